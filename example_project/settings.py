@@ -15,7 +15,9 @@ SECRET_KEY = env("SECRET_KEY", default="only for the example on your own machine
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1"])
 
 DATABASES = {
-    "default": env.db("DATABASE_URL") if env("DATABASE_URL", default="") else embedded.database(ROOT / ".postgres")
+    "default": env.db("DATABASE_URL")
+    if env("DATABASE_URL", default="")
+    else embedded.database(ROOT / ".postgres")
 }
 
 INSTALLED_APPS = [

@@ -1,0 +1,53 @@
+"""PostgreSQL as Django's job queue, cache and session store.
+
+The public names below are imported on first use: settings and app loading may import this package early.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgonly_django.exceptions import (
+        Discard,
+        JobCancelled,
+        JobInterrupt,
+        JobStopped,
+        JobTimedOut,
+        LeaseLost,
+        Retry,
+        Snooze,
+    )
+    from pgonly_django.queue.retry import Backoff
+    from pgonly_django.tasks.backend import enqueue_many
+    from pgonly_django.tasks.context import JobContext
+    from pgonly_django.tasks.task import task
+
+__all__ = [
+    "Backoff",
+    "Discard",
+    "JobCancelled",
+    "JobContext",
+    "JobInterrupt",
+    "JobStopped",
+    "JobTimedOut",
+    "LeaseLost",
+    "Retry",
+    "Snooze",
+    "enqueue_many",
+    "task",
+]
+
+_HOMES = {
+    "Backoff": "pgonly_django.queue.retry",
+    "JobContext": "pgonly_django.tasks.context",
+    "enqueue_many": "pgonly_django.tasks.backend",
+    "task": "pgonly_django.tasks.task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES.get(name, "pgonly_django.exceptions")), name)

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks
 
 
 class PgonlyConfig(AppConfig):
     name = "pgonly_django"
     verbose_name = "PostgreSQL only"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from pgonly_django.checks import check_settings
+
+        checks.register(check_settings)

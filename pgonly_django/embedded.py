@@ -130,8 +130,14 @@ class Server:
         # A file, not a pipe: the server inherits it and would keep a pipe open for ever.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False, text=True,
-                cwd="/", **_unprivileged(),
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                text=True,
+                cwd="/",
+                **_unprivileged(),
             )
             output.seek(0)
             if check and done.returncode != 0:

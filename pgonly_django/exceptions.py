@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 
 class PgonlyError(Exception):
     """Base of every error this package raises on its own account."""
@@ -9,3 +11,87 @@ class PgonlyError(Exception):
 
 class EmbeddedPostgresError(PgonlyError):
     """The PostgreSQL from the wheel could not be started; the message says what to do."""
+
+
+class NotStorableError(PgonlyError, ValueError):
+    """A value that a JSONB column cannot hold."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(
+            f"{what} cannot be stored as JSON: {reason}. Pass ids, text, numbers, lists or dicts."
+        )
+
+
+class WrongArgumentsError(PgonlyError, TypeError):
+    """The arguments given to enqueue do not fit the task's signature."""
+
+    def __init__(self, task: str, reason: str) -> None:
+        self.task, self.reason = task, reason
+        super().__init__(f"{task} cannot be called with these arguments: {reason}.")
+
+
+class OptionError(PgonlyError, ValueError):
+    """A task option, worker flag or TASKS option with a value it cannot have."""
+
+
+class WaitTimeoutError(PgonlyError, TimeoutError):
+    """A job was not finished within the time that `wait()` was given."""
+
+    def __init__(self, job_id: str, seconds: float) -> None:
+        self.job_id, self.seconds = job_id, seconds
+        super().__init__(f"Job {job_id} was not finished after {seconds:g} s.")
+
+
+# What a task raises to end its run on purpose.
+
+
+class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
+    """Raise it to run again after `delay`, without using up an attempt."""
+
+    def __init__(self, delay: timedelta | float) -> None:
+        self.delay = _as_timedelta(delay)
+        super().__init__(f"Snoozed for {self.delay}.")
+
+
+class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
+    """Raise it to use up this attempt and run again after `delay` instead of the task's backoff."""
+
+    def __init__(self, delay: timedelta | float, reason: str = "") -> None:
+        self.delay = _as_timedelta(delay)
+        super().__init__(reason or f"Asked to be retried after {self.delay}.")
+
+
+class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
+    """Raise it to fail now, with `reason`, however many attempts are left."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def _as_timedelta(delay: timedelta | float) -> timedelta:
+    return delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+
+
+# What the worker raises inside a task. BaseException, so that `except Exception` does not swallow it.
+
+
+class JobInterrupt(BaseException):
+    """Base of what ends a run from outside. Clean up and let it pass."""
+
+
+class JobStopped(JobInterrupt):
+    """The worker stops: the job goes back with its checkpoint and costs no attempt."""
+
+
+class JobCancelled(JobInterrupt):
+    """Somebody cancelled the job."""
+
+
+class JobTimedOut(JobInterrupt):
+    """The job ran longer than its max_runtime. Counts as an error."""
+
+
+class LeaseLost(JobInterrupt):  # noqa: N818 - of the same family
+    """The job belongs to another worker by now: this run may not write any more."""

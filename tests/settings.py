@@ -8,7 +8,11 @@ env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = "for tests only, never for a site"
-DATABASES = {"default": env.db("DATABASE_URL") if env("DATABASE_URL", default="") else embedded.database(ROOT / ".postgres")}
+DATABASES = {
+    "default": env.db("DATABASE_URL")
+    if env("DATABASE_URL", default="")
+    else embedded.database(ROOT / ".postgres")
+}
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -40,3 +44,4 @@ ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 USE_TZ = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}

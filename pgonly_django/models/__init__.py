@@ -1,0 +1,5 @@
+from pgonly_django.models.checkpoint import Checkpoint, Step
+from pgonly_django.models.job import Job, State
+from pgonly_django.models.worker import Worker
+
+__all__ = ["Checkpoint", "Job", "State", "Step", "Worker"]

@@ -1,0 +1,44 @@
+"""What a job wants back when it resumes: its checkpoint and the memo of its steps.
+
+Both stand beside the job, not in its row: written inside a two-hour atomic() they would lock that row, and
+with it the heartbeat that keeps the lease.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.models.job import ClockTimestamp, Job
+
+
+class Checkpoint(models.Model):
+    job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
+    value = models.JSONField(null=True, help_text=_("What the job saved."))
+    positions = models.JSONField(default=dict, help_text=_("How many items each iterate() has behind it."))
+    saved_at = models.DateTimeField(db_default=ClockTimestamp())
+
+    class Meta:
+        db_table = "pgonly_checkpoint"
+        verbose_name = _("checkpoint")
+
+    def __str__(self) -> str:
+        return f"checkpoint of {self.job_id}"
+
+
+class Step(models.Model):
+    """The durable result of one named step of a job; made once, read by every later run."""
+
+    id = models.BigAutoField(primary_key=True)
+    job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
+    name = models.CharField(max_length=255)
+    result = models.JSONField(null=True)
+    finished_at = models.DateTimeField(db_default=ClockTimestamp())
+
+    class Meta:
+        db_table = "pgonly_step"
+        verbose_name = _("step")
+        constraints = [models.UniqueConstraint("job", "name", name="pgonly_step_once")]
+
+    def __str__(self) -> str:
+        return self.name

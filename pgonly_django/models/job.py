@@ -1,0 +1,207 @@
+"""The job row and its verbs. Every change of state that does not belong to a worker's run is here."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Case, F, Func, Q, Value, When
+from django.db.models.expressions import RawSQL
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django import wake
+from pgonly_django.compat import uuid7
+
+if TYPE_CHECKING:
+    from pgonly_django.models.checkpoint import Checkpoint
+
+ERRORS_KEPT = 10
+LOG_LINES_KEPT = 100
+
+
+class ClockTimestamp(Func):
+    """The database's clock, which moves on inside a transaction (now() does not)."""
+
+    template = "clock_timestamp()"
+    output_field = models.DateTimeField()
+
+
+class State(models.TextChoices):
+    SCHEDULED = "scheduled", _("Scheduled")  # waits for run_at: asked for, or the backoff after an error
+    READY = "ready", _("Ready")  # any worker may claim it
+    RUNNING = "running", _("Running")  # belongs to worker_id while the lease lasts
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")  # no attempt left, discarded, or its worker died three times
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+WAITING = (State.SCHEDULED, State.READY)
+FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+# From which states a person's verb may move a job. `cancel` of a running job is a request to its worker.
+RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED)
+CANCELLABLE = (*WAITING, State.RUNNING)
+DISCARDABLE = WAITING
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def waiting(self) -> JobQuerySet:
+        return self.filter(state__in=WAITING)
+
+    def running(self) -> JobQuerySet:
+        return self.filter(state=State.RUNNING)
+
+    def finished(self) -> JobQuerySet:
+        return self.filter(state__in=FINISHED)
+
+    def failed(self) -> JobQuerySet:
+        return self.filter(state=State.FAILED)
+
+    def retry(self) -> int:
+        """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many.
+
+        Steps and checkpoint stay: a retried job resumes where it stood. Others are left alone.
+        """
+        count = self.filter(state__in=RETRYABLE).update(
+            state=State.READY,
+            ready_at=ClockTimestamp(),
+            attempt=0,
+            crashes=0,
+            result=None,
+            cancel_requested_at=None,
+            finished_at=None,
+            expires_at=None,
+        )
+        if count:
+            wake.wake_after_commit(self.db, wake.ready(wake.ANY_QUEUE))
+        return count
+
+    def cancel(self) -> int:
+        """Cancel waiting jobs at once and ask the workers of running ones to stop them. Returns how many."""
+        running = Q(state=State.RUNNING)
+        # One statement: a job that is claimed or released meanwhile is judged by its newest row.
+        count = self.filter(state__in=CANCELLABLE).update(
+            cancel_requested_at=ClockTimestamp(),
+            finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
+            expires_at=Case(When(running, then=F("expires_at")), default=_expiry()),
+            state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
+        )
+        if count:
+            wake.wake_after_commit(self.db, wake.cancel(wake.ANY_QUEUE))
+        return count
+
+    def discard(self, reason: str = "Discarded by a person.") -> int:
+        """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
+        now = timezone.now().isoformat()
+        entry = json.dumps([{"outcome": "discarded", "reason": reason, "finished_at": now}])
+        return self.filter(state__in=DISCARDABLE).update(
+            state=State.FAILED,
+            finished_at=ClockTimestamp(),
+            expires_at=_expiry(),
+            # Relies on no index; the column is this row's own.
+            errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
+        )
+
+
+def _expiry() -> models.expressions.Combinable:
+    return RawSQL("clock_timestamp() + retention", [], output_field=models.DateTimeField())
+
+
+class Job(models.Model):
+    """One call of a task, from enqueue to the end of its retention."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    backend = models.CharField(max_length=64, default="default", help_text=_("The alias in TASKS."))
+    queue = models.CharField(max_length=64, default="default")
+    task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
+    args = models.JSONField(default=list)
+    kwargs = models.JSONField(default=dict)
+    options = models.JSONField(null=True, help_text=_("What .using() set for this job alone."))
+    priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
+    run_at = models.DateTimeField(null=True, help_text=_("Not before this time."))
+    ready_at = models.DateTimeField(
+        db_default=ClockTimestamp(), help_text=_("When it last became ready: the order of claims.")
+    )
+
+    state = models.CharField(max_length=16, choices=State, default=State.READY)
+    lease = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
+    worker_id = models.UUIDField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
+
+    attempt = models.SmallIntegerField(default=0)
+    max_attempts = models.SmallIntegerField(default=4)
+    interruptions = models.IntegerField(default=0, help_text=_("Planned stops; they cost no attempt."))
+    crashes = models.SmallIntegerField(
+        default=0, help_text=_("Deaths of its worker that it is suspected of.")
+    )
+    max_runtime = models.DurationField(null=True)
+    retention = models.DurationField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
+
+    progress = models.JSONField(null=True, help_text=_("done, total and message."))
+    result = models.JSONField(null=True)
+    errors = models.JSONField(default=list, help_text=_("The last attempts that did not succeed."))
+    log = models.JSONField(default=list, help_text=_("The last lines the job logged."))
+
+    cancel_requested_at = models.DateTimeField(null=True)
+    enqueued_at = models.DateTimeField(db_default=ClockTimestamp())
+    started_at = models.DateTimeField(null=True)
+    attempted_at = models.DateTimeField(null=True, help_text=_("When its latest run began."))
+    finished_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True, help_text=_("When a finished job is pruned."))
+
+    checkpoint: Checkpoint
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        db_table = "pgonly_job"
+        verbose_name = _("job")
+        permissions = [("operate_job", _("Can retry, cancel and discard jobs"))]
+        indexes = [
+            # The claim: one exact range per (queue, priority). Also the bands themselves, by loose scan.
+            models.Index(
+                "queue",
+                F("priority").desc(),
+                "ready_at",
+                "id",
+                condition=Q(state="ready"),
+                name="pgonly_job_ready",
+            ),  # fmt: skip
+            # Suspects are few and claimed one at a time, apart from the crowd.
+            models.Index("ready_at", condition=Q(state="ready", crashes__gt=0), name="pgonly_job_suspect"),
+            models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
+            # Rescue, the heartbeat's reconciliation and the admin; renewing touches no column of it.
+            models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
+            models.Index(
+                "expires_at",
+                condition=Q(state__in=["succeeded", "failed", "cancelled"]),
+                name="pgonly_job_finished",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(state="running") | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
+                name="pgonly_job_running_has_lease",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="scheduled") | Q(run_at__isnull=False),
+                name="pgonly_job_scheduled_has_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.id}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long the latest run took, or has been taking by this machine's clock; None before the first."""
+        if self.attempted_at is None:
+            return None
+        end = timezone.now() if self.state == State.RUNNING else (self.finished_at or self.attempted_at)
+        return max((end - self.attempted_at) / timedelta(seconds=1), 0.0)

@@ -1,0 +1,94 @@
+"""The end of a run, whatever it was: one statement writes a whole batch, each row fenced by its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pgonly_django.models.job import ERRORS_KEPT, State
+
+
+class Outcome(StrEnum):
+    """How a run ended. All but SUCCEEDED leave an entry in the job's errors."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # an exception; retried while attempts are left
+    RETRIED = "retried"  # the job asked for it
+    SNOOZED = "snoozed"  # the job asked to run later; costs no attempt
+    DISCARDED = "discarded"  # given up
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed out"  # longer than max_runtime
+    RELEASED = "released"  # a planned stop; costs no attempt
+    POSTPONED = "postponed"  # this worker does not know the task (yet); costs no attempt
+    CRASHED = "crashed"  # its worker died
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One fenced write: the state after the run, and what it leaves behind."""
+
+    id: UUID
+    lease: int
+    outcome: Outcome
+    state: State
+    delay_seconds: float | None = None  # until run_at, when the state is SCHEDULED
+    result: str | None = None  # JSON
+    entry: str | None = None  # JSON, one attempt for the job's errors
+    costs_attempt: bool = True
+    started: bool = True  # False: it was claimed ahead and never began
+
+    @property
+    def interrupted(self) -> bool:
+        return self.started and self.outcome is Outcome.RELEASED
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Whether the run says nothing of the suspicion that the job kills its worker."""
+        return self.outcome in (Outcome.RELEASED, Outcome.POSTPONED)
+
+
+# Index: the primary key. A job whose cancellation was asked for meanwhile does not go back to waiting.
+FINISH = f"""
+UPDATE pgonly_job AS job SET
+    state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ('ready', 'scheduled')
+        THEN 'cancelled' ELSE ended.state END,
+    run_at = CASE ended.state WHEN 'scheduled'
+        THEN clock_timestamp() + make_interval(secs => ended.delay) ELSE job.run_at END,
+    ready_at = clock_timestamp(),
+    lease_expires_at = NULL,
+    attempt = job.attempt - ended.uncounted,
+    interruptions = job.interruptions + ended.interrupted,
+    crashes = job.crashes * ended.suspect,
+    result = ended.result::jsonb,
+    errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
+        (CASE WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+            || (ended.entry::jsonb || jsonb_build_object(
+                'attempt', job.attempt, 'started_at', job.attempted_at, 'finished_at', clock_timestamp())) END,
+    finished_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
+        THEN NULL ELSE clock_timestamp() END,
+    expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
+        THEN NULL ELSE clock_timestamp() + job.retention END
+FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
+    %(interrupted)s::int[], %(suspect)s::int[], %(results)s::text[], %(entries)s::text[])
+    AS ended(id, lease, state, delay, uncounted, interrupted, suspect, result, entry)
+WHERE job.id = ended.id AND job.lease = ended.lease AND job.state = 'running'
+RETURNING job.id, job.finished_at
+"""
+
+
+def finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
+    """The parameters of FINISH for `batch`."""
+    return {
+        "ids": [finish.id for finish in batch],
+        "leases": [finish.lease for finish in batch],
+        "states": [finish.state.value for finish in batch],
+        "delays": [finish.delay_seconds for finish in batch],
+        "uncounted": [int(not finish.costs_attempt) for finish in batch],
+        "interrupted": [int(finish.interrupted) for finish in batch],
+        "suspect": [int(finish.proves_nothing) for finish in batch],
+        "results": [finish.result for finish in batch],
+        "entries": [finish.entry for finish in batch],
+    }

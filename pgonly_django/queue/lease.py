@@ -1,0 +1,80 @@
+"""The lease of a running job: renewed by a list of (id, lease), so that only what is truly held stays held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+# Index: the primary key, twice. A row that somebody else has locked is skipped, reported as held and renewed
+# next time; rescue skips it as well.
+RENEW = """
+WITH mine AS (SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS m(id, lease)),
+free AS MATERIALIZED (
+    SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
+    WHERE job.state = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+),
+renewed AS (
+    UPDATE pgonly_job SET lease_expires_at = clock_timestamp() + %(lease_for)s::interval
+    WHERE id = ANY (ARRAY (SELECT id FROM free)) RETURNING id
+)
+SELECT job.id, job.cancel_requested_at IS NOT NULL, EXISTS (SELECT FROM renewed WHERE renewed.id = job.id)
+FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
+WHERE job.state = 'running'
+"""
+
+# Index: pgonly_job_running (all running rows are few).
+CLAIMED_BY = "SELECT id, lease FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+
+# Index: the primary key.
+CANCEL_REQUESTED = """
+SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[]) AND state = 'running' AND cancel_requested_at IS NOT NULL
+"""
+
+# Index: pgonly_job_running. The workers that are silent, and whether the server is young: after its restart
+# every worker gets a lease's length to renew before anybody calls it dead.
+HEARTBEAT = """
+UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s WHERE id = %(worker)s
+RETURNING EXISTS (
+    SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp()
+)
+"""
+
+
+class Renewal(NamedTuple):
+    """What a heartbeat learnt of one held job."""
+
+    cancel_requested: bool
+    renewed: bool
+
+
+def renew(
+    connection: psycopg.Connection[Any], held: Mapping[UUID, int], lease_for: timedelta
+) -> dict[UUID, Renewal]:
+    """Renew the leases in `held` (id -> lease). A job missing from the answer is lost."""
+    if not held:
+        return {}
+    parameters = {"ids": list(held), "leases": list(held.values()), "lease_for": lease_for}
+    rows = connection.execute(RENEW, parameters, prepare=True).fetchall()
+    return {job_id: Renewal(cancel, renewed) for job_id, cancel, renewed in rows}
+
+
+def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[UUID, int]:
+    """All rows that are running in this worker's name, whether or not it knows of them."""
+    return dict(connection.execute(CLAIMED_BY, {"worker": worker_id}, prepare=True).fetchall())
+
+
+def cancel_requested(connection: psycopg.Connection[Any], ids: list[UUID]) -> list[UUID]:
+    """Which of the running jobs `ids` somebody wants cancelled."""
+    rows = connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True).fetchall()
+    return [job_id for (job_id,) in rows]
+
+
+def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> bool | None:
+    """Say that the worker lives. True when some lease has expired, None when its own row is gone."""
+    parameters = {"worker": worker_id, "running": running}
+    row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
+    return None if row is None else bool(row[0])

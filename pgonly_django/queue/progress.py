@@ -1,0 +1,56 @@
+"""Progress and log lines of running jobs, written in batches beside the run and fenced by the lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pgonly_django.models.job import LOG_LINES_KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one running job has to say. JSON columns are text already; None leaves the column alone."""
+
+    id: UUID
+    lease: int
+    progress: str | None
+    log_lines: str | None
+    cleared: bool  # a checkpoint or step was saved: it is no suspect any more
+
+
+# Index: the primary key. A row that somebody else holds locked is left for the next report.
+REPORT = f"""
+WITH said AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(progress)s::text[], %(lines)s::text[],
+        %(cleared)s::bool[]) AS s(id, lease, progress, lines, cleared)
+),
+free AS MATERIALIZED (
+    SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease = said.lease
+    WHERE job.state = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+)
+UPDATE pgonly_job AS job SET
+    progress = coalesce(said.progress::jsonb, job.progress),
+    crashes = CASE WHEN said.cleared THEN 0 ELSE job.crashes END,
+    log = CASE WHEN said.lines IS NULL THEN job.log ELSE (
+        SELECT jsonb_agg(line ORDER BY place) FROM (
+            SELECT line, place FROM jsonb_array_elements(job.log || said.lines::jsonb)
+                WITH ORDINALITY AS l(line, place) ORDER BY place DESC LIMIT {LOG_LINES_KEPT}
+        ) AS newest
+    ) END
+FROM said WHERE job.id = said.id AND job.id = ANY (ARRAY (SELECT id FROM free))
+RETURNING job.id
+"""
+
+
+def report_parameters(reports: Sequence[Report]) -> dict[str, Any]:
+    """The parameters of REPORT."""
+    return {
+        "ids": [report.id for report in reports],
+        "leases": [report.lease for report in reports],
+        "progress": [report.progress for report in reports],
+        "lines": [report.log_lines for report in reports],
+        "cleared": [report.cleared for report in reports],
+    }

@@ -1,0 +1,42 @@
+"""Scheduled jobs become ready when they are due; the answer says when the next one is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psycopg
+
+from pgonly_django import wake
+
+BATCH = 1000
+
+# Index: pgonly_job_scheduled, then the primary key. Two promoters take different rows; the NOTIFY goes out with
+# the commit, to whoever serves those queues.
+PROMOTE = f"""
+WITH due AS MATERIALIZED (
+    SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= clock_timestamp()
+    ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+),
+promoted AS (
+    UPDATE pgonly_job SET state = 'ready', ready_at = clock_timestamp()
+    WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue
+)
+SELECT
+    (SELECT count(*) FROM promoted),
+    (SELECT count(pg_notify('{wake.CHANNEL}', '{wake.READY} ' || queue)) FROM (SELECT DISTINCT queue FROM promoted) q),
+    (SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM pgonly_job
+     WHERE state = 'scheduled' AND run_at > clock_timestamp() ORDER BY run_at LIMIT 1)
+"""
+
+
+class Promotion(NamedTuple):
+    count: int
+    next_due_in_seconds: float | None
+
+
+def promote(connection: psycopg.Connection[Any]) -> Promotion:
+    """Make one batch of due jobs ready. A full batch means there may be more: the next is due at once."""
+    row = connection.execute(PROMOTE, prepare=True).fetchone()
+    assert row is not None
+    count, _, next_due_in = row
+    return Promotion(count, 0.0 if count >= BATCH else next_due_in)

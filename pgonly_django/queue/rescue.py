@@ -1,0 +1,101 @@
+"""Jobs of a dead worker go back to ready; the one that seems to kill its workers is stopped at three.
+
+A worker is dead when a lease of its has run out and its heartbeat is older than a lease. All its running rows
+are taken at once, whatever their own lease says, so that they are judged together:
+
+* nobody among them was a suspect: all are now (crashes 0 -> 1);
+* one was (a process runs at most one suspect at a time): only that one's count grows, its neighbours are
+  not blamed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from pgonly_django.models.job import ERRORS_KEPT
+
+CRASHES_ALLOWED = 3
+ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
+
+# Index: pgonly_job_running, the primary key of pgonly_worker. Two rescuers: the lock lets one through; were
+# both through, SKIP LOCKED and the state would keep them apart.
+RESCUE = f"""
+WITH dead_worker AS (
+    SELECT DISTINCT job.worker_id AS id
+    FROM pgonly_job AS job LEFT JOIN pgonly_worker AS worker ON worker.id = job.worker_id
+    WHERE job.state = 'running' AND job.lease_expires_at < clock_timestamp()
+        AND (worker.id IS NULL OR worker.stopped_at IS NOT NULL
+            OR worker.heartbeat_at < clock_timestamp() - %(lease_for)s::interval)
+        AND pg_postmaster_start_time() < clock_timestamp() - %(settle_for)s::interval
+        AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
+),
+orphan AS MATERIALIZED (
+    SELECT job.id, job.worker_id, job.crashes FROM pgonly_job AS job
+    WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
+    FOR UPDATE OF job SKIP LOCKED
+),
+judged AS (
+    SELECT orphan.id, worker.name AS worker_name,
+        CASE WHEN bool_or(orphan.crashes > 0) OVER (PARTITION BY orphan.worker_id) AND orphan.crashes = 0
+            THEN 0 ELSE orphan.crashes + 1 END AS crashes
+    FROM orphan LEFT JOIN pgonly_worker AS worker ON worker.id = orphan.worker_id
+)
+UPDATE pgonly_job AS job SET
+    state = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} THEN 'failed'
+        WHEN job.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'ready' END,
+    ready_at = clock_timestamp(),
+    lease_expires_at = NULL,
+    attempt = greatest(job.attempt - 1, 0),
+    crashes = judged.crashes,
+    errors = (CASE WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+        || jsonb_build_object(
+            'outcome', 'crashed',
+            'attempt', job.attempt,
+            'worker_id', job.worker_id,
+            'worker', coalesce(judged.worker_name, 'unknown'),
+            'started_at', job.attempted_at,
+            'finished_at', clock_timestamp(),
+            'reason', CASE WHEN judged.crashes >= {CRASHES_ALLOWED}
+                THEN format('Its worker died %%s times while it ran; it is not started again.', judged.crashes)
+                WHEN judged.crashes > 0
+                THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', judged.crashes)
+                ELSE 'Its worker died while it ran; another job is suspected.' END
+        ),
+    finished_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
+        THEN clock_timestamp() END,
+    expires_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
+        THEN clock_timestamp() + job.retention END
+FROM judged WHERE job.id = judged.id
+RETURNING job.id, job.task, job.queue, job.state, job.crashes, coalesce(judged.worker_name, 'unknown')
+"""
+
+
+class Rescued(NamedTuple):
+    id: UUID
+    task: str
+    queue: str
+    state: str
+    crashes: int
+    worker: str
+
+
+def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta) -> list[Rescued]:
+    """Take back the jobs of dead workers. `settle_for`: nobody is called dead this soon after a server start."""
+    parameters = {"lease_for": lease_for, "settle_for": settle_for}
+    rows = connection.execute(RESCUE, parameters).fetchall()
+    return [Rescued(*row) for row in rows]
+
+
+# Index: the primary key of pgonly_worker; pgonly_worker is small.
+FORGET_WORKERS = """
+DELETE FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
+"""
+
+
+def forget_workers(connection: psycopg.Connection[Any], older_than: timedelta) -> None:
+    """Delete the rows of workers that were last heard of longer ago than this."""
+    connection.execute(FORGET_WORKERS, {"older_than": older_than})

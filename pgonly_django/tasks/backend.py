@@ -1,0 +1,171 @@
+"""`TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.core import checks
+from django.db import connections, router, transaction
+
+from pgonly_django.compat import (
+    BaseTaskBackend,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_enqueued,
+)
+from pgonly_django.queue.enqueue import NewJob, insert, insert_many
+from pgonly_django.tasks.options import Defaults, TaskOptions, storable
+from pgonly_django.tasks.result import JobResult, build_result, result_of
+from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
+from pgonly_django.tasks.task import PostgresTask
+
+Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
+
+
+class PostgresBackend(BaseTaskBackend):
+    """Jobs as rows of the project's own PostgreSQL.
+
+    `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`: defaults for all tasks by the names of the
+    decorator, "queues": {name: defaults}, "database": the alias (else the router decides).
+    """
+
+    task_class = PostgresTask
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
+        self.defaults = Defaults.from_options(alias, self.options)
+
+    @property
+    def database(self) -> str:
+        """The alias in DATABASES that holds the jobs."""
+        from pgonly_django.models import Job
+
+        chosen: str = self.options.get("database") or router.db_for_write(Job)
+        return chosen
+
+    def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
+        """One INSERT in the caller's transaction; it commits or rolls back with the rest.
+
+        Raises WrongArgumentsError or NotStorableError, naming the argument, before anything is written.
+        """
+        self.validate_task(task)
+        new = self._new_job(task, args, kwargs)
+        database = self.database
+        job_id, enqueued_at = insert(database, new)
+        result = self._result(task, job_id, new, enqueued_at)
+        transaction.on_commit(lambda: self._announce(result), using=database, robust=True)
+        return result
+
+    async def aenqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
+        """See enqueue(). Runs it in the thread that holds the caller's connection and transaction."""
+        return await sync_to_async(self.enqueue, thread_sensitive=True)(task, args, kwargs)
+
+    def enqueue_many(self, calls: Iterable[Call]) -> list[JobResult]:
+        """All `calls` in one COPY in the caller's transaction, all or none; the results in the same order."""
+        prepared = []
+        for task, args, kwargs in calls:
+            prepared.append((task, self._new_job(task, args, kwargs)))
+        if not prepared:
+            return []
+        database = self.database
+        ids, enqueued_at = insert_many(database, [new for _, new in prepared])
+        results = [
+            self._result(task, job_id, new, enqueued_at)
+            for (task, new), job_id in zip(prepared, ids, strict=True)
+        ]
+        transaction.on_commit(lambda: self._announce(*results), using=database, robust=True)
+        return results
+
+    def get_result(self, result_id: str) -> TaskResult[..., Any]:
+        """Raises TaskResultDoesNotExist for an id that is no job of this backend (any more)."""
+        from pgonly_django.models import Job
+        from pgonly_django.tasks.registry import find_task
+
+        try:
+            job = Job.objects.using(self.database).get(pk=UUID(str(result_id)), backend=self.alias)
+        except (ValueError, Job.DoesNotExist) as error:
+            raise TaskResultDoesNotExist(result_id) from error
+        return result_of(job, find_task(job.task, job.backend, job.queue, job.priority, job.run_at))
+
+    async def aget_result(self, result_id: str) -> TaskResult[..., Any]:
+        """See get_result()."""
+        return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
+        from pgonly_django.checks import check_task_backend
+
+        return check_task_backend(self)
+
+    def options_of(self, task: Any) -> TaskOptions:
+        """What holds for a call of `task`; a plain Task (Django's own decorator) has the defaults."""
+        return self.defaults.resolve(task.queue_name, getattr(task, "declared", {}), _overrides(task))
+
+    def _new_job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
+        shape: CallShape = call_shape(task.func, task.takes_context)
+        shape.check(args, kwargs)
+        args_json, kwargs_json = arguments_to_json(shape, args, kwargs)
+        options = self.options_of(task)
+        stored = storable(_overrides(task))
+        return NewJob(
+            backend=self.alias,
+            queue=task.queue_name,
+            task=task.module_path,
+            args=args_json,
+            kwargs=kwargs_json,
+            priority=task.priority,
+            max_attempts=options.max_attempts,
+            options=None if stored is None else json.dumps(stored),
+            run_at=task.run_after,
+            max_runtime=options.max_runtime,
+            retention=options.retention,
+        )
+
+    def _result(self, task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
+        return build_result(
+            task,
+            job_id,
+            TaskResultStatus.READY,
+            backend=self.alias,
+            args=json.loads(new.args),
+            kwargs=json.loads(new.kwargs),
+            enqueued_at=enqueued_at,
+        )
+
+    def _announce(self, *results: JobResult) -> None:
+        for result in results:
+            task_enqueued.send(type(self), task_result=result)
+
+    def in_transaction(self) -> bool:
+        return connections[self.database].in_atomic_block
+
+
+def _overrides(task: Any) -> dict[str, Any]:
+    return dict(getattr(task, "overrides", ()))
+
+
+def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
+    """Enqueue many calls at once: `enqueue_many([(task, args), (task, args, kwargs), ...])`, results in order.
+
+    One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming the
+    argument; nothing is written then.
+    """
+    by_backend: dict[str, list[tuple[int, Call]]] = {}
+    total = 0
+    for total, (task, args, *rest) in enumerate(calls, start=1):
+        call = (task, args, rest[0] if rest else {})
+        by_backend.setdefault(task.backend, []).append((total - 1, call))
+    results: list[Any] = [None] * total
+    for group in by_backend.values():
+        backend = group[0][1][0].get_backend()
+        for (place, _), result in zip(group, backend.enqueue_many([call for _, call in group]), strict=True):
+            results[place] = result
+    return results

@@ -1,0 +1,218 @@
+"""The job's own face: what a task with `takes_context=True` gets as its first argument."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+
+from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.queue import memo
+from pgonly_django.queue.values import printable, to_json
+from pgonly_django.tasks.items import aiterate_from, count, iterate_from
+from pgonly_django.tasks.run import Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SAVE_EVERY_SECONDS = 1.0
+DOUBT_POLL_SECONDS = 0.1
+LOG_LINE_LIMIT = 1000
+
+
+class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
+    """Progress, checkpoint, steps and the wish to stop of one running job.
+
+    Every write is fenced: once the job belongs to another worker, a write raises LeaseLost. The methods with a
+    leading `a` are the same for async tasks.
+    """
+
+    def __init__(self, task_result: TaskResult[Any, Any], run: Run, saved: memo.Saved | None = None) -> None:
+        object.__setattr__(self, "task_result", task_result)
+        self._run = run
+        self._saved = saved or memo.Saved()
+        self._saved_at = time.monotonic()
+        self._unsaved = False
+
+    # What is known without a query.
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1. Planned stops and snoozes do not count."""
+        return self._run.job.attempt
+
+    @property
+    def job_id(self) -> UUID:
+        return self._run.job.id
+
+    @property
+    def checkpoint(self) -> Any:
+        """What save_checkpoint() saved last, in this run or an earlier one; None when nothing was."""
+        return self._saved.value
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether to save and return soon: the worker stops, the job was cancelled, timed out or lost its lease."""
+        return self._run.interrupt is not None
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until max_runtime, or the end of the worker's grace, is over. None: no limit."""
+        limits = [limit for limit in (self._run.deadline, self._run.stop_until) if limit is not None]
+        return max(min(limits) - time.monotonic(), 0.0) if limits else None
+
+    # Progress and log lines: kept here, written by the worker within a second, out of the job's transaction.
+
+    def progress(self, done: int, total: int | None = None, message: str = "") -> None:
+        """Say how far the job is. Costs no statement here; throttled, and visible within a second."""
+        self._run.progress = {"done": done, "total": total, "message": printable(str(message))}
+        self._run.has_news = True
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log (the last 100 are kept, 1,000 characters each)."""
+        text = printable(str(line))[:LOG_LINE_LIMIT]
+        self._run.log_lines.append({"at": self._run.now().isoformat(), "text": text})
+        self._run.has_news = True
+
+    async def aprogress(self, done: int, total: int | None = None, message: str = "") -> None:
+        """See progress()."""
+        self.progress(done, total, message)
+
+    async def alog(self, line: str) -> None:
+        """See log()."""
+        self.log(line)
+
+    # What survives the death of the worker.
+
+    def save_checkpoint(self, value: Any) -> None:
+        """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic().
+
+        Raises NotStorableError for what is not JSON, LeaseLost when the job belongs to another worker.
+        """
+        to_json(value, "The checkpoint")
+        self._saved.value = value
+        self._write_checkpoint()
+
+    async def asave_checkpoint(self, value: Any) -> None:
+        """See save_checkpoint()."""
+        await sync_to_async(self.save_checkpoint)(value)
+
+    def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
+
+        The result comes back as JSON gives it (a tuple as a list). `name` must be unique in the job. Killed
+        between the call and its INSERT, the call is made again: at most the calls in flight are repeated.
+        Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end.
+        """
+        found = self._find_step(name)
+        if found is None:
+            self._wait_for_lease()
+            found = self._keep_step(name, function(*args, **kwargs))
+        result: T = found[0]
+        return result
+
+    async def astep(
+        self, name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """See step(); `function` is a coroutine function."""
+        found = await sync_to_async(self._find_step)(name)
+        if found is None:
+            await self._await_lease()
+            value = await function(*args, **kwargs)
+            found = await sync_to_async(self._keep_step)(name, value)
+        result: T = found[0]
+        return result
+
+    def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
+        """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
+
+        Resumes by position, so `items` must come in the same order in every run. The position is saved once a
+        second and at every end; an item whose loop body had begun comes again. `name` tells several loops of a
+        job apart. Raises as step() does, between two items.
+        """
+        done = self._saved.positions.get(name, 0)
+        total = total if total is not None else count(items)
+        self.progress(done, total)
+        for item in iterate_from(items, done):
+            self._check()
+            yield item
+            done += 1
+            self._advance(name, done, total)
+        self.flush()
+
+    async def aiterate(
+        self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
+    ) -> AsyncIterator[T]:
+        """See iterate(); takes iterables, async iterables and querysets."""
+        done = self._saved.positions.get(name, 0)
+        total = total if total is not None else await sync_to_async(count)(items)
+        self.progress(done, total)
+        async for item in aiterate_from(items, done):
+            await sync_to_async(self._check)() if self.should_stop else None
+            yield item
+            done += 1
+            if self._advanced(name, done, total):
+                await sync_to_async(self.flush)()
+        await sync_to_async(self.flush)()
+
+    def flush(self) -> None:
+        """Write the loop positions that are not saved yet. The worker does so when a run ends."""
+        if self._unsaved and not self._run.lease_lost:
+            self._write_checkpoint()
+
+    # The parts.
+
+    def _advance(self, name: str, done: int, total: int | None) -> None:
+        if self._advanced(name, done, total):
+            self.flush()
+
+    def _advanced(self, name: str, done: int, total: int | None) -> bool:
+        self._saved.positions[name] = done
+        self._unsaved = True
+        self.progress(done, total)
+        return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
+
+    def _write_checkpoint(self) -> None:
+        job = self._run.job
+        value, positions = to_json(self._saved.value, "The checkpoint"), json.dumps(self._saved.positions)
+        memo.save_checkpoint(self._run.alias, job.id, job.lease, value, positions)
+        self._saved_at, self._unsaved = time.monotonic(), False
+        self._proved_itself()
+
+    def _find_step(self, name: str) -> tuple[Any] | None:
+        self._check()
+        return memo.find_step(self._run.alias, self._run.job.id, name)
+
+    def _keep_step(self, name: str, value: Any) -> tuple[Any]:
+        text = to_json(value, f"The result of step {name!r}")
+        memo.save_step(self._run.alias, self._run.job.id, self._run.job.lease, name, text)
+        self._proved_itself()
+        return (json.loads(text),)
+
+    def _proved_itself(self) -> None:
+        """Progress that lasts: the job is no suspect of killing its worker any more."""
+        if self._run.job.crashes and not self._run.proved_itself:
+            self._run.proved_itself = self._run.has_news = True
+
+    def _check(self) -> None:
+        interrupt = self._run.interrupt
+        if interrupt is not None:
+            self.flush()
+            raise interrupt
+
+    def _wait_for_lease(self) -> None:
+        """No paid call while the job may be running elsewhere: wait for the heartbeat's word."""
+        while self._run.lease_in_doubt and not self.should_stop:
+            time.sleep(DOUBT_POLL_SECONDS)
+        self._check()
+
+    async def _await_lease(self) -> None:
+        while self._run.lease_in_doubt and not self.should_stop:
+            await asyncio.sleep(DOUBT_POLL_SECONDS)
+        if self.should_stop:
+            await sync_to_async(self._check)()

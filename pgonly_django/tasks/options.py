@@ -1,0 +1,136 @@
+"""The options of a task and where each comes from: .using() > @task(...) > the queue's > OPTIONS > built in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from pgonly_django.conf import unknown_key
+from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.retry import Backoff, BackoffFunction
+
+MAX_ATTEMPTS_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Everything set for one call. Durations are timedeltas; `retention` None keeps finished jobs for ever."""
+
+    max_attempts: int = 4
+    backoff: BackoffFunction = field(default_factory=Backoff)
+    max_runtime: timedelta | None = None
+    atomic: bool = False
+    retention: timedelta | None = timedelta(days=7)
+
+
+OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
+
+
+def validated(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`options` with their types checked. Raises OptionError that names `where`, the option and its value."""
+    for name, value in options.items():
+        if name not in OPTION_NAMES:
+            raise OptionError(unknown_key(where + ": %s", name, OPTION_NAMES))
+        reason = _what_is_wrong(name, value)
+        if reason:
+            raise OptionError(f"{where}: {name} must be {reason}, got {value!r}.")
+    return dict(options)
+
+
+def _what_is_wrong(name: str, value: Any) -> str | None:
+    match name:
+        case "max_attempts":
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return None if whole and 1 <= value <= MAX_ATTEMPTS_LIMIT else "a whole number from 1 to 1000"
+        case "backoff":
+            return None if callable(value) else "a Backoff or a callable (attempt, error) -> timedelta"
+        case "atomic":
+            return None if isinstance(value, bool) else "True or False"
+        case "max_runtime":
+            return None if value is None or _is_positive(value) else "a positive timedelta or None"
+        case _:
+            return (
+                None
+                if value is None or _is_positive(value)
+                else "a positive timedelta or None (keep for ever)"
+            )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, timedelta) and value > timedelta(0)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The OPTIONS of one TASKS entry, validated: defaults for all tasks, and by queue."""
+
+    common: dict[str, Any]
+    by_queue: dict[str, dict[str, Any]]
+
+    @classmethod
+    def from_options(cls, alias: str, options: Mapping[str, Any]) -> Defaults:
+        """Raises ImproperlyConfigured for what @task() would refuse."""
+        where = f'TASKS[{alias!r}]["OPTIONS"]'
+        rest = {name: value for name, value in options.items() if name not in ("queues", "database")}
+        try:
+            common = validated(rest, where)
+            by_queue = {
+                queue: validated(values, f'{where}["queues"][{queue!r}]')
+                for queue, values in options.get("queues", {}).items()
+            }
+        except OptionError as error:
+            raise ImproperlyConfigured(str(error)) from error
+        return cls(common, by_queue)
+
+    def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
+        """The options of a call on `queue`; later `layers` win (the decorator's, then .using()'s)."""
+        merged: dict[str, Any] = {**self.common, **self.by_queue.get(queue, {})}
+        for layer in layers:
+            merged.update(layer)
+        return TaskOptions(**merged)
+
+
+def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What .using() set that has no column of its own, as JSON for the row; None when there is nothing."""
+    stored: dict[str, Any] = {}
+    if "atomic" in overrides:
+        stored["atomic"] = overrides["atomic"]
+    backoff = overrides.get("backoff")
+    if isinstance(backoff, Backoff):
+        stored["backoff"] = {"base": backoff.base.total_seconds(), "cap": backoff.cap.total_seconds()}
+    elif backoff is not None:
+        stored["backoff"] = _dotted_path(backoff)
+    return stored or None
+
+
+def restored(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The inverse of storable(), in the worker."""
+    if not stored:
+        return {}
+    options = dict(stored)
+    backoff = options.get("backoff")
+    if isinstance(backoff, dict):
+        base, cap = timedelta(seconds=backoff["base"]), timedelta(seconds=backoff["cap"])
+        options["backoff"] = Backoff(base=base, cap=cap)
+    elif backoff is not None:
+        options["backoff"] = import_string(backoff)
+    return options
+
+
+def _dotted_path(function: Any) -> str:
+    path = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    try:
+        found = import_string(path)
+    except ImportError:
+        found = None
+    if found is not function:
+        raise OptionError(
+            f".using(backoff=...) is stored with the job, so it must be a Backoff or a function at module level, "
+            f"got {function!r}."
+        )
+    return path

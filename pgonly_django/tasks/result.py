@@ -1,0 +1,141 @@
+"""Django's TaskResult with the job behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
+from pgonly_django.exceptions import WaitTimeoutError
+
+if TYPE_CHECKING:
+    from pgonly_django.models import Job
+    from pgonly_django.models.job import JobQuerySet
+
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 1.0
+
+STATUS = {
+    "scheduled": TaskResultStatus.READY,
+    "ready": TaskResultStatus.READY,
+    "running": TaskResultStatus.RUNNING,
+    "succeeded": TaskResultStatus.SUCCESSFUL,
+    "failed": TaskResultStatus.FAILED,
+    "cancelled": TaskResultStatus.FAILED,
+}
+
+
+class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs only
+    """What enqueue() and get_result() return. `refresh()` reloads it; `job` is the row itself, read afresh."""
+
+    @property
+    def job(self) -> Job:
+        """The job's row as it is now. Raises Job.DoesNotExist when it has been pruned."""
+        return self._rows.get()
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """{"done", "total", "message"} as the job last said; None before it said anything."""
+        return self._rows.values_list("progress", flat=True).get()
+
+    def cancel(self) -> bool:
+        """Cancel the job: at once when it waits, within seconds when it runs. False when it is over already."""
+        return bool(self._rows.cancel())
+
+    def retry(self) -> bool:
+        """Run a failed or cancelled job again from its checkpoint, with all attempts; a scheduled one now."""
+        return bool(self._rows.retry())
+
+    def wait(self, timeout: float) -> JobResult:
+        """Block until the job is finished and return the refreshed result; it may have failed.
+
+        Raises WaitTimeoutError after `timeout` seconds. Looks at the row with growing pauses up to a second,
+        so call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an open transaction.
+        """
+        deadline, pause = time.monotonic() + timeout, FIRST_LOOK_SECONDS
+        while True:
+            self.refresh()
+            if self.is_finished:
+                return self
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeoutError(self.id, timeout)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+
+    @property
+    def _rows(self) -> JobQuerySet:
+        from pgonly_django.models import Job
+
+        database: str = self.task.get_backend().database  # type: ignore[attr-defined] # it is a PostgresBackend
+        return Job.objects.using(database).filter(pk=self.id)
+
+
+def build_result(
+    task: Any,
+    job_id: str,
+    status: TaskResultStatus,
+    *,
+    backend: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    enqueued_at: datetime | None,
+    started_at: datetime | None = None,
+    attempted_at: datetime | None = None,
+    finished_at: datetime | None = None,
+    errors: Sequence[dict[str, Any]] = (),
+    worker_id: str | None = None,
+    return_value: Any = None,
+) -> JobResult:
+    """A JobResult without the dataclass's own __init__, which would walk through all arguments once more."""
+    result, put = object.__new__(JobResult), object.__setattr__
+    put(result, "task", task)
+    put(result, "id", job_id)
+    put(result, "status", status)
+    put(result, "enqueued_at", enqueued_at)
+    put(result, "started_at", started_at)
+    put(result, "finished_at", finished_at)
+    put(result, "last_attempted_at", attempted_at)
+    put(result, "args", args)
+    put(result, "kwargs", kwargs)
+    put(result, "backend", backend)
+    put(result, "errors", _task_errors(errors) if errors else [])
+    put(result, "worker_ids", _worker_ids(errors, worker_id))
+    put(result, "_return_value", return_value)
+    return result
+
+
+def result_of(job: Job, task: Any) -> JobResult:
+    """The result of a row."""
+    unrecorded = job.state in ("running", "succeeded")
+    return build_result(
+        task,
+        str(job.id),
+        STATUS[job.state],
+        backend=job.backend,
+        args=job.args,
+        kwargs=job.kwargs,
+        enqueued_at=job.enqueued_at,
+        started_at=job.started_at,
+        attempted_at=job.attempted_at,
+        finished_at=job.finished_at,
+        errors=job.errors,
+        worker_id=str(job.worker_id) if unrecorded else None,
+        return_value=job.result,
+    )
+
+
+def _task_errors(entries: Sequence[dict[str, Any]]) -> list[TaskError]:
+    """The attempts that ended with an exception, oldest first."""
+    return [
+        TaskError(exception_class_path=entry["exception"], traceback=entry.get("traceback", ""))
+        for entry in entries
+        if entry.get("exception")
+    ]
+
+
+def _worker_ids(entries: Sequence[dict[str, Any]], worker_id: str | None) -> list[str]:
+    """The workers of the runs on record, then the one of the present or successful run."""
+    ids = [entry["worker_id"] for entry in entries if entry.get("worker_id")]
+    return ids if worker_id is None else [*ids, worker_id]

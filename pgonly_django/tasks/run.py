@@ -1,0 +1,62 @@
+"""The state of one run that the worker and the job's context share. Plain attributes: one writer each."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
+from pgonly_django.models.job import LOG_LINES_KEPT
+from pgonly_django.queue.claim import ClaimedJob
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One claimed job while this process holds it. Local times are time.monotonic()."""
+
+    job: ClaimedJob
+    alias: str
+    claimed_at: float
+    lease_until: float
+    started_at: float | None = None
+    # Set by the worker, read by the job.
+    stop_requested: bool = False
+    stop_until: float | None = None
+    cancel_requested: bool = False
+    timed_out: bool = False
+    lease_lost: bool = False
+    # Set by the job, collected by the worker.
+    progress: dict[str, Any] | None = None
+    log_lines: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
+    has_news: bool = False
+    proved_itself: bool = False
+
+    def now(self) -> datetime:
+        """The database's time, carried on from the claim by this machine's monotonic clock."""
+        return self.job.attempted_at + timedelta(seconds=time.monotonic() - self.claimed_at)
+
+    @property
+    def deadline(self) -> float | None:
+        """When max_runtime is over; None before the start or without a limit."""
+        if self.started_at is None or self.job.max_runtime is None:
+            return None
+        return self.started_at + self.job.max_runtime.total_seconds()
+
+    @property
+    def lease_in_doubt(self) -> bool:
+        """The lease should be over by now: unless a heartbeat gets through, the job may be somebody else's."""
+        return time.monotonic() >= self.lease_until
+
+    @property
+    def interrupt(self) -> type[JobInterrupt] | None:
+        """Why the run has to end; None while it may go on."""
+        if self.lease_lost:
+            return LeaseLost
+        if self.cancel_requested:
+            return JobCancelled
+        if self.timed_out:
+            return JobTimedOut
+        return JobStopped if self.stop_requested else None

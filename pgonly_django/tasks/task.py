@@ -1,0 +1,138 @@
+"""`@task` for every supported Django, and the Task that carries our options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from pgonly_django.compat import InvalidTask, Task, TaskContext
+from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.retry import BackoffFunction
+from pgonly_django.tasks.options import OPTION_NAMES, validated
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Unset:
+    """The default of an option, told apart from None, which is a value ("no limit", "for ever")."""
+
+    def __repr__(self) -> str:
+        return "<unset>"
+
+
+UNSET: Any = _Unset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
+    """Django's Task with our options. `overrides` holds what .using() set for one call alone."""
+
+    max_attempts: int = UNSET
+    backoff: BackoffFunction = UNSET
+    max_runtime: timedelta | None = UNSET
+    atomic: bool = UNSET
+    retention: timedelta | None = UNSET
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            validated(self.declared | dict(self.overrides), f"@task {self.func.__qualname__}")
+        except OptionError as error:
+            raise InvalidTask(str(error)) from error
+        self.get_backend().validate_task(self)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The options that the decorator set."""
+        values = {name: getattr(self, name) for name in OPTION_NAMES}
+        return {name: value for name, value in values.items() if value is not UNSET}
+
+    def using(  # type: ignore[override] # takes more than Django's
+        self,
+        *,
+        priority: int | None = None,
+        queue_name: str | None = None,
+        run_after: datetime | None = None,
+        backend: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """The same task with other defaults; takes every option of @task, for the calls made through it."""
+        changes: dict[str, Any] = {
+            "priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend,
+        }  # fmt: skip
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if options:
+            checked = validated(options, f"{self.func.__qualname__}.using()")
+            changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
+        return replace(self, **changes)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function here and now; another backend's plain context becomes one with our methods."""
+        return Task.call(self, *self._with_context(args), **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """See call()."""
+        return await Task.acall(self, *self._with_context(args), **kwargs)
+
+    def _with_context(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        from pgonly_django.tasks.context import JobContext
+        from pgonly_django.tasks.detached import DetachedContext
+
+        if not self.takes_context or not args or isinstance(args[0], JobContext):
+            return args
+        if isinstance(args[0], TaskContext):
+            return (DetachedContext(args[0].task_result), *args[1:])
+        return args
+
+
+@overload
+def task(function: Callable[P, T], /) -> PostgresTask: ...
+@overload
+def task(
+    *,
+    priority: int = ...,
+    queue_name: str = ...,
+    backend: str = ...,
+    takes_context: bool = ...,
+    **options: Any,
+) -> Callable[[Callable[..., T]], PostgresTask]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    priority: int = 0,
+    queue_name: str = "default",
+    backend: str = "default",
+    takes_context: bool = False,
+    **options: Any,
+) -> Any:
+    """Make a module-level function a task: `@task` or `@task(max_attempts=2, ...)`.
+
+    Besides Django's parameters: `max_attempts` (4), `backoff` (a Backoff or callable), `max_runtime` (timedelta),
+    `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever).
+    Raises InvalidTask for an option that does not exist or a value it cannot have.
+    """
+
+    def decorate(decorated: Callable[..., Any]) -> PostgresTask:
+        unknown = set(options) - set(OPTION_NAMES)
+        if unknown:
+            try:
+                validated(dict.fromkeys(unknown), f"@task {decorated.__qualname__}")
+            except OptionError as error:
+                raise InvalidTask(str(error)) from error
+        return PostgresTask(
+            func=decorated,
+            priority=priority,
+            queue_name=queue_name,
+            backend=backend,
+            takes_context=takes_context,
+            run_after=None,
+            **options,
+        )
+
+    return decorate if function is None else decorate(function)

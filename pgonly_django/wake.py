@@ -1,0 +1,54 @@
+"""How writers tell workers that there is something to do: NOTIFY, after the commit, coalesced.
+
+One NOTIFY per key and COALESCE_SECONDS leaves a process; whoever hears one looks again COALESCE_SECONDS
+later, so nothing that was held back is missed. A NOTIFY inside the business transaction would make every
+commit queue for one database-wide lock (8 clients: 4,000 instead of 12,900 commits a second).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+
+from pgonly_django.events import emit
+
+CHANNEL = "pgonly_jobs"
+COALESCE_SECONDS = 0.010
+
+# Payloads: "ready <queue>", "due" (a new scheduled row), "cancel <job id>", "ready *" (any queue).
+READY, DUE, CANCEL = "ready", "due", "cancel"
+ANY_QUEUE = "*"
+
+_last_sent: dict[tuple[str, str], float] = {}
+
+
+def ready(queue: str) -> str:
+    return f"{READY} {queue}"
+
+
+def cancel(job_id: Any) -> str:
+    return f"{CANCEL} {job_id}"
+
+
+def wake_after_commit(alias: str, payload: str) -> None:
+    """Send `payload` once the caller's transaction has committed; not at all when it rolls back."""
+    transaction.on_commit(lambda: _send_coalesced(alias, payload), using=alias, robust=True)
+
+
+def _send_coalesced(alias: str, payload: str) -> None:
+    """At most once per payload and COALESCE_SECONDS and process. A failure costs a poll, never the caller."""
+    key, now = (alias, payload), time.monotonic()
+    if now - _last_sent.get(key, -1.0) < COALESCE_SECONDS:
+        return
+    try:
+        # Parameters bound in the statement itself: no cursor wrapper, no second round trip.
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
+    except DatabaseError as error:
+        emit("queue.wake_failed", f"Could not wake the workers: {error}", level=logging.WARNING)
+    else:
+        # The time before sending: a row held back at this moment is committed before the second look.
+        _last_sent[key] = now
