@@ -64,7 +64,9 @@ UPDATE pgonly_job AS job SET
     crashes = job.crashes * ended.suspect,
     result = ended.result::jsonb,
     errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
-        (CASE WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+        (CASE WHEN job.errors -> -1 ->> 'outcome' = 'postponed' AND ended.entry::jsonb ->> 'outcome' = 'postponed'
+            THEN job.errors - (-1)
+            WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
             || (ended.entry::jsonb || jsonb_build_object(
                 'attempt', job.attempt, 'started_at', job.attempted_at, 'finished_at', clock_timestamp())) END,
     finished_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL

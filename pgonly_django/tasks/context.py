@@ -160,9 +160,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
                 await sync_to_async(self.flush)()
         await sync_to_async(self.flush)()
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether flush() would write anything."""
+        return self._unsaved and not self._run.lease_lost
+
     def flush(self) -> None:
         """Write the loop positions that are not saved yet. The worker does so when a run ends."""
-        if self._unsaved and not self._run.lease_lost:
+        if self.has_unsaved:
             self._write_checkpoint()
 
     # The parts.

@@ -11,6 +11,7 @@ from typing import Any
 from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
+from pgonly_django.tasks.guard import Guard
 
 
 @dataclass(eq=False, slots=True)
@@ -33,6 +34,20 @@ class Run:
     log_lines: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
     has_news: bool = False
     proved_itself: bool = False
+    # Between the worker and the thread or event loop that runs it.
+    guard: Guard = field(default_factory=Guard)
+    abandoned: bool = False
+    interrupted_at: float | None = None
+    exception_sent: bool = False
+    _ticket: deque[None] = field(default_factory=lambda: deque([None]))
+
+    def take(self) -> bool:
+        """True for the first who asks, ever: either a slot starts the job, or the worker gives it back."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
 
     def now(self) -> datetime:
         """The database's time, carried on from the claim by this machine's monotonic clock."""

@@ -1,0 +1,147 @@
+"""`manage.py runworker`: one worker process in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import autoreload
+
+from pgonly_django.exceptions import OptionError
+from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues
+from pgonly_django.worker.worker import ExitCode, Worker
+
+# A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
+SWITCH_INTERVAL_SECONDS = 0.001
+
+EPILOG = """
+Every flag is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
+
+Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-idle-seconds; 1 could not start (the message says
+what to do); 2 wrong flag; 3 every slot is held by a job that ignores its interruption: start a fresh process.
+
+SIGTERM or SIGINT (Ctrl-C): claim nothing more, tell the jobs to stop, wait --grace-seconds, release what is left.
+A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and resume from their checkpoint.
+"""
+
+
+class Command(BaseCommand):
+    help = "Run jobs until stopped."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--queues", type=parse_queues, help="Comma-separated, in serving order. Default: all queues.")
+        add("--threads", type=int, help="Jobs at a time, 1 to 500. Default: 8.")
+        add("--grace-seconds", type=float, help="How long jobs may take to leave at a stop. Default: 20.")
+        add("--burst", action="store_true", default=None, help="Stop when no job is ready.")
+        add("--max-jobs", type=int, help="Stop after this many jobs.")
+        add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
+        add("--name", help="What the worker is called in the admin and in errors. Default: host:pid.")
+        add("--no-listen", dest="listen", action="store_false", default=None, help="Poll instead of LISTEN.")
+        add("--poll-seconds", type=float, help="Longest pause between two looks. Default: 30, without LISTEN 2.")
+        add("--reload", action="store_true", help="Restart when the code changes; for development.")
+        add("--database", help="The alias in DATABASES whose jobs are run. Default: default.")
+
+    def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
+        options = _options(flags)
+        if flags["reload"]:
+            autoreload.run_with_reloader(self._serve, options)
+        else:
+            self._serve(options)
+
+    def _serve(self, options: WorkerOptions) -> None:
+        _check_database(options.database)
+        worker = Worker(options)
+        _configure_logging(self.stdout._out)  # noqa: SLF001 - the stream behind Django's wrapper
+        self._print_banner(worker)
+        self._handle_signals(worker)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        code = worker.run()
+        self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
+        _exit(code)
+
+    def _print_banner(self, worker: Worker) -> None:
+        options = worker.options
+        settings = connections[options.database].settings_dict
+        place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
+        for label, fact in (
+            ("worker", options.name),
+            ("id", str(worker.id)),
+            ("database", f"{options.database} ({settings['NAME']} at {place})"),
+            ("queues", ", ".join(options.queues) or "all"),
+            ("threads", str(options.threads)),
+            ("wake-up", "LISTEN" if options.listen else "polling"),
+            ("lease", f"{options.lease_for.total_seconds():g} s"),
+            ("grace", f"{options.grace_seconds:g} s"),
+            ("stop", "Ctrl-C; twice to release running jobs at once"),
+        ):
+            self.stdout.write(f"{label:<9} {fact}")
+
+    def _handle_signals(self, worker: Worker) -> None:
+        def stop(*_: object) -> None:
+            worker.stop()
+
+        def stop_now(*_: object) -> None:
+            worker.stop_now()
+
+        handlers: dict[str, Callable[..., None]] = {"SIGTERM": stop, "SIGINT": stop, "SIGQUIT": stop_now}
+        for name, handler in handlers.items():
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), handler)
+
+
+def _options(flags: dict[str, Any]) -> WorkerOptions:
+    names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_idle_seconds", "name", "listen",
+             "poll_seconds", "database")  # fmt: skip
+    try:
+        given = {name: flags[name] for name in names if flags.get(name) is not None}
+        return WorkerOptions(**{**from_environment(), **given})
+    except OptionError as error:
+        raise CommandError(f"{error} See: python manage.py runworker --help", returncode=2) from error
+
+
+def _check_database(alias: str) -> None:
+    """Raises CommandError with the command to type when the database or the tables are not there."""
+    if alias not in connections:
+        raise CommandError(f"--database {alias!r} is not in DATABASES. Known: {', '.join(connections)}.", returncode=2)
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}; the worker needs PostgreSQL.")
+    try:
+        executor = MigrationExecutor(connection)
+    except DatabaseError as error:
+        hint = f"Is it running? Try: python manage.py dbshell --database {alias}"
+        raise CommandError(f"Cannot reach PostgreSQL ({alias}): {str(error).strip()}\n{hint}") from error
+    nodes = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "pgonly_django"]
+    if executor.migration_plan(nodes):
+        raise CommandError(f"The tables are missing or old. Run: python manage.py migrate --database {alias}")
+    connection.close()
+
+
+def _configure_logging(stream: Any) -> None:
+    """Show our log lines on the terminal unless the project configured loggers of its own for them."""
+    logger = logging.getLogger("pgonly_django")
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def _exit(code: ExitCode) -> None:
+    """Leave even when a stuck job's thread never returns."""
+    connections.close_all()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    logging.shutdown()
+    os._exit(code)

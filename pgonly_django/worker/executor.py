@@ -1,0 +1,205 @@
+"""One run from the claimed row to its finish: find the task, call it, say how it ended. No thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import DatabaseError, connections, transaction
+
+from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.events import emit
+from pgonly_django.exceptions import JobInterrupt, LeaseLost
+from pgonly_django.queue import memo
+from pgonly_django.queue.finish import FINISH, Finish, finish_parameters
+from pgonly_django.tasks.context import JobContext
+from pgonly_django.tasks.options import TaskOptions, restored
+from pgonly_django.tasks.registry import UnknownTaskError, find_task
+from pgonly_django.tasks.result import JobResult, build_result
+from pgonly_django.tasks.run import Run
+from pgonly_django.worker import outcomes
+from pgonly_django.worker.cleanup import clean_up_connections
+
+
+@dataclass(slots=True)
+class Ended:
+    """A run that is over in this process. `finish` None: the job is not ours any more, nothing is to be written."""
+
+    run: Run
+    finish: Finish | None
+    result: JobResult | None = None
+    took_seconds: float = 0.0
+    finished_at: datetime | None = None  # set when the finish is committed already (atomic=True)
+
+
+@dataclass(slots=True)
+class _Call:
+    task: Any
+    result: JobResult
+    context: JobContext | None
+    options: TaskOptions
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        args = self.result.args
+        return tuple(args) if self.context is None else (self.context, *args)
+
+
+class Executor:
+    """Runs jobs for one worker and hands each end to `deliver`, from whatever thread it happens in."""
+
+    def __init__(self, alias: str, worker_id: str, worker_name: str, deliver: Callable[[Ended], None]) -> None:
+        self.alias = alias
+        self.worker = outcomes.WorkerFacts(worker_id, worker_name)
+        self.deliver = deliver
+
+    def is_async(self, run: Run) -> bool:
+        """Whether the job's function is a coroutine function; False where its task cannot be found."""
+        try:
+            return inspect.iscoroutinefunction(self._find(run).func)
+        except UnknownTaskError:
+            return False
+
+    def run(self, run: Run) -> None:
+        """Run a sync task in this thread, in a context of its own; clean up after it."""
+        contextvars.Context().run(self._run, run)
+
+    def _run(self, run: Run) -> None:
+        run.started_at = time.monotonic()
+        ended = None
+        try:
+            call = self._prepare(run)
+            ended = self._call_atomically(run, call) if call.options.atomic else self._call(run, call)
+        except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+            ended = self._ended(run, error)
+        ended.took_seconds = time.monotonic() - run.started_at
+        clean_up_connections(run.job.task)
+        self.deliver(ended)
+
+    def _call(self, run: Run, call: _Call) -> Ended:
+        value = self._guarded(run, call)
+        return Ended(run, outcomes.succeeded(run, value), call.result)
+
+    def _call_atomically(self, run: Run, call: _Call) -> Ended:
+        """The function and its finish commit together, or neither does (promise 3)."""
+        with transaction.atomic(using=self.alias):
+            finish = outcomes.succeeded(run, self._guarded(run, call))
+            with connections[self.alias].cursor() as cursor:
+                cursor.execute(FINISH, finish_parameters([finish]))
+                row = cursor.fetchone()
+            if row is None:
+                raise LeaseLost
+        return Ended(run, finish, call.result, finished_at=row[1])
+
+    def _guarded(self, run: Run, call: _Call) -> Any:
+        run.guard.open_thread()
+        try:
+            if run.interrupt is not None:
+                raise run.interrupt
+            value = call.task.func(*call.arguments, **call.result.kwargs)
+        except BaseException:
+            run.guard.close()
+            _save_positions(call.context)
+            raise
+        run.guard.close()
+        return value
+
+    async def arun(self, run: Run) -> None:
+        """Run an async task on the current event loop. Its ORM calls get a thread and connections of their own."""
+        run.started_at = time.monotonic()
+        async with ThreadSensitiveContext() as place:
+            try:
+                ended = await self._acall(run)
+            except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+                ended = self._ended(run, error)
+            ended.took_seconds = time.monotonic() - run.started_at
+            if place in SyncToAsync.context_to_thread_executor:
+                await sync_to_async(_leave_thread)(run.job.task)
+        self.deliver(ended)
+
+    async def _acall(self, run: Run) -> Ended:
+        resumed = run.job.lease > 1
+        call = await sync_to_async(self._prepare)(run) if resumed else self._prepare(run)
+        coroutine = call.task.func(*call.arguments, **call.result.kwargs)
+        task = asyncio.ensure_future(coroutine)
+        run.guard.open_task(asyncio.get_running_loop(), task)
+        try:
+            value = await task
+        except BaseException:
+            run.guard.close()
+            if call.context is not None and call.context.has_unsaved:
+                await sync_to_async(_save_positions)(call.context)
+            raise
+        run.guard.close()
+        return Ended(run, outcomes.succeeded(run, value), call.result)
+
+    def _prepare(self, run: Run) -> _Call:
+        job, task = run.job, self._find(run)
+        result = build_result(
+            task,
+            str(job.id),
+            TaskResultStatus.RUNNING,
+            backend=job.backend,
+            args=job.args,
+            kwargs=job.kwargs,
+            enqueued_at=job.enqueued_at,
+            started_at=job.started_at,
+            attempted_at=job.attempted_at,
+            errors=job.errors,
+            worker_id=self.worker.id,
+        )
+        backend = task.get_backend()
+        options = backend.options_of(task) if job.options is None else self._overridden(backend, task, job.options)
+        task_started.send(type(backend), task_result=result)
+        return _Call(task, result, self._context(run, result) if task.takes_context else None, options)
+
+    def _context(self, run: Run, result: JobResult) -> JobContext:
+        first_run = run.job.lease == 1
+        saved = None if first_run else memo.load_checkpoint(self.alias, run.job.id)
+        return JobContext(result, run, saved)
+
+    def _overridden(self, backend: Any, task: Any, stored: dict[str, Any]) -> TaskOptions:
+        options: TaskOptions = backend.defaults.resolve(
+            task.queue_name, getattr(task, "declared", {}), restored(stored)
+        )
+        return options
+
+    def _find(self, run: Run) -> Any:
+        job = run.job
+        return find_task(job.task, job.backend, job.queue, job.priority, job.run_at)
+
+    def _ended(self, run: Run, error: BaseException) -> Ended:
+        if isinstance(error, asyncio.CancelledError) and run.interrupt is not None:
+            error = run.interrupt()
+        if isinstance(error, LeaseLost):
+            return Ended(run, None)
+        try:
+            task = self._find(run)
+            options = self._overridden(task.get_backend(), task, run.job.options or {})
+        except (UnknownTaskError, JobInterrupt):
+            options = TaskOptions()
+        return Ended(run, outcomes.ended_with(run, error, options, self.worker))
+
+
+def _save_positions(context: JobContext | None) -> None:
+    """After a failed run: how far its loops came. Failing to write that costs a repetition, not the outcome."""
+    if context is None:
+        return
+    try:
+        context.flush()
+    except DatabaseError as error:
+        emit("worker.position_unsaved", f"Could not save a loop's position: {error}", level=logging.WARNING)
+
+
+def _leave_thread(task: str) -> None:
+    """Before an async job's own ORM thread goes: nothing open stays behind."""
+    clean_up_connections(task)
+    connections.close_all()

@@ -1,0 +1,196 @@
+"""The thread that keeps the leases and listens: one connection, one statement a beat, and LISTEN in between."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from pgonly_django import wake
+from pgonly_django.events import emit
+from pgonly_django.postgres import connect
+from pgonly_django.queue import lease
+from pgonly_django.queue.rescue import rescue
+from pgonly_django.tasks.run import Run
+from pgonly_django.worker.options import WorkerOptions
+
+RECONNECT_SECONDS = (0.1, 2.0)
+LISTEN_SLICE_SECONDS = 1.0  # how soon the thread sees that it shall end; no statement is sent for it
+SELF_TEST_SECONDS = 2.0
+CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
+
+REGISTER = """
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
+VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0, clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), stopped_at = NULL
+"""
+STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
+
+
+class Held(Protocol):
+    """What the heartbeat asks of the worker. All methods are called from the heartbeat's thread."""
+
+    def held(self) -> Mapping[UUID, Run]: ...
+    def wake_up(self, payload: str) -> None: ...
+    def give_back_unknown(self, rows: Mapping[UUID, int]) -> None: ...
+
+
+class Heartbeat(threading.Thread):
+    def __init__(self, worker_id: UUID, options: WorkerOptions, worker: Held) -> None:
+        super().__init__(name="pgonly-heartbeat", daemon=True)
+        self.worker_id = worker_id
+        self.options = options
+        self.worker = worker
+        self.listening = options.listen
+        self.tested = threading.Event()
+        self._over = threading.Event()
+        self._unknown: dict[UUID, int] = {}
+        self._pause = RECONNECT_SECONDS[0]
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def end(self) -> None:
+        self._over.set()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._connected()
+            except psycopg.Error as error:
+                emit("worker.heartbeat_failed", f"Heartbeat: {str(error).strip()}", level=logging.WARNING)
+                self._over.wait(self._pause)
+                self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
+            finally:
+                self._close()
+
+    def _connected(self) -> None:
+        connection = connect(self.options.database, application_name=f"pgonly heartbeat {self.options.name}")
+        self._connection = connection
+        if not self.options.listen:
+            connection.prepare_threshold = None
+        connection.execute(REGISTER, self._facts())
+        self.beat(connection)
+        if self.listening:
+            connection.execute(f"LISTEN {wake.CHANNEL}")  # type: ignore[arg-type] # a constant of ours
+            if not self.tested.is_set():
+                self._test_listening(connection)
+        self.tested.set()
+        self._pause = RECONNECT_SECONDS[0]
+        self._serve(connection)
+
+    def _serve(self, connection: psycopg.Connection[Any]) -> None:
+        next_beat = time.monotonic() + self.options.heartbeat_seconds
+        # Whatever was said while nobody listened.
+        self.worker.wake_up(wake.ready(wake.ANY_QUEUE))
+        while not self._over.is_set():
+            left = next_beat - time.monotonic()
+            if left <= 0:
+                self.beat(connection)
+                next_beat = time.monotonic() + self.options.heartbeat_seconds
+            elif self.listening:
+                self._listen(connection, min(left, LISTEN_SLICE_SECONDS))
+            else:
+                self._over.wait(min(left, CANCEL_POLL_SECONDS))
+                self._look_for_cancels(connection)
+
+    def _listen(self, connection: psycopg.Connection[Any], seconds: float) -> None:
+        for notify in connection.notifies(timeout=seconds, stop_after=1):
+            if notify.payload.startswith(wake.CANCEL):
+                self._look_for_cancels(connection)
+            else:
+                self.worker.wake_up(notify.payload)
+
+    def beat(self, connection: psycopg.Connection[Any]) -> None:
+        """Renew what is held, find what is not known, say that we live, rescue from those who do not."""
+        runs = self.worker.held()
+        before = time.monotonic()
+        leases = {job_id: run.job.lease for job_id, run in runs.items()}
+        answer = lease.renew(connection, leases, self.options.lease_for)
+        for job_id, run in runs.items():
+            self._apply(run, answer.get(job_id), before)
+        self._reconcile(connection)
+        if self._rescue_is_due(connection, len(runs)):
+            self._rescue(connection)
+
+    def _apply(self, run: Run, renewal: lease.Renewal | None, before: float) -> None:
+        if renewal is None:
+            if run.job.id in self.worker.held():
+                run.lease_lost = True
+        else:
+            if renewal.renewed:
+                run.lease_until = before + self.options.lease_for.total_seconds()
+            run.cancel_requested = run.cancel_requested or renewal.cancel_requested
+
+    def _reconcile(self, connection: psycopg.Connection[Any]) -> None:
+        """A claim whose answer was lost left rows in our name. Twice unknown, so not merely on their way here."""
+        known = self.worker.held()
+        rows = lease.claimed_by(connection, self.worker_id)
+        unknown = {job_id: number for job_id, number in rows.items() if job_id not in known}
+        twice = {job_id: number for job_id, number in unknown.items() if self._unknown.get(job_id) == number}
+        self._unknown = unknown
+        if twice:
+            self.worker.give_back_unknown(twice)
+
+    def _rescue_is_due(self, connection: psycopg.Connection[Any], running: int) -> bool:
+        expired = lease.heartbeat(connection, self.worker_id, running)
+        if expired is None:
+            connection.execute(REGISTER, self._facts())
+        return bool(expired)
+
+    def _rescue(self, connection: psycopg.Connection[Any]) -> None:
+        settle_for = timedelta(seconds=self.options.lease_for.total_seconds() / 2)
+        rescued = rescue(connection, self.options.lease_for, settle_for)
+        for job in rescued:
+            message = f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
+            level = logging.ERROR if job.state == "failed" else logging.WARNING
+            emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
+        for queue in {job.queue for job in rescued if job.state == "ready"}:
+            connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready(queue)])
+            self.worker.wake_up(wake.ready(queue))
+
+    def _look_for_cancels(self, connection: psycopg.Connection[Any]) -> None:
+        runs = self.worker.held()
+        if not runs:
+            return
+        for job_id in lease.cancel_requested(connection, list(runs)):
+            runs[job_id].cancel_requested = True
+            self.worker.wake_up(wake.CANCEL)
+
+    def _test_listening(self, connection: psycopg.Connection[Any]) -> None:
+        """Send ourselves a word from another connection: a pooler in transaction mode swallows it."""
+        word = f"test {self.worker_id}"
+        with connect(self.options.database, application_name="pgonly self-test") as other:
+            other.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, word])
+        deadline = time.monotonic() + SELF_TEST_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            if any(notify.payload == word for notify in connection.notifies(timeout=left, stop_after=1)):
+                return
+        self.listening = False
+        connection.prepare_threshold = None
+        message = "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
+        emit("worker.listen_unavailable", message, level=logging.WARNING)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "id": self.worker_id,
+            "name": self.options.name,
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": json.dumps(list(self.options.queues)),
+            "threads": self.options.threads,
+        }
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+

@@ -1,0 +1,233 @@
+"""The worker's own connection for claims and finishes: what is to be written goes out with the next claim,
+in one pipeline, one round trip and one commit. Nothing is dropped when the database goes away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+
+from pgonly_django import wake
+from pgonly_django.events import emit
+from pgonly_django.models.job import State
+from pgonly_django.postgres import connect
+from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.finish import FINISH, Finish, Outcome, finish_parameters
+from pgonly_django.queue.progress import REPORT, Report, report_parameters
+from pgonly_django.queue.promote import Promotion, promote
+
+# A row that somebody else holds locked must not hold up all the others.
+LIMIT_LOCK_WAITS = "SELECT set_config('lock_timeout', '2s', true)"
+RECONNECT_SECONDS = (0.1, 2.0)
+# What one row's content can cause, as opposed to the state of the database.
+ROW_ERRORS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+)
+LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
+# Index: the primary key. Whose the rows are that a finish did not match.
+WHOSE = "SELECT id, lease, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
+NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
+
+
+@dataclass(slots=True)
+class Claim:
+    """What to ask for along with the writes."""
+
+    free: int
+    rooms: dict[str, int]
+    take_suspect: bool
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What one round trip brought."""
+
+    jobs: list[ClaimedJob] = field(default_factory=list)
+    finished: dict[UUID, datetime | None] = field(default_factory=dict)
+    lost: list[Finish] = field(default_factory=list)
+    locked: list[Finish] = field(default_factory=list)
+    took_seconds: float = 0.0
+
+
+class Ledger:
+    def __init__(self, alias: str, name: str, claimer: Claimer, *, prepare: bool = True) -> None:
+        self.alias = alias
+        self.claimer = claimer
+        self.prepare = prepare
+        self._name = f"pgonly worker {name}"
+        self._connection: psycopg.Connection[Any] | None = None
+        self._pause = RECONNECT_SECONDS[0]
+        self._next_try = 0.0
+        self._was_lost = False
+
+    def exchange(
+        self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
+    ) -> Exchange | None:
+        """Write and claim in one go. None when the database is away: ask again later, with the same writes.
+
+        A finish whose row cannot be stored fails that job and no other. Its row being locked elsewhere puts it
+        into `locked`, to be tried again.
+        """
+        connection = self.connection()
+        if connection is None:
+            return None
+        began = time.monotonic()
+        try:
+            answer = self._pipeline(connection, finishes, reports, claim)
+        except ROW_ERRORS:
+            answer = self._one_by_one(connection, finishes, reports)
+        except psycopg.Error as error:
+            self._lose(error)
+            return None
+        answer.took_seconds = time.monotonic() - began
+        if claim is not None:
+            self.claimer.absorb(answer.jobs, answer.took_seconds)
+        return answer
+
+    def promote(self) -> Promotion | None:
+        """See queue.promote. None when the database is away."""
+        connection = self.connection()
+        try:
+            return None if connection is None else promote(connection)
+        except psycopg.Error as error:
+            self._lose(error)
+            return None
+
+    def connection(self) -> psycopg.Connection[Any] | None:
+        """The open connection, or a new one; None while the database is away and the backoff runs."""
+        if self._connection is not None:
+            return self._connection
+        if time.monotonic() < self._next_try:
+            return None
+        try:
+            self._connection = connect(self.alias, application_name=self._name)
+        except psycopg.Error as error:
+            self._lose(error)
+            return None
+        if not self.prepare:
+            self._connection.prepare_threshold = None
+        if self._was_lost:
+            emit("worker.database_back", "PostgreSQL is back.")
+        self._was_lost, self._pause = False, RECONNECT_SECONDS[0]
+        return self._connection
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database did not answer at the last try."""
+        return self._was_lost
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _pipeline(
+        self,
+        connection: psycopg.Connection[Any],
+        finishes: Sequence[Finish],
+        reports: Sequence[Report],
+        claim: Claim | None,
+    ) -> Exchange:
+        answer = Exchange()
+        finished = claimed = None
+        with connection.pipeline():
+            connection.execute(LIMIT_LOCK_WAITS, prepare=True)
+            if reports:
+                connection.execute(REPORT, report_parameters(reports), prepare=True)
+            if finishes:
+                finished = connection.execute(FINISH, finish_parameters(finishes), prepare=True)
+                self._notify(connection, finishes)
+            if claim is not None:
+                sql, parameters = self.claimer.statement(
+                    claim.free, claim.rooms, take_suspect=claim.take_suspect
+                )
+                cursor = connection.cursor(binary=True)
+                claimed = cursor.execute(sql, parameters, prepare=True)
+        if finished is not None:
+            answer.finished = dict(finished.fetchall())
+            self._judge_the_missing(connection, finishes, answer)
+        if claimed is not None:
+            answer.jobs = [ClaimedJob._make(row) for row in claimed.fetchall()]
+        return answer
+
+    def _one_by_one(
+        self, connection: psycopg.Connection[Any], finishes: Sequence[Finish], reports: Sequence[Report]
+    ) -> Exchange:
+        """The slow way after a batch failed: each write alone, so that the bad one harms no other (promise 8)."""
+        whole = Exchange()
+        for report in reports:
+            try:
+                self._pipeline(connection, (), [report], None)
+            except ROW_ERRORS as error:
+                emit("worker.report_refused", f"Progress of {report.id} not stored: {error}", level=logging.WARNING)
+        for finish in finishes:
+            part = self._alone(connection, finish)
+            whole.finished |= part.finished
+            whole.lost += part.lost
+            whole.locked += part.locked
+        return whole
+
+    def _alone(self, connection: psycopg.Connection[Any], finish: Finish) -> Exchange:
+        try:
+            return self._pipeline(connection, [finish], (), None)
+        except LOCKED:
+            return Exchange(locked=[finish])
+        except ROW_ERRORS as error:
+            emit("worker.finish_refused", f"The end of {finish.id} cannot be stored: {error}", level=logging.ERROR)
+            return self._pipeline(connection, [_unstorable(finish, error)], (), None)
+
+    def _notify(self, connection: psycopg.Connection[Any], finishes: Sequence[Finish]) -> None:
+        """Tell the other workers of what went back; in this transaction, so that they hear it after the commit."""
+        payloads = set()
+        if any(finish.state is State.READY for finish in finishes):
+            payloads.add(wake.ready(wake.ANY_QUEUE))
+        if any(finish.state is State.SCHEDULED for finish in finishes):
+            payloads.add(wake.DUE)
+        if payloads:
+            connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": list(payloads)}, prepare=True)
+
+    def _judge_the_missing(
+        self, connection: psycopg.Connection[Any], finishes: Sequence[Finish], answer: Exchange
+    ) -> None:
+        """A finish that matched no row was either written before (its answer got lost) or is not ours any more."""
+        missing = {finish.id: finish for finish in finishes if finish.id not in answer.finished}
+        if not missing:
+            return
+        rows = connection.execute(WHOSE, {"ids": list(missing)}).fetchall()
+        theirs = dict(missing)
+        for job_id, lease, state in rows:
+            finish = missing[job_id]
+            if lease == finish.lease and state == finish.state:
+                answer.finished[job_id] = None
+                del theirs[job_id]
+        answer.lost += theirs.values()
+
+    def _lose(self, error: psycopg.Error) -> None:
+        self.close()
+        if not self._was_lost:
+            message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
+            emit("worker.database_lost", message, level=logging.WARNING)
+        self._was_lost = True
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
+
+
+def _unstorable(finish: Finish, error: psycopg.Error) -> Finish:
+    """The same end without what could not be stored, as a failure that says so."""
+    import json
+
+    reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
+    entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
+    return Finish(finish.id, finish.lease, Outcome.FAILED, State.FAILED, entry=entry)

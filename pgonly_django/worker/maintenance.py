@@ -1,0 +1,59 @@
+"""What any worker does now and then: prune finished jobs, expired cache rows and sessions, forget dead workers."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+from django.db import DatabaseError
+
+from pgonly_django.events import emit
+from pgonly_django.postgres import connect
+from pgonly_django.queue import prune
+from pgonly_django.queue.rescue import forget_workers
+
+# Soon again while there is something to do, seldom when there was nothing.
+BUSY_SECONDS, IDLE_SECONDS = 60.0, 300.0
+BATCH = 1000
+PAUSE_BETWEEN_BATCHES_SECONDS = 0.05
+FORGET_WORKERS_AFTER = timedelta(days=1)
+
+
+class Maintenance(threading.Thread):
+    """Opens a connection for each round and none in between. Every duty is a bounded batch that skips locked rows,
+    so that any number of workers may do it at once."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(name="pgonly-maintenance", daemon=True)
+        self.alias = alias
+        self._over = threading.Event()
+
+    def end(self) -> None:
+        self._over.set()
+
+    def run(self) -> None:
+        pause = BUSY_SECONDS
+        while not self._over.wait(pause * random.uniform(0.8, 1.2)):  # noqa: S311 - workers out of step
+            pause = BUSY_SECONDS if self.run_once() else IDLE_SECONDS
+
+    def run_once(self) -> int:
+        """One round of all duties. Returns how many rows went."""
+        try:
+            with connect(self.alias, application_name="pgonly maintenance") as connection:
+                forget_workers(connection, FORGET_WORKERS_AFTER)
+                return self._in_batches(lambda: prune.prune(connection, BATCH))
+        except (psycopg.Error, DatabaseError) as error:
+            message = f"Maintenance failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
+            emit("worker.maintenance_failed", message, level=logging.WARNING)
+            return 0
+
+    def _in_batches(self, delete: Callable[[], int]) -> int:
+        total = count = delete()
+        while count >= BATCH and not self._over.wait(PAUSE_BETWEEN_BATCHES_SECONDS):
+            count = delete()
+            total += count
+        return total

@@ -1,0 +1,100 @@
+"""What `runworker` was told, from flags and PGONLY_WORKER_* variables, validated once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any
+
+from pgonly_django.conf import settings
+from pgonly_django.exceptions import OptionError
+
+ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
+POLL_SECONDS_LISTENING = 30.0
+POLL_SECONDS_BLIND = 2.0
+
+
+def _default_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Durations in seconds; `poll_seconds` None: 30 with LISTEN, 2 without."""
+
+    queues: tuple[str, ...] = ()
+    threads: int = 8
+    grace_seconds: float = 20.0
+    burst: bool = False
+    max_jobs: int | None = None
+    max_idle_seconds: float | None = None
+    name: str = field(default_factory=_default_name)
+    listen: bool = True
+    poll_seconds: float | None = None
+    database: str = "default"
+
+    def __post_init__(self) -> None:
+        self._require("threads", 1 <= self.threads <= 500, "from 1 to 500")
+        self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
+        self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
+        idle = self.max_idle_seconds
+        self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
+        poll = self.poll_seconds
+        self._require("poll_seconds", poll is None or poll >= 0.05, "0.05 or more")
+        self._require("name", 1 <= len(self.name) <= 128, "1 to 128 characters long")
+
+    def _require(self, name: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a private assertion
+        if not holds:
+            flag = "--" + name.replace("_", "-")
+            raise OptionError(f"{flag} must be {what}, got {getattr(self, name)!r}.")
+
+    @property
+    def lease_for(self) -> timedelta:
+        return timedelta(seconds=settings().lease_seconds)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Four beats a lease: three may be lost."""
+        return settings().lease_seconds / 4
+
+    def longest_pause(self, *, listening: bool) -> float:
+        if self.poll_seconds is not None:
+            return self.poll_seconds
+        return POLL_SECONDS_LISTENING if listening else POLL_SECONDS_BLIND
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The options set by PGONLY_WORKER_<NAME>. Raises OptionError naming the variable that does not parse."""
+    found: dict[str, Any] = {}
+    for spec in fields(WorkerOptions):
+        variable = ENVIRONMENT_PREFIX + spec.name.upper()
+        if environ.get(variable, "") != "":
+            found[spec.name] = _parse(variable, spec.name, environ[variable])
+    if environ.get(ENVIRONMENT_PREFIX + "NO_LISTEN", "") != "":
+        found["listen"] = not _parse(ENVIRONMENT_PREFIX + "NO_LISTEN", "burst", environ[ENVIRONMENT_PREFIX + "NO_LISTEN"])
+    return found
+
+
+def _parse(variable: str, name: str, text: str) -> Any:
+    try:
+        match name:
+            case "queues":
+                return parse_queues(text)
+            case "threads" | "max_jobs":
+                return int(text)
+            case "grace_seconds" | "max_idle_seconds" | "poll_seconds":
+                return float(text)
+            case "burst" | "listen":
+                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+            case _:
+                return text
+    except (ValueError, KeyError) as error:
+        raise OptionError(f"{variable} has the value {text!r}, which is no {name.replace('_', ' ')}.") from error
+
+
+def parse_queues(text: str) -> tuple[str, ...]:
+    """ "a,b" as ("a", "b"): in serving order, without repetition."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,0 +1,39 @@
+"""How many jobs to claim: free slots, and ahead of them only where a queue's jobs are known to be short."""
+
+from __future__ import annotations
+
+AHEAD_SECONDS = 0.2  # the buffer holds at most this much work
+AHEAD_LIMIT = 500
+SMOOTHING = 0.1
+REFILL_BELOW = 0.5
+
+
+class Pace:
+    """The running average of each queue's run times, and what follows from it."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._average: dict[str, float] = {}
+
+    def note(self, queue: str, seconds: float) -> None:
+        known = self._average.get(queue)
+        self._average[queue] = seconds if known is None else known + SMOOTHING * (seconds - known)
+
+    def ahead(self, queue: str) -> int:
+        """How many jobs of `queue` to hold beyond the slots: none unless they are known to be short."""
+        average = self._average.get(queue)
+        if average is None or average > AHEAD_SECONDS:
+            return 0
+        return min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
+
+    def rooms(self, held: int) -> dict[str, int]:
+        """For each queue of short jobs: how many of them to claim now."""
+        aheads = {queue: self.ahead(queue) for queue in self._average}
+        return {queue: self.threads + ahead - held for queue, ahead in aheads.items() if ahead > 0}
+
+    def wants_more(self, held: int) -> bool:
+        """Whether a claim is worth its round trip: a slot is free, or the buffer has run down."""
+        if held < self.threads:
+            return True
+        most = max((self.ahead(queue) for queue in self._average), default=0)
+        return most > 0 and held < (self.threads + most) * REFILL_BELOW

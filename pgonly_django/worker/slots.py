@@ -1,0 +1,95 @@
+"""Where jobs run: threads for sync tasks, one event loop for async ones. Together they hold what was claimed."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+
+from pgonly_django.tasks.run import Run
+from pgonly_django.worker.executor import Executor
+
+
+class Slots:
+    """Threads start when the first jobs come; a thread whose job was cut off is replaced and ends by itself."""
+
+    def __init__(self, executor: Executor, threads: int) -> None:
+        self.executor = executor
+        self.threads = threads
+        self.stuck = 0
+        self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._started = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._async_room: asyncio.Semaphore | None = None
+
+    def submit(self, run: Run) -> None:
+        """Start the job in the next free thread, or on the event loop."""
+        if self.executor.is_async(run):
+            self._submit_async(run)
+            return
+        self._inbox.put(run)
+        if self._started < self.threads:
+            self._start_thread()
+
+    def replace(self, run: Run) -> None:
+        """Give up the thread that `run` holds: it ends when its job ever returns; another takes its place."""
+        run.abandoned = True
+        self.stuck += 1
+        if run.guard.is_in_thread:
+            self._started -= 1
+            self._start_thread()
+
+    def close(self) -> None:
+        """Let the threads and the loop end once what they hold is done."""
+        for _ in range(self._started):
+            self._inbox.put(None)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        name = f"pgonly-slot-{self._started}"
+        threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def _serve(self) -> None:
+        take: Callable[[], Run | None] = self._inbox.get
+        while (run := take()) is not None:
+            if run.take():
+                self.executor.run(run)
+                if run.abandoned:
+                    self.stuck -= 1
+                    return
+
+    def _submit_async(self, run: Run) -> None:
+        if self._loop is None:
+            self._loop = self._start_loop()
+        self._loop.call_soon_threadsafe(self._begin_async, run)
+
+    def _begin_async(self, run: Run) -> None:
+        task = asyncio.ensure_future(self._serve_async(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_async(self, run: Run) -> None:
+        if self._async_room is None:
+            self._async_room = asyncio.Semaphore(self.threads)
+        async with self._async_room:
+            if run.take():
+                await self.executor.arun(run)
+                if run.abandoned:
+                    self.stuck -= 1
+
+    def _start_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=_run_loop, args=(loop,), name="pgonly-loop", daemon=True).start()
+        return loop
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

@@ -1,0 +1,99 @@
+"""What is looked after while jobs run: interruptions that are not heeded, claims that nobody started, news."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from pgonly_django.events import emit
+from pgonly_django.exceptions import LeaseLost
+from pgonly_django.queue.progress import Report
+from pgonly_django.tasks.run import Run
+
+# A cancelled or timed-out job may leave by itself for this long; then the exception comes.
+COOPERATIVE_SECONDS = 1.0
+# A job that was claimed ahead and is still waiting for a slot goes back.
+UNSTARTED_SECONDS = 1.0
+REPORT_SECONDS = 0.5
+
+
+def unstarted_too_long(runs: Iterable[Run], now: float) -> list[Run]:
+    """Claimed jobs that wait for a slot too long and are hereby taken out of the slots' hands."""
+    return [
+        run
+        for run in runs
+        if run.started_at is None and now - run.claimed_at > UNSTARTED_SECONDS and run.take()
+    ]
+
+
+def enforce_deadlines(runs: Iterable[Run], now: float) -> None:
+    for run in runs:
+        deadline = run.deadline
+        if deadline is not None and now >= deadline and not run.timed_out:
+            run.timed_out = True
+
+
+def interrupt_the_deaf(runs: Iterable[Run], now: float, grace_seconds: float) -> list[Run]:
+    """Raise the interruption in jobs that have not left by themselves; return those that ignored even that."""
+    ignored = []
+    for run in runs:
+        if run.started_at is None or run.abandoned or not _must_leave(run):
+            continue
+        if run.interrupted_at is None:
+            run.interrupted_at = now
+            _emit_interruption(run)
+        waited = now - run.interrupted_at
+        if waited >= COOPERATIVE_SECONDS and not run.exception_sent:
+            assert run.interrupt is not None
+            run.exception_sent = run.guard.interrupt(run.interrupt)
+        if waited >= COOPERATIVE_SECONDS + grace_seconds:
+            ignored.append(run)
+    return ignored
+
+
+def _must_leave(run: Run) -> bool:
+    """Not for a planned stop: that waits for the job until the grace is over, and then releases it."""
+    return run.cancel_requested or run.timed_out or run.lease_lost
+
+
+def _emit_interruption(run: Run) -> None:
+    reason = run.interrupt
+    assert reason is not None
+    level = logging.WARNING if reason is LeaseLost else logging.INFO
+    message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
+    emit("worker.interrupting", message, level=level, job_id=str(run.job.id), task=run.job.task)
+
+
+def news(runs: Iterable[Run]) -> list[Report]:
+    """What the jobs have said since the last time."""
+    return [_report(run) for run in runs if run.has_news]
+
+
+def _report(run: Run) -> Report:
+    run.has_news = False  # before reading: what comes meanwhile is reported next time
+    lines = [run.log_lines.popleft() for _ in range(len(run.log_lines))]
+    progress = run.progress
+    return Report(
+        id=run.job.id,
+        lease=run.job.lease,
+        progress=None if progress is None else json.dumps(progress),
+        log_lines=json.dumps(lines) if lines else None,
+        cleared=run.proved_itself,
+    )
+
+
+def suspects(runs: Iterable[Run]) -> bool:
+    """Whether a job under suspicion of killing its worker is among them (and has not proved itself since)."""
+    return any(run.job.crashes > 0 and not run.proved_itself for run in runs)
+
+
+def put_back(runs: Mapping[UUID, Run], reports: Iterable[Report]) -> None:
+    """The reports could not be written: let them be made again."""
+    for report in reports:
+        run = runs.get(report.id)
+        if run is not None:
+            lines = json.loads(report.log_lines) if report.log_lines else []
+            run.log_lines.extendleft(reversed(lines))
+            run.has_news = True

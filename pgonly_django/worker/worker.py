@@ -1,0 +1,387 @@
+"""One worker process: claims, hands out, looks after and finishes. Its loop is the only one that writes ends.
+
+Slots, heartbeat and signal handlers put what they have to say into one mailbox; the loop takes it from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import Counter
+from collections.abc import Mapping
+from enum import IntEnum
+from uuid import UUID
+
+from pgonly_django import wake
+from pgonly_django.compat import uuid7
+from pgonly_django.events import emit
+from pgonly_django.models.job import State
+from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.tasks.options import TaskOptions
+from pgonly_django.tasks.run import Run
+from pgonly_django.worker import outcomes, supervision
+from pgonly_django.worker.announcer import Announcer
+from pgonly_django.worker.executor import Ended, Executor
+from pgonly_django.worker.heartbeat import STOPPED, Heartbeat
+from pgonly_django.worker.ledger import Claim, Exchange, Ledger
+from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.pace import Pace
+from pgonly_django.worker.slots import Slots
+
+SUPERVISE_SECONDS = 0.25
+BATCH_LIMIT = 1000
+AWAY_SECONDS = 0.1  # between two tries while the database is away
+LOCKED_RETRY_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
+BLIND_FIRST_PAUSE_SECONDS = 0.05
+ANNOUNCE_SECONDS = 5.0
+NEVER = float("inf")
+
+
+class ExitCode(IntEnum):
+    """What the process ends with. Errors before the start end with Django's 1, wrong flags with 2."""
+
+    STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
+    REPLACE_ME = 3  # every slot is held by a job that ignores its interruption: start a fresh process
+
+
+class Worker:
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.id = uuid7()
+        self.facts = outcomes.WorkerFacts(str(self.id), options.name)
+        self.mail: queue.SimpleQueue[Ended | Finish | str] = queue.SimpleQueue()
+        self.runs: dict[UUID, Run] = {}
+        self.ended: dict[UUID, Ended] = {}  # over here, not yet committed
+        self.strays: dict[UUID, Finish] = {}  # rows in our name that we do not know
+        self.locked_until: dict[UUID, float] = {}
+        self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
+        self.ledger = Ledger(options.database, options.name, self.claimer, prepare=options.listen)
+        self.executor = Executor(options.database, str(self.id), options.name, self.mail.put)
+        self.slots = Slots(self.executor, options.threads)
+        self.pace = Pace(options.threads)
+        self.heartbeat = Heartbeat(self.id, options, self)
+        self.maintenance = Maintenance(options.database)
+        self.announcer = Announcer()
+        self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
+        self.jobs_done = 0
+        self.stop_level = 0
+        self._stop_until: float | None = None
+        self._look_at = self._again_at = self._due_at = self._supervise_at = self._report_at = 0.0
+        self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
+        self._backlog = True
+        self._drained = False  # the last look, from the head, found nothing
+        self._busy_at = time.monotonic()
+
+    # From outside: signal handlers and tests.
+
+    def stop(self) -> None:
+        """The first call: claim no more, tell the jobs, wait for the grace. The second: release them now."""
+        self.stop_level += 1
+        self.mail.put("stop")
+
+    def stop_now(self) -> None:
+        self.stop_level = 2
+        self.mail.put("stop")
+
+    # From the heartbeat's thread.
+
+    def held(self) -> Mapping[UUID, Run]:
+        return self.runs.copy()
+
+    def wake_up(self, payload: str) -> None:
+        self.mail.put(payload)
+
+    def give_back_unknown(self, rows: Mapping[UUID, int]) -> None:
+        for job_id, lease in rows.items():
+            self.mail.put(
+                Finish(job_id, lease, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
+            )
+
+    # The loop.
+
+    def run(self) -> ExitCode:
+        """Work until told to stop or there is nothing left to do. Only the main thread may call it."""
+        self.heartbeat.start()
+        self.heartbeat.tested.wait(timeout=10)
+        self.maintenance.start()
+        while not self._is_done():
+            self._turn()
+        return self._leave()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._read_mail(self._pause(now))
+        now = time.monotonic()
+        if self.stop_level:
+            self._obey_stop(now)
+        if now >= self._supervise_at and self.runs:
+            self._supervise(now)
+        if now >= self._due_at and not self.stop_level:
+            self._promote(now)
+        self._exchange(now)
+
+    def _pause(self, now: float) -> float:
+        """How long there is nothing to do but to wait for mail."""
+        times = [now + 60.0]
+        if not self.stop_level:
+            times.append(self._due_at)
+            if self.pace.wants_more(len(self.runs)) and self.jobs_left > 0:
+                times += [now] if self._backlog else [self._look_at, self._again_at or NEVER]
+        if self.runs:
+            times.append(self._supervise_at)
+        if self._stop_until is not None:
+            times.append(self._stop_until)
+        if self.options.max_idle_seconds is not None:
+            times.append(self._busy_at + self.options.max_idle_seconds)
+        if any(job_id not in self.locked_until for job_id in self.ended) or self.strays:
+            times.append(now)
+        times += self.locked_until.values()
+        if self.ledger.is_away:
+            return AWAY_SECONDS
+        return max(min(times) - now, 0.0)
+
+    def _read_mail(self, timeout: float) -> None:
+        try:
+            mail = self.mail.get(timeout=timeout) if timeout > 0 else self.mail.get_nowait()
+            for _ in range(BATCH_LIMIT):
+                self._take(mail)
+                mail = self.mail.get_nowait()
+            self._take(mail)
+        except queue.Empty:
+            pass
+
+    def _take(self, mail: Ended | Finish | str) -> None:
+        if isinstance(mail, Ended):
+            self._take_end(mail)
+        elif isinstance(mail, Finish):
+            self.strays[mail.id] = mail
+        elif mail == wake.DUE:
+            self._due_at = 0.0
+        elif mail.startswith(wake.READY):
+            name = mail.removeprefix(wake.READY + " ")
+            if not self.options.queues or name == wake.ANY_QUEUE or name in self.options.queues:
+                now = time.monotonic()
+                self._look_at, self._again_at = now, now + LOOK_AGAIN_SECONDS
+        elif mail.startswith(wake.CANCEL):
+            self._supervise_at = 0.0
+
+    def _take_end(self, ended: Ended) -> None:
+        run = ended.run
+        if run.abandoned:
+            return
+        self.pace.note(run.job.queue, ended.took_seconds)
+        if ended.finish is None or ended.finished_at is not None:
+            self._forget(ended)
+        else:
+            self.ended[run.job.id] = ended
+
+    def _forget(self, ended: Ended) -> None:
+        """The job is off our hands: written by us, or somebody else's."""
+        run = ended.run
+        self.runs.pop(run.job.id, None)
+        self.ended.pop(run.job.id, None)
+        self.locked_until.pop(run.job.id, None)
+        self._busy_at = time.monotonic()
+        self.jobs_done += 1
+        if run.job.crashes:
+            self._look_from_head()
+        if ended.finish is not None:
+            self.announcer.announce(ended)
+
+    def _look_from_head(self) -> None:
+        """The next suspect may be claimed now: they are found from the head only."""
+        self.claimer.look_from_head_next()
+        self._look_at = 0.0
+
+    # The database.
+
+    def _exchange(self, now: float) -> None:
+        finishes = self._finishes(now)
+        reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
+        claim = self._claim(now)
+        if not (finishes or reports or claim):
+            return
+        if reports:
+            self._report_at = now + supervision.REPORT_SECONDS
+        answer = self.ledger.exchange(finishes, reports, claim)
+        if answer is None:
+            supervision.put_back(self.runs, reports)
+            return
+        if any(report.cleared for report in reports):
+            self._look_from_head()
+        self._settle(answer)
+        if claim is not None:
+            self._start(answer.jobs, claim)
+
+    def _finishes(self, now: float) -> list[Finish]:
+        waiting = [
+            ended.finish
+            for job_id, ended in self.ended.items()
+            if ended.finish is not None and now >= self.locked_until.get(job_id, 0.0)
+        ]
+        return waiting + list(self.strays.values())
+
+    def _claim(self, now: float) -> Claim | None:
+        due = self._backlog or now >= self._look_at or (self._again_at and now >= self._again_at)
+        held = len(self.runs)
+        if self.stop_level or not due or self.jobs_left <= 0 or not self.pace.wants_more(held):
+            return None
+        left = self.jobs_left
+        rooms = {name: int(min(room, left)) for name, room in self.pace.rooms(held).items() if room > 0}
+        free = int(min(max(self.options.threads - held, 0), left))
+        if free == 0 and not rooms:
+            return None
+        return Claim(free, rooms, take_suspect=not supervision.suspects(self.runs.values()))
+
+    def _settle(self, answer: Exchange) -> None:
+        for job_id, finished_at in answer.finished.items():
+            self.strays.pop(job_id, None)
+            if ended := self.ended.get(job_id):
+                ended.finished_at = finished_at
+                self._after_finish(ended)
+                self._forget(ended)
+        for finish in answer.lost:
+            self.strays.pop(finish.id, None)
+            if ended := self.ended.get(finish.id):
+                _emit_lost(ended.run)
+                self._forget(Ended(ended.run, None))
+        for finish in answer.locked:
+            self.locked_until[finish.id] = time.monotonic() + LOCKED_RETRY_SECONDS
+
+    def _after_finish(self, ended: Ended) -> None:
+        finish = ended.finish
+        assert finish is not None
+        if finish.state is State.SCHEDULED:
+            self._due_at = min(self._due_at, time.monotonic() + (finish.delay_seconds or 0.0))
+        elif finish.state is State.READY:
+            self._look_at = 0.0
+
+    def _start(self, jobs: list[ClaimedJob], claim: Claim) -> None:
+        now = time.monotonic()
+        until = now + self.options.lease_for.total_seconds()
+        for job in jobs:
+            run = Run(job, self.options.database, claimed_at=now, lease_until=until)
+            self.runs[job.id] = run
+            self.slots.submit(run)
+        self.jobs_left -= len(jobs)
+        self._plan_next_look(jobs, claim, now)
+
+    def _plan_next_look(self, jobs: list[ClaimedJob], claim: Claim, now: float) -> None:
+        counts = Counter((job.queue, job.priority) for job in jobs)
+        self._backlog = any(
+            count >= claim.rooms.get(band[0], claim.free or 1) for band, count in counts.items()
+        )
+        self._drained = not jobs and self.claimer.looked_from_head
+        if self._again_at and now >= self._again_at:
+            self._again_at = 0.0
+        if jobs:
+            self._busy_at, self._blind_pause = now, BLIND_FIRST_PAUSE_SECONDS
+        if self.claimer.looked_from_head:
+            self._look_at = now + self._idle_pause()
+        else:
+            self._look_at = self.claimer.head_due_at
+
+    def _idle_pause(self) -> float:
+        longest = self.options.longest_pause(listening=self.heartbeat.listening)
+        if self.heartbeat.listening:
+            return longest
+        pause = self._blind_pause = min(self._blind_pause * 2, longest)
+        return pause
+
+    def _promote(self, now: float) -> None:
+        promotion = self.ledger.promote()
+        if promotion is None:
+            return
+        longest = self.options.longest_pause(listening=self.heartbeat.listening)
+        next_due = promotion.next_due_in_seconds
+        self._due_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
+        if promotion.count:
+            self._look_at = now
+
+    # Looking after what runs.
+
+    def _supervise(self, now: float) -> None:
+        self._supervise_at = now + SUPERVISE_SECONDS
+        runs = [run for job_id, run in self.runs.items() if job_id not in self.ended]
+        supervision.enforce_deadlines(runs, now)
+        for run in supervision.interrupt_the_deaf(runs, now, self.options.grace_seconds):
+            self._cut_off(run)
+        for run in supervision.unstarted_too_long(runs, now):
+            self._give_back(run)
+
+    def _give_back(self, run: Run) -> None:
+        self.ended[run.job.id] = Ended(run, outcomes.given_back(run))
+
+    def _cut_off(self, run: Run) -> None:
+        """Close the row of a job that ignores its interruption. Its thread is lost until the job returns."""
+        lost = run.lease_lost
+        self.slots.replace(run)
+        message = f"{run.job.task} {run.job.id} ignored its interruption and was cut off; its thread is stuck."
+        emit("worker.job_cut_off", message, level=logging.ERROR, job_id=str(run.job.id), task=run.job.task)
+        if lost:
+            self._forget(Ended(run, None))
+        else:
+            finish = outcomes.closed_by_force(run, TaskOptions(), self.facts)
+            self.ended[run.job.id] = Ended(run, finish)
+
+    def _obey_stop(self, now: float) -> None:
+        if self._stop_until is None:
+            self._stop_until = now + self.options.grace_seconds
+            self._emit_stopping()
+            for run in self.runs.values():
+                run.stop_until, run.stop_requested = self._stop_until, True
+                if run.take():
+                    self._give_back(run)
+        if self.stop_level > 1 or now >= self._stop_until:
+            self._release_all()
+
+    def _release_all(self) -> None:
+        """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process."""
+        for job_id, run in self.runs.items():
+            if job_id not in self.ended:
+                run.abandoned = True
+                self.ended[job_id] = Ended(run, outcomes.released(run, self.facts))
+
+    def _emit_stopping(self) -> None:
+        running = len(self.runs)
+        grace = self.options.grace_seconds
+        message = f"Stopping: {running} job(s) have {grace:g} s to save and leave, then they are released."
+        if running:
+            message += " Ctrl-C again releases them now."
+        emit("worker.stopping", message, running=running, grace_seconds=grace)
+
+    # The end.
+
+    def _is_done(self) -> bool:
+        if self.runs or self.ended or self.strays:
+            gave_up = self.stop_level > 1 and self.ledger.is_away
+            return gave_up
+        if self.stop_level or self.jobs_left <= 0:
+            return True
+        if self.slots.stuck >= self.options.threads:
+            return True
+        if self.options.burst and self._drained:
+            return True
+        idle = self.options.max_idle_seconds
+        return idle is not None and time.monotonic() - self._busy_at >= idle
+
+    def _leave(self) -> ExitCode:
+        self.heartbeat.end()
+        self.maintenance.end()
+        self.announcer.close(ANNOUNCE_SECONDS)
+        connection = self.ledger.connection()
+        if connection is not None:
+            connection.execute(STOPPED, {"id": self.id})
+        self.ledger.close()
+        self.slots.close()
+        stuck = self.slots.stuck >= self.options.threads
+        return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED
+
+
+def _emit_lost(run: Run) -> None:
+    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
+    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=str(run.job.id), task=run.job.task)
