@@ -45,3 +45,4 @@ STATIC_URL = "static/"
 USE_TZ = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
+PGONLY = {"LEASE_SECONDS": env.float("TEST_LEASE_SECONDS", default=60.0)}

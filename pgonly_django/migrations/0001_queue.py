@@ -181,7 +181,7 @@ class Migration(migrations.Migration):
                 models.OrderBy(models.F("priority"), descending=True),
                 models.F("ready_at"),
                 models.F("id"),
-                condition=models.Q(("state", "ready")),
+                condition=models.Q(("crashes", 0), ("state", "ready")),
                 name="pgonly_job_ready",
             ),
         ),

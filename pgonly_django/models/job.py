@@ -166,10 +166,11 @@ class Job(models.Model):
                 F("priority").desc(),
                 "ready_at",
                 "id",
-                condition=Q(state="ready"),
+                condition=Q(state="ready", crashes=0),
                 name="pgonly_job_ready",
             ),  # fmt: skip
-            # Suspects are few and claimed one at a time, apart from the crowd.
+            # Suspects are few and claimed one at a time, apart from the crowd. The two indexes share no row, so
+            # no statistics, however old, can make the planner take one for the other.
             models.Index("ready_at", condition=Q(state="ready", crashes__gt=0), name="pgonly_job_suspect"),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
             # Rescue, the heartbeat's reconciliation and the admin; renewing touches no column of it.

@@ -58,27 +58,27 @@ COLUMNS = ", ".join(f"job.{name}" for name in ClaimedJob._fields)
 
 # Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
 BANDS_OF_ALL_QUEUES = """
-    (SELECT queue, priority FROM pgonly_job WHERE state = 'ready' ORDER BY queue, priority DESC LIMIT 1)
+    (SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes = 0 ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND queue = bands.queue AND priority < bands.priority
+         WHERE state = 'ready' AND crashes = 0 AND queue = bands.queue AND priority < bands.priority
          ORDER BY priority DESC LIMIT 1)
         UNION ALL
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
+         WHERE state = 'ready' AND crashes = 0 AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
     ) AS next
 """
 BANDS_OF_GIVEN_QUEUES = """
     SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
-        SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND queue = given.queue
+        SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes = 0 AND queue = given.queue
         ORDER BY priority DESC LIMIT 1
     ) AS first
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         SELECT queue, priority FROM pgonly_job
-        WHERE state = 'ready' AND queue = bands.queue AND priority < bands.priority
+        WHERE state = 'ready' AND crashes = 0 AND queue = bands.queue AND priority < bands.priority
         ORDER BY priority DESC LIMIT 1
     ) AS next
 """
@@ -132,7 +132,7 @@ Band = tuple[str, int]
 def candidates_sql(alias: str) -> str:
     """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL over a band `b`.
 
-    The state is a literal: as a parameter it would lose the partial index once the plan turns generic.
+    State and crashes are literals: as parameters they would lose the partial index once the plan turns generic.
     """
     queryset = (
         Job.objects.using(alias)

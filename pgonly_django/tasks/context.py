@@ -32,8 +32,11 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     leading `a` are the same for async tasks.
     """
 
+    # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
+    __setattr__ = object.__setattr__
+
     def __init__(self, task_result: TaskResult[Any, Any], run: Run, saved: memo.Saved | None = None) -> None:
-        object.__setattr__(self, "task_result", task_result)
+        self.task_result = task_result
         self._run = run
         self._saved = saved or memo.Saved()
         self._saved_at = time.monotonic()

@@ -26,8 +26,11 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
     should_stop = False
     time_left: float | None = None
 
+    # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
+    __setattr__ = object.__setattr__
+
     def __init__(self, task_result: TaskResult[Any, Any]) -> None:
-        object.__setattr__(self, "task_result", task_result)
+        self.task_result = task_result
         self.checkpoint: Any = None
         self._steps: dict[str, str] = {}
 

@@ -73,7 +73,7 @@ class Worker:
         self._look_at = self._again_at = self._due_at = self._supervise_at = self._report_at = 0.0
         self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
         self._backlog = True
-        self._drained = False  # the last look, from the head, found nothing
+        self._drained = False  # the last look, from the head, found no more than it took
         self._busy_at = time.monotonic()
 
     # From outside: signal handlers and tests.
@@ -258,7 +258,7 @@ class Worker:
         if finish.state is State.SCHEDULED:
             self._due_at = min(self._due_at, time.monotonic() + (finish.delay_seconds or 0.0))
         elif finish.state is State.READY:
-            self._look_at = 0.0
+            self._look_at, self._drained = 0.0, False
 
     def _start(self, jobs: list[ClaimedJob], claim: Claim) -> None:
         now = time.monotonic()
@@ -275,7 +275,7 @@ class Worker:
         self._backlog = any(
             count >= claim.rooms.get(band[0], claim.free or 1) for band, count in counts.items()
         )
-        self._drained = not jobs and self.claimer.looked_from_head
+        self._drained = self.claimer.looked_from_head and not self._backlog
         if self._again_at and now >= self._again_at:
             self._again_at = 0.0
         if jobs:
@@ -300,7 +300,7 @@ class Worker:
         next_due = promotion.next_due_in_seconds
         self._due_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
         if promotion.count:
-            self._look_at = now
+            self._look_at, self._drained = now, False
 
     # Looking after what runs.
 
