@@ -31,7 +31,7 @@ BAND_MEMORY_SECONDS = 60.0
 class ClaimedJob(NamedTuple):
     """The facts of a claimed row that its run needs."""
 
-    id: UUID
+    id: str
     lease: int
     task: str
     args: list[Any]
@@ -54,7 +54,7 @@ class ClaimedJob(NamedTuple):
     progress: dict[str, Any] | None
 
 
-COLUMNS = ", ".join(f"job.{name}" for name in ClaimedJob._fields)
+COLUMNS = ", ".join("job.id::text" if name == "id" else f"job.{name}" for name in ClaimedJob._fields)
 
 # Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
 BANDS_OF_ALL_QUEUES = """

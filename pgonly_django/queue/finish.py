@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 from pgonly_django.models.job import ERRORS_KEPT, State
 
@@ -30,7 +29,7 @@ class Outcome(StrEnum):
 class Finish:
     """One fenced write: the state after the run, and what it leaves behind."""
 
-    id: UUID
+    id: str
     lease: int
     outcome: Outcome
     state: State
@@ -50,7 +49,20 @@ class Finish:
         return self.outcome in (Outcome.RELEASED, Outcome.POSTPONED)
 
 
-# Index: the primary key. A job whose cancellation was asked for meanwhile does not go back to waiting.
+# Both: index, the primary key. "state || ''" is the same question, asked so that the index of running rows cannot
+# answer it: under an old snapshot its dead entries pile up, and every finish would walk them.
+
+# The common case, kept lean: arrays as text, results as one JSON array.
+SUCCEED = """
+UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
+    result = nullif(ended.result, 'null'::jsonb), finished_at = clock_timestamp(),
+    expires_at = clock_timestamp() + job.retention
+FROM ROWS FROM (unnest(%(ids)s::uuid[]), unnest(%(leases)s::int[]), jsonb_array_elements(%(results)s::jsonb))
+    AS ended(id, lease, result)
+WHERE job.id = ended.id AND job.lease = ended.lease AND job.state || '' = 'running'
+"""
+
+# A job whose cancellation was asked for meanwhile does not go back to waiting.
 FINISH = f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ('ready', 'scheduled')
@@ -62,7 +74,6 @@ UPDATE pgonly_job AS job SET
     attempt = job.attempt - ended.uncounted,
     interruptions = job.interruptions + ended.interrupted,
     crashes = job.crashes * ended.suspect,
-    result = ended.result::jsonb,
     errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
         (CASE WHEN job.errors -> -1 ->> 'outcome' = 'postponed' AND ended.entry::jsonb ->> 'outcome' = 'postponed'
             THEN job.errors - (-1)
@@ -74,15 +85,35 @@ UPDATE pgonly_job AS job SET
     expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() + job.retention END
 FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
-    %(interrupted)s::int[], %(suspect)s::int[], %(results)s::text[], %(entries)s::text[])
-    AS ended(id, lease, state, delay, uncounted, interrupted, suspect, result, entry)
-WHERE job.id = ended.id AND job.lease = ended.lease AND job.state = 'running'
-RETURNING job.id, job.finished_at
+    %(interrupted)s::int[], %(suspect)s::int[], %(entries)s::text[])
+    AS ended(id, lease, state, delay, uncounted, interrupted, suspect, entry)
+WHERE job.id = ended.id AND job.lease = ended.lease AND job.state || '' = 'running'
 """
 
+Statement = tuple[str, dict[str, Any]]
 
-def finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
-    """The parameters of FINISH for `batch`."""
+
+def finish_statements(batch: Sequence[Finish]) -> list[Statement]:
+    """What to execute for `batch`, at most two statements. A row that is not matched was not this run's any more."""
+    succeeded = [finish for finish in batch if finish.state is State.SUCCEEDED]
+    others = [finish for finish in batch if finish.state is not State.SUCCEEDED]
+    statements: list[Statement] = []
+    if succeeded:
+        statements.append((SUCCEED, _succeed_parameters(succeeded)))
+    if others:
+        statements.append((FINISH, _finish_parameters(others)))
+    return statements
+
+
+def _succeed_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
+    return {
+        "ids": "{%s}" % ",".join([finish.id for finish in batch]),
+        "leases": "{%s}" % ",".join([str(finish.lease) for finish in batch]),
+        "results": "[%s]" % ",".join([finish.result or "null" for finish in batch]),
+    }
+
+
+def _finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
     return {
         "ids": [finish.id for finish in batch],
         "leases": [finish.lease for finish in batch],
@@ -91,6 +122,5 @@ def finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.interrupted) for finish in batch],
         "suspect": [int(finish.proves_nothing) for finish in batch],
-        "results": [finish.result for finish in batch],
         "entries": [finish.entry for finish in batch],
     }

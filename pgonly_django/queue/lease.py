@@ -9,29 +9,29 @@ from uuid import UUID
 
 import psycopg
 
-# Index: the primary key, twice. A row that somebody else has locked is skipped, reported as held and renewed
+# Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that somebody else has locked is skipped, reported as held and renewed
 # next time; rescue skips it as well.
 RENEW = """
 WITH mine AS (SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS m(id, lease)),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
-    WHERE job.state = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+    WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
 ),
 renewed AS (
     UPDATE pgonly_job SET lease_expires_at = clock_timestamp() + %(lease_for)s::interval
     WHERE id = ANY (ARRAY (SELECT id FROM free)) RETURNING id
 )
-SELECT job.id, job.cancel_requested_at IS NOT NULL, EXISTS (SELECT FROM renewed WHERE renewed.id = job.id)
+SELECT job.id::text, job.cancel_requested_at IS NOT NULL, EXISTS (SELECT FROM renewed WHERE renewed.id = job.id)
 FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
-WHERE job.state = 'running'
+WHERE job.state || '' = 'running'
 """
 
 # Index: pgonly_job_running (all running rows are few).
-CLAIMED_BY = "SELECT id, lease FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+CLAIMED_BY = "SELECT id::text, lease FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
 
 # Index: the primary key.
 CANCEL_REQUESTED = """
-SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[]) AND state = 'running' AND cancel_requested_at IS NOT NULL
+SELECT id::text FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
 """
 
 # Index: pgonly_job_running. The workers that are silent, and whether the server is young: after its restart
@@ -52,8 +52,8 @@ class Renewal(NamedTuple):
 
 
 def renew(
-    connection: psycopg.Connection[Any], held: Mapping[UUID, int], lease_for: timedelta
-) -> dict[UUID, Renewal]:
+    connection: psycopg.Connection[Any], held: Mapping[str, int], lease_for: timedelta
+) -> dict[str, Renewal]:
     """Renew the leases in `held` (id -> lease). A job missing from the answer is lost."""
     if not held:
         return {}
@@ -62,12 +62,12 @@ def renew(
     return {job_id: Renewal(cancel, renewed) for job_id, cancel, renewed in rows}
 
 
-def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[UUID, int]:
+def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[str, int]:
     """All rows that are running in this worker's name, whether or not it knows of them."""
     return dict(connection.execute(CLAIMED_BY, {"worker": worker_id}, prepare=True).fetchall())
 
 
-def cancel_requested(connection: psycopg.Connection[Any], ids: list[UUID]) -> list[UUID]:
+def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> list[str]:
     """Which of the running jobs `ids` somebody wants cancelled."""
     rows = connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True).fetchall()
     return [job_id for (job_id,) in rows]

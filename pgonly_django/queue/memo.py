@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from django.db import connections
 
@@ -44,7 +43,7 @@ class Saved:
     positions: dict[str, int] = field(default_factory=dict)
 
 
-def load_checkpoint(alias: str, job_id: UUID) -> Saved:
+def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_CHECKPOINT, [job_id])
         row = cursor.fetchone()
@@ -53,7 +52,7 @@ def load_checkpoint(alias: str, job_id: UUID) -> Saved:
     return Saved(json.loads(row[0]) if row[0] is not None else None, json.loads(row[1]))
 
 
-def save_checkpoint(alias: str, job_id: UUID, lease: int, value: str, positions: str) -> None:
+def save_checkpoint(alias: str, job_id: str, lease: int, value: str, positions: str) -> None:
     """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now."""
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease])
@@ -61,7 +60,7 @@ def save_checkpoint(alias: str, job_id: UUID, lease: int, value: str, positions:
             raise LeaseLost
 
 
-def find_step(alias: str, job_id: UUID, name: str) -> tuple[Any] | None:
+def find_step(alias: str, job_id: str, name: str) -> tuple[Any] | None:
     """The result of a finished step as a 1-tuple, None when there is none."""
     with connections[alias].cursor() as cursor:
         cursor.execute(FIND_STEP, [job_id, name])
@@ -71,7 +70,7 @@ def find_step(alias: str, job_id: UUID, name: str) -> tuple[Any] | None:
     return (json.loads(row[0]) if row[0] is not None else None,)
 
 
-def save_step(alias: str, job_id: UUID, lease: int, name: str, result: str) -> None:
+def save_step(alias: str, job_id: str, lease: int, name: str, result: str) -> None:
     """Keep the result of a step (JSON text). The first writer wins. Raises LeaseLost as save_checkpoint()."""
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_STEP, [name, result, job_id, lease])

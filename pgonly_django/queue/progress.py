@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from pgonly_django.models.job import LOG_LINES_KEPT
 
@@ -14,14 +13,14 @@ from pgonly_django.models.job import LOG_LINES_KEPT
 class Report:
     """What one running job has to say. JSON columns are text already; None leaves the column alone."""
 
-    id: UUID
+    id: str
     lease: int
     progress: str | None
     log_lines: str | None
     cleared: bool  # a checkpoint or step was saved: it is no suspect any more
 
 
-# Index: the primary key. A row that somebody else holds locked is left for the next report.
+# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds locked is left for the next report.
 REPORT = f"""
 WITH said AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(progress)s::text[], %(lines)s::text[],
@@ -29,7 +28,7 @@ WITH said AS (
 ),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease = said.lease
-    WHERE job.state = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+    WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
 )
 UPDATE pgonly_job AS job SET
     progress = coalesce(said.progress::jsonb, job.progress),
@@ -41,7 +40,6 @@ UPDATE pgonly_job AS job SET
         ) AS newest
     ) END
 FROM said WHERE job.id = said.id AND job.id = ANY (ARRAY (SELECT id FROM free))
-RETURNING job.id
 """
 
 

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
-from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
@@ -50,7 +49,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         return self._run.job.attempt
 
     @property
-    def job_id(self) -> UUID:
+    def job_id(self) -> str:
         return self._run.job.id
 
     @property

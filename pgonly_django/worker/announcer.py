@@ -57,7 +57,7 @@ class Announcer:
             return
         put = object.__setattr__
         put(result, "status", FINAL[finish.state])
-        put(result, "finished_at", ended.finished_at or ended.run.now())
+        put(result, "finished_at", ended.run.now())
         if finish.result is not None:
             put(result, "_return_value", json.loads(finish.result))
         if finish.entry is not None:

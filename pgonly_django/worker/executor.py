@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -19,7 +18,7 @@ from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobInterrupt, LeaseLost
 from pgonly_django.queue import memo
-from pgonly_django.queue.finish import FINISH, Finish, finish_parameters
+from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task
@@ -37,7 +36,7 @@ class Ended:
     finish: Finish | None
     result: JobResult | None = None
     took_seconds: float = 0.0
-    finished_at: datetime | None = None  # set when the finish is committed already (atomic=True)
+    committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
 
 
 @dataclass(slots=True)
@@ -93,11 +92,10 @@ class Executor:
         with transaction.atomic(using=self.alias):
             finish = outcomes.succeeded(run, self._guarded(run, call))
             with connections[self.alias].cursor() as cursor:
-                cursor.execute(FINISH, finish_parameters([finish]))
-                row = cursor.fetchone()
-            if row is None:
-                raise LeaseLost
-        return Ended(run, finish, call.result, finished_at=row[1])
+                cursor.execute(*finish_statements([finish])[0])
+                if cursor.rowcount == 0:
+                    raise LeaseLost
+        return Ended(run, finish, call.result, committed=True)
 
     def _guarded(self, run: Run, call: _Call) -> Any:
         run.guard.open_thread()
@@ -145,7 +143,7 @@ class Executor:
         job, task = run.job, self._find(run)
         result = build_result(
             task,
-            str(job.id),
+            job.id,
             TaskResultStatus.RUNNING,
             backend=job.backend,
             args=job.args,

@@ -39,9 +39,9 @@ STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 
 class Held(Protocol):
     """What the heartbeat asks of the worker. All methods are called from the heartbeat's thread."""
 
-    def held(self) -> Mapping[UUID, Run]: ...
+    def held(self) -> Mapping[str, Run]: ...
     def wake_up(self, payload: str) -> None: ...
-    def give_back_unknown(self, rows: Mapping[UUID, int]) -> None: ...
+    def give_back_unknown(self, rows: Mapping[str, int]) -> None: ...
 
 
 class Heartbeat(threading.Thread):
@@ -53,7 +53,7 @@ class Heartbeat(threading.Thread):
         self.listening = options.listen
         self.tested = threading.Event()
         self._over = threading.Event()
-        self._unknown: dict[UUID, int] = {}
+        self._unknown: dict[str, int] = {}
         self._pause = RECONNECT_SECONDS[0]
         self._connection: psycopg.Connection[Any] | None = None
 

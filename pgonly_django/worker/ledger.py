@@ -7,9 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg import errors
@@ -19,7 +17,7 @@ from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.postgres import connect
 from pgonly_django.queue.claim import ClaimedJob, Claimer
-from pgonly_django.queue.finish import FINISH, Finish, Outcome, finish_parameters
+from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 
@@ -37,7 +35,7 @@ ROW_ERRORS = (
 )
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 # Index: the primary key. Whose the rows are that a finish did not match.
-WHOSE = "SELECT id, lease, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
+WHOSE = "SELECT id::text, lease, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
 NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
 
 
@@ -55,7 +53,7 @@ class Exchange:
     """What one round trip brought."""
 
     jobs: list[ClaimedJob] = field(default_factory=list)
-    finished: dict[UUID, datetime | None] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
     lost: list[Finish] = field(default_factory=list)
     locked: list[Finish] = field(default_factory=list)
     took_seconds: float = 0.0
@@ -141,23 +139,24 @@ class Ledger:
         claim: Claim | None,
     ) -> Exchange:
         answer = Exchange()
-        finished = claimed = None
+        written: list[psycopg.Cursor[Any]] = []
+        claimed = None
         with connection.pipeline():
             connection.execute(LIMIT_LOCK_WAITS, prepare=True)
             if reports:
                 connection.execute(REPORT, report_parameters(reports), prepare=True)
-            if finishes:
-                finished = connection.execute(FINISH, finish_parameters(finishes), prepare=True)
-                self._notify(connection, finishes)
+            for sql, parameters in finish_statements(finishes):
+                written.append(connection.execute(sql, parameters, prepare=True))
+            self._notify(connection, finishes)
             if claim is not None:
                 sql, parameters = self.claimer.statement(
                     claim.free, claim.rooms, take_suspect=claim.take_suspect
                 )
                 cursor = connection.cursor(binary=True)
                 claimed = cursor.execute(sql, parameters, prepare=True)
-        if finished is not None:
-            answer.finished = dict(finished.fetchall())
-            self._judge_the_missing(connection, finishes, answer)
+        answer.finished = [finish.id for finish in finishes]
+        if sum(cursor.rowcount for cursor in written) != len(finishes):
+            self._judge(connection, finishes, answer)
         if claimed is not None:
             answer.jobs = [ClaimedJob._make(row) for row in claimed.fetchall()]
         return answer
@@ -174,7 +173,7 @@ class Ledger:
                 emit("worker.report_refused", f"Progress of {report.id} not stored: {error}", level=logging.WARNING)
         for finish in finishes:
             part = self._alone(connection, finish)
-            whole.finished |= part.finished
+            whole.finished += part.finished
             whole.lost += part.lost
             whole.locked += part.locked
         return whole
@@ -198,21 +197,15 @@ class Ledger:
         if payloads:
             connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": list(payloads)}, prepare=True)
 
-    def _judge_the_missing(
+    def _judge(
         self, connection: psycopg.Connection[Any], finishes: Sequence[Finish], answer: Exchange
     ) -> None:
-        """A finish that matched no row was either written before (its answer got lost) or is not ours any more."""
-        missing = {finish.id: finish for finish in finishes if finish.id not in answer.finished}
-        if not missing:
-            return
-        rows = connection.execute(WHOSE, {"ids": list(missing)}).fetchall()
-        theirs = dict(missing)
-        for job_id, lease, state in rows:
-            finish = missing[job_id]
-            if lease == finish.lease and state == finish.state:
-                answer.finished[job_id] = None
-                del theirs[job_id]
-        answer.lost += theirs.values()
+        """Some finish matched no row: it was written before (its answer got lost), or is not ours any more."""
+        rows = connection.execute(WHOSE, {"ids": [finish.id for finish in finishes]}).fetchall()
+        now = {job_id: (lease, state) for job_id, lease, state in rows}
+        answer.finished = [f.id for f in finishes if now.get(f.id) in _possible_ends(f)]
+        written = set(answer.finished)
+        answer.lost = [finish for finish in finishes if finish.id not in written]
 
     def _lose(self, error: psycopg.Error) -> None:
         self.close()
@@ -222,6 +215,11 @@ class Ledger:
         self._was_lost = True
         self._next_try = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
+
+
+def _possible_ends(finish: Finish) -> tuple[tuple[int, str], ...]:
+    """(lease, state) of the row after `finish` was written; a wish to cancel turns waiting into cancelled."""
+    return ((finish.lease, finish.state.value), (finish.lease, State.CANCELLED.value))
 
 
 def _unstorable(finish: Finish, error: psycopg.Error) -> Finish:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from uuid import UUID
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
@@ -63,7 +62,7 @@ def _emit_interruption(run: Run) -> None:
     assert reason is not None
     level = logging.WARNING if reason is LeaseLost else logging.INFO
     message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
-    emit("worker.interrupting", message, level=level, job_id=str(run.job.id), task=run.job.task)
+    emit("worker.interrupting", message, level=level, job_id=run.job.id, task=run.job.task)
 
 
 def news(runs: Iterable[Run]) -> list[Report]:
@@ -89,7 +88,7 @@ def suspects(runs: Iterable[Run]) -> bool:
     return any(run.job.crashes > 0 and not run.proved_itself for run in runs)
 
 
-def put_back(runs: Mapping[UUID, Run], reports: Iterable[Report]) -> None:
+def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
     """The reports could not be written: let them be made again."""
     for report in reports:
         run = runs.get(report.id)

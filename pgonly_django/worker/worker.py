@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
-from uuid import UUID
 
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
@@ -54,10 +53,10 @@ class Worker:
         self.id = uuid7()
         self.facts = outcomes.WorkerFacts(str(self.id), options.name)
         self.mail: queue.SimpleQueue[Ended | Finish | str] = queue.SimpleQueue()
-        self.runs: dict[UUID, Run] = {}
-        self.ended: dict[UUID, Ended] = {}  # over here, not yet committed
-        self.strays: dict[UUID, Finish] = {}  # rows in our name that we do not know
-        self.locked_until: dict[UUID, float] = {}
+        self.runs: dict[str, Run] = {}
+        self.ended: dict[str, Ended] = {}  # over here, not yet committed
+        self.strays: dict[str, Finish] = {}  # rows in our name that we do not know
+        self.locked_until: dict[str, float] = {}
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
         self.ledger = Ledger(options.database, options.name, self.claimer, prepare=options.listen)
         self.executor = Executor(options.database, str(self.id), options.name, self.mail.put)
@@ -89,13 +88,13 @@ class Worker:
 
     # From the heartbeat's thread.
 
-    def held(self) -> Mapping[UUID, Run]:
+    def held(self) -> Mapping[str, Run]:
         return self.runs.copy()
 
     def wake_up(self, payload: str) -> None:
         self.mail.put(payload)
 
-    def give_back_unknown(self, rows: Mapping[UUID, int]) -> None:
+    def give_back_unknown(self, rows: Mapping[str, int]) -> None:
         for job_id, lease in rows.items():
             self.mail.put(
                 Finish(job_id, lease, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
@@ -174,7 +173,7 @@ class Worker:
         if run.abandoned:
             return
         self.pace.note(run.job.queue, ended.took_seconds)
-        if ended.finish is None or ended.finished_at is not None:
+        if ended.finish is None or ended.committed:
             self._forget(ended)
         else:
             self.ended[run.job.id] = ended
@@ -238,10 +237,9 @@ class Worker:
         return Claim(free, rooms, take_suspect=not supervision.suspects(self.runs.values()))
 
     def _settle(self, answer: Exchange) -> None:
-        for job_id, finished_at in answer.finished.items():
+        for job_id in answer.finished:
             self.strays.pop(job_id, None)
             if ended := self.ended.get(job_id):
-                ended.finished_at = finished_at
                 self._after_finish(ended)
                 self._forget(ended)
         for finish in answer.lost:
@@ -321,7 +319,7 @@ class Worker:
         lost = run.lease_lost
         self.slots.replace(run)
         message = f"{run.job.task} {run.job.id} ignored its interruption and was cut off; its thread is stuck."
-        emit("worker.job_cut_off", message, level=logging.ERROR, job_id=str(run.job.id), task=run.job.task)
+        emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
         if lost:
             self._forget(Ended(run, None))
         else:
@@ -384,4 +382,4 @@ class Worker:
 
 def _emit_lost(run: Run) -> None:
     message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
-    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=str(run.job.id), task=run.job.task)
+    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=run.job.id, task=run.job.task)
