@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from django.tasks import task_backends
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-    from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
+    from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist, TaskResultMismatch
     from django.tasks.signals import task_enqueued, task_finished, task_started
     from django.utils.json import normalize_json
 else:
@@ -23,7 +23,7 @@ else:
         from django.tasks import task_backends
         from django.tasks.backends.base import BaseTaskBackend
         from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-        from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
+        from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist, TaskResultMismatch
         from django.tasks.signals import task_enqueued, task_finished, task_started
         from django.utils.json import normalize_json
     except ImportError:
@@ -31,6 +31,9 @@ else:
             from django_tasks import task_backends
             from django_tasks.backends.base import BaseTaskBackend
             from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
+            from django_tasks.exceptions import (
+                InvalidTaskBackendError as InvalidTaskBackend,
+            )
             from django_tasks.exceptions import (
                 InvalidTaskError as InvalidTask,
             )
@@ -45,6 +48,7 @@ else:
 __all__ = [
     "BaseTaskBackend",
     "InvalidTask",
+    "InvalidTaskBackend",
     "Task",
     "TaskContext",
     "TaskError",

@@ -77,9 +77,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def log(self, line: str) -> None:
         """Add a line to the job's log (the last 100 are kept, 1,000 characters each)."""
-        text = printable(str(line))[:LOG_LINE_LIMIT]
-        self._run.log_lines.append({"at": self._run.now().isoformat(), "text": text})
-        self._run.has_news = True
+        self._run.log(printable(str(line))[:LOG_LINE_LIMIT])
 
     async def aprogress(self, done: int, total: int | None = None, message: str = "") -> None:
         """See progress()."""

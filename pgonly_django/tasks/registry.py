@@ -19,12 +19,12 @@ class UnknownTaskError(ImportError):
 def find_task(path: str, backend: str, queue: str, priority: int, run_at: datetime | None = None) -> Any:
     """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
     task = _placed(path, backend, queue, priority)
-    return task if run_at is None else _with(task, run_after=run_at)
+    return task if run_at is None else with_run_after(task, run_at)
 
 
-def forget_tasks() -> None:
-    """Look the paths up afresh: for a worker that met an unknown one, since modules may have come meanwhile."""
-    _placed.cache_clear()
+def with_run_after(task: Any, run_at: datetime) -> Any:
+    """The task as it was enqueued for a certain time."""
+    return _with(task, run_after=run_at)
 
 
 @lru_cache(maxsize=1024)

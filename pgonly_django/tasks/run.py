@@ -31,7 +31,7 @@ class Run:
     lease_lost: bool = False
     # Set by the job, collected by the worker.
     progress: dict[str, Any] | None = None
-    log_lines: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=LOG_LINES_KEPT))
+    log_lines: deque[dict[str, str]] | None = None
     has_news: bool = False
     proved_itself: bool = False
     # Between the worker and the thread or event loop that runs it.
@@ -39,7 +39,7 @@ class Run:
     abandoned: bool = False
     interrupted_at: float | None = None
     exception_sent: bool = False
-    _ticket: deque[None] = field(default_factory=lambda: deque([None]))
+    _ticket: list[None] = field(default_factory=lambda: [None])
 
     def take(self) -> bool:
         """True for the first who asks, ever: either a slot starts the job, or the worker gives it back."""
@@ -48,6 +48,12 @@ class Run:
         except IndexError:
             return False
         return True
+
+    def log(self, text: str) -> None:
+        if self.log_lines is None:
+            self.log_lines = deque(maxlen=LOG_LINES_KEPT)
+        self.log_lines.append({"at": self.now().isoformat(), "text": text})
+        self.has_news = True
 
     def now(self) -> datetime:
         """The database's time, carried on from the claim by this machine's monotonic clock."""

@@ -13,7 +13,7 @@ from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish
-from pgonly_django.tasks.registry import UnknownTaskError
+from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.worker.executor import Ended
 
 FINAL = {
@@ -62,11 +62,7 @@ class Announcer:
             put(result, "_return_value", json.loads(finish.result))
         if finish.entry is not None:
             _add_error(result, json.loads(finish.entry))
-        try:
-            sender = type(result.task.get_backend())
-        except UnknownTaskError:
-            return
-        task_finished.send(sender, task_result=result)
+        task_finished.send(PostgresBackend, task_result=result)
 
 
 def _add_error(result: Any, entry: dict[str, Any]) -> None:

@@ -14,14 +14,15 @@ from typing import Any
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import DatabaseError, connections, transaction
 
-from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
-from pgonly_django.exceptions import JobInterrupt, LeaseLost
+from pgonly_django.exceptions import LeaseLost
 from pgonly_django.queue import memo
+from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.options import TaskOptions, restored
-from pgonly_django.tasks.registry import UnknownTaskError, find_task
+from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker import outcomes
@@ -37,6 +38,16 @@ class Ended:
     result: JobResult | None = None
     took_seconds: float = 0.0
     committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A task as its jobs were enqueued, with what every one of its runs needs: looked up once."""
+
+    task: Any
+    backend: Any
+    options: TaskOptions
+    is_async: bool
 
 
 @dataclass(slots=True)
@@ -59,11 +70,12 @@ class Executor:
         self.alias = alias
         self.worker = outcomes.WorkerFacts(worker_id, worker_name)
         self.deliver = deliver
+        self._placed: dict[tuple[str, str, str, int], Placed] = {}
 
     def is_async(self, run: Run) -> bool:
         """Whether the job's function is a coroutine function; False where its task cannot be found."""
         try:
-            return inspect.iscoroutinefunction(self._find(run).func)
+            return self._place(run.job).is_async
         except UnknownTaskError:
             return False
 
@@ -140,7 +152,8 @@ class Executor:
         return Ended(run, outcomes.succeeded(run, value), call.result)
 
     def _prepare(self, run: Run) -> _Call:
-        job, task = run.job, self._find(run)
+        job, placed = run.job, self._place(run.job)
+        task = placed.task if job.run_at is None else with_run_after(placed.task, job.run_at)
         result = build_result(
             task,
             job.id,
@@ -154,25 +167,33 @@ class Executor:
             errors=job.errors,
             worker_id=self.worker.id,
         )
-        backend = task.get_backend()
-        options = backend.options_of(task) if job.options is None else self._overridden(backend, task, job.options)
-        task_started.send(type(backend), task_result=result)
-        return _Call(task, result, self._context(run, result) if task.takes_context else None, options)
+        task_started.send(type(placed.backend), task_result=result)
+        context = self._context(run, result) if task.takes_context else None
+        return _Call(task, result, context, self._options(placed, job))
 
     def _context(self, run: Run, result: JobResult) -> JobContext:
         first_run = run.job.lease == 1
         saved = None if first_run else memo.load_checkpoint(self.alias, run.job.id)
         return JobContext(result, run, saved)
 
-    def _overridden(self, backend: Any, task: Any, stored: dict[str, Any]) -> TaskOptions:
-        options: TaskOptions = backend.defaults.resolve(
-            task.queue_name, getattr(task, "declared", {}), restored(stored)
+    def _options(self, placed: Placed, job: ClaimedJob) -> TaskOptions:
+        if job.options is None:
+            return placed.options
+        options: TaskOptions = placed.backend.defaults.resolve(
+            job.queue, getattr(placed.task, "declared", {}), restored(job.options)
         )
         return options
 
-    def _find(self, run: Run) -> Any:
-        job = run.job
-        return find_task(job.task, job.backend, job.queue, job.priority, job.run_at)
+    def _place(self, job: ClaimedJob) -> Placed:
+        """Raises UnknownTaskError, and asks again next time: the code may come with a deploy."""
+        key = (job.task, job.backend, job.queue, job.priority)
+        placed = self._placed.get(key)
+        if placed is None:
+            task = find_task(*key)
+            backend = _backend_of(task)
+            is_async = inspect.iscoroutinefunction(task.func)
+            placed = self._placed[key] = Placed(task, backend, backend.options_of(task), is_async)
+        return placed
 
     def _ended(self, run: Run, error: BaseException) -> Ended:
         if isinstance(error, asyncio.CancelledError) and run.interrupt is not None:
@@ -180,11 +201,21 @@ class Executor:
         if isinstance(error, LeaseLost):
             return Ended(run, None)
         try:
-            task = self._find(run)
-            options = self._overridden(task.get_backend(), task, run.job.options or {})
-        except (UnknownTaskError, JobInterrupt):
+            options = self._options(self._place(run.job), run.job)
+        except UnknownTaskError:
             options = TaskOptions()
         return Ended(run, outcomes.ended_with(run, error, options, self.worker))
+
+
+def _backend_of(task: Any) -> Any:
+    """Raises UnknownTaskError when TASKS has no such entry (any more), or it is not ours."""
+    try:
+        backend = task.get_backend()
+    except InvalidTaskBackend as error:
+        raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
+    if not hasattr(backend, "options_of"):
+        raise UnknownTaskError(f"TASKS[{task.backend!r}] is a {type(backend).__name__}, not a PostgresBackend.")
+    return backend
 
 
 def _save_positions(context: JobContext | None) -> None:

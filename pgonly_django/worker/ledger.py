@@ -3,6 +3,7 @@ in one pipeline, one round trip and one commit. Nothing is dropped when the data
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.types.json import set_json_loads
 
 from pgonly_django import wake
 from pgonly_django.events import emit
@@ -20,6 +22,8 @@ from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
+
+_scan = json.JSONDecoder().scan_once
 
 # A row that somebody else holds locked must not hold up all the others.
 LIMIT_LOCK_WAITS = "SELECT set_config('lock_timeout', '2s', true)"
@@ -114,6 +118,7 @@ class Ledger:
         except psycopg.Error as error:
             self._lose(error)
             return None
+        set_json_loads(_load_json, self._connection)
         if not self.prepare:
             self._connection.prepare_threshold = None
         if self._was_lost:
@@ -217,6 +222,15 @@ class Ledger:
         self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
 
 
+def _load_json(data: bytes | str) -> Any:
+    """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty."""
+    if data == b"[]":
+        return []
+    if data == b"{}":
+        return {}
+    return _scan(data if isinstance(data, str) else data.decode(), 0)[0]
+
+
 def _possible_ends(finish: Finish) -> tuple[tuple[int, str], ...]:
     """(lease, state) of the row after `finish` was written; a wish to cancel turns waiting into cancelled."""
     return ((finish.lease, finish.state.value), (finish.lease, State.CANCELLED.value))
@@ -224,8 +238,6 @@ def _possible_ends(finish: Finish) -> tuple[tuple[int, str], ...]:
 
 def _unstorable(finish: Finish, error: psycopg.Error) -> Finish:
     """The same end without what could not be stored, as a failure that says so."""
-    import json
-
     reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
     entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
     return Finish(finish.id, finish.lease, Outcome.FAILED, State.FAILED, entry=entry)

@@ -72,7 +72,7 @@ def news(runs: Iterable[Run]) -> list[Report]:
 
 def _report(run: Run) -> Report:
     run.has_news = False  # before reading: what comes meanwhile is reported next time
-    lines = [run.log_lines.popleft() for _ in range(len(run.log_lines))]
+    lines = [run.log_lines.popleft() for _ in range(len(run.log_lines))] if run.log_lines else []
     progress = run.progress
     return Report(
         id=run.job.id,
@@ -93,6 +93,6 @@ def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
     for report in reports:
         run = runs.get(report.id)
         if run is not None:
-            lines = json.loads(report.log_lines) if report.log_lines else []
-            run.log_lines.extendleft(reversed(lines))
+            if report.log_lines and run.log_lines is not None:
+                run.log_lines.extendleft(reversed(json.loads(report.log_lines)))
             run.has_news = True
