@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pgonly_django import task
+import asyncio
+import os
+import signal
+import time
+from datetime import timedelta
+
+from django.db import connection, transaction
+
+from pgonly_django import Backoff, Discard, Retry, Snooze, task
+
+AT_ONCE = Backoff(base=timedelta(0), cap=timedelta(0))
 
 
 @task
@@ -15,4 +25,189 @@ def count_to(context, n):
     total = 0
     for i in context.iterate(range(n)):
         total += context.step(f"square {i}", pow, i, 2)
+    return total
+
+
+def mark(key):
+    """A side effect that counts: one row a call, in the job's own connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO tests_mark (key) VALUES (%s)", [key])
+
+
+@task
+def mark_once(key):
+    mark(key)
+
+
+@task(takes_context=True)
+def slow_count(context, n, pause, key):
+    """`n` items of `pause` seconds, each marked; resumable."""
+    for item in context.iterate(range(n)):
+        context.step(f"mark {item}", mark, f"{key}:{item}")
+        time.sleep(pause)
+    return n
+
+
+@task(takes_context=True)
+def hold_on(context, key, seconds=60.0):
+    """Runs until it is told to stop, then leaves with a checkpoint."""
+    mark(f"{key}:started")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not context.should_stop:
+        time.sleep(0.02)
+    if context.checkpoint is None:
+        context.save_checkpoint({"seen": 1})
+    for _ in context.iterate([1]):
+        pass
+    return context.checkpoint
+
+
+@task
+def sleep_in_slices(key, seconds=60.0):
+    """Knows nothing of contexts; an exception reaches it between two slices."""
+    mark(f"{key}:started")
+    deadline = time.monotonic() + seconds
+    try:
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        mark(f"{key}:cleaned up")
+
+
+@task
+async def sleep_async(key, seconds=60.0):
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(mark)(f"{key}:started")
+    await asyncio.sleep(seconds)
+
+
+@task
+def stubborn(key, seconds=60.0):
+    """Swallows whatever comes."""
+    mark(f"{key}:started")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            time.sleep(0.02)
+        except BaseException:
+            pass
+
+
+@task
+def kill_the_worker():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(takes_context=True)
+def innocent(context, key, seconds):
+    """Long, saves a checkpoint halfway."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        context.save_checkpoint({"at": time.time()})
+        if context.should_stop:
+            break
+    mark(key)
+
+
+@task(max_attempts=3, backoff=AT_ONCE)
+def fail(message="no"):
+    raise ValueError(message)
+
+
+@task(takes_context=True, max_attempts=3, backoff=AT_ONCE)
+def fail_until(context, attempt):
+    if context.attempt < attempt:
+        raise ValueError(f"attempt {context.attempt}")
+    return context.attempt
+
+
+@task
+def snooze_once(key):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM tests_mark WHERE key = %s", [key])
+        (seen,) = cursor.fetchone()
+    mark(key)
+    if not seen:
+        raise Snooze(0.05)
+    return "awake"
+
+
+@task(max_attempts=2)
+def ask_for_retry():
+    raise Retry(0, "please")
+
+
+@task(max_attempts=5)
+def give_up():
+    raise Discard("pointless")
+
+
+@task
+def return_nul():
+    return "a\x00b"
+
+
+@task
+def return_nan():
+    return float("nan")
+
+
+@task(max_attempts=1)
+def raise_nul():
+    raise ValueError("bad \x00 text \ud800")
+
+
+@task(atomic=True, max_attempts=1)
+def mark_atomically(key, fail=False):
+    mark(key)
+    if fail:
+        raise ValueError("after the mark")
+    return "done"
+
+
+@task
+def leave_transaction_open(key):
+    transaction.set_autocommit(False)
+    mark(key)
+
+
+@task
+def break_connection():
+    connection.ensure_connection()
+    connection.connection.close()
+
+
+@task(max_runtime=timedelta(seconds=0.3), max_attempts=1)
+def run_too_long():
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@task(takes_context=True)
+def report_progress(context, pause=0.0):
+    context.progress(3, 10, "three")
+    context.log("a line")
+    time.sleep(pause)
+    return context.time_left
+
+
+@task
+async def add_async(a, b):
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task(takes_context=True)
+async def count_async(context, n):
+    async def square(i):
+        return i * i
+
+    total = 0
+    async for i in context.aiterate(range(n)):
+        total += await context.astep(f"square {i}", square, i)
+    await context.aprogress(n, n, "done")
+    await context.asave_checkpoint({"total": total})
     return total

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import Job
@@ -147,8 +147,11 @@ def candidates_sql(alias: str) -> str:
         .values("id")
         .select_for_update(skip_locked=True)
     )
+    was_open = connections[alias].connection is not None
     with transaction.atomic(using=alias):  # the ORM compiles FOR UPDATE only inside a transaction
         sql, parameters = queryset.query.sql_with_params()
+    if not was_open:
+        connections[alias].close()
     assert not parameters, parameters
     return sql
 

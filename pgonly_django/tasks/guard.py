@@ -9,7 +9,7 @@ import threading
 from pgonly_django.exceptions import JobInterrupt
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address: NULL takes a pending exception back
 
 
 class Guard:
@@ -54,7 +54,7 @@ class Guard:
         with self._lock:
             if self._thread is not None:
                 self._sent = True
-                _set_async_exception(self._thread, ctypes.py_object(reason))
+                _set_async_exception(self._thread, id(reason))
             elif self._task is not None:
                 loop, task = self._task
                 loop.call_soon_threadsafe(task.cancel)

@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import Any
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
 from pgonly_django.events import emit
@@ -50,6 +50,7 @@ class Announcer:
                 emit("worker.announcement_failed", message, level=40, exc_info=True)
             if self._inbox.empty():
                 close_old_connections()
+        connections.close_all()
 
     def _send(self, ended: Ended, finish: Finish) -> None:
         result: Any = ended.result

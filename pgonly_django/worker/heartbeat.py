@@ -102,7 +102,8 @@ class Heartbeat(threading.Thread):
                 self._look_for_cancels(connection)
 
     def _listen(self, connection: psycopg.Connection[Any], seconds: float) -> None:
-        for notify in connection.notifies(timeout=seconds, stop_after=1):
+        # A list first: the generator holds the connection's lock as long as it lives.
+        for notify in list(connection.notifies(timeout=seconds, stop_after=1)):
             if notify.payload.startswith(wake.CANCEL):
                 self._look_for_cancels(connection)
             else:

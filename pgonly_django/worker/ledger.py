@@ -51,6 +51,10 @@ class Claim:
     rooms: dict[str, int]
     take_suspect: bool
 
+    @property
+    def limit(self) -> int:
+        return max([self.free, *self.rooms.values()])
+
 
 @dataclass(slots=True)
 class Exchange:

@@ -19,6 +19,10 @@ class Pace:
         known = self._average.get(queue)
         self._average[queue] = seconds if known is None else known + SMOOTHING * (seconds - known)
 
+    def forget(self, queue: str) -> None:
+        """Its jobs are not that short: what was claimed ahead had to go back."""
+        self._average.pop(queue, None)
+
     def ahead(self, queue: str) -> int:
         """How many jobs of `queue` to hold beyond the slots: none unless they are known to be short."""
         average = self._average.get(queue)

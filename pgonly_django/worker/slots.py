@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
+
+from django.db import connections
 
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
@@ -20,6 +23,7 @@ class Slots:
         self.stuck = 0
         self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._started = 0
+        self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._async_room: asyncio.Semaphore | None = None
@@ -41,17 +45,25 @@ class Slots:
             self._started -= 1
             self._start_thread()
 
-    def close(self) -> None:
-        """Let the threads and the loop end once what they hold is done."""
+    def close(self, timeout: float) -> None:
+        """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         for _ in range(self._started):
             self._inbox.put(None)
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
+        if not self.stuck:
+            for thread in self._threads:
+                thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _start_thread(self) -> None:
         self._started += 1
         name = f"pgonly-slot-{self._started}"
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._begin(threading.Thread(target=self._serve, name=name, daemon=True))
+
+    def _begin(self, thread: threading.Thread) -> None:
+        self._threads.append(thread)
+        thread.start()
 
     def _serve(self) -> None:
         take: Callable[[], Run | None] = self._inbox.get
@@ -60,7 +72,8 @@ class Slots:
                 self.executor.run(run)
                 if run.abandoned:
                     self.stuck -= 1
-                    return
+                    break
+        connections.close_all()
 
     def _submit_async(self, run: Run) -> None:
         if self._loop is None:
@@ -83,7 +96,7 @@ class Slots:
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        threading.Thread(target=_run_loop, args=(loop,), name="pgonly-loop", daemon=True).start()
+        self._begin(threading.Thread(target=_run_loop, args=(loop,), name="pgonly-loop", daemon=True))
         return loop
 
 

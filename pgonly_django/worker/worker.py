@@ -37,6 +37,7 @@ LOCKED_RETRY_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
 BLIND_FIRST_PAUSE_SECONDS = 0.05
 ANNOUNCE_SECONDS = 5.0
+JOIN_SECONDS = 2.0
 NEVER = float("inf")
 
 
@@ -270,8 +271,8 @@ class Worker:
 
     def _plan_next_look(self, jobs: list[ClaimedJob], claim: Claim, now: float) -> None:
         counts = Counter((job.queue, job.priority) for job in jobs)
-        self._backlog = any(
-            count >= claim.rooms.get(band[0], claim.free or 1) for band, count in counts.items()
+        self._backlog = len(jobs) >= claim.limit or any(
+            count >= claim.rooms.get(queue, claim.free) for (queue, _), count in counts.items()
         )
         self._drained = self.claimer.looked_from_head and not self._backlog
         if self._again_at and now >= self._again_at:
@@ -309,6 +310,7 @@ class Worker:
         for run in supervision.interrupt_the_deaf(runs, now, self.options.grace_seconds):
             self._cut_off(run)
         for run in supervision.unstarted_too_long(runs, now):
+            self.pace.forget(run.job.queue)
             self._give_back(run)
 
     def _give_back(self, run: Run) -> None:
@@ -368,14 +370,16 @@ class Worker:
         return idle is not None and time.monotonic() - self._busy_at >= idle
 
     def _leave(self) -> ExitCode:
-        self.heartbeat.end()
         self.maintenance.end()
         self.announcer.close(ANNOUNCE_SECONDS)
+        self.heartbeat.end()
         connection = self.ledger.connection()
         if connection is not None:
             connection.execute(STOPPED, {"id": self.id})
+            connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, f"stopped {self.id}"])
+        self.heartbeat.join(JOIN_SECONDS)
         self.ledger.close()
-        self.slots.close()
+        self.slots.close(JOIN_SECONDS)
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED
 

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import time
+
+
+def wait_for(condition, seconds=30.0, what="the condition"):
+    """The first true value of `condition()`. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come true within {seconds} s")

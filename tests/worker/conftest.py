@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connections
+
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.worker import Worker
+
+
+@pytest.fixture
+def work(transactional_db):
+    """Run a real worker in this process until no job is ready: `work(threads=2, ...)`. Returns the worker."""
+
+    def run(**options):
+        worker = Worker(WorkerOptions(**{"burst": True, "threads": 4, "grace_seconds": 1.0, **options}))
+        worker.code = worker.run()
+        return worker
+
+    yield run
+    connections.close_all()
+
+
+@pytest.fixture
+def background_worker(transactional_db):
+    """Start a real worker in a thread of this process; it is stopped at the end of the test."""
+    started = []
+
+    def start(**options):
+        worker = Worker(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
+        thread = threading.Thread(target=worker.run, daemon=True)
+        thread.start()
+        assert worker.heartbeat.tested.wait(10)
+        started.append((worker, thread))
+        return worker
+
+    yield start
+    for worker, thread in started:
+        worker.stop_now()
+        thread.join(10)
+        assert not thread.is_alive()
