@@ -211,3 +211,8 @@ async def count_async(context, n):
     await context.aprogress(n, n, "done")
     await context.asave_checkpoint({"total": total})
     return total
+
+
+@task
+def pause(seconds):
+    time.sleep(seconds)

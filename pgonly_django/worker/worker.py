@@ -174,7 +174,10 @@ class Worker:
         if run.abandoned:
             return
         self.pace.note(run.job.queue, ended.took_seconds)
-        if ended.finish is None or ended.committed:
+        if ended.finish is None:
+            _emit_lost(run)
+            self._forget(ended)
+        elif ended.committed:
             self._forget(ended)
         else:
             self.ended[run.job.id] = ended

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from django.db import connection
+
+from pgonly_django.embedded import Server
+from pgonly_django.models import Worker
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEASE_SECONDS = 2
+
+
+def database_url(settings):
+    """The DATABASE_URL of a DATABASES entry."""
+    host = settings["HOST"] or settings["OPTIONS"].get("host", "")
+    who = quote(settings["USER"]) + (f":{quote(settings['PASSWORD'])}" if settings["PASSWORD"] else "")
+    if host.startswith("/") or not host:
+        return f"postgres://{who}@/{settings['NAME']}?host={quote(host)}"
+    return f"postgres://{who}@{host}:{settings['PORT'] or 5432}/{settings['NAME']}"
+
+
+@dataclass
+class RealWorker:
+    """A `manage.py runworker` process."""
+
+    process: subprocess.Popen
+    name: str
+    log: Path
+
+    def send(self, number):
+        os.kill(self.process.pid, number)
+
+    def kill(self):
+        self.send(signal.SIGKILL)
+        self.process.wait(10)
+
+    def wait(self, seconds=30):
+        return self.process.wait(seconds)
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+
+@dataclass
+class Workers:
+    """Starts workers, each with its own log file, and ends them all with the test."""
+
+    directory: Path
+    url: str
+    started: list[RealWorker] = field(default_factory=list)
+
+    def start(self, *flags, lease=LEASE_SECONDS, ready=True, **environment):
+        name = f"worker-{len(self.started)}"
+        log = self.directory / f"{name}.log"
+        env = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DATABASE_URL": self.url,
+            "TEST_LEASE_SECONDS": str(lease),
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        command = [sys.executable, str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
+        with log.open("w") as output:
+            process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output)
+        worker = RealWorker(process, name, log)
+        self.started.append(worker)
+        if ready:
+            wait_for(lambda: self.is_registered(worker) or process.poll() is not None, what=f"{name} to start")
+        return worker
+
+    def is_registered(self, worker):
+        return Worker.objects.filter(name=worker.name, pid=worker.process.pid).exists()
+
+    def end(self):
+        for worker in self.started:
+            if worker.process.poll() is None:
+                worker.send(signal.SIGCONT)
+                worker.kill()
+
+
+@pytest.fixture
+def workers(transactional_db, tmp_path):
+    fleet = Workers(tmp_path, database_url(connection.settings_dict))
+    yield fleet
+    fleet.end()
+
+
+class OwnServer:
+    """A PostgreSQL of the test's own, migrated, that may be crashed."""
+
+    def __init__(self, server):
+        self.server = server
+        self._manage("migrate", "--verbosity", "0")
+
+    def url(self):
+        return self.server.url()
+
+    def restart(self, mode):
+        self.server.restart(mode)
+
+    def enqueue_pauses(self, count, seconds):
+        code = (
+            "from pgonly_django import enqueue_many; from tests import jobs; "
+            f"enqueue_many([(jobs.pause, ({seconds},)) for _ in range({count})])"
+        )
+        self._manage("shell", "-c", code)
+
+    def count(self, state=None):
+        with psycopg.connect(self.url()) as connection:
+            query = "SELECT count(*) FROM pgonly_job WHERE %(state)s::text IS NULL OR state = %(state)s"
+            return connection.execute(query, {"state": state}).fetchone()[0]
+
+    def _manage(self, *arguments):
+        env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": self.url()}
+        subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+
+
+@pytest.fixture
+def own_server():
+    directory = Path(tempfile.mkdtemp(prefix="pgonly-test-"))
+    server = Server(directory / "postgres")
+    try:
+        server.start()
+        yield OwnServer(server)
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""What happens to jobs when their worker dies, is frozen, or is killed by the job itself."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+from pgonly_django.models import Job, State
+from tests import jobs
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.process
+
+
+def job_of(result):
+    return Job.objects.get(pk=result.id)
+
+
+def test_a_killed_workers_job_is_resumed_by_the_other_from_where_it_stood(workers, marks):
+    workers.start("--threads", "1")
+    workers.start("--threads", "1")
+    result = jobs.slow_count.enqueue(30, 0.1, "k")
+    wait_for(lambda: len(marks()) >= 8, what="eight items")
+    owner = job_of(result).worker_id
+    from pgonly_django.models import Worker
+
+    name = Worker.objects.get(pk=owner).name
+    (victim,) = [worker for worker in workers.started if worker.name == name]
+    victim.kill()
+    done_at_kill = len(marks())
+    assert result.wait(40).return_value == 30
+    job = job_of(result)
+    assert job.worker_id != owner
+    assert job.lease == 2
+    assert (job.attempt, job.crashes) == (1, 0)
+    assert [entry["outcome"] for entry in job.errors] == ["crashed"]
+    counts = Counter(marks())
+    assert set(counts) == {f"k:{i}" for i in range(30)}
+    # Only the item in flight at the kill may have been done twice.
+    assert sum(counts.values()) <= 31
+    assert done_at_kill < 30
+
+
+def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers, marks):
+    frozen = workers.start("--threads", "1")
+    result = jobs.hold_on.enqueue("frozen", 3)
+    wait_for(lambda: "frozen:started" in marks(), what="the start")
+    frozen.send(signal.SIGSTOP)
+    workers.start("--threads", "1")
+    result.wait(40)
+    finished = job_of(result)
+    assert finished.state == State.SUCCEEDED
+    frozen.send(signal.SIGCONT)
+    wait_for(lambda: "belongs to another worker by now" in frozen.output,
+             what="the frozen worker to learn that it was late")  # fmt: skip
+    frozen.send(signal.SIGTERM)
+    assert frozen.wait() == 0
+    after = job_of(result)
+    assert (after.state, after.lease, after.finished_at, after.worker_id) == (
+        finished.state,
+        finished.lease,
+        finished.finished_at,
+        finished.worker_id,
+    )
+
+
+def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succeed(workers, marks):
+    innocents = [jobs.innocent.enqueue(f"innocent {i}", 1.5) for i in range(20)]
+    worker = workers.start("--threads", "21")
+    wait_for(lambda: Job.objects.running().count() == 20, what="the innocents to run")
+    poison = jobs.kill_the_worker.enqueue()
+    restarts = 0
+
+    def over():
+        nonlocal worker, restarts
+        if worker.process.poll() is not None:
+            assert worker.process.returncode == -signal.SIGKILL, worker.output
+            restarts += 1
+            worker = workers.start("--threads", "21")
+        return Job.objects.finished().count() == 21
+
+    wait_for(over, 90, "all jobs to end")
+    job = job_of(poison)
+    assert job.state == State.FAILED
+    assert job.crashes == 3
+    assert restarts == 3
+    assert "died 3 times" in job.errors[-1]["reason"]
+    assert {job_of(result).state for result in innocents} == {State.SUCCEEDED}
+    assert sorted(marks()) == sorted(f"innocent {i}" for i in range(20))
+    assert max(job_of(result).crashes for result in innocents) == 0

@@ -1,0 +1,88 @@
+"""What a person sees who starts a worker, rightly or wrongly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from django.db import connection
+
+from tests import jobs
+from tests.process.conftest import ROOT, database_url
+
+pytestmark = pytest.mark.process
+
+
+def test_the_banner_says_one_fact_a_line(workers):
+    worker = workers.start("--burst", "--queues", "b,a", "--threads", "3")
+    assert worker.wait() == 0
+    lines = worker.output.splitlines()
+    assert "queues    b, a" in lines
+    assert "threads   3" in lines
+    assert any(line.startswith("stop") and "twice" in line for line in lines)
+    assert "Stopped after 0 job(s)." in lines
+
+
+def test_flags_come_from_the_environment_too(workers):
+    worker = workers.start(PGONLY_WORKER_QUEUES="x,y", PGONLY_WORKER_BURST="1", PGONLY_WORKER_THREADS="2")
+    assert worker.wait() == 0
+    assert "queues    x, y" in worker.output
+    assert "threads   2" in worker.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--threads", "0"], 2, "--threads must be from 1 to 500, got 0."),
+        (["--thread"], 2, "expected one argument"),
+        (["--database", "elsewhere"], 2, "--database 'elsewhere' is not in DATABASES. Known: default."),
+    ],
+)
+def test_a_wrong_flag_ends_with_what_is_wrong(workers, flags, code, words):
+    worker = workers.start(*flags, ready=False)
+    assert worker.wait() == code
+    assert words in worker.output
+
+
+def test_a_wrong_variable_is_named(workers):
+    worker = workers.start(ready=False, PGONLY_WORKER_THREADS="many")
+    assert worker.wait() == 2
+    assert "PGONLY_WORKER_THREADS has the value 'many'" in worker.output
+
+
+def test_missing_tables_end_with_the_command_to_type(workers):
+    name = "tests_empty"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+        cursor.execute(f"CREATE DATABASE {name}")
+    try:
+        workers.url = database_url({**connection.settings_dict, "NAME": name})
+        worker = workers.start(ready=False)
+        assert worker.wait() == 1
+        assert "python manage.py migrate" in worker.output
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+def test_no_postgres_ends_with_what_to_try(workers):
+    workers.url = "postgres://nobody@127.0.0.1:1/nothing"
+    worker = workers.start(ready=False)
+    assert worker.wait() == 1
+    assert "Cannot reach PostgreSQL" in worker.output
+    assert "python manage.py dbshell" in worker.output
+
+
+def test_help_lists_the_exit_codes():
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runworker", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "3 every slot is held" in " ".join(done.stdout.split())
+
+
+def test_max_idle_seconds_ends_an_idle_worker(workers):
+    jobs.add.enqueue(1)
+    worker = workers.start("--max-idle-seconds", "0.2")
+    assert worker.wait() == 0
+    assert "Stopped after 1 job(s)." in worker.output

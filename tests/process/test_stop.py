@@ -1,0 +1,87 @@
+"""Planned stops: signals, grace, exit codes."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from pgonly_django.models import Job, State
+from tests import jobs
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.process
+
+
+def job_of(result):
+    return Job.objects.get(pk=result.id)
+
+
+def started(marks, key):
+    wait_for(lambda: f"{key}:started" in marks(), what=f"{key} to start")
+
+
+def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, marks):
+    worker = workers.start("--grace-seconds", "2")
+    result = jobs.hold_on.enqueue("k")
+    started(marks, "k")
+    worker.send(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    job = job_of(result)
+    assert (job.state, job.attempt, job.interruptions) == (State.READY, 0, 1)
+    assert job.checkpoint.value == {"seen": 1}
+    assert job.errors[0]["outcome"] == "released"
+    workers.start()
+    wait_for(lambda: marks().count("k:started") == 2, what="the second start")
+    assert job_of(result).attempt == 1
+
+
+def test_a_job_that_does_not_listen_is_released_when_the_grace_is_over(workers, marks):
+    worker = workers.start("--grace-seconds", "1")
+    result = jobs.stubborn.enqueue("deaf")
+    started(marks, "deaf")
+    worker.send(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    job = job_of(result)
+    assert (job.state, job.attempt, job.interruptions) == (State.READY, 0, 1)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGQUIT,)])
+def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
+    worker = workers.start("--grace-seconds", "300")
+    result = jobs.stubborn.enqueue("deaf")
+    started(marks, "deaf")
+    for number in signals:
+        worker.send(number)
+        wait_for(lambda: "Stopping" in worker.output, what="the first signal to be heard")
+    assert worker.wait(10) == 0
+    assert job_of(result).state == State.READY
+    assert "Ctrl-C again releases them now" in worker.output
+
+
+@pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.sleep_async, jobs.stubborn])
+def test_a_running_job_is_cancelled(workers, marks, task):
+    worker = workers.start("--grace-seconds", "1")
+    result = task.enqueue("job")
+    started(marks, "job")
+    assert result.cancel()
+    result.wait(10)
+    job = job_of(result)
+    assert job.state == State.CANCELLED
+    assert job.errors[-1]["outcome"] == "cancelled"
+    # The worker is as good as before.
+    assert jobs.add.enqueue(1, 1).wait(10).return_value == 2
+    assert worker.process.poll() is None
+    if task is jobs.sleep_in_slices:
+        assert "job:cleaned up" in marks()
+
+
+def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
+    worker = workers.start("--threads", "1", "--grace-seconds", "0")
+    result = jobs.stubborn.enqueue("stuck")
+    started(marks, "stuck")
+    result.cancel()
+    assert worker.wait(15) == 3
+    assert job_of(result).state == State.CANCELLED
+
+
