@@ -9,7 +9,10 @@ import threading
 from pgonly_django.exceptions import JobInterrupt
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address: NULL takes a pending exception back
+_set_async_exception.argtypes = (
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+)  # by address: NULL takes a pending exception back
 
 
 class Guard:

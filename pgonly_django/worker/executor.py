@@ -66,7 +66,9 @@ class _Call:
 class Executor:
     """Runs jobs for one worker and hands each end to `deliver`, from whatever thread it happens in."""
 
-    def __init__(self, alias: str, worker_id: str, worker_name: str, deliver: Callable[[Ended], None]) -> None:
+    def __init__(
+        self, alias: str, worker_id: str, worker_name: str, deliver: Callable[[Ended], None]
+    ) -> None:
         self.alias = alias
         self.worker = outcomes.WorkerFacts(worker_id, worker_name)
         self.deliver = deliver
@@ -214,7 +216,9 @@ def _backend_of(task: Any) -> Any:
     except InvalidTaskBackend as error:
         raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
     if not hasattr(backend, "options_of"):
-        raise UnknownTaskError(f"TASKS[{task.backend!r}] is a {type(backend).__name__}, not a PostgresBackend.")
+        raise UnknownTaskError(
+            f"TASKS[{task.backend!r}] is a {type(backend).__name__}, not a PostgresBackend."
+        )
     return backend
 
 

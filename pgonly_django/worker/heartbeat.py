@@ -176,7 +176,9 @@ class Heartbeat(threading.Thread):
                 return
         self.listening = False
         connection.prepare_threshold = None
-        message = "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
+        message = (
+            "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
+        )
         emit("worker.listen_unavailable", message, level=logging.WARNING)
 
     def _facts(self) -> dict[str, Any]:
@@ -193,5 +195,3 @@ class Heartbeat(threading.Thread):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-

@@ -179,7 +179,11 @@ class Ledger:
             try:
                 self._pipeline(connection, (), [report], None)
             except ROW_ERRORS as error:
-                emit("worker.report_refused", f"Progress of {report.id} not stored: {error}", level=logging.WARNING)
+                emit(
+                    "worker.report_refused",
+                    f"Progress of {report.id} not stored: {error}",
+                    level=logging.WARNING,
+                )
         for finish in finishes:
             part = self._alone(connection, finish)
             whole.finished += part.finished
@@ -193,7 +197,11 @@ class Ledger:
         except LOCKED:
             return Exchange(locked=[finish])
         except ROW_ERRORS as error:
-            emit("worker.finish_refused", f"The end of {finish.id} cannot be stored: {error}", level=logging.ERROR)
+            emit(
+                "worker.finish_refused",
+                f"The end of {finish.id} cannot be stored: {error}",
+                level=logging.ERROR,
+            )
             return self._pipeline(connection, [_unstorable(finish, error)], (), None)
 
     def _notify(self, connection: psycopg.Connection[Any], finishes: Sequence[Finish]) -> None:

@@ -74,7 +74,9 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         if environ.get(variable, "") != "":
             found[spec.name] = _parse(variable, spec.name, environ[variable])
     if environ.get(ENVIRONMENT_PREFIX + "NO_LISTEN", "") != "":
-        found["listen"] = not _parse(ENVIRONMENT_PREFIX + "NO_LISTEN", "burst", environ[ENVIRONMENT_PREFIX + "NO_LISTEN"])
+        found["listen"] = not _parse(
+            ENVIRONMENT_PREFIX + "NO_LISTEN", "burst", environ[ENVIRONMENT_PREFIX + "NO_LISTEN"]
+        )
     return found
 
 
@@ -88,11 +90,15 @@ def _parse(variable: str, name: str, text: str) -> Any:
             case "grace_seconds" | "max_idle_seconds" | "poll_seconds":
                 return float(text)
             case "burst" | "listen":
-                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                    text.lower()
+                ]
             case _:
                 return text
     except (ValueError, KeyError) as error:
-        raise OptionError(f"{variable} has the value {text!r}, which is no {name.replace('_', ' ')}.") from error
+        raise OptionError(
+            f"{variable} has the value {text!r}, which is no {name.replace('_', ' ')}."
+        ) from error
 
 
 def parse_queues(text: str) -> tuple[str, ...]:

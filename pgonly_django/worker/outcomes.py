@@ -89,7 +89,9 @@ def closed_by_force(run: Run, options: TaskOptions, worker: WorkerFacts) -> Fini
     """The end of a job that ignored its interruption; its thread may go on, but can write nothing."""
     note = "It ignored the interruption and was cut off."
     if run.cancel_requested:
-        return _finish(run, Outcome.CANCELLED, State.CANCELLED, worker, reason=f"Cancelled while it ran. {note}")
+        return _finish(
+            run, Outcome.CANCELLED, State.CANCELLED, worker, reason=f"Cancelled while it ran. {note}"
+        )
     reason = f"Ran longer than its max_runtime of {run.job.max_runtime}. {note}"
     return _failed(run, Outcome.TIMED_OUT, JobTimedOut(), options, worker, reason=reason)
 
@@ -110,7 +112,9 @@ def _failed(
         try:
             delay = delay_seconds(options.backoff, run.job.attempt, error)
         except Exception as broken:  # noqa: BLE001 - a backoff of the user's may raise anything
-            reason = f"{reason} Its backoff raised {type(broken).__name__}: {broken}; 60 s were taken.".strip()
+            reason = (
+                f"{reason} Its backoff raised {type(broken).__name__}: {broken}; 60 s were taken.".strip()
+            )
             delay = 60.0
     state = State.SCHEDULED if delay > 0 else State.READY
     return _finish(run, outcome, state, worker, delay=delay, error=error, reason=reason)
@@ -199,5 +203,3 @@ def _shortened(text: str) -> str:
 def _from_the_job(error: NotStorableError) -> bool:
     """Whether the job's own code ran into it (a step, a checkpoint) rather than its return value."""
     return not error.what.startswith("The return value of")
-
-

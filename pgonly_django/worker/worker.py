@@ -323,7 +323,9 @@ class Worker:
         """Close the row of a job that ignores its interruption. Its thread is lost until the job returns."""
         lost = run.lease_lost
         self.slots.replace(run)
-        message = f"{run.job.task} {run.job.id} ignored its interruption and was cut off; its thread is stuck."
+        message = (
+            f"{run.job.task} {run.job.id} ignored its interruption and was cut off; its thread is stuck."
+        )
         emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
         if lost:
             self._forget(Ended(run, None))

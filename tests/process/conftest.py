@@ -79,7 +79,9 @@ class Workers:
         worker = RealWorker(process, name, log)
         self.started.append(worker)
         if ready:
-            wait_for(lambda: self.is_registered(worker) or process.poll() is not None, what=f"{name} to start")
+            wait_for(
+                lambda: self.is_registered(worker) or process.poll() is not None, what=f"{name} to start"
+            )
         return worker
 
     def is_registered(self, worker):
@@ -126,7 +128,9 @@ class OwnServer:
 
     def _manage(self, *arguments):
         env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": self.url()}
-        subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True
+        )
 
 
 @pytest.fixture

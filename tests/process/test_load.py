@@ -19,7 +19,10 @@ COUNT = 10_000
 
 def test_ten_thousand_jobs_through_four_workers_run_exactly_once_each(workers, marks):
     enqueue_many([(jobs.mark_once, (str(i),)) for i in range(COUNT)])
-    fleet = [workers.start("--burst", "--threads", "4", lease=60, ready=False, TEST_CONN_MAX_AGE="60") for _ in range(4)]
+    fleet = [
+        workers.start("--burst", "--threads", "4", lease=60, ready=False, TEST_CONN_MAX_AGE="60")
+        for _ in range(4)
+    ]
     assert [worker.wait(120) for worker in fleet] == [0, 0, 0, 0]
     counts = Counter(marks())
     assert len(counts) == COUNT

@@ -76,7 +76,11 @@ def test_no_postgres_ends_with_what_to_try(workers):
 
 def test_help_lists_the_exit_codes():
     done = subprocess.run(
-        [sys.executable, "manage.py", "runworker", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "manage.py", "runworker", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "3 every slot is held" in " ".join(done.stdout.split())
 

@@ -83,5 +83,3 @@ def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
     result.cancel()
     assert worker.wait(15) == 3
     assert job_of(result).state == State.CANCELLED
-
-

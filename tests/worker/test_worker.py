@@ -59,7 +59,9 @@ def test_a_job_that_succeeds_at_last_has_its_earlier_errors(work):
 
 
 def test_backoff_schedules_the_retry(work):
-    result = jobs.fail.using(backoff=jobs.Backoff(base=timezone.timedelta(hours=1), cap=timezone.timedelta(hours=1)))
+    result = jobs.fail.using(
+        backoff=jobs.Backoff(base=timezone.timedelta(hours=1), cap=timezone.timedelta(hours=1))
+    )
     result = result.enqueue()
     work()
     job = result.job
@@ -268,14 +270,22 @@ def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_wor
     long_one = jobs.hold_on.enqueue("long", 30)
     wait_for(lambda: "long:started" in marks())
     waiting = [jobs.add.enqueue(i) for i in range(5)]
-    wait_for(lambda: Job.objects.filter(pk__in=[r.id for r in waiting], state=State.READY, lease__gt=0).count() == 5)
-    assert set(Job.objects.filter(pk__in=[r.id for r in waiting]).values_list("attempt", "interruptions")) == {(0, 0)}
+    wait_for(
+        lambda: (
+            Job.objects.filter(pk__in=[r.id for r in waiting], state=State.READY, lease__gt=0).count() == 5
+        )
+    )
+    assert set(
+        Job.objects.filter(pk__in=[r.id for r in waiting]).values_list("attempt", "interruptions")
+    ) == {(0, 0)}
     long_one.cancel()
 
 
 def test_ten_thousand_rows_in_mixed_queues_each_run_once(work, marks):
     from pgonly_django import enqueue_many
 
-    enqueue_many([(jobs.mark_once.using(queue_name=f"q{i % 7}", priority=i % 3), (str(i),)) for i in range(1000)])
+    enqueue_many(
+        [(jobs.mark_once.using(queue_name=f"q{i % 7}", priority=i % 3), (str(i),)) for i in range(1000)]
+    )
     work(threads=8)
     assert sorted(marks(), key=int) == [str(i) for i in range(1000)]

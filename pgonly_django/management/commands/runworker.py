@@ -48,7 +48,11 @@ class Command(BaseCommand):
         add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
         add("--name", help="What the worker is called in the admin and in errors. Default: host:pid.")
         add("--no-listen", dest="listen", action="store_false", default=None, help="Poll instead of LISTEN.")
-        add("--poll-seconds", type=float, help="Longest pause between two looks. Default: 30, without LISTEN 2.")
+        add(
+            "--poll-seconds",
+            type=float,
+            help="Longest pause between two looks. Default: 30, without LISTEN 2.",
+        )
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
         add("--database", help="The alias in DATABASES whose jobs are run. Default: default.")
 
@@ -113,7 +117,9 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
 def _check_database(alias: str) -> None:
     """Raises CommandError with the command to type when the database or the tables are not there."""
     if alias not in connections:
-        raise CommandError(f"--database {alias!r} is not in DATABASES. Known: {', '.join(connections)}.", returncode=2)
+        raise CommandError(
+            f"--database {alias!r} is not in DATABASES. Known: {', '.join(connections)}.", returncode=2
+        )
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}; the worker needs PostgreSQL.")
