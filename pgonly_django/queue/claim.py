@@ -86,9 +86,6 @@ BANDS_OF_GIVEN_QUEUES = """
 ORDER_OF_GIVEN_QUEUES = "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC"
 ORDER_OF_ALL_QUEUES = "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue"
 
-# Not `= ANY`, for which the planner goes through all that is ready in those queues instead of the few suspects.
-SUSPECT_OF_GIVEN_QUEUES = "array_position(%(queues)s::text[], queue::text) IS NOT NULL"
-
 # Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key.
 HEAD = """
 WITH RECURSIVE bands(queue, priority) AS ({bands}),
@@ -249,7 +246,7 @@ def _head_sql(alias: str, given_queues: bool) -> str:  # noqa: FBT001 - a cache 
     return HEAD.format(
         bands=BANDS_OF_GIVEN_QUEUES if given_queues else BANDS_OF_ALL_QUEUES,
         order=ORDER_OF_GIVEN_QUEUES if given_queues else ORDER_OF_ALL_QUEUES,
-        suspect_queues=SUSPECT_OF_GIVEN_QUEUES if given_queues else "true",
+        suspect_queues="queue = ANY (%(queues)s::text[])" if given_queues else "true",
         candidates=candidates_sql(alias),
         update=UPDATE,
         columns=COLUMNS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models.job import State
 from pgonly_django.queue import finish, lease, progress, promote, prune, rescue
@@ -22,19 +22,26 @@ def head_claim(*queues):
 
 def floor_claim():
     claimer = Claimer("default", WORKER, LEASE)
-    floor = datetime.now(timezone.utc) - timedelta(seconds=10)
+    floor = datetime.now(UTC) - timedelta(seconds=10)
     claimer.floors = dict.fromkeys(ALL_BANDS, floor)
     claimer.head_due_at = float("inf")
     return claimer.statement(50, {}, take_suspect=False)
 
 
-def finishes(held):
-    batch = [Finish(id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for id in held]
-    return finish.FINISH, finish.finish_parameters(batch)
+def succeeded(held):
+    batch = [Finish(job_id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for job_id in held]
+    (statement,) = finish.finish_statements(batch)
+    return statement
+
+
+def failed(held):
+    batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
+    (statement,) = finish.finish_statements(batch)
+    return statement
 
 
 def reports(held):
-    batch = [Report(id, 1, '{"done": 1}', '[{"text": "line"}]', cleared=False) for id in held]
+    batch = [Report(job_id, 1, '{"done": 1}', '[{"text": "line"}]', cleared=False) for job_id in held]
     return progress.REPORT, progress.report_parameters(batch)
 
 
@@ -55,10 +62,11 @@ STATEMENTS = {
         NONE,
     ),
     "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, NONE),
-    "finish": (finishes, PRIMARY, NONE),
+    "finish, succeeded": (succeeded, PRIMARY, NONE),
+    "finish, anything else": (failed, PRIMARY, NONE),
     "renew": (renewal, PRIMARY, NONE),
     "report": (reports, PRIMARY, NONE),
-    "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, RUNNING),
+    "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
     "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
     "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING, NONE),
     "rescue": (

@@ -57,7 +57,9 @@ def server(request, big_table, django_db_blocker):
 @pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
-    held = [id for (id,) in server.execute("SELECT id FROM pgonly_job WHERE state = 'running' LIMIT 20")]
+    held = [
+        row[0] for row in server.execute("SELECT id::text FROM pgonly_job WHERE state = 'running' LIMIT 20")
+    ]
     build, required, optional = STATEMENTS[name]
     plan = explain(server, *build(held), kind)
     nodes = [node for node in walk(plan) if node.get("Relation Name", "pgonly_job") == "pgonly_job"]
