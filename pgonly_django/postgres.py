@@ -64,12 +64,12 @@ def first_row(alias: str, statement: str, parameters: Sequence[Any]) -> Any:
     next call: a new one behind Django's wrapper looks up its type adapters again and costs 60 of 500 us.
     """
     django = connections[alias]
-    cursor = None if _needs_django(django) else _kept_cursor(django)
-    if cursor is None:
+    if _needs_django(django):
         with django.cursor() as watched:
             watched.execute(statement, parameters)
             return watched.fetchone()
     with django.wrap_database_errors:
+        cursor = _kept_cursor(django)
         cursor.execute(statement, parameters)
         return cursor.fetchone()
 
