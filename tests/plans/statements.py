@@ -53,7 +53,7 @@ PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_jo
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
 NONE: set[str] = set()
 
-# Name -> SQL and parameters for the ids of some running jobs; the indexes it has to use, and those it also may.
+# Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
 STATEMENTS = {
     "claim, head of all queues": (lambda _: head_claim(), READY | PRIMARY | SUSPECT, NONE),
     "claim, head of given queues": (

@@ -9,9 +9,9 @@ SILENT_WORKER = UUID("00000000-0000-7000-8000-000000000002")
 FINISHED, READY, SCHEDULED, RUNNING = 170_000, 20_000, 9_000, 1_000
 
 COLUMNS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, retention, state, lease,
-    attempt, interruptions, crashes, errors, log, ready_at, run_at, worker_id, lease_expires_at, expires_at)
-SELECT gen_random_uuid(), 'default', 'queue ' || n %% 7, 'tests.jobs.add', jsonb_build_array(n), '{}', n %% 3, 4,
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, retention, state,
+    lease, attempt, interruptions, crashes, errors, log, ready_at, run_at, worker_id, lease_expires_at, expires_at)
+SELECT gen_random_uuid(), 'default', 'queue ' || n %% 7, 'tests.jobs.add', '[1]', '{}', n %% 3, 4,
     '7 days', state, 1, 1, 0, 0, '[]', '[]', clock_timestamp() - n * interval '1 ms'
 """
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.

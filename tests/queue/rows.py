@@ -61,7 +61,9 @@ def claim(connection, by: Claimer, free=10, rooms=None, *, take_suspect=True, to
 
 def write(connection, *finishes: Finish) -> int:
     """How many rows the batch changed."""
-    return sum(connection.execute(*statement, prepare=True).rowcount for statement in finish_statements(finishes))
+    return sum(
+        connection.execute(*statement, prepare=True).rowcount for statement in finish_statements(finishes)
+    )
 
 
 def finish_of(job, outcome=Outcome.SUCCEEDED, state=State.SUCCEEDED, **facts) -> Finish:

@@ -7,6 +7,7 @@ import pytest
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
+from pgonly_django.queue.enqueue import Template, new_ids
 from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
 
 ON_THE_FLOORS = 3600.0
@@ -212,11 +213,7 @@ def test_a_suspect_does_not_raise_the_floor_of_its_band(server):
 def test_a_job_that_commits_late_is_claimed_late_but_claimed(server, other):
     by = claimer()
     with other.transaction():
-        other.execute(
-            "INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt,"
-            " max_attempts, interruptions, crashes, errors, log) VALUES (gen_random_uuid(), 'default', 'default',"
-            " 'late', '[]', '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]')"
-        )
+        other.execute(Template("default", "default", "late", 0, 4).insert, [*new_ids(1), "[]", "{}"])
         make()
         assert [job.task for job in claim(server, by, took_seconds=ON_THE_FLOORS)] == ["tests.jobs.add"]
     assert claim(server, by) == []
@@ -227,5 +224,15 @@ def test_a_job_that_commits_late_is_claimed_late_but_claimed(server, other):
 def test_a_claim_returns_all_that_a_run_needs(server):
     job = make(args=[1, "é"], kwargs={"b": None}, options={"atomic": True}, max_runtime=HOUR, priority=3)
     (claimed,) = claim(server, claimer())
-    for name in ("task", "args", "kwargs", "queue", "priority", "backend", "options", "max_runtime", "ready_at"):
+    for name in (
+        "task",
+        "args",
+        "kwargs",
+        "queue",
+        "priority",
+        "backend",
+        "options",
+        "max_runtime",
+        "ready_at",
+    ):
         assert getattr(claimed, name) == getattr(job if name != "ready_at" else Job.objects.get(), name)

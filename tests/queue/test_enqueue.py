@@ -41,5 +41,7 @@ def test_two_processes_at_one_moment_differ(monkeypatch):
 def test_the_database_sorts_them_as_text_does():
     ids = new_ids(1000)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", [ids[::-1]])
+        cursor.execute(
+            "SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", [ids[::-1]]
+        )
         assert cursor.fetchone()[0] == ids

@@ -18,7 +18,12 @@ def test_a_success_keeps_the_result_and_sets_the_end_and_the_pruning_time(server
     job = make_running(retention=HOUR, crashes=1)
     assert write(server, finish_of(job, result='{"a": [1, null]}')) == 1
     row = fresh(job)
-    assert (row.state, row.result, row.crashes, row.lease_expires_at) == (State.SUCCEEDED, {"a": [1, None]}, 0, None)
+    assert (row.state, row.result, row.crashes, row.lease_expires_at) == (
+        State.SUCCEEDED,
+        {"a": [1, None]},
+        0,
+        None,
+    )
     assert abs(row.expires_at - row.finished_at - HOUR) < timedelta(milliseconds=1)
 
 
@@ -107,7 +112,12 @@ def test_each_outcome_draws_on_its_own_budget(server, outcome, state, facts, att
     job = make_running(attempt=3, crashes=1)
     write(server, finish_of(job, outcome, state, **facts))
     row = fresh(job)
-    assert (row.state, row.attempt, row.interruptions, row.crashes) == (state, attempt, interruptions, crashes)
+    assert (row.state, row.attempt, row.interruptions, row.crashes) == (
+        state,
+        attempt,
+        interruptions,
+        crashes,
+    )
 
 
 def test_a_released_job_goes_to_the_end_of_its_line(server):

@@ -37,7 +37,8 @@ def test_a_cap_below_the_base_is_refused(base, shorter):
 
 
 @pytest.mark.parametrize(
-    ("returned", "delay"), [(timedelta(minutes=2), 120.0), (3, 3.0), (0.5, 0.5), (-7, 0.0), (timedelta(-1), 0.0)]
+    ("returned", "delay"),
+    [(timedelta(minutes=2), 120.0), (3, 3.0), (0.5, 0.5), (-7, 0.0), (timedelta(-1), 0.0)],
 )
 def test_a_callable_gives_a_timedelta_or_seconds_and_never_less_than_nothing(returned, delay):
     assert delay_seconds(lambda attempt, error: returned, 1, ERROR) == delay

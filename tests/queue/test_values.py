@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.queue.values import printable, to_json
 
-
 scalars = st.none() | st.booleans() | st.integers() | st.text()
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
@@ -47,7 +46,7 @@ def test_what_jsonb_cannot_hold_is_refused_by_name(value, reason):
 def test_nesting_without_end_is_refused():
     value: list = []
     value.append(value)
-    with pytest.raises(NotStorableError, match="Circular|nested"):
+    with pytest.raises(NotStorableError, match=r"Circular|nested"):
         to_json(value, "It")
 
 

@@ -79,9 +79,9 @@ def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
 @pytest.mark.django_db
 def test_a_discarded_job_says_why():
     job = make(errors=[{"outcome": "failed"}])
-    Job.objects.discard("No longer wanted: 5 % \\ \"quoted\".")
+    Job.objects.discard('No longer wanted: 5 % \\ "quoted".')
     assert [error["outcome"] for error in fresh(job).errors] == ["failed", "discarded"]
-    assert fresh(job).errors[-1]["reason"] == "No longer wanted: 5 % \\ \"quoted\"."
+    assert fresh(job).errors[-1]["reason"] == 'No longer wanted: 5 % \\ "quoted".'
     assert fresh(job).is_finished
 
 

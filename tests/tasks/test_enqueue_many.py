@@ -34,7 +34,11 @@ def test_jobs_written_together_are_as_good_as_jobs_written_alone():
         with_options.using(atomic=True, retention=timedelta(days=400, microseconds=5)),
         add,
     ]
-    calls = [(tasks[0], ["tab\t, newline\n, \\N, \\."], {"b": "\r\x7f🎈"}), (tasks[1], []), (tasks[2], [None])]
+    calls = [
+        (tasks[0], ["tab\t, newline\n, \\N, \\."], {"b": "\r\x7f🎈"}),
+        (tasks[1], []),
+        (tasks[2], [None]),
+    ]
     enqueue_many(calls)
     together = rows()
     Job.objects.all().delete()
@@ -54,7 +58,11 @@ def rows():
 def test_future_jobs_are_scheduled_and_the_rest_ready():
     later = add.using(run_after=timezone.now() + HOUR)
     enqueue_many([(later, [1]), (add, [2]), (later, [3])])
-    assert [job.state for job in Job.objects.order_by("id")] == [State.SCHEDULED, State.READY, State.SCHEDULED]
+    assert [job.state for job in Job.objects.order_by("id")] == [
+        State.SCHEDULED,
+        State.READY,
+        State.SCHEDULED,
+    ]
 
 
 @pytest.mark.parametrize(

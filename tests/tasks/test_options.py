@@ -70,7 +70,9 @@ def test_a_wrong_value_is_named_wherever_it_is_set(name, value):
 
 
 def test_an_unknown_option_names_the_nearest_known_one():
-    with pytest.raises(ImproperlyConfigured, match="max_atempts is not a setting. Did you mean 'max_attempts'"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"max_atempts is not a setting\. Did you mean 'max_attempts'"
+    ):
         defaults(max_atempts=3)
     with pytest.raises(InvalidTask, match="Did you mean 'retention'"):
         task(retentoin=None)(linear)

@@ -59,5 +59,5 @@ def test_the_argument_that_cannot_be_stored_is_named(function, args, kwargs, nam
 
 
 def test_the_argument_after_the_context_is_named_by_its_own_name():
-    with pytest.raises(NotStorableError, match="^Argument 'page' of with_context"):
+    with pytest.raises(NotStorableError, match=r"^Argument 'page' of with_context"):
         arguments_to_json(call_shape(with_context, True), [object()], {})
