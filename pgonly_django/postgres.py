@@ -1,11 +1,13 @@
 """Connections of our own beside Django's: prepared statements, autocommit, our own type loaders.
 
 Django's connection joins the caller's transaction and switches prepared statements off; the worker and
-the cache need neither.
+the cache need neither. What has to be part of the caller's transaction goes through first_row().
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -50,3 +52,42 @@ def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:
     if role:
         connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
     return connection
+
+
+_kept = threading.local()
+
+
+def first_row(alias: str, statement: str, parameters: Sequence[Any]) -> Any:
+    """Run `statement` on Django's connection, in the caller's transaction, and return its first row.
+
+    Where nobody looks on (query log, execute_wrappers) psycopg's cursor is used as it is, and kept for the
+    next call: a new one behind Django's wrapper looks up its type adapters again and costs 60 of 500 us.
+    """
+    django = connections[alias]
+    if _needs_django(django):
+        with django.cursor() as watched:
+            watched.execute(statement, parameters)
+            return watched.fetchone()
+    with django.wrap_database_errors:
+        cursor = _kept_cursor(django)
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()
+
+
+def _needs_django(django: Any) -> bool:
+    """Whether its cursor has more to do than to pass the statement on."""
+    return (
+        django.queries_logged
+        or django.execute_wrappers
+        or django.connection is None
+        or django.needs_rollback
+        or (django.health_check_enabled and not django.health_check_done)
+    )
+
+
+def _kept_cursor(django: Any) -> Any:
+    kept = getattr(_kept, django.alias, None)
+    if kept is None or kept.connection is not django.connection:
+        kept = django.create_cursor()
+        setattr(_kept, django.alias, kept)
+    return kept

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, connections, transaction
+from django.db import Error, transaction
 
 from pgonly_django.events import emit
+from pgonly_django.postgres import first_row
 
 CHANNEL = "pgonly_jobs"
 COALESCE_SECONDS = 0.010
@@ -35,19 +37,17 @@ def cancel(job_id: Any) -> str:
 
 def wake_after_commit(alias: str, payload: str) -> None:
     """Send `payload` once the caller's transaction has committed; not at all when it rolls back."""
-    transaction.on_commit(lambda: _send_coalesced(alias, payload), using=alias, robust=True)
+    transaction.on_commit(partial(send_coalesced, alias, payload), using=alias, robust=True)
 
 
-def _send_coalesced(alias: str, payload: str) -> None:
+def send_coalesced(alias: str, payload: str) -> None:
     """At most once per payload and COALESCE_SECONDS and process. A failure costs a poll, never the caller."""
     key, now = (alias, payload), time.monotonic()
     if now - _last_sent.get(key, -1.0) < COALESCE_SECONDS:
         return
     try:
-        # Parameters bound in the statement itself: no cursor wrapper, no second round trip.
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
-    except DatabaseError as error:
+        first_row(alias, "SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+    except Error as error:
         emit("queue.wake_failed", f"Could not wake the workers: {error}", level=logging.WARNING)
     else:
         # The time before sending: a row held back at this moment is committed before the second look.

@@ -2,80 +2,92 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 
 from django.db import connections, transaction
+from psycopg import sql
 
 from pgonly_django import wake
+from pgonly_django.postgres import first_row
 
 UUID_VARIANT = 0b10 << 62
 
 
+# The three values are one call's, the rest its template's. The state is decided by the database's clock,
+# which is the one that will promote it.
+INSERT = """
+INSERT INTO pgonly_job (id, args, kwargs, backend, queue, task, priority, max_attempts, options, run_at,
+    max_runtime, retention, state, lease, attempt, interruptions, crashes, errors, log)
+VALUES (%s, %s, %s, {backend}, {queue}, {task}, {priority}, {max_attempts}, {options}, {run_at},
+    {max_runtime}, {retention},
+    CASE WHEN {run_at}::timestamptz > clock_timestamp() THEN 'scheduled' ELSE 'ready' END,
+    0, 0, 0, 0, '[]', '[]')
+RETURNING enqueued_at
+"""
+
+
 @dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job before it has a row. JSON columns are text already."""
+class Template:
+    """What all jobs enqueued through one task have in common. `options` is JSON text."""
 
     backend: str
     queue: str
     task: str
-    args: str
-    kwargs: str
     priority: int
     max_attempts: int
     options: str | None = None
     run_at: datetime | None = None
     max_runtime: timedelta | None = None
     retention: timedelta | None = None
+    insert: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Bind its values once, quoted by psycopg: ten parameters less are 40 of 560 us for every job."""
+        names = [f.name for f in fields(self) if f.init]
+        values = {name: sql.quote(getattr(self, name)).replace("%", "%%") for name in names}
+        object.__setattr__(self, "insert", INSERT.format(**values))
+
+    @property
+    def payload(self) -> str:
+        """What its workers are woken with."""
+        return wake.ready(self.queue) if self.run_at is None else wake.DUE
 
 
-# The state is decided by the database's clock, which is the one that will promote it.
-INSERT = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, options, run_at,
-    max_runtime, retention, state, lease, attempt, interruptions, crashes, errors, log)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-    CASE WHEN %s::timestamptz > clock_timestamp() THEN 'scheduled' ELSE 'ready' END, 0, 0, 0, 0, '[]', '[]')
-RETURNING enqueued_at
-"""
+class NewJob(NamedTuple):
+    """A job before it has a row. Its arguments are JSON text."""
+
+    template: Template
+    args: str
+    kwargs: str
+
 
 COPY = """
-COPY pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, options, run_at,
-    max_runtime, retention, state, ready_at, enqueued_at, lease, attempt, interruptions, crashes, errors, log)
+COPY pgonly_job (id, args, kwargs, backend, queue, task, priority, max_attempts, options, run_at, max_runtime,
+    retention, state, ready_at, enqueued_at, lease, attempt, interruptions, crashes, errors, log)
 FROM STDIN
 """
 
 
 def insert(alias: str, job: NewJob) -> tuple[str, datetime]:
-    """Write one job in the caller's transaction; workers are woken when it commits. Its id and enqueue time."""
+    """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers."""
     (job_id,) = new_ids(1)
-    with connections[alias].cursor() as cursor:
-        cursor.execute(
-            INSERT,
-            (
-                job_id, job.backend, job.queue, job.task, job.args, job.kwargs, job.priority, job.max_attempts,
-                job.options, job.run_at, job.max_runtime, job.retention, job.run_at,
-            ),
-        )  # fmt: skip
-        (enqueued_at,) = cursor.fetchone()
-    wake.wake_after_commit(alias, _payload(job))
+    (enqueued_at,) = first_row(alias, job.template.insert, (job_id, job.args, job.kwargs))
     return job_id, enqueued_at
 
 
 def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime]:
-    """Write all `jobs` in one COPY, all or none, in order. Their ids and their common enqueue time."""
+    """See insert(). Write all `jobs` in one COPY, all or none, in order; their enqueue time is the same."""
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         (now,) = cursor.fetchone()
         with cursor.copy(COPY) as copy:
             copy.write(_copy_text(ids, jobs, now))
-        for payload in {_payload(job) for job in jobs}:
-            wake.wake_after_commit(alias, payload)
     return ids, now
 
 
@@ -94,22 +106,25 @@ def new_ids(count: int) -> list[str]:
     return ids
 
 
-def _payload(job: NewJob) -> str:
-    return wake.ready(job.queue) if job.run_at is None else wake.DUE
-
-
 def _copy_text(ids: Sequence[str], jobs: Sequence[NewJob], now: datetime) -> str:
     """The rows in COPY's text format. Written out here: psycopg's write_row() takes four times as long."""
-    text, stamp = io.StringIO(), now.isoformat()
-    for job_id, job in zip(ids, jobs, strict=True):
-        state = "scheduled" if job.run_at is not None and job.run_at > now else "ready"
-        text.write(
-            f"{job_id}\t{_escape(job.backend)}\t{_escape(job.queue)}\t{_escape(job.task)}\t"
-            f"{_escape(job.args)}\t{_escape(job.kwargs)}\t{job.priority}\t{job.max_attempts}\t"
-            f"{_or_null(job.options)}\t{_time(job.run_at)}\t{_interval(job.max_runtime)}\t{_interval(job.retention)}\t"
-            f"{state}\t{stamp}\t{stamp}\t0\t0\t0\t0\t[]\t[]\n"
-        )
-    return text.getvalue()
+    ends: dict[int, str] = {}
+    lines = []
+    for job_id, (template, args, kwargs) in zip(ids, jobs, strict=True):
+        end = ends.get(id(template)) or ends.setdefault(id(template), _end_of_line(template, now))
+        lines.append(f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{end}")
+    return "".join(lines)
+
+
+def _end_of_line(template: Template, now: datetime) -> str:
+    """The columns from `backend` on, the same for every job of `template`."""
+    state = "scheduled" if template.run_at is not None and template.run_at > now else "ready"
+    names = "\t".join(_escape(name) for name in (template.backend, template.queue, template.task))
+    return (
+        f"{names}\t{template.priority}\t{template.max_attempts}\t{_or_null(template.options)}\t"
+        f"{_time(template.run_at)}\t{_interval(template.max_runtime)}\t{_interval(template.retention)}\t"
+        f"{state}\t{now.isoformat()}\t{now.isoformat()}\t0\t0\t0\t0\t[]\t[]\n"
+    )
 
 
 def _escape(value: str) -> str:
@@ -126,5 +141,5 @@ def _time(value: datetime | None) -> str:
     return "\\N" if value is None else value.isoformat()
 
 
-def _interval(value: timedelta | None) -> Any:
+def _interval(value: timedelta | None) -> str:
     return "\\N" if value is None else f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"

@@ -11,10 +11,11 @@ from pgonly_django import wake
 BATCH = 1000
 
 # Index: pgonly_job_scheduled, then the primary key. Two promoters take different rows; the NOTIFY goes out with
-# the commit, to whoever serves those queues.
+# the commit, to whoever serves those queues. clock_timestamp() is volatile, so no range of an index: with it
+# every promotion would walk all that is scheduled, ever so far ahead.
 PROMOTE = f"""
 WITH due AS MATERIALIZED (
-    SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= clock_timestamp()
+    SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
 ),
 promoted AS (
@@ -25,7 +26,7 @@ SELECT
     (SELECT count(*) FROM promoted),
     (SELECT count(pg_notify('{wake.CHANNEL}', '{wake.READY} ' || queue)) FROM (SELECT DISTINCT queue FROM promoted) q),
     (SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM pgonly_job
-     WHERE state = 'scheduled' AND run_at > clock_timestamp() ORDER BY run_at LIMIT 1)
+     WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
 """
 
 

@@ -8,11 +8,12 @@ import psycopg
 
 BATCH = 1000
 
-# Index: pgonly_job_finished; the children by job_id. The foreign keys are checked at the commit, after all three.
+# Index: pgonly_job_finished (a range of it: clock_timestamp() is volatile and would walk all of it); the children
+# by job_id. The foreign keys are checked at the commit, after all three.
 PRUNE = """
 WITH expired AS MATERIALIZED (
     SELECT id FROM pgonly_job
-    WHERE state IN ('succeeded', 'failed', 'cancelled') AND expires_at < clock_timestamp()
+    WHERE state IN ('succeeded', 'failed', 'cancelled') AND expires_at < statement_timestamp()
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 ids AS (SELECT array_agg(id) AS list FROM expired),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.core import checks
 from django.db import connections, router, transaction
 
+from pgonly_django import wake
 from pgonly_django.compat import (
     BaseTaskBackend,
     TaskResult,
@@ -18,20 +20,37 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
-from pgonly_django.queue.enqueue import NewJob, insert, insert_many
+from pgonly_django.queue.enqueue import NewJob, Template, insert, insert_many
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
 from pgonly_django.tasks.task import PostgresTask
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
+FORMS_KEPT = 1024
+
+_decode = json.JSONDecoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A task that may be enqueued, and all that its calls have in common."""
+
+    task: Any
+    shape: CallShape
+    template: Template
+
+    def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
+        """The job of one call. Raises WrongArgumentsError or NotStorableError, naming the argument."""
+        self.shape.check(args, kwargs)
+        return NewJob(self.template, *arguments_to_json(self.shape, args, kwargs))
 
 
 class PostgresBackend(BaseTaskBackend):
     """Jobs as rows of the project's own PostgreSQL.
 
-    `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`: defaults for all tasks by the names of the
-    decorator, "queues": {name: defaults}, "database": the alias (else the router decides).
+    `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`: defaults for all tasks by the names of
+    the decorator, "queues": {name: defaults}, "database": the alias (else the router decides).
     """
 
     task_class = PostgresTask
@@ -43,6 +62,7 @@ class PostgresBackend(BaseTaskBackend):
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
         self.defaults = Defaults.from_options(alias, self.options)
+        self._forms: dict[int, Form] = {}
 
     @property
     def database(self) -> str:
@@ -57,12 +77,14 @@ class PostgresBackend(BaseTaskBackend):
 
         Raises WrongArgumentsError or NotStorableError, naming the argument, before anything is written.
         """
-        self.validate_task(task)
-        new = self._new_job(task, args, kwargs)
+        new = self._form_of(task).fill(args, kwargs)
         database = self.database
         job_id, enqueued_at = insert(database, new)
-        result = self._result(task, job_id, new, enqueued_at)
-        transaction.on_commit(lambda: self._announce(result), using=database, robust=True)
+        result = _result(task, job_id, new, enqueued_at)
+        payloads = (new.template.payload,)
+        transaction.on_commit(
+            lambda: self._committed(database, payloads, (result,)), using=database, robust=True
+        )
         return result
 
     async def aenqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
@@ -70,19 +92,19 @@ class PostgresBackend(BaseTaskBackend):
         return await sync_to_async(self.enqueue, thread_sensitive=True)(task, args, kwargs)
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[JobResult]:
-        """All `calls` in one COPY in the caller's transaction, all or none; the results in the same order."""
-        prepared = []
-        for task, args, kwargs in calls:
-            prepared.append((task, self._new_job(task, args, kwargs)))
+        """All `calls` in one COPY in the caller's transaction, all or none; results in the same order."""
+        prepared = [(task, self._form_of(task).fill(args, kwargs)) for task, args, kwargs in calls]
         if not prepared:
             return []
         database = self.database
         ids, enqueued_at = insert_many(database, [new for _, new in prepared])
         results = [
-            self._result(task, job_id, new, enqueued_at)
-            for (task, new), job_id in zip(prepared, ids, strict=True)
+            _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(prepared, ids, strict=True)
         ]
-        transaction.on_commit(lambda: self._announce(*results), using=database, robust=True)
+        payloads = {new.template.payload for _, new in prepared}
+        transaction.on_commit(
+            lambda: self._committed(database, payloads, results), using=database, robust=True
+        )
         return results
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
@@ -109,18 +131,24 @@ class PostgresBackend(BaseTaskBackend):
         """What holds for a call of `task`; a plain Task (Django's own decorator) has the defaults."""
         return self.defaults.resolve(task.queue_name, getattr(task, "declared", {}), _overrides(task))
 
-    def _new_job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
-        shape: CallShape = call_shape(task.func, task.takes_context)
-        shape.check(args, kwargs)
-        args_json, kwargs_json = arguments_to_json(shape, args, kwargs)
+    def _form_of(self, task: Any) -> Form:
+        """Known once per task object: checking it and its options takes longer than the rest of a call."""
+        known = self._forms.get(id(task))
+        if known is None:
+            if len(self._forms) >= FORMS_KEPT:
+                self._forms.clear()
+            # The form holds the task, so its id is not given to another one meanwhile.
+            known = self._forms[id(task)] = self._make_form(task)
+        return known
+
+    def _make_form(self, task: Any) -> Form:
+        self.validate_task(task)
         options = self.options_of(task)
         stored = storable(_overrides(task))
-        return NewJob(
+        template = Template(
             backend=self.alias,
             queue=task.queue_name,
             task=task.module_path,
-            args=args_json,
-            kwargs=kwargs_json,
             priority=task.priority,
             max_attempts=options.max_attempts,
             options=None if stored is None else json.dumps(stored),
@@ -128,19 +156,11 @@ class PostgresBackend(BaseTaskBackend):
             max_runtime=options.max_runtime,
             retention=options.retention,
         )
+        return Form(task, call_shape(task.func, task.takes_context), template)
 
-    def _result(self, task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
-        return build_result(
-            task,
-            job_id,
-            TaskResultStatus.READY,
-            backend=self.alias,
-            args=json.loads(new.args),
-            kwargs=json.loads(new.kwargs),
-            enqueued_at=enqueued_at,
-        )
-
-    def _announce(self, *results: JobResult) -> None:
+    def _committed(self, database: str, payloads: Iterable[str], results: Iterable[JobResult]) -> None:
+        for payload in payloads:
+            wake.send_coalesced(database, payload)
         for result in results:
             task_enqueued.send(type(self), task_result=result)
 
@@ -148,15 +168,27 @@ class PostgresBackend(BaseTaskBackend):
         return connections[self.database].in_atomic_block
 
 
+def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
+    return build_result(
+        task,
+        job_id,
+        TaskResultStatus.READY,
+        backend=new.template.backend,
+        args=_decode(new.args),
+        kwargs=_decode(new.kwargs) if new.kwargs != "{}" else {},
+        enqueued_at=enqueued_at,
+    )
+
+
 def _overrides(task: Any) -> dict[str, Any]:
     return dict(getattr(task, "overrides", ()))
 
 
 def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
-    """Enqueue many calls at once: `enqueue_many([(task, args), (task, args, kwargs), ...])`, results in order.
+    """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order.
 
-    One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming the
-    argument; nothing is written then.
+    One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming
+    the argument; nothing is written then.
     """
     by_backend: dict[str, list[tuple[int, Call]]] = {}
     total = 0

@@ -1,0 +1,79 @@
+"""Every statement of the queue that runs while there is work, with parameters as a worker gives them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pgonly_django.models.job import State
+from pgonly_django.queue import finish, lease, progress, promote, prune, rescue
+from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.progress import Report
+from tests.plans.table import WORKER
+
+LEASE = timedelta(seconds=60)
+ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in range(3)]
+
+
+def head_claim(*queues):
+    claimer = Claimer("default", WORKER, LEASE, queues)
+    return claimer.statement(50, {}, take_suspect=True)
+
+
+def floor_claim():
+    claimer = Claimer("default", WORKER, LEASE)
+    floor = datetime.now(UTC) - timedelta(seconds=10)
+    claimer.floors = dict.fromkeys(ALL_BANDS, floor)
+    claimer.head_due_at = float("inf")
+    return claimer.statement(50, {}, take_suspect=False)
+
+
+def succeeded(held):
+    batch = [Finish(job_id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for job_id in held]
+    (statement,) = finish.finish_statements(batch)
+    return statement
+
+
+def failed(held):
+    batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
+    (statement,) = finish.finish_statements(batch)
+    return statement
+
+
+def reports(held):
+    batch = [Report(job_id, 1, '{"done": 1}', '[{"text": "line"}]', cleared=False) for job_id in held]
+    return progress.REPORT, progress.report_parameters(batch)
+
+
+def renewal(held):
+    return lease.RENEW, {"ids": held, "leases": [1] * len(held), "lease_for": LEASE}
+
+
+PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_job_running"}
+SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
+NONE: set[str] = set()
+
+# Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
+STATEMENTS = {
+    "claim, head of all queues": (lambda _: head_claim(), READY | PRIMARY | SUSPECT, NONE),
+    "claim, head of given queues": (
+        lambda _: head_claim("queue 3", "queue 1"),
+        READY | PRIMARY | SUSPECT,
+        NONE,
+    ),
+    "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, NONE),
+    "finish, succeeded": (succeeded, PRIMARY, NONE),
+    "finish, anything else": (failed, PRIMARY, NONE),
+    "renew": (renewal, PRIMARY, NONE),
+    "report": (reports, PRIMARY, NONE),
+    "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
+    "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
+    "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING, NONE),
+    "rescue": (
+        lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
+        RUNNING | PRIMARY,
+        NONE,
+    ),
+    "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
+    "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY, NONE),
+}

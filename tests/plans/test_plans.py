@@ -1,0 +1,102 @@
+"""No statement of the queue reads the whole table, whatever the statistics and the kind of plan."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+import psycopg
+import pytest
+from django.db import connection
+
+from pgonly_django.postgres import connect
+from tests.plans.statements import STATEMENTS
+from tests.plans.table import fill
+
+# A batch is 1,000 rows at most, found and updated; a few thousand are due. All ready jobs are 20,000.
+ROWS_READ_AT_MOST = 6000
+
+pytestmark = pytest.mark.django_db
+number = count(1)
+
+# The planner knows no more of the table than its size, as after a restore without ANALYZE.
+FORGET_STATISTICS = """
+DELETE FROM pg_statistic WHERE starelid IN ('pgonly_job'::regclass, 'pgonly_worker'::regclass)
+"""
+# ... or not even that, as after CREATE TABLE and a first big COPY.
+FORGET_SIZE = """
+UPDATE pg_class SET reltuples = -1, relpages = 0, relallvisible = 0
+WHERE relname LIKE 'pgonly\\_job%' OR relname LIKE 'pgonly\\_worker%'
+"""
+
+
+@pytest.fixture(scope="module")
+def big_table(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job SET (autovacuum_enabled = off)")
+            fill(cursor)
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job RESET (autovacuum_enabled)")
+            cursor.execute("TRUNCATE pgonly_job, pgonly_worker, pgonly_step, pgonly_checkpoint")
+
+
+@pytest.fixture(scope="module", params=["warm", "cold", "never analyzed"])
+def server(request, big_table, django_db_blocker):
+    """A connection to the big table with good statistics, with none, or with not even a row count."""
+    with django_db_blocker.unblock(), connect("default", application_name="plans") as raw:
+        raw.execute("ANALYZE pgonly_job, pgonly_worker")
+        if request.param != "warm":
+            raw.execute(FORGET_STATISTICS)
+        if request.param == "never analyzed":
+            raw.execute(FORGET_SIZE)
+        yield raw
+
+
+@pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
+    held = [
+        row[0] for row in server.execute("SELECT id::text FROM pgonly_job WHERE state = 'running' LIMIT 20")
+    ]
+    build, required, optional = STATEMENTS[name]
+    plan = explain(server, *build(held), kind)
+    nodes = [node for node in walk(plan) if node.get("Relation Name", "pgonly_job") == "pgonly_job"]
+    used = {node["Index Name"] for node in nodes if node.get("Index Name", "").startswith("pgonly_job")}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert required <= used <= required | optional
+    assert sum(rows_read(node) for node in nodes) < ROWS_READ_AT_MOST
+
+
+def explain(server, sql, parameters, kind):
+    """The plan of a statement that was prepared on the server, as psycopg prepares it."""
+    positional, values = numbered(sql, parameters)
+    name = f"plan_{next(number)}"
+    with server.transaction(force_rollback=True), psycopg.ClientCursor(server) as cursor:
+        cursor.execute(f"SET LOCAL plan_cache_mode = {kind}")
+        cursor.execute(f"PREPARE {name} AS {positional}")
+        marks = f"({', '.join(['%s'] * len(values))})" if values else ""
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {name} {marks}", values)
+        (((plan,),),) = cursor.fetchall()
+    return plan["Plan"]
+
+
+def numbered(sql, parameters):
+    """`%(name)s` as `$1`: each parameter once, in the order of its first place."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", sql)))
+    for place, name in enumerate(names, start=1):
+        sql = sql.replace(f"%({name})s", f"${place}")
+    return sql.replace("%%", "%"), [parameters[name] for name in names]
+
+
+def walk(node):
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
+
+
+def rows_read(node):
+    if "Scan" not in node["Node Type"] or node["Node Type"] == "Bitmap Index Scan":
+        return 0
+    return (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]

@@ -1,0 +1,72 @@
+"""What the life of a job allows, in plain Python: the state machine's measure of the SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Run:
+    """One claim, as its worker remembers it."""
+
+    worker: str
+    lease: int
+
+
+@dataclass
+class Job:
+    state: str = "ready"
+    lease: int = 0
+    attempt: int = 0
+    interruptions: int = 0
+    crashes: int = 0
+    cancel_requested: bool = False
+    holder: Run | None = None
+    past: list[Run] = field(default_factory=list)
+
+    def claimed(self, worker: str) -> None:
+        assert self.state == "ready", "claimed while it was not ready"
+        self.state, self.lease, self.attempt = "running", self.lease + 1, self.attempt + 1
+        self.holder = Run(worker, self.lease)
+
+    def ended(
+        self, state: str, *, costs: bool = True, interrupted: bool = False, clears: bool = True
+    ) -> None:
+        waits = state in ("ready", "scheduled")
+        self.state = "cancelled" if waits and self.cancel_requested else state
+        self.attempt -= not costs
+        self.interruptions += interrupted
+        self.crashes = 0 if clears else self.crashes
+        self._let_go()
+
+    def crashed(self, *, blamed: bool) -> None:
+        self.crashes += blamed
+        self.attempt -= 1
+        self.state = "failed" if self.crashes >= 3 else "cancelled" if self.cancel_requested else "ready"
+        self._let_go()
+
+    def cancelled(self) -> None:
+        if self.state in ("ready", "scheduled", "running"):
+            self.cancel_requested = True
+            self.state = "running" if self.state == "running" else "cancelled"
+
+    def retried(self) -> None:
+        if self.state in ("failed", "cancelled", "scheduled"):
+            self.state, self.attempt, self.crashes, self.cancel_requested = "ready", 0, 0, False
+
+    def discarded(self) -> None:
+        if self.state in ("ready", "scheduled"):
+            self.state = "failed"
+
+    def promoted(self) -> None:
+        if self.state == "scheduled":
+            self.state = "ready"
+
+    def _let_go(self) -> None:
+        assert self.holder is not None
+        self.past.append(self.holder)
+        self.holder = None
+
+    @property
+    def facts(self) -> tuple:
+        return (self.state, self.lease, self.attempt, self.interruptions, self.crashes, self.cancel_requested)

@@ -1,0 +1,74 @@
+"""Rows in every state, and a worker's statements run by hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from django.utils import timezone
+
+from pgonly_django.models import Job, Worker
+from pgonly_django.models.job import State
+from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.finish import Finish, Outcome, finish_statements
+
+LEASE = timedelta(seconds=60)
+HOUR = timedelta(hours=1)
+
+
+def ago(delta: timedelta):
+    return timezone.now() - delta
+
+
+def make(**facts) -> Job:
+    """A ready job, unless `facts` say otherwise."""
+    return Job.objects.create(**{"task": "tests.jobs.add", **facts})
+
+
+def make_running(worker_id: UUID | None = None, **facts) -> Job:
+    """A job in its first run, its lease good for a minute."""
+    return make(
+        **{
+            "state": State.RUNNING,
+            "lease": 1,
+            "attempt": 1,
+            "worker_id": worker_id or uuid4(),
+            "lease_expires_at": timezone.now() + LEASE,
+            "attempted_at": timezone.now(),
+            "started_at": timezone.now(),
+            **facts,
+        }
+    )
+
+
+def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
+    return Worker.objects.create(
+        **{"name": "w", "hostname": "h", "pid": 1, "threads": 1, "heartbeat_at": ago(silent_for), **facts}
+    )
+
+
+def claimer(*queues: str, worker_id: UUID | None = None) -> Claimer:
+    return Claimer("default", worker_id or uuid4(), LEASE, queues)
+
+
+def claim(connection, by: Claimer, free=10, rooms=None, *, take_suspect=True, took_seconds=0.0):
+    """One claim of `by`. `took_seconds` in the hours keeps the next ones on the floors."""
+    sql, parameters = by.statement(free, rooms or {}, take_suspect=take_suspect)
+    jobs = [ClaimedJob._make(row) for row in connection.execute(sql, parameters, prepare=True)]
+    by.absorb(jobs, took_seconds)
+    return jobs
+
+
+def write(connection, *finishes: Finish) -> int:
+    """How many rows the batch changed."""
+    return sum(
+        connection.execute(*statement, prepare=True).rowcount for statement in finish_statements(finishes)
+    )
+
+
+def finish_of(job, outcome=Outcome.SUCCEEDED, state=State.SUCCEEDED, **facts) -> Finish:
+    return Finish(str(job.id), facts.pop("lease", job.lease), outcome, state, **facts)
+
+
+def fresh(job) -> Job:
+    return Job.objects.get(pk=job.id)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
+from pgonly_django.queue.enqueue import Template, new_ids
+from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
+
+ON_THE_FLOORS = 3600.0
+
+
+def ids(jobs) -> list[str]:
+    return [str(job.id) for job in jobs]
+
+
+def test_a_claim_makes_the_job_run_for_its_worker_under_a_new_lease(server):
+    job, by = make(lease=3, attempt=1), claimer()
+    (claimed,) = claim(server, by)
+    row = fresh(job)
+    assert (row.state, row.worker_id, row.lease, row.attempt) == (State.RUNNING, by.worker_id, 4, 2)
+    assert row.lease_expires_at - row.attempted_at <= LEASE + timedelta(milliseconds=1)
+    assert (claimed.id, claimed.lease, claimed.attempt) == (str(job.id), 4, 2)
+
+
+def test_the_first_start_of_a_job_is_kept(server):
+    job = make(started_at=ago(HOUR))
+    claim(server, claimer())
+    assert fresh(job).started_at == job.started_at
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.READY])
+def test_only_ready_jobs_are_claimed(server, state):
+    make_running(state=state, run_at=ago(HOUR))
+    assert claim(server, claimer()) == []
+
+
+def test_jobs_of_a_band_come_oldest_first(server):
+    late, early = make(ready_at=ago(timedelta(0))), make(ready_at=ago(HOUR))
+    by = claimer()
+    assert ids(claim(server, by, 1) + claim(server, by, 1)) == ids([early, late])
+
+
+def test_what_became_ready_again_queues_up_behind(server):
+    again = make(id="00000000-0000-7000-8000-000000000000", enqueued_at=ago(HOUR), ready_at=ago(timedelta(0)))
+    waiting = make(ready_at=ago(timedelta(minutes=1)))
+    assert ids(claim(server, claimer(), 1)) == ids([waiting])
+    assert fresh(again).state == State.READY
+
+
+def test_a_larger_priority_goes_first_in_whatever_queue(server):
+    make(queue="a", priority=-5, ready_at=ago(HOUR)), make(queue="b", priority=0, ready_at=ago(HOUR))
+    urgent = make(queue="z", priority=7)
+    assert ids(claim(server, claimer(), 1)) == ids([urgent])
+
+
+def test_queues_of_one_priority_take_turns(server):
+    for queue in ("a", "b", "c"):
+        for _ in range(2):
+            make(queue=queue)
+    by = claimer()
+    assert [claim(server, by, 1)[0].queue for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_queues_take_turns_on_the_floors_as_well(server):
+    for queue in ("a", "b"):
+        for _ in range(3):
+            make(queue=queue)
+    by = claimer()
+    for _ in range(2):
+        claim(server, by, 1)
+    by.head_due_at = float("inf")
+    assert [claim(server, by, 1)[0].queue for _ in range(3)] == ["a", "b", "a"]
+
+
+def test_given_queues_are_served_in_their_order_and_others_not_at_all(server):
+    make(queue="other", priority=100)
+    second, first = make(queue="a", priority=9), make(queue="b")
+    by = claimer("b", "a")
+    assert ids(claim(server, by, 1) + claim(server, by, 1) + claim(server, by, 1)) == ids([first, second])
+
+
+def test_given_queues_keep_their_order_on_the_floors(server):
+    for queue in ("a", "b"):
+        make(queue=queue), make(queue=queue)
+    by = claimer("b", "a")
+    claim(server, by, 1), claim(server, by, 2, took_seconds=ON_THE_FLOORS)
+    make(queue="a"), make(queue="b")
+    assert [job.queue for job in claim(server, by, 1)] == ["b"]
+
+
+def test_priorities_count_within_a_given_queue(server):
+    make(queue="a", priority=1)
+    urgent = make(queue="a", priority=2)
+    assert ids(claim(server, claimer("a"), 1)) == ids([urgent])
+
+
+def test_no_more_is_claimed_than_there_is_room_for(server):
+    for number in range(6):
+        make(queue=f"q{number % 2}")
+    assert len(claim(server, claimer(), 4)) == 4
+
+
+def test_only_queues_of_short_jobs_fill_more_than_the_free_slots(server):
+    for queue in ("short", "long"):
+        for _ in range(5):
+            make(queue=queue)
+    jobs = claim(server, claimer(), 1, {"short": 4})
+    assert sorted(job.queue for job in jobs) == ["long", "short", "short", "short"]
+
+
+def test_without_a_free_slot_only_queues_of_short_jobs_are_claimed(server):
+    make(queue="long", priority=5), make(queue="short")
+    assert [job.queue for job in claim(server, claimer(), 0, {"short": 3})] == ["short"]
+
+
+def test_two_workers_never_get_the_same_job_nor_wait_for_each_other(server, other):
+    for _ in range(5):
+        make()
+    other.execute("SET lock_timeout = '1s'")
+    with server.transaction():
+        mine = claim(server, claimer(), 3)
+        theirs = claim(other, claimer(), 3)
+    assert len(mine) == 3
+    assert len(theirs) == 2
+    assert not set(ids(mine)) & set(ids(theirs))
+
+
+def test_on_the_floors_a_claim_starts_where_the_last_one_ended(server):
+    make(ready_at=ago(timedelta(minutes=1)))
+    by = claimer()
+    claim(server, by, took_seconds=ON_THE_FLOORS)
+    hidden, seen = make(ready_at=ago(HOUR)), make()
+    assert ids(claim(server, by)) == ids([seen])
+    assert not by.looked_from_head
+    assert fresh(hidden).state == State.READY
+
+
+def test_what_a_floor_hides_is_found_from_the_head(server):
+    make()
+    by = claimer()
+    claim(server, by, took_seconds=ON_THE_FLOORS)
+    hidden = make(ready_at=ago(HOUR))
+    by.look_from_head_next()
+    assert ids(claim(server, by)) == ids([hidden])
+    assert by.looked_from_head
+
+
+def test_a_floor_does_not_hide_jobs_of_the_same_moment(server):
+    moment = ago(HOUR)
+    for _ in range(3):
+        make(ready_at=moment)
+    by = claimer()
+    assert len(claim(server, by, 1, took_seconds=ON_THE_FLOORS) + claim(server, by, 5)) == 3
+
+
+def test_the_head_is_looked_at_again_after_ten_times_what_it_took(server):
+    make()
+    by = claimer()
+    claim(server, by, took_seconds=0.5)
+    claim(server, by)
+    assert not by.looked_from_head
+    by.head_due_at -= 5.0
+    claim(server, by)
+    assert by.looked_from_head
+
+
+def test_a_band_that_gave_nothing_for_long_is_forgotten_at_the_head(server):
+    make(queue="gone")
+    by = claimer()
+    claim(server, by)
+    by._band_seen_at[("gone", 0)] -= BAND_MEMORY_SECONDS + 1
+    claim(server, by)
+    assert by.floors == {}
+
+
+def test_suspects_are_claimed_one_at_a_time(server):
+    first = make(crashes=1, ready_at=ago(HOUR))
+    make(crashes=2)
+    by = claimer()
+    assert ids(claim(server, by, 5)) == ids([first])
+    assert claim(server, by, 5, take_suspect=False) == []
+    assert len(claim(server, by, 5)) == 1
+
+
+def test_a_suspect_comes_beside_the_crowd_within_the_same_room(server):
+    make(crashes=1)
+    for _ in range(5):
+        make()
+    jobs = claim(server, claimer(), 3)
+    assert sorted(job.crashes for job in jobs) == [0, 0, 1]
+
+
+def test_suspects_of_other_queues_are_left_alone(server):
+    make(queue="other", crashes=1)
+    mine = make(queue="mine", crashes=1)
+    by = claimer("mine")
+    assert ids(claim(server, by) + claim(server, by)) == ids([mine])
+
+
+def test_a_suspect_does_not_raise_the_floor_of_its_band(server):
+    make(crashes=1)
+    by = claimer()
+    claim(server, by, took_seconds=ON_THE_FLOORS)
+    assert by.floors == {}
+    early = make(ready_at=ago(HOUR))
+    assert ids(claim(server, by)) == ids([early])
+
+
+def test_a_job_that_commits_late_is_claimed_late_but_claimed(server, other):
+    by = claimer()
+    with other.transaction():
+        other.execute(Template("default", "default", "late", 0, 4).insert, [*new_ids(1), "[]", "{}"])
+        make()
+        assert [job.task for job in claim(server, by, took_seconds=ON_THE_FLOORS)] == ["tests.jobs.add"]
+    assert claim(server, by) == []
+    by.look_from_head_next()
+    assert [job.task for job in claim(server, by)] == ["late"]
+
+
+def test_a_claim_returns_all_that_a_run_needs(server):
+    job = make(args=[1, "é"], kwargs={"b": None}, options={"atomic": True}, max_runtime=HOUR, priority=3)
+    (claimed,) = claim(server, claimer())
+    for name in (
+        "task",
+        "args",
+        "kwargs",
+        "queue",
+        "priority",
+        "backend",
+        "options",
+        "max_runtime",
+        "ready_at",
+    ):
+        assert getattr(claimed, name) == getattr(job if name != "ready_at" else Job.objects.get(), name)

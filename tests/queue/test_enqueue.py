@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+import pytest
+from django.db import connection
+
+from pgonly_django.queue.enqueue import new_ids
+
+
+def test_ids_of_a_batch_are_ascending_and_unique():
+    ids = new_ids(50_000)
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 50_000
+
+
+def test_ids_are_uuids_of_version_seven_that_tell_their_time():
+    before = time.time_ns() // 1_000_000
+    values = [UUID(text) for text in new_ids(100)]
+    after = time.time_ns() // 1_000_000 + 1
+    assert {(value.version, value.variant) for value in values} == {(7, "specified in RFC 4122")}
+    assert all(before <= value.int >> 80 <= after for value in values)
+
+
+def test_later_ids_sort_after_earlier_ones():
+    first = new_ids(1)
+    deadline = time.monotonic() + 5
+    while (second := new_ids(1))[0][:13] == first[0][:13]:
+        assert time.monotonic() < deadline
+    assert first < second
+
+
+def test_two_processes_at_one_moment_differ(monkeypatch):
+    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
+    ids = new_ids(1000) + new_ids(1000)
+    assert len(set(ids)) == 2000
+
+
+@pytest.mark.django_db
+def test_the_database_sorts_them_as_text_does():
+    ids = new_ids(1000)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT array_agg(id ORDER BY id)::text[] FROM unnest(%s::uuid[]) AS i(id)", [ids[::-1]]
+        )
+        assert cursor.fetchone()[0] == ids

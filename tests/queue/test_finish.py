@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from pgonly_django.models.job import ERRORS_KEPT, State
+from pgonly_django.queue.finish import Outcome
+from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
+
+
+def entry(**facts) -> str:
+    return json.dumps({"outcome": "failed", "exception": "builtins.ValueError", **facts})
+
+
+def test_a_success_keeps_the_result_and_sets_the_end_and_the_pruning_time(server):
+    job = make_running(retention=HOUR, crashes=1)
+    assert write(server, finish_of(job, result='{"a": [1, null]}')) == 1
+    row = fresh(job)
+    assert (row.state, row.result, row.crashes, row.lease_expires_at) == (
+        State.SUCCEEDED,
+        {"a": [1, None]},
+        0,
+        None,
+    )
+    assert abs(row.expires_at - row.finished_at - HOUR) < timedelta(milliseconds=1)
+
+
+def test_without_retention_a_finished_job_is_never_due_for_pruning(server):
+    job = make_running(retention=None)
+    write(server, finish_of(job, result="1"))
+    assert fresh(job).expires_at is None
+
+
+def test_a_result_of_none_is_an_empty_column(server):
+    job = make_running()
+    write(server, finish_of(job, result="null"))
+    assert fresh(job).result is None
+
+
+def test_results_of_a_batch_reach_their_own_jobs(server):
+    jobs = [make_running() for _ in range(20)]
+    write(server, *[finish_of(job, result=str(place)) for place, job in enumerate(jobs)])
+    assert [fresh(job).result for job in jobs] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.FAILED, State.FAILED)]
+)
+@pytest.mark.parametrize("lease", [0, 2])
+def test_a_finish_with_another_lease_changes_nothing(server, outcome, state, lease):
+    job = make_running()
+    assert write(server, finish_of(job, outcome, state, lease=lease, result="1", entry=entry())) == 0
+    assert fresh(job).state == State.RUNNING
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.RUNNING])
+def test_a_finish_of_a_job_that_does_not_run_changes_nothing(server, state):
+    job = make_running(state=state, run_at=ago(HOUR))
+    write(server, finish_of(job, result="1"), finish_of(job, Outcome.FAILED, State.FAILED))
+    assert (fresh(job).state, fresh(job).result) == (state, None)
+
+
+def test_a_late_finish_harms_none_of_its_batch(server):
+    good, late = make_running(), make_running(lease=5)
+    assert write(server, finish_of(good, result="1"), finish_of(late, lease=4, result="2")) == 1
+    assert (fresh(good).state, fresh(late).state) == (State.SUCCEEDED, State.RUNNING)
+
+
+def test_a_rescued_job_ignores_its_first_worker(server):
+    job = make()
+    (first,) = claim(server, claimer())
+    write(server, finish_of(first, Outcome.RELEASED, State.READY))
+    (second,) = claim(server, claimer())
+    assert write(server, finish_of(first, result='"stale"')) == 0
+    assert write(server, finish_of(second, result='"good"')) == 1
+    assert fresh(job).result == "good"
+
+
+def test_a_failed_attempt_waits_for_its_delay_and_is_on_record(server):
+    job = make_running(attempt=2)
+    write(server, finish_of(job, Outcome.FAILED, State.SCHEDULED, delay_seconds=90.0, entry=entry()))
+    row = fresh(job)
+    assert (row.state, row.attempt, row.finished_at, row.expires_at) == (State.SCHEDULED, 2, None, None)
+    assert timedelta(seconds=80) < row.run_at - ago(timedelta(0)) <= timedelta(seconds=90)
+    (error,) = row.errors
+    assert (error["attempt"], error["exception"]) == (2, "builtins.ValueError")
+    assert error["started_at"] <= error["finished_at"]
+
+
+def test_the_last_attempt_ends_the_job(server):
+    job = make_running(retention=HOUR)
+    write(server, finish_of(job, Outcome.FAILED, State.FAILED, entry=entry()))
+    row = fresh(job)
+    assert (row.state, row.is_finished) == (State.FAILED, True)
+    assert row.expires_at > row.finished_at
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "facts", "attempt", "interruptions", "crashes"),
+    [
+        (Outcome.SNOOZED, State.SCHEDULED, {"delay_seconds": 1.0, "costs_attempt": False}, 2, 0, 0),
+        (Outcome.RETRIED, State.SCHEDULED, {"delay_seconds": 1.0}, 3, 0, 0),
+        (Outcome.RELEASED, State.READY, {"costs_attempt": False}, 2, 1, 1),
+        (Outcome.RELEASED, State.READY, {"costs_attempt": False, "started": False}, 2, 0, 1),
+        (Outcome.POSTPONED, State.SCHEDULED, {"delay_seconds": 1.0, "costs_attempt": False}, 2, 0, 1),
+        (Outcome.TIMED_OUT, State.SCHEDULED, {"delay_seconds": 1.0}, 3, 0, 0),
+    ],
+)
+def test_each_outcome_draws_on_its_own_budget(server, outcome, state, facts, attempt, interruptions, crashes):
+    job = make_running(attempt=3, crashes=1)
+    write(server, finish_of(job, outcome, state, **facts))
+    row = fresh(job)
+    assert (row.state, row.attempt, row.interruptions, row.crashes) == (
+        state,
+        attempt,
+        interruptions,
+        crashes,
+    )
+
+
+def test_a_released_job_goes_to_the_end_of_its_line(server):
+    job = make_running(ready_at=ago(HOUR))
+    write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
+    assert fresh(job).ready_at > ago(timedelta(minutes=1))
+
+
+def test_the_last_ten_errors_are_kept(server):
+    job = make_running(errors=[{"n": n} for n in range(ERRORS_KEPT)])
+    write(server, finish_of(job, Outcome.FAILED, State.FAILED, entry=entry(n="new")))
+    assert [error["n"] for error in fresh(job).errors] == [*range(1, ERRORS_KEPT), "new"]
+
+
+def test_a_spell_of_not_knowing_the_task_is_one_entry(server):
+    job = make_running(errors=[{"outcome": "failed"}, {"outcome": "postponed", "reason": "first"}])
+    again = json.dumps({"outcome": "postponed", "reason": "second"})
+    write(server, finish_of(job, Outcome.POSTPONED, State.SCHEDULED, delay_seconds=1.0, entry=again))
+    assert [error.get("reason") for error in fresh(job).errors] == [None, "second"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(Outcome.RELEASED, State.READY), (Outcome.SNOOZED, State.SCHEDULED)]
+)
+def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_waiting(server, outcome, state):
+    job = make_running(cancel_requested_at=ago(timedelta(seconds=1)), retention=HOUR)
+    write(server, finish_of(job, outcome, state, delay_seconds=1.0))
+    row = fresh(job)
+    assert row.state == State.CANCELLED
+    assert row.finished_at < row.expires_at
+
+
+def test_a_job_that_succeeds_before_its_cancellation_arrives_has_succeeded(server):
+    job = make_running(cancel_requested_at=ago(timedelta(seconds=1)))
+    write(server, finish_of(job, result="1"))
+    assert fresh(job).state == State.SUCCEEDED
+
+
+def test_a_batch_of_all_outcomes_takes_two_statements(server):
+    jobs = [make_running() for _ in range(4)]
+    states = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SUCCEEDED)
+    outcomes = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SUCCEEDED)
+    batch = [finish_of(*facts) for facts in zip(jobs, outcomes, states, strict=True)]
+    assert write(server, *batch) == 4
+    assert [fresh(job).state for job in jobs] == list(states)

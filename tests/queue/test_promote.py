@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from pgonly_django import wake
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from pgonly_django.queue import promote as module
+from pgonly_django.queue.promote import promote
+from tests.queue.rows import HOUR, ago, fresh, make
+
+MINUTE = timedelta(minutes=1)
+
+
+def scheduled(run_at, **facts):
+    return make(state=State.SCHEDULED, run_at=run_at, ready_at=ago(HOUR), **facts)
+
+
+def test_due_jobs_become_ready_now_and_the_next_due_time_is_told(server):
+    due, later = scheduled(ago(MINUTE)), scheduled(ago(-MINUTE))
+    count, next_due = promote(server)
+    assert (count, fresh(due).state, fresh(later).state) == (1, State.READY, State.SCHEDULED)
+    assert fresh(due).ready_at > ago(MINUTE)
+    assert 50 < next_due <= 60
+
+
+def test_nothing_scheduled_means_no_next_time(server):
+    make()
+    assert promote(server) == (0, None)
+
+
+def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):
+    locked, free = scheduled(ago(MINUTE)), scheduled(ago(MINUTE))
+    server.execute("SET lock_timeout = '1s'")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+        assert promote(server)[0] == 1
+    assert (fresh(locked).state, fresh(free).state) == (State.SCHEDULED, State.READY)
+
+
+def test_the_queues_of_promoted_jobs_are_woken_once_each(server, other):
+    for queue in ("a", "a", "b"):
+        scheduled(ago(MINUTE), queue=queue)
+    other.execute(f"LISTEN {wake.CHANNEL}")
+    promote(server)
+    assert sorted(notify.payload for notify in heard(other)) == ["ready a", "ready b"]
+
+
+def test_a_full_batch_says_that_there_may_be_more(server):
+    Job.objects.bulk_create(
+        [Job(task="t", state=State.SCHEDULED, run_at=ago(MINUTE)) for _ in range(module.BATCH + 1)]
+    )
+    assert promote(server) == (module.BATCH, 0.0)
+    assert promote(server) == (1, None)
+
+
+@pytest.mark.parametrize("state", [State.READY, State.RUNNING, State.SUCCEEDED, State.CANCELLED])
+def test_other_states_stay_what_they_are(server, state):
+    job = make(state=state, run_at=ago(HOUR), worker_id="00000000-0000-7000-8000-000000000000",
+               lease_expires_at=ago(HOUR))  # fmt: skip
+    assert promote(server) == (0, None)
+    assert fresh(job).state == state
+
+
+def heard(connection: psycopg.Connection) -> list[psycopg.Notify]:
+    """What arrived by the time of a round trip."""
+    connection.execute("SELECT 1")
+    return list(connection.notifies(timeout=0))

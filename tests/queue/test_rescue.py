@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from pgonly_django.models import Worker
+from pgonly_django.models.job import ERRORS_KEPT, State
+from pgonly_django.queue.rescue import ADVISORY_LOCK, CRASHES_ALLOWED, forget_workers, rescue
+from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
+
+NONE, YEARS = timedelta(0), timedelta(days=3650)
+
+
+def orphan(worker: Worker, **facts):
+    return make_running(worker.id, **{"lease_expires_at": ago(HOUR), **facts})
+
+
+@pytest.fixture
+def dead(transactional_db) -> Worker:
+    return make_worker(silent_for=HOUR, name="the dead one")
+
+
+def states(*jobs) -> list[tuple[str, int]]:
+    return [(fresh(job).state, fresh(job).crashes) for job in jobs]
+
+
+def test_a_job_of_a_dead_worker_is_ready_again_at_no_cost_and_says_why(server, dead):
+    job = orphan(dead, attempt=2, ready_at=ago(HOUR))
+    (rescued,) = rescue(server, LEASE, NONE)
+    row = fresh(job)
+    assert (row.state, row.attempt, row.crashes, row.lease) == (State.READY, 1, 1, job.lease)
+    assert row.ready_at > ago(timedelta(minutes=1))
+    assert (rescued.state, rescued.crashes, rescued.worker) == ("ready", 1, "the dead one")
+    (error,) = row.errors
+    assert (error["outcome"], error["worker"], error["attempt"]) == ("crashed", "the dead one", 2)
+    assert "1 of 3" in error["reason"]
+
+
+def test_jobs_of_a_living_worker_stay_whatever_their_lease_says(server):
+    job = orphan(make_worker())
+    assert rescue(server, LEASE, NONE) == []
+    assert fresh(job).state == State.RUNNING
+
+
+def test_a_silent_worker_is_not_dead_while_all_its_leases_last(server, dead):
+    job = orphan(dead, lease_expires_at=ago(-HOUR))
+    assert rescue(server, LEASE, NONE) == []
+    assert fresh(job).state == State.RUNNING
+
+
+def test_all_jobs_of_a_dead_worker_are_judged_together(server, dead):
+    jobs = orphan(dead), orphan(dead, lease_expires_at=ago(-HOUR))
+    assert len(rescue(server, LEASE, NONE)) == 2
+    assert states(*jobs) == [(State.READY, 1), (State.READY, 1)]
+
+
+@pytest.mark.parametrize("facts", [None, {"stopped_at": "now"}])
+def test_a_worker_without_a_row_or_that_has_stopped_is_dead(server, facts):
+    worker = make_worker(stopped_at=ago(NONE)) if facts else Worker(id=uuid4())
+    job = orphan(worker)
+    rescue(server, LEASE, NONE)
+    assert fresh(job).state == State.READY
+
+
+def test_nobody_is_called_dead_soon_after_the_server_started(server, dead):
+    job = orphan(dead)
+    assert rescue(server, LEASE, YEARS) == []
+    assert fresh(job).state == State.RUNNING
+
+
+def test_only_the_one_suspect_of_a_dead_worker_is_blamed(server, dead):
+    suspect, neighbour = orphan(dead, crashes=1), orphan(dead)
+    rescue(server, LEASE, NONE)
+    assert states(suspect, neighbour) == [(State.READY, 2), (State.READY, 0)]
+    assert "another job is suspected" in fresh(neighbour).errors[-1]["reason"]
+
+
+def test_a_suspect_of_one_worker_does_not_clear_the_jobs_of_another(server, dead):
+    suspect, elsewhere = orphan(dead, crashes=1), orphan(make_worker(silent_for=HOUR))
+    rescue(server, LEASE, NONE)
+    assert states(suspect, elsewhere) == [(State.READY, 2), (State.READY, 1)]
+
+
+def test_the_third_crash_ends_the_job_and_says_so(server, dead):
+    job = orphan(dead, crashes=CRASHES_ALLOWED - 1, retention=HOUR)
+    (rescued,) = rescue(server, LEASE, NONE)
+    row = fresh(job)
+    assert (row.state, row.crashes, rescued.state) == (State.FAILED, CRASHES_ALLOWED, "failed")
+    assert "died 3 times" in row.errors[-1]["reason"]
+    assert row.expires_at - row.finished_at >= HOUR - timedelta(milliseconds=1)
+
+
+def test_a_poisonous_job_among_innocent_ones_is_the_only_one_to_fail(server):
+    poisonous, *innocent = [orphan(make_worker(silent_for=HOUR)) for _ in range(4)]
+    for _ in range(CRASHES_ALLOWED):
+        worker = make_worker(silent_for=HOUR)
+        for job in (poisonous, *innocent):
+            row = fresh(job)
+            row.state, row.worker_id, row.lease_expires_at = State.RUNNING, worker.id, ago(HOUR)
+            # A process runs one suspect at a time: the innocent have proved themselves meanwhile.
+            row.crashes = row.crashes if job is poisonous else 0
+            row.save()
+        rescue(server, LEASE, NONE)
+    assert states(poisonous) == [(State.FAILED, CRASHES_ALLOWED)]
+    assert {state for state, _ in states(*innocent)} == {State.READY}
+
+
+def test_a_job_that_was_to_be_cancelled_is_cancelled_instead_of_rescued(server, dead):
+    job = orphan(dead, cancel_requested_at=ago(HOUR), retention=HOUR)
+    (rescued,) = rescue(server, LEASE, NONE)
+    row = fresh(job)
+    assert (row.state, rescued.state) == (State.CANCELLED, "cancelled")
+    assert row.finished_at < row.expires_at
+
+
+def test_a_rescue_keeps_the_last_ten_errors(server, dead):
+    job = orphan(dead, errors=[{"n": n} for n in range(ERRORS_KEPT)])
+    rescue(server, LEASE, NONE)
+    errors = fresh(job).errors
+    assert (len(errors), errors[0]["n"], errors[-1]["outcome"]) == (ERRORS_KEPT, 1, "crashed")
+
+
+def test_a_locked_job_is_left_for_the_next_rescue(server, other, dead):
+    locked, free = orphan(dead), orphan(dead)
+    server.execute("SET lock_timeout = '1s'")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+        assert len(rescue(server, LEASE, NONE)) == 1
+    assert states(free, locked) == [(State.READY, 1), (State.RUNNING, 0)]
+    assert len(rescue(server, LEASE, NONE)) == 1
+
+
+def test_a_job_with_a_checkpoint_in_an_open_transaction_is_not_rescued(server, other, dead):
+    job = orphan(dead)
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
+        assert rescue(server, LEASE, NONE) == []
+
+
+def test_one_rescuer_at_a_time(server, other, dead):
+    orphan(dead)
+    with other.transaction():
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
+        assert rescue(server, LEASE, NONE) == []
+    assert len(rescue(server, LEASE, NONE)) == 1
+
+
+def test_the_rows_of_long_gone_workers_are_deleted(server, dead):
+    alive = make_worker()
+    forget_workers(server, timedelta(minutes=30))
+    assert list(Worker.objects.all()) == [alive]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgonly_django.exceptions import OptionError
+from pgonly_django.queue.retry import Backoff, delay_seconds
+
+ERROR = ValueError("x")
+seconds = st.integers(0, 10**6).map(lambda n: timedelta(seconds=n))
+
+
+@given(base=seconds, cap=seconds, attempt=st.integers(1, 1000))
+def test_a_delay_lies_within_the_doubled_window_and_the_cap(base, cap, attempt):
+    cap = max(base, cap)
+    delay = Backoff(base=base, cap=cap)(attempt, ERROR)
+    assert timedelta(0) <= delay <= cap
+    assert delay.total_seconds() <= base.total_seconds() * 2 ** min(attempt - 1, 40)
+
+
+def test_jobs_that_failed_together_spread_over_the_window():
+    backoff = Backoff(base=timedelta(seconds=100), cap=timedelta(hours=1))
+    delays = [backoff(1, ERROR).total_seconds() for _ in range(500)]
+    assert min(delays) < 20
+    assert max(delays) > 80
+
+
+@given(base=seconds, shorter=seconds)
+def test_a_cap_below_the_base_is_refused(base, shorter):
+    if shorter >= base:
+        return
+    with pytest.raises(OptionError, match="base <= cap"):
+        Backoff(base=base, cap=shorter)
+
+
+@pytest.mark.parametrize(
+    ("returned", "delay"),
+    [(timedelta(minutes=2), 120.0), (3, 3.0), (0.5, 0.5), (-7, 0.0), (timedelta(-1), 0.0)],
+)
+def test_a_callable_gives_a_timedelta_or_seconds_and_never_less_than_nothing(returned, delay):
+    assert delay_seconds(lambda attempt, error: returned, 1, ERROR) == delay
+
+
+@pytest.mark.parametrize("returned", [None, "soon", True])
+def test_a_callable_that_gives_anything_else_is_named(returned):
+    with pytest.raises(OptionError, match="timedelta or seconds"):
+        delay_seconds(lambda attempt, error: returned, 1, ERROR)
+
+
+def test_a_callable_sees_the_attempt_and_the_error():
+    assert delay_seconds(lambda attempt, error: attempt * len(str(error)), 4, ValueError("abc")) == 12.0

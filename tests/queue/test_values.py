@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgonly_django.exceptions import NotStorableError
+from pgonly_django.queue.values import printable, to_json
+
+scalars = st.none() | st.booleans() | st.integers() | st.text()
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(values)
+def test_what_is_json_comes_back_as_it_was_or_is_refused(value):
+    try:
+        text = to_json(value, "It")
+    except NotStorableError:
+        assert "\x00" in str(value) or "\\x00" in repr(value) or has_lone_surrogate(value)
+    else:
+        assert json.loads(text) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (object(), "object"),
+        ({1, 2}, "set"),
+        (float("nan"), "Out of range float"),
+        ([{"deep": float("inf")}], "Out of range float"),
+        ("a\x00b", "NUL"),
+        ({"\x00": 1}, "NUL"),
+        ("\\\x00", "NUL"),
+        ("\ud800", "surrogate"),
+        ([["x", "\udfff"]], "surrogate"),
+        (b"\xff", ""),
+    ],
+)
+def test_what_jsonb_cannot_hold_is_refused_by_name(value, reason):
+    with pytest.raises(NotStorableError, match=f"^Argument 'x' cannot be stored as JSON: .*{reason}"):
+        to_json(value, "Argument 'x'")
+
+
+def test_nesting_without_end_is_refused():
+    value: list = []
+    value.append(value)
+    with pytest.raises(NotStorableError, match=r"Circular|nested"):
+        to_json(value, "It")
+
+
+def test_nesting_too_deep_is_refused():
+    value: list = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(NotStorableError, match="nested too deeply"):
+        to_json(value, "It")
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "C:\\u0000\\new", "\\\\\\u0000x"])
+def test_text_that_only_looks_like_a_nul_escape_is_storable(text):
+    assert json.loads(to_json(text, "It")) == text
+
+
+def test_tuples_and_bytes_become_what_django_makes_of_them():
+    assert to_json({"a": (1, b"text")}, "It") == '{"a":[1,"text"]}'
+
+
+@given(st.text(st.characters(codec=None), max_size=50))
+def test_printable_text_can_be_stored(text):
+    assert json.loads(to_json(printable(text), "It")) == printable(text)
+
+
+def test_printable_shows_what_was_there():
+    assert printable("a\x00b\ud800c") == "a\\x00b\\ud800c"
+
+
+def has_lone_surrogate(value) -> bool:
+    return any(0xD800 <= ord(character) <= 0xDFFF for character in json.dumps(value, ensure_ascii=False))

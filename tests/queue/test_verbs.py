@@ -1,0 +1,128 @@
+"""The verbs of a person: which state allows which, and what each leaves behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+
+from pgonly_django.models import Checkpoint, Job
+from pgonly_django.models.checkpoint import Step
+from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE, State
+from pgonly_django.queue.finish import Outcome
+from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
+
+MINUTE = timedelta(minutes=1)
+
+
+def in_state(state: State) -> Job:
+    return make_running(state=state, run_at=ago(-HOUR), retention=HOUR)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize(
+    ("verb", "allowed", "afterwards"),
+    [
+        ("retry", RETRYABLE, State.READY),
+        ("cancel", CANCELLABLE, State.CANCELLED),
+        ("discard", DISCARDABLE, State.FAILED),
+    ],
+)
+def test_a_verb_moves_jobs_of_the_allowed_states_only(state, verb, allowed, afterwards):
+    job, bystander = in_state(state), in_state(state)
+    count = getattr(Job.objects.filter(pk=job.pk), verb)()
+    if state not in allowed:
+        assert (count, fresh(job).state) == (0, state)
+    elif (verb, state) == ("cancel", State.RUNNING):
+        assert (count, fresh(job).state) == (1, State.RUNNING)
+    else:
+        assert (count, fresh(job).state) == (1, afterwards)
+    assert fresh(bystander).state == state
+
+
+@pytest.mark.django_db
+def test_a_retried_job_has_all_its_attempts_and_resumes_where_it_stood():
+    job = in_state(State.FAILED)
+    Job.objects.update(attempt=4, crashes=3, finished_at=ago(HOUR), expires_at=ago(-HOUR), ready_at=ago(HOUR),
+                       errors=[{"outcome": "failed"}], cancel_requested_at=ago(HOUR))  # fmt: skip
+    Checkpoint.objects.create(job=job, value=7)
+    Step.objects.create(job=job, name="ask")
+    Job.objects.retry()
+    row = fresh(job)
+    assert (row.attempt, row.crashes, row.finished_at, row.expires_at) == (0, 0, None, None)
+    assert (row.cancel_requested_at, row.checkpoint.value, row.steps.count()) == (None, 7, 1)
+    assert row.ready_at > ago(MINUTE)
+    assert row.errors == [{"outcome": "failed"}]
+
+
+@pytest.mark.django_db
+def test_a_waiting_job_is_cancelled_at_once_with_its_pruning_time():
+    job = make(retention=HOUR)
+    Job.objects.cancel()
+    row = fresh(job)
+    assert row.finished_at > ago(MINUTE)
+    assert HOUR - MINUTE < row.expires_at - row.finished_at < HOUR + MINUTE
+
+
+@pytest.mark.django_db
+def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
+    job = make_running(retention=HOUR)
+    Job.objects.cancel()
+    row = fresh(job)
+    assert row.cancel_requested_at > ago(MINUTE)
+    assert (row.finished_at, row.expires_at, row.lease) == (None, None, job.lease)
+
+
+@pytest.mark.django_db
+def test_a_discarded_job_says_why():
+    job = make(errors=[{"outcome": "failed"}])
+    Job.objects.discard('No longer wanted: 5 % \\ "quoted".')
+    assert [error["outcome"] for error in fresh(job).errors] == ["failed", "discarded"]
+    assert fresh(job).errors[-1]["reason"] == 'No longer wanted: 5 % \\ "quoted".'
+    assert fresh(job).is_finished
+
+
+def test_a_job_cancelled_while_its_release_is_under_way_ends_cancelled(server, other):
+    """The release holds the row; the cancel waits for it and judges the newest row."""
+    job = make_running()
+    with server.transaction():
+        write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
+        cancelling = threading.Thread(target=cancel_in_its_own_connection)
+        cancelling.start()
+        wait_until_somebody_waits_for_a_lock(other)
+    cancelling.join(timeout=10)
+    assert fresh(job).state == State.CANCELLED
+
+
+def test_a_job_released_after_its_cancellation_ends_cancelled(server):
+    job = make_running()
+    Job.objects.cancel()
+    write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
+    assert fresh(job).state == State.CANCELLED
+
+
+def test_a_job_claimed_while_it_is_cancelled_learns_of_it(server):
+    job = make()
+    (claimed,) = claim(server, claimer())
+    Job.objects.cancel()
+    assert write(server, finish_of(claimed, Outcome.CANCELLED, State.CANCELLED)) == 1
+    assert fresh(job).state == State.CANCELLED
+
+
+def cancel_in_its_own_connection():
+    from django.db import connection
+
+    try:
+        Job.objects.cancel()
+    finally:
+        connection.close()
+
+
+def wait_until_somebody_waits_for_a_lock(connection):
+    query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + 10
+    while connection.execute(query).rowcount == 0:
+        assert time.monotonic() < deadline, "nobody waited"

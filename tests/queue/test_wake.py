@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from django.db import connections, transaction
+
+from pgonly_django import enqueue_many, wake
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from tests.jobs import add
+from tests.queue.rows import HOUR, ago, make, make_running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_sent_lately():
+    wake._last_sent.clear()
+
+
+@pytest.fixture
+def ear(server):
+    """A connection that listens as a worker does."""
+    server.execute(f"LISTEN {wake.CHANNEL}")
+    return server
+
+
+def heard(connection) -> list[str]:
+    """What arrived by the time of a round trip."""
+    connection.execute("SELECT 1")
+    return [notify.payload for notify in connection.notifies(timeout=0)]
+
+
+def test_a_committed_enqueue_wakes_the_workers_of_its_queue_once(ear):
+    with transaction.atomic():
+        add.using(queue_name="mail").enqueue(1)
+        assert heard(ear) == []
+    assert heard(ear) == ["ready mail"]
+
+
+def test_an_enqueue_outside_a_transaction_wakes_at_once(ear):
+    add.enqueue(1)
+    assert heard(ear) == ["ready default"]
+
+
+def test_a_rolled_back_enqueue_wakes_nobody(ear):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        add.enqueue(1)
+        raise ZeroDivisionError
+    assert heard(ear) == []
+
+
+def test_the_notify_is_no_part_of_the_business_transaction(ear):
+    with transaction.atomic():
+        add.enqueue(1)
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            (business,) = cursor.fetchone()
+    sender = ear.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()[0]
+    assert heard(ear) == ["ready default"]
+    assert int(sender) > int(business) + 1
+
+
+def test_many_jobs_wake_each_queue_once(ear):
+    mail = add.using(queue_name="mail")
+    enqueue_many([(add, [1]), (mail, [2]), (add, [3]), (mail, [4])])
+    assert sorted(heard(ear)) == ["ready default", "ready mail"]
+
+
+def test_a_job_for_later_tells_of_a_due_time(ear):
+    add.using(run_after=ago(-HOUR)).enqueue(1)
+    assert heard(ear) == [wake.DUE]
+
+
+def test_wakes_within_ten_milliseconds_are_one(ear, monkeypatch):
+    monkeypatch.setattr(wake, "COALESCE_SECONDS", 3600.0)
+    for _ in range(5):
+        add.enqueue(1)
+    add.using(queue_name="mail").enqueue(1)
+    assert heard(ear) == ["ready default", "ready mail"]
+
+
+def test_a_wake_after_the_pause_goes_out_again(ear, monkeypatch):
+    monkeypatch.setattr(wake, "COALESCE_SECONDS", 0.0)
+    for _ in range(3):
+        add.enqueue(1)
+    assert heard(ear) == ["ready default"] * 3
+
+
+def test_verbs_wake_the_workers_they_concern(ear):
+    make(state=State.FAILED)
+    make_running()
+    Job.objects.filter(state=State.FAILED).retry()
+    Job.objects.running().cancel()
+    assert heard(ear) == ["ready *", "cancel *"]
+
+
+def test_a_verb_that_moves_nothing_wakes_nobody(ear):
+    Job.objects.retry(), Job.objects.cancel()
+    assert heard(ear) == []
+
+
+def test_a_payload_that_postgresql_refuses_costs_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        wake.send_coalesced("default", "x" * 9000)
+    assert "Could not wake the workers" in caplog.text
+
+
+def test_a_lost_connection_costs_a_warning_and_no_more(caplog):
+    connections["default"].ensure_connection()
+    connections["default"].connection.close()
+    try:
+        with caplog.at_level(logging.WARNING):
+            wake.send_coalesced("default", "ready default")
+    finally:
+        connections["default"].close()
+    assert "Could not wake the workers" in caplog.text
+
+
+def test_each_thread_has_its_own_connection_and_cursor(ear):
+    def enqueue():
+        try:
+            add.enqueue(1)
+            add.enqueue(2)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=enqueue) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert Job.objects.count() == 8

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from pgonly_django import Backoff
+from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued
+from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumentsError
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from tests.tasks import calls
+from tests.tasks.calls import add, backend, with_context, with_options
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.django_db
+def test_one_insert_writes_the_job():
+    with CaptureQueriesContext(connection) as queries:
+        result = add.enqueue(1, b=["x", None])
+    assert [query["sql"].split()[:3] for query in queries if "INSERT" in query["sql"]] == [
+        ["INSERT", "INTO", "pgonly_job"]
+    ]
+    row = Job.objects.get()
+    assert (str(row.id), row.task, row.args, row.kwargs) == (
+        result.id,
+        "tests.tasks.calls.add",
+        [1],
+        {"b": ["x", None]},
+    )
+    assert (row.state, row.backend, row.queue, row.priority) == (State.READY, "default", "default", 0)
+    assert (row.lease, row.attempt, row.max_attempts, row.errors, row.log) == (0, 0, 4, [], [])
+
+
+@pytest.mark.django_db
+def test_the_result_tells_what_was_enqueued_as_json_has_it():
+    result = add.enqueue((1, 2), b={3: b"bytes"})
+    assert (result.args, result.kwargs) == ([[1, 2]], {"b": {"3": "bytes"}})
+    assert (result.status, result.attempts, result.errors) == (TaskResultStatus.READY, 0, [])
+    assert result.enqueued_at == Job.objects.get().enqueued_at
+    assert result.task is add
+
+
+@pytest.mark.django_db
+def test_the_options_of_task_and_call_reach_the_row():
+    with_options.using(
+        priority=7, queue_name="50 % \\ 'quoted' {x}", max_attempts=9, backoff=calls.linear, atomic=True
+    ).enqueue()
+    row = Job.objects.get()
+    assert (row.priority, row.queue, row.max_attempts) == (7, "50 % \\ 'quoted' {x}", 9)
+    assert (row.max_runtime, row.retention) == (timedelta(minutes=5), None)
+    assert row.options == {"atomic": True, "backoff": "tests.tasks.calls.linear"}
+
+
+@pytest.mark.django_db
+def test_a_backoff_of_one_call_is_kept_with_the_job():
+    backoff = Backoff(base=timedelta(seconds=1), cap=timedelta(seconds=3))
+    add.using(backoff=backoff).enqueue(1)
+    assert Job.objects.get().options == {"backoff": {"base": 1.0, "cap": 3.0}}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("ahead", "state"), [(HOUR, State.SCHEDULED), (-HOUR, State.READY)])
+def test_a_job_for_later_is_scheduled_and_one_for_earlier_is_ready(ahead, state):
+    run_at = timezone.now() + ahead
+    add.using(run_after=run_at).enqueue(1)
+    row = Job.objects.get()
+    assert (row.state, row.run_at) == (state, run_at)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error"),
+    [
+        ([], {}, WrongArgumentsError),
+        ([1, 2, 3], {}, WrongArgumentsError),
+        ([1], {"c": 1}, WrongArgumentsError),
+        ([object()], {}, NotStorableError),
+        (["\x00"], {}, NotStorableError),
+        ([[[float("nan")]]], {}, NotStorableError),
+        ([1], {"b": "\udc80"}, NotStorableError),
+    ],
+)
+def test_a_call_that_cannot_run_writes_nothing(args, kwargs, error):
+    with pytest.raises(error):
+        add.enqueue(*args, **kwargs)
+    assert not Job.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_backoff_that_no_worker_could_find_writes_nothing():
+    with pytest.raises(OptionError, match="module level"):
+        add.using(backoff=lambda attempt, error: 1).enqueue(1)
+    assert not Job.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_queue_that_the_backend_does_not_know_is_refused(settings):
+    settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "mail"]}}
+    add.using(queue_name="mail").enqueue(1)
+    with pytest.raises(InvalidTask, match="'post'"):
+        add.using(queue_name="post")
+
+
+@pytest.mark.django_db
+def test_new_settings_hold_for_tasks_enqueued_before(settings):
+    add.enqueue(1)
+    options = {"max_attempts": 8}
+    settings.TASKS = {"default": {**settings.TASKS["default"], "OPTIONS": options}}
+    add.enqueue(1)
+    assert sorted(Job.objects.values_list("max_attempts", flat=True)) == [4, 8]
+
+
+@pytest.mark.django_db
+def test_many_tasks_made_for_one_call_each_are_not_kept():
+    for number in range(3000):
+        backend()._form_of(add.using(priority=number % 100))
+    assert len(backend()._forms) <= 1024
+
+
+@pytest.mark.django_db
+def test_the_context_is_not_among_the_arguments():
+    with_context.enqueue(3)
+    assert Job.objects.get().args == [3]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rolled_back_enqueue_leaves_nothing_and_is_not_announced(announced):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        add.enqueue(1)
+        raise ZeroDivisionError
+    assert not Job.objects.exists()
+    assert announced == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_enqueue_is_announced_once_it_has_committed(announced):
+    with transaction.atomic():
+        result = add.enqueue(1)
+        assert announced == []
+    assert announced == [result]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_async_enqueue_is_part_of_its_caller_s_transaction(announced):
+    with transaction.atomic():
+        result = async_to_sync(add.aenqueue)(1)
+        assert announced == []
+    assert str(Job.objects.get().id) == result.id
+    assert announced == [result]
+
+
+@pytest.fixture
+def announced():
+    results: list = []
+
+    def listen(sender, task_result, **_):
+        assert sender is type(backend())
+        results.append(task_result)
+
+    task_enqueued.connect(listen)
+    yield results
+    task_enqueued.disconnect(listen)
