@@ -5,25 +5,54 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
+from django.db.models import TextField
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Left
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.details import progress_of
+from pgonly_django.admin.filters import short_name
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
-    from django.utils.safestring import SafeString
-
     from pgonly_django.admin.operations import Operation
+
+PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
+CAUSE_SHOWN = 200
+
+
+def _last_error(key: str) -> Left:
+    newest = KeyTransform(-1, "errors")
+    return Left(KeyTextTransform(key, newest), CAUSE_SHOWN, output_field=TextField())
+
+
+# Of the many attempts only what the list shows; read for the rows of one page, since no sort stands between.
+LAST_ERROR = {f"last_{key}": _last_error(key) for key in ("exception", "message", "reason")}
 
 
 def state(job: Job) -> SafeString:
     if job.state == State.RUNNING and job.cancel_requested_at is not None:
         return formats.badge("cancelling", _("Cancelling"), _("It was asked to stop."))
     return formats.badge(job.state, job.get_state_display())
+
+
+def task(job: Job) -> SafeString:
+    """The short name; below it why the last attempt ended, unless the job is past that."""
+    name = format_html(
+        '<span class="pgonly-name" title="{} {}">{}</span>', job.task, job.pk, short_name(job.task)
+    )
+    return name if job.state in PAST_ERRORS else name + _cause(job)
+
+
+def _cause(job: Job) -> SafeString:
+    exception, text = job.last_exception or "", job.last_message or job.last_reason or ""  # type: ignore[attr-defined] # LAST_ERROR
+    cause = ": ".join(filter(None, (short_name(exception), text)))
+    return format_html('<span class="pgonly-second" title="{0}">{0}</span>', cause) if cause else SafeString()
 
 
 def progress(job: Job) -> str:
@@ -35,7 +64,7 @@ def progress(job: Job) -> str:
         return format_html("{} {}", "" if said["done"] is None else said["done"], said["message"])
     bar = formats.progress_bar(said["done"], said["total"])
     figures = f"{said['done']:,} / {said['total']:,}"
-    return format_html('{} <span class="pgonly-quiet" title="{}">{}</span>', bar, said["message"], figures)
+    return format_html('{} <span class="pgonly-second" title="{}">{}</span>', bar, said["message"], figures)
 
 
 def _time_that_matters(job: Job) -> str:
@@ -62,8 +91,8 @@ def attempts(job: Job) -> SafeString:
         *_times(job.interruptions, ngettext("%d interruption", "%d interruptions", job.interruptions)),
         *_times(job.crashes, ngettext("%d crash", "%d crashes", job.crashes)),
     ]
-    figures = f"{job.attempt}/{job.max_attempts}"
-    return format_html('{} <span class="pgonly-quiet">{}</span>', figures, ", ".join(others))
+    lines = format_html_join("", '<span class="pgonly-second">{}</span>', ((other,) for other in others))
+    return format_html("{}/{}{}", job.attempt, job.max_attempts, lines)
 
 
 def _times(count: int, label: str) -> list[str]:

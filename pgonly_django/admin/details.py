@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import pretty_json, short_duration
 from pgonly_django.admin.paging import CappedPaginator
-from pgonly_django.admin.timeline import attempts_of, timeline
+from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 
 STEPS_SHOWN = 50
@@ -35,7 +35,7 @@ def details(job: Job) -> dict[str, Any]:
         "steps": newest_steps(steps),
         "steps_count": CappedPaginator(steps, STEPS_SHOWN).count_label,
         "steps_shown": STEPS_SHOWN,
-        "log": [line for line in job.log if isinstance(line, dict)],
+        "log": log_lines(job),
     }
 
 
@@ -94,11 +94,12 @@ def _lease(job: Job) -> str | None:
 
 def _values(job: Job) -> list[tuple[str, str, str]]:
     """Heading, JSON and what to say when there is none."""
+    no_result = _("None.") if job.is_finished else _("None yet.")
     return [
         (_("Positional arguments"), pretty_json(job.args) if job.args else "", _("None.")),
         (_("Keyword arguments"), pretty_json(job.kwargs) if job.kwargs else "", _("None.")),
         *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
-        (_("Result"), pretty_json(job.result) if _has_result(job) else "", _("None yet.")),
+        (_("Result"), pretty_json(job.result) if _has_result(job) else "", no_result),
     ]
 
 

@@ -10,7 +10,6 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import path, reverse
-from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -41,7 +40,8 @@ class JobChangeList(BoundedChangeList):
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> QuerySet[Job]:
-        return super().get_queryset(request, exclude_parameters).defer(*NOT_LISTED)
+        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*NOT_LISTED)
+        return jobs.annotate(**columns.LAST_ERROR)
 
 
 @admin.register(Job)
@@ -81,6 +81,11 @@ class JobAdmin(ModelAdmin):
 
     # The list.
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": _("Jobs"), **(extra_context or {})})
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
 
@@ -95,7 +100,7 @@ class JobAdmin(ModelAdmin):
 
     @admin.display(description=gettext_lazy("task"))
     def task_name(self, job: Job) -> str:
-        return format_html('<span title="{} {}">{}</span>', job.task, job.pk, short_name(job.task))
+        return columns.task(job)
 
     @admin.display(description=gettext_lazy("progress"))
     def progress_cell(self, job: Job) -> str:

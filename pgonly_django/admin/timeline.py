@@ -97,6 +97,11 @@ def _recorded(entry: dict[str, Any]) -> Attempt:
     )
 
 
+def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
+    """When and what, oldest first."""
+    return [(_time(line.get("at")), str(line.get("text", ""))) for line in job.log if isinstance(line, dict)]
+
+
 def _time(text: Any) -> datetime | None:
     try:
         moment = parse_datetime(text) if isinstance(text, str) else None

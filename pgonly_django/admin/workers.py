@@ -19,7 +19,7 @@ from pgonly_django.models.job import ClockTimestamp
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
     class SeenWorker(Worker):
@@ -57,6 +57,11 @@ class WorkerAdmin(ModelAdmin):
         """With `silence`: how long ago the last heartbeat was, by the database's clock."""
         silence = ExpressionWrapper(ClockTimestamp() - F("heartbeat_at"), DurationField())
         return super().get_queryset(request).annotate(silence=silence)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": _("Workers"), **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("state"))
     def life(self, worker: SeenWorker) -> SafeString:
