@@ -49,7 +49,11 @@ class CappedPaginator(QuerySetPaginator):
 
 def capped_count(rows: models.QuerySet[Any], limit: int) -> int:
     """How many rows there are, never reading more than `limit` of them."""
-    return rows.order_by()[:limit].count()
+    return rows.order_by().values("pk")[:limit].count()
+
+
+# Until the end of the transaction. Returns what was set before, then what is set now.
+LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)"
 
 
 @contextmanager
@@ -57,12 +61,11 @@ def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
     """Each statement inside may take this long, then raises OperationalError (see `timed_out`)."""
     milliseconds = str(int(limit / timedelta(milliseconds=1)))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute("SELECT current_setting('statement_timeout')")
-        (before,) = cursor.fetchone() or ("0",)
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [milliseconds])
+        cursor.execute(LIMIT_STATEMENTS, [milliseconds])
+        before, _ours = cursor.fetchone() or ("0", "")
         yield
-        # Only for a caller who is in a transaction already; otherwise it ends here, and the setting with it.
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
+        # For a caller who is in a transaction already; otherwise it ends here, and the setting with it.
+        cursor.execute(LIMIT_STATEMENTS, [before])
 
 
 def timed_out(error: OperationalError) -> bool:
@@ -87,9 +90,10 @@ class BoundedChangeList(ChangeList):
         return rows if self.scope is None else newest(rows, self.scope)
 
     def get_results(self, request: HttpRequest) -> None:
+        whole = self.queryset
         for scope in (None, self.newest_rows, 0):
             self.scope = scope
-            self.queryset = self.get_queryset(request)
+            self.queryset = whole if scope is None else newest(whole, scope)
             try:
                 with time_limit(self.queryset.db, self.statement_limit):
                     super().get_results(request)

@@ -26,8 +26,6 @@ def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
     term = term.strip()
     if (job_id := _as_uuid(term)) is not None:
         return jobs.filter(pk=job_id)
-    if "\0" in term:
-        return jobs.none()
     if (keyword := _keyword_condition(term)) is not None:
         return jobs.filter(keyword)
     jobs = jobs.alias(args_text=Cast("args", TextField()), kwargs_text=Cast("kwargs", TextField()))

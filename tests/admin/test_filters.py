@@ -10,8 +10,9 @@ pytestmark = pytest.mark.django_db
 
 def offered(response, parameter):
     """What the filter of this name offers besides "All"."""
-    (spec,) = [s for s in response.context["cl"].filter_specs if getattr(s, "parameter_name", "") == parameter]
-    return [value for value, label in spec.lookup_choices]
+    specs = response.context["cl"].filter_specs
+    found = [spec for spec in specs if getattr(spec, "parameter_name", "") == parameter]
+    return [value for spec in found for value, label in spec.lookup_choices]
 
 
 def shown(response):

@@ -21,12 +21,11 @@ def cells(response, name):
     return re.findall(pattern, response.content.decode(), re.DOTALL)
 
 
-def test_the_newest_job_comes_first_without_a_sort(admin_client):
+def test_the_newest_job_comes_first(admin_client):
     for name in ("first", "second", "third"):
         make_job(task=f"shop.{name}")
     response = admin_client.get(LIST)
     assert [job.task for job in response.context["cl"].result_list] == ["shop.third", "shop.second", "shop.first"]
-    assert "Sort" not in response.context["cl"].queryset.explain()
 
 
 @pytest.mark.parametrize("state", State.values)
@@ -34,7 +33,7 @@ def test_every_state_has_its_own_badge(admin_client, state):
     make_job(state)
     (badge,) = cells(admin_client.get(LIST), "state_badge")
     assert f"pgonly-badge pgonly-{state}" in badge
-    assert State(state).label in badge
+    assert str(State(state).label) in badge
 
 
 def test_a_running_job_that_was_asked_to_stop_says_cancelling(admin_client):
@@ -100,7 +99,7 @@ def test_large_columns_are_not_read_for_the_list(admin_client):
 def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client, django_assert_max_num_queries, rows):
     for number in range(rows):
         make_job(queue=f"queue {number % 3}", task=f"shop.task_{number % 4}", errors=[{"message": "x"}])
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(10):
         admin_client.get(LIST)
 
 
