@@ -10,7 +10,7 @@ from django.db import router, transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.admin.paging import count_label
 from pgonly_django.models import Job, State, Step
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ Summary = tuple[list[str], dict[str, Any], set[str], list[str]]
 
 def summary(jobs: Sequence[Job] | QuerySet[Job], may_delete: bool) -> Summary:
     """What the confirmation page shows: jobs, counts, permissions that lack, jobs that cannot go."""
-    steps = CappedPaginator(Step.objects.filter(job__in=[job.pk for job in jobs]), 1)
-    counts = {_("jobs"): len(jobs), _("steps"): steps.count_label}
+    steps = Step.objects.filter(job__in=[job.pk for job in jobs])
+    counts = {_("jobs"): len(jobs), _("steps"): count_label(steps)}
     running = [
         _("%(job)s, which runs: cancel it first") % {"job": job} for job in jobs if job.state == State.RUNNING
     ]

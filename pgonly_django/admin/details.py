@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import pretty_json, short_duration
-from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.admin.paging import count_label
 from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 
@@ -33,7 +33,7 @@ def details(job: Job) -> dict[str, Any]:
         "values": _values(job),
         "checkpoint": _checkpoint(job),
         "steps": newest_steps(steps),
-        "steps_count": CappedPaginator(steps, STEPS_SHOWN).count_label,
+        "steps_count": count_label(steps),
         "steps_shown": STEPS_SHOWN,
         "log": log_lines(job),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.admin import SimpleListFilter
+from django.contrib.admin import ChoicesFieldListFilter, SimpleListFilter
 from django.db import connections, router
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.models import Job
+from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 # Queues with unfinished work by loose scans, one index descent per queue (pgonly_job_ready and
-# pgonly_job_running begin with queue); the others as far as the newest rows name them (primary key).
+# pgonly_job_running begin with queue), those of suspects by pgonly_job_suspect; the others as far as the
+# newest rows name them (primary key).
 KNOWN_QUEUES = """
 WITH RECURSIVE ready(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE state = 'ready' ORDER BY queue LIMIT 1)
+    (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes = 0 ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE job.state = 'ready' AND job.queue > ready.queue ORDER BY job.queue LIMIT 1)
+            WHERE job.state = 'ready' AND job.crashes = 0 AND job.queue > ready.queue
+            ORDER BY job.queue LIMIT 1)
     FROM ready WHERE ready.queue IS NOT NULL
 ),
 running(queue) AS (
@@ -32,8 +35,10 @@ running(queue) AS (
             WHERE job.state = 'running' AND job.queue > running.queue ORDER BY job.queue LIMIT 1)
     FROM running WHERE running.queue IS NOT NULL
 ),
+suspect AS (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes > 0 LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
-SELECT queue FROM ready UNION SELECT queue FROM running UNION SELECT queue FROM recent
+SELECT queue FROM ready UNION SELECT queue FROM running
+UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
 ORDER BY queue LIMIT 101
 """
 
@@ -44,6 +49,15 @@ running AS (SELECT task FROM pgonly_job WHERE state = 'running' LIMIT 1000)
 SELECT task FROM recent UNION SELECT task FROM running
 ORDER BY task LIMIT 101
 """
+
+
+class StateFilter(ChoicesFieldListFilter):
+    """Ready rows stand in two partial indexes that share none; naming both conditions lets them serve."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
+        if request.GET.get("state__exact") == State.READY:
+            queryset = queryset.filter(Q(crashes=0) | Q(crashes__gt=0))
+        return super().queryset(request, queryset)
 
 
 class KnownValueFilter(SimpleListFilter):

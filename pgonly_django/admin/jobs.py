@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import columns, deletion
 from pgonly_django.admin.details import details
-from pgonly_django.admin.filters import QueueFilter, TaskFilter, short_name
+from pgonly_django.admin.filters import QueueFilter, StateFilter, TaskFilter, short_name
 from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Operation
 from pgonly_django.admin.paging import BoundedChangeList, CappedPaginator
 from pgonly_django.admin.search import HELP, search_jobs
@@ -48,7 +48,7 @@ class JobChangeList(BoundedChangeList):
 class JobAdmin(ModelAdmin):
     list_display = ("state_badge", "task_name", "queue", "progress_cell", "age", "attempts")
     list_display_links = ("state_badge", "task_name")
-    list_filter = ("state", QueueFilter, TaskFilter)
+    list_filter = (("state", StateFilter), QueueFilter, TaskFilter)
     sortable_by = ()
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)

@@ -44,7 +44,16 @@ class CappedPaginator(QuerySetPaginator):
     @property
     def count_label(self) -> str:
         """The count for people: "10,000+" when it stopped there."""
-        return f"{self.count:,}+" if self._counted > self.count else f"{self.count:,}"
+        return _label(self._counted, self.counted_at_most)
+
+
+def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
+    """How many rows there are, for people: "10,000+" beyond the cap."""
+    return _label(capped_count(rows, cap + 1), cap)
+
+
+def _label(counted: int, cap: int) -> str:
+    return f"{cap:,}+" if counted > cap else f"{counted:,}"
 
 
 def capped_count(rows: models.QuerySet[Any], limit: int) -> int:

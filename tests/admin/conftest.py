@@ -21,7 +21,11 @@ def make_job(state=State.READY, **fields):
     now = timezone.now()
     defaults = {"task": "tests.jobs.add", "state": state}
     if state == State.RUNNING:
-        defaults |= {"worker_id": uuid4(), "lease_expires_at": now + timedelta(minutes=1), "attempted_at": now}
+        defaults |= {
+            "worker_id": uuid4(),
+            "lease_expires_at": now + timedelta(minutes=1),
+            "attempted_at": now,
+        }
     if state == State.SCHEDULED:
         defaults |= {"run_at": now + timedelta(hours=1)}
     return Job.objects.create(**(defaults | fields))

@@ -32,6 +32,11 @@ def test_the_state_filter_shows_that_state_alone(admin_client, state):
     assert shown(admin_client.get(f"{LIST}?state__exact={state}")) == {jobs[state].pk}
 
 
+def test_ready_suspects_are_ready_too(admin_client):
+    jobs = {make_job(crashes=crashes).pk for crashes in range(3)}
+    assert shown(admin_client.get(f"{LIST}?state__exact=ready")) == jobs
+
+
 def test_queue_and_task_filters_narrow_together(admin_client):
     wanted = make_job(queue="mail", task="shop.send")
     make_job(queue="mail", task="shop.other")
@@ -39,11 +44,11 @@ def test_queue_and_task_filters_narrow_together(admin_client):
     assert shown(admin_client.get(f"{LIST}?queue=mail&task=shop.send")) == {wanted.pk}
 
 
-@pytest.mark.parametrize("state", [State.READY, State.RUNNING])
-def test_queues_with_work_are_offered_however_old_the_work_is(admin_client, state):
+@pytest.mark.parametrize(("state", "crashes"), [(State.READY, 0), (State.READY, 1), (State.RUNNING, 0)])
+def test_queues_with_work_are_offered_however_old_the_work_is(admin_client, state, crashes):
     for queue in ("a", "b", "c"):
-        make_job(state, queue=queue)
-        make_job(state, queue=queue)
+        make_job(state, queue=queue, crashes=crashes)
+        make_job(state, queue=queue, crashes=crashes)
     bury()
     assert offered(admin_client.get(LIST), "queue") == ["a", "b", "c", "noise"]
 

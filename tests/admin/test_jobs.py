@@ -25,7 +25,11 @@ def test_the_newest_job_comes_first(admin_client):
     for name in ("first", "second", "third"):
         make_job(task=f"shop.{name}")
     response = admin_client.get(LIST)
-    assert [job.task for job in response.context["cl"].result_list] == ["shop.third", "shop.second", "shop.first"]
+    assert [job.task for job in response.context["cl"].result_list] == [
+        "shop.third",
+        "shop.second",
+        "shop.first",
+    ]
 
 
 @pytest.mark.parametrize("state", State.values)
@@ -55,7 +59,9 @@ def test_progress_is_a_bar_with_its_figures(admin_client):
     assert 'title="paper 412"' in cell
 
 
-@pytest.mark.parametrize("progress", ["text", {"done": "x", "total": 0}, {"done": 3, "total": 0}, {"total": 5}, []])
+@pytest.mark.parametrize(
+    "progress", ["text", {"done": "x", "total": 0}, {"done": 3, "total": 0}, {"total": 5}, []]
+)
 def test_odd_progress_does_not_break_the_list(admin_client, progress):
     make_job(State.RUNNING, progress=progress)
     assert admin_client.get(LIST).status_code == 200
