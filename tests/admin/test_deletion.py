@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.admin.sites import site
+from django.core.exceptions import PermissionDenied
 
 from pgonly_django.admin import deletion
 from pgonly_django.models import Checkpoint, Job, State, Step
@@ -47,6 +49,12 @@ def test_a_job_that_began_to_run_meanwhile_is_left_alone():
     assert deletion.delete_jobs(Job.objects.all()) == 1
     assert list(Job.objects.all()) == [running]
     assert not Job.objects.filter(pk=resting.pk).exists()
+
+
+def test_a_page_that_was_overtaken_by_the_worker_is_refused(rf):
+    with pytest.raises(PermissionDenied):
+        site.get_model_admin(Job).delete_model(rf.post("/"), make_job(State.RUNNING))
+    assert Job.objects.exists()
 
 
 def test_a_selection_is_deleted_after_it_was_confirmed(admin_client):

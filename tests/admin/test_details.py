@@ -163,17 +163,18 @@ def test_log_lines_stand_with_their_time(page):
 
 
 def test_checkpoint_and_the_newest_steps_are_shown_with_their_number(page):
+    # The last one to be written is the oldest.
     job, other = make_job(State.RUNNING), make_job()
     Checkpoint.objects.create(job=job, value={"cursor": 412}, positions={"papers": 7})
     Step.objects.bulk_create(
-        Step(job=job, name=f"step {n:02}", result=n, finished_at=NOON + timedelta(minutes=n))
+        Step(job=job, name=f"step {n:02}", result=n, finished_at=NOON - timedelta(minutes=n))
         for n in range(60)
     )
     Step.objects.create(job=other, name="of another job")
     html = page(job)
     assert '"cursor": 412' in unescape(html)
     assert '"papers": 7' in unescape(html)
-    assert re.findall(r"<code>(.*?)</code>", html) == [f"step {n:02}" for n in range(59, 9, -1)]
+    assert re.findall(r"<code>(.*?)</code>", html) == [f"step {n:02}" for n in range(50)]
     assert "60 in all, at most the newest 50 shown" in html
 
 

@@ -6,6 +6,8 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django.admin.paging import CappedPaginator
@@ -107,6 +109,14 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client, django_
         make_job(queue=f"queue {number % 3}", task=f"shop.task_{number % 4}", errors=[{"message": "x"}])
     with django_assert_max_num_queries(10):
         admin_client.get(LIST)
+
+
+def test_the_count_does_not_read_what_only_a_page_shows(admin_client):
+    make_job(State.FAILED, errors=[{"message": "large"}])
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.get(LIST)
+    (count,) = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
+    assert "errors" not in count
 
 
 def test_a_count_beyond_the_cap_is_shown_as_such(admin_client, monkeypatch):

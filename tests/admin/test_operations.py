@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.test import Client
 from django.utils import timezone
+from psycopg.errors import LockNotAvailable
 
 from pgonly_django.admin import operations
 from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY
 from pgonly_django.models import Job, State
+from pgonly_django.postgres import connect
 from tests.admin.conftest import LIST, make_job, page_of
 
 pytestmark = pytest.mark.django_db
@@ -108,6 +112,13 @@ def test_the_operate_permission_is_enough_to_operate(client, person):
     assert LogEntry.objects.get().user == user
 
 
+def test_every_form_of_the_page_carries_the_csrf_token(admin_client):
+    page = admin_client.get(page_of(make_job())).content.decode()
+    forms = re.findall(r'<form method="post" action="[^"]*/operate/.*?</form>', page, re.DOTALL)
+    assert len(forms) == 2
+    assert all('name="csrfmiddlewaretoken"' in form for form in forms)
+
+
 def test_a_button_needs_post_and_the_csrf_token(admin_user):
     job = make_job()
     strict = Client(enforce_csrf_checks=True)
@@ -171,13 +182,31 @@ def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user, monkey
 
 
 @pytest.mark.django_db(transaction=True)
+def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to_them(admin_user):
+    job = make_job()
+    errors = []
+
+    def verb(jobs):
+        with connect("default", application_name="test") as other:
+            other.execute("SET lock_timeout = '50ms'")
+            other.execute(
+                "SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.pk]
+            )  # as a checkpoint does
+            try:
+                other.execute("UPDATE pgonly_job SET state = 'succeeded' WHERE id = %s", [job.pk])
+            except LockNotAvailable as error:
+                errors.append(error)
+        return len(jobs)
+
+    operation = operations.Operation("test", CANCEL.states, verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
+    assert operation.perform(Job.objects.all(), admin_user.pk) == (1, False)
+    assert len(errors) == 1
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_retry_wakes_the_workers_after_the_commit(admin_client):
-    from django.db import connection
-
-    from pgonly_django.postgres import connect
-
     job = make_job(State.FAILED)
-    with connect(connection.alias, application_name="test") as listener:
+    with connect("default", application_name="test") as listener:
         listener.execute("LISTEN pgonly_jobs")
         admin_client.post(button(job, "retry"))
         (notice,) = listener.notifies(timeout=5, stop_after=1)
