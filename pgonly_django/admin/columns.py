@@ -16,7 +16,6 @@ from django.utils.translation import ngettext
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.details import progress_of
-from pgonly_django.admin.filters import short_name
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -44,14 +43,14 @@ def state(job: Job) -> SafeString:
 def task(job: Job) -> SafeString:
     """The short name; below it why the last attempt ended, unless the job is past that."""
     name = format_html(
-        '<span class="pgonly-name" title="{} {}">{}</span>', job.task, job.pk, short_name(job.task)
+        '<span class="pgonly-name" title="{} {}">{}</span>', job.task, job.pk, formats.short_name(job.task)
     )
     return name if job.state in PAST_ERRORS else name + _cause(job)
 
 
 def _cause(job: Job) -> SafeString:
     exception, text = job.last_exception or "", job.last_message or job.last_reason or ""  # type: ignore[attr-defined] # LAST_ERROR
-    cause = ": ".join(filter(None, (short_name(exception), text)))
+    cause = ": ".join(filter(None, (formats.short_name(exception), text)))
     return format_html('<span class="pgonly-second" title="{0}">{0}</span>', cause) if cause else SafeString()
 
 

@@ -9,6 +9,7 @@ from django.db import connections, router
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -98,8 +99,3 @@ class TaskFilter(KnownValueFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         return queryset.filter(task=self.value()) if self.value() else queryset
-
-
-def short_name(task: str) -> str:
-    """The function's name, without the path to it."""
-    return task.rpartition(".")[2]

@@ -46,6 +46,11 @@ def _whole_units(seconds: int) -> list[str]:
     return parts if len(parts) > 1 or not seconds else [*parts, _("%d s") % seconds]
 
 
+def short_name(path: str) -> str:
+    """The last part of a dotted path."""
+    return path.rpartition(".")[2]
+
+
 def age(since: datetime) -> str:
     """How long ago that was."""
     return short_duration(timezone.now() - since)

@@ -15,7 +15,8 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import columns, deletion
 from pgonly_django.admin.details import details
-from pgonly_django.admin.filters import QueueFilter, StateFilter, TaskFilter, short_name
+from pgonly_django.admin.filters import QueueFilter, StateFilter, TaskFilter
+from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Operation
 from pgonly_django.admin.paging import BoundedChangeList, CappedPaginator
 from pgonly_django.admin.search import HELP, search_jobs

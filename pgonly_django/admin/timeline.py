@@ -11,7 +11,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import short_duration, shortened
+from pgonly_django.admin.formats import short_duration, short_name, shortened
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Attempt:
     @property
     def cause(self) -> str:
         """The exception's own name and what it said, or the reason that was given."""
-        return ": ".join(filter(None, (self.exception.rpartition(".")[2], self.message)))
+        return ": ".join(filter(None, (short_name(self.exception), self.message)))
 
 
 @dataclass(frozen=True, slots=True)
