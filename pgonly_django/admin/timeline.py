@@ -17,8 +17,6 @@ from pgonly_django.models import Job, State
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as Lazy
 
-TRACEBACK_SHOWN = 20_000
-
 OUTCOMES: dict[str, Lazy] = {
     "running": gettext_lazy("Running"),
     "succeeded": gettext_lazy("Succeeded"),
@@ -92,8 +90,8 @@ def _recorded(entry: dict[str, Any]) -> Attempt:
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
         exception=str(entry.get("exception") or ""),
-        message=str(entry.get("message") or entry.get("reason") or ""),
-        traceback=shortened(str(entry.get("traceback") or ""), TRACEBACK_SHOWN),
+        message=" ".join(str(entry[key]) for key in ("message", "reason") if entry.get(key)),
+        traceback=shortened(str(entry.get("traceback") or "")),
     )
 
 

@@ -143,6 +143,14 @@ def test_every_attempt_has_its_traceback_and_the_newest_is_open(page):
     assert "Its worker died." in html
 
 
+def test_an_attempt_with_an_exception_and_a_reason_shows_both(page):
+    error = attempt("timed out", 0, exception="x.JobTimedOut", message="", reason="Ran longer than 5 s.")
+    other = attempt("failed", 0, exception="x.Odd", message="why", reason="Its backoff raised.")
+    text = text_of(page(make_job(State.FAILED, errors=[error, other])))
+    assert "Timed out JobTimedOut: Ran longer than 5 s." in text
+    assert "Failed Odd: why Its backoff raised." in text
+
+
 @pytest.mark.parametrize(
     "errors",
     [
