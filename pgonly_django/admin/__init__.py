@@ -1,0 +1,5 @@
+"""What Django's admin shows. One module per table; importing it registers it."""
+
+from pgonly_django.admin import jobs, workers
+
+__all__ = ["jobs", "workers"]

@@ -1,0 +1,119 @@
+"""Everything the detail page of one job shows, in a bounded number of queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import router
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast, Left
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.formats import pretty_json, short_duration
+from pgonly_django.admin.paging import count_label
+from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
+from pgonly_django.models import Checkpoint, Job, State, Step, Worker
+
+STEPS_SHOWN = 50
+STEP_RESULT_SHOWN = 2_000
+
+
+def details(job: Job) -> dict[str, Any]:
+    """The template's context."""
+    worker = _worker_name(job)
+    attempts = attempts_of(job, worker)
+    steps = job.steps.all()
+    return {
+        "job": job,
+        "facts": _facts(job, worker),
+        "progress": progress_of(job),
+        "timeline": timeline(job, attempts),
+        "attempts": attempts[::-1],
+        "values": _values(job),
+        "checkpoint": _checkpoint(job),
+        "steps": newest_steps(steps),
+        "steps_count": count_label(steps),
+        "steps_shown": STEPS_SHOWN,
+        "log": log_lines(job),
+    }
+
+
+def newest_steps(steps: QuerySet[Step]) -> QuerySet[Step]:
+    """Sorted by a column without an index, so that pgonly_step_once finds the job's own rows first."""
+    preview = Left(Cast("result", TextField()), STEP_RESULT_SHOWN)
+    return steps.order_by("-finished_at").annotate(preview=preview).defer("result")[:STEPS_SHOWN]
+
+
+def progress_of(job: Job) -> dict[str, Any] | None:
+    """done, total and message as numbers and text; None when the job said nothing that can be shown."""
+    said = job.progress if isinstance(job.progress, dict) else {}
+    done, total = said.get("done"), said.get("total")
+    measured = isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0
+    message = str(said.get("message") or "")
+    if not measured and not isinstance(done, (int, float)) and not message:
+        return None
+    return {"done": done, "total": total if measured else None, "message": message}
+
+
+def _worker_name(job: Job) -> str:
+    if job.worker_id is None:
+        return ""
+    workers = Worker.objects.using(router.db_for_read(Worker, instance=job))
+    name = workers.filter(pk=job.worker_id).values_list("name", flat=True).first()
+    return name or _("unknown (%s)") % job.worker_id
+
+
+def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
+    """Label and value; without the empty ones."""
+    facts: list[tuple[str, Any]] = [
+        (_("Id"), job.pk),
+        (_("Task"), job.task),
+        (_("Queue"), job.queue),
+        (_("Priority"), job.priority),
+        (_("Backend"), job.backend),
+        (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
+        (_("Interruptions"), job.interruptions or None),
+        (_("Crashes"), job.crashes or None),
+        (_("Worker"), worker if job.state == State.RUNNING else None),
+        (_("Lease"), _lease(job)),
+        (_("Longest run allowed"), job.max_runtime and short_duration(job.max_runtime)),
+        (_("Kept once finished"), short_duration(job.retention) if job.retention else _("for ever")),
+    ]
+    return [(label, value) for label, value in facts if value not in (None, "")]
+
+
+def _lease(job: Job) -> str | None:
+    if job.state != State.RUNNING or job.lease_expires_at is None:
+        return None
+    left = job.lease_expires_at - timezone.now()
+    if left.total_seconds() < 0:
+        return _("ran out %s ago") % short_duration(-left)
+    return _("%s left") % short_duration(left)
+
+
+def _values(job: Job) -> list[tuple[str, str, str]]:
+    """Heading, JSON and what to say when there is none."""
+    no_result = _("None.") if job.is_finished else _("None yet.")
+    return [
+        (_("Positional arguments"), pretty_json(job.args) if job.args else "", _("None.")),
+        (_("Keyword arguments"), pretty_json(job.kwargs) if job.kwargs else "", _("None.")),
+        *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
+        (_("Result"), pretty_json(job.result) if _has_result(job) else "", no_result),
+    ]
+
+
+def _has_result(job: Job) -> bool:
+    return job.state == State.SUCCEEDED or job.result is not None
+
+
+def _checkpoint(job: Job) -> dict[str, Any] | None:
+    checkpoints = Checkpoint.objects.using(router.db_for_read(Checkpoint, instance=job))
+    saved = checkpoints.filter(pk=job.pk).first()
+    if saved is None:
+        return None
+    return {
+        "saved_at": saved.saved_at,
+        "value": pretty_json(saved.value),
+        "positions": pretty_json(saved.positions) if saved.positions else "",
+    }

@@ -1,0 +1,101 @@
+"""The filters of the job list. What they offer is found without scanning a table of ten million rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin import ChoicesFieldListFilter, SimpleListFilter
+from django.db import connections, router
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.formats import short_name
+from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
+# Queues with unfinished work by loose scans, one index descent per queue (pgonly_job_ready and
+# pgonly_job_running begin with queue), those of suspects by pgonly_job_suspect; the others as far as the
+# newest rows name them (primary key).
+KNOWN_QUEUES = """
+WITH RECURSIVE ready(queue) AS (
+    (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes = 0 ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT job.queue FROM pgonly_job AS job
+            WHERE job.state = 'ready' AND job.crashes = 0 AND job.queue > ready.queue
+            ORDER BY job.queue LIMIT 1)
+    FROM ready WHERE ready.queue IS NOT NULL
+),
+running(queue) AS (
+    (SELECT queue FROM pgonly_job WHERE state = 'running' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT job.queue FROM pgonly_job AS job
+            WHERE job.state = 'running' AND job.queue > running.queue ORDER BY job.queue LIMIT 1)
+    FROM running WHERE running.queue IS NOT NULL
+),
+suspect AS (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes > 0 LIMIT 1000),
+recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
+SELECT queue FROM ready UNION SELECT queue FROM running
+UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
+ORDER BY queue LIMIT 101
+"""
+
+# The tasks of the newest rows (primary key) and of what runs now (pgonly_job_running), however old.
+KNOWN_TASKS = """
+WITH recent AS (SELECT task FROM pgonly_job ORDER BY id DESC LIMIT 1000),
+running AS (SELECT task FROM pgonly_job WHERE state = 'running' LIMIT 1000)
+SELECT task FROM recent UNION SELECT task FROM running
+ORDER BY task LIMIT 101
+"""
+
+
+class StateFilter(ChoicesFieldListFilter):
+    """Ready rows stand in two partial indexes that share none; naming both conditions lets them serve."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
+        if request.GET.get("state__exact") == State.READY:
+            queryset = queryset.filter(Q(crashes=0) | Q(crashes__gt=0))
+        return super().queryset(request, queryset)
+
+
+class KnownValueFilter(SimpleListFilter):
+    """Offers the values that `known` finds, and always the one that is chosen."""
+
+    known: str
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        with connections[router.db_for_read(Job)].cursor() as cursor:
+            cursor.execute(self.known)
+            values = {value for (value,) in cursor.fetchall() if value is not None}
+        chosen = self.value()
+        return [(value, self.label(value)) for value in sorted(values | ({chosen} if chosen else set()))]
+
+    def label(self, value: str) -> str:
+        return value
+
+    def has_output(self) -> bool:
+        return len(self.lookup_choices) > 1 or self.value() is not None
+
+
+class QueueFilter(KnownValueFilter):
+    title = _("queue")
+    parameter_name = "queue"
+    known = KNOWN_QUEUES
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(queue=self.value()) if self.value() else queryset
+
+
+class TaskFilter(KnownValueFilter):
+    title = _("task")
+    parameter_name = "task"
+    known = KNOWN_TASKS
+
+    def label(self, value: str) -> str:
+        return short_name(value)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(task=self.value()) if self.value() else queryset

@@ -1,0 +1,138 @@
+"""Lists of tables that may hold ten million rows: counts end at a cap, and no page may take long."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db import OperationalError, connections, models, transaction
+from django.db.models import Subquery, Value
+from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
+from psycopg.errors import QueryCanceled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.http import HttpRequest
+
+    QuerySetPaginator = Paginator[Any]
+else:
+    QuerySetPaginator = Paginator
+
+COUNTED_AT_MOST = 10_000
+
+
+class CappedPaginator(QuerySetPaginator):
+    """Counts no further than COUNTED_AT_MOST, and has no pages beyond it."""
+
+    counted_at_most = COUNTED_AT_MOST
+
+    @cached_property
+    def _counted(self) -> int:
+        return capped_count(self.object_list, self.counted_at_most + 1)  # type: ignore[arg-type] # a queryset here
+
+    @cached_property
+    def count(self) -> int:
+        return min(self._counted, self.counted_at_most)
+
+    @property
+    def count_label(self) -> str:
+        """The count for people: "10,000+" when it stopped there."""
+        return _label(self._counted, self.counted_at_most)
+
+
+def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
+    """How many rows there are, for people: "10,000+" beyond the cap."""
+    return _label(capped_count(rows, cap + 1), cap)
+
+
+def _label(counted: int, cap: int) -> str:
+    return f"{cap:,}+" if counted > cap else f"{counted:,}"
+
+
+def capped_count(rows: models.QuerySet[Any], limit: int) -> int:
+    """How many rows there are, never reading more than `limit` of them."""
+    return rows.order_by().values("pk")[:limit].count()
+
+
+# Until the end of the transaction. Returns what was set before, then what is set now.
+LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)"
+
+
+@contextmanager
+def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
+    """Each statement inside may take this long, then raises OperationalError (see `timed_out`)."""
+    milliseconds = str(int(limit / timedelta(milliseconds=1)))
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute(LIMIT_STATEMENTS, [milliseconds])
+        before, _ours = cursor.fetchone() or ("0", "")
+        yield
+        # For a caller who is in a transaction already; otherwise it ends here, and the setting with it.
+        cursor.execute(LIMIT_STATEMENTS, [before])
+
+
+def timed_out(error: OperationalError) -> bool:
+    return isinstance(error.__cause__, QueryCanceled)
+
+
+class BoundedChangeList(ChangeList):
+    """Looks at the whole table; when that takes too long, at its newest rows; then gives up and says so.
+
+    For models whose primary key is ordered by time.
+    """
+
+    statement_limit = timedelta(seconds=3)
+    newest_rows = 100_000
+    scope: int | None = None  # how many of the newest rows are looked at; None: all
+    paginator: CappedPaginator
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> models.QuerySet[Any]:
+        rows = super().get_queryset(request, exclude_parameters)
+        return rows if self.scope is None else newest(rows, self.scope)
+
+    def get_results(self, request: HttpRequest) -> None:
+        whole = self.queryset
+        for scope in (None, self.newest_rows, 0):
+            self.scope = scope
+            self.queryset = whole if scope is None else newest(whole, scope)
+            try:
+                with time_limit(self.queryset.db, self.statement_limit):
+                    super().get_results(request)
+                    len(self.result_list)  # read now, inside the limit
+            except OperationalError as error:
+                if not timed_out(error):
+                    raise
+            else:
+                return
+
+    @property
+    def scope_note(self) -> str:
+        if self.scope is None:
+            return ""
+        seconds = self.statement_limit / timedelta(seconds=1)
+        if self.scope:
+            return _(
+                "Looking through all of the table took longer than %(seconds)g s, so only the newest "
+                "%(rows)s rows were looked at."
+            ) % {"seconds": seconds, "rows": f"{self.scope:,}"}
+        return _(
+            "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
+            "Search for an id or a task, or use fewer filters."
+        ) % {"seconds": seconds, "rows": f"{self.newest_rows:,}"}
+
+
+def newest(rows: models.QuerySet[Any], count: int) -> models.QuerySet[Any]:
+    """Only those `rows` that are among the newest `count` of their table. Index: the primary key."""
+    if count == 0:
+        return rows.none()
+    table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)
+    oldest = Subquery(table.order_by("-pk").values("pk")[count - 1 : count])
+    return rows.filter(pk__gte=Coalesce(oldest, Value(UUID(int=0), output_field=models.UUIDField())))

@@ -1,0 +1,62 @@
+"""The search box over the job list: an id, a task, or something in the arguments."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db.models import Q, TextField
+from django.db.models.functions import Cast
+from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from pgonly_django.models import Job
+
+HELP = _(
+    "An id, a part of the task's name, text in the arguments, or name=value for one keyword argument. "
+    "A search that takes too long is narrowed to the newest rows, and this page says so."
+)
+
+
+def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
+    """Those of `jobs` that `term` is the id of, or whose task or arguments contain it."""
+    term = term.strip()
+    if (job_id := _as_uuid(term)) is not None:
+        return jobs.filter(pk=job_id)
+    if (keyword := _keyword_condition(term)) is not None:
+        return jobs.filter(keyword)
+    jobs = jobs.alias(args_text=Cast("args", TextField()), kwargs_text=Cast("kwargs", TextField()))
+    return jobs.filter(_contains(term))
+
+
+def _contains(term: str) -> Q:
+    condition = Q(task__icontains=term)
+    # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
+    for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
+        condition |= Q(args_text__icontains=text) | Q(kwargs_text__icontains=text)
+    return condition
+
+
+def _as_uuid(term: str) -> UUID | None:
+    try:
+        return UUID(term)
+    except ValueError:
+        return None
+
+
+def _keyword_condition(term: str) -> Q | None:
+    """name=value, where value is JSON or, quotes left off, a string."""
+    name, equals, value = term.partition("=")
+    if not equals or not name.isidentifier():
+        return None
+    return Q(kwargs__contains={name: value}) | Q(kwargs__contains={name: _as_json(value)})
+
+
+def _as_json(value: str) -> Any:
+    try:
+        return json.loads(value, parse_constant=str)
+    except ValueError:
+        return value

@@ -1,0 +1,148 @@
+"""A job's life as the detail page tells it: its attempts, and the moments in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin.formats import short_duration, short_name, shortened
+from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise as Lazy
+
+OUTCOMES: dict[str, Lazy] = {
+    "running": gettext_lazy("Running"),
+    "succeeded": gettext_lazy("Succeeded"),
+    "failed": gettext_lazy("Failed"),
+    "retried": gettext_lazy("Asked for a retry"),
+    "snoozed": gettext_lazy("Snoozed"),
+    "discarded": gettext_lazy("Discarded"),
+    "cancelled": gettext_lazy("Cancelled"),
+    "timed out": gettext_lazy("Timed out"),
+    "released": gettext_lazy("Released"),
+    "postponed": gettext_lazy("Postponed"),
+    "crashed": gettext_lazy("Crashed"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run, or one decision of a person, as the job's errors keep it."""
+
+    outcome: str
+    number: int | None = None
+    worker: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exception: str = ""
+    message: str = ""
+    traceback: str = ""
+
+    @property
+    def label(self) -> str:
+        return str(OUTCOMES.get(self.outcome, self.outcome))
+
+    @property
+    def duration(self) -> str:
+        if self.started_at is None:
+            return ""
+        return short_duration((self.finished_at or timezone.now()) - self.started_at)
+
+    @property
+    def cause(self) -> str:
+        """The exception's own name and what it said, or the reason that was given."""
+        return ": ".join(filter(None, (short_name(self.exception), self.message)))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    at: datetime
+    kind: str  # an outcome or state, for its colour
+    label: str
+    attempt: Attempt | None = None
+    note: str = ""
+
+    @property
+    def is_ahead(self) -> bool:
+        return self.at > timezone.now()
+
+
+def attempts_of(job: Job, worker: str) -> list[Attempt]:
+    """Oldest first: those on record, then the present or the successful one, which `worker` ran."""
+    attempts = [_recorded(entry) for entry in job.errors if isinstance(entry, dict)]
+    if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
+        attempts.append(Attempt(job.state, job.attempt, worker, job.attempted_at, job.finished_at))
+    return attempts
+
+
+def _recorded(entry: dict[str, Any]) -> Attempt:
+    return Attempt(
+        outcome=str(entry.get("outcome", "failed")),
+        number=entry.get("attempt"),
+        worker=str(entry.get("worker") or entry.get("worker_id") or ""),
+        started_at=_time(entry.get("started_at")),
+        finished_at=_time(entry.get("finished_at")),
+        exception=str(entry.get("exception") or ""),
+        message=" ".join(str(entry[key]) for key in ("message", "reason") if entry.get(key)),
+        traceback=shortened(str(entry.get("traceback") or "")),
+    )
+
+
+def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
+    """When and what, oldest first."""
+    return [(_time(line.get("at")), str(line.get("text", ""))) for line in job.log if isinstance(line, dict)]
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        moment = parse_datetime(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
+    """Everything that is known to have happened, and what is ahead, in order of time."""
+    moments = [*_beginnings(job), *map(_of_attempt, attempts), *_ends(job)]
+    return sorted((moment for moment in moments if moment is not None), key=lambda moment: moment.at)
+
+
+def _beginnings(job: Job) -> list[Moment | None]:
+    scheduled = job.run_at if job.state == State.SCHEDULED else None
+    return [
+        Moment(job.enqueued_at, "enqueued", _("Enqueued"), note=_("queue %s") % job.queue),
+        _moment(scheduled, "scheduled", _("Due")),
+        _moment(job.started_at, "started", _("First started"), _waited(job)),
+        _moment(job.cancel_requested_at, "cancelled", _("Cancel asked for")),
+    ]
+
+
+def _ends(job: Job) -> list[Moment | None]:
+    """A success is the end of an attempt already; other ends may come from elsewhere."""
+    ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
+    gone = _("Retention ended") if job.expires_at and job.expires_at < timezone.now() else _("Retention ends")
+    return [
+        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower()),
+        _moment(job.expires_at, "pruned", gone, _("the row may be deleted")),
+    ]
+
+
+def _moment(at: datetime | None, kind: str, label: str, note: str = "") -> Moment | None:
+    return None if at is None else Moment(at, kind, label, note=note)
+
+
+def _waited(job: Job) -> str:
+    waited = (job.started_at or job.enqueued_at) - job.enqueued_at
+    return _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
+
+
+def _of_attempt(attempt: Attempt) -> Moment | None:
+    at = attempt.started_at if attempt.outcome == "running" else attempt.finished_at or attempt.started_at
+    return None if at is None else Moment(at, attempt.outcome, attempt.label, attempt)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.utils import timezone
+
+from pgonly_django.models import Job, State
+
+LIST = "/admin/pgonly_django/job/"
+
+
+def page_of(job):
+    return f"{LIST}{job.pk}/change/"
+
+
+def make_job(state=State.READY, **fields):
+    """A job in this state, with what its CHECK constraints ask for."""
+    now = timezone.now()
+    defaults = {"task": "tests.jobs.add", "state": state}
+    if state == State.RUNNING:
+        defaults |= {
+            "worker_id": uuid4(),
+            "lease_expires_at": now + timedelta(minutes=1),
+            "attempted_at": now,
+        }
+    if state == State.SCHEDULED:
+        defaults |= {"run_at": now + timedelta(hours=1)}
+    return Job.objects.create(**(defaults | fields))
+
+
+@pytest.fixture
+def person(client, db):
+    """Logs in a member of staff who has exactly these permissions of this app; returns the user."""
+
+    def log_in(*codenames):
+        user = User.objects.create_user(f"person {len(codenames)}", is_staff=True)
+        user.user_permissions.set(
+            Permission.objects.filter(content_type__app_label="pgonly_django", codename__in=codenames)
+        )
+        client.force_login(user)
+        return user
+
+    return log_in

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.admin.sites import site
+from django.core.exceptions import PermissionDenied
+
+from pgonly_django.admin import deletion
+from pgonly_django.models import Checkpoint, Job, State, Step
+from tests.admin.conftest import LIST, make_job, page_of
+
+pytestmark = pytest.mark.django_db
+
+
+def delete_page(job):
+    return f"{LIST}{job.pk}/delete/"
+
+
+def select(client, jobs, **more):
+    data = {"action": "delete_selected", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
+    return client.post(LIST, data)
+
+
+def test_a_resting_job_goes_with_its_checkpoint_and_steps(admin_client):
+    job = make_job(State.FAILED)
+    Checkpoint.objects.create(job=job)
+    Step.objects.create(job=job, name="one")
+    assert "Steps: 1" in admin_client.get(delete_page(job)).content.decode().replace("steps", "Steps")
+    admin_client.post(delete_page(job), {"post": "yes"})
+    assert (Job.objects.count(), Checkpoint.objects.count(), Step.objects.count()) == (0, 0, 0)
+
+
+def test_a_running_job_stays_and_has_no_delete_link(admin_client):
+    job = make_job(State.RUNNING)
+    assert delete_page(job) not in admin_client.get(page_of(job)).content.decode()
+    assert admin_client.post(delete_page(job), {"post": "yes"}).status_code == 403
+    assert Job.objects.filter(pk=job.pk).exists()
+
+
+def test_a_selection_with_a_running_job_is_refused_and_names_it(admin_client):
+    running, resting = make_job(State.RUNNING), make_job()
+    page = select(admin_client, [running, resting]).content.decode()
+    assert f"{running.pk}, which runs: cancel it first" in page
+    select(admin_client, [running, resting], post="yes")
+    assert Job.objects.count() == 2
+
+
+def test_a_job_that_began_to_run_meanwhile_is_left_alone():
+    running, resting = make_job(State.RUNNING), make_job()
+    assert deletion.delete_jobs(Job.objects.all()) == 1
+    assert list(Job.objects.all()) == [running]
+    assert not Job.objects.filter(pk=resting.pk).exists()
+
+
+def test_a_page_that_was_overtaken_by_the_worker_is_refused(rf):
+    with pytest.raises(PermissionDenied):
+        site.get_model_admin(Job).delete_model(rf.post("/"), make_job(State.RUNNING))
+    assert Job.objects.exists()
+
+
+def test_a_selection_is_deleted_after_it_was_confirmed(admin_client):
+    jobs = [make_job(State.SUCCEEDED), make_job()]
+    assert "Are you sure" in select(admin_client, jobs).content.decode()
+    assert Job.objects.count() == 2
+    select(admin_client, jobs, post="yes")
+    assert Job.objects.count() == 0
+
+
+def test_everything_at_once_takes_the_newest_only(admin_client, monkeypatch):
+    monkeypatch.setattr(deletion, "AT_ONCE", 2)
+    oldest, *_others = [make_job() for _ in range(3)]
+    select(admin_client, [oldest], select_across="1", post="yes")
+    assert list(Job.objects.all()) == [oldest]
+
+
+@pytest.mark.parametrize("permissions", [["view_job"], ["view_job", "operate_job"]])
+def test_deleting_takes_djangos_own_permission(client, person, permissions):
+    job = make_job()
+    person(*permissions)
+    assert client.post(delete_page(job), {"post": "yes"}).status_code == 403
+    assert "delete_selected" not in client.get(LIST).content.decode()
+    select(client, [job], post="yes")
+    assert Job.objects.filter(pk=job.pk).exists()
+
+
+def test_the_delete_permission_is_enough(client, person):
+    job = make_job()
+    person("view_job", "delete_job")
+    assert delete_page(job) in client.get(page_of(job)).content.decode()
+    client.post(delete_page(job), {"post": "yes"})
+    assert not Job.objects.filter(pk=job.pk).exists()

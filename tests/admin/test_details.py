@@ -1,0 +1,212 @@
+"""A job's page."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Checkpoint, State, Step, Worker
+from tests.admin.conftest import make_job, page_of
+from tests.admin.test_jobs import assert_no_inline_code
+
+pytestmark = pytest.mark.django_db
+
+EVIL = "<script>alert('x')</script>"
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+def attempt(outcome, minutes, **fields):
+    started = NOON + timedelta(minutes=minutes)
+    finished = started + timedelta(seconds=90)
+    return {
+        "outcome": outcome,
+        "worker": "web-1",
+        "started_at": started.isoformat(),
+        "finished_at": finished.isoformat(),
+        **fields,
+    }
+
+
+@pytest.fixture
+def page(admin_client):
+    return lambda job: admin_client.get(page_of(job)).content.decode()
+
+
+def text_of(html):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
+
+
+def moments(html):
+    """The timeline: one line of text a moment."""
+    timeline = re.search(r'<ol class="pgonly-timeline">(.*?)</ol>', html, re.DOTALL)[1]
+    return [text_of(item).strip() for item in re.findall(r"<li.*?</li>", timeline, re.DOTALL)]
+
+
+def test_arguments_and_result_are_pretty_json(page):
+    job = make_job(State.SUCCEEDED, args=["日本"], kwargs={"n": {"deep": [1]}}, result={"papers": 3})
+    text = unescape(page(job))
+    assert '[\n  "日本"\n]' in text
+    assert '{\n  "n": {\n    "deep": [\n      1\n    ]\n  }\n}' in text
+    assert '{\n  "papers": 3\n}' in text
+
+
+def test_a_result_of_none_is_shown_as_null_once_the_job_succeeded(page):
+    assert "null</pre>" in page(make_job(State.SUCCEEDED, result=None))
+    assert "None yet." in page(make_job(State.RUNNING))
+
+
+def test_nothing_from_a_row_is_ever_markup(page):
+    job = make_job(
+        State.RUNNING,
+        task=f"shop.{EVIL}",
+        queue=EVIL,
+        args=[EVIL],
+        kwargs={EVIL: EVIL},
+        options={"x": EVIL},
+        result=EVIL,
+        progress={"done": 1, "total": 2, "message": EVIL},
+        errors=[
+            attempt(EVIL, 0, exception=EVIL, message=EVIL, traceback=EVIL, attempt=EVIL),
+            {"reason": EVIL},
+        ],
+        log=[{"at": EVIL, "text": EVIL}],
+    )
+    Checkpoint.objects.create(job=job, value=EVIL, positions={EVIL: 1})
+    Step.objects.create(job=job, name=EVIL, result=EVIL)
+    html = page(job)
+    assert "<script>alert" not in html
+    assert html.count("&lt;script&gt;alert") >= 15
+    assert_no_inline_code(html)
+
+
+def test_the_timeline_tells_a_life_in_order(page):
+    job = make_job(
+        State.SUCCEEDED,
+        enqueued_at=NOON,
+        started_at=NOON + timedelta(minutes=1),
+        attempted_at=NOON + timedelta(minutes=20),
+        finished_at=NOON + timedelta(minutes=50),
+        expires_at=timezone.now() + timedelta(days=7),
+        worker_id=Worker.objects.create(name="web-2", hostname="h", pid=1, threads=1).pk,
+        attempt=2,
+        errors=[
+            attempt("failed", 1, attempt=1, exception="builtins.ValueError", message="no"),
+            attempt("released", 10),
+        ],
+    )
+    labels = [re.sub(r"^\S+ \S+ ", "", moment) for moment in moments(page(job))]
+    assert labels == [
+        "Enqueued queue default",
+        "First started after 1 min",
+        "Failed attempt 1 · 1 min 30 s · web-1",
+        "Released · 1 min 30 s · web-1",
+        "Succeeded attempt 2 · 30 min · web-2",
+        "Retention ends the row may be deleted",
+    ]
+
+
+def test_what_is_ahead_is_marked_so(page):
+    html = page(make_job(State.SCHEDULED, enqueued_at=NOON))
+    due = re.search(r'<li class="([^"]*)">\s*<time[^>]*>[^<]*</time>\s*<strong>Due', html)[1]
+    assert "pgonly-ahead" in due
+    assert html.count("pgonly-ahead") == 1
+
+
+def test_a_cancelled_job_says_when_it_was_asked_and_when_it_ended(page):
+    times = {"cancel_requested_at": NOON + timedelta(hours=1), "finished_at": NOON + timedelta(hours=2)}
+    text = " ".join(moments(page(make_job(State.CANCELLED, enqueued_at=NOON, **times))))
+    assert text.index("Cancel asked for") < text.index("Finished: cancelled")
+
+
+def test_every_attempt_has_its_traceback_and_the_newest_is_open(page):
+    errors = [
+        attempt(
+            "failed", 0, attempt=1, exception="shop.errors.Late", message="first", traceback="Traceback one"
+        ),
+        attempt("crashed", 5, attempt=2, reason="Its worker died."),
+        attempt(
+            "failed", 9, attempt=2, exception="builtins.OSError", message="second", traceback="Traceback two"
+        ),
+    ]
+    html = page(make_job(State.FAILED, errors=errors))
+    newest, oldest = re.findall(r'<details class="pgonly-attempt".*?</details>', html, re.DOTALL)
+    assert "Traceback two" in newest
+    assert "OSError: second" in newest
+    assert " open>" in newest
+    assert "Traceback one" in oldest
+    assert "Late: first" in oldest
+    assert " open>" not in oldest
+    assert "Its worker died." in html
+
+
+def test_an_attempt_with_an_exception_and_a_reason_shows_both(page):
+    error = attempt("timed out", 0, exception="x.JobTimedOut", message="", reason="Ran longer than 5 s.")
+    other = attempt("failed", 0, exception="x.Odd", message="why", reason="Its backoff raised.")
+    text = text_of(page(make_job(State.FAILED, errors=[error, other])))
+    assert "Timed out JobTimedOut: Ran longer than 5 s." in text
+    assert "Failed Odd: why Its backoff raised." in text
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        [{}],
+        ["text"],
+        [None],
+        [{"started_at": "never", "finished_at": 5, "attempt": "x"}],
+        [{"traceback": None}],
+    ],
+)
+def test_odd_attempts_do_not_break_the_page(admin_client, errors):
+    assert admin_client.get(page_of(make_job(State.FAILED, errors=errors))).status_code == 200
+
+
+def test_log_lines_stand_with_their_time(page):
+    job = make_job(State.RUNNING, log=[{"at": "2026-01-05T12:00:07.123+00:00", "text": "half way"}, "odd"])
+    assert "2026-01-05 06:00:07 half way" in text_of(page(job))
+
+
+def test_checkpoint_and_the_newest_steps_are_shown_with_their_number(page):
+    # The last one to be written is the oldest.
+    job, other = make_job(State.RUNNING), make_job()
+    Checkpoint.objects.create(job=job, value={"cursor": 412}, positions={"papers": 7})
+    Step.objects.bulk_create(
+        Step(job=job, name=f"step {n:02}", result=n, finished_at=NOON - timedelta(minutes=n))
+        for n in range(60)
+    )
+    Step.objects.create(job=other, name="of another job")
+    html = page(job)
+    assert '"cursor": 412' in unescape(html)
+    assert '"papers": 7' in unescape(html)
+    assert re.findall(r"<code>(.*?)</code>", html) == [f"step {n:02}" for n in range(50)]
+    assert "60 in all, at most the newest 50 shown" in html
+
+
+def test_a_long_value_is_cut_and_says_how_long_it_was(page):
+    html = page(make_job(State.SUCCEEDED, result="x" * 3_000_000))
+    assert "cut here; 3,000,002 characters in all" in html
+    assert len(html) < 200_000
+
+
+@pytest.mark.parametrize("steps", [0, 80])
+def test_the_number_of_queries_is_bounded(admin_client, django_assert_max_num_queries, steps):
+    job = make_job(State.RUNNING, errors=[attempt("failed", 0) for _ in range(10)])
+    Step.objects.bulk_create(Step(job=job, name=str(n)) for n in range(steps))
+    with django_assert_max_num_queries(8):
+        admin_client.get(page_of(job))
+
+
+def test_only_the_page_of_an_unfinished_job_refreshes_itself(page):
+    assert 'data-refresh-seconds="3"' in page(make_job(State.RUNNING))
+    assert "data-refresh-seconds" not in page(make_job(State.FAILED))
+
+
+def test_an_unknown_job_leads_back_to_the_admin(admin_client):
+    from uuid import uuid4
+
+    response = admin_client.get(f"/admin/pgonly_django/job/{uuid4()}/change/", follow=True)
+    assert "t exist. Perhaps it was deleted?" in response.content.decode()

@@ -1,0 +1,227 @@
+"""Retry, cancel and discard: in the list and on a job's page."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.test import Client
+from django.utils import timezone
+from psycopg.errors import LockNotAvailable
+
+from pgonly_django.admin import operations
+from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY
+from pgonly_django.models import Job, State
+from pgonly_django.postgres import connect
+from tests.admin.conftest import LIST, make_job, page_of
+
+pytestmark = pytest.mark.django_db
+
+# What each verb makes of each state; a state that is missing is left alone.
+OUTCOMES = {
+    "retry": {State.FAILED: State.READY, State.CANCELLED: State.READY, State.SCHEDULED: State.READY},
+    "cancel": {
+        State.READY: State.CANCELLED,
+        State.SCHEDULED: State.CANCELLED,
+        State.RUNNING: State.RUNNING,  # its worker is asked
+    },
+    "discard": {State.READY: State.FAILED, State.SCHEDULED: State.FAILED},
+}
+
+
+def button(job, verb):
+    return f"{LIST}{job.pk}/operate/{verb}/"
+
+
+def select(client, verb, jobs, **more):
+    data = {"action": f"{verb}_jobs", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
+    return client.post(LIST, data, follow=True)
+
+
+def messages(response):
+    return [str(message) for message in response.context["messages"]]
+
+
+@pytest.mark.parametrize("verb", OUTCOMES)
+@pytest.mark.parametrize("state", State)
+def test_a_button_is_there_and_works_exactly_where_its_verb_is_allowed(admin_client, verb, state):
+    job = make_job(state)
+    allowed = state in OUTCOMES[verb]
+    assert (button(job, verb) in admin_client.get(page_of(job)).content.decode()) is allowed
+    admin_client.post(button(job, verb))
+    job.refresh_from_db()
+    assert job.state == OUTCOMES[verb].get(state, state)
+    assert LogEntry.objects.filter(object_id=str(job.pk)).exists() is allowed
+
+
+@pytest.mark.parametrize("verb", OUTCOMES)
+def test_an_action_of_the_list_changes_and_logs_those_that_allow_it(admin_client, admin_user, verb):
+    jobs = {state: make_job(state) for state in State}
+    response = select(admin_client, verb, jobs.values())
+    for state, job in jobs.items():
+        job.refresh_from_db()
+        assert job.state == OUTCOMES[verb].get(state, state)
+    logged = LogEntry.objects.filter(user=admin_user, action_flag=CHANGE)
+    assert {entry.object_id for entry in logged} == {str(jobs[state].pk) for state in OUTCOMES[verb]}
+    assert {entry.change_message for entry in logged} == {str(OPERATIONS[verb].logged)}
+    assert f"{len(OUTCOMES[verb])} jobs." in messages(response)[0]
+
+
+def test_a_cancelled_running_job_is_asked_once_and_loses_its_button(admin_client):
+    job = make_job(State.RUNNING)
+    response = admin_client.post(button(job, "cancel"), follow=True)
+    job.refresh_from_db()
+    assert job.cancel_requested_at is not None
+    page = response.content.decode()
+    assert "Cancelling" in page
+    assert button(job, "cancel") not in page
+
+
+def test_nothing_to_do_is_said_and_not_logged(admin_client):
+    response = select(admin_client, "retry", [make_job(State.SUCCEEDED)])
+    assert "nothing to do" in messages(response)[0]
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("permissions", [["view_job"], ["operate_job"], ["view_job", "delete_job"]])
+def test_without_both_permissions_nobody_operates(client, person, permissions):
+    job = make_job()
+    person(*permissions)
+    assert client.post(button(job, "cancel")).status_code == 403
+    select(client, "cancel", [job])
+    job.refresh_from_db()
+    assert job.state == State.READY
+
+
+def test_viewing_alone_shows_neither_buttons_nor_actions(client, person):
+    job = make_job()
+    person("view_job")
+    assert "/operate/" not in client.get(page_of(job)).content.decode()
+    assert "cancel_jobs" not in client.get(LIST).content.decode()
+
+
+def test_the_operate_permission_is_enough_to_operate(client, person):
+    job = make_job()
+    user = person("view_job", "operate_job")
+    assert button(job, "cancel") in client.get(page_of(job)).content.decode()
+    assert "cancel_jobs" in client.get(LIST).content.decode()
+    client.post(button(job, "cancel"))
+    job.refresh_from_db()
+    assert job.state == State.CANCELLED
+    assert LogEntry.objects.get().user == user
+
+
+def test_every_form_of_the_page_carries_the_csrf_token(admin_client):
+    page = admin_client.get(page_of(make_job())).content.decode()
+    forms = re.findall(r'<form method="post" action="[^"]*/operate/.*?</form>', page, re.DOTALL)
+    assert len(forms) == 2
+    assert all('name="csrfmiddlewaretoken"' in form for form in forms)
+
+
+def test_a_button_needs_post_and_the_csrf_token(admin_user):
+    job = make_job()
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(admin_user)
+    assert strict.get(button(job, "cancel")).status_code == 405
+    assert strict.post(button(job, "cancel")).status_code == 403
+    token = strict.get(page_of(job)).context["csrf_token"]
+    assert strict.post(button(job, "cancel"), {"csrfmiddlewaretoken": str(token)}).status_code == 302
+    job.refresh_from_db()
+    assert job.state == State.CANCELLED
+
+
+def test_somebody_who_is_not_staff_is_sent_to_log_in(client):
+    job = make_job()
+    assert "/admin/login/" in client.post(button(job, "cancel")).url
+
+
+@pytest.mark.parametrize(
+    "path", ["not-an-id/operate/cancel/", "00000000-0000-7000-8000-000000000000/operate/cancel/"]
+)
+def test_an_unknown_job_is_not_found(admin_client, path):
+    assert admin_client.post(f"{LIST}{path}").status_code == 404
+
+
+def test_an_unknown_verb_is_not_found(admin_client):
+    assert admin_client.post(button(make_job(), "delete")).status_code == 404
+
+
+def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
+    jobs = [make_job(State.FAILED, task="shop.a") for _ in range(60)]
+    other = make_job(State.FAILED, task="shop.b")
+    data = {"action": "retry_jobs", "index": "0", "select_across": "1", "_selected_action": [jobs[0].pk]}
+    admin_client.post(f"{LIST}?task=shop.a", data)
+    assert Job.objects.filter(state=State.READY).count() == LogEntry.objects.count() == 60
+    other.refresh_from_db()
+    assert other.state == State.FAILED
+
+
+def test_a_limit_takes_the_newest_and_says_that_more_are_left(admin_user, monkeypatch):
+    monkeypatch.setattr(operations, "BATCH", 2)
+    jobs = [make_job(State.FAILED) for _ in range(6)]
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == (5, True)
+    assert Job.objects.get(state=State.FAILED) == jobs[0]
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == (1, False)
+
+
+def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user, monkeypatch):
+    """Between the search for ids and the locks, a worker may have finished the job."""
+    job, other = make_job(), make_job()
+
+    class Overtaken(operations.Operation):
+        def _perform_batch(self, ids, user_id):
+            Job.objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+            return super()._perform_batch(ids, user_id)
+
+    fields = (CANCEL.name, CANCEL.states, CANCEL.verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
+    assert Overtaken(*fields).perform(Job.objects.all(), admin_user.pk) == (1, False)
+    assert LogEntry.objects.get().object_id == str(other.pk)
+    job.refresh_from_db()
+    assert job.state == State.SUCCEEDED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to_them(admin_user):
+    job = make_job()
+    errors = []
+
+    def verb(jobs):
+        with connect("default", application_name="test") as other:
+            other.execute("SET lock_timeout = '50ms'")
+            other.execute(
+                "SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.pk]
+            )  # as a checkpoint does
+            try:
+                other.execute("UPDATE pgonly_job SET state = 'succeeded' WHERE id = %s", [job.pk])
+            except LockNotAvailable as error:
+                errors.append(error)
+        return len(jobs)
+
+    operation = operations.Operation("test", CANCEL.states, verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
+    assert operation.perform(Job.objects.all(), admin_user.pk) == (1, False)
+    assert len(errors) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_retry_wakes_the_workers_after_the_commit(admin_client):
+    job = make_job(State.FAILED)
+    with connect("default", application_name="test") as listener:
+        listener.execute("LISTEN pgonly_jobs")
+        admin_client.post(button(job, "retry"))
+        (notice,) = listener.notifies(timeout=5, stop_after=1)
+    assert notice.payload.startswith("ready")
+
+
+def test_the_history_of_a_job_shows_who_did_what(admin_client):
+    job = make_job()
+    admin_client.post(button(job, "discard"))
+    page = admin_client.get(f"{LIST}{job.pk}/history/").content.decode()
+    assert "Discarded." in page
+
+
+def test_discarded_jobs_keep_who_decided_it_in_their_attempts(admin_client):
+    job = make_job()
+    admin_client.post(button(job, "discard"))
+    assert "Discarded by a person." in admin_client.get(page_of(job)).content.decode()
+    assert DISCARD.allows(make_job(cancel_requested_at=timezone.now()))

@@ -1,0 +1,89 @@
+"""No list may keep the database busy for long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+
+from pgonly_django.admin.paging import BoundedChangeList, newest, time_limit, timed_out
+from pgonly_django.models import Job
+from tests.admin.conftest import LIST, make_job
+
+pytestmark = pytest.mark.django_db
+
+# 100 MB of arguments in little space: reading through them takes far longer than the limit below.
+LARGE_ROWS = """
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt, max_attempts,
+    interruptions, crashes, errors, log)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'default', 'tests.jobs.add',
+    jsonb_build_array(repeat('x', 100000)), '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]'
+FROM generate_series(1, 1000) AS i
+"""
+
+
+@pytest.fixture
+def large_rows():
+    with connection.cursor() as cursor:
+        cursor.execute(LARGE_ROWS)
+
+
+def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, large_rows, monkeypatch):
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    wanted = make_job(args=["needle"])
+    response = admin_client.get(f"{LIST}?q=needle")
+    assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
+    assert "only the newest 5 rows were looked at" in response.content.decode()
+
+
+def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, monkeypatch):
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 999)
+    response = admin_client.get(f"{LIST}?q=needle")
+    assert list(response.context["cl"].result_list) == []
+    assert "among the newest 999 rows and was stopped" in response.content.decode()
+
+
+def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
+    admin_client, large_rows, monkeypatch
+):
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    data = {"action": "cancel_jobs", "select_across": "1", "index": "0", "_selected_action": [make_job().pk]}
+    admin_client.post(f"{LIST}?q=x", data)
+    # Of the newest five, one has no x in it.
+    assert Job.objects.filter(state="cancelled").count() == 4
+
+
+def test_a_quick_list_has_no_note(admin_client):
+    make_job()
+    page = admin_client.get(f"{LIST}?q=add").content.decode()
+    assert "newest 100,000" not in page
+
+
+def test_the_limit_ends_a_statement_and_leaves_the_transaction_usable():
+    with pytest.raises(OperationalError) as raised, time_limit("default", timedelta(milliseconds=20)):
+        connection.cursor().execute("SELECT pg_sleep(5)")
+    assert timed_out(raised.value)
+    assert Job.objects.count() == 0
+
+
+def test_the_limit_is_gone_afterwards():
+    def setting():
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            return cursor.fetchone()
+
+    before = setting()
+    with time_limit("default", timedelta(seconds=9)):
+        assert setting() == ("9s",)
+    assert setting() == before
+
+
+def test_newest_keeps_all_when_there_are_fewer_and_the_last_ones_when_there_are_more():
+    jobs = [make_job() for _ in range(4)]
+    assert newest(Job.objects.all(), 10).count() == 4
+    assert set(newest(Job.objects.all(), 2)) == set(jobs[2:])
+    assert newest(Job.objects.all(), 0).count() == 0

@@ -1,0 +1,119 @@
+"""What the job list asks on every visit keeps to indexes, on a table of 100,000 finished jobs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.admin.sites import site
+from django.db import connection
+from django.test import RequestFactory
+
+from pgonly_django.admin.details import newest_steps
+from pgonly_django.admin.filters import KNOWN_QUEUES, KNOWN_TASKS
+from pgonly_django.admin.paging import newest
+from pgonly_django.models import Job, Step
+
+ROWS = """
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt, max_attempts,
+    interruptions, crashes, errors, log, worker_id, lease_expires_at, expires_at)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'queue ' || i % 5,
+    'tests.jobs.add', '[]', '{}', 0,
+    CASE WHEN i % 1000 = 0 THEN 'running' WHEN i <= 100 THEN 'ready' ELSE 'succeeded' END,
+    0, 0, 4, 0, (i <= 100 AND i % 4 = 1)::int, '[]', '[]', gen_random_uuid(), now(), now() + interval '7 days'
+FROM generate_series(1, 100000) AS i
+"""
+STEPS = """
+INSERT INTO pgonly_step (job_id, name)
+SELECT id, 'step ' || n
+FROM (SELECT id FROM pgonly_job ORDER BY id LIMIT 500) AS job, generate_series(1, 40) AS n
+"""
+
+
+@pytest.fixture(scope="module")
+def big_table(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(ROWS)
+        cursor.execute(STEPS)
+        cursor.execute("ANALYZE pgonly_job, pgonly_step")
+        yield
+        cursor.execute("TRUNCATE pgonly_job CASCADE")
+
+
+@pytest.fixture
+def plan(big_table, db):
+    """EXPLAIN ANALYZE of a queryset or a statement."""
+
+    def explain(query):
+        if isinstance(query, str):
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (ANALYZE) {query}")
+                return "\n".join(line for (line,) in cursor.fetchall())
+        return query.explain(analyze=True)
+
+    return explain
+
+
+def rows_read(plan):
+    """The most rows that one node of the plan returned or threw away."""
+    counts = re.findall(r"actual time=\S+ rows=(\d+)", plan) + re.findall(r"Removed by Filter: (\d+)", plan)
+    return max(map(int, counts))
+
+
+def listed(admin_user, query=""):
+    request = RequestFactory().get(f"/{query}")
+    request.user = admin_user
+    return site.get_model_admin(Job).get_changelist_instance(request)
+
+
+def test_a_page_of_the_list_reads_that_page_alone(plan, admin_user):
+    found = plan(listed(admin_user).queryset[:50])
+    assert "Index Scan Backward using pgonly_job_pkey" in found
+    assert rows_read(found) == 50
+
+
+def test_the_count_reads_no_more_than_its_cap(plan, admin_user):
+    paginator = listed(admin_user).paginator
+    assert paginator.count_label == "10,000+"
+    assert rows_read(plan(paginator.object_list.order_by().values("pk")[:10_001])) == 10_001
+
+
+@pytest.mark.parametrize(
+    ("state", "indexes", "rows"),
+    [
+        ("running", ["pgonly_job_running"], 100),
+        ("ready", ["pgonly_job_ready", "pgonly_job_suspect"], 100),
+        ("scheduled", ["pgonly_job_scheduled"], 0),
+    ],
+)
+def test_unfinished_states_are_found_through_their_own_index(plan, admin_user, state, indexes, rows):
+    found = plan(listed(admin_user, f"?state__exact={state}").queryset[:50])
+    assert all(index in found for index in indexes), found
+    assert rows_read(found) == rows
+
+
+def test_known_queues_are_found_by_loose_scans_and_the_newest_rows(plan):
+    found = plan(KNOWN_QUEUES)
+    assert "pgonly_job_ready" in found
+    assert "pgonly_job_running" in found
+    assert "Seq Scan" not in found
+    assert rows_read(found) <= 1000 + 200
+
+
+def test_known_tasks_are_found_among_the_running_and_the_newest_rows(plan):
+    found = plan(KNOWN_TASKS)
+    assert "Index Scan Backward using pgonly_job_pkey" in found or "Index Scan using pgonly_job_pkey" in found
+    assert "Seq Scan" not in found
+    assert rows_read(found) <= 1000 + 200
+
+
+def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user):
+    found = plan(newest(listed(admin_user, "?q=needle").queryset, 1000)[:50])
+    assert "pgonly_job_pkey" in found
+    assert rows_read(found) == 1000
+
+
+def test_the_steps_of_a_job_are_found_through_their_job(plan):
+    found = plan(newest_steps(Step.objects.filter(job=Job.objects.order_by("pk").first())))
+    assert "pgonly_step_once" in found
+    assert rows_read(found) == 40

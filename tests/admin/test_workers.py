@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Worker
+from tests.admin.test_jobs import cells
+
+pytestmark = pytest.mark.django_db
+LIST = "/admin/pgonly_django/worker/"
+
+
+def make_worker(heard_seconds_ago=1.0, **fields):
+    heartbeat = timezone.now() - timedelta(seconds=heard_seconds_ago)
+    defaults = {"name": "web-1", "hostname": "host", "pid": 4001, "threads": 16, "heartbeat_at": heartbeat}
+    return Worker.objects.create(**(defaults | fields))
+
+
+def test_a_worker_is_shown_with_what_it_serves(admin_client):
+    make_worker(queues=["mail", "llm"], running=7)
+    response = admin_client.get(LIST)
+    assert cells(response, "served") == ["mail, llm"]
+    assert cells(response, "threads") == ["16"]
+    assert cells(response, "running") == ["7"]
+    assert "web-1" in cells(response, "worker_name")[0]
+    assert "host, process 4001" in cells(response, "worker_name")[0]
+
+
+def test_a_worker_without_queues_serves_all(admin_client):
+    make_worker(queues=[])
+    assert cells(admin_client.get(LIST), "served") == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("heard_seconds_ago", "stopped", "life"), [(5, False, "live"), (61, False, "dead"), (5, True, "stopped")]
+)
+def test_a_worker_is_live_within_its_lease_until_it_stops(admin_client, heard_seconds_ago, stopped, life):
+    make_worker(heard_seconds_ago, stopped_at=timezone.now() if stopped else None)
+    assert f"pgonly-{life}" in cells(admin_client.get(LIST), "life")[0]
+
+
+def test_live_follows_the_lease_setting(admin_client, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 10}
+    make_worker(15)
+    assert "pgonly-dead" in cells(admin_client.get(LIST), "life")[0]
+
+
+def test_the_age_of_the_heartbeat_is_shown(admin_client):
+    make_worker(125.5)
+    assert "2 min 5 s ago" in cells(admin_client.get(LIST), "heartbeat")[0]
+
+
+def test_nothing_can_be_changed(admin_client):
+    worker = make_worker()
+    page = admin_client.get(LIST).content.decode()
+    assert 'name="action"' not in page
+    assert admin_client.get(f"{LIST}add/").status_code == 403
+    assert admin_client.post(f"{LIST}{worker.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.post(f"{LIST}{worker.pk}/change/", {"name": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_number_of_queries_does_not_grow_with_the_workers(
+    admin_client, django_assert_max_num_queries, count
+):
+    for _ in range(count):
+        make_worker()
+    with django_assert_max_num_queries(4):
+        admin_client.get(LIST)
