@@ -195,7 +195,6 @@ def _stop_at_exit(server: Server, starter: int) -> None:
 
 def _others_are_connected(server: Server) -> bool:
     import psycopg
-
     from django.db import connections
 
     connections.close_all()

@@ -93,5 +93,5 @@ class JobTimedOut(JobInterrupt):
     """The job ran longer than its max_runtime. Counts as an error."""
 
 
-class LeaseLost(JobInterrupt):  # noqa: N818 - of the same family
+class LeaseLost(JobInterrupt):
     """The job belongs to another worker by now: this run may not write any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -88,10 +89,8 @@ def stubborn(key, seconds=60.0):
     mark(f"{key}:started")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(0.02)
-        except BaseException:
-            pass
 
 
 @task

@@ -1,8 +1,8 @@
 import django.db.models.deletion
-import pgonly_django.compat
-import pgonly_django.models.job
 from django.db import migrations, models
 
+import pgonly_django.compat
+import pgonly_django.models.job
 
 # Dead rows are the queue's exhaust: room for HOT updates on every page, and a vacuum that comes early and
 # does not pause. (Defaults: vacuum after 20 % of the table, 2 ms pauses.)

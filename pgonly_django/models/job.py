@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import models
 from django.db.models import Case, F, Func, Q, Value, When
@@ -168,7 +168,7 @@ class Job(models.Model):
                 "id",
                 condition=Q(state="ready", crashes=0),
                 name="pgonly_job_ready",
-            ),  # fmt: skip
+            ),
             # Suspects are few and claimed one at a time, apart from the crowd. The two indexes share no row, so
             # no statistics, however old, can make the planner take one for the other.
             models.Index("ready_at", condition=Q(state="ready", crashes__gt=0), name="pgonly_job_suspect"),

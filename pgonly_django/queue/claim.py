@@ -242,7 +242,7 @@ class Claimer:
 
 
 @lru_cache
-def _head_sql(alias: str, given_queues: bool) -> str:  # noqa: FBT001 - a cache key of two values
+def _head_sql(alias: str, given_queues: bool) -> str:
     return HEAD.format(
         bands=BANDS_OF_GIVEN_QUEUES if given_queues else BANDS_OF_ALL_QUEUES,
         order=ORDER_OF_GIVEN_QUEUES if given_queues else ORDER_OF_ALL_QUEUES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -107,10 +107,15 @@ def finish_statements(batch: Sequence[Finish]) -> list[Statement]:
 
 def _succeed_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
     return {
-        "ids": "{%s}" % ",".join([finish.id for finish in batch]),
-        "leases": "{%s}" % ",".join([str(finish.lease) for finish in batch]),
-        "results": "[%s]" % ",".join([finish.result or "null" for finish in batch]),
+        "ids": _array(finish.id for finish in batch),
+        "leases": _array(str(finish.lease) for finish in batch),
+        "results": "[" + ",".join([finish.result or "null" for finish in batch]) + "]",
     }
+
+
+def _array(items: Iterable[str]) -> str:
+    """An array literal of items that need no quoting: psycopg's own dump of a list takes ten times as long."""
+    return "{" + ",".join(items) + "}"
 
 
 def _finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import psycopg
 
-# Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that somebody else has locked is skipped, reported as held and renewed
-# next time; rescue skips it as well.
+# Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that somebody else has locked is
+# skipped, reported as held and renewed next time; rescue skips it as well.
 RENEW = """
 WITH mine AS (SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS m(id, lease)),
 free AS MATERIALIZED (
@@ -31,7 +31,8 @@ CLAIMED_BY = "SELECT id::text, lease FROM pgonly_job WHERE state = 'running' AND
 
 # Index: the primary key.
 CANCEL_REQUESTED = """
-SELECT id::text FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
+SELECT id::text FROM pgonly_job
+WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
 """
 
 # Index: pgonly_job_running. The workers that are silent, and whether the server is young: after its restart

@@ -20,7 +20,8 @@ class Report:
     cleared: bool  # a checkpoint or step was saved: it is no suspect any more
 
 
-# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds locked is left for the next report.
+# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds
+# locked is left for the next report.
 REPORT = f"""
 WITH said AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(progress)s::text[], %(lines)s::text[],

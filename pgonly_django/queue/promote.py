@@ -31,7 +31,7 @@ SELECT
 
 
 class Promotion(NamedTuple):
-    count: int
+    promoted: int
     next_due_in_seconds: float | None
 
 

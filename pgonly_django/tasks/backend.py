@@ -123,7 +123,7 @@ class PostgresBackend(BaseTaskBackend):
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
-        from pgonly_django.checks import check_task_backend
+        from pgonly_django.tasks.checks import check_task_backend
 
         return check_task_backend(self)
 

@@ -217,7 +217,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self._check()
 
     async def _await_lease(self) -> None:
-        while self._run.lease_in_doubt and not self.should_stop:
+        while self._run.lease_in_doubt and not self.should_stop:  # noqa: ASYNC110 - told by a thread
             await asyncio.sleep(DOUBT_POLL_SECONDS)
         if self.should_stop:
             await sync_to_async(self._check)()

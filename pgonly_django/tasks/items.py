@@ -27,7 +27,8 @@ def iterate_from(items: Iterable[T], start: int) -> Iterator[T]:
 
 async def aiterate_from(items: Any, start: int) -> AsyncIterator[Any]:
     if isinstance(items, QuerySet):
-        for item in await sync_to_async(list)(items[start:]):
+        rows: list[Any] = await sync_to_async(lambda: list(items[start:]))()
+        for item in rows:
             yield item
     elif isinstance(items, AsyncIterable):
         place = 0

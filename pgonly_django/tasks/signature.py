@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
@@ -41,8 +41,8 @@ class CallShape:
         return names[place] if place < len(names) else f"args[{place}]"
 
 
-@lru_cache(maxsize=None)
-def call_shape(function: Callable[..., Any], takes_context: bool) -> CallShape:  # noqa: FBT001 - a cache key
+@cache
+def call_shape(function: Callable[..., Any], takes_context: bool) -> CallShape:
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())[1 if takes_context else 0 :]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -50,7 +50,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         values = {name: getattr(self, name) for name in OPTION_NAMES}
         return {name: value for name, value in values.items() if value is not UNSET}
 
-    def using(  # type: ignore[override] # takes more than Django's
+    def using(
         self,
         *,
         priority: int | None = None,

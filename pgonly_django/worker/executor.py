@@ -115,7 +115,7 @@ class Executor:
         run.guard.open_thread()
         try:
             if run.interrupt is not None:
-                raise run.interrupt
+                raise run.interrupt  # noqa: TRY301 - as if it had come a moment later
             value = call.task.func(*call.arguments, **call.result.kwargs)
         except BaseException:
             run.guard.close()

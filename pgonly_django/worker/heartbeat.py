@@ -30,7 +30,8 @@ CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 
 REGISTER = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
-VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0, clock_timestamp(), clock_timestamp())
+VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
+    clock_timestamp(), clock_timestamp())
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), stopped_at = NULL
 """
 STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
@@ -79,7 +80,7 @@ class Heartbeat(threading.Thread):
         connection.execute(REGISTER, self._facts())
         self.beat(connection)
         if self.listening:
-            connection.execute(f"LISTEN {wake.CHANNEL}")  # type: ignore[arg-type] # a constant of ours
+            connection.execute(f"LISTEN {wake.CHANNEL}")
             if not self.tested.is_set():
                 self._test_listening(connection)
         self.tested.set()

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from json.scanner import make_scanner
 from typing import Any
 
 import psycopg
@@ -23,7 +24,7 @@ from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 
-_scan = json.JSONDecoder().scan_once
+_scan = make_scanner(json.JSONDecoder())  # without the search for white space around it
 
 # A row that somebody else holds locked must not hold up all the others.
 LIMIT_LOCK_WAITS = "SELECT set_config('lock_timeout', '2s', true)"

@@ -15,6 +15,9 @@ from pgonly_django.exceptions import OptionError
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
 POLL_SECONDS_LISTENING = 30.0
 POLL_SECONDS_BLIND = 2.0
+POLL_SECONDS_LEAST = 0.05
+THREADS_LIMIT = 500
+NAME_LENGTH = 128
 
 
 def _default_name() -> str:
@@ -37,16 +40,18 @@ class WorkerOptions:
     database: str = "default"
 
     def __post_init__(self) -> None:
-        self._require("threads", 1 <= self.threads <= 500, "from 1 to 500")
+        self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
         self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
         self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
         idle = self.max_idle_seconds
         self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
         poll = self.poll_seconds
-        self._require("poll_seconds", poll is None or poll >= 0.05, "0.05 or more")
-        self._require("name", 1 <= len(self.name) <= 128, "1 to 128 characters long")
+        self._require(
+            "poll_seconds", poll is None or poll >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"
+        )
+        self._require("name", 1 <= len(self.name) <= NAME_LENGTH, f"1 to {NAME_LENGTH} characters long")
 
-    def _require(self, name: str, holds: bool, what: str) -> None:  # noqa: FBT001 - a private assertion
+    def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             flag = "--" + name.replace("_", "-")
             raise OptionError(f"{flag} must be {what}, got {getattr(self, name)!r}.")

@@ -301,7 +301,7 @@ class Worker:
         longest = self.options.longest_pause(listening=self.heartbeat.listening)
         next_due = promotion.next_due_in_seconds
         self._due_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
-        if promotion.count:
+        if promotion.promoted:
             self._look_at, self._drained = now, False
 
     # Looking after what runs.
@@ -363,8 +363,7 @@ class Worker:
 
     def _is_done(self) -> bool:
         if self.runs or self.ended or self.strays:
-            gave_up = self.stop_level > 1 and self.ledger.is_away
-            return gave_up
+            return self.stop_level > 1 and self.ledger.is_away
         if self.stop_level or self.jobs_left <= 0:
             return True
         if self.slots.stuck >= self.options.threads:
