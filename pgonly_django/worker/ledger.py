@@ -24,7 +24,8 @@ from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 
-_scan = make_scanner(json.JSONDecoder())  # without the search for white space around it
+# Without the search for white space around it.
+_scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
 
 # A row that somebody else holds locked must not hold up all the others.
 LIMIT_LOCK_WAITS = "SELECT set_config('lock_timeout', '2s', true)"
