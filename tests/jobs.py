@@ -215,3 +215,14 @@ async def count_async(context, n):
 @task
 def pause(seconds):
     time.sleep(seconds)
+
+
+@task(takes_context=True)
+def let_go_of_the_database(context):
+    """Whether the slot stays without a connection while the job only talks to its context."""
+    connection.close()
+    context.progress(1, 2)
+    context.log("without a connection")
+    for _ in range(3):
+        assert not context.should_stop
+    return connection.connection is None

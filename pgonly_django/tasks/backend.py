@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.core import checks
-from django.db import connections, router, transaction
+from django.db import router, transaction
 
 from pgonly_django import wake
 from pgonly_django.compat import (
     BaseTaskBackend,
+    InvalidTask,
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
@@ -71,6 +73,14 @@ class PostgresBackend(BaseTaskBackend):
 
         chosen: str = self.options.get("database") or router.db_for_write(Job)
         return chosen
+
+    def validate_task(self, task: Any) -> None:
+        """Django's rules, and: a coroutine cannot run inside atomic(), which belongs to one thread."""
+        super().validate_task(task)
+        if iscoroutinefunction(task.func) and self.options_of(task).atomic:
+            raise InvalidTask(
+                f"{task.func.__qualname__} is async, so it cannot be atomic. Make it a sync task."
+            )
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
         """One INSERT in the caller's transaction; it commits or rolls back with the rest.
@@ -163,9 +173,6 @@ class PostgresBackend(BaseTaskBackend):
             wake.send_coalesced(database, payload)
         for result in results:
             task_enqueued.send(type(self), task_result=result)
-
-    def in_transaction(self) -> bool:
-        return connections[self.database].in_atomic_block
 
 
 def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:

@@ -23,6 +23,7 @@ class Run:
     claimed_at: float
     lease_until: float
     started_at: float | None = None
+    result: Any = None  # the JobResult that the signals carry, once the task is found
     # Set by the worker, read by the job.
     stop_requested: bool = False
     stop_until: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import threading
 from typing import Any
@@ -11,9 +12,10 @@ from django.db import close_old_connections, connections
 
 from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
 from pgonly_django.events import emit
-from pgonly_django.models.job import State
-from pgonly_django.queue.finish import Finish
+from pgonly_django.models.job import Job, State
 from pgonly_django.tasks.backend import PostgresBackend
+from pgonly_django.tasks.registry import find_task
+from pgonly_django.tasks.result import result_of
 from pgonly_django.worker.executor import Ended
 
 FINAL = {
@@ -26,8 +28,9 @@ FINAL = {
 class Announcer:
     """At least once for a job that ends while its worker lives; a worker killed right after the commit sends none."""
 
-    def __init__(self) -> None:
-        self._inbox: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._inbox: queue.SimpleQueue[Ended | str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="pgonly-announcer", daemon=True)
         self._thread.start()
 
@@ -40,20 +43,28 @@ class Announcer:
         self._inbox.put(None)
         self._thread.join(timeout)
 
+    def announce_row(self, job_id: str) -> None:
+        """For a job that a rescue ended: its own worker is dead."""
+        self._inbox.put(job_id)
+
     def _serve(self) -> None:
-        while (ended := self._inbox.get()) is not None:
-            assert ended.finish is not None
+        while (news := self._inbox.get()) is not None:
             try:
-                self._send(ended, ended.finish)
+                if isinstance(news, str):
+                    _send_row(self.alias, news)
+                else:
+                    self._send(news)
             except Exception:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
-                message = f"A receiver of task_finished failed for {ended.run.job.task} {ended.run.job.id}"
-                emit("worker.announcement_failed", message, level=40, exc_info=True)
+                message = f"task_finished could not be sent for {news}"
+                emit("worker.announcement_failed", message, level=logging.ERROR, exc_info=True)
             if self._inbox.empty():
                 close_old_connections()
         connections.close_all()
 
-    def _send(self, ended: Ended, finish: Finish) -> None:
-        result: Any = ended.result
+    def _send(self, ended: Ended) -> None:
+        finish = ended.finish
+        assert finish is not None
+        result = ended.run.result
         if result is None:
             return
         put = object.__setattr__
@@ -64,6 +75,12 @@ class Announcer:
         if finish.entry is not None:
             _add_error(result, json.loads(finish.entry))
         task_finished.send(PostgresBackend, task_result=result)
+
+
+def _send_row(alias: str, job_id: str) -> None:
+    job = Job.objects.using(alias).get(pk=job_id)
+    task = find_task(job.task, job.backend, job.queue, job.priority, job.run_at)
+    task_finished.send(PostgresBackend, task_result=result_of(job, task))
 
 
 def _add_error(result: Any, entry: dict[str, Any]) -> None:

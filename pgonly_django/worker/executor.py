@@ -35,7 +35,6 @@ class Ended:
 
     run: Run
     finish: Finish | None
-    result: JobResult | None = None
     took_seconds: float = 0.0
     committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
 
@@ -99,7 +98,7 @@ class Executor:
 
     def _call(self, run: Run, call: _Call) -> Ended:
         value = self._guarded(run, call)
-        return Ended(run, outcomes.succeeded(run, value), call.result)
+        return Ended(run, outcomes.succeeded(run, value))
 
     def _call_atomically(self, run: Run, call: _Call) -> Ended:
         """The function and its finish commit together, or neither does (promise 3)."""
@@ -109,7 +108,7 @@ class Executor:
                 cursor.execute(*finish_statements([finish])[0])
                 if cursor.rowcount == 0:
                     raise LeaseLost
-        return Ended(run, finish, call.result, committed=True)
+        return Ended(run, finish, committed=True)
 
     def _guarded(self, run: Run, call: _Call) -> Any:
         run.guard.open_thread()
@@ -151,7 +150,7 @@ class Executor:
                 await sync_to_async(_save_positions)(call.context)
             raise
         run.guard.close()
-        return Ended(run, outcomes.succeeded(run, value), call.result)
+        return Ended(run, outcomes.succeeded(run, value))
 
     def _prepare(self, run: Run) -> _Call:
         job, placed = run.job, self._place(run.job)
@@ -169,6 +168,7 @@ class Executor:
             errors=job.errors,
             worker_id=self.worker.id,
         )
+        run.result = result
         task_started.send(type(placed.backend), task_result=result)
         context = self._context(run, result) if task.takes_context else None
         return _Call(task, result, context, self._options(placed, job))

@@ -17,6 +17,7 @@ import psycopg
 
 from pgonly_django import wake
 from pgonly_django.events import emit
+from pgonly_django.models.job import FINISHED
 from pgonly_django.postgres import connect
 from pgonly_django.queue import lease
 from pgonly_django.queue.rescue import rescue
@@ -26,6 +27,7 @@ from pgonly_django.worker.options import WorkerOptions
 RECONNECT_SECONDS = (0.1, 2.0)
 LISTEN_SLICE_SECONDS = 1.0  # how soon the thread sees that it shall end; no statement is sent for it
 SELF_TEST_SECONDS = 2.0
+PREPARE_AFTER = 5  # psycopg's own default
 CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 
 REGISTER = """
@@ -34,7 +36,6 @@ VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s,
     clock_timestamp(), clock_timestamp())
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), stopped_at = NULL
 """
-STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
 
 
 class Held(Protocol):
@@ -43,6 +44,7 @@ class Held(Protocol):
     def held(self) -> Mapping[str, Run]: ...
     def wake_up(self, payload: str) -> None: ...
     def give_back_unknown(self, rows: Mapping[str, int]) -> None: ...
+    def announce_end(self, job_id: str) -> None: ...
 
 
 class Heartbeat(threading.Thread):
@@ -75,15 +77,16 @@ class Heartbeat(threading.Thread):
     def _connected(self) -> None:
         connection = connect(self.options.database, application_name=f"pgonly heartbeat {self.options.name}")
         self._connection = connection
-        if not self.options.listen:
-            connection.prepare_threshold = None
+        connection.prepare_threshold = None  # until it is known that no pooler stands between
         connection.execute(REGISTER, self._facts())
-        self.beat(connection)
         if self.listening:
             connection.execute(f"LISTEN {wake.CHANNEL}")
             if not self.tested.is_set():
                 self._test_listening(connection)
+        if self.listening:
+            connection.prepare_threshold = PREPARE_AFTER
         self.tested.set()
+        self.beat(connection)
         self._pause = RECONNECT_SECONDS[0]
         self._serve(connection)
 
@@ -153,6 +156,8 @@ class Heartbeat(threading.Thread):
         for job in rescued:
             message = f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
             level = logging.ERROR if job.state == "failed" else logging.WARNING
+            if job.state in FINISHED:
+                self.worker.announce_end(str(job.id))
             emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
         for queue in {job.queue for job in rescued if job.state == "ready"}:
             connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready(queue)])
@@ -176,7 +181,6 @@ class Heartbeat(threading.Thread):
             if any(notify.payload == word for notify in connection.notifies(timeout=left, stop_after=1)):
                 return
         self.listening = False
-        connection.prepare_threshold = None
         message = (
             "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
         )

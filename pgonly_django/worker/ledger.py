@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.scanner import make_scanner
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import errors
@@ -42,6 +43,7 @@ ROW_ERRORS = (
 LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 # Index: the primary key. Whose the rows are that a finish did not match.
 WHOSE = "SELECT id::text, lease, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
+STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
 NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
 
 
@@ -131,6 +133,17 @@ class Ledger:
             emit("worker.database_back", "PostgreSQL is back.")
         self._was_lost, self._pause = False, RECONNECT_SECONDS[0]
         return self._connection
+
+    def say_stopped(self, worker_id: UUID) -> None:
+        """Close the worker's row and wake its own heartbeat. Without a database it is simply found silent."""
+        connection = self.connection()
+        if connection is None:
+            return
+        try:
+            connection.execute(STOPPED, {"id": worker_id})
+            connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": [f"stopped {worker_id}"]})
+        except psycopg.Error as error:
+            self._lose(error)
 
     @property
     def is_away(self) -> bool:

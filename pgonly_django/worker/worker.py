@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from pgonly_django.tasks.run import Run
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.announcer import Announcer
 from pgonly_django.worker.executor import Ended, Executor
-from pgonly_django.worker.heartbeat import STOPPED, Heartbeat
+from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.ledger import Claim, Exchange, Ledger
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
@@ -36,7 +37,9 @@ AWAY_SECONDS = 0.1  # between two tries while the database is away
 LOCKED_RETRY_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
 BLIND_FIRST_PAUSE_SECONDS = 0.05
+LISTEN_TEST_SECONDS = 10.0
 ANNOUNCE_SECONDS = 5.0
+GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
 JOIN_SECONDS = 2.0
 NEVER = float("inf")
 
@@ -65,10 +68,11 @@ class Worker:
         self.pace = Pace(options.threads)
         self.heartbeat = Heartbeat(self.id, options, self)
         self.maintenance = Maintenance(options.database)
-        self.announcer = Announcer()
+        self.announcer = Announcer(options.database)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = 0
         self.stop_level = 0
+        self.left = threading.Event()
         self._stop_until: float | None = None
         self._look_at = self._again_at = self._due_at = self._supervise_at = self._report_at = 0.0
         self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
@@ -101,12 +105,16 @@ class Worker:
                 Finish(job_id, lease, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
             )
 
+    def announce_end(self, job_id: str) -> None:
+        self.announcer.announce_row(job_id)
+
     # The loop.
 
     def run(self) -> ExitCode:
         """Work until told to stop or there is nothing left to do. Only the main thread may call it."""
         self.heartbeat.start()
-        self.heartbeat.tested.wait(timeout=10)
+        self.heartbeat.tested.wait(timeout=LISTEN_TEST_SECONDS)
+        self.ledger.prepare = self.heartbeat.listening
         self.maintenance.start()
         while not self._is_done():
             self._turn()
@@ -189,7 +197,10 @@ class Worker:
         self.ended.pop(run.job.id, None)
         self.locked_until.pop(run.job.id, None)
         self._busy_at = time.monotonic()
-        self.jobs_done += 1
+        if run.started_at is None:
+            self.jobs_left += 1
+        else:
+            self.jobs_done += 1
         if run.job.crashes:
             self._look_from_head()
         if ended.finish is not None:
@@ -218,7 +229,7 @@ class Worker:
             self._look_from_head()
         self._settle(answer)
         if claim is not None:
-            self._start(answer.jobs, claim)
+            self._start(answer.jobs, claim, lease_from=now)
 
     def _finishes(self, now: float) -> list[Finish]:
         waiting = [
@@ -262,9 +273,9 @@ class Worker:
         elif finish.state is State.READY:
             self._look_at, self._drained = 0.0, False
 
-    def _start(self, jobs: list[ClaimedJob], claim: Claim) -> None:
+    def _start(self, jobs: list[ClaimedJob], claim: Claim, lease_from: float) -> None:
         now = time.monotonic()
-        until = now + self.options.lease_for.total_seconds()
+        until = lease_from + self.options.lease_for.total_seconds()
         for job in jobs:
             run = Run(job, self.options.database, claimed_at=now, lease_until=until)
             self.runs[job.id] = run
@@ -363,7 +374,7 @@ class Worker:
 
     def _is_done(self) -> bool:
         if self.runs or self.ended or self.strays:
-            return self.stop_level > 1 and self.ledger.is_away
+            return self._gives_up()
         if self.stop_level or self.jobs_left <= 0:
             return True
         if self.slots.stuck >= self.options.threads:
@@ -373,17 +384,21 @@ class Worker:
         idle = self.options.max_idle_seconds
         return idle is not None and time.monotonic() - self._busy_at >= idle
 
+    def _gives_up(self) -> bool:
+        """Whether to leave although ends are unwritten: told to stop, and the database does not come back."""
+        if not self.ledger.is_away or self._stop_until is None:
+            return False
+        return self.stop_level > 1 or time.monotonic() >= self._stop_until + GIVE_UP_SECONDS
+
     def _leave(self) -> ExitCode:
         self.maintenance.end()
         self.announcer.close(ANNOUNCE_SECONDS)
         self.heartbeat.end()
-        connection = self.ledger.connection()
-        if connection is not None:
-            connection.execute(STOPPED, {"id": self.id})
-            connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, f"stopped {self.id}"])
+        self.ledger.say_stopped(self.id)
         self.heartbeat.join(JOIN_SECONDS)
         self.ledger.close()
         self.slots.close(JOIN_SECONDS)
+        self.left.set()
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED
 

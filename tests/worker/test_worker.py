@@ -5,7 +5,7 @@ import logging
 import pytest
 from django.utils import timezone
 
-from pgonly_django.compat import TaskResultStatus, task_enqueued, task_finished, task_started
+from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, task_finished, task_started
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.worker import ExitCode
@@ -220,6 +220,32 @@ def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(work):
         ("started", PostgresBackend, TaskResultStatus.RUNNING, result.id),
         ("finished", PostgresBackend, TaskResultStatus.SUCCESSFUL, result.id),
     ]
+
+
+def test_a_failed_job_is_announced_once_with_its_errors(work):
+    seen = []
+
+    def receiver(sender, task_result, **_):
+        seen.append((task_result.status, [error.exception_class for error in task_result.errors]))
+
+    task_finished.connect(receiver)
+    try:
+        jobs.fail.enqueue()
+        work()
+    finally:
+        task_finished.disconnect(receiver)
+    assert seen == [(TaskResultStatus.FAILED, [ValueError] * 3)]
+
+
+def test_an_async_task_cannot_be_atomic():
+    with pytest.raises(InvalidTask, match="add_async is async, so it cannot be atomic"):
+        jobs.add_async.using(atomic=True)
+
+
+def test_a_job_that_closed_its_connection_gets_none_back_from_the_context(work):
+    result = jobs.let_go_of_the_database.enqueue()
+    work()
+    assert result.wait(1).return_value is True
 
 
 def test_queues_are_served_in_the_order_given(work, marks):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
+from django.db.backends.signals import connection_created
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from pgonly_django.exceptions import OptionError
+from pgonly_django.worker.cleanup import notice_dead_clients
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues
 from pgonly_django.worker.worker import ExitCode, Worker
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
 SWITCH_INTERVAL_SECONDS = 0.001
+RELOAD_SECONDS = 5.0
 
 EPILOG = """
 Every flag is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
@@ -66,9 +71,13 @@ class Command(BaseCommand):
     def _serve(self, options: WorkerOptions) -> None:
         _check_database(options.database)
         worker = Worker(options)
+        connection_created.connect(notice_dead_clients)
         _configure_logging(self.stdout._out)  # noqa: SLF001 - the stream behind Django's wrapper
         self._print_banner(worker)
-        self._handle_signals(worker)
+        if threading.current_thread() is threading.main_thread():
+            self._handle_signals(worker)
+        else:
+            atexit.register(_release_and_wait, worker)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         code = worker.run()
         self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
@@ -142,6 +151,12 @@ def _configure_logging(stream: Any) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+
+
+def _release_and_wait(worker: Worker) -> None:
+    """Under --reload the worker is not in the main thread: before the process goes, its jobs go back."""
+    worker.stop_now()
+    worker.left.wait(RELOAD_SECONDS)
 
 
 def _exit(code: ExitCode) -> None:
