@@ -96,8 +96,9 @@ def _recorded(entry: dict[str, Any]) -> Attempt:
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
-    """When and what, oldest first."""
-    return [(_time(line.get("at")), str(line.get("text", ""))) for line in job.log if isinstance(line, dict)]
+    """When and what, newest first."""
+    lines = [line for line in reversed(job.log) if isinstance(line, dict)]
+    return [(_time(line.get("at")), str(line.get("text", ""))) for line in lines]
 
 
 def _time(text: Any) -> datetime | None:
@@ -129,7 +130,7 @@ def _ends(job: Job) -> list[Moment | None]:
     ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
     gone = _("Retention ended") if job.expires_at and job.expires_at < timezone.now() else _("Retention ends")
     return [
-        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower()),
+        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), _lasted(job)),
         _moment(job.expires_at, "pruned", gone, _("the row may be deleted")),
     ]
 
@@ -141,6 +142,10 @@ def _moment(at: datetime | None, kind: str, label: str, note: str = "") -> Momen
 def _waited(job: Job) -> str:
     waited = (job.started_at or job.enqueued_at) - job.enqueued_at
     return _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
+
+
+def _lasted(job: Job) -> str:
+    return _("after %s in all") % short_duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
 
 
 def _of_attempt(attempt: Attempt) -> Moment | None:

@@ -6,6 +6,7 @@
     const MOVING = "[data-live]";
     const page = () => document.querySelector("[data-refresh-seconds]");
 
+    const SCROLLING = ".pgonly-code, .pgonly-scroll";
     const openedIn = (part) => new Map([...part.querySelectorAll("details[id]")].map((d) => [d.id, d.open]));
 
     // The forms carry a CSRF token that is new in every answer; it alone is no change.
@@ -19,11 +20,13 @@
     const swap = (old, fresh) => {
         if (essence(old) === essence(fresh)) return;
         const opened = openedIn(old);
+        const scrolled = [...old.querySelectorAll(SCROLLING)].map((box) => box.scrollTop);
         old.replaceChildren(...fresh.childNodes);
         opened.forEach((open, id) => {
             const details = document.getElementById(id);
             if (details) details.open = open;
         });
+        old.querySelectorAll(SCROLLING).forEach((box, place) => { box.scrollTop = scrolled[place] ?? 0; });
     };
 
     const take = (fresh) => {
