@@ -213,6 +213,12 @@ class Migration(migrations.Migration):
                 name="pgonly_job_finished",
             ),
         ),
+        migrations.AddIndex(
+            model_name="job",
+            index=models.Index(
+                models.F("id"), condition=models.Q(("state", "failed")), name="pgonly_job_failed"
+            ),
+        ),
         migrations.AddConstraint(
             model_name="job",
             constraint=models.CheckConstraint(

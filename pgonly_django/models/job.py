@@ -180,6 +180,8 @@ class Job(models.Model):
                 condition=Q(state__in=["succeeded", "failed", "cancelled"]),
                 name="pgonly_job_finished",
             ),
+            # The failed ones, newest first, among millions that succeeded; written only when a job fails.
+            models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
         ]
         constraints = [
             models.CheckConstraint(

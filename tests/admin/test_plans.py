@@ -19,7 +19,8 @@ INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state,
     interruptions, crashes, errors, log, worker_id, lease_expires_at, expires_at)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'queue ' || i % 5,
     'tests.jobs.add', '[]', '{}', 0,
-    CASE WHEN i % 1000 = 0 THEN 'running' WHEN i <= 100 THEN 'ready' ELSE 'succeeded' END,
+    CASE WHEN i % 1000 = 0 THEN 'running' WHEN i <= 100 THEN 'ready'
+        WHEN i % 1000 = 1 THEN 'failed' ELSE 'succeeded' END,
     0, 0, 4, 0, (i <= 100 AND i % 4 = 1)::int, '[]', '[]', gen_random_uuid(), now(), now() + interval '7 days'
 FROM generate_series(1, 100000) AS i
 """
@@ -84,9 +85,12 @@ def test_the_count_reads_no_more_than_its_cap(plan, admin_user):
         ("running", ["pgonly_job_running"], 100),
         ("ready", ["pgonly_job_ready", "pgonly_job_suspect"], 100),
         ("scheduled", ["pgonly_job_scheduled"], 0),
+        ("failed", ["pgonly_job_failed"], 50),
     ],
 )
-def test_unfinished_states_are_found_through_their_own_index(plan, admin_user, state, indexes, rows):
+def test_all_states_but_succeeded_and_cancelled_are_found_through_their_own_index(
+    plan, admin_user, state, indexes, rows
+):
     found = plan(listed(admin_user, f"?state__exact={state}").queryset[:50])
     assert all(index in found for index in indexes), found
     assert rows_read(found) == rows
