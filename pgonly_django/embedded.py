@@ -137,7 +137,7 @@ class Server:
                 check=False,
                 text=True,
                 cwd="/",
-                **_unprivileged(),
+                **unprivileged(),
             )
             output.seek(0)
             if check and done.returncode != 0:
@@ -148,7 +148,7 @@ class Server:
         """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""
         if os.geteuid() != 0:
             return
-        account = pwd.getpwnam(str(_unprivileged()["user"]))
+        account = pwd.getpwnam(str(unprivileged()["user"]))
         os.chown(directory, account.pw_uid, account.pw_gid)
         for place in (directory, _binaries()):
             for parent in place.resolve().parents:
@@ -173,7 +173,7 @@ def _binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """PostgreSQL refuses to run as root, so root lends it an account that exists everywhere."""
     if os.geteuid() != 0:
         return {}
