@@ -72,7 +72,7 @@ def _floor(url: str, count: int) -> list[float]:
 
 @contextlib.contextmanager
 def old_snapshot(url: str) -> Iterator[None]:
-    """A REPEATABLE READ transaction that has really taken its snapshot: with its first query, not with BEGIN."""
+    """A REPEATABLE READ transaction that has taken its snapshot: with its first query, not with BEGIN."""
     with psycopg.connect(url) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.execute("SELECT count(*) FROM pgonly_job")
