@@ -92,7 +92,7 @@ def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime
 
 
 def new_ids(count: int) -> list[str]:
-    """`count` ascending UUIDs of version 7: 60 bits of time, so that one batch keeps its order; 62 random bits."""
+    """`count` ascending UUIDs of version 7: 60 bits of time, so a batch keeps its order; 62 random bits."""
     # 2**12 steps a millisecond, as in PostgreSQL's own uuidv7(); a batch counts on from the present.
     first = (time.time_ns() << 12) // 1_000_000
     random = os.urandom(8 * count)

@@ -1,0 +1,73 @@
+"""What `python -m benchmarks queue` does: every part against the bare-SQL floor of the same run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks import servers
+from benchmarks.measure import write_report
+from benchmarks.queue.report import Figure, print_table
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything: `quick` is for a first look, the rest for figures that are quoted."""
+
+    rounds: int = 5
+    singles: int = 600
+    many: int = 10_000
+    drained: int = 20_000
+    pickups: int = 300
+    idle_seconds: float = 35.0
+    held: int = 100_000
+
+
+QUICK = Sizes(rounds=2, singles=300, many=10_000, drained=10_000, pickups=100, idle_seconds=5.0, held=30_000)
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = _arguments(argv)
+    sizes = QUICK if arguments.quick else Sizes()
+    figures: list[Figure] = []
+    with servers.postgres() as url:
+        _configure(url)
+        for name, part in _parts().items():
+            if not arguments.only or name in arguments.only:
+                made = part(url, sizes)
+                print_table(name, made)
+                figures += made
+    write_report(arguments.json, {"queue": [figure.as_json() for figure in figures]})
+    return 0
+
+
+def _parts() -> dict[str, Callable[[str, Sizes], list[Figure]]]:
+    from benchmarks.queue import cost, drain, enqueue, held, pickup
+
+    return {
+        "enqueue": enqueue.measure,
+        "drain": drain.measure,
+        "pickup": pickup.measure,
+        "cost": cost.measure,
+        "held": held.measure,
+    }
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks queue", description=main.__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--quick", action="store_true", help="less of everything, under a minute")
+    parser.add_argument("--only", type=lambda text: text.split(","), help="enqueue,drain,pickup,cost,held")
+    return parser.parse_args(argv)
+
+
+def _configure(url: str) -> None:
+    os.environ["BENCH_DATABASE_URL"] = url
+    os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.queue.settings"
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)

@@ -1,0 +1,80 @@
+"""What a job costs: statements, bytes of WAL, CPU of the worker; and what an idle worker asks for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from benchmarks import servers
+from benchmarks.queue.drain import drained
+from benchmarks.queue.floor import Floor
+from benchmarks.queue.report import Figure
+from benchmarks.queue.workers import Workers, django_on, empty, first, workers
+
+if TYPE_CHECKING:
+    from benchmarks.queue.command import Sizes
+
+SETTLED_SECONDS = 1.5
+# The statements of everybody but this benchmark; a heartbeat is what names the worker's own row.
+CALLS = """
+SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
+WHERE toplevel AND query !~ 'pg_stat_statements' AND query !~* '^(begin|commit|copy|truncate|vacuum)'
+"""
+HEARTBEATS = CALLS + " AND query ~ 'pgonly_worker|worker_id ='"
+
+
+def measure(url: str, sizes: Sizes) -> list[Figure]:
+    with servers.postgres("shared_preload_libraries=pg_stat_statements") as counting, django_on(counting):
+        statements, idle = _statements(counting, sizes), _idle(counting, sizes)
+    wal, floor_wal = _wal(url, sizes.drained), _floor_wal(url, sizes.drained)
+    thousands = sizes.drained / 1000
+    _, cpu = drained(url, 1, sizes.drained)
+    return [
+        Figure("statements per job", "drain", statements / sizes.drained, 2 / 100),
+        Figure("WAL per job, enqueue to finish", "bytes", wal / sizes.drained, floor_wal / sizes.drained),
+        Figure("CPU of the worker per 1,000 jobs", "s", (cpu - _cpu_of_a_start(url)) / thousands),
+        Figure("idle statements per 10 s", "beside heartbeats", idle, at_most=1),
+    ]
+
+
+def _statements(url: str, sizes: Sizes) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        drained(url, 1, sizes.drained)
+        return int(first(connection, CALLS))
+
+
+def _idle(url: str, sizes: Sizes) -> float:
+    """Statements of one idle worker per 10 s, its heartbeats left out."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        empty(connection)
+        with workers(url, 1):
+            time.sleep(SETTLED_SECONDS)
+            connection.execute("SELECT pg_stat_statements_reset()")
+            time.sleep(sizes.idle_seconds)
+            beats = first(connection, HEARTBEATS)
+            return float(first(connection, CALLS) - beats) * 10 / sizes.idle_seconds
+
+
+def _wal(url: str, count: int) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        empty(connection)
+        before = first(connection, "SELECT pg_current_wal_insert_lsn()")
+        drained(url, 1, count)
+        return int(first(connection, "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before))
+
+
+def _floor_wal(url: str, count: int) -> int:
+    with Floor(url) as floor:
+        before = first(floor.connection, "SELECT pg_current_wal_insert_lsn()")
+        floor.copy(count)
+        floor.drain()
+        return int(first(floor.connection, "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before))
+
+
+def _cpu_of_a_start(url: str) -> float:
+    running = Workers(url, 1)
+    running.wait_until_ready()
+    return running.stop()

@@ -1,0 +1,54 @@
+"""No-op jobs worked off by warm worker processes, from first claim to last finish by the database's clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from benchmarks.measure import median
+from benchmarks.queue.floor import Floor, drain_in_processes
+from benchmarks.queue.report import Figure
+from benchmarks.queue.workers import empty, first, wait_for, workers
+
+if TYPE_CHECKING:
+    from benchmarks.queue.command import Sizes
+
+SPAN = """
+SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM pgonly_job
+WHERE state = 'succeeded'
+"""
+UNFINISHED = "SELECT EXISTS (SELECT FROM pgonly_job WHERE state IN ('scheduled', 'ready', 'running'))"
+
+
+def measure(url: str, sizes: Sizes) -> list[Figure]:
+    rates: dict[tuple[str, int], list[float]] = {}
+    with Floor(url) as floor:
+        for _ in range(max(sizes.rounds * 3 // 5, 1)):
+            for processes in (1, 2):
+                ours, _ = drained(url, processes, sizes.drained)
+                rates.setdefault(("pgonly", processes), []).append(ours)
+                floor.empty()
+                floor.copy(sizes.drained)
+                least = drain_in_processes(url, processes, sizes.drained)
+                rates.setdefault(("floor", processes), []).append(least)
+    rate = {key: median(values) for key, values in rates.items()}
+    return [
+        Figure("one process", "jobs/s", rate["pgonly", 1], rate["floor", 1], target=0.5),
+        Figure("two processes", "jobs/s", rate["pgonly", 2], rate["floor", 2]),
+        Figure("two, against one of our own", "jobs/s", rate["pgonly", 2], rate["pgonly", 1], target=1.5),
+    ]
+
+
+def drained(url: str, processes: int, count: int) -> tuple[float, float]:
+    """Jobs a second, and the CPU seconds of the worker processes, their start included."""
+    from benchmarks.queue.jobs import nothing
+    from pgonly_django import enqueue_many
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        empty(connection)
+        with workers(url, processes) as running:
+            enqueue_many((nothing, (number,)) for number in range(count))
+            wait_for(lambda: not first(connection, UNFINISHED), "the drain", pause=0.1)
+            seconds = first(connection, SPAN)
+            return count / seconds, running.stop()

@@ -1,0 +1,90 @@
+"""From just before enqueue() to the first line of the job, on an idle worker; one machine, one clock."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from benchmarks.measure import percentile
+from benchmarks.queue.floor import CLAIM, COMPLETE, INSERT, TABLE, Floor
+from benchmarks.queue.report import Figure
+from benchmarks.queue.workers import empty, first, wait_for, workers
+from pgonly_django.queue.enqueue import new_ids
+
+if TYPE_CHECKING:
+    from benchmarks.queue.command import Sizes
+
+# Long enough for the worker to be idle again, and for no wake-up to be held back (10 ms).
+PAUSES = (0.015, 0.030)
+CHANNEL = "floor"
+
+
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def measure(url: str, sizes: Sizes) -> list[Figure]:
+    ours, least = _ours(url, sizes.pickups), _floor(url, sizes.pickups)
+    return [
+        Figure("p50", "ms", percentile(ours, 50), percentile(least, 50), at_most=1.5),
+        Figure("p95", "ms", percentile(ours, 95), percentile(least, 95)),
+        Figure("p99", "ms", percentile(ours, 99), percentile(least, 99), at_most=5.0),
+    ]
+
+
+def _ours(url: str, count: int) -> list[float]:
+    from benchmarks.queue.jobs import tell_start
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        empty(connection)
+        with workers(url, 1):
+            _enqueue_at_intervals(lambda: tell_start.enqueue(now()), count)
+            done = "SELECT count(*) FROM pgonly_job WHERE state = 'succeeded'"
+            wait_for(lambda: first(connection, done) == count, "the last job")
+            rows = connection.execute("SELECT result::float8 * 1000 FROM pgonly_job").fetchall()
+    return [milliseconds for (milliseconds,) in rows]
+
+
+def _floor(url: str, count: int) -> list[float]:
+    """LISTEN, claim, look at the clock, complete: in a process of its own, as a worker is."""
+    context = multiprocessing.get_context("spawn")
+    answers: Any = context.SimpleQueue()
+    with Floor(url) as floor:
+        floor.connection.execute(TABLE)
+        worker = context.Process(target=_listen, args=(url, count, answers))
+        worker.start()
+        assert answers.get() == "ready"
+
+        def enqueue() -> None:
+            floor.connection.execute(INSERT, (*new_ids(1), f"[{now()!r}]"), prepare=True)
+            floor.connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,), prepare=True)
+
+        _enqueue_at_intervals(enqueue, count)
+        samples: list[float] = answers.get()
+        worker.join(timeout=10)
+    return samples
+
+
+def _listen(url: str, count: int, answers: Any) -> None:
+    samples: list[float] = []
+    with psycopg.connect(url, autocommit=True) as ear, psycopg.connect(url, autocommit=True) as hand:
+        ear.execute(f"LISTEN {CHANNEL}")
+        answers.put("ready")
+        for _ in ear.notifies():
+            rows = hand.execute(CLAIM, (1,), prepare=True).fetchall()
+            samples += [(now() - args[0]) * 1000 for _, _, args in rows]
+            hand.execute(COMPLETE, ([row[0] for row in rows],), prepare=True)
+            if len(samples) >= count:
+                break
+    answers.put(samples)
+
+
+def _enqueue_at_intervals(enqueue: Callable[[], object], count: int) -> None:
+    for _ in range(count):
+        time.sleep(random.uniform(*PAUSES))
+        enqueue()
