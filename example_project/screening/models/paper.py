@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import models
+from django.db.models import Case, Count, F, Max, Min, Q, Value, When
+from django.utils.translation import gettext_lazy as _
+
+from example_project.screening.models.project import Project
+from example_project.screening.reviewers import Assignment, Decision
+
+if TYPE_CHECKING:
+    from django.db.models.fields.related_descriptors import RelatedManager
+
+    from example_project.screening.models.verdict import Verdict
+
+REVIEWERS_PER_PAPER = 2
+
+
+class Outcome(models.TextChoices):
+    """What the verdicts of a paper come to."""
+
+    WAITING = "waiting", _("Waiting")  # not yet judged by both
+    INCLUDED = "included", _("Included")  # both say so, or a person did
+    EXCLUDED = "excluded", _("Excluded")
+    DISPUTED = "disputed", _("For a person")  # they differ, or neither is sure
+
+
+class PaperQuerySet(models.QuerySet["Paper"]):
+    def with_outcome(self) -> PaperQuerySet:
+        """Each paper with `outcome`, an Outcome. A person's decision stands above the reviewers'."""
+        judged = self.annotate(
+            said=Count("verdicts"), lowest=Min("verdicts__decision"), highest=Max("verdicts__decision")
+        )
+        agreed = Q(said=REVIEWERS_PER_PAPER, lowest=F("highest"))
+        return judged.annotate(
+            outcome=Case(
+                When(decided=Decision.INCLUDE, then=Value(Outcome.INCLUDED)),
+                When(decided=Decision.EXCLUDE, then=Value(Outcome.EXCLUDED)),
+                When(said__lt=REVIEWERS_PER_PAPER, then=Value(Outcome.WAITING)),
+                When(agreed & Q(lowest=Decision.INCLUDE), then=Value(Outcome.INCLUDED)),
+                When(agreed & Q(lowest=Decision.EXCLUDE), then=Value(Outcome.EXCLUDED)),
+                default=Value(Outcome.DISPUTED),
+                output_field=models.CharField(),
+            )
+        )
+
+    def judged(self) -> PaperQuerySet:
+        """Those with the verdicts of both reviewers."""
+        return self.annotate(said=Count("verdicts")).filter(said=REVIEWERS_PER_PAPER)
+
+    def outcomes(self) -> dict[str, int]:
+        """How many papers came to what; every Outcome is a key."""
+        found = self.with_outcome().order_by().values_list("outcome")
+        counts: dict[str, int] = dict.fromkeys(Outcome.values, 0)
+        for (outcome,) in found:
+            counts[outcome] += 1
+        return counts
+
+
+class Paper(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="papers")
+    position = models.PositiveIntegerField(help_text=_("Its place in the file, from 1."))
+    source_id = models.CharField(
+        max_length=200, blank=True, help_text=_("The id in the file, a PMID for instance.")
+    )
+    title = models.TextField()
+    abstract = models.TextField(blank=True)
+    journal = models.CharField(max_length=300, blank=True)
+    year = models.CharField(max_length=20, blank=True)
+    label = models.BooleanField(
+        null=True, help_text=_("The file's own answer. For evaluation; reviewers never see it.")
+    )
+    decided = models.CharField(
+        max_length=10, blank=True, choices=[("include", _("Include")), ("exclude", _("Exclude"))]
+    )
+    decided_by = models.CharField(max_length=150, blank=True)
+    decided_at = models.DateTimeField(null=True)
+
+    verdicts: RelatedManager[Verdict]
+    outcome: str  # from with_outcome()
+
+    objects = PaperQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint("project", "position", name="screening_paper_position")]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def assignment(self) -> Assignment:
+        """What the reviewers are given to read."""
+        return Assignment(self.project.question, self.project.criteria, self.title, self.abstract)
+
+    @property
+    def outcome_label(self) -> str:
+        """Of a paper from with_outcome()."""
+        return str(Outcome(self.outcome).label)
