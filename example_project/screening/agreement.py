@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
 
 
 def percent_agreement(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
@@ -12,7 +15,7 @@ def percent_agreement(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | Non
 
 
 def cohens_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
-    """Agreement beyond chance, 1 at most (Cohen, 1960). None without pairs, and when chance explains everything."""
+    """Agreement beyond chance, 1 at most (Cohen, 1960). None without pairs or without variety."""
     if not pairs:
         return None
     first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
@@ -25,7 +28,7 @@ def _observed(pairs: Sequence[tuple[Hashable, Hashable]]) -> float:
 
 
 def precision_and_recall(chosen: Sequence[bool], labels: Sequence[bool]) -> tuple[float | None, float | None]:
-    """Of the chosen how many were right, and of the right ones how many were chosen; None where there are none."""
+    """How many of the chosen were right, and of the right ones chosen; None where there are none."""
     hits = sum(c and label for c, label in zip(chosen, labels, strict=True))
     return _ratio(hits, sum(chosen)), _ratio(hits, sum(labels))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from django.conf import settings
 from django.utils import timezone
 
 from example_project.screening.models import Paper, ReviewerCall
-from example_project.screening.reviewers import Reviewer
 from pgonly_django import Snooze
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from example_project.screening.reviewers import Reviewer
 
 T = TypeVar("T")
 
@@ -29,7 +32,7 @@ class Stoppable(Protocol):
 def ask(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
     """What `reviewer` says of `paper`, as JSON: the call that is paid for, whichever reviewer it is.
 
-    The one place to put a durable cache: the answer depends on `reviewer.name` and `paper.assignment()` alone.
+    The one place for a durable cache: the answer depends on `reviewer.name` and `paper.assignment()` alone.
     """
     return asdict(reviewer.judge(paper.assignment(), CountedCalls(reviewer.name, paper, job)))
 
@@ -52,7 +55,7 @@ class CountedCalls:
         return answer
 
     def pause(self, seconds: float) -> None:
-        """Wait. When the job has to end meanwhile, it goes back (Snooze) and comes again once the wait is over."""
+        """Wait. A job that has to end meanwhile goes back (Snooze) and comes again when the wait is over."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._job.should_stop:

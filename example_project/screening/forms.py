@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from django import forms
 
 from example_project.screening.importers import new_project, read_papers
-from example_project.screening.models import Paper, Project
 
 if TYPE_CHECKING:
     from django.core.files.uploadedfile import UploadedFile
+
+    from example_project.screening.models import Paper, Project
 
 
 class ProjectForm(forms.Form):
@@ -29,9 +30,9 @@ class ProjectForm(forms.Form):
 
     def clean_file(self) -> list[Paper]:
         """The papers in the file: only its rows can tell whether it can be read."""
-        file: UploadedFile = self.cleaned_data["file"]
+        file: UploadedFile[bytes] = self.cleaned_data["file"]
         try:
-            return read_papers(file)
+            return read_papers(file.read())
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from django.db import transaction
 
 from example_project.screening.columns import ABSTRACT, LABEL, TITLE, find_columns
 from example_project.screening.models import Paper, Project
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 BATCH = 500
+SHORT_FIELDS = {"source_id": 200, "journal": 300, "year": 20}  # the lengths of their columns
 LABELS: dict[str, bool | None] = {
     **dict.fromkeys(("1", "1.0", "yes", "true", "y", "include", "included", "relevant"), True),
     **dict.fromkeys(("0", "0.0", "no", "false", "n", "exclude", "excluded", "irrelevant"), False),
@@ -29,12 +31,11 @@ class RowError(ValueError):
         super().__init__(f"Line {line}: {reason}. Nothing was imported.")
 
 
-def read_papers(file: BinaryIO | Path) -> list[Paper]:
-    """The papers of a UTF-8 CSV file, not saved yet and without a project.
+def read_papers(content: bytes) -> list[Paper]:
+    """The papers in the bytes of a UTF-8 CSV file, not saved yet and without a project.
 
     Raises ColumnError or RowError, which name the column or the line.
     """
-    content = file.read_bytes() if isinstance(file, Path) else file.read()
     papers = list(_papers(_decoded(content)))
     if not papers:
         raise RowError(2, "no paper follows the header")
@@ -63,11 +64,9 @@ def _papers(text: str) -> Iterator[Paper]:
     rows = _rows(text)
     _, header = next(rows, (1, []))
     columns = find_columns(header)
-    position = 0
-    for line, row in rows:
+    for position, (line, row) in enumerate(rows, start=1):
         _check(line, row, header)
         fields = {name: row[place].strip() for name, place in columns.items()}
-        position += 1
         yield _paper(position, fields, line)
 
 
@@ -109,8 +108,7 @@ def _paper(position: int, fields: dict[str, str], line: int) -> Paper:
 
 def _short(fields: dict[str, str], name: str) -> str:
     """A field that is only shown, cut to its column's length."""
-    limit = Paper._meta.get_field(name).max_length  # noqa: SLF001 - Django's documented model API
-    return fields.get(name, "")[:limit]
+    return fields.get(name, "")[: SHORT_FIELDS[name]]
 
 
 def _label(text: str, line: int) -> bool | None:

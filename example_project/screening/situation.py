@@ -1,17 +1,19 @@
-"""Where a screening stands: the words, numbers and buttons of its page and of the JSON that the page polls."""
+"""Where a screening stands: the words, numbers and buttons of its page and of the JSON it polls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.utils import timezone
 
-from example_project.screening.models import Project
 from example_project.screening.models.paper import Outcome
 from example_project.screening.summary import calls, resumed_from, seconds
 from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from example_project.screening.models import Project
 
 LABELS = {
     "new": "Not started",
@@ -82,7 +84,7 @@ def situation(project: Project) -> Situation:
     job, papers = project.job, project.ordered_papers()
     done, total = papers.judged().count(), papers.count()
     return Situation(
-        state=_state(project, job, is_done=done == total),
+        state=_state(job, is_done=done == total),
         done=done,
         total=total,
         outcomes=papers.outcomes(),
@@ -93,7 +95,7 @@ def situation(project: Project) -> Situation:
     )
 
 
-def _state(project: Project, job: Job | None, *, is_done: bool) -> str:
+def _state(job: Job | None, *, is_done: bool) -> str:
     if job is None:
         return "succeeded" if is_done else "new"
     if job.state != State.RUNNING:

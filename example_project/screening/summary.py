@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Max, Min
 
@@ -12,14 +11,18 @@ from example_project.screening.agreement import cohens_kappa, percent_agreement,
 from example_project.screening.models import Project, ReviewerCall, Verdict
 from example_project.screening.reviewers import Decision
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
 Judged = tuple[bool | None, str, str]  # label, first reviewer's decision, second's
 
 
 def summarise(project: Project) -> dict[str, Any]:
     """Everything a finished (or half finished) screening can be asked for.
 
-    `calls` are the rows written around each call, not derived from the verdicts; `verdicts_digest` is the same for two
-    projects with the same papers and the same verdicts.
+    `reviewer_calls` counts the rows written around each call, not the verdicts; `verdicts_digest` is the
+    same for two projects with the same papers and verdicts.
     """
     judged = _judged(project)
     pairs = [(first, second) for _, first, second in judged]
@@ -63,7 +66,8 @@ def seconds(project: Project) -> float | None:
     span = made.aggregate(begin=Min("started_at"), end=Max("finished_at"))
     if span["begin"] is None or span["end"] is None:
         return None
-    return round((span["end"] - span["begin"]).total_seconds(), 2)
+    took: timedelta = span["end"] - span["begin"]
+    return round(took.total_seconds(), 2)
 
 
 def _judged(project: Project) -> list[Judged]:
@@ -82,12 +86,12 @@ def _judged(project: Project) -> list[Judged]:
 
 
 def _quality(reviewers: Sequence[str], judged: Sequence[Judged]) -> dict[str, Any] | None:
-    """Precision and recall of each reviewer, and of both together with a person behind them. None without labels.
+    """Precision and recall of each reviewer, and of both with a person behind them. None without labels.
 
-    "together": a paper is kept unless both exclude it; what they dispute goes to a person, so its recall is the
-    share of the right papers that are not lost.
+    "together": a paper is kept unless both exclude it; what they dispute goes to a person, so its recall is
+    the share of the right papers that are not lost.
     """
-    known = [(label, *said) for label, *said in judged if label is not None]
+    known = [(label, first, second) for label, first, second in judged if label is not None]
     if not known:
         return None
     labels = [label for label, _, _ in known]

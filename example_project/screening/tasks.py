@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from example_project.screening.calls import ask
 from example_project.screening.models import Paper, Project, Verdict
-from example_project.screening.reviewers import Reviewer
 from pgonly_django import Backoff, JobContext, task
+
+if TYPE_CHECKING:
+    from example_project.screening.reviewers import Reviewer
 
 
 @task(
@@ -29,7 +31,7 @@ def screen_project(context: JobContext, project_id: int) -> dict[str, int]:
 
 
 def _judge(context: JobContext, paper: Paper, team: list[Reviewer]) -> None:
-    """One step per reviewer: a verdict that was paid for is never asked for again, whatever dies meanwhile."""
+    """One step per reviewer: a verdict that was paid for is never asked for again, whatever dies."""
     opinions: dict[str, dict[str, Any]] = {
         reviewer.name: context.step(f"{paper.pk}:{reviewer.name}", ask, reviewer, paper, context)
         for reviewer in team

@@ -57,14 +57,14 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_GET
 @never_cache
-def progress(request: HttpRequest, pk: int) -> JsonResponse:
+def progress(_request: HttpRequest, pk: int) -> JsonResponse:
     """What the page's script polls."""
     return JsonResponse(situation(get_object_or_404(Project, pk=pk)).as_json())
 
 
 @require_POST
-def operate(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
-    """The buttons. A verb that the state does not allow changes nothing: the page may be older than the job."""
+def operate(_request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+    """The buttons. A verb that the state does not allow changes nothing: the page may be old."""
     project = get_object_or_404(Project, pk=pk)
     if verb not in VERBS:
         raise Http404(f"No verb {verb!r}.")
@@ -105,14 +105,13 @@ def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
 
 
 def _next_disputed(project: Project) -> Paper | None:
-    return project.ordered_papers().with_outcome().filter(outcome=Outcome.DISPUTED).first()
+    return project.ordered_papers().with_outcomes(Outcome.DISPUTED).first()
 
 
 def _papers(project: Project, show: str, number: str | None) -> Page[Paper]:
-    papers = project.ordered_papers().with_outcome().prefetch_related("verdicts")
-    if show in Outcome.values:
-        papers = papers.filter(outcome=show)
-    return Paginator(papers, PAPERS_A_PAGE).get_page(number)
+    papers = project.ordered_papers().prefetch_related("verdicts")
+    shown = papers.with_outcomes(show) if show in Outcome.values else papers.with_outcome()
+    return Paginator(shown, PAPERS_A_PAGE).get_page(number)
 
 
 def _opinions(paper: Paper, project: Project) -> list[tuple[str, Any]]:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import FrameType, TracebackType
 
 STOP_SECONDS = 10.0
 LOG_TAIL_CHARACTERS = 3000
@@ -28,7 +30,7 @@ class ChildDied(Exception):  # noqa: N818 - what happened, in a word
 class Children:
     """Use it with `with`: on leaving, also by an exception or SIGTERM, every child is stopped and waited for.
 
-    Each child leads a session of its own, so a Ctrl-C in the terminal reaches the demo alone, which stops them in order.
+    Each child leads a session of its own, so a Ctrl-C in the terminal reaches the demo alone.
     """
 
     def __init__(self, manage: Path, logs: Path, environment: Mapping[str, str]) -> None:

@@ -1,15 +1,18 @@
-"""The demo without a web server: screen one project to its end, killing the worker on the way when asked to."""
+"""The demo without a web server: screen one project to its end, and kill the worker on the way if asked."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from example_project.screening.demo.children import Children
-from example_project.screening.demo.terminal import Terminal
-from example_project.screening.models import Project
+from example_project.screening.models import Verdict
 from example_project.screening.summary import summarise
 from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from example_project.screening.demo.children import Children
+    from example_project.screening.demo.terminal import Terminal
+    from example_project.screening.models import Project
 
 LOOK_EVERY_SECONDS = 0.05
 STALLED_SECONDS = 300.0  # more than the longest wait for a busy chat API, several times
@@ -77,7 +80,8 @@ class Headless:
         return job
 
     def _done(self) -> int:
-        return self.project.ordered_papers().judged().count()
+        """Papers with both verdicts, which are written by one statement."""
+        return Verdict.objects.of(self.project).count() // 2
 
     def _is_time_to_kill(self, done: int) -> bool:
         return self.kill_at is not None and self.killed_at is None and 100 * done >= self.kill_at * self.total

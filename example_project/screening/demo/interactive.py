@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from example_project.screening.demo.children import Children
+if TYPE_CHECKING:
+    from example_project.screening.demo.children import Children
 
 LOOK_EVERY_SECONDS = 0.2
 START_SECONDS = 30.0

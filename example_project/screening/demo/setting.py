@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
 from example_project.screening.importers import new_project, read_papers
-from example_project.screening.models import Project
+
+if TYPE_CHECKING:
+    from example_project.screening.models import Project
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample.csv"
 QUESTION = "Does the paper report the results of a clinical trial?"
 CRITERIA = (
-    "Include papers in which people (patients or healthy volunteers) were given a treatment or another intervention on "
-    "purpose and its effect was measured, with or without a comparison group. Exclude animal and laboratory work, single "
-    "cases, surveys, reviews and opinions."
+    "Include papers in which people (patients or healthy volunteers) were given a treatment or another "
+    "intervention on purpose and its effect was measured, with or without a comparison group. Exclude animal "
+    "and laboratory work, single cases, surveys, reviews and opinions."
 )
 USERNAME = "demo"
 WHOLE_RUN_SECONDS = 15.0
@@ -45,9 +47,9 @@ def make_admin() -> Login:
 
 def load(file: Path) -> Project:
     """A new project with the papers of `file`, every time. Raises OSError, ColumnError or RowError."""
-    return new_project(f"Clinical trials in {file.name}", QUESTION, CRITERIA, read_papers(file))
+    return new_project(f"Clinical trials in {file.name}", QUESTION, CRITERIA, read_papers(file.read_bytes()))
 
 
 def default_delay(papers: int) -> float:
-    """Seconds a call is slowed down by, so that a run of offline reviewers can be watched but not for long."""
+    """Seconds added to a call, so that a run of offline reviewers can be watched, but not for long."""
     return round(min(LONGEST_DEFAULT_DELAY, WHOLE_RUN_SECONDS / (2 * papers)), 4)

@@ -8,8 +8,8 @@ from example_project.screening.models.paper import Paper
 class ReviewerCall(models.Model):
     """One call to a reviewer, the thing that costs money with a real model.
 
-    The row is written in a statement of its own before the call and closed after it, so calls that a killed worker
-    had in flight are counted as well: they stay with an empty outcome.
+    The row is written in a statement of its own before the call and closed after it, so calls that a killed
+    worker had in flight are counted as well: they stay with an empty outcome.
     """
 
     paper = models.ForeignKey(Paper, models.CASCADE, related_name="calls")

@@ -28,13 +28,13 @@ class Outcome(models.TextChoices):
 
 class PaperQuerySet(models.QuerySet["Paper"]):
     def with_outcome(self) -> PaperQuerySet:
-        """Each paper with `outcome`, an Outcome. A person's decision stands above the reviewers'."""
+        """Each paper with its `outcome`. A person's decision stands above the reviewers'."""
         judged = self.annotate(
             said=Count("verdicts"), lowest=Min("verdicts__decision"), highest=Max("verdicts__decision")
         )
         agreed = Q(said=REVIEWERS_PER_PAPER, lowest=F("highest"))
         return judged.annotate(
-            outcome=Case(
+            came_to=Case(
                 When(decided=Decision.INCLUDE, then=Value(Outcome.INCLUDED)),
                 When(decided=Decision.EXCLUDE, then=Value(Outcome.EXCLUDED)),
                 When(said__lt=REVIEWERS_PER_PAPER, then=Value(Outcome.WAITING)),
@@ -49,12 +49,15 @@ class PaperQuerySet(models.QuerySet["Paper"]):
         """Those with the verdicts of both reviewers."""
         return self.annotate(said=Count("verdicts")).filter(said=REVIEWERS_PER_PAPER)
 
+    def with_outcomes(self, *outcomes: str) -> PaperQuerySet:
+        """Those that came to one of `outcomes`."""
+        return self.with_outcome().filter(Q(came_to__in=outcomes))
+
     def outcomes(self) -> dict[str, int]:
         """How many papers came to what; every Outcome is a key."""
-        found = self.with_outcome().order_by().values_list("outcome")
-        counts: dict[str, int] = dict.fromkeys(Outcome.values, 0)
-        for (outcome,) in found:
-            counts[outcome] += 1
+        counts = dict.fromkeys(Outcome.values, 0)
+        for came_to in self.with_outcome().order_by().values_list(F("came_to"), flat=True):
+            counts[came_to] += 1
         return counts
 
 
@@ -78,8 +81,6 @@ class Paper(models.Model):
     decided_at = models.DateTimeField(null=True)
 
     verdicts: RelatedManager[Verdict]
-    outcome: str  # from with_outcome()
-
     objects = PaperQuerySet.as_manager()
 
     class Meta:
@@ -93,6 +94,6 @@ class Paper(models.Model):
         return Assignment(self.project.question, self.project.criteria, self.title, self.abstract)
 
     @property
-    def outcome_label(self) -> str:
+    def outcome(self) -> Outcome:
         """Of a paper from with_outcome()."""
-        return str(Outcome(self.outcome).label)
+        return Outcome(self.__dict__["came_to"])

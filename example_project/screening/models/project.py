@@ -1,4 +1,4 @@
-"""A screening project: one question, its papers, the two reviewers that judge them, and the job that does it."""
+"""A screening project: one question, its papers, two reviewers, and the job in which they judge."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
 
     from example_project.screening.models.paper import Paper, PaperQuerySet
+    from pgonly_django.models.job import JobQuerySet
 
 
 class Project(models.Model):
@@ -25,9 +26,7 @@ class Project(models.Model):
     )
     reviewers = models.JSONField(
         default=configured_names,
-        help_text=_(
-            "The two reviewers, fixed when the project is made, so that all its verdicts are theirs."
-        ),
+        help_text=_("Fixed when the project is made, so that all its verdicts are theirs."),
     )
     job_id = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -43,8 +42,8 @@ class Project(models.Model):
 
     @property
     def job(self) -> Job | None:
-        """The job's row as it is now; None before the start, once pruned, and where another backend ran it."""
-        return Job.objects.filter(pk=self.job_id).first() if self.job_id else None
+        """The job's row as it is now; None before the start, once pruned, or run by another backend."""
+        return self._jobs().first()
 
     def ordered_papers(self) -> PaperQuerySet:
         """The papers in the order of their file: the same in every run, which is what resuming relies on."""
@@ -72,11 +71,14 @@ class Project(models.Model):
 
     def cancel(self) -> None:
         """Stop the screening: at once when it waits, between two papers when it runs. Verdicts stay."""
-        Job.objects.filter(pk=self.job_id).cancel()
+        self._jobs().cancel()
 
     def resume(self) -> None:
         """Go on where a cancelled or failed screening stood."""
-        Job.objects.filter(pk=self.job_id).retry()
+        self._jobs().retry()
+
+    def _jobs(self) -> JobQuerySet:
+        return Job.objects.filter(pk=self.job_id) if self.job_id else Job.objects.none()
 
 
 class ScreeningRun(models.Model):

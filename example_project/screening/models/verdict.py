@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -10,6 +9,8 @@ from example_project.screening.models.paper import Paper
 from example_project.screening.reviewers import Decision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from example_project.screening.models.project import Project
 
 
@@ -18,7 +19,7 @@ class VerdictQuerySet(models.QuerySet["Verdict"]):
         return self.filter(paper__project=project)
 
     def record(self, paper: Paper, opinions: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write what each reviewer (by name) said of `paper`, in one statement; a second time changes nothing."""
+        """Write what each reviewer (by name) said of `paper`, in one statement; again changes nothing."""
         now = timezone.now()
         verdicts = [
             Verdict(paper=paper, reviewer=name, decision=said["decision"], reason=said["reason"], made_at=now)

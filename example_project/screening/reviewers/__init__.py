@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -12,6 +12,9 @@ from example_project.screening.reviewers.opinion import Assignment, Calls, Decis
 from example_project.screening.reviewers.pico import PicoReviewer
 from example_project.screening.reviewers.points import PointsReviewer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["Assignment", "Calls", "Decision", "Opinion", "Reviewer", "build_reviewer", "configured_names"]
 
 OFFLINE: dict[str, Callable[[], Reviewer]] = {"points": PointsReviewer, "pico": PicoReviewer}
@@ -19,7 +22,7 @@ CHAT_PREFIX = "chat:"
 
 
 def configured_names() -> list[str]:
-    """The two names in SCREENING_REVIEWERS. Raises ImproperlyConfigured when they are not two different ones."""
+    """The names in SCREENING_REVIEWERS. Raises ImproperlyConfigured when they are not two different ones."""
     names = list(settings.SCREENING_REVIEWERS)
     if len(names) != 2 or names[0] == names[1]:  # noqa: PLR2004 - two reviewers is what the word "agree" needs
         raise ImproperlyConfigured(f"SCREENING_REVIEWERS must name two different reviewers, got {names!r}.")

@@ -18,39 +18,49 @@ PARTS = {
     "people": any_of(rf"{PERSONS} | in man | human"),
     "counted people": any_of(rf"{NUMBER}(?:[- ]\w+)? (?:[\w-]+ ){{0,4}}{PERSONS} | {PERSONS} \(n ?="),
     "intervention": any_of(
-        r"(?:was|were|been|being|and|by|after|when) (?:\w+ ){0,2}(?:given|administered|treated|infused|injected|instilled)"
-        r" | received | treated (?:with|by) | (?:treatment|therapy|premedication|prophylaxis|infusion) (?:with|of|by|using)"
-        r" | administration of | \d+(?:\.\d+)?[- ]?(?:mg|mcg|microg|micrograms?|mug|g|ml|units?|iu|rads?) | doses?"
-        r" | \w*therapy | \w+prophylaxis | vaccin\w+ | immunized | regimens? | training | diets? | ingest\w+"
-        r" | anaesthetized | medication | counsel+ing | behaviou?r modification | tablets | placebo"
+        r"(?:was|were|been|being|and|by|after|when) (?:\w+ ){0,2}(?:given|administered|treated|infused)"
+        r" | (?:was|were|been|being|and|by|after|when) (?:\w+ ){0,2}(?:injected|instilled)"
+        r" | received | treated (?:with|by)"
+        r" | (?:treatment|therapy|premedication|prophylaxis|infusion) (?:with|of|by|using)"
+        r" | administration of"
+        r" | \d+(?:\.\d+)?[- ]?(?:mg|mcg|microg|micrograms?|mug|g|ml|units?|iu|rads?) | doses?"
+        r" | \w*therapy | \w+prophylaxis | vaccin\w+ | immunized | regimens? | training | diets?"
+        r" | ingest\w+ | anaesthetized | medication | counsel+ing | behaviou?r modification | tablets"
+        r" | placebo"
     ),
     "comparison": any_of(
-        r"compared? (?:with|to|the|against) | (?:was|were) compared | a?\s?comparison (?:of|with|between) | comparative"
-        r" | comparing | versus | vs | controls? | (?:both|two|three|four|all|other|either) (?:\w+ )?groups?"
-        r" | than (?:with|after|following|in|that|those|when|the|on) | as effective as | (?:more|less) effective"
-        r" | (?:superior|inferior|equal|preferable) to | differences? between | half | the other | the remain\w+"
-        r" | whereas | no (?:significant )?difference | either | alternate\w* | before and after | placebo"
+        r"compared? (?:with|to|the|against) | (?:was|were) compared"
+        r" | a?\s?comparison (?:of|with|between) | comparative | comparing | versus | vs | controls?"
+        r" | (?:both|two|three|four|all|other|either) (?:\w+ )?groups?"
+        r" | than (?:with|after|following|in|that|those|when|the|on) | as effective as"
+        r" | (?:more|less) effective | (?:superior|inferior|equal|preferable) to"
+        r" | differences? between | half | the other | the remain\w+ | whereas"
+        r" | no (?:significant )?difference | either | alternate\w* | before and after | placebo"
     ),
     "outcome": any_of(
-        r"significant(?:ly)? | improv\w+ | effective(?:ness)? | efficacy | relief | responded | response rates?"
-        r" | remissions? | side[- ]effects? | reduc\w+ | prevent\w+ | increase[sd]? | decreas\w+ | tolerated"
-        r" | no (?:\w+ )?effect"
+        r"significant(?:ly)? | improv\w+ | effective(?:ness)? | efficacy | relief | responded"
+        r" | response rates? | remissions? | side[- ]effects? | reduc\w+ | prevent\w+ | increase[sd]?"
+        r" | decreas\w+ | tolerated | no (?:\w+ )?effect"
     ),
     "design": any_of(
-        r"random\w* | placebo\w* | (?:double|single)[- ]blind\w* | blind(?:ly|ed)? | cross-?\s?over | controlled | sham"
-        r" | \w*trials? | latin square | own controls? | matched pairs? | prospective(?:ly)? | phase I{1,3} | pilot study"
-        r" | in a study of | assigned | allocated"
+        r"random\w* | placebo\w* | (?:double|single)[- ]blind\w* | blind(?:ly|ed)? | cross-?\s?over"
+        r" | controlled | sham | \w*trials? | latin square | own controls? | matched pairs?"
+        r" | prospective(?:ly)? | phase I{1,3} | pilot study | in a study of | assigned | allocated"
     ),
 }
 
 NOT_PEOPLE = any_of(
-    r"rats? | mice | mouse | rabbits? | dogs? | monkeys? | guinea[- ]pigs? | hamsters? | cats? | sheep | pigs? | piglets?"
-    r" | calves | cows? | cattle | steers? | chicks? | chickens? | hens? | baboons? | goats? | horses? | ponies | lambs?"
-    r" | frogs? | fish | larvae | in vitro | cell lines? | coli | bovine | murine | canine | plants? | insects?"
+    r"rats? | mice | mouse | rabbits? | dogs? | monkeys? | guinea[- ]pigs? | hamsters? | cats?"
+    r" | sheep | pigs? | piglets? | calves | cows? | cattle | steers? | chicks? | chickens?"
+    r" | hens? | baboons? | goats? | horses? | ponies | lambs? | frogs? | fish | larvae | in vitro"
+    r" | cell lines? | coli | bovine | murine | canine | plants? | insects?"
 )
 NOT_A_TRIAL = any_of(
-    r"\d+[- ](?:year|month|yr|week|day)s?[- ]old (?:\w+ )?(?:man|woman|boy|girl|male|female|patient|infant|child)"
-    r" | case reports? | a case of | this case | a patient with | the literature | (?:is|are|were) reviewed"
-    r" | this (?:review|article|paper) (?:\w+ )?(?:reviews|discusses|describes|summarizes) | retrospective\w* | survey\w*"
-    r" | autops\w+ | necropsy | questionnaires? | interviewed | prevalence | epidemiolog\w+ | biops(?:y|ies)"
+    r"\d+[- ](?:year|month|yr|week|day)s?[- ]old (?:\w+ )?(?:man|woman|boy|girl|male|female|patient)"
+    r" | \d+[- ](?:year|month|yr|week|day)s?[- ]old (?:\w+ )?(?:infant|child)"
+    r" | case reports? | a case of | this case | a patient with | the literature"
+    r" | (?:is|are|were) reviewed"
+    r" | this (?:review|article|paper) (?:\w+ )?(?:reviews|discusses|describes|summarizes)"
+    r" | retrospective\w* | survey\w* | autops\w+ | necropsy | questionnaires? | interviewed"
+    r" | prevalence | epidemiolog\w+ | biops(?:y|ies)"
 )

@@ -1,7 +1,7 @@
 """An offline reviewer that reads sentence by sentence for the parts of a trial, as one does with a PICO form:
 
-people who were studied, something given to them, something to compare it with, and a design that says "trial". It
-shares no list of words and no arithmetic with the points reviewer.
+people who were studied, something given to them, something to compare it with, and a design that is a
+trial's. It shares no list of words and no arithmetic with the points reviewer.
 """
 
 from __future__ import annotations

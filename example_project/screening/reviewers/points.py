@@ -1,4 +1,4 @@
-"""An offline reviewer that adds up points: every cue in the text counts once, for or against a clinical trial."""
+"""An offline reviewer that adds up points: every cue in the text counts once, for or against a trial."""
 
 from __future__ import annotations
 

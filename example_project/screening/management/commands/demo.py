@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -14,7 +15,11 @@ from example_project.screening.demo.children import ChildDied, Children
 from example_project.screening.demo.headless import Headless, ScreeningError, as_text
 from example_project.screening.demo.interactive import HOST, Interactive, answers
 from example_project.screening.demo.terminal import Terminal
-from example_project.screening.models import Project
+from example_project.screening.tasks import screen_project
+from pgonly_django.tasks import PostgresBackend
+
+if TYPE_CHECKING:
+    from example_project.screening.models import Project
 
 LEASE_SECONDS = 3  # a killed worker's job is free after this; a site would take the default of a minute
 INTERACTIVE_DELAY_SECONDS = 0.5
@@ -52,7 +57,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _check(self, options: dict[str, Any]) -> None:
-        if settings.TASKS_BACKEND != "postgres":
+        if not isinstance(screen_project.get_backend(), PostgresBackend):
             raise CommandError("The demo is about the worker: unset TASKS_BACKEND, or set it to postgres.")
         if not options["headless"]:
             for flag in ("json", "kill_at"):
@@ -76,7 +81,7 @@ class Command(BaseCommand):
 
     def _run_headless(self, project: Project, children: Children, options: dict[str, Any]) -> None:
         quiet = options["json"]
-        terminal = Terminal(None if quiet else self.stdout, project.papers.count())
+        terminal = Terminal(None if quiet else sys.stdout, project.papers.count())
         terminal.say(
             f"{project.name}: {project.papers.count()} papers, reviewers {' and '.join(project.reviewers)}"
         )
@@ -93,7 +98,7 @@ class Command(BaseCommand):
             f"  logs       {children.logs}",
         ))  # fmt: skip
         try:
-            Interactive(children, self.stdout, options["port"]).serve(guide)
+            Interactive(children, sys.stdout, options["port"]).serve(guide)
         except KeyboardInterrupt:
             self.stdout.write("\nStopping the web server and the worker.")
 
