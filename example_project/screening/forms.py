@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class ProjectForm(forms.Form):
     """A question, its criteria and the file with the papers."""
 
+    label_suffix = ""
+
     name = forms.CharField(max_length=200)
     question = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 2}), help_text="What the review wants to know."

@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from example_project.screening.forms import ProjectForm
 from example_project.screening.models import Paper, Project
@@ -21,7 +21,7 @@ VERBS = {"start": Project.start, "cancel": Project.cancel, "resume": Project.res
 DECISIONS = ("include", "exclude", "")
 
 
-@require_GET
+@require_safe
 def project_list(request: HttpRequest) -> HttpResponse:
     projects = [(project, situation(project)) for project in Project.objects.all()[:PAPERS_A_PAGE]]
     return render(request, "screening/projects.html", {"projects": projects})
@@ -35,7 +35,7 @@ def new(request: HttpRequest) -> HttpResponse:
     return render(request, "screening/new.html", {"form": form})
 
 
-@require_GET
+@require_safe
 @never_cache
 def project_page(request: HttpRequest, pk: int) -> HttpResponse:
     project = get_object_or_404(Project, pk=pk)
@@ -55,7 +55,7 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "screening/project.html", context)
 
 
-@require_GET
+@require_safe
 @never_cache
 def progress(_request: HttpRequest, pk: int) -> JsonResponse:
     """What the page's script polls."""
