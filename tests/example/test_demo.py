@@ -106,6 +106,18 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
     wait_for(lambda: not _lives(worker))
 
 
+@pytest.mark.process
+def test_ctrl_c_cancels_a_headless_screening_and_ends_its_worker(demo):
+    process = demo("--headless", "--delay", "0.05")
+    first = [process.stdout.readline() for _ in range(3)]
+    assert first[2].startswith("4 of 40 papers")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors
+
+
 def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

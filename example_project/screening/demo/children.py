@@ -67,6 +67,19 @@ class Children:
             )
         return self._running[name].pid
 
+    def start_worker(self, queue: str) -> int:
+        """Start a worker of one queue; it leaves well before stop() loses its patience. Returns its pid."""
+        return self.start(
+            "worker",
+            "runworker",
+            "--queues",
+            queue,
+            "--threads",
+            "2",
+            "--grace-seconds",
+            str(STOP_SECONDS / 2),
+        )
+
     def kill(self, name: str) -> None:
         """SIGKILL, as an instance that vanishes."""
         child = self._running.pop(name)

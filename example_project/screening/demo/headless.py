@@ -44,7 +44,7 @@ class Headless:
         return self._summary(time.monotonic() - begin)
 
     def _start_worker(self) -> int:
-        return self.children.start("worker", "runworker", "--queues", self.queue, "--threads", "2")
+        return self.children.start_worker(self.queue)
 
     def _watch(self) -> None:
         seen, seen_at = -1, time.monotonic()

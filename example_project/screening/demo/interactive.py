@@ -7,6 +7,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from example_project.screening.tasks import screen_project
+
 if TYPE_CHECKING:
     from example_project.screening.demo.children import Children
 
@@ -35,7 +37,7 @@ class Interactive:
 
     def _start_worker(self) -> int:
         self._worker_started_at = time.monotonic()
-        return self.children.start("worker", "runworker", "--queues", "screening", "--threads", "2")
+        return self.children.start_worker(screen_project.queue_name)
 
     def _replace_killed_worker(self) -> None:
         """One that dies right after its start has another trouble, which check() reports."""

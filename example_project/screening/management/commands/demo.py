@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 3  # a killed worker's job is free after this; a site would take the default of a minute
 INTERACTIVE_DELAY_SECONDS = 0.5
+INTERRUPTED = 130  # the exit code of a program that ends by Ctrl-C
 
 
 class Command(BaseCommand):
@@ -55,6 +56,8 @@ class Command(BaseCommand):
                 run(project, children, options)
         except (ChildDied, ScreeningError, TimeoutError) as error:
             raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted: the screening is cancelled.", returncode=INTERRUPTED) from None
 
     def _check(self, options: dict[str, Any]) -> None:
         if not isinstance(screen_project.get_backend(), PostgresBackend):
