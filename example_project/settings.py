@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import django
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import embedded
 
@@ -28,6 +30,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "pgonly_django",
+    "example_project.screening",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -36,7 +39,11 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "example_project.security.content_security_policy",
 ]
+if env.bool("LOGIN_REQUIRED", default=False):
+    MIDDLEWARE.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
+LOGIN_URL = "admin:login"
 ROOT_URLCONF = "example_project.urls"
 TEMPLATES = [
     {
@@ -53,3 +60,31 @@ TEMPLATES = [
 ]
 STATIC_URL = "static/"
 USE_TZ = True
+TIME_ZONE = "UTC"
+
+# The queue. "immediate" runs a job inside enqueue(), in the web process: development without a worker.
+TASK_BACKENDS = {
+    "postgres": "pgonly_django.tasks.PostgresBackend",
+    "immediate": "django.tasks.backends.immediate.ImmediateBackend"
+    if django.VERSION >= (6, 0)
+    else "django_tasks.backends.immediate.ImmediateBackend",
+}
+TASKS_BACKEND = env("TASKS_BACKEND", default="postgres")
+if TASKS_BACKEND not in TASK_BACKENDS:
+    raise ImproperlyConfigured(
+        f"TASKS_BACKEND must be one of {', '.join(TASK_BACKENDS)}, got {TASKS_BACKEND!r}."
+    )
+TASKS = {"default": {"BACKEND": TASK_BACKENDS[TASKS_BACKEND], "QUEUES": []}}
+PGONLY = {"LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60)}
+
+# The two reviewers: "points", "pico", or "chat:MODEL" for a model behind an OpenAI-compatible API.
+SCREENING_REVIEWERS = env.list("SCREENING_REVIEWERS", default=["points", "pico"])
+SCREENING_DELAY_SECONDS = env.float(
+    "SCREENING_DELAY_SECONDS", default=0
+)  # added to every call, to make time visible
+CHAT_BASE_URL = env("CHAT_BASE_URL", default="https://api.deepseek.com")
+CHAT_API_KEY = env("CHAT_API_KEY", default="")
+CHAT_TIMEOUT_SECONDS = env.float("CHAT_TIMEOUT_SECONDS", default=60)
+CHAT_PATIENCE_SECONDS = env.float(
+    "CHAT_PATIENCE_SECONDS", default=60
+)  # for one answer, before the job goes back

@@ -21,7 +21,12 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "pgonly_django",
+    "example_project.screening",
 ]
+SCREENING_REVIEWERS = ["points", "pico"]
+SCREENING_DELAY_SECONDS = 0
+CHAT_BASE_URL, CHAT_API_KEY = "http://127.0.0.1:9", ""
+CHAT_TIMEOUT_SECONDS, CHAT_PATIENCE_SECONDS = 5, 5
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -1,0 +1,130 @@
+"""The demo without a web server: screen one project to its end, and kill the worker on the way if asked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from example_project.screening.models import Verdict
+from example_project.screening.summary import summarise
+from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from example_project.screening.demo.children import Children
+    from example_project.screening.demo.terminal import Terminal
+    from example_project.screening.models import Project
+
+LOOK_EVERY_SECONDS = 0.05
+STALLED_SECONDS = 300.0  # more than the longest wait for a busy chat API, several times
+
+
+class ScreeningError(Exception):
+    """The demo did not come to its end; the message says why."""
+
+
+class Headless:
+    """`kill_at`: at this percentage of papers the worker is killed (SIGKILL) and another one started."""
+
+    def __init__(self, project: Project, children: Children, terminal: Terminal, kill_at: int | None) -> None:
+        self.project, self.children, self.terminal, self.kill_at = project, children, terminal, kill_at
+        self.total = project.papers.count()
+        self.queue = f"screening-{project.pk}"  # of its own: no other job of this database takes part
+        self.killed_at: int | None = None
+
+    def run(self) -> dict[str, Any]:
+        """The summary. Raises ScreeningError or ChildDied; the job is cancelled then, or when interrupted."""
+        self._start_worker()
+        begin = time.monotonic()
+        self.project.start(queue=self.queue)
+        try:
+            self._watch()
+        except BaseException:
+            self.project.cancel()
+            raise
+        return self._summary(time.monotonic() - begin)
+
+    def _start_worker(self) -> int:
+        return self.children.start_worker(self.queue)
+
+    def _watch(self) -> None:
+        seen, seen_at = -1, time.monotonic()
+        while not self._is_over():
+            self.children.check()
+            done = self._done()
+            self.terminal.show(done)
+            if self._is_time_to_kill(done):
+                self._kill(done)
+            if done > seen:
+                seen, seen_at = done, time.monotonic()
+            elif time.monotonic() - seen_at > STALLED_SECONDS:
+                raise ScreeningError(f"No paper was finished for {STALLED_SECONDS:g} s, {done} are done.")
+            time.sleep(LOOK_EVERY_SECONDS)
+        self.terminal.show(self._done())
+        self.terminal.close()
+
+    def _is_over(self) -> bool:
+        """Raises ScreeningError when the job ended in another way than with success."""
+        job = self._job()
+        if not job.is_finished:
+            return False
+        if job.state != State.SUCCEEDED:
+            last = job.errors[-1] if job.errors else {}
+            why = last.get("message") or last.get("reason") or "no reason is on record"
+            raise ScreeningError(f"The screening is {job.state}: {why}")
+        return True
+
+    def _job(self) -> Job:
+        job = self.project.job
+        if job is None:
+            raise ScreeningError("The screening's job is gone from the database.")
+        return job
+
+    def _done(self) -> int:
+        """Papers with both verdicts, which are written by one statement."""
+        return Verdict.objects.of(self.project).count() // 2
+
+    def _is_time_to_kill(self, done: int) -> bool:
+        return self.kill_at is not None and self.killed_at is None and 100 * done >= self.kill_at * self.total
+
+    def _kill(self, done: int) -> None:
+        self.children.kill("worker")
+        self.killed_at = self._done()
+        pid = self._start_worker()
+        self.terminal.say(
+            f"Killed the worker (SIGKILL) with {done} papers done; another has started (pid {pid})."
+        )
+
+    def _summary(self, seconds: float) -> dict[str, Any]:
+        """Raises ScreeningError when the evidence does not add up."""
+        if self.kill_at is not None and self.killed_at is None:
+            raise ScreeningError(
+                "The screening was over before the worker could be killed: use a larger --delay."
+            )
+        summary = summarise(self.project) | {"killed_at": self.killed_at, "seconds": round(seconds, 2)}
+        if summary["verdicts"] != 2 * self.total:
+            raise ScreeningError(f"{2 * self.total} verdicts were due, {summary['verdicts']} are there.")
+        return {"project": self.project.pk, "name": self.project.name} | summary
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    lines = [
+        ("papers", str(summary["papers"])),
+        ("verdicts", f"{summary['verdicts']} (digest {summary['verdicts_digest'][:12]})"),
+        ("outcomes", ", ".join(f"{count} {name}" for name, count in summary["outcomes"].items() if count)),
+        ("agreement", f"{summary['agreement_percent']} %, Cohen's kappa {_shown(summary['cohens_kappa'])}"),
+    ]
+    for name, scores in (summary["quality"] or {}).items():
+        lines.append((name, f"precision {_shown(scores['precision'])}, recall {_shown(scores['recall'])}"))
+    lines.append(("reviewer calls", f"{summary['reviewer_calls']} (2 per paper: {2 * summary['papers']})"))
+    if summary["killed_at"] is not None:
+        resumed = (
+            f"worker killed with {summary['killed_at']} papers done, resumed from {summary['resumed_from']}"
+        )
+        lines.append(("resumed", resumed))
+    lines.append(("seconds", str(summary["seconds"])))
+    return "\n".join(f"  {label:<15} {fact}" for label, fact in lines)
+
+
+def _shown(value: float | None) -> str:
+    return "not defined" if value is None else str(value)

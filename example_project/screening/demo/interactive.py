@@ -1,0 +1,68 @@
+"""The demo with its pages: a web server and a worker until Ctrl-C. A worker that is killed is replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from example_project.screening.tasks import screen_project
+
+if TYPE_CHECKING:
+    from example_project.screening.demo.children import Children
+
+LOOK_EVERY_SECONDS = 0.2
+START_SECONDS = 30.0
+TOO_YOUNG_TO_DIE_SECONDS = 5.0
+HOST = "127.0.0.1"
+
+
+class Interactive:
+    def __init__(self, children: Children, out: TextIO, port: int) -> None:
+        self.children, self.out, self.port = children, out, port
+        self._worker_started_at = 0.0
+
+    def serve(self, guide: str) -> None:
+        """Print `guide` once the pages answer, then go on until interrupted. Raises ChildDied."""
+        self.children.start("web", "runserver", "--noreload", "--insecure", f"{HOST}:{self.port}")
+        pid = self._start_worker()
+        self._wait_for_pages()
+        self._say(f"{guide}\n  worker     pid {pid}: kill -9 it and watch the page; another one takes over")
+        self._say("  Ctrl-C     ends everything")
+        while True:
+            self._replace_killed_worker()
+            self.children.check()
+            time.sleep(LOOK_EVERY_SECONDS)
+
+    def _start_worker(self) -> int:
+        self._worker_started_at = time.monotonic()
+        return self.children.start_worker(screen_project.queue_name)
+
+    def _replace_killed_worker(self) -> None:
+        """One that dies right after its start has another trouble, which check() reports."""
+        code = self.children.ended("worker")
+        age = time.monotonic() - self._worker_started_at
+        if code is not None and age > TOO_YOUNG_TO_DIE_SECONDS:
+            self._say(
+                f"The worker is gone (exit code {code}); another has started (pid {self._start_worker()})."
+            )
+
+    def _wait_for_pages(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(self.port):
+            self.children.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Nothing answers on port {self.port} after {START_SECONDS:g} s.")
+            time.sleep(LOOK_EVERY_SECONDS)
+
+    def _say(self, text: str) -> None:
+        self.out.write(text + "\n")
+        self.out.flush()
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on 127.0.0.1:`port`."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False

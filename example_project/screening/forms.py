@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django import forms
+
+from example_project.screening.importers import new_project, read_papers
+
+if TYPE_CHECKING:
+    from django.core.files.uploadedfile import UploadedFile
+
+    from example_project.screening.models import Paper, Project
+
+
+class ProjectForm(forms.Form):
+    """A question, its criteria and the file with the papers."""
+
+    label_suffix = ""
+
+    name = forms.CharField(max_length=200)
+    question = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 2}), help_text="What the review wants to know."
+    )
+    criteria = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 4}),
+        help_text="Which papers to include. Both reviewers are told this.",
+    )
+    file = forms.FileField(
+        label="Papers",
+        help_text="CSV as PubMed, Rayyan or ASReview write it; it needs a title and an abstract column.",
+    )
+
+    def clean_file(self) -> list[Paper]:
+        """The papers in the file: only its rows can tell whether it can be read."""
+        file: UploadedFile[bytes] = self.cleaned_data["file"]
+        try:
+            return read_papers(file.read())
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+    def save(self) -> Project:
+        data = self.cleaned_data
+        return new_project(data["name"], data["question"], data["criteria"], data["file"])

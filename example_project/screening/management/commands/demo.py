@@ -1,0 +1,120 @@
+"""`manage.py demo`: the example from nothing to a screened project, on PostgreSQL alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from example_project.screening.demo import setting
+from example_project.screening.demo.children import ChildDied, Children
+from example_project.screening.demo.headless import Headless, ScreeningError, as_text
+from example_project.screening.demo.interactive import HOST, Interactive, answers
+from example_project.screening.demo.terminal import Terminal
+from example_project.screening.tasks import screen_project
+from pgonly_django.tasks import PostgresBackend
+
+if TYPE_CHECKING:
+    from example_project.screening.models import Project
+
+LEASE_SECONDS = 3  # a killed worker's job is free after this; a site would take the default of a minute
+INTERACTIVE_DELAY_SECONDS = 0.5
+INTERRUPTED = 130  # the exit code of a program that ends by Ctrl-C
+
+
+class Command(BaseCommand):
+    help = "Screen papers with two reviewers: pages, worker and database come up by themselves."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add("--csv", type=Path, default=setting.SAMPLE, help="A file of papers. Default: 40 invented ones.")
+        add("--headless", action="store_true", help="No web server: run to the end, print a summary, exit.")
+        add("--json", action="store_true", help="With --headless: print nothing but the summary, as JSON.")
+        add("--kill-at", type=_percent, metavar="PERCENT", help="With --headless: SIGKILL the worker there.")
+        add(
+            "--delay",
+            type=_seconds,
+            metavar="SECONDS",
+            help="Slow every reviewer call down. Default: watchable.",
+        )
+        add("--port", type=int, default=8000, help="Of the web server. Default: 8000.")
+
+    def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
+        self._check(options)
+        setting.migrate()
+        try:
+            project = setting.load(options["csv"])
+        except (OSError, ValueError) as error:
+            raise CommandError(f"{options['csv']}: {error}") from error
+        run = self._run_headless if options["headless"] else self._serve
+        try:
+            with self._children(project, options) as children:
+                run(project, children, options)
+        except (ChildDied, ScreeningError, TimeoutError) as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Interrupted: the screening is cancelled.", returncode=INTERRUPTED) from None
+
+    def _check(self, options: dict[str, Any]) -> None:
+        if not isinstance(screen_project.get_backend(), PostgresBackend):
+            raise CommandError("The demo is about the worker: unset TASKS_BACKEND, or set it to postgres.")
+        if not options["headless"]:
+            for flag in ("json", "kill_at"):
+                if options[flag]:
+                    raise CommandError(f"--{flag.replace('_', '-')} goes with --headless.")
+            if answers(options["port"]):
+                raise CommandError(f"Port {options['port']} is taken: choose another with --port.")
+
+    def _children(self, project: Project, options: dict[str, Any]) -> Children:
+        delay = options["delay"]
+        if delay is None and options["headless"]:
+            delay = setting.default_delay(project.papers.count())
+        elif delay is None:
+            delay = INTERACTIVE_DELAY_SECONDS
+        environment = {
+            "PGONLY_LEASE_SECONDS": str(LEASE_SECONDS),
+            "SCREENING_DELAY_SECONDS": str(delay),
+            "DEBUG": "true",
+        }
+        return Children(settings.ROOT / "manage.py", settings.ROOT / ".demo", environment)
+
+    def _run_headless(self, project: Project, children: Children, options: dict[str, Any]) -> None:
+        quiet = options["json"]
+        terminal = Terminal(None if quiet else sys.stdout, project.papers.count())
+        terminal.say(
+            f"{project.name}: {project.papers.count()} papers, reviewers {' and '.join(project.reviewers)}"
+        )
+        summary = Headless(project, children, terminal, options["kill_at"]).run()
+        self.stdout.write(json.dumps(summary, indent=2) if quiet else as_text(summary))
+
+    def _serve(self, project: Project, children: Children, options: dict[str, Any]) -> None:
+        login = setting.make_admin()
+        address = f"http://{HOST}:{options['port']}"
+        guide = "\n".join((
+            f"{project.papers.count()} papers are loaded and a worker is waiting.",
+            f"  page       {address}/projects/{project.pk}/   press Start",
+            f"  admin      {address}/admin/   user {login.username}, password {login.password}",
+            f"  logs       {children.logs}",
+        ))  # fmt: skip
+        try:
+            Interactive(children, sys.stdout, options["port"]).serve(guide)
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopping the web server and the worker.")
+
+
+def _percent(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 99:  # noqa: PLR2004 - what a percentage in the middle is
+        raise ValueError(text)
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:  # noqa: PLR2004 - also keeps out nan
+        raise ValueError(text)
+    return value

@@ -1,0 +1,34 @@
+"""An offline reviewer that adds up points: every cue in the text counts once, for or against a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from example_project.screening.reviewers.cues import CUES
+from example_project.screening.reviewers.opinion import Assignment, Calls, Decision, Opinion
+
+INCLUDE_FROM, EXCLUDE_BELOW = 4, 3
+CUES_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PointsReviewer:
+    name: str = "points"
+
+    def judge(self, assignment: Assignment, calls: Calls) -> Opinion:
+        return calls.make(lambda: read(assignment.text))
+
+
+def read(text: str) -> Opinion:
+    """The decision of `text`'s cues; the reason names the weightiest with their points."""
+    found = [cue for cue in CUES if cue.pattern.search(text)]
+    points = sum(cue.points for cue in found)
+    weightiest = sorted(found, key=lambda cue: -abs(cue.points))[:CUES_NAMED]
+    named = ", ".join(f"{cue.name} {cue.points:+d}" for cue in weightiest) or "no cue at all"
+    return Opinion(_decide(points), f"{points:+d} points: {named}")
+
+
+def _decide(points: int) -> Decision:
+    if points >= INCLUDE_FROM:
+        return Decision.INCLUDE
+    return Decision.EXCLUDE if points < EXCLUDE_BELOW else Decision.UNSURE

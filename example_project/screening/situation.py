@@ -1,0 +1,130 @@
+"""Where a screening stands: the words, numbers and buttons of its page and of the JSON it polls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.utils import timezone
+
+from example_project.screening.models.paper import Outcome
+from example_project.screening.summary import calls, resumed_from, seconds
+from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from example_project.screening.models import Project
+
+LABELS = {
+    "new": "Not started",
+    "ready": "Waiting for a worker",
+    "scheduled": "Waiting for the next attempt",
+    "running": "Running",
+    "stopping": "Stopping",
+    "orphaned": "Its worker is gone: another takes over when the lease ends",
+    "succeeded": "Finished",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+}
+BUTTONS = {
+    "new": ("start",),
+    "ready": ("cancel",),
+    "running": ("cancel",),
+    "orphaned": ("cancel",),
+    "scheduled": ("cancel", "resume"),
+    "failed": ("resume",),
+    "cancelled": ("resume",),
+}
+
+FILTER_ORDER = (Outcome.DISPUTED, Outcome.INCLUDED, Outcome.EXCLUDED, Outcome.WAITING)
+
+
+class Event(NamedTuple):
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    state: str
+    done: int
+    total: int
+    outcomes: dict[str, int]
+    calls: int
+    seconds: float | None
+    resumed_from: int | None
+    history: int  # grows with every run and every interruption
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.state]
+
+    @property
+    def percent(self) -> int:
+        return 100 * self.done // self.total if self.total else 0
+
+    @property
+    def buttons(self) -> tuple[str, ...]:
+        return BUTTONS.get(self.state, ())
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "label": self.label,
+            "done": self.done,
+            "total": self.total,
+            "percent": self.percent,
+            "buttons": self.buttons,
+            "history": self.history,
+            "facts": {**self.outcomes, "calls": self.calls, "seconds": self.seconds},
+        }
+
+
+def situation(project: Project) -> Situation:
+    job, papers = project.job, project.ordered_papers()
+    done, total = papers.judged().count(), papers.count()
+    return Situation(
+        state=_state(job, is_done=done == total),
+        done=done,
+        total=total,
+        outcomes=papers.outcomes(),
+        calls=calls(project),
+        seconds=seconds(project),
+        resumed_from=resumed_from(project),
+        history=project.runs.count() + (len(job.errors) if job else 0),
+    )
+
+
+def _state(job: Job | None, *, is_done: bool) -> str:
+    if job is None:
+        return "succeeded" if is_done else "new"
+    if job.state != State.RUNNING:
+        return job.state
+    if job.lease_expires_at is not None and job.lease_expires_at < timezone.now():
+        return "orphaned"
+    return "stopping" if job.cancel_requested_at else "running"
+
+
+def history(project: Project) -> list[Event]:
+    """What happened to the job, oldest first."""
+    events = [Event(run.started_at, f"Began at paper {run.papers_done + 1}") for run in project.runs.all()]
+    job = project.job
+    if job is not None:
+        events += [_event(entry) for entry in job.errors if entry.get("finished_at")]
+        if job.state == State.SUCCEEDED and job.finished_at is not None:
+            events.append(Event(job.finished_at, LABELS[job.state]))
+    return sorted(events)
+
+
+def _event(entry: dict[str, Any]) -> Event:
+    """One interrupted or failed run, from the job's own record."""
+    reason = entry.get("reason") or entry.get("message") or entry.get("exception") or ""
+    return Event(
+        datetime.fromisoformat(entry["finished_at"]),
+        f"{str(entry['outcome']).capitalize()}: {reason}".rstrip(": "),
+    )
+
+
+def filters(counts: dict[str, int]) -> list[tuple[str, str, int]]:
+    """The filters of the list of papers: (value, label, how many)."""
+    return [("", "All", sum(counts.values()))] + [(o.value, str(o.label), counts[o]) for o in FILTER_ORDER]

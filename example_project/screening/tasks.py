@@ -1,0 +1,39 @@
+"""The screening job: hours long with real models, resumable paper by paper."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from example_project.screening.calls import ask
+from example_project.screening.models import Paper, Project, Verdict
+from pgonly_django import Backoff, JobContext, task
+
+if TYPE_CHECKING:
+    from example_project.screening.reviewers import Reviewer
+
+
+@task(
+    queue_name="screening",
+    takes_context=True,
+    max_attempts=10,
+    backoff=Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=10)),
+)
+def screen_project(context: JobContext, project_id: int) -> dict[str, int]:
+    """Let both reviewers judge every paper of the project. Returns how many papers came to what."""
+    project = Project.objects.get(pk=project_id)
+    team = project.team()
+    run = project.runs.create(papers_done=project.ordered_papers().judged().count())
+    context.log(f"{' and '.join(project.reviewers)} begin at paper {run.papers_done + 1}")
+    for paper in context.iterate(project.ordered_papers().select_related("project")):
+        _judge(context, paper, team)
+    return project.ordered_papers().outcomes()
+
+
+def _judge(context: JobContext, paper: Paper, team: list[Reviewer]) -> None:
+    """One step per reviewer: a verdict that was paid for is never asked for again, whatever dies."""
+    opinions: dict[str, dict[str, Any]] = {
+        reviewer.name: context.step(f"{paper.pk}:{reviewer.name}", ask, reviewer, paper, context)
+        for reviewer in team
+    }
+    Verdict.objects.record(paper, opinions)

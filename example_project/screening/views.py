@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Page, Paginator
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from example_project.screening.forms import ProjectForm
+from example_project.screening.models import Paper, Project
+from example_project.screening.models.paper import Outcome
+from example_project.screening.situation import filters, history, situation
+from example_project.screening.summary import summarise
+
+PAPERS_A_PAGE = 25
+VERBS = {"start": Project.start, "cancel": Project.cancel, "resume": Project.resume}
+DECISIONS = ("include", "exclude", "")
+
+
+@require_safe
+def project_list(request: HttpRequest) -> HttpResponse:
+    projects = [(project, situation(project)) for project in Project.objects.all()[:PAPERS_A_PAGE]]
+    return render(request, "screening/projects.html", {"projects": projects})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest) -> HttpResponse:
+    form = ProjectForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        return redirect("screening:project", form.save().pk)
+    return render(request, "screening/new.html", {"form": form})
+
+
+@require_safe
+@never_cache
+def project_page(request: HttpRequest, pk: int) -> HttpResponse:
+    project = get_object_or_404(Project, pk=pk)
+    now, show = situation(project), request.GET.get("show", "")
+    page = _papers(project, show, request.GET.get("page"))
+    context: dict[str, Any] = {
+        "project": project,
+        "now": now,
+        "history": history(project),
+        "show": show,
+        "filters": filters(now.outcomes),
+        "page": page,
+        "rows": [(paper, _opinions(paper, project)) for paper in page],
+        "next_disputed": _next_disputed(project),
+        "summary": summarise(project) if now.state == "succeeded" else None,
+    }
+    return render(request, "screening/project.html", context)
+
+
+@require_safe
+@never_cache
+def progress(_request: HttpRequest, pk: int) -> JsonResponse:
+    """What the page's script polls."""
+    return JsonResponse(situation(get_object_or_404(Project, pk=pk)).as_json())
+
+
+@require_POST
+def operate(_request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+    """The buttons. A verb that the state does not allow changes nothing: the page may be old."""
+    project = get_object_or_404(Project, pk=pk)
+    if verb not in VERBS:
+        raise Http404(f"No verb {verb!r}.")
+    VERBS[verb](project)
+    return redirect("screening:project", pk)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def paper_page(request: HttpRequest, pk: int, position: int) -> HttpResponse:
+    """One paper with both verdicts; a person decides it here."""
+    papers = Paper.objects.select_related("project").filter(project=pk).with_outcome()
+    paper = get_object_or_404(papers, position=position)
+    if request.method == "POST":
+        return _decide(request, paper)
+    context = {"paper": paper, "project": paper.project, "opinions": _opinions(paper, paper.project)}
+    return render(request, "screening/paper.html", context)
+
+
+def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
+    """Write the decision (empty: take it back) and go on to the next disputed paper."""
+    decision = request.POST.get("decision")
+    if decision not in DECISIONS:
+        return HttpResponse(
+            "decision must be include, exclude or empty", status=400, content_type="text/plain"
+        )
+    who = request.user.get_username() if request.user.is_authenticated else "a person"
+    Paper.objects.filter(pk=paper.pk).update(
+        decided=decision,
+        decided_by=who if decision else "",
+        decided_at=timezone.now() if decision else None,
+    )
+    following = _next_disputed(paper.project) if decision else paper
+    if following is None:
+        messages.success(request, "That was the last disputed paper.")
+        return redirect("screening:project", paper.project_id)
+    return redirect("screening:paper", paper.project_id, following.position)
+
+
+def _next_disputed(project: Project) -> Paper | None:
+    return project.ordered_papers().with_outcomes(Outcome.DISPUTED).first()
+
+
+def _papers(project: Project, show: str, number: str | None) -> Page[Paper]:
+    papers = project.ordered_papers().prefetch_related("verdicts")
+    shown = papers.with_outcomes(show) if show in Outcome.values else papers.with_outcome()
+    return Paginator(shown, PAPERS_A_PAGE).get_page(number)
+
+
+def _opinions(paper: Paper, project: Project) -> list[tuple[str, Any]]:
+    """(reviewer, verdict or None) in the project's order."""
+    said = {verdict.reviewer: verdict for verdict in paper.verdicts.all()}
+    return [(name, said.get(name)) for name in project.reviewers]

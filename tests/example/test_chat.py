@@ -1,0 +1,137 @@
+"""The chat reviewer against a real HTTP server on this machine."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from example_project.screening.calls import CountedCalls
+from example_project.screening.models import ReviewerCall
+from example_project.screening.reviewers import build_reviewer
+from example_project.screening.reviewers.answer import opinion_in
+from example_project.screening.reviewers.patience import seconds_asked_for
+from pgonly_django import Discard, Retry, Snooze
+
+
+class Job:
+    should_stop = False
+
+
+@pytest.fixture
+def judge(project, api):
+    paper = project.ordered_papers()[0]
+
+    def judge(job=Job):
+        reviewer = build_reviewer("chat:small-model")
+        return reviewer.judge(paper.assignment(), CountedCalls(reviewer.name, paper, job))
+
+    return judge
+
+
+def outcomes():
+    return list(ReviewerCall.objects.order_by("pk").values_list("outcome", flat=True))
+
+
+VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
+
+
+def test_the_model_is_asked_with_key_question_criteria_and_paper(api, judge):
+    api.says(VERDICT)
+    opinion = judge()
+    (path, key, body) = api.requests[0]
+    assert (opinion.decision, opinion.reason) == ("include", "Patients were randomised.")
+    assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "small-model")
+    asked = body["messages"][1]["content"]
+    assert all(
+        part in asked for part in ("Is it a trial?", "Trials in people.", "Aspirin against placebo", "300 mg")
+    )
+    assert "label" not in json.dumps(body)
+
+
+def test_an_unreadable_answer_is_asked_for_once_more(api, judge):
+    api.says("I would include it.")
+    api.says(VERDICT)
+    assert judge().decision == "include"
+    assert api.requests[1][2]["messages"][2]["content"] == "I would include it."
+    assert outcomes() == ["answered", "answered"]
+
+
+def test_two_unreadable_answers_make_unsure(api, judge):
+    api.says("yes")
+    api.says("[]")
+    assert judge().decision == "unsure"
+    assert not api.answers
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_api_is_waited_for_as_long_as_it_asks(api, judge, status):
+    api.says("slow down", status, **{"Retry-After": "0"})
+    api.says(VERDICT)
+    assert judge().decision == "include"
+    assert outcomes() == ["BusyError", "answered"]
+
+
+def test_an_api_that_stays_busy_beyond_our_patience_sends_the_job_back_for_that_long(api, judge):
+    api.says("slow down", 429, **{"Retry-After": "120"})
+    with pytest.raises(Retry, match="chat:small-model is busy: 429 slow down") as raised:
+        judge()
+    assert raised.value.delay == timedelta(seconds=120)
+
+
+def test_a_stop_is_heard_while_waiting_and_the_wait_is_carried_over(api, judge):
+    class StoppingJob:
+        should_stop = True
+
+    api.says("slow down", 429, **{"Retry-After": "2"})
+    with pytest.raises(Snooze) as raised:
+        judge(StoppingJob)
+    assert timedelta(seconds=1) < raised.value.delay <= timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "bad key"), (404, "nothing here"), (400, "Model Not Exist")]
+)
+def test_a_refused_key_address_or_model_ends_the_job(api, judge, status, said):
+    api.says(said, status)
+    with pytest.raises(Discard, match=f"refused chat:small-model: {status} {said}"):
+        judge()
+
+
+def test_a_refused_paper_is_unsure_and_the_screening_goes_on(api, judge):
+    api.says("content filter", 400)
+    opinion = judge()
+    assert opinion.decision == "unsure"
+    assert "400 content filter" in opinion.reason
+
+
+def test_a_dead_address_counts_as_busy(settings, api, judge):
+    settings.CHAT_BASE_URL, settings.CHAT_PATIENCE_SECONDS = "http://127.0.0.1:9", 0.5
+    with pytest.raises(Retry, match="ConnectError"):
+        judge()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "null", "include", '{"decision": "perhaps", "reason": ""}', '{"decision": "include"}',
+     '{"decision": "include", "reason": 3}', '{"decision": ["include"], "reason": "x"}',
+     VERDICT + " So I decided.", "[" * 100_000],
+)  # fmt: skip
+def test_only_the_asked_for_json_is_a_verdict(answer):
+    assert opinion_in(answer) is None
+
+
+def test_a_code_fence_is_let_pass_and_text_that_postgresql_refuses_is_cleaned():
+    opinion = opinion_in('```json\n{"decision": "exclude", "reason": "a\\u0000b \\ud800"}\n```')
+    assert (opinion.decision, opinion.reason) == ("exclude", "ab ?")
+
+
+def test_retry_after_is_understood_as_seconds_and_as_a_date():
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60))
+    assert seconds_asked_for("7") == 7
+    assert 55 < seconds_asked_for(in_a_minute) <= 60
+    assert seconds_asked_for("99999999") == 3600
+    assert seconds_asked_for("soon") is None
+    assert seconds_asked_for(None) is None

@@ -1,0 +1,153 @@
+"""The demo as a stranger runs it: a real process with real children, on a database of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from itertools import islice
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from example_project.screening.demo.terminal import Terminal
+from pgonly_django.postgres import connect
+from tests.example.conftest import PUBMED, ROOT
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def demo(django_db_setup, django_db_blocker):
+    """Start `manage.py demo` with arguments on a new database."""
+    name = f"demo_{uuid.uuid4().hex[:12]}"
+    with django_db_blocker.unblock(), connect("default", application_name="tests") as admin:
+        admin.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        environment = os.environ | {
+            "DATABASE_URL": _url(name),
+            "DJANGO_SETTINGS_MODULE": "example_project.settings",
+        }
+        processes = []
+
+        def start(*arguments):
+            command = [sys.executable, str(ROOT / "manage.py"), "demo", *arguments]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            processes.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+            return processes[-1]
+
+        yield start
+        for process in processes:
+            process.kill()
+            process.communicate()
+        admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
+
+
+def _url(name):
+    place = connection.settings_dict
+    user = quote(place["USER"]) + (f":{quote(place['PASSWORD'])}" if place["PASSWORD"] else "")
+    if not place["HOST"] or place["HOST"].startswith("/"):
+        return f"postgres://{user}@/{name}" + (f"?host={quote(place['HOST'])}" if place["HOST"] else "")
+    return f"postgres://{user}@{place['HOST']}:{place['PORT'] or 5432}/{name}"
+
+
+def summary_of(process):
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return json.loads(out)
+
+
+@pytest.mark.process
+def test_a_killed_worker_changes_no_verdict_and_costs_at_most_the_call_in_flight(demo):
+    whole = summary_of(demo("--headless", "--json", "--delay", "0"))
+    killed = summary_of(demo("--headless", "--json", "--delay", "0.02", "--kill-at", "50"))
+    assert (whole["papers"], whole["verdicts"], whole["reviewer_calls"]) == (40, 80, 80)
+    assert (whole["killed_at"], whole["resumed_from"]) == (None, None)
+    assert killed["verdicts_digest"] == whole["verdicts_digest"]
+    assert killed["killed_at"] >= 20
+    assert 0 <= killed["resumed_from"] - killed["killed_at"] <= 1  # a commit may have been on its way
+    assert 80 <= killed["reviewer_calls"] <= 81
+    assert killed["project"] != whole["project"]
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is not here")
+def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
+    file = tmp_path / "hundred.csv"
+    with PUBMED.open(encoding="utf-8") as whole:
+        file.write_text("".join(islice(whole, 101)), encoding="utf-8")
+    process = demo("--headless", "--delay", "0", "--csv", str(file))
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    lines = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
+    facts = dict(lines)
+    assert facts["papers"] == "100"
+    assert facts["verdicts"].startswith("200 ")
+    assert facts["points"].startswith("precision 0.")
+    assert "100 of 100 papers, 100 %" in out
+
+
+@pytest.mark.process
+def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
+    process = demo("--port", str(_free_port()))
+    lines = iter(process.stdout.readline, "")
+    told = list(islice(lines, 6))
+    assert "press Start" in told[1]
+    assert "user demo, password" in told[2]
+    worker = int(told[4].split("pid ")[1].split(":")[0])
+    os.kill(worker, 0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    wait_for(lambda: not _lives(worker))
+
+
+@pytest.mark.process
+def test_ctrl_c_cancels_a_headless_screening_and_ends_its_worker(demo):
+    process = demo("--headless", "--delay", "0.05")
+    first = [process.stdout.readline() for _ in range(3)]
+    assert first[2].startswith("4 of 40 papers")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Interrupted" in errors
+    assert "Traceback" not in errors
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_file_that_cannot_be_read_ends_the_demo_with_the_reason(transactional_db, tmp_path):
+    file = tmp_path / "wrong.csv"
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(CommandError, match="no column for the title"):
+        call_command("demo", "--headless", csv=file)
+
+
+def test_a_flag_of_the_headless_form_is_refused_beside_the_pages():
+    with pytest.raises(CommandError, match="--kill-at goes with --headless"):
+        call_command("demo", "--kill-at", "50")
+
+
+def test_progress_is_plain_lines_where_no_terminal_is(capsys):
+    terminal = Terminal(sys.stdout, total=40)
+    for done in range(41):
+        terminal.show(done)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11
+    assert lines[5].startswith("20 of 40 papers, 50 %")

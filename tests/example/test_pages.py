@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+
+from example_project.screening.models import Paper, Project, Verdict
+from pgonly_django.models import Job
+from tests.example.conftest import CSV
+
+
+@pytest.fixture(autouse=True)
+def site(settings):
+    settings.ROOT_URLCONF = "example_project.urls"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "example_project.security.content_security_policy"]
+
+
+@pytest.fixture
+def disputed(project):
+    """The project with its second paper disputed, the first agreed on."""
+    one, two, _ = project.ordered_papers()
+    for paper, second in ((one, "include"), (two, "exclude")):
+        said = {"points": "include", "pico": second}
+        Verdict.objects.record(
+            paper, {name: {"decision": d, "reason": f"by {name}"} for name, d in said.items()}
+        )
+    return project
+
+
+def test_a_project_is_made_from_an_uploaded_file(client, db):
+    file = SimpleUploadedFile("papers.csv", CSV.encode())
+    answer = client.post("/projects/new/", {"name": "N", "question": "Q", "criteria": "C", "file": file})
+    project = Project.objects.get()
+    assert answer.headers["Location"] == f"/projects/{project.pk}/"
+    assert project.papers.count() == 3
+
+
+def test_a_file_that_cannot_be_read_says_why_and_makes_nothing(client, db):
+    file = SimpleUploadedFile("papers.csv", b"title,notes\na,b\n")
+    answer = client.post("/projects/new/", {"name": "N", "question": "Q", "criteria": "C", "file": file})
+    assert "no column for the abstract" in answer.text
+    assert not Project.objects.exists()
+
+
+def test_start_cancel_and_resume_are_buttons(client, transactional_db, project):
+    page = f"/projects/{project.pk}/"
+    assert _buttons(client, page) == {"start"}
+    client.post(f"{page}start/")
+    assert Job.objects.get().state == "ready"
+    assert _buttons(client, page) == {"cancel"}
+    client.post(f"{page}cancel/")
+    assert Job.objects.get().state == "cancelled"
+    assert _buttons(client, page) == {"resume"}
+    client.post(f"{page}resume/")
+    assert Job.objects.get().state == "ready"
+
+
+def test_a_button_needs_a_post_and_a_verb_that_exists(client, project):
+    assert client.get(f"/projects/{project.pk}/start/").status_code == 405
+    assert client.post(f"/projects/{project.pk}/delete/").status_code == 404
+
+
+def test_the_polled_json_says_where_the_screening_stands(client, disputed):
+    now = client.get(f"/projects/{disputed.pk}/progress.json").json()
+    assert (now["state"], now["done"], now["total"], now["percent"]) == ("new", 2, 3, 66)
+    assert (now["facts"]["included"], now["facts"]["disputed"], now["facts"]["waiting"]) == (1, 1, 1)
+
+
+def test_the_list_is_filtered_by_outcome(client, disputed):
+    page = client.get(f"/projects/{disputed.pk}/?show=disputed").text
+    assert "Memory of rats" in page
+    assert "Aspirin against placebo" not in page
+
+
+def test_a_person_decides_a_disputed_paper_and_takes_it_back(client, disputed, admin_user):
+    client.force_login(admin_user)
+    page = f"/projects/{disputed.pk}/papers/2/"
+    assert "by points" in client.get(page).text
+    assert client.post(page, {"decision": "exclude"}).headers["Location"] == f"/projects/{disputed.pk}/"
+    paper = Paper.objects.get(position=2)
+    assert (paper.decided, paper.decided_by) == ("exclude", "admin")
+    client.post(page, {"decision": ""})
+    assert disputed.ordered_papers().outcomes()["disputed"] == 1
+
+
+def test_a_decision_is_include_exclude_or_nothing_else(client, disputed):
+    assert client.post(f"/projects/{disputed.pk}/papers/2/", {"decision": "burn"}).status_code == 400
+    assert not Paper.objects.exclude(decided="").exists()
+
+
+def test_titles_from_a_file_cannot_smuggle_markup(client, project):
+    Paper.objects.update(title="<script>alert(1)</script>", abstract="<img src=x>")
+    for page in (f"/projects/{project.pk}/", f"/projects/{project.pk}/papers/1/"):
+        assert "<script>alert" not in client.get(page).text
+        assert "<img" not in client.get(page).text
+
+
+def test_every_page_works_under_a_strict_content_security_policy(client, disputed):
+    for page in ("/", "/projects/new/", f"/projects/{disputed.pk}/", f"/projects/{disputed.pk}/papers/2/"):
+        answer = client.get(page)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", answer.text)
+
+
+def _buttons(client, page):
+    forms = re.findall(r'data-verb="(\w+)"( hidden)?', client.get(page).text)
+    return {verb for verb, hidden in forms if not hidden}

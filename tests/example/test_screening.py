@@ -1,0 +1,93 @@
+"""The job itself, run by a real worker in this process and by Django's immediate backend."""
+
+from __future__ import annotations
+
+import django
+from django.db import transaction
+
+from example_project.screening.models import Project, ReviewerCall, Verdict
+from example_project.screening.situation import history, situation
+from pgonly_django.models import Job
+
+VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
+IMMEDIATE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+
+
+def calls():
+    return list(ReviewerCall.objects.order_by("pk").values_list("paper__position", "reviewer"))
+
+
+def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project):
+    project.start()
+    work()
+    assert Verdict.objects.of(project).count() == 6
+    assert calls() == [(paper, name) for paper in (1, 2, 3) for name in ("points", "pico")]
+    now = situation(project)
+    assert (now.state, now.done, now.percent, now.resumed_from) == ("succeeded", 3, 100, None)
+    assert project.job.result == now.outcomes
+
+
+def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api, settings):
+    Project.objects.update(reviewers=["points", "chat:m"])
+    project.refresh_from_db()
+    api.says(VERDICT)
+    api.says("no credit left", 402)
+    project.start()
+    work()
+    assert situation(project).state == "failed"
+    assert situation(project).buttons == ("resume",)
+    api.says(VERDICT)
+    api.says(VERDICT)
+    project.resume()
+    work()
+    now = situation(project)
+    assert (now.state, now.done, now.resumed_from) == ("succeeded", 3, 1)
+    assert calls() == [(1, "points"), (1, "chat:m"), (2, "points"), (2, "chat:m"),
+                       (2, "chat:m"), (3, "points"), (3, "chat:m")]  # fmt: skip
+    events = [event.text for event in history(project)]
+    assert events[0] == "Began at paper 1"
+    assert "no credit left" in events[1]
+    assert events[2:] == ["Began at paper 2", "Finished"]
+
+
+def test_starting_twice_enqueues_one_job(transactional_db, project):
+    stale = Project.objects.get(pk=project.pk)
+    project.start()
+    stale.start()
+    assert Job.objects.count() == 1
+
+
+def test_a_start_that_is_rolled_back_leaves_no_job(transactional_db, project):
+    with transaction.atomic():
+        project.start()
+        transaction.set_rollback(True)
+    assert not Job.objects.exists()
+    project.refresh_from_db()
+    assert project.job_id is None
+
+
+def test_a_waiting_screening_is_cancelled_and_resumed(work, project):
+    project.start()
+    project.cancel()
+    work()
+    assert situation(project).state == "cancelled"
+    assert not Verdict.objects.exists()
+    project.resume()
+    work()
+    assert situation(project).done == 3
+
+
+def test_without_a_worker_the_immediate_backend_screens_in_the_call(transactional_db, project, settings):
+    settings.TASKS = {
+        "default": {"BACKEND": f"{IMMEDIATE}.backends.immediate.ImmediateBackend", "QUEUES": []}
+    }
+    project.start()
+    assert Verdict.objects.of(project).count() == 6
+    assert situation(project).state == "succeeded"
+    assert not Job.objects.exists()
+
+
+def test_what_a_reviewer_reads_holds_no_label(project):
+    paper = project.ordered_papers()[0]
+    fields = set(paper.assignment().__dataclass_fields__)
+    assert fields == {"question", "criteria", "title", "abstract"}

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from example_project.screening.agreement import cohens_kappa, percent_agreement, precision_and_recall
+from example_project.screening.models import Paper, ReviewerCall, Verdict
+from example_project.screening.summary import digest, summarise
+
+
+def test_kappa_is_agreement_beyond_chance():
+    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed 0.70, by chance 0.50.
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert percent_agreement(pairs) == 70
+    assert cohens_kappa(pairs) == pytest.approx(0.4)
+
+
+def test_kappa_is_not_defined_without_pairs_or_variety():
+    assert cohens_kappa([]) is None
+    assert cohens_kappa([("y", "y")]) is None
+
+
+def test_precision_and_recall_are_none_where_nothing_was_chosen_or_right():
+    assert precision_and_recall([True, True, False], [True, False, True]) == (0.5, 0.5)
+    assert precision_and_recall([False], [False]) == (None, None)
+
+
+def said(first, second):
+    return {"points": {"decision": first, "reason": "a"}, "pico": {"decision": second, "reason": "b"}}
+
+
+def test_a_paper_comes_to_what_both_say_and_else_to_a_person(project):
+    one, two, _three = project.ordered_papers()
+    Verdict.objects.record(one, said("include", "include"))
+    Verdict.objects.record(two, said("unsure", "unsure"))
+    assert project.ordered_papers().outcomes() == {"waiting": 1, "included": 1, "excluded": 0, "disputed": 1}
+    Paper.objects.filter(pk=two.pk).update(decided="exclude")
+    assert project.ordered_papers().outcomes() == {"waiting": 1, "included": 1, "excluded": 1, "disputed": 0}
+
+
+def test_recording_a_verdict_twice_keeps_one_row_and_the_digest(project):
+    paper = project.ordered_papers()[0]
+    Verdict.objects.record(paper, said("include", "exclude"))
+    before = digest(project)
+    Verdict.objects.record(paper, said("include", "exclude"))
+    assert Verdict.objects.of(project).count() == 2
+    assert digest(project) == before
+    Verdict.objects.record(paper, said("include", "include"))
+    assert digest(project) != before
+
+
+def test_the_summary_counts_calls_by_their_rows_and_not_by_verdicts(project):
+    for paper in project.ordered_papers():
+        Verdict.objects.record(paper, said("include", "exclude" if paper.label is False else "include"))
+    ReviewerCall.objects.create(paper=paper, reviewer="points")
+    summary = summarise(project)
+    assert (summary["papers"], summary["verdicts"], summary["reviewer_calls"]) == (3, 6, 1)
+    assert summary["quality"]["points"] == {"precision": 0.333, "recall": 1.0}
+    assert summary["quality"]["pico"] == {"precision": 1.0, "recall": 1.0}
+    assert summary["agreement_percent"] == 33.3
+
+
+def test_without_labels_nothing_is_said_of_quality(project):
+    project.papers.update(label=None)
+    assert summarise(project)["quality"] is None
