@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
+from pgonly_django.events import emit
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -60,8 +61,11 @@ class SessionQuerySet(models.QuerySet["Session"]):
         so that the fallback does not bring the session back.
         """
         if settings().session_fallback_engine:
-            return self.filter(data__isnull=False).update(data=None, user_id=None)
-        return self.delete()[0]
+            count = self.filter(data__isnull=False).update(data=None, user_id=None)
+        else:
+            count = self.delete()[0]
+        emit("sessions.revoked", f"Ended {count} sessions", count=count)
+        return count
 
 
 class Session(models.Model):

@@ -8,7 +8,6 @@ from django.conf import settings as django_settings
 from django.db import connections
 
 from pgonly_django.conf import settings
-from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
 def revoke_all(user: AbstractBaseUser) -> int:
     """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended."""
-    count = Session.objects.for_user(user).revoke()
-    emit("sessions.revoked", f"Ended all sessions of user {user.pk} ({count})", user=user.pk, count=count)
-    return count
+    return Session.objects.for_user(user).revoke()
 
 
 def revoke_other_sessions(request: HttpRequest) -> int:
@@ -29,9 +26,7 @@ def revoke_other_sessions(request: HttpRequest) -> int:
     user, key = request.user, request.session.session_key
     if not user.is_authenticated or key is None:
         return 0
-    count = Session.objects.for_user(user).exclude(key_hash=hash_key(key).hex()).revoke()
-    emit("sessions.revoked", f"Ended other sessions of user {user.pk} ({count})", user=user.pk, count=count)
-    return count
+    return Session.objects.for_user(user).exclude(key_hash=hash_key(key).hex()).revoke()
 
 
 # Walks pgonly_session_expires from its start; rows that another pruner holds are that one's.

@@ -60,8 +60,8 @@ class SessionStore(SessionBase):
             return {}
         return self._take(stored)
 
-    def exists(self, session_key: str) -> bool:
-        return statements.exists(session_key)
+    def exists(self, session_key: str | None) -> bool:
+        return session_key is not None and statements.exists(session_key)
 
     def create(self) -> None:
         """A row of its own under a new key. The INSERT itself answers whether the key is free."""
@@ -108,6 +108,8 @@ class SessionStore(SessionBase):
         if key is not None:
             statements.delete(key)
             fallback.forget(key)
+        if key == self.session_key:
+            self._stored = None  # so that a save finds out, even if it has nothing new to say
 
     def clear(self) -> None:
         super().clear()

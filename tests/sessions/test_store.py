@@ -66,6 +66,14 @@ def test_a_change_inside_a_nested_value_is_found_at_save():
     assert again(session)["cart"] == {"items": [1, 2]}
 
 
+def test_an_emptied_session_is_still_a_session():
+    session = again(stored(a=1))
+    del session["a"]
+    session.save()
+    assert Session.objects.for_key(session.session_key).get().data == {}
+    assert session.exists(session.session_key)
+
+
 def test_clearing_drops_what_a_parallel_request_has_set():
     key = stored(old=1).session_key
     one, two = SessionStore(key), SessionStore(key)
