@@ -147,6 +147,10 @@ class SessionStore(SessionBase):
         while prune_expired(alias, PRUNE_BATCH) == PRUNE_BATCH:
             pass
 
+    def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
+        """What load() would make of a row's data."""
+        return self._codec.read(column)[0]
+
     def _get_new_session_key(self) -> str:
         return get_random_string(32, VALID_KEY_CHARS)
 
