@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings as django_settings
 from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.utils import timezone
 
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from pgonly_django.sessions.statements import Client
 
 
+def is_set() -> bool:
+    return bool(settings().session_fallback_engine)
+
+
 def moved_here(session_key: str, codec: Codec, client: Client) -> bool:
-    """Is it worth to look here again? An ended or expired row keeps the old engine's session out."""
-    if not settings().session_fallback_engine:
+    """Is it worth looking here again? An ended or expired row keeps the old engine's session out."""
+    if not is_set():
         return False
     old = _engine(session_key)
     session = old.load()
@@ -39,10 +44,10 @@ def moved_here(session_key: str, codec: Codec, client: Client) -> bool:
     return True
 
 
-def forget(session_key: str) -> None:
-    """End the session in the old engine too, or it would come back from there."""
-    if settings().session_fallback_engine:
-        _engine().delete(session_key)
+def end(session_key: str) -> None:
+    """End the session there and here, leaving a row without data: it comes back neither way."""
+    statements.bury(session_key, django_settings.SESSION_COOKIE_AGE)
+    _engine().delete(session_key)
 
 
 def _engine(session_key: str | None = None) -> SessionBase:

@@ -154,6 +154,21 @@ def delete(session_key: str) -> bool:
     return _write(DELETE, session_key)
 
 
+# What ends a session while another engine may bring it back: a row that says no.
+BURY = """
+INSERT INTO pgonly_session (key_hash, created_at, expires_at)
+VALUES (
+    %(key)s, statement_timestamp(), statement_timestamp() + %(age)s * interval '1 second'
+)
+ON CONFLICT (key_hash) DO UPDATE SET data = NULL, user_id = NULL
+RETURNING true
+"""
+
+
+def bury(session_key: str, age: float) -> None:
+    _write(BURY, session_key, age=float(age))
+
+
 def may_roll_back() -> bool:
     """Is what was just written still at the mercy of a transaction?"""
     return in_transaction(router.db_for_write(Session))

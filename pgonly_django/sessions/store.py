@@ -45,7 +45,7 @@ class SessionStore(SessionBase):
         return Session
 
     @property
-    def _codec(self) -> Codec:
+    def codec(self) -> Codec:
         return Codec(self.serializer, self.key_salt)
 
     def load(self) -> dict[Any, Any]:
@@ -53,7 +53,7 @@ class SessionStore(SessionBase):
         if not isinstance(key, str):
             return {}
         stored = statements.load(key)
-        if stored is None and fallback.moved_here(key, self._codec, self.client):
+        if stored is None and fallback.moved_here(key, self.codec, self.client):
             stored = statements.load(key)
         if stored is None:
             self._session_key = None
@@ -87,7 +87,7 @@ class SessionStore(SessionBase):
         if self.session_key is None:  # it was not found: never write under a key a visitor brought along
             self.create()
             return
-        entries = self._codec.entries(session)
+        entries = self.codec.entries(session)
         if must_create:
             self._insert(entries)
         elif self._stored is None:
@@ -106,8 +106,10 @@ class SessionStore(SessionBase):
     def delete(self, session_key: str | None = None) -> None:
         key = session_key or self.session_key
         if key is not None:
-            statements.delete(key)
-            fallback.forget(key)
+            if fallback.is_set():
+                fallback.end(key)
+            else:
+                statements.delete(key)
         if key == self.session_key:
             self._stored = None  # so that a save finds out, even if it has nothing new to say
 
@@ -128,7 +130,8 @@ class SessionStore(SessionBase):
             return
         new = self._get_new_session_key()
         if statements.rename(old, new):
-            fallback.forget(old)
+            if fallback.is_set():
+                fallback.end(old)
             self._session_key = new
             self.modified = True
         elif USER_KEY in session:
@@ -149,7 +152,7 @@ class SessionStore(SessionBase):
 
     def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
         """What load() would make of a row's data."""
-        return self._codec.read(column)[0]
+        return self.codec.read(column)[0]
 
     def _get_new_session_key(self) -> str:
         return get_random_string(32, VALID_KEY_CHARS)
@@ -158,18 +161,18 @@ class SessionStore(SessionBase):
         return self._get_new_session_key()
 
     def _take(self, stored: Stored) -> dict[Any, Any]:
-        session, self._stored = self._codec.read(stored.column)
+        session, self._stored = self.codec.read(stored.column)
         self._idle_seconds = NEVER if stored.idle_seconds is None else stored.idle_seconds
         return session
 
     def _insert(self, entries: Entries) -> None:
-        data, user_id, age = self._codec.column(entries), self._user_id(), self.get_expiry_age()
+        data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
         if not statements.insert(self._key, data, user_id, age, self.client):
             raise CreateError
         self._wrote(entries)
 
     def _replace(self, entries: Entries) -> None:
-        data, user_id, age = self._codec.column(entries), self._user_id(), self.get_expiry_age()
+        data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
         if not statements.replace(self._key, data, user_id, age, self.client):
             raise UpdateError
         self._wrote(entries)
@@ -179,7 +182,7 @@ class SessionStore(SessionBase):
         changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
         removed = [name for name in stored if name not in entries]
         user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
-        column, age = self._codec.column(changed), self.get_expiry_age()
+        column, age = self.codec.column(changed), self.get_expiry_age()
         if not statements.merge(self._key, column, removed, user, age, self.client):
             raise UpdateError
         self._wrote(entries)
