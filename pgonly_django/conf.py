@@ -28,6 +28,8 @@ class Settings:
     lease_seconds: Seconds = _setting(60, at_least=2)
     # A session's last_seen_at and sliding expiry are written at most this often.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
+    # False: changes that neither begin a session nor change its user are acknowledged before they are on disk.
+    session_wait_for_disk: bool = _setting(default=True)
     # How many proxies of yours stand before Django and append to X-Forwarded-For; 0: the header is ignored.
     session_trusted_proxies: int = _setting(0, at_least=0)
     # The session engine to move from: asked when a session is not found here. "": none.

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import router
 
+from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions.connection import Params, in_transaction, run, run_again_if_cut
@@ -75,6 +76,7 @@ UPDATE pgonly_session SET
     ip = coalesce(%(ip)s::inet, ip),
     user_agent = coalesce(%(agent)s::text, user_agent)
 WHERE key_hash = %(key)s AND data IS NOT NULL
+  AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
 RETURNING true
 """
 
@@ -94,6 +96,7 @@ def merge(
     return _write(
         MERGE, session_key, changed=changed, removed=removed, sets_user=user[0], user=user[1],
         age=float(age), ip=client.ip, agent=client.user_agent,
+        commit=None if user[0] or settings().session_wait_for_disk else _without_waiting(),
     )  # fmt: skip
 
 
@@ -117,7 +120,8 @@ def replace(session_key: str, data: str, user_id: str | None, age: float, client
     )
 
 
-# Leaves `data` alone: an assignment would write a large value anew.
+# Leaves `data` alone: an assignment would write a large value anew. Committed without waiting for the disk:
+# a crash of the database server in the next 0.6 s loses no more than that the session was seen.
 TOUCH = """
 UPDATE pgonly_session SET
     last_seen_at = statement_timestamp(),
@@ -125,6 +129,7 @@ UPDATE pgonly_session SET
     ip = coalesce(%(ip)s::inet, ip),
     user_agent = coalesce(%(agent)s::text, user_agent)
 WHERE key_hash = %(key)s AND data IS NOT NULL
+  AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
 RETURNING true
 """
 
@@ -132,7 +137,9 @@ RETURNING true
 def touch(session_key: str, age: float | None, client: Client) -> bool:
     """Seen now; with an `age` it also lives that long from now. False: no such session."""
     seconds = None if age is None else float(age)
-    return _write(TOUCH, session_key, age=seconds, ip=client.ip, agent=client.user_agent)
+    return _write(
+        TOUCH, session_key, age=seconds, ip=client.ip, agent=client.user_agent, commit=_without_waiting()
+    )
 
 
 RENAME = """
@@ -172,6 +179,11 @@ def bury(session_key: str, age: float) -> None:
 def may_roll_back() -> bool:
     """Is what was just written still at the mercy of a transaction?"""
     return in_transaction(router.db_for_write(Session))
+
+
+def _without_waiting() -> str | None:
+    """For the transaction of one statement only; a transaction of the caller's keeps its own setting."""
+    return None if may_roll_back() else "off"
 
 
 def _write(sql: str, session_key: str, **params: Any) -> bool:

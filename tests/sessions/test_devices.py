@@ -7,7 +7,9 @@ from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
+from pgonly_django.sessions import devices
 from pgonly_django.sessions.devices import device_name, place_of
+from tests.contract import django_source
 
 pytestmark = pytest.mark.django_db
 
@@ -125,3 +127,15 @@ def test_signing_out_needs_a_post_and_a_token(ada):
     assert laptop.get(f"/devices/{hash_key(key_of(phone)).hex()}/sign-out/").status_code == 405
     text = laptop.get("/devices/").content.decode()
     assert text.count('name="csrfmiddlewaretoken"') == 3
+
+
+def test_with_geoip_a_place_is_named_and_an_unknown_address_is_no_error(settings):
+    settings.GEOIP_PATH = django_source.tests_folder() / "gis_tests" / "data" / "geoip2"
+    settings.GEOIP_CITY = "GeoLite2-City-Test.mmdb"
+    devices._geoip.cache_clear()
+    try:
+        assert place_of("2.125.160.216") == "Boxford, United Kingdom"
+        assert place_of("127.0.0.1") == ""
+        assert place_of(None) == ""
+    finally:
+        devices._geoip.cache_clear()

@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from benchmarks.servers import redis
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.importing import import_sessions
@@ -135,3 +136,19 @@ def test_an_expired_session_is_left_behind(settings):
     session.save()
     run("db")
     assert not Session.objects.exists()
+
+
+def test_sessions_come_out_of_redis(settings):
+    pytest.importorskip("redis")
+    with redis() as url:
+        if url is None:
+            pytest.skip("redis-server is not installed")
+        backend = "django.core.cache.backends.redis.RedisCache"
+        settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": url, "KEY_PREFIX": "site[1]*"}}
+        settings.SESSION_ENGINE = f"{BACKENDS}.cache"
+        from django.core.cache import cache
+
+        cache.set("no-session", 1)
+        keys = old_sessions("cache", 3)
+        assert run("cache").startswith("3 copied")
+        assert [SessionStore(key)["number"] for key in keys] == [0, 1, 2]

@@ -271,3 +271,56 @@ def test_the_async_methods_do_the_same():
     from asgiref.sync import async_to_sync
 
     assert async_to_sync(_set_and_read)() == {"a": 1, "b": 2}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("waits", "expected"), [(True, "on"), (False, "off")])
+def test_whether_a_merge_waits_for_the_disk_is_a_setting(settings, waits, expected):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": waits}
+    assert commit_setting_of(lambda session: session.update({"b": 2})) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_login_always_waits_for_the_disk(settings):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": False}
+    assert commit_setting_of(lambda session: session.update({"_auth_user_id": "7"})) == "on"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_touch_never_waits_for_the_disk():
+    assert commit_setting_of(lambda session: seen_seconds_ago(session, 61)) == "off"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_callers_transaction_keeps_its_own_setting(settings):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": False}
+    session = again(stored(a=1))
+    with transaction.atomic(), connection.cursor() as cursor:
+        session["a"] = 2
+        session.save()
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+
+
+def commit_setting_of(change) -> str:
+    """The synchronous_commit under which the save after `change` commits, noted by a trigger."""
+    session = again(stored(a=1))
+    with connection.cursor() as cursor:
+        cursor.execute(NOTE_COMMIT_SETTING)
+        change(session)
+        session.save()
+        cursor.execute("SELECT setting FROM noted_commit ORDER BY at DESC LIMIT 1")
+        (noted,) = cursor.fetchone()
+        cursor.execute("DROP TABLE noted_commit; DROP FUNCTION note_commit CASCADE")
+    return noted
+
+
+NOTE_COMMIT_SETTING = """
+CREATE TABLE noted_commit (setting text, at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO noted_commit (setting) VALUES (current_setting('synchronous_commit'));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_commit AFTER UPDATE ON pgonly_session FOR EACH ROW EXECUTE FUNCTION note_commit();
+"""
