@@ -38,7 +38,7 @@ class StateFilter(admin.SimpleListFilter):
     def lookups(self, *_args: Any) -> list[tuple[str, Any]]:
         return [("active", _("active")), ("over", _("expired or ended"))]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:  # noqa: ARG002 - Django's signature
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         active = Session.objects.active().values("pk")
         if self.value() == "active":
             return queryset.filter(pk__in=active)
@@ -75,12 +75,12 @@ class SessionAdmin(SessionModelAdmin):
         shown = super().get_fields(request, obj)
         return (*shown, "decoded_data") if request.user.has_perm(SEE_DATA) else shown
 
-    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
         return SessionList
 
     def get_search_results(
         self,
-        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        request: HttpRequest,
         queryset: QuerySet[Session],
         search_term: str,
     ) -> tuple[QuerySet[Session], bool]:
@@ -89,10 +89,10 @@ class SessionAdmin(SessionModelAdmin):
             queryset = queryset.filter(Q(user_id=word) | Q(user_id__in=users) | Q(ip__istartswith=word))
         return queryset, False
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - only the store makes sessions
+    def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:  # noqa: ARG002
+    def has_change_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
         return False
 
     @admin.action(description=_("Revoke the selected sessions"), permissions=["delete"])
@@ -100,7 +100,7 @@ class SessionAdmin(SessionModelAdmin):
         count = Session.objects.filter(pk__in=list(queryset.values_list("pk", flat=True))).revoke()
         self.message_user(request, ngettext("%d session is over.", "%d sessions are over.", count) % count)
 
-    def delete_model(self, request: HttpRequest, obj: Session) -> None:  # noqa: ARG002 - Django's signature
+    def delete_model(self, request: HttpRequest, obj: Session) -> None:
         Session.objects.filter(pk=obj.pk).revoke()
 
     @admin.display(description=_("user"), ordering="user_id")

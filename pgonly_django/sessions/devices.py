@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings as django_settings
 from django.utils.translation import gettext as _
 
+from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 
@@ -86,6 +88,10 @@ def _first(table: tuple[tuple[str, str], ...], text: str) -> str:
 def _geoip() -> Any:
     if not getattr(django_settings, "GEOIP_PATH", None):
         return None
-    from django.contrib.gis.geoip2 import GeoIP2
+    from django.contrib.gis.geoip2 import HAS_GEOIP2, GeoIP2, GeoIP2Exception
 
-    return GeoIP2()
+    try:
+        return GeoIP2() if HAS_GEOIP2 else None
+    except GeoIP2Exception as error:
+        emit("sessions.no_geoip", f"No places on the devices page: {error}", level=logging.WARNING)
+        return None

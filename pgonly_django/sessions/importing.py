@@ -98,7 +98,7 @@ def cached_keys(prefix: str) -> Iterator[str]:
 def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
     kind = {base.__name__ for base in type(cache).__mro__}
     if "DatabaseCache" in kind:
-        return _table_names(cache._table, start)  # noqa: SLF001 - no other way to list
+        return _table_names(cache, start)
     if "RedisCache" in kind and hasattr(cache, "_cache"):
         escaped = "".join(f"[{char}]" if char in "*?[" else char for char in start)
         client = cache._cache.get_client()  # noqa: SLF001 - no other way to list
@@ -109,11 +109,11 @@ def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
     raise CannotListKeysError(type(cache).__name__)
 
 
-def _table_names(table: str, start: str) -> Iterator[str]:
-    alias = router.db_for_read(Session)
+def _table_names(cache: Any, start: str) -> Iterator[str]:
+    alias = router.db_for_read(cache.cache_model_class)
     with connections[alias].cursor() as cursor:
-        name = connections[alias].ops.quote_name(table)
-        cursor.execute(f"SELECT cache_key FROM {name} WHERE starts_with(cache_key, %s)", [start])  # noqa: S608 - quoted
+        name = connections[alias].ops.quote_name(cache._table)  # noqa: SLF001 - no other way to list
+        cursor.execute(f"SELECT cache_key FROM {name} WHERE starts_with(cache_key, %s)", [start])
         return iter([row[0] for row in cursor.fetchall()])
 
 

@@ -129,7 +129,17 @@ def test_signing_out_needs_a_post_and_a_token(ada):
     assert text.count('name="csrfmiddlewaretoken"') == 3
 
 
+def test_a_missing_geoip_database_leaves_the_place_out(settings, tmp_path):
+    settings.GEOIP_PATH = tmp_path
+    devices._geoip.cache_clear()
+    try:
+        assert place_of("2.125.160.216") == ""
+    finally:
+        devices._geoip.cache_clear()
+
+
 def test_with_geoip_a_place_is_named_and_an_unknown_address_is_no_error(settings):
+    pytest.importorskip("geoip2")
     settings.GEOIP_PATH = django_source.tests_folder() / "gis_tests" / "data" / "geoip2"
     settings.GEOIP_CITY = "GeoLite2-City-Test.mmdb"
     devices._geoip.cache_clear()
