@@ -11,5 +11,7 @@ class PgonlyConfig(AppConfig):
 
     def ready(self) -> None:
         from pgonly_django.checks import check_settings
+        from pgonly_django.sessions.checks import check_sessions
 
         checks.register(check_settings)
+        checks.register(check_sessions)

@@ -26,6 +26,18 @@ def _setting(default: Any, *, at_least: float | None = None) -> Any:
 class Settings:
     # A running job belongs to its worker this long after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
+    # A session's last_seen_at and sliding expiry are written at most this often.
+    session_touch_seconds: Seconds = _setting(60, at_least=0)
+    # False: changes that neither begin a session nor change its user are acknowledged before they are on disk.
+    session_wait_for_disk: bool = _setting(default=True)
+    # How many proxies of yours stand before Django and append to X-Forwarded-For; 0: the header is ignored.
+    session_trusted_proxies: int = _setting(0, at_least=0)
+    # The session engine to move from: asked when a session is not found here. "": none.
+    session_fallback_engine: str = _setting("")
+    # Values under keys that match one of these shell patterns are not shown in the admin.
+    session_masked_keys: tuple[str, ...] = _setting(
+        ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*")
+    )
 
 
 def settings() -> Settings:

@@ -95,3 +95,13 @@ class JobTimedOut(JobInterrupt):
 
 class LeaseLost(JobInterrupt):
     """The job belongs to another worker by now: this run may not write any more."""
+
+
+class CannotListKeysError(PgonlyError):
+    """A cache that cannot say which keys it holds, so its sessions cannot be copied in one go."""
+
+    def __init__(self, cache: str) -> None:
+        super().__init__(
+            f"{cache} cannot list its keys. Leave its sessions where they are and set "
+            'PGONLY["SESSION_FALLBACK_ENGINE"]: each is moved when it is next used.'
+        )

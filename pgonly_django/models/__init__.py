@@ -1,5 +1,6 @@
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
+from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
 
-__all__ = ["Checkpoint", "Job", "State", "Step", "Worker"]
+__all__ = ["Checkpoint", "Job", "Session", "State", "Step", "Worker"]

@@ -1,0 +1,15 @@
+"""Settings of `python -m benchmarks sessions`: Django's, a persistent connection, Redis where found."""
+
+import os
+
+from tests.settings import *  # noqa: F403 - the same apps and database
+
+DATABASES["default"]["CONN_MAX_AGE"] = None  # noqa: F405 - from tests.settings
+SESSION_ENGINE = "pgonly_django.sessions"
+if os.environ.get("PGONLY_BENCH_REDIS"):
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": os.environ["PGONLY_BENCH_REDIS"],
+        }
+    }

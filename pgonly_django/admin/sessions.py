@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db.models import Q
+from django.utils.html import format_html
+from django.utils.timezone import now
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from pgonly_django.models import Session
+from pgonly_django.sessions.devices import device_name
+from pgonly_django.sessions.inspect import decoded, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
+    SessionModelAdmin = admin.ModelAdmin[Session]
+else:
+    SessionModelAdmin = admin.ModelAdmin
+
+SEE_DATA = "pgonly_django.view_session_data"
+USERS_FOUND = 1000
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, *_args: Any) -> list[tuple[str, Any]]:
+        return [("active", _("active")), ("over", _("expired or ended"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        active = Session.objects.active().values("pk")
+        if self.value() == "active":
+            return queryset.filter(pk__in=active)
+        return queryset.exclude(pk__in=active) if self.value() == "over" else queryset
+
+
+class SessionList(ChangeList):
+    """The page's users are named by one query."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        sessions: list[Any] = list(self.result_list)
+        names = user_names({session.user_id for session in sessions if session.user_id})
+        for session in sessions:
+            session.user_name = names.get(session.user_id, session.user_id or "")
+        self.result_list = sessions
+
+
+@admin.register(Session)
+class SessionAdmin(SessionModelAdmin):
+    list_display = ("user", "device", "ip", "last_seen_at", "expires_at", "state")
+    list_filter = (StateFilter, "last_seen_at")
+    search_fields = ("user_id",)  # shows the box; get_search_results does the search
+    search_help_text = _("User name, user id, IP address or its beginning")
+    ordering = ("-created_at",)
+    actions = ("delete_selected",)  # under the name of the action of every admin, whose place it takes
+    show_full_result_count = False
+    fields: ClassVar[Any] = (
+        "user", "state", "device", "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
+    )  # fmt: skip
+    readonly_fields = (*fields, "decoded_data")
+
+    def get_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
+        shown = super().get_fields(request, obj)
+        return (*shown, "decoded_data") if request.user.has_perm(SEE_DATA) else shown
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        return SessionList
+
+    def get_search_results(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Session],
+        search_term: str,
+    ) -> tuple[QuerySet[Session], bool]:
+        for word in search_term.split():
+            users = user_ids_like(word)
+            queryset = queryset.filter(Q(user_id=word) | Q(user_id__in=users) | Q(ip__istartswith=word))
+        return queryset, False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
+        return False
+
+    @admin.action(description=_("Revoke the selected sessions"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
+        count = Session.objects.filter(pk__in=list(queryset.values_list("pk", flat=True))).revoke()
+        self.message_user(request, ngettext("%d session is over.", "%d sessions are over.", count) % count)
+
+    def delete_model(self, request: HttpRequest, obj: Session) -> None:
+        Session.objects.filter(pk=obj.pk).revoke()
+
+    @admin.display(description=_("user"), ordering="user_id")
+    def user(self, session: Session) -> Any:
+        if not session.user_id:
+            return _("visitor")
+        known = getattr(session, "user_name", None)
+        return known or user_names({session.user_id}).get(session.user_id, session.user_id)
+
+    @admin.display(description=_("device"))
+    def device(self, session: Session) -> str:
+        return device_name(session.user_agent)
+
+    @admin.display(description=_("state"))
+    def state(self, session: Session) -> Any:
+        if session.data is None:
+            return _("ended")
+        return _("active") if session.expires_at > now() else _("expired")
+
+    @admin.display(description=_("data"))
+    def decoded_data(self, session: Session) -> str:
+        data = json.dumps(masked(decoded(session)), indent=2, ensure_ascii=False, default=repr, skipkeys=True)
+        return format_html("<pre>{}</pre>", data)
+
+
+def user_names(user_ids: Iterable[str]) -> dict[str, str]:
+    """Login names by the text of the primary key; users that are gone are left out."""
+    primary_key = get_user_model()._meta.pk  # noqa: SLF001 - documented under this name
+    keys = []
+    for user_id in user_ids:
+        try:
+            keys.append(primary_key.to_python(user_id))
+        except ValidationError:
+            continue
+    users = get_user_model()._default_manager.in_bulk(keys)  # noqa: SLF001 - documented
+    return {primary_key.value_to_string(user): user.get_username() for user in users.values()}
+
+
+def user_ids_like(word: str) -> list[str]:
+    """Primary keys, as text, of up to 1,000 users whose login name contains `word`."""
+    model = get_user_model()
+    named = {f"{model.USERNAME_FIELD}__icontains": word}
+    keys = model._default_manager.filter(**named).values_list("pk", flat=True)  # noqa: SLF001 - documented
+    return [str(key) for key in keys[:USERS_FOUND]]

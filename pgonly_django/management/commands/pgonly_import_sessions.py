@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from pgonly_django.conf import settings
+from pgonly_django.exceptions import CannotListKeysError
+from pgonly_django.sessions.importing import Result, import_sessions
+
+ENGINES = {name: f"django.contrib.sessions.backends.{name}" for name in ("db", "cache", "cached_db")}
+
+
+class Command(BaseCommand):
+    help = (
+        "Copy the live sessions of another engine here; nobody is logged out. Run it while the old engine "
+        "still serves, as often as you like, and a last time right before the switch."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--from", dest="engine", choices=ENGINES, required=True, help="the old engine")
+        parser.add_argument("--batch", type=int, default=1000, help="sessions a statement (default: 1000)")
+
+    def handle(self, *_args: Any, engine: str, batch: int, verbosity: int, **_options: Any) -> None:
+        self._refuse_what_could_revive()
+        result = Result()
+        try:
+            for result in import_sessions(ENGINES[engine], batch):
+                if verbosity > 1:
+                    self.stdout.write(_said(result))
+        except CannotListKeysError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(self.style.SUCCESS(_said(result)))
+
+    def _refuse_what_could_revive(self) -> None:
+        """Once this engine serves, only with the fallback set does an ended session leave a mark."""
+        if (
+            django_settings.SESSION_ENGINE == "pgonly_django.sessions"
+            and not settings().session_fallback_engine
+        ):
+            raise CommandError(
+                "Sessions that were ended here since the switch would come back. Set "
+                'PGONLY["SESSION_FALLBACK_ENGINE"] to the old engine, or import before the switch.'
+            )
+
+
+def _said(result: Result) -> str:
+    return (
+        f"{result.copied} copied, {result.refreshed} brought up to date, {result.kept} kept as they were, "
+        f"{result.dropped} dropped that ended meanwhile"
+    )

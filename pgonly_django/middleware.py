@@ -1,0 +1,65 @@
+"""Django's SessionMiddleware, which also notes from where and when each session was used."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+
+from pgonly_django.conf import settings
+from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.statements import Client
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+USER_AGENT_LENGTH = 512
+
+
+class SessionMiddleware(DjangoSessionMiddleware):
+    """In the place of Django's, which it extends: IP address, user agent and last use reach the row.
+
+    A session that the request used but did not change is written at most once in SESSION_TOUCH_SECONDS.
+    """
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        if isinstance(request.session, SessionStore):
+            request.session.client = Client(client_ip(request), _user_agent(request))
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        response = super().process_response(request, response)
+        session = getattr(request, "session", None)
+        if isinstance(session, SessionStore) and response.status_code < 500:  # noqa: PLR2004 - a server's error
+            session.touch_if_due()
+        return response
+
+
+def client_ip(request: HttpRequest) -> str | None:
+    """The address of whoever spoke to the outermost of your proxies; None where it is not an address.
+
+    Each proxy appends whom it heard to X-Forwarded-For, so the last PGONLY["SESSION_TRUSTED_PROXIES"] entries
+    are theirs, all before are the client's own claims. Fewer entries: the request came around the proxies.
+    """
+    proxies = int(settings().session_trusted_proxies)
+    heard = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if proxies else []
+    claimed = heard[-proxies] if len(heard) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
+    return _address(claimed.strip())
+
+
+def _address(text: str) -> str | None:
+    """Also of `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def _user_agent(request: HttpRequest) -> str:
+    text: str = request.META.get("HTTP_USER_AGENT", "")
+    return text.replace("\x00", "")[:USER_AGENT_LENGTH]

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Func, Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.conf import settings
+from pgonly_django.events import emit
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+    StrField = models.Field[str, str]
+else:
+    StrField = models.Field
+
+
+def hash_key(session_key: str) -> bytes:
+    """What the table knows of a cookie: SHA-256 needs no salt or stretching, a key has 165 random bits."""
+    return hashlib.sha256(session_key.encode("utf-8", "surrogatepass")).digest()
+
+
+class DigestField(StrField):
+    """32 bytes in the database, 64 hex digits in Python and in URLs."""
+
+    def get_internal_type(self) -> str:
+        return "BinaryField"
+
+    def from_db_value(self, value: bytes | None, *_: Any) -> str | None:
+        return None if value is None else bytes(value).hex()
+
+    def to_python(self, value: Any) -> Any:
+        return value.hex() if isinstance(value, bytes) else value
+
+    def get_prep_value(self, value: Any) -> Any:
+        return bytes.fromhex(value) if isinstance(value, str) else value
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    def active(self) -> SessionQuerySet:
+        """Neither expired nor ended."""
+        return self.filter(expires_at__gt=Now(), data__isnull=False)
+
+    def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:
+        """Sessions `user` is logged in with, the last used first."""
+        user_id = user._meta.pk.value_to_string(user)  # noqa: SLF001 - documented under this name
+        return self.filter(user_id=user_id).order_by(models.F("last_seen_at").desc(nulls_last=True))
+
+    def for_key(self, session_key: str) -> SessionQuerySet:
+        """The session whose cookie says `session_key`."""
+        return self.filter(key_hash=hash_key(session_key).hex())
+
+    def revoke(self) -> int:
+        """End these sessions: their browsers are logged out at their next request. Returns how many.
+
+        While a fallback engine is set, the row stays behind without data until it would have expired,
+        so that the fallback does not bring the session back.
+        """
+        if settings().session_fallback_engine:
+            count = self.filter(data__isnull=False).update(data=None, user_id=None)
+        else:
+            count = self.delete()[0]
+        emit("sessions.revoked", f"Ended {count} sessions", count=count)
+        return count
+
+
+class Session(models.Model):
+    key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
+    # One member per top-level key of the session, see sessions/codec.py. NULL: ended, kept as a reminder.
+    data = models.JSONField(_("data"), null=True)
+    # The text of any user model's primary key; no constraint, so that users come and go without locks here.
+    user_id = models.TextField(_("user id"), null=True)  # noqa: DJ001 - NULL keeps visitors out of the index
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
+    # NULL: imported from another engine and not written here since.
+    last_seen_at = models.DateTimeField(_("last seen at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"))
+    # An index on expires_at itself would end HOT updates; on the hour of it, all but one in an hour stay HOT.
+    expires_hour = models.GeneratedField(
+        expression=Func(
+            "expires_at",
+            template="(floor(extract(epoch FROM (%(expressions)s AT TIME ZONE 'UTC')) / 3600))::integer",
+            output_field=models.IntegerField(),
+        ),
+        output_field=models.IntegerField(),
+        db_persist=True,
+    )
+    ip = models.GenericIPAddressField(_("IP address"), null=True)
+    user_agent = models.TextField(_("user agent"), default="", db_default="")
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        db_table = "pgonly_session"
+        verbose_name = _("session")
+        verbose_name_plural = _("sessions")
+        permissions = [("view_session_data", _("Can view the data inside sessions"))]
+        indexes = [
+            models.Index(fields=["user_id"], name="pgonly_session_user", condition=Q(user_id__isnull=False)),
+            models.Index(fields=["expires_hour"], name="pgonly_session_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_hash[:8]}…"

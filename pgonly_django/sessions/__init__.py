@@ -1,0 +1,26 @@
+"""The session engine: SESSION_ENGINE = "pgonly_django.sessions"."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgonly_django.sessions.revoke import prune_expired, revoke_all, revoke_other_sessions
+    from pgonly_django.sessions.store import SessionStore
+
+__all__ = ["SessionStore", "prune_expired", "revoke_all", "revoke_other_sessions"]
+
+# Imported on first use: settings may name this module before the models can be loaded.
+_HOMES = {
+    "SessionStore": "store",
+    "prune_expired": "revoke",
+    "revoke_all": "revoke",
+    "revoke_other_sessions": "revoke",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

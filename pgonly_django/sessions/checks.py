@@ -1,0 +1,79 @@
+"""System checks of the sessions: ids E201-E299 and W201-W299."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Session
+
+OURS = "pgonly_django.sessions"
+OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
+DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+DOCS = "docs/sessions.md#checks"
+
+
+def check_sessions(**_: object) -> list[checks.CheckMessage]:
+    """Whatever is wrong with the sessions, each finding with its remedy."""
+    try:
+        settings()
+    except ImproperlyConfigured:
+        return []  # E001 says so
+    return [*_database(), *_fallback(), *_middleware()]
+
+
+def _database() -> list[checks.CheckMessage]:
+    alias = router.db_for_write(Session)
+    if not _is_ours() or connections[alias].vendor == "postgresql":
+        return []
+    message = f"Sessions are kept in the database {alias!r}, which is {connections[alias].vendor}."
+    return [_error(message, "Route the model pgonly_django.Session to a PostgreSQL database.", 201)]
+
+
+def _fallback() -> list[checks.CheckMessage]:
+    engine = settings().session_fallback_engine
+    if not engine:
+        return []
+    what = f'PGONLY["SESSION_FALLBACK_ENGINE"] is {engine!r}, '
+    hint = "Name the module that SESSION_ENGINE named before, or remove the setting."
+    if engine == OURS:
+        return [_error(f"{what}which is this engine itself.", hint, 202)]
+    try:
+        import_module(engine).SessionStore  # noqa: B018 - the question is whether there is one
+    except (ImportError, AttributeError) as error:
+        return [_error(f"{what}which is not a session engine: {error}.", hint, 202)]
+    if not _is_ours():
+        return [_warning(f"{what}which nothing asks while SESSION_ENGINE is another.", hint, 202)]
+    return []
+
+
+def _middleware() -> list[checks.CheckMessage]:
+    used = set(django_settings.MIDDLEWARE)
+    if {OUR_MIDDLEWARE, DJANGOS_MIDDLEWARE} <= used:
+        hint = f"Remove {DJANGOS_MIDDLEWARE}; ours extends it."
+        return [_error("MIDDLEWARE names two session middlewares.", hint, 203)]
+    if OUR_MIDDLEWARE in used and not _is_ours():
+        hint = f'Set SESSION_ENGINE = "{OURS}", or use Django\'s middleware.'
+        return [_warning(f"{OUR_MIDDLEWARE} notes nothing with another SESSION_ENGINE.", hint, 201)]
+    if settings().session_trusted_proxies and OUR_MIDDLEWARE not in used:
+        hint = f"Put {OUR_MIDDLEWARE} in the place of Django's."
+        message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'
+        return [_warning(message, hint, 203)]
+    return []
+
+
+def _is_ours() -> bool:
+    return bool(django_settings.SESSION_ENGINE == OURS)
+
+
+def _error(message: str, hint: str, number: int) -> checks.Error:
+    return checks.Error(message, hint=f"{hint} See {DOCS}.", id=f"pgonly_django.E{number}")
+
+
+def _warning(message: str, hint: str, number: int) -> checks.Warning:
+    return checks.Warning(message, hint=f"{hint} See {DOCS}.", id=f"pgonly_django.W{number}")

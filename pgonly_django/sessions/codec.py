@@ -1,0 +1,96 @@
+"""Between a session's dict and its column: one JSON member per top-level key, so that PostgreSQL can merge.
+
+A member is a string holding the value as JSON text, or {"encoded": ...} in Django's signed encoding for any
+other SESSION_SERIALIZER. The text is not unpacked into JSONB: that would refuse NUL and NaN, reorder the keys
+of nested dicts and turn 1e16 into an integer; as text every value comes back as Django's engines give it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from typing import Any
+
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core import signing
+
+# A value as its serializer wrote it: text from JSON, bytes from any other.
+Raw = str | bytes
+Entries = dict[str, Raw]
+
+# Member names for keys that a JSON member cannot be called: this and a hash; the value carries the key.
+ESCAPE = "\x01"
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_security_log = logging.getLogger("django.security.SuspiciousSession")
+
+
+class Codec:
+    def __init__(self, serializer: Any, salt: str) -> None:
+        self._serializer = serializer
+        self._salt = salt
+        self._is_json = serializer is JSONSerializer
+
+    def entries(self, session: dict[Any, Any]) -> Entries:
+        """Every member as it would be stored now: what differs from an earlier answer has changed."""
+        return dict(self._entry(key, value) for key, value in session.items())
+
+    def column(self, entries: Entries) -> str:
+        """The JSON text for the database."""
+        return _to_json({name: self._member(raw) for name, raw in entries.items()})
+
+    def read(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
+        """The session and its entries. A member nobody here can read is logged, left out and left alone."""
+        session: dict[Any, Any] = {}
+        entries: Entries = {}
+        for name, member in column.items():
+            try:
+                raw, value = self._read_member(member)
+            except signing.BadSignature:
+                _security_log.warning("Session data corrupted")
+                continue
+            except Exception as error:  # noqa: BLE001 - what unpickling may raise has no bounds
+                _security_log.warning("Session value under %r cannot be read: %r", name, error)
+                continue
+            entries[name] = raw
+            key, value = value if name[:1] == ESCAPE else (name, value)
+            session[key] = value
+        return session, entries
+
+    def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
+        if self._is_json and not isinstance(key, str):
+            key = next(iter(json.loads(_to_json({key: None}))))
+        if isinstance(key, str) and key.isprintable():
+            return key, self._dump(value)
+        digest = hashlib.sha256(self._bytes(key)).hexdigest()
+        return ESCAPE + digest, self._dump([key, value])
+
+    def _dump(self, value: Any) -> Raw:
+        return _to_json(value) if self._is_json else self._bytes(value)
+
+    def _bytes(self, value: Any) -> bytes:
+        return bytes(self._serializer().dumps(value))
+
+    def _member(self, raw: Raw) -> str | dict[str, str]:
+        if isinstance(raw, str):
+            return raw
+        return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_AsIs, compress=True)}
+
+    def _read_member(self, member: str | dict[str, str]) -> tuple[Raw, Any]:
+        if isinstance(member, str):
+            return member, json.loads(member)
+        raw = signing.loads(member["encoded"], salt=self._salt, serializer=_AsIs)
+        value = self._serializer().loads(raw)
+        # Not `raw`: the same value may be pickled another way once it has been loaded.
+        return self._bytes(value), value
+
+
+class _AsIs:
+    """A serializer for what is bytes already."""
+
+    def dumps(self, obj: bytes) -> bytes:
+        return obj
+
+    def loads(self, data: bytes) -> bytes:
+        return data

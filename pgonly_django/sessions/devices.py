@@ -1,0 +1,97 @@
+"""What a person recognises a session by: browser and device, place, when it was last used."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings as django_settings
+from django.utils.translation import gettext as _
+
+from pgonly_django.events import emit
+from pgonly_django.models import Session
+from pgonly_django.models.session import hash_key
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+# The first that matches: most browsers also name the ones they descend from.
+BROWSERS = (
+    ("Edge", r"Edg(?:e|A|iOS)?/(\d+)"),
+    ("Opera", r"OPR/(\d+)"),
+    ("Samsung Internet", r"SamsungBrowser/(\d+)"),
+    ("Firefox", r"(?:Firefox|FxiOS)/(\d+)"),
+    ("Chrome", r"(?:Chrome|CriOS)/(\d+)"),
+    ("Safari", r"Version/(\d+)\S* (?:Mobile/\S+ )?Safari/"),
+)
+SYSTEMS = (
+    ("iPad", r"iPad"),
+    ("iPhone", r"iPhone"),
+    ("Android", r"Android"),
+    ("ChromeOS", r"CrOS"),
+    ("Windows", r"Windows"),
+    ("macOS", r"Macintosh|Mac OS X"),
+    ("Linux", r"Linux|X11"),
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    session: Session
+    is_this: bool
+    name: str
+    place: str
+
+
+def devices_of(user: AbstractBaseUser, session_key: str | None) -> list[Device]:
+    """The places `user` is logged in at: the one with `session_key` first, then by last use."""
+    here = hash_key(session_key).hex() if session_key else None
+    devices = [
+        Device(session, session.key_hash == here, device_name(session.user_agent), place_of(session.ip))
+        for session in Session.objects.for_user(user).active()
+    ]
+    return sorted(devices, key=lambda device: not device.is_this)
+
+
+def device_name(user_agent: str) -> str:
+    """ "Firefox 140 on Linux", from what a browser says of itself."""
+    browser = _first(BROWSERS, user_agent) or user_agent.partition("/")[0][:40]
+    system = _first(SYSTEMS, user_agent)
+    if browser and system:
+        return _("%(browser)s on %(system)s") % {"browser": browser, "system": system}
+    return browser or system or _("Unknown device")
+
+
+def place_of(ip: str | None) -> str:
+    """ "City, Country" by Django's GeoIP2 where GEOIP_PATH is set and the database knows; else ""."""
+    database = _geoip()
+    if ip is None or database is None:
+        return ""
+    try:
+        found = database.city(ip)
+    except Exception:  # noqa: BLE001 - private, unknown, or a country database: the libraries' errors differ
+        return ""
+    return ", ".join(part for part in (found.get("city"), found.get("country_name")) if part)
+
+
+def _first(table: tuple[tuple[str, str], ...], text: str) -> str:
+    for name, pattern in table:
+        if match := re.search(pattern, text):
+            return " ".join([name, *match.groups()])
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _geoip() -> Any:
+    if not getattr(django_settings, "GEOIP_PATH", None):
+        return None
+    from django.contrib.gis.geoip2 import HAS_GEOIP2, GeoIP2, GeoIP2Exception
+
+    try:
+        return GeoIP2() if HAS_GEOIP2 else None
+    except GeoIP2Exception as error:
+        emit("sessions.no_geoip", f"No places on the devices page: {error}", level=logging.WARNING)
+        return None

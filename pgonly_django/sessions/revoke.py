@@ -1,0 +1,58 @@
+"""Ending sessions: by their owner, by support, by time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings as django_settings
+from django.db import connections
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Session
+from pgonly_django.models.session import hash_key
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.http import HttpRequest
+
+
+def revoke_all(user: AbstractBaseUser) -> int:
+    """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended."""
+    return Session.objects.for_user(user).revoke()
+
+
+def revoke_other_sessions(request: HttpRequest) -> int:
+    """Log the request's user out everywhere but here. Returns how many sessions ended, 0 for a visitor."""
+    user, key = request.user, request.session.session_key
+    if not user.is_authenticated or key is None:
+        return 0
+    return Session.objects.for_user(user).exclude(key_hash=hash_key(key).hex()).revoke()
+
+
+# Walks pgonly_session_expires from its start; rows that another pruner holds are that one's.
+PRUNE = """
+WITH pruned AS (
+    DELETE FROM pgonly_session WHERE key_hash IN (
+        SELECT key_hash FROM pgonly_session
+        WHERE expires_hour <= floor(extract(epoch FROM statement_timestamp()) / 3600)::integer
+          AND expires_at < statement_timestamp() - %s * interval '1 second'
+        ORDER BY expires_hour
+        LIMIT %s
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING 1
+)
+SELECT count(*) FROM pruned
+"""
+
+
+def prune_expired(alias: str, limit: int = 1000) -> int:
+    """Delete up to `limit` expired sessions of the database `alias`; says how many it deleted."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(PRUNE, [_grace_seconds(), limit])
+        return int(cursor.fetchone()[0])
+
+
+def _grace_seconds() -> float:
+    """While an old engine is asked for what is not here, an expired row still says: this one was moved."""
+    return float(django_settings.SESSION_COOKIE_AGE) if settings().session_fallback_engine else 0.0

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import SESSION_KEY as USER_KEY
+from django.contrib.sessions.backends.base import (
+    VALID_KEY_CHARS,
+    CreateError,
+    SessionBase,
+    UpdateError,
+)
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.db import router
+from django.utils.crypto import get_random_string
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Session
+from pgonly_django.sessions import fallback, statements
+from pgonly_django.sessions.codec import Codec, Entries
+from pgonly_django.sessions.revoke import prune_expired
+from pgonly_django.sessions.statements import Client, Stored
+
+NEVER = float("inf")
+PRUNE_BATCH = 1000
+
+
+class SessionStore(SessionBase):
+    """Django's session contract over one row per session.
+
+    The a-methods of SessionBase run these in Django's thread for database work, one hop each: Django's
+    connections are bound to threads, and a request's session must be on the request's connection.
+    """
+
+    # SessionBase's property: the dict, loaded on first use.
+    _session: dict[Any, Any]
+    # Set by pgonly_django.middleware.SessionMiddleware.
+    client = Client()
+    # The members of the row as far as this request knows; None: the next save replaces them all.
+    _stored: Entries | None = None
+    _idle_seconds = NEVER
+
+    @classmethod
+    def get_model_class(cls) -> type[Session]:
+        return Session
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(self.serializer, self.key_salt)
+
+    def load(self) -> dict[Any, Any]:
+        key = self.session_key
+        if not isinstance(key, str):
+            return {}
+        stored = statements.load(key)
+        if stored is None and fallback.moved_here(key, self.codec, self.client):
+            stored = statements.load(key)
+        if stored is None:
+            self._session_key = None
+            return {}
+        return self._take(stored)
+
+    def exists(self, session_key: str | None) -> bool:
+        return session_key is not None and statements.exists(session_key)
+
+    def create(self) -> None:
+        """A row of its own under a new key. The INSERT itself answers whether the key is free."""
+        while True:
+            self._session_key = self._get_new_session_key()
+            try:
+                self.save(must_create=True)
+            except CreateError:
+                continue
+            self.modified = True
+            return
+
+    def save(self, must_create: bool = False) -> None:
+        """Write what this request changed, nothing when it changed nothing and was seen just now.
+
+        Raises UpdateError when the session was ended elsewhere, CreateError when `must_create` and the key
+        is taken.
+        """
+        if self.session_key is None:
+            self.create()
+            return
+        session = self._get_session(no_load=must_create)  # type: ignore[attr-defined] # missing in the stubs
+        if self.session_key is None:  # it was not found: never write under a key a visitor brought along
+            self.create()
+            return
+        entries = self.codec.entries(session)
+        if must_create:
+            self._insert(entries)
+        elif self._stored is None:
+            self._replace(entries)
+        elif entries != self._stored:
+            self._merge(entries)
+        elif self._is_touch_due():
+            self._touch(self.get_expiry_age())
+
+    def touch_if_due(self) -> None:
+        """Note when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
+        if self._stored is not None and self.session_key and self._is_touch_due():
+            statements.touch(self.session_key, None, self.client)
+            self._idle_seconds = 0
+
+    def delete(self, session_key: str | None = None) -> None:
+        key = session_key or self.session_key
+        if key is not None:
+            if fallback.is_set():
+                fallback.end(key)
+            else:
+                statements.delete(key)
+        if key == self.session_key:
+            self._stored = None  # so that a save finds out, even if it has nothing new to say
+
+    def clear(self) -> None:
+        super().clear()
+        self._stored = None
+
+    def cycle_key(self) -> None:
+        """The same row under a new key; what changed is saved as ever.
+
+        Raises SessionInterrupted when the session of a logged-in user was ended elsewhere: it must not
+        come back under the new key.
+        """
+        session = self._session
+        old = self.session_key
+        if old is None:
+            self.create()
+            return
+        new = self._get_new_session_key()
+        if statements.rename(old, new):
+            if fallback.is_set():
+                fallback.end(old)
+            self._session_key = new
+            self.modified = True
+        elif USER_KEY in session:
+            raise SessionInterrupted("The session was ended while the request was changing its key.")
+        else:
+            self.create()
+
+    async def acycle_key(self) -> None:
+        """See cycle_key()."""
+        await sync_to_async(self.cycle_key)()
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Remove expired sessions in batches, so that no lock is held for long."""
+        alias = router.db_for_write(Session)
+        while prune_expired(alias, PRUNE_BATCH) == PRUNE_BATCH:
+            pass
+
+    def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
+        """What load() would make of a row's data."""
+        return self.codec.read(column)[0]
+
+    def _get_new_session_key(self) -> str:
+        return get_random_string(32, VALID_KEY_CHARS)
+
+    async def _aget_new_session_key(self) -> str:
+        return self._get_new_session_key()
+
+    def _take(self, stored: Stored) -> dict[Any, Any]:
+        session, self._stored = self.codec.read(stored.column)
+        self._idle_seconds = NEVER if stored.idle_seconds is None else stored.idle_seconds
+        return session
+
+    def _insert(self, entries: Entries) -> None:
+        data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
+        if not statements.insert(self._key, data, user_id, age, self.client):
+            raise CreateError
+        self._wrote(entries)
+
+    def _replace(self, entries: Entries) -> None:
+        data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
+        if not statements.replace(self._key, data, user_id, age, self.client):
+            raise UpdateError
+        self._wrote(entries)
+
+    def _merge(self, entries: Entries) -> None:
+        stored = self._stored or {}
+        changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
+        removed = [name for name in stored if name not in entries]
+        user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
+        column, age = self.codec.column(changed), self.get_expiry_age()
+        if not statements.merge(self._key, column, removed, user, age, self.client):
+            raise UpdateError
+        self._wrote(entries)
+
+    def _touch(self, age: float) -> None:
+        if not statements.touch(self._key, age, self.client):
+            raise UpdateError
+        self._idle_seconds = 0
+
+    def _wrote(self, entries: Entries) -> None:
+        self._idle_seconds = 0
+        # What a rollback may undo has to be sent again by the next save.
+        if not statements.may_roll_back():
+            self._stored = entries
+
+    def _is_touch_due(self) -> bool:
+        """A short-lived session is touched more often: it must not expire while it is in use."""
+        return self._idle_seconds >= min(settings().session_touch_seconds, self.get_expiry_age() / 10)
+
+    def _user_id(self) -> str | None:
+        user_id = self._session.get(USER_KEY)
+        return None if user_id is None else str(user_id)
+
+    @property
+    def _key(self) -> str:
+        assert self.session_key is not None
+        return str(self.session_key)

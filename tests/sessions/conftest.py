@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _this_engine(settings):
+    settings.SESSION_ENGINE = "pgonly_django.sessions"
+    settings.ROOT_URLCONF = "tests.sessions.urls"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from model_bakery import baker
+
+from pgonly_django.models import Session
+from pgonly_django.models.session import hash_key
+from pgonly_django.sessions import SessionStore
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/pgonly_django/session/"
+
+
+@pytest.fixture(autouse=True)
+def _admin_urls(settings):
+    settings.ROOT_URLCONF = "tests.urls"
+
+
+def session_of(name: str, ip: str, **values) -> Session:
+    user = baker.make(get_user_model(), username=name)
+    session = SessionStore()
+    session.update({"_auth_user_id": str(user.pk), "_auth_user_hash": "hash-of-" + name, **values})
+    session.save()
+    found = Session.objects.for_key(session.session_key)
+    found.update(ip=ip, user_agent="Mozilla/5.0 (X11; Linux) Firefox/143.0")
+    return found.get()
+
+
+@pytest.fixture
+def ada():
+    return session_of("ada", "203.0.113.7", cart={"api_token": "s3cr3t", "items": [1]})
+
+
+@pytest.fixture
+def grace():
+    return session_of("grace", "198.51.100.2")
+
+
+def helper(*permissions: str):
+    user = baker.make(get_user_model(), is_staff=True, is_active=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+@pytest.mark.parametrize("word", ["ada", "AD", "203.0.113.7", "203.0."])
+def test_sessions_are_found_by_user_and_address(admin_client, ada, grace, word):
+    text = admin_client.get(LIST, {"q": word}).content.decode()
+    assert "ada" in text
+    assert "grace" not in text
+
+
+def test_sessions_are_found_by_user_id(admin_client, ada, grace):
+    text = admin_client.get(LIST, {"q": ada.user_id}).content.decode()
+    assert "203.0.113.7" in text
+    assert "198.51.100.2" not in text
+
+
+def test_the_list_names_all_users_with_one_query(admin_client, ada, grace, django_assert_max_num_queries):
+    with django_assert_max_num_queries(6):
+        text = admin_client.get(LIST).content.decode()
+    assert "Firefox 143 on Linux" in text
+    assert "grace" in text
+
+
+def test_the_list_can_be_narrowed_to_what_is_over(admin_client, ada, grace):
+    Session.objects.filter(pk=grace.pk).update(expires_at="2020-01-01T00:00Z")
+    assert "198.51.100.2" not in admin_client.get(LIST, {"state": "active"}).content.decode()
+    assert "203.0.113.7" not in admin_client.get(LIST, {"state": "over"}).content.decode()
+
+
+def test_a_session_whose_user_is_gone_is_still_listed(admin_client, ada):
+    get_user_model().objects.filter(username="ada").delete()
+    assert "203.0.113.7" in admin_client.get(LIST).content.decode()
+
+
+def test_the_selected_sessions_are_revoked(admin_client, ada, grace):
+    admin_client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk]})
+    assert list(Session.objects.filter(user_id__in=[ada.user_id, grace.user_id])) == [grace]
+
+
+def test_deleting_a_session_while_a_fallback_is_set_keeps_it_ended(admin_client, ada, settings):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": "django.contrib.sessions.backends.db"}
+    admin_client.post(f"{LIST}{ada.pk}/delete/", {"post": "yes"})
+    assert Session.objects.get(pk=ada.pk).data is None
+
+
+def test_without_the_permission_to_delete_nothing_is_revoked(client, ada):
+    client.force_login(helper("view_session"))
+    client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk]})
+    assert Session.objects.filter(pk=ada.pk).exists()
+
+
+def test_the_data_are_shown_with_their_secrets_masked(admin_client, ada):
+    text = admin_client.get(f"{LIST}{ada.pk}/change/").content.decode()
+    assert "&quot;items&quot;" in text
+    assert "s3cr3t" not in text
+    assert "hash-of-ada" not in text
+    assert "••••••" in text
+
+
+def test_the_masked_keys_can_be_set(admin_client, ada, settings):
+    settings.PGONLY = {"SESSION_MASKED_KEYS": ("cart",)}
+    text = admin_client.get(f"{LIST}{ada.pk}/change/").content.decode()
+    assert "&quot;items&quot;" not in text
+    assert "hash-of-ada" in text
+
+
+def test_without_the_permission_of_their_own_the_data_are_not_shown(client, ada):
+    client.force_login(helper("view_session"))
+    text = client.get(f"{LIST}{ada.pk}/change/").content.decode()
+    assert "203.0.113.7" in text
+    assert "&quot;items&quot;" not in text
+
+
+def test_nobody_makes_or_changes_a_session_by_hand(admin_client, ada):
+    assert admin_client.get(f"{LIST}add/").status_code == 403
+    admin_client.post(f"{LIST}{ada.pk}/change/", {"ip": "1.1.1.1"})
+    assert Session.objects.get(pk=ada.pk).ip == "203.0.113.7"
+
+
+def test_the_page_of_a_session_shows_no_usable_cookie(admin_client, ada):
+    cookie = admin_client.cookies["sessionid"].value
+    own = Session.objects.for_key(cookie).get()
+    text = admin_client.get(f"{LIST}{own.pk}/change/").content.decode()
+    assert cookie not in text
+    assert own.pk == hash_key(cookie).hex()

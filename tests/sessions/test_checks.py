@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE, OUR_MIDDLEWARE, check_sessions
+
+DB = "django.contrib.sessions.backends.db"
+
+
+def found() -> list[str]:
+    return [message.id.removeprefix("pgonly_django.") for message in check_sessions()]
+
+
+def test_a_site_as_documented_is_fine(settings):
+    settings.MIDDLEWARE = [OUR_MIDDLEWARE]
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB, "SESSION_TRUSTED_PROXIES": 1}
+    assert found() == []
+
+
+class ToOther:
+    def db_for_write(self, model, **hints):
+        return "other"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "no.such.module"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "json"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": "pgonly_django.sessions"}}, ["E202"]),
+        ({"PGONLY": {"SESSION_FALLBACK_ENGINE": DB}, "SESSION_ENGINE": DB}, ["W202"]),
+        ({"MIDDLEWARE": [OUR_MIDDLEWARE, DJANGOS_MIDDLEWARE]}, ["E203"]),
+        ({"MIDDLEWARE": [OUR_MIDDLEWARE], "SESSION_ENGINE": DB}, ["W201"]),
+        ({"PGONLY": {"SESSION_TRUSTED_PROXIES": 1}}, ["W203"]),
+        ({"PGONLY": {"SESSION_TUCH_SECONDS": 1}}, []),
+    ],
+)
+def test_a_mistake_is_found(settings, changes, expected):
+    for name, value in changes.items():
+        setattr(settings, name, value)
+    assert found() == expected
+    assert all(message.hint for message in check_sessions())
+
+
+def test_sessions_routed_to_another_kind_of_database_are_found(settings, monkeypatch):
+    from django.db import connections
+    from django.db.backends.dummy.base import DatabaseWrapper
+
+    settings.DATABASE_ROUTERS = [f"{__name__}.ToOther"]
+    monkeypatch.setitem(connections.settings, "other", {"ENGINE": "django.db.backends.dummy"})
+    connections["other"] = DatabaseWrapper({"ENGINE": "django.db.backends.dummy"}, alias="other")
+    try:
+        assert found() == ["E201"]
+    finally:
+        del connections["other"]
+
+
+def test_the_checks_run_with_djangos():
+    from django.core.checks.registry import registry
+
+    assert check_sessions in registry.get_checks()

@@ -1,0 +1,131 @@
+"""Every value comes back as Django's own engines give it back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import pickle
+
+import pytest
+from django.contrib.sessions.serializers import JSONSerializer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgonly_django.sessions import SessionStore
+
+pytestmark = pytest.mark.django_db
+
+
+class PickleSerializer:
+    def dumps(self, obj):
+        return pickle.dumps(obj)
+
+    def loads(self, data):
+        return pickle.loads(data)
+
+
+def through_the_database(values: dict) -> dict:
+    session = SessionStore()
+    session.update(values)
+    session.save()
+    return dict(SessionStore(session.session_key).items())
+
+
+ODD_VALUES = {
+    "nul": "a\x00b",
+    "surrogate": "\ud800",
+    "infinite": float("inf"),
+    "large_float": 1e16,
+    "negative_zero": -0.0,
+    "huge_integer": 10**400,
+    "order": {"zz": 1, "a": 2, "m": [{"y": 1, "b": 2}]},
+    "empty": {},
+    "deep": [[[[[[[[[[["down"]]]]]]]]]]],
+    "with\x00nul": 1,
+    "\x01escaped": 2,
+    "": "empty key",
+    "ключ": "значение",
+}
+
+
+@pytest.mark.parametrize("key", ODD_VALUES)
+def test_an_odd_value_comes_back_as_it_went(key):
+    assert repr(through_the_database({key: ODD_VALUES[key], "plain": 1})[key]) == repr(ODD_VALUES[key])
+
+
+def test_nan_comes_back():
+    assert math.isnan(through_the_database({"nan": float("nan")})["nan"])
+
+
+def test_keys_that_json_turns_into_text_are_turned_into_text():
+    values = {7: "int", None: "none", True: "bool", 1.5: "float"}
+    assert through_the_database(values) == JSONSerializer().loads(JSONSerializer().dumps(values))
+
+
+def test_what_is_not_json_fails_at_save_and_writes_nothing():
+    session = SessionStore()
+    session["when"] = dt.datetime(2026, 1, 1)
+    with pytest.raises(TypeError):
+        session.save()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=st.dictionaries(st.text(), json_values, max_size=4))
+def test_any_json_value_comes_back_as_it_went(values):
+    assert through_the_database(values) == json.loads(json.dumps(values))
+
+
+def test_a_pickled_session_merges_and_comes_back(settings):
+    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    session = SessionStore()
+    session.update({"when": dt.datetime(2026, 1, 1), (1, "a"): {2}, "kept": 1})
+    session.save()
+    one, two = SessionStore(session.session_key), SessionStore(session.session_key)
+    one["one"], two["two"] = {1}, {2}
+    one.save()
+    two.save()
+    assert dict(SessionStore(session.session_key).items()) == {
+        "when": dt.datetime(2026, 1, 1),
+        (1, "a"): {2},
+        "kept": 1,
+        "one": {1},
+        "two": {2},
+    }
+
+
+def test_a_pickled_value_that_did_not_change_is_not_written(settings, django_assert_num_queries):
+    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    session = SessionStore()
+    session["when"] = dt.datetime(2026, 1, 1)
+    session.save()
+    with django_assert_num_queries(1):
+        SessionStore(session.session_key).save()
+
+
+def test_a_new_serializer_still_reads_what_json_wrote(settings):
+    session = SessionStore()
+    session["a"] = [1]
+    session.save()
+    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    assert SessionStore(session.session_key)["a"] == [1]
+
+
+def test_a_forged_value_is_logged_and_left_out(settings, caplog):
+    from pgonly_django.models import Session
+
+    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    session = SessionStore()
+    session["good"] = 1
+    session.save()
+    data = Session.objects.get().data
+    Session.objects.update(data={**data, "forged": {"encoded": "gASVBQAAAAAA:1abcde:forged"}})
+    assert dict(SessionStore(session.session_key).items()) == {"good": 1}
+    assert "Session data corrupted" in caplog.text

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+from model_bakery import baker
+
+from pgonly_django.models import Session
+from pgonly_django.models.session import hash_key
+from pgonly_django.sessions import devices
+from pgonly_django.sessions.devices import device_name, place_of
+from tests.contract import django_source
+
+pytestmark = pytest.mark.django_db
+
+CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 "
+AGENTS = {
+    CHROME + "Safari/537.36": "Chrome 140 on Windows",
+    CHROME + "Safari/537.36 Edg/140.0.0.0": "Edge 140 on Windows",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0": "Firefox 143 on Linux",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/18.5 Safari/605.1.15": "Safari 18 on macOS",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/18.5 Mobile/15E148 Safari/604.1": "Safari 18 on iPhone",
+    "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile "
+    "Safari/537.36": "Chrome 140 on Android",
+    "curl/8.14.1": "curl",
+    "": "Unknown device",
+}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_device_is_called_what_its_owner_calls_it(agent):
+    assert device_name(agent) == AGENTS[agent]
+
+
+def test_without_geoip_there_is_no_place():
+    assert place_of("203.0.113.7") == ""
+
+
+@pytest.fixture(autouse=True)
+def _our_middleware(settings):
+    settings.MIDDLEWARE = ["pgonly_django.middleware.SessionMiddleware", *settings.MIDDLEWARE[1:]]
+
+
+@pytest.fixture
+def ada():
+    return baker.make(get_user_model(), username="ada")
+
+
+def browser_of(user, agent: str) -> Client:
+    browser = Client(HTTP_USER_AGENT=agent)
+    browser.force_login(user)
+    browser.get("/whoami/")
+    Session.objects.for_key(key_of(browser)).update(user_agent=agent, ip="203.0.113.7")
+    return browser
+
+
+def key_of(browser: Client) -> str:
+    return browser.cookies["sessionid"].value
+
+
+def sign_out(browser: Client, other: Client):
+    return browser.post(f"/devices/{hash_key(key_of(other)).hex()}/sign-out/")
+
+
+def test_the_page_shows_ones_own_devices_and_says_which_is_this(ada):
+    laptop = browser_of(ada, "Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0")
+    browser_of(ada, "Mozilla/5.0 (iPhone) Version/18.5 Mobile/1 Safari/604.1")
+    browser_of(baker.make(get_user_model()), "curl/8.0")
+    page = laptop.get("/devices/")
+    text = page.content.decode()
+    assert text.index("Firefox 143 on Linux") < text.index("This device") < text.index("Safari 18 on iPhone")
+    assert "203.0.113.7" in text
+    assert "curl" not in text
+    assert "no-store" in page["Cache-Control"]
+
+
+def test_the_page_works_under_a_strict_content_security_policy(ada):
+    text = browser_of(ada, "curl/8.0").get("/devices/").content.decode()
+    assert "<script" not in text
+    assert "<style" not in text
+    assert " style=" not in text
+    assert " on" not in "".join(part.partition(">")[0] for part in text.split("<button")[1:])
+
+
+def test_the_page_shows_no_usable_cookie(ada):
+    laptop, phone = browser_of(ada, "a/1"), browser_of(ada, "b/1")
+    text = laptop.get("/devices/").content.decode()
+    assert key_of(laptop) not in text
+    assert key_of(phone) not in text
+
+
+def test_one_device_is_signed_out(ada):
+    laptop, phone, tablet = (browser_of(ada, "a/1") for _ in range(3))
+    assert sign_out(laptop, phone)["Location"] == "/devices/"
+    assert [browser.get("/whoami/").content for browser in (laptop, phone, tablet)] == [b"ada", b"", b"ada"]
+
+
+def test_all_other_devices_are_signed_out(ada):
+    laptop, phone, tablet = (browser_of(ada, "a/1") for _ in range(3))
+    answer = laptop.post("/devices/sign-out-others/", follow=False)
+    assert answer["Location"] == "/devices/"
+    assert [browser.get("/whoami/").content for browser in (laptop, phone, tablet)] == [b"ada", b"", b""]
+
+
+def test_signing_out_this_device_is_a_logout(ada):
+    laptop = browser_of(ada, "a/1")
+    sign_out(laptop, laptop)
+    assert laptop.get("/whoami/").content == b""
+
+
+def test_nobody_signs_out_another_users_device(ada):
+    grace = browser_of(baker.make(get_user_model(), username="grace"), "a/1")
+    assert sign_out(browser_of(ada, "a/1"), grace).status_code == 404
+    assert grace.get("/whoami/").content == b"grace"
+
+
+@pytest.mark.parametrize("path", ["/devices/", "/devices/sign-out-others/"])
+def test_a_visitor_is_sent_to_the_login(client, path, settings):
+    answer = client.get(path) if path == "/devices/" else client.post(path)
+    assert answer["Location"].startswith(settings.LOGIN_URL)
+
+
+def test_signing_out_needs_a_post_and_a_token(ada):
+    laptop, phone = browser_of(ada, "a/1"), browser_of(ada, "a/1")
+    assert laptop.get(f"/devices/{hash_key(key_of(phone)).hex()}/sign-out/").status_code == 405
+    text = laptop.get("/devices/").content.decode()
+    assert text.count('name="csrfmiddlewaretoken"') == 3
+
+
+def test_a_missing_geoip_database_leaves_the_place_out(settings, tmp_path):
+    settings.GEOIP_PATH = tmp_path
+    devices._geoip.cache_clear()
+    try:
+        assert place_of("2.125.160.216") == ""
+    finally:
+        devices._geoip.cache_clear()
+
+
+def test_with_geoip_a_place_is_named_and_an_unknown_address_is_no_error(settings):
+    pytest.importorskip("geoip2")
+    settings.GEOIP_PATH = django_source.tests_folder() / "gis_tests" / "data" / "geoip2"
+    settings.GEOIP_CITY = "GeoLite2-City-Test.mmdb"
+    devices._geoip.cache_clear()
+    try:
+        assert place_of("2.125.160.216") == "Boxford, United Kingdom"
+        assert place_of("127.0.0.1") == ""
+        assert place_of(None) == ""
+    finally:
+        devices._geoip.cache_clear()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import RequestFactory
+
+from pgonly_django.middleware import client_ip
+from pgonly_django.models import Session
+
+pytestmark = pytest.mark.django_db
+
+OURS = "pgonly_django.middleware.SessionMiddleware"
+
+
+@pytest.fixture(autouse=True)
+def _our_middleware(settings):
+    settings.MIDDLEWARE = [OURS, *settings.MIDDLEWARE[1:]]
+
+
+def log_in(client, **headers) -> Session:
+    client.force_login(get_user_model().objects.create_user("ada"))
+    seen_seconds_ago(3600)
+    assert client.get("/whoami/", **headers).content == b"ada"
+    return Session.objects.get()
+
+
+def seen_seconds_ago(seconds: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", [seconds])
+
+
+def test_a_request_that_changed_nothing_notes_from_where_and_when(client):
+    session = log_in(client, REMOTE_ADDR="203.0.113.7", HTTP_USER_AGENT="Browser\x00" + "x" * 1000)
+    assert session.ip == "203.0.113.7"
+    assert session.user_agent == ("Browser" + "x" * 1000)[:512]
+    assert session.last_seen_at > session.created_at
+
+
+def test_a_touch_leaves_the_expiry_as_it_was(client):
+    session = log_in(client)
+    seen_seconds_ago(61)
+    client.get("/whoami/")
+    assert Session.objects.get().expires_at == session.expires_at
+
+
+def test_within_a_minute_a_request_writes_nothing(client, django_assert_num_queries):
+    log_in(client)
+    with django_assert_num_queries(2):  # the session and the user
+        client.get("/whoami/")
+
+
+def test_after_a_minute_a_request_writes_once(client, django_assert_num_queries):
+    log_in(client)
+    seen_seconds_ago(61)
+    with django_assert_num_queries(3):
+        client.get("/whoami/")
+
+
+def test_the_interval_can_be_set(client, settings, django_assert_num_queries):
+    log_in(client)
+    settings.PGONLY = {"SESSION_TOUCH_SECONDS": 600}
+    seen_seconds_ago(500)
+    with django_assert_num_queries(2):
+        client.get("/whoami/")
+
+
+def test_save_every_request_slides_the_expiry_at_most_once_a_minute(
+    client, settings, django_assert_num_queries
+):
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    session = log_in(client)
+    with django_assert_num_queries(2):
+        assert "sessionid" in client.get("/whoami/").cookies
+    seen_seconds_ago(61)
+    with django_assert_num_queries(3):
+        client.get("/whoami/")
+    assert Session.objects.get().expires_at > session.expires_at
+
+
+def test_a_request_without_a_session_writes_nothing(client, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        client.get("/whoami/")
+
+
+def test_an_ended_session_is_not_touched_back_to_life(client):
+    log_in(client)
+    Session.objects.all().revoke()
+    assert client.get("/whoami/").content == b""
+    assert not Session.objects.exists()
+
+
+def test_a_login_and_a_logout_leave_nothing_behind(client):
+    client.get("/log-in/ada/")
+    assert Session.objects.get().user_id == str(get_user_model().objects.get().pk)
+    client.get("/log-out/")
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "remote", "expected"),
+    [
+        (0, "1.1.1.1", "9.9.9.9", "9.9.9.9"),
+        (1, "6.6.6.6, 1.1.1.1", "9.9.9.9", "1.1.1.1"),
+        (2, "6.6.6.6, 1.1.1.1, 2.2.2.2", "9.9.9.9", "1.1.1.1"),
+        (2, "1.1.1.1", "9.9.9.9", "9.9.9.9"),
+        (1, "", "9.9.9.9", None),
+        (1, "1.1.1.1:4321", "9.9.9.9", "1.1.1.1"),
+        (1, "[2001:db8::1]:4321", "9.9.9.9", "2001:db8::1"),
+        (1, "fe80::1%eth0", "9.9.9.9", "fe80::1"),
+        (1, "'; DROP TABLE", "9.9.9.9", None),
+        (0, "", "", None),
+    ],
+)
+def test_the_address_is_the_one_the_outermost_trusted_proxy_heard(
+    settings, proxies, header, remote, expected
+):
+    settings.PGONLY = {"SESSION_TRUSTED_PROXIES": proxies}
+    request = RequestFactory().get("/", REMOTE_ADDR=remote, headers={"x-forwarded-for": header})
+    assert client_ip(request) == expected
