@@ -1,0 +1,3 @@
+from pgonly_django.cache.backend import PostgresCache
+
+__all__ = ["PostgresCache"]

@@ -1,0 +1,80 @@
+"""A statement of the cache: its text for each of the two tables, and how its parameters travel."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
+
+# PostgreSQL's number for each type, and whether we send it in binary (1) or as text (0).
+_TYPES = {
+    "text": (25, 1),
+    "bytea": (17, 1),
+    "int2": (21, 0),
+    "int4": (23, 0),
+    "int8": (20, 0),
+    "float8": (701, 0),
+    "text[]": (1009, 1),
+    "bytea[]": (1001, 1),
+    "int8[]": (1016, 1),
+    "int2[]": (1005, 1),
+}
+_TEXT, _BYTEA, _INT8, _INT2 = 25, 17, 20, 21
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One text that a connection prepares under `name`, the same name everywhere for the same text."""
+
+    name: bytes
+    sql: bytes
+    types: tuple[int, ...]
+    formats: tuple[int, ...]
+
+
+class Statement:
+    """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string."""
+
+    def __init__(self, sql: str, types: str = "") -> None:
+        known = [_TYPES[name] for name in types.split()]
+        oids, formats = tuple(oid for oid, _ in known), tuple(form for _, form in known)
+        self.variants = tuple(_prepared(sql.replace("{table}", table), oids, formats) for table in TABLES)
+
+
+def _prepared(sql: str, oids: tuple[int, ...], formats: tuple[int, ...]) -> Prepared:
+    digest = hashlib.sha256(f"{sql}{oids}".encode()).hexdigest()[:24]
+    return Prepared(f"pgonly_{digest}".encode(), sql.encode(), oids, formats)
+
+
+def text_array(items: Sequence[bytes]) -> bytes:
+    return _array(_TEXT, items)
+
+
+def bytea_array(items: Sequence[bytes | None]) -> bytes:
+    return _array(_BYTEA, items)
+
+
+def int8_array(items: Sequence[int | None]) -> bytes:
+    return _array(_INT8, [None if item is None else struct.pack("!q", item) for item in items])
+
+
+def int2_array(items: Sequence[int]) -> bytes:
+    return _array(_INT2, [struct.pack("!h", item) for item in items])
+
+
+def _array(oid: int, items: Sequence[bytes | None]) -> bytes:
+    """PostgreSQL's binary form of a one-dimensional array: dimensions, has-nulls, type, length, first index."""
+    parts = [struct.pack("!iiIii", 1, 1, oid, len(items), 1)]
+    for item in items:
+        parts.append(b"\xff\xff\xff\xff" if item is None else struct.pack("!i", len(item)))
+        parts.append(item or b"")
+    return b"".join(parts)
+
+
+def integer(raw: bytes | None) -> int:
+    """An integer column of any width, as it came in binary."""
+    assert raw is not None
+    return int.from_bytes(raw, "big", signed=True)
