@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
             figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
         figures["threads"] = _throughputs(contenders(url), arguments)
         figures["async"] = asyncio.run(_async_latencies(contenders(url), arguments))
-        #figures["statements per call"] = _statements(url)
+        # figures["statements per call"] = _statements(url)
     write_report(arguments.json, figures)
     return 0
 
@@ -248,4 +248,3 @@ def _statements(url: str) -> dict[str, float]:
     figures = statements_per_call(url)
     print("\nstatements per call: " + ", ".join(f"{name} {each:g}" for name, each in figures.items()))
     return figures
-

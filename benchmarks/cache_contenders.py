@@ -102,7 +102,9 @@ class Floor:
         return self._run(query, key).fetchone()
 
     def touch(self, key: str) -> bool:
-        return self._run(f"UPDATE floor SET expires_at = {EXPIRY} WHERE key = %s AND {LIVE}", key).rowcount == 1
+        return (
+            self._run(f"UPDATE floor SET expires_at = {EXPIRY} WHERE key = %s AND {LIVE}", key).rowcount == 1
+        )
 
     def delete(self, key: str) -> bool:
         return self._run("DELETE FROM floor WHERE key = %s", key).rowcount == 1
@@ -143,7 +145,9 @@ def statements_per_call(url: str, calls: int = 50) -> dict[str, float]:
         "set_many": lambda _: cache.set_many(many),
         "delete_many": lambda _: cache.delete_many(many),
         "get_or_set hit": lambda _: cache.get_or_set("computed", lambda: b"value"),
-        "get_or_set miss": lambda turn: cache.get_or_set(f"computed:{turn}:{time.monotonic()}", lambda: b"value"),
+        "get_or_set miss": lambda turn: cache.get_or_set(
+            f"computed:{turn}:{time.monotonic()}", lambda: b"value"
+        ),
     }
     return {name: _commits(url, act, calls) for name, act in acts.items()}
 

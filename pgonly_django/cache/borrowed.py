@@ -30,6 +30,10 @@ def borrowed(alias: str) -> BorrowedLink | None:
     return BorrowedLink(connection.connection.pgconn, timeout=10)
 
 
+def is_in_a_test(alias: str) -> bool:
+    return borrowed(alias) is not None
+
+
 def may_be_in_a_test() -> bool:
     return "django.test.testcases" in sys.modules
 

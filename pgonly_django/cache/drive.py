@@ -85,8 +85,8 @@ class Signal:
         self._seconds = seconds
 
     def set(self, answer: Any = True) -> bool:
-        """Answer the waiter. False when it has given up."""
-        if not self._future.set_running_or_notify_cancel():
+        """Answer the waiter. False when it has given up, or has its answer already."""
+        if self._future.done() or not self._future.set_running_or_notify_cancel():
             return False
         self._future.set_result(answer)
         return True

@@ -43,8 +43,8 @@ def _is_valid(raw: bytes) -> bool:
 
 
 def following(prefix: str) -> bytes:
-    """The first key after all that start with `prefix`, which ends with an ASCII character."""
-    return prefix[:-1].encode() + bytes([ord(prefix[-1]) + 1])
+    """A key after all that start with `prefix`."""
+    return f"{prefix}\U0010ffff".encode()
 
 
 def as_regex(pattern: str) -> str:

@@ -47,9 +47,7 @@ def _validate(key: str, value: Any, default: Any) -> None:
             raise ImproperlyConfigured(f'OPTIONS["{key}"] must be one of {_CHOICES[key]}, got {value!r}.')
     elif isinstance(default, (bool, str)):
         if not isinstance(value, type(default)):
-            raise ImproperlyConfigured(
-                f'OPTIONS["{key}"] must be a {type(default).__name__}, got {value!r}.'
-            )
+            raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a {type(default).__name__}, got {value!r}.')
     elif value is not None or default is not None:
         _validate_number(key, value)
 

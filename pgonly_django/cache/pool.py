@@ -16,6 +16,7 @@ from django.db.backends.signals import connection_created
 from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGresult
 
+from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
 from pgonly_django.cache.link import Link, Params, connect
@@ -56,12 +57,17 @@ class Pool:
         self._failed_at: float | None = None
         self._lock = threading.Lock()
 
-    def call(self, statement: Prepared, params: Params, timeout: float) -> Operation[PGresult]:
-        """One statement on a connection of the pool, or on the test's own inside Django's TestCase."""
+    def call(
+        self, statement: Prepared, params: Params, timeout: float, patience: float
+    ) -> Operation[PGresult]:
+        """One statement on a connection of the pool, or on the test's own inside Django's TestCase.
+
+        The statement may take `timeout` seconds, getting a connection `patience`.
+        """
         link = borrowed(self.alias)
         if link is not None:
             return (yield from link.call(statement, params, timeout))
-        link = yield from self._take(timeout)
+        link = yield from self._take(patience)
         try:
             result = yield from link.call(statement, params, timeout)
         except CacheUnavailableError:
@@ -159,10 +165,6 @@ class Pool:
             self._drop(self._idle.pop())
 
 
-def call(pool: Pool, statement: Statement, params: Params, *, durable: bool, timeout: float) -> Operation[PGresult]:
-    return pool.call(statement.variants[durable], params, timeout)
-
-
 def _conninfo(alias: str) -> bytes:
     return make_conninfo(**connection_params(alias, application_name=APPLICATION_NAME)).encode()
 
@@ -175,6 +177,7 @@ def _after_fork() -> None:
 def _let_go(connection: Any, **_: Any) -> None:
     """Django connects to "no database" when it is about to create, clone or drop one: nobody may be in it."""
     if connection.alias == NO_DB_ALIAS:
+        wakeup.stop_all()
         for pool in tuple(_pools.values()):
             pool.close_idle()
 

@@ -39,6 +39,7 @@ class Statement:
     """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string."""
 
     def __init__(self, sql: str, types: str = "") -> None:
+        self.sql, self.types = sql, types
         known = [_TYPES[name] for name in types.split()]
         oids, formats = tuple(oid for oid, _ in known), tuple(form for _, form in known)
         self.variants = tuple(_prepared(sql.replace("{table}", table), oids, formats) for table in TABLES)

@@ -22,6 +22,7 @@ from pgonly_django.cache.statement import (
     text_array,
 )
 from pgonly_django.cache.usage import Usage
+from pgonly_django.exceptions import CacheError
 
 # clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
@@ -33,6 +34,7 @@ OVERWRITE = """ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, number = 
     tags = EXCLUDED.tags, claim = NULL, claimed_until = NULL"""
 TEN_THOUSAND_YEARS = 3e11
 
+LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
 
@@ -47,12 +49,14 @@ class Store:
         self._codec = Codec(options.serializer, options.compressor, options.compress_above)
         self._durable = options.durable
         self._timeout = options.timeout_seconds
+        self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
 
     def key(self, made: str) -> bytes:
         return keys.stored(self.namespace + made)
 
     def call(self, statement: Statement, params: Params, timeout: float = 0) -> Operation[PGresult]:
-        return self.pool.call(statement.variants[self._durable], params, timeout or self._timeout)
+        variant, usual = statement.variants[self._durable], self._timeout
+        return self.pool.call(variant, params, timeout or usual, usual)
 
     # Served by the primary key, like every statement here that names its keys.
     GET = Statement("SELECT number, codec, value FROM {table} WHERE key = $1 AND " + LIVE, "text")
@@ -69,9 +73,12 @@ class Store:
         number = result.get_value(row, column)
         if number is not None:
             return integer(number)
-        data = result.get_value(row, column + 2)
+        codec, data = integer(result.get_value(row, column + 1)), result.get_value(row, column + 2)
         assert data is not None
-        return self._codec.decode(integer(result.get_value(row, column + 1)), data)
+        try:
+            return self._codec.decode(codec, data)
+        except Exception as error:
+            raise CacheError(f"A cached value cannot be read: {error!r}") from error
 
     HAS = Statement("SELECT FROM {table} WHERE key = $1 AND " + LIVE, "text")
 
@@ -84,7 +91,8 @@ class Store:
         SELECT $1, $2, $3, $4, e, floor((date_part('epoch', e) + $6) / 60), $7
         FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e) """
     _WRITE_TYPES = "text bytea int8 int2 float8 float8 text[]"
-    SET = Statement(_WRITE + OVERWRITE + " RETURNING xmax = 0", _WRITE_TYPES)
+    SET = Statement(_WRITE + OVERWRITE, _WRITE_TYPES)
+    SET_COUNTED = Statement(_WRITE + OVERWRITE + " RETURNING xmax = 0", _WRITE_TYPES)
 
     def set(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
@@ -92,9 +100,10 @@ class Store:
         if seconds is not None and seconds <= 0:
             yield from self.delete(key)
             return
-        params = self._row(key, value, seconds, tags, stale)
-        result = yield from self.call(self.SET, params)
-        yield from self.wrote(_size(params), inserted=result.get_value(0, 0) == b"\x01")
+        params = self.row(key, value, seconds, tags, stale)
+        counted = self.usage.bounded
+        result = yield from self.call(self.SET_COUNTED if counted else self.SET, params)
+        yield from self.wrote(params, inserted=counted and result.get_value(0, 0) == b"\x01")
 
     ADD = Statement(
         _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp() RETURNING xmax = 0", _WRITE_TYPES
@@ -105,38 +114,36 @@ class Store:
     ) -> Operation[bool]:
         if seconds is not None and seconds <= 0:
             return not (yield from self.has(key))
-        params = self._row(key, value, seconds, tags, 0)
+        params = self.row(key, value, seconds, tags, 0)
         result = yield from self.call(self.ADD, params)
         if not result.ntuples:
             return False
-        yield from self.wrote(_size(params), inserted=result.get_value(0, 0) == b"\x01")
+        yield from self.wrote(params, inserted=result.get_value(0, 0) == b"\x01")
         return True
 
-    def _row(
+    def row(  # the parameters $1 to $7 of a write
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes], stale: float
     ) -> list[bytes | None]:
         codec, number, data = self._codec.encode(value)
         return [
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
-            seconds_param(seconds), b"%f" % stale, self.tags_param(tags),
+            seconds_param(seconds), b"%f" % stale, text_array(tags) if tags else None,
         ]  # fmt: skip
-
-    def tags_param(self, tags: Sequence[bytes]) -> bytes | None:
-        return text_array(tags) if tags else None
 
     def tag(self, name: str) -> bytes:
         """A tag as it stands in the table: of this namespace only."""
         return keys.stored(self.namespace + name)
 
-    def wrote(self, size: int, *, inserted: bool) -> Operation[None]:
+    def wrote(self, row: Params, *, inserted: bool) -> Operation[None]:
         """Count a write; every so often it pays for a share of the cleaning."""
-        if self.usage.wrote(entries=inserted, size=size if inserted else 0):
+        if self.usage.wrote(entries=inserted, size=_size(row) if inserted else 0):
             yield from self.usage.clean()
 
     TOUCH = Statement(
         """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
         FROM (SELECT clock_timestamp() + $2 * interval '1 second') AS x (e)
-        WHERE key = $1 AND """ + LIVE,
+        WHERE key = $1 AND """
+        + LIVE,
         "text float8",
     )
 
@@ -160,13 +167,14 @@ class Store:
 
     SWAP = Statement(
         """UPDATE {table} SET value = $2, number = $3, codec = $4 WHERE key = $1
-        AND value IS NOT DISTINCT FROM $5 AND number IS NOT DISTINCT FROM $6 AND """ + LIVE,
+        AND value IS NOT DISTINCT FROM $5 AND number IS NOT DISTINCT FROM $6 AND """
+        + LIVE,
         "text bytea int8 int2 bytea int8",
     )
 
     def swap(self, key: bytes, old: Any, new: Any) -> Operation[bool]:
         """Write `new` where the value still is `old`, keeping its expiry."""
-        before, after = self._row(key, old, None, (), 0), self._row(key, new, None, (), 0)
+        before, after = self.row(key, old, None, (), 0), self.row(key, new, None, (), 0)
         result = yield from self.call(self.SWAP, (*after[:4], before[1], before[2]))
         return result.command_tuples == 1
 
@@ -196,25 +204,31 @@ class Store:
             yield from self.usage.flush()
         return found
 
-    # unnest keeps the order given, so rows are locked in key order.
+    # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.
     SET_MANY = Statement(
         """INSERT INTO {table} (key, value, number, codec, expires_at, prune_minute, tags)
-        SELECT row.*, e, floor(date_part('epoch', e) / 60), $6
-        FROM unnest($1, $2, $3, $4) AS row,
-            (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e) """
-        + OVERWRITE
-        + " RETURNING CASE WHEN xmax = 0 THEN " + SIZE + " END",
+        SELECT row.*, e, minute, $6 FROM unnest($1, $2, $3, $4) AS row,
+            (SELECT e, floor(date_part('epoch', e) / 60)::int4 AS minute
+             FROM (SELECT clock_timestamp() + $5 * interval '1 second' OFFSET 0) AS x (e) OFFSET 0) AS y """
+        + OVERWRITE,
         "text[] bytea[] int8[] int2[] float8 text[]",
-    )  # fmt: skip
+    )
+    SET_MANY_COUNTED = Statement(
+        SET_MANY.sql + " RETURNING CASE WHEN xmax = 0 THEN " + SIZE + " END", SET_MANY.types
+    )
 
     def set_many(
         self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes] = ()
     ) -> Operation[None]:
+        if seconds is not None and seconds <= 0:
+            yield from self.delete_many(list(entries))
+            return
+        statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
         for batch in self._encoded_batches(entries):
             names, numbers, codecs, data = zip(*batch, strict=True)
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
-            params = (*arrays, seconds_param(seconds), self.tags_param(tags))
-            result = yield from self.call(self.SET_MANY, params)
+            params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
+            result = yield from self.call(statement, params)
             sizes = [integer(size) for row in range(result.ntuples) if (size := result.get_value(row, 0))]
             if self.usage.wrote(entries=len(sizes), size=sum(sizes), writes=len(batch)):
                 yield from self.usage.clean()
@@ -255,7 +269,8 @@ class Store:
     DELETE_TAGS = Statement(_DELETE_CHOSEN % "tags && $1 ORDER BY key FOR UPDATE", "text[]")
 
     def delete_tags(self, tags: Sequence[bytes]) -> Operation[int]:
-        _, live = yield from self._delete_chosen(self.DELETE_TAGS, (text_array(tags),))
+        params = (text_array(tags),)
+        _, live = yield from self._delete_chosen(self.DELETE_TAGS, params, self.long_timeout)
         return live
 
     DELETE_RANGE = Statement(
@@ -272,9 +287,11 @@ class Store:
             total += gone
         return total
 
-    def _delete_chosen(self, statement: Statement, params: Params) -> Operation[tuple[int, int]]:
+    def _delete_chosen(
+        self, statement: Statement, params: Params, timeout: float = 0
+    ) -> Operation[tuple[int, int]]:
         """How many rows went, and how many of them were alive."""
-        result = yield from self.call(statement, params)
+        result = yield from self.call(statement, params, timeout)
         rows, size, live = (integer(result.get_value(0, column)) for column in range(3))
         self.usage.removed(rows, size)
         return rows, live
@@ -285,9 +302,9 @@ def seconds_param(seconds: float | None) -> bytes | None:
     return None if seconds is None or seconds > TEN_THOUSAND_YEARS else b"%.6f" % seconds
 
 
-def _size(params: Sequence[bytes | None]) -> int:
+def _size(row: Params) -> int:
     """The same sum as SIZE."""
-    key, data = params[0] or b"", params[1] or b""
+    key, data = row[0] or b"", row[1] or b""
     return len(key) * 2 + len(data) + 100
 
 

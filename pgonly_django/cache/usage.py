@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgonly_django import events
+from pgonly_django.cache import keys
 from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import TABLES, Statement, integer
@@ -23,7 +24,6 @@ READS_PER_FLUSH = 1000
 WRITES_PER_CLEANING = 64
 PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
 EVICT_LIMIT = 1000
-RECOUNT_SECONDS = 30.0
 _SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
 
 
@@ -33,7 +33,7 @@ class Usage:
         self._name = f"{TABLES[options.durable]}:{store.namespace}".encode()
         self._space = store.namespace[:-1].encode()
         self._max_entries, self._max_bytes = options.max_entries, options.max_bytes
-        self._bounded = bool(options.max_entries or options.max_bytes)
+        self.bounded = bool(options.max_entries or options.max_bytes)
         self._writes_allowed = min(WRITES_PER_CLEANING, max(1, (options.max_entries or 10**9) // 50))
         self._bytes_allowed = (options.max_bytes or 10**18) // 200
         self._reset()
@@ -97,7 +97,7 @@ class Usage:
         counted = (self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1))
         self._reset()
         result = yield from self._store.call(self.FLUSH, (self._name, *(b"%d" % each for each in counted)))
-        if not self._bounded:
+        if not self.bounded:
             return
         entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))
         if writes == 0:
@@ -117,8 +117,9 @@ class Usage:
 
     def recount(self) -> Operation[tuple[int, int]]:
         """The true number of entries and bytes, written down."""
-        params = self._name, self._space + b":", self._space + b";"
-        result = yield from self._store.call(self.RECOUNT, params, RECOUNT_SECONDS)
+        space = self._store.namespace
+        params = self._name, space.encode(), keys.following(space)
+        result = yield from self._store.call(self.RECOUNT, params, self._store.long_timeout)
         if not result.ntuples:
             return 0, 0
         return integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
@@ -130,7 +131,8 @@ class Usage:
             SELECT least($5, greatest(entries - $3, ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8
             AS rows FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
         gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
-            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2 ORDER BY prune_minute
+            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2
+            AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
             LIMIT coalesce((SELECT greatest(rows, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED)) RETURNING """
         + _SIZE
         + """ AS size),
