@@ -1,3 +1,4 @@
+import pgonly_django.models.cache_entry
 from django.db import migrations, models
 
 # What Django's schema editor cannot say: UNLOGGED, COLLATE "C", storage, expression and partial indexes,
@@ -53,12 +54,67 @@ _REST = """
 _DROP = "DROP TABLE pgonly_cache, pgonly_cache_durable, pgonly_cache_usage, pgonly_cache_lock"
 
 
+def _fields():
+    return [
+        ("key", models.TextField(primary_key=True, serialize=False)),
+        ("value", models.BinaryField(null=True)),
+        ("number", models.BigIntegerField(null=True)),
+        ("codec", models.SmallIntegerField()),
+        ("expires_at", models.DateTimeField(null=True)),
+        ("prune_minute", models.IntegerField(null=True)),
+        ("tags", pgonly_django.models.cache_entry.TextArrayField(null=True)),
+        ("claim", models.BigIntegerField(null=True)),
+        ("claimed_until", models.DateTimeField(null=True)),
+    ]
+
+
+def _model(name, table, fields, verbose_name, verbose_name_plural=None):
+    options = {"db_table": table, "verbose_name": verbose_name}
+    if verbose_name_plural:
+        options["verbose_name_plural"] = verbose_name_plural
+    return migrations.CreateModel(name=name, fields=fields, options=options)
+
+
 class Migration(migrations.Migration):
-    initial = True
-    dependencies = []
+    dependencies = [("pgonly_django", "0001_queue")]
 
     operations = [
         migrations.RunSQL(
-            _entries("pgonly_cache", "UNLOGGED") + _entries("pgonly_cache_durable", "") + _REST, _DROP
+            _entries("pgonly_cache", "UNLOGGED") + _entries("pgonly_cache_durable", "") + _REST,
+            _DROP,
+            state_operations=[
+                _model("CacheEntry", "pgonly_cache", _fields(), "cache entry", "cache entries"),
+                _model(
+                    "DurableCacheEntry",
+                    "pgonly_cache_durable",
+                    _fields(),
+                    "durable cache entry",
+                    "durable cache entries",
+                ),
+                _model(
+                    "CacheUsage",
+                    "pgonly_cache_usage",
+                    [
+                        ("name", models.TextField(primary_key=True, serialize=False)),
+                        ("hits", models.BigIntegerField()),
+                        ("misses", models.BigIntegerField()),
+                        ("entries", models.BigIntegerField()),
+                        ("bytes", models.BigIntegerField()),
+                        ("writes", models.BigIntegerField()),
+                    ],
+                    "cache usage",
+                    "cache usage",
+                ),
+                _model(
+                    "CacheLock",
+                    "pgonly_cache_lock",
+                    [
+                        ("name", models.TextField(primary_key=True, serialize=False)),
+                        ("token", models.BigIntegerField()),
+                        ("expires_at", models.DateTimeField()),
+                    ],
+                    "cache lock",
+                ),
+            ],
         )
     ]
