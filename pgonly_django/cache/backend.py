@@ -25,8 +25,8 @@ class PostgresCache(DjangoCache):
     ) -> Any:  # fmt: skip
         """The cached value, or that of `default()`, which one caller of all processes computes.
 
-        The others wait for it, at most `lock_timeout` seconds: what takes longer counts as dead, and the next
-        one computes. Up to `stale` seconds after expiry everybody gets the old value at once, but for the one
+        The others wait for it. What takes longer than `lock_timeout` seconds counts as dead, and one of them
+        computes; nobody waits longer than twice that. Up to `stale` seconds after expiry everybody gets the old value at once, but for the one
         caller who refreshes it. A delete() or delete_tags() during the computation keeps it from being stored.
         """
         operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)

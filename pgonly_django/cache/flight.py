@@ -22,6 +22,7 @@ from pgonly_django.cache.store import LIVE, Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError
 
+PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 _TRUE = b"\x01"
 
 
@@ -88,7 +89,7 @@ class Flight:
         return token if result.command_tuples == 1 else None
 
     def _wait(self) -> Operation[Any]:
-        """The other's value, or our own when the other fails, dies or takes too long."""
+        """The other's value, or our own when the others fail, die or take too long."""
         watch = listener_for(self.store.pool.alias).watch(self.key)
         try:
             token = yield from self._wait_with(watch)
@@ -99,7 +100,7 @@ class Flight:
         return (yield from self._compute(token))
 
     def _wait_with(self, watch: Watch) -> Operation[_Found | int | None]:
-        give_up_at = time.monotonic() + self.lock_timeout
+        give_up_at = time.monotonic() + PATIENCE * self.lock_timeout
         while (remaining := give_up_at - time.monotonic()) > 0:
             result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
             live, claimed, stale = _flags(result)

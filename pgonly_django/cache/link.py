@@ -17,11 +17,10 @@ from psycopg import errors, pq
 
 from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.statement import Prepared
-from pgonly_django.exceptions import CacheError, CacheUnavailableError, ValueTooLargeError
+from pgonly_django.exceptions import CacheError, CacheUnavailableError
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
-FIELD_LIMIT = 1_000_000_000  # PostgreSQL: one message holds less than 1 GiB
 
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
@@ -66,6 +65,15 @@ class Link:
         raise_for(result)
         return result
 
+    def establish(self) -> Operation[None]:
+        """The steps of connecting. The socket changes when libpq tries the next host or address."""
+        while (status := self.pgconn.connect_poll()) != pq.PollingStatus.OK:
+            if status == pq.PollingStatus.FAILED:
+                raise _unreachable(self.pgconn)
+            self._watch(READ if status == pq.PollingStatus.READING else WRITE)
+            yield self
+        self._watch(READ)
+
     def _execute(self, statement: Prepared, params: Params) -> Operation[pq.abc.PGresult]:
         try:
             if self.prepares:
@@ -76,7 +84,6 @@ class Link:
                 yield from self._send_rest(params)
             return (yield from self._answer())
         except (errors.Error, OSError) as error:
-            self._refuse_large(params)
             raise CacheUnavailableError(f"The connection broke: {error}") from error
 
     def _prepare(self, statement: Prepared) -> Operation[None]:
@@ -115,11 +122,6 @@ class Link:
                 return result
             result = latest
 
-    def _refuse_large(self, params: Params) -> None:
-        size = max((len(param) for param in params if param is not None), default=0)
-        if size > FIELD_LIMIT:
-            raise ValueTooLargeError(size, FIELD_LIMIT)
-
     # As a Wait (drive.py): until the socket is readable, or writable where there is more to send.
 
     def block(self) -> None:
@@ -156,21 +158,20 @@ class Link:
 def connect(conninfo: bytes, timeout: float) -> Operation[Link]:
     """A new connection, made within `timeout` seconds (libpq's own connect_timeout is 2 at least)."""
     pgconn = pq.PGconn.connect_start(conninfo)
-    link = Link(pgconn, timeout)
     try:
-        while (status := pgconn.connect_poll()) != pq.PollingStatus.OK:
-            if status == pq.PollingStatus.FAILED:
-                message = pgconn.get_error_message()
-                raise CacheUnavailableError(f"PostgreSQL could not be reached: {message}")
-            # Anew each time: the socket changes when the next host or address is tried.
-            link._watch(READ if status == pq.PollingStatus.READING else WRITE)  # noqa: SLF001 - same module
-            yield link
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise _unreachable(pgconn)
+        link = Link(pgconn, timeout)
+        yield from link.establish()
     except BaseException:
         pgconn.finish()
         raise
     pgconn.nonblocking = 1
-    link._watch(READ)  # noqa: SLF001 - same module
     return link
+
+
+def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:
+    return CacheUnavailableError(f"PostgreSQL could not be reached: {pgconn.get_error_message()}")
 
 
 def raise_for(result: pq.abc.PGresult) -> None:

@@ -34,7 +34,7 @@ def parse(given: dict[str, Any]) -> Options:
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known and key not in _OF_DJANGO:
-            raise ImproperlyConfigured(unknown_key('OPTIONS["%s"]', key, [*known, *_OF_DJANGO]))
+            raise ImproperlyConfigured(unknown_key('OPTIONS["%s"]', key, {*known, *_OF_DJANGO}))
         if key in known:
             _validate(key, value, known[key].default)
             values[key.lower()] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from psycopg.errors import NumericValueOutOfRange
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import keys
@@ -22,7 +23,7 @@ from pgonly_django.cache.statement import (
     text_array,
 )
 from pgonly_django.cache.usage import Usage
-from pgonly_django.exceptions import CacheError
+from pgonly_django.exceptions import CacheError, ValueTooLargeError
 
 # clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
@@ -37,6 +38,7 @@ TEN_THOUSAND_YEARS = 3e11
 LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
+FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
 
 
 class Store:
@@ -125,6 +127,8 @@ class Store:
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes], stale: float
     ) -> list[bytes | None]:
         codec, number, data = self._codec.encode(value)
+        if data is not None and len(data) > FIELD_LIMIT:
+            raise ValueTooLargeError(len(data), FIELD_LIMIT)
         return [
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
             seconds_param(seconds), b"%f" % stale, text_array(tags) if tags else None,
@@ -161,8 +165,13 @@ class Store:
     )
 
     def add_to(self, key: bytes, delta: int) -> Operation[int | None]:
-        """The integer after adding `delta`; None where there is no integer."""
-        result = yield from self.call(self.INCR, (key, b"%d" % delta))
+        """The integer after adding `delta`; None where there is none, or the sum needs more than 64 bits."""
+        try:
+            result = yield from self.call(self.INCR, (key, b"%d" % delta))
+        except CacheError as error:
+            if isinstance(error.__cause__, NumericValueOutOfRange):
+                return None
+            raise
         return integer(result.get_value(0, 0)) if result.ntuples else None
 
     SWAP = Statement(
