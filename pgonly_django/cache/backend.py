@@ -14,6 +14,7 @@ from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
+from pgonly_django.cache.transactional import TransactionalCache
 
 LOCK_TIMEOUT = 60.0
 
@@ -46,8 +47,15 @@ class PostgresCache(DjangoCache):
     ) -> Operation[Any]:  # fmt: skip
         function: Callable[[], Any] = default if callable(default) else lambda: default
         seconds = self._seconds(timeout)
-        stored = self._key(key, version)
+        stored = self.stored_key(key, version)
         return Flight(self.store, stored, function, seconds, stale, lock_timeout, self._tags(tags)).run()
+
+    def transactional(self, using: str | None = None) -> TransactionalCache:
+        """This cache for use inside atomic(): writes wait for the commit, and vanish with a rollback.
+
+        Its reads see them. `using` is the alias of the transaction's database, the cache's own by default.
+        """
+        return TransactionalCache(self, using or self.store.pool.alias)
 
     def delete_tags(self, *tags: str) -> int:
         """Delete every entry that has one of the tags, in one statement; how many there were."""
@@ -64,7 +72,7 @@ class PostgresCache(DjangoCache):
         """A lock over all processes, see Lock. `sleep` and `thread_local` are django-redis's; nothing sleeps here."""
         del sleep, thread_local
         return Lock(
-            self.store, self._key(key, version), str(key), timeout, blocking_timeout, blocking=blocking
+            self.store, self.stored_key(key, version), str(key), timeout, blocking_timeout, blocking=blocking
         )
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
@@ -77,11 +85,11 @@ class PostgresCache(DjangoCache):
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
         """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
-        return self._do(keyspace.pttl(self.store, self._key(key, version)), 0)
+        return self._do(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
         """See pttl()."""
-        return await self._ado(keyspace.pttl(self.store, self._key(key, version)), 0)
+        return await self._ado(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
 
     def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """Let `key` expire in `timeout` seconds; False when there is no such key."""
@@ -101,12 +109,12 @@ class PostgresCache(DjangoCache):
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let `key` expire at a moment: a datetime, or seconds since 1970. False when there is no such key."""
-        operation = keyspace.expire_at(self.store, self._key(key, version), _timestamp(when))
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
         return self._do(operation, False, write=True)
 
     async def aexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """See expire_at()."""
-        operation = keyspace.expire_at(self.store, self._key(key, version), _timestamp(when))
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
         return await self._ado(operation, False, write=True)
 
     def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
@@ -115,18 +123,18 @@ class PostgresCache(DjangoCache):
 
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let `key` never expire; False when it did not expire anyway, or there is none."""
-        return self._do(keyspace.persist(self.store, self._key(key, version)), False, write=True)
+        return self._do(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         """See persist()."""
-        return await self._ado(keyspace.persist(self.store, self._key(key, version)), False, write=True)
+        return await self._ado(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
 
     def get_and_touch(
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """get() and touch() in one round trip."""
         operation = keyspace.get_and_touch(
-            self.store, self._key(key, version), default, self._seconds(timeout)
+            self.store, self.stored_key(key, version), default, self._seconds(timeout)
         )
         return self._do(operation, default)
 
@@ -135,7 +143,7 @@ class PostgresCache(DjangoCache):
     ) -> Any:
         """See get_and_touch()."""
         operation = keyspace.get_and_touch(
-            self.store, self._key(key, version), default, self._seconds(timeout)
+            self.store, self.stored_key(key, version), default, self._seconds(timeout)
         )
         return await self._ado(operation, default)
 

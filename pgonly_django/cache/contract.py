@@ -33,10 +33,10 @@ class DjangoCache(BaseCache):
         """Any key works, so there is none to warn of."""
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return self._do(self.store.get(self._key(key, version), default), default)
+        return self._do(self.store.get(self.stored_key(key, version), default), default)
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return await self._ado(self.store.get(self._key(key, version), default), default)
+        return await self._ado(self.store.get(self.stored_key(key, version), default), default)
 
     def set(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
@@ -69,24 +69,24 @@ class DjangoCache(BaseCache):
         return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self._key(key, version), self._seconds(timeout))
+        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
         return self._do(operation, False, write=True)
 
     async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self._key(key, version), self._seconds(timeout))
+        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
         return await self._ado(operation, False, write=True)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
-        return self._do(self.store.delete(self._key(key, version)), False)
+        return self._do(self.store.delete(self.stored_key(key, version)), False)
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
-        return await self._ado(self.store.delete(self._key(key, version)), False)
+        return await self._ado(self.store.delete(self.stored_key(key, version)), False)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self._do(self.store.has(self._key(key, version)), False)
+        return self._do(self.store.has(self.stored_key(key, version)), False)
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await self._ado(self.store.has(self._key(key, version)), False)
+        return await self._ado(self.store.has(self.stored_key(key, version)), False)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
@@ -153,21 +153,21 @@ class DjangoCache(BaseCache):
     def _set(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[None]:
-        return self.store.set(self._key(key, version), value, self._seconds(timeout), self._tags(tags))
+        return self.store.set(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
 
     def _add(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[bool]:
-        return self.store.add(self._key(key, version), value, self._seconds(timeout), self._tags(tags))
+        return self.store.add(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[None]:
-        entries = {self._key(key, version): value for key, value in data.items()}
+        entries = {self.stored_key(key, version): value for key, value in data.items()}
         return self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
-        stored = self._key(key, version)
+        stored = self.stored_key(key, version)
         if isinstance(delta, int):
             total = yield from self.store.add_to(stored, delta)
             if total is not None:
@@ -181,11 +181,11 @@ class DjangoCache(BaseCache):
                 return total
         raise CacheError(f"Key {key!r} was written by others {SWAPS} times while {delta!r} was added to it.")
 
-    def _key(self, key: Any, version: int | None) -> bytes:
+    def stored_key(self, key: Any, version: int | None) -> bytes:
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        return {self._key(key, version): key for key in keys}
+        return {self.stored_key(key, version): key for key in keys}
 
     @staticmethod
     def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:

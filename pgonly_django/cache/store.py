@@ -53,6 +53,11 @@ class Store:
         self._timeout = options.timeout_seconds
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
 
+    def is_same(self, other: Store) -> bool:
+        """True when both are the same entries."""
+        mine, theirs = (self.namespace, self._durable, self.pool.alias), (other.namespace, other._durable)
+        return mine == (*theirs, other.pool.alias)
+
     def key(self, made: str) -> bytes:
         return keys.stored(self.namespace + made)
 
