@@ -10,6 +10,9 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.checks import check_settings
 
         checks.register(check_settings)
+        checks.register(check_caches, checks.Tags.caches)
+        checks.register(check_pools, checks.Tags.database)

@@ -65,6 +65,10 @@ class PostgresCache(DjangoCache):
         """See delete_tags()."""
         return await self._ado(self.store.delete_tags(self._tags(tags)), 0)
 
+    def clear_prefix(self, prefix: str) -> int:
+        """Delete every entry whose made key (KEY_PREFIX, version, key) starts so; how many there were."""
+        return self._do(self.store.clear(prefix), 0)
+
     def lock(
         self, key: Any, version: int | None = None, timeout: float | None = None, sleep: float | None = None,
         blocking: bool = True, blocking_timeout: float | None = None, thread_local: bool | None = None,

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
 from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
@@ -26,6 +28,8 @@ class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
         options = parse(params.get("OPTIONS", {}))
+        if apps.ready and not apps.is_installed("pgonly_django"):
+            raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.store = Store(location, options)
         self._on_error = options.on_error
 

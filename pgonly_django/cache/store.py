@@ -46,23 +46,24 @@ class Store:
 
     def __init__(self, location: str, options: Options) -> None:
         self.namespace = keys.namespace(location)
+        self.location = self.namespace[:-1]
         self.pool = pool_for(options.database, options.pool_size)
         self.usage = Usage(self, options)
         self._codec = Codec(options.serializer, options.compressor, options.compress_above)
-        self._durable = options.durable
+        self.durable = options.durable
         self._timeout = options.timeout_seconds
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
 
     def is_same(self, other: Store) -> bool:
         """True when both are the same entries."""
-        mine, theirs = (self.namespace, self._durable, self.pool.alias), (other.namespace, other._durable)
+        mine, theirs = (self.namespace, self.durable, self.pool.alias), (other.namespace, other.durable)
         return mine == (*theirs, other.pool.alias)
 
     def key(self, made: str) -> bytes:
         return keys.stored(self.namespace + made)
 
     def call(self, statement: Statement, params: Params, timeout: float = 0) -> Operation[PGresult]:
-        variant, usual = statement.variants[self._durable], self._timeout
+        variant, usual = statement.variants[self.durable], self._timeout
         return self.pool.call(variant, params, timeout or usual, usual)
 
     # Served by the primary key, like every statement here that names its keys.

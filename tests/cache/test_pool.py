@@ -14,7 +14,7 @@ from django.db import connection, connections
 
 from benchmarks.servers import free_port
 from pgonly_django import embedded
-from pgonly_django.cache import PostgresCache
+from pgonly_django.cache import PostgresCache, wakeup
 from tests.cache.conftest import wait_until
 
 
@@ -142,6 +142,7 @@ def test_behind_pgbouncer_in_transaction_mode(pgbouncer):
             assert not cache.lock("name").acquire(blocking_timeout=0.3)
             assert time.monotonic() - start < 20
         cache.store.pool.close_idle()
+        wakeup.stop_all()
     finally:
         connections["bouncer"].close()
         del connections["bouncer"], connections.settings["bouncer"]
