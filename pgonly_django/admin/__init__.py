@@ -1,5 +1,5 @@
 """What Django's admin shows. One module per table; importing it registers it."""
 
-from pgonly_django.admin import jobs, workers
+from pgonly_django.admin import cache, jobs, workers
 
-__all__ = ["jobs", "workers"]
+__all__ = ["cache", "jobs", "workers"]

@@ -33,6 +33,10 @@ class Figures:
         reads = self.hits + self.misses
         return self.hits / reads if reads else None
 
+    @property
+    def hit_percent(self) -> float | None:
+        return None if self.hit_rate is None else self.hit_rate * 100
+
 
 def our_caches() -> dict[str, PostgresCache]:
     """The caches of settings.CACHES that are ours, by alias."""

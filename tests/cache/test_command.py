@@ -24,7 +24,7 @@ def test_it_shows_what_each_cache_holds(capsys):
         caches["default"].get("missing")
     call_command("pgonly_cache")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1] == ["default", "pages", "pgonly_cache", "3", "354", "0", "75.0%"]
+    assert lines[1] == ["default", "pages", "pgonly_cache", "3", "360", "0", "75.0%"]
     assert lines[2] == ["answers", "answers", "pgonly_cache_durable", "0", "0", "0", "-"]
 
 
