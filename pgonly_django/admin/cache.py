@@ -30,8 +30,9 @@ class CacheFilter(admin.SimpleListFilter):
     parameter_name = "cache"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        stores = (cache.store for cache in our_caches().values())
-        return sorted({(store.location, store.location) for store in stores})
+        stores = [cache.store for cache in our_caches().values()]
+        durable = model_admin.model is DurableCacheEntry
+        return sorted({(store.location, store.location) for store in stores if store.durable == durable})
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset.of(self.value()) if self.value() else queryset
