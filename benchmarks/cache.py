@@ -11,12 +11,14 @@ import asyncio
 import importlib.util
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import servers
 from benchmarks.measure import median, percentile, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
 
 Timings = dict[tuple[str, str], list[list[float]]]
 MANY = 100
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
             figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
         figures["threads"] = _throughputs(contenders(url), arguments)
         figures["async"] = asyncio.run(_async_latencies(contenders(url), arguments))
-        # figures["statements per call"] = _statements(url)
+        figures["statements per call"] = _statements(url)
     write_report(arguments.json, figures)
     return 0
 
@@ -141,8 +143,8 @@ def _table(title: str, timings: Timings) -> dict[str, Any]:
         row: dict[str, Any] = {
             name: _summary(timings[operation, name]) for name in names if (operation, name) in timings
         }
-        for name in row:
-            row[name]["ratio"] = row["pgonly"]["p50"] / row[name]["p50"]
+        for figure in row.values():
+            figure["ratio"] = row["pgonly"]["p50"] / figure["p50"]
         figures[operation] = row
         cells = [_cell(row.get(name)) for name in names]
         print(f"{operation:16}" + "".join(f"{cell:>26}" for cell in cells))
@@ -207,7 +209,7 @@ def _rate_table(title: str, rates: dict[tuple[str, str], list[float]]) -> dict[s
     for (operation, name), samples in rates.items():
         figures.setdefault(operation, {})[name] = {"per_second": median(samples)}
     for operation, row in figures.items():
-        for name, figure in row.items():
+        for figure in row.values():
             figure["ratio"] = row["pgonly"]["per_second"] / figure["per_second"]
         cells = (f"{name} {cell['per_second']:,.0f} ({cell['ratio']:.2f})" for name, cell in row.items())
         print(f"{operation:6}" + "   ".join(cells))

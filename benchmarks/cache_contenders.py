@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.conf import settings
 from django.core.cache import caches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 FLOOR_TABLE = """CREATE UNLOGGED TABLE IF NOT EXISTS floor
 (expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea)"""
@@ -26,7 +28,7 @@ def contenders(url: str) -> list[Any]:
 
 
 class Backend:
-    """A Django cache. Its operations are the cache's own; only reconnecting differs from backend to backend."""
+    """A Django cache. Its operations are the cache's own; only reconnecting differs between backends."""
 
     def __init__(self, name: str) -> None:
         self.name = name

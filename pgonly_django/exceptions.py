@@ -32,7 +32,7 @@ class LockError(PgonlyError):
 
     def __init__(self, name: str, verb: str) -> None:
         super().__init__(
-            f"Lock {name!r} cannot be {verb}: it is not held, or its timeout has passed and it may be another's."
+            f"Lock {name!r} cannot be {verb}: it is not held, or its time is over and it may be another's."
         )
 
 

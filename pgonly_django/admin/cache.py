@@ -57,7 +57,16 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
     search_fields = ("key",)
     search_help_text = "The beginning of a key."
     ordering = ("key",)
-    fields = readonly_fields = ("name", "cache", "kind", "size", "expires", "expires_at", "tag_names", "content")
+    fields = readonly_fields = (
+        "name",
+        "cache",
+        "kind",
+        "size",
+        "expires",
+        "expires_at",
+        "tag_names",
+        "content",
+    )
     show_full_result_count = False
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
@@ -68,13 +77,13 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        entries: QuerySet[Any] = self.model._default_manager.using(self._database()).with_size()
+        entries: QuerySet[Any] = self.model.objects.using(self._database()).with_size()
         return entries
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By the beginning of the key as the caller wrote it, or as Django made it: ranges of the primary key."""
+        """By the beginning of the key, as the caller wrote it or as Django made it: ranges of keys."""
         if not search_term:
             return queryset, False
         found = Q(key__startswith=search_term)
@@ -117,7 +126,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
 
     @admin.display(description="value")
     def content(self, entry: Any) -> str:
-        """Never unpickled: a pickle runs what it says. A number or JSON is shown, of the rest type and size."""
+        """Never unpickled: a pickle runs what it says. Numbers and JSON are shown, nothing else."""
         if entry.number is not None:
             return str(entry.number)
         if entry.value is None or entry.codec % 10 != codec.JSON:

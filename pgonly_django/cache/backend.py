@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache import keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
-from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
 from pgonly_django.cache.transactional import TransactionalCache
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from pgonly_django.cache.drive import Operation
 
 LOCK_TIMEOUT = 60.0
 
@@ -27,8 +30,9 @@ class PostgresCache(DjangoCache):
         """The cached value, or that of `default()`, which one caller of all processes computes.
 
         The others wait for it. What takes longer than `lock_timeout` seconds counts as dead, and one of them
-        computes; nobody waits longer than twice that. Up to `stale` seconds after expiry everybody gets the old value at once, but for the one
-        caller who refreshes it. A delete() or delete_tags() during the computation keeps it from being stored.
+        computes; nobody waits longer than twice that. Up to `stale` seconds after expiry everybody gets the
+        old value at once, but for the one caller who refreshes it. A delete() or delete_tags() during the
+        computation keeps it from being stored. Without a database the value is computed, and not stored.
         """
         operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)
         return self._do(operation, None, write=True)
@@ -73,7 +77,7 @@ class PostgresCache(DjangoCache):
         self, key: Any, version: int | None = None, timeout: float | None = None, sleep: float | None = None,
         blocking: bool = True, blocking_timeout: float | None = None, thread_local: bool | None = None,
     ) -> Lock:  # fmt: skip
-        """A lock over all processes, see Lock. `sleep` and `thread_local` are django-redis's; nothing sleeps here."""
+        """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
         del sleep, thread_local
         return Lock(
             self.store, self.stored_key(key, version), str(key), timeout, blocking_timeout, blocking=blocking
@@ -112,7 +116,7 @@ class PostgresCache(DjangoCache):
         return await self.atouch(key, timeout / 1000, version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
-        """Let `key` expire at a moment: a datetime, or seconds since 1970. False when there is no such key."""
+        """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
         operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
         return self._do(operation, False, write=True)
 

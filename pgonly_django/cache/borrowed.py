@@ -5,14 +5,17 @@ and never waits for a lock of its own transaction.
 from __future__ import annotations
 
 import sys
-from typing import cast
+from typing import TYPE_CHECKING
 
 from django.db import connections
-from psycopg.pq.abc import PGresult
 
-from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.link import Link, Params
-from pgonly_django.cache.statement import Prepared
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+    from pgonly_django.cache.drive import Operation
+    from pgonly_django.cache.statement import Prepared
 
 _SAVEPOINT = b"SAVEPOINT pgonly_cache"
 _RELEASE = b"RELEASE SAVEPOINT pgonly_cache"
@@ -50,4 +53,4 @@ class BorrowedLink(Link):
             self.pgconn.exec_(_ROLL_BACK)
             raise
         self.pgconn.exec_(_RELEASE)
-        return cast("PGresult", result)
+        return result

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -17,6 +16,9 @@ from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Store
 from pgonly_django.exceptions import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 Timeout = float | None
@@ -130,11 +132,15 @@ class DjangoCache(BaseCache):
         await self._ado(self._set_many(data, timeout, version, tags), None, write=True)
         return []
 
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> int:
+    def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
         """How many there were."""
         return self._do(self.store.delete_many(list(self._named(keys, version))), 0)
 
-    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> int:
+    async def adelete_many(  # type: ignore[override]  # see delete_many()
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
         """See delete_many()."""
         return await self._ado(self.store.delete_many(list(self._named(keys, version))), 0)
 

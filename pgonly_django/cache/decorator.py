@@ -34,10 +34,13 @@ def cached(
     `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
     """
     if callable(timeout):
-        raise TypeError("@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever.")
+        raise TypeError(
+            "@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever."
+        )
 
     def decorate(function: F) -> F:
-        return _Cached(function, timeout, key, tags, stale, lock_timeout, cache).wrap()
+        wrapped: F = _Cached(function, timeout, key, tags, stale, lock_timeout, cache).wrap()
+        return wrapped
 
     return decorate
 
@@ -116,4 +119,6 @@ def _digest(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
 class _ArgumentEncoder(DjangoJSONEncoder):
     def default(self, o: Any) -> Any:
-        return [o._meta.label, o.pk] if isinstance(o, Model) else super().default(o)
+        if isinstance(o, Model):
+            return [o._meta.label, o.pk]  # noqa: SLF001 - documented by Django
+        return super().default(o)

@@ -53,10 +53,14 @@ def _figures(alias: str, cache: PostgresCache) -> Figures:
     store = cache.store
     model = DurableCacheEntry if store.durable else CacheEntry
     size = Length("key") * 2 + Coalesce(Length("value"), 0) + Value(ROW_BYTES)
-    counted = model.objects.using(store.pool.alias).of(store.location).aggregate(
-        entries=Count("pk"),
-        bytes=Coalesce(Sum(size, output_field=BigIntegerField()), 0),
-        expired=Count("pk", filter=Q(expires_at__lte=Now())),
+    counted = (
+        model.objects.using(store.pool.alias)
+        .of(store.location)
+        .aggregate(
+            entries=Count("pk"),
+            bytes=Coalesce(Sum(size, output_field=BigIntegerField()), 0),
+            expired=Count("pk", filter=Q(expires_at__lte=Now())),
+        )
     )
     name = f"{TABLES[store.durable]}:{store.namespace}"
     usage = CacheUsage.objects.using(store.pool.alias).filter(name=name).first()

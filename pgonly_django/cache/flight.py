@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from psycopg.pq.abc import PGresult
+from typing import TYPE_CHECKING, Any
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Compute, Operation
@@ -21,6 +18,11 @@ from pgonly_django.cache.statement import Statement, text_array
 from pgonly_django.cache.store import LIVE, Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from psycopg.pq.abc import PGresult
 
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 _TRUE = b"\x01"

@@ -11,13 +11,15 @@ import asyncio
 import select
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors, pq
 
-from pgonly_django.cache.drive import Operation
-from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
+
+if TYPE_CHECKING:
+    from pgonly_django.cache.drive import Operation
+    from pgonly_django.cache.statement import Prepared
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
@@ -42,7 +44,7 @@ class Link:
         self._watch(READ)
 
     def is_quiet(self) -> bool:
-        """False when something came while nothing was asked: the server's goodbye, or the end of the stream."""
+        """False when something came though nothing was asked: the server's goodbye, the end of the stream."""
         return not self._poll.poll(0)
 
     def is_reusable(self) -> bool:
@@ -109,7 +111,7 @@ class Link:
         self._deadline = time.monotonic() + self._timeout + size / BYTES_PER_SECOND
 
     def _answer(self) -> Operation[pq.abc.PGresult]:
-        """Read until PostgreSQL is ready for the next statement; as long as some comes, the time starts anew."""
+        """Read until PostgreSQL is ready for the next statement. When some comes, the time starts anew."""
         pgconn, result = self.pgconn, None
         while True:
             while pgconn.is_busy():
@@ -158,9 +160,9 @@ class Link:
 def connect(conninfo: bytes, timeout: float) -> Operation[Link]:
     """A new connection, made within `timeout` seconds (libpq's own connect_timeout is 2 at least)."""
     pgconn = pq.PGconn.connect_start(conninfo)
+    if pgconn.status == pq.ConnStatus.BAD:
+        raise _unreachable(pgconn)
     try:
-        if pgconn.status == pq.ConnStatus.BAD:
-            raise _unreachable(pgconn)
         link = Link(pgconn, timeout)
         yield from link.establish()
     except BaseException:

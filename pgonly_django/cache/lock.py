@@ -1,24 +1,28 @@
-"""A lock over all processes: a row with a token and an expiry, so that a dead holder blocks nobody for long."""
+"""A lock over all processes: a row with a token and an expiry, so a dead holder blocks nobody for long."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.statement import Statement, integer
-from pgonly_django.cache.store import Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pgonly_django.cache.store import Store
 
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
 
 
 class Lock:
-    """`with cache.lock("name", timeout=60): ...`, also `async with`. One holder at a time, over all processes.
+    """`with cache.lock("name", timeout=60): ...`, or `async with`. One holder at a time, over all processes.
 
     After `timeout` seconds the lock is free whatever its holder does; without one it is held until released,
     and free 30 s after its process died. `token` grows with every acquisition: give it to what you protect
@@ -36,7 +40,7 @@ class Lock:
         self._renewal = _Renewal(self) if timeout is None else None
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
-        """True when it is ours now, False when it was not free within `blocking_timeout` s (None: wait on)."""
+        """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: wait on)."""
         return run(self._acquire(self._patience(blocking, blocking_timeout)))
 
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
@@ -67,7 +71,7 @@ class Lock:
         """True when this object holds it."""
         return bool(self.token) and run(self._is_held(b"%d" % self.token))
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         if not self.acquire():
             raise LockNotAcquiredError(self.name, self.blocking_timeout)
         return self
@@ -77,7 +81,7 @@ class Lock:
     ) -> None:
         self.release()
 
-    async def __aenter__(self) -> Lock:
+    async def __aenter__(self) -> Self:
         if not await self.aacquire():
             raise LockNotAcquiredError(self.name, self.blocking_timeout)
         return self
@@ -159,7 +163,8 @@ class Lock:
             raise LockError(self.name, "extended")
 
     HELD = Statement(
-        "SELECT FROM pgonly_cache_lock WHERE name = $1 AND expires_at > clock_timestamp() AND $2 IN (0, token)",
+        """SELECT FROM pgonly_cache_lock
+        WHERE name = $1 AND expires_at > clock_timestamp() AND $2 IN (0, token)""",
         "text int8",
     )
 

@@ -8,21 +8,24 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from psycopg.conninfo import make_conninfo
-from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
 from pgonly_django.cache.link import Link, Params, connect
-from pgonly_django.cache.statement import Prepared, Statement
 from pgonly_django.exceptions import CacheUnavailableError
 from pgonly_django.postgres import connection_params
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+    from pgonly_django.cache.statement import Prepared
 
 APPLICATION_NAME = "pgonly cache"
 FAIL_FAST_SECONDS = 1.0
@@ -64,9 +67,9 @@ class Pool:
 
         The statement may take `timeout` seconds, getting a connection `patience`.
         """
-        link = borrowed(self.alias)
-        if link is not None:
-            return (yield from link.call(statement, params, timeout))
+        tests_own = borrowed(self.alias)
+        if tests_own is not None:
+            return (yield from tests_own.call(statement, params, timeout))
         link = yield from self._take(patience)
         try:
             result = yield from link.call(statement, params, timeout)
@@ -110,7 +113,7 @@ class Pool:
             return (yield from self._connect(timeout))
         self._serve_waiting()  # a connection may have come back before we stood in the queue
         try:
-            link: Link | None | object = yield signal
+            link: Link | object | None = yield signal
         except BaseException:
             self._take_back(signal.withdraw())
             raise
@@ -145,7 +148,7 @@ class Pool:
             self._serve_waiting()
 
     def _serve_waiting(self) -> None:
-        """Hand idle connections, and the right to open missing ones, to those who wait, first come first served."""
+        """Hand idle connections, or the right to open one, to those who wait, first come first served."""
         with self._lock:
             while self._waiting and (self._idle or self._open < self.size):
                 offer = self._idle.pop() if self._idle else _OPEN_ONE

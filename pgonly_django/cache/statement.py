@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 
@@ -67,7 +70,7 @@ def int2_array(items: Sequence[int]) -> bytes:
 
 
 def _array(oid: int, items: Sequence[bytes | None]) -> bytes:
-    """PostgreSQL's binary form of a one-dimensional array: dimensions, has-nulls, type, length, first index."""
+    """PostgreSQL's binary form of an array: dimensions, has-nulls, type, length, first index, items."""
     parts = [struct.pack("!iiIii", 1, 1, oid, len(items), 1)]
     for item in items:
         parts.append(b"\xff\xff\xff\xff" if item is None else struct.pack("!i", len(item)))

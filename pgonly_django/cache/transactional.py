@@ -92,9 +92,7 @@ class TransactionalCache(BaseCache):
         if value is _MISSING:
             raise ValueError(f"Key {key!r} not found")
         total = value + delta
-        self._later(
-            lambda: self._cache.incr(key, delta, version), self._only(key, version, lambda _: total)
-        )
+        self._later(lambda: self._cache.incr(key, delta, version), self._only(key, version, lambda _: total))
         return total
 
     def get_or_set(

@@ -1,4 +1,4 @@
-"""What a cache holds, and keeping it within its bounds. Writes pay for it: every so many of them clean a little.
+"""What a cache holds, and keeping it within its bounds. Writes pay for it: every so many clean a little.
 
 Each process counts its own reads and writes and adds them to the cache's row in pgonly_cache_usage. What
 drifts (overwritten values, killed processes) a recount puts right; a recount comes after a quarter as many
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.drive import Operation
-from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import TABLES, Statement, integer
 from pgonly_django.exceptions import CacheError
 
 if TYPE_CHECKING:
+    from pgonly_django.cache.drive import Operation
+    from pgonly_django.cache.options import Options
     from pgonly_django.cache.store import Store
 
 READS_PER_FLUSH = 1000
@@ -59,7 +59,7 @@ class Usage:
         self._bytes -= size
 
     def clean(self) -> Operation[None]:
-        """Prune a batch of expired entries, and evict what is above the bounds. Never fails the write it follows."""
+        """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before."""
         try:
             yield from self._prune()
             yield from self.flush()
@@ -128,8 +128,9 @@ class Usage:
     # A LIMIT of NULL would be no limit at all: hence the coalesce.
     EVICT = Statement(
         """WITH excess AS MATERIALIZED (
-            SELECT least($5, greatest(entries - $3, ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8
-            AS rows FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
+            SELECT least($5, greatest(entries - $3,
+                ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8 AS rows
+            FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
         gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
             SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2
             AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute

@@ -1,4 +1,4 @@
-"""Waking those who wait for a lock or a computation of another process: one LISTEN connection for all of them.
+"""Waking those who wait for another process's lock or computation: one LISTEN connection for all of them.
 
 The connection exists while somebody in this process waits and a little longer. Where LISTEN does not work
 (PgBouncer in transaction mode) nobody is woken, and those who wait look by themselves, less and less often.
@@ -132,9 +132,10 @@ def stop_all() -> None:
 
 
 def _after_fork() -> None:
-    global _creating
-    _creating = threading.Lock()
+    """The child has none of the threads, and must not wait for a lock that one of them held."""
     _listeners.clear()
+    if _creating.locked():
+        _creating.release()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,5 +1,6 @@
-import pgonly_django.models.cache_entry
 from django.db import migrations, models
+
+import pgonly_django.models.cache_entry
 
 # What Django's schema editor cannot say: UNLOGGED, COLLATE "C", storage, expression and partial indexes,
 # and what keeps updates in their page (fillfactor) and dead rows few (autovacuum).

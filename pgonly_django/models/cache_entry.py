@@ -11,13 +11,13 @@ from django.db.models.functions import Length, Now
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
     """text[]; Django's own ArrayField would make every user install django.contrib.postgres."""
 
-    def db_type(self, connection: object) -> str:
+    def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
         return "text[]"
 
 
 class Entries(models.QuerySet[Any]):
     def of(self, namespace: str, prefix: str = "") -> Entries:
-        """The entries of one cache (its LOCATION), or those whose key starts so: a range of the primary key."""
+        """The entries of one cache (its LOCATION), or those whose key starts so: a range of keys."""
         start = f"{namespace}:{prefix}"
         return self.filter(key__gte=start, key__lt=f"{start}\U0010ffff")
 
@@ -29,7 +29,8 @@ class Entries(models.QuerySet[Any]):
 
     def with_size(self) -> Entries:
         """Each with `size`: bytes of its value as stored, without reading it."""
-        return self.defer("value").annotate(size=Length("value"))
+        sized: Entries = self.defer("value").annotate(size=Length("value"))
+        return sized
 
 
 class AbstractEntry(models.Model):
@@ -38,7 +39,7 @@ class AbstractEntry(models.Model):
     number = models.BigIntegerField(null=True)
     codec = models.SmallIntegerField()
     expires_at = models.DateTimeField(null=True)
-    # The minute since 1970 from which the row is of no use; coarse, so that most writes leave its index alone.
+    # The minute since 1970 after which the row is of no use; coarse, so most writes leave its index alone.
     prune_minute = models.IntegerField(null=True)
     tags = TextArrayField(null=True)
     # The computation of get_or_set that is under way for this key.

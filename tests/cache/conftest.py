@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connection
 
 from pgonly_django.cache import PostgresCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}

@@ -11,12 +11,14 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def incr(cache: Any, number: int, times: int) -> int:
@@ -91,7 +93,9 @@ def main() -> None:
     cache = PostgresCache("crowd", {"OPTIONS": json.loads(options)})
     cache.get("a connection that the parent has before it forks")
     start, started = os.pipe()
-    children = [_fork(job, cache, number, json.loads(arguments), start, started) for number in range(int(count))]
+    children = [
+        _fork(job, cache, number, json.loads(arguments), start, started) for number in range(int(count))
+    ]
     os.close(started)
     for child in children:
         os.waitpid(child, 0)

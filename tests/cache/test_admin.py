@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import pytest
 from django.contrib.admin.utils import quote
@@ -23,7 +23,11 @@ def two_caches(settings, db):
     backend = "pgonly_django.cache.PostgresCache"
     settings.CACHES = {
         "default": {"BACKEND": backend, "LOCATION": "pages", "KEY_PREFIX": "p"},
-        "json": {"BACKEND": backend, "LOCATION": "answers", "OPTIONS": {"SERIALIZER": "json", "COMPRESSOR": "zlib"}},
+        "json": {
+            "BACKEND": backend,
+            "LOCATION": "answers",
+            "OPTIONS": {"SERIALIZER": "json", "COMPRESSOR": "zlib"},
+        },
     }
 
 
@@ -60,7 +64,7 @@ def test_json_and_numbers_are_shown_and_pickles_never_opened(admin_client):
 
 def test_filters_by_cache_and_state(admin_client):
     caches["default"].set("old", 1)
-    CacheEntry.objects.update(expires_at=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+    CacheEntry.objects.update(expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     caches["json"].set("new", 1)
     for query, shown, hidden in (
         ({"cache": "answers"}, "1:new<", "1:old<"),

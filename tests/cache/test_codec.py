@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import pickle
 
 import pytest
@@ -27,7 +27,9 @@ class Gone:
         return pickle.loads, (b"not a pickle",)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False), st.lists))
+@given(
+    st.recursive(st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False), st.lists)
+)
 def test_every_value_comes_back_under_every_compressor(value):
     for compressor in (None, "zlib"):
         codec = Codec("pickle", compressor, 10)
@@ -47,7 +49,9 @@ def test_values_written_under_one_setting_are_read_under_another(make_cache):
     caches = [make_cache("same", **each) for each in settings]
     for writer in caches:
         writer.set("key", "a text long enough to be compressed")
-        assert [reader.get("key") for reader in caches] == ["a text long enough to be compressed"] * len(caches)
+        assert [reader.get("key") for reader in caches] == ["a text long enough to be compressed"] * len(
+            caches
+        )
 
 
 def test_only_what_is_above_the_size_is_compressed(make_cache):
@@ -60,7 +64,7 @@ def test_only_what_is_above_the_size_is_compressed(make_cache):
 
 def test_json_takes_what_django_takes(make_cache):
     cache = make_cache(SERIALIZER="json")
-    cache.set("key", {"at": datetime.date(2026, 1, 2), "list": (1, 2)})
+    cache.set("key", {"at": dt.date(2026, 1, 2), "list": (1, 2)})
     assert cache.get("key") == {"at": "2026-01-02", "list": [1, 2]}
 
 

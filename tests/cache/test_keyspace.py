@@ -102,7 +102,7 @@ def test_delete_tags_deletes_those_that_have_one_of_the_tags_in_this_cache_only(
     cache.set("plain", 6)
     other.set("a", 1, tags=["project:7"])
     assert cache.delete_tags("project:7", "user:3") == 3
-    assert cache.get_many("a b c d e plain".split()) == {"c": 3, "d": 4, "plain": 6}
+    assert cache.get_many(["a", "b", "c", "d", "e", "plain"]) == {"c": 3, "d": 4, "plain": 6}
     assert other.get("a") == 1
 
 

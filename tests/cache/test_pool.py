@@ -83,7 +83,7 @@ def test_it_follows_djangos_connection_to_another_database(cache):
     try:
         pool = cache.store.pool
         assert not cache.has_key("key")
-        assert all(b"postgres" == link.pgconn.db for link in pool._idle)
+        assert all(link.pgconn.db == b"postgres" for link in pool._idle)
     finally:
         connection.settings_dict["NAME"] = name
     assert cache.get("key") == 1
@@ -150,6 +150,8 @@ def test_behind_pgbouncer_in_transaction_mode(pgbouncer):
 
 def answers(port, database):
     with contextlib.suppress(psycopg.Error):
-        psycopg.connect(host="127.0.0.1", port=port, dbname=database, user="postgres", connect_timeout=2).close()
+        psycopg.connect(
+            host="127.0.0.1", port=port, dbname=database, user="postgres", connect_timeout=2
+        ).close()
         return True
     return False

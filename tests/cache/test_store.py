@@ -13,7 +13,8 @@ from pgonly_django.models import CacheEntry, DurableCacheEntry
 
 
 @pytest.mark.parametrize(
-    "key", ["k" * 10_000, "nul\0byte", "\N{PILE OF POO}", "l\ud800ne surrogate", "", " ", "é" * 600, "a#sha256:b"]
+    "key",
+    ["k" * 10_000, "nul\0byte", "\N{PILE OF POO}", "l\ud800ne surrogate", "", " ", "é" * 600, "a#sha256:b"],
 )
 def test_any_key_works(cache, key):
     assert cache.add(key, "value")
@@ -113,7 +114,9 @@ def test_the_durable_option_chooses_the_logged_table(make_cache):
     assert DurableCacheEntry.objects.count() == 1
     assert CacheEntry.objects.count() == 0
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relname, relpersistence FROM pg_class WHERE relname ~ '^pgonly_cache(_durable)?$'")
+        cursor.execute(
+            "SELECT relname, relpersistence FROM pg_class WHERE relname ~ '^pgonly_cache(_durable)?$'"
+        )
         assert dict(cursor.fetchall()) == {"pgonly_cache": "u", "pgonly_cache_durable": "p"}
 
 

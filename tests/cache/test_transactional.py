@@ -4,7 +4,7 @@ import pytest
 from django.db import transaction
 
 
-class Rollback(Exception):
+class Rollback(Exception):  # noqa: N818 - not an error
     pass
 
 
@@ -23,7 +23,7 @@ def test_writes_wait_for_the_commit_and_reads_inside_see_them(cache):
         assert mine.incr("counter", 5) == 15
         assert mine.delete("doomed")
         assert mine.get_or_set("computed", lambda: 7) == 7
-        names = "new added old counter doomed computed".split()
+        names = ["new", "added", "old", "counter", "doomed", "computed"]
         assert mine.get_many(names) == {"new": "value", "added": 1, "old": 1, "counter": 15, "computed": 7}
         assert cache.get_many(names) == {"old": 1, "counter": 10, "doomed": 1}
         cache.incr("counter")

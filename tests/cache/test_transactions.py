@@ -121,5 +121,3 @@ def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(clien
     assert first.content != client.get("/page/?other").content
     fragment = client.get("/page/?a").content.split(b"|")[1]
     assert fragment == client.get("/page/?b").content.split(b"|")[1]
-
-

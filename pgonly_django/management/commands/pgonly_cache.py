@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.figures import Figures, figures, our_caches
 from pgonly_django.cache.statement import TABLES
+
+if TYPE_CHECKING:
+    from pgonly_django.cache.backend import PostgresCache
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
 
@@ -22,7 +24,9 @@ class Command(BaseCommand):
         clear = actions.add_parser("clear", help="delete entries of one cache")
         clear.add_argument("cache", help="its alias in CACHES")
         chosen = clear.add_mutually_exclusive_group()
-        chosen.add_argument("--prefix", default="", help="only keys that start so (with KEY_PREFIX and version)")
+        chosen.add_argument(
+            "--prefix", default="", help="only keys that start so (with KEY_PREFIX and version)"
+        )
         chosen.add_argument("--tag", help="only entries with this tag")
         for action, text in (("logged", "survive a crash"), ("unlogged", "cost no WAL")):
             switch = actions.add_parser(action, help=f"rewrite a cache's table, so that its entries {text}")
