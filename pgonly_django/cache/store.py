@@ -150,7 +150,8 @@ class Store:
 
     def wrote(self, row: Params, *, inserted: bool) -> Operation[None]:
         """Count a write; every so often it pays for a share of the cleaning."""
-        if self.usage.wrote(entries=inserted, size=_size(row) if inserted else 0):
+        size = _size(row)
+        if self.usage.wrote(entries=inserted, size=size if inserted else 0, written=size):
             yield from self.usage.clean()
 
     TOUCH = Statement(
@@ -249,7 +250,8 @@ class Store:
             params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
             result = yield from self.call(statement, params)
             sizes = [integer(size) for row in range(result.ntuples) if (size := result.get_value(row, 0))]
-            if self.usage.wrote(entries=len(sizes), size=sum(sizes), writes=len(batch)):
+            written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
+            if self.usage.wrote(entries=len(sizes), size=sum(sizes), written=written, writes=len(batch)):
                 yield from self.usage.clean()
 
     def _encoded_batches(

@@ -8,10 +8,12 @@ writes as there are entries, so a write's share of it does not grow with the tab
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from pgonly_django import events
 from pgonly_django.cache import keys
+from pgonly_django.cache.drive import run
 from pgonly_django.cache.statement import TABLES, Statement, integer
 from pgonly_django.exceptions import CacheError
 
@@ -24,6 +26,10 @@ READS_PER_FLUSH = 1000
 WRITES_PER_CLEANING = 64
 PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
 EVICT_LIMIT = 1000
+VACUUM_BYTES = (
+    32 * 1024 * 1024
+)  # written, or half of the table if that is more: then its dead rows are removed
+VACUUM_SECONDS = 3600.0
 _SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
 
 
@@ -39,7 +45,7 @@ class Usage:
         self._reset()
 
     def _reset(self) -> None:
-        self._hits = self._misses = self._entries = self._bytes = self._writes = 0
+        self._hits = self._misses = self._entries = self._bytes = self._writes = self._written = 0
 
     def read(self, *, hits: int, misses: int) -> bool:
         """Count reads; True when they should be told to the database."""
@@ -47,9 +53,10 @@ class Usage:
         self._misses += misses
         return self._hits + self._misses >= READS_PER_FLUSH
 
-    def wrote(self, *, entries: int, size: int, writes: int = 1) -> bool:
-        """Count writes; True when a cleaning is due."""
+    def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
+        """Count writes: new entries, their bytes, and all bytes written. True when a cleaning is due."""
         self._writes += writes
+        self._written += written
         self._entries += entries
         self._bytes += size
         return self._writes >= self._writes_allowed or self._bytes >= self._bytes_allowed
@@ -83,20 +90,27 @@ class Usage:
 
     # writes = 0 afterwards says that a recount is due, to exactly one of those who flush.
     FLUSH = Statement(
-        """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes)
-        VALUES ($1, $2, $3, $4, $5, 0) ON CONFLICT (name) DO UPDATE SET hits = usage.hits + EXCLUDED.hits,
-        misses = usage.misses + EXCLUDED.misses, entries = greatest(usage.entries + EXCLUDED.entries, 0),
+        """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes, written)
+        VALUES ($1, $2, $3, $4, $5, 0, $7) ON CONFLICT (name) DO UPDATE SET
+        hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses, entries = greatest(usage.entries + EXCLUDED.entries, 0),
         bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
-        writes = CASE WHEN usage.writes < greatest(1000, usage.entries / 4) THEN usage.writes + $6 ELSE 0 END
-        RETURNING entries, bytes, writes""",
-        "text int8 int8 int8 int8 int8",
+        writes = CASE WHEN usage.writes < greatest(1000, usage.entries / 4)
+            THEN usage.writes + $6 ELSE 0 END,
+        written = CASE WHEN usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
+            THEN usage.written + $7 ELSE 0 END
+        RETURNING entries, bytes, writes, written = 0 AND $7 > 0""",
+        "text int8 int8 int8 int8 int8 int8 int8",
     )
 
     def flush(self) -> Operation[None]:
         """Add what was counted to the cache's row; within bounds afterwards."""
-        counted = (self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1))
+        counted = self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1), self._written
         self._reset()
-        result = yield from self._store.call(self.FLUSH, (self._name, *(b"%d" % each for each in counted)))
+        result = yield from self._store.call(
+            self.FLUSH, (self._name, *(b"%d" % each for each in (*counted, VACUUM_BYTES)))
+        )
+        if result.get_value(0, 3) == b"\x01":
+            self._vacuum()
         if not self.bounded:
             return
         entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))
@@ -104,6 +118,14 @@ class Usage:
             entries, size = yield from self.recount()
         if entries > (self._max_entries or entries) or size > (self._max_bytes or size):
             yield from self._evict()
+
+    # TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.
+    VACUUM = Statement("VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}")
+
+    def _vacuum(self) -> None:
+        """In a thread of its own: autovacuum looks once a minute, and a busy cache fills a disk in that time."""
+        vacuum = self._store.call(self.VACUUM, (), VACUUM_SECONDS)
+        threading.Thread(target=_run_quietly, args=(vacuum,), name="pgonly cache vacuum", daemon=True).start()
 
     # Served by the primary key: one namespace is one range of it.
     RECOUNT = Statement(
@@ -150,3 +172,10 @@ class Usage:
         while evicted == EVICT_LIMIT:
             result = yield from self._store.call(self.EVICT, params)
             evicted = integer(result.get_value(0, 0)) if result.ntuples else 0
+
+
+def _run_quietly(operation: Operation[Any]) -> None:
+    try:
+        run(operation)
+    except CacheError as error:
+        events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)

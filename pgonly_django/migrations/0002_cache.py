@@ -42,7 +42,8 @@ _REST = """
         misses bigint NOT NULL,
         entries bigint NOT NULL,
         bytes bigint NOT NULL,
-        writes bigint NOT NULL
+        writes bigint NOT NULL,
+        written bigint NOT NULL
     ) WITH (fillfactor = 20);
     CREATE SEQUENCE pgonly_cache_lock_token;
     CREATE TABLE pgonly_cache_lock (
@@ -102,6 +103,7 @@ class Migration(migrations.Migration):
                         ("entries", models.BigIntegerField()),
                         ("bytes", models.BigIntegerField()),
                         ("writes", models.BigIntegerField()),
+                        ("written", models.BigIntegerField()),
                     ],
                     "cache usage",
                     "cache usage",

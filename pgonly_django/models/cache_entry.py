@@ -91,7 +91,8 @@ class CacheUsage(models.Model):
     misses = models.BigIntegerField()
     entries = models.BigIntegerField()
     bytes = models.BigIntegerField()
-    writes = models.BigIntegerField()
+    writes = models.BigIntegerField()  # since the last recount
+    written = models.BigIntegerField()  # bytes since the last vacuum
 
     class Meta:
         db_table = "pgonly_cache_usage"

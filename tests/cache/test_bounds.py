@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from django.db import connection, transaction
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.cache.usage import PRUNE_LIMIT, WRITES_PER_CLEANING
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
+from tests.cache.conftest import wait_until
 
 
 def expire_all(model=CacheEntry):
@@ -111,6 +113,19 @@ def in_another_thread(function, *arguments):
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(20)
+
+
+def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.usage.VACUUM_BYTES", 100_000)
+    for number in range(4 * WRITES_PER_CLEANING):
+        cache.set(f"key:{number % 8}", os.urandom(20_000))
+
+    def vacuums():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'pgonly_cache'")
+            return cursor.fetchone()[0]
+
+    assert wait_until(vacuums)
 
 
 def test_cleaning_is_served_by_its_index(cache):
