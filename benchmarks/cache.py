@@ -35,11 +35,15 @@ def main(argv: list[str]) -> int:
         from benchmarks.cache_contenders import contenders
 
         figures: dict[str, Any] = {}
-        for size in arguments.sizes:
-            figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
-        figures["threads"] = _throughputs(contenders(url), arguments)
-        figures["async"] = asyncio.run(_async_latencies(contenders(url), arguments))
-        figures["statements per call"] = _statements(url)
+        if arguments.only in (None, "latency"):
+            for size in arguments.sizes:
+                figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
+        if arguments.only in (None, "threads"):
+            figures["threads"] = _throughputs(contenders(url), arguments)
+        if arguments.only in (None, "async"):
+            figures["async"] = asyncio.run(_async_latencies(contenders(url), arguments))
+        if arguments.only in (None, "statements"):
+            figures["statements per call"] = _statements()
     write_report(arguments.json, figures)
     return 0
 
@@ -49,6 +53,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="turns of every contender")
     parser.add_argument("--calls", type=int, default=150, help="calls of one operation in a turn")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 10_240], help="bytes of a value")
+    parser.add_argument(
+        "--only", choices=["latency", "threads", "async", "statements"], help="one part of it"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--soak", choices=["bounds", "deadlock"], help="a long run instead; see --seconds")
     parser.add_argument("--seconds", type=float, help="length of the long run")
@@ -243,10 +250,9 @@ async def _atime(act: Callable[[], Awaitable[Any]], calls: int) -> list[float]:
     return samples
 
 
-def _statements(url: str) -> dict[str, float]:
-    """Statements PostgreSQL executes for one call of each operation, counted by pg_stat_database commits."""
+def _statements() -> dict[str, float]:
     from benchmarks.cache_contenders import statements_per_call
 
-    figures = statements_per_call(url)
+    figures = statements_per_call()
     print("\nstatements per call: " + ", ".join(f"{name} {each:g}" for name, each in figures.items()))
     return figures

@@ -52,7 +52,9 @@ class PostgresCache(DjangoCache):
         function: Callable[[], Any] = default if callable(default) else lambda: default
         seconds = self._seconds(timeout)
         stored = self.stored_key(key, version)
-        return Flight(self.store, stored, function, seconds, stale, lock_timeout, self._tags(tags)).run()
+        strict = self._on_error == "raise"
+        flight = Flight(self.store, stored, function, seconds, stale, lock_timeout, self._tags(tags), strict)
+        return flight.run()
 
     def transactional(self, using: str | None = None) -> TransactionalCache:
         """This cache for use inside atomic(): writes wait for the commit, and vanish with a rollback.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
@@ -173,7 +173,7 @@ class DjangoCache(BaseCache):
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[None]:
-        entries = {self.stored_key(key, version): value for key, value in data.items()}
+        entries = {stored: data[key] for stored, key in self._named(data, version).items()}
         return self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
@@ -195,7 +195,11 @@ class DjangoCache(BaseCache):
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        return {self.stored_key(key, version): key for key in keys}
+        """The keys by how they are stored. Django's own KEY_FUNCTION puts them last, so once is enough."""
+        if self.key_func is not default_key_func:
+            return {self.stored_key(key, version): key for key in keys}
+        start, stored = self.make_key("", version), self.store.key
+        return {stored(f"{start}{key}"): key for key in keys}
 
     @staticmethod
     def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:

@@ -39,9 +39,10 @@ class Flight:
     stale: float
     lock_timeout: float
     tags: Sequence[bytes]
+    strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """The value. A database that fails costs the caching, never the value."""
+        """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise")."""
         try:
             found, value = yield from self._look()
             if found:
@@ -163,6 +164,8 @@ class Flight:
             self._warn(error)
 
     def _warn(self, error: CacheError) -> None:
+        if self.strict:
+            raise error
         events.emit("cache.failed", f"get_or_set went without the cache: {error}", level=logging.WARNING)
 
 

@@ -53,29 +53,32 @@ def _prepared(sql: str, oids: tuple[int, ...], formats: tuple[int, ...]) -> Prep
     return Prepared(f"pgonly_{digest}".encode(), sql.encode(), oids, formats)
 
 
+_NULL = b"\xff\xff\xff\xff"
+_length = struct.Struct("!i").pack
+_int8 = struct.Struct("!iq").pack
+_int2 = struct.Struct("!ih").pack
+
+
 def text_array(items: Sequence[bytes]) -> bytes:
-    return _array(_TEXT, items)
+    return _array(_TEXT, len(items), [part for item in items for part in (_length(len(item)), item)])
 
 
 def bytea_array(items: Sequence[bytes | None]) -> bytes:
-    return _array(_BYTEA, items)
+    pairs = [(_NULL, b"") if item is None else (_length(len(item)), item) for item in items]
+    return _array(_BYTEA, len(items), [part for pair in pairs for part in pair])
 
 
 def int8_array(items: Sequence[int | None]) -> bytes:
-    return _array(_INT8, [None if item is None else struct.pack("!q", item) for item in items])
+    return _array(_INT8, len(items), [_NULL if item is None else _int8(8, item) for item in items])
 
 
 def int2_array(items: Sequence[int]) -> bytes:
-    return _array(_INT2, [struct.pack("!h", item) for item in items])
+    return _array(_INT2, len(items), [_int2(2, item) for item in items])
 
 
-def _array(oid: int, items: Sequence[bytes | None]) -> bytes:
-    """PostgreSQL's binary form of an array: dimensions, has-nulls, type, length, first index, items."""
-    parts = [struct.pack("!iiIii", 1, 1, oid, len(items), 1)]
-    for item in items:
-        parts.append(b"\xff\xff\xff\xff" if item is None else struct.pack("!i", len(item)))
-        parts.append(item or b"")
-    return b"".join(parts)
+def _array(oid: int, count: int, parts: list[bytes]) -> bytes:
+    """PostgreSQL's binary form: dimensions, has-nulls, type, length, first index; then lengths and items."""
+    return b"".join((struct.pack("!iiIii", 1, 1, oid, count, 1), *parts))
 
 
 def integer(raw: bytes | None) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgonly_django.cache.store import Store
 
 READS_PER_FLUSH = 1000
-WRITES_PER_CLEANING = 64
+WRITES_PER_CLEANING = 256
 PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
 EVICT_LIMIT = 1000
 VACUUM_BYTES = (
@@ -92,7 +92,8 @@ class Usage:
     FLUSH = Statement(
         """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes, written)
         VALUES ($1, $2, $3, $4, $5, 0, $7) ON CONFLICT (name) DO UPDATE SET
-        hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses, entries = greatest(usage.entries + EXCLUDED.entries, 0),
+        hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses,
+        entries = greatest(usage.entries + EXCLUDED.entries, 0),
         bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
         writes = CASE WHEN usage.writes < greatest(1000, usage.entries / 4)
             THEN usage.writes + $6 ELSE 0 END,
@@ -123,7 +124,7 @@ class Usage:
     VACUUM = Statement("VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}")
 
     def _vacuum(self) -> None:
-        """In a thread of its own: autovacuum looks once a minute, and a busy cache fills a disk in that time."""
+        """In a thread of its own. Autovacuum looks once a minute, a busy cache writes gigabytes meanwhile."""
         vacuum = self._store.call(self.VACUUM, (), VACUUM_SECONDS)
         threading.Thread(target=_run_quietly, args=(vacuum,), name="pgonly cache vacuum", daemon=True).start()
 
