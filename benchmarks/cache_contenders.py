@@ -133,7 +133,7 @@ class Floor:
 
 
 def statements_per_call(calls: int = 1000) -> dict[str, float]:
-    """Round trips to PostgreSQL per call, counted where they are sent; prepared already, cleaning included."""
+    """Round trips to PostgreSQL per call, counted where they are sent. Cleaning is included."""
     cache = caches["pgonly"]
     many = {f"many:{number}": b"value" for number in range(100)}
     cache.set("number", 1)
@@ -156,10 +156,10 @@ def statements_per_call(calls: int = 1000) -> dict[str, float]:
 def _round_trips(act: Callable[[int], Any], calls: int) -> float:
     sent, execute = [], Link._execute
     act(-1)
-    Link._execute = lambda *arguments: sent.append(1) or execute(*arguments)  # type: ignore[method-assign,assignment]
+    Link._execute = lambda *sending: sent.append(1) or execute(*sending)  # type: ignore[assignment]
     try:
         for turn in range(calls):
             act(turn)
     finally:
-        Link._execute = execute  # type: ignore[method-assign]
+        Link._execute = execute
     return round(len(sent) / calls, 2)

@@ -8,9 +8,8 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
-from django.utils.module_loading import import_string
 
-from pgonly_django.cache.backend import PostgresCache
+from pgonly_django.cache.figures import is_ours
 from pgonly_django.cache.options import Options, parse
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
     """Each cache of ours with its options, or with what is wrong with them."""
     for alias, cache in settings.CACHES.items():
-        if not issubclass(import_string(cache["BACKEND"]), PostgresCache):
+        if not is_ours(cache):
             continue
         try:
             yield alias, parse(cache.get("OPTIONS", {}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.cache import caches
 from django.db.models import BigIntegerField, Count, Q, Sum, Value
 from django.db.models.functions import Coalesce, Length, Now
+from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.statement import TABLES
@@ -40,8 +42,17 @@ class Figures:
 
 def our_caches() -> dict[str, PostgresCache]:
     """The caches of settings.CACHES that are ours, by alias."""
-    found = ((alias, caches[alias]) for alias in settings.CACHES)
-    return {alias: cache for alias, cache in found if isinstance(cache, PostgresCache)}
+    ours = [alias for alias, cache in settings.CACHES.items() if is_ours(cache)]
+    return {alias: cast("PostgresCache", caches[alias]) for alias in ours}
+
+
+def is_ours(cache: dict[str, Any]) -> bool:
+    """True when an entry of settings.CACHES names this backend or one made from it."""
+    try:
+        backend = import_string(cache["BACKEND"])
+    except ImportError:
+        return False
+    return issubclass(backend, PostgresCache)
 
 
 def figures() -> list[Figures]:

@@ -33,11 +33,12 @@ Params = Sequence[bytes | None]
 class Link:
     """One libpq connection; one statement at a time. It is itself what its operations wait for."""
 
-    __slots__ = ("_deadline", "_events", "_known", "_poll", "_timeout", "pgconn", "prepares")
+    __slots__ = ("_deadline", "_events", "_known", "_poll", "_timeout", "database", "pgconn", "prepares")
 
     def __init__(self, pgconn: pq.abc.PGconn, timeout: float) -> None:
         self.pgconn = pgconn
         self.prepares = True
+        self.database = ""  # the NAME it was opened for
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._known: set[bytes] = set()

@@ -56,7 +56,6 @@ class Pool:
         self._idle: deque[Link] = deque()
         self._waiting: deque[Signal] = deque()
         self._open = 0
-        self._name = self._database["NAME"]
         self._failed_at: float | None = None
         self._lock = threading.Lock()
 
@@ -81,8 +80,6 @@ class Pool:
         return result
 
     def _take(self, timeout: float) -> Operation[Link]:
-        if self._database["NAME"] != self._name:
-            self.close_idle()
         if self._failed_at is not None:
             self._refuse_for_a_while()
         while True:
@@ -90,7 +87,7 @@ class Pool:
                 link = self._idle.pop()
             except IndexError:
                 return (yield from self._open_or_wait(timeout))
-            if link.is_quiet():
+            if link.database == self._database["NAME"] and link.is_quiet():
                 return link
             self._drop(link)
 
@@ -130,17 +127,21 @@ class Pool:
             self._give(answer)
 
     def _connect(self, timeout: float) -> Operation[Link]:
+        name = self._database["NAME"]  # a test run gives the alias another database
         try:
-            return (yield from connect(_conninfo(self.alias), timeout))
+            link = yield from connect(_conninfo(self.alias), timeout)
         except BaseException as error:
-            self._open -= 1
+            with self._lock:
+                self._open -= 1
             if isinstance(error, CacheUnavailableError):
                 self._failed_at = time.monotonic()
             raise
+        link.database = name
+        return link
 
     def _give(self, link: Link) -> None:
         """Take back a connection: to be used again when it waits for a statement, else closed."""
-        if link.is_reusable() and self._database["NAME"] == self._name:
+        if link.database == self._database["NAME"] and link.is_reusable():
             self._idle.append(link)
         else:
             self._drop(link)
@@ -163,7 +164,6 @@ class Pool:
 
     def close_idle(self) -> None:
         """Close the connections nobody uses; the next call opens what it needs."""
-        self._name = self._database["NAME"]
         while self._idle:
             self._drop(self._idle.pop())
 

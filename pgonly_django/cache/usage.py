@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgonly_django.cache.store import Store
 
 READS_PER_FLUSH = 1000
-WRITES_PER_CLEANING = 256
+WRITES_PER_CLEANING = 1000
 PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
 EVICT_LIMIT = 1000
 VACUUM_BYTES = (
@@ -45,13 +45,15 @@ class Usage:
         self._reset()
 
     def _reset(self) -> None:
-        self._hits = self._misses = self._entries = self._bytes = self._writes = self._written = 0
+        self._reads = self._hits = self._misses = 0
+        self._writes = self._written = self._entries = self._bytes = 0
 
     def read(self, *, hits: int, misses: int) -> bool:
-        """Count reads; True when they should be told to the database."""
+        """Count a call's reads; True when they should be told to the database."""
+        self._reads += 1
         self._hits += hits
         self._misses += misses
-        return self._hits + self._misses >= READS_PER_FLUSH
+        return self._reads >= READS_PER_FLUSH
 
     def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
         """Count writes: new entries, their bytes, and all bytes written. True when a cleaning is due."""
