@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -23,11 +25,13 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server") / "data", options=("max_connections=20",))
-    server.start()
-    yield server
-    server.stop("immediate")
+def server():
+    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
+    with tempfile.TemporaryDirectory(prefix="pgonly-", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder) / "data", options=("max_connections=20",))
+        server.start()
+        yield server
+        server.stop("immediate")
 
 
 @pytest.fixture

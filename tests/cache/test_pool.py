@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +19,21 @@ from benchmarks.servers import free_port
 from pgonly_django import embedded
 from pgonly_django.cache import PostgresCache, wakeup
 from tests.cache.conftest import wait_until
+
+PGBOUNCER = """
+[databases]
+* = host={HOST} port={PORT} user={USER} password={PASSWORD}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+max_prepared_statements = 0
+default_pool_size = 3
+logfile =
+pidfile =
+"""
 
 
 def test_nothing_is_opened_before_the_first_call(make_cache):
@@ -90,31 +108,25 @@ def test_it_follows_djangos_connection_to_another_database(cache):
 
 
 @pytest.fixture
-def pgbouncer(transactional_db, tmp_path):
+def pgbouncer(transactional_db):
     """PgBouncer in transaction mode that knows nothing of prepared statements; its port."""
     binary = shutil.which("pgbouncer")
     if binary is None:
         pytest.skip("pgbouncer is not installed")
-    settings, port = connection.settings_dict, free_port()
-    tmp_path.chmod(0o755)
-    config = tmp_path / "pgbouncer.ini"
-    config.write_text(
-        f"[databases]\n* = host={settings['HOST']} port={settings['PORT'] or 5432}"
-        f" user={settings['USER']} password={settings['PASSWORD'] or 'none'}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-        "pool_mode = transaction\nmax_prepared_statements = 0\ndefault_pool_size = 3\nlogfile =\npidfile =\n"
-        "ignore_startup_parameters = extra_float_digits\n"
-    )
-    account = embedded._unprivileged() if embedded.os.geteuid() == 0 else {}
-    for parent in tmp_path.parents:
-        with contextlib.suppress(PermissionError):
-            parent.chmod(parent.stat().st_mode | 0o111)
-    process = subprocess.Popen(
-        [binary, "-q", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account
-    )
-    yield port
-    process.terminate()
-    process.wait(10)
+    account = embedded._unprivileged() if os.geteuid() == 0 else {}
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
+        Path(folder).chmod(0o755)
+        config = Path(folder) / "pgbouncer.ini"
+        settings = {**connection.settings_dict, "PORT": connection.settings_dict["PORT"] or 5432}
+        settings["PASSWORD"] = settings["PASSWORD"] or "none"
+        config.write_text(PGBOUNCER.format(port=port, **settings))
+        process = subprocess.Popen(
+            [binary, "-q", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account
+        )
+        yield port
+        process.terminate()
+        process.wait(10)
 
 
 def test_behind_pgbouncer_in_transaction_mode(pgbouncer):
