@@ -9,10 +9,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pgonly_django.embedded import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @contextlib.contextmanager
@@ -64,3 +67,8 @@ def _wait_for_port(port: int, seconds: float = 10) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(f"nothing listens on 127.0.0.1:{port} after {seconds} s")
+
+
+def incompressible(size: int) -> bytes:
+    """Bytes that neither a compressor nor TOAST makes smaller."""
+    return os.urandom(size)

@@ -10,8 +10,11 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.checks import check_settings
         from pgonly_django.sessions.checks import check_sessions
 
         checks.register(check_settings)
         checks.register(check_sessions)
+        checks.register(check_caches, checks.Tags.caches)
+        checks.register(check_pools, checks.Tags.database)

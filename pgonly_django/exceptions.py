@@ -9,6 +9,40 @@ class PgonlyError(Exception):
     """Base of every error this package raises on its own account."""
 
 
+class CacheError(PgonlyError):
+    """A cache call that PostgreSQL refused."""
+
+
+class CacheUnavailableError(CacheError):
+    """The database behind the cache could not be reached, or did not answer in time."""
+
+
+class ValueTooLargeError(CacheError):
+    """A value beyond what one PostgreSQL field can hold."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"A cached value must be at most {limit:,} bytes after serializing, got {size:,}. "
+            "Store it as a file and cache its name, or cut it into parts."
+        )
+
+
+class LockError(PgonlyError):
+    """A lock was released or extended by someone who does not hold it (any more)."""
+
+    def __init__(self, name: str, verb: str) -> None:
+        super().__init__(
+            f"Lock {name!r} cannot be {verb}: it is not held, or its time is over and it may be another's."
+        )
+
+
+class LockNotAcquiredError(LockError):
+    """`blocking_timeout` passed while somebody else held the lock."""
+
+    def __init__(self, name: str, seconds: float | None) -> None:
+        PgonlyError.__init__(self, f"Lock {name!r} was not free within {seconds} s.")
+
+
 class EmbeddedPostgresError(PgonlyError):
     """The PostgreSQL from the wheel could not be started; the message says what to do."""
 

@@ -13,7 +13,7 @@ HOUR = "(floor(extract(epoch FROM (%(expressions)s AT TIME ZONE 'UTC')) / 3600))
 
 
 class Migration(migrations.Migration):
-    dependencies = [("pgonly_django", "0001_queue")]
+    dependencies = [("pgonly_django", "0002_cache")]
 
     operations = [
         migrations.CreateModel(

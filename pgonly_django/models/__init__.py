@@ -1,6 +1,18 @@
+from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
 from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
 
-__all__ = ["Checkpoint", "Job", "Session", "State", "Step", "Worker"]
+__all__ = [
+    "CacheEntry",
+    "CacheLock",
+    "CacheUsage",
+    "Checkpoint",
+    "DurableCacheEntry",
+    "Job",
+    "Session",
+    "State",
+    "Step",
+    "Worker",
+]

@@ -1,0 +1,258 @@
+"""python -m benchmarks cache: this cache, Django's DatabaseCache and RedisCache, django-redis, and raw SQL.
+
+All in one run, in turns, every turn on fresh connections: on a small machine the same pair of processes is
+fast or slow by a factor of three with the core it landed on, so only medians over many turns compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import threading
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import servers
+from benchmarks.measure import median, percentile, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+Timings = dict[tuple[str, str], list[list[float]]]
+MANY = 100
+
+
+def main(argv: list[str]) -> int:
+    arguments = _arguments(argv)
+    if arguments.soak:
+        from benchmarks import cache_soak
+
+        return cache_soak.main(arguments)
+    with servers.postgres() as url, servers.redis() as redis_url:
+        _configure(url, redis_url)
+        from benchmarks.cache_contenders import contenders
+
+        figures: dict[str, Any] = {}
+        if arguments.only in (None, "latency"):
+            for size in arguments.sizes:
+                figures[f"{size} B"] = _latencies(contenders(url), size, arguments)
+        if arguments.only in (None, "threads"):
+            figures["threads"] = _throughputs(contenders(url), arguments)
+        if arguments.only in (None, "async"):
+            figures["async"] = asyncio.run(_async_latencies(contenders(url), arguments))
+        if arguments.only in (None, "statements"):
+            figures["statements per call"] = _statements()
+    write_report(arguments.json, figures)
+    return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks cache", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every contender")
+    parser.add_argument("--calls", type=int, default=150, help="calls of one operation in a turn")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 10_240], help="bytes of a value")
+    parser.add_argument(
+        "--only", choices=["latency", "threads", "async", "statements"], help="one part of it"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--soak", choices=["bounds", "deadlock"], help="a long run instead; see --seconds")
+    parser.add_argument("--seconds", type=float, help="length of the long run")
+    return parser.parse_args(argv)
+
+
+def _configure(url: str, redis_url: str | None) -> None:
+    import environ
+    from django.conf import settings
+    from django.core.management import call_command
+
+    caches: dict[str, dict[str, Any]] = {
+        "pgonly": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "bench"},
+        "DatabaseCache": {
+            "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+            "LOCATION": "django_cache",
+            "OPTIONS": {"MAX_ENTRIES": 10**9},
+        },
+    }
+    if redis_url is not None and importlib.util.find_spec("redis"):
+        caches["RedisCache"] = {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": redis_url,
+        }
+        if importlib.util.find_spec("django_redis"):
+            caches["django-redis"] = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": redis_url}
+    settings.configure(
+        DATABASES={"default": environ.Env.db_url_config(url)},
+        INSTALLED_APPS=["pgonly_django"],
+        CACHES={"default": caches["pgonly"], **caches},
+        USE_TZ=True,
+    )
+    import django
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    call_command("createcachetable", verbosity=0)
+
+
+def _latencies(contenders: list[Any], size: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    timings: Timings = {}
+    for turn in range(arguments.rounds):
+        shift = turn % len(contenders)
+        for contender in contenders[shift:] + contenders[:shift]:
+            contender.reconnect()
+            for name, calls, act in _operations(contender, size, arguments.calls, turn):
+                timings.setdefault((name, contender.name), []).append(_time(act, calls))
+    return _table(f"{size} B, one thread", timings)
+
+
+def _operations(
+    contender: Any, size: int, calls: int, turn: int
+) -> Iterator[tuple[str, int, Callable[[], Any]]]:
+    value = servers.incompressible(size)
+    many = {f"many:{number}": value for number in range(MANY)}
+    fresh, doomed = count(), count()
+    contender.set("hit", value)
+    contender.set("number", 1)
+    contender.set_many(many)
+    if contender.name == "DatabaseCache":
+        calls = max(10, calls // 5)
+    yield "get", calls, lambda: contender.get("hit")
+    yield "get miss", calls, lambda: contender.get("missing")
+    yield "set", calls, lambda: contender.set("hit", value)
+    yield "add", calls, lambda: contender.add(f"add:{turn}:{next(fresh)}", value)
+    yield "incr", calls, lambda: contender.incr("number")
+    yield "touch", calls, lambda: contender.touch("hit")
+    yield "delete", calls, lambda: contender.delete(f"add:{turn}:{next(doomed)}")
+    batches = max(5, calls // 10)
+    yield "get_many(100)", batches, lambda: contender.get_many(list(many))
+    if contender.name != "DatabaseCache":
+        yield "set_many(100)", batches, lambda: contender.set_many(many)
+
+
+def _time(act: Callable[[], Any], calls: int) -> list[float]:
+    for _ in range(min(8, calls)):
+        act()
+    samples = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        act()
+        samples.append((time.perf_counter() - start) * 1e6)
+    return samples
+
+
+def _table(title: str, timings: Timings) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for _, name in timings))
+    print(f"\n{title}: p50 / p99 us (p50 as a ratio: this cache over the other)")
+    print(f"{'':16}" + "".join(f"{name:>26}" for name in names))
+    figures: dict[str, Any] = {}
+    for operation in dict.fromkeys(operation for operation, _ in timings):
+        row: dict[str, Any] = {
+            name: _summary(timings[operation, name]) for name in names if (operation, name) in timings
+        }
+        for figure in row.values():
+            figure["ratio"] = row["pgonly"]["p50"] / figure["p50"]
+        figures[operation] = row
+        cells = [_cell(row.get(name)) for name in names]
+        print(f"{operation:16}" + "".join(f"{cell:>26}" for cell in cells))
+    return figures
+
+
+def _summary(turns: list[list[float]]) -> dict[str, float]:
+    """The median turn's p50, and the p99 of all calls."""
+    return {
+        "p50": median([percentile(samples, 50) for samples in turns]),
+        "p99": percentile([sample for samples in turns for sample in samples], 99),
+    }
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure['p50']:.0f} / {figure['p99']:.0f} ({figure['ratio']:.2f})"
+
+
+def _throughputs(contenders: list[Any], arguments: argparse.Namespace, threads: int = 4) -> dict[str, Any]:
+    value, rates = servers.incompressible(100), {}
+    for turn in range(max(3, arguments.rounds // 3)):
+        for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+            contender.reconnect()
+            contender.set("hit", value)
+            for name, act in (
+                ("get", lambda c=contender: c.get("hit")),
+                ("set", lambda c=contender: c.set(f"thread:{threading.get_ident()}", value)),
+            ):
+                rate = _calls_per_second(act, threads, seconds=0.5)
+                rates.setdefault((name, contender.name), []).append(rate)
+    return _rate_table(f"100 B, {threads} threads", rates)
+
+
+def _calls_per_second(act: Callable[[], Any], threads: int, seconds: float) -> float:
+    done, stop = [0] * threads, threading.Event()
+    ready = threading.Barrier(threads + 1)
+
+    def work(place: int) -> None:
+        act()
+        ready.wait()
+        while not stop.is_set():
+            act()
+            done[place] += 1
+
+    workers = [threading.Thread(target=work, args=(place,)) for place in range(threads)]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    start = time.perf_counter()
+    stop.wait(seconds)
+    stop.set()
+    for worker in workers:
+        worker.join()
+    return sum(done) / (time.perf_counter() - start)
+
+
+def _rate_table(title: str, rates: dict[tuple[str, str], list[float]]) -> dict[str, Any]:
+    print(f"\n{title}: calls/s (ratio: this cache over the other)")
+    figures: dict[str, Any] = {}
+    for (operation, name), samples in rates.items():
+        figures.setdefault(operation, {})[name] = {"per_second": median(samples)}
+    for operation, row in figures.items():
+        for figure in row.values():
+            figure["ratio"] = row["pgonly"]["per_second"] / figure["per_second"]
+        cells = (f"{name} {cell['per_second']:,.0f} ({cell['ratio']:.2f})" for name, cell in row.items())
+        print(f"{operation:6}" + "   ".join(cells))
+    return figures
+
+
+async def _async_latencies(contenders: list[Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    timings: Timings = {}
+    value = servers.incompressible(100)
+    for turn in range(arguments.rounds):
+        for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+            await contender.areconnect()
+            await contender.aset("hit", value)
+            acts: dict[str, Callable[[], Awaitable[Any]]] = {
+                "aget": lambda c=contender: c.aget("hit"),
+                "aset": lambda c=contender: c.aset("hit", value),
+            }
+            for name, act in acts.items():
+                samples = await _atime(act, arguments.calls)
+                timings.setdefault((name, contender.name), []).append(samples)
+    return _table("100 B, async", timings)
+
+
+async def _atime(act: Callable[[], Awaitable[Any]], calls: int) -> list[float]:
+    samples = []
+    for number in range(calls + 8):
+        start = time.perf_counter()
+        await act()
+        if number >= 8:
+            samples.append((time.perf_counter() - start) * 1e6)
+    return samples
+
+
+def _statements() -> dict[str, float]:
+    from benchmarks.cache_contenders import statements_per_call
+
+    figures = statements_per_call()
+    print("\nstatements per call: " + ", ".join(f"{name} {each:g}" for name, each in figures.items()))
+    return figures

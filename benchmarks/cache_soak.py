@@ -1,0 +1,151 @@
+"""python -m benchmarks cache --soak bounds | deadlock: the long runs; tests/cache has the same in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from benchmarks import servers
+from benchmarks.measure import percentile, write_report
+
+if TYPE_CHECKING:
+    import argparse
+
+ROOT = Path(__file__).resolve().parents[1]
+PROCESSES = 4
+MAX_BYTES = 50_000_000
+
+
+def main(arguments: argparse.Namespace) -> int:
+    with servers.postgres() as url:
+        run = _bounds if arguments.soak == "bounds" else _deadlock
+        return run(url, arguments)
+
+
+def _bounds(url: str, arguments: argparse.Namespace) -> int:
+    """Four processes write for five minutes into 50 MB: table size and p50 of a write, slice by slice."""
+    seconds = arguments.seconds or 300
+    _migrate(url)
+    writers = [_start(url, "write", seconds, number) for number in range(PROCESSES)]
+    sizes = _watch(url, seconds)
+    writes = [json.loads(line) for writer in writers for line in writer.communicate()[0].splitlines()]
+    slices = _slices(writes, sizes, seconds)
+    for each in slices:
+        print("{at:>5.0f} s  {entries:>8,} entries  {bytes:>12,} bytes held  {table:>12,} on disk  "
+              "{writes:>9,} writes  p50 {p50:.0f} us  p99 {p99:.0f} us".format(**each))  # fmt: skip
+    write_report(arguments.json, {"bounds": slices})
+    return 0
+
+
+def _watch(url: str, seconds: float) -> list[dict[str, Any]]:
+    """Ten looks at the table, one at the end of each tenth of the run."""
+    query = """SELECT count(*),
+        coalesce(sum(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100), 0),
+        pg_total_relation_size('pgonly_cache') FROM pgonly_cache"""
+    sizes = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        for tenth in range(1, 11):
+            time.sleep(seconds / 10)
+            entries, size, table = connection.execute(query).fetchone() or (0, 0, 0)
+            sizes.append({"at": seconds * tenth / 10, "entries": entries, "bytes": int(size), "table": table})
+    return sizes
+
+
+def _slices(
+    writes: list[tuple[float, float]], sizes: list[dict[str, Any]], seconds: float
+) -> list[dict[str, Any]]:
+    start = min(at for at, _ in writes)
+    tenths: list[list[float]] = [[] for _ in sizes]
+    for at, micros in writes:
+        tenths[min(int((at - start) / seconds * 10), 9)].append(micros)
+    return [
+        {**size, "writes": len(micros) * SAMPLE, "p50": percentile(micros, 50), "p99": percentile(micros, 99)}
+        for size, micros in zip(sizes, tenths, strict=True)
+        if micros
+    ]
+
+
+def _deadlock(url: str, arguments: argparse.Namespace) -> int:
+    """set_many and delete_many of the same keys in opposite orders, by four processes, for a minute."""
+    seconds = arguments.seconds or 60
+    _migrate(url)
+    workers = [_start(url, "opposite", seconds, number) for number in range(PROCESSES)]
+    rounds = [int(worker.communicate()[0]) for worker in workers]
+    with psycopg.connect(url) as connection:
+        query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        deadlocks = (connection.execute(query).fetchone() or (None,))[0]
+    failed = [worker.returncode for worker in workers if worker.returncode]
+    print(f"{sum(rounds):,} rounds, {deadlocks} deadlocks, {len(failed)} failed processes in {seconds:g} s")
+    write_report(arguments.json, {"deadlock": {"rounds": sum(rounds), "deadlocks": deadlocks}})
+    return 1 if failed or deadlocks else 0
+
+
+def _start(url: str, job: str, seconds: float, number: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.cache_soak", url, job, str(seconds), str(number)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def _migrate(url: str) -> None:
+    from django.core.management import call_command
+
+    _configure(url)
+    call_command("migrate", verbosity=0)
+
+
+def _configure(url: str) -> Any:
+    import django
+    import environ
+    from django.conf import settings
+
+    settings.configure(
+        DATABASES={"default": environ.Env.db_url_config(url)}, INSTALLED_APPS=["pgonly_django"], USE_TZ=True
+    )
+    django.setup()
+    from pgonly_django.cache import PostgresCache
+
+    return PostgresCache("soak", {"OPTIONS": {"MAX_BYTES": MAX_BYTES, "TIMEOUT_SECONDS": 30}})
+
+
+# Of the writes of the long run, each so-manieth is reported: all of them would be a million lines.
+SAMPLE = 10
+
+
+def write(cache: Any, number: int, seconds: float) -> None:
+    """Values of 100 B to 20 KB under ever new keys, a tenth of them written again."""
+    written, samples, stop_at = 0, [], time.monotonic() + seconds
+    while time.monotonic() < stop_at:
+        value = os.urandom((100, 500, 2_000, 20_000)[written % 4])
+        key = f"{number}:{written - 5 if written % 10 == 9 else written}"
+        start = time.perf_counter()
+        cache.set(key, value, 600)
+        if written % SAMPLE == 0:
+            samples.append((time.monotonic(), (time.perf_counter() - start) * 1e6))
+        written += 1
+    print("\n".join(json.dumps(sample) for sample in samples))
+
+
+def opposite(cache: Any, number: int, seconds: float) -> None:
+    keys = [f"key:{each}" for each in range(100)]
+    if number % 2:
+        keys.reverse()
+    rounds, stop_at = 0, time.monotonic() + seconds
+    while time.monotonic() < stop_at:
+        cache.set_many(dict.fromkeys(keys, number))
+        cache.delete_many(keys[::-1])
+        rounds += 1
+    print(rounds)
+
+
+def _job(url: str, job: str, seconds: str, number: str) -> None:
+    {"write": write, "opposite": opposite}[job](_configure(url), int(number), float(seconds))
+
+
+if __name__ == "__main__":
+    _job(*sys.argv[1:])

@@ -1,0 +1,194 @@
+"""Cache entries in the admin: look, search by prefix, delete; numbers per cache, and clearing one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.timesince import timeuntil
+from django.utils.timezone import now
+
+from pgonly_django.cache import codec
+from pgonly_django.cache.figures import figures, our_caches
+from pgonly_django.models import CacheEntry, DurableCacheEntry
+
+SHOWN_CHARACTERS = 100_000
+_SERIALIZERS = {codec.PICKLE: "pickle", codec.JSON: "JSON", codec.OWN: "own serializer"}
+_COMPRESSORS = {codec.ZLIB: ", zlib", codec.ZSTD: ", zstd"}
+
+
+class CacheFilter(admin.SimpleListFilter):
+    title = "cache"
+    parameter_name = "cache"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        stores = [cache.store for cache in our_caches().values()]
+        durable = model_admin.model is DurableCacheEntry
+        return sorted({(store.location, store.location) for store in stores if store.durable == durable})
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.of(self.value()) if self.value() else queryset
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("live", "live"), ("expired", "expired"), ("computing", "being computed")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if self.value() == "computing":
+            return queryset.filter(claimed_until__gt=Now())
+        return getattr(queryset, self.value() or "all")()
+
+
+class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own takes no parameters at run time
+    list_display = ("name", "cache", "kind", "size", "expires", "tag_names")
+    list_filter = (CacheFilter, StateFilter)
+    search_fields = ("key",)
+    search_help_text = "The beginning of a key."
+    ordering = ("key",)
+    fields = readonly_fields = (
+        "name",
+        "cache",
+        "kind",
+        "size",
+        "expires",
+        "expires_at",
+        "tag_names",
+        "content",
+    )
+    show_full_result_count = False
+    change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        entries: QuerySet[Any] = self.model.objects.using(self._database()).with_size()
+        return entries
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """By the beginning of the key, as the caller wrote it or as Django made it: ranges of keys."""
+        if not search_term:
+            return queryset, False
+        found = Q(key__startswith=search_term)
+        for cache in our_caches().values():
+            for start in (search_term, cache.make_key(search_term)):
+                found |= Q(key__gte=cache.store.namespace + start) & Q(
+                    key__lt=f"{cache.store.namespace}{start}\U0010ffff"
+                )
+        return queryset.filter(found), False
+
+    @admin.display(description="key", ordering="key")
+    def name(self, entry: Any) -> str:
+        return str(entry.name)
+
+    @admin.display(description="cache")
+    def cache(self, entry: Any) -> str:
+        return str(entry.namespace)
+
+    @admin.display(description="type")
+    def kind(self, entry: Any) -> str:
+        if entry.number is not None:
+            return "integer"
+        if entry.size is None:
+            return "being computed"
+        return _SERIALIZERS[entry.codec % 10] + _COMPRESSORS.get(entry.codec // 10 * 10, "")
+
+    @admin.display(description="bytes", ordering="size")
+    def size(self, entry: Any) -> str:
+        return "" if entry.size is None else f"{entry.size:,}"
+
+    @admin.display(description="expires in", ordering="expires_at")
+    def expires(self, entry: Any) -> str:
+        if entry.expires_at is None:
+            return "never"
+        return timeuntil(entry.expires_at) if entry.expires_at > now() else "expired"
+
+    @admin.display(description="tags")
+    def tag_names(self, entry: Any) -> str:
+        return ", ".join(tag.partition(":")[2] for tag in entry.tags or ())
+
+    @admin.display(description="value")
+    def content(self, entry: Any) -> str:
+        """Never unpickled: a pickle runs what it says. Numbers and JSON are shown, nothing else."""
+        if entry.number is not None:
+            return str(entry.number)
+        if entry.value is None or entry.codec % 10 != codec.JSON:
+            return "Not shown."
+        value = json.loads(codec.unpack(entry.codec, bytes(entry.value)))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        return format_html("<pre>{}</pre>", text[:SHOWN_CHARACTERS])
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("numbers/", view(self.numbers_view), name=self._named("numbers")),
+            path("clear/<str:alias>/", view(self.clear_view), name=self._named("clear")),
+            *super().get_urls(),
+        ]
+
+    def numbers_view(self, request: HttpRequest) -> HttpResponse:
+        """Entries, bytes, expired entries and hit rate of every cache of ours, whatever its table."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = self._context(request, "Caches", figures=figures())
+        return TemplateResponse(request, "admin/pgonly_django/cacheentry/numbers.html", context)
+
+    def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
+        """Clears one cache, once the person has confirmed it."""
+        if not self.has_delete_permission(request):
+            raise PermissionDenied
+        cache = our_caches().get(alias)
+        if cache is None:
+            raise Http404
+        if request.method == "POST":
+            cache.clear()
+            messages.success(request, f"The cache {alias!r} was cleared.")
+            return HttpResponseRedirect(reverse(f"admin:{self._named('numbers')}"))
+        context = self._context(request, f"Clear the cache {alias}?", alias=alias)
+        return TemplateResponse(request, "admin/pgonly_django/cacheentry/clear.html", context)
+
+    def _context(self, request: HttpRequest, title: str, **more: Any) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "has_delete_permission": self.has_delete_permission(request),
+            "numbers_url": f"admin:{self._named('numbers')}",
+            "clear_url": f"admin:{self._named('clear')}",
+            **more,
+        }
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        more = {"numbers_url": f"admin:{self._named('numbers')}", **(extra_context or {})}
+        return super().changelist_view(request, more)
+
+    def _named(self, action: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{action}"
+
+    def _database(self) -> str:
+        """The alias of the database that has this table's caches."""
+        durable = self.model is DurableCacheEntry
+        for cache in our_caches().values():
+            if cache.store.durable == durable:
+                return cache.store.pool.alias
+        return "default"
+
+
+admin.site.register((CacheEntry, DurableCacheEntry), EntryAdmin)

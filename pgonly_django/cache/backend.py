@@ -1,0 +1,216 @@
+"""PostgresCache: Django's API (contract.py), what django-redis users know, and what neither has."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from pgonly_django.cache import keyspace
+from pgonly_django.cache.contract import DjangoCache, Timeout
+from pgonly_django.cache.flight import Flight
+from pgonly_django.cache.keys import escape_glob
+from pgonly_django.cache.lock import Lock
+from pgonly_django.cache.transactional import TransactionalCache
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from pgonly_django.cache.drive import Operation
+
+LOCK_TIMEOUT = 60.0
+
+
+class PostgresCache(DjangoCache):
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, stale: float = 0, lock_timeout: float = LOCK_TIMEOUT, tags: Iterable[str] = (),
+    ) -> Any:  # fmt: skip
+        """The cached value, or that of `default()`, which one caller of all processes computes.
+
+        The others wait for it. What takes longer than `lock_timeout` seconds counts as dead, and one of them
+        computes; nobody waits longer than twice that. Up to `stale` seconds after expiry everybody gets the
+        old value at once, but for the one caller who refreshes it. A delete() or delete_tags() during the
+        computation keeps it from being stored. Without a database the value is computed, and not stored.
+        """
+        operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)
+        return self._do(operation, None, write=True)
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, stale: float = 0, lock_timeout: float = LOCK_TIMEOUT, tags: Iterable[str] = (),
+    ) -> Any:  # fmt: skip
+        """See get_or_set(). `default` may be an async function."""
+        operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)
+        return await self._ado(operation, None, write=True)
+
+    def _flight(
+        self, key: Any, default: Any, timeout: Timeout, version: int | None,
+        stale: float, lock_timeout: float, tags: Iterable[str],
+    ) -> Operation[Any]:  # fmt: skip
+        function: Callable[[], Any] = default if callable(default) else lambda: default
+        seconds = self._seconds(timeout)
+        stored = self.stored_key(key, version)
+        strict = self._on_error == "raise"
+        flight = Flight(self.store, stored, function, seconds, stale, lock_timeout, self._tags(tags), strict)
+        return flight.run()
+
+    def transactional(self, using: str | None = None) -> TransactionalCache:
+        """This cache for use inside atomic(): writes wait for the commit, and vanish with a rollback.
+
+        Its reads see them. `using` is the alias of the transaction's database, the cache's own by default.
+        """
+        return TransactionalCache(self, using or self.store.pool.alias)
+
+    def delete_tags(self, *tags: str) -> int:
+        """Delete every entry that has one of the tags, in one statement; how many there were."""
+        return self._do(self.store.delete_tags(self._tags(tags)), 0)
+
+    async def adelete_tags(self, *tags: str) -> int:
+        """See delete_tags()."""
+        return await self._ado(self.store.delete_tags(self._tags(tags)), 0)
+
+    def clear_prefix(self, prefix: str) -> int:
+        """Delete every entry whose made key (KEY_PREFIX, version, key) starts so; how many there were."""
+        return self._do(self.store.clear(prefix), 0)
+
+    def lock(
+        self, key: Any, version: int | None = None, timeout: float | None = None, sleep: float | None = None,
+        blocking: bool = True, blocking_timeout: float | None = None, thread_local: bool | None = None,
+    ) -> Lock:  # fmt: skip
+        """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
+        del sleep, thread_local
+        return Lock(
+            self.store, self.stored_key(key, version), str(key), timeout, blocking_timeout, blocking=blocking
+        )
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Seconds until `key` expires, rounded up; None when it never does, 0 when there is none."""
+        return _seconds(self.pttl(key, version))
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        """See ttl()."""
+        return _seconds(await self.apttl(key, version))
+
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
+        return self._do(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
+
+    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+        """See pttl()."""
+        return await self._ado(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
+
+    def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """Let `key` expire in `timeout` seconds; False when there is no such key."""
+        return self.touch(key, timeout, version)
+
+    async def aexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """See expire()."""
+        return await self.atouch(key, timeout, version)
+
+    def pexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """See expire(); `timeout` in milliseconds."""
+        return self.touch(key, timeout / 1000, version)
+
+    async def apexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+        """See pexpire()."""
+        return await self.atouch(key, timeout / 1000, version)
+
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
+        return self._do(operation, False, write=True)
+
+    async def aexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See expire_at()."""
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
+        return await self._ado(operation, False, write=True)
+
+    def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See expire_at(); a number is milliseconds since 1970."""
+        return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Let `key` never expire; False when it did not expire anyway, or there is none."""
+        return self._do(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
+
+    async def apersist(self, key: Any, version: int | None = None) -> bool:
+        """See persist()."""
+        return await self._ado(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
+
+    def get_and_touch(
+        self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """get() and touch() in one round trip."""
+        operation = keyspace.get_and_touch(
+            self.store, self.stored_key(key, version), default, self._seconds(timeout)
+        )
+        return self._do(operation, default)
+
+    async def aget_and_touch(
+        self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """See get_and_touch()."""
+        operation = keyspace.get_and_touch(
+            self.store, self.stored_key(key, version), default, self._seconds(timeout)
+        )
+        return await self._ado(operation, default)
+
+    def keys(self, search: str, version: int | None = None) -> list[str]:
+        """The keys that match a glob (`*`, `?`, `[abc]`, backslash escapes), in order."""
+        return list(self.iter_keys(search, version=version))
+
+    async def akeys(self, search: str, version: int | None = None) -> list[str]:
+        """See keys()."""
+        return [key async for key in self.aiter_keys(search, version=version)]
+
+    def iter_keys(
+        self, search: str, itersize: int | None = None, version: int | None = None
+    ) -> Iterator[str]:
+        """See keys(); fetched `itersize` at a time while you iterate."""
+        size, found, after = itersize or keyspace.ITERSIZE, [b""], b""
+        while found:
+            found = self._do(keyspace.scan(self.store, self._pattern(search, version), after, size), [])
+            after = found[-1] if found else after
+            yield from (self._name(key, version) for key in found)
+
+    async def aiter_keys(
+        self, search: str, itersize: int | None = None, version: int | None = None
+    ) -> AsyncIterator[str]:
+        """See iter_keys()."""
+        size, found, after = itersize or keyspace.ITERSIZE, [b""], b""
+        while found:
+            found = await self._ado(
+                keyspace.scan(self.store, self._pattern(search, version), after, size), []
+            )
+            after = found[-1] if found else after
+            for key in found:
+                yield self._name(key, version)
+
+    def delete_pattern(self, pattern: str, version: int | None = None, itersize: int | None = None) -> int:
+        """Delete the keys that match a glob, `itersize` at a time; how many there were."""
+        glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
+        return self._do(keyspace.delete_pattern(self.store, glob, size), 0)
+
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, itersize: int | None = None
+    ) -> int:
+        """See delete_pattern()."""
+        glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
+        return await self._ado(keyspace.delete_pattern(self.store, glob, size), 0)
+
+    def _pattern(self, pattern: str, version: int | None) -> str:
+        """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""
+        return escape_glob(self.make_key("", version)) + pattern
+
+    def _name(self, stored: bytes, version: int | None) -> str:
+        return stored.decode()[len(self.store.namespace + self.make_key("", version)) :]
+
+
+def _seconds(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else -(-milliseconds // 1000)
+
+
+def _timestamp(when: datetime | float) -> float:
+    return when.timestamp() if isinstance(when, datetime) else when

@@ -1,0 +1,76 @@
+"""What people get wrong in CACHES, found before it costs a request. Ids E101-E199 and W101-W199."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+
+from pgonly_django.cache.figures import is_ours
+from pgonly_django.cache.options import Options, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DOCS = "docs/cache.md#checks"
+
+
+def check_caches(**_: Any) -> list[checks.CheckMessage]:
+    """E101: an option nobody knows, or of a wrong value. E102: the database. W101: the router."""
+    found: list[checks.CheckMessage] = []
+    for alias, options in _ours():
+        if isinstance(options, Options):
+            found += _check_database(alias, options.database)
+        else:
+            message = f"CACHES[{alias!r}]: {options}"
+            found.append(checks.Error(message, hint=f"All options: {DOCS}.", id="pgonly_django.E101"))
+    return found
+
+
+def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """W102: one process may open as many connections as the server has. Runs with `check --database`."""
+    found: list[checks.CheckMessage] = []
+    for alias, options in _ours():
+        if not isinstance(options, Options) or options.database not in (databases or ()):
+            continue
+        with connections[options.database].cursor() as cursor:
+            cursor.execute("SELECT current_setting('max_connections')::int")
+            allowed = cursor.fetchone()[0]
+        if options.pool_size * 2 > allowed:
+            message = f"CACHES[{alias!r}] may open {options.pool_size} connections in every process."
+            hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See {DOCS}."
+            found.append(checks.Warning(message, hint=hint, id="pgonly_django.W102"))
+    return found
+
+
+def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
+    """Each cache of ours with its options, or with what is wrong with them."""
+    for alias, cache in settings.CACHES.items():
+        if not is_ours(cache):
+            continue
+        try:
+            yield alias, parse(cache.get("OPTIONS", {}))
+        except ImproperlyConfigured as error:
+            yield alias, error
+
+
+def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:
+    if database not in connections:
+        message = f"CACHES[{alias!r}] keeps its entries in {database!r}, which is not in DATABASES."
+        hint = f'Set OPTIONS["DATABASE"] to one of: {", ".join(connections)}.'
+        return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
+    vendor = connections[database].vendor
+    if vendor != "postgresql":
+        message = f"CACHES[{alias!r}] keeps its entries in {database!r}, which is {vendor}."
+        hint = 'Point OPTIONS["DATABASE"] at a PostgreSQL database.'
+        return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
+    if not router.allow_migrate(database, "pgonly_django", model_name="cacheentry"):
+        message = f"CACHES[{alias!r}] needs tables in {database!r} that DATABASE_ROUTERS keep from there."
+        hint = (
+            f"Let allow_migrate({database!r}, 'pgonly_django') be true, then migrate --database={database}."
+        )
+        return [checks.Warning(message, hint=hint, id="pgonly_django.W101")]
+    return []

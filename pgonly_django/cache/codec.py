@@ -1,0 +1,98 @@
+"""Python values to bytes and back. Every entry says how it was written, so settings may change any time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+import zlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.module_loading import import_string
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3  # low digit of the column `codec`
+NONE, ZLIB, ZSTD = 0, 10, 20  # its tens
+_SERIALIZERS = {"pickle": PICKLE, "json": JSON}
+_COMPRESSORS = {None: NONE, "zlib": ZLIB, "zstd": ZSTD}
+
+_INT8_MIN, _INT8_MAX = -(2**63), 2**63 - 1
+
+Encoded = tuple[int, int | None, bytes | None]  # codec, number, value
+
+
+class Serializer(Protocol):
+    """What `OPTIONS["SERIALIZER"]` may name: a class with these two methods, made without arguments."""
+
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes) -> Any: ...
+
+
+class Codec:
+    """Writes as the options say; reads whatever any options have written."""
+
+    def __init__(self, serializer: str, compressor: str | None, compress_above: int) -> None:
+        self._serializer = _SERIALIZERS.get(serializer, OWN)
+        self._path = serializer
+        self._compressor = _COMPRESSORS[compressor]
+        self._compress_above = compress_above
+        self._dumps = self._writer()
+
+    def encode(self, value: Any) -> Encoded:
+        if type(value) is int and _INT8_MIN <= value <= _INT8_MAX:
+            return INTEGER, value, None
+        data = self._dumps(value)
+        if self._compressor and len(data) > self._compress_above:
+            return self._serializer + self._compressor, None, _pack(self._compressor, data)
+        return self._serializer, None, data
+
+    def decode(self, codec: int, data: bytes) -> Any:
+        if codec == PICKLE:
+            return pickle.loads(data)  # noqa: S301 - what this cache wrote; choose SERIALIZER "json" otherwise
+        if codec >= ZLIB:
+            data = unpack(codec, data)
+        return _READERS[codec % 10](data)
+
+    def _writer(self) -> Callable[[Any], bytes]:
+        if self._serializer == PICKLE:
+            return lambda value: pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        if self._serializer == JSON:
+            return lambda value: json.dumps(value, cls=DjangoJSONEncoder).encode()
+        own: Serializer = import_string(self._path)()
+        name = self._path.encode()
+        return lambda value: name + b"\n" + own.dumps(value)
+
+
+def unpack(codec: int, data: bytes) -> bytes:
+    """`data` without its compression."""
+    compressor = codec // 10 * 10
+    if compressor == ZLIB:
+        return zlib.decompress(data)
+    return zstd().decompress(data) if compressor == ZSTD else data
+
+
+def zstd() -> Any:
+    """The module with compress() and decompress(): Python 3.14's own or its backport. ImportError without."""
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError('COMPRESSOR "zstd" needs Python 3.14, or: pip install backports.zstd')
+
+
+def _pack(compressor: int, data: bytes) -> bytes:
+    packed: bytes = zlib.compress(data) if compressor == ZLIB else zstd().compress(data)
+    return packed
+
+
+def _read_own(data: bytes) -> Any:
+    path, _, payload = data.partition(b"\n")
+    own: Serializer = import_string(path.decode())()
+    return own.loads(payload)
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {PICKLE: pickle.loads, JSON: json.loads, OWN: _read_own}

@@ -1,0 +1,235 @@
+"""Django's cache API over the store: every method one operation, sync and async."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django import events
+from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
+from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.options import parse
+from pgonly_django.cache.store import Store
+from pgonly_django.exceptions import CacheError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+T = TypeVar("T")
+Timeout = float | None
+SWAPS = 20  # attempts to write a sum before another caller's, where it is no stored integer
+_MISSING = object()
+
+
+class DjangoCache(BaseCache):
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        options = parse(params.get("OPTIONS", {}))
+        if apps.ready and not apps.is_installed("pgonly_django"):
+            raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
+        self.store = Store(location, options)
+        self._on_error = options.on_error
+
+    def validate_key(self, key: str) -> None:
+        """Any key works, so there is none to warn of."""
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return self._do(self.store.get(self.stored_key(key, version), default), default)
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return await self._ado(self.store.get(self.stored_key(key, version), default), default)
+
+    def set(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (), nx: bool = False,
+    ) -> Any:  # fmt: skip
+        """`tags` name groups for delete_tags(). With `nx` as add(): only where there is none yet."""
+        if nx:
+            return self.add(key, value, timeout, version, tags=tags)
+        return self._do(self._set(key, value, timeout, version, tags), None, write=True)
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (), nx: bool = False,
+    ) -> Any:  # fmt: skip
+        """See set()."""
+        if nx:
+            return await self.aadd(key, value, timeout, version, tags=tags)
+        return await self._ado(self._set(key, value, timeout, version, tags), None, write=True)
+
+    def add(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> bool:  # fmt: skip
+        return self._do(self._add(key, value, timeout, version, tags), False, write=True)
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> bool:  # fmt: skip
+        return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
+
+    def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
+        return self._do(operation, False, write=True)
+
+    async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
+        return await self._ado(operation, False, write=True)
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self._do(self.store.delete(self.stored_key(key, version)), False)
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self._ado(self.store.delete(self.stored_key(key, version)), False)
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self._do(self.store.has(self.stored_key(key, version)), False)
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        return await self._ado(self.store.has(self.stored_key(key, version)), False)
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
+        return self._do(self._incr(key, delta, version), None, write=True)
+
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        """See incr()."""
+        return await self._ado(self._incr(key, delta, version), None, write=True)
+
+    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        return self.incr(key, -delta, version)
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        return await self.aincr(key, -delta, version)
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        wanted = self._named(keys, version)
+        return self._under_their_names(wanted, self._do(self.store.get_many(list(wanted)), {}))
+
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        wanted = self._named(keys, version)
+        return self._under_their_names(wanted, await self._ado(self.store.get_many(list(wanted)), {}))
+
+    def set_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> list[Any]:  # fmt: skip
+        """All or an error, so the list of those that failed is empty."""
+        self._do(self._set_many(data, timeout, version, tags), None, write=True)
+        return []
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> list[Any]:  # fmt: skip
+        """See set_many()."""
+        await self._ado(self._set_many(data, timeout, version, tags), None, write=True)
+        return []
+
+    def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
+        """How many there were."""
+        return self._do(self.store.delete_many(list(self._named(keys, version))), 0)
+
+    async def adelete_many(  # type: ignore[override]  # see delete_many()
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
+        """See delete_many()."""
+        return await self._ado(self.store.delete_many(list(self._named(keys, version))), 0)
+
+    def clear(self) -> None:
+        """Delete everything in this cache, in batches; other caches in the same table are left alone."""
+        self._do(self.store.clear(), 0)
+
+    async def aclear(self) -> None:
+        """See clear()."""
+        await self._ado(self.store.clear(), 0)
+
+    def close(self, **_: Any) -> None:
+        """Nothing to do: connections belong to the process and stay for the next request."""
+
+    async def aclose(self, **_: Any) -> None:
+        """See close()."""
+
+    # The operations behind both faces, where they are more than one call of the store.
+
+    def _set(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[None]:
+        return self.store.set(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
+
+    def _add(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[bool]:
+        return self.store.add(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
+
+    def _set_many(
+        self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[None]:
+        entries = {stored: data[key] for stored, key in self._named(data, version).items()}
+        return self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
+
+    def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
+        stored = self.stored_key(key, version)
+        if isinstance(delta, int):
+            total = yield from self.store.add_to(stored, delta)
+            if total is not None:
+                return total
+        for _ in range(SWAPS):
+            value = yield from self.store.get(stored, _MISSING)
+            if value is _MISSING:
+                raise ValueError(f"Key {key!r} not found")
+            total = value + delta
+            if (yield from self.store.swap(stored, value, total)):
+                return total
+        raise CacheError(f"Key {key!r} was written by others {SWAPS} times while {delta!r} was added to it.")
+
+    def stored_key(self, key: Any, version: int | None) -> bytes:
+        return self.store.key(self.make_key(key, version))
+
+    def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
+        """The keys by how they are stored. Django's own KEY_FUNCTION puts them last, so once is enough."""
+        if self.key_func is not default_key_func:
+            return {self.stored_key(key, version): key for key in keys}
+        start, stored = self.make_key("", version), self.store.key
+        return {stored(f"{start}{key}"): key for key in keys}
+
+    @staticmethod
+    def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:
+        return {named[key]: value for key, value in found.items()}
+
+    def _seconds(self, timeout: Timeout) -> float | None:
+        seconds: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
+        return seconds
+
+    def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
+        return [self.store.tag(tag) for tag in tags] if tags else ()
+
+    def _do(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
+        try:
+            return run(operation)
+        except CacheError as error:
+            return self._failed(error, fallback, write=write)
+
+    async def _ado(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
+        """See _do(). In a TestCase it goes to the thread that has the test's transaction, as the ORM does."""
+        try:
+            if may_be_in_a_test() and await sync_to_async(is_in_a_test)(self.store.pool.alias):
+                return await sync_to_async(run)(operation)
+            return await arun(operation)
+        except CacheError as error:
+            return self._failed(error, fallback, write=write)
+
+    def _failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
+        """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
+        if self._on_error == "raise" or (write and self._on_error is None):
+            raise error
+        events.emit("cache.failed", f"The cache did without the database: {error}", level=logging.WARNING)
+        return fallback

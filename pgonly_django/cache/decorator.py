@@ -1,0 +1,124 @@
+"""@cached: a function whose answers are kept, for sync and async functions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.core.cache import caches
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import Model
+
+from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
+
+F = TypeVar("F", bound=Callable[..., Any])
+Key = str | Callable[..., str]
+Tags = Iterable[str] | Callable[..., Iterable[str]]
+
+
+def cached(
+    timeout: float | None, *, key: Key | None = None, tags: Tags = (), stale: float = 0,
+    lock_timeout: float = LOCK_TIMEOUT, cache: str = "default",
+) -> Callable[[F], F]:  # fmt: skip
+    """Keep the function's answers for `timeout` seconds (None: for ever) in the cache of that alias.
+
+    Of many callers with the same arguments one computes (get_or_set, which says what `stale` and
+    `lock_timeout` do). `key` is a text with the arguments' names in braces, "paper:{pmid}", or a function of
+    the arguments; without it, the function's name and its arguments, which then must be JSON or model
+    instances. `tags` likewise: texts with names in braces, or a function. The function gets
+    `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
+    """
+    if callable(timeout):
+        raise TypeError(
+            "@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever."
+        )
+
+    def decorate(function: F) -> F:
+        wrapped: F = _Cached(function, timeout, key, tags, stale, lock_timeout, cache).wrap()
+        return wrapped
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    function: Callable[..., Any]
+    timeout: float | None
+    key: Key | None
+    tags: Tags
+    stale: float
+    lock_timeout: float
+    alias: str
+
+    def wrap(self) -> Any:
+        wrapper: Any = self._async() if inspect.iscoroutinefunction(self.function) else self._sync()
+        wrapper.cache_key = self.cache_key
+        wrapper.forget = lambda *args, **kwargs: caches[self.alias].delete(self.cache_key(*args, **kwargs))
+        wrapper.aforget = lambda *args, **kwargs: caches[self.alias].adelete(self.cache_key(*args, **kwargs))
+        return wrapper
+
+    def _sync(self) -> Callable[..., Any]:
+        @functools.wraps(self.function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            compute = functools.partial(self.function, *args, **kwargs)
+            key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
+            return caches[self.alias].get_or_set(key, compute, self.timeout, **options)
+
+        return wrapper
+
+    def _async(self) -> Callable[..., Any]:
+        @functools.wraps(self.function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            compute = functools.partial(self.function, *args, **kwargs)
+            key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
+            return await caches[self.alias].aget_or_set(key, compute, self.timeout, **options)
+
+        return wrapper
+
+    def cache_key(self, *args: Any, **kwargs: Any) -> str:
+        if callable(self.key):
+            return self.key(*args, **kwargs)
+        arguments = self._arguments(args, kwargs)
+        if self.key is not None:
+            return self.key.format(**arguments)
+        return f"{self.function.__module__}.{self.function.__qualname__}:{_digest(self.function, arguments)}"
+
+    def _options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What only this cache's get_or_set knows; another backend behind the alias gets the timeout only."""
+        if not isinstance(caches[self.alias], PostgresCache):
+            return {}
+        return {"tags": self._tags(args, kwargs), "stale": self.stale, "lock_timeout": self.lock_timeout}
+
+    def _tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+        if callable(self.tags):
+            return list(self.tags(*args, **kwargs))
+        arguments = self._arguments(args, kwargs)
+        return [tag.format(**arguments) for tag in self.tags]
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        bound = inspect.signature(self.function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+
+def _digest(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(arguments, cls=_ArgumentEncoder, sort_keys=True)
+    except TypeError as error:
+        raise TypeError(
+            f"The arguments of {function.__qualname__} make no cache key: {error}. "
+            'Give @cached a key, for example key="paper:{pmid}".'
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _ArgumentEncoder(DjangoJSONEncoder):
+    def default(self, o: Any) -> Any:
+        if isinstance(o, Model):
+            return [o._meta.label, o.pk]  # noqa: SLF001 - documented by Django
+        return super().default(o)

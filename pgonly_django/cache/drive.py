@@ -1,0 +1,117 @@
+"""Operations are written once, as generators that yield what they wait for; here they are run.
+
+`run` blocks the thread at each wait, `arun` awaits it. So the sync and the async API are the same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from inspect import isawaitable
+from typing import Any, Protocol, TypeVar
+
+from asgiref.sync import async_to_sync
+
+T = TypeVar("T")
+
+
+class Wait(Protocol):
+    """Something an operation waits for; both methods give the same answer."""
+
+    def block(self) -> Any: ...
+    async def ready(self) -> Any: ...
+
+
+Operation = Generator[Wait, Any, T]
+
+
+def run(operation: Operation[T]) -> T:
+    """The operation's result, with this thread blocked at each wait."""
+    step: Callable[[Any], Wait] = operation.send
+    value: Any = None
+    while True:
+        try:
+            wait = step(value)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # typeshed has Any there
+        try:
+            value, step = wait.block(), operation.send
+        except BaseException as error:  # noqa: BLE001 - handed to the operation, which cleans up and raises it
+            value, step = error, operation.throw
+
+
+async def arun(operation: Operation[T]) -> T:
+    """See run()."""
+    step: Callable[[Any], Wait] = operation.send
+    value: Any = None
+    while True:
+        try:
+            wait = step(value)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # typeshed has Any there
+        try:
+            value, step = await wait.ready(), operation.send
+        except BaseException as error:  # noqa: BLE001 - a cancellation too is the operation's to clean up after
+            value, step = error, operation.throw
+
+
+class Compute:
+    """The wait for the caller's own function, sync or async; answers what it returns."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def block(self) -> Any:
+        value = self._function()
+        return async_to_sync(_awaited)(value) if isawaitable(value) else value
+
+    async def ready(self) -> Any:
+        value = self._function()
+        return await value if isawaitable(value) else value
+
+
+async def _awaited(value: Awaitable[T]) -> T:
+    return await value
+
+
+class Signal:
+    """The wait for `set()` by another thread, at most `seconds`; answers whether it came."""
+
+    def __init__(self, seconds: float) -> None:
+        self._future: Future[Any] = Future()
+        self._seconds = seconds
+
+    def set(self, answer: Any = True) -> bool:
+        """Answer the waiter. False when it has given up, or has its answer already."""
+        if self._future.done() or not self._future.set_running_or_notify_cancel():
+            return False
+        self._future.set_result(answer)
+        return True
+
+    def withdraw(self) -> Any:
+        """Stop waiting: None, or the answer that came in the last moment."""
+        return None if self._future.cancel() else self._future.result()
+
+    def block(self) -> Any:
+        try:
+            return self._future.result(self._seconds)
+        except FutureTimeout:
+            return self.withdraw()
+
+    async def ready(self) -> Any:
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        self._future.add_done_callback(lambda _: _tell(loop, arrived))
+        try:
+            await asyncio.wait_for(arrived.wait(), self._seconds)
+        except TimeoutError:
+            return self.withdraw()
+        return self._future.result()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, its waiter with it
+        loop.call_soon_threadsafe(arrived.set)

@@ -1,0 +1,79 @@
+"""What the caches of settings.CACHES hold, counted; for the command, the admin and monitoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.cache import caches
+from django.db.models import BigIntegerField, Count, Q, Sum, Value
+from django.db.models.functions import Coalesce, Length, Now
+from django.utils.module_loading import import_string
+
+from pgonly_django.cache.backend import PostgresCache
+from pgonly_django.cache.statement import TABLES
+from pgonly_django.models import CacheEntry, CacheUsage, DurableCacheEntry
+
+ROW_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    alias: str
+    location: str
+    table: str
+    entries: int
+    bytes: int
+    expired: int
+    hits: int
+    misses: int
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits of all reads that were told so far, 0 to 1; None before the first."""
+        reads = self.hits + self.misses
+        return self.hits / reads if reads else None
+
+    @property
+    def hit_percent(self) -> float | None:
+        return None if self.hit_rate is None else self.hit_rate * 100
+
+
+def our_caches() -> dict[str, PostgresCache]:
+    """The caches of settings.CACHES that are ours, by alias."""
+    ours = [alias for alias, cache in settings.CACHES.items() if is_ours(cache)]
+    return {alias: cast("PostgresCache", caches[alias]) for alias in ours}
+
+
+def is_ours(cache: dict[str, Any]) -> bool:
+    """True when an entry of settings.CACHES names this backend or one made from it."""
+    try:
+        backend = import_string(cache["BACKEND"])
+    except ImportError:
+        return False
+    return issubclass(backend, PostgresCache)
+
+
+def figures() -> list[Figures]:
+    """Counted now: one walk over the entries of each cache."""
+    return [_figures(alias, cache) for alias, cache in our_caches().items()]
+
+
+def _figures(alias: str, cache: PostgresCache) -> Figures:
+    store = cache.store
+    model = DurableCacheEntry if store.durable else CacheEntry
+    size = Length("key") * 2 + Coalesce(Length("value"), 0) + Value(ROW_BYTES)
+    counted = (
+        model.objects.using(store.pool.alias)
+        .of(store.location)
+        .aggregate(
+            entries=Count("pk"),
+            bytes=Coalesce(Sum(size, output_field=BigIntegerField()), 0),
+            expired=Count("pk", filter=Q(expires_at__lte=Now())),
+        )
+    )
+    name = f"{TABLES[store.durable]}:{store.namespace}"
+    usage = CacheUsage.objects.using(store.pool.alias).filter(name=name).first()
+    hits, misses = (usage.hits, usage.misses) if usage else (0, 0)
+    return Figures(alias, store.location, TABLES[store.durable], **counted, hits=hits, misses=misses)

@@ -1,0 +1,333 @@
+"""What the cache asks PostgreSQL: one statement a call. Keys and seconds come ready-made from backend.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg.errors import NumericValueOutOfRange
+
+from pgonly_django.cache import keys
+from pgonly_django.cache.codec import Codec
+from pgonly_django.cache.pool import pool_for
+from pgonly_django.cache.statement import (
+    Statement,
+    bytea_array,
+    int2_array,
+    int8_array,
+    integer,
+    text_array,
+)
+from pgonly_django.cache.usage import Usage
+from pgonly_django.exceptions import CacheError, ValueTooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg.pq.abc import PGresult
+
+    from pgonly_django.cache.drive import Operation
+    from pgonly_django.cache.link import Params
+    from pgonly_django.cache.options import Options
+
+# clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
+LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
+# What a row takes of MAX_BYTES: key in table and index, value, and about 100 bytes of headers and columns.
+SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
+# Where a whole row is overwritten: a value, its expiry, and no computation under way.
+OVERWRITE = """ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, number = EXCLUDED.number,
+    codec = EXCLUDED.codec, expires_at = EXCLUDED.expires_at, prune_minute = EXCLUDED.prune_minute,
+    tags = EXCLUDED.tags, claim = NULL, claimed_until = NULL"""
+TEN_THOUSAND_YEARS = 3e11
+
+LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
+BATCH = 1000  # entries a statement, so that none runs long
+BATCH_BYTES = 8 * 1024 * 1024
+FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
+
+
+class Store:
+    """The entries of one namespace in one of the two tables."""
+
+    def __init__(self, location: str, options: Options) -> None:
+        self.namespace = keys.namespace(location)
+        self.location = self.namespace[:-1]
+        self.pool = pool_for(options.database, options.pool_size)
+        self.usage = Usage(self, options)
+        self._codec = Codec(options.serializer, options.compressor, options.compress_above)
+        self.durable = options.durable
+        self._timeout = options.timeout_seconds
+        self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
+
+    def is_same(self, other: Store) -> bool:
+        """True when both are the same entries."""
+        mine, theirs = (self.namespace, self.durable, self.pool.alias), (other.namespace, other.durable)
+        return mine == (*theirs, other.pool.alias)
+
+    def key(self, made: str) -> bytes:
+        return keys.stored(self.namespace + made)
+
+    def call(self, statement: Statement, params: Params, timeout: float = 0) -> Operation[PGresult]:
+        variant, usual = statement.variants[self.durable], self._timeout
+        return self.pool.call(variant, params, timeout or usual, usual)
+
+    # Served by the primary key, like every statement here that names its keys.
+    GET = Statement("SELECT number, codec, value FROM {table} WHERE key = $1 AND " + LIVE, "text")
+
+    def get(self, key: bytes, default: Any) -> Operation[Any]:
+        result = yield from self.call(self.GET, (key,))
+        hit = result.ntuples == 1
+        if self.usage.read(hits=hit, misses=not hit):
+            yield from self.usage.flush()
+        return self.value(result, 0) if hit else default
+
+    def value(self, result: PGresult, row: int, column: int = 0) -> Any:
+        """The Python value of three columns: number, codec, value."""
+        number = result.get_value(row, column)
+        if number is not None:
+            return integer(number)
+        codec, data = integer(result.get_value(row, column + 1)), result.get_value(row, column + 2)
+        assert data is not None
+        try:
+            return self._codec.decode(codec, data)
+        except Exception as error:
+            raise CacheError(f"A cached value cannot be read: {error!r}") from error
+
+    HAS = Statement("SELECT FROM {table} WHERE key = $1 AND " + LIVE, "text")
+
+    def has(self, key: bytes) -> Operation[bool]:
+        result = yield from self.call(self.HAS, (key,))
+        return result.ntuples == 1
+
+    # prune_minute is coarse so that writing a key again soon leaves its index alone (a HOT update).
+    _WRITE = """INSERT INTO {table} AS entry (key, value, number, codec, expires_at, prune_minute, tags)
+        SELECT $1, $2, $3, $4, e, floor((date_part('epoch', e) + $6) / 60), $7
+        FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e) """
+    _WRITE_TYPES = "text bytea int8 int2 float8 float8 text[]"
+    SET = Statement(_WRITE + OVERWRITE, _WRITE_TYPES)
+    SET_COUNTED = Statement(_WRITE + OVERWRITE + " RETURNING xmax = 0", _WRITE_TYPES)
+
+    def set(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
+    ) -> Operation[None]:
+        if seconds is not None and seconds <= 0:
+            yield from self.delete(key)
+            return
+        params = self.row(key, value, seconds, tags, stale)
+        counted = self.usage.bounded
+        result = yield from self.call(self.SET_COUNTED if counted else self.SET, params)
+        yield from self.wrote(params, inserted=counted and result.get_value(0, 0) == b"\x01")
+
+    ADD = Statement(
+        _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp() RETURNING xmax = 0", _WRITE_TYPES
+    )
+
+    def add(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
+    ) -> Operation[bool]:
+        if seconds is not None and seconds <= 0:
+            return not (yield from self.has(key))
+        params = self.row(key, value, seconds, tags, 0)
+        result = yield from self.call(self.ADD, params)
+        if not result.ntuples:
+            return False
+        yield from self.wrote(params, inserted=result.get_value(0, 0) == b"\x01")
+        return True
+
+    def row(  # the parameters $1 to $7 of a write
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes], stale: float
+    ) -> list[bytes | None]:
+        codec, number, data = self._codec.encode(value)
+        if data is not None and len(data) > FIELD_LIMIT:
+            raise ValueTooLargeError(len(data), FIELD_LIMIT)
+        return [
+            key, data, None if number is None else b"%d" % number, b"%d" % codec,
+            seconds_param(seconds), b"%f" % stale, text_array(tags) if tags else None,
+        ]  # fmt: skip
+
+    def tag(self, name: str) -> bytes:
+        """A tag as it stands in the table: of this namespace only."""
+        return keys.stored(self.namespace + name)
+
+    def wrote(self, row: Params, *, inserted: bool) -> Operation[None]:
+        """Count a write; every so often it pays for a share of the cleaning."""
+        size = _size(row)
+        if self.usage.wrote(entries=inserted, size=size if inserted else 0, written=size):
+            yield from self.usage.clean()
+
+    TOUCH = Statement(
+        """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
+        FROM (SELECT clock_timestamp() + $2 * interval '1 second') AS x (e)
+        WHERE key = $1 AND """
+        + LIVE,
+        "text float8",
+    )
+
+    def touch(self, key: bytes, seconds: float | None) -> Operation[bool]:
+        if seconds is not None and seconds <= 0:
+            return (yield from self.delete(key))
+        result = yield from self.call(self.TOUCH, (key, seconds_param(seconds)))
+        return result.command_tuples == 1
+
+    INCR = Statement(
+        "UPDATE {table} SET number = number + $2 WHERE key = $1 AND number IS NOT NULL AND "
+        + LIVE
+        + " RETURNING number",
+        "text int8",
+    )
+
+    def add_to(self, key: bytes, delta: int) -> Operation[int | None]:
+        """The integer after adding `delta`; None where there is none, or the sum needs more than 64 bits."""
+        try:
+            result = yield from self.call(self.INCR, (key, b"%d" % delta))
+        except CacheError as error:
+            if isinstance(error.__cause__, NumericValueOutOfRange):
+                return None
+            raise
+        return integer(result.get_value(0, 0)) if result.ntuples else None
+
+    SWAP = Statement(
+        """UPDATE {table} SET value = $2, number = $3, codec = $4 WHERE key = $1
+        AND value IS NOT DISTINCT FROM $5 AND number IS NOT DISTINCT FROM $6 AND """
+        + LIVE,
+        "text bytea int8 int2 bytea int8",
+    )
+
+    def swap(self, key: bytes, old: Any, new: Any) -> Operation[bool]:
+        """Write `new` where the value still is `old`, keeping its expiry."""
+        before, after = self.row(key, old, None, (), 0), self.row(key, new, None, (), 0)
+        result = yield from self.call(self.SWAP, (*after[:4], before[1], before[2]))
+        return result.command_tuples == 1
+
+    DELETE = Statement(
+        "DELETE FROM {table} WHERE key = $1 RETURNING " + LIVE + ", " + SIZE,
+        "text",
+    )
+
+    def delete(self, key: bytes) -> Operation[bool]:
+        result = yield from self.call(self.DELETE, (key,))
+        if not result.ntuples:
+            return False
+        self.usage.removed(1, integer(result.get_value(0, 1)))
+        return result.get_value(0, 0) == b"\x01"
+
+    GET_MANY = Statement(
+        "SELECT key, number, codec, value FROM {table} WHERE key = ANY($1) AND " + LIVE, "text[]"
+    )
+
+    def get_many(self, wanted: Sequence[bytes]) -> Operation[dict[bytes, Any]]:
+        found: dict[bytes, Any] = {}
+        for batch in _batches(wanted):
+            result = yield from self.call(self.GET_MANY, (text_array(batch),))
+            for row in range(result.ntuples):
+                found[result.get_value(row, 0) or b""] = self.value(result, row, 1)
+        if self.usage.read(hits=len(found), misses=len(wanted) - len(found)):
+            yield from self.usage.flush()
+        return found
+
+    # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.
+    SET_MANY = Statement(
+        """INSERT INTO {table} (key, value, number, codec, expires_at, prune_minute, tags)
+        SELECT row.*, e, minute, $6 FROM unnest($1, $2, $3, $4) AS row,
+            (SELECT e, floor(date_part('epoch', e) / 60)::int4 AS minute
+             FROM (SELECT clock_timestamp() + $5 * interval '1 second' OFFSET 0) AS x (e) OFFSET 0) AS y """
+        + OVERWRITE,
+        "text[] bytea[] int8[] int2[] float8 text[]",
+    )
+    SET_MANY_COUNTED = Statement(
+        SET_MANY.sql + " RETURNING CASE WHEN xmax = 0 THEN " + SIZE + " END", SET_MANY.types
+    )
+
+    def set_many(
+        self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes] = ()
+    ) -> Operation[None]:
+        if seconds is not None and seconds <= 0:
+            yield from self.delete_many(list(entries))
+            return
+        statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
+        for batch in self._encoded_batches(entries):
+            names, numbers, codecs, data = zip(*batch, strict=True)
+            arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
+            params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
+            result = yield from self.call(statement, params)
+            sizes = [integer(size) for row in range(result.ntuples) if (size := result.get_value(row, 0))]
+            written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
+            if self.usage.wrote(entries=len(sizes), size=sum(sizes), written=written, writes=len(batch)):
+                yield from self.usage.clean()
+
+    def _encoded_batches(
+        self, entries: Mapping[bytes, Any]
+    ) -> Iterator[list[tuple[bytes, int | None, int, bytes | None]]]:
+        """In key order, each small enough for one statement."""
+        batch: list[tuple[bytes, int | None, int, bytes | None]] = []
+        size = 0
+        for key in sorted(entries):
+            codec, number, data = self._codec.encode(entries[key])
+            length = len(key) + len(data or b"")
+            if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append((key, number, codec, data))
+            size += length
+        if batch:
+            yield batch
+
+    _DELETE_CHOSEN = (
+        "WITH gone AS (DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE %s) RETURNING "
+        + LIVE + " AS live, " + SIZE + " AS size) "
+        "SELECT count(*), coalesce(sum(size), 0)::int8, count(*) FILTER (WHERE live) FROM gone"
+    )  # fmt: skip
+    # Locked in key order, like every write of many rows: so no two of them ever deadlock.
+    DELETE_MANY = Statement(_DELETE_CHOSEN % "key = ANY($1) ORDER BY key FOR UPDATE", "text[]")
+
+    def delete_many(self, wanted: Sequence[bytes]) -> Operation[int]:
+        live = 0
+        for batch in _batches(sorted(wanted)):
+            _, alive = yield from self._delete_chosen(self.DELETE_MANY, (text_array(batch),))
+            live += alive
+        return live
+
+    # Served by the partial GIN index on tags, which holds tagged entries only.
+    DELETE_TAGS = Statement(_DELETE_CHOSEN % "tags && $1 ORDER BY key FOR UPDATE", "text[]")
+
+    def delete_tags(self, tags: Sequence[bytes]) -> Operation[int]:
+        params = (text_array(tags),)
+        _, live = yield from self._delete_chosen(self.DELETE_TAGS, params, self.long_timeout)
+        return live
+
+    DELETE_RANGE = Statement(
+        _DELETE_CHOSEN % "key >= $1 AND key < $2 ORDER BY key LIMIT $3 FOR UPDATE", "text text int8"
+    )
+
+    def clear(self, prefix: str = "") -> Operation[int]:
+        """Delete every entry whose key starts so, in batches; how many there were."""
+        start = self.namespace + prefix
+        total, gone = 0, BATCH
+        while gone == BATCH:
+            params = start.encode(), keys.following(start), b"%d" % BATCH
+            gone, _ = yield from self._delete_chosen(self.DELETE_RANGE, params)
+            total += gone
+        return total
+
+    def _delete_chosen(
+        self, statement: Statement, params: Params, timeout: float = 0
+    ) -> Operation[tuple[int, int]]:
+        """How many rows went, and how many of them were alive."""
+        result = yield from self.call(statement, params, timeout)
+        rows, size, live = (integer(result.get_value(0, column)) for column in range(3))
+        self.usage.removed(rows, size)
+        return rows, live
+
+
+def seconds_param(seconds: float | None) -> bytes | None:
+    """None (for ever) also for more than PostgreSQL's calendar holds."""
+    return None if seconds is None or seconds > TEN_THOUSAND_YEARS else b"%.6f" % seconds
+
+
+def _size(row: Params) -> int:
+    """The same sum as SIZE."""
+    key, data = row[0] or b"", row[1] or b""
+    return len(key) * 2 + len(data) + 100
+
+
+def _batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))

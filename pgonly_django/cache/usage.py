@@ -1,0 +1,184 @@
+"""What a cache holds, and keeping it within its bounds. Writes pay for it: every so many clean a little.
+
+Each process counts its own reads and writes and adds them to the cache's row in pgonly_cache_usage. What
+drifts (overwritten values, killed processes) a recount puts right; a recount comes after a quarter as many
+writes as there are entries, so a write's share of it does not grow with the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from pgonly_django import events
+from pgonly_django.cache import keys
+from pgonly_django.cache.drive import run
+from pgonly_django.cache.statement import TABLES, Statement, integer
+from pgonly_django.exceptions import CacheError
+
+if TYPE_CHECKING:
+    from pgonly_django.cache.drive import Operation
+    from pgonly_django.cache.options import Options
+    from pgonly_django.cache.store import Store
+
+READS_PER_FLUSH = 1000
+WRITES_PER_CLEANING = 1000
+PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
+EVICT_LIMIT = 1000
+VACUUM_BYTES = (
+    32 * 1024 * 1024
+)  # written, or half of the table if that is more: then its dead rows are removed
+VACUUM_SECONDS = 3600.0
+_SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
+
+
+class Usage:
+    def __init__(self, store: Store, options: Options) -> None:
+        self._store = store
+        self._name = f"{TABLES[options.durable]}:{store.namespace}".encode()
+        self._space = store.namespace[:-1].encode()
+        self._max_entries, self._max_bytes = options.max_entries, options.max_bytes
+        self.bounded = bool(options.max_entries or options.max_bytes)
+        self._writes_allowed = min(WRITES_PER_CLEANING, max(1, (options.max_entries or 10**9) // 50))
+        self._bytes_allowed = (options.max_bytes or 10**18) // 200
+        self._reset()
+
+    def _reset(self) -> None:
+        self._reads = self._hits = self._misses = 0
+        self._writes = self._written = self._entries = self._bytes = 0
+
+    def read(self, *, hits: int, misses: int) -> bool:
+        """Count a call's reads; True when they should be told to the database."""
+        self._reads += 1
+        self._hits += hits
+        self._misses += misses
+        return self._reads >= READS_PER_FLUSH
+
+    def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
+        """Count writes: new entries, their bytes, and all bytes written. True when a cleaning is due."""
+        self._writes += writes
+        self._written += written
+        self._entries += entries
+        self._bytes += size
+        return self._writes >= self._writes_allowed or self._bytes >= self._bytes_allowed
+
+    def removed(self, entries: int, size: int) -> None:
+        self._entries -= entries
+        self._bytes -= size
+
+    def clean(self) -> Operation[None]:
+        """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before."""
+        try:
+            yield from self._prune()
+            yield from self.flush()
+        except CacheError as error:
+            events.emit("cache.cleaning_failed", f"Cleaning the cache failed: {error}", level=logging.WARNING)
+
+    # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
+    PRUNE = Statement(
+        """WITH gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
+            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $1
+            AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
+            ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING """
+        + _SIZE
+        + " AS size) SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone",
+        "text int8",
+    )
+
+    def _prune(self) -> Operation[None]:
+        result = yield from self._store.call(self.PRUNE, (self._space, b"%d" % PRUNE_LIMIT))
+        self.removed(integer(result.get_value(0, 0)), integer(result.get_value(0, 1)))
+
+    # writes = 0 afterwards says that a recount is due, to exactly one of those who flush.
+    FLUSH = Statement(
+        """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes, written)
+        VALUES ($1, $2, $3, $4, $5, 0, $7) ON CONFLICT (name) DO UPDATE SET
+        hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses,
+        entries = greatest(usage.entries + EXCLUDED.entries, 0),
+        bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
+        writes = CASE WHEN usage.writes < greatest(1000, usage.entries / 4)
+            THEN usage.writes + $6 ELSE 0 END,
+        written = CASE WHEN usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
+            THEN usage.written + $7 ELSE 0 END
+        RETURNING entries, bytes, writes, written = 0 AND $7 > 0""",
+        "text int8 int8 int8 int8 int8 int8 int8",
+    )
+
+    def flush(self) -> Operation[None]:
+        """Add what was counted to the cache's row; within bounds afterwards."""
+        counted = self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1), self._written
+        self._reset()
+        result = yield from self._store.call(
+            self.FLUSH, (self._name, *(b"%d" % each for each in (*counted, VACUUM_BYTES)))
+        )
+        if result.get_value(0, 3) == b"\x01":
+            self._vacuum()
+        if not self.bounded:
+            return
+        entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))
+        if writes == 0:
+            entries, size = yield from self.recount()
+        if entries > (self._max_entries or entries) or size > (self._max_bytes or size):
+            yield from self._evict()
+
+    # TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.
+    VACUUM = Statement("VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}")
+
+    def _vacuum(self) -> None:
+        """In a thread of its own. Autovacuum looks once a minute, a busy cache writes gigabytes meanwhile."""
+        vacuum = self._store.call(self.VACUUM, (), VACUUM_SECONDS)
+        threading.Thread(target=_run_quietly, args=(vacuum,), name="pgonly cache vacuum", daemon=True).start()
+
+    # Served by the primary key: one namespace is one range of it.
+    RECOUNT = Statement(
+        """WITH counted AS (SELECT count(*) AS rows, coalesce(sum("""
+        + _SIZE
+        + """), 0)::int8 AS size FROM {table} WHERE key >= $2 AND key < $3)
+        UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = $1
+        RETURNING entries, bytes""",
+        "text text text",
+    )
+
+    def recount(self) -> Operation[tuple[int, int]]:
+        """The true number of entries and bytes, written down."""
+        space = self._store.namespace
+        params = self._name, space.encode(), keys.following(space)
+        result = yield from self._store.call(self.RECOUNT, params, self._store.long_timeout)
+        if not result.ntuples:
+            return 0, 0
+        return integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
+
+    # How many is decided under the usage row's lock, so two processes never evict for the same excess.
+    # A LIMIT of NULL would be no limit at all: hence the coalesce.
+    EVICT = Statement(
+        """WITH excess AS MATERIALIZED (
+            SELECT least($5, greatest(entries - $3,
+                ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8 AS rows
+            FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
+        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
+            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2
+            AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
+            LIMIT coalesce((SELECT greatest(rows, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED)) RETURNING """
+        + _SIZE
+        + """ AS size),
+        total AS (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM gone)
+        UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
+        bytes = greatest(bytes - size, 0) FROM total WHERE name = $1 AND rows > 0 RETURNING rows""",
+        "text text int8 int8 int8",
+    )
+
+    def _evict(self) -> Operation[None]:
+        bounds = self._max_entries or 10**15, self._max_bytes or 10**18
+        params = self._name, self._space, *(b"%d" % each for each in (*bounds, EVICT_LIMIT))
+        evicted = EVICT_LIMIT
+        while evicted == EVICT_LIMIT:
+            result = yield from self._store.call(self.EVICT, params)
+            evicted = integer(result.get_value(0, 0)) if result.ntuples else 0
+
+
+def _run_quietly(operation: Operation[Any]) -> None:
+    try:
+        run(operation)
+    except CacheError as error:
+        events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)

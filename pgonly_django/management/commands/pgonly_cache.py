@@ -1,0 +1,70 @@
+"""manage.py pgonly_cache: what the caches hold; clears them; makes their tables survive a crash or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+
+from pgonly_django.cache.figures import Figures, figures, our_caches
+from pgonly_django.cache.statement import TABLES
+
+if TYPE_CHECKING:
+    from pgonly_django.cache.backend import PostgresCache
+
+COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
+
+
+class Command(BaseCommand):
+    help = "Without an action: entries, size, expired entries and hit rate of each cache."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", title="actions")
+        clear = actions.add_parser("clear", help="delete entries of one cache")
+        clear.add_argument("cache", help="its alias in CACHES")
+        chosen = clear.add_mutually_exclusive_group()
+        chosen.add_argument(
+            "--prefix", default="", help="only keys that start so (with KEY_PREFIX and version)"
+        )
+        chosen.add_argument("--tag", help="only entries with this tag")
+        for action, text in (("logged", "survive a crash"), ("unlogged", "cost no WAL")):
+            switch = actions.add_parser(action, help=f"rewrite a cache's table, so that its entries {text}")
+            switch.add_argument("cache", help="its alias in CACHES")
+
+    def handle(self, *_: Any, action: str | None = None, **options: Any) -> None:
+        if action is None:
+            self._show()
+        elif action == "clear":
+            self._clear(self._cache(options["cache"]), options["prefix"], options["tag"])
+        else:
+            self._switch(self._cache(options["cache"]), action)
+
+    def _show(self) -> None:
+        head = COLUMNS.format("cache", "location", "table", "entries", "bytes", "expired", "hit rate")
+        self.stdout.write(head)
+        for each in figures():
+            self.stdout.write(_line(each))
+
+    def _clear(self, cache: PostgresCache, prefix: str, tag: str | None) -> None:
+        count = cache.delete_tags(tag) if tag else cache.clear_prefix(prefix)
+        self.stdout.write(f"{count} entries deleted.")
+
+    def _switch(self, cache: PostgresCache, action: str) -> None:
+        table, alias = TABLES[cache.store.durable], cache.store.pool.alias
+        with connections[alias].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {connections[alias].ops.quote_name(table)} SET {action.upper()}")
+        self.stdout.write(f"{table} is {action} now; every cache in that table with it.")
+
+    def _cache(self, alias: str) -> PostgresCache:
+        ours = our_caches()
+        if alias not in ours:
+            known = ", ".join(ours) or "none"
+            raise CommandError(f"{alias!r} is not a cache of pgonly_django. CACHES has of those: {known}.")
+        return ours[alias]
+
+
+def _line(each: Figures) -> str:
+    rate = "-" if each.hit_rate is None else f"{each.hit_rate:.1%}"
+    numbers = f"{each.entries:,}", f"{each.bytes:,}", f"{each.expired:,}", rate
+    return COLUMNS.format(each.alias, each.location, each.table, *numbers)

@@ -1,0 +1,118 @@
+"""The cache's tables. The cache itself does not come here (cache/store.py); the admin and commands do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Length, Now
+
+
+class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
+    """text[]; Django's own ArrayField would make every user install django.contrib.postgres."""
+
+    def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
+        return "text[]"
+
+
+class Entries(models.QuerySet[Any]):
+    def of(self, namespace: str, prefix: str = "") -> Entries:
+        """The entries of one cache (its LOCATION), or those whose key starts so: a range of keys."""
+        start = f"{namespace}:{prefix}"
+        return self.filter(key__gte=start, key__lt=f"{start}\U0010ffff")
+
+    def live(self) -> Entries:
+        return self.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=Now()))
+
+    def expired(self) -> Entries:
+        return self.filter(expires_at__lte=Now())
+
+    def with_size(self) -> Entries:
+        """Each with `size`: bytes of its value as stored, without reading it."""
+        sized: Entries = self.defer("value").annotate(size=Length("value"))
+        return sized
+
+
+class AbstractEntry(models.Model):
+    key = models.TextField(primary_key=True)
+    value = models.BinaryField(null=True)
+    number = models.BigIntegerField(null=True)
+    codec = models.SmallIntegerField()
+    expires_at = models.DateTimeField(null=True)
+    # The minute since 1970 after which the row is of no use; coarse, so most writes leave its index alone.
+    prune_minute = models.IntegerField(null=True)
+    tags = TextArrayField(null=True)
+    # The computation of get_or_set that is under way for this key.
+    claim = models.BigIntegerField(null=True)
+    claimed_until = models.DateTimeField(null=True)
+
+    objects = Entries.as_manager()
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.key
+
+    @property
+    def namespace(self) -> str:
+        """The LOCATION of its cache."""
+        return self.key.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The key as Django made it: prefix, version and the caller's own."""
+        return self.key.partition(":")[2]
+
+
+class CacheEntry(AbstractEntry):
+    """In an UNLOGGED table: no write-ahead log, and empty after a crash of PostgreSQL."""
+
+    class Meta(AbstractEntry.Meta):
+        db_table = "pgonly_cache"
+        verbose_name = "cache entry"
+        verbose_name_plural = "cache entries"
+
+
+class DurableCacheEntry(AbstractEntry):
+    """In a logged table, for answers that cost money. OPTIONS={"DURABLE": True} chooses it."""
+
+    class Meta(AbstractEntry.Meta):
+        db_table = "pgonly_cache_durable"
+        verbose_name = "durable cache entry"
+        verbose_name_plural = "durable cache entries"
+
+
+class CacheUsage(models.Model):
+    """What the processes have counted of one cache; `name` is its table and LOCATION."""
+
+    name = models.TextField(primary_key=True)
+    hits = models.BigIntegerField()
+    misses = models.BigIntegerField()
+    entries = models.BigIntegerField()
+    bytes = models.BigIntegerField()
+    writes = models.BigIntegerField()  # since the last recount
+    written = models.BigIntegerField()  # bytes since the last vacuum
+
+    class Meta:
+        db_table = "pgonly_cache_usage"
+        verbose_name = "cache usage"
+        verbose_name_plural = "cache usage"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CacheLock(models.Model):
+    """A lock that somebody holds; `token` grows with every acquisition of any lock."""
+
+    name = models.TextField(primary_key=True)
+    token = models.BigIntegerField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "pgonly_cache_lock"
+        verbose_name = "cache lock"
+
+    def __str__(self) -> str:
+        return self.name

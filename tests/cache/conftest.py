@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection
+
+from pgonly_django.cache import PostgresCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def make_cache(transactional_db) -> Callable[..., PostgresCache]:
+    """A cache on its own connections, each with a namespace of its own unless `location` is given."""
+
+    def make(location: str | None = None, **params: Any) -> PostgresCache:
+        options = {name: params.pop(name) for name in tuple(params) if name not in OF_EVERY_CACHE}
+        return PostgresCache(location or f"cache{next(_numbers)}", {**params, "OPTIONS": options})
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache) -> PostgresCache:
+    return make_cache()
+
+
+@pytest.fixture
+def crowd(transactional_db) -> Callable[..., list[Any]]:
+    """Run a job of tests/cache/crowd.py in many processes; the results of all."""
+
+    def run(job: str, count: int, *, options: dict[str, Any] | None = None, **arguments: Any) -> list[Any]:
+        process = start_crowd(job, count, options, **arguments)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        return [json.loads(line) for line in output.splitlines()]
+
+    return run
+
+
+def start_crowd(
+    job: str, count: int, options: dict[str, Any] | None = None, **arguments: Any
+) -> subprocess.Popen[str]:
+    database = connection.settings_dict["NAME"]
+    command = [sys.executable, "-m", "tests.cache.crowd", job, str(count), database]
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    return subprocess.Popen(
+        [*command, json.dumps(arguments), json.dumps(options or {})],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := condition():
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {condition}")

@@ -1,0 +1,137 @@
+"""Expired entries go and bounds hold without any worker: writes pay for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection, transaction
+
+from pgonly_django.cache.prune import prune_expired
+from pgonly_django.cache.usage import PRUNE_LIMIT, WRITES_PER_CLEANING
+from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
+from tests.cache.conftest import wait_until
+
+
+def expire_all(model=CacheEntry):
+    minute = int(time.time() // 60) - 10
+    model.objects.update(expires_at="2020-01-01T00:00:00Z", prune_minute=minute)
+
+
+def test_writes_prune_more_than_they_add(cache):
+    cache.set_many({f"old:{number}": 1 for number in range(PRUNE_LIMIT + 50)})
+    expire_all()
+    for number in range(2 * WRITES_PER_CLEANING):
+        cache.set(f"new:{number}", 1)
+    assert CacheEntry.objects.filter(key__contains="old:").count() == 0
+    assert CacheEntry.objects.filter(key__contains="new:").count() == 2 * WRITES_PER_CLEANING
+
+
+def test_max_entries_holds_within_a_few_percent_and_the_oldest_expiring_go_first(make_cache):
+    cache = make_cache(MAX_ENTRIES=1000)
+    for number in range(3000):
+        cache.set(f"key:{number}", number, timeout=60 * (1 + number))
+        if number % 250 == 0:
+            assert CacheEntry.objects.count() <= 1030
+    assert 950 <= CacheEntry.objects.count() <= 1030
+    assert cache.get("key:2999") == 2999
+    assert cache.get("key:1900") is None
+
+
+def test_max_bytes_holds_within_a_few_percent(make_cache):
+    cache = make_cache(MAX_BYTES=1_000_000)
+    for number in range(400):
+        cache.set(f"key:{number}", b"x" * 10_000)
+    size = sum(entry.size + 100 for entry in CacheEntry.objects.with_size())
+    assert 900_000 < size < 1_050_000
+
+
+@pytest.mark.process
+def test_bounds_hold_under_four_processes_that_write(crowd):
+    crowd("fill", 4, options={"MAX_BYTES": 2_000_000}, seconds=3, size=1000)
+    assert sum(entry.size + 120 for entry in CacheEntry.objects.with_size()) < 2_200_000
+
+
+def test_bounds_of_one_cache_evict_nothing_of_another(make_cache):
+    bystander, bounded = make_cache(), make_cache(MAX_ENTRIES=10)
+    bystander.set_many({str(number): number for number in range(200)}, timeout=1)
+    bounded.set_many({str(number): number for number in range(200)}, timeout=100)
+    assert CacheEntry.objects.of(bystander.store.namespace[:-1]).count() == 200
+    assert CacheEntry.objects.of(bounded.store.namespace[:-1]).count() == 10
+
+
+def test_a_recount_puts_wrong_numbers_right(make_cache):
+    cache = make_cache(MAX_ENTRIES=5000)
+    cache.set_many({str(number): number for number in range(500)})
+    CacheUsage.objects.update(entries=4_000_000, writes=10**9)
+    cache.set_many({str(number): number for number in range(100)})
+    assert CacheUsage.objects.get().entries == 500
+    assert CacheEntry.objects.count() == 500
+
+
+def test_reads_are_counted(cache):
+    cache.set("key", 1)
+    for _ in range(750):
+        cache.get("key")
+    for _ in range(250):
+        cache.get("missing")
+    usage = CacheUsage.objects.get()
+    assert (usage.hits, usage.misses) == (750, 250)
+
+
+def test_prune_expired_deletes_a_batch_of_all_caches_and_says_how_many(make_cache):
+    one, durable = make_cache(), make_cache(DURABLE=True)
+    one.set_many({str(number): 1 for number in range(30)})
+    durable.set_many({str(number): 1 for number in range(30)})
+    CacheLock.objects.create(name="dead", token=1, expires_at="2020-01-01T00:00:00Z")
+    expire_all()
+    expire_all(DurableCacheEntry)
+    one.set("live", 1)
+    assert [prune_expired("default", limit=25) for _ in range(4)] == [25, 25, 11, 0]
+    assert CacheEntry.objects.count() == 1
+    assert not CacheLock.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prune_expired_waits_for_nobody(cache):
+    cache.set_many({"locked": 1, "free": 1})
+    expire_all()
+    with transaction.atomic():
+        list(CacheEntry.objects.select_for_update().filter(key__endswith=":locked"))
+        assert in_another_thread(prune_expired, "default") == 1
+    assert prune_expired("default") == 1
+
+
+def in_another_thread(function, *arguments):
+    def call():
+        try:
+            return function(*arguments)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(20)
+
+
+def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.usage.VACUUM_BYTES", 100_000)
+    for number in range(4 * WRITES_PER_CLEANING):
+        cache.set(f"key:{number % 8}", os.urandom(5_000))
+
+    def vacuums():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'pgonly_cache'")
+            return cursor.fetchone()[0]
+
+    assert wait_until(vacuums)
+
+
+def test_cleaning_is_served_by_its_index(cache):
+    cache.set_many({str(number): 1 for number in range(5000)})
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE pgonly_cache")
+        statement = cache.store.usage.PRUNE.variants[0].sql.decode().replace("$1", "'x'").replace("$2", "100")
+        cursor.execute(f"EXPLAIN {statement}")
+        assert "pgonly_cache_prune" in str(cursor.fetchall())

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.test import override_settings
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.cache.checks import check_caches, check_pools
+
+
+def with_cache(**options):
+    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": options}
+    memory = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"WHATEVER": 1}}
+    return override_settings(CACHES={"default": cache, "memory": memory})
+
+
+def only(found):
+    (message,) = found
+    return message
+
+
+def test_good_settings_give_no_message():
+    with with_cache(MAX_ENTRIES=1000, CULL_FREQUENCY=2, COMPRESSOR="zlib", ON_ERROR="ignore"):
+        assert check_caches() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"MAX_ENTRY": 1}, "Did you mean 'MAX_ENTRIES'?"),
+        ({"POOL_SIZE": 0}, "must be a number above 0, got 0"),
+        ({"DURABLE": "yes"}, "must be a bool, got 'yes'"),
+        ({"COMPRESSOR": "lzma"}, "must be one of"),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_value_or_the_nearest_known_one(options, says):
+    with with_cache(**options):
+        message = only(check_caches())
+        assert message.id == "pgonly_django.E101"
+        assert says in message.msg
+        with pytest.raises(ImproperlyConfigured):
+            PostgresCache("x", {"OPTIONS": options})
+
+
+def test_an_unknown_database_and_another_kind_of_database():
+    with with_cache(DATABASE="missing"):
+        assert only(check_caches()).id == "pgonly_django.E102"
+    connections.settings["lite"] = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3"}
+    try:
+        with with_cache(DATABASE="lite"):
+            assert "which is sqlite" in only(check_caches()).msg
+    finally:
+        del connections["lite"], connections.settings["lite"]
+
+
+class NotHere:
+    def allow_migrate(self, db, app_label, **hints):
+        return app_label != "pgonly_django"
+
+
+def test_a_router_that_keeps_the_tables_away():
+    with with_cache(), override_settings(DATABASE_ROUTERS=[NotHere()]):
+        assert only(check_caches()).id == "pgonly_django.W101"
+
+
+def test_a_pool_larger_than_the_server_allows(db):
+    with with_cache(POOL_SIZE=10_000):
+        assert only(check_pools(databases=["default"])).id == "pgonly_django.W102"
+        assert check_pools(databases=None) == []
+    with with_cache():
+        assert check_pools(databases=["default"]) == []
+
+
+def test_without_the_app_the_cache_says_what_to_install():
+    with override_settings(INSTALLED_APPS=[]), pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+        PostgresCache("x", {})

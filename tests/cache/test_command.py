@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+from django.core.cache import caches
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+
+@pytest.fixture(autouse=True)
+def two_caches(settings, transactional_db):
+    backend = "pgonly_django.cache.PostgresCache"
+    settings.CACHES = {
+        "default": {"BACKEND": backend, "LOCATION": "pages"},
+        "answers": {"BACKEND": backend, "LOCATION": "answers", "OPTIONS": {"DURABLE": True}},
+        "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    }
+
+
+def test_it_shows_what_each_cache_holds(capsys):
+    caches["default"].set_many({str(number): number for number in range(3)})
+    for _ in range(750):
+        caches["default"].get("1")
+    for _ in range(250):
+        caches["default"].get("missing")
+    call_command("pgonly_cache")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["default", "pages", "pgonly_cache", "3", "360", "0", "75.0%"]
+    assert lines[2] == ["answers", "answers", "pgonly_cache_durable", "0", "0", "0", "-"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [([], []), (["--prefix", ":1:user:"], ["page:1"]), (["--tag", "seven"], ["page:1", "user:2"])],
+)
+def test_it_clears_all_a_prefix_or_a_tag_of_one_cache(arguments, left, capsys):
+    for cache in (caches["default"], caches["answers"]):
+        cache.set("user:1", 1, tags=["seven"])
+        cache.set_many({"user:2": 1, "page:1": 1})
+    call_command("pgonly_cache", "clear", "default", *arguments)
+    assert f"{3 - len(left)} entries deleted." in capsys.readouterr().out
+    assert caches["default"].keys("*") == left
+    assert len(caches["answers"].keys("*")) == 3
+
+
+def test_it_switches_a_table_between_logged_and_unlogged():
+    caches["default"].set("key", 1)
+    for action, kind in (("logged", "p"), ("unlogged", "u")):
+        call_command("pgonly_cache", action, "default")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT relpersistence FROM pg_class WHERE relname = 'pgonly_cache'")
+            assert cursor.fetchone() == (kind,)
+        assert caches["default"].get("key") == 1
+
+
+def test_a_cache_that_is_not_ours_is_refused_with_those_that_are():
+    with pytest.raises(CommandError, match="default, answers"):
+        call_command("pgonly_cache", "clear", "memory")

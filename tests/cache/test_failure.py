@@ -1,0 +1,193 @@
+"""A database that is stopped, frozen, restarted or full costs a request little, and the cache comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import connections
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.cache.pool import Pool
+from pgonly_django.embedded import Server
+from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from tests.cache.conftest import wait_until
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def server():
+    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
+    with tempfile.TemporaryDirectory(prefix="pgonly-", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder) / "data", options=("max_connections=20",))
+        server.start()
+        yield server
+        server.stop("immediate")
+
+
+@pytest.fixture
+def aside(server, django_db_blocker):
+    """The alias "aside": a migrated database in a server that tests may stop."""
+    server.start()
+    settings = {**connections.settings["default"], "HOST": str(server.socket_directory), "NAME": "postgres"}
+    settings |= {"USER": "postgres", "PORT": "", "PASSWORD": ""}
+    point_aside_to(settings)
+    with django_db_blocker.unblock():
+        from django.core.management import call_command
+
+        call_command("migrate", database="aside", verbosity=0)
+        cache = with_options()
+        cache.clear()
+        yield cache
+        point_aside_to(settings)
+    del connections.settings["aside"]
+    from pgonly_django.cache import pool
+
+    for key in [key for key in pool._pools if key[0] == "aside"]:
+        pool._pools.pop(key).close_idle()
+
+
+def point_aside_to(settings):
+    connections.settings["aside"] = settings
+    if hasattr(connections._connections, "aside"):
+        connections["aside"].close()
+        del connections["aside"]
+
+
+def with_options(**options):
+    return PostgresCache("aside", {"OPTIONS": {"DATABASE": "aside", **options}})
+
+
+def test_with_the_database_stopped_reads_miss_deletes_say_no_and_writes_raise(aside, server, caplog):
+    aside.set("key", "value")
+    server.stop()
+    with caplog.at_level(logging.WARNING, "pgonly_django.cache"):
+        assert aside.get("key", "default") == "default"
+    assert "did without the database" in caplog.text
+    assert aside.get_many(["key"]) == {}
+    assert not aside.has_key("key")
+    assert aside.delete("key") is False
+    assert aside.delete_many(["key"]) == 0
+    assert aside.delete_pattern("*") == 0
+    assert aside.delete_tags("tag") == 0
+    assert aside.keys("*") == []
+    assert aside.clear() is None
+    for write in (
+        lambda: aside.set("key", 1),
+        lambda: aside.add("key", 1),
+        lambda: aside.touch("key"),
+        lambda: aside.incr("key"),
+        lambda: aside.set_many({"key": 1}),
+    ):
+        with pytest.raises(CacheUnavailableError):
+            write()
+
+
+def test_get_or_set_gives_the_value_without_a_database(aside, server):
+    server.stop()
+    assert aside.get_or_set("key", lambda: 42) == 42
+
+
+def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, server):
+    ignoring, strict = with_options(ON_ERROR="ignore"), with_options(ON_ERROR="raise")
+    server.stop()
+    assert ignoring.set("key", 1) is None
+    assert ignoring.add("key", 1) is False
+    assert ignoring.set_many({"key": 1}) == []
+    calls = lambda: strict.get("key"), lambda: strict.delete("key"), lambda: strict.get_or_set("key", 1)
+    for call in (*calls, strict.clear):
+        with pytest.raises(CacheUnavailableError):
+            call()
+
+
+def test_after_a_restart_the_same_process_uses_it_again_without_a_failed_call(aside, server):
+    aside.set("key", "value")
+    server.restart()
+    assert aside.add("other", 1)
+    assert aside.incr("other") == 2
+
+
+def test_after_a_crash_of_the_server_it_is_empty_and_works(aside, server):
+    aside.set("key", "value")
+    with_options(DURABLE=True).set("key", "kept")
+    server.restart("immediate")
+    assert aside.get("key") is None
+    assert with_options(DURABLE=True).get("key") == "kept"
+    aside.set("key", "new")
+    assert aside.get("key") == "new"
+
+
+def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_again(aside, server, monkeypatch):
+    tried = []
+    connect = Pool._connect
+    monkeypatch.setattr(Pool, "_connect", lambda *arguments: tried.append(1) or connect(*arguments))
+    server.stop()
+    for _ in range(100):
+        assert aside.get("key") is None
+    assert len(tried) == 1
+    server.start()
+    wait_until(lambda: aside.get_or_set("probe", lambda: 1) and aside.get("probe") == 1)
+
+
+def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(5)
+        settings = {**connections.settings["aside"], "HOST": "127.0.0.1", "PORT": silent.getsockname()[1]}
+        point_aside_to(settings)
+        cache = with_options(TIMEOUT_SECONDS=0.2, POOL_SIZE=3)
+        start = time.monotonic()
+        assert cache.get("key") is None
+        assert time.monotonic() - start < 5
+        with pytest.raises(CacheUnavailableError):
+            asyncio.run(cache.aset("key", 1))
+
+
+def test_a_server_that_froze_in_the_middle_is_given_up_and_used_again_when_it_thaws(aside, server):
+    cache = with_options(TIMEOUT_SECONDS=0.3, ON_ERROR="raise")
+    cache.set("key", "value")
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly cache'"
+        pids = [pid for (pid,) in connection.execute(query)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(CacheUnavailableError, match="did not answer"):
+            cache.get("key")
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    quiet = with_options(TIMEOUT_SECONDS=0.3)
+    assert wait_until(lambda: quiet.get("key")) == "value"
+
+
+def test_a_table_that_is_missing_says_what_to_do(aside, server):
+    strict = with_options(ON_ERROR="raise")
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("ALTER TABLE pgonly_cache RENAME TO elsewhere")
+        try:
+            with pytest.raises(CacheError, match="Run manage"):
+                strict.get("key")
+        finally:
+            connection.execute("ALTER TABLE elsewhere RENAME TO pgonly_cache")
+    assert strict.get("key") is None
+
+
+def test_a_pool_without_a_free_connection_says_so_and_recovers(aside):
+    cache = with_options(TIMEOUT_SECONDS=0.2, POOL_SIZE=1, ON_ERROR="raise")
+    cache.set("key", 1)
+    (link,) = cache.store.pool._idle
+    cache.store.pool._idle.clear()
+    with pytest.raises(CacheUnavailableError, match="POOL_SIZE"):
+        cache.get("key")
+    cache.store.pool._give(link)
+    assert wait_until(lambda: with_options(POOL_SIZE=1).get("key")) == 1

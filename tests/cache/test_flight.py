@@ -1,0 +1,165 @@
+"""get_or_set: one computes, the others wait, whoever dies is replaced, and old data is not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from pgonly_django.models import CacheEntry
+from tests.cache.conftest import start_crowd, wait_until
+
+
+def expire_by(seconds):
+    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=seconds))
+
+
+def test_a_hit_computes_nothing(cache):
+    cache.set("key", None)
+    assert cache.get_or_set("key", lambda: pytest.fail("computed")) is None
+
+
+def test_a_miss_computes_and_stores_with_its_timeout(cache):
+    assert cache.get_or_set("key", lambda: "value", 1000) == "value"
+    assert cache.get("key") == "value"
+    assert 990 < cache.ttl("key") <= 1000
+    assert cache.get_or_set("plain", 5) == 5
+
+
+@pytest.mark.process
+def test_of_fifty_processes_one_computes(crowd, tmp_path):
+    calls = tmp_path / "calls"
+    assert crowd("get_or_set", 50, calls=str(calls), seconds=0.5) == [42] * 50
+    assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.process
+def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
+    calls = tmp_path / "calls"
+    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=1.0)
+    first = int(wait_until(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
+    os.kill(first, signal.SIGKILL)
+    output, _ = crowd.communicate(timeout=60)
+    assert output.splitlines() == ["42"] * 49
+    assert len(calls.read_text().splitlines()) == 2
+
+
+def in_two_threads(cache, first, second, **options):
+    """get_or_set in a thread with `first`, and once that computes, here with `second`."""
+    computing, go_on, answers = threading.Event(), threading.Event(), []
+
+    def compute():
+        computing.set()
+        assert go_on.wait(10)
+        return first()
+
+    def call():
+        try:
+            answers.append(cache.get_or_set("key", compute, **options))
+        except ZeroDivisionError:
+            answers.append("failed")
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert computing.wait(10)
+    second(go_on)
+    thread.join(10)
+    return answers[0]
+
+
+def test_a_delete_during_the_computation_keeps_the_old_answer_out(cache):
+    def delete(go_on):
+        cache.delete("key")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "old", delete) == "old"
+    assert cache.get("key") is None
+
+
+def test_delete_tags_during_the_computation_keeps_the_old_answer_out(cache):
+    def delete(go_on):
+        cache.delete_tags("project:7")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "old", delete, tags=["project:7"]) == "old"
+    assert cache.get("key") is None
+
+
+def test_a_set_during_the_computation_wins(cache):
+    def set_newer(go_on):
+        cache.set("key", "newer")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "older", set_newer) == "older"
+    assert cache.get("key") == "newer"
+
+
+def test_when_the_computation_fails_the_next_caller_computes_at_once(cache):
+    def call_meanwhile(go_on):
+        threading.Timer(0.05, go_on.set).start()
+        assert cache.get_or_set("key", lambda: "second", lock_timeout=60) == "second"
+
+    assert in_two_threads(cache, lambda: 1 / 0, call_meanwhile, lock_timeout=60) == "failed"
+    assert cache.get("key") == "second"
+
+
+def test_a_computation_holds_no_connection(make_cache):
+    cache = make_cache(POOL_SIZE=1)
+    assert cache.get_or_set("outer", lambda: cache.get_or_set("inner", lambda: 7)) == 7
+
+
+def test_a_stale_value_is_shown_while_one_caller_refreshes(cache):
+    cache.get_or_set("key", lambda: "old", 10, stale=60)
+    expire_by(5)
+    assert cache.get("key") is None
+
+    def look(go_on):
+        assert cache.get_or_set("key", lambda: pytest.fail("computed"), 10, stale=60) == "old"
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "new", look, timeout=10, stale=60) == "new"
+    assert cache.get("key") == "new"
+
+
+def test_what_is_too_stale_is_computed_anew(cache):
+    cache.get_or_set("key", lambda: "old", 10, stale=3)
+    expire_by(5)
+    assert cache.get_or_set("key", lambda: "new", 10, stale=3) == "new"
+
+
+def test_a_timeout_of_zero_stores_nothing(cache):
+    assert cache.get_or_set("key", lambda: 1, 0) == 1
+    assert cache.get("key") is None
+    assert cache.get_or_set("key", lambda: 2, 0) == 2
+
+
+def test_async_callers_wait_for_one_async_computation(cache):
+    calls = []
+
+    async def compute():
+        calls.append(1)
+        await asyncio.sleep(0.1)
+        return "value"
+
+    async def crowd():
+        return await asyncio.gather(*(cache.aget_or_set("key", compute) for _ in range(20)))
+
+    assert asyncio.run(crowd()) == ["value"] * 20
+    assert len(calls) == 1
+
+
+def test_a_cancelled_async_computation_lets_the_next_one_compute(cache):
+    async def scene():
+        task = asyncio.create_task(cache.aget_or_set("key", lambda: asyncio.sleep(60), lock_timeout=60))
+        while not await CacheEntry.objects.filter(claim__isnull=False).aexists():  # noqa: ASYNC110 - the row is the event
+            await asyncio.sleep(0.01)  # the claim is made by the other task
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return await cache.aget_or_set("key", lambda: "next", lock_timeout=60)
+
+    assert async_to_sync(scene)() == "next"

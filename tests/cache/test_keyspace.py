@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgonly_django.cache.keys import as_regex
+
+
+def test_times_to_live(cache):
+    cache.set("key", 1, timeout=None)
+    assert cache.ttl("key") is None
+    assert cache.ttl("missing") == 0
+    assert cache.expire("key", 100)
+    assert cache.ttl("key") == 100
+    assert 99_000 < cache.pttl("key") <= 100_000
+    assert cache.expire_at("key", datetime.now(UTC) + timedelta(seconds=500))
+    assert 490 < cache.ttl("key") <= 500
+    assert cache.expire_at("key", (datetime.now(UTC) + timedelta(seconds=50)).timestamp())
+    assert 40 < cache.ttl("key") <= 50
+    assert cache.pexpire("key", 20_000)
+    assert cache.ttl("key") == 20
+    assert cache.persist("key")
+    assert not cache.persist("key")
+    assert cache.ttl("key") is None
+    assert not cache.expire("missing", 1)
+    assert not cache.expire_at("missing", datetime.now(UTC))
+    assert cache.expire_at("key", datetime.now(UTC) - timedelta(seconds=1))
+    assert cache.get("key") is None
+
+
+def test_get_and_touch_reads_and_prolongs(cache):
+    cache.set("key", "value", timeout=10)
+    assert cache.get_and_touch("key", timeout=1000) == "value"
+    assert cache.ttl("key") > 900
+    assert cache.get_and_touch("missing", "default") == "default"
+
+
+def test_set_with_nx_writes_only_where_there_is_none(cache):
+    assert cache.set("key", 1, nx=True)
+    assert not cache.set("key", 2, nx=True)
+    assert cache.get("key") == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("user:*", ["user:1", "user:22"]),
+        ("user:?", ["user:1"]),
+        ("user:[12]*", ["user:1", "user:22"]),
+        ("user:[^1]*", ["user:22"]),
+        ("*", ["100%", "a.b", "a_b", "axb", "star*", "user:1", "user:22", "été"]),
+        ("a.b", ["a.b"]),
+        ("a_b", ["a_b"]),
+        ("100%", ["100%"]),
+        (r"star\*", ["star*"]),
+        ("ét?", ["été"]),
+        ("(", []),
+    ],
+)
+def test_keys_by_pattern(cache, pattern, expected):
+    names = ["user:1", "user:22", "a.b", "a_b", "axb", "100%", "star*", "été"]
+    cache.set_many(dict.fromkeys(names, 1))
+    cache.set("user:1", 1, version=2)
+    assert cache.keys(pattern) == expected
+    assert cache.delete_pattern(pattern) == len(expected)
+    assert sorted(cache.get_many(names)) == sorted(set(names) - set(expected))
+    assert cache.get("user:1", version=2) == 1
+
+
+def test_keys_and_patterns_under_a_prefix_with_special_characters(make_cache):
+    cache = make_cache(KEY_PREFIX="pre*[fix")
+    cache.set_many({"a": 1, "b": 1})
+    assert cache.keys("*") == ["a", "b"]
+    assert cache.delete_pattern("*") == 2
+
+
+def test_iter_keys_fetches_in_batches_and_delete_pattern_deletes_in_batches(cache):
+    names = [f"key:{number:03}" for number in range(25)]
+    cache.set_many(dict.fromkeys(names, 1))
+    assert list(cache.iter_keys("key:*", itersize=10)) == names
+    assert cache.delete_pattern("key:0[0-1]*", itersize=7) == 20
+    assert len(cache.keys("*")) == 5
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0*?[]\\"), max_size=20))
+def test_a_pattern_without_special_characters_matches_itself_only(text):
+    import re
+
+    assert re.fullmatch(as_regex(text)[1:-1], text, re.DOTALL)
+    assert not re.fullmatch(as_regex(text)[1:-1], text + "x", re.DOTALL)
+
+
+def test_delete_tags_deletes_those_that_have_one_of_the_tags_in_this_cache_only(make_cache):
+    cache, other = make_cache(), make_cache()
+    cache.set("a", 1, tags=["project:7"])
+    cache.set("b", 2, tags=["project:7", "user:1"])
+    cache.set_many({"c": 3, "d": 4}, tags=["user:2"])
+    cache.add("e", 5, tags=["user:3"])
+    cache.set("plain", 6)
+    other.set("a", 1, tags=["project:7"])
+    assert cache.delete_tags("project:7", "user:3") == 3
+    assert cache.get_many(["a", "b", "c", "d", "e", "plain"]) == {"c": 3, "d": 4, "plain": 6}
+    assert other.get("a") == 1
+
+
+def test_a_set_without_tags_takes_them_away(cache):
+    cache.set("key", 1, tags=["tag"])
+    cache.set("key", 2)
+    assert cache.delete_tags("tag") == 0
+    assert cache.get("key") == 2

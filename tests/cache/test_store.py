@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.exceptions import CacheError
+from pgonly_django.models import CacheEntry, DurableCacheEntry
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k" * 10_000, "nul\0byte", "\N{PILE OF POO}", "l\ud800ne surrogate", "", " ", "é" * 600, "a#sha256:b"],
+)
+def test_any_key_works(cache, key):
+    assert cache.add(key, "value")
+    assert cache.get(key) == "value"
+    assert cache.get_many([key]) == {key: "value"}
+    assert cache.delete(key)
+    assert cache.get(key) is None
+
+
+def test_long_keys_that_differ_at_their_end_are_different(cache):
+    cache.set("k" * 5000 + "a", 1)
+    assert cache.get("k" * 5000 + "b") is None
+
+
+def test_a_key_that_looks_like_a_shortened_one_is_another(cache):
+    long_key = "k" * 5000
+    cache.set(long_key, "long")
+    stored = CacheEntry.objects.get().name.removeprefix(":1:")
+    assert cache.get(stored) is None
+
+
+def test_integers_are_stored_as_integers_and_booleans_stay_booleans(cache):
+    cache.set_many({"integer": 7, "boolean": True, "large": 2**70})
+    assert cache.get_many(["integer", "boolean", "large"]) == {"integer": 7, "boolean": True, "large": 2**70}
+    assert cache.get("boolean") is True
+    assert CacheEntry.objects.get(key__endswith=":integer").number == 7
+
+
+def test_incr_beyond_64_bits_goes_on(cache):
+    cache.set("number", 2**63 - 1)
+    assert cache.incr("number") == 2**63
+    assert cache.incr("number", 2**80) == 2**63 + 2**80
+    assert cache.get("number") == 2**63 + 2**80
+
+
+def test_incr_keeps_the_expiry(cache):
+    cache.set("number", 1, timeout=1000)
+    cache.incr("number")
+    assert 990 < cache.ttl("number") <= 1000
+
+
+def test_incr_of_a_float_and_by_a_float(cache):
+    cache.set("number", 1.5)
+    assert cache.incr("number") == 2.5
+    cache.set("number", 1)
+    assert cache.incr("number", 0.5) == 1.5
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5])
+def test_a_timeout_of_zero_or_less_is_already_over(cache, timeout):
+    cache.set("key", 1)
+    cache.set("key", 2, timeout=timeout)
+    assert cache.get("key") is None
+    cache.set_many({"a": 1, "b": 2}, timeout=timeout)
+    assert cache.get_many(["a", "b"]) == {}
+
+
+def test_more_than_the_calendar_holds_is_for_ever(cache):
+    cache.set("key", 1, timeout=10**15)
+    assert cache.ttl("key") is None
+
+
+def test_fractions_of_a_second_count(cache):
+    cache.set("key", 1, timeout=1.5)
+    assert 1000 < cache.pttl("key") <= 1500
+
+
+def test_an_expired_entry_is_nowhere(cache):
+    cache.set("key", 5)
+    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert cache.get("key") is None
+    assert not cache.has_key("key")
+    assert cache.get_many(["key"]) == {}
+    assert not cache.touch("key")
+    assert cache.ttl("key") == 0
+    assert cache.keys("*") == []
+    with pytest.raises(ValueError, match="not found"):
+        cache.incr("key")
+    assert not cache.delete("key")
+    cache.set("key", 5)
+    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    assert cache.add("key", 6)
+
+
+def test_clear_leaves_other_caches_alone(make_cache):
+    one, other, longer = make_cache("one"), make_cache("other"), make_cache("one:more")
+    for each in (one, other, longer):
+        each.set_many({str(number): number for number in range(2500)})
+    one.clear()
+    assert one.get("1") is None
+    assert other.get("1") == longer.get("1") == 1
+    assert CacheEntry.objects.count() == 5000
+
+
+def test_the_durable_option_chooses_the_logged_table(make_cache):
+    make_cache(DURABLE=True).set("key", 1)
+    assert DurableCacheEntry.objects.count() == 1
+    assert CacheEntry.objects.count() == 0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname, relpersistence FROM pg_class WHERE relname ~ '^pgonly_cache(_durable)?$'"
+        )
+        assert dict(cursor.fetchall()) == {"pgonly_cache": "u", "pgonly_cache_durable": "p"}
+
+
+def test_a_value_of_many_megabytes_comes_back_whole(cache):
+    value = os.urandom(40_000_000)
+    cache.set("large", value)
+    assert cache.get("large") == value
+
+
+def test_a_value_beyond_what_postgresql_holds_is_refused_with_its_size(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 1000)
+    with pytest.raises(CacheError, match="at most 1,000 bytes after serializing, got 5,0"):
+        cache.set("large", b"x" * 5000)
+
+
+def test_the_async_methods_do_the_same(cache):
+    async def all_of_them():
+        await cache.aset("key", "value", 100)
+        assert await cache.aget("key") == "value"
+        assert not await cache.aadd("key", 2)
+        assert await cache.ahas_key("key")
+        assert await cache.atouch("key", 50)
+        assert await cache.attl("key") in {49, 50}
+        await cache.aset_many({"a": 1, "b": 2})
+        assert await cache.aget_many(["a", "b", "c"]) == {"a": 1, "b": 2}
+        assert await cache.aincr("a", 4) == 5
+        assert await cache.adecr("a") == 4
+        assert await cache.akeys("[ab]") == ["a", "b"]
+        assert await cache.adelete("a")
+        assert await cache.adelete_many(["b", "c"]) == 1
+        assert await cache.aget_or_set("computed", lambda: 3) == 3
+        assert await cache.adelete_pattern("comp*") == 1
+        assert await cache.aget_and_touch("key", timeout=None) == "value"
+        assert await cache.apttl("key") is None
+        await cache.aclear()
+        assert await cache.aget("key") is None
+
+    asyncio.run(all_of_them())
+
+
+def test_many_tasks_of_several_loops_share_the_connections(cache):
+    async def work(number):
+        await cache.aset(f"key:{number}", number)
+        return await cache.aget(f"key:{number}")
+
+    async def crowd():
+        return await asyncio.gather(*(work(number) for number in range(100)))
+
+    assert asyncio.run(crowd()) == asyncio.run(crowd()) == list(range(100))
+
+
+def test_a_cancelled_call_does_not_spoil_the_next(cache):
+    async def cancel_many():
+        for _ in range(30):
+            task = asyncio.create_task(cache.aget("key"))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return await asyncio.gather(*(cache.aget("key") for _ in range(20)))
+
+    cache.set("key", "value")
+    assert asyncio.run(cancel_many()) == ["value"] * 20
+
+
+def test_a_key_function_of_ones_own_is_used(make_cache):
+    cache = make_cache(KEY_FUNCTION=lambda key, prefix, version: f"{prefix}/{version}/{key}", KEY_PREFIX="p")
+    cache.set("key", 1, version=3)
+    assert CacheEntry.objects.get().name == "p/3/key"
+    assert isinstance(cache, PostgresCache)

@@ -1,0 +1,123 @@
+"""The cache is never part of the caller's transaction; in Django's TestCase it is part of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from django.db import connection, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.exceptions import CacheError
+from pgonly_django.models import CacheEntry
+
+
+def test_a_rolled_back_transaction_keeps_what_it_cached(cache):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        cache.set("key", "value")
+        raise ZeroDivisionError
+    assert cache.get("key") == "value"
+
+
+def test_an_error_of_the_cache_does_not_abort_the_callers_transaction(make_cache):
+    cache = make_cache(ON_ERROR="raise")
+    with transaction.atomic():
+        with pytest.raises(CacheError):
+            cache.keys("nul\0")
+        assert CacheEntry.objects.count() == 0
+
+
+def test_two_long_transactions_that_set_one_key_do_not_wait_for_each_other(cache):
+    first_has_set, second_is_done = threading.Event(), threading.Event()
+
+    def second():
+        assert first_has_set.wait(10)
+        with transaction.atomic():
+            cache.set("key", 2)
+        second_is_done.set()
+        connection.close()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with transaction.atomic():
+        cache.set("key", 1)
+        first_has_set.set()
+        assert second_is_done.wait(10)
+    thread.join()
+    assert cache.get("key") == 2
+
+
+class InATestCase(TestCase):
+    """In this order: what the first test caches must be gone in the second."""
+
+    cache = PostgresCache("in a test case", {})
+
+    def look_and_leave(self):
+        self.assertIsNone(self.cache.get("left behind"))
+        self.cache.set("left behind", 1)
+        self.assertEqual(self.cache.get("left behind"), 1)
+
+    def test_what_one_test_caches(self):
+        self.look_and_leave()
+
+    def test_the_next_does_not_see(self):
+        self.look_and_leave()
+
+    def test_an_error_leaves_the_tests_transaction_usable(self):
+        strict = PostgresCache("strict", {"OPTIONS": {"ON_ERROR": "raise"}})
+        with self.assertRaises(CacheError):
+            strict.keys("nul\0")
+        self.assertEqual(CacheEntry.objects.count(), 0)
+
+    def test_queries_of_the_cache_are_not_counted_as_the_views(self):
+        with self.assertNumQueries(0):
+            self.cache.set("key", 1)
+
+    async def test_async_methods_use_the_tests_transaction_too(self):
+        await self.cache.aset("key", "async")
+        self.assertEqual(await self.cache.aget("key"), "async")
+        self.assertEqual(await CacheEntry.objects.acount(), 1)
+
+        async def compute():
+            await asyncio.sleep(0)
+            return 5
+
+        self.assertEqual(await self.cache.aget_or_set("computed", compute), 5)
+        self.assertEqual(self.cache.store.pool._open, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settings, cache):
+    settings.CACHES = {
+        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": cache.store.namespace[:-1]}
+    }
+    settings.ROOT_URLCONF = "tests.cache.urls"
+    client.raise_request_exception = False
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        with CaptureQueriesContext(connection) as queries:
+            response = client.get("/caches-and-raises/")
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert response.status_code == 500
+    assert cache.get("from the view") == "cached"
+    assert not any("aborted" in query["sql"] for query in queries)
+
+
+def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(client, settings, cache):
+    settings.CACHES = {
+        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": cache.store.namespace[:-1]}
+    }
+    settings.MIDDLEWARE = [
+        "django.middleware.cache.UpdateCacheMiddleware",
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    settings.ROOT_URLCONF = "tests.cache.urls"
+    first, again = client.get("/page/"), client.get("/page/")
+    assert first.content == again.content
+    assert first.content != client.get("/page/?other").content
+    fragment = client.get("/page/?a").content.split(b"|")[1]
+    assert fragment == client.get("/page/?b").content.split(b"|")[1]

@@ -1,0 +1,41 @@
+"""Django's own cache tests with this cache in the place of Django's, sync and through its a-methods."""
+
+from unittest import skip
+
+from cache.tests import BaseCacheTests, caches_setting_for_tests
+from django.core.cache import cache
+from django.test import TestCase, TransactionTestCase, override_settings
+
+ANY_KEY_WORKS = "any key works here, so there is none to warn of"
+NO_CULLING = "bounds are held by evicting just the excess, not a share of all: tests/cache/test_bounds.py"
+COUNTS = "delete_many says how many there were, so 0 and not None"
+
+CACHES = caches_setting_for_tests(BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract")
+
+
+class PostgresCacheTests(BaseCacheTests):
+    test_invalid_key_characters = skip(ANY_KEY_WORKS)(BaseCacheTests.test_invalid_key_characters)
+    test_invalid_key_length = skip(ANY_KEY_WORKS)(BaseCacheTests.test_invalid_key_length)
+    test_invalid_with_version_key_length = skip(ANY_KEY_WORKS)(
+        BaseCacheTests.test_invalid_with_version_key_length
+    )
+    test_cull_delete_when_store_empty = skip(NO_CULLING)(BaseCacheTests.test_cull_delete_when_store_empty)
+    test_delete_many_no_keys = skip(COUNTS)(BaseCacheTests.test_delete_many_no_keys)
+    test_cull = skip(NO_CULLING)(BaseCacheTests.test_cull)
+    test_zero_cull = skip(NO_CULLING)(BaseCacheTests.test_zero_cull)
+
+    def test_the_cache_is_ours(self) -> None:
+        self.assertEqual(type(cache._connections[cache._alias]).__name__, "PostgresCache")
+
+
+@override_settings(CACHES=CACHES)
+class InATestsTransaction(PostgresCacheTests, TestCase):
+    pass
+
+
+@override_settings(CACHES=CACHES)
+class OnItsOwnConnections(PostgresCacheTests, TransactionTestCase):
+    pass
+
+
+del PostgresCacheTests, BaseCacheTests
