@@ -9,12 +9,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 
+from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
 from pgonly_django.postgres import connect
 from pgonly_django.queue import prune
 from pgonly_django.queue.rescue import forget_workers
+from pgonly_django.sessions import prune_expired as prune_sessions
 
 # Soon again while there is something to do, seldom when there was nothing.
 BUSY_SECONDS, IDLE_SECONDS = 60.0, 300.0
@@ -45,11 +47,15 @@ class Maintenance(threading.Thread):
         try:
             with connect(self.alias, application_name="pgonly maintenance") as connection:
                 forget_workers(connection, FORGET_WORKERS_AFTER)
-                return self._in_batches(lambda: prune.prune(connection, BATCH))
+                gone = self._in_batches(lambda: prune.prune(connection, BATCH))
+            gone += self._in_batches(lambda: prune_cache(self.alias, BATCH))
+            return gone + self._in_batches(lambda: prune_sessions(self.alias, BATCH))
         except (psycopg.Error, DatabaseError) as error:
             message = f"Maintenance failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
             emit("worker.maintenance_failed", message, level=logging.WARNING)
             return 0
+        finally:
+            connections.close_all()
 
     def _in_batches(self, delete: Callable[[], int]) -> int:
         total = count = delete()
