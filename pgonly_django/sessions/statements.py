@@ -94,7 +94,7 @@ def merge(
     `user` says whether the user changed, and to whom.
     """
     return _write(
-        MERGE, session_key, changed=changed, removed=removed, sets_user=user[0], user=user[1],
+        MERGE, session_key, changed=changed, removed=removed or "{}", sets_user=user[0], user=user[1],
         age=float(age), ip=client.ip, agent=client.user_agent,
         commit=None if user[0] or settings().session_wait_for_disk else _without_waiting(),
     )  # fmt: skip

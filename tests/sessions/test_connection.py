@@ -14,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from benchmarks.servers import free_port
-from pgonly_django.embedded import _unprivileged
+from pgonly_django.embedded import unprivileged
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions import connection as sessions_connection
 
@@ -109,7 +109,7 @@ def pooler(tmp_path):
     )
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)  # pgbouncer refuses to run as root, so another account reads this
-    process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **_unprivileged())
+    process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **unprivileged())
     try:
         wait_for_port(port, process)
         yield port
