@@ -91,3 +91,12 @@ def test_what_a_reviewer_reads_holds_no_label(project):
     paper = project.ordered_papers()[0]
     fields = set(paper.assignment().__dataclass_fields__)
     assert fields == {"question", "criteria", "title", "abstract"}
+
+
+def test_a_screening_whose_job_was_pruned_can_be_started_again(work, project):
+    project.start()
+    Job.objects.all().delete()
+    assert situation(project).buttons == ("start",)
+    project.start()
+    work()
+    assert situation(project).state == "succeeded"

@@ -49,7 +49,6 @@ class Children:
     ) -> None:
         for number in (*ENDING_SIGNALS, signal.SIGINT):
             self._handlers.setdefault(number, signal.signal(number, signal.SIG_IGN))
-            signal.signal(number, signal.SIG_IGN)
         self.stop()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # it came from signal.signal()

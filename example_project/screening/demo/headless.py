@@ -30,6 +30,7 @@ class Headless:
         self.total = project.papers.count()
         self.queue = f"screening-{project.pk}"  # of its own: no other job of this database takes part
         self.killed_at: int | None = None
+        self._seen, self._seen_at = -1, time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """The summary. Raises ScreeningError or ChildDied; the job is cancelled then, or when interrupted."""
@@ -47,20 +48,24 @@ class Headless:
         return self.children.start_worker(self.queue)
 
     def _watch(self) -> None:
-        seen, seen_at = -1, time.monotonic()
         while not self._is_over():
             self.children.check()
             done = self._done()
             self.terminal.show(done)
             if self._is_time_to_kill(done):
                 self._kill(done)
-            if done > seen:
-                seen, seen_at = done, time.monotonic()
-            elif time.monotonic() - seen_at > STALLED_SECONDS:
-                raise ScreeningError(f"No paper was finished for {STALLED_SECONDS:g} s, {done} are done.")
+            self._check_pace(done)
             time.sleep(LOOK_EVERY_SECONDS)
         self.terminal.show(self._done())
         self.terminal.close()
+
+    def _check_pace(self, done: int) -> None:
+        """Raises ScreeningError when no paper has been finished for long."""
+        now = time.monotonic()
+        if done > self._seen:
+            self._seen, self._seen_at = done, now
+        elif now - self._seen_at > STALLED_SECONDS:
+            raise ScreeningError(f"No paper was finished for {STALLED_SECONDS:g} s, {done} are done.")
 
     def _is_over(self) -> bool:
         """Raises ScreeningError when the job ended in another way than with success."""

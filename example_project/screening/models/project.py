@@ -63,7 +63,7 @@ class Project(models.Model):
 
         with transaction.atomic():
             locked = Project.objects.select_for_update().get(pk=self.pk)
-            if locked.job_id is None:
+            if locked.job is None:
                 task = screen_project.using(queue_name=queue) if queue else screen_project
                 result = task.enqueue(self.pk)
                 self.job_id = result.id if isinstance(result, JobResult) else None

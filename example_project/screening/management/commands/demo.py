@@ -115,6 +115,6 @@ def _percent(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 <= value <= 3600:  # noqa: PLR2004 - also keeps out nan
+    if not 0 <= value <= 60:  # noqa: PLR2004 - also keeps out nan
         raise ValueError(text)
     return value
