@@ -11,15 +11,13 @@ import asyncio
 import select
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import errors, pq
 
+from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
-
-if TYPE_CHECKING:
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.statement import Prepared
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed

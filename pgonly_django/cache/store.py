@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from psycopg.errors import NumericValueOutOfRange
+from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import Codec
+from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.link import Params
+from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool import pool_for
 from pgonly_django.cache.statement import (
     Statement,
@@ -19,15 +24,6 @@ from pgonly_django.cache.statement import (
 )
 from pgonly_django.cache.usage import Usage
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from psycopg.pq.abc import PGresult
-
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.link import Params
-    from pgonly_django.cache.options import Options
 
 # clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.drive import run
+from pgonly_django.cache.drive import Operation, run
+from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import TABLES, Statement, integer
 from pgonly_django.exceptions import CacheError
 
 if TYPE_CHECKING:
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.options import Options
     from pgonly_django.cache.store import Store
+
 
 READS_PER_FLUSH = 1000
 WRITES_PER_CLEANING = 1000
