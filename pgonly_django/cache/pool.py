@@ -126,7 +126,9 @@ class Pool:
     def _connect(self, timeout: float) -> Operation[Link]:
         name = self._database["NAME"]  # a test run gives the alias another database
         try:
-            link = yield from connect(_conninfo(self.alias), timeout)
+            link = yield from connect(
+                _conninfo(self.alias), timeout, self._database["OPTIONS"].get("assume_role")
+            )
         except BaseException as error:
             with self._lock:
                 self._open -= 1

@@ -73,7 +73,7 @@ class Store:
         result = yield from self.call(self.GET, (key,))
         hit = result.ntuples == 1
         if self.usage.read(hits=hit, misses=not hit):
-            yield from self.usage.flush()
+            yield from self.usage.tell()
         return self.value(result, 0) if hit else default
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
@@ -217,7 +217,7 @@ class Store:
             for row in range(result.ntuples):
                 found[result.get_value(row, 0) or b""] = self.value(result, row, 1)
         if self.usage.read(hits=len(found), misses=len(wanted) - len(found)):
-            yield from self.usage.flush()
+            yield from self.usage.tell()
         return found
 
     # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.
