@@ -11,14 +11,12 @@ import asyncio
 import importlib.util
 import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks import servers
 from benchmarks.measure import median, percentile, write_report
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
 
 Timings = dict[tuple[str, str], list[list[float]]]
 MANY = 100

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pickle
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg
 from django.conf import settings
 from django.core.cache import caches
 
 from pgonly_django.cache.link import Link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 FLOOR_TABLE = """CREATE UNLOGGED TABLE IF NOT EXISTS floor
 (expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea)"""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from benchmarks import servers
 from benchmarks.measure import percentile, write_report
-
-if TYPE_CHECKING:
-    import argparse
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 4

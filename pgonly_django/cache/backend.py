@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache import keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
+from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
 from pgonly_django.cache.transactional import TransactionalCache
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-
-    from pgonly_django.cache.drive import Operation
 
 LOCK_TIMEOUT = 60.0
 

@@ -5,17 +5,13 @@ and never waits for a lock of its own transaction.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from django.db import connections
+from psycopg.pq.abc import PGresult
 
+from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.link import Link, Params
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
-
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.statement import Prepared
+from pgonly_django.cache.statement import Prepared
 
 _SAVEPOINT = b"SAVEPOINT pgonly_cache"
 _RELEASE = b"RELEASE SAVEPOINT pgonly_cache"

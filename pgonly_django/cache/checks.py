@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from django.conf import settings
 from django.core import checks
@@ -11,9 +12,6 @@ from django.db import connections, router
 
 from pgonly_django.cache.figures import is_ours
 from pgonly_django.cache.options import Options, parse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 DOCS = "docs/cache.md#checks"
 

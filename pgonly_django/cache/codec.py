@@ -6,13 +6,11 @@ import importlib
 import json
 import pickle
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.module_loading import import_string
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3  # low digit of the column `codec`
 NONE, ZLIB, ZSTD = 0, 10, 20  # its tens

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -16,9 +17,6 @@ from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Store
 from pgonly_django.exceptions import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 Timeout = float | None

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Compute, Operation
@@ -18,11 +21,6 @@ from pgonly_django.cache.statement import Statement, text_array
 from pgonly_django.cache.store import LIVE, Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from psycopg.pq.abc import PGresult
 
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 _TRUE = b"\x01"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pgonly_django.cache import keys
+from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.statement import Statement, integer
 from pgonly_django.cache.store import LIVE, Store, seconds_param
-
-if TYPE_CHECKING:
-    from pgonly_django.cache.drive import Operation
 
 ITERSIZE = 1000
 

@@ -11,15 +11,14 @@ import asyncio
 import select
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import errors, pq
+from psycopg.sql import Identifier
 
+from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
-
-if TYPE_CHECKING:
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.statement import Prepared
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
@@ -76,6 +75,12 @@ class Link:
             self._watch(READ if status == pq.PollingStatus.READING else WRITE)
             yield self
         self._watch(READ)
+        self.pgconn.nonblocking = 1
+
+    def set_role(self, role: str) -> Operation[None]:
+        """What OPTIONS["assume_role"] asks of Django's own connections."""
+        self.pgconn.send_query(f"SET ROLE {Identifier(role).as_string(None)}".encode())
+        raise_for((yield from self._answer()))
 
     def _execute(self, statement: Prepared, params: Params) -> Operation[pq.abc.PGresult]:
         try:
@@ -158,7 +163,7 @@ class Link:
         return CacheUnavailableError(f"PostgreSQL did not answer within {self._timeout:g} s.")
 
 
-def connect(conninfo: bytes, timeout: float) -> Operation[Link]:
+def connect(conninfo: bytes, timeout: float, role: str | None = None) -> Operation[Link]:
     """A new connection, made within `timeout` seconds (libpq's own connect_timeout is 2 at least)."""
     pgconn = pq.PGconn.connect_start(conninfo)
     if pgconn.status == pq.ConnStatus.BAD:
@@ -166,10 +171,11 @@ def connect(conninfo: bytes, timeout: float) -> Operation[Link]:
     try:
         link = Link(pgconn, timeout)
         yield from link.establish()
+        if role:
+            yield from link.set_role(role)
     except BaseException:
         pgconn.finish()
         raise
-    pgconn.nonblocking = 1
     return link
 
 

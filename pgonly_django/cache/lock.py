@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.statement import Statement, integer
+from pgonly_django.cache.store import Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from pgonly_django.cache.store import Store
 
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
 

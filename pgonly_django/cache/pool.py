@@ -8,24 +8,21 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from psycopg.conninfo import make_conninfo
+from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
 from pgonly_django.cache.link import Link, Params, connect
+from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheUnavailableError
 from pgonly_django.postgres import connection_params
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
-
-    from pgonly_django.cache.statement import Prepared
 
 APPLICATION_NAME = "pgonly cache"
 FAIL_FAST_SECONDS = 1.0
@@ -129,7 +126,9 @@ class Pool:
     def _connect(self, timeout: float) -> Operation[Link]:
         name = self._database["NAME"]  # a test run gives the alias another database
         try:
-            link = yield from connect(_conninfo(self.alias), timeout)
+            link = yield from connect(
+                _conninfo(self.alias), timeout, self._database["OPTIONS"].get("assume_role")
+            )
         except BaseException as error:
             with self._lock:
                 self._open -= 1

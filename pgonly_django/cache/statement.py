@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 

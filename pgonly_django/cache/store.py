@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from psycopg.errors import NumericValueOutOfRange
+from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import Codec
+from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.link import Params
+from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool import pool_for
 from pgonly_django.cache.statement import (
     Statement,
@@ -19,15 +24,6 @@ from pgonly_django.cache.statement import (
 )
 from pgonly_django.cache.usage import Usage
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from psycopg.pq.abc import PGresult
-
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.link import Params
-    from pgonly_django.cache.options import Options
 
 # clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
@@ -77,7 +73,7 @@ class Store:
         result = yield from self.call(self.GET, (key,))
         hit = result.ntuples == 1
         if self.usage.read(hits=hit, misses=not hit):
-            yield from self.usage.flush()
+            yield from self.usage.tell()
         return self.value(result, 0) if hit else default
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
@@ -221,7 +217,7 @@ class Store:
             for row in range(result.ntuples):
                 found[result.get_value(row, 0) or b""] = self.value(result, row, 1)
         if self.usage.read(hits=len(found), misses=len(wanted) - len(found)):
-            yield from self.usage.flush()
+            yield from self.usage.tell()
         return found
 
     # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.

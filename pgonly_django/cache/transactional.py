@@ -15,6 +15,7 @@ from django.db import connections, transaction
 if TYPE_CHECKING:
     from pgonly_django.cache.backend import PostgresCache
 
+
 _MISSING = object()
 Keep = Callable[[bytes, Any], Any]
 

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgonly_django import events
+import psycopg
+
+from pgonly_django import events, postgres
 from pgonly_django.cache import keys
-from pgonly_django.cache.drive import run
+from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import TABLES, Statement, integer
 from pgonly_django.exceptions import CacheError
 
 if TYPE_CHECKING:
-    from pgonly_django.cache.drive import Operation
-    from pgonly_django.cache.options import Options
     from pgonly_django.cache.store import Store
+
 
 READS_PER_FLUSH = 1000
 WRITES_PER_CLEANING = 1000
 PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
 EVICT_LIMIT = 1000
-VACUUM_BYTES = (
-    32 * 1024 * 1024
-)  # written, or half of the table if that is more: then its dead rows are removed
-VACUUM_SECONDS = 3600.0
+# After so many bytes were written, or half of the table if that is more, its dead rows are removed.
+VACUUM_BYTES = 32 * 1024 * 1024
 _SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
 
 
@@ -71,9 +71,16 @@ class Usage:
         """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before."""
         try:
             yield from self._prune()
-            yield from self.flush()
+            yield from self._flush()
         except CacheError as error:
-            events.emit("cache.cleaning_failed", f"Cleaning the cache failed: {error}", level=logging.WARNING)
+            _warn("Cleaning", error)
+
+    def tell(self) -> Operation[None]:
+        """Tell the database what was counted. Never fails the read before."""
+        try:
+            yield from self._flush()
+        except CacheError as error:
+            _warn("Counting", error)
 
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
     PRUNE = Statement(
@@ -105,7 +112,7 @@ class Usage:
         "text int8 int8 int8 int8 int8 int8 int8",
     )
 
-    def flush(self) -> Operation[None]:
+    def _flush(self) -> Operation[None]:
         """Add what was counted to the cache's row; within bounds afterwards."""
         counted = self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1), self._written
         self._reset()
@@ -122,13 +129,10 @@ class Usage:
         if entries > (self._max_entries or entries) or size > (self._max_bytes or size):
             yield from self._evict()
 
-    # TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.
-    VACUUM = Statement("VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}")
-
     def _vacuum(self) -> None:
         """In a thread of its own. Autovacuum looks once a minute, a busy cache writes gigabytes meanwhile."""
-        vacuum = self._store.call(self.VACUUM, (), VACUUM_SECONDS)
-        threading.Thread(target=_run_quietly, args=(vacuum,), name="pgonly cache vacuum", daemon=True).start()
+        arguments = self._store.pool.alias, TABLES[self._store.durable]
+        threading.Thread(target=vacuum, args=arguments, name="pgonly cache vacuum", daemon=True).start()
 
     # Served by the primary key: one namespace is one range of it.
     RECOUNT = Statement(
@@ -177,8 +181,18 @@ class Usage:
             evicted = integer(result.get_value(0, 0)) if result.ntuples else 0
 
 
-def _run_quietly(operation: Operation[Any]) -> None:
+# TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.
+VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}"
+
+
+def vacuum(alias: str, table: str) -> None:
+    """Remove the dead rows of a table, on a connection of its own: it may take long."""
     try:
-        run(operation)
-    except CacheError as error:
-        events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)
+        with postgres.connect(alias, application_name="pgonly cache vacuum") as connection:
+            connection.execute(VACUUM.replace("{table}", table).encode())
+    except psycopg.Error as error:
+        _warn("Vacuuming", error)
+
+
+def _warn(what: str, error: Exception) -> None:
+    events.emit("cache.cleaning_failed", f"{what} the cache failed: {error}", level=logging.WARNING)

@@ -11,14 +11,12 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import django
 from django.conf import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def incr(cache: Any, number: int, times: int) -> int:

@@ -18,6 +18,7 @@ from django.db import connection, connections
 from benchmarks.servers import free_port
 from pgonly_django import embedded
 from pgonly_django.cache import PostgresCache, wakeup
+from pgonly_django.exceptions import CacheError
 from tests.cache.conftest import wait_until
 
 PGBOUNCER = """
@@ -105,6 +106,23 @@ def test_it_follows_djangos_connection_to_another_database(cache):
     finally:
         connection.settings_dict["NAME"] = name
     assert cache.get("key") == 1
+
+
+def test_it_assumes_the_role_that_djangos_connection_assumes(cache):
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE ROLE "the app" NOLOGIN')
+    connection.settings_dict["OPTIONS"]["assume_role"] = "the app"
+    try:
+        cache.store.pool.close_idle()
+        assert cache.get("key", "default") == "default"  # this role may not read the table
+        strict = PostgresCache("strict", {"OPTIONS": {"ON_ERROR": "raise"}})
+        with pytest.raises(CacheError, match="permission denied"):
+            strict.get("key")
+    finally:
+        del connection.settings_dict["OPTIONS"]["assume_role"]
+        cache.store.pool.close_idle()
+        with connection.cursor() as cursor:
+            cursor.execute('DROP ROLE "the app"')
 
 
 @pytest.fixture

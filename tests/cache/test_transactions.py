@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from urllib.request import urlopen
 
 import pytest
 from django.db import connection, transaction
-from django.test import TestCase
+from django.test import LiveServerTestCase, TestCase
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.cache import PostgresCache
@@ -121,3 +122,15 @@ def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(clien
     assert first.content != client.get("/page/?other").content
     fragment = client.get("/page/?a").content.split(b"|")[1]
     assert fragment == client.get("/page/?b").content.split(b"|")[1]
+
+
+class WithALiveServer(LiveServerTestCase):
+    def test_the_servers_thread_and_the_test_share_the_cache(self):
+        cache = PostgresCache("live", {})
+        cache.set("key", "from the test")
+        backend = "pgonly_django.cache.PostgresCache"
+        caches = {"default": {"BACKEND": backend, "LOCATION": "live"}}
+        with self.settings(ROOT_URLCONF="tests.cache.urls", CACHES=caches):
+            answer = urlopen(f"{self.live_server_url}/key/").read()
+        self.assertEqual(answer, b"from the test")
+        self.assertEqual(cache.get("seen by"), "the view")

@@ -17,9 +17,14 @@ def page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(engine.from_string(PAGE).render(Context({"number": next(_times)})))
 
 
+def key(request: HttpRequest) -> HttpResponse:
+    cache.set("seen by", "the view")
+    return HttpResponse(cache.get("key"))
+
+
 def caches_and_raises(request: HttpRequest) -> Any:
     cache.set("from the view", "cached")
     raise ZeroDivisionError
 
 
-urlpatterns = [path("page/", page), path("caches-and-raises/", caches_and_raises)]
+urlpatterns = [path("page/", page), path("key/", key), path("caches-and-raises/", caches_and_raises)]

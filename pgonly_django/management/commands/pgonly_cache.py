@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
+from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.figures import Figures, figures, our_caches
 from pgonly_django.cache.statement import TABLES
-
-if TYPE_CHECKING:
-    from pgonly_django.cache.backend import PostgresCache
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
 
