@@ -86,8 +86,10 @@ class Server:
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server if it runs. "immediate" is a crash: the next start recovers from the log."""
-        if self.is_running():
-            self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+        if (self.data / "postmaster.pid").exists():
+            done = self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop", check=False)
+            if done.returncode != 0 and self.is_running():
+                raise EmbeddedPostgresError(f"The PostgreSQL in {self.data} could not be stopped.")
 
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)

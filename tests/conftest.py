@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
+from tests.pooler import pgbouncer
+
 MARKS = "CREATE TABLE IF NOT EXISTS tests_mark (id bigserial PRIMARY KEY, key text NOT NULL)"
 
 
@@ -25,3 +27,10 @@ def marks(transactional_db):
             return [key for (key,) in cursor.fetchall()]
 
     return read
+
+
+@pytest.fixture
+def pooler(tmp_path):
+    """The port of a PgBouncer in transaction mode before the test database's server."""
+    with pgbouncer(connection.settings_dict, tmp_path) as port:
+        yield port

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import connection, connections
 
-from benchmarks.servers import free_port
-from pgonly_django import embedded
 from pgonly_django.cache import PostgresCache, wakeup
 from pgonly_django.exceptions import CacheError
 from tests.cache.conftest import wait_until
-
-PGBOUNCER = """
-[databases]
-* = host={HOST} port={PORT} user={USER} password={PASSWORD}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-max_prepared_statements = 0
-default_pool_size = 3
-logfile =
-pidfile =
-"""
 
 
 def test_nothing_is_opened_before_the_first_call(make_cache):
@@ -125,33 +103,11 @@ def test_it_assumes_the_role_that_djangos_connection_assumes(cache):
             cursor.execute('DROP ROLE "the app"')
 
 
-@pytest.fixture
-def pgbouncer(transactional_db):
-    """PgBouncer in transaction mode that knows nothing of prepared statements; its port."""
-    binary = shutil.which("pgbouncer")
-    if binary is None:
-        pytest.skip("pgbouncer is not installed")
-    account = embedded._unprivileged() if os.geteuid() == 0 else {}
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
-        Path(folder).chmod(0o755)
-        config = Path(folder) / "pgbouncer.ini"
-        settings = {**connection.settings_dict, "PORT": connection.settings_dict["PORT"] or 5432}
-        settings["PASSWORD"] = settings["PASSWORD"] or "none"
-        config.write_text(PGBOUNCER.format(port=port, **settings))
-        process = subprocess.Popen(
-            [binary, "-q", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account
-        )
-        yield port
-        process.terminate()
-        process.wait(10)
-
-
-def test_behind_pgbouncer_in_transaction_mode(pgbouncer):
-    settings = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": pgbouncer}
+def test_behind_pgbouncer_in_transaction_mode(transactional_db, pooler):
+    settings = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": pooler}
     connections.settings["bouncer"] = settings
     try:
-        wait_until(lambda: answers(pgbouncer, settings["NAME"]))
+        wait_until(lambda: answers(pooler, settings["NAME"]))
         cache = PostgresCache("bouncer", {"OPTIONS": {"DATABASE": "bouncer", "ON_ERROR": "raise"}})
         numbers = range(40)
 

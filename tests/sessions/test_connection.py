@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import socket
-import subprocess
-import time
-
 import psycopg
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from benchmarks.servers import free_port
-from pgonly_django.embedded import unprivileged
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions import connection as sessions_connection
 
@@ -92,43 +84,6 @@ def test_in_a_transaction_a_dead_connection_is_an_error(key):
 
 
 @pytest.fixture
-def pooler(tmp_path):
-    """The port of a PgBouncer that knows nothing of prepared statements, before the test database."""
-    binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if binary is None:
-        pytest.skip("pgbouncer is not installed")
-    params, port = connection.get_connection_params(), free_port()
-    known = {"dbname": params["dbname"], "user": params["user"]}
-    known |= {name: str(params[name]) for name in ("host", "port", "password") if params.get(name)}
-    target = " ".join(f"{name}={value}" for name, value in known.items())
-    configuration = tmp_path / "pgbouncer.ini"
-    configuration.write_text(
-        f"[databases]\npooled = {target}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-        "pool_mode = transaction\nmax_prepared_statements = 0\n"
-    )
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # pgbouncer refuses to run as root, so another account reads this
-    process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **unprivileged())
-    try:
-        wait_for_port(port, process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
-def wait_for_port(port: int, process: subprocess.Popen, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert process.poll() is None, "pgbouncer did not start"
-        assert time.monotonic() < deadline, f"nothing listens on {port}"
-        time.sleep(0.02)
-
-
-@pytest.fixture
 def through_the_pooler(key, pooler, monkeypatch):
     """Django's connection, led through the pooler for this test."""
     connection.close()
@@ -136,7 +91,6 @@ def through_the_pooler(key, pooler, monkeypatch):
     with monkeypatch.context() as changed:
         changed.setitem(connection.settings_dict, "HOST", "127.0.0.1")
         changed.setitem(connection.settings_dict, "PORT", str(pooler))
-        changed.setitem(connection.settings_dict, "NAME", "pooled")
         yield
         connection.close()
     sessions_connection._direct.clear()
