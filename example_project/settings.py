@@ -27,7 +27,6 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
-    "django.contrib.sessions",
     "django.contrib.staticfiles",
     "pgonly_django",
     "example_project.screening",
@@ -75,10 +74,23 @@ if TASKS_BACKEND not in TASK_BACKENDS:
         f"TASKS_BACKEND must be one of {', '.join(TASK_BACKENDS)}, got {TASKS_BACKEND!r}."
     )
 TASKS = {"default": {"BACKEND": TASK_BACKENDS[TASKS_BACKEND], "QUEUES": []}}
+CACHES = {
+    "default": {"BACKEND": "pgonly_django.cache.PostgresCache"},
+    # What the reviewers said: paid for, so on a logged table, and as JSON, which the admin can show.
+    "answers": {
+        "BACKEND": "pgonly_django.cache.PostgresCache",
+        "LOCATION": "answers",
+        "TIMEOUT": None,
+        "OPTIONS": {"DURABLE": True, "SERIALIZER": "json"},
+    },
+}
+SESSION_ENGINE = "pgonly_django.sessions"
 PGONLY = {"LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60)}
 
 # The two reviewers: "points", "pico", or "chat:MODEL" for a model behind an OpenAI-compatible API.
 SCREENING_REVIEWERS = env.list("SCREENING_REVIEWERS", default=["points", "pico"])
+# Whether a paper that a reviewer has judged before, in whatever project, is not asked about again.
+SCREENING_REUSE_ANSWERS = env.bool("SCREENING_REUSE_ANSWERS", default=True)
 SCREENING_DELAY_SECONDS = env.float(
     "SCREENING_DELAY_SECONDS", default=0
 )  # added to every call, to make time visible

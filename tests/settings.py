@@ -25,6 +25,15 @@ INSTALLED_APPS = [
 ]
 SCREENING_REVIEWERS = ["points", "pico"]
 SCREENING_DELAY_SECONDS = 0
+SCREENING_REUSE_ANSWERS = False
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "answers": {
+        "BACKEND": "pgonly_django.cache.PostgresCache",
+        "LOCATION": "answers",
+        "OPTIONS": {"DURABLE": True, "SERIALIZER": "json"},
+    },
+}
 CHAT_BASE_URL, CHAT_API_KEY = "http://127.0.0.1:9", ""
 CHAT_TIMEOUT_SECONDS, CHAT_PATIENCE_SECONDS = 5, 5
 MIDDLEWARE = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -11,6 +12,7 @@ from django.utils import timezone
 
 from example_project.screening.models import Paper, ReviewerCall
 from pgonly_django import Snooze
+from pgonly_django.cache import cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +32,26 @@ class Stoppable(Protocol):
 
 
 def ask(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
-    """What `reviewer` says of `paper`, as JSON: the call that is paid for, whichever reviewer it is.
+    """What `reviewer` says of `paper`, as JSON. Asked the same before, in whatever project, it is not paid again."""
+    return kept_answer(reviewer, paper, job) if settings.SCREENING_REUSE_ANSWERS else pay(reviewer, paper, job)
 
-    The one place for a durable cache: the answer depends on `reviewer.name` and `paper.assignment()` alone.
-    """
+
+def pay(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
+    """The call that costs money."""
     return asdict(reviewer.judge(paper.assignment(), CountedCalls(reviewer.name, paper, job)))
+
+
+def answer_key(reviewer: Reviewer, paper: Paper, job: Stoppable) -> str:  # noqa: ARG001 - called as pay() is
+    """An answer depends on who is asked and on what was given to read, and on nothing else."""
+    digest = hashlib.sha256(repr(paper.assignment()).encode()).hexdigest()
+    return f"answer:{reviewer.name}:{digest}"
+
+
+# In the durable cache, for ever. Whoever died while asking is replaced after the lock's time, so that is a little
+# more than one call may take.
+kept_answer = cached(
+    None, key=answer_key, cache="answers", lock_timeout=settings.CHAT_TIMEOUT_SECONDS + 30
+)(pay)
 
 
 class CountedCalls:

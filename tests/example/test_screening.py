@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import django
+from django.core.cache import caches
 from django.db import transaction
 
+from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Project, ReviewerCall, Verdict
 from example_project.screening.situation import history, situation
 from pgonly_django.models import Job
+from tests.example.conftest import CSV
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 IMMEDIATE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
@@ -25,6 +28,23 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project
     now = situation(project)
     assert (now.state, now.done, now.percent, now.resumed_from) == ("succeeded", 3, 100, None)
     assert project.job.result == now.outcomes
+
+
+def test_a_second_screening_of_the_same_papers_makes_no_call(work, project, settings):
+    settings.SCREENING_REUSE_ANSWERS = True
+    caches["answers"].clear()
+    project.start()
+    work()
+    assert len(calls()) == 6
+    again = new_project("Again", project.question, project.criteria, read_papers(CSV.encode()))
+    again.start()
+    work()
+    assert Verdict.objects.of(again).count() == 6
+    assert len(calls()) == 6
+    other = new_project("Another question", "Is it about rats?", project.criteria, read_papers(CSV.encode()))
+    other.start()
+    work()
+    assert len(calls()) == 12
 
 
 def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api, settings):

@@ -41,6 +41,7 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="Slow every reviewer call down. Default: watchable.",
         )
+        add("--reuse-answers", action="store_true", help="Do not ask again what an earlier run asked.")
         add("--port", type=int, default=8000, help="Of the web server. Default: 8000.")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
@@ -78,6 +79,7 @@ class Command(BaseCommand):
         environment = {
             "PGONLY_LEASE_SECONDS": str(LEASE_SECONDS),
             "SCREENING_DELAY_SECONDS": str(delay),
+            "SCREENING_REUSE_ANSWERS": str(options["reuse_answers"]),
             "DEBUG": "true",
         }
         return Children(settings.ROOT / "manage.py", settings.ROOT / ".demo", environment)
