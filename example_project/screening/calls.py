@@ -33,7 +33,9 @@ class Stoppable(Protocol):
 
 def ask(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
     """What `reviewer` says of `paper`, as JSON. Asked the same before, in whatever project, it is not paid again."""
-    return kept_answer(reviewer, paper, job) if settings.SCREENING_REUSE_ANSWERS else pay(reviewer, paper, job)
+    return (
+        kept_answer(reviewer, paper, job) if settings.SCREENING_REUSE_ANSWERS else pay(reviewer, paper, job)
+    )
 
 
 def pay(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
@@ -49,9 +51,9 @@ def answer_key(reviewer: Reviewer, paper: Paper, job: Stoppable) -> str:  # noqa
 
 # In the durable cache, for ever. Whoever died while asking is replaced after the lock's time, so that is a little
 # more than one call may take.
-kept_answer = cached(
-    None, key=answer_key, cache="answers", lock_timeout=settings.CHAT_TIMEOUT_SECONDS + 30
-)(pay)
+kept_answer = cached(None, key=answer_key, cache="answers", lock_timeout=settings.CHAT_TIMEOUT_SECONDS + 30)(
+    pay
+)
 
 
 class CountedCalls:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -75,7 +76,9 @@ class Workers:
         }
         command = [sys.executable, str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
         with log.open("w") as output:
-            process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            )
         worker = RealWorker(process, name, log)
         self.started.append(worker)
         if ready:
@@ -89,9 +92,9 @@ class Workers:
 
     def end(self):
         for worker in self.started:
-            if worker.process.poll() is None:
-                worker.send(signal.SIGCONT)
-                worker.kill()
+            with contextlib.suppress(ProcessLookupError):  # the group: --reload has a child
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.wait(10)
 
 
 @pytest.fixture

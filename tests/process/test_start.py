@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from django.db import connection
 
+from pgonly_django.models import Job
 from tests import jobs
 from tests.process.conftest import ROOT, database_url
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
 
@@ -90,3 +93,23 @@ def test_max_idle_seconds_ends_an_idle_worker(workers):
     worker = workers.start("--max-idle-seconds", "0.2")
     assert worker.wait() == 0
     assert "Stopped after 1 job(s)." in worker.output
+
+
+def test_reload_gives_running_jobs_back_and_starts_afresh(workers, marks):
+    worker = workers.start("--reload", ready=False)
+    result = jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: marks().count("k:started") == 1, what="the first start")
+    touched_at = 0.0
+
+    def restarted():
+        # Again every three seconds: the reloader notices a change of a file it has seen before.
+        nonlocal touched_at
+        if time.monotonic() - touched_at > 3:
+            (ROOT / "tests" / "jobs.py").touch()
+            touched_at = time.monotonic()
+        return marks().count("k:started") == 2
+
+    wait_for(restarted, what="the second start")
+    job = Job.objects.get(pk=result.id)
+    assert (job.attempt, job.interruptions) == (1, 1)
+    assert "Stopping: 1 job(s)" in worker.output

@@ -39,6 +39,7 @@ A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and 
 
 class Command(BaseCommand):
     help = "Run jobs until stopped."
+    requires_system_checks = ()  # after the database is found: some of Django's checks ask it
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
@@ -70,18 +71,21 @@ class Command(BaseCommand):
 
     def _serve(self, options: WorkerOptions) -> None:
         _check_database(options.database)
+        self.check()
         worker = Worker(options)
         connection_created.connect(notice_dead_clients)
         _configure_logging(self.stdout._out)  # noqa: SLF001 - the stream behind Django's wrapper
         self._print_banner(worker)
-        if threading.current_thread() is threading.main_thread():
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:
             self._handle_signals(worker)
-        else:
+        else:  # --reload: the main thread watches the code
             atexit.register(_release_and_wait, worker)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         code = worker.run()
         self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
-        _exit(code)
+        if in_main_thread:
+            _exit(code)
 
     def _print_banner(self, worker: Worker) -> None:
         options = worker.options
