@@ -40,6 +40,7 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
     params.setdefault("keepalives_idle", 15)
     params.setdefault("keepalives_interval", 5)
     params.setdefault("keepalives_count", 3)
+    params.setdefault("tcp_user_timeout", 30_000)  # ms; keepalives say nothing while sent data is unanswered
     return params
 
 

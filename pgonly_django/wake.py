@@ -41,9 +41,10 @@ def wake_after_commit(alias: str, payload: str) -> None:
 
 
 def send_coalesced(alias: str, payload: str) -> None:
-    """At most once per payload and COALESCE_SECONDS and process. A failure costs a poll, never the caller."""
+    """At most once per payload and COALESCE_SECONDS and process, but every cancel. A failure costs a poll, never
+    the caller."""
     key, now = (alias, payload), time.monotonic()
-    if now - _last_sent.get(key, -1.0) < COALESCE_SECONDS:
+    if now - _last_sent.get(key, -1.0) < COALESCE_SECONDS and not payload.startswith(CANCEL):
         return
     try:
         first_row(alias, "SELECT pg_notify(%s, %s)", (CHANNEL, payload))

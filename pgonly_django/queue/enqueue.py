@@ -16,6 +16,7 @@ from pgonly_django import wake
 from pgonly_django.postgres import first_row
 
 UUID_VARIANT = 0b10 << 62
+CLOSE = timedelta(seconds=1)
 
 
 # The three values are one call's, the rest its template's. The state is decided by the database's clock,
@@ -52,10 +53,13 @@ class Template:
         values = {name: sql.quote(getattr(self, name)).replace("%", "%%") for name in names}
         object.__setattr__(self, "insert", INSERT.format(**values))
 
-    @property
-    def payload(self) -> str:
-        """What its workers are woken with."""
-        return wake.ready(self.queue) if self.run_at is None else wake.DUE
+    def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
+        """What its workers are woken with. Close to run_at with both words: the row's state was a matter of us."""
+        if self.run_at is None or self.run_at < enqueued_at - CLOSE:
+            return (wake.ready(self.queue),)
+        if self.run_at > enqueued_at + CLOSE:
+            return (wake.DUE,)
+        return (wake.ready(self.queue), wake.DUE)
 
 
 class NewJob(NamedTuple):

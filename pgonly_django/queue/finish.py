@@ -88,6 +88,7 @@ FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(states)s::text[], %(delays)s::
     %(interrupted)s::int[], %(suspect)s::int[], %(entries)s::text[])
     AS ended(id, lease, state, delay, uncounted, interrupted, suspect, entry)
 WHERE job.id = ended.id AND job.lease = ended.lease AND job.state || '' = 'running'
+RETURNING job.id::text, job.state
 """
 
 Statement = tuple[str, dict[str, Any]]

@@ -91,7 +91,7 @@ class PostgresBackend(BaseTaskBackend):
         database = self.database
         job_id, enqueued_at = insert(database, new)
         result = _result(task, job_id, new, enqueued_at)
-        payloads = (new.template.payload,)
+        payloads = new.template.payloads(enqueued_at)
         transaction.on_commit(
             lambda: self._committed(database, payloads, (result,)), using=database, robust=True
         )
@@ -111,7 +111,8 @@ class PostgresBackend(BaseTaskBackend):
         results = [
             _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(prepared, ids, strict=True)
         ]
-        payloads = {new.template.payload for _, new in prepared}
+        templates = {id(new.template): new.template for _, new in prepared}.values()
+        payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
         transaction.on_commit(
             lambda: self._committed(database, payloads, results), using=database, robust=True
         )

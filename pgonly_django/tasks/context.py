@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError, connections
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.queue import memo
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 SAVE_EVERY_SECONDS = 1.0
 DOUBT_POLL_SECONDS = 0.1
+AWAY_SECONDS = 0.5
 LOG_LINE_LIMIT = 1000
 
 
@@ -185,19 +187,31 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _write_checkpoint(self) -> None:
         job = self._run.job
         value, positions = to_json(self._saved.value, "The checkpoint"), json.dumps(self._saved.positions)
-        memo.save_checkpoint(self._run.alias, job.id, job.lease, value, positions)
+        self._durably(memo.save_checkpoint, job.id, job.lease, value, positions)
         self._saved_at, self._unsaved = time.monotonic(), False
         self._proved_itself()
 
     def _find_step(self, name: str) -> tuple[Any] | None:
         self._check()
-        return memo.find_step(self._run.alias, self._run.job.id, name)
+        return self._durably(memo.find_step, self._run.job.id, name)
 
     def _keep_step(self, name: str, value: Any) -> tuple[Any]:
         text = to_json(value, f"The result of step {name!r}")
-        memo.save_step(self._run.alias, self._run.job.id, self._run.job.lease, name, text)
+        self._durably(memo.save_step, self._run.job.id, self._run.job.lease, name, text)
         self._proved_itself()
         return (json.loads(text),)
+
+    def _durably(self, statement: Callable[..., T], *arguments: Any) -> T:
+        """Run one of memo's statements, again and again while the database is away: what was paid for is not
+        thrown away. Not inside atomic(), whose transaction is gone, and not once the run has to end. The
+        statements are fenced, and the same when repeated."""
+        while True:
+            try:
+                return statement(self._run.alias, *arguments)
+            except (OperationalError, InterfaceError):
+                if not _was_lost(connections[self._run.alias]) or self.should_stop:
+                    raise
+                time.sleep(AWAY_SECONDS)
 
     def _proved_itself(self) -> None:
         """Progress that lasts: the job is no suspect of killing its worker any more."""
@@ -221,3 +235,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             await asyncio.sleep(DOUBT_POLL_SECONDS)
         if self.should_stop:
             await sync_to_async(self._check)()
+
+
+def _was_lost(connection: Any) -> bool:
+    """Whether the connection is gone, and with it no transaction of the job's; then it is closed for a new one."""
+    if connection.in_atomic_block:
+        return False
+    if connection.connection is not None and not connection.connection.closed:
+        return False
+    connection.close()
+    return True

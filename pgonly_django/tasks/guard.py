@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import threading
+import time
 
 from pgonly_django.exceptions import JobInterrupt
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (
-    ctypes.c_ulong,
-    ctypes.c_void_p,
-)  # by address: NULL takes a pending exception back
+_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address: NULL takes a pending one back
+
+Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
 
 class Guard:
-    """Opened by the slot while the job's own code runs; only then does interrupt() reach it.
+    """Open while the job's own code runs; only then, and only once, does interrupt() reach it.
 
-    CPython raises an asynchronous exception between two bytecodes: a thread that waits inside a C call (a socket,
-    a sleep) feels it when that call returns.
+    Whoever takes the one token, interrupt() or close(), has won: no lock, which an exception between two
+    bytecodes could leave held. CPython raises an asynchronous exception just there, so a thread that waits inside
+    a C call (a socket, a sleep) feels it when that call returns.
     """
 
-    __slots__ = ("_lock", "_sent", "_task", "_thread")
+    __slots__ = ("_sent", "_task", "_thread", "_token")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._token: list[None] = []
         self._thread: int | None = None
-        self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[object]] | None = None
+        self._task: Task | None = None
         self._sent = False
 
     def open_thread(self) -> None:
         self._thread = threading.get_ident()
+        self._token.append(None)
 
     def open_task(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
         self._task = (loop, task)
-
-    @property
-    def is_in_thread(self) -> bool:
-        return self._thread is not None
+        self._token.append(None)
 
     def close(self) -> None:
-        """From here on nothing arrives, and what was under way to this thread is taken back."""
-        while True:
-            try:
-                with self._lock:
-                    if self._sent and self._thread is not None:
-                        _set_async_exception(self._thread, None)
-                    self._thread = self._task = None
-            except JobInterrupt:
-                continue
+        """From here on nothing arrives; what was under way to this thread arrives here or is taken back."""
+        if self._take_token() or self._thread is None:
             return
+        with contextlib.suppress(JobInterrupt):
+            while not self._sent:
+                time.sleep(0.0001)
+            _set_async_exception(self._thread, None)
 
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
-        """Raise `reason` in the job's thread, or cancel its task. False when its code is not running."""
-        with self._lock:
-            if self._thread is not None:
-                self._sent = True
-                _set_async_exception(self._thread, id(reason))
-            elif self._task is not None:
-                loop, task = self._task
-                loop.call_soon_threadsafe(task.cancel)
-            else:
-                return False
+        """Raise `reason` in the job's thread, or cancel its task. False when its code is not running (any more)."""
+        if not self._take_token():
+            return False
+        if self._thread is not None:
+            _set_async_exception(self._thread, id(reason))
+        elif self._task is not None:
+            loop, task = self._task
+            loop.call_soon_threadsafe(task.cancel)
+        self._sent = True
+        return True
+
+    def _take_token(self) -> bool:
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
         return True

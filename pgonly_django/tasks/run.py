@@ -37,6 +37,7 @@ class Run:
     proved_itself: bool = False
     # Between the worker and the thread or event loop that runs it.
     guard: Guard = field(default_factory=Guard)
+    in_thread: bool = False
     abandoned: bool = False
     interrupted_at: float | None = None
     exception_sent: bool = False

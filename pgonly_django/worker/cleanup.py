@@ -14,7 +14,7 @@ from pgonly_django.events import emit
 # two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued meanwhile.
 NOTICE_DEAD_CLIENTS = """
 SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),
-    set_config('tcp_keepalives_count', '3', false)
+    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false)
 """
 
 

@@ -20,13 +20,16 @@ from pgonly_django.exceptions import LeaseLost
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, finish_statements
+from pgonly_django.queue.progress import REPORT, report_parameters
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
-from pgonly_django.worker import outcomes
+from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
+
+DJANGOS_OWN_RECEIVERS = 1  # of task_started: it logs
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
-        clean_up_connections(run.job.task)
+        _tidied(clean_up_connections, run.job.task)
         self.deliver(ended)
 
     def _call(self, run: Run, call: _Call) -> Ended:
@@ -105,6 +108,8 @@ class Executor:
         with transaction.atomic(using=self.alias):
             finish = outcomes.succeeded(run, self._guarded(run, call))
             with connections[self.alias].cursor() as cursor:
+                for report in supervision.news([run]):  # the row is finished before the worker's next report
+                    cursor.execute(REPORT, report_parameters([report]))
                 cursor.execute(*finish_statements([finish])[0])
                 if cursor.rowcount == 0:
                     raise LeaseLost
@@ -133,12 +138,13 @@ class Executor:
                 ended = self._ended(run, error)
             ended.took_seconds = time.monotonic() - run.started_at
             if place in SyncToAsync.context_to_thread_executor:
-                await sync_to_async(_leave_thread)(run.job.task)
+                await sync_to_async(_tidied)(_leave_thread, run.job.task)
         self.deliver(ended)
 
     async def _acall(self, run: Run) -> Ended:
-        resumed = run.job.lease > 1
-        call = await sync_to_async(self._prepare)(run) if resumed else self._prepare(run)
+        # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
+        may_query = run.job.lease > 1 or len(task_started.receivers) > DJANGOS_OWN_RECEIVERS
+        call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         coroutine = call.task.func(*call.arguments, **call.result.kwargs)
         task = asyncio.ensure_future(coroutine)
         run.guard.open_task(asyncio.get_running_loop(), task)
@@ -181,8 +187,12 @@ class Executor:
     def _options(self, placed: Placed, job: ClaimedJob) -> TaskOptions:
         if job.options is None:
             return placed.options
+        try:
+            overrides = restored(job.options)
+        except ImportError as error:
+            raise UnknownTaskError(f"{job.task}: its backoff cannot be imported: {error}") from error
         options: TaskOptions = placed.backend.defaults.resolve(
-            job.queue, getattr(placed.task, "declared", {}), restored(job.options)
+            job.queue, getattr(placed.task, "declared", {}), overrides
         )
         return options
 
@@ -204,9 +214,13 @@ class Executor:
             return Ended(run, None)
         try:
             options = self._options(self._place(run.job), run.job)
-        except UnknownTaskError:
+        except Exception:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
             options = TaskOptions()
-        return Ended(run, outcomes.ended_with(run, error, options, self.worker))
+        try:
+            finish = outcomes.ended_with(run, error, options, self.worker)
+        except Exception as broken:  # noqa: BLE001 - likewise with what the job raised
+            finish = outcomes.ended_with(run, broken, TaskOptions(), self.worker)
+        return Ended(run, finish)
 
 
 def _backend_of(task: Any) -> Any:
@@ -230,6 +244,14 @@ def _save_positions(context: JobContext | None) -> None:
         context.flush()
     except DatabaseError as error:
         emit("worker.position_unsaved", f"Could not save a loop's position: {error}", level=logging.WARNING)
+
+
+def _tidied(tidy: Callable[[str], None], task: str) -> None:
+    """Tidy up after a job. Failing at that is logged and costs nobody a slot."""
+    try:
+        tidy(task)
+    except Exception:  # noqa: BLE001 - a broken connection may break anywhere
+        emit("worker.cleanup_failed", f"Could not tidy up after {task}", level=logging.ERROR, exc_info=True)
 
 
 def _leave_thread(task: str) -> None:

@@ -67,8 +67,11 @@ class Heartbeat(threading.Thread):
         while not self._over.is_set():
             try:
                 self._connected()
-            except psycopg.Error as error:
-                emit("worker.heartbeat_failed", f"Heartbeat: {str(error).strip()}", level=logging.WARNING)
+            except Exception as error:  # noqa: BLE001 - without heartbeats every job here would be lost
+                known = isinstance(error, psycopg.Error)
+                message = f"Heartbeat: {str(error).strip() or type(error).__name__}"
+                level = logging.WARNING if known else logging.ERROR
+                emit("worker.heartbeat_failed", message, level=level, exc_info=not known)
                 self._over.wait(self._pause)
                 self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
             finally:
@@ -94,6 +97,7 @@ class Heartbeat(threading.Thread):
         next_beat = time.monotonic() + self.options.heartbeat_seconds
         # Whatever was said while nobody listened.
         self.worker.wake_up(wake.ready(wake.ANY_QUEUE))
+        self.worker.wake_up(wake.DUE)
         while not self._over.is_set():
             left = next_beat - time.monotonic()
             if left <= 0:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json.scanner import make_scanner
 from typing import Any
 from uuid import UUID
@@ -68,7 +68,18 @@ class Exchange:
     finished: list[str] = field(default_factory=list)
     lost: list[Finish] = field(default_factory=list)
     locked: list[Finish] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are no success
+    replaced: dict[str, Finish] = field(default_factory=dict)  # refused, and what was written instead
+    claimed: bool = False  # whether the claim was made at all
     took_seconds: float = 0.0
+
+    def as_written(self, finish: Finish | None) -> Finish | None:
+        """The end as the row has it: a refusal, or the cancellation that somebody asked for meanwhile."""
+        if finish is None:
+            return None
+        finish = self.replaced.get(finish.id, finish)
+        state = State(self.states.get(finish.id, finish.state))
+        return finish if state is finish.state else replace(finish, state=state)
 
 
 class Ledger:
@@ -95,16 +106,26 @@ class Ledger:
             return None
         began = time.monotonic()
         try:
-            answer = self._pipeline(connection, finishes, reports, claim)
-        except ROW_ERRORS:
-            answer = self._one_by_one(connection, finishes, reports)
+            answer = self._together_or_apart(connection, finishes, reports, claim)
         except psycopg.Error as error:
             self._lose(error)
             return None
         answer.took_seconds = time.monotonic() - began
-        if claim is not None:
+        if answer.claimed:
             self.claimer.absorb(answer.jobs, answer.took_seconds)
         return answer
+
+    def _together_or_apart(
+        self,
+        connection: psycopg.Connection[Any],
+        finishes: Sequence[Finish],
+        reports: Sequence[Report],
+        claim: Claim | None,
+    ) -> Exchange:
+        try:
+            return self._pipeline(connection, finishes, reports, claim)
+        except ROW_ERRORS:
+            return self._one_by_one(connection, finishes, reports)
 
     def promote(self) -> Promotion | None:
         """See queue.promote. None when the database is away."""
@@ -179,9 +200,13 @@ class Ledger:
                 cursor = connection.cursor(binary=True)
                 claimed = cursor.execute(sql, parameters, prepare=True)
         answer.finished = [finish.id for finish in finishes]
+        for cursor in written:
+            if cursor.description is not None:
+                answer.states |= dict(cursor.fetchall())
         if sum(cursor.rowcount for cursor in written) != len(finishes):
             self._judge(connection, finishes, answer)
         if claimed is not None:
+            answer.claimed = True
             answer.jobs = [ClaimedJob._make(row) for row in claimed.fetchall()]
         return answer
 
@@ -204,6 +229,8 @@ class Ledger:
             whole.finished += part.finished
             whole.lost += part.lost
             whole.locked += part.locked
+            whole.states |= part.states
+            whole.replaced |= part.replaced
         return whole
 
     def _alone(self, connection: psycopg.Connection[Any], finish: Finish) -> Exchange:
@@ -217,7 +244,18 @@ class Ledger:
                 f"The end of {finish.id} cannot be stored: {error}",
                 level=logging.ERROR,
             )
-            return self._pipeline(connection, [_unstorable(finish, error)], (), None)
+            return self._write_refusal(connection, finish, error)
+
+    def _write_refusal(
+        self, connection: psycopg.Connection[Any], finish: Finish, error: psycopg.Error
+    ) -> Exchange:
+        refusal = _unstorable(finish, error)
+        try:
+            answer = self._pipeline(connection, [refusal], (), None)
+        except LOCKED:
+            return Exchange(locked=[finish])
+        answer.replaced[finish.id] = refusal
+        return answer
 
     def _notify(self, connection: psycopg.Connection[Any], finishes: Sequence[Finish]) -> None:
         """Tell the other workers of what went back; in this transaction, so that they hear it after the commit."""

@@ -57,7 +57,7 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
                 run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=str(error)
             )
         case Discard():
-            return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=error.reason)
+            return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=str(error.reason))
         case NotStorableError() if not _from_the_job(error):
             # Its effects are done; running it again would only do them twice.
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)

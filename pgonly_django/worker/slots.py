@@ -41,9 +41,11 @@ class Slots:
         """Give up the thread that `run` holds: it ends when its job ever returns; another takes its place."""
         run.abandoned = True
         self.stuck += 1
-        if run.guard.is_in_thread:
+        if run.in_thread:
             self._started -= 1
             self._start_thread()
+        elif self._loop is not None and self._async_room is not None:
+            self._loop.call_soon_threadsafe(self._async_room.release)
 
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
@@ -69,6 +71,7 @@ class Slots:
         take: Callable[[], Run | None] = self._inbox.get
         while (run := take()) is not None:
             if run.take():
+                run.in_thread = True
                 self.executor.run(run)
                 if run.abandoned:
                     self.stuck -= 1
@@ -88,11 +91,13 @@ class Slots:
     async def _serve_async(self, run: Run) -> None:
         if self._async_room is None:
             self._async_room = asyncio.Semaphore(self.threads)
-        async with self._async_room:
-            if run.take():
-                await self.executor.arun(run)
-                if run.abandoned:
-                    self.stuck -= 1
+        await self._async_room.acquire()
+        if run.take():
+            await self.executor.arun(run)
+        if run.abandoned:  # its place was given away when it was cut off
+            self.stuck -= 1
+        else:
+            self._async_room.release()
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
@@ -102,7 +107,13 @@ class Slots:
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+    over = False
+    while not over:
+        try:
+            loop.run_forever()
+            over = True
+        except (SystemExit, KeyboardInterrupt):
+            # Raised by a job: asyncio lets it through the loop as well as into the job's own task, which
+            # writes the job's end. The others go on.
+            continue
+    loop.close()

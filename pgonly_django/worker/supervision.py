@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -72,7 +73,10 @@ def news(runs: Iterable[Run]) -> list[Report]:
 
 def _report(run: Run) -> Report:
     run.has_news = False  # before reading: what comes meanwhile is reported next time
-    lines = [run.log_lines.popleft() for _ in range(len(run.log_lines))] if run.log_lines else []
+    lines = []
+    with contextlib.suppress(IndexError):  # an atomic job's own thread may take them too
+        while run.log_lines:
+            lines.append(run.log_lines.popleft())
     progress = run.progress
     return Report(
         id=run.job.id,

@@ -9,7 +9,6 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -22,6 +21,7 @@ from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker import outcomes, supervision
+from pgonly_django.worker.agenda import NEVER, Agenda
 from pgonly_django.worker.announcer import Announcer
 from pgonly_django.worker.executor import Ended, Executor
 from pgonly_django.worker.heartbeat import Heartbeat
@@ -35,13 +35,10 @@ SUPERVISE_SECONDS = 0.25
 BATCH_LIMIT = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 LOCKED_RETRY_SECONDS = 2.0
-LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
-BLIND_FIRST_PAUSE_SECONDS = 0.05
 LISTEN_TEST_SECONDS = 10.0
 ANNOUNCE_SECONDS = 5.0
 GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
 JOIN_SECONDS = 2.0
-NEVER = float("inf")
 
 
 class ExitCode(IntEnum):
@@ -61,6 +58,7 @@ class Worker:
         self.ended: dict[str, Ended] = {}  # over here, not yet committed
         self.strays: dict[str, Finish] = {}  # rows in our name that we do not know
         self.locked_until: dict[str, float] = {}
+        self.outlived: list[Run] = []  # still running here, but lost, rescued and claimed once more by us
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
         self.ledger = Ledger(options.database, options.name, self.claimer, prepare=options.listen)
         self.executor = Executor(options.database, str(self.id), options.name, self.mail.put)
@@ -74,20 +72,18 @@ class Worker:
         self.stop_level = 0
         self.left = threading.Event()
         self._stop_until: float | None = None
-        self._look_at = self._again_at = self._due_at = self._supervise_at = self._report_at = 0.0
-        self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
-        self._backlog = True
-        self._drained = False  # the last look, from the head, found no more than it took
-        self._busy_at = time.monotonic()
+        self.agenda = Agenda(options)
+        self._supervise_at = self._report_at = 0.0
 
     # From outside: signal handlers and tests.
 
     def stop(self) -> None:
-        """The first call: claim no more, tell the jobs, wait for the grace. The second: release them now."""
-        self.stop_level += 1
+        """Claim no more, tell the jobs, wait for the grace."""
+        self.stop_level = max(self.stop_level, 1)
         self.mail.put("stop")
 
     def stop_now(self) -> None:
+        """Release the running jobs now."""
         self.stop_level = 2
         self.mail.put("stop")
 
@@ -114,7 +110,7 @@ class Worker:
         """Work until told to stop or there is nothing left to do. Only the main thread may call it."""
         self.heartbeat.start()
         self.heartbeat.tested.wait(timeout=LISTEN_TEST_SECONDS)
-        self.ledger.prepare = self.heartbeat.listening
+        self.ledger.prepare = self.agenda.listening = self.heartbeat.listening
         self.maintenance.start()
         while not self._is_done():
             self._turn()
@@ -128,7 +124,7 @@ class Worker:
             self._obey_stop(now)
         if now >= self._supervise_at and self.runs:
             self._supervise(now)
-        if now >= self._due_at and not self.stop_level:
+        if self.agenda.promotion_is_due(now) and not self.stop_level:
             self._promote(now)
         self._exchange(now)
 
@@ -136,15 +132,15 @@ class Worker:
         """How long there is nothing to do but to wait for mail."""
         times = [now + 60.0]
         if not self.stop_level:
-            times.append(self._due_at)
+            times.append(self.agenda.next_promotion)
             if self.pace.wants_more(len(self.runs)) and self.jobs_left > 0:
-                times += [now] if self._backlog else [self._look_at, self._again_at or NEVER]
+                times.append(self.agenda.next_look)
         if self.runs:
             times.append(self._supervise_at)
         if self._stop_until is not None:
             times.append(self._stop_until)
         if self.options.max_idle_seconds is not None:
-            times.append(self._busy_at + self.options.max_idle_seconds)
+            times.append(self.agenda.busy_at + self.options.max_idle_seconds)
         if any(job_id not in self.locked_until for job_id in self.ended) or self.strays:
             times.append(now)
         times += self.locked_until.values()
@@ -166,19 +162,24 @@ class Worker:
         if isinstance(mail, Ended):
             self._take_end(mail)
         elif isinstance(mail, Finish):
-            self.strays[mail.id] = mail
+            run = self.runs.get(mail.id)
+            if run is None or run.job.lease != mail.lease:
+                self.strays[mail.id] = mail
         elif mail == wake.DUE:
-            self._due_at = 0.0
+            self.agenda.hear_due()
         elif mail.startswith(wake.READY):
             name = mail.removeprefix(wake.READY + " ")
             if not self.options.queues or name == wake.ANY_QUEUE or name in self.options.queues:
-                now = time.monotonic()
-                self._look_at, self._again_at = now, now + LOOK_AGAIN_SECONDS
+                self.agenda.hear_ready()
         elif mail.startswith(wake.CANCEL):
             self._supervise_at = 0.0
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
+        if run in self.outlived:
+            self.outlived.remove(run)
+            _emit_lost(run)
+            return
         if run.abandoned:
             return
         self.pace.note(run.job.queue, ended.took_seconds)
@@ -193,10 +194,11 @@ class Worker:
     def _forget(self, ended: Ended) -> None:
         """The job is off our hands: written by us, or somebody else's."""
         run = ended.run
-        self.runs.pop(run.job.id, None)
+        if self.runs.get(run.job.id) is run:
+            del self.runs[run.job.id]
         self.ended.pop(run.job.id, None)
         self.locked_until.pop(run.job.id, None)
-        self._busy_at = time.monotonic()
+        self.agenda.busy_at = time.monotonic()
         if run.started_at is None:
             self.jobs_left += 1
         else:
@@ -209,7 +211,7 @@ class Worker:
     def _look_from_head(self) -> None:
         """The next suspect may be claimed now: they are found from the head only."""
         self.claimer.look_from_head_next()
-        self._look_at = 0.0
+        self.agenda.look_now()
 
     # The database.
 
@@ -225,11 +227,12 @@ class Worker:
         if answer is None:
             supervision.put_back(self.runs, reports)
             return
+        if claim is not None and answer.claimed:
+            self._start(answer.jobs, lease_from=now)
+            self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
         if any(report.cleared for report in reports):
             self._look_from_head()
         self._settle(answer)
-        if claim is not None:
-            self._start(answer.jobs, claim, lease_from=now)
 
     def _finishes(self, now: float) -> list[Finish]:
         waiting = [
@@ -240,9 +243,13 @@ class Worker:
         return waiting + list(self.strays.values())
 
     def _claim(self, now: float) -> Claim | None:
-        due = self._backlog or now >= self._look_at or (self._again_at and now >= self._again_at)
         held = len(self.runs)
-        if self.stop_level or not due or self.jobs_left <= 0 or not self.pace.wants_more(held):
+        if (
+            self.stop_level
+            or not self.agenda.look_is_due(now)
+            or self.jobs_left <= 0
+            or not self.pace.wants_more(held)
+        ):
             return None
         left = self.jobs_left
         rooms = {name: int(min(room, left)) for name, room in self.pace.rooms(held).items() if room > 0}
@@ -255,6 +262,7 @@ class Worker:
         for job_id in answer.finished:
             self.strays.pop(job_id, None)
             if ended := self.ended.get(job_id):
+                ended.finish = answer.as_written(ended.finish)
                 self._after_finish(ended)
                 self._forget(ended)
         for finish in answer.lost:
@@ -269,57 +277,40 @@ class Worker:
         finish = ended.finish
         assert finish is not None
         if finish.state is State.SCHEDULED:
-            self._due_at = min(self._due_at, time.monotonic() + (finish.delay_seconds or 0.0))
+            self.agenda.expect_due(finish.delay_seconds or 0.0)
         elif finish.state is State.READY:
-            self._look_at, self._drained = 0.0, False
+            self.agenda.look_now()
 
-    def _start(self, jobs: list[ClaimedJob], claim: Claim, lease_from: float) -> None:
+    def _start(self, jobs: list[ClaimedJob], lease_from: float) -> None:
         now = time.monotonic()
         until = lease_from + self.options.lease_for.total_seconds()
-        for job in jobs:
-            run = Run(job, self.options.database, claimed_at=now, lease_until=until)
-            self.runs[job.id] = run
+        runs = [Run(job, self.options.database, claimed_at=now, lease_until=until) for job in jobs]
+        # All of them first: importing a task may take its time, and the heartbeat asks what is held.
+        for run in runs:
+            self._hold(run)
+        for run in runs:
             self.slots.submit(run)
         self.jobs_left -= len(jobs)
-        self._plan_next_look(jobs, claim, now)
 
-    def _plan_next_look(self, jobs: list[ClaimedJob], claim: Claim, now: float) -> None:
-        counts = Counter((job.queue, job.priority) for job in jobs)
-        self._backlog = len(jobs) >= claim.limit or any(
-            count >= claim.rooms.get(queue, claim.free) for (queue, _), count in counts.items()
-        )
-        self._drained = self.claimer.looked_from_head and not self._backlog
-        if self._again_at and now >= self._again_at:
-            self._again_at = 0.0
-        if jobs:
-            self._busy_at, self._blind_pause = now, BLIND_FIRST_PAUSE_SECONDS
-        if self.claimer.looked_from_head:
-            self._look_at = now + self._idle_pause()
-        else:
-            self._look_at = self.claimer.head_due_at
-
-    def _idle_pause(self) -> float:
-        longest = self.options.longest_pause(listening=self.heartbeat.listening)
-        if self.heartbeat.listening:
-            return longest
-        pause = self._blind_pause = min(self._blind_pause * 2, longest)
-        return pause
+    def _hold(self, run: Run) -> None:
+        older = self.runs.get(run.job.id)
+        if older is not None:
+            older.lease_lost = True
+            self.outlived.append(older)
+            self.ended.pop(run.job.id, None)
+        self.strays.pop(run.job.id, None)
+        self.runs[run.job.id] = run
 
     def _promote(self, now: float) -> None:
         promotion = self.ledger.promote()
-        if promotion is None:
-            return
-        longest = self.options.longest_pause(listening=self.heartbeat.listening)
-        next_due = promotion.next_due_in_seconds
-        self._due_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
-        if promotion.promoted:
-            self._look_at, self._drained = now, False
+        if promotion is not None:
+            self.agenda.promoted(promotion, began=now)
 
     # Looking after what runs.
 
     def _supervise(self, now: float) -> None:
         self._supervise_at = now + SUPERVISE_SECONDS
-        runs = [run for job_id, run in self.runs.items() if job_id not in self.ended]
+        runs = [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.outlived
         supervision.enforce_deadlines(runs, now)
         for run in supervision.interrupt_the_deaf(runs, now, self.options.grace_seconds):
             self._cut_off(run)
@@ -339,6 +330,7 @@ class Worker:
         )
         emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
         if lost:
+            self.outlived = [other for other in self.outlived if other is not run]
             self._forget(Ended(run, None))
         else:
             finish = outcomes.closed_by_force(run, TaskOptions(), self.facts)
@@ -379,16 +371,18 @@ class Worker:
             return True
         if self.slots.stuck >= self.options.threads:
             return True
-        if self.options.burst and self._drained:
+        if self.options.burst and self.agenda.drained:
             return True
         idle = self.options.max_idle_seconds
-        return idle is not None and time.monotonic() - self._busy_at >= idle
+        return idle is not None and self.agenda.idle_seconds >= idle
 
     def _gives_up(self) -> bool:
-        """Whether to leave although ends are unwritten: told to stop, and the database does not come back."""
-        if not self.ledger.is_away or self._stop_until is None:
+        """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
+        if self._stop_until is None:
             return False
-        return self.stop_level > 1 or time.monotonic() >= self._stop_until + GIVE_UP_SECONDS
+        if self.stop_level > 1 and self.ledger.is_away:
+            return True
+        return time.monotonic() >= self._stop_until + GIVE_UP_SECONDS
 
     def _leave(self) -> ExitCode:
         self.maintenance.end()

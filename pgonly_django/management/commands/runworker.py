@@ -105,13 +105,16 @@ class Command(BaseCommand):
             self.stdout.write(f"{label:<9} {fact}")
 
     def _handle_signals(self, worker: Worker) -> None:
+        def interrupt(*_: object) -> None:
+            worker.stop_now() if worker.stop_level else worker.stop()
+
         def stop(*_: object) -> None:
             worker.stop()
 
         def stop_now(*_: object) -> None:
             worker.stop_now()
 
-        handlers: dict[str, Callable[..., None]] = {"SIGTERM": stop, "SIGINT": stop, "SIGQUIT": stop_now}
+        handlers: dict[str, Callable[..., None]] = {"SIGTERM": stop, "SIGINT": interrupt, "SIGQUIT": stop_now}
         for name, handler in handlers.items():
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,102 @@
+"""When a worker's loop has what to do next. All times are time.monotonic()."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from pgonly_django import wake
+from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.promote import Promotion
+from pgonly_django.worker.ledger import Claim
+from pgonly_django.worker.options import WorkerOptions
+
+LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
+BLIND_FIRST_PAUSE_SECONDS = 0.05
+NEVER = float("inf")
+
+
+class Agenda:
+    """The next look for ready jobs and the next promotion of due ones.
+
+    A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.listening = options.listen
+        self.drained = False  # the last look, from the head, found no more than it took
+        self.busy_at = time.monotonic()
+        self._backlog = True
+        self._look_at = self._promote_at = 0.0
+        self._look_again_at = self._promote_again_at = NEVER
+        self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
+
+    # What was heard.
+
+    def hear_ready(self) -> None:
+        now = time.monotonic()
+        self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+
+    def hear_due(self) -> None:
+        now = time.monotonic()
+        self._promote_at, self._promote_again_at = now, now + LOOK_AGAIN_SECONDS
+
+    def look_now(self) -> None:
+        """There is a ready job that nobody will be told of: our own doing."""
+        self._look_at, self.drained = 0.0, False
+
+    def expect_due(self, in_seconds: float) -> None:
+        self._promote_at = min(self._promote_at, time.monotonic() + in_seconds)
+
+    # What is due.
+
+    def look_is_due(self, now: float) -> bool:
+        return now >= self.next_look
+
+    def promotion_is_due(self, now: float) -> bool:
+        return now >= self.next_promotion
+
+    @property
+    def next_look(self) -> float:
+        return 0.0 if self._backlog else min(self._look_at, self._look_again_at)
+
+    @property
+    def next_promotion(self) -> float:
+        return min(self._promote_at, self._promote_again_at)
+
+    @property
+    def idle_seconds(self) -> float:
+        return time.monotonic() - self.busy_at
+
+    # What came of it.
+
+    def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
+        """A claim that began then took `jobs`: plan the next."""
+        counts = Counter((job.queue, job.priority) for job in jobs)
+        self._backlog = len(jobs) >= claim.limit or any(
+            count >= claim.rooms.get(queue, claim.free) for (queue, _), count in counts.items()
+        )
+        self.drained = claimer.looked_from_head and not self._backlog
+        if began >= self._look_again_at:
+            self._look_again_at = NEVER
+        if jobs:
+            self.busy_at, self._blind_pause = time.monotonic(), BLIND_FIRST_PAUSE_SECONDS
+        from_head = claimer.looked_from_head
+        self._look_at = time.monotonic() + self._idle_pause() if from_head else claimer.head_due_at
+
+    def promoted(self, promotion: Promotion, began: float) -> None:
+        longest = self.options.longest_pause(listening=self.listening)
+        next_due = promotion.next_due_in_seconds
+        self._promote_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
+        if began >= self._promote_again_at:
+            self._promote_again_at = NEVER
+        if promotion.promoted:
+            self.look_now()
+
+    def _idle_pause(self) -> float:
+        longest = self.options.longest_pause(listening=self.listening)
+        if self.listening:
+            return longest
+        pause = self._blind_pause = min(self._blind_pause * 2, longest)
+        return pause
