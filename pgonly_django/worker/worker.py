@@ -74,7 +74,8 @@ class Worker:
         self.stop_level = 0
         self.left = threading.Event()
         self._stop_until: float | None = None
-        self._look_at = self._again_at = self._due_at = self._supervise_at = self._report_at = 0.0
+        self._look_at = self._again_at = self._due_at = self._due_again_at = 0.0
+        self._supervise_at = self._report_at = 0.0
         self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
         self._backlog = True
         self._drained = False  # the last look, from the head, found no more than it took
@@ -168,7 +169,7 @@ class Worker:
         elif isinstance(mail, Finish):
             self.strays[mail.id] = mail
         elif mail == wake.DUE:
-            self._due_at = 0.0
+            self._due_at, self._due_again_at = 0.0, time.monotonic() + LOOK_AGAIN_SECONDS
         elif mail.startswith(wake.READY):
             name = mail.removeprefix(wake.READY + " ")
             if not self.options.queues or name == wake.ANY_QUEUE or name in self.options.queues:
@@ -312,6 +313,8 @@ class Worker:
         longest = self.options.longest_pause(listening=self.heartbeat.listening)
         next_due = promotion.next_due_in_seconds
         self._due_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
+        if now < self._due_again_at:
+            self._due_at = min(self._due_at, self._due_again_at)
         if promotion.promoted:
             self._look_at, self._drained = now, False
 
