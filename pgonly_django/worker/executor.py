@@ -26,10 +26,9 @@ from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
+from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
-
-DJANGOS_OWN_RECEIVERS = 1  # of task_started: it logs
 
 
 @dataclass(slots=True)
@@ -143,7 +142,7 @@ class Executor:
 
     async def _acall(self, run: Run) -> Ended:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
-        may_query = run.job.lease > 1 or len(task_started.receivers) > DJANGOS_OWN_RECEIVERS
+        may_query = run.job.lease > 1 or len(task_started.receivers) > OWN_RECEIVERS
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         coroutine = call.task.func(*call.arguments, **call.result.kwargs)
         task = asyncio.ensure_future(coroutine)
@@ -167,15 +166,16 @@ class Executor:
             TaskResultStatus.RUNNING,
             backend=job.backend,
             args=job.args,
-            kwargs=job.kwargs,
+            kwargs=job.kwargs or {},
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,
             attempted_at=job.attempted_at,
-            errors=job.errors,
+            errors=job.errors or (),
             worker_id=self.worker.id,
         )
         run.result = result
-        task_started.send(type(placed.backend), task_result=result)
+        if is_heard(task_started, logging.INFO):
+            task_started.send(type(placed.backend), task_result=result)
         context = self._context(run, result) if task.takes_context else None
         return _Call(task, result, context, self._options(placed, job))
 
