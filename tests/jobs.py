@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from datetime import timedelta
 
@@ -226,3 +227,35 @@ def let_go_of_the_database(context):
     for _ in range(3):
         assert not context.should_stop
     return connection.connection is None
+
+
+@task
+def discard_with_an_exception():
+    raise Discard(ValueError("the cause"))
+
+
+@task
+async def exit_async():
+    sys.exit(1)
+
+
+@task(atomic=True, takes_context=True)
+def report_atomically(context):
+    context.progress(5, 5)
+    context.log("hello")
+
+
+def pay(key):
+    """Makes its mark on a connection of its own and has the job's own connection shot meanwhile."""
+    from pgonly_django.postgres import connect
+
+    connection.ensure_connection()
+    with connect("default", application_name="shooter") as other:
+        other.execute("INSERT INTO tests_mark (key) VALUES (%s)", [key])
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+    return 7
+
+
+@task(takes_context=True)
+def pay_and_lose_the_connection(context, key):
+    return context.step("pay", pay, key)

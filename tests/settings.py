@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import environ
 
@@ -26,7 +27,7 @@ INSTALLED_APPS = [
 SCREENING_REVIEWERS = ["points", "pico"]
 SCREENING_DELAY_SECONDS = 0
 SCREENING_REUSE_ANSWERS = False
-CACHES = {
+CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "answers": {
         "BACKEND": "pgonly_django.cache.PostgresCache",

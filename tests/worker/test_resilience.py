@@ -1,0 +1,149 @@
+"""What a worker survives: jobs, receivers and databases that misbehave between the lines."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.models import Job, State
+from pgonly_django.postgres import connect
+from tests import jobs
+from tests.waiting import wait_for
+
+
+def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
+    moved = jobs.add.enqueue(1)
+    Job.objects.filter(pk=moved.id).update(options={"backoff": "tests.jobs.no_such_backoff"})
+    good = jobs.add.enqueue(1)
+    work(threads=1)
+    assert good.wait(1).return_value == 2
+    assert moved.job.state == State.SCHEDULED
+    assert "no_such_backoff" in moved.job.errors[0]["reason"]
+
+
+def test_a_discard_with_an_exception_as_reason_says_its_words(work):
+    result = jobs.discard_with_an_exception.enqueue()
+    work(threads=1)
+    assert (result.job.state, result.job.errors[0]["reason"]) == (State.FAILED, "the cause")
+
+
+def test_an_async_job_that_exits_fails_alone(work):
+    exits, others = jobs.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
+    work()
+    assert exits.job.state == State.SCHEDULED
+    assert "SystemExit" in exits.job.errors[0]["exception"]
+    assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
+
+
+def test_a_worker_that_claims_a_job_it_still_runs_ends_the_older_run(background_worker, marks):
+    worker = background_worker(threads=2)
+    result = jobs.sleep_in_slices.enqueue("k", 20.0)
+    wait_for(lambda: "k:started" in marks())
+    older = worker.runs[result.id]
+    # As if the process had been frozen past its lease, and somebody had rescued the job.
+    Job.objects.filter(pk=result.id).update(state=State.READY, lease_expires_at=None)
+    worker.wake_up("ready default")
+    wait_for(lambda: marks().count("k:started") == 2, what="the second run")
+    assert older.lease_lost
+    wait_for(lambda: marks().count("k:cleaned up") == 1, what="the older run to end")
+    assert worker.runs[result.id].job.lease == 2
+    assert result.job.state == State.RUNNING
+    result.cancel()
+    assert result.wait(10).job.state == State.CANCELLED
+
+
+def test_a_row_locked_elsewhere_does_not_make_a_burst_leave_ready_jobs_behind(work, marks):
+    locked = jobs.mark_once.enqueue("locked")
+    others = [jobs.add.enqueue(i) for i in range(20)]
+    released = threading.Event()
+
+    def hold_the_row():
+        with connect("default", application_name="other") as other, other.transaction():
+            wait_for(lambda: "locked" in marks())
+            other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+            released.wait(3)
+        connection.close()
+
+    holder = threading.Thread(target=hold_the_row)
+    holder.start()
+    work(threads=1)
+    released.set()
+    holder.join()
+    assert locked.job.state == State.SUCCEEDED
+    assert {other.job.state for other in others} == {State.SUCCEEDED}
+
+
+def test_a_time_that_is_past_already_starts_at_once(background_worker):
+    background_worker()
+    result = jobs.add.using(run_after=timezone.now() - timezone.timedelta(minutes=1)).enqueue(1)
+    assert result.wait(5).return_value == 2
+
+
+def test_a_due_time_announced_right_behind_another_is_kept(background_worker):
+    background_worker()
+    jobs.add.using(run_after=timezone.now() + timezone.timedelta(hours=1)).enqueue(1)
+    soon = jobs.add.using(run_after=timezone.now() + timezone.timedelta(seconds=0.5)).enqueue(1)
+    assert soon.wait(8).return_value == 2
+
+
+def test_two_cancels_in_a_row_are_both_heard(background_worker, marks):
+    background_worker()
+    results = [jobs.sleep_in_slices.enqueue(key) for key in ("a", "b")]
+    wait_for(lambda: {"a:started", "b:started"} <= set(marks()))
+    for result in results:
+        result.cancel()
+    assert [result.wait(8).job.state for result in results] == [State.CANCELLED] * 2
+
+
+def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
+    result = jobs.pay_and_lose_the_connection.enqueue("paid")
+    work(threads=1)
+    assert result.wait(1).return_value == 7
+    assert (result.job.attempt, marks()) == (1, ["paid"])
+
+
+def test_several_suspects_are_all_run_before_a_burst_ends(work):
+    results = [jobs.add.enqueue(i) for i in range(3)]
+    Job.objects.update(crashes=1)
+    work()
+    assert [result.wait(1).return_value for result in results] == [1, 2, 3]
+    assert set(Job.objects.values_list("crashes", flat=True)) == {0}
+
+
+def test_an_atomic_job_keeps_its_progress_and_log(work):
+    result = jobs.report_atomically.enqueue()
+    work()
+    assert result.progress == {"done": 5, "total": 5, "message": ""}
+    assert [line["text"] for line in result.job.log] == ["hello"]
+
+
+def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(work):
+    seen = []
+
+    def receiver(sender, task_result, **_):
+        seen.append(Job.objects.get(pk=task_result.id).state)
+
+    task_started.connect(receiver)
+    try:
+        result = jobs.add_async.enqueue(1, 1)
+        work()
+    finally:
+        task_started.disconnect(receiver)
+    assert seen == [State.RUNNING]
+    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_worker, marks, threads):
+    worker = background_worker(threads=threads + 1, grace_seconds=0.0)
+    result = jobs.stubborn.enqueue("deaf", 4.0)
+    wait_for(lambda: "deaf:started" in marks())
+    result.cancel()
+    assert result.wait(10).job.state == State.CANCELLED
+    assert jobs.add.enqueue(1).wait(10).return_value == 2
+    wait_for(lambda: worker.slots.stuck == 0, what="the stuck thread to return")
+    assert jobs.add.enqueue(2).wait(10).return_value == 3
