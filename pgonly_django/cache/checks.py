@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
-from pgonly_django.cache.figures import is_ours
+from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.options import Options, parse
 
 DOCS = "docs/cache.md#checks"
@@ -46,9 +45,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 
 def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
     """Each cache of ours with its options, or with what is wrong with them."""
-    for alias, cache in settings.CACHES.items():
-        if not is_ours(cache):
-            continue
+    for alias, cache in our_settings().items():
         try:
             yield alias, parse(cache.get("OPTIONS", {}))
         except ImproperlyConfigured as error:

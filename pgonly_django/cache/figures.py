@@ -42,12 +42,16 @@ class Figures:
 
 def our_caches() -> dict[str, PostgresCache]:
     """The caches of settings.CACHES that are ours, by alias."""
-    ours = [alias for alias, cache in settings.CACHES.items() if is_ours(cache)]
-    return {alias: cast("PostgresCache", caches[alias]) for alias in ours}
+    return {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
 
 
-def is_ours(cache: dict[str, Any]) -> bool:
-    """True when an entry of settings.CACHES names this backend or one made from it."""
+def our_settings() -> dict[str, dict[str, Any]]:
+    """The entries of settings.CACHES that name this backend or one made from it, by alias."""
+    configured = cast("dict[str, dict[str, Any]]", settings.CACHES)
+    return {alias: cache for alias, cache in configured.items() if _is_ours(cache)}
+
+
+def _is_ours(cache: dict[str, Any]) -> bool:
     try:
         backend = import_string(cache["BACKEND"])
     except ImportError:
