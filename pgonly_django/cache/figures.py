@@ -47,8 +47,7 @@ def our_caches() -> dict[str, PostgresCache]:
 
 def our_settings() -> dict[str, dict[str, Any]]:
     """The entries of settings.CACHES that name this backend or one made from it, by alias."""
-    configured = cast("dict[str, dict[str, Any]]", settings.CACHES)
-    return {alias: cache for alias, cache in configured.items() if _is_ours(cache)}
+    return {alias: cache for alias, cache in settings.CACHES.items() if _is_ours(cache)}
 
 
 def _is_ours(cache: dict[str, Any]) -> bool:
