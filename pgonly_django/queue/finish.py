@@ -52,14 +52,13 @@ class Finish:
 # Both: index, the primary key. "state || ''" is the same question, asked so that the index of running rows cannot
 # answer it: under an old snapshot its dead entries pile up, and every finish would walk them.
 
-# The common case, kept lean: arrays as text, results as one JSON array.
+# The common case, kept lean: jobs of one lease number, found by `= ANY` at half the cost of a join (9 instead of
+# 15 us a job), their results in one JSON object by id; what is not in it has none.
 SUCCEED = """
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
-    result = nullif(ended.result, 'null'::jsonb), finished_at = clock_timestamp(),
+    result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
     expires_at = clock_timestamp() + job.retention
-FROM ROWS FROM (unnest(%(ids)s::uuid[]), unnest(%(leases)s::int[]), jsonb_array_elements(%(results)s::jsonb))
-    AS ended(id, lease, result)
-WHERE job.id = ended.id AND job.lease = ended.lease AND job.state || '' = 'running'
+WHERE job.id = ANY (%(ids)s::uuid[]) AND job.lease = %(lease)s AND job.state || '' = 'running'
 """
 
 # A job whose cancellation was asked for meanwhile does not go back to waiting.
@@ -94,23 +93,25 @@ RETURNING job.id::text, job.state
 Statement = tuple[str, dict[str, Any]]
 
 
-def finish_statements(batch: Sequence[Finish]) -> list[Statement]:
-    """What to execute for `batch`, at most two statements. A row that is not matched was not this run's any more."""
-    succeeded = [finish for finish in batch if finish.state is State.SUCCEEDED]
-    others = [finish for finish in batch if finish.state is not State.SUCCEEDED]
-    statements: list[Statement] = []
-    if succeeded:
-        statements.append((SUCCEED, _succeed_parameters(succeeded)))
-    if others:
-        statements.append((FINISH, _finish_parameters(others)))
-    return statements
+def finish_statements(batch: Iterable[Finish]) -> list[Statement]:
+    """What to execute for `batch`. A row that no statement matched was not this run's any more."""
+    succeeded: dict[int, list[Finish]] = {}
+    others: list[Finish] = []
+    for finish in batch:
+        if finish.state is State.SUCCEEDED:
+            succeeded.setdefault(finish.lease, []).append(finish)
+        else:
+            others.append(finish)
+    statements = [(SUCCEED, _succeed_parameters(lease, part)) for lease, part in succeeded.items()]
+    return [*statements, (FINISH, _finish_parameters(others))] if others else statements
 
 
-def _succeed_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
+def _succeed_parameters(lease: int, batch: Sequence[Finish]) -> dict[str, Any]:
+    results = [f'"{finish.id}":{finish.result}' for finish in batch if finish.result not in (None, "null")]
     return {
         "ids": _array(finish.id for finish in batch),
-        "leases": _array(str(finish.lease) for finish in batch),
-        "results": "[" + ",".join([finish.result or "null" for finish in batch]) + "]",
+        "lease": lease,
+        "results": "{" + ",".join(results) + "}",
     }
 
 

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from pgonly_django.models import Job
 from pgonly_django.models.job import ERRORS_KEPT, State
-from pgonly_django.queue.finish import Outcome
+from pgonly_django.queue.finish import Outcome, finish_statements
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
 
 
@@ -156,10 +157,24 @@ def test_a_job_that_succeeds_before_its_cancellation_arrives_has_succeeded(serve
     assert fresh(job).state == State.SUCCEEDED
 
 
-def test_a_batch_of_all_outcomes_takes_two_statements(server):
+def test_jobs_in_different_runs_of_theirs_succeed_in_one_batch(server):
+    jobs = [make_running(lease=lease) for lease in (1, 7, 1, 2)]
+    assert write(server, *[finish_of(job, result=str(job.lease)) for job in jobs]) == 4
+    assert [fresh(job).result for job in jobs] == [1, 7, 1, 2]
+
+
+def test_only_results_that_are_there_are_written(server):
+    first, second, third = (make_running() for _ in range(3))
+    write(server, finish_of(first, result='"x"'), finish_of(second), finish_of(third, result="null"))
+    assert [fresh(job).result for job in (first, second, third)] == ["x", None, None]
+    assert Job.objects.filter(result__isnull=True).count() == 2  # no JSON null among them
+
+
+def test_a_batch_of_all_outcomes_takes_few_statements(server):
     jobs = [make_running() for _ in range(4)]
     states = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.SUCCEEDED)
     outcomes = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED, Outcome.SUCCEEDED)
     batch = [finish_of(*facts) for facts in zip(jobs, outcomes, states, strict=True)]
+    assert len(finish_statements(batch)) == 2
     assert write(server, *batch) == 4
     assert [fresh(job).state for job in jobs] == list(states)

@@ -36,6 +36,7 @@ def test_whoever_logs_queries_sees_it():
 
 
 def test_whoever_wraps_execution_sees_it():
+    ask("SELECT %s::int", 1)
     seen = []
     with connection.execute_wrapper(lambda execute, sql, *rest: (seen.append(sql), execute(sql, *rest))[1]):
         ask("SELECT %s::int", 1)

@@ -97,6 +97,14 @@ def test_verbs_wake_the_workers_they_concern(ear):
     assert heard(ear) == ["ready *", "cancel *"]
 
 
+def test_a_verb_in_a_transaction_wakes_after_its_commit(ear):
+    make(state=State.FAILED)
+    with transaction.atomic():
+        Job.objects.retry()
+        assert heard(ear) == []
+    assert heard(ear) == ["ready *"]
+
+
 def test_a_verb_that_moves_nothing_wakes_nobody(ear):
     Job.objects.retry(), Job.objects.cancel()
     assert heard(ear) == []
