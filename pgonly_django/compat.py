@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TaskResultDoesNotExist,
         TaskResultMismatch,
     )
+    from django.tasks.signals import logger as tasks_logger
     from django.tasks.signals import task_enqueued, task_finished, task_started
     from django.utils.json import normalize_json
 else:
@@ -34,6 +35,7 @@ else:
             TaskResultDoesNotExist,
             TaskResultMismatch,
         )
+        from django.tasks.signals import logger as tasks_logger
         from django.tasks.signals import task_enqueued, task_finished, task_started
         from django.utils.json import normalize_json
     except ImportError:
@@ -48,6 +50,7 @@ else:
                 InvalidTaskError as InvalidTask,
             )
             from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
+            from django_tasks.signals import logger as tasks_logger
             from django_tasks.signals import task_enqueued, task_finished, task_started
             from django_tasks.utils import normalize_json
         except ImportError as error:
@@ -71,6 +74,7 @@ __all__ = [
     "task_enqueued",
     "task_finished",
     "task_started",
+    "tasks_logger",
     "uuid7",
 ]
 

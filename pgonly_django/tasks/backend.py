@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -25,6 +26,7 @@ from pgonly_django.compat import (
 from pgonly_django.queue.enqueue import NewJob, Template, insert, insert_many
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
+from pgonly_django.tasks.signals import is_heard
 from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
 from pgonly_django.tasks.task import PostgresTask
 
@@ -172,8 +174,9 @@ class PostgresBackend(BaseTaskBackend):
     def _committed(self, database: str, payloads: Iterable[str], results: Iterable[JobResult]) -> None:
         for payload in payloads:
             wake.send_coalesced(database, payload)
-        for result in results:
-            task_enqueued.send(type(self), task_result=result)
+        if is_heard(task_enqueued, logging.DEBUG):
+            for result in results:
+                task_enqueued.send(type(self), task_result=result)
 
 
 def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:

@@ -16,6 +16,7 @@ from pgonly_django.models.job import Job, State
 from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.tasks.registry import find_task
 from pgonly_django.tasks.result import result_of
+from pgonly_django.tasks.signals import is_heard
 from pgonly_django.worker.executor import Ended
 
 FINAL = {
@@ -36,7 +37,9 @@ class Announcer:
 
     def announce(self, ended: Ended) -> None:
         if ended.finish is not None and ended.finish.state in FINAL:
-            self._inbox.put(ended)
+            level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
+            if is_heard(task_finished, level):
+                self._inbox.put(ended)
 
     def close(self, timeout: float) -> None:
         """Wait until what was announced has been sent, at most `timeout` seconds."""

@@ -26,10 +26,9 @@ from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
+from pgonly_django.tasks.signals import is_heard
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
-
-DJANGOS_OWN_RECEIVERS = 1  # of task_started: it logs
 
 
 @dataclass(slots=True)
@@ -175,7 +174,8 @@ class Executor:
             worker_id=self.worker.id,
         )
         run.result = result
-        task_started.send(type(placed.backend), task_result=result)
+        if is_heard(task_started, logging.INFO):
+            task_started.send(type(placed.backend), task_result=result)
         context = self._context(run, result) if task.takes_context else None
         return _Call(task, result, context, self._options(placed, job))
 

@@ -40,7 +40,7 @@ class WorkerFacts:
 
 def succeeded(run: Run, value: Any) -> Finish:
     """Raises NotStorableError when the return value is not JSON."""
-    result = to_json(value, f"The return value of {run.job.task}")
+    result = None if value is None else to_json(value, f"The return value of {run.job.task}")
     return Finish(run.job.id, run.job.lease, Outcome.SUCCEEDED, State.SUCCEEDED, result=result)
 
 
