@@ -35,13 +35,12 @@ class ClaimedJob(NamedTuple):
     lease: int
     task: str
     args: list[Any]
-    kwargs: dict[str, Any]
+    kwargs: dict[str, Any] | None  # None: empty
     queue: str
     priority: int
     backend: str
     attempt: int
     max_attempts: int
-    interruptions: int
     crashes: int
     options: dict[str, Any] | None
     max_runtime: timedelta | None
@@ -50,11 +49,16 @@ class ClaimedJob(NamedTuple):
     enqueued_at: datetime
     started_at: datetime
     attempted_at: datetime
-    errors: list[dict[str, Any]]
-    progress: dict[str, Any] | None
+    errors: list[dict[str, Any]] | None  # None: empty
 
 
-COLUMNS = ", ".join("job.id::text" if name == "id" else f"job.{name}" for name in ClaimedJob._fields)
+# Text for what is used as text; NULL for what is empty in most rows and would be parsed in vain.
+SHORTER = {
+    "id": "job.id::text",
+    "kwargs": "nullif(job.kwargs, '{}')",
+    "errors": "nullif(job.errors, '[]')",
+}
+COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 
 # Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
 BANDS_OF_ALL_QUEUES = """
@@ -238,7 +242,12 @@ class Claimer:
 
     @property
     def _floor_sql(self) -> str:
-        return FLOOR.format(candidates=candidates_sql(self.alias), update=UPDATE, columns=COLUMNS)
+        return _floor_sql(self.alias)
+
+
+@lru_cache
+def _floor_sql(alias: str) -> str:
+    return FLOOR.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS)
 
 
 @lru_cache

@@ -166,11 +166,11 @@ class Executor:
             TaskResultStatus.RUNNING,
             backend=job.backend,
             args=job.args,
-            kwargs=job.kwargs,
+            kwargs=job.kwargs or {},
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,
             attempted_at=job.attempted_at,
-            errors=job.errors,
+            errors=job.errors or (),
             worker_id=self.worker.id,
         )
         run.result = result
