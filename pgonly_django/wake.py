@@ -1,8 +1,9 @@
 """How writers tell workers that there is something to do: NOTIFY, after the commit, coalesced.
 
-One NOTIFY per key and COALESCE_SECONDS leaves a process; whoever hears one looks again COALESCE_SECONDS
-later, so nothing that was held back is missed. A NOTIFY inside the business transaction would make every
-commit queue for one database-wide lock (8 clients: 4,000 instead of 12,900 commits a second).
+While jobs are enqueued in close succession, one NOTIFY per queue and COALESCE_SECONDS leaves a process;
+whoever hears one looks again COALESCE_SECONDS later, so nothing that was held back is missed. A NOTIFY inside
+the business transaction would make every commit queue for one database-wide lock (8 clients: 4,000 instead of
+12,900 commits a second).
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from pgonly_django.postgres import first_row
 
 CHANNEL = "pgonly_jobs"
 COALESCE_SECONDS = 0.010
+# Jobs further apart than this wake the workers one by one: a NOTIFY costs 0.1 ms, a held back one up to 12.
+DENSE_SECONDS = 0.002
 
 # Payloads: "ready <queue>", "due" (a new scheduled row), "cancel <job id>", "ready *" (any queue).
 READY, DUE, CANCEL = "ready", "due", "cancel"
 ANY_QUEUE = "*"
 
 _last_sent: dict[tuple[str, str], float] = {}
+_last_asked: dict[tuple[str, str], float] = {}
 
 
 def ready(queue: str) -> str:
@@ -41,10 +45,14 @@ def wake_after_commit(alias: str, payload: str) -> None:
 
 
 def send_coalesced(alias: str, payload: str) -> None:
-    """At most once per payload and COALESCE_SECONDS and process, but every cancel. A failure costs a poll, never
-    the caller."""
+    """Hold `payload` back when it comes in close succession. A failure costs a poll, never the caller.
+
+    A wish to cancel is never held back: nobody looks for it a second time.
+    """
     key, now = (alias, payload), time.monotonic()
-    if now - _last_sent.get(key, -1.0) < COALESCE_SECONDS and not payload.startswith(CANCEL):
+    dense = now - _last_asked.get(key, -1.0) < DENSE_SECONDS
+    _last_asked[key] = now
+    if dense and now - _last_sent.get(key, -1.0) < COALESCE_SECONDS and not payload.startswith(CANCEL):
         return
     try:
         first_row(alias, "SELECT pg_notify(%s, %s)", (CHANNEL, payload))

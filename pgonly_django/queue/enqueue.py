@@ -19,17 +19,13 @@ UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)
 
 
-# The three values are one call's, the rest its template's. The state is decided by the database's clock,
-# which is the one that will promote it.
+# The three values are one call's, the rest its template's.
 INSERT = """
-INSERT INTO pgonly_job (id, args, kwargs, backend, queue, task, priority, max_attempts, options, run_at,
-    max_runtime, retention, state, lease, attempt, interruptions, crashes, errors, log)
-VALUES (%s, %s, %s, {backend}, {queue}, {task}, {priority}, {max_attempts}, {options}, {run_at},
-    {max_runtime}, {retention},
-    CASE WHEN {run_at}::timestamptz > clock_timestamp() THEN 'scheduled' ELSE 'ready' END,
-    0, 0, 0, 0, '[]', '[]')
-RETURNING enqueued_at
+INSERT INTO pgonly_job (id, args, kwargs, {columns}, state, lease, attempt, interruptions, crashes, errors, log)
+VALUES (%s, %s, %s, {values}, {state}, 0, 0, 0, 0, '[]', '[]') RETURNING enqueued_at
 """
+# Decided by the database's clock, which is the one that will promote it.
+READY_OR_SCHEDULED = "CASE WHEN {run_at} > clock_timestamp() THEN 'scheduled' ELSE 'ready' END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +44,13 @@ class Template:
     insert: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Bind its values once, quoted by psycopg: ten parameters less are 40 of 560 us for every job."""
-        names = [f.name for f in fields(self) if f.init]
-        values = {name: sql.quote(getattr(self, name)).replace("%", "%%") for name in names}
-        object.__setattr__(self, "insert", INSERT.format(**values))
+        """Write its values into the statement once, quoted by psycopg: ten parameters and empty columns less
+        to bind and parse are 60 of 560 us for every job."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        quoted = {n: sql.quote(value).replace("%", "%%") for n, value in values.items() if value is not None}
+        state = READY_OR_SCHEDULED.format(**quoted) if self.run_at else "'ready'"
+        statement = INSERT.format(columns=", ".join(quoted), values=", ".join(quoted.values()), state=state)
+        object.__setattr__(self, "insert", statement)
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """What its workers are woken with. Close to run_at with both words: the row's state was a matter of us."""

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def nothing_sent_lately():
-    wake._last_sent.clear()
+    wake._last_sent.clear(), wake._last_asked.clear()
 
 
 @pytest.fixture
@@ -74,16 +74,19 @@ def test_a_job_for_later_tells_of_a_due_time(ear):
     assert heard(ear) == [wake.DUE]
 
 
-def test_wakes_within_ten_milliseconds_are_one(ear, monkeypatch):
+def test_wakes_in_close_succession_are_one(ear, monkeypatch):
     monkeypatch.setattr(wake, "COALESCE_SECONDS", 3600.0)
+    monkeypatch.setattr(wake, "DENSE_SECONDS", 3600.0)
     for _ in range(5):
         add.enqueue(1)
     add.using(queue_name="mail").enqueue(1)
     assert heard(ear) == ["ready default", "ready mail"]
 
 
-def test_a_wake_after_the_pause_goes_out_again(ear, monkeypatch):
-    monkeypatch.setattr(wake, "COALESCE_SECONDS", 0.0)
+@pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "DENSE_SECONDS"])
+def test_a_wake_after_the_pause_or_apart_from_the_last_goes_out_again(ear, monkeypatch, limit):
+    for name in ("COALESCE_SECONDS", "DENSE_SECONDS"):
+        monkeypatch.setattr(wake, name, 0.0 if name == limit else 3600.0)
     for _ in range(3):
         add.enqueue(1)
     assert heard(ear) == ["ready default"] * 3
@@ -95,6 +98,14 @@ def test_verbs_wake_the_workers_they_concern(ear):
     Job.objects.filter(state=State.FAILED).retry()
     Job.objects.running().cancel()
     assert heard(ear) == ["ready *", "cancel *"]
+
+
+def test_every_wish_to_cancel_is_told(ear, monkeypatch):
+    monkeypatch.setattr(wake, "COALESCE_SECONDS", 3600.0)
+    monkeypatch.setattr(wake, "DENSE_SECONDS", 3600.0)
+    for job in (make_running(), make_running()):
+        Job.objects.filter(pk=job.pk).cancel()
+    assert heard(ear) == ["cancel *"] * 2
 
 
 def test_a_verb_in_a_transaction_wakes_after_its_commit(ear):
