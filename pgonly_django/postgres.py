@@ -62,7 +62,9 @@ def first_row(alias: str, statement: str, parameters: Sequence[Any]) -> Any:
     """Run `statement` on Django's connection, in the caller's transaction, and return its first row.
 
     Where nobody looks on (query log, execute_wrappers) psycopg's cursor is used as it is, and kept for the
-    next call: a new one behind Django's wrapper looks up its type adapters again and costs 60 of 500 us.
+    next call: a new one behind Django's wrapper looks up its type adapters again and costs 60 of 500 us. It
+    prepares the statement on the server (another 40 us) where DATABASES allows that: OPTIONS
+    `prepare_threshold`, which Django sets to None for the sake of poolers in transaction mode.
     """
     django = connections[alias]
     if _needs_django(django):
@@ -89,6 +91,7 @@ def _needs_django(django: Any) -> bool:
 def _kept_cursor(django: Any) -> Any:
     kept = getattr(_kept, django.alias, None)
     if kept is None or kept.connection is not django.connection:
-        kept = django.create_cursor()
+        prepares = django.connection.prepare_threshold is not None
+        kept = psycopg.Cursor(django.connection) if prepares else django.create_cursor()
         setattr(_kept, django.alias, kept)
     return kept

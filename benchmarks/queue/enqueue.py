@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,18 +26,25 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
 def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
     from benchmarks.queue.jobs import nothing
 
-    contenders: dict[str, Callable[[int], object]] = {"pgonly": nothing.enqueue, "floor": floor.insert}
+    contenders: dict[str, Callable[[int], object]] = {
+        "pgonly": nothing.using(backend="prepared").enqueue,
+        "Django's defaults": nothing.enqueue,
+        "floor": floor.insert,
+    }
     for call in contenders.values():
         _timed(call, TURN)
     turns: dict[str, list[list[float]]] = {name: [] for name in contenders}
-    for turn in range(max(sizes.rounds * sizes.singles // TURN, 2)):
-        for name in sorted(contenders, reverse=bool(turn % 2)):
+    for _ in range(max(sizes.rounds * sizes.singles // TURN, 2)):
+        order = list(contenders)
+        random.shuffle(order)
+        for name in order:
             turns[name].append(_timed(contenders[name], TURN))
     rate = {name: median([TURN / sum(times) for times in all_]) for name, all_ in turns.items()}
     typical = {name: median([percentile(times, 50) for times in all_]) * 1e6 for name, all_ in turns.items()}
     return [
         Figure("one", "jobs/s", rate["pgonly"], rate["floor"], target=0.75),
         Figure("one, p50", "us", typical["pgonly"], typical["floor"]),
+        Figure("one, not prepared", "jobs/s", rate["Django's defaults"], rate["floor"]),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,11 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         return Job.objects.using(database).filter(pk=self.id)
 
 
+# The fields live in the instance's dict, not in TaskResult's slots: they are set in one go instead of thirteen.
+for _field in fields(TaskResult):
+    setattr(JobResult, _field.name, None)
+
+
 def build_result(
     task: Any,
     job_id: str,
@@ -89,20 +95,23 @@ def build_result(
     return_value: Any = None,
 ) -> JobResult:
     """A JobResult without the dataclass's own __init__, which would walk through all arguments once more."""
-    result, put = object.__new__(JobResult), object.__setattr__
-    put(result, "task", task)
-    put(result, "id", job_id)
-    put(result, "status", status)
-    put(result, "enqueued_at", enqueued_at)
-    put(result, "started_at", started_at)
-    put(result, "finished_at", finished_at)
-    put(result, "last_attempted_at", attempted_at)
-    put(result, "args", args)
-    put(result, "kwargs", kwargs)
-    put(result, "backend", backend)
-    put(result, "errors", _task_errors(errors) if errors else [])
-    put(result, "worker_ids", _worker_ids(errors, worker_id))
-    put(result, "_return_value", return_value)
+    values = {
+        "task": task,
+        "id": job_id,
+        "status": status,
+        "enqueued_at": enqueued_at,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "last_attempted_at": attempted_at,
+        "args": args,
+        "kwargs": kwargs,
+        "backend": backend,
+        "errors": _task_errors(errors) if errors else [],
+        "worker_ids": _worker_ids(errors, worker_id),
+        "_return_value": return_value,
+    }
+    result = object.__new__(JobResult)
+    object.__setattr__(result, "__dict__", values)
     return result
 
 

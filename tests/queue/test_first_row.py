@@ -43,6 +43,31 @@ def test_whoever_wraps_execution_sees_it():
     assert seen == ["SELECT %s::int"]
 
 
+def prepared() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [statement for (statement,) in cursor.fetchall()]
+
+
+def test_nothing_is_prepared_on_the_server_by_default():
+    for _ in range(20):
+        ask("SELECT %s::int + 1", 1)
+    assert prepared() == []
+
+
+def test_statements_are_prepared_where_the_project_allows_it():
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2}
+    try:
+        answers = [ask("SELECT %s::int + 1", number) for number in range(5)]
+        assert answers == [(number + 1,) for number in range(5)]
+        assert prepared() == ["SELECT $1::int + 1"]
+    finally:
+        connection.settings_dict["OPTIONS"] = options
+        connection.close()
+
+
 def test_errors_are_django_s():
     with pytest.raises(DataError):
         ask("SELECT %s::int", "not a number")
