@@ -133,7 +133,7 @@ class Worker:
         times = [now + 60.0]
         if not self.stop_level:
             times.append(self.agenda.next_promotion)
-            if self.pace.wants_more(len(self.runs)) and self.jobs_left > 0:
+            if self.pace.wants_more(len(self.runs) - len(self.ended)) and self.jobs_left > 0:
                 times.append(self.agenda.next_look)
         if self.runs:
             times.append(self._supervise_at)
@@ -218,7 +218,7 @@ class Worker:
     def _exchange(self, now: float) -> None:
         finishes = self._finishes(now)
         reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
-        claim = self._claim(now)
+        claim = self._claim(now, held=len(self.runs) - len(finishes) + len(self.strays))
         if not (finishes or reports or claim):
             return
         if reports:
@@ -228,11 +228,12 @@ class Worker:
             supervision.put_back(self.runs, reports)
             return
         if claim is not None and answer.claimed:
-            self._start(answer.jobs, lease_from=now)
             self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
         if any(report.cleared for report in reports):
             self._look_from_head()
+        # First the ends: a job that went back may have been claimed again in the same exchange.
         self._settle(answer)
+        self._start(answer.jobs, lease_from=now)
 
     def _finishes(self, now: float) -> list[Finish]:
         waiting = [
@@ -242,8 +243,8 @@ class Worker:
         ]
         return waiting + list(self.strays.values())
 
-    def _claim(self, now: float) -> Claim | None:
-        held = len(self.runs)
+    def _claim(self, now: float, held: int) -> Claim | None:
+        """What to ask for along with the finishes of this exchange, whose jobs are not `held` any more."""
         if (
             self.stop_level
             or not self.agenda.look_is_due(now)
