@@ -100,3 +100,9 @@ def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
             if report.log_lines and run.log_lines is not None:
                 run.log_lines.extendleft(reversed(json.loads(report.log_lines)))
             run.has_news = True
+
+
+def emit_lost(run: Run) -> None:
+    """Promise 2 at work: what the run left behind was not written."""
+    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
+    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=run.job.id, task=run.job.task)

@@ -178,13 +178,13 @@ class Worker:
         run = ended.run
         if run in self.outlived:
             self.outlived.remove(run)
-            _emit_lost(run)
+            supervision.emit_lost(run)
             return
         if run.abandoned:
             return
         self.pace.note(run.job.queue, ended.took_seconds)
         if ended.finish is None:
-            _emit_lost(run)
+            supervision.emit_lost(run)
             self._forget(ended)
         elif ended.committed:
             self._forget(ended)
@@ -269,7 +269,7 @@ class Worker:
         for finish in answer.lost:
             self.strays.pop(finish.id, None)
             if ended := self.ended.get(finish.id):
-                _emit_lost(ended.run)
+                supervision.emit_lost(ended.run)
                 self._forget(Ended(ended.run, None))
         for finish in answer.locked:
             self.locked_until[finish.id] = time.monotonic() + LOCKED_RETRY_SECONDS
@@ -396,8 +396,3 @@ class Worker:
         self.left.set()
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED
-
-
-def _emit_lost(run: Run) -> None:
-    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
-    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=run.job.id, task=run.job.task)
