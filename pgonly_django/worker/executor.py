@@ -26,7 +26,7 @@ from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
-from pgonly_django.tasks.signals import is_heard
+from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
 
@@ -142,7 +142,7 @@ class Executor:
 
     async def _acall(self, run: Run) -> Ended:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
-        may_query = run.job.lease > 1 or len(task_started.receivers) > DJANGOS_OWN_RECEIVERS
+        may_query = run.job.lease > 1 or len(task_started.receivers) > OWN_RECEIVERS
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         coroutine = call.task.func(*call.arguments, **call.result.kwargs)
         task = asyncio.ensure_future(coroutine)
