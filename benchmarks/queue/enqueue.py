@@ -27,8 +27,8 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
     from benchmarks.queue.jobs import nothing
 
     contenders: dict[str, Callable[[int], object]] = {
-        "pgonly": nothing.using(backend="prepared").enqueue,
-        "Django's defaults": nothing.enqueue,
+        "pgonly": nothing.enqueue,
+        "untuned": nothing.using(backend="untuned").enqueue,
         "floor": floor.insert,
     }
     for call in contenders.values():
@@ -44,7 +44,7 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
     return [
         Figure("one", "jobs/s", rate["pgonly"], rate["floor"], target=0.75),
         Figure("one, p50", "us", typical["pgonly"], typical["floor"]),
-        Figure("one, not prepared", "jobs/s", rate["Django's defaults"], rate["floor"]),
+        Figure("one, statements not prepared", "jobs/s", rate["untuned"], rate["floor"]),
     ]
 
 

@@ -40,11 +40,10 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
 def _ours(url: str, count: int) -> list[float]:
     from benchmarks.queue.jobs import tell_start
 
-    task = tell_start.using(backend="prepared")
     with psycopg.connect(url, autocommit=True) as connection:
         empty(connection)
         with workers(url, 1):
-            _enqueue_at_intervals(lambda: task.enqueue(now()), count)
+            _enqueue_at_intervals(lambda: tell_start.enqueue(now()), count)
             done = "SELECT count(*) FROM pgonly_job WHERE state = 'succeeded'"
             wait_for(lambda: first(connection, done) == count, "the last job")
             rows = connection.execute("SELECT result::float8 * 1000 FROM pgonly_job").fetchall()

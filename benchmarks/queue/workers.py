@@ -25,11 +25,9 @@ class Workers:
     def __init__(self, url: str, count: int, *flags: str) -> None:
         self.url = url
         command = [sys.executable, "-m", "django", "runworker", *flags]
-        environment = {
-            **os.environ,
-            "BENCH_DATABASE_URL": url,
-            "PYTHONPATH": os.pathsep.join(["", *sys.path]),
-        }
+        path = os.pathsep.join(["", *sys.path])
+        environment = {**os.environ, "BENCH_DATABASE_URL": url, "PYTHONPATH": path}
+        environment.pop("BENCH_UNTUNED", None)
         self.processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(count)
         ]
