@@ -26,6 +26,10 @@ BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this r
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
+# See postgres.PREFER_INDEXES. A pooler, whose connection belongs to others as well, announces a process id of
+# its own: there nothing is set, and nothing is prepared.
+PREFER_INDEXES = "SELECT CASE WHEN pg_backend_pid() = %d THEN set_config('enable_seqscan', 'off', false) END"
+
 Params = Sequence[bytes | None]
 
 
@@ -79,8 +83,21 @@ class Link:
 
     def set_role(self, role: str) -> Operation[None]:
         """What OPTIONS["assume_role"] asks of Django's own connections."""
-        self.pgconn.send_query(f"SET ROLE {Identifier(role).as_string(None)}".encode())
-        raise_for((yield from self._answer()))
+        yield from self._ask(f"SET ROLE {Identifier(role).as_string(None)}")
+
+    def _ask(self, sql: str) -> Operation[pq.abc.PGresult]:
+        try:
+            self.pgconn.send_query(sql.encode())
+            result = yield from self._answer()
+        except (errors.Error, OSError) as error:
+            raise _broken(error) from error
+        raise_for(result)
+        return result
+
+    def prefer_indexes(self) -> Operation[None]:
+        """Prepare statements only where they cannot keep the plan of a table that was small."""
+        result = yield from self._ask(PREFER_INDEXES % self.pgconn.backend_pid)
+        self.prepares = result.get_value(0, 0) is not None
 
     def _execute(self, statement: Prepared, params: Params) -> Operation[pq.abc.PGresult]:
         try:
@@ -92,7 +109,7 @@ class Link:
                 yield from self._send_rest(params)
             return (yield from self._answer())
         except (errors.Error, OSError) as error:
-            raise CacheUnavailableError(f"The connection broke: {error}") from error
+            raise _broken(error) from error
 
     def _prepare(self, statement: Prepared) -> Operation[None]:
         try:
@@ -100,7 +117,7 @@ class Link:
             self.pgconn.flush()
             result = yield from self._answer()
         except (errors.Error, OSError) as error:
-            raise CacheUnavailableError(f"The connection broke: {error}") from error
+            raise _broken(error) from error
         if _state(result) != _ALREADY_PREPARED:
             raise_for(result)
         self._known.add(statement.name)
@@ -171,6 +188,7 @@ def connect(conninfo: bytes, timeout: float, role: str | None = None) -> Operati
     try:
         link = Link(pgconn, timeout)
         yield from link.establish()
+        yield from link.prefer_indexes()
         if role:
             yield from link.set_role(role)
     except BaseException:
@@ -181,6 +199,10 @@ def connect(conninfo: bytes, timeout: float, role: str | None = None) -> Operati
 
 def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:
     return CacheUnavailableError(f"PostgreSQL could not be reached: {pgconn.get_error_message()}")
+
+
+def _broken(error: Exception) -> CacheUnavailableError:
+    return CacheUnavailableError(f"The connection broke: {error}")
 
 
 def raise_for(result: pq.abc.PGresult) -> None:

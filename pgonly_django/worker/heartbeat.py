@@ -18,7 +18,7 @@ import psycopg
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.postgres import connect
+from pgonly_django.postgres import connect, prefer_indexes
 from pgonly_django.queue import lease
 from pgonly_django.queue.rescue import rescue
 from pgonly_django.tasks.run import Run
@@ -88,6 +88,7 @@ class Heartbeat(threading.Thread):
                 self._test_listening(connection)
         if self.listening:
             connection.prepare_threshold = PREPARE_AFTER
+            prefer_indexes(connection)
         self.tested.set()
         self.beat(connection)
         self._pause = RECONNECT_SECONDS[0]

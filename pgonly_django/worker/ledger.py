@@ -19,7 +19,7 @@ from psycopg.types.json import set_json_loads
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
-from pgonly_django.postgres import connect
+from pgonly_django.postgres import connect, prefer_indexes
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
@@ -146,12 +146,14 @@ class Ledger:
             return None
         try:
             self._connection = connect(self.alias, application_name=self._name)
+            if self.prepare:
+                prefer_indexes(self._connection)
+            else:
+                self._connection.prepare_threshold = None
         except psycopg.Error as error:
             self._lose(error)
             return None
         set_json_loads(_load_json, self._connection)
-        if not self.prepare:
-            self._connection.prepare_threshold = None
         if self._was_lost:
             emit("worker.database_back", "PostgreSQL is back.")
         self._was_lost, self._pause = False, RECONNECT_SECONDS[0]

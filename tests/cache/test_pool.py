@@ -129,15 +129,28 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, pooler):
             assert time.monotonic() - start < 20
         cache.store.pool.close_idle()
         wakeup.stop_all()
+        # All five connections behind it stay as they were: others use them too.
+        assert setting_of_each_server(pooler, settings["NAME"], "enable_seqscan") == {"on"}
     finally:
         connections["bouncer"].close()
         del connections["bouncer"], connections.settings["bouncer"]
 
 
+def setting_of_each_server(port, database, name):
+    """What the connections that the pooler keeps to the server have been set to."""
+    with contextlib.ExitStack() as stack:
+        found = set()
+        for _ in range(5):  # a transaction each, so that each gets its own
+            raw = stack.enter_context(through(port, database))
+            found.add(raw.execute("SELECT current_setting(%s)", [name]).fetchone()[0])
+        return found
+
+
 def answers(port, database):
     with contextlib.suppress(psycopg.Error):
-        psycopg.connect(
-            host="127.0.0.1", port=port, dbname=database, user="postgres", connect_timeout=2
-        ).close()
+        through(port, database).close()
         return True
-    return False
+
+
+def through(port, database):
+    return psycopg.connect(host="127.0.0.1", port=port, dbname=database, user="postgres", connect_timeout=2)

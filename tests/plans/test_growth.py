@@ -1,0 +1,73 @@
+"""What was prepared while a table was small does not read all of it once it has grown."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.compat import uuid7
+from pgonly_django.models.job import State
+from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.worker.ledger import Claim, Ledger
+from tests.jobs import add
+from tests.waiting import wait_for
+
+ROWS = 20
+CALLS = 12  # the server decides after five whether a plan is to be kept
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def full_reads(table):
+    """How often the whole of `table` was read, by connections that are closed by now."""
+    wait_for(lambda: one("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'growth'") == 0)
+    return one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = %s", table)
+
+
+def one(query, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        return cursor.fetchone()[0]
+
+
+def small_and_known(table):
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+def test_claims_and_finishes():
+    for number in range(ROWS):
+        add.enqueue(number)
+    small_and_known("pgonly_job")
+    before = full_reads("pgonly_job")
+    ledger = Ledger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
+    finishes: list[Finish] = []
+    for _ in range(CALLS):
+        answer = ledger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
+        finishes = [Finish(job.id, job.lease, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs]
+        assert len(finishes) == 1
+    ledger.close()
+    assert full_reads("pgonly_job") == before
+
+
+def test_calls_of_the_cache(monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.pool.APPLICATION_NAME", "pgonly cache, growth")
+    cache = PostgresCache("growth", {})
+    cache.store.pool.close_idle()
+    cache.set_many({f"key {number}": number for number in range(ROWS)})
+    cache.store.pool.close_idle()
+    small_and_known("pgonly_cache")
+    before = full_reads("pgonly_cache")
+    for number in range(CALLS):
+        key = f"key {number}"
+        assert cache.get(key) == number
+        assert cache.incr(key) == number + 1
+        assert cache.touch(key)
+        assert cache.get_many([key]) == {key: number + 1}
+        assert cache.delete(key)
+    cache.store.pool.close_idle()
+    assert full_reads("pgonly_cache") == before
