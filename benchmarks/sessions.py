@@ -7,16 +7,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import Any
 
 from benchmarks.measure import median, write_report
 from benchmarks.servers import postgres, redis
+from benchmarks.sessions_floor import Floor
 
 OURS = "pgonly_django.sessions"
 # The same with PGONLY["SESSION_WAIT_FOR_DISK"] = False.
 UNWAITING = "pgonly_django.sessions, not waiting"
+FLOOR = "psycopg alone"
 DB = "django.contrib.sessions.backends.db"
 CACHED_DB = "django.contrib.sessions.backends.cached_db"
 CACHE = "django.contrib.sessions.backends.cache"
@@ -48,7 +50,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     with postgres() as database_url, redis() as redis_url:
         engines = _set_up(database_url, redis_url)
-        figures = {name: _measure(name, engines, options) for name in OPERATIONS}
+        with closing(Floor(database_url)) as floor:
+            figures = {name: _measure(name, engines, floor, options) for name in OPERATIONS}
         lost = {engine: _lost_keys(engine) for engine in engines}
         statements = {name: {e: _count(name, e) for e in engines} for name in OPERATIONS}
         _report(figures, statements, lost)
@@ -143,10 +146,21 @@ OPERATIONS: dict[str, Callable[[str, str], Act]] = {
 }  # fmt: skip
 
 
-def _measure(name: str, engines: list[str], options: argparse.Namespace) -> dict[str, float]:
+def _floor_acts(floor: Floor) -> dict[str, Act]:
+    key, counter = floor.new(SESSION), iter(range(10**9))
+    return {
+        "load": lambda: floor.load(key)["cart"],
+        "new": lambda: floor.new(SESSION),
+        "modify": lambda: floor.save(key, {**floor.load(key), "cart": [next(counter)]}),
+    }
+
+
+def _measure(name: str, engines: list[str], floor: Floor, options: argparse.Namespace) -> dict[str, float]:
     """p50 in microseconds of each engine, in alternating blocks so that a busy machine disturbs all alike."""
     acts = {engine: OPERATIONS[name](engine, _saved(engine)) for engine in engines}
-    samples: dict[str, list[float]] = {engine: [] for engine in engines}
+    if least := _floor_acts(floor).get(name):
+        acts[FLOOR] = least
+    samples: dict[str, list[float]] = {engine: [] for engine in acts}
     for _ in range(options.rounds):
         for engine, act in acts.items():
             with _wait_for_disk(engine != UNWAITING):
@@ -230,6 +244,7 @@ def _lost_keys(engine: str, requests: int = 50) -> int:
 
 def _report(figures: dict[str, Any], statements: dict[str, Any], lost: dict[str, int]) -> None:
     width = max(map(len, lost))
+    floor = {name: by_engine[FLOOR] for name, by_engine in figures.items() if FLOOR in by_engine}
     print(
         f"{'p50 us (statements, + Redis commands)':{width}}",
         *(f"{name:>14}" for name in OPERATIONS),
@@ -238,6 +253,8 @@ def _report(figures: dict[str, Any], statements: dict[str, Any], lost: dict[str,
     for engine, missing in lost.items():
         cells = (f"{figures[name][engine]:.0f} ({statements[name][engine]})" for name in OPERATIONS)
         print(f"{engine:{width}}", *(f"{cell:>14}" for cell in cells), f"{missing:>11}")
+    cells = (f"{floor[name]:.0f}" if name in floor else "" for name in OPERATIONS)
+    print(f"{FLOOR:{width}}", *(f"{cell:>14}" for cell in cells))
     for name, engine, most in TARGETS:
         if engine in figures[name]:
             _report_target(name, engine.rpartition(".")[2], most, figures[name], figures[name][engine])
@@ -246,4 +263,7 @@ def _report(figures: dict[str, Any], statements: dict[str, Any], lost: dict[str,
 def _report_target(name: str, peer: str, most: float, ours: dict[str, float], theirs: float) -> None:
     ratio, unwaiting = ours[OURS] / theirs, ours[UNWAITING] / theirs
     verdict = "reached" if ratio <= most else "MISSED"
-    print(f"{name} / {peer}: {ratio:.2f} (to reach: {most}) {verdict}; not waiting: {unwaiting:.2f}")
+    least = ours[FLOOR] / theirs
+    print(
+        f"{name} / {peer}: {ratio:.2f} (to reach: {most}) {verdict}; not waiting: {unwaiting:.2f}; {FLOOR}: {least:.2f}"
+    )

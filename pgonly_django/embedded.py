@@ -25,6 +25,7 @@ from urllib.parse import quote
 from pgonly_django.exceptions import EmbeddedPostgresError
 
 SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
+RUNNING, NOT_RUNNING = 0, 3  # exit codes of pg_ctl status
 START_TIMEOUT_SECONDS = 60
 UNPRIVILEGED = ("postgres", "nobody")
 
@@ -96,9 +97,16 @@ class Server:
         self.start()
 
     def is_running(self) -> bool:
-        return (self.data / "postmaster.pid").exists() and (
-            self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode == 0
-        )
+        """Raises EmbeddedPostgresError where that cannot be told: the data directory is out of reach."""
+        if not (self.data / "postmaster.pid").exists():
+            return False
+        status = self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode
+        if status not in (RUNNING, NOT_RUNNING):
+            raise EmbeddedPostgresError(
+                f"The account that PostgreSQL runs under cannot read {self.data}. Check the permissions of "
+                "the folders above it."
+            )
+        return status == RUNNING
 
     def _make_data_directory(self) -> None:
         if (self.data / "PG_VERSION").exists():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import tempfile
@@ -36,6 +37,20 @@ def test_the_data_outlives_the_server_and_is_found_again(folder):
             assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
     finally:
         server.stop("immediate")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only for root is the server another account's")
+def test_a_folder_closed_to_the_server_s_account_is_no_stopped_server(folder):
+    server = Server(folder / "pg")
+    server.start()
+    try:
+        folder.chmod(0o700)
+        with pytest.raises(EmbeddedPostgresError, match="Check the permissions"):
+            server.stop()
+    finally:
+        folder.chmod(0o755)
+        server.stop()
+    assert not server.is_running()
 
 
 def test_a_path_too_long_for_a_socket_gets_a_short_one(folder):

@@ -11,7 +11,8 @@ from django.db import router
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
-from pgonly_django.sessions.connection import Params, in_transaction, run, run_again_if_cut
+from pgonly_django.sessions.connection import in_transaction, run, run_again_if_cut
+from pgonly_django.sessions.statement import Params, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +30,35 @@ class Client:
     user_agent: str | None = None
 
 
-LOAD = """
+LOAD = Statement("""
 SELECT data, extract(epoch FROM statement_timestamp() - last_seen_at)::float8
 FROM pgonly_session
 WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT NULL
-"""
+""")
 
 
 def load(session_key: str) -> Stored | None:
     row = run_again_if_cut(router.db_for_read(Session), LOAD, {"key": hash_key(session_key)})
-    return None if row is None else Stored(json.loads(row[0]), row[1])
+    return None if row is None else Stored(json.loads(row[0]), None if row[1] is None else float(row[1]))
 
 
-EXISTS = "SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND data IS NOT NULL"
+EXISTS = Statement("SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND data IS NOT NULL")
 
 
 def exists(session_key: str) -> bool:
     return run(router.db_for_read(Session), EXISTS, {"key": hash_key(session_key)}) is not None
 
 
-INSERT = """
+INSERT = Statement("""
 INSERT INTO pgonly_session
     (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 VALUES (
     %(key)s, %(data)s::jsonb, %(user)s::text, statement_timestamp(), statement_timestamp(),
-    statement_timestamp() + %(age)s * interval '1 second', %(ip)s::inet, coalesce(%(agent)s::text, '')
+    statement_timestamp() + %(age)s::float8 * interval '1 second', %(ip)s::inet, coalesce(%(agent)s::text, '')
 )
 ON CONFLICT (key_hash) DO NOTHING
 RETURNING true
-"""
+""")
 
 
 def insert(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
@@ -67,18 +68,18 @@ def insert(session_key: str, data: str, user_id: str | None, age: float, client:
     )
 
 
-MERGE = """
+MERGE = Statement("""
 UPDATE pgonly_session SET
     data = (data - %(removed)s::text[]) || %(changed)s::jsonb,
     user_id = CASE WHEN %(sets_user)s THEN %(user)s::text ELSE user_id END,
     last_seen_at = statement_timestamp(),
-    expires_at = statement_timestamp() + %(age)s * interval '1 second',
+    expires_at = statement_timestamp() + %(age)s::float8 * interval '1 second',
     ip = coalesce(%(ip)s::inet, ip),
     user_agent = coalesce(%(agent)s::text, user_agent)
 WHERE key_hash = %(key)s AND data IS NOT NULL
   AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
 RETURNING true
-"""
+""")
 
 
 def merge(
@@ -94,23 +95,23 @@ def merge(
     `user` says whether the user changed, and to whom.
     """
     return _write(
-        MERGE, session_key, changed=changed, removed=removed or "{}", sets_user=user[0], user=user[1],
+        MERGE, session_key, changed=changed, removed=removed, sets_user=user[0], user=user[1],
         age=float(age), ip=client.ip, agent=client.user_agent,
         commit=None if user[0] or settings().session_wait_for_disk else _without_waiting(),
     )  # fmt: skip
 
 
-REPLACE = """
+REPLACE = Statement("""
 UPDATE pgonly_session SET
     data = %(data)s::jsonb,
     user_id = %(user)s::text,
     last_seen_at = statement_timestamp(),
-    expires_at = statement_timestamp() + %(age)s * interval '1 second',
+    expires_at = statement_timestamp() + %(age)s::float8 * interval '1 second',
     ip = coalesce(%(ip)s::inet, ip),
     user_agent = coalesce(%(agent)s::text, user_agent)
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
-"""
+""")
 
 
 def replace(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
@@ -122,7 +123,7 @@ def replace(session_key: str, data: str, user_id: str | None, age: float, client
 
 # Leaves `data` alone: an assignment would write a large value anew. Committed without waiting for the disk:
 # a crash of the database server in the next 0.6 s loses no more than that the session was seen.
-TOUCH = """
+TOUCH = Statement("""
 UPDATE pgonly_session SET
     last_seen_at = statement_timestamp(),
     expires_at = coalesce(statement_timestamp() + %(age)s::float8 * interval '1 second', expires_at),
@@ -131,7 +132,7 @@ UPDATE pgonly_session SET
 WHERE key_hash = %(key)s AND data IS NOT NULL
   AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
 RETURNING true
-"""
+""")
 
 
 def touch(session_key: str, age: float | None, client: Client) -> bool:
@@ -142,11 +143,11 @@ def touch(session_key: str, age: float | None, client: Client) -> bool:
     )
 
 
-RENAME = """
+RENAME = Statement("""
 UPDATE pgonly_session SET key_hash = %(new)s
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
-"""
+""")
 
 
 def rename(session_key: str, new_key: str) -> bool:
@@ -154,7 +155,7 @@ def rename(session_key: str, new_key: str) -> bool:
     return _write(RENAME, session_key, new=hash_key(new_key))
 
 
-DELETE = "DELETE FROM pgonly_session WHERE key_hash = %(key)s RETURNING true"
+DELETE = Statement("DELETE FROM pgonly_session WHERE key_hash = %(key)s RETURNING true")
 
 
 def delete(session_key: str) -> bool:
@@ -162,14 +163,14 @@ def delete(session_key: str) -> bool:
 
 
 # What ends a session while another engine may bring it back: a row that says no.
-BURY = """
+BURY = Statement("""
 INSERT INTO pgonly_session (key_hash, created_at, expires_at)
 VALUES (
-    %(key)s, statement_timestamp(), statement_timestamp() + %(age)s * interval '1 second'
+    %(key)s, statement_timestamp(), statement_timestamp() + %(age)s::float8 * interval '1 second'
 )
 ON CONFLICT (key_hash) DO UPDATE SET data = NULL, user_id = NULL
 RETURNING true
-"""
+""")
 
 
 def bury(session_key: str, age: float) -> None:
@@ -186,6 +187,6 @@ def _without_waiting() -> str | None:
     return None if may_roll_back() else "off"
 
 
-def _write(sql: str, session_key: str, **params: Any) -> bool:
+def _write(statement: Statement, session_key: str, **params: Any) -> bool:
     bound: Params = {"key": hash_key(session_key), **params}
-    return run(router.db_for_write(Session), sql, bound) is not None
+    return run(router.db_for_write(Session), statement, bound) is not None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import DataError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions import connection as sessions_connection
+from pgonly_django.sessions.statements import Client
 
 
 @pytest.fixture
@@ -81,6 +82,82 @@ def test_in_a_transaction_a_dead_connection_is_an_error(key):
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
         load_often(key, 1)
     connection.close()
+
+
+def save_often(key: str, times: int = 8, **values) -> None:
+    for number in range(times):
+        session = SessionStore(key)
+        session.update({**values, "number": number})
+        session.save()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_prepared_statement_that_opens_a_transaction_is_rolled_back_with_it(key):
+    save_often(key)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        session = SessionStore(key)
+        session._session_cache, session._stored = (
+            {"a": 2},
+            {"a": "1"},
+        )  # no load before: the save is the first
+        session.save()
+        raise RuntimeError
+    assert SessionStore(key)["a"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_names_and_values_arrive_as_they_are_when_prepared(key):
+    odd = ['"', "\\", "a,b", "{}", "NULL", "", "'", "ä", "%s", "$1"]
+    save_often(key, **dict.fromkeys(odd, "kept"))
+    session = SessionStore(key)
+    assert [session[name] for name in odd] == ["kept"] * len(odd)
+    for name in odd:
+        session = SessionStore(key)
+        del session[name]
+        session.save()
+    assert sorted(SessionStore(key).keys()) == ["a", "number"]
+    assert any("||" in statement for statement in prepared())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("prepared_before", [0, 8])
+def test_what_text_cannot_hold_is_refused_not_cut_off(key, prepared_before):
+    save_often(key, prepared_before)
+    session = SessionStore(key)
+    session.client = Client(user_agent="Mozilla\0/5.0")
+    session["a"] = 2
+    with pytest.raises(DataError, match="NUL"):
+        session.save()
+    assert SessionStore(key)["a"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_statements_that_somebody_discarded_are_prepared_again(key):
+    load_often(key)
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    assert load_often(key) == [1] * 8
+    assert len(prepared()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_amid_a_pipeline_of_the_callers_a_load_works(key):
+    load_often(key)
+    with connection.connection.pipeline():
+        assert load_often(key, 2) == [1, 1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_another_encoding_nothing_is_prepared(key):
+    connection.close()
+    connection.ensure_connection()
+    connection.connection.execute("SET client_encoding TO latin1")
+    try:
+        save_often(key, name="ä")
+        assert SessionStore(key)["name"] == "ä"
+        assert prepared() == []
+    finally:
+        connection.close()
 
 
 @pytest.fixture
