@@ -75,7 +75,8 @@ if TASKS_BACKEND not in TASK_BACKENDS:
     )
 TASKS = {"default": {"BACKEND": TASK_BACKENDS[TASKS_BACKEND], "QUEUES": []}}
 CACHES = {
-    "default": {"BACKEND": "pgonly_django.cache.PostgresCache"},
+    # Parts of pages, which can do without it.
+    "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"ON_ERROR": "ignore"}},
     # What the reviewers said: paid for, so on a logged table, and as JSON, which the admin can show.
     "answers": {
         "BACKEND": "pgonly_django.cache.PostgresCache",

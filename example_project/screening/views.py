@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -50,7 +51,7 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
         "page": page,
         "rows": [(paper, _opinions(paper, project)) for paper in page],
         "next_disputed": _next_disputed(project),
-        "summary": summarise(project) if now.state == "succeeded" else None,
+        "summarise": partial(summarise, project),  # called by the template, unless the summary is cached
     }
     return render(request, "screening/project.html", context)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 
 from django.db import connections
+from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache.drive import Operation
@@ -26,6 +27,9 @@ def borrowed(alias: str) -> BorrowedLink | None:
     if not any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
         return None
     connection.ensure_connection()
+    if connection.connection.info.transaction_status == TransactionStatus.IDLE:
+        # psycopg puts BEGIN before the first statement of its own, and ours are not.
+        connection.connection.execute("SELECT 1")
     return BorrowedLink(connection.connection.pgconn, timeout=10)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
@@ -75,18 +76,29 @@ def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
 
 def _cached_sessions(engine: str) -> Iterator[OldSession]:
     """A cache does not tell how long an entry has to live, so each begins its whole age anew."""
-    for key in cached_keys(_store(engine).cache_key_prefix):  # type: ignore[attr-defined] # of the cache engine
-        store = _store(engine, key)
-        if data := store.load():
+    store: Any = _store(engine)
+    prefix: str = store.cache_key_prefix
+    cache = _outspoken(caches[django_settings.SESSION_CACHE_ALIAS])
+    for key in cached_keys(cache, prefix):
+        if data := cache.get(prefix + key):  # the store's load() takes an error for a session that is gone
             age = store.get_expiry_age(expiry=data.get("_session_expiry"))
             yield OldSession(key, data, float(age))
 
 
-def cached_keys(prefix: str) -> Iterator[str]:
-    """The session keys in the cache SESSION_CACHE_ALIAS, for the caches that can list their keys."""
-    cache: Any = caches[django_settings.SESSION_CACHE_ALIAS]
+def _outspoken(cache: Any) -> Any:
+    """A copy that raises where `cache` would answer an error with nothing, which would end every session here."""
+    cache = copy(cache)
+    for name, value in (("_on_error", "raise"), ("_ignore_exceptions", False)):  # ours, django-redis'
+        if hasattr(cache, name):
+            setattr(cache, name, value)
+    return cache
+
+
+def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
+    """The session keys in `cache`, for the caches that can list their keys."""
     if hasattr(cache, "iter_keys"):  # pgonly_django's and django-redis'
-        yield from (name.removeprefix(prefix) for name in cache.iter_keys(f"{prefix}*"))
+        # A KEY_PREFIX with a colon comes back from django-redis in part.
+        yield from (name.rpartition(prefix)[2] for name in cache.iter_keys(f"{prefix}*"))
         return
     start = cache.make_key(prefix)
     for name in _cache_names(cache, start):

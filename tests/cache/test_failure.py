@@ -14,6 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from django.db import connections
+from django.http import HttpResponse
+from django.views.decorators.cache import cache_page
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.pool import Pool
@@ -107,6 +109,24 @@ def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, ser
     for call in (*calls, strict.clear):
         with pytest.raises(CacheUnavailableError):
             call()
+
+
+def test_a_page_under_djangos_cache_middleware_does_without_it_where_errors_are_ignored(
+    aside, server, settings, rf
+):
+    ours = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "aside"}
+    settings.CACHES = {
+        "default": {**ours, "OPTIONS": {"DATABASE": "aside"}},
+        "ignoring": {**ours, "OPTIONS": {"DATABASE": "aside", "ON_ERROR": "ignore"}},
+    }
+
+    def page(request):
+        return HttpResponse("the page")
+
+    server.stop()
+    assert cache_page(60, cache="ignoring")(page)(rf.get("/")).text == "the page"
+    with pytest.raises(CacheUnavailableError):
+        cache_page(60)(page)(rf.get("/"))
 
 
 def test_after_a_restart_the_same_process_uses_it_again_without_a_failed_call(aside, server):

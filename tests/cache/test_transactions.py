@@ -90,6 +90,15 @@ class InATestCase(TestCase):
         self.assertEqual(self.cache.store.pool._open, 0)
 
 
+def test_a_cache_call_that_is_the_first_statement_of_a_tests_transaction_rolls_back_with_it(cache):
+    tests_own = transaction.atomic()
+    tests_own._from_testcase = True
+    with tests_own:
+        cache.set("key", 1)
+        transaction.set_rollback(True)
+    assert cache.get("key") is None
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settings, cache):
     settings.CACHES = {

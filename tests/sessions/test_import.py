@@ -4,9 +4,14 @@ from importlib import import_module
 from io import StringIO
 
 import pytest
+from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
 
 from benchmarks.servers import redis
+from pgonly_django.exceptions import CacheError
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.importing import import_sessions
@@ -14,22 +19,52 @@ from pgonly_django.sessions.importing import import_sessions
 pytestmark = pytest.mark.django_db
 
 BACKENDS = "django.contrib.sessions.backends"
-TABLE_CACHE = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "old_cache"}
 LOCAL_CACHE = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
-KINDS = {"db": LOCAL_CACHE, "cached_db": LOCAL_CACHE, "cache": LOCAL_CACHE, "cache in a table": TABLE_CACHE}
+CACHES = {
+    "local": LOCAL_CACHE,
+    "table": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "old_cache"},
+    "ours": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "old"},
+    "Django's Redis": {"BACKEND": "django.core.cache.backends.redis.RedisCache"},
+    "django-redis": {"BACKEND": "django_redis.cache.RedisCache"},
+}
+NEEDS = {"Django's Redis": "redis", "django-redis": "django_redis"}
+SITE = {"KEY_PREFIX": "site:[1]*", "VERSION": 2}  # what a pattern or a split at colons would trip over
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="module")
+def redis_url():
+    with redis() as url:
+        if url is None:
+            pytest.skip("redis-server is not installed")
+        yield url
+
+
+def use_old_engine(request, settings, engine: str, kind: str = "local", **params) -> None:
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind], reason=f"{NEEDS[kind]} is not installed")
+        cache = {**CACHES[kind], "LOCATION": request.getfixturevalue("redis_url")}
+    else:
+        cache = CACHES[kind]
+    settings.CACHES = {"default": LOCAL_CACHE, "old": {**cache, **SITE, **params}}
+    settings.SESSION_CACHE_ALIAS = "old"
+    settings.SESSION_ENGINE = f"{BACKENDS}.{engine}"
+    call_command("createcachetable")
+    request.addfinalizer(caches["old"].clear)
+
+
+@pytest.fixture(params=["db", "cached_db", *(f"cache in {kind}" for kind in CACHES)])
 def old(request, settings):
     """The name of the old engine, which still serves."""
-    name = request.param.partition(" ")[0]
-    settings.CACHES = {"default": KINDS[request.param]}
-    call_command("createcachetable")
-    settings.SESSION_ENGINE = f"{BACKENDS}.{name}"
-    yield name
-    from django.core.cache import cache
+    engine, _, kind = request.param.partition(" in ")
+    use_old_engine(request, settings, engine, kind or "local")
+    return engine
 
-    cache.clear()
+
+@pytest.fixture(params=CACHES)
+def old_cache(request, settings):
+    """The cache of the old engine, which is "cache"."""
+    use_old_engine(request, settings, "cache", request.param)
+    return caches["old"]
 
 
 def old_store(name: str, key: str | None = None):
@@ -138,17 +173,60 @@ def test_an_expired_session_is_left_behind(settings):
     assert not Session.objects.exists()
 
 
-def test_sessions_come_out_of_redis(settings):
-    pytest.importorskip("redis")
-    with redis() as url:
-        if url is None:
-            pytest.skip("redis-server is not installed")
-        backend = "django.core.cache.backends.redis.RedisCache"
-        settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": url, "KEY_PREFIX": "site[1]*"}}
-        settings.SESSION_ENGINE = f"{BACKENDS}.cache"
-        from django.core.cache import cache
+def test_what_else_is_in_the_cache_is_left_alone(old_cache):
+    old_cache.set("no-session", 1)
+    old_sessions("cache", 1)
+    assert run("cache").startswith("1 copied")
 
-        cache.set("no-session", 1)
-        keys = old_sessions("cache", 3)
-        assert run("cache").startswith("3 copied")
-        assert [SessionStore(key)["number"] for key in keys] == [0, 1, 2]
+
+class FailingCache(LocMemCache):
+    """It lists its keys, and then cannot be read."""
+
+    def get(self, *args, **kwargs):
+        raise ConnectionError
+
+
+def test_a_cache_that_fails_while_it_is_read_ends_no_session(request, settings):
+    use_old_engine(request, settings, "cache")
+    (key,) = old_sessions("cache", 1)
+    run("cache")
+    failing = {"BACKEND": f"{__name__}.FailingCache", **SITE}
+    settings.CACHES = {**settings.CACHES, "old": failing}
+    with pytest.raises(ConnectionError):
+        run("cache")
+    assert SessionStore().exists(key)
+
+
+@pytest.mark.parametrize("on_error", [None, "ignore"])
+def test_our_cache_without_its_table_ends_no_session(request, settings, on_error):
+    use_old_engine(request, settings, "cache", "ours", OPTIONS={"ON_ERROR": on_error})
+    (key,) = old_sessions("cache", 1)
+    run("cache")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_cache RENAME TO elsewhere")
+    with pytest.raises(CacheError):
+        run("cache")
+    assert SessionStore().exists(key)
+
+
+def test_django_redis_that_ignores_exceptions_ends_no_session(request, settings):
+    use_old_engine(request, settings, "cache", "django-redis", OPTIONS={"IGNORE_EXCEPTIONS": True})
+    (key,) = old_sessions("cache", 1)
+    run("cache")
+    name, client = old_store("cache", key).cache_key, caches["old"].client.get_client()
+    caches["old"].delete(name)
+    client.lpush(caches["old"].make_key(name), "a list, which no GET can read")
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        run("cache")
+    assert SessionStore().exists(key)
+
+
+def test_who_is_logged_in_stays_logged_in_after_the_switch(old, settings, django_user_model):
+    before, after = Client(), Client()
+    before.force_login(django_user_model.objects.create(username="ada"))
+    for _ in range(2):
+        run(old)
+    settings.SESSION_ENGINE = "pgonly_django.sessions"
+    caches["old"].clear()
+    after.cookies = before.cookies
+    assert after.get("/whoami/").text == "ada"

@@ -8,26 +8,29 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from benchmarks.servers import free_port
-from pgonly_django.embedded import Server
-from tests.sessions.serving import DJANGOS, OURS, AppServer
+from tests.serving import AppServer, database_server
 
 pytestmark = [pytest.mark.process, pytest.mark.server]
 
+OURS = "pgonly_django.sessions"
+DJANGOS = "django.contrib.sessions.backends.db"
 REQUESTS = 50
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("pg") / "data", port=free_port())
-    server.start()
-    yield server
-    server.stop()
+def database():
+    with database_server() as server:
+        yield server
+
+
+def app_server(kind: str, database_url: str, engine: str) -> AppServer:
+    settings = "tests.sessions.server_settings"
+    return AppServer(kind, database_url, settings, probe="/whoami/", variables={"SESSION_ENGINE": engine})
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "uvicorn"])
 def app(request, database):
-    server = AppServer(request.param, database.url(), free_port())
+    server = app_server(request.param, database.url(), OURS)
     server.migrate()
     server.start()
     yield server
@@ -70,7 +73,7 @@ def set_in_parallel(app: AppServer) -> int:
 
 def test_of_fifty_parallel_requests_every_one_keeps_its_key(app, database, record_property):
     ours = set_in_parallel(app)
-    beside = AppServer(app.kind, app.database_url, free_port(), engine=DJANGOS)
+    beside = app_server(app.kind, app.database_url, DJANGOS)
     beside.start()
     try:
         djangos = set_in_parallel(beside)
