@@ -17,6 +17,7 @@ from django.db import Error, transaction
 
 from pgonly_django.events import emit
 from pgonly_django.postgres import first_row
+from pgonly_django.statement import Statement
 
 CHANNEL = "pgonly_jobs"
 COALESCE_SECONDS = 0.010
@@ -26,6 +27,8 @@ DENSE_SECONDS = 0.002
 # Payloads: "ready <queue>", "due" (a new scheduled row), "cancel <job id>", "ready *" (any queue).
 READY, DUE, CANCEL = "ready", "due", "cancel"
 ANY_QUEUE = "*"
+
+NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
 
 _last_sent: dict[tuple[str, str], float] = {}
 _last_asked: dict[tuple[str, str], float] = {}
@@ -55,7 +58,7 @@ def send_coalesced(alias: str, payload: str) -> None:
     if dense and now - _last_sent.get(key, -1.0) < COALESCE_SECONDS and not payload.startswith(CANCEL):
         return
     try:
-        first_row(alias, "SELECT pg_notify(%s, %s)", (CHANNEL, payload))
+        first_row(alias, NOTIFY, {"channel": CHANNEL, "payload": payload})
     except Error as error:
         emit("queue.wake_failed", f"Could not wake the workers: {error}", level=logging.WARNING)
     else:

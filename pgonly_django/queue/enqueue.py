@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.db import connections, transaction
@@ -14,15 +14,18 @@ from psycopg import sql
 
 from pgonly_django import wake
 from pgonly_django.postgres import first_row
+from pgonly_django.statement import Statement
 
 UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # The three values are one call's, the rest its template's.
 INSERT = """
 INSERT INTO pgonly_job (id, args, kwargs, {columns}, state, lease, attempt, interruptions, crashes, errors, log)
-VALUES (%s, %s, %s, {values}, {state}, 0, 0, 0, 0, '[]', '[]') RETURNING enqueued_at
+VALUES (%(id)s, %(args)s, %(kwargs)s, {values}, {state}, 0, 0, 0, 0, '[]', '[]')
+RETURNING (extract(epoch FROM enqueued_at) * 1000000)::int8
 """
 # Decided by the database's clock, which is the one that will promote it.
 READY_OR_SCHEDULED = "CASE WHEN {run_at} > clock_timestamp() THEN 'scheduled' ELSE 'ready' END"
@@ -41,7 +44,7 @@ class Template:
     run_at: datetime | None = None
     max_runtime: timedelta | None = None
     retention: timedelta | None = None
-    insert: str = field(init=False, repr=False, compare=False)
+    insert: Statement = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Write its values into the statement once, quoted by psycopg: ten parameters and empty columns less
@@ -50,7 +53,7 @@ class Template:
         quoted = {n: sql.quote(value).replace("%", "%%") for n, value in values.items() if value is not None}
         state = READY_OR_SCHEDULED.format(**quoted) if self.run_at else "'ready'"
         statement = INSERT.format(columns=", ".join(quoted), values=", ".join(quoted.values()), state=state)
-        object.__setattr__(self, "insert", statement)
+        object.__setattr__(self, "insert", Statement(statement))
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """What its workers are woken with. Close to run_at with both words: the row's state was a matter of us."""
@@ -79,8 +82,10 @@ FROM STDIN
 def insert(alias: str, job: NewJob) -> tuple[str, datetime]:
     """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers."""
     (job_id,) = new_ids(1)
-    (enqueued_at,) = first_row(alias, job.template.insert, (job_id, job.args, job.kwargs))
-    return job_id, enqueued_at
+    params = {"id": job_id, "args": job.args, "kwargs": job.kwargs}
+    row = first_row(alias, job.template.insert, params)
+    assert row is not None
+    return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 
 
 def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime]:

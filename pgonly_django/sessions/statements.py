@@ -11,8 +11,9 @@ from django.db import router
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
-from pgonly_django.sessions.connection import in_transaction, run, run_again_if_cut
-from pgonly_django.sessions.statement import Params, Statement
+from pgonly_django.postgres import first_row
+from pgonly_django.sessions.connection import first_row_again_if_cut, in_transaction
+from pgonly_django.statement import Params, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT 
 
 
 def load(session_key: str) -> Stored | None:
-    row = run_again_if_cut(router.db_for_read(Session), LOAD, {"key": hash_key(session_key)})
+    row = first_row_again_if_cut(router.db_for_read(Session), LOAD, {"key": hash_key(session_key)})
     return None if row is None else Stored(json.loads(row[0]), None if row[1] is None else float(row[1]))
 
 
@@ -46,7 +47,7 @@ EXISTS = Statement("SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND
 
 
 def exists(session_key: str) -> bool:
-    return run(router.db_for_read(Session), EXISTS, {"key": hash_key(session_key)}) is not None
+    return first_row(router.db_for_read(Session), EXISTS, {"key": hash_key(session_key)}) is not None
 
 
 INSERT = Statement("""
@@ -189,4 +190,4 @@ def _without_waiting() -> str | None:
 
 def _write(statement: Statement, session_key: str, **params: Any) -> bool:
     bound: Params = {"key": hash_key(session_key), **params}
-    return run(router.db_for_write(Session), statement, bound) is not None
+    return first_row(router.db_for_write(Session), statement, bound) is not None

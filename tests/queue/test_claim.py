@@ -213,7 +213,8 @@ def test_a_suspect_does_not_raise_the_floor_of_its_band(server):
 def test_a_job_that_commits_late_is_claimed_late_but_claimed(server, other):
     by = claimer()
     with other.transaction():
-        other.execute(Template("default", "default", "late", 0, 4).insert, [*new_ids(1), "[]", "{}"])
+        late = Template("default", "default", "late", 0, 4).insert.sql
+        other.execute(late, {"id": new_ids(1)[0], "args": "[]", "kwargs": "{}"})
         make()
         assert [job.task for job in claim(server, by, took_seconds=ON_THE_FLOORS)] == ["tests.jobs.add"]
     assert claim(server, by) == []

@@ -7,8 +7,8 @@ import pytest
 from django.db import DataError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from pgonly_django import postgres
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions import connection as sessions_connection
 from pgonly_django.sessions.statements import Client
 
 
@@ -164,17 +164,17 @@ def test_with_another_encoding_nothing_is_prepared(key):
 def through_the_pooler(key, pooler, monkeypatch):
     """Django's connection, led through the pooler for this test."""
     connection.close()
-    sessions_connection._direct.clear()
+    postgres._direct.clear()
     with monkeypatch.context() as changed:
         changed.setitem(connection.settings_dict, "HOST", "127.0.0.1")
         changed.setitem(connection.settings_dict, "PORT", str(pooler))
         yield
         connection.close()
-    sessions_connection._direct.clear()
+    postgres._direct.clear()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_behind_a_pooler_nothing_is_prepared(through_the_pooler, key):
     assert load_often(key, 20) == [1] * 20
-    assert sessions_connection._direct == {"default": False}
+    assert postgres._direct == {"default": False}
     assert prepared() == []
