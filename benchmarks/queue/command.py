@@ -65,7 +65,6 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _configure(url: str) -> None:
     os.environ["BENCH_DATABASE_URL"] = url
-    os.environ["BENCH_UNTUNED"] = "1"
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.queue.settings"
     import django
     from django.core.management import call_command

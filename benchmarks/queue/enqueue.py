@@ -28,7 +28,6 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
 
     contenders: dict[str, Callable[[int], object]] = {
         "pgonly": nothing.enqueue,
-        "untuned": nothing.using(backend="untuned").enqueue,
         "floor": floor.insert,
     }
     for call in contenders.values():
@@ -44,7 +43,6 @@ def _one(floor: Floor, sizes: Sizes) -> list[Figure]:
     return [
         Figure("one", "jobs/s", rate["pgonly"], rate["floor"], target=0.75),
         Figure("one, p50", "us", typical["pgonly"], typical["floor"]),
-        Figure("one, statements not prepared", "jobs/s", rate["untuned"], rate["floor"]),
     ]
 
 

@@ -27,7 +27,6 @@ class Workers:
         command = [sys.executable, "-m", "django", "runworker", *flags]
         path = os.pathsep.join(["", *sys.path])
         environment = {**os.environ, "BENCH_DATABASE_URL": url, "PYTHONPATH": path}
-        environment.pop("BENCH_UNTUNED", None)
         self.processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(count)
         ]
