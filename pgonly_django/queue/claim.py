@@ -28,8 +28,15 @@ DUTY = 10
 BAND_MEMORY_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands in a claimed row for JSON that this Python cannot load."""
+
+    reason: str
+
+
 class ClaimedJob(NamedTuple):
-    """The facts of a claimed row that its run needs."""
+    """The facts of a claimed row that its run needs. Where JSON stands there may be an Unreadable instead."""
 
     id: str
     lease: int
@@ -52,6 +59,7 @@ class ClaimedJob(NamedTuple):
     errors: list[dict[str, Any]] | None  # None: empty
 
 
+JSON_COLUMNS = ("args", "kwargs", "options", "errors")
 # Text for what is used as text; NULL for what is empty in most rows and would be parsed in vain.
 SHORTER = {
     "id": "job.id::text",
