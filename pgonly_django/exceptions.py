@@ -57,6 +57,17 @@ class NotStorableError(PgonlyError, ValueError):
         )
 
 
+class UnreadableJobError(PgonlyError, ValueError):
+    """A row that PostgreSQL holds and this Python cannot load: written by other means than enqueue()."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        self.column, self.reason = column, reason
+        super().__init__(
+            f"The {column} of this job cannot be loaded: {reason}. Enqueue it again, with values that are flatter "
+            "and shorter."
+        )
+
+
 class WrongArgumentsError(PgonlyError, TypeError):
     """The arguments given to enqueue do not fit the task's signature."""
 

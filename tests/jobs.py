@@ -259,3 +259,40 @@ def pay(key):
 @task(takes_context=True)
 def pay_and_lose_the_connection(context, key):
     return context.step("pay", pay, key)
+
+
+@task
+def echo(value):
+    return value
+
+
+def nest(levels):
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@task(max_attempts=1)
+def return_nested(levels):
+    return nest(levels)
+
+
+@task(takes_context=True, max_attempts=1)
+def step_nested(context, levels):
+    context.step("nest", nest, levels)
+
+
+@task(takes_context=True, max_attempts=1)
+def save_nested(context, levels):
+    context.save_checkpoint(nest(levels))
+
+
+@task(takes_context=True, max_attempts=1)
+def report_nested(context, levels):
+    context.progress(nest(levels))
+
+
+@task(takes_context=True, max_attempts=1)
+def report_an_object(context):
+    context.progress(object())

@@ -73,8 +73,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     # Progress and log lines: kept here, written by the worker within a second, out of the job's transaction.
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Say how far the job is. Costs no statement here; throttled, and visible within a second."""
-        self._run.progress = {"done": done, "total": total, "message": printable(str(message))}
+        """Say how far the job is. Costs no statement here; throttled, and visible within a second.
+
+        Raises NotStorableError for numbers that are no JSON.
+        """
+        said = {"done": done, "total": total, "message": printable(str(message))}
+        self._run.progress = to_json(said, "The progress")
         self._run.has_news = True
 
     def log(self, line: str) -> None:

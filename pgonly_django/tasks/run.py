@@ -31,7 +31,7 @@ class Run:
     timed_out: bool = False
     lease_lost: bool = False
     # Set by the job, collected by the worker.
-    progress: dict[str, Any] | None = None
+    progress: str | None = None  # JSON
     log_lines: deque[dict[str, str]] | None = None
     has_news: bool = False
     proved_itself: bool = False

@@ -62,8 +62,9 @@ def arguments_to_json(shape: CallShape, args: Sequence[Any], kwargs: Mapping[str
         what = f"An argument of {shape.name}()"
         return to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
     except NotStorableError:
+        # Each inside a list, as deep as it stood among the others.
         for place, value in enumerate(args):
-            to_json(value, f"Argument {shape.argument_name(place)!r} of {shape.name}()")
+            to_json([value], f"Argument {shape.argument_name(place)!r} of {shape.name}()")
         for name, value in kwargs.items():
-            to_json(value, f"Argument {name!r} of {shape.name}()")
+            to_json([value], f"Argument {name!r} of {shape.name}()")
         raise

@@ -16,9 +16,9 @@ from django.db import DatabaseError, connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LeaseLost
+from pgonly_django.exceptions import LeaseLost, UnreadableJobError
 from pgonly_django.queue import memo
-from pgonly_django.queue.claim import ClaimedJob
+from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.progress import REPORT, report_parameters
 from pgonly_django.tasks.context import JobContext
@@ -158,6 +158,7 @@ class Executor:
         return Ended(run, outcomes.succeeded(run, value))
 
     def _prepare(self, run: Run) -> _Call:
+        _refuse_unreadable(run.job)
         job, placed = run.job, self._place(run.job)
         task = placed.task if job.run_at is None else with_run_after(placed.task, job.run_at)
         result = build_result(
@@ -221,6 +222,13 @@ class Executor:
         except Exception as broken:  # noqa: BLE001 - likewise with what the job raised
             finish = outcomes.ended_with(run, broken, TaskOptions(), self.worker)
         return Ended(run, finish)
+
+
+def _refuse_unreadable(job: ClaimedJob) -> None:
+    for column in JSON_COLUMNS:
+        value = getattr(job, column)
+        if isinstance(value, Unreadable):
+            raise UnreadableJobError(column, value.reason)
 
 
 def _backend_of(task: Any) -> Any:

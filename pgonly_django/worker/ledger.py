@@ -20,7 +20,7 @@ from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.postgres import connect, prefer_indexes
-from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
@@ -262,6 +262,9 @@ class Ledger:
             answer = self._pipeline(connection, [refusal], (), None)
         except LOCKED:
             return Exchange(locked=[finish])
+        except ROW_ERRORS:  # the row's own errors take no entry any more
+            refusal = replace(refusal, entry=None)
+            answer = self._pipeline(connection, [refusal], (), None)
         answer.replaced[finish.id] = refusal
         return answer
 
@@ -300,12 +303,18 @@ def _jobs(cursor: psycopg.Cursor[Any]) -> list[ClaimedJob]:
 
 
 def _load_json(data: bytes | str) -> Any:
-    """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty."""
+    """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty.
+
+    What cannot be loaded becomes an Unreadable, so that the other rows of the claim are read (promise 8).
+    """
     if data == b"[]":
         return []
     if data == b"{}":
         return {}
-    return _scan(data if isinstance(data, str) else data.decode(), 0)[0]
+    try:
+        return _scan(data if isinstance(data, str) else data.decode(), 0)[0]
+    except (RecursionError, ValueError) as error:  # too deep, or a number of more than 4,300 digits
+        return Unreadable(str(error))
 
 
 def _possible_ends(finish: Finish) -> tuple[tuple[int, str], ...]:

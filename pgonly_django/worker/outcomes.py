@@ -16,6 +16,7 @@ from pgonly_django.exceptions import (
     NotStorableError,
     Retry,
     Snooze,
+    UnreadableJobError,
 )
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
@@ -60,6 +61,8 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=str(error.reason))
         case NotStorableError() if not _from_the_job(error):
             # Its effects are done; running it again would only do them twice.
+            return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
+        case UnreadableJobError():
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
         case UnknownTaskError():
             return _postponed(run, error, worker)

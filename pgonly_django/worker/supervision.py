@@ -77,11 +77,10 @@ def _report(run: Run) -> Report:
     with contextlib.suppress(IndexError):  # an atomic job's own thread may take them too
         while run.log_lines:
             lines.append(run.log_lines.popleft())
-    progress = run.progress
     return Report(
         id=run.job.id,
         lease=run.job.lease,
-        progress=None if progress is None else json.dumps(progress),
+        progress=run.progress,
         log_lines=json.dumps(lines) if lines else None,
         cleared=run.proved_itself,
     )

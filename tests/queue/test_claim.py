@@ -237,3 +237,11 @@ def test_a_claim_returns_all_that_a_run_needs(server):
         "ready_at",
     ):
         assert getattr(claimed, name) == getattr(job if name != "ready_at" else Job.objects.get(), name)
+
+
+def test_a_claim_locks_no_job_that_it_does_not_take(server, other):
+    for _ in range(5):
+        make()
+    with server.transaction():
+        assert len(claim(server, claimer(), 2)) == 2
+        assert len(claim(other, claimer(), 10)) == 3

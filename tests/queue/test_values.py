@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.exceptions import NotStorableError
-from pgonly_django.queue.values import printable, to_json
+from pgonly_django.queue.values import NESTING_LIMIT, printable, to_json
+from tests.jobs import nest
 
 scalars = st.none() | st.booleans() | st.integers() | st.text()
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -50,12 +52,28 @@ def test_nesting_without_end_is_refused():
         to_json(value, "It")
 
 
-def test_nesting_too_deep_is_refused():
-    value: list = []
-    for _ in range(100_000):
-        value = [value]
-    with pytest.raises(NotStorableError, match="nested too deeply"):
-        to_json(value, "It")
+@pytest.mark.parametrize(
+    "wrap", [lambda value: [value], lambda value: {"a": value}, lambda value: (0, value)]
+)
+def test_nesting_is_refused_beyond_what_every_python_can_read(wrap):
+    value: Any = [1] * NESTING_LIMIT
+    for _ in range(NESTING_LIMIT - 1):
+        value = wrap(value)
+    assert to_json(value, "It")
+    with pytest.raises(NotStorableError, match="nested too deeply, more than 500 levels"):
+        to_json(wrap(value), "It")
+
+
+def test_nesting_beyond_what_this_python_can_write_is_refused_likewise():
+    with pytest.raises(NotStorableError, match="nested too deeply, more than 500 levels"):
+        to_json(nest(100_000), "It")
+
+
+@pytest.mark.parametrize(
+    "value", [[[]] * 2_000, [{"a": {}}] * 2_000, "[{" * 2_000, {"[" * 2_000: "{" * 2_000}]
+)
+def test_many_brackets_are_no_nesting(value):
+    assert json.loads(to_json(value, "It")) == value
 
 
 @pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "C:\\u0000\\new", "\\\\\\u0000x"])

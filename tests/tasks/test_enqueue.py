@@ -13,6 +13,8 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued
 from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
+from pgonly_django.queue.values import NESTING_LIMIT
+from tests.jobs import nest
 from tests.tasks import calls
 from tests.tasks.calls import add, backend, with_context, with_options
 
@@ -84,6 +86,7 @@ def test_a_job_for_later_is_scheduled_and_one_for_earlier_is_ready(ahead, state)
         (["\x00"], {}, NotStorableError),
         ([[[float("nan")]]], {}, NotStorableError),
         ([1], {"b": "\udc80"}, NotStorableError),
+        ([nest(NESTING_LIMIT)], {}, NotStorableError),
     ],
 )
 def test_a_call_that_cannot_run_writes_nothing(args, kwargs, error):

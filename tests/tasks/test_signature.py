@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
+from pgonly_django.queue.values import NESTING_LIMIT
 from pgonly_django.tasks.signature import arguments_to_json, call_shape
+from tests.jobs import nest
 
 
 def plain(a, b=1): ...
@@ -51,6 +53,8 @@ def test_the_context_is_no_argument_of_the_call():
         (plain, [], {"a": float("nan")}, "Argument 'a' of plain"),
         (variadic, [1, 2, {3}], {}, r"Argument 'args\[2\]' of variadic"),
         (variadic, [1], {"more": ["\ud800"]}, "Argument 'more' of variadic"),
+        (plain, [1, nest(NESTING_LIMIT)], {}, "Argument 'b' of plain"),
+        (plain, [1], {"b": nest(NESTING_LIMIT)}, "Argument 'b' of plain"),
     ],
 )
 def test_the_argument_that_cannot_be_stored_is_named(function, args, kwargs, named):

@@ -1,0 +1,56 @@
+"""No claim looks expensive enough for PostgreSQL to compile it, however many jobs are ready."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from django.db import connection
+
+from pgonly_django.postgres import connect
+from pgonly_django.queue.claim import ROOM_LIMIT
+from pgonly_django.worker.options import THREADS_LIMIT
+from pgonly_django.worker.pace import AHEAD_LIMIT
+from tests.plans.statements import STATEMENTS
+from tests.plans.table import COLUMNS
+from tests.plans.test_plans import FORGET_STATISTICS, numbered
+
+# A sixth of jit_above_cost. What grows with the jobs was above it at 200,000 of them.
+COST_AT_MOST = 15_000
+READY = COLUMNS.replace("'queue ' || n %% 7", "'default'").replace("n %% 3", "0") + """, NULL, NULL, NULL, NULL
+FROM generate_series(1, 200000) AS n, LATERAL (SELECT 'ready' AS state) AS s"""  # fmt: skip
+CLAIMS = [name for name in STATEMENTS if name.startswith("claim, ")]
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup, django_db_blocker):
+    """A connection to a table with 200,000 ready jobs in one band."""
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job SET (autovacuum_enabled = off)")
+            cursor.execute(READY, {})
+        with connect("default", application_name="costs") as raw:
+            yield raw
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job RESET (autovacuum_enabled)")
+            cursor.execute("TRUNCATE pgonly_job, pgonly_step, pgonly_checkpoint")
+
+
+@pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", CLAIMS)
+@pytest.mark.parametrize("statistics", ["ANALYZE pgonly_job", FORGET_STATISTICS], ids=["warm", "cold"])
+def test_the_estimate_does_not_grow_with_the_ready_jobs(server, statistics, name, kind):
+    server.execute(statistics)
+    positional, values = numbered(*STATEMENTS[name][0]([]))
+    with server.transaction(force_rollback=True), psycopg.ClientCursor(server) as cursor:
+        cursor.execute(f"SET LOCAL plan_cache_mode = {kind}")
+        cursor.execute(f"PREPARE claim AS {positional}")
+        cursor.execute(f"EXPLAIN (FORMAT JSON) EXECUTE claim ({', '.join(['%s'] * len(values))})", values)
+        (((plan,),),) = cursor.fetchall()
+        cursor.execute("DEALLOCATE claim")
+    assert plan["Plan"]["Total Cost"] < COST_AT_MOST
+
+
+def test_no_worker_has_room_for_more_than_a_claim_takes():
+    assert THREADS_LIMIT + AHEAD_LIMIT <= ROOM_LIMIT

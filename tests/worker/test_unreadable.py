@@ -1,0 +1,93 @@
+"""Rows that this Python cannot read, and values that an older one could not: each harms its own job only."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from django.db import connection
+
+from pgonly_django.exceptions import UnreadableJobError
+from pgonly_django.models import Job, State
+from pgonly_django.queue.values import NESTING_LIMIT
+from tests import jobs
+
+# More digits than any Python makes a number of; more levels than 3.11 and 3.12 can read, and 3.13 could enqueue.
+UNREADABLE = {"digits": "('[1' || repeat('0', 5000) || ']')::jsonb"}
+if sys.version_info < (3, 13):
+    UNREADABLE["levels"] = "(repeat('[', 2000) || repeat(']', 2000))::jsonb"
+
+
+def spoil(result, column, kind):
+    """Put JSON into the row that PostgreSQL holds and Python does not load."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE pgonly_job SET {column} = {UNREADABLE[kind]} WHERE id = %s", [result.id])
+
+
+def end_of(result):
+    """State, attempts used and the last entry of the errors: without loading what cannot be loaded."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT state, attempt, errors -> -1 ->> 'exception', errors -> -1 ->> 'message' "
+            "FROM pgonly_job WHERE id = %s",
+            [result.id],
+        )
+        return cursor.fetchone()
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("column", ["args", "kwargs", "options", "errors"])
+@pytest.mark.parametrize("task", [jobs.add, jobs.add_async])
+def test_a_row_that_cannot_be_read_fails_alone(work, task, column, kind):
+    bad = task.enqueue(1, 1)
+    spoil(bad, column, kind)
+    good = [jobs.add.enqueue(i) for i in range(10)]
+    work(threads=2)
+    assert [result.wait(1).return_value for result in good] == list(range(1, 11))
+    state, attempt, error, message = end_of(bad)
+    assert (state, attempt, error.rpartition(".")[2]) == (State.FAILED, 1, UnreadableJobError.__name__)
+    assert message.startswith(f"The {column} of this job cannot be loaded: ")
+
+
+def test_a_row_whose_errors_take_no_entry_fails_alone(work):
+    bad = jobs.fail.enqueue()
+    Job.objects.filter(pk=bad.id).update(errors={"not": "a list"})
+    good = [jobs.add.enqueue(i) for i in range(10)]
+    work(threads=2)
+    assert [result.wait(1).return_value for result in good] == list(range(1, 11))
+    assert Job.objects.values_list("state", "errors").get(pk=bad.id) == (State.FAILED, {"not": "a list"})
+
+
+def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(work):
+    value = jobs.nest(NESTING_LIMIT - 1)
+    result = jobs.echo.enqueue(value)
+    work()
+    assert result.wait(1).return_value == value
+
+
+@pytest.mark.parametrize(
+    ("task", "what"),
+    [
+        (jobs.return_nested, "The return value of tests.jobs.return_nested"),
+        (jobs.step_nested, "The result of step 'nest'"),
+        (jobs.save_nested, "The checkpoint"),
+        (jobs.report_nested, "The progress"),
+    ],
+)
+def test_a_value_nested_too_deeply_fails_only_its_own_job(work, task, what):
+    bad = task.enqueue(NESTING_LIMIT + 1)
+    good = [jobs.add.enqueue(i) for i in range(10)]
+    work(threads=2)
+    assert [result.wait(1).return_value for result in good] == list(range(1, 11))
+    assert bad.job.state == State.FAILED
+    assert bad.job.errors[-1]["message"].startswith(
+        f"{what} cannot be stored as JSON: it is nested too deeply, more than 500 levels."
+    )
+
+
+def test_progress_that_is_no_json_fails_only_its_own_job(work):
+    bad, good = jobs.report_an_object.enqueue(), jobs.add.enqueue(1)
+    work(threads=2)
+    assert good.wait(1).return_value == 2
+    assert bad.job.state == State.FAILED
+    assert "The progress cannot be stored" in bad.job.errors[-1]["message"]
