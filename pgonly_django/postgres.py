@@ -61,7 +61,8 @@ def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:
 
 # A prepared statement keeps the plan it got while its table was small: read all of it. When ten thousand rows
 # come within a minute, sooner than autovacuum looks, a claim takes 6 and a cached get 170 times as long.
-PREFER_INDEXES = "SELECT set_config('enable_seqscan', 'off', false)"
+# A plan that has no index to use looks expensive then, and would be compiled.
+PREFER_INDEXES = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
 
 
 def prefer_indexes(connection: psycopg.Connection[Any]) -> None:

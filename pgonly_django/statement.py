@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import select
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -106,7 +106,11 @@ def _text(value: Any) -> bytes | None:
         return None
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()
-    text = (_array(value) if isinstance(value, list) else str(value)).encode()
+    if isinstance(value, list):
+        value = _array(value)
+    elif isinstance(value, timedelta):
+        value = f"{value.total_seconds()} seconds"
+    text = str(value).encode()
     if b"\0" in text:  # libpq would end the text there
         raise psycopg.DataError("PostgreSQL text cannot contain NUL (0x00) bytes")
     return text

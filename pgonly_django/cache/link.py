@@ -28,7 +28,10 @@ _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 # See postgres.PREFER_INDEXES. A pooler, whose connection belongs to others as well, announces a process id of
 # its own: there nothing is set, and nothing is prepared.
-PREFER_INDEXES = "SELECT CASE WHEN pg_backend_pid() = %d THEN set_config('enable_seqscan', 'off', false) END"
+PREFER_INDEXES = """
+SELECT CASE WHEN pg_backend_pid() = %d
+    THEN set_config('enable_seqscan', 'off', false) || set_config('jit', 'off', false) END
+"""
 
 Params = Sequence[bytes | None]
 

@@ -21,6 +21,7 @@ from django.db import connections, transaction
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import Job
+from pgonly_django.statement import Params, Statement
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
 DUTY = 10
@@ -188,13 +189,13 @@ class Claimer:
 
     def statement(
         self, free: int, rooms: Mapping[str, int], *, take_suspect: bool
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[Statement, Params]:
         """The next claim: at most `free` jobs of each queue, or as many as `rooms` says where jobs are short."""
         self._at_head = time.monotonic() >= self.head_due_at or not self.floors
         limit = max([free, *rooms.values()])
         common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": limit}
         if self._at_head:
-            return self._head_sql, {
+            return _head(self.alias, bool(self.queues)), {
                 **common,
                 "free": free,
                 "short_queues": list(rooms),
@@ -204,7 +205,7 @@ class Claimer:
                 "queues": list(self.queues),
             }
         bands = self._bands_in_order()
-        return self._floor_sql, {
+        return _floor(self.alias), {
             **common,
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],
@@ -247,24 +248,15 @@ class Claimer:
                 del self._band_seen_at[band]
                 self.floors.pop(band, None)
 
-    @property
-    def _head_sql(self) -> str:
-        given = bool(self.queues)
-        return _head_sql(self.alias, given)
 
-    @property
-    def _floor_sql(self) -> str:
-        return _floor_sql(self.alias)
+@lru_cache
+def _floor(alias: str) -> Statement:
+    return Statement(FLOOR.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS))
 
 
 @lru_cache
-def _floor_sql(alias: str) -> str:
-    return FLOOR.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS)
-
-
-@lru_cache
-def _head_sql(alias: str, given_queues: bool) -> str:
-    return HEAD.format(
+def _head(alias: str, given_queues: bool) -> Statement:
+    sql = HEAD.format(
         bands=BANDS_OF_GIVEN_QUEUES if given_queues else BANDS_OF_ALL_QUEUES,
         order=ORDER_OF_GIVEN_QUEUES if given_queues else ORDER_OF_ALL_QUEUES,
         suspect_queues="queue = ANY (%(queues)s::text[])" if given_queues else "true",
@@ -272,3 +264,4 @@ def _head_sql(alias: str, given_queues: bool) -> str:
         update=UPDATE,
         columns=COLUMNS,
     )
+    return Statement(sql)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import errors
+from psycopg.adapt import Transformer
 from psycopg.types.json import set_json_loads
 
 from pgonly_django import wake
@@ -24,6 +25,7 @@ from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
+from pgonly_django.statement import Params, Statement, execute, prepare
 
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
@@ -89,6 +91,7 @@ class Ledger:
         self.prepare = prepare
         self._name = f"pgonly worker {name}"
         self._connection: psycopg.Connection[Any] | None = None
+        self._prepared: set[Statement] = set()  # on that connection, to be sent straight over libpq
         self._pause = RECONNECT_SECONDS[0]
         self._next_try = 0.0
         self._was_lost = False
@@ -179,14 +182,27 @@ class Ledger:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._prepared.clear()
 
     def _claim_alone(self, connection: psycopg.Connection[Any], claim: Claim) -> Exchange:
         """The shortest way to a first job: one statement, which waits for no lock."""
-        return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
+        if not self.prepare:
+            return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
+        statement, params = self._next_claim(claim)
+        if statement not in self._prepared:
+            prepare(connection, statement)
+            self._prepared.add(statement)
+        result = execute(connection, statement, params, binary=True)
+        rows = Transformer(connection)
+        rows.set_pgresult(result)
+        return Exchange(jobs=rows.load_rows(0, result.ntuples, ClaimedJob._make), claimed=True)
 
     def _execute_claim(self, connection: psycopg.Connection[Any], claim: Claim) -> psycopg.Cursor[Any]:
-        sql, parameters = self.claimer.statement(claim.free, claim.rooms, take_suspect=claim.take_suspect)
-        return connection.cursor(binary=True).execute(sql, parameters, prepare=True)
+        statement, params = self._next_claim(claim)
+        return connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
+
+    def _next_claim(self, claim: Claim) -> tuple[Statement, Params]:
+        return self.claimer.statement(claim.free, claim.rooms, take_suspect=claim.take_suspect)
 
     def _pipeline(
         self,

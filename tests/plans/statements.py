@@ -17,7 +17,7 @@ ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in 
 
 def head_claim(*queues):
     claimer = Claimer("default", WORKER, LEASE, queues)
-    return claimer.statement(50, {}, take_suspect=True)
+    return texts(claimer.statement(50, {}, take_suspect=True))
 
 
 def floor_claim():
@@ -25,7 +25,12 @@ def floor_claim():
     floor = datetime.now(UTC) - timedelta(seconds=10)
     claimer.floors = dict.fromkeys(ALL_BANDS, floor)
     claimer.head_due_at = float("inf")
-    return claimer.statement(50, {}, take_suspect=False)
+    return texts(claimer.statement(50, {}, take_suspect=False))
+
+
+def texts(claim):
+    statement, parameters = claim
+    return statement.sql, parameters
 
 
 def succeeded(held):

@@ -54,6 +54,14 @@ def test_claims_and_finishes():
     assert full_reads("pgonly_job") == before
 
 
+def test_nothing_of_a_worker_is_compiled():
+    ledger = Ledger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
+    own = ledger.connection()
+    assert own is not None
+    assert own.execute("SHOW jit").fetchone() == ("off",)
+    ledger.close()
+
+
 def test_calls_of_the_cache(monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.pool.APPLICATION_NAME", "pgonly cache, growth")
     cache = PostgresCache("growth", {})

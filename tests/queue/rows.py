@@ -53,8 +53,8 @@ def claimer(*queues: str, worker_id: UUID | None = None) -> Claimer:
 
 def claim(connection, by: Claimer, free=10, rooms=None, *, take_suspect=True, took_seconds=0.0):
     """One claim of `by`. `took_seconds` in the hours keeps the next ones on the floors."""
-    sql, parameters = by.statement(free, rooms or {}, take_suspect=take_suspect)
-    jobs = [ClaimedJob._make(row) for row in connection.execute(sql, parameters, prepare=True)]
+    statement, parameters = by.statement(free, rooms or {}, take_suspect=take_suspect)
+    jobs = [ClaimedJob._make(row) for row in connection.execute(statement.sql, parameters, prepare=True)]
     by.absorb(jobs, took_seconds)
     return jobs
 
