@@ -28,16 +28,24 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _bounds(url: str, arguments: argparse.Namespace) -> int:
-    """Four processes write for five minutes into 50 MB: table size and p50 of a write, slice by slice."""
+    """Four processes write for five minutes into 50 MB: table size and p50 of a write, slice by slice.
+
+    Beside it the p50 of a bare upsert into a small table, made in the same moments by the same processes.
+    """
     seconds = arguments.seconds or 300
     _migrate(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(FLOOR_TABLE)
     writers = [_start(url, "write", seconds, number) for number in range(PROCESSES)]
     sizes = _watch(url, seconds)
     writes = [json.loads(line) for writer in writers for line in writer.communicate()[0].splitlines()]
     slices = _slices(writes, sizes, seconds)
     for each in slices:
         print("{at:>5.0f} s  {entries:>8,} entries  {bytes:>12,} bytes held  {table:>12,} on disk  "
-              "{writes:>9,} writes  p50 {p50:.0f} us  p99 {p99:.0f} us".format(**each))  # fmt: skip
+              "{writes:>9,} writes  p50 {p50:.0f} us  p99 {p99:.0f} us  "
+              "bare {floor:.0f} us  ratio {ratio:.2f}".format(**each))  # fmt: skip
+    first, last = slices[0]["ratio"], slices[-1]["ratio"]
+    print(f"p50 to the bare upsert of the same moment, last tenth against first: {last / first:.2f}")
     write_report(arguments.json, {"bounds": slices})
     return 0
 
@@ -57,17 +65,20 @@ def _watch(url: str, seconds: float) -> list[dict[str, Any]]:
 
 
 def _slices(
-    writes: list[tuple[float, float]], sizes: list[dict[str, Any]], seconds: float
+    writes: list[tuple[float, float, float]], sizes: list[dict[str, Any]], seconds: float
 ) -> list[dict[str, Any]]:
-    start = min(at for at, _ in writes)
-    tenths: list[list[float]] = [[] for _ in sizes]
-    for at, micros in writes:
-        tenths[min(int((at - start) / seconds * 10), 9)].append(micros)
-    return [
-        {**size, "writes": len(micros) * SAMPLE, "p50": percentile(micros, 50), "p99": percentile(micros, 99)}
-        for size, micros in zip(sizes, tenths, strict=True)
-        if micros
-    ]
+    start = min(at for at, _, _ in writes)
+    tenths: list[list[tuple[float, float]]] = [[] for _ in sizes]
+    for at, micros, bare in writes:
+        tenths[min(int((at - start) / seconds * 10), 9)].append((micros, bare))
+    return [_slice(size, pairs) for size, pairs in zip(sizes, tenths, strict=True) if pairs]
+
+
+def _slice(size: dict[str, Any], pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    micros, bare = (list(column) for column in zip(*pairs, strict=True))
+    p50, floor = percentile(micros, 50), percentile(bare, 50)
+    figures = {"p50": p50, "p99": percentile(micros, 99), "floor": floor, "ratio": p50 / floor}
+    return {**size, "writes": len(pairs) * SAMPLE, **figures}
 
 
 def _deadlock(url: str, arguments: argparse.Namespace) -> int:
@@ -112,24 +123,32 @@ def _configure(url: str) -> Any:
 
 
 # Of the writes of the long run, each so-manieth is reported: all of them would be a million lines.
-SAMPLE = 10
+SAMPLE = 11  # no multiple of the four sizes' cycle
+FLOOR_TABLE = "CREATE UNLOGGED TABLE floor_entry (key text PRIMARY KEY, value bytea) WITH (fillfactor = 50)"
+UPSERT = "INSERT INTO floor_entry VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value"
 
 
-def write(cache: Any, number: int, seconds: float) -> None:
+def write(url: str, number: int, seconds: float) -> None:
     """Values of 100 B to 20 KB under ever new keys, a tenth of them written again."""
+    cache = _configure(url)
     written, samples, stop_at = 0, [], time.monotonic() + seconds
+    floor = psycopg.connect(url, autocommit=True)
     while time.monotonic() < stop_at:
         value = os.urandom((100, 500, 2_000, 20_000)[written % 4])
         key = f"{number}:{written - 5 if written % 10 == 9 else written}"
         start = time.perf_counter()
         cache.set(key, value, 600)
+        between = time.perf_counter()
         if written % SAMPLE == 0:
-            samples.append((time.monotonic(), (time.perf_counter() - start) * 1e6))
+            floor.execute(UPSERT, (f"{number}:{written % 10}", value), prepare=True)
+            bare = time.perf_counter() - between
+            samples.append((time.monotonic(), (between - start) * 1e6, bare * 1e6))
         written += 1
     print("\n".join(json.dumps(sample) for sample in samples))
 
 
-def opposite(cache: Any, number: int, seconds: float) -> None:
+def opposite(url: str, number: int, seconds: float) -> None:
+    cache = _configure(url)
     keys = [f"key:{each}" for each in range(100)]
     if number % 2:
         keys.reverse()
@@ -142,7 +161,7 @@ def opposite(cache: Any, number: int, seconds: float) -> None:
 
 
 def _job(url: str, job: str, seconds: str, number: str) -> None:
-    {"write": write, "opposite": opposite}[job](_configure(url), int(number), float(seconds))
+    {"write": write, "opposite": opposite}[job](url, int(number), float(seconds))
 
 
 if __name__ == "__main__":
