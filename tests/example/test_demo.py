@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -107,8 +108,28 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
 
 
 @pytest.mark.process
+@pytest.mark.skipif(shutil.which("ps") is None, reason="ps (procps) is not here")
+@pytest.mark.parametrize(
+    ("arguments", "lines", "children"),
+    [(["--port"], 6, 2), (["--headless", "--delay", "0.2"], 3, 1)],
+    ids=["idle, with pages", "headless, in the middle of a job"],
+)
+def test_a_killed_demo_leaves_no_child_behind(demo, arguments, lines, children):
+    process = demo(*arguments, *([str(_free_port())] if arguments == ["--port"] else []))
+    told = [process.stdout.readline() for _ in range(lines)]
+    left = _children_of(process.pid)
+    assert len(left) == children, told
+    process.kill()
+    try:
+        wait_for(lambda: not any(_runs(pid) for pid in left), seconds=8, what="the end of every child")
+    finally:
+        for pid in filter(_runs, left):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.process
 def test_ctrl_c_cancels_a_headless_screening_and_ends_its_worker(demo):
-    process = demo("--headless", "--delay", "0.05")
+    process = demo("--headless", "--delay", "0.2")
     first = [process.stdout.readline() for _ in range(3)]
     assert first[2].startswith("4 of 40 papers")
     process.send_signal(signal.SIGINT)
@@ -122,6 +143,19 @@ def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def _children_of(parent):
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(pid) for pid, ppid in map(str.split, table.splitlines()) if int(ppid) == parent]
+
+
+def _runs(pid):
+    """Whether it is there and no zombie, which is what an orphan is until init has time for it."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return state.stdout.strip()[:1] not in ("", "Z")
 
 
 def _lives(pid):

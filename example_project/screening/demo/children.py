@@ -9,12 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from example_project.screening.demo.child import STOP_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import FrameType, TracebackType
 
-STOP_SECONDS = 10.0
+CHILD = "example_project.screening.demo.child"
 LOG_TAIL_CHARACTERS = 3000
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -30,16 +32,18 @@ class ChildDied(Exception):  # noqa: N818 - what happened, in a word
 class Children:
     """Use it with `with`: on leaving, also by an exception or SIGTERM, every child is stopped and waited for.
 
-    Each child leads a session of its own, so a Ctrl-C in the terminal reaches the demo alone.
+    After a SIGKILL nobody can stop them: they see the end of the pipe that only the demo holds, and leave by
+    themselves. Each child leads a session of its own, so a Ctrl-C in the terminal reaches the demo alone.
     """
 
-    def __init__(self, manage: Path, logs: Path, environment: Mapping[str, str]) -> None:
-        self.manage, self.logs, self.environment = manage, logs, dict(environment)
+    def __init__(self, root: Path, logs: Path, environment: Mapping[str, str]) -> None:
+        self.root, self.logs, self.environment = root, logs, dict(environment)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)
+        self._reader, self._writer = os.pipe()
         for number in ENDING_SIGNALS:
             self._handlers[number] = signal.signal(number, _leave)
         return self
@@ -50,6 +54,8 @@ class Children:
         for number in (*ENDING_SIGNALS, signal.SIGINT):
             self._handlers.setdefault(number, signal.signal(number, signal.SIG_IGN))
         self.stop()
+        os.close(self._reader)
+        os.close(self._writer)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # it came from signal.signal()
 
@@ -57,8 +63,9 @@ class Children:
         """Start `manage.py *arguments`. Returns its pid. A child of that name that ended is replaced."""
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, str(self.manage), *arguments],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", CHILD, *arguments],
+                cwd=self.root,
+                stdin=self._reader,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | self.environment | {"PYTHONUNBUFFERED": "1"},

@@ -82,7 +82,7 @@ class Command(BaseCommand):
             "SCREENING_REUSE_ANSWERS": str(options["reuse_answers"]),
             "DEBUG": "true",
         }
-        return Children(settings.ROOT / "manage.py", settings.ROOT / ".demo", environment)
+        return Children(settings.ROOT, settings.ROOT / ".demo", environment)
 
     def _run_headless(self, project: Project, children: Children, options: dict[str, Any]) -> None:
         quiet = options["json"]
