@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import re
 import select
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +24,10 @@ _numbers = itertools.count(1)
 _marks = re.compile(r"%%|%\((\w+)\)s")
 _special = re.compile(r'(["\\])')
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-_READ, _WRITE = select.POLLIN, select.POLLOUT
+
+LIBPQ_14 = 140_000
+SLICE_SECONDS = 0.1
+PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
 
 class Statement:
@@ -47,21 +52,9 @@ class Statement:
         return [_text(params[name]) for name in self._order]
 
 
-def prepare(raw: Raw, statement: Statement) -> None:
-    """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
-    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional))
-
-
-def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
-    """The result of a statement that was prepared there. Raises psycopg.Error.
-
-    Waits like psycopg: other threads and signal handlers run meanwhile. When one of those raises, the answer is
-    still on its way and the connection is closed.
-    """
-    values = statement.values(params)
-    return _answer(
-        raw, lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=int(binary))
-    )
+def can_go_straight() -> bool:
+    """Whether this platform has what it takes: poll(), and a libpq that knows pipelines."""
+    return hasattr(select, "poll") and pq.version() >= LIBPQ_14
 
 
 def takes_statements(raw: Raw) -> bool:
@@ -71,34 +64,90 @@ def takes_statements(raw: Raw) -> bool:
     return begun and pgconn.pipeline_status == pq.PipelineStatus.OFF
 
 
-def _answer(raw: Raw, send: Any) -> pq.abc.PGresult:
-    pgconn = raw.pgconn
+def prepare(raw: Raw, statement: Statement) -> None:
+    """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
+    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional))
+
+
+def deallocate(raw: Raw, statement: Statement) -> None:
+    """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
+    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + statement.name))
+
+
+def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
+    """The result of a statement that was prepared there. Raises psycopg.Error.
+
+    Other threads and signal handlers run while it waits. When one of those raises, what is on its way is read, or
+    cancelled after a second, before the exception goes on, so that the next statement gets its own answer.
+    """
+    values = statement.values(params)
+    return _answer(
+        raw, lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=int(binary))
+    )
+
+
+def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None]) -> pq.abc.PGresult:
+    with raw.lock:
+        try:
+            send(raw.pgconn)
+            result = _read(raw.pgconn, seconds=None)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            _leave_clean(raw)
+            raise
+    if result is None or result.status not in _GOOD:
+        raise errors.error_from_result(result, encoding="utf-8") if result else psycopg.OperationalError
+    return result
+
+
+def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | None:
+    """Send what is left to send, and read the last result. Raises TimeoutError after `seconds`."""
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while pgconn.flush():
+        if _wait(poll, deadline) & select.POLLIN:
+            pgconn.consume_input()
+    poll.modify(pgconn.socket, select.POLLIN)
+    result = None
+    while True:
+        while pgconn.is_busy():
+            _wait(poll, deadline)
+            pgconn.consume_input()
+        latest = pgconn.get_result()
+        if latest is None:
+            break
+        result = latest
+    if pgconn.notify_handler is not None:
+        while (notify := pgconn.notifies()) is not None:
+            pgconn.notify_handler(notify)
+    return result
+
+
+def _wait(poll: select.poll, deadline: float | None) -> int:
+    """For the socket, in slices: an exception set from another thread arrives between two of them."""
+    while not (ready := poll.poll(SLICE_SECONDS * 1000)):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
+    return ready[0][1]
+
+
+def _leave_clean(raw: Raw) -> None:
+    """Read, or else cancel, what an exception left on its way; a connection that resists is closed."""
+    if raw.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
+        return
     try:
-        send(pgconn)
-        poll = select.poll()
-        poll.register(pgconn.socket, _READ | _WRITE)
-        while pgconn.flush():
-            if poll.poll()[0][1] & _READ:
-                pgconn.consume_input()
-        poll.modify(pgconn.socket, _READ)
-        result = None
-        while True:
-            while pgconn.is_busy():
-                poll.poll()
-                pgconn.consume_input()
-            latest = pgconn.get_result()
-            if latest is None:
-                break
-            result = latest
-    except psycopg.Error:
-        raise
+        try:
+            _read(raw.pgconn, PATIENCE_SECONDS)
+        except TimeoutError:
+            raw.cancel_safe(timeout=CANCEL_SECONDS)
+            _read(raw.pgconn, CANCEL_SECONDS)
+    except (psycopg.Error, TimeoutError):
+        raw.close()
     except BaseException:
         raw.close()
         raise
-    assert result is not None
-    if result.status not in _GOOD:
-        raise errors.error_from_result(result, encoding="utf-8")
-    return result
 
 
 def _text(value: Any) -> bytes | None:
@@ -110,12 +159,17 @@ def _text(value: Any) -> bytes | None:
         value = _array(value)
     elif isinstance(value, timedelta):
         value = f"{value.total_seconds()} seconds"
-    text = str(value).encode()
+    text = _exact(value).encode()
     if b"\0" in text:  # libpq would end the text there
         raise psycopg.DataError("PostgreSQL text cannot contain NUL (0x00) bytes")
     return text
 
 
 def _array(items: list[str] | list[int] | list[datetime]) -> str:
-    quoted = (_special.sub(r"\\\1", str(item)) for item in items)
+    quoted = (_special.sub(r"\\\1", _exact(item)) for item in items)
     return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
+
+
+def _exact(value: Any) -> str:
+    """The value itself of what is a str by birth: an enum's member calls itself otherwise."""
+    return str.__str__(value) if isinstance(value, str) else str(value)

@@ -15,8 +15,8 @@ from typing import Any
 
 from django.db import Error, transaction
 
+from pgonly_django.django_connection import first_row
 from pgonly_django.events import emit
-from pgonly_django.postgres import first_row
 from pgonly_django.statement import Statement
 
 CHANNEL = "pgonly_jobs"

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from django.db import connections, transaction
 from psycopg import sql
 
 from pgonly_django import wake
-from pgonly_django.postgres import first_row
+from pgonly_django.django_connection import first_row
 from pgonly_django.statement import Statement
 
 UUID_VARIANT = 0b10 << 62
@@ -53,7 +54,7 @@ class Template:
         quoted = {n: sql.quote(value).replace("%", "%%") for n, value in values.items() if value is not None}
         state = READY_OR_SCHEDULED.format(**quoted) if self.run_at else "'ready'"
         statement = INSERT.format(columns=", ".join(quoted), values=", ".join(quoted.values()), state=state)
-        object.__setattr__(self, "insert", Statement(statement))
+        object.__setattr__(self, "insert", _statement(statement))
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """What its workers are woken with. Close to run_at with both words: the row's state was a matter of us."""
@@ -62,6 +63,10 @@ class Template:
         if self.run_at > enqueued_at + CLOSE:
             return (wake.DUE,)
         return (wake.ready(self.queue), wake.DUE)
+
+
+# The same text is one statement for all threads and jobs, each of which makes templates of its own.
+_statement = lru_cache(maxsize=1024)(Statement)
 
 
 class NewJob(NamedTuple):

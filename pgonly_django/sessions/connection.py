@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import InterfaceError, OperationalError, connections
 
-from pgonly_django.postgres import Row, first_row
+from pgonly_django.django_connection import Row, first_row
 from pgonly_django.statement import Params, Statement
 
 

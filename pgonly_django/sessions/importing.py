@@ -98,7 +98,9 @@ def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
     """The session keys in `cache`, for the caches that can list their keys."""
     if hasattr(cache, "iter_keys"):  # pgonly_django's and django-redis'
         # A KEY_PREFIX with a colon comes back from django-redis in part.
-        yield from (name.rpartition(prefix)[2] for name in cache.iter_keys(f"{prefix}*"))
+        yield from (
+            (name.rpartition(prefix)[2] if prefix else name) for name in cache.iter_keys(f"{prefix}*")
+        )
         return
     start = cache.make_key(prefix)
     for name in _cache_names(cache, start):

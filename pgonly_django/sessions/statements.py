@@ -9,9 +9,9 @@ from typing import Any
 from django.db import router
 
 from pgonly_django.conf import settings
+from pgonly_django.django_connection import first_row
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
-from pgonly_django.postgres import first_row
 from pgonly_django.sessions.connection import first_row_again_if_cut, in_transaction
 from pgonly_django.statement import Params, Statement
 

@@ -25,7 +25,7 @@ from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
-from pgonly_django.statement import Params, Statement, execute, prepare
+from pgonly_django.statement import Params, Statement, can_go_straight, execute, prepare
 
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
@@ -77,8 +77,8 @@ class Exchange:
 
     def as_written(self, finish: Finish | None) -> Finish | None:
         """The end as the row has it: a refusal, or the cancellation that somebody asked for meanwhile."""
-        if finish is None:
-            return None
+        if finish is None or not (self.states or self.replaced):
+            return finish
         finish = self.replaced.get(finish.id, finish)
         state = State(self.states.get(finish.id, finish.state))
         return finish if state is finish.state else replace(finish, state=state)
@@ -186,7 +186,7 @@ class Ledger:
 
     def _claim_alone(self, connection: psycopg.Connection[Any], claim: Claim) -> Exchange:
         """The shortest way to a first job: one statement, which waits for no lock."""
-        if not self.prepare:
+        if not (self.prepare and can_go_straight()):
             return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
         statement, params = self._next_claim(claim)
         if statement not in self._prepared:

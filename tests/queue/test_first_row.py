@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
+import time
 
 import pytest
-from django.db import DatabaseError, DataError, connection, transaction
+from django.db import DatabaseError, DataError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django import postgres
-from pgonly_django.postgres import first_row
+from pgonly_django import django_connection
+from pgonly_django.django_connection import first_row
+from pgonly_django.models import Job
+from pgonly_django.queue.enqueue import Template
 from pgonly_django.statement import Statement
+from pgonly_django.tasks.guard import _set_async_exception
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PID = Statement("SELECT pg_backend_pid()::text")
@@ -88,9 +93,9 @@ def test_the_project_says_after_how_many():
 
 def test_statements_made_up_for_one_call_each_are_not_kept():
     number(0)
-    for one in range(postgres.KEPT_AT_MOST * 3):
+    for one in range(django_connection.KEPT_AT_MOST * 3):
         ask(Statement(f"SELECT {one}"))
-    assert len(postgres._uses[connection.connection]) <= postgres.KEPT_AT_MOST
+    assert len(django_connection._uses[connection.connection]) <= django_connection.KEPT_AT_MOST
     for value in range(8):
         assert number(value) == value
     assert "SELECT $1::int" in prepared()
@@ -115,9 +120,153 @@ def test_an_exception_while_waiting_leaves_no_answer_behind():
         ask(sleep, seconds=0.0)
     with pytest.raises(KeyboardInterrupt), interrupted_in(0.3):
         ask(sleep, seconds=5.0)
-    assert connection.connection.closed
-    connection.close()
+    assert not connection.connection.closed
     assert number(3) == 3
+
+
+def test_an_exception_set_by_another_thread_leaves_no_answer_behind():
+    """As when a job runs into its max_runtime while it enqueues others."""
+    sleep = Statement("SELECT pg_sleep(%(seconds)s)::text")
+    outcome = []
+
+    def work():
+        for _ in range(8):
+            ask(sleep, seconds=0.0)
+        try:
+            ask(sleep, seconds=0.6)
+        except LookupError:
+            outcome.append((number(3), connection.connection.closed))
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    _set_async_exception(thread.ident, LookupError)
+    thread.join(10)
+    assert outcome == [(3, False)]
+
+
+def test_threads_that_share_a_connection_take_turns():
+    for value in range(8):
+        number(value)
+    shared, answers = connections["default"], []
+    shared.inc_thread_sharing()
+
+    def work():
+        connections["default"] = shared
+        answers.extend(number(value) for value in range(100))
+
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        shared.dec_thread_sharing()
+    assert sorted(answers) == sorted([*range(100)] * 3)
+
+
+def test_what_the_project_listens_for_is_handed_on():
+    for value in range(8):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute("LISTEN a_channel")
+    heard = []
+    connection.connection.add_notify_handler(heard.append)
+    ask(Statement("SELECT pg_notify('a_channel', 'word')::text"))
+    number(1)
+    assert [notify.payload for notify in heard] == ["word"]
+    connection.close()
+
+
+def test_where_psycopg_prepares_a_rollback_breaks_nothing():
+    """It deallocates everything then, and knows only of its own."""
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2, "server_side_binding": True}
+    try:
+        for value in range(8):
+            number(value)
+            Job.objects.filter(priority=value).exists()
+        with pytest.raises(KeyError), transaction.atomic():
+            Job.objects.count()
+            raise KeyError
+        with transaction.atomic():
+            Job.objects.count()
+            assert number(3) == 3
+    finally:
+        connection.settings_dict["OPTIONS"] = options
+        connection.close()
+
+
+def test_statements_that_somebody_discarded_are_prepared_again_each_by_itself():
+    other = Statement("SELECT %(number)s::int + 1")
+    for value in range(8):
+        number(value)
+    for value in range(4):
+        ask(other, number=value)
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    for value in range(3):
+        ask(other, number=value)
+    for value in range(8):
+        assert number(value) == value
+        assert int(ask(other, number=value)[0]) == value + 1
+    assert len(prepared()) == 2
+
+
+def test_a_name_that_is_taken_already_is_used():
+    connection.close()
+    for value in range(5):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute(f"PREPARE {NUMBER.name.decode()} (int) AS SELECT $1")
+    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_migration_under_a_prepared_statement_costs_no_call():
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
+        everything = Statement("SELECT * FROM changing")
+        assert [int(ask(everything)[0]) for _ in range(8)] == [1] * 8
+        cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
+        assert [[int(field) for field in ask(everything)] for _ in range(8)] == [[1, 2]] * 8
+    connection.close()
+
+
+def test_a_plan_is_made_anew_now_and_then(monkeypatch):
+    connection.close()
+    for value in range(8):
+        number(value)
+    before = prepared_at()
+    number(1)
+    assert prepared_at() == before
+    monkeypatch.setattr(django_connection, "PLAN_SECONDS", 0.0)
+    number(1)
+    assert prepared_at() > before
+
+
+def prepared_at():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT prepare_time FROM pg_prepared_statements")
+        return cursor.fetchone()[0]
+
+
+def test_when_too_many_are_prepared_the_oldest_goes(monkeypatch):
+    connection.close()
+    monkeypatch.setattr(django_connection, "KEPT_AT_MOST", 3)
+    for one in range(5):
+        statement = Statement(f"SELECT {one}")
+        for _ in range(8):
+            ask(statement)
+    assert sorted(prepared()) == ["SELECT 2", "SELECT 3", "SELECT 4"]
+
+
+def test_templates_of_the_same_text_share_a_statement():
+    """Each job that enqueues makes templates of its own."""
+    one, other = (Template("default", "default", "task", 0, 4) for _ in range(2))
+    assert one.insert is other.insert
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import psycopg
 import pytest
 from django.db import DataError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django import postgres
+from pgonly_django import django_connection
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.statements import Client
 
@@ -119,6 +121,22 @@ def test_names_and_values_arrive_as_they_are_when_prepared(key):
     assert any("||" in statement for statement in prepared())
 
 
+class Key(str, Enum):  # noqa: UP042 - its str() is another than a StrEnum's
+    CART = "cart"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("prepared_before", [0, 8])
+def test_a_key_may_be_an_enums_member(key, prepared_before):
+    save_often(key, prepared_before)
+    session = SessionStore(key)
+    session[Key.CART] = 1
+    session.save()
+    del session[Key.CART]
+    session.save()
+    assert "cart" not in SessionStore(key)
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("prepared_before", [0, 8])
 def test_what_text_cannot_hold_is_refused_not_cut_off(key, prepared_before):
@@ -164,17 +182,17 @@ def test_with_another_encoding_nothing_is_prepared(key):
 def through_the_pooler(key, pooler, monkeypatch):
     """Django's connection, led through the pooler for this test."""
     connection.close()
-    postgres._direct.clear()
+    django_connection._direct.clear()
     with monkeypatch.context() as changed:
         changed.setitem(connection.settings_dict, "HOST", "127.0.0.1")
         changed.setitem(connection.settings_dict, "PORT", str(pooler))
         yield
         connection.close()
-    postgres._direct.clear()
+    django_connection._direct.clear()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_behind_a_pooler_nothing_is_prepared(through_the_pooler, key):
     assert load_often(key, 20) == [1] * 20
-    assert postgres._direct == {"default": False}
+    assert django_connection._direct == {"default": False}
     assert prepared() == []

@@ -147,3 +147,25 @@ def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_work
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     wait_for(lambda: worker.slots.stuck == 0, what="the stuck thread to return")
     assert jobs.add.enqueue(2).wait(10).return_value == 3
+
+
+@pytest.fixture
+def pooled():
+    """Django's own pool below the default connection, of three places."""
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    pool = {"min_size": 1, "max_size": 3, "timeout": 4}
+    connection.settings_dict["OPTIONS"] = {**options, "pool": pool}
+    yield
+    connection.close()
+    connection.close_pool()
+    connection.settings_dict["OPTIONS"] = options
+
+
+def test_jobs_that_leave_transactions_open_use_up_no_place_of_djangos_pool(pooled, work):
+    for _ in range(5):
+        jobs.leave_transaction_open.enqueue("lost")
+    good = jobs.mark_once.enqueue("kept")
+    worker = work(threads=1)
+    assert good.wait(1).status == TaskResultStatus.SUCCESSFUL
+    assert worker.slots.stuck == 0

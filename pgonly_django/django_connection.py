@@ -1,0 +1,160 @@
+"""Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY.
+
+What is used often on a connection is prepared there and sent straight over libpq, which costs a third of what
+Django's cursor does. Django itself leaves prepared statements off for the sake of poolers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+import psycopg
+from django.db import connections
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from pgonly_django.statement import (
+    Params,
+    Raw,
+    Statement,
+    can_go_straight,
+    deallocate,
+    execute,
+    prepare,
+    takes_statements,
+)
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+# As psycopg gives it, or in PostgreSQL's text form where the statement went straight over libpq.
+Row = tuple[Any, ...]
+
+# Uses of a statement on one connection before it is prepared there; psycopg's own default.
+PREPARE_THRESHOLD = 5
+# Statements known of a connection at a time: some are made up for one call each.
+KEPT_AT_MOST = 200
+# A prepared statement keeps its plan: one made while a table was small would read all of it when it has grown.
+PLAN_SECONDS = 15.0
+
+# The statement is gone from the server (DISCARD ALL), or what it returns has changed (a migration).
+_OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
+
+
+class _Use:
+    """What a connection knows of a statement."""
+
+    __slots__ = ("count", "prepared_at")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.prepared_at: float | None = None
+
+
+_uses: WeakKeyDictionary[Raw, dict[Statement, _Use]] = WeakKeyDictionary()
+# Per alias: is the server at the other end PostgreSQL itself, not a pooler that swaps connections?
+_direct: dict[str, bool] = {}
+
+
+def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
+    """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
+
+    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) gets it through Django's cursor.
+    Raises what that cursor would raise.
+    """
+    connection = cast("DatabaseWrapper", connections[alias])
+    if connection.execute_wrappers or connection.queries_logged:
+        with connection.cursor() as cursor:
+            cursor.execute(statement.sql, params)
+            row: Row | None = cursor.fetchone()
+            return row
+    connection.validate_thread_sharing()
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    raw: Raw = connection.connection
+    with connection.wrap_database_errors:
+        if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
+            try:
+                return _first(execute(raw, statement, params))
+            except _OUTDATED:
+                use.prepared_at = None
+                if raw.pgconn.transaction_status == TransactionStatus.INERROR:
+                    raise
+        # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
+        prepare = None if raw.prepare_threshold is not None else False
+        return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepare).fetchone()
+
+
+def _first(result: PGresult) -> Row | None:
+    if not result.ntuples:
+        return None
+    fields = [result.get_value(0, column) for column in range(result.nfields)]
+    return tuple(None if field is None else field.decode() for field in fields)
+
+
+def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
+    """The statement's use if it is prepared there, be it from now on."""
+    uses = _uses.get(raw)
+    if uses is None:
+        uses = _uses[raw] = {}
+    use = uses.get(statement)
+    if use is None:
+        if not _may_prepare(alias, raw):
+            return None
+        _make_room(raw, uses)
+        use = uses[statement] = _Use()
+    if use.prepared_at is not None and time.monotonic() - use.prepared_at < PLAN_SECONDS:
+        return use
+    use.count += 1
+    if use.count <= PREPARE_THRESHOLD:
+        return None
+    _prepare(raw, statement, use)
+    return use
+
+
+def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
+    if use.prepared_at is not None:
+        use.prepared_at = None
+        deallocate(raw, statement)
+    use.prepared_at = (
+        time.monotonic()
+    )  # first: an exception from elsewhere leaves at worst a name that is not there
+    try:
+        prepare(raw, statement)
+    except errors.DuplicatePreparedStatement:
+        if raw.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise
+    except psycopg.Error:
+        use.prepared_at = None
+        raise
+
+
+def _make_room(raw: Raw, uses: dict[Statement, _Use]) -> None:
+    """Forget what was never prepared, else what was prepared first."""
+    if len(uses) < KEPT_AT_MOST:
+        return
+    for statement, use in tuple(uses.items()):
+        if use.prepared_at is None:
+            del uses[statement]
+    if len(uses) == KEPT_AT_MOST:
+        oldest = next(iter(uses))
+        del uses[oldest]
+        deallocate(raw, oldest)
+
+
+def _may_prepare(alias: str, raw: Raw) -> bool:
+    """Not where psycopg prepares: it deallocates all after a rollback. Not where a pooler may swap the connection."""
+    utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
+    return utf8 and raw.prepare_threshold is None and can_go_straight() and _reaches_postgres(alias, raw)
+
+
+def _reaches_postgres(alias: str, raw: Raw) -> bool:
+    """PgBouncer and its kind announce a process id of their own invention."""
+    if alias not in _direct:
+        row = raw.execute("SELECT pg_backend_pid()").fetchone()
+        _direct[alias] = row is not None and row[0] == raw.info.backend_pid
+    return _direct[alias]
