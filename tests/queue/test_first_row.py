@@ -141,7 +141,7 @@ def test_an_exception_set_by_another_thread_leaves_no_answer_behind():
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.3)
-    _set_async_exception(thread.ident, LookupError)
+    _set_async_exception(thread.ident, id(LookupError))
     thread.join(10)
     assert outcome == [(3, False)]
 
