@@ -26,7 +26,7 @@ UNFINISHED = "SELECT EXISTS (SELECT FROM pgonly_job WHERE state IN ('scheduled',
 def measure(url: str, sizes: Sizes) -> list[Figure]:
     rates: dict[tuple[str, int], list[float]] = {}
     with Floor(url) as floor:
-        for _ in range(max(sizes.rounds * 3 // 5, 1)):
+        for _ in range(sizes.rounds):
             for processes in (1, 2):
                 ours, _ = drained(url, processes, sizes.drained)
                 rates.setdefault(("pgonly", processes), []).append(ours)
