@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -11,10 +10,8 @@ from benchmarks import servers
 from benchmarks.queue.drain import drained
 from benchmarks.queue.floor import Floor
 from benchmarks.queue.report import Figure
+from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import Workers, django_on, empty, first, workers
-
-if TYPE_CHECKING:
-    from benchmarks.queue.command import Sizes
 
 SETTLED_SECONDS = 1.5
 # The statements of everybody but this benchmark; a heartbeat is what names the worker's own row.

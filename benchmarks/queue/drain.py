@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import psycopg
 
 from benchmarks.measure import median
 from benchmarks.queue.floor import Floor, drain_in_processes
 from benchmarks.queue.report import Figure
+from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import empty, first, wait_for, workers
-
-if TYPE_CHECKING:
-    from benchmarks.queue.command import Sizes
 
 SPAN = """
 SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM pgonly_job

@@ -5,14 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from benchmarks.measure import median, percentile
 from benchmarks.queue.floor import Floor
 from benchmarks.queue.report import Figure
-
-if TYPE_CHECKING:
-    from benchmarks.queue.command import Sizes
+from benchmarks.queue.sizes import Sizes
 
 # Turns of a fraction of a second, often: the machine's speed changes from second to second.
 TURN = 100

@@ -7,17 +7,15 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel
 
 from benchmarks.queue.floor import Floor, drain
 from benchmarks.queue.report import Figure
+from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import empty, first, wait_for, workers
-
-if TYPE_CHECKING:
-    from benchmarks.queue.command import Sizes
 
 CHUNK = 2_500
 CHUNKS_AHEAD = 2

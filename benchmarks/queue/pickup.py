@@ -6,18 +6,16 @@ import multiprocessing
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 
 from benchmarks.measure import percentile
 from benchmarks.queue.floor import CLAIM, COMPLETE, INSERT, TABLE, Floor
 from benchmarks.queue.report import Figure
+from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import empty, first, wait_for, workers
 from pgonly_django.queue.enqueue import new_ids
-
-if TYPE_CHECKING:
-    from benchmarks.queue.command import Sizes
 
 # Long enough for the worker to be idle again; much longer, and the machine's own sleep is measured.
 PAUSES = (0.005, 0.009)

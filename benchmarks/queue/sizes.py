@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything: `quick` is for a first look, the rest for figures that are quoted."""
+
+    rounds: int = 5
+    singles: int = 600
+    many: int = 10_000
+    drained: int = 20_000
+    pickups: int = 300
+    idle_seconds: float = 35.0
+    held: int = 100_000
+
+
+QUICK = Sizes(rounds=2, singles=300, many=10_000, drained=10_000, pickups=100, idle_seconds=5.0, held=30_000)
