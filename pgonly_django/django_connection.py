@@ -7,6 +7,7 @@ Django's cursor does. Django itself leaves prepared statements off for the sake 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,6 @@ from pgonly_django.statement import (
     Params,
     Raw,
     Statement,
-    can_go_straight,
     deallocate,
     execute,
     prepare,
@@ -103,12 +103,14 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
         uses = _uses[raw] = {}
     use = uses.get(statement)
     if use is None:
-        if not _may_prepare(alias, raw):
+        if not (_may_prepare(alias, raw) and _has_room(raw, uses)):
             return None
-        _make_room(raw, uses)
         use = uses[statement] = _Use()
-    if use.prepared_at is not None and time.monotonic() - use.prepared_at < PLAN_SECONDS:
-        return use
+    if use.prepared_at is not None:
+        if time.monotonic() - use.prepared_at < PLAN_SECONDS or not _is_idle(raw):
+            return use
+        use.prepared_at = None
+        _forget(raw, statement)
     use.count += 1
     if use.count <= PREPARE_THRESHOLD:
         return None
@@ -117,12 +119,8 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
 
 
 def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
-    if use.prepared_at is not None:
-        use.prepared_at = None
-        deallocate(raw, statement)
-    use.prepared_at = (
-        time.monotonic()
-    )  # first: an exception from elsewhere leaves at worst a name that is not there
+    # First the note: an exception from elsewhere in between leaves at worst a name that is not there.
+    use.prepared_at = time.monotonic()
     try:
         prepare(raw, statement)
     except errors.DuplicatePreparedStatement:
@@ -133,23 +131,33 @@ def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
         raise
 
 
-def _make_room(raw: Raw, uses: dict[Statement, _Use]) -> None:
-    """Forget what was never prepared, else what was prepared first."""
-    if len(uses) < KEPT_AT_MOST:
-        return
-    for statement, use in tuple(uses.items()):
-        if use.prepared_at is None:
-            del uses[statement]
-    if len(uses) == KEPT_AT_MOST:
+def _has_room(raw: Raw, uses: dict[Statement, _Use]) -> bool:
+    """Room for one more is made by forgetting what was never prepared, else what was prepared first."""
+    if len(uses) >= KEPT_AT_MOST:
+        for statement, use in tuple(uses.items()):
+            if use.prepared_at is None:
+                del uses[statement]
+    if len(uses) >= KEPT_AT_MOST and _is_idle(raw):
         oldest = next(iter(uses))
         del uses[oldest]
-        deallocate(raw, oldest)
+        _forget(raw, oldest)
+    return len(uses) < KEPT_AT_MOST
+
+
+def _forget(raw: Raw, statement: Statement) -> None:
+    """Only outside a transaction, which would be broken where the statement is gone already."""
+    with suppress(errors.InvalidSqlStatementName):
+        deallocate(raw, statement)
+
+
+def _is_idle(raw: Raw) -> bool:
+    return raw.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def _may_prepare(alias: str, raw: Raw) -> bool:
     """Not where psycopg prepares: it deallocates all after a rollback. Not where a pooler may swap the connection."""
     utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
-    return utf8 and raw.prepare_threshold is None and can_go_straight() and _reaches_postgres(alias, raw)
+    return utf8 and raw.prepare_threshold is None and _reaches_postgres(alias, raw)
 
 
 def _reaches_postgres(alias: str, raw: Raw) -> bool:

@@ -25,7 +25,8 @@ _marks = re.compile(r"%%|%\((\w+)\)s")
 _special = re.compile(r'(["\\])')
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
-LIBPQ_14 = 140_000
+LIBPQ_14 = 140_000  # the first that knows of pipelines
+CAN_GO_STRAIGHT = hasattr(select, "poll") and pq.version() >= LIBPQ_14
 SLICE_SECONDS = 0.1
 PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
@@ -52,13 +53,10 @@ class Statement:
         return [_text(params[name]) for name in self._order]
 
 
-def can_go_straight() -> bool:
-    """Whether this platform has what it takes: poll(), and a libpq that knows pipelines."""
-    return hasattr(select, "poll") and pq.version() >= LIBPQ_14
-
-
 def takes_statements(raw: Raw) -> bool:
     """Whether one may be sent now: not where psycopg has a BEGIN to send first, nor amid a pipeline."""
+    if not CAN_GO_STRAIGHT:
+        return False
     pgconn = raw.pgconn
     begun = raw.autocommit or pgconn.transaction_status != pq.TransactionStatus.IDLE
     return begun and pgconn.pipeline_status == pq.PipelineStatus.OFF

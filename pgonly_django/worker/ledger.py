@@ -25,7 +25,7 @@ from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
-from pgonly_django.statement import Params, Statement, can_go_straight, execute, prepare
+from pgonly_django.statement import Params, Statement, execute, prepare, takes_statements
 
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
@@ -186,7 +186,7 @@ class Ledger:
 
     def _claim_alone(self, connection: psycopg.Connection[Any], claim: Claim) -> Exchange:
         """The shortest way to a first job: one statement, which waits for no lock."""
-        if not (self.prepare and can_go_straight()):
+        if not (self.prepare and takes_statements(connection)):
             return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
         statement, params = self._next_claim(claim)
         if statement not in self._prepared:

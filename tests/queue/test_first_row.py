@@ -247,6 +247,25 @@ def test_a_plan_is_made_anew_now_and_then(monkeypatch):
     assert prepared_at() > before
 
 
+def test_what_was_discarded_meanwhile_is_planned_anew_all_the_same(monkeypatch):
+    for value in range(8):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    monkeypatch.setattr(django_connection, "PLAN_SECONDS", 0.0)
+    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+    with transaction.atomic():
+        assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+
+
+def test_without_the_means_everything_goes_through_psycopg(monkeypatch):
+    """As on Windows, or with a libpq from before 14."""
+    connection.close()
+    monkeypatch.setattr("pgonly_django.statement.CAN_GO_STRAIGHT", False)
+    assert [number(value) for value in range(8)] == [*range(8)]
+    assert prepared() == []
+
+
 def prepared_at():
     with connection.cursor() as cursor:
         cursor.execute("SELECT prepare_time FROM pg_prepared_statements")
