@@ -85,8 +85,8 @@ def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
                 if raw.pgconn.transaction_status == TransactionStatus.INERROR:
                     raise
         # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
-        prepare = None if raw.prepare_threshold is not None else False
-        return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepare).fetchone()
+        prepares = None if raw.prepare_threshold is not None else False
+        return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
 
 
 def _first(result: PGresult) -> Row | None:
