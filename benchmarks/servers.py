@@ -14,6 +14,9 @@ from pathlib import Path
 
 from pgonly_django.embedded import Server
 
+# For redis(): each write is on disk before it is answered.
+APPEND_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+
 
 @contextlib.contextmanager
 def postgres(*options: str) -> Iterator[str]:
@@ -33,14 +36,14 @@ def postgres(*options: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def redis() -> Iterator[str | None]:
-    """The URL of a fresh redis-server in default configuration, None where no binary is found."""
+def redis(*options: str) -> Iterator[str | None]:
+    """The URL of a fresh redis-server, None where no binary is found. It keeps nothing on disk without `options`."""
     binary = shutil.which("redis-server")
     if binary is None:
         yield None
         return
     port, directory = free_port(), tempfile.mkdtemp(prefix="pgonly-bench-")
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", *options]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for_port(port)

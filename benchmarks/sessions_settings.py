@@ -8,8 +8,9 @@ DATABASES["default"]["CONN_MAX_AGE"] = None  # noqa: F405 - from tests.settings
 SESSION_ENGINE = "pgonly_django.sessions"
 if os.environ.get("PGONLY_BENCH_REDIS"):
     CACHES = {
-        "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": os.environ["PGONLY_BENCH_REDIS"],
-        }
+        alias: {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": os.environ[variable]}
+        for alias, variable in {
+            "default": "PGONLY_BENCH_REDIS",
+            "durable": "PGONLY_BENCH_DURABLE_REDIS",
+        }.items()
     }
