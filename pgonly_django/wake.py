@@ -23,6 +23,7 @@ CHANNEL = "pgonly_jobs"
 COALESCE_SECONDS = 0.010
 # Jobs further apart than this wake the workers one by one: a NOTIFY costs 0.1 ms, a held back one up to 12.
 DENSE_SECONDS = 0.002
+LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "due" (a new scheduled row), "cancel <job id>", "ready *" (any queue).
 READY, DUE, CANCEL = "ready", "due", "cancel"
@@ -53,9 +54,9 @@ def send_coalesced(alias: str, payload: str) -> None:
     A wish to cancel is never held back: nobody looks for it a second time.
     """
     key, now = (alias, payload), time.monotonic()
-    dense = now - _last_asked.get(key, -1.0) < DENSE_SECONDS
+    dense = now - _last_asked.get(key, LONG_AGO) < DENSE_SECONDS
     _last_asked[key] = now
-    if dense and now - _last_sent.get(key, -1.0) < COALESCE_SECONDS and not payload.startswith(CANCEL):
+    if dense and now - _last_sent.get(key, LONG_AGO) < COALESCE_SECONDS and not payload.startswith(CANCEL):
         return
     try:
         first_row(alias, NOTIFY, {"channel": CHANNEL, "payload": payload})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 from django.db import connections, transaction
@@ -81,6 +82,12 @@ def test_wakes_in_close_succession_are_one(ear, monkeypatch):
         add.enqueue(1)
     add.using(queue_name="mail").enqueue(1)
     assert heard(ear) == ["ready default", "ready mail"]
+
+
+def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(ear, monkeypatch):
+    monkeypatch.setattr(wake, "time", SimpleNamespace(monotonic=lambda: -1.0))
+    add.enqueue(1)
+    assert heard(ear) == ["ready default"]
 
 
 @pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "DENSE_SECONDS"])
