@@ -80,6 +80,32 @@ class OptionError(PgonlyError, ValueError):
     """A task option, worker flag or TASKS option with a value it cannot have."""
 
 
+class StepNameError(PgonlyError, ValueError):
+    """A name that a step cannot be kept under; raised before the call that it would cost."""
+
+    def __init__(self, name: object, limit: int) -> None:
+        self.name = name
+        super().__init__(
+            f"A step's name must be a str of 1 to {limit} characters, got {str(name)[:80]!r}"
+            + (
+                f" ({len(name)} characters). Shorten it, or use a hash of it."
+                if isinstance(name, str)
+                else "."
+            )
+        )
+
+
+class LoopNameError(PgonlyError, ValueError):
+    """A second loop under the name of one that the run has completed: it would skip its items as done."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"This run has completed a loop named {name!r} already, so another would begin at its end. Give each "
+            "loop a name of its own, in a nested loop with the outer item's key in it: iterate(items, name=...)."
+        )
+
+
 class WaitTimeoutError(PgonlyError, TimeoutError):
     """A job was not finished within the time that `wait()` was given."""
 

@@ -296,3 +296,111 @@ def report_nested(context, levels):
 @task(takes_context=True, max_attempts=1)
 def report_an_object(context):
     context.progress(object())
+
+
+def pay_once(key, answer=None):
+    mark(f"paid {key}")
+    return answer
+
+
+@task(takes_context=True, backoff=AT_ONCE)
+def pay_under(context, name):
+    return context.step(name, pay_once, "k")
+
+
+@task(takes_context=True, backoff=AT_ONCE)
+def pay_for_what_is_no_json(context):
+    context.step("ask", pay_once, "k", object())
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def loop_in_a_transaction(context, key):
+    """Fails at the third item of its first attempt, and with it what the transaction held."""
+    with transaction.atomic():
+        for i in context.iterate(range(5)):
+            mark(f"{key}:{i}")
+            if i == 2 and context.attempt == 1:
+                raise ValueError("once")
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def loop_behind_a_transaction(context, key):
+    with transaction.atomic():
+        for i in context.iterate(range(3), name="first"):
+            mark(f"{key}:{i}")
+    if context.attempt == 1:
+        raise ValueError("once")
+
+
+@task(takes_context=True, max_attempts=1)
+def loop_twice(context, key):
+    for i in context.iterate("ab"):
+        mark(f"{key}:{i}")
+    for i in context.iterate("cdef"):
+        mark(f"{key}:{i}")
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def sum_up(context):
+    """Changes what it has saved, and fails before it saves again."""
+    state = context.checkpoint or {"sum": 0}
+    if context.attempt == 1:
+        context.save_checkpoint(state)
+    for i in context.iterate([1, 1, 1]):
+        state["sum"] += i
+        if context.attempt == 1 and state["sum"] == 2:
+            raise ValueError("once")
+    return state["sum"]
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def compare_answers(context):
+    """Whether a step gives the same, to the order of its keys, in the run that makes it and in a later one."""
+    text = repr(context.step("ask", dict, zebra=1, a=1e22, text="é"))
+    before = context.step("first", str, text)
+    if context.attempt == 1:
+        raise ValueError("once")
+    return text == before
+
+
+@task(takes_context=True, max_attempts=1)
+async def call_in_groups(context, key, gathers=False):
+    async def call(i):
+        await asyncio.sleep(0.02)
+        return i
+
+    for n in range(1000):
+        if gathers:
+            calls = [context.astep(f"{n}:{i}", call, i) for i in range(3)]
+            await asyncio.gather(*calls, return_exceptions=True)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for i in range(3):
+                    group.create_task(context.astep(f"{n}:{i}", call, i))
+        if n == 0:
+            from asgiref.sync import sync_to_async
+
+            await sync_to_async(mark)(f"{key}:started")
+    return "as if nothing had been"
+
+
+@task(backoff=AT_ONCE)
+async def give_up_in_a_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_give_up())
+
+
+async def _give_up():
+    raise Discard("pointless")
+
+
+def pay_amid_a_failover(key):
+    """The primary has become a standby by the time the answer is there."""
+    answer = pay_once(key, 7)
+    connection.connection.execute("SET default_transaction_read_only = on")
+    return answer
+
+
+@task(takes_context=True, max_attempts=1)
+def pay_through_a_failover(context):
+    return context.step("ask", pay_amid_a_failover, "k")

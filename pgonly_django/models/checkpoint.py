@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp, Job
 
+STEP_NAME_LENGTH = 255
+
 
 class Checkpoint(models.Model):
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
@@ -31,7 +33,7 @@ class Step(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
-    name = models.CharField(max_length=255)
+    name = models.CharField(max_length=STEP_NAME_LENGTH)
     result = models.JSONField(null=True)
     finished_at = models.DateTimeField(db_default=ClockTimestamp())
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.db import connections
 
-from pgonly_django.exceptions import LeaseLost
+from pgonly_django.exceptions import LeaseLost, StepNameError
+from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 
 # Index: the primary keys.
 SAVE_CHECKPOINT = """
@@ -32,15 +32,19 @@ INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
 WHERE job.id = %s AND job.lease = %s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
+RETURNING result::text
 """
 
 
 @dataclass(slots=True)
 class Saved:
-    """What a checkpoint row holds: the job's own value, and how far each iterate() came."""
+    """What a checkpoint row holds: the job's own value as JSON text, and how far each iterate() came."""
 
-    value: Any = None
+    value: str = "null"
     positions: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Saved:
+        return Saved(self.value, self.positions.copy())
 
 
 def load_checkpoint(alias: str, job_id: str) -> Saved:
@@ -49,7 +53,7 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
         row = cursor.fetchone()
     if row is None:
         return Saved()
-    return Saved(json.loads(row[0]) if row[0] is not None else None, json.loads(row[1]))
+    return Saved(_or_null(row[0]), json.loads(row[1]))
 
 
 def save_checkpoint(alias: str, job_id: str, lease: int, value: str, positions: str) -> None:
@@ -60,20 +64,33 @@ def save_checkpoint(alias: str, job_id: str, lease: int, value: str, positions: 
             raise LeaseLost
 
 
-def find_step(alias: str, job_id: str, name: str) -> tuple[Any] | None:
-    """The result of a finished step as a 1-tuple, None when there is none."""
+def check_step_name(name: object) -> None:
+    """Raises StepNameError for what a step cannot be kept under."""
+    if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LENGTH:
+        raise StepNameError(name, STEP_NAME_LENGTH)
+
+
+def find_step(alias: str, job_id: str, name: str) -> str | None:
+    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none."""
     with connections[alias].cursor() as cursor:
         cursor.execute(FIND_STEP, [job_id, name])
         row = cursor.fetchone()
-    if row is None:
-        return None
-    return (json.loads(row[0]) if row[0] is not None else None,)
+    return None if row is None else _or_null(row[0])
 
 
-def save_step(alias: str, job_id: str, lease: int, name: str, result: str) -> None:
-    """Keep the result of a step (JSON text). The first writer wins. Raises LeaseLost as save_checkpoint()."""
+def save_step(alias: str, job_id: str, lease: int, name: str, result: str) -> tuple[str, bool]:
+    """Keep the result of a step (JSON text). The first writer wins: returns what is kept, as find_step() does, and
+    whether it is this one. Raises LeaseLost as save_checkpoint()."""
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_STEP, [name, result, job_id, lease])
-        saved = cursor.rowcount
-    if saved == 0 and find_step(alias, job_id, name) is None:
+        row = cursor.fetchone()
+    if row is not None:
+        return _or_null(row[0]), True
+    kept = find_step(alias, job_id, name)
+    if kept is None:
         raise LeaseLost
+    return kept, False
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else text

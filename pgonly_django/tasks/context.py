@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, connections
+from django.db import Error as DatabaseError
+from django.db import connections, transaction
 
 from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.events import emit
+from pgonly_django.exceptions import LeaseLost, LoopNameError
 from pgonly_django.queue import memo
 from pgonly_django.queue.values import printable, to_json
+from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.items import aiterate_from, count, iterate_from
 from pgonly_django.tasks.run import Run
 
@@ -22,7 +28,6 @@ T = TypeVar("T")
 
 SAVE_EVERY_SECONDS = 1.0
 DOUBT_POLL_SECONDS = 0.1
-AWAY_SECONDS = 0.5
 LOG_LINE_LIMIT = 1000
 
 
@@ -40,8 +45,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self.task_result = task_result
         self._run = run
         self._saved = saved or memo.Saved()
+        self._loaded = self._saved.copy()
+        # What no rollback takes back any more, and what the row holds of it: a run that fails leaves the first.
+        self._firm = self._kept = self._loaded
         self._saved_at = time.monotonic()
         self._unsaved = False
+        self._completed_loops: set[str] = set()
 
     # What is known without a query.
 
@@ -56,8 +65,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def checkpoint(self) -> Any:
-        """What save_checkpoint() saved last, in this run or an earlier one; None when nothing was."""
-        return self._saved.value
+        """A copy of what save_checkpoint() saved last, in this run or an earlier one; None when nothing was."""
+        return json.loads(self._saved.value)
 
     @property
     def should_stop(self) -> bool:
@@ -100,8 +109,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Raises NotStorableError for what is not JSON, LeaseLost when the job belongs to another worker.
         """
-        to_json(value, "The checkpoint")
-        self._saved.value = value
+        self._saved.value = to_json(value, "The checkpoint")
         self._write_checkpoint()
 
     async def asave_checkpoint(self, value: Any) -> None:
@@ -111,15 +119,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
 
-        The result comes back as JSON gives it (a tuple as a list). `name` must be unique in the job. Killed
-        between the call and its INSERT, the call is made again: at most the calls in flight are repeated.
-        Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end.
+        The result comes back as PostgreSQL keeps JSON, the same in every run (a tuple as a list, the keys of a
+        dict in an order of its own). `name` must be unique in the job. Killed between the call and its INSERT,
+        the call is made again: at most the calls in flight are repeated.
+        Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end,
+        StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
+        JSON: that fails the job for good, since every attempt would pay again.
         """
         found = self._find_step(name)
         if found is None:
             self._wait_for_lease()
             found = self._keep_step(name, function(*args, **kwargs))
-        result: T = found[0]
+        result: T = json.loads(found)
         return result
 
     async def astep(
@@ -131,17 +142,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             await self._await_lease()
             value = await function(*args, **kwargs)
             found = await sync_to_async(self._keep_step)(name, value)
-        result: T = found[0]
+        result: T = json.loads(found)
         return result
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
         """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
 
         Resumes by position, so `items` must come in the same order in every run. The position is saved once a
-        second and at every end; an item whose loop body had begun comes again. `name` tells several loops of a
-        job apart. Raises as step() does, between two items.
+        second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
+        commits or rolls back with the rest. `name` tells several loops of a job apart: LoopNameError when it is
+        that of a loop which this run has completed. Raises as step() does, between two items.
         """
-        done = self._saved.positions.get(name, 0)
+        done = self._begin_loop(name)
         total = total if total is not None else count(items)
         self.progress(done, total)
         for item in iterate_from(items, done):
@@ -149,13 +161,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             yield item
             done += 1
             self._advance(name, done, total)
+        self._completed_loops.add(name)
         self.flush()
 
     async def aiterate(
         self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
-        done = self._saved.positions.get(name, 0)
+        done = self._begin_loop(name)
         total = total if total is not None else await sync_to_async(count)(items)
         self.progress(done, total)
         async for item in aiterate_from(items, done):
@@ -164,19 +177,33 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             done += 1
             if self._advanced(name, done, total):
                 await sync_to_async(self.flush)()
+        self._completed_loops.add(name)
         await sync_to_async(self.flush)()
 
-    @property
-    def has_unsaved(self) -> bool:
-        """Whether flush() would write anything."""
-        return self._unsaved and not self._run.lease_lost
-
     def flush(self) -> None:
-        """Write the loop positions that are not saved yet. The worker does so when a run ends."""
-        if self.has_unsaved:
+        """Write the loop positions that are not saved yet, as part of the transaction that is open."""
+        if self._unsaved and not self._run.lease_lost:
             self._write_checkpoint()
 
+    @property
+    def has_firm_unsaved(self) -> bool:
+        """Whether flush_firm() would write anything."""
+        return self._firm != self._kept and not self._run.lease_lost
+
+    def flush_firm(self) -> None:
+        """After the run has failed, its transactions with it: write the positions that were reached outside of
+        those. Failing to costs a repetition, not the outcome."""
+        if self.has_firm_unsaved:
+            self._saved = self._firm
+            self._write_or_warn()
+
     # The parts.
+
+    def _begin_loop(self, name: str) -> int:
+        """How many of its items are done."""
+        if name in self._completed_loops:
+            raise LoopNameError(name)
+        return self._saved.positions.get(name, 0)
 
     def _advance(self, name: str, done: int, total: int | None) -> None:
         if self._advanced(name, done, total):
@@ -185,48 +212,73 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _advanced(self, name: str, done: int, total: int | None) -> bool:
         self._saved.positions[name] = done
         self._unsaved = True
+        if not connections[self._run.alias].in_atomic_block:
+            self._firm = self._saved.copy()
         self.progress(done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
     def _write_checkpoint(self) -> None:
-        job = self._run.job
-        value, positions = to_json(self._saved.value, "The checkpoint"), json.dumps(self._saved.positions)
-        self._durably(memo.save_checkpoint, job.id, job.lease, value, positions)
+        job, saved = self._run.job, self._saved.copy()
+        positions = json.dumps(saved.positions)
+        durably(self._run, memo.save_checkpoint, job.id, job.lease, saved.value, positions)
         self._saved_at, self._unsaved = time.monotonic(), False
-        self._proved_itself()
+        self._once_committed(partial(self._keep, saved))
 
-    def _find_step(self, name: str) -> tuple[Any] | None:
+    def _write_or_warn(self) -> None:
+        try:
+            self._write_checkpoint()
+        except DatabaseError as error:
+            message = f"Could not save a loop's position: {error}"
+            emit("worker.position_unsaved", message, level=logging.WARNING)
+
+    def _keep(self, saved: memo.Saved) -> None:
+        self._firm = self._kept = saved
+        if self._is_progress(saved):
+            self._proved_itself()
+
+    def _is_progress(self, saved: memo.Saved) -> bool:
+        """A job that saves in each run what it saved before may still be the one that kills its worker."""
+        if not self._is_suspect:
+            return False
+        loaded = self._loaded
+        return saved.positions != loaded.positions or json.loads(saved.value) != json.loads(loaded.value)
+
+    def _find_step(self, name: str) -> str | None:
+        memo.check_step_name(name)
         self._check()
-        return self._durably(memo.find_step, self._run.job.id, name)
+        return durably(self._run, memo.find_step, self._run.job.id, name)
 
-    def _keep_step(self, name: str, value: Any) -> tuple[Any]:
-        text = to_json(value, f"The result of step {name!r}")
-        self._durably(memo.save_step, self._run.job.id, self._run.job.lease, name, text)
-        self._proved_itself()
-        return (json.loads(text),)
+    def _keep_step(self, name: str, value: Any) -> str:
+        job, text = self._run.job, to_json(value, f"The result of step {name!r}")
+        kept, is_new = durably(self._run, memo.save_step, job.id, job.lease, name, text)
+        if is_new:
+            self._once_committed(self._proved_itself)
+        return kept
 
-    def _durably(self, statement: Callable[..., T], *arguments: Any) -> T:
-        """Run one of memo's statements, again and again while the database is away: what was paid for is not
-        thrown away. Not inside atomic(), whose transaction is gone, and not once the run has to end. The
-        statements are fenced, and the same when repeated."""
-        while True:
-            try:
-                return statement(self._run.alias, *arguments)
-            except (OperationalError, InterfaceError):
-                if not _was_lost(connections[self._run.alias]) or self.should_stop:
-                    raise
-                time.sleep(AWAY_SECONDS)
+    def _once_committed(self, act: Callable[[], None]) -> None:
+        """Now, or after the commit of the job's own transaction; not at all when that is rolled back."""
+        if connections[self._run.alias].in_atomic_block:
+            transaction.on_commit(act, using=self._run.alias)
+        else:
+            act()
+
+    @property
+    def _is_suspect(self) -> bool:
+        return bool(self._run.job.crashes) and not self._run.proved_itself
 
     def _proved_itself(self) -> None:
         """Progress that lasts: the job is no suspect of killing its worker any more."""
-        if self._run.job.crashes and not self._run.proved_itself:
+        if self._is_suspect:
             self._run.proved_itself = self._run.has_news = True
 
     def _check(self) -> None:
         interrupt = self._run.interrupt
-        if interrupt is not None:
-            self.flush()
-            raise interrupt
+        if interrupt is None:
+            return
+        self._run.was_told = True
+        if self._unsaved and interrupt is not LeaseLost:
+            self._write_or_warn()
+        raise interrupt
 
     def _wait_for_lease(self) -> None:
         """No paid call while the job may be running elsewhere: wait for the heartbeat's word."""
@@ -239,13 +291,3 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             await asyncio.sleep(DOUBT_POLL_SECONDS)
         if self.should_stop:
             await sync_to_async(self._check)()
-
-
-def _was_lost(connection: Any) -> bool:
-    """Whether the connection is gone, and with it no transaction of the job's; then it is closed for a new one."""
-    if connection.in_atomic_block:
-        return False
-    if connection.connection is not None and not connection.connection.closed:
-        return False
-    connection.close()
-    return True

@@ -13,6 +13,8 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.events import emit
+from pgonly_django.exceptions import LoopNameError
+from pgonly_django.queue.memo import check_step_name
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.items import aiterate_from, count
 
@@ -33,6 +35,7 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
         self.task_result = task_result
         self.checkpoint: Any = None
         self._steps: dict[str, str] = {}
+        self._completed_loops: set[str] = set()
 
     @property
     def job_id(self) -> str:
@@ -48,16 +51,19 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
         self.checkpoint = json.loads(to_json(value, "The checkpoint"))
 
     def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        check_step_name(name)
         if name not in self._steps:
             self._keep_step(name, function(*args, **kwargs))
         result: T = json.loads(self._steps[name])
         return result
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
+        self._begin_loop(name)
         total = total if total is not None else count(items)
         for done, item in enumerate(items, start=1):
             yield item
             self.progress(done, total, name)
+        self._completed_loops.add(name)
 
     async def aprogress(self, done: int, total: int | None = None, message: str = "") -> None:
         self.progress(done, total, message)
@@ -71,6 +77,7 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
     async def astep(
         self, name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        check_step_name(name)
         if name not in self._steps:
             self._keep_step(name, await function(*args, **kwargs))
         result: T = json.loads(self._steps[name])
@@ -79,12 +86,18 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
     async def aiterate(
         self, items: Any, *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[Any]:
+        self._begin_loop(name)
         total = total if total is not None else await sync_to_async(count)(items)
         done = 0
         async for item in aiterate_from(items, 0):
             yield item
             done += 1
             self.progress(done, total, name)
+        self._completed_loops.add(name)
+
+    def _begin_loop(self, name: str) -> None:
+        if name in self._completed_loops:
+            raise LoopNameError(name)
 
     def _keep_step(self, name: str, value: Any) -> None:
         self._steps[name] = to_json(value, f"The result of step {name!r}")

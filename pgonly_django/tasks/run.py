@@ -41,6 +41,7 @@ class Run:
     abandoned: bool = False
     interrupted_at: float | None = None
     exception_sent: bool = False
+    was_told: bool = False  # a method of its context has raised the interruption
     _ticket: list[None] = field(default_factory=lambda: [None])
 
     def take(self) -> bool:
@@ -67,6 +68,15 @@ class Run:
         if self.started_at is None or self.job.max_runtime is None:
             return None
         return self.started_at + self.job.max_runtime.total_seconds()
+
+    @property
+    def is_in_grace(self) -> bool:
+        """Asked to stop, and nothing worse, with time left to save."""
+        return (
+            self.interrupt is JobStopped
+            and self.stop_until is not None
+            and time.monotonic() < self.stop_until
+        )
 
     @property
     def lease_in_doubt(self) -> bool:

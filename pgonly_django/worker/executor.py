@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import DatabaseError, connections, transaction
+from django.db import connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
@@ -22,6 +22,7 @@ from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.progress import REPORT, report_parameters
 from pgonly_django.tasks.context import JobContext
+from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
@@ -122,9 +123,11 @@ class Executor:
             value = call.task.func(*call.arguments, **call.result.kwargs)
         except BaseException:
             run.guard.close()
-            _save_positions(call.context)
+            if call.context is not None:
+                call.context.flush_firm()
             raise
         run.guard.close()
+        _refuse_to_be_ignored(run)
         return value
 
     async def arun(self, run: Run) -> None:
@@ -151,10 +154,11 @@ class Executor:
             value = await task
         except BaseException:
             run.guard.close()
-            if call.context is not None and call.context.has_unsaved:
-                await sync_to_async(_save_positions)(call.context)
+            if call.context is not None and call.context.has_firm_unsaved:
+                await sync_to_async(call.context.flush_firm)()
             raise
         run.guard.close()
+        _refuse_to_be_ignored(run)
         return Ended(run, outcomes.succeeded(run, value))
 
     def _prepare(self, run: Run) -> _Call:
@@ -182,7 +186,7 @@ class Executor:
 
     def _context(self, run: Run, result: JobResult) -> JobContext:
         first_run = run.job.lease == 1
-        saved = None if first_run else memo.load_checkpoint(self.alias, run.job.id)
+        saved = None if first_run else durably(run, memo.load_checkpoint, run.job.id)
         return JobContext(result, run, saved)
 
     def _options(self, placed: Placed, job: ClaimedJob) -> TaskOptions:
@@ -211,6 +215,8 @@ class Executor:
     def _ended(self, run: Run, error: BaseException) -> Ended:
         if isinstance(error, asyncio.CancelledError) and run.interrupt is not None:
             error = run.interrupt()
+        if isinstance(error, BaseExceptionGroup):
+            error = outcomes.instruction_in(error) or error
         if isinstance(error, LeaseLost):
             return Ended(run, None)
         try:
@@ -244,14 +250,11 @@ def _backend_of(task: Any) -> Any:
     return backend
 
 
-def _save_positions(context: JobContext | None) -> None:
-    """After a failed run: how far its loops came. Failing to write that costs a repetition, not the outcome."""
-    if context is None:
-        return
-    try:
-        context.flush()
-    except DatabaseError as error:
-        emit("worker.position_unsaved", f"Could not save a loop's position: {error}", level=logging.WARNING)
+def _refuse_to_be_ignored(run: Run) -> None:
+    """A job that was told to end by an exception and returns as if nothing had been, like one that gathers its
+    calls with `return_exceptions=True`, has not done what it should."""
+    if run.was_told and run.interrupt is not None:
+        raise run.interrupt
 
 
 def _tidied(tidy: Callable[[str], None], task: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from pgonly_django.exceptions import (
     Discard,
     JobCancelled,
+    JobInterrupt,
     JobStopped,
     JobTimedOut,
+    LeaseLost,
     NotStorableError,
     Retry,
     Snooze,
@@ -59,8 +62,8 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             )
         case Discard():
             return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=str(error.reason))
-        case NotStorableError() if not _from_the_job(error):
-            # Its effects are done; running it again would only do them twice.
+        case NotStorableError() if _is_of_a_call(error):
+            # Its effects are done, and paid for; running it again would only do them twice.
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
         case UnreadableJobError():
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
@@ -74,6 +77,24 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return _failed(run, Outcome.RETRIED, error, options, worker, delay=delay)
         case _:
             return _failed(run, Outcome.FAILED, error, options, worker)
+
+
+def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """What an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside it."""
+    leaves = list(_leaves(group))
+    for kind in (LeaseLost, JobInterrupt):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0] if all(isinstance(leaf, Snooze | Retry | Discard) for leaf in leaves) else None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def released(run: Run, worker: WorkerFacts, reason: str = "Its worker was stopped.") -> Finish:
@@ -203,6 +224,6 @@ def _shortened(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - TRACEBACK_LIMIT} characters left out ...]\n{text[-half:]}"
 
 
-def _from_the_job(error: NotStorableError) -> bool:
-    """Whether the job's own code ran into it (a step, a checkpoint) rather than its return value."""
-    return not error.what.startswith("The return value of")
+def _is_of_a_call(error: NotStorableError) -> bool:
+    """Whether it is about what a call returned, the task's own or a step's."""
+    return error.what.startswith(("The return value of", "The result of step"))

@@ -21,11 +21,11 @@ def test_a_checkpoint_is_read_as_it_was_saved_last():
     job = make_running()
     save(job, '{"page": 1}')
     save(job, '{"page": 2}', '{"items": 40}')
-    assert memo.load_checkpoint("default", str(job.id)) == memo.Saved({"page": 2}, {"items": 40})
+    assert memo.load_checkpoint("default", str(job.id)) == memo.Saved('{"page": 2}', {"items": 40})
 
 
 def test_a_job_without_a_checkpoint_begins_at_the_beginning():
-    assert memo.load_checkpoint("default", str(make_running().id)) == memo.Saved(None, {})
+    assert memo.load_checkpoint("default", str(make_running().id)) == memo.Saved("null", {})
 
 
 @pytest.mark.parametrize(("facts", "lease"), [({"lease": 2}, 1), ({"state": State.READY}, 1)])
@@ -43,13 +43,13 @@ def test_a_step_is_kept_once_and_the_first_result_stays():
     job = make_running()
     for result in ('"first"', '"second"'):
         memo.save_step("default", str(job.id), job.lease, "ask", result)
-    assert memo.find_step("default", str(job.id), "ask") == ("first",)
+    assert memo.find_step("default", str(job.id), "ask") == '"first"'
 
 
 def test_steps_of_other_jobs_and_other_names_are_not_found():
     job, other = make_running(), make_running()
     memo.save_step("default", str(job.id), job.lease, "ask", "null")
-    assert memo.find_step("default", str(job.id), "ask") == (None,)
+    assert memo.find_step("default", str(job.id), "ask") == "null"
     assert memo.find_step("default", str(job.id), "answer") is None
     assert memo.find_step("default", str(other.id), "ask") is None
 
@@ -60,4 +60,4 @@ def test_a_checkpoint_rolls_back_with_the_rows_it_describes():
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         save(job, "2")
         raise ZeroDivisionError
-    assert memo.load_checkpoint("default", str(job.id)).value == 1
+    assert memo.load_checkpoint("default", str(job.id)).value == "1"

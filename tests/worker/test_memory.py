@@ -1,0 +1,136 @@
+"""What a job keeps over its runs, and what it must not keep."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.db import transaction
+
+from pgonly_django.models import State
+from pgonly_django.postgres import connect
+from pgonly_django.queue import memo
+from pgonly_django.tasks.context import JobContext
+from pgonly_django.tasks.run import Run
+from tests import jobs
+from tests.queue.rows import claim, claimer, make
+from tests.waiting import wait_for
+
+
+def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(work, marks):
+    result = jobs.pay_under.enqueue("x" * 256)
+    work(threads=1)
+    assert marks() == []
+    assert "1 to 255 characters" in result.job.errors[0]["message"]
+    jobs.pay_under.enqueue("x" * 255)
+    work(threads=1)
+    assert marks() == ["paid k"]
+
+
+def test_a_step_whose_result_is_no_json_is_paid_once(work, marks):
+    result = jobs.pay_for_what_is_no_json.enqueue()
+    work(threads=1)
+    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+    assert marks() == ["paid k"]
+
+
+def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(work, marks):
+    result = jobs.loop_in_a_transaction.enqueue("k")
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+    assert sorted(marks()) == [f"k:{i}" for i in range(5)]
+
+
+def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(work, marks):
+    result = jobs.loop_behind_a_transaction.enqueue("k")
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+    assert sorted(marks()) == [f"k:{i}" for i in range(3)]
+
+
+def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(work, marks):
+    result = jobs.loop_twice.enqueue("k")
+    work(threads=1)
+    assert result.job.state == State.FAILED
+    assert "Give each loop a name of its own" in result.job.errors[0]["message"]
+    assert marks() == ["k:a", "k:b"]
+
+
+def test_a_checkpoint_is_what_it_was_when_it_was_saved(work):
+    result = jobs.sum_up.enqueue()
+    work(threads=1)
+    assert result.wait(1).return_value == 2  # the first item is done, and was not saved with its sum
+    assert result.job.attempt == 2
+
+
+def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(work):
+    result = jobs.compare_answers.enqueue()
+    work(threads=1)
+    assert result.wait(1).return_value is True
+
+
+@pytest.fixture
+def context_of_suspect(transactional_db):
+    """The context of a claimed job whose worker died once, after it had saved `saved`."""
+
+    def make_context(saved="null"):
+        make(crashes=1)
+        with connect("default", application_name="pgonly tests") as connection:
+            (job,) = claim(connection, claimer())
+        run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
+        return JobContext(None, run, memo.Saved(saved))
+
+    return make_context
+
+
+@pytest.mark.parametrize(("saved", "clears"), [({"page": 1}, False), ({"page": 2}, True)])
+def test_only_what_is_new_in_a_checkpoint_clears_a_suspect(context_of_suspect, saved, clears):
+    context = context_of_suspect('{"page": 1}')
+    context.save_checkpoint(saved)
+    assert context._run.proved_itself is clears
+
+
+def test_a_step_that_is_made_clears_a_suspect_and_one_that_was_made_before_does_not(context_of_suspect):
+    context = context_of_suspect()
+    memo.save_step("default", context.job_id, context._run.job.lease, "ask", "1")
+    context.step("ask", int)
+    assert not context._run.proved_itself
+    context.step("ask more", int)
+    assert context._run.proved_itself
+
+
+def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(context_of_suspect):
+    context = context_of_suspect()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        context.step("ask", int)
+        raise ZeroDivisionError
+    assert not context._run.proved_itself
+    with transaction.atomic():
+        context.step("ask", int)
+        assert not context._run.proved_itself
+    assert context._run.proved_itself
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, marks, gathers):
+    """An ExceptionGroup hides the interruption, gather(return_exceptions=True) swallows it."""
+    worker = background_worker(grace_seconds=10.0)
+    result = jobs.call_in_groups.enqueue("k", gathers)
+    wait_for(lambda: "k:started" in marks())
+    worker.stop()
+    wait_for(lambda: result.job.state == State.READY, what="its release")
+    assert (result.job.attempt, result.job.interruptions) == (0, 1)
+
+
+def test_a_discard_in_a_group_of_calls_is_one(work):
+    result = jobs.give_up_in_a_group.enqueue()
+    work()
+    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+    assert result.job.errors[0]["reason"] == "pointless"
+
+
+def test_a_paid_step_survives_a_primary_that_becomes_a_standby(work, marks):
+    result = jobs.pay_through_a_failover.enqueue()
+    work(threads=1)
+    assert result.wait(1).return_value == 7
+    assert marks() == ["paid k"]
