@@ -16,7 +16,14 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     return lambda: _listeners.remove(listener)
 
 
-def emit(name: str, message: str, *, level: int = logging.INFO, exc_info: bool = False, **facts: Any) -> None:
+def emit(
+    name: str,
+    message: str,
+    *,
+    level: int = logging.INFO,
+    exc_info: bool | BaseException = False,
+    **facts: Any,
+) -> None:
     """Log `message` to the logger `pgonly_django.<room of name>` with the facts as `extra`, and tell listeners.
 
     `name` is "room.happened", e.g. "worker.started". A listener that raises is logged, never propagated.

@@ -404,3 +404,25 @@ def pay_amid_a_failover(key):
 @task(takes_context=True, max_attempts=1)
 def pay_through_a_failover(context):
     return context.step("ask", pay_amid_a_failover, "k")
+
+
+@task
+def snooze_for_ages():
+    raise Snooze(timedelta(days=3_000_000))
+
+
+@task(takes_context=True)
+def log_slowly(context, lines):
+    mark("log:started")
+    for i in range(lines):
+        context.log(str(i))
+        time.sleep(0.1)
+
+
+@task(max_runtime=timedelta(seconds=0.2), backoff=Backoff(base=timedelta(days=9), cap=timedelta(days=9)))
+def stubborn_with_a_backoff(key):
+    mark(f"{key}:started")
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 ERRORS_KEPT = 10
 LOG_LINES_KEPT = 100
+# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
+LONGEST = timedelta(days=36_500)
+# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+EXPIRES_AT = "CASE WHEN {job}retention <= interval '36500 days' THEN clock_timestamp() + {job}retention END"
 
 
 class ClockTimestamp(Func):
@@ -106,7 +110,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 def _expiry() -> models.expressions.Combinable:
-    return RawSQL("clock_timestamp() + retention", [], output_field=models.DateTimeField())
+    return RawSQL(EXPIRES_AT.format(job=""), [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 
 
 class Job(models.Model):

@@ -64,11 +64,13 @@ class ClaimedJob(NamedTuple):
 
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors")
-# Text for what is used as text; NULL for what is empty in most rows and would be parsed in vain.
+# Text for what is used as text; NULL for what is empty in most rows and would be parsed in vain, and for a time that
+# Python cannot hold.
 SHORTER = {
     "id": "job.id::text",
     "kwargs": "nullif(job.kwargs, '{}')",
     "errors": "nullif(job.errors, '[]')",
+    "run_at": "CASE WHEN job.run_at BETWEEN '1000-01-01' AND '9000-01-01' THEN job.run_at END",
 }
 COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from django.db import connections, transaction
+from django.utils import timezone
 from psycopg import sql
 
 from pgonly_django import wake
@@ -98,10 +99,17 @@ def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        (now,) = cursor.fetchone()
+        now = aware(cursor.fetchone()[0])
         with cursor.copy(COPY) as copy:
             copy.write(_copy_text(ids, jobs, now))
     return ids, now
+
+
+def aware(moment: datetime) -> datetime:
+    """With USE_TZ = False times come without a zone, and mean the default one."""
+    if timezone.is_aware(moment):
+        return moment
+    return timezone.make_aware(moment, timezone.get_default_timezone())
 
 
 def new_ids(count: int) -> list[str]:

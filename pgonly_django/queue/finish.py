@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pgonly_django.models.job import ERRORS_KEPT, State
+from pgonly_django.models.job import ERRORS_KEPT, EXPIRES_AT, State
 
 
 class Outcome(StrEnum):
@@ -57,10 +57,10 @@ class Finish:
 
 # The common case, kept lean: jobs of one lease number, found by `= ANY` at half the cost of a join (9 instead of
 # 15 us a job), their results in one JSON object by id; what is not in it has none.
-SUCCEED = """
+SUCCEED = f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
-    expires_at = clock_timestamp() + job.retention
+    expires_at = {EXPIRES_AT.format(job="job.")}
 WHERE job.id = ANY (%(ids)s::uuid[]) AND job.lease = %(lease)s AND job.state || '' = 'running'
 """
 
@@ -85,7 +85,7 @@ UPDATE pgonly_job AS job SET
     finished_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() END,
     expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
-        THEN NULL ELSE clock_timestamp() + job.retention END
+        THEN NULL ELSE {EXPIRES_AT.format(job="job.")} END
 FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
     %(interrupted)s::int[], %(suspect)s::int[], %(entries)s::text[])
     AS ended(id, lease, state, delay, uncounted, interrupted, suspect, entry)

@@ -41,6 +41,7 @@ UPDATE pgonly_job AS job SET
         ) AS newest
     ) END
 FROM said WHERE job.id = said.id AND job.id = ANY (ARRAY (SELECT id FROM free))
+RETURNING job.id::text
 """
 
 

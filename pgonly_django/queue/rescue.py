@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import ERRORS_KEPT
+from pgonly_django.models.job import ERRORS_KEPT, EXPIRES_AT
 
 CRASHES_ALLOWED = 3
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
@@ -68,7 +68,7 @@ UPDATE pgonly_job AS job SET
     finished_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
         THEN clock_timestamp() END,
     expires_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
-        THEN clock_timestamp() + job.retention END
+        THEN {EXPIRES_AT.format(job="job.")} END
 FROM judged WHERE job.id = judged.id
 RETURNING job.id, job.task, job.queue, job.state, job.crashes, coalesce(judged.worker_name, 'unknown')
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,6 @@ def delay_seconds(backoff: BackoffFunction, attempt: int, error: BaseException) 
     delay: Any = backoff(attempt, error)
     if isinstance(delay, timedelta):
         return max(delay.total_seconds(), 0.0)
-    if isinstance(delay, int | float) and not isinstance(delay, bool):
+    if isinstance(delay, int | float) and not isinstance(delay, bool) and not math.isnan(delay):
         return max(float(delay), 0.0)
     raise OptionError(f"backoff must return a timedelta or seconds, got {delay!r}.")

@@ -23,7 +23,7 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
-from pgonly_django.queue.enqueue import NewJob, Template, insert, insert_many
+from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.signals import is_heard
@@ -165,7 +165,7 @@ class PostgresBackend(BaseTaskBackend):
             priority=task.priority,
             max_attempts=options.max_attempts,
             options=None if stored is None else json.dumps(stored),
-            run_at=task.run_after,
+            run_at=None if task.run_after is None else aware(task.run_after),
             max_runtime=options.max_runtime,
             retention=options.retention,
         )

@@ -12,9 +12,11 @@ from django.utils.module_loading import import_string
 
 from pgonly_django.conf import unknown_key
 from pgonly_django.exceptions import OptionError
+from pgonly_django.models.job import LONGEST
 from pgonly_django.queue.retry import Backoff, BackoffFunction
 
 MAX_ATTEMPTS_LIMIT = 1000
+DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +54,13 @@ def _what_is_wrong(name: str, value: Any) -> str | None:
         case "atomic":
             return None if isinstance(value, bool) else "True or False"
         case "max_runtime":
-            return None if value is None or _is_positive(value) else "a positive timedelta or None"
+            return None if value is None or _is_duration(value) else f"{DURATION} or None"
         case _:
-            return (
-                None
-                if value is None or _is_positive(value)
-                else "a positive timedelta or None (keep for ever)"
-            )
+            return None if value is None or _is_duration(value) else f"{DURATION} or None (keep for ever)"
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, timedelta) and value > timedelta(0)
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _imported(path: str) -> Any:
     importlib.invalidate_caches()
     try:
         found = import_string(path)
-    except Exception as error:  # a module may fail with anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may fail with anything while it is imported
         raise UnknownTaskError(f"Cannot import the task {path}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Task):
         raise UnknownTaskError(f"{path} is not a task but a {type(found).__name__}.")

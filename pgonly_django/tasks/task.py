@@ -22,6 +22,9 @@ class _Unset:
     def __repr__(self) -> str:
         return "<unset>"
 
+    def __reduce__(self) -> str:
+        return "UNSET"  # a copy would be another
+
 
 UNSET: Any = _Unset()
 

@@ -13,7 +13,6 @@ from django.db import close_old_connections, connections
 from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
 from pgonly_django.events import emit
 from pgonly_django.models.job import Job, State
-from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.tasks.registry import find_task
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import is_heard
@@ -77,13 +76,25 @@ class Announcer:
             put(result, "_return_value", json.loads(finish.result))
         if finish.entry is not None:
             _add_error(result, json.loads(finish.entry))
-        task_finished.send(PostgresBackend, task_result=result)
+        _send(result, ended.error)
+
+
+def _send(result: Any, error: BaseException | None) -> None:
+    """The signal; its receivers find `error` where Django promises it, in sys.exc_info()."""
+    sender = type(result.task.get_backend())
+    if error is None:
+        task_finished.send(sender, task_result=result)
+        return
+    try:
+        raise error  # noqa: TRY301 - this is how it gets there
+    except BaseException:  # noqa: BLE001 - likewise
+        task_finished.send(sender, task_result=result)
 
 
 def _send_row(alias: str, job_id: str) -> None:
     job = Job.objects.using(alias).get(pk=job_id)
     task = find_task(job.task, job.backend, job.queue, job.priority, job.run_at)
-    task_finished.send(PostgresBackend, task_result=result_of(job, task))
+    _send(result_of(job, task), None)
 
 
 def _add_error(result: Any, entry: dict[str, Any]) -> None:

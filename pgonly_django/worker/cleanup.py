@@ -47,7 +47,7 @@ def clean_up_connections(task: str) -> None:
             aliases.discard(alias)
             continue
         status = _transaction_status(connection)
-        if connection.in_atomic_block or status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        if connection.in_atomic_block or status in LEFT_OPEN:
             _throw_away(connection)
             message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
             emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
@@ -57,6 +57,10 @@ def clean_up_connections(task: str) -> None:
             emit("worker.connection_broken", message, level=logging.WARNING, task=task)
         else:
             connection.close_if_unusable_or_obsolete()
+
+
+# ACTIVE: an interruption came amid a statement, of which psycopg's Python implementation leaves the rest unread.
+LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 
 def _transaction_status(connection: Any) -> TransactionStatus | None:

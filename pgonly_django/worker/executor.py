@@ -17,9 +17,10 @@ from django.db import connections, transaction
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost, UnreadableJobError
+from pgonly_django.models.job import State
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
-from pgonly_django.queue.finish import Finish, finish_statements
+from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import REPORT, report_parameters
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.durable import durably
@@ -40,6 +41,7 @@ class Ended:
     finish: Finish | None
     took_seconds: float = 0.0
     committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
+    error: BaseException | None = None  # what the run ended with
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,13 @@ class Executor:
             return self._place(run.job).is_async
         except UnknownTaskError:
             return False
+
+    def options_of(self, run: Run) -> TaskOptions:
+        """The options of the run's job; the built-in ones where they cannot be had."""
+        try:
+            return self._options(self._place(run.job), run.job)
+        except Exception:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
+            return TaskOptions()
 
     def run(self, run: Run) -> None:
         """Run a sync task in this thread, in a context of its own; clean up after it."""
@@ -220,14 +229,28 @@ class Executor:
         if isinstance(error, LeaseLost):
             return Ended(run, None)
         try:
-            options = self._options(self._place(run.job), run.job)
-        except Exception:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
-            options = TaskOptions()
-        try:
-            finish = outcomes.ended_with(run, error, options, self.worker)
+            finish = outcomes.ended_with(run, error, self.options_of(run), self.worker)
         except Exception as broken:  # noqa: BLE001 - likewise with what the job raised
             finish = outcomes.ended_with(run, broken, TaskOptions(), self.worker)
-        return Ended(run, finish)
+        _emit_failure(run.job, finish, error)
+        return Ended(run, finish, error=error)
+
+
+def _emit_failure(job: ClaimedJob, finish: Finish, error: BaseException) -> None:
+    """A log line for the attempt that failed, with its traceback, or for the task that nobody knows."""
+    what = f"{job.task} {job.id}"
+    facts: dict[str, Any] = {"job_id": job.id, "task": job.task}
+    if finish.outcome is Outcome.POSTPONED:
+        message = f"{what}: {error} It is looked for again for {outcomes.UNKNOWN_FOR}."
+        emit("worker.task_unknown", message, level=logging.WARNING, **facts)
+    elif finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+        is_last = finish.state is State.FAILED
+        then = "it is not started again" if is_last else f"again in {finish.delay_seconds or 0:.3g} s"
+        message = (
+            f"{what}: attempt {job.attempt} of {job.max_attempts} failed with {type(error).__name__}; {then}."
+        )
+        level = logging.ERROR if is_last else logging.WARNING
+        emit("worker.attempt_failed", message, level=level, exc_info=error, attempt=job.attempt, **facts)
 
 
 def _refuse_unreadable(job: ClaimedJob) -> None:

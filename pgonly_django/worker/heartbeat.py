@@ -57,6 +57,8 @@ class Heartbeat(threading.Thread):
         self.tested = threading.Event()
         self._over = threading.Event()
         self._unknown: dict[str, int] = {}
+        self._beaten_at: float | None = None
+        self._settled_at = 0.0
         self._pause = RECONNECT_SECONDS[0]
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -122,13 +124,22 @@ class Heartbeat(threading.Thread):
         """Renew what is held, find what is not known, say that we live, rescue from those who do not."""
         runs = self.worker.held()
         before = time.monotonic()
+        self._note_gap(before)
         leases = {job_id: run.job.lease for job_id, run in runs.items()}
         answer = lease.renew(connection, leases, self.options.lease_for)
         for job_id, run in runs.items():
             self._apply(run, answer.get(job_id), before)
         self._reconcile(connection)
-        if self._rescue_is_due(connection, len(runs)):
+        if self._rescue_is_due(connection, len(runs)) and before >= self._settled_at:
             self._rescue(connection)
+
+    def _note_gap(self, now: float) -> None:
+        """After a gap between two beats of ours the others may have been cut off as well, and be about to return:
+        nobody is called dead for half a lease, as after the start of a server."""
+        settle_seconds = self.options.lease_for.total_seconds() / 2
+        if self._beaten_at is not None and now - self._beaten_at > settle_seconds:
+            self._settled_at = now + settle_seconds
+        self._beaten_at = now
 
     def _apply(self, run: Run, renewal: lease.Renewal | None, before: float) -> None:
         if renewal is None:

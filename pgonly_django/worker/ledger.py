@@ -68,6 +68,9 @@ class Exchange:
 
     jobs: list[ClaimedJob] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    reported: set[str] = field(
+        default_factory=set
+    )  # whose row took what the job has to say, or refused it for good
     lost: list[Finish] = field(default_factory=list)
     locked: list[Finish] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are no success
@@ -213,17 +216,19 @@ class Ledger:
     ) -> Exchange:
         answer = Exchange()
         written: list[psycopg.Cursor[Any]] = []
-        claimed = None
+        claimed = reported = None
         with connection.pipeline():
             connection.execute(LIMIT_LOCK_WAITS, prepare=True)
             if reports:
-                connection.execute(REPORT, report_parameters(reports), prepare=True)
+                reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes):
                 written.append(connection.execute(sql, parameters, prepare=True))
             self._notify(connection, finishes)
             if claim is not None:
                 claimed = self._execute_claim(connection, claim)
         answer.finished = [finish.id for finish in finishes]
+        if reported is not None:
+            answer.reported = {job_id for (job_id,) in reported.fetchall()}
         for cursor in written:
             if cursor.description is not None:
                 answer.states |= dict(cursor.fetchall())
@@ -241,8 +246,9 @@ class Ledger:
         whole = Exchange()
         for report in reports:
             try:
-                self._pipeline(connection, (), [report], None)
+                whole.reported |= self._pipeline(connection, (), [report], None).reported
             except ROW_ERRORS as error:
+                whole.reported.add(report.id)
                 emit(
                     "worker.report_refused",
                     f"Progress of {report.id} not stored: {error}",
@@ -280,7 +286,10 @@ class Ledger:
             return Exchange(locked=[finish])
         except ROW_ERRORS:  # the row's own errors take no entry any more
             refusal = replace(refusal, entry=None)
-            answer = self._pipeline(connection, [refusal], (), None)
+            try:
+                answer = self._pipeline(connection, [refusal], (), None)
+            except ROW_ERRORS:  # nor anything else: it stays ours, is tried again, and holds up nobody
+                return Exchange(locked=[finish])
         answer.replaced[finish.id] = refusal
         return answer
 

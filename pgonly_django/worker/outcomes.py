@@ -21,7 +21,7 @@ from pgonly_django.exceptions import (
     Snooze,
     UnreadableJobError,
 )
-from pgonly_django.models.job import State
+from pgonly_django.models.job import LONGEST, State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import delay_seconds
 from pgonly_django.queue.values import printable, to_json
@@ -190,7 +190,7 @@ def _finish(
         run.job.lease,
         outcome,
         state,
-        delay_seconds=delay if state is State.SCHEDULED else None,
+        delay_seconds=min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None,
         entry=json.dumps(entry),
         costs_attempt=not free,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
+from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.progress import Report
 from pgonly_django.tasks.run import Run
 
@@ -92,12 +93,13 @@ def suspects(runs: Iterable[Run]) -> bool:
 
 
 def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
-    """The reports could not be written: let them be made again."""
+    """The reports could not be written, the database being away or the row locked: let them be made again."""
     for report in reports:
         run = runs.get(report.id)
         if run is not None:
             if report.log_lines and run.log_lines is not None:
-                run.log_lines.extendleft(reversed(json.loads(report.log_lines)))
+                room = LOG_LINES_KEPT - len(run.log_lines)
+                run.log_lines.extendleft(reversed(json.loads(report.log_lines)[-room:] if room > 0 else []))
             run.has_news = True
 
 

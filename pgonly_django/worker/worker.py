@@ -15,10 +15,10 @@ from enum import IntEnum
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
 from pgonly_django.events import emit
+from pgonly_django.exceptions import JobStopped
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.agenda import NEVER, Agenda
@@ -39,12 +39,14 @@ LISTEN_TEST_SECONDS = 10.0
 ANNOUNCE_SECONDS = 5.0
 GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
 JOIN_SECONDS = 2.0
+LAST_WORD_SECONDS = 1.0
 
 
 class ExitCode(IntEnum):
     """What the process ends with. Errors before the start end with Django's 1, wrong flags with 2."""
 
     STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
+    BROKEN = 1  # its loop raised something: what ran is rescued once its leases are over
     REPLACE_ME = 3  # every slot is held by a job that ignores its interruption: start a fresh process
 
 
@@ -74,6 +76,7 @@ class Worker:
         self._stop_until: float | None = None
         self.agenda = Agenda(options)
         self._supervise_at = self._report_at = 0.0
+        self._left_behind = False  # jobs of ours are still running here, given back
 
     # From outside: signal handlers and tests.
 
@@ -107,7 +110,18 @@ class Worker:
     # The loop.
 
     def run(self) -> ExitCode:
-        """Work until told to stop or there is nothing left to do. Only the main thread may call it."""
+        """Work until told to stop or there is nothing left to do. Only the main thread may call it.
+
+        When the loop itself breaks, nobody writes ends any more: no lease is renewed from then on, so that what ran
+        here goes to other workers, and the process has to go.
+        """
+        try:
+            return self._run()
+        except BaseException:
+            self.heartbeat.end()
+            raise
+
+    def _run(self) -> ExitCode:
         self.heartbeat.start()
         self.heartbeat.tested.wait(timeout=LISTEN_TEST_SECONDS)
         self.ledger.prepare = self.agenda.listening = self.heartbeat.listening
@@ -138,7 +152,7 @@ class Worker:
         if self.runs:
             times.append(self._supervise_at)
         if self._stop_until is not None:
-            times.append(self._stop_until)
+            times.append(self._stop_until if now >= self._last_word_at else self._last_word_at)
         if self.options.max_idle_seconds is not None:
             times.append(self.agenda.busy_at + self.options.max_idle_seconds)
         if any(job_id not in self.locked_until for job_id in self.ended) or self.strays:
@@ -227,6 +241,7 @@ class Worker:
         if answer is None:
             supervision.put_back(self.runs, reports)
             return
+        supervision.put_back(self.runs, [report for report in reports if report.id not in answer.reported])
         if claim is not None and answer.claimed:
             self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
         if any(report.cleared for report in reports):
@@ -334,7 +349,7 @@ class Worker:
             self.outlived = [other for other in self.outlived if other is not run]
             self._forget(Ended(run, None))
         else:
-            finish = outcomes.closed_by_force(run, TaskOptions(), self.facts)
+            finish = outcomes.closed_by_force(run, self.executor.options_of(run), self.facts)
             self.ended[run.job.id] = Ended(run, finish)
 
     def _obey_stop(self, now: float) -> None:
@@ -347,12 +362,26 @@ class Worker:
                     self._give_back(run)
         if self.stop_level > 1 or now >= self._stop_until:
             self._release_all()
+        elif now >= self._last_word_at:
+            for run in self.runs.values():
+                if not run.exception_sent:
+                    run.exception_sent = run.guard.interrupt(JobStopped)
+
+    @property
+    def _last_word_at(self) -> float:
+        """When jobs that have not heeded should_stop get an exception: time for their `finally`."""
+        assert self._stop_until is not None
+        return self._stop_until - min(LAST_WORD_SECONDS, self.options.grace_seconds / 4)
 
     def _release_all(self) -> None:
-        """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process."""
+        """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
+
+        It may be claimed at once, so from here on the process hurries to its end.
+        """
         for job_id, run in self.runs.items():
             if job_id not in self.ended:
-                run.abandoned = True
+                run.abandoned = self._left_behind = True
+                run.guard.interrupt(JobStopped)
                 self.ended[job_id] = Ended(run, outcomes.released(run, self.facts))
 
     def _emit_stopping(self) -> None:
@@ -386,13 +415,14 @@ class Worker:
         return time.monotonic() >= self._stop_until + GIVE_UP_SECONDS
 
     def _leave(self) -> ExitCode:
+        patience = 0.0 if self._left_behind else JOIN_SECONDS
         self.maintenance.end()
         self.announcer.close(ANNOUNCE_SECONDS)
         self.heartbeat.end()
         self.ledger.say_stopped(self.id)
-        self.heartbeat.join(JOIN_SECONDS)
+        self.heartbeat.join(patience)
         self.ledger.close()
-        self.slots.close(JOIN_SECONDS)
+        self.slots.close(patience)
         self.left.set()
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import timedelta
+import copy
+from datetime import datetime, timedelta
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -8,7 +9,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from pgonly_django import Backoff
+from pgonly_django import Backoff, enqueue_many
 from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued
 from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumentsError
 from pgonly_django.models import Job
@@ -169,3 +170,20 @@ def announced():
     task_enqueued.connect(listen)
     yield results
     task_enqueued.disconnect(listen)
+
+
+@pytest.mark.django_db
+def test_without_time_zones_a_naive_time_means_the_default_zone(settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "Asia/Tokyo"
+    at = datetime(2030, 1, 1, 12)
+    add.using(run_after=at).enqueue(1)
+    enqueue_many([(add.using(run_after=at), [1])])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT state, run_at AT TIME ZONE 'UTC' FROM pgonly_job")
+        assert cursor.fetchall() == [("scheduled", datetime(2030, 1, 1, 3))] * 2
+
+
+@pytest.mark.django_db
+def test_a_copy_of_a_task_enqueues_what_the_task_does():
+    copy.deepcopy(add).enqueue(1)
+    assert Job.objects.get().max_attempts == 4

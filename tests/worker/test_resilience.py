@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
+import time
+from uuid import uuid4
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from pgonly_django.compat import TaskResultStatus, task_started
+from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.models import Job, State
 from pgonly_django.postgres import connect
+from pgonly_django.worker.heartbeat import Heartbeat
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.worker import Worker
 from tests import jobs
+from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 from tests.waiting import wait_for
 
 
@@ -169,3 +177,110 @@ def test_jobs_that_leave_transactions_open_use_up_no_place_of_djangos_pool(poole
     worker = work(threads=1)
     assert good.wait(1).status == TaskResultStatus.SUCCESSFUL
     assert worker.slots.stuck == 0
+
+
+def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_released(
+    background_worker, marks
+):
+    worker = background_worker(grace_seconds=2.0)
+    result = jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    worker.stop()
+    wait_for(lambda: "k:cleaned up" in marks(), what="its finally")
+    wait_for(lambda: result.job.state == State.READY)
+    assert (result.job.attempt, result.job.interruptions) == (0, 1)
+
+
+def test_log_lines_said_while_the_row_was_locked_are_kept(background_worker, marks):
+    background_worker()
+    result = jobs.log_slowly.enqueue(15)
+    wait_for(lambda: "log:started" in marks())
+    with connect("default", application_name="other") as other, other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
+        time.sleep(1.2)  # longer than it takes the worker to report twice
+    result.wait(10)
+    assert [line["text"] for line in result.job.log] == [str(i) for i in range(15)]
+
+
+def test_a_job_that_was_cut_off_waits_for_its_own_backoff(background_worker, marks):
+    background_worker(grace_seconds=0.0)
+    result = jobs.stubborn_with_a_backoff.enqueue("k")
+    wait_for(lambda: result.job.state == State.SCHEDULED, seconds=15)
+    assert result.job.run_at > timezone.now() + timezone.timedelta(minutes=5)
+
+
+def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
+    jobs.fail.enqueue("broken")
+    with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
+        work(threads=1)
+    lines = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
+    assert [record.levelname for record in lines] == ["WARNING", "WARNING", "ERROR"]
+    assert "attempt 1 of 3 failed with ValueError; again in 0 s" in lines[0].message
+    assert lines[2].message.endswith("failed with ValueError; it is not started again.")
+    assert all("broken" in str(record.exc_info[1]) for record in lines)
+
+
+def test_a_task_nobody_knows_is_logged(work, caplog):
+    result = jobs.add.enqueue(1)
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
+    with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
+        work(threads=1)
+    assert "Cannot import the task tests.jobs.gone" in caplog.text
+    assert "looked for again for 1:00:00" in caplog.text
+
+
+def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(work):
+    seen = []
+
+    def receiver(sender, task_result, **_):
+        seen.append(sys.exc_info()[1])
+
+    task_finished.connect(receiver)
+    try:
+        jobs.fail.using(max_attempts=1).enqueue("broken")
+        jobs.add.enqueue(1)
+        work(threads=1)
+    finally:
+        task_finished.disconnect(receiver)
+    assert sorted(map(repr, seen)) == ["None", "ValueError('broken')"]
+
+
+def test_a_module_that_exits_while_it_is_imported_is_a_task_nobody_knows(work):
+    bad, good = jobs.add.enqueue(1), jobs.add.enqueue(1)
+    Job.objects.filter(pk=bad.id).update(task="tests.exits_when_imported.gone")
+    work(threads=1)
+    assert good.wait(1).return_value == 2
+    assert bad.job.state == State.SCHEDULED
+
+
+def test_a_worker_that_breaks_down_renews_no_lease(transactional_db, monkeypatch):
+    worker = Worker(WorkerOptions(threads=1))
+    monkeypatch.setattr(worker, "_turn", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worker.run()
+    worker.heartbeat.join(5)
+    assert not worker.heartbeat.is_alive()
+
+
+def test_a_worker_back_from_a_long_silence_calls_nobody_dead_at_once(transactional_db, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
+    silent = make_worker(silent_for=HOUR)
+    job = make_running(silent.id, lease_expires_at=ago(HOUR))
+    options = WorkerOptions()
+    heartbeat = Heartbeat(uuid4(), options, Worker(options))
+    with connect("default", application_name="pgonly tests") as server:
+        _beat_through_a_gap(heartbeat, server, job, silent)
+
+
+def _beat_through_a_gap(heartbeat, server, job, silent):
+    lease_seconds = heartbeat.options.lease_for.total_seconds()
+    heartbeat.beat(server)  # the first one registers the worker
+    heartbeat.beat(server)
+    assert fresh(job).state == State.READY
+    Job.objects.filter(pk=job.pk).update(state=State.RUNNING, worker_id=silent.id, lease_expires_at=ago(HOUR))
+    heartbeat._beaten_at -= lease_seconds
+    heartbeat.beat(server)
+    assert fresh(job).state == State.RUNNING
+    heartbeat._settled_at -= lease_seconds
+    heartbeat.beat(server)
+    assert fresh(job).state == State.READY

@@ -91,3 +91,38 @@ def test_progress_that_is_no_json_fails_only_its_own_job(work):
     assert good.wait(1).return_value == 2
     assert bad.job.state == State.FAILED
     assert "The progress cannot be stored" in bad.job.errors[-1]["message"]
+
+
+@pytest.mark.parametrize("retention", ["3000000 days", "300000 years"])
+def test_a_retention_no_date_can_hold_keeps_the_job_and_holds_up_nobody(work, retention):
+    bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
+    failing = jobs.fail.enqueue()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pgonly_job SET retention = %s::interval WHERE id = ANY(%s::uuid[])",
+            [retention, [bad.id, failing.id]],
+        )
+    work(threads=2)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT state, expires_at FROM pgonly_job WHERE retention > interval '1 year' ORDER BY state"
+        )
+        assert cursor.fetchall() == [("failed", None), ("succeeded", None)]
+    assert [result.wait(1).return_value for result in good] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("run_at", ["infinity", "-infinity", "20000-01-01"])
+def test_a_time_that_python_cannot_hold_harms_nobody(work, run_at):
+    bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pgonly_job SET run_at = %s::timestamptz WHERE id = %s", [run_at, bad.id])
+    work(threads=2)
+    assert [result.wait(1).return_value for result in good] == [1, 2, 3, 4, 5]
+    assert end_of(bad)[0] == State.SUCCEEDED
+
+
+def test_a_delay_no_date_can_hold_is_cut(work):
+    result = jobs.snooze_for_ages.enqueue()
+    work(threads=1)
+    assert result.job.state == State.SCHEDULED
+    assert result.job.run_at.year < 2200

@@ -27,12 +27,13 @@ SWITCH_INTERVAL_SECONDS = 0.001
 RELOAD_SECONDS = 5.0
 
 EPILOG = """
-Every flag is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
+Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
 
 Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-idle-seconds; 1 could not start (the message says
-what to do); 2 wrong flag; 3 every slot is held by a job that ignores its interruption: start a fresh process.
+what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its interruption: start a fresh process.
 
-SIGTERM or SIGINT (Ctrl-C): claim nothing more, tell the jobs to stop, wait --grace-seconds, release what is left.
+SIGTERM or SIGINT (Ctrl-C): claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one those
+that do not listen get an exception), release what is left.
 A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and resume from their checkpoint.
 """
 
@@ -82,7 +83,14 @@ class Command(BaseCommand):
         else:  # --reload: the main thread watches the code
             atexit.register(_release_and_wait, worker)
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        code = worker.run()
+        try:
+            code = worker.run()
+        except BaseException:
+            # A thread of a job, which Python would wait for, must not keep the process alive.
+            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
+            if not in_main_thread:
+                raise
+            _exit(ExitCode.BROKEN)
         self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
         if in_main_thread:
             _exit(code)
