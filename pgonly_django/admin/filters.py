@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # newest rows name them (primary key).
 KNOWN_QUEUES = """
 WITH RECURSIVE ready(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes = 0 ORDER BY queue LIMIT 1)
+    (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes < 2 ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE job.state = 'ready' AND job.crashes = 0 AND job.queue > ready.queue
+            WHERE job.state = 'ready' AND job.crashes < 2 AND job.queue > ready.queue
             ORDER BY job.queue LIMIT 1)
     FROM ready WHERE ready.queue IS NOT NULL
 ),
@@ -36,7 +36,7 @@ running(queue) AS (
             WHERE job.state = 'running' AND job.queue > running.queue ORDER BY job.queue LIMIT 1)
     FROM running WHERE running.queue IS NOT NULL
 ),
-suspect AS (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes > 0 LIMIT 1000),
+suspect AS (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes >= 2 LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
 SELECT queue FROM ready UNION SELECT queue FROM running
 UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
@@ -57,7 +57,7 @@ class StateFilter(ChoicesFieldListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
         if request.GET.get("state__exact") == State.READY:
-            queryset = queryset.filter(Q(crashes=0) | Q(crashes__gt=0))
+            queryset = queryset.filter(Q(crashes__lt=2) | Q(crashes__gte=2))
         return super().queryset(request, queryset)
 
 

@@ -181,7 +181,7 @@ class Migration(migrations.Migration):
                 models.OrderBy(models.F("priority"), descending=True),
                 models.F("ready_at"),
                 models.F("id"),
-                condition=models.Q(("crashes", 0), ("state", "ready")),
+                condition=models.Q(("crashes__lt", 2), ("state", "ready")),
                 name="pgonly_job_ready",
             ),
         ),
@@ -189,7 +189,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 models.F("ready_at"),
-                condition=models.Q(("crashes__gt", 0), ("state", "ready")),
+                condition=models.Q(("crashes__gte", 2), ("state", "ready")),
                 name="pgonly_job_suspect",
             ),
         ),

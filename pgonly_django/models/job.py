@@ -18,6 +18,8 @@ from pgonly_django.compat import uuid7
 if TYPE_CHECKING:
     from pgonly_django.models.checkpoint import Checkpoint
 
+# Deaths of its worker from which on a job runs alone among its like, and at which it is not started again.
+SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
 ERRORS_KEPT = 10
 LOG_LINES_KEPT = 100
 # No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
@@ -170,12 +172,12 @@ class Job(models.Model):
                 F("priority").desc(),
                 "ready_at",
                 "id",
-                condition=Q(state="ready", crashes=0),
+                condition=Q(state="ready", crashes__lt=2),
                 name="pgonly_job_ready",
             ),
             # Suspects are few and claimed one at a time, apart from the crowd. The two indexes share no row, so
             # no statistics, however old, can make the planner take one for the other.
-            models.Index("ready_at", condition=Q(state="ready", crashes__gt=0), name="pgonly_job_suspect"),
+            models.Index("ready_at", condition=Q(state="ready", crashes__gte=2), name="pgonly_job_suspect"),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
             # Rescue, the heartbeat's reconciliation and the admin; renewing touches no column of it.
             models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),

@@ -21,6 +21,7 @@ from django.db import connections, transaction
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import Job
+from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.statement import Params, Statement
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -76,27 +77,27 @@ COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fie
 
 # Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
 BANDS_OF_ALL_QUEUES = """
-    (SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes = 0 ORDER BY queue, priority DESC LIMIT 1)
+    (SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes < 2 ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND crashes = 0 AND queue = bands.queue AND priority < bands.priority
+         WHERE state = 'ready' AND crashes < 2 AND queue = bands.queue AND priority < bands.priority
          ORDER BY priority DESC LIMIT 1)
         UNION ALL
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND crashes = 0 AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
+         WHERE state = 'ready' AND crashes < 2 AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
     ) AS next
 """
 BANDS_OF_GIVEN_QUEUES = """
     SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
-        SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes = 0 AND queue = given.queue
+        SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes < 2 AND queue = given.queue
         ORDER BY priority DESC LIMIT 1
     ) AS first
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         SELECT queue, priority FROM pgonly_job
-        WHERE state = 'ready' AND crashes = 0 AND queue = bands.queue AND priority < bands.priority
+        WHERE state = 'ready' AND crashes < 2 AND queue = bands.queue AND priority < bands.priority
         ORDER BY priority DESC LIMIT 1
     ) AS next
 """
@@ -116,7 +117,7 @@ b AS (
 ),
 suspect AS MATERIALIZED (
     SELECT id FROM pgonly_job
-    WHERE state = 'ready' AND crashes > 0 AND %(take_suspect)s::bool AND {suspect_queues}
+    WHERE state = 'ready' AND crashes >= 2 AND %(take_suspect)s::bool AND {suspect_queues}
     ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 picked AS MATERIALIZED (
@@ -160,7 +161,7 @@ def candidates_sql(alias: str) -> str:
             queue=RawSQL("b.queue", []),
             priority=RawSQL("b.priority", []),
             ready_at__gte=RawSQL("b.floor", []),
-            crashes=RawSQL("0", []),
+            crashes__lt=RawSQL("2", []),
         )
         .order_by("ready_at", "id")
         .values("id")
@@ -223,7 +224,7 @@ class Claimer:
             self._forget_idle_bands(now)
         for job in jobs:
             band = (job.queue, job.priority)
-            if job.crashes == 0 and job.ready_at > self.floors.get(
+            if job.crashes < SUSPECT_FROM and job.ready_at > self.floors.get(
                 band, datetime.min.replace(tzinfo=job.ready_at.tzinfo)
             ):
                 self.floors[band] = job.ready_at

@@ -1,11 +1,14 @@
 """Jobs of a dead worker go back to ready; the one that seems to kill its workers is stopped at three.
 
 A worker is dead when a lease of its has run out and its heartbeat is older than a lease. All its running rows
-are taken at once, whatever their own lease says, so that they are judged together:
+are taken at once, whatever their own lease says, so that they are judged together. A first death says little:
+most workers are killed by their platform, and their jobs go on at once, side by side. From the second on a job
+is a suspect, of which a process runs one at a time:
 
-* nobody among them was a suspect: all are now (crashes 0 -> 1);
-* one was (a process runs at most one suspect at a time): only that one's count grows, its neighbours are
-  not blamed.
+* without a suspect among them, all are blamed (crashes 0 -> 1, 1 -> 2);
+* with one, and with others that were there at an earlier death too: it may have been those, who become
+  suspects; the one is not blamed for them;
+* with one beside jobs without a past only: it is blamed (2 -> 3, the end), its neighbours are not.
 """
 
 from __future__ import annotations
@@ -16,9 +19,8 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import ERRORS_KEPT, EXPIRES_AT
+from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, EXPIRES_AT, SUSPECT_FROM
 
-CRASHES_ALLOWED = 3
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
 
 # Index: pgonly_job_running, the primary key of pgonly_worker. Two rescuers: the lock lets one through; were
@@ -39,10 +41,12 @@ orphan AS MATERIALIZED (
     FOR UPDATE OF job SKIP LOCKED
 ),
 judged AS (
-    SELECT orphan.id, worker.name AS worker_name,
-        CASE WHEN bool_or(orphan.crashes > 0) OVER (PARTITION BY orphan.worker_id) AND orphan.crashes = 0
-            THEN 0 ELSE orphan.crashes + 1 END AS crashes
+    SELECT orphan.id, worker.name AS worker_name, orphan.crashes + (CASE
+        WHEN orphan.crashes >= {SUSPECT_FROM} THEN NOT bool_or(orphan.crashes = 1) OVER beside
+        WHEN orphan.crashes = 1 THEN true
+        ELSE NOT bool_or(orphan.crashes >= {SUSPECT_FROM}) OVER beside END)::int AS crashes, orphan.crashes AS before
     FROM orphan LEFT JOIN pgonly_worker AS worker ON worker.id = orphan.worker_id
+    WINDOW beside AS (PARTITION BY orphan.worker_id)
 )
 UPDATE pgonly_job AS job SET
     state = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} THEN 'failed'
@@ -61,7 +65,7 @@ UPDATE pgonly_job AS job SET
             'finished_at', clock_timestamp(),
             'reason', CASE WHEN judged.crashes >= {CRASHES_ALLOWED}
                 THEN format('Its worker died %%s times while it ran; it is not started again.', judged.crashes)
-                WHEN judged.crashes > 0
+                WHEN judged.crashes > judged.before
                 THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', judged.crashes)
                 ELSE 'Its worker died while it ran; another job is suspected.' END
         ),

@@ -35,6 +35,7 @@ class Run:
     log_lines: deque[dict[str, str]] | None = None
     has_news: bool = False
     proved_itself: bool = False
+    is_cleared: bool = False  # and its row says so
     # Between the worker and the thread or event loop that runs it.
     guard: Guard = field(default_factory=Guard)
     in_thread: bool = False

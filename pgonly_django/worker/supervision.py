@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
-from pgonly_django.models.job import LOG_LINES_KEPT
+from pgonly_django.models.job import LOG_LINES_KEPT, SUSPECT_FROM
 from pgonly_django.queue.progress import Report
 from pgonly_django.tasks.run import Run
 
@@ -88,8 +88,8 @@ def _report(run: Run) -> Report:
 
 
 def suspects(runs: Iterable[Run]) -> bool:
-    """Whether a job under suspicion of killing its worker is among them (and has not proved itself since)."""
-    return any(run.job.crashes > 0 and not run.proved_itself for run in runs)
+    """Whether a job under suspicion of killing its worker is among them, and not cleared in its row by now."""
+    return any(run.job.crashes >= SUSPECT_FROM and not run.is_cleared for run in runs)
 
 
 def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:

@@ -16,7 +16,7 @@ from pgonly_django import wake
 from pgonly_django.compat import uuid7
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.models.job import State
+from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.tasks.run import Run
@@ -217,7 +217,7 @@ class Worker:
             self.jobs_left += 1
         else:
             self.jobs_done += 1
-        if run.job.crashes:
+        if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
         if ended.finish is not None:
             self.announcer.announce(ended)
@@ -244,8 +244,10 @@ class Worker:
         supervision.put_back(self.runs, [report for report in reports if report.id not in answer.reported])
         if claim is not None and answer.claimed:
             self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
-        if any(report.cleared for report in reports):
-            self._look_from_head()
+        for report in reports:
+            if report.cleared and report.id in answer.reported and (run := self.runs.get(report.id)):
+                run.is_cleared = True
+                self._look_from_head()
         # First the ends: a job that went back may have been claimed again in the same exchange.
         self._settle(answer)
         self._start(answer.jobs, lease_from=now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SUSPECT_FROM = 2
+
 
 @dataclass
 class Run:
@@ -70,3 +72,10 @@ class Job:
     @property
     def facts(self) -> tuple:
         return (self.state, self.lease, self.attempt, self.interruptions, self.crashes, self.cancel_requested)
+
+
+def is_blamed(crashes: int, beside: list[int]) -> bool:
+    """Whether a job with so many deaths behind it is blamed for one more, with these running in the same worker."""
+    if crashes >= SUSPECT_FROM:
+        return 1 not in beside
+    return crashes == 1 or max(beside) < SUSPECT_FROM

@@ -24,7 +24,7 @@ from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.lease import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.rescue import rescue
-from tests.properties.model import Job
+from tests.properties.model import SUSPECT_FROM, Job, is_blamed
 from tests.queue.rows import LEASE, claim, claimer, write
 from tests.tasks.calls import add
 
@@ -76,17 +76,17 @@ class Life(RuleBasedStateMachine):
     def claim(self, worker, free, from_head):
         by = self.claimers[worker]
         by.head_due_at = 0.0 if from_head else float("inf")
-        suspects_held = any(job.crashes for job in self._held_by(worker).values())
+        suspects_held = any(job.crashes >= SUSPECT_FROM for job in self._held_by(worker).values())
         ready = {job_id for job_id, job in self.jobs.items() if job.state == "ready"}
         claimed = claim(self.server, by, free, take_suspect=not suspects_held)
         for row in claimed:
             self.jobs[row.id].claimed(worker)
             assert row.lease == self.jobs[row.id].lease
         assert len(claimed) <= free
-        assert sum(row.crashes > 0 for row in claimed) <= 1
+        assert sum(row.crashes >= SUSPECT_FROM for row in claimed) <= 1
         if by.looked_from_head and len(claimed) < free:
             left = [self.jobs[job_id] for job_id in ready if self.jobs[job_id].state == "ready"]
-            assert all(job.crashes for job in left), "a ready job was not seen from the head"
+            assert all(job.crashes >= SUSPECT_FROM for job in left), "a ready job was not seen from the head"
 
     @rule(end=st.sampled_from(sorted(ENDS)), data=st.data())
     @precondition(lambda self: any(job.holder for job in self.jobs.values()))
@@ -123,9 +123,9 @@ class Life(RuleBasedStateMachine):
         models.Worker.objects.filter(pk=worker_id).update(heartbeat_at=past)
         rescued = {str(row.id) for row in rescue(self.server, LEASE, timedelta(0))}
         assert rescued == set(held)
-        known = any(job.crashes for job in held.values())
-        for job in held.values():
-            job.crashed(blamed=bool(job.crashes) or not known)
+        crashes = {job_id: job.crashes for job_id, job in held.items()}
+        for job_id, job in held.items():
+            job.crashed(blamed=is_blamed(crashes[job_id], list(crashes.values())))
         self._revive(worker)
 
     @rule()

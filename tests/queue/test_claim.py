@@ -178,7 +178,7 @@ def test_a_band_that_gave_nothing_for_long_is_forgotten_at_the_head(server):
 
 
 def test_suspects_are_claimed_one_at_a_time(server):
-    first = make(crashes=1, ready_at=ago(HOUR))
+    first = make(crashes=2, ready_at=ago(HOUR))
     make(crashes=2)
     by = claimer()
     assert ids(claim(server, by, 5)) == ids([first])
@@ -187,22 +187,27 @@ def test_suspects_are_claimed_one_at_a_time(server):
 
 
 def test_a_suspect_comes_beside_the_crowd_within_the_same_room(server):
-    make(crashes=1)
+    make(crashes=2)
     for _ in range(5):
         make()
     jobs = claim(server, claimer(), 3)
-    assert sorted(job.crashes for job in jobs) == [0, 0, 1]
+    assert sorted(job.crashes for job in jobs) == [0, 0, 2]
+
+
+def test_jobs_of_a_worker_that_died_once_go_on_side_by_side(server):
+    jobs = [make(crashes=1) for _ in range(3)]
+    assert ids(claim(server, claimer(), 5, take_suspect=False)) == ids(jobs)
 
 
 def test_suspects_of_other_queues_are_left_alone(server):
-    make(queue="other", crashes=1)
-    mine = make(queue="mine", crashes=1)
+    make(queue="other", crashes=2)
+    mine = make(queue="mine", crashes=2)
     by = claimer("mine")
     assert ids(claim(server, by) + claim(server, by)) == ids([mine])
 
 
 def test_a_suspect_does_not_raise_the_floor_of_its_band(server):
-    make(crashes=1)
+    make(crashes=2)
     by = claimer()
     claim(server, by, took_seconds=ON_THE_FLOORS)
     assert by.floors == {}

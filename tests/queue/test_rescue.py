@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 
 from pgonly_django.models import Worker
-from pgonly_django.models.job import ERRORS_KEPT, State
-from pgonly_django.queue.rescue import ADVISORY_LOCK, CRASHES_ALLOWED, forget_workers, rescue
+from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
+from pgonly_django.queue.rescue import ADVISORY_LOCK, forget_workers, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
 NONE, YEARS = timedelta(0), timedelta(days=3650)
@@ -70,17 +70,32 @@ def test_nobody_is_called_dead_soon_after_the_server_started(server, dead):
     assert fresh(job).state == State.RUNNING
 
 
-def test_only_the_one_suspect_of_a_dead_worker_is_blamed(server, dead):
-    suspect, neighbour = orphan(dead, crashes=1), orphan(dead)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((0, 0), (1, 1)),
+        ((1, 0), (2, 1)),
+        ((1, 1, 0), (2, 2, 1)),
+        ((2, 1, 0), (2, 2, 0)),
+        ((2, 0, 0), (3, 0, 0)),
+    ],
+)
+def test_who_is_blamed_for_the_death_of_a_worker(server, dead, before, after):
+    jobs = [orphan(dead, crashes=crashes) for crashes in before]
     rescue(server, LEASE, NONE)
-    assert states(suspect, neighbour) == [(State.READY, 2), (State.READY, 0)]
+    assert tuple(fresh(job).crashes for job in jobs) == after
+
+
+def test_a_neighbour_of_the_one_suspect_reads_that_it_is_not_blamed(server, dead):
+    _, neighbour = orphan(dead, crashes=2), orphan(dead)
+    rescue(server, LEASE, NONE)
     assert "another job is suspected" in fresh(neighbour).errors[-1]["reason"]
 
 
 def test_a_suspect_of_one_worker_does_not_clear_the_jobs_of_another(server, dead):
-    suspect, elsewhere = orphan(dead, crashes=1), orphan(make_worker(silent_for=HOUR))
+    suspect, elsewhere = orphan(dead, crashes=2), orphan(make_worker(silent_for=HOUR))
     rescue(server, LEASE, NONE)
-    assert states(suspect, elsewhere) == [(State.READY, 2), (State.READY, 1)]
+    assert states(suspect, elsewhere) == [(State.FAILED, 3), (State.READY, 1)]
 
 
 def test_the_third_crash_ends_the_job_and_says_so(server, dead):

@@ -30,7 +30,8 @@ EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
 
 Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-idle-seconds; 1 could not start (the message says
-what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its interruption: start a fresh process.
+what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its
+interruption: start a fresh process.
 
 SIGTERM or SIGINT (Ctrl-C): claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one those
 that do not listen get an exception), release what is left.
