@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Options of Django's that psycopg's connect() does not know, and those we set ourselves.
 _NOT_OURS = ("context", "cursor_factory", "prepare_threshold")
+# In seconds; tcp_user_timeout in ms: keepalives say nothing while sent data is unanswered.
+NOTICE_DEAD_PEERS = {
+    "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000,
+}  # fmt: skip
 
 
 def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
@@ -35,11 +39,7 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
         params.pop(name, None)
     params.setdefault("application_name", application_name)
     params.setdefault("connect_timeout", 10)
-    params.setdefault("keepalives_idle", 15)
-    params.setdefault("keepalives_interval", 5)
-    params.setdefault("keepalives_count", 3)
-    params.setdefault("tcp_user_timeout", 30_000)  # ms; keepalives say nothing while sent data is unanswered
-    return params
+    return {**NOTICE_DEAD_PEERS, **params}
 
 
 def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:

@@ -25,8 +25,12 @@ ON CONFLICT (job_id) DO UPDATE
 """
 LOAD_CHECKPOINT = "SELECT value::text, positions::text FROM pgonly_checkpoint WHERE job_id = %s"
 
-# Index: pgonly_step_once (job, name).
-FIND_STEP = "SELECT result::text FROM pgonly_step WHERE job_id = %s AND name = %s"
+# Index: the primary key, then pgonly_step_once (job, name).
+FIND_STEP = """
+SELECT step.id IS NOT NULL, step.result::text
+FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
+WHERE job.id = %s AND job.lease = %s AND job.state = 'running'
+"""
 SAVE_STEP = """
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
@@ -70,12 +74,18 @@ def check_step_name(name: object) -> None:
         raise StepNameError(name, STEP_NAME_LENGTH)
 
 
-def find_step(alias: str, job_id: str, name: str) -> str | None:
-    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none."""
+def find_step(alias: str, job_id: str, lease: int, name: str) -> str | None:
+    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none.
+
+    Raises LeaseLost as save_checkpoint(): no call is paid for by a run that could not keep its answer.
+    """
     with connections[alias].cursor() as cursor:
-        cursor.execute(FIND_STEP, [job_id, name])
+        cursor.execute(FIND_STEP, [name, job_id, lease])
         row = cursor.fetchone()
-    return None if row is None else _or_null(row[0])
+    if row is None:
+        raise LeaseLost
+    is_there, result = row
+    return _or_null(result) if is_there else None
 
 
 def save_step(alias: str, job_id: str, lease: int, name: str, result: str) -> tuple[str, bool]:
@@ -86,9 +96,8 @@ def save_step(alias: str, job_id: str, lease: int, name: str, result: str) -> tu
         row = cursor.fetchone()
     if row is not None:
         return _or_null(row[0]), True
-    kept = find_step(alias, job_id, name)
-    if kept is None:
-        raise LeaseLost
+    kept = find_step(alias, job_id, lease, name)
+    assert kept is not None
     return kept, False
 
 

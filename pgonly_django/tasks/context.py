@@ -246,7 +246,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _find_step(self, name: str) -> str | None:
         memo.check_step_name(name)
         self._check()
-        return durably(self._run, memo.find_step, self._run.job.id, name)
+        return durably(self._run, memo.find_step, self._run.job.id, self._run.job.lease, name)
 
     def _keep_step(self, name: str, value: Any) -> str:
         job, text = self._run.job, to_json(value, f"The result of step {name!r}")

@@ -156,6 +156,8 @@ class Executor:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
         may_query = run.job.lease > 1 or len(task_started.receivers) > OWN_RECEIVERS
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
+        if run.interrupt is not None:
+            raise run.interrupt
         coroutine = call.task.func(*call.arguments, **call.result.kwargs)
         task = asyncio.ensure_future(coroutine)
         run.guard.open_task(asyncio.get_running_loop(), task)

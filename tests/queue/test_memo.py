@@ -43,15 +43,15 @@ def test_a_step_is_kept_once_and_the_first_result_stays():
     job = make_running()
     for result in ('"first"', '"second"'):
         memo.save_step("default", str(job.id), job.lease, "ask", result)
-    assert memo.find_step("default", str(job.id), "ask") == '"first"'
+    assert memo.find_step("default", str(job.id), job.lease, "ask") == '"first"'
 
 
 def test_steps_of_other_jobs_and_other_names_are_not_found():
     job, other = make_running(), make_running()
     memo.save_step("default", str(job.id), job.lease, "ask", "null")
-    assert memo.find_step("default", str(job.id), "ask") == "null"
-    assert memo.find_step("default", str(job.id), "answer") is None
-    assert memo.find_step("default", str(other.id), "ask") is None
+    assert memo.find_step("default", str(job.id), job.lease, "ask") == "null"
+    assert memo.find_step("default", str(job.id), job.lease, "answer") is None
+    assert memo.find_step("default", str(other.id), other.lease, "ask") is None
 
 
 def test_a_checkpoint_rolls_back_with_the_rows_it_describes():
@@ -61,3 +61,10 @@ def test_a_checkpoint_rolls_back_with_the_rows_it_describes():
         save(job, "2")
         raise ZeroDivisionError
     assert memo.load_checkpoint("default", str(job.id)).value == "1"
+
+
+@pytest.mark.parametrize("facts", [{"lease": 2}, {"state": State.READY}])
+def test_a_run_that_lost_its_lease_is_told_before_it_pays_for_a_step(facts):
+    job = make_running(**facts)
+    with pytest.raises(LeaseLost):
+        memo.find_step("default", str(job.id), 1, "ask")

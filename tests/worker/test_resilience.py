@@ -9,12 +9,13 @@ import time
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.models import Job, State
 from pgonly_django.postgres import connect
+from pgonly_django.worker.cleanup import notice_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
@@ -284,3 +285,21 @@ def _beat_through_a_gap(heartbeat, server, job, silent):
     heartbeat._settled_at -= lease_seconds
     heartbeat.beat(server)
     assert fresh(job).state == State.READY
+
+
+def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db, monkeypatch):
+    options = connection.settings_dict["OPTIONS"]
+    monkeypatch.setitem(connections.settings["default"], "OPTIONS", {**options, "keepalives_count": 7})
+    notice_dead_servers()
+    found = []
+
+    def connect_anew():
+        connection.ensure_connection()
+        found.append(connection.connection.info.get_parameters())
+        connection.close()
+
+    thread = threading.Thread(target=connect_anew)
+    thread.start()
+    thread.join()
+    assert found[0]["tcp_user_timeout"] == "30000"
+    assert found[0]["keepalives_count"] == "7"

@@ -18,7 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.cleanup import notice_dead_clients
+from pgonly_django.worker.cleanup import notice_dead_clients, notice_dead_servers
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues
 from pgonly_django.worker.worker import ExitCode, Worker
 
@@ -76,6 +76,7 @@ class Command(BaseCommand):
         self.check()
         worker = Worker(options)
         connection_created.connect(notice_dead_clients)
+        notice_dead_servers()
         _configure_logging(self.stdout._out)  # noqa: SLF001 - the stream behind Django's wrapper
         self._print_banner(worker)
         in_main_thread = threading.current_thread() is threading.main_thread()
