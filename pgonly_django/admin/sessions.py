@@ -75,6 +75,10 @@ class SessionAdmin(SessionModelAdmin):
         shown = super().get_fields(request, obj)
         return (*shown, "decoded_data") if request.user.has_perm(SEE_DATA) else shown
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
+        """Without the rows that only keep something of the old engine's out: none was ever a session here."""
+        return super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
+
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
         return SessionList
 

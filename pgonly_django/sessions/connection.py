@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django.db import InterfaceError, OperationalError, connections
+from collections.abc import Callable
+
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from pgonly_django.django_connection import Row, first_row
 from pgonly_django.statement import Params, Statement
@@ -18,6 +20,17 @@ def first_row_again_if_cut(alias: str, statement: Statement, params: Params) -> 
             raise
         connection.close()
         return first_row(alias, statement, params)
+
+
+def after_commit(alias: str, do: Callable[[], None]) -> bool:
+    """Have `do` called once what was just written is certain, at once where it is. False: nobody would tell."""
+    if not in_transaction(alias):
+        do()
+    elif connections[alias].in_atomic_block:
+        transaction.on_commit(do, using=alias)
+    else:
+        return False
+    return True
 
 
 def in_transaction(alias: str) -> bool:

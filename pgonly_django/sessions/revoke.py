@@ -9,7 +9,8 @@ from django.db import connections
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
+from pgonly_django.models.session import hash_key, user_id_of
+from pgonly_django.sessions import statements
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def revoke_all(user: AbstractBaseUser) -> int:
-    """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended."""
+    """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended.
+
+    Those that are still in the fallback engine end at their next request, and are not counted.
+    """
+    _keep_out(user)
     return Session.objects.for_user(user).revoke()
 
 
@@ -26,7 +31,13 @@ def revoke_other_sessions(request: HttpRequest) -> int:
     user, key = request.user, request.session.session_key
     if not user.is_authenticated or key is None:
         return 0
+    _keep_out(user)
     return Session.objects.for_user(user).exclude(key_hash=hash_key(key).hex()).revoke()
+
+
+def _keep_out(user: AbstractBaseUser) -> None:
+    if settings().session_fallback_engine:
+        statements.bury_user(user_id_of(user), django_settings.SESSION_COOKIE_AGE)
 
 
 # Walks pgonly_session_expires from its start; rows that another pruner holds are that one's.

@@ -13,7 +13,7 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
-from pgonly_django.sessions.statements import Client, touch
+from pgonly_django.sessions.statements import Client, Expiry, touch
 
 pytestmark = pytest.mark.django_db
 
@@ -158,7 +158,7 @@ def test_a_merge_and_a_touch_are_hot_updates():
     before = hot_updates()
     session["a"] = 1
     session.save()
-    assert touch(session.session_key, 1_209_600, Client("203.0.113.7", "Browser"))
+    assert touch(session.session_key, Expiry(1_209_600, True, None), Client("203.0.113.7", "Browser"))
     assert hot_updates() - before == 2
 
 
