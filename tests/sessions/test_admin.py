@@ -115,6 +115,12 @@ def test_without_the_permission_of_their_own_the_data_are_not_shown(client, ada)
     assert "&quot;items&quot;" not in text
 
 
+@pytest.mark.parametrize("lookup", ["data", "data__cart__api_token__startswith", "data___auth_user_hash"])
+def test_nobody_finds_out_what_is_inside_a_session_by_filtering(admin_client, ada, lookup):
+    assert admin_client.get(LIST, {lookup: '"x'}).status_code == 400
+    assert admin_client.get(LIST, {"last_seen_at__gte": "2020-01-01T00:00Z"}).status_code == 200
+
+
 def test_nobody_makes_or_changes_a_session_by_hand(admin_client, ada):
     assert admin_client.get(f"{LIST}add/").status_code == 403
     admin_client.post(f"{LIST}{ada.pk}/change/", {"ip": "1.1.1.1"})
