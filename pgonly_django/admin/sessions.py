@@ -15,7 +15,8 @@ from django.utils.translation import ngettext
 
 from pgonly_django.models import Session
 from pgonly_django.sessions.devices import device_name
-from pgonly_django.sessions.inspect import decoded, masked
+from pgonly_django.sessions.inspect import decoded, in_words, masked
+from pgonly_django.sessions.revoke import revoke_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,11 +106,12 @@ class SessionAdmin(SessionModelAdmin):
 
     @admin.action(description=_("Revoke the selected sessions"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        count = Session.objects.filter(pk__in=list(queryset.values_list("pk", flat=True))).revoke()
+        keys = list(queryset.values_list("pk", flat=True))
+        count = revoke_for(request, Session.objects.filter(pk__in=keys))
         self.message_user(request, ngettext("%d session is over.", "%d sessions are over.", count) % count)
 
     def delete_model(self, request: HttpRequest, obj: Session) -> None:
-        Session.objects.filter(pk=obj.pk).revoke()
+        revoke_for(request, Session.objects.filter(pk=obj.pk))
 
     @admin.display(description=_("user"), ordering="user_id")
     def user(self, session: Session) -> Any:
@@ -130,7 +132,9 @@ class SessionAdmin(SessionModelAdmin):
 
     @admin.display(description=_("data"))
     def decoded_data(self, session: Session) -> str:
-        data = json.dumps(masked(decoded(session)), indent=2, ensure_ascii=False, default=repr, skipkeys=True)
+        data = json.dumps(
+            masked(decoded(session)), indent=2, ensure_ascii=False, default=in_words, skipkeys=True
+        )
         return format_html("<pre>{}</pre>", data)
 
 
