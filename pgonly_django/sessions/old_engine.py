@@ -58,16 +58,17 @@ def column_of(session: OldSession, codec: Codec) -> tuple[str, int]:
 
 
 def is_in_table(store: SessionBase) -> bool:
-    """Is it undone there, too, what a transaction takes back?"""
+    """Does the end of a session there roll back with the caller's transaction?"""
     return isinstance(store, TableStore)
 
 
 def outspoken(cache: Any) -> Any:
-    """A copy that raises where `cache` would answer an error with nothing, which would end every session here."""
-    cache = copy(cache)
-    for name, value in (("_on_error", "raise"), ("_ignore_exceptions", False)):  # ours, django-redis'
-        if hasattr(cache, name):
-            setattr(cache, name, value)
+    """As `cache`, but raising where it would answer an error with nothing, which would end every session here."""
+    speaking = {"_on_error": "raise", "_ignore_exceptions": False}  # ours, django-redis'
+    silent = {name: value for name, value in speaking.items() if getattr(cache, name, value) != value}
+    if silent:  # else its own connections are used on
+        cache = copy(cache)
+        vars(cache).update(silent)
     return cache
 
 

@@ -203,8 +203,7 @@ class SessionStore(SessionBase):
         self._wrote(entries)
 
     def _update(self, write: Callable[[], bool]) -> None:
-        """Raises UpdateError for a session that was ended. One whose move here was rolled back, with the view that
-        moved it, is moved once more."""
+        """A session whose move here was rolled back with its view is moved once more. UpdateError: it was ended."""
         if not write() and not (fallback.moved_here(self._key, self.codec, self.client) and write()):
             raise UpdateError
 
