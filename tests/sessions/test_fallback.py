@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
@@ -17,6 +18,8 @@ from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
+from tests.sessions.test_revoke import waiting_for_us
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -267,6 +270,34 @@ def test_revoking_all_others_keeps_this_one_and_what_logs_in_later(engine):
     later.save()
     alive = [key for key in (here, there, later.session_key) if "_auth_user_id" in SessionStore(key)]
     assert alive == [here, later.session_key]
+
+
+def test_revoking_all_once_more_keeps_them_out_for_the_whole_age_again(settings):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB}
+    ada = baker.make(get_user_model())
+    revoke_all(ada)
+    Session.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+    revoke_all(ada)
+    assert Session.objects.get().expires_at > timezone.now() + timedelta(days=13)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_parallel_first_request_waits_for_the_move_and_finds_it(engine):
+    key, loaded = old_session(engine, cart=[1]), []
+
+    def load() -> None:
+        loaded.append(dict(SessionStore(key).items()))
+        connections.close_all()
+
+    with transaction.atomic():
+        first = SessionStore(key)
+        first["first"] = 1
+        first.save()
+        other = threading.Thread(target=load)
+        other.start()
+        wait_for(waiting_for_us)
+    other.join(timeout=10)
+    assert loaded == [{"cart": [1], "first": 1}]
 
 
 def test_a_revoked_users_session_is_not_imported_either(engine):

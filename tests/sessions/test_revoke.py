@@ -73,16 +73,22 @@ def test_a_session_whose_key_changes_meanwhile_ends_all_the_same():
         session.cycle_key()
         other = threading.Thread(target=revoke)
         other.start()
-        wait_for(waiting_for_a_lock)
+        wait_for(waiting_for_us)
     other.join(timeout=10)
     assert counts == [1]
     assert not Session.objects.exists()
 
 
-def waiting_for_a_lock() -> int:
+def waiting_for_us() -> int:
+    """How many wait for the transaction of this very connection."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        cursor.execute(WAITING)
         return cursor.fetchone()[0]
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
+"""
 
 
 class Elsewhere:
