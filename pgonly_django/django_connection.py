@@ -6,13 +6,15 @@ Django's cursor does. Django itself leaves prepared statements off for the sake 
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
@@ -26,9 +28,6 @@ from pgonly_django.statement import (
     prepare,
     takes_statements,
 )
-
-if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper
 
 # As psycopg gives it, or in PostgreSQL's text form where the statement went straight over libpq.
 Row = tuple[Any, ...]
@@ -47,14 +46,16 @@ _OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 class _Use:
     """What a connection knows of a statement."""
 
-    __slots__ = ("count", "prepared_at")
+    __slots__ = ("count", "is_outdated", "prepared_at")
 
     def __init__(self) -> None:
         self.count = 0
         self.prepared_at: float | None = None
+        self.is_outdated = False
 
 
-_uses: WeakKeyDictionary[Raw, dict[Statement, _Use]] = WeakKeyDictionary()
+# By the names of the statements.
+_uses: WeakKeyDictionary[Raw, dict[bytes, _Use]] = WeakKeyDictionary()
 # Per alias: is the server at the other end PostgreSQL itself, not a pooler that swaps connections?
 _direct: dict[str, bool] = {}
 
@@ -62,11 +63,12 @@ _direct: dict[str, bool] = {}
 def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
     """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
 
-    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) gets it through Django's cursor.
-    Raises what that cursor would raise.
+    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper), or has a database backend that
+    makes cursors its own way, gets it through Django's cursor. Raises what that cursor would raise.
     """
     connection = cast("DatabaseWrapper", connections[alias])
-    if connection.execute_wrappers or connection.queries_logged:
+    kind: Any = type(connection)  # the stubs call it unhashable
+    if connection.execute_wrappers or connection.queries_logged or _makes_its_own_cursors(kind):
         with connection.cursor() as cursor:
             cursor.execute(statement.sql, params)
             row: Row | None = cursor.fetchone()
@@ -81,12 +83,19 @@ def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
             try:
                 return _first(execute(raw, statement, params))
             except _OUTDATED:
-                use.prepared_at = None
+                use.is_outdated = True
                 if raw.pgconn.transaction_status == TransactionStatus.INERROR:
                     raise
         # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
         prepares = None if raw.prepare_threshold is not None else False
         return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
+
+
+@functools.cache
+def _makes_its_own_cursors(kind: type) -> bool:
+    """As django-tenants' does, which sets the search_path of the tenant whenever a cursor is made."""
+    methods = ("cursor", "_cursor", "create_cursor")
+    return any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in methods)
 
 
 def _first(result: PGresult) -> Row | None:
@@ -101,16 +110,18 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
     uses = _uses.get(raw)
     if uses is None:
         uses = _uses[raw] = {}
-    use = uses.get(statement)
+    use = uses.get(statement.name)
     if use is None:
         if not (_may_prepare(alias, raw) and _has_room(raw, uses)):
             return None
-        use = uses[statement] = _Use()
+        use = uses[statement.name] = _Use()
     if use.prepared_at is not None:
-        if time.monotonic() - use.prepared_at < PLAN_SECONDS or not _is_idle(raw):
+        if not use.is_outdated and time.monotonic() - use.prepared_at < PLAN_SECONDS:
             return use
-        use.prepared_at = None
-        _forget(raw, statement)
+        if not _is_idle(raw):
+            return None if use.is_outdated else use
+        _forget(raw, statement.name)
+        use.prepared_at, use.is_outdated = None, False
     use.count += 1
     if use.count <= PREPARE_THRESHOLD:
         return None
@@ -131,12 +142,12 @@ def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
         raise
 
 
-def _has_room(raw: Raw, uses: dict[Statement, _Use]) -> bool:
+def _has_room(raw: Raw, uses: dict[bytes, _Use]) -> bool:
     """Room for one more is made by forgetting what was never prepared, else what was prepared first."""
     if len(uses) >= KEPT_AT_MOST:
-        for statement, use in tuple(uses.items()):
+        for name, use in tuple(uses.items()):
             if use.prepared_at is None:
-                del uses[statement]
+                del uses[name]
     if len(uses) >= KEPT_AT_MOST and _is_idle(raw):
         oldest = next(iter(uses))
         del uses[oldest]
@@ -144,10 +155,10 @@ def _has_room(raw: Raw, uses: dict[Statement, _Use]) -> bool:
     return len(uses) < KEPT_AT_MOST
 
 
-def _forget(raw: Raw, statement: Statement) -> None:
+def _forget(raw: Raw, name: bytes) -> None:
     """Only outside a transaction, which would be broken where the statement is gone already."""
     with suppress(errors.InvalidSqlStatementName):
-        deallocate(raw, statement)
+        deallocate(raw, name)
 
 
 def _is_idle(raw: Raw) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from typing import TYPE_CHECKING
 
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.db import Error
 
 from pgonly_django.conf import settings
+from pgonly_django.events import emit
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.statements import Client
 
@@ -32,32 +35,43 @@ class SessionMiddleware(DjangoSessionMiddleware):
         response = super().process_response(request, response)
         session = getattr(request, "session", None)
         if isinstance(session, SessionStore) and response.status_code < 500:  # noqa: PLR2004 - a server's error
-            session.touch_if_due()
+            _touch(session)
         return response
+
+
+def _touch(session: SessionStore) -> None:
+    """The response is made by now: a database that does not take the note (it is read-only, say) is no error of it."""
+    try:
+        session.touch_if_due()
+    except Error as error:
+        message = f"When a session was used could not be noted: {str(error).strip()}"
+        emit("sessions.touch_failed", message, level=logging.WARNING)
 
 
 def client_ip(request: HttpRequest) -> str | None:
     """The address of whoever spoke to the outermost of your proxies; None where it is not an address.
 
     Each proxy appends whom it heard to X-Forwarded-For, so the last PGONLY["SESSION_TRUSTED_PROXIES"] entries
-    are theirs, all before are the client's own claims. Fewer entries: the request came around the proxies.
+    are theirs, all before are the client's own claims. Fewer entries, or none: the request came around the proxies.
     """
     proxies = int(settings().session_trusted_proxies)
-    heard = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if proxies else []
+    header = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    heard = header.split(",") if header and proxies else []
     claimed = heard[-proxies] if len(heard) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
     return _address(claimed.strip())
 
 
 def _address(text: str) -> str | None:
-    """Also of `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`."""
+    """Also of `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`; `::ffff:1.2.3.4` is 1.2.3.4 on a socket for both kinds."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ipaddress.ip_address(text.partition("%")[0]))
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _user_agent(request: HttpRequest) -> str:

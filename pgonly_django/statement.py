@@ -6,7 +6,7 @@ SELECT, and three times as much where the caller has slept and its code has left
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import re
 import select
 import time
@@ -20,7 +20,6 @@ from psycopg import errors, pq
 Params = dict[str, Any]
 Raw = psycopg.Connection[Any]
 
-_numbers = itertools.count(1)
 _marks = re.compile(r"%%|%\((\w+)\)s")
 _special = re.compile(r'(["\\])')
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
@@ -32,13 +31,16 @@ PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
 
 class Statement:
-    """`sql` with psycopg's `%(name)s`; on a server it may be prepared as `name`, with `$1`, `$2`, ..."""
+    """`sql` with psycopg's `%(name)s`; on a server it may be prepared as `name`, with `$1`, `$2`, ...
+
+    The same text has the same name everywhere: what is prepared under it already is this very statement.
+    """
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
-        self.name = f"pgonly_{next(_numbers)}".encode()
         self._order: list[str] = []
         self.positional = _marks.sub(self._number, sql).encode()
+        self.name = f"pgonly_{hashlib.sha256(self.positional).hexdigest()[:24]}".encode()
 
     def _number(self, mark: re.Match[str]) -> str:
         name = mark.group(1)
@@ -67,9 +69,9 @@ def prepare(raw: Raw, statement: Statement) -> None:
     _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional))
 
 
-def deallocate(raw: Raw, statement: Statement) -> None:
+def deallocate(raw: Raw, name: bytes) -> None:
     """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
-    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + statement.name))
+    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + name))
 
 
 def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:

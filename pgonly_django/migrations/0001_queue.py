@@ -255,5 +255,5 @@ class Migration(migrations.Migration):
             model_name="step",
             constraint=models.UniqueConstraint(models.F("job"), models.F("name"), name="pgonly_step_once"),
         ),
-        migrations.RunSQL(STORAGE, migrations.RunSQL.noop),
+        migrations.RunSQL(STORAGE, migrations.RunSQL.noop, hints={"model_name": "job"}),
     ]

@@ -119,5 +119,6 @@ class Migration(migrations.Migration):
                     "cache lock",
                 ),
             ],
+            hints={"model_name": "cacheentry"},
         )
     ]

@@ -44,9 +44,14 @@ def _fallback() -> list[checks.CheckMessage]:
     if engine == OURS:
         return [_error(f"{what}which is this engine itself.", hint, 202)]
     try:
-        import_module(engine).SessionStore  # noqa: B018 - the question is whether there is one
+        store = import_module(engine).SessionStore
+        if hasattr(store, "get_model_class"):
+            store.get_model_class()
     except (ImportError, AttributeError) as error:
         return [_error(f"{what}which is not a session engine: {error}.", hint, 202)]
+    except RuntimeError:  # the model of an app that is not installed
+        hint = 'Keep "django.contrib.sessions" in INSTALLED_APPS until the setting is removed.'
+        return [_error(f"{what}whose app is not in INSTALLED_APPS.", hint, 202)]
     if not _is_ours():
         return [_warning(f"{what}which nothing asks while SESSION_ENGINE is another.", hint, 202)]
     return []

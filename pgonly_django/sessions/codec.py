@@ -36,6 +36,19 @@ class Codec:
         """Every member as it would be stored now: what differs from an earlier answer has changed."""
         return dict(self._entry(key, value) for key, value in session.items())
 
+    def entries_that_fit(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
+        """As entries(), and the keys whose values the serializer cannot encode."""
+        entries: Entries = {}
+        left_out = []
+        for key, value in session.items():
+            try:
+                name, raw = self._entry(key, value)
+            except Exception:  # noqa: BLE001 - what pickling may raise has no bounds
+                left_out.append(str(key))
+            else:
+                entries[name] = raw
+        return entries, left_out
+
     def column(self, entries: Entries) -> str:
         """The JSON text for the database."""
         return _to_json({name: self._member(raw) for name, raw in entries.items()})

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from django.db import InterfaceError, OperationalError, connections
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from pgonly_django.django_connection import Row, first_row
 from pgonly_django.statement import Params, Statement
 
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
 
 def first_row_again_if_cut(alias: str, statement: Statement, params: Params) -> Row | None:
-    """As first_row(), for a statement that only reads: outside a transaction a dead connection is replaced once."""
+    """As first_row(), for a statement that only reads: outside a transaction a dead connection is replaced once.
+
+    A server that cannot be reached is tried once: two timeouts in a row would keep the request twice as long.
+    """
     try:
         return first_row(alias, statement, params)
     except (OperationalError, InterfaceError):
-        connection = connections[alias]
-        if in_transaction(alias) or connection.is_usable():
+        connection = cast("DatabaseWrapper", connections[alias])
+        if connection.connection is None or in_transaction(alias) or connection.is_usable():
             raise
         connection.close()
+        if connection.pool:
+            connection.pool.check()  # what died with the server did so in all its places
         return first_row(alias, statement, params)
+
+
+def after_commit(alias: str, do: Callable[[], None]) -> bool:
+    """Have `do` called once what was just written is certain, at once where it is. False: nobody would tell."""
+    if not in_transaction(alias):
+        do()
+    elif connections[alias].in_atomic_block:
+        transaction.on_commit(do, using=alias)
+    else:
+        return False
+    return True
 
 
 def in_transaction(alias: str) -> bool:

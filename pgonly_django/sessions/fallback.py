@@ -6,16 +6,15 @@ request here and left in the old engine, so that servers with the old code go on
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
-from django.contrib.auth import SESSION_KEY as USER_KEY
-from django.utils import timezone
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
-from pgonly_django.sessions import statements
+from pgonly_django.sessions import old_engine, statements
 
 if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
@@ -28,39 +27,49 @@ def is_set() -> bool:
     return bool(settings().session_fallback_engine)
 
 
-def moved_here(session_key: str, codec: Codec, client: Client) -> bool:
-    """Is it worth looking here again? An ended or expired row keeps the old engine's session out."""
+def moved_here(session_key: str, codec: Codec, client: Client, *, is_copied: bool = False) -> bool:
+    """Is it worth looking here again? An ended or expired row keeps the old engine's session out.
+
+    `is_copied`: there is a row here that was imported and not used since. The old engine, which may have served
+    the session after that, knows better: also that it is over.
+    """
     if not is_set():
         return False
-    old = _engine(session_key)
-    session = old.load()
-    if not session:
-        return False
-    user_id = session.get(USER_KEY)
-    data = codec.column(codec.entries(session))
-    user = None if user_id is None else str(user_id)
-    if statements.insert(session_key, data, user, _seconds_left(old, session_key, session), client):
-        emit("sessions.moved", "Moved a session from the fallback engine", user=user)
+    old = old_engine.read(settings().session_fallback_engine, session_key)
+    if old is None:
+        if is_copied:
+            statements.end_copy(session_key)
+        return is_copied
+    data, _ = old_engine.column_of(old, codec)
+    moved = statements.move(session_key, data, old.user_id, old.seconds_left, client)
+    if moved:
+        emit("sessions.moved", "Moved a session from the fallback engine", user=old.user_id)
+    elif moved is False:
+        _end_there(session_key)
     return True
 
 
 def end(session_key: str) -> None:
     """End the session there and here, leaving a row without data: it comes back neither way."""
     statements.bury(session_key, django_settings.SESSION_COOKIE_AGE)
-    _engine().delete(session_key)
+    _end_there(session_key)
 
 
-def _engine(session_key: str | None = None) -> SessionBase:
-    engine = import_module(settings().session_fallback_engine)
-    store: SessionBase = engine.SessionStore(session_key)
-    return store
+def _end_there(session_key: str) -> None:
+    """In a table within the caller's transaction. Elsewhere no rollback takes it back: so once that is committed."""
+    store = old_engine.store_of(settings().session_fallback_engine)
+    if old_engine.is_in_table(store):
+        store.delete(session_key)
+        return
+    delete = partial(_delete, store, session_key)
+    if not statements.after_commit(delete):
+        delete()
 
 
-def _seconds_left(old: SessionBase, session_key: str, session: dict[str, Any]) -> float:
-    """By the old row where there is one; a cache does not tell, so there the whole age begins anew."""
-    model = getattr(old, "model", None)
-    if model is not None:
-        dates = model.objects.filter(session_key=session_key).values_list("expire_date", flat=True)
-        for expire_date in dates:
-            return float((expire_date - timezone.now()).total_seconds())
-    return float(old.get_expiry_age(expiry=session.get("_session_expiry")))
+def _delete(store: SessionBase, session_key: str) -> None:
+    """An error is only logged: the row without data keeps the session out of here already."""
+    try:
+        store.delete(session_key)
+    except Exception as error:  # noqa: BLE001 - what a cache's client may raise has no bounds
+        message = f"A session that ended here may still live in the fallback engine: {error!r}"
+        emit("sessions.fallback_failed", message, level=logging.WARNING)

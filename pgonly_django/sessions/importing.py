@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
-from django.contrib.auth import SESSION_KEY as USER_KEY
 from django.core.cache import caches
 from django.db import connections, router
 from django.utils import timezone
 
 from pgonly_django.exceptions import CannotListKeysError
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
+from pgonly_django.models.session import hash_key, hash_user
+from pgonly_django.sessions import old_engine
+from pgonly_django.sessions.old_engine import OldSession
 from pgonly_django.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from django.contrib.sessions.backends.base import SessionBase
+    from datetime import datetime
 
 CACHE_ENGINE = "django.contrib.sessions.backends.cache"
-
-
-@dataclass(frozen=True, slots=True)
-class OldSession:
-    key: str
-    data: dict[str, Any]
-    seconds_left: float
 
 
 @dataclass
@@ -40,28 +31,31 @@ class Result:
     refreshed: int = 0
     kept: int = 0
     dropped: int = 0
+    left_out: int = 0
 
 
 def import_sessions(engine: str, batch: int = 1000) -> Iterator[Result]:
     """Copy all live sessions of `engine`, yielding the sums so far after every batch.
 
     A row that this engine has written is never changed. One that was only imported is brought up to date,
-    and dropped when the old engine has ended it since. So it may be killed and run again at any time.
+    and dropped when the old engine has ended it since. So it may be killed and run again at any time, and
+    beside another run. Values that cannot be encoded here are logged by their keys and left out.
     """
-    result, known = Result(), set[bytes]()
+    result, known, began_at = Result(), set[bytes](), _database_time()
     sessions = _cached_sessions(engine) if engine == CACHE_ENGINE else _stored_sessions(engine, batch)
     while taken := list(islice(sessions, batch)):
-        known.update(hash_key(session.key) for session in taken)
-        _copy(taken, result)
+        listed = {hash_key(session.key): session for session in taken}  # Redis may list a key twice
+        _copy({key: session for key, session in listed.items() if key not in known}, result)
+        known.update(listed)
         yield result
-    result.dropped = _drop_ended(known, batch)
+    result.dropped = _drop_ended(known, began_at, batch)
     yield result
 
 
 def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
     """From the table of the engines db and cached_db, in the order of their keys, read in batches."""
-    store = _store(engine)
-    model = store.get_model_class()  # type: ignore[attr-defined] # of the engines with a table
+    store: Any = old_engine.store_of(engine)
+    model = store.get_model_class()
     last = ""
     while True:
         now = timezone.now()
@@ -75,23 +69,11 @@ def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
 
 
 def _cached_sessions(engine: str) -> Iterator[OldSession]:
-    """A cache does not tell how long an entry has to live, so each begins its whole age anew."""
-    store: Any = _store(engine)
-    prefix: str = store.cache_key_prefix
-    cache = _outspoken(caches[django_settings.SESSION_CACHE_ALIAS])
-    for key in cached_keys(cache, prefix):
-        if data := cache.get(prefix + key):  # the store's load() takes an error for a session that is gone
-            age = store.get_expiry_age(expiry=data.get("_session_expiry"))
-            yield OldSession(key, data, float(age))
-
-
-def _outspoken(cache: Any) -> Any:
-    """A copy that raises where `cache` would answer an error with nothing, which would end every session here."""
-    cache = copy(cache)
-    for name, value in (("_on_error", "raise"), ("_ignore_exceptions", False)):  # ours, django-redis'
-        if hasattr(cache, name):
-            setattr(cache, name, value)
-    return cache
+    store: Any = old_engine.store_of(engine)
+    cache = old_engine.outspoken(caches[django_settings.SESSION_CACHE_ALIAS])
+    for key in cached_keys(cache, store.cache_key_prefix):
+        if session := old_engine.read(engine, key):
+            yield session
 
 
 def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
@@ -131,37 +113,57 @@ def _table_names(cache: Any, start: str) -> Iterator[str]:
         return iter([row[0] for row in cursor.fetchall()])
 
 
-# xmax is 0 in a row that this statement made.
+# xmax is 0 in a row that this statement made. An expiry alone that slid on is written once it is a minute off.
 COPY = """
 INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, expires_at)
 SELECT key_hash, data::jsonb, user_id, statement_timestamp(),
        statement_timestamp() + seconds_left * interval '1 second'
-FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::float8[]) AS old (key_hash, data, user_id, seconds_left)
+FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::bytea[], %s::float8[])
+    AS old (key_hash, data, user_id, user_key, seconds_left)
+WHERE NOT EXISTS (
+    SELECT FROM pgonly_session AS revoked
+    WHERE revoked.key_hash = old.user_key AND revoked.expires_at > statement_timestamp()
+)
 ON CONFLICT (key_hash) DO UPDATE
     SET data = excluded.data, user_id = excluded.user_id, expires_at = excluded.expires_at
-    WHERE here.last_seen_at IS NULL AND here.data IS NOT NULL AND here.data <> excluded.data
+    WHERE here.last_seen_at IS NULL AND here.data IS NOT NULL AND (
+        here.data <> excluded.data OR abs(extract(epoch FROM excluded.expires_at - here.expires_at)) > 60
+    )
 RETURNING xmax = 0
 """
 
 
-def _copy(sessions: list[OldSession], result: Result) -> None:
-    codec = SessionStore().codec
-    data = [codec.column(codec.entries(session.data)) for session in sessions]
-    users = [session.data.get(USER_KEY) for session in sessions]
-    keys = [hash_key(session.key) for session in sessions]
-    left = [session.seconds_left for session in sessions]
+def _copy(sessions: dict[bytes, OldSession], result: Result) -> None:
+    codec, old = SessionStore().codec, list(sessions.values())
+    columns = [old_engine.column_of(session, codec) for session in old]
+    users = [session.user_id for session in old]
+    user_keys = [None if user is None else hash_user(user) for user in users]
+    left = [session.seconds_left for session in old]
     with connections[router.db_for_write(Session)].cursor() as cursor:
-        cursor.execute(COPY, [keys, data, [None if user is None else str(user) for user in users], left])
+        cursor.execute(COPY, [list(sessions), [data for data, _ in columns], users, user_keys, left])
         made = [row[0] for row in cursor.fetchall()]
     result.copied += sum(made)
     result.refreshed += len(made) - sum(made)
-    result.kept += len(sessions) - len(made)
+    result.kept += len(old) - len(made)
+    result.left_out += sum(left_out for _, left_out in columns)
 
 
-def _drop_ended(known: set[bytes], batch: int) -> int:
-    """Imported, not used here yet, and gone from the old engine: its user has logged out there."""
+def _database_time() -> datetime:
+    with connections[router.db_for_write(Session)].cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
+
+
+def _drop_ended(known: set[bytes], began_at: datetime, batch: int) -> int:
+    """Imported, not used here yet, and gone from the old engine: its user has logged out there.
+
+    What came after `began_at` another run has brought, which may know sessions that began after ours listed them.
+    """
     dropped, last = 0, ""
-    unseen = Session.objects.filter(last_seen_at=None, data__isnull=False).order_by("pk")
+    unseen = Session.objects.filter(last_seen_at=None, data__isnull=False, created_at__lt=began_at).order_by(
+        "pk"
+    )
     while True:
         rows = unseen.filter(pk__gt=last) if last else unseen
         keys = list(rows.values_list("pk", flat=True)[:batch])
@@ -170,8 +172,3 @@ def _drop_ended(known: set[bytes], batch: int) -> int:
         if len(keys) < batch:
             return dropped
         last = keys[-1]
-
-
-def _store(engine: str, key: str | None = None) -> SessionBase:
-    store: SessionBase = import_module(engine).SessionStore(key)
-    return store

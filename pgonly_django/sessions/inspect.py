@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from pgonly_django.conf import settings
 from pgonly_django.sessions.store import SessionStore
@@ -26,6 +29,11 @@ def masked(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [masked(inner) for inner in value]
     return value
+
+
+def in_words(value: Any) -> str:
+    """For what JSON has no word for: an object only by its type, its repr() may name secrets."""
+    return str(value) if isinstance(value, (date, Decimal, UUID)) else f"<{type(value).__name__}>"
 
 
 def _is_secret(key: Any) -> bool:

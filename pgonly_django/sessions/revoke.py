@@ -5,28 +5,57 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
+from django.contrib.auth import logout
 from django.db import connections
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
+from pgonly_django.models.session import hash_key, user_id_of
+from pgonly_django.sessions import statements
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.http import HttpRequest
 
+    from pgonly_django.models.session import SessionQuerySet
+
 
 def revoke_all(user: AbstractBaseUser) -> int:
-    """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended."""
+    """Log `user` out everywhere; each browser notices at its next request. Says how many sessions ended.
+
+    Those that are still in the fallback engine end at their next request, and are not counted.
+    """
+    _keep_out(user)
     return Session.objects.for_user(user).revoke()
 
 
 def revoke_other_sessions(request: HttpRequest) -> int:
     """Log the request's user out everywhere but here. Returns how many sessions ended, 0 for a visitor."""
-    user, key = request.user, request.session.session_key
-    if not user.is_authenticated or key is None:
+    user, here = request.user, own_key_hash(request)
+    if not user.is_authenticated or here is None:
         return 0
-    return Session.objects.for_user(user).exclude(key_hash=hash_key(key).hex()).revoke()
+    _keep_out(user)
+    return Session.objects.for_user(user).exclude(key_hash=here).revoke()
+
+
+def revoke_for(request: HttpRequest, sessions: SessionQuerySet) -> int:
+    """End `sessions`; the request's own among them by a logout, so that it still gets its response."""
+    here = own_key_hash(request)
+    is_among = sessions.filter(key_hash=here).exists()
+    count = sessions.exclude(key_hash=here).revoke()
+    if is_among:
+        logout(request)
+    return count + is_among
+
+
+def own_key_hash(request: HttpRequest) -> str | None:
+    key = request.session.session_key
+    return hash_key(key).hex() if key else None
+
+
+def _keep_out(user: AbstractBaseUser) -> None:
+    if settings().session_fallback_engine:
+        statements.bury_user(user_id_of(user), django_settings.SESSION_COOKIE_AGE)
 
 
 # Walks pgonly_session_expires from its start; rows that another pruner holds are that one's.

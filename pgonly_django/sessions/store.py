@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -19,8 +22,9 @@ from pgonly_django.models import Session
 from pgonly_django.sessions import fallback, statements
 from pgonly_django.sessions.codec import Codec, Entries
 from pgonly_django.sessions.revoke import prune_expired
-from pgonly_django.sessions.statements import Client, Stored
+from pgonly_django.sessions.statements import Client, Expiry, Stored
 
+EXPIRY_KEY = "_session_expiry"  # of set_expiry()
 NEVER = float("inf")
 PRUNE_BATCH = 1000
 
@@ -38,7 +42,12 @@ class SessionStore(SessionBase):
     client = Client()
     # The members of the row as far as this request knows; None: the next save replaces them all.
     _stored: Entries | None = None
+    # What a transaction has written and may still take back; None where it is out of date.
+    _sent: Entries | None = None
     _idle_seconds = NEVER
+    # Does the expiry come from this request, and what did the row's member say of it, as JSON?
+    _sets_expiry = False
+    _found_expiry: str | None = None
 
     @classmethod
     def get_model_class(cls) -> type[Session]:
@@ -53,8 +62,10 @@ class SessionStore(SessionBase):
         if not isinstance(key, str):
             return {}
         stored = statements.load(key)
-        if stored is None and fallback.moved_here(key, self.codec, self.client):
-            stored = statements.load(key)
+        if (stored is None or stored.idle_seconds is None) and fallback.moved_here(
+            key, self.codec, self.client, is_copied=stored is not None
+        ):
+            stored = statements.load(key, just_written=True)
         if stored is None:
             self._session_key = None
             return {}
@@ -95,7 +106,7 @@ class SessionStore(SessionBase):
         elif entries != self._stored:
             self._merge(entries)
         elif self._is_touch_due():
-            self._touch(self.get_expiry_age())
+            self._touch()
 
     def touch_if_due(self) -> None:
         """Note when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
@@ -111,11 +122,11 @@ class SessionStore(SessionBase):
             else:
                 statements.delete(key)
         if key == self.session_key:
-            self._stored = None  # so that a save finds out, even if it has nothing new to say
+            self._stored = self._sent = None  # so that a save finds out, even if it has nothing new to say
 
     def clear(self) -> None:
         super().clear()
-        self._stored = None
+        self._stored = self._sent = None
 
     def cycle_key(self) -> None:
         """The same row under a new key; what changed is saved as ever.
@@ -163,18 +174,22 @@ class SessionStore(SessionBase):
     def _take(self, stored: Stored) -> dict[Any, Any]:
         session, self._stored = self.codec.read(stored.column)
         self._idle_seconds = NEVER if stored.idle_seconds is None else stored.idle_seconds
+        # As it stands in the row: encoded again it might read otherwise.
+        if EXPIRY_KEY in stored.column:
+            self._found_expiry = json.dumps(stored.column[EXPIRY_KEY])
         return session
 
     def _insert(self, entries: Entries) -> None:
         data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
         if not statements.insert(self._key, data, user_id, age, self.client):
             raise CreateError
+        self._sets_expiry = True
         self._wrote(entries)
 
     def _replace(self, entries: Entries) -> None:
         data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
-        if not statements.replace(self._key, data, user_id, age, self.client):
-            raise UpdateError
+        self._update(partial(statements.replace, self._key, data, user_id, age, self.client))
+        self._sets_expiry = True
         self._wrote(entries)
 
     def _merge(self, entries: Entries) -> None:
@@ -182,20 +197,32 @@ class SessionStore(SessionBase):
         changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
         removed = [name for name in stored if name not in entries]
         user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
-        column, age = self.codec.column(changed), self.get_expiry_age()
-        if not statements.merge(self._key, column, removed, user, age, self.client):
-            raise UpdateError
+        self._sets_expiry = self._sets_expiry or EXPIRY_KEY in changed or EXPIRY_KEY in removed
+        column, expiry = self.codec.column(changed), self._expiry()
+        self._update(partial(statements.merge, self._key, column, removed, user, expiry, self.client))
         self._wrote(entries)
 
-    def _touch(self, age: float) -> None:
-        if not statements.touch(self._key, age, self.client):
+    def _update(self, write: Callable[[], bool]) -> None:
+        """A session whose move here was rolled back with its view is moved once more. UpdateError: it was ended."""
+        if not write() and not (fallback.moved_here(self._key, self.codec, self.client) and write()):
+            raise UpdateError
+
+    def _touch(self) -> None:
+        if not statements.touch(self._key, self._expiry(), self.client):
             raise UpdateError
         self._idle_seconds = 0
 
+    def _expiry(self) -> Expiry:
+        return Expiry(self.get_expiry_age(), self._sets_expiry, self._found_expiry)
+
     def _wrote(self, entries: Entries) -> None:
+        """What a rollback may undo has to be sent again by the next save."""
         self._idle_seconds = 0
-        # What a rollback may undo has to be sent again by the next save.
-        if not statements.may_roll_back():
+        self._sent = entries
+        statements.after_commit(partial(self._committed, entries))
+
+    def _committed(self, entries: Entries) -> None:
+        if self._sent is entries:
             self._stored = entries
 
     def _is_touch_due(self) -> bool:

@@ -6,53 +6,67 @@ from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_GET, require_POST
 
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
 from pgonly_django.sessions.devices import devices_of
-from pgonly_django.sessions.revoke import revoke_other_sessions
+from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.http import HttpRequest, HttpResponse
 
-PAGE = "pgonly_sessions:devices"
+NAMESPACE = "pgonly_sessions"  # of urls.py
 
 
 @require_GET
 @never_cache
 @login_required
+@csrf_protect  # also of a site without Django's middleware
 def devices(request: HttpRequest) -> HttpResponse:
     """Where the user is logged in, with buttons to end each."""
     found = devices_of(_user(request), request.session.session_key)
-    return render(request, "pgonly_django/sessions/devices.html", {"devices": found})
+    shown = {"devices": found, "namespace": _namespace(request)}
+    return render(request, "pgonly_django/sessions/devices.html", shown)
 
 
 @require_POST
 @login_required
+@csrf_protect
 def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
     """End one session of the user's own; this very one is an ordinary logout."""
-    if request.session.session_key and hash_key(request.session.session_key).hex() == key_hash:
+    if own_key_hash(request) == key_hash:
         logout(request)
-        return redirect(PAGE)
+        return _to_page(request)
     session = get_object_or_404(Session.objects.for_user(_user(request)), key_hash=key_hash)
     Session.objects.filter(pk=session.pk).revoke()
     _say(request, _("That device is signed out."))
-    return redirect(PAGE)
+    return _to_page(request)
 
 
 @require_POST
 @login_required
+@csrf_protect
 def sign_out_others(request: HttpRequest) -> HttpResponse:
     count = revoke_other_sessions(request)
     _say(
         request, ngettext("%d other device is signed out.", "%d other devices are signed out.", count) % count
     )
-    return redirect(PAGE)
+    return _to_page(request)
+
+
+def _to_page(request: HttpRequest) -> HttpResponse:
+    return redirect(reverse(f"{_namespace(request)}:devices"))
+
+
+def _namespace(request: HttpRequest) -> str:
+    """With those of the urls that include ours."""
+    return (request.resolver_match and request.resolver_match.namespace) or NAMESPACE
 
 
 def _user(request: HttpRequest) -> AbstractBaseUser:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, router
 
 from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
+from pgonly_django.models import Session
 from pgonly_django.postgres import connect
 from pgonly_django.queue import prune
 from pgonly_django.queue.rescue import forget_workers
@@ -49,13 +50,20 @@ class Maintenance(threading.Thread):
                 forget_workers(connection, FORGET_WORKERS_AFTER)
                 gone = self._in_batches(lambda: prune.prune(connection, BATCH))
             gone += self._in_batches(lambda: prune_cache(self.alias, BATCH))
-            return gone + self._in_batches(lambda: prune_sessions(self.alias, BATCH))
+            return gone + self._prune_sessions()
         except (psycopg.Error, DatabaseError) as error:
             message = f"Maintenance failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
             emit("worker.maintenance_failed", message, level=logging.WARNING)
             return 0
         finally:
             connections.close_all()
+
+    def _prune_sessions(self) -> int:
+        """Where they are, which may be another database; none where a site uses another engine on another kind."""
+        alias = router.db_for_write(Session)
+        if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
+            return 0
+        return self._in_batches(lambda: prune_sessions(alias, BATCH))
 
     def _in_batches(self, delete: Callable[[], int]) -> int:
         total = count = delete()

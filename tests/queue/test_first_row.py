@@ -8,7 +8,15 @@ import threading
 import time
 
 import pytest
-from django.db import DatabaseError, DataError, connection, connections, transaction
+from django.db import (
+    DatabaseError,
+    DataError,
+    NotSupportedError,
+    connection,
+    connections,
+    transaction,
+)
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
@@ -233,6 +241,82 @@ def test_a_migration_under_a_prepared_statement_costs_no_call():
         cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
         assert [[int(field) for field in ask(everything)] for _ in range(8)] == [[1, 2]] * 8
     connection.close()
+
+
+def test_after_a_migration_the_statement_is_prepared_anew():
+    with table_that_changes() as (everything, change):
+        before = prepared_at()
+        change()
+        assert [len(ask(everything)) for _ in range(2)] == [2, 2]
+        assert prepared_at() > before
+
+
+def test_after_a_migration_at_most_one_transaction_fails():
+    """What is outdated is forgotten outside transactions; within them psycopg sends it meanwhile."""
+    with table_that_changes() as (everything, change):
+        change()
+        with pytest.raises(NotSupportedError), transaction.atomic():
+            begin()
+            ask(everything)
+        for _ in range(3):
+            with transaction.atomic():
+                begin()
+                assert len(ask(everything)) == 2
+
+
+@contextlib.contextmanager
+def table_that_changes():
+    """A prepared statement, and what changes the type of its result."""
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
+        everything = Statement("SELECT * FROM changing")
+        for _ in range(8):
+            ask(everything)
+        yield everything, lambda: cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
+    connection.close()
+
+
+def begin() -> None:
+    """Django opens its transactions with their first statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(PID.sql)
+
+
+def test_two_statements_of_the_same_text_are_one_to_the_server():
+    connection.close()
+    one, other = (Statement("SELECT %(number)s::int + 2") for _ in range(2))
+    assert one.name == other.name
+    with transaction.atomic():
+        for value in range(8):
+            assert int(ask(one, number=value)[0]) == int(ask(other, number=value)[0]) == value + 2
+    assert len(prepared()) == 1
+
+
+class TenantsDatabase(DatabaseWrapper):
+    """As in django-tenants: making a cursor chooses the schema."""
+
+    schema = "tenant_a"
+
+    def _cursor(self, name=None):
+        cursor = super()._cursor(name)
+        cursor.execute(f"SET search_path = {self.schema}, public")
+        return cursor
+
+
+def test_a_backend_that_makes_its_own_cursors_is_asked_for_one(monkeypatch):
+    path = Statement("SELECT current_setting('search_path')")
+    for _ in range(8):
+        ask(path)
+    wrapper = connections["default"]
+    monkeypatch.setattr(wrapper, "__class__", TenantsDatabase)
+    try:
+        assert ask(path) == ("tenant_a, public",)
+        wrapper.schema = "tenant_b"
+        assert ask(path) == ("tenant_b, public",)
+    finally:
+        del wrapper.schema
+        connection.close()
 
 
 def test_a_plan_is_made_anew_now_and_then(monkeypatch):

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.test import Client
 from model_bakery import baker
 
 from pgonly_django.models import Session
@@ -87,6 +92,34 @@ def test_deleting_a_session_while_a_fallback_is_set_keeps_it_ended(admin_client,
     assert Session.objects.get(pk=ada.pk).data is None
 
 
+@pytest.fixture(params=["session.SessionStorage", "fallback.FallbackStorage"])
+def _message_storage(request, settings):
+    settings.MESSAGE_STORAGE = f"django.contrib.messages.storage.{request.param}"
+
+
+def own_session(browser) -> Session:
+    return Session.objects.for_key(browser.cookies["sessionid"].value).get()
+
+
+@pytest.mark.usefixtures("_message_storage")
+@pytest.mark.parametrize("fallback", ["", "django.contrib.sessions.backends.db"])
+def test_revoking_ones_own_session_with_others_is_a_logout(admin_client, ada, grace, settings, fallback):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": fallback}
+    own = own_session(admin_client)
+    answer = admin_client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk, own.pk]})
+    assert answer.status_code == 302
+    assert "/login/" in admin_client.get(LIST)["Location"]
+    assert set(Session.objects.active().filter(pk__in=[ada.pk, grace.pk, own.pk])) == {grace}
+
+
+@pytest.mark.usefixtures("_message_storage")
+def test_deleting_ones_own_session_is_a_logout(admin_client):
+    own = own_session(admin_client)
+    assert admin_client.post(f"{LIST}{own.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert "/login/" in admin_client.get(LIST)["Location"]
+    assert not Session.objects.filter(pk=own.pk).exists()
+
+
 def test_without_the_permission_to_delete_nothing_is_revoked(client, ada):
     client.force_login(helper("view_session"))
     client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk]})
@@ -108,11 +141,37 @@ def test_the_masked_keys_can_be_set(admin_client, ada, settings):
     assert "hash-of-ada" in text
 
 
+@dataclass
+class Credentials:
+    token: str
+
+
+def test_of_an_object_only_the_type_is_shown(admin_client, settings):
+    settings.SESSION_SERIALIZER = "tests.sessions.test_codec.PickleSerializer"
+    odd = session_of(
+        "bob", "192.0.2.1", login=Credentials("s3cr3t"), at=date(2026, 1, 2), sum=Decimal("1.50")
+    )
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.db"
+    browser = Client()
+    browser.force_login(baker.make(get_user_model(), is_staff=True, is_superuser=True, is_active=True))
+    text = browser.get(f"{LIST}{odd.pk}/change/").content.decode()
+    assert "&lt;Credentials&gt;" in text
+    assert "s3cr3t" not in text
+    assert "2026-01-02" in text
+    assert "1.50" in text
+
+
 def test_without_the_permission_of_their_own_the_data_are_not_shown(client, ada):
     client.force_login(helper("view_session"))
     text = client.get(f"{LIST}{ada.pk}/change/").content.decode()
     assert "203.0.113.7" in text
     assert "&quot;items&quot;" not in text
+
+
+@pytest.mark.parametrize("lookup", ["data", "data__cart__api_token__startswith", "data___auth_user_hash"])
+def test_nobody_finds_out_what_is_inside_a_session_by_filtering(admin_client, ada, lookup):
+    assert admin_client.get(LIST, {lookup: '"x'}).status_code == 400
+    assert admin_client.get(LIST, {"last_seen_at__gte": "2020-01-01T00:00Z"}).status_code == 200
 
 
 def test_nobody_makes_or_changes_a_session_by_hand(admin_client, ada):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE, OUR_MIDDLEWARE, check_sessions
@@ -15,6 +18,28 @@ def test_a_site_as_documented_is_fine(settings):
     settings.MIDDLEWARE = [OUR_MIDDLEWARE]
     settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB, "SESSION_TRUSTED_PROXIES": 1}
     assert found() == []
+
+
+def test_a_fallback_whose_app_is_not_installed_is_found():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DJANGOS_APP], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["pgonly_django.E202"]
+
+
+WITHOUT_DJANGOS_APP = f"""
+import django
+from django.conf import settings
+from tests import settings as tested
+apps = [app for app in tested.INSTALLED_APPS if app != "django.contrib.sessions"]
+settings.configure(
+    DATABASES=tested.DATABASES, INSTALLED_APPS=apps, SESSION_ENGINE="pgonly_django.sessions",
+    PGONLY={{"SESSION_FALLBACK_ENGINE": "{DB}"}},
+)
+django.setup()
+from pgonly_django.sessions.checks import check_sessions
+print(*[message.id for message in check_sessions()])
+"""
 
 
 class ToOther:

@@ -6,7 +6,7 @@ from enum import Enum
 
 import psycopg
 import pytest
-from django.db import DataError, connection, transaction
+from django.db import DataError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django import django_connection
@@ -84,6 +84,45 @@ def test_in_a_transaction_a_dead_connection_is_an_error(key):
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
         load_often(key, 1)
     connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_a_restart_no_place_of_djangos_pool_costs_a_request(key, monkeypatch):
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "pool", {"min_size": 3, "max_size": 3})
+    try:
+        load_often(key, 1)
+        connection.close()
+        connection.pool.wait(10)
+        with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
+            other.execute(OTHERS_END)
+        for _ in range(3):
+            assert load_often(key, 1) == [1]
+            connection.close()
+    finally:
+        connection.close()
+        connection.close_pool()
+
+
+OTHERS_END = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_cannot_be_reached_is_tried_once(key, monkeypatch):
+    connection.close()
+    tries = []
+
+    def refuse(params):
+        tries.append(params)
+        raise psycopg.OperationalError("connection timeout expired")
+
+    monkeypatch.setattr(connection, "get_new_connection", refuse)
+    with pytest.raises(OperationalError):
+        load_often(key, 1)
+    assert len(tries) == 1
 
 
 def save_often(key: str, times: int = 8, **values) -> None:

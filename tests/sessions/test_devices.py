@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
+from django.urls import include, path
 from model_bakery import baker
 
 from pgonly_django.models import Session
@@ -10,6 +11,7 @@ from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import devices
 from pgonly_django.sessions.devices import device_name, place_of
 from tests.contract import django_source
+from tests.sessions.urls import urlpatterns
 
 pytestmark = pytest.mark.django_db
 
@@ -127,6 +129,29 @@ def test_signing_out_needs_a_post_and_a_token(ada):
     assert laptop.get(f"/devices/{hash_key(key_of(phone)).hex()}/sign-out/").status_code == 405
     text = laptop.get("/devices/").content.decode()
     assert text.count('name="csrfmiddlewaretoken"') == 3
+
+
+def test_signing_out_needs_the_token_also_without_djangos_middleware(ada):
+    laptop, phone = Client(enforce_csrf_checks=True), browser_of(ada, "a/1")
+    laptop.force_login(ada)
+    assert sign_out(laptop, phone).status_code == 403
+    assert laptop.post("/devices/sign-out-others/").status_code == 403
+    token = laptop.get("/devices/").text.partition('name="csrfmiddlewaretoken" value="')[2].partition('"')[0]
+    answer = laptop.post("/devices/sign-out-others/", {"csrfmiddlewaretoken": token})
+    assert answer.status_code == 302
+    assert phone.get("/whoami/").content == b""
+
+
+class BelowANamespace:
+    urlpatterns = (path("account/", include((urlpatterns, "account"))),)
+
+
+def test_the_page_may_lie_below_a_namespace(ada, settings):
+    laptop, phone = browser_of(ada, "a/1"), browser_of(ada, "b/1")
+    settings.ROOT_URLCONF = BelowANamespace
+    text = laptop.get("/account/devices/").text
+    assert f'action="/account/devices/{hash_key(key_of(phone)).hex()}/sign-out/"' in text
+    assert laptop.post("/account/devices/sign-out-others/")["Location"] == "/account/devices/"
 
 
 def test_a_missing_geoip_database_leaves_the_place_out(settings, tmp_path):

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import Client
+from django.contrib.sessions.backends.base import UpdateError
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.management import call_command
+from django.db import connection, connections, transaction
+from django.test import Client, RequestFactory
+from django.utils import timezone
 from model_bakery import baker
 
 from pgonly_django.models import Session
-from pgonly_django.sessions import SessionStore, prune_expired, revoke_all
+from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
+from tests.sessions.test_revoke import waiting_for_us
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
 ENGINES = [f"django.contrib.sessions.backends.{name}" for name in ("db", "cached_db", "cache")]
+DB, _, CACHE = ENGINES
 
 
 @pytest.fixture(params=ENGINES)
@@ -104,13 +114,236 @@ def test_a_key_that_nobody_knows_makes_no_row(engine):
 
 
 def test_the_row_keeps_the_old_rows_expiry(settings):
-    from datetime import timedelta
-
     from django.contrib.sessions.models import Session as OldRow
-    from django.utils import timezone
 
     settings.PGONLY = {"SESSION_FALLBACK_ENGINE": ENGINES[0]}
     key = old_session(import_module(ENGINES[0]), cart=[1])
     OldRow.objects.update(expire_date=timezone.now() + timedelta(hours=1))
     assert SessionStore(key)["cart"] == [1]
     assert Session.objects.get().expires_at < timezone.now() + timedelta(hours=1, minutes=1)
+
+
+def imported(engine, **values) -> str:
+    key = old_session(engine, **values)
+    call_command("pgonly_import_sessions", "--from", engine.__name__.rpartition(".")[2], verbosity=0)
+    assert SessionStore().exists(key)
+    return key
+
+
+def test_what_the_old_code_changed_after_the_import_is_seen(engine):
+    key = imported(engine, cart=[1])
+    changed = engine.SessionStore(key)
+    changed["cart"] = [1, 2]
+    changed.save()
+    assert SessionStore(key)["cart"] == [1, 2]
+
+
+def test_a_session_that_the_old_code_ended_after_the_import_is_over(engine):
+    key = imported(engine, _auth_user_id="7")
+    engine.SessionStore(key).delete()
+    assert dict(SessionStore(key).items()) == {}
+    assert Session.objects.for_key(key).get().data is None
+
+
+def test_an_imported_session_whose_copy_expired_goes_on_as_in_the_old_engine(engine):
+    key = imported(engine, cart=[1])
+    Session.objects.update(expires_at="2020-01-01T00:00Z")
+    assert SessionStore(key)["cart"] == [1]
+
+
+def test_once_it_was_used_here_the_old_engine_is_not_asked_again(engine):
+    key = imported(engine, cart=[1])
+    assert SessionStore(key)["cart"] == [1]
+    engine.SessionStore(key).delete()
+    assert SessionStore(key)["cart"] == [1]
+
+
+class UnreachableCache(LocMemCache):
+    def get(self, *args, **kwargs):
+        raise ConnectionError
+
+    delete = get
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_an_unreachable_cache_logs_nobody_out(settings, is_imported):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    settings.SESSION_ENGINE = CACHE
+    browser = Client(raise_request_exception=False)
+    browser.force_login(baker.make(get_user_model(), username="ada"))
+    if is_imported:
+        call_command("pgonly_import_sessions", "--from", "cache", verbosity=0)
+    settings.SESSION_ENGINE = "pgonly_django.sessions"
+    working, settings.CACHES = settings.CACHES, {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
+    answer = browser.get("/whoami/")
+    assert (answer.status_code, dict(answer.cookies)) == (500, {})
+    settings.CACHES = working
+    assert browser.get("/whoami/").content == b"ada"
+
+
+def test_a_cookie_that_no_engine_made_is_a_session_that_nobody_knows(engine):
+    assert dict(SessionStore("a\x00chosen cookie").items()) == {}
+
+
+def test_an_unreachable_cache_does_not_hinder_a_logout(settings, caplog):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    session = SessionStore()
+    session["cart"] = [1]
+    session.save()
+    settings.CACHES = {"default": {"BACKEND": f"{__name__}.UnreachableCache"}}
+    key = session.session_key
+    session.flush()
+    assert "may still live in the fallback engine" in caplog.text
+    assert Session.objects.for_key(key).get().data is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_login_that_is_rolled_back_leaves_the_old_session_as_it_was(engine):
+    key = old_session(engine, cart=[1])
+    with transaction.atomic():
+        SessionStore(key).cycle_key()
+        transaction.set_rollback(True)
+    assert SessionStore(key)["cart"] == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_logout_in_a_transaction_ends_the_session_there_too(engine):
+    key = old_session(engine, cart=[1])
+    with transaction.atomic():
+        SessionStore(key).flush()
+    assert not engine.SessionStore().exists(key)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_a_session_whose_move_was_rolled_back_with_the_view_is_moved_again(engine, is_imported):
+    key = imported(engine, cart=[0]) if is_imported else old_session(engine)
+    changed = engine.SessionStore(key)
+    changed["cart"] = [1]
+    changed.save()
+    session = SessionStore(key)
+    with transaction.atomic():
+        session["tried"] = 1
+        transaction.set_rollback(True)
+    session.save()
+    assert dict(SessionStore(key).items()) == {"cart": [1], "tried": 1}
+
+
+def test_a_session_that_was_ended_meanwhile_is_not_moved_again(engine):
+    key = old_session(engine, cart=[1])
+    slow = SessionStore(key)
+    slow["tried"] = 1
+    SessionStore(key).flush()
+    with pytest.raises(UpdateError):
+        slow.save()
+    assert "cart" not in SessionStore(key)
+
+
+def test_what_cannot_be_encoded_here_is_left_out_and_logged_by_its_key(settings, caplog):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": CACHE}
+    key = old_session(import_module(CACHE), cart=[1], seen=datetime(2026, 1, 1, tzinfo=UTC))
+    assert dict(SessionStore(key).items()) == {"cart": [1]}
+    assert "'seen'" in caplog.text
+    assert "2026" not in caplog.messages[0]
+
+
+def test_revoking_all_ends_the_sessions_that_only_the_old_engine_knows(engine):
+    ada, grace = baker.make(get_user_model(), _quantity=2)
+    key, other = (old_session(engine, _auth_user_id=str(user.pk)) for user in (ada, grace))
+    assert revoke_all(ada) == 0
+    assert dict(SessionStore(key).items()) == {}
+    assert not engine.SessionStore().exists(key)
+    assert SessionStore(other)["_auth_user_id"] == str(grace.pk)
+
+
+def test_revoking_all_others_keeps_this_one_and_what_logs_in_later(engine):
+    ada = baker.make(get_user_model())
+    here, there = (old_session(engine, _auth_user_id=str(ada.pk)) for _ in range(2))
+    request = RequestFactory().get("/")
+    request.user, request.session = ada, SessionStore(here)
+    assert request.session["_auth_user_id"]
+    assert revoke_other_sessions(request) == 0
+    later = SessionStore()
+    later["_auth_user_id"] = str(ada.pk)
+    later.save()
+    alive = [key for key in (here, there, later.session_key) if "_auth_user_id" in SessionStore(key)]
+    assert alive == [here, later.session_key]
+
+
+def test_revoking_all_once_more_keeps_them_out_for_the_whole_age_again(settings):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB}
+    ada = baker.make(get_user_model())
+    revoke_all(ada)
+    Session.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+    revoke_all(ada)
+    assert Session.objects.get().expires_at > timezone.now() + timedelta(days=13)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_parallel_first_request_waits_for_the_move_and_finds_it(engine):
+    key, loaded = old_session(engine, cart=[1]), []
+
+    def load() -> None:
+        loaded.append(dict(SessionStore(key).items()))
+        connections.close_all()
+
+    with transaction.atomic():
+        first = SessionStore(key)
+        first["first"] = 1
+        first.save()
+        other = threading.Thread(target=load)
+        other.start()
+        wait_for(waiting_for_us)
+    other.join(timeout=10)
+    assert loaded == [{"cart": [1], "first": 1}]
+
+
+def test_a_revoked_users_session_is_not_imported_either(engine):
+    ada = baker.make(get_user_model())
+    key = old_session(engine, _auth_user_id=str(ada.pk))
+    revoke_all(ada)
+    call_command("pgonly_import_sessions", "--from", engine.__name__.rpartition(".")[2], verbosity=0)
+    assert not Session.objects.for_key(key).exists()
+
+
+def test_the_row_of_a_revoked_user_is_no_session_and_is_pruned(settings, admin_client):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": DB}
+    ada = baker.make(get_user_model())
+    before = Session.objects.count()
+    revoke_all(ada)
+    revoke_all(ada)
+    assert Session.objects.count() == before + 1
+    row = Session.objects.get(data__isnull=True)
+    assert row not in Session.objects.active()
+    settings.ROOT_URLCONF = "tests.urls"
+    assert row.pk not in admin_client.get("/admin/pgonly_django/session/").content.decode()
+    Session.objects.filter(pk=row.pk).update(expires_at="2020-01-01T00:00Z")
+    assert prune_expired("default") == 1
+
+
+def test_without_a_fallback_revoking_all_leaves_no_row_behind():
+    assert revoke_all(baker.make(get_user_model())) == 0
+    assert not Session.objects.exists()
+
+
+class Replica:
+    def db_for_read(self, model, **hints):
+        return "replica" if model is Session else None
+
+
+@pytest.fixture
+def lagging_replica(settings):
+    """Another connection, which sees nothing of the test's transaction."""
+    settings.DATABASE_ROUTERS = [f"{__name__}.Replica"]
+    connections["replica"] = connection.copy("replica")
+    yield
+    connections["replica"].close()
+    del connections["replica"]
+
+
+def test_a_replica_that_lags_logs_nobody_out_whose_session_is_moved(engine, lagging_replica):
+    key = old_session(engine, cart=[1])
+    for _ in range(2):
+        assert SessionStore(key)["cart"] == [1]

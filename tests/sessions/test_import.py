@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib import import_module
 from io import StringIO
 
 import pytest
+from django.contrib.sessions.models import Session as OldRow
 from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from benchmarks.servers import redis
 from pgonly_django.exceptions import CacheError
@@ -116,6 +119,65 @@ def test_what_the_old_code_changed_since_is_brought_up_to_date(old):
     session.save()
     assert "1 brought up to date" in run(old)
     assert SessionStore(key)["number"] == 99
+
+
+def test_an_expiry_that_moved_on_is_brought_up_to_date(settings):
+    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+    old_sessions("db", 1)
+    OldRow.objects.update(expire_date=timezone.now() + timedelta(minutes=5))
+    run("db")
+    OldRow.objects.update(expire_date=timezone.now() + timedelta(days=14))
+    assert "1 brought up to date" in run("db")
+    assert Session.objects.get().expires_at > timezone.now() + timedelta(days=13)
+
+
+def test_a_session_that_another_run_has_brought_meanwhile_is_not_dropped(settings):
+    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+    old_sessions("db", 1)
+    slow = import_sessions(f"{BACKENDS}.db")
+    next(slow)
+    (late,) = old_sessions("db", 1)
+    run("db")
+    assert [result.dropped for result in slow] == [0]
+    assert SessionStore().exists(late)
+
+
+class RepeatingCache(LocMemCache):
+    """Like Redis, whose SCAN may name a key twice."""
+
+    def iter_keys(self, pattern):
+        return [self.reverse_key(name) for name in [*self._cache] * 2]
+
+    def reverse_key(self, name):
+        return name.split(":", 2)[2]
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+def test_a_key_that_is_listed_twice_is_one_session(request, settings, batch):
+    cache = {"BACKEND": f"{__name__}.RepeatingCache", "KEY_PREFIX": "site", "LOCATION": "repeating"}
+    settings.CACHES = {"default": cache}
+    settings.SESSION_ENGINE = f"{BACKENDS}.cache"
+    request.addfinalizer(caches["default"].clear)
+    old_sessions("cache", 3)
+    assert "3 copied, 0 brought up to date, 0 kept" in run("cache", batch=batch)
+
+
+def test_what_cannot_be_encoded_here_is_left_out_counted_and_logged_by_its_key(request, settings, caplog):
+    use_old_engine(request, settings, "cache")
+    (key,) = old_sessions("cache", 1)
+    assert "left out" not in run("cache")
+    session = old_store("cache", key)
+    session["seen"] = timezone.now()
+    session.save()
+    assert run("cache").strip().endswith("1 values left out that cannot be encoded here")
+    assert "'seen'" in caplog.text
+    assert dict(SessionStore(key).items()) == {"number": 0, "_auth_user_id": "0"}
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_nothing_is_refused(batch):
+    with pytest.raises(CommandError, match=f"--batch must be at least 1, got {batch}"):
+        run("db", batch=batch)
 
 
 def test_what_was_written_here_is_never_overwritten(old):

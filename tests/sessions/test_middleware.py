@@ -78,6 +78,19 @@ def test_save_every_request_slides_the_expiry_at_most_once_a_minute(
     assert Session.objects.get().expires_at > session.expires_at
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_has_become_read_only_costs_no_response(client, caplog):
+    log_in(client)
+    seen_seconds_ago(61)
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    try:
+        assert client.get("/whoami/").content == b"ada"
+    finally:
+        connection.close()
+    assert "could not be noted" in caplog.text
+
+
 def test_a_request_without_a_session_writes_nothing(client, django_assert_num_queries):
     with django_assert_num_queries(0):
         client.get("/whoami/")
@@ -104,7 +117,11 @@ def test_a_login_and_a_logout_leave_nothing_behind(client):
         (1, "6.6.6.6, 1.1.1.1", "9.9.9.9", "1.1.1.1"),
         (2, "6.6.6.6, 1.1.1.1, 2.2.2.2", "9.9.9.9", "1.1.1.1"),
         (2, "1.1.1.1", "9.9.9.9", "9.9.9.9"),
-        (1, "", "9.9.9.9", None),
+        (1, "", "9.9.9.9", "9.9.9.9"),
+        (1, None, "9.9.9.9", "9.9.9.9"),
+        (1, "6.6.6.6,", "9.9.9.9", None),
+        (0, "", "::ffff:9.9.9.9", "9.9.9.9"),
+        (1, "::ffff:1.1.1.1", "::1", "1.1.1.1"),
         (1, "1.1.1.1:4321", "9.9.9.9", "1.1.1.1"),
         (1, "[2001:db8::1]:4321", "9.9.9.9", "2001:db8::1"),
         (1, "fe80::1%eth0", "9.9.9.9", "fe80::1"),
@@ -116,5 +133,7 @@ def test_the_address_is_the_one_the_outermost_trusted_proxy_heard(
     settings, proxies, header, remote, expected
 ):
     settings.PGONLY = {"SESSION_TRUSTED_PROXIES": proxies}
-    request = RequestFactory().get("/", REMOTE_ADDR=remote, headers={"x-forwarded-for": header})
+    request = RequestFactory().get(
+        "/", REMOTE_ADDR=remote, headers=header is not None and {"x-forwarded-for": header}
+    )
     assert client_ip(request) == expected

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection, connections, transaction
+from django.db.models.signals import post_delete
 from django.test import Client as Browser
 from django.test import RequestFactory
 from model_bakery import baker
@@ -13,7 +14,8 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
-from pgonly_django.sessions.statements import Client, touch
+from pgonly_django.sessions.statements import Client, Expiry, touch
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +48,66 @@ def test_all_but_the_requests_own_session_end():
     assert revoke_other_sessions(request) == 1
     assert SessionStore().exists(here.session_key)
     assert not SessionStore().exists(there.session_key)
+
+
+@pytest.fixture
+def _a_listener():
+    """With one Django's delete() reads the keys first."""
+    listener = lambda **_: None  # noqa: E731
+    post_delete.connect(listener, sender=Session)
+    yield
+    post_delete.disconnect(listener, sender=Session)
+
+
+@pytest.mark.usefixtures("_a_listener")
+@pytest.mark.django_db(transaction=True)
+def test_a_session_whose_key_changes_meanwhile_ends_all_the_same():
+    ada = baker.make(get_user_model())
+    session, counts = session_of(ada), []
+
+    def revoke() -> None:
+        counts.append(revoke_all(ada))
+        connections.close_all()
+
+    with transaction.atomic():
+        session.cycle_key()
+        other = threading.Thread(target=revoke)
+        other.start()
+        wait_for(waiting_for_us)
+    other.join(timeout=10)
+    assert counts == [1]
+    assert not Session.objects.exists()
+
+
+def waiting_for_us() -> int:
+    """How many wait for the transaction of this very connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING)
+        return cursor.fetchone()[0]
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
+"""
+
+
+class Elsewhere:
+    def db_for_write(self, model, **hints):
+        return "elsewhere"
+
+
+def test_the_database_that_was_asked_for_is_the_one(settings):
+    session_of(baker.make(get_user_model()))
+    settings.DATABASE_ROUTERS = [f"{__name__}.Elsewhere"]
+    assert Session.objects.using("default").filter(pk="00" * 32).revoke() == 0
+    assert Session.objects.using("default").none().revoke() == 0
+    assert Session.objects.using("default").revoke() == 1
+    assert not Session.objects.exists()
+
+
+def test_the_first_few_of_a_list_are_refused_as_django_refuses_it():
+    with pytest.raises(TypeError, match="slice"):
+        Session.objects.all()[:1].revoke()
 
 
 def test_a_visitor_has_no_other_sessions():
@@ -158,7 +220,7 @@ def test_a_merge_and_a_touch_are_hot_updates():
     before = hot_updates()
     session["a"] = 1
     session.save()
-    assert touch(session.session_key, 1_209_600, Client("203.0.113.7", "Browser"))
+    assert touch(session.session_key, Expiry(1_209_600, True, None), Client("203.0.113.7", "Browser"))
     assert hot_updates() - before == 2
 
 

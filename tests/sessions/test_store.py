@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from datetime import timedelta
+
 import pytest
 from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.db import connection, transaction
+from django.utils import timezone
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
@@ -18,6 +22,14 @@ def stored(**values) -> SessionStore:
     session.update(values)
     session.save()
     return session
+
+
+class PickleSerializer:
+    def dumps(self, obj):
+        return pickle.dumps(obj)
+
+    def loads(self, data):
+        return pickle.loads(data)
 
 
 def again(session: SessionStore) -> SessionStore:
@@ -242,6 +254,108 @@ def test_what_a_rollback_undid_is_sent_again_by_the_next_save():
     assert "b" not in again(session)
     session.save()
     assert again(session)["b"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_saved_in_a_transaction_is_merged_by_the_save_after_it():
+    session = SessionStore()
+    with transaction.atomic():
+        session["a"] = 1
+        session.save()
+    parallel = again(session)
+    parallel["b"] = 2
+    parallel.save()
+    session["c"] = 3
+    session.save()
+    assert dict(again(session).items()) == {"a": 1, "b": 2, "c": 3}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_removed_in_a_transaction_is_not_removed_again_after_it():
+    session = again(stored(a=1, kept=1))
+    with transaction.atomic():
+        del session["a"]
+        session.save()
+    parallel = again(session)
+    parallel["a"] = 2
+    parallel.save()
+    session.save()
+    assert again(session)["a"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_session_that_was_cleared_after_its_save_in_a_transaction_is_replaced():
+    session = again(stored(a=1))
+    with transaction.atomic():
+        session["b"] = 2
+        session.save()
+        session.clear()
+    parallel = again(session)
+    parallel["late"] = 1
+    parallel.save()
+    session["new"] = 1
+    session.save()
+    assert dict(again(session).items()) == {"new": 1}
+
+
+def seconds_left(session: SessionStore) -> float:
+    return (Session.objects.for_key(session.session_key).get().expires_at - timezone.now()).total_seconds()
+
+
+@pytest.fixture(params=["JSONSerializer", "PickleSerializer"])
+def _serializer(request, settings):
+    homes = {"JSONSerializer": "django.contrib.sessions.serializers", "PickleSerializer": __name__}
+    settings.SESSION_SERIALIZER = f"{homes[request.param]}.{request.param}"
+
+
+@pytest.mark.usefixtures("_serializer")
+def test_an_expiry_that_a_parallel_request_has_set_stays():
+    one = again(stored(a=1))
+    two = again(one)
+    one["one"], two["two"] = 1, 2
+    one.set_expiry(300)
+    one.save()
+    two.save()
+    assert dict(again(one).items()) == {"a": 1, "one": 1, "two": 2, "_session_expiry": 300}
+    assert seconds_left(one) <= 300
+
+
+@pytest.mark.usefixtures("_serializer")
+def test_a_touch_leaves_an_expiry_that_a_parallel_request_has_set():
+    session = again(stored(a=1))
+    seen_seconds_ago(session, 3600)
+    assert session["a"] == 1
+    parallel = again(session)
+    parallel.set_expiry(300)
+    parallel.save()
+    session.save()
+    assert seconds_left(session) <= 300
+
+
+@pytest.mark.usefixtures("_serializer")
+def test_an_expiry_of_the_sessions_own_slides_with_every_change():
+    first = stored(a=1)
+    first.set_expiry(300)
+    first.save()
+    for change in ({"b": 1}, {}):
+        Session.objects.update(expires_at=timezone.now() + timedelta(seconds=10))
+        seen_seconds_ago(first, 3600)
+        session = again(first)
+        session.update(change)
+        session.save()
+        assert 290 < seconds_left(session) <= 300
+
+
+@pytest.mark.usefixtures("_serializer")
+def test_a_request_that_has_set_the_expiry_goes_on_setting_it():
+    session = again(stored(a=1))
+    session.set_expiry(300)
+    session.save()
+    again(session).save()
+    session["b"] = 1
+    Session.objects.update(expires_at=timezone.now() + timedelta(seconds=10))
+    session.save()
+    assert seconds_left(session) > 290
 
 
 @pytest.mark.django_db(transaction=True)

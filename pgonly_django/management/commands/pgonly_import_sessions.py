@@ -23,6 +23,8 @@ class Command(BaseCommand):
         parser.add_argument("--batch", type=int, default=1000, help="sessions a statement (default: 1000)")
 
     def handle(self, *_args: Any, engine: str, batch: int, verbosity: int, **_options: Any) -> None:
+        if batch < 1:
+            raise CommandError(f"--batch must be at least 1, got {batch}.")
         self._refuse_what_could_revive()
         result = Result()
         try:
@@ -46,7 +48,10 @@ class Command(BaseCommand):
 
 
 def _said(result: Result) -> str:
-    return (
+    said = (
         f"{result.copied} copied, {result.refreshed} brought up to date, {result.kept} kept as they were, "
         f"{result.dropped} dropped that ended meanwhile"
     )
+    if result.left_out:
+        said += f"; {result.left_out} values left out that cannot be encoded here"
+    return said

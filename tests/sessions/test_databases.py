@@ -1,0 +1,99 @@
+"""Sessions in a database of their own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import psycopg
+import pytest
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from pgonly_django.models import Session
+from pgonly_django.worker.maintenance import Maintenance
+
+CACHE = {"cacheentry", "durablecacheentry", "cacheusage", "cachelock"}
+
+
+class ModelsApart:
+    """Each kind of model has a database: what is migrated where is asked model by model."""
+
+    here: ClassVar[set[str]] = set()
+    are_here = True
+
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return db != "other" or (model_name in self.here) == self.are_here
+
+
+@pytest.fixture
+def empty_database(db):
+    """An alias "other" with a database of its own."""
+    params = {**connection.get_connection_params(), "dbname": "postgres"}
+    with psycopg.connect(**params, autocommit=True) as server:
+        server.execute("DROP DATABASE IF EXISTS pgonly_other WITH (FORCE)")
+        server.execute("CREATE DATABASE pgonly_other")
+        connections["other"] = connection.copy("other")
+        connections["other"].settings_dict["NAME"] = "pgonly_other"
+        yield connections["other"]
+        connections["other"].close()
+        del connections["other"]
+        server.execute("DROP DATABASE pgonly_other WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("models", "are_here", "expected"),
+    [
+        ({"session"}, True, {"pgonly_session"}),
+        (CACHE, True, {"pgonly_cache", "pgonly_cache_durable", "pgonly_cache_usage", "pgonly_cache_lock"}),
+        ({"session", *CACHE}, False, {"pgonly_job", "pgonly_worker"}),
+    ],
+)
+def test_a_router_may_send_each_kind_of_model_elsewhere(
+    settings, empty_database, monkeypatch, models, are_here, expected
+):
+    settings.DATABASE_ROUTERS = [f"{__name__}.ModelsApart"]
+    monkeypatch.setattr(ModelsApart, "here", models)
+    monkeypatch.setattr(ModelsApart, "are_here", are_here)
+    MigrationExecutor(empty_database).migrate([("pgonly_django", "0003_session")])
+    tables = {name for name in empty_database.introspection.table_names() if name.startswith("pgonly_")}
+    assert tables == expected if are_here else tables >= expected
+    assert tuned_tables(empty_database) >= expected & {"pgonly_session", "pgonly_job", "pgonly_cache"}
+
+
+def tuned_tables(database) -> set[str]:
+    """The tables with settings of their own, as RunSQL leaves them."""
+    with database.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r'")
+        return {name for (name,) in cursor.fetchall()}
+
+
+class SessionsElsewhere:
+    def db_for_read(self, model, **hints):
+        return "elsewhere" if model is Session else None
+
+    db_for_write = db_for_read
+
+
+@pytest.fixture
+def sessions_elsewhere(settings, transactional_db):
+    """In another schema, as another database has it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA elsewhere;"
+            "CREATE TABLE elsewhere.pgonly_session (LIKE pgonly_session INCLUDING ALL)"
+        )
+    connections["elsewhere"] = connection.copy("elsewhere")
+    connections["elsewhere"].settings_dict["OPTIONS"] = {"options": "-c search_path=elsewhere"}
+    settings.DATABASE_ROUTERS = [f"{__name__}.SessionsElsewhere"]
+    yield
+    connections["elsewhere"].close()
+    del connections["elsewhere"]
+    with connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA elsewhere CASCADE")
+
+
+@pytest.mark.usefixtures("sessions_elsewhere")
+def test_the_worker_prunes_sessions_where_they_are():
+    Session.objects.create(key_hash="00" * 32, data={}, expires_at="2020-01-01T00:00Z")
+    assert Maintenance("default").run_once() == 1
+    assert not Session.objects.exists()
