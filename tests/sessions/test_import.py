@@ -292,3 +292,16 @@ def test_who_is_logged_in_stays_logged_in_after_the_switch(old, settings, django
     caches["old"].clear()
     after.cookies = before.cookies
     assert after.get("/whoami/").text == "ada"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("serving", "wrong"), [("db", "cache"), ("cached_db", "cache"), ("cache", "db")])
+@pytest.mark.parametrize("where", ["SESSION_ENGINE", "fallback"])
+def test_an_engine_that_is_not_the_sites_is_refused(settings, serving, wrong, where):
+    if where == "SESSION_ENGINE":
+        settings.SESSION_ENGINE = f"{BACKENDS}.{serving}"
+    else:
+        settings.SESSION_ENGINE = "pgonly_django.sessions"
+        settings.PGONLY = {"SESSION_FALLBACK_ENGINE": f"{BACKENDS}.{serving}"}
+    with pytest.raises(CommandError, match=f"Type --from {serving}"):
+        run(wrong)

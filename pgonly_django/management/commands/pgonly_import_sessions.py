@@ -26,6 +26,7 @@ class Command(BaseCommand):
         if batch < 1:
             raise CommandError(f"--batch must be at least 1, got {batch}.")
         self._refuse_what_could_revive()
+        self._refuse_another_engine(engine)
         result = Result()
         try:
             for result in import_sessions(ENGINES[engine], batch):
@@ -45,6 +46,13 @@ class Command(BaseCommand):
                 "Sessions that were ended here since the switch would come back. Set "
                 'PGONLY["SESSION_FALLBACK_ENGINE"] to the old engine, or import before the switch.'
             )
+
+    def _refuse_another_engine(self, name: str) -> None:
+        """What one engine does not know has not ended in the other: all that came from that would be dropped."""
+        serving = settings().session_fallback_engine or django_settings.SESSION_ENGINE
+        right = next((known for known, engine in ENGINES.items() if engine == serving), None)
+        if right is not None and (right == "cache") != (name == "cache"):
+            raise CommandError(f"The sessions of this site are in {serving}. Type --from {right}.")
 
 
 def _said(result: Result) -> str:
