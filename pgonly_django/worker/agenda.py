@@ -28,6 +28,9 @@ class Agenda:
         self.drained = False  # the last look, from the head, found no more than it took
         self.busy_at = time.monotonic()
         self._backlog = True
+        self._passed_over = (
+            False  # the last look had no slot to fill: only queues of short jobs were looked at
+        )
         self._look_at = self._promote_at = 0.0
         self._look_again_at = self._promote_again_at = NEVER
         self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
@@ -51,15 +54,16 @@ class Agenda:
 
     # What is due.
 
-    def look_is_due(self, now: float) -> bool:
-        return now >= self.next_look
+    def look_is_due(self, now: float, *, has_slot: bool) -> bool:
+        return now >= self.next_look(has_slot=has_slot)
 
     def promotion_is_due(self, now: float) -> bool:
         return now >= self.next_promotion
 
-    @property
-    def next_look(self) -> float:
-        return 0.0 if self._backlog else min(self._look_at, self._look_again_at)
+    def next_look(self, *, has_slot: bool) -> float:
+        if self._backlog or (self._passed_over and has_slot):
+            return 0.0
+        return min(self._look_at, self._look_again_at)
 
     @property
     def next_promotion(self) -> float:
@@ -77,7 +81,8 @@ class Agenda:
         self._backlog = len(jobs) >= claim.limit or any(
             count >= claim.rooms.get(queue, claim.free) for (queue, _), count in counts.items()
         )
-        self.drained = claimer.looked_from_head and not self._backlog
+        self._passed_over = claim.free == 0
+        self.drained = claimer.looked_from_head and not self._backlog and not self._passed_over
         if began >= self._look_again_at:
             self._look_again_at = NEVER
         if jobs:

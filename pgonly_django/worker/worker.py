@@ -147,8 +147,9 @@ class Worker:
         times = [now + 60.0]
         if not self.stop_level:
             times.append(self.agenda.next_promotion)
-            if self.pace.wants_more(len(self.runs) - len(self.ended)) and self.jobs_left > 0:
-                times.append(self.agenda.next_look)
+            held = len(self.runs) - len(self.ended)
+            if self.pace.wants_more(held) and self.jobs_left > 0:
+                times.append(self.agenda.next_look(has_slot=held < self.options.threads))
         if self.runs:
             times.append(self._supervise_at)
         if self._stop_until is not None:
@@ -264,7 +265,7 @@ class Worker:
         """What to ask for along with the finishes of this exchange, whose jobs are not `held` any more."""
         if (
             self.stop_level
-            or not self.agenda.look_is_due(now)
+            or not self.agenda.look_is_due(now, has_slot=held < self.options.threads)
             or self.jobs_left <= 0
             or not self.pace.wants_more(held)
         ):
