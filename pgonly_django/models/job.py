@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import models
@@ -100,7 +100,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
         """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
-        now = timezone.now().isoformat()
+        now = datetime.now(UTC).isoformat()
         entry = json.dumps([{"outcome": "discarded", "reason": reason, "finished_at": now}])
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,
