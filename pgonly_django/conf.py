@@ -71,7 +71,8 @@ def _validate(key: str, value: Any, default: Any, at_least: float | None) -> Non
 
 def unknown_key(shape: str, key: str, known: Any) -> str:
     """The message for an option nobody knows, naming the nearest known one."""
-    near = difflib.get_close_matches(key, list(known), n=1)
+    same = [name for name in known if name.lower() == key.lower()]
+    near = same or difflib.get_close_matches(key, list(known), n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."
     return f"{shape % key} is not a setting. {hint}"
 

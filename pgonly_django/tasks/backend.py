@@ -11,7 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import router, transaction
 
 from pgonly_django import wake
@@ -65,6 +67,8 @@ class PostgresBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
+        if apps.apps_ready and not apps.is_installed("pgonly_django"):
+            raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.defaults = Defaults.from_options(alias, self.options)
         self._forms: dict[int, Form] = {}
 
