@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 Seconds = float
+# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
+LONGEST = timedelta(days=36_500)
 
 
 def _setting(default: Any, *, at_least: float | None = None) -> Any:

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
 ERRORS_KEPT = 10
 LOG_LINES_KEPT = 100
-# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
-LONGEST = timedelta(days=36_500)
-# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+# When the retention of a job that ends now is over; longer than conf.LONGEST is for ever.
 EXPIRES_AT = "CASE WHEN {job}retention <= interval '36500 days' THEN clock_timestamp() + {job}retention END"
 
 

@@ -10,9 +10,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from pgonly_django.conf import unknown_key
+from pgonly_django.conf import LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
-from pgonly_django.models.job import LONGEST
 from pgonly_django.queue.retry import Backoff, BackoffFunction
 
 MAX_ATTEMPTS_LIMIT = 1000

@@ -11,12 +11,35 @@ import pytest
 from tests.process.conftest import ROOT
 
 pytestmark = pytest.mark.process
+SITE = """
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS={apps}, TASKS={{"default": {{"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}}}
+)
+"""
 NOBODY_LISTENS = "postgres://nobody@127.0.0.1:9/nowhere"
+
+
+def run(*arguments, env=None):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("command", [["check"], ["makemigrations", "--check", "--dry-run"]])
 def test_checks_and_migrations_need_no_server(command):
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": NOBODY_LISTENS}
-    command = [sys.executable, "manage.py", *command]
-    done = subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, check=False)
+    done = run("manage.py", *command, env=env)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_task_may_be_defined_before_the_apps_are_loaded():
+    done = run("-c", SITE.format(apps=["pgonly_django"]) + "import tests.jobs; django.setup()")
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_the_app_a_task_says_what_to_install():
+    done = run("-c", SITE.format(apps=[]) + "django.setup(); import tests.jobs")
+    assert done.stderr.splitlines()[-1].endswith(
+        'The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.'
+    )
