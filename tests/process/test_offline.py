@@ -18,6 +18,22 @@ settings.configure(
     INSTALLED_APPS={apps}, TASKS={{"default": {{"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}}}
 )
 """
+LITE = """
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+class Away:
+    def allow_migrate(self, db, app_label, **hints):
+        return app_label != "pgonly_django"
+
+settings.configure(
+    INSTALLED_APPS=["pgonly_django"], DATABASE_ROUTERS={routers},
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+)
+django.setup()
+call_command("migrate", verbosity=0)
+"""
 NOBODY_LISTENS = "postgres://nobody@127.0.0.1:9/nowhere"
 
 
@@ -43,3 +59,14 @@ def test_without_the_app_a_task_says_what_to_install():
     assert done.stderr.splitlines()[-1].endswith(
         'The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.'
     )
+
+
+def test_another_kind_of_database_is_named_by_the_first_migration():
+    done = run("-c", LITE.format(routers="[]"))
+    assert done.returncode == 1
+    assert "PostgreSQL, but DATABASES['default'] is django.db.backends.sqlite3. Set" in done.stderr
+
+
+def test_a_database_that_a_router_keeps_the_app_from_may_be_of_any_kind():
+    done = run("-c", LITE.format(routers="[Away()]"))
+    assert done.returncode == 0, done.stderr
