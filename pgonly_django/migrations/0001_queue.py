@@ -21,7 +21,7 @@ ALTER TABLE pgonly_worker SET (fillfactor = 50);
 
 
 def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of a RunPython
-    """Where a router keeps this app away, it is not called."""
+    """Where a router keeps the queue away, it is not called."""
     connection = schema_editor.connection
     if connection.vendor != "postgresql":
         raise ImproperlyConfigured(
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
     dependencies = []
 
     operations = [
-        migrations.RunPython(require_postgresql, migrations.RunPython.noop),
+        migrations.RunPython(require_postgresql, migrations.RunPython.noop, hints={"model_name": "job"}),
         migrations.CreateModel(
             name="Job",
             fields=[

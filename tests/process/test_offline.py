@@ -27,6 +27,10 @@ class Away:
     def allow_migrate(self, db, app_label, **hints):
         return app_label != "pgonly_django"
 
+class AwayByModel:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return None if model_name is None else app_label != "pgonly_django"
+
 settings.configure(
     INSTALLED_APPS=["pgonly_django"], DATABASE_ROUTERS={routers},
     DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
@@ -67,6 +71,7 @@ def test_another_kind_of_database_is_named_by_the_first_migration():
     assert "PostgreSQL, but DATABASES['default'] is django.db.backends.sqlite3. Set" in done.stderr
 
 
-def test_a_database_that_a_router_keeps_the_app_from_may_be_of_any_kind():
-    done = run("-c", LITE.format(routers="[Away()]"))
+@pytest.mark.parametrize("router", ["Away()", "AwayByModel()"])
+def test_a_database_that_a_router_keeps_the_app_from_may_be_of_any_kind(router):
+    done = run("-c", LITE.format(routers=f"[{router}]"))
     assert done.returncode == 0, done.stderr
