@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 Seconds = float
+# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
+LONGEST = timedelta(days=36_500)
 
 
 def _setting(default: Any, *, at_least: float | None = None) -> Any:
@@ -71,7 +74,8 @@ def _validate(key: str, value: Any, default: Any, at_least: float | None) -> Non
 
 def unknown_key(shape: str, key: str, known: Any) -> str:
     """The message for an option nobody knows, naming the nearest known one."""
-    near = difflib.get_close_matches(key, list(known), n=1)
+    same = [name for name in known if name.lower() == key.lower()]
+    near = same or difflib.get_close_matches(key, list(known), n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."
     return f"{shape % key} is not a setting. {hint}"
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 class ProjectForm(forms.Form):
     """A question, its criteria and the file with the papers."""
 
-    label_suffix = ""
-
     name = forms.CharField(max_length=200)
     question = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 2}), help_text="What the review wants to know."
@@ -29,6 +27,9 @@ class ProjectForm(forms.Form):
         label="Papers",
         help_text="CSV as PubMed, Rayyan or ASReview write it; it needs a title and an abstract column.",
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
 
     def clean_file(self) -> list[Paper]:
         """The papers in the file: only its rows can tell whether it can be read."""

@@ -19,7 +19,7 @@ from pgonly_django.admin.details import progress_of
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
-    from pgonly_django.admin.operations import Operation
+    from pgonly_django.admin.operations import Done, Operation
 
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
 CAUSE_SHOWN = 200
@@ -60,10 +60,11 @@ def progress(job: Job) -> str:
     if said is None or job.state == State.SUCCEEDED:
         return _time_that_matters(job)
     if said["total"] is None:
-        return format_html("{} {}", "" if said["done"] is None else said["done"], said["message"])
+        return format_html("{} {}", said["figures"], said["message"])
     bar = formats.progress_bar(said["done"], said["total"])
-    figures = f"{said['done']:,} / {said['total']:,}"
-    return format_html('{} <span class="pgonly-second" title="{}">{}</span>', bar, said["message"], figures)
+    return format_html(
+        '{} <span class="pgonly-second" title="{}">{}</span>', bar, said["message"], said["figures"]
+    )
 
 
 def _time_that_matters(job: Job) -> str:
@@ -98,13 +99,18 @@ def _times(count: int, label: str) -> list[str]:
     return [label % count] if count else []
 
 
-def outcome(operation: Operation, count: int, more: bool) -> tuple[str, int]:
+def outcome(operation: Operation, done: Done) -> tuple[str, int]:
     """What to tell the person who did it, and how loud."""
     label = str(operation.label)
-    if not count:
+    said = []
+    if done.moved:
+        text = ngettext("%(label)s: %(count)s job.", "%(label)s: %(count)s jobs.", done.moved)
+        said.append(text % {"label": label, "count": f"{done.moved:,}"})
+    if done.asked:
+        text = ngettext("%s job was asked to stop.", "%s jobs were asked to stop.", done.asked)
+        said.append(text % f"{done.asked:,}")
+    if not said:
         return _("%s: nothing to do; no such job is in a state that allows it.") % label, messages.WARNING
-    text = ngettext("%(label)s: %(count)d job.", "%(label)s: %(count)d jobs.", count)
-    text %= {"label": label, "count": count}
-    if more:
-        return f"{text} {_('There are more; do it again for the next ones.')}", messages.WARNING
-    return text, messages.SUCCESS
+    if done.more:
+        said.append(_("There are more; do it again for the next ones."))
+    return " ".join(said), messages.WARNING if done.more else messages.SUCCESS

@@ -46,14 +46,21 @@ def newest_steps(steps: QuerySet[Step]) -> QuerySet[Step]:
 
 
 def progress_of(job: Job) -> dict[str, Any] | None:
-    """done, total and message as numbers and text; None when the job said nothing that can be shown."""
+    """done, total, both as figures, and message; None when the job said nothing that can be shown."""
     said = job.progress if isinstance(job.progress, dict) else {}
     done, total = said.get("done"), said.get("total")
-    measured = isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0
+    counted = isinstance(done, (int, float))
+    measured = counted and isinstance(total, (int, float)) and total > 0
     message = str(said.get("message") or "")
-    if not measured and not isinstance(done, (int, float)) and not message:
+    if not counted and not message:
         return None
-    return {"done": done, "total": total if measured else None, "message": message}
+    figures = [f"{number:,}" for number, known in ((done, counted), (total, measured)) if known]
+    return {
+        "done": done if counted else None,
+        "total": total if measured else None,
+        "figures": " / ".join(figures),
+        "message": message,
+    }
 
 
 def _worker_name(job: Job) -> str:

@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
@@ -56,15 +57,28 @@ def age(since: datetime) -> str:
     return short_duration(timezone.now() - since)
 
 
+def as_read(moment: datetime) -> datetime:
+    """An aware time as Django reads it from a row: without USE_TZ naive, in TIME_ZONE."""
+    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def _aware(moment: datetime) -> datetime:
+    """The inverse of as_read(); an aware time as it is."""
+    if timezone.is_aware(moment):
+        return moment
+    return timezone.make_aware(moment, timezone.get_default_timezone())
+
+
 def exact_time(moment: datetime) -> str:
-    """Date and time to the second, in the time zone of whoever looks."""
-    return date_format(timezone.localtime(moment), "Y-m-d H:i:s")
+    """Date and time to the second, in the time zone of whoever looks; without USE_TZ in TIME_ZONE."""
+    shown = timezone.localtime(moment) if settings.USE_TZ else moment
+    return date_format(shown, "Y-m-d H:i:s")
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
     """`text` with the exact time on hover and for machines."""
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), text
+        '<time datetime="{}" title="{}">{}</time>', _aware(moment).isoformat(), exact_time(moment), text
     )
 
 

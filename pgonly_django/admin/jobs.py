@@ -171,8 +171,7 @@ class JobAdmin(ModelAdmin):
 
     def _perform(self, request: HttpRequest, operation: Operation, jobs: QuerySet[Job]) -> None:
         assert request.user.pk is not None
-        count, more = operation.perform(jobs, request.user.pk)
-        text, level = columns.outcome(operation, count, more)
+        text, level = columns.outcome(operation, operation.perform(jobs, request.user.pk))
         self.message_user(request, text, level)
 
     # Deleting.

@@ -24,6 +24,15 @@ BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """How many jobs an operation moved to another state, and how many running ones it asked to stop."""
+
+    moved: int
+    asked: int
+    more: bool = False  # whether there are more that allow it
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     name: str
     states: Sequence[State]  # from which it is allowed
@@ -37,26 +46,25 @@ class Operation:
         asked = job.state == State.RUNNING and job.cancel_requested_at is not None
         return job.state in self.states and not asked
 
-    def perform(self, jobs: QuerySet[Job], user_id: int, limit: int = AT_ONCE) -> tuple[int, bool]:
-        """Do it to the newest `limit` of those `jobs` that allow it, and log each.
-
-        Returns how many, and whether more are left.
-        """
+    def perform(self, jobs: QuerySet[Job], user_id: int, limit: int = AT_ONCE) -> Done:
+        """Do it to the newest `limit` of those `jobs` that allow it, and log each."""
         allowed = jobs.filter(state__in=self.states).order_by("-pk")
         ids = list(allowed.values_list("pk", flat=True)[: limit + 1])
         batches = [ids[start : min(start + BATCH, limit)] for start in range(0, min(len(ids), limit), BATCH)]
-        return sum(self._perform_batch(batch, user_id) for batch in batches), len(ids) > limit
+        done = [self._perform_batch(batch, user_id) for batch in batches]
+        return Done(sum(d.moved for d in done), sum(d.asked for d in done), more=len(ids) > limit)
 
-    def _perform_batch(self, ids: list[UUID], user_id: int) -> int:
+    def _perform_batch(self, ids: list[UUID], user_id: int) -> Done:
         """The rows are locked before, so that exactly those are logged that change."""
         database = router.db_for_write(Job)
         with transaction.atomic(using=database):
             allowed = Job.objects.using(database).filter(pk__in=ids, state__in=self.states)
-            locked = list(allowed.order_by("pk").only("id", "task").select_for_update(no_key=True))
-            done = self.verb(Job.objects.using(database).filter(pk__in=[job.pk for job in locked]))
+            locked = list(allowed.order_by("pk").only("id", "task", "state").select_for_update(no_key=True))
+            count = self.verb(Job.objects.using(database).filter(pk__in=[job.pk for job in locked]))
             if locked:
                 LogEntry.objects.log_actions(user_id, locked, CHANGE, str(self.logged))
-        return done
+        asked = sum(job.state == State.RUNNING for job in locked)
+        return Done(count - asked, asked)
 
 
 RETRY = Operation(

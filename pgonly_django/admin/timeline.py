@@ -11,7 +11,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import short_duration, short_name, shortened
+from pgonly_django.admin.formats import as_read, short_duration, short_name, shortened
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -102,11 +102,14 @@ def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
 
 
 def _time(text: Any) -> datetime | None:
+    """Comparable to the times in the row's own columns."""
     try:
         moment = parse_datetime(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    if moment is None:
+        return None
+    return as_read(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
 
 
 def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:

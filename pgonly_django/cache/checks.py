@@ -23,7 +23,11 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
             found += _check_database(alias, options.database)
         else:
             message = f"CACHES[{alias!r}]: {options}"
-            found.append(checks.Error(message, hint=f"All options: {DOCS}.", id="pgonly_django.E101"))
+            found.append(
+                checks.Error(
+                    message, hint="All options: docs/cache.md#several-caches.", id="pgonly_django.E101"
+                )
+            )
     return found
 
 

@@ -1,4 +1,5 @@
 import django.db.models.deletion
+from django.core.exceptions import ImproperlyConfigured
 from django.db import migrations, models
 
 import pgonly_django.compat
@@ -19,12 +20,24 @@ ALTER TABLE pgonly_worker SET (fillfactor = 50);
 """
 
 
+def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of a RunPython
+    """Where a router keeps the queue away, it is not called."""
+    connection = schema_editor.connection
+    if connection.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f"pgonly_django keeps its tables in PostgreSQL, but DATABASES[{connection.alias!r}] is "
+            f"{connection.settings_dict['ENGINE']}. Set its ENGINE to django.db.backends.postgresql, or have a "
+            f"database router answer False to allow_migrate({connection.alias!r}, 'pgonly_django')."
+        )
+
+
 class Migration(migrations.Migration):
     initial = True
 
     dependencies = []
 
     operations = [
+        migrations.RunPython(require_postgresql, migrations.RunPython.noop, hints={"model_name": "job"}),
         migrations.CreateModel(
             name="Job",
             fields=[

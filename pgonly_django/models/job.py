@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.db import models
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
 ERRORS_KEPT = 10
 LOG_LINES_KEPT = 100
-# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
-LONGEST = timedelta(days=36_500)
-# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+# When the retention of a job that ends now is over; longer than conf.LONGEST is for ever.
 EXPIRES_AT = "CASE WHEN {job}retention <= interval '36500 days' THEN clock_timestamp() + {job}retention END"
 
 
@@ -100,7 +98,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
         """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
-        now = timezone.now().isoformat()
+        now = datetime.now(UTC).isoformat()
         entry = json.dumps([{"outcome": "discarded", "reason": reason, "finished_at": now}])
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,

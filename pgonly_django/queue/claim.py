@@ -169,7 +169,7 @@ def candidates_sql(alias: str) -> str:
     )
     was_open = connections[alias].connection is not None
     with transaction.atomic(using=alias):  # the ORM compiles FOR UPDATE only inside a transaction
-        sql, parameters = queryset.query.sql_with_params()
+        sql, parameters = queryset.query.get_compiler(alias).as_sql()
     if not was_open:
         connections[alias].close()
     assert not parameters, parameters

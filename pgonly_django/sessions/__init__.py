@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+
 if TYPE_CHECKING:
     from pgonly_django.sessions.revoke import prune_expired, revoke_all, revoke_other_sessions
     from pgonly_django.sessions.store import SessionStore
@@ -23,4 +26,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if apps.apps_ready and not apps.is_installed("pgonly_django"):
+        raise ImproperlyConfigured('The sessions need "pgonly_django" in INSTALLED_APPS; then run migrate.')
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

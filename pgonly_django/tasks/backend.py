@@ -11,7 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import router, transaction
 
 from pgonly_django import wake
@@ -65,6 +67,8 @@ class PostgresBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
+        if apps.apps_ready and not apps.is_installed("pgonly_django"):
+            raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.defaults = Defaults.from_options(alias, self.options)
         self._forms: dict[int, Form] = {}
 
@@ -121,15 +125,18 @@ class PostgresBackend(BaseTaskBackend):
         return results
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
-        """Raises TaskResultDoesNotExist for an id that is no job of this backend (any more)."""
+        """Raises TaskResultDoesNotExist for an id that is no job of this backend (any more).
+
+        Where the code of the task is gone, the result's task is a stand-in that raises when it is called.
+        """
         from pgonly_django.models import Job
-        from pgonly_django.tasks.registry import find_task
+        from pgonly_django.tasks.registry import task_to_read
 
         try:
             job = Job.objects.using(self.database).get(pk=UUID(str(result_id)), backend=self.alias)
         except (ValueError, Job.DoesNotExist) as error:
             raise TaskResultDoesNotExist(result_id) from error
-        return result_of(job, find_task(job.task, job.backend, job.queue, job.priority, job.run_at))
+        return result_of(job, task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at))
 
     async def aget_result(self, result_id: str) -> TaskResult[..., Any]:
         """See get_result()."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.apps import apps
 from django.core import checks
-from django.db import connections
+from django.db import connections, router
+
+from pgonly_django.models import Job
 
 if TYPE_CHECKING:
     from pgonly_django.tasks.backend import PostgresBackend
 
+DOCS = "docs/queue.md#another-database"
+
 
 def check_task_backend(backend: PostgresBackend) -> list[checks.CheckMessage]:
-    """E002: the app is not installed. E003: the jobs' database is missing or not PostgreSQL."""
+    """E003: the jobs' database is missing or not PostgreSQL. W001: the router says another one."""
     where = f"TASKS[{backend.alias!r}]"
-    if not apps.is_installed("pgonly_django"):
-        hint = 'Add "pgonly_django" to INSTALLED_APPS, then: python manage.py migrate'
-        return [checks.Error(f"{where} needs the app pgonly_django.", hint=hint, id="pgonly_django.E002")]
     database = backend.database
     if database not in connections:
         known = ", ".join(connections)
@@ -28,4 +28,10 @@ def check_task_backend(backend: PostgresBackend) -> list[checks.CheckMessage]:
         message = f"{where} keeps its jobs in {database!r}, which is {connections[database].vendor}."
         hint = 'Point OPTIONS["database"] at a PostgreSQL database.'
         return [checks.Error(message, hint=hint, id="pgonly_django.E003")]
+    routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
+    if routed and backend.options.get("database"):
+        others = " and ".join(map(repr, sorted(routed)))
+        message = f"{where} keeps its jobs in {database!r}, but Job.objects and the admin look in {others}."
+        hint = f"Route the queue's models to {database!r}, see {DOCS}."
+        return [checks.Warning(message, hint=hint, id="pgonly_django.W001")]
     return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from pgonly_django.conf import unknown_key
+from pgonly_django.conf import LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
-from pgonly_django.models.job import LONGEST
 from pgonly_django.queue.retry import Backoff, BackoffFunction
 
 MAX_ATTEMPTS_LIMIT = 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
+NO_DEFAULTS = ("database", "queues")  # in the OPTIONS of TASKS besides the defaults of tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,14 @@ class TaskOptions:
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
 
 
-def validated(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`options` with their types checked. Raises OptionError that names `where`, the option and its value."""
+def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
+    """`options` with their types checked. Raises OptionError that names `where`, the option and its value.
+
+    `beside`: the names that may stand there besides, for the message about an unknown one.
+    """
     for name, value in options.items():
         if name not in OPTION_NAMES:
-            raise OptionError(unknown_key(where + ": %s", name, OPTION_NAMES))
+            raise OptionError(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
         reason = _what_is_wrong(name, value)
         if reason:
             raise OptionError(f"{where}: {name} must be {reason}, got {value!r}.")
@@ -74,16 +77,12 @@ class Defaults:
     def from_options(cls, alias: str, options: Mapping[str, Any]) -> Defaults:
         """Raises ImproperlyConfigured for what @task() would refuse."""
         where = f'TASKS[{alias!r}]["OPTIONS"]'
-        rest = {name: value for name, value in options.items() if name not in ("queues", "database")}
+        rest = {name: value for name, value in options.items() if name not in NO_DEFAULTS}
         try:
-            common = validated(rest, where)
-            by_queue = {
-                queue: validated(values, f'{where}["queues"][{queue!r}]')
-                for queue, values in options.get("queues", {}).items()
-            }
+            common = validated(rest, where, NO_DEFAULTS)
+            return cls(common, _by_queue(options.get("queues", {}), f'{where}["queues"]'))
         except OptionError as error:
             raise ImproperlyConfigured(str(error)) from error
-        return cls(common, by_queue)
 
     def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
         """The options of a call on `queue`; later `layers` win (the decorator's, then .using()'s)."""
@@ -91,6 +90,19 @@ class Defaults:
         for layer in layers:
             merged.update(layer)
         return TaskOptions(**merged)
+
+
+def _by_queue(queues: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Raises OptionError."""
+    if not isinstance(queues, Mapping):
+        raise OptionError(
+            f"{where} must be a dict of options by queue name, got {queues!r}. The names that are allowed belong "
+            'in "QUEUES", beside "OPTIONS".'
+        )
+    for queue, values in queues.items():
+        if not isinstance(values, Mapping):
+            raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
+    return {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}
 
 
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:

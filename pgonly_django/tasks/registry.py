@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from pgonly_django.compat import Task
+from pgonly_django.tasks.task import PostgresTask
 
 
 class UnknownTaskError(ImportError):
@@ -20,6 +23,25 @@ def find_task(path: str, backend: str, queue: str, priority: int, run_at: dateti
     """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
     task = _placed(path, backend, queue, priority)
     return task if run_at is None else with_run_after(task, run_at)
+
+
+def task_to_read(path: str, backend: str, queue: str, priority: int, run_at: datetime | None = None) -> Any:
+    """See find_task(); where that raises, a task of this name that raises the same when it is called."""
+    try:
+        return find_task(path, backend, queue, priority, run_at)
+    except UnknownTaskError as error:
+        place = {"backend": backend, "queue_name": queue, "priority": priority, "run_after": run_at}
+        defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
+        return _unvalidated(PostgresTask, {**defaults, **place, "func": _raising(str(error), path)})
+
+
+def _raising(message: str, path: str) -> Callable[..., Any]:
+    def gone(*_args: Any, **_kwargs: Any) -> Any:
+        raise UnknownTaskError(message)
+
+    module, _, name = path.rpartition(".")
+    gone.__module__, gone.__qualname__, gone.__name__ = module, name, name
+    return gone
 
 
 def with_run_after(task: Any, run_at: datetime) -> Any:
@@ -47,8 +69,14 @@ def _imported(path: str) -> Any:
 
 
 def _with(task: Any, **changes: Any) -> Any:
-    """A changed copy without the backend's validation: the row exists, whatever QUEUES says today."""
-    copy = object.__new__(type(task))
-    for name in task.__dataclass_fields__:
-        object.__setattr__(copy, name, changes.get(name, getattr(task, name)))
-    return copy
+    """A changed copy."""
+    values = {name: getattr(task, name) for name in task.__dataclass_fields__}
+    return _unvalidated(type(task), {**values, **changes})
+
+
+def _unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A task without the backend's validation: the row exists, whatever QUEUES says today."""
+    made = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made

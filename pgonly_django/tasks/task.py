@@ -27,6 +27,9 @@ class _Unset:
 
 
 UNSET: Any = _Unset()
+# Django's own parameters, which stand beside our options.
+DJANGOS = ("priority", "queue_name", "backend", "takes_context")
+DJANGOS_FOR_ONE_CALL = ("priority", "queue_name", "backend", "run_after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         }  # fmt: skip
         changes = {name: value for name, value in changes.items() if value is not None}
         if options:
-            checked = validated(options, f"{self.func.__qualname__}.using()")
+            checked = validated(options, f"{self.func.__qualname__}.using()", DJANGOS_FOR_ONE_CALL)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
         return replace(self, **changes)
 
@@ -125,7 +128,7 @@ def task(
         unknown = set(options) - set(OPTION_NAMES)
         if unknown:
             try:
-                validated(dict.fromkeys(unknown), f"@task {decorated.__qualname__}")
+                validated(dict.fromkeys(unknown), f"@task {decorated.__qualname__}", DJANGOS)
             except OptionError as error:
                 raise InvalidTask(str(error)) from error
         return PostgresTask(

@@ -18,6 +18,12 @@ POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
+# What a variable must hold, by option; the others may be any text.
+KINDS = {
+    **dict.fromkeys(("threads", "max_jobs"), "a whole number"),
+    **dict.fromkeys(("grace_seconds", "max_idle_seconds", "poll_seconds"), "a number of seconds"),
+    **dict.fromkeys(("burst", "listen"), "1, true, yes, 0, false or no"),
+}
 
 
 def _default_name() -> str:
@@ -101,9 +107,7 @@ def _parse(variable: str, name: str, text: str) -> Any:
             case _:
                 return text
     except (ValueError, KeyError) as error:
-        raise OptionError(
-            f"{variable} has the value {text!r}, which is no {name.replace('_', ' ')}."
-        ) from error
+        raise OptionError(f"{variable} must be {KINDS[name]}, got {text!r}.") from error
 
 
 def parse_queues(text: str) -> tuple[str, ...]:

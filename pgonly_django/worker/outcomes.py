@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pgonly_django.conf import LONGEST
 from pgonly_django.exceptions import (
     Discard,
     JobCancelled,
@@ -21,7 +22,7 @@ from pgonly_django.exceptions import (
     Snooze,
     UnreadableJobError,
 )
-from pgonly_django.models.job import LONGEST, State
+from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import delay_seconds
 from pgonly_django.queue.values import printable, to_json

@@ -89,6 +89,18 @@ def test_nothing_from_a_row_is_ever_markup(page):
     assert_no_inline_code(html)
 
 
+@pytest.mark.parametrize(
+    ("progress", "figures"),
+    [
+        ({"done": 1213, "total": 20_000}, "1,213 / 20,000"),
+        ({"done": 1213, "message": "papers"}, "1,213 papers"),
+    ],
+)
+def test_progress_reads_as_in_the_list(page, progress, figures):
+    html = page(make_job(State.RUNNING, progress=progress))
+    assert figures in text_of(html[html.index("pgonly-progress-line") :])
+
+
 def test_the_timeline_tells_a_life_in_order(page):
     job = make_job(
         State.SUCCEEDED,

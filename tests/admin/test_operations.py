@@ -6,12 +6,13 @@ import re
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.messages import WARNING
 from django.test import Client
 from django.utils import timezone
 from psycopg.errors import LockNotAvailable
 
-from pgonly_django.admin import operations
-from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY
+from pgonly_django.admin import columns, operations
+from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Done
 from pgonly_django.models import Job, State
 from pgonly_django.postgres import connect
 from tests.admin.conftest import LIST, make_job, page_of
@@ -65,7 +66,21 @@ def test_an_action_of_the_list_changes_and_logs_those_that_allow_it(admin_client
     logged = LogEntry.objects.filter(user=admin_user, action_flag=CHANGE)
     assert {entry.object_id for entry in logged} == {str(jobs[state].pk) for state in OUTCOMES[verb]}
     assert {entry.change_message for entry in logged} == {str(OPERATIONS[verb].logged)}
-    assert f"{len(OUTCOMES[verb])} jobs." in messages(response)[0]
+    moved = sum(state != after for state, after in OUTCOMES[verb].items())
+    assert f": {moved} jobs." in messages(response)[0]
+
+
+def test_running_jobs_are_said_to_be_asked_to_stop_not_to_be_cancelled(admin_client):
+    running = [make_job(State.RUNNING) for _ in range(3)]
+    assert messages(select(admin_client, "cancel", running[:1])) == ["1 job was asked to stop."]
+    both = [*running[1:], make_job()]
+    assert messages(select(admin_client, "cancel", both)) == ["Cancel: 1 job. 2 jobs were asked to stop."]
+
+
+def test_large_numbers_of_jobs_are_told_as_the_list_tells_them():
+    text, level = columns.outcome(CANCEL, Done(moved=1234, asked=5678, more=True))
+    assert text.startswith("Cancel: 1,234 jobs. 5,678 jobs were asked to stop. There are more")
+    assert level == WARNING
 
 
 def test_a_cancelled_running_job_is_asked_once_and_loses_its_button(admin_client):
@@ -160,9 +175,9 @@ def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
 def test_a_limit_takes_the_newest_and_says_that_more_are_left(admin_user, monkeypatch):
     monkeypatch.setattr(operations, "BATCH", 2)
     jobs = [make_job(State.FAILED) for _ in range(6)]
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == (5, True)
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == Done(moved=5, asked=0, more=True)
     assert Job.objects.get(state=State.FAILED) == jobs[0]
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == (1, False)
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == Done(moved=1, asked=0)
 
 
 def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user, monkeypatch):
@@ -175,7 +190,7 @@ def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user, monkey
             return super()._perform_batch(ids, user_id)
 
     fields = (CANCEL.name, CANCEL.states, CANCEL.verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
-    assert Overtaken(*fields).perform(Job.objects.all(), admin_user.pk) == (1, False)
+    assert Overtaken(*fields).perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
     assert LogEntry.objects.get().object_id == str(other.pk)
     job.refresh_from_db()
     assert job.state == State.SUCCEEDED
@@ -199,7 +214,7 @@ def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to
         return len(jobs)
 
     operation = operations.Operation("test", CANCEL.states, verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
-    assert operation.perform(Job.objects.all(), admin_user.pk) == (1, False)
+    assert operation.perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
     assert len(errors) == 1
 
 

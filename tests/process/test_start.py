@@ -51,7 +51,34 @@ def test_a_wrong_flag_ends_with_what_is_wrong(workers, flags, code, words):
 def test_a_wrong_variable_is_named(workers):
     worker = workers.start(ready=False, PGONLY_WORKER_THREADS="many")
     assert worker.wait() == 2
-    assert "PGONLY_WORKER_THREADS has the value 'many'" in worker.output
+    assert "PGONLY_WORKER_THREADS must be a whole number, got 'many'." in worker.output
+
+
+def test_a_queue_that_nobody_can_enqueue_to_is_warned_about(workers):
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
+    worker = workers.start("--burst", "--queues", "mial,ai", **settings)
+    assert worker.wait() == 0
+    assert "--queues mial: not in the QUEUES of TASKS (ai, default, mail)." in worker.output
+    worker = workers.start("--burst", "--queues", "mail,ai", **settings)
+    assert worker.wait() == 0
+    assert "not in the QUEUES" not in worker.output
+
+
+def test_the_database_is_the_one_that_tasks_name(workers):
+    result = jobs.count_to.enqueue(5)
+    worker = workers.start("--burst", DJANGO_SETTINGS_MODULE="tests.process.jobs_settings")
+    assert worker.wait() == 0
+    assert "database  jobs (" in worker.output
+    assert "W001" not in worker.output
+    result.refresh()
+    assert result.return_value == 30
+
+
+def test_another_database_can_be_named(workers):
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
+    worker = workers.start("--burst", "--database", "default", **settings)
+    assert worker.wait() == 0
+    assert "database  default (" in worker.output
 
 
 def test_missing_tables_end_with_the_command_to_type(workers):

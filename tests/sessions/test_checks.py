@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE, OUR_MIDDLEWARE, check_sessions
 
@@ -84,3 +86,9 @@ def test_the_checks_run_with_djangos():
     from django.core.checks.registry import registry
 
     assert check_sessions in registry.get_checks()
+
+
+def test_without_the_app_the_engine_says_what_to_install(settings):
+    settings.INSTALLED_APPS = []
+    with pytest.raises(ImproperlyConfigured, match='The sessions need "pgonly_django" in INSTALLED_APPS'):
+        import_string("pgonly_django.sessions.SessionStore")

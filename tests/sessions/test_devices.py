@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 from django.urls import include, path
+from django.utils import timezone
 from model_bakery import baker
 
 from pgonly_django.models import Session
@@ -76,6 +79,15 @@ def test_the_page_shows_ones_own_devices_and_says_which_is_this(ada):
     assert "203.0.113.7" in text
     assert "curl" not in text
     assert "no-store" in page["Cache-Control"]
+
+
+def test_a_device_used_within_the_last_minute_was_active_just_now(ada):
+    laptop, _ = browser_of(ada, "a/1"), browser_of(ada, "b/1")
+    assert "active just now" in laptop.get("/devices/").content.decode()
+    Session.objects.update(last_seen_at=timezone.now() - timedelta(minutes=5, seconds=30))
+    text = laptop.get("/devices/").content.decode()
+    assert "active 5\xa0minutes ago" in text
+    assert "just now" not in text
 
 
 def test_the_page_works_under_a_strict_content_security_policy(ada):

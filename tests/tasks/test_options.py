@@ -81,6 +81,40 @@ def test_an_unknown_option_names_the_nearest_known_one():
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"), [("DATABASE", "database"), ("QUEUES", "queues"), ("Atomic", "atomic")]
+)
+def test_an_option_in_another_case_is_told_from_an_unknown_one(typed, meant):
+    with pytest.raises(ImproperlyConfigured, match=f"{typed} is not a setting. Did you mean '{meant}'"):
+        defaults(**{typed: 1})
+
+
+def test_what_is_known_includes_what_stands_beside_our_options():
+    with pytest.raises(ImproperlyConfigured, match=r"Known are: .*database.*queues"):
+        defaults(x=1)
+    with pytest.raises(InvalidTask, match="Did you mean 'queue_name'"):
+        task(queue="ai")(linear)
+    with pytest.raises(InvalidTask, match=r"Known are: .*backend.*priority, queue_name.*takes_context"):
+        task(x=1)(linear)
+    with pytest.raises(OptionError, match="Did you mean 'run_after'"):
+        add.using(run_afer=MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("queues", "says"),
+    [
+        (
+            ["ai"],
+            r'\["queues"\] must be a dict of options by queue name, got \[.ai.\]. The names .* in "QUEUES"',
+        ),
+        ({"ai": 8}, r'\["queues"\]\[.ai.\] must be a dict of options, got 8'),
+    ],
+)
+def test_queues_of_another_shape_are_named(queues, says):
+    with pytest.raises(ImproperlyConfigured, match=says):
+        defaults(queues=queues)
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         {"atomic": True},

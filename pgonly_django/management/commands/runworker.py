@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.signals import connection_created
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
+from pgonly_django.compat import task_backends
 from pgonly_django.exceptions import OptionError
+from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.cleanup import notice_dead_clients, notice_dead_servers
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues
 from pgonly_django.worker.worker import ExitCode, Worker
@@ -62,7 +64,7 @@ class Command(BaseCommand):
             help="Longest pause between two looks. Default: 30, without LISTEN 2.",
         )
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
-        add("--database", help="The alias in DATABASES whose jobs are run. Default: default.")
+        add("--database", help="The alias in DATABASES whose jobs are run. Default: the one that TASKS uses.")
 
     def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
         options = _options(flags)
@@ -74,6 +76,7 @@ class Command(BaseCommand):
     def _serve(self, options: WorkerOptions) -> None:
         _check_database(options.database)
         self.check()
+        self._warn_of_unknown_queues(options)
         worker = Worker(options)
         connection_created.connect(notice_dead_clients)
         notice_dead_servers()
@@ -96,6 +99,16 @@ class Command(BaseCommand):
         self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
         if in_main_thread:
             _exit(code)
+
+    def _warn_of_unknown_queues(self, options: WorkerOptions) -> None:
+        """Nobody can enqueue there: a typing error, as a rule, and then the jobs wait for ever."""
+        known = [backend.queues for backend in _backends() if backend.database == options.database]
+        unknown = set(options.queues).difference(*known)
+        if known and all(known) and unknown:  # an empty QUEUES allows every name
+            names, allowed = (", ".join(sorted(some)) for some in (unknown, set().union(*known)))
+            self.stderr.write(
+                self.style.WARNING(f"--queues {names}: not in the QUEUES of TASKS ({allowed}).")
+            )
 
     def _print_banner(self, worker: Worker) -> None:
         options = worker.options
@@ -135,9 +148,19 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
              "poll_seconds", "database")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
-        return WorkerOptions(**{**from_environment(), **given})
+        return WorkerOptions(**{"database": _default_database(), **from_environment(), **given})
     except OptionError as error:
         raise CommandError(f"{error} See: python manage.py runworker --help", returncode=2) from error
+
+
+def _backends() -> list[PostgresBackend]:
+    return [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
+
+
+def _default_database() -> str:
+    """Where the TASKS keep their jobs, when that is one place."""
+    databases = {backend.database for backend in _backends()}
+    return databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
 
 
 def _check_database(alias: str) -> None:

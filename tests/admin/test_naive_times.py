@@ -1,0 +1,79 @@
+"""A site with USE_TZ = False: its columns are read as naive times in TIME_ZONE, JSON keeps aware ones."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Checkpoint, Job, Session, State, Step
+from tests.admin.conftest import LIST, make_job, page_of
+from tests.admin.test_jobs import cells
+from tests.admin.test_workers import LIST as WORKERS
+from tests.admin.test_workers import make_worker
+
+pytestmark = pytest.mark.django_db
+
+LOCAL, AWARE = "2026-03-01 09:45:00", "2026-03-01T04:00:00+00:00"
+MOMENT = datetime.fromisoformat(LOCAL)
+
+
+@pytest.fixture(autouse=True)
+def _naive(settings):
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Kathmandu"  # five hours and three quarters before UTC
+
+
+@pytest.mark.parametrize("state", State.values)
+def test_the_list_and_the_page_of_every_state_open(admin_client, state):
+    entry = {"outcome": "failed", "attempt": 1, "started_at": AWARE, "finished_at": AWARE}
+    fields = {"errors": [entry], "started_at": MOMENT, "log": [{"at": AWARE, "text": "hello"}]}
+    if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
+        fields |= {"attempted_at": MOMENT, "finished_at": MOMENT, "expires_at": timezone.now()}
+    job = make_job(state, cancel_requested_at=MOMENT, **fields)
+    Checkpoint.objects.create(job=job, value=1)
+    Step.objects.create(job=job, name="ask")
+    assert admin_client.get(LIST).status_code == 200
+    assert admin_client.get(page_of(job)).status_code == 200
+
+
+def test_a_time_in_a_column_and_the_same_one_in_json_read_alike(admin_client):
+    entry = {"outcome": "failed", "attempt": 1, "finished_at": AWARE}
+    job = make_job(State.READY, enqueued_at=MOMENT, errors=[entry], log=[{"at": AWARE, "text": "hello"}])
+    response = admin_client.get(page_of(job))
+    assert [moment.at for moment in response.context["timeline"]] == [MOMENT, MOMENT]
+    assert response.content.decode().count(f">{LOCAL}<") == 3
+
+
+def test_an_age_has_the_exact_time_for_people_and_for_machines(admin_client):
+    make_job(State.READY, enqueued_at=timezone.now() - timedelta(minutes=3, seconds=10))
+    make_job(State.READY, enqueued_at=MOMENT)
+    newest, older = cells(admin_client.get(LIST), "age")
+    assert f'datetime="2026-03-01T09:45:00+05:45" title="{LOCAL}"' in newest
+    assert "3 min 10 s" in older
+
+
+def test_the_workers_are_listed_with_their_times(admin_client):
+    make_worker(125.5)
+    make_worker(stopped_at=MOMENT)
+    response = admin_client.get(WORKERS)
+    assert "2 min 5 s ago" in cells(response, "heartbeat")[1]
+    assert f'title="{LOCAL}"' in cells(response, "life")[0]
+
+
+def test_the_sessions_are_listed(admin_client):
+    Session.objects.create(key_hash="ab" * 32, data={}, expires_at=timezone.now() + timedelta(hours=1))
+    response = admin_client.get("/admin/pgonly_django/session/")
+    assert cells(response, "state") == ["active"]
+    assert admin_client.get(f"/admin/pgonly_django/session/{'ab' * 32}/change/").status_code == 200
+
+
+def test_a_discarded_job_says_when_in_utc(admin_client):
+    job = make_job(State.READY)
+    Job.objects.discard()
+    job.refresh_from_db()
+    written = datetime.fromisoformat(job.errors[-1]["finished_at"])
+    assert written.utcoffset() == timedelta(0)
+    assert abs(timezone.make_naive(written) - job.finished_at) < timedelta(minutes=1)
+    assert "Discarded" in admin_client.get(page_of(job)).content.decode()

@@ -1,0 +1,44 @@
+"""Results read from their rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.utils import timezone
+
+from pgonly_django.compat import TaskResultMismatch, TaskResultStatus
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from pgonly_django.tasks.registry import UnknownTaskError
+from tests.tasks.calls import add, backend
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("path", ["tests.tasks.calls.renamed", "tests.gone.add", "tests.tasks.calls.linear"])
+def test_the_result_of_a_task_that_is_gone_can_be_read(path):
+    soon = timezone.now() + timedelta(hours=1)
+    job = Job.objects.create(
+        task=path, queue="old", priority=7, args=[1], state=State.SUCCEEDED, result=3, run_at=soon
+    )
+    result = backend().get_result(str(job.pk))
+    assert (result.status, result.return_value, result.args) == (TaskResultStatus.SUCCESSFUL, 3, [1])
+    assert result.task.module_path == path
+    assert (result.task.queue_name, result.task.priority, result.task.run_after) == ("old", 7, soon)
+    Job.objects.update(state=State.FAILED)
+    result.refresh()
+    assert result.is_finished
+    assert result.job.state == State.FAILED
+
+
+def test_a_task_that_is_gone_says_so_when_it_is_called():
+    job = Job.objects.create(task="tests.gone.add")
+    result = async_to_sync(backend().aget_result)(str(job.pk))
+    assert result.task.name == "add"
+    for _ in range(2):
+        with pytest.raises(UnknownTaskError, match=r"Cannot import the task tests\.gone\.add"):
+            result.task.call(1)
+    with pytest.raises(TaskResultMismatch):
+        add.get_result(str(job.pk))
