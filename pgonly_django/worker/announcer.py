@@ -13,7 +13,7 @@ from django.db import close_old_connections, connections
 from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
 from pgonly_django.events import emit
 from pgonly_django.models.job import Job, State
-from pgonly_django.tasks.registry import find_task
+from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import is_heard
 from pgonly_django.worker.executor import Ended
@@ -93,7 +93,7 @@ def _send(result: Any, error: BaseException | None) -> None:
 
 def _send_row(alias: str, job_id: str) -> None:
     job = Job.objects.using(alias).get(pk=job_id)
-    task = find_task(job.task, job.backend, job.queue, job.priority, job.run_at)
+    task = task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at)
     _send(result_of(job, task), None)
 
 
