@@ -27,6 +27,13 @@ class ValueTooLargeError(CacheError):
         )
 
 
+class UnreadableEntryError(CacheError):
+    """An entry whose value this process cannot make of its bytes: a class is gone, a module missing."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(f"A cached value cannot be read: {reason!r}")
+
+
 class LockError(PgonlyError):
     """A lock was released or extended by someone who does not hold it (any more)."""
 

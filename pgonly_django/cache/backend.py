@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache import keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
-from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
@@ -31,16 +31,14 @@ class PostgresCache(DjangoCache):
         old value at once, but for the one caller who refreshes it. A delete() or delete_tags() during the
         computation keeps it from being stored. Without a database the value is computed, and not stored.
         """
-        operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)
-        return self._do(operation, None, write=True)
+        return run(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, stale: float = 0, lock_timeout: float = LOCK_TIMEOUT, tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """See get_or_set(). `default` may be an async function."""
-        operation = self._flight(key, default, timeout, version, stale, lock_timeout, tags)
-        return await self._ado(operation, None, write=True)
+        return await self._arun(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
 
     def _flight(
         self, key: Any, default: Any, timeout: Timeout, version: int | None,
@@ -99,20 +97,20 @@ class PostgresCache(DjangoCache):
         return await self._ado(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
 
     def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
-        """Let `key` expire in `timeout` seconds; False when there is no such key."""
+        """Let `key` expire in `timeout` (seconds or a timedelta); False when there is no such key."""
         return self.touch(key, timeout, version)
 
     async def aexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """See expire()."""
         return await self.atouch(key, timeout, version)
 
-    def pexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
-        """See expire(); `timeout` in milliseconds."""
-        return self.touch(key, timeout / 1000, version)
+    def pexpire(self, key: Any, timeout: float | timedelta, version: int | None = None) -> bool:
+        """See expire(); a number is milliseconds."""
+        return self.touch(key, _milliseconds(timeout), version)
 
-    async def apexpire(self, key: Any, timeout: float, version: int | None = None) -> bool:
+    async def apexpire(self, key: Any, timeout: float | timedelta, version: int | None = None) -> bool:
         """See pexpire()."""
-        return await self.atouch(key, timeout / 1000, version)
+        return await self.atouch(key, _milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
@@ -207,6 +205,10 @@ class PostgresCache(DjangoCache):
 
 def _seconds(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else -(-milliseconds // 1000)
+
+
+def _milliseconds(timeout: float | timedelta) -> float | timedelta:
+    return timeout if isinstance(timeout, timedelta) else timeout / 1000
 
 
 def _timestamp(when: datetime | float) -> float:

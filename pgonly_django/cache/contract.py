@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -15,11 +17,11 @@ from pgonly_django import events
 from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
 from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.options import parse
-from pgonly_django.cache.store import Store
+from pgonly_django.cache.store import Row, Store
 from pgonly_django.exceptions import CacheError
 
 T = TypeVar("T")
-Timeout = float | None
+Timeout = float | timedelta | None  # seconds, or a timedelta
 SWAPS = 20  # attempts to write a sum before another caller's, where it is no stored integer
 _MISSING = object()
 
@@ -118,17 +120,15 @@ class DjangoCache(BaseCache):
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
-        """All or an error, so the list of those that failed is empty."""
-        self._do(self._set_many(data, timeout, version, tags), None, write=True)
-        return []
+        """The keys that are not stored: none, or with ON_ERROR "ignore" all when PostgreSQL failed."""
+        return self._do(self._set_many(data, timeout, version, tags), list(data), write=True)
 
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
         """See set_many()."""
-        await self._ado(self._set_many(data, timeout, version, tags), None, write=True)
-        return []
+        return await self._ado(self._set_many(data, timeout, version, tags), list(data), write=True)
 
     def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
         self, keys: Iterable[Any], version: int | None = None
@@ -170,9 +170,10 @@ class DjangoCache(BaseCache):
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
-    ) -> Operation[None]:
+    ) -> Operation[list[Any]]:
         entries = {stored: data[key] for stored, key in self._named(data, version).items()}
-        return self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
+        yield from self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
+        return []
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
         stored = self.stored_key(key, version)
@@ -181,13 +182,32 @@ class DjangoCache(BaseCache):
             if total is not None:
                 return total
         for _ in range(SWAPS):
-            value = yield from self.store.get(stored, _MISSING)
-            if value is _MISSING:
+            found = yield from self.store.stored(stored)
+            if found is None:
                 raise ValueError(f"Key {key!r} not found")
-            total = value + delta
-            if (yield from self.store.swap(stored, value, total)):
+            total = found[0] + delta
+            if (yield from self.store.swap(stored, found[1], total)):
                 return total
         raise CacheError(f"Key {key!r} was written by others {SWAPS} times while {delta!r} was added to it.")
+
+    # For a write that is made ready now and happens later (transactional.py).
+
+    def row(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Row | None:
+        """What a set() would write; None where its timeout is over already."""
+        seconds = self._seconds(timeout)
+        if seconds is not None and seconds <= 0:
+            return None
+        return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags))
+
+    def write(self, row: Row) -> None:
+        """See set()."""
+        self._do(self.store.write(row), None, write=True)
+
+    def write_if_none(self, row: Row) -> bool:
+        """See add()."""
+        return self._do(self.store.write_if_none(row), False, write=True)
 
     def stored_key(self, key: Any, version: int | None) -> bytes:
         return self.store.key(self.make_key(key, version))
@@ -204,8 +224,10 @@ class DjangoCache(BaseCache):
         return {named[key]: value for key, value in found.items()}
 
     def _seconds(self, timeout: Timeout) -> float | None:
-        seconds: float | None = self.default_timeout if timeout is DEFAULT_TIMEOUT else timeout
-        return seconds
+        """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return timeout if timeout is None or type(timeout) is int else _as_seconds(timeout)
 
     def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
         return [self.store.tag(tag) for tag in tags] if tags else ()
@@ -217,13 +239,17 @@ class DjangoCache(BaseCache):
             return self._failed(error, fallback, write=write)
 
     async def _ado(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
-        """See _do(). In a TestCase it goes to the thread that has the test's transaction, as the ORM does."""
+        """See _do()."""
         try:
-            if may_be_in_a_test() and await sync_to_async(is_in_a_test)(self.store.pool.alias):
-                return await sync_to_async(run)(operation)
-            return await arun(operation)
+            return await self._arun(operation)
         except CacheError as error:
             return self._failed(error, fallback, write=write)
+
+    async def _arun(self, operation: Operation[T]) -> T:
+        """In a TestCase it goes to the thread that has the test's transaction, as the ORM does."""
+        if may_be_in_a_test() and await sync_to_async(is_in_a_test)(self.store.pool.alias):
+            return await sync_to_async(run)(operation)
+        return await arun(operation)
 
     def _failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
@@ -231,3 +257,14 @@ class DjangoCache(BaseCache):
             raise error
         events.emit("cache.failed", f"The cache did without the database: {error}", level=logging.WARNING)
         return fallback
+
+
+def _as_seconds(timeout: Any) -> float | None:
+    if isinstance(timeout, timedelta):
+        return timeout.total_seconds()
+    if isinstance(timeout, str):
+        raise TypeError(f"A timeout must be a number of seconds, a timedelta or None, got {timeout!r}.")
+    seconds = float(timeout)
+    if math.isnan(seconds):
+        raise ValueError("A timeout must be a number of seconds, got NaN.")
+    return seconds

@@ -6,6 +6,7 @@ The one who computes holds a claim in the entry's own row. So whatever removes o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -17,10 +18,10 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Compute, Operation
-from pgonly_django.cache.statement import Statement, text_array
-from pgonly_django.cache.store import LIVE, Store
+from pgonly_django.cache.statement import LIVE, SIZE, Statement, integer, text_array
+from pgonly_django.cache.store import Row, Store, row_size
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
-from pgonly_django.exceptions import CacheError
+from pgonly_django.exceptions import CacheError, UnreadableEntryError
 
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 _TRUE = b"\x01"
@@ -40,18 +41,29 @@ class Flight:
     strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise")."""
+        """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise").
+
+        What the function raises comes out as it is, a CacheError of its own too.
+        """
         try:
-            found, value = yield from self._look()
-            if found:
-                return value
-            token = yield from self._claim()
-            if token is None:
-                return (yield from self._wait())
+            answer = yield from self._look_or_claim()
         except CacheError as error:
             self._warn(error)
-            return (yield Compute(self.function))
-        return (yield from self._compute(token))
+            answer = None
+        if isinstance(answer, _Found):
+            return answer.value
+        return (yield from self._compute(answer))
+
+    def _look_or_claim(self) -> Operation[_Found | int | None]:
+        """The value, or a token to compute it with; None: compute it for this caller only."""
+        found = yield from self._look()
+        yield from self.store.read(hits=found.is_live, misses=not found.is_live)
+        if found.is_shown:
+            return found
+        if self.timeout is not None and self.timeout <= 0:
+            return None  # nobody is given what is not stored, so nobody shall wait for it
+        token = yield from self._claim()
+        return token if token is not None else (yield from self._wait())
 
     # Served by the primary key, like every statement here.
     LOOK = Statement(
@@ -61,14 +73,32 @@ class Flight:
         "text float8",
     )  # fmt: skip
 
-    def _look(self) -> Operation[tuple[bool, Any]]:
-        """Whether there is a value to return, and the value. Of a stale one, one caller is not told."""
+    def _look(self) -> Operation[_Found]:
+        """What is there for us: of a stale value, one caller is not told."""
         result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
-        live, claimed, stale = _flags(result)
-        self.store.usage.read(hits=live, misses=not live)
-        if live or (stale and claimed):
-            return True, self.store.value(result, 0)
-        return False, None
+        if not result.ntuples:
+            return _Found()
+        live, claimed, stale = (result.get_value(0, column) == _TRUE for column in (3, 4, 5))
+        if not (live or (stale and claimed)):
+            return _Found(is_claimed=claimed)
+        try:
+            value = self.store.value(result, 0)
+        except UnreadableEntryError as error:
+            return (yield from self._replace(result, error))
+        return _Found(value, is_live=live, is_shown=True)
+
+    EXPIRE = Statement(
+        """UPDATE {table} SET expires_at = to_timestamp(0) WHERE key = $1 AND codec = $2
+        AND value IS NOT DISTINCT FROM $3""",
+        "text int2 bytea",
+    )
+
+    def _replace(self, result: PGresult, error: UnreadableEntryError) -> Operation[_Found]:
+        """Let one caller compute what none like us can read, instead of every caller for ever."""
+        _note(error)
+        codec, data = integer(result.get_value(0, 1)), result.get_value(0, 2)
+        yield from self.store.call(self.EXPIRE, (self.key, b"%d" % codec, data))
+        return _Found()
 
     CLAIM = Statement(
         """INSERT INTO {table} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
@@ -77,7 +107,9 @@ class Flight:
         ON CONFLICT (key) DO UPDATE SET claim = EXCLUDED.claim, claimed_until = EXCLUDED.claimed_until,
             prune_minute = greatest(entry.prune_minute, EXCLUDED.prune_minute), tags = EXCLUDED.tags
         WHERE entry.expires_at <= clock_timestamp()
-            AND (entry.claimed_until IS NULL OR entry.claimed_until <= clock_timestamp())""",
+            AND (entry.claimed_until IS NULL OR entry.claimed_until <= clock_timestamp())
+        RETURNING xmax = 0, """
+        + SIZE,
         "text int8 float8 text[]",
     )
 
@@ -86,28 +118,34 @@ class Flight:
         token = secrets.randbits(63)
         tags = text_array(self.tags) if self.tags else None
         params = (self.key, b"%d" % token, b"%f" % self.lock_timeout, tags)
-        result = yield from self.store.call(self.CLAIM, params)
-        return token if result.command_tuples == 1 else None
+        try:
+            result = yield from self.store.call(self.CLAIM, params)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from self._give_up(token)  # it may be ours, though we were not told
+            raise
+        if not result.ntuples:
+            return None
+        if result.get_value(0, 0) == _TRUE:
+            self.store.usage.wrote(entries=1, size=integer(result.get_value(0, 1)), written=0, writes=0)
+        return token
 
-    def _wait(self) -> Operation[Any]:
-        """The other's value, or our own when the others fail, die or take too long."""
+    def _wait(self) -> Operation[_Found | int | None]:
+        """The other's value, or a token of our own when the others fail, die or take too long."""
         watch = listener_for(self.store.pool.alias).watch(self.key)
         try:
-            token = yield from self._wait_with(watch)
+            return (yield from self._wait_with(watch))
         finally:
             watch.close()
-        if isinstance(token, _Found):
-            return token.value
-        return (yield from self._compute(token))
 
     def _wait_with(self, watch: Watch) -> Operation[_Found | int | None]:
         give_up_at = time.monotonic() + PATIENCE * self.lock_timeout
         while (remaining := give_up_at - time.monotonic()) > 0:
-            result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
-            live, claimed, stale = _flags(result)
-            if live or (stale and claimed):
-                return _Found(self.store.value(result, 0))
-            if not claimed and (token := (yield from self._claim())) is not None:
+            found = yield from self._look()
+            if found.is_shown:
+                return found
+            if not found.is_claimed and (token := (yield from self._claim())) is not None:
                 return token
             yield watch.next(remaining)
         return None
@@ -116,15 +154,38 @@ class Flight:
         """No connection is held meanwhile. Without a token the value is returned but not stored."""
         try:
             value = yield Compute(self.function)
+        except GeneratorExit:
+            raise
         except BaseException:
             yield from self._give_up(token)
             raise
         if token is not None:
-            try:
-                yield from self._fill(token, value)
-            except CacheError as error:
-                self._warn(error)
+            yield from self._keep(token, value)
         return value
+
+    def _keep(self, token: int, value: Any) -> Operation[None]:
+        """Store the value. Raises what the serializer raises."""
+        try:
+            row = self.store.row(self.key, value, self.timeout, self.tags, self.stale)
+        except Exception as error:
+            yield from self._give_up(token)
+            if not isinstance(error, CacheError):
+                raise
+            self._warn(error)
+        else:
+            yield from self._store(token, row)
+
+    def _store(self, token: int, row: Row) -> Operation[None]:
+        try:
+            yield from self._fill(token, row)
+        except CacheError as error:
+            self._warn(error)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            with contextlib.suppress(CacheError):
+                yield from self._fill(token, row)  # who is cancelled now has paid for the value already
+            raise
 
     FILL = Statement(
         """UPDATE {table} SET value = $2, number = $3, codec = $4, expires_at = e, tags = $7,
@@ -132,19 +193,19 @@ class Flight:
         FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e)
         WHERE key = $1 AND claim = $8 RETURNING pg_notify('"""
         + CHANNEL
-        + "', $9)",
+        + "', $9), (SELECT "
+        + SIZE
+        + " FROM {table} AS before WHERE before.key = $1)",
         "text bytea int8 int2 float8 float8 text[] int8 text",
     )
 
-    def _fill(self, token: int, value: Any) -> Operation[None]:
-        """Store the value and wake the waiting, if the claim is still ours."""
-        if self.timeout is not None and self.timeout <= 0:
-            yield from self._give_up(token)
-            return
-        row = self.store.row(self.key, value, self.timeout, self.tags, self.stale)
+    def _fill(self, token: int, row: Row) -> Operation[None]:
+        """Write the row and wake the waiting, if the claim is still ours."""
         result = yield from self.store.call(self.FILL, (*row, b"%d" % token, payload(self.key)))
         if result.ntuples:
-            yield from self.store.wrote(row, inserted=True)
+            size, before = row_size(row), integer(result.get_value(0, 1))
+            if self.store.usage.wrote(entries=0, size=size - before, written=size):
+                yield from self.store.usage.clean()
 
     GIVE_UP = Statement(
         "UPDATE {table} SET claim = NULL, claimed_until = NULL WHERE key = $1 AND claim = $2 "
@@ -153,28 +214,30 @@ class Flight:
     )
 
     def _give_up(self, token: int | None) -> Operation[None]:
-        """Let the next caller compute, now."""
+        """Let the next caller compute, now. Never hides the reason for it behind an error of its own."""
         if token is None:
             return
         try:
             yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
         except CacheError as error:
-            self._warn(error)
+            _note(error)
 
     def _warn(self, error: CacheError) -> None:
         if self.strict:
             raise error
-        events.emit("cache.failed", f"get_or_set went without the cache: {error}", level=logging.WARNING)
+        _note(error)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    value: Any
+    """What stands under the key. `is_shown`: `value` is for this caller, because it is live, or stale and
+    being refreshed by another."""
+
+    value: Any = None
+    is_live: bool = False
+    is_shown: bool = False
+    is_claimed: bool = False
 
 
-def _flags(result: PGresult) -> tuple[bool, bool, bool]:
-    """Of a LOOK: is the value live, does somebody compute it, may the old one still be shown."""
-    if not result.ntuples:
-        return False, False, False
-    live, claimed, stale = (result.get_value(0, column) == _TRUE for column in (3, 4, 5))
-    return live, claimed, stale
+def _note(error: CacheError) -> None:
+    events.emit("cache.failed", f"get_or_set went without the cache: {error}", level=logging.WARNING)

@@ -6,8 +6,8 @@ from typing import Any
 
 from pgonly_django.cache import keys
 from pgonly_django.cache.drive import Operation
-from pgonly_django.cache.statement import Statement, integer
-from pgonly_django.cache.store import LIVE, Store, seconds_param
+from pgonly_django.cache.statement import LIVE, Statement, integer
+from pgonly_django.cache.store import LONGEST_SECONDS, Store, seconds_param
 
 ITERSIZE = 1000
 
@@ -36,6 +36,10 @@ EXPIRE_AT = Statement(
 
 def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
     """Let `key` expire at a moment, in seconds since 1970. False when there is no such key."""
+    if timestamp <= 0:
+        return (yield from store.delete(key))
+    if timestamp > LONGEST_SECONDS:
+        return (yield from store.touch(key, None))
     result = yield from store.call(EXPIRE_AT, (key, b"%f" % timestamp))
     return result.command_tuples == 1
 
@@ -66,7 +70,7 @@ GET_AND_TOUCH = Statement(
 def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
     result = yield from store.call(GET_AND_TOUCH, (key, seconds_param(seconds)))
     hit = result.ntuples == 1
-    store.usage.read(hits=hit, misses=not hit)
+    yield from store.read(hits=hit, misses=not hit)
     return store.value(result, 0) if hit else default
 
 

@@ -161,6 +161,10 @@ class Pool:
         with self._lock:
             self._open -= 1
 
+    def is_connected(self) -> bool:
+        """True when a call would find a connection that nobody uses."""
+        return bool(self._idle)
+
     def close_idle(self) -> None:
         """Close the connections nobody uses; the next call opens what it needs."""
         while self._idle:

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 
+# clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
+LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
+# What a row takes of MAX_BYTES: key in table and index, value, and about 100 bytes of headers and columns.
+SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
+
 # PostgreSQL's number for each type, and whether we send it in binary (1) or as text (0).
 _TYPES = {
     "text": (25, 1),

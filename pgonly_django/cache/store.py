@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg.errors import NumericValueOutOfRange
 from psycopg.pq.abc import PGresult
 
+from pgonly_django import events
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import Codec
 from pgonly_django.cache.drive import Operation
@@ -15,6 +17,8 @@ from pgonly_django.cache.link import Params
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool import pool_for
 from pgonly_django.cache.statement import (
+    LIVE,
+    SIZE,
     Statement,
     bytea_array,
     int2_array,
@@ -22,22 +26,23 @@ from pgonly_django.cache.statement import (
     integer,
     text_array,
 )
-from pgonly_django.cache.usage import Usage
-from pgonly_django.exceptions import CacheError, ValueTooLargeError
+from pgonly_django.cache.usage import usage_for
+from pgonly_django.exceptions import CacheError, UnreadableEntryError, ValueTooLargeError
 
-# clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
-LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
-# What a row takes of MAX_BYTES: key in table and index, value, and about 100 bytes of headers and columns.
-SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
 # Where a whole row is overwritten: a value, its expiry, and no computation under way.
 OVERWRITE = """ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, number = EXCLUDED.number,
     codec = EXCLUDED.codec, expires_at = EXCLUDED.expires_at, prune_minute = EXCLUDED.prune_minute,
     tags = EXCLUDED.tags, claim = NULL, claimed_until = NULL"""
-TEN_THOUSAND_YEARS = 3e11
+# Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
+BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = $1) "
+NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
+LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4
 
 LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
+Row = Sequence[bytes | None]  # $1 to $7 of a write
+Stored = tuple[bytes | None, bytes | None]  # columns value and number
 FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
 
 
@@ -48,11 +53,12 @@ class Store:
         self.namespace = keys.namespace(location)
         self.location = self.namespace[:-1]
         self.pool = pool_for(options.database, options.pool_size)
-        self.usage = Usage(self, options)
-        self._codec = Codec(options.serializer, options.compressor, options.compress_above)
         self.durable = options.durable
+        self._codec = Codec(options.serializer, options.compressor, options.compress_above)
+        self._strict = options.on_error == "raise"
         self._timeout = options.timeout_seconds
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
+        self.usage = usage_for(self, options)
 
     def is_same(self, other: Store) -> bool:
         """True when both are the same entries."""
@@ -72,12 +78,16 @@ class Store:
     def get(self, key: bytes, default: Any) -> Operation[Any]:
         result = yield from self.call(self.GET, (key,))
         hit = result.ntuples == 1
-        if self.usage.read(hits=hit, misses=not hit):
-            yield from self.usage.tell()
+        yield from self.read(hits=hit, misses=not hit)
         return self.value(result, 0) if hit else default
 
+    def read(self, *, hits: int, misses: int) -> Operation[None]:
+        """Count reads; every so often the database is told."""
+        if self.usage.read(hits=hits, misses=misses):
+            yield from self.usage.tell()
+
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
-        """The Python value of three columns: number, codec, value."""
+        """The Python value of three columns: number, codec, value. Raises UnreadableEntryError."""
         number = result.get_value(row, column)
         if number is not None:
             return integer(number)
@@ -86,7 +96,7 @@ class Store:
         try:
             return self._codec.decode(codec, data)
         except Exception as error:
-            raise CacheError(f"A cached value cannot be read: {error!r}") from error
+            raise UnreadableEntryError(error) from error
 
     HAS = Statement("SELECT FROM {table} WHERE key = $1 AND " + LIVE, "text")
 
@@ -100,54 +110,73 @@ class Store:
         FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e) """
     _WRITE_TYPES = "text bytea int8 int2 float8 float8 text[]"
     SET = Statement(_WRITE + OVERWRITE, _WRITE_TYPES)
-    SET_COUNTED = Statement(_WRITE + OVERWRITE + " RETURNING xmax = 0", _WRITE_TYPES)
+    SET_COUNTED = Statement(BEFORE + _WRITE + OVERWRITE + NEW_AND_BEFORE, _WRITE_TYPES)
 
     def set(
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
     ) -> Operation[None]:
         if seconds is not None and seconds <= 0:
             yield from self.delete(key)
             return
-        params = self.row(key, value, seconds, tags, stale)
-        counted = self.usage.bounded
-        result = yield from self.call(self.SET_COUNTED if counted else self.SET, params)
-        yield from self.wrote(params, inserted=counted and result.get_value(0, 0) == b"\x01")
+        yield from self.write(self.row(key, value, seconds, tags))
 
-    ADD = Statement(
-        _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp() RETURNING xmax = 0", _WRITE_TYPES
-    )
+    def write(self, row: Row) -> Operation[None]:
+        """Write what row() made, whatever there is."""
+        counted = self.usage.bounded
+        result = yield from self.call(self.SET_COUNTED if counted else self.SET, row)
+        yield from self.wrote(row, result if counted else None)
+
+    _ADD = _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
+    ADD = Statement(_ADD, _WRITE_TYPES)
+    ADD_COUNTED = Statement(BEFORE + _ADD + NEW_AND_BEFORE, _WRITE_TYPES)
 
     def add(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
     ) -> Operation[bool]:
         if seconds is not None and seconds <= 0:
             return not (yield from self.has(key))
-        params = self.row(key, value, seconds, tags, 0)
-        result = yield from self.call(self.ADD, params)
-        if not result.ntuples:
+        return (yield from self.write_if_none(self.row(key, value, seconds, tags)))
+
+    def write_if_none(self, row: Row) -> Operation[bool]:
+        """Write what row() made where there is no live entry; whether there was none."""
+        counted = self.usage.bounded
+        result = yield from self.call(self.ADD_COUNTED if counted else self.ADD, row)
+        if result.command_tuples != 1:
             return False
-        yield from self.wrote(params, inserted=result.get_value(0, 0) == b"\x01")
+        yield from self.wrote(row, result if counted else None)
         return True
 
-    def row(  # the parameters $1 to $7 of a write
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes], stale: float
-    ) -> list[bytes | None]:
+    def row(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
+    ) -> Row:
+        """The parameters $1 to $7 of a write. Raises what the serializer raises, and ValueTooLargeError."""
         codec, number, data = self._codec.encode(value)
         if data is not None and len(data) > FIELD_LIMIT:
             raise ValueTooLargeError(len(data), FIELD_LIMIT)
         return [
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
-            seconds_param(seconds), b"%f" % stale, text_array(tags) if tags else None,
+            seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS), text_array(tags) if tags else None,
         ]  # fmt: skip
 
     def tag(self, name: str) -> bytes:
         """A tag as it stands in the table: of this namespace only."""
         return keys.stored(self.namespace + name)
 
-    def wrote(self, row: Params, *, inserted: bool) -> Operation[None]:
-        """Count a write; every so often it pays for a share of the cleaning."""
-        size = _size(row)
-        if self.usage.wrote(entries=inserted, size=size if inserted else 0, written=size):
+    def value_of(self, row: Row) -> Any:
+        """What a read would give after row() is written: a copy, as the serializer makes it."""
+        if row[2] is not None:
+            return int(row[2])
+        assert row[1] is not None
+        assert row[3] is not None
+        return self._codec.decode(int(row[3]), row[1])
+
+    def wrote(self, row: Row, counted: PGresult | None) -> Operation[None]:
+        """Count a write, whose result says NEW_AND_BEFORE; every so often it pays for a share of the cleaning."""
+        size, new, more = row_size(row), False, 0
+        if counted is not None:
+            new, before = counted.get_value(0, 0) == b"\x01", counted.get_value(0, 1)
+            more = size if new else size - integer(before) if before else 0
+        if self.usage.wrote(entries=new, size=more, written=size):
             yield from self.usage.clean()
 
     TOUCH = Statement(
@@ -181,6 +210,17 @@ class Store:
             raise
         return integer(result.get_value(0, 0)) if result.ntuples else None
 
+    STORED = Statement(GET.sql, GET.types)
+
+    def stored(self, key: bytes) -> Operation[tuple[Any, Stored] | None]:
+        """The value, and what stands in the table for it: number and bytes. None where there is none."""
+        result = yield from self.call(self.STORED, (key,))
+        if not result.ntuples:
+            return None
+        number = result.get_value(0, 0)
+        text = None if number is None else b"%d" % integer(number)
+        return self.value(result, 0), (result.get_value(0, 2), text)
+
     SWAP = Statement(
         """UPDATE {table} SET value = $2, number = $3, codec = $4 WHERE key = $1
         AND value IS NOT DISTINCT FROM $5 AND number IS NOT DISTINCT FROM $6 AND """
@@ -188,10 +228,9 @@ class Store:
         "text bytea int8 int2 bytea int8",
     )
 
-    def swap(self, key: bytes, old: Any, new: Any) -> Operation[bool]:
-        """Write `new` where the value still is `old`, keeping its expiry."""
-        before, after = self.row(key, old, None, (), 0), self.row(key, new, None, (), 0)
-        result = yield from self.call(self.SWAP, (*after[:4], before[1], before[2]))
+    def swap(self, key: bytes, stored: Stored, new: Any) -> Operation[bool]:
+        """Write `new` where the entry still is what stored() gave, keeping its expiry."""
+        result = yield from self.call(self.SWAP, (*self.row(key, new, None)[:4], *stored))
         return result.command_tuples == 1
 
     DELETE = Statement(
@@ -203,8 +242,13 @@ class Store:
         result = yield from self.call(self.DELETE, (key,))
         if not result.ntuples:
             return False
-        self.usage.removed(1, integer(result.get_value(0, 1)))
+        yield from self._removed(1, integer(result.get_value(0, 1)))
         return result.get_value(0, 0) == b"\x01"
+
+    def _removed(self, entries: int, size: int) -> Operation[None]:
+        """Count what is gone; when it is much, all processes know it before they evict."""
+        if self.usage.removed(entries, size):
+            yield from self.usage.tell()
 
     GET_MANY = Statement(
         "SELECT key, number, codec, value FROM {table} WHERE key = ANY($1) AND " + LIVE, "text[]"
@@ -215,10 +259,18 @@ class Store:
         for batch in _batches(wanted):
             result = yield from self.call(self.GET_MANY, (text_array(batch),))
             for row in range(result.ntuples):
-                found[result.get_value(row, 0) or b""] = self.value(result, row, 1)
-        if self.usage.read(hits=len(found), misses=len(wanted) - len(found)):
-            yield from self.usage.tell()
+                self._collect(found, result, row)
+        yield from self.read(hits=len(found), misses=len(wanted) - len(found))
         return found
+
+    def _collect(self, found: dict[bytes, Any], result: PGresult, row: int) -> None:
+        """One unreadable entry is a miss; the others are not lost for it."""
+        try:
+            found[result.get_value(row, 0) or b""] = self.value(result, row, 1)
+        except UnreadableEntryError as error:
+            if self._strict:
+                raise
+            events.emit("cache.failed", str(error), level=logging.WARNING)
 
     # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.
     SET_MANY = Statement(
@@ -230,8 +282,11 @@ class Store:
         "text[] bytea[] int8[] int2[] float8 text[]",
     )
     SET_MANY_COUNTED = Statement(
-        SET_MANY.sql + " RETURNING CASE WHEN xmax = 0 THEN " + SIZE + " END", SET_MANY.types
-    )
+        BEFORE.replace("key = $1", "key = ANY($1)") + ", written AS (" + SET_MANY.sql
+        + " RETURNING xmax = 0 AS new, " + SIZE + " AS size) "
+        "SELECT count(*) FILTER (WHERE new), sum(size) - (SELECT coalesce(sum(size), 0) FROM before) FROM written",
+        SET_MANY.types,
+    )  # fmt: skip
 
     def set_many(
         self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes] = ()
@@ -245,9 +300,9 @@ class Store:
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
             params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
             result = yield from self.call(statement, params)
-            sizes = [integer(size) for row in range(result.ntuples) if (size := result.get_value(row, 0))]
+            new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
             written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
-            if self.usage.wrote(entries=len(sizes), size=sum(sizes), written=written, writes=len(batch)):
+            if self.usage.wrote(entries=new, size=more, written=written, writes=len(batch)):
                 yield from self.usage.clean()
 
     def _encoded_batches(
@@ -310,16 +365,16 @@ class Store:
         """How many rows went, and how many of them were alive."""
         result = yield from self.call(statement, params, timeout)
         rows, size, live = (integer(result.get_value(0, column)) for column in range(3))
-        self.usage.removed(rows, size)
+        yield from self._removed(rows, size)
         return rows, live
 
 
 def seconds_param(seconds: float | None) -> bytes | None:
-    """None (for ever) also for more than PostgreSQL's calendar holds."""
-    return None if seconds is None or seconds > TEN_THOUSAND_YEARS else b"%.6f" % seconds
+    """None (for ever) also for more than the columns hold."""
+    return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds
 
 
-def _size(row: Params) -> int:
+def row_size(row: Row) -> int:
     """The same sum as SIZE."""
     key, data = row[0] or b"", row[1] or b""
     return len(key) * 2 + len(data) + 100

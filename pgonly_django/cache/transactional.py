@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.db import connections, transaction
 
@@ -56,11 +58,20 @@ class TransactionalCache(BaseCache):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> None:  # fmt: skip
-        kept, over = tuple(tags), timeout is not DEFAULT_TIMEOUT and timeout is not None and timeout <= 0
-        self._later(
-            lambda: self._cache.set(key, value, timeout, version, tags=kept),
-            self._only(key, version, lambda _: _MISSING if over else value),
-        )
+        """What `value` is now counts, whatever becomes of it until the commit; and it fails here if at all."""
+        row = self._cache.row(key, value, timeout, version, tags)
+        if row is None:
+            self.delete(key, version)
+            return
+        stored = self._cache.store.value_of
+        self._later(lambda: self._cache.write(row), self._only(key, version, lambda _: stored(row)))
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        """See set()."""
+        await sync_to_async(self.set)(key, value, timeout, version, tags=tags)
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
@@ -69,12 +80,18 @@ class TransactionalCache(BaseCache):
         """Decided now, by what this transaction sees; at the commit an entry that came meanwhile stays."""
         if self.has_key(key, version):
             return False
-        kept = tuple(tags)
-        self._later(
-            lambda: self._cache.add(key, value, timeout, version, tags=kept),
-            self._only(key, version, lambda _: value),
-        )
+        row = self._cache.row(key, value, timeout, version, tags)
+        if row is not None:
+            write, stored = self._cache.write_if_none, self._cache.store.value_of
+            self._later(lambda: write(row), self._only(key, version, lambda _: stored(row)))
         return True
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> bool:  # fmt: skip
+        """See add()."""
+        return await sync_to_async(self.add)(key, value, timeout, version, tags=tags)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         found = self.has_key(key, version)
@@ -107,9 +124,25 @@ class TransactionalCache(BaseCache):
             self.set(key, value, timeout, version, tags=tags)
         return value
 
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> Any:  # fmt: skip
+        """See get_or_set(). `default` may be an async function."""
+        value = await self.aget(key, _MISSING, version)
+        if value is _MISSING:
+            value = default() if callable(default) else default
+            value = await value if isawaitable(value) else value
+            await self.aset(key, value, timeout, version, tags=tags)
+        return value
+
     def delete_tags(self, *tags: str) -> None:
         """Until the commit this transaction sees no entry at all that it has not written since."""
         self._later(lambda: self._cache.delete_tags(*tags), lambda _, __: _MISSING)
+
+    async def adelete_tags(self, *tags: str) -> None:
+        """See delete_tags()."""
+        await sync_to_async(self.delete_tags)(*tags)
 
     def clear(self) -> None:
         self._later(self._cache.clear, lambda _, __: _MISSING)

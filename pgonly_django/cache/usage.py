@@ -1,23 +1,27 @@
 """What a cache holds, and keeping it within its bounds. Writes pay for it: every so many clean a little.
 
-Each process counts its own reads and writes and adds them to the cache's row in pgonly_cache_usage. What
-drifts (overwritten values, killed processes) a recount puts right; a recount comes after a quarter as many
-writes as there are entries, so a write's share of it does not grow with the table.
+The threads of a process count their reads and writes together and add them to the cache's row in
+pgonly_cache_usage. What drifts (killed processes, rows removed by other means) a recount puts right; it comes
+after a quarter as many writes as there are entries, so a write's share of it does not grow with the table.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import random
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from pgonly_django import events, postgres
 from pgonly_django.cache import keys
-from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import TABLES, Statement, integer
+from pgonly_django.cache.statement import SIZE, TABLES, Statement, integer
 from pgonly_django.exceptions import CacheError
 
 if TYPE_CHECKING:
@@ -30,42 +34,78 @@ PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired
 EVICT_LIMIT = 1000
 # After so many bytes were written, or half of the table if that is more, its dead rows are removed.
 VACUUM_BYTES = 32 * 1024 * 1024
-_SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
+
+_Settings = tuple[str, bytes, int | None, int | None]
+_usages: dict[_Settings, Usage] = {}
+_creating = threading.Lock()
+
+
+def usage_for(store: Store, options: Options) -> Usage:
+    """What this process counts of a cache. Django makes a cache object per thread; they count together."""
+    name = f"{TABLES[options.durable]}:{store.namespace}".encode()
+    settings = options.database, name, options.max_entries, options.max_bytes
+    with _creating:
+        if settings not in _usages:
+            _usages[settings] = Usage(store, options, name)
+        return _usages[settings]
+
+
+@dataclass(slots=True)
+class Counts:
+    reads: int = 0
+    hits: int = 0
+    misses: int = 0
+    writes: int = 0
+    written: int = 0  # bytes
+    entries: int = 0  # how many more there are
+    bytes: int = 0  # how much larger they are
 
 
 class Usage:
-    def __init__(self, store: Store, options: Options) -> None:
-        self._store = store
-        self._name = f"{TABLES[options.durable]}:{store.namespace}".encode()
+    def __init__(self, store: Store, options: Options, name: bytes) -> None:
+        self._store, self._name = store, name
         self._space = store.namespace[:-1].encode()
         self._max_entries, self._max_bytes = options.max_entries, options.max_bytes
         self.bounded = bool(options.max_entries or options.max_bytes)
         self._writes_allowed = min(WRITES_PER_CLEANING, max(1, (options.max_entries or 10**9) // 50))
-        self._bytes_allowed = (options.max_bytes or 10**18) // 200
-        self._reset()
+        self._bytes_allowed = max(1, (options.max_bytes or 10**18) // 200)
+        self.forget()
 
-    def _reset(self) -> None:
-        self._reads = self._hits = self._misses = 0
-        self._writes = self._written = self._entries = self._bytes = 0
+    def forget(self) -> None:
+        """Begin to count, as in a process that was just forked: what there was its parent will tell."""
+        self._counts = Counts()
+        self._lock = threading.Lock()
+        # The first share comes early by chance, so that processes which end after a few writes pay theirs.
+        self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
+        self._told = False
 
     def read(self, *, hits: int, misses: int) -> bool:
         """Count a call's reads; True when they should be told to the database."""
-        self._reads += 1
-        self._hits += hits
-        self._misses += misses
-        return self._reads >= READS_PER_FLUSH
+        with self._lock:
+            counts = self._counts
+            counts.reads += 1
+            counts.hits += hits
+            counts.misses += misses
+            return counts.reads >= READS_PER_FLUSH
 
     def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
-        """Count writes: new entries, their bytes, and all bytes written. True when a cleaning is due."""
-        self._writes += writes
-        self._written += written
-        self._entries += entries
-        self._bytes += size
-        return self._writes >= self._writes_allowed or self._bytes >= self._bytes_allowed
+        """Count writes: new entries, bytes more than before, bytes written. True when a cleaning is due."""
+        with self._lock:
+            counts = self._counts
+            counts.writes += writes
+            counts.written += written
+            counts.entries += entries
+            counts.bytes += size
+            return counts.writes >= self._writes_due or counts.bytes >= self._bytes_allowed
 
-    def removed(self, entries: int, size: int) -> None:
-        self._entries -= entries
-        self._bytes -= size
+    def removed(self, entries: int, size: int) -> bool:
+        """Count what is gone; True when it is so much that others should know before they evict."""
+        with self._lock:
+            counts = self._counts
+            counts.entries -= entries
+            counts.bytes -= size
+            much = -counts.entries >= self._writes_allowed or -counts.bytes >= self._bytes_allowed
+            return self.bounded and much
 
     def clean(self) -> Operation[None]:
         """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before."""
@@ -82,13 +122,27 @@ class Usage:
         except CacheError as error:
             _warn("Counting", error)
 
+    def tell_at_exit(self) -> None:
+        """Tell what is left, over a connection there is; a process does not connect in order to end."""
+        self._counts.written = 0  # no vacuum any more: Python starts no thread now
+        if self._counts != Counts() and self._store.pool.is_connected():
+            run(self.tell())
+
+    def _take_counts(self) -> Counts:
+        with self._lock:
+            counts, self._counts = self._counts, Counts()
+            if not self._told:  # for all the writes of those processes that ended before their turn
+                counts.writes = max(counts.writes, self._writes_allowed)
+            self._told, self._writes_due = True, self._writes_allowed
+        return counts
+
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
     PRUNE = Statement(
         """WITH gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
             SELECT key FROM {table} WHERE split_part(key, ':', 1) = $1
             AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
             ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING """
-        + _SIZE
+        + SIZE
         + " AS size) SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone",
         "text int8",
     )
@@ -104,7 +158,7 @@ class Usage:
         hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses,
         entries = greatest(usage.entries + EXCLUDED.entries, 0),
         bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
-        writes = CASE WHEN usage.writes < greatest(1000, usage.entries / 4)
+        writes = CASE WHEN usage.writes < greatest(100, usage.entries / 4)
             THEN usage.writes + $6 ELSE 0 END,
         written = CASE WHEN usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
             THEN usage.written + $7 ELSE 0 END
@@ -114,11 +168,10 @@ class Usage:
 
     def _flush(self) -> Operation[None]:
         """Add what was counted to the cache's row; within bounds afterwards."""
-        counted = self._hits, self._misses, self._entries, self._bytes, max(self._writes, 1), self._written
-        self._reset()
-        result = yield from self._store.call(
-            self.FLUSH, (self._name, *(b"%d" % each for each in (*counted, VACUUM_BYTES)))
-        )
+        counts = self._take_counts()
+        told = counts.hits, counts.misses, counts.entries, counts.bytes, max(counts.writes, 1), counts.written
+        params = self._name, *(b"%d" % each for each in (*told, VACUUM_BYTES))
+        result = yield from self._store.call(self.FLUSH, params)
         if result.get_value(0, 3) == b"\x01":
             self._vacuum()
         if not self.bounded:
@@ -137,7 +190,7 @@ class Usage:
     # Served by the primary key: one namespace is one range of it.
     RECOUNT = Statement(
         """WITH counted AS (SELECT count(*) AS rows, coalesce(sum("""
-        + _SIZE
+        + SIZE
         + """), 0)::int8 AS size FROM {table} WHERE key >= $2 AND key < $3)
         UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = $1
         RETURNING entries, bytes""",
@@ -164,21 +217,27 @@ class Usage:
             SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2
             AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
             LIMIT coalesce((SELECT greatest(rows, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED)) RETURNING """
-        + _SIZE
+        + SIZE
         + """ AS size),
         total AS (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM gone)
         UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
-        bytes = greatest(bytes - size, 0) FROM total WHERE name = $1 AND rows > 0 RETURNING rows""",
+        bytes = greatest(bytes - size, 0) FROM total WHERE name = $1 AND (SELECT excess.rows > 0 FROM excess)
+        RETURNING rows, (SELECT excess.rows FROM excess)""",
         "text text int8 int8 int8",
     )
 
     def _evict(self) -> Operation[None]:
+        """Delete what is above the bounds. Where far less is found than the numbers say, count anew."""
         bounds = self._max_entries or 10**15, self._max_bytes or 10**18
         params = self._name, self._space, *(b"%d" % each for each in (*bounds, EVICT_LIMIT))
-        evicted = EVICT_LIMIT
-        while evicted == EVICT_LIMIT:
+        evicted = wanted = EVICT_LIMIT
+        while evicted == wanted == EVICT_LIMIT:
             result = yield from self._store.call(self.EVICT, params)
-            evicted = integer(result.get_value(0, 0)) if result.ntuples else 0
+            if not result.ntuples:
+                return
+            evicted, wanted = (integer(result.get_value(0, column)) for column in range(2))
+        if evicted < wanted // 2:
+            yield from self.recount()
 
 
 # TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.
@@ -196,3 +255,20 @@ def vacuum(alias: str, table: str) -> None:
 
 def _warn(what: str, error: Exception) -> None:
     events.emit("cache.cleaning_failed", f"{what} the cache failed: {error}", level=logging.WARNING)
+
+
+def _tell_at_exit() -> None:
+    for usage in tuple(_usages.values()):
+        usage.tell_at_exit()
+
+
+def _after_fork() -> None:
+    """The child has none of the threads, and must not wait for a lock that one of them held."""
+    global _creating  # noqa: PLW0603 - one per process, and this is another process
+    _creating = threading.Lock()
+    for usage in _usages.values():
+        usage.forget()
+
+
+atexit.register(_tell_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

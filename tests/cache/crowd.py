@@ -29,6 +29,12 @@ def add(cache: Any, number: int) -> bool:
     return cache.add("winner", number)
 
 
+def write_few(cache: Any, number: int, times: int) -> int:
+    for each in range(times):
+        cache.set(f"{os.getpid()}:{each}", each)
+    return times
+
+
 def write_many(cache: Any, number: int, seconds: float) -> int:
     """set_many and delete_many of the same keys, every process in an order of its own."""
     keys = [f"key:{each}" for each in range(50)]

@@ -62,6 +62,55 @@ def test_bounds_of_one_cache_evict_nothing_of_another(make_cache):
     assert CacheEntry.objects.of(bounded.store.namespace[:-1]).count() == 10
 
 
+def test_max_bytes_holds_where_few_keys_grow(make_cache):
+    cache = make_cache(MAX_BYTES=1_000_000)
+    for size in range(1000, 60_000, 1000):
+        for number in range(50):
+            cache.set(f"key:{number}", b"x" * size)
+    for round_number in range(10):
+        cache.set_many({f"many:{number}": b"x" * 10_000 * round_number for number in range(30)})
+        assert CacheUsage.objects.get().bytes < 1_300_000
+    assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 1_300_000
+
+
+def test_what_another_process_cleared_is_not_evicted_for_once_more(make_cache, monkeypatch):
+    cache = make_cache("shared", MAX_ENTRIES=1000)
+    cache.set_many({f"old:{number}": 1 for number in range(1000)})
+    make_cache("shared", MAX_ENTRIES=1000).clear()
+    cache.set_many({f"new:{number}": 1 for number in range(300)})
+    assert CacheEntry.objects.count() == 300
+    assert CacheUsage.objects.get().entries == 300
+
+
+def test_numbers_that_are_far_from_true_are_counted_anew_when_nothing_is_found_to_evict(make_cache):
+    cache = make_cache(MAX_ENTRIES=1000)
+    cache.set_many({f"old:{number}": 1 for number in range(1000)})
+    CacheEntry.objects.all().delete()
+    CacheUsage.objects.update(entries=5000)
+    cache.set_many({f"new:{number}": 1 for number in range(30)})
+    assert CacheUsage.objects.get().entries < 1000
+
+
+@pytest.mark.process
+def test_bounds_hold_under_processes_that_write_a_little_and_end(crowd):
+    for _ in range(5):
+        crowd("write_few", 50, options={"MAX_ENTRIES": 1250}, times=20)
+    assert CacheEntry.objects.count() < 1750
+
+
+def test_the_threads_of_a_process_count_together(make_cache):
+    def read():
+        cache = make_cache("shared")
+        for _ in range(100):
+            cache.get("missing")
+
+    make_cache("shared").store.usage.forget()
+    with ThreadPoolExecutor(10) as pool:
+        for _ in range(10):
+            pool.submit(read)
+    assert CacheUsage.objects.get(name__contains="shared").misses == 1000
+
+
 def test_a_recount_puts_wrong_numbers_right(make_cache):
     cache = make_cache(MAX_ENTRIES=5000)
     cache.set_many({str(number): number for number in range(500)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import async_to_sync
 
-from pgonly_django.models import CacheEntry
+from pgonly_django.cache.flight import Flight
+from pgonly_django.exceptions import CacheError
+from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import start_crowd, wait_until
 
 
@@ -163,3 +166,122 @@ def test_a_cancelled_async_computation_lets_the_next_one_compute(cache):
         return await cache.aget_or_set("key", lambda: "next", lock_timeout=60)
 
     assert async_to_sync(scene)() == "next"
+
+
+@pytest.mark.parametrize("on_error", [None, "ignore", "raise"])
+def test_a_cache_error_of_the_function_is_the_callers_and_the_function_is_called_once(make_cache, on_error):
+    cache, calls = make_cache(ON_ERROR=on_error), []
+
+    def compute():
+        calls.append(1)
+        raise CacheError("of the function's own cache")
+
+    with pytest.raises(CacheError, match="of the function's own"):
+        cache.get_or_set("key", compute)
+
+    def call_meanwhile(go_on):
+        threading.Timer(0.05, go_on.set).start()
+        with pytest.raises(CacheError, match="of the function's own"):
+            cache.get_or_set("key", compute)
+
+    assert in_two_threads(cache, lambda: 1 / 0, call_meanwhile) == "failed"
+    assert calls == [1, 1]
+
+
+def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        cache.get_or_set("key", lambda: lambda: 1, lock_timeout=600)
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 100)
+    assert cache.get_or_set("key", lambda: "x" * 200, lock_timeout=600) == "x" * 200
+    assert cache.get_or_set("key", lambda: "small", lock_timeout=600) == "small"
+
+
+def test_a_timeout_of_zero_makes_nobody_wait(cache):
+    def call_meanwhile(go_on):
+        assert cache.get_or_set("key", lambda: "mine", 0, lock_timeout=600) == "mine"
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "other's", call_meanwhile, timeout=0, lock_timeout=600) == "other's"
+
+
+class Renamed:
+    """Stands for a class of an older release."""
+
+
+def make_unreadable(key):
+    """What is left of an entry whose class is gone."""
+    gone = pickle.dumps(Renamed(), protocol=0).replace(b"Renamed", b"Deleted")
+    CacheEntry.objects.filter(key__endswith=f":{key}").update(value=gone)
+
+
+def test_an_unreadable_entry_is_computed_once_more_and_then_readable(cache):
+    cache.set("key", Renamed())
+    make_unreadable("key")
+    assert cache.get_or_set("key", lambda: "new") == "new"
+    assert cache.get_or_set("key", lambda: pytest.fail("computed")) == "new"
+
+
+def test_an_unreadable_entry_costs_get_many_that_entry_only(make_cache, caplog):
+    cache, strict = make_cache("shared"), make_cache("shared", ON_ERROR="raise")
+    cache.set_many({"good": 1, "bad": Renamed()})
+    make_unreadable("bad")
+    assert cache.get_many(["good", "bad"]) == {"good": 1}
+    assert "cannot be read" in caplog.text
+    with pytest.raises(CacheError, match="cannot be read"):
+        strict.get_many(["good", "bad"])
+
+
+def test_a_caller_cancelled_while_it_claims_keeps_nobody_waiting(cache):
+    """Cut off between what PostgreSQL did and what it said of it."""
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    operation = flight._claim()
+    wait = next(operation)
+    while not CacheEntry.objects.filter(claim__isnull=False).exists():
+        wait.block()
+        if not CacheEntry.objects.filter(claim__isnull=False).exists():
+            wait = operation.send(None)
+    with pytest.raises(KeyboardInterrupt):
+        cut_off(operation, KeyboardInterrupt())
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def cut_off(operation, error):
+    """Throw `error` into the operation and let it clean up."""
+    wait = operation.throw(error)
+    while True:
+        wait = operation.send(wait.block())
+
+
+def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: "paid for", 60, 0, 600, (), False)
+    operation, wait = flight.run(), None
+    wait = next(operation)
+    computed = False
+    while not computed:
+        computed = type(wait).__name__ == "Compute"
+        wait = operation.send(wait.block())
+    with pytest.raises(KeyboardInterrupt):
+        cut_off(operation, KeyboardInterrupt())
+    assert cache.get("key") == "paid for"
+
+
+def test_an_abandoned_computation_says_nothing_and_frees_its_claim_in_time(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 0.2, (), False)
+    operation = flight.run()
+    wait = next(operation)
+    while type(wait).__name__ != "Compute":
+        wait = operation.send(wait.block())
+    operation.close()
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=60) == "next"
+
+
+def test_reads_by_get_or_set_are_told(cache):
+    cache.get_or_set("key", lambda: 1)
+    for _ in range(999):
+        cache.get_or_set("key", lambda: pytest.fail("computed"))
+    usage = CacheUsage.objects.get()
+    assert (usage.hits, usage.misses) == (999, 1)

@@ -186,3 +186,42 @@ def test_a_key_function_of_ones_own_is_used(make_cache):
     cache.set("key", 1, version=3)
     assert CacheEntry.objects.get().name == "p/3/key"
     assert isinstance(cache, PostgresCache)
+
+
+def test_incr_adds_to_what_other_settings_have_written(make_cache):
+    packed = make_cache("shared", COMPRESSOR="zlib", COMPRESS_ABOVE=1)
+    plain, as_json = make_cache("shared"), make_cache("shared", SERIALIZER="json")
+    packed.set_many({"fraction": 1.5, "large": 2**70})
+    assert plain.incr("fraction", 2) == 3.5
+    assert as_json.incr("fraction", 0.25) == 3.75
+    assert plain.incr("large") == 2**70 + 1
+
+
+def test_timeouts_may_be_timedeltas_and_of_any_length(cache):
+    cache.set("key", 1, timedelta(minutes=5))
+    assert 295 < cache.ttl("key") <= 300
+    assert cache.expire("key", timedelta(hours=1))
+    assert cache.pexpire("key", timedelta(hours=2))
+    assert 7100 < cache.ttl("key") <= 7200
+    for far in (9e10, 1.2e11, 1e13, 1e300, float("inf"), timedelta.max):
+        cache.set("key", 1, far)
+        assert cache.touch("key", far)
+        assert cache.get_or_set(f"far:{far}", lambda: 2, far, stale=1e15) == 2
+        assert cache.get("key") == 1
+    assert cache.ttl("key") is None
+
+
+def test_a_timeout_that_is_no_number_is_refused(make_cache):
+    cache = make_cache(ON_ERROR="ignore")
+    with pytest.raises(ValueError, match="got NaN"):
+        cache.set("key", 1, float("nan"))
+    with pytest.raises(TypeError, match="a number of seconds, a timedelta or None, got '60'"):
+        cache.set("key", 1, "60")
+
+
+def test_expire_at_takes_any_moment(cache):
+    cache.set("key", 1)
+    assert cache.expire_at("key", 1e15)
+    assert cache.ttl("key") is None
+    assert cache.expire_at("key", -1e15)
+    assert cache.get("key") is None

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import pickle
+
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import transaction
 
 
@@ -71,3 +75,38 @@ def test_versions_and_other_caches_are_kept_apart(make_cache):
         assert one.transactional().get("key") == 1
         assert one.transactional().get("key", version=2) is None
         assert other.transactional().get("key") is None
+
+
+def test_what_a_value_is_at_set_counts_not_what_becomes_of_it(cache):
+    mine = cache.transactional()
+    papers = [1]
+    with transaction.atomic():
+        mine.set("papers", papers)
+        mine.add("added", papers)
+        papers.append(2)
+        mine.get("papers").append(3)
+        assert mine.get_many(["papers", "added"]) == {"papers": [1], "added": [1]}
+    assert cache.get_many(["papers", "added"]) == {"papers": [1], "added": [1]}
+
+
+def test_what_cannot_be_stored_fails_at_set_not_after_the_commit(cache):
+    with transaction.atomic(), pytest.raises((pickle.PicklingError, AttributeError)):
+        cache.transactional().set("key", lambda: 1)
+
+
+def test_the_async_methods_know_tags_and_await_functions(cache):
+    mine = cache.transactional()
+
+    async def compute():
+        await asyncio.sleep(0)
+        return "computed"
+
+    async def scene():
+        await mine.aset("set", 1, tags=["tag"])
+        assert await mine.aadd("added", 2, tags=["tag"])
+        assert await mine.aget_or_set("computed", compute, tags=["tag"]) == "computed"
+        found = await cache.aget_many(["set", "added", "computed"])
+        await mine.adelete_tags("tag")
+        return found, await cache.aget_many(["set", "added", "computed"])
+
+    assert async_to_sync(scene)() == ({"set": 1, "added": 2, "computed": "computed"}, {})

@@ -39,7 +39,8 @@ def demo(django_db_setup, django_db_blocker):
         def start(*arguments):
             command = [sys.executable, str(ROOT / "manage.py"), "demo", *arguments]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            processes.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+            start_up = {"preexec_fn": _hear_ctrl_c}  # safe beside threads: it sets a signal and takes no lock
+            processes.append(subprocess.Popen(command, env=environment, text=True, **start_up, **pipes))
             return processes[-1]
 
         yield start
@@ -47,6 +48,11 @@ def demo(django_db_setup, django_db_blocker):
             process.kill()
             process.communicate()
         admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
+
+
+def _hear_ctrl_c():
+    """Tests that run in the background of a shell ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _url(name):
