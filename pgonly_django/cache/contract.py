@@ -26,8 +26,8 @@ _MISSING = object()
 
 class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        super().__init__(params)
         options = parse(params.get("OPTIONS", {}))
+        super().__init__(params)
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.store = Store(location, options)
