@@ -9,6 +9,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
+from pgonly_django.cache.codec import Codec
 from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.options import Options, misplaced, parse
 
@@ -16,7 +17,7 @@ DOCS = "docs/cache.md#checks"
 
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
-    """E101: an option nobody knows, in the wrong place or of a wrong value. E102: the database. W101: the router."""
+    """E101: an option that is unknown, misplaced or of a wrong value. E102: the database. W101: the router."""
     found: list[checks.CheckMessage] = []
     for alias, options in _ours():
         if isinstance(options, Options):
@@ -54,7 +55,9 @@ def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
     """Each cache of ours with its options, or with what is wrong with them."""
     for alias, cache in our_settings().items():
         try:
-            yield alias, parse(cache.get("OPTIONS", {}))
+            options = parse(cache.get("OPTIONS", {}))
+            Codec(options.serializer, options.compressor, options.compress_above)
+            yield alias, options
         except ImproperlyConfigured as error:
             yield alias, error
 

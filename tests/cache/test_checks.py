@@ -7,7 +7,13 @@ from django.test import override_settings
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.checks import check_caches, check_pools
+from pgonly_django.cache.codec import zstd
 from pgonly_django.cache.options import parse
+
+
+class Demanding:
+    def __init__(self, level):
+        pass
 
 
 def with_cache(**options):
@@ -42,6 +48,13 @@ def test_good_settings_give_no_message():
         ({"TIMEOUT_SECONDS": float("nan")}, "must be a number above 0, got nan"),
         ({"TIMEOUT_SECONDS": float("inf")}, "must be a number above 0, got inf"),
         ({"TIMEOUT_SECONDS": "1"}, "must be a number above 0, got '1'"),
+        (
+            {"SERIALIZER": "msgpack"},
+            'must be "pickle", "json" or the dotted path of a class, got \'msgpack\'',
+        ),
+        ({"SERIALIZER": "tests.nowhere.Codec"}, "No module named 'tests.nowhere'"),
+        ({"SERIALIZER": "json.JSONDecoder"}, "which needs the methods dumps(value) and loads(data)"),
+        ({"SERIALIZER": "tests.cache.test_checks.Demanding"}, "missing 1 required positional argument"),
         ({"TIMEOUT": 300}, 'TIMEOUT stands beside OPTIONS, not in it: {"TIMEOUT": 300, "OPTIONS": {...}}.'),
         ({"KEY_PREFIX": "shop"}, "KEY_PREFIX stands beside OPTIONS"),
         ({"LOCATION": "pages"}, "LOCATION stands beside OPTIONS"),
@@ -105,3 +118,16 @@ def test_an_option_beside_options_would_have_no_effect_and_is_named():
         message = only(check_caches())
     assert message.id == "pgonly_django.E101"
     assert message.msg == "CACHES['default']: MAX_BYTES has no effect beside OPTIONS; it stands in it."
+
+
+def test_zstd_without_its_module_is_found_before_the_first_large_value():
+    try:
+        zstd()
+    except ImportError:
+        with with_cache(COMPRESSOR="zstd"):
+            assert "pip install backports.zstd" in only(check_caches()).msg
+        with pytest.raises(ImproperlyConfigured, match=r"pip install backports\.zstd"):
+            PostgresCache("x", {"OPTIONS": {"COMPRESSOR": "zstd"}})
+    else:
+        with with_cache(COMPRESSOR="zstd"):
+            assert check_caches() == []
