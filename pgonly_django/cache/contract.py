@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django import events
 from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
 from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Store
 from pgonly_django.exceptions import CacheError
@@ -208,7 +209,7 @@ class DjangoCache(BaseCache):
         return seconds
 
     def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
-        return [self.store.tag(tag) for tag in tags] if tags else ()
+        return [self.store.tag(tag) for tag in tag_names(tags)] if tags else ()
 
     def _do(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
         try:

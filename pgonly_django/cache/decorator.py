@@ -12,6 +12,7 @@ from django.core.cache import caches
 
 from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
+from pgonly_django.cache.keys import tag_names
 
 F = TypeVar("F", bound=Callable[..., Any])
 Key = str | Callable[..., str]
@@ -34,6 +35,8 @@ def cached(
         raise TypeError(
             "@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever."
         )
+
+    tags = tags if callable(tags) else tag_names(tags)
 
     def decorate(function: F) -> F:
         if key is None and not _has_a_name_of_its_own(function):
@@ -110,9 +113,9 @@ class _Cached:
             return {}
         return {"tags": self._tags(args, kwargs), "stale": self.stale, "lock_timeout": self.lock_timeout}
 
-    def _tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    def _tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[str]:
         if callable(self.tags):
-            return list(self.tags(*args, **kwargs))
+            return self.tags(*args, **kwargs)
         arguments = self._arguments(args, kwargs)
         return [tag.format(**arguments) for tag in self.tags]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from urllib.parse import quote
 
 LIMIT = 1000  # bytes; a btree page takes 2,704
@@ -40,6 +41,13 @@ def _is_valid(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags as given. TypeError for a single text, which is a tag for each of its letters otherwise."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
+    return tuple(tags)
 
 
 def following(prefix: str) -> bytes:

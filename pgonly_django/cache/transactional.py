@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.db import connections, transaction
 
+from pgonly_django.cache.keys import tag_names
+
 if TYPE_CHECKING:
     from pgonly_django.cache.backend import PostgresCache
 
@@ -56,7 +58,7 @@ class TransactionalCache(BaseCache):
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> None:  # fmt: skip
-        kept, over = tuple(tags), timeout is not DEFAULT_TIMEOUT and timeout is not None and timeout <= 0
+        kept, over = tag_names(tags), timeout is not DEFAULT_TIMEOUT and timeout is not None and timeout <= 0
         self._later(
             lambda: self._cache.set(key, value, timeout, version, tags=kept),
             self._only(key, version, lambda _: _MISSING if over else value),
@@ -69,7 +71,7 @@ class TransactionalCache(BaseCache):
         """Decided now, by what this transaction sees; at the commit an entry that came meanwhile stays."""
         if self.has_key(key, version):
             return False
-        kept = tuple(tags)
+        kept = tag_names(tags)
         self._later(
             lambda: self._cache.add(key, value, timeout, version, tags=kept),
             self._only(key, version, lambda _: value),

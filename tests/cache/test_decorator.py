@@ -265,3 +265,10 @@ def test_a_method_is_kept_by_its_instance_which_must_be_a_model():
     assert calls == [1, 2, 1]
     with pytest.raises(TypeError, match=r"self has a value of .*Person.*Give @cached a key"):
         Person().greeting()
+
+
+def test_a_text_in_place_of_a_list_of_tags_is_refused():
+    with pytest.raises(TypeError, match="must be a list of texts"):
+        cached(60, tags="project:7")
+    with pytest.raises(TypeError, match="must be a list of texts"):
+        cached(60, key="key", tags=lambda: "project:7")(lambda: 1)()

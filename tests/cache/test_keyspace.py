@@ -194,3 +194,19 @@ def test_a_tag_may_be_any_text(make_cache, tag):
     cache.set("other", 1, tags=[f"{tag}?"])
     assert cache.delete_tags(tag) == 1
     assert cache.get_many(["key", "other"]) == {"other": 1}
+
+
+def test_a_text_in_place_of_a_list_of_tags_is_refused(cache):
+    for write in (
+        lambda: cache.set("key", 1, tags="project:7"),
+        lambda: cache.add("key", 1, tags="project:7"),
+        lambda: cache.set_many({"key": 1}, tags="project:7"),
+        lambda: cache.get_or_set("key", 1, tags="project:7"),
+        lambda: cache.transactional().set("key", 1, tags="project:7"),
+        lambda: cache.transactional().add("key", 1, tags="project:7"),
+    ):
+        with pytest.raises(
+            TypeError, match=r"must be a list of texts, got 'project:7'. Give \['project:7'\]"
+        ):
+            write()
+    assert cache.get("key") is None
