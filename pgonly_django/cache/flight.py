@@ -65,7 +65,8 @@ class Flight:
         """Whether there is a value to return, and the value. Of a stale one, one caller is not told."""
         result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
         live, claimed, stale = _flags(result)
-        self.store.usage.read(hits=live, misses=not live)
+        if self.store.usage.read(hits=live, misses=not live):
+            yield from self.store.usage.tell()
         if live or (stale and claimed):
             return True, self.store.value(result, 0)
         return False, None

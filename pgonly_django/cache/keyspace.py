@@ -66,7 +66,8 @@ GET_AND_TOUCH = Statement(
 def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
     result = yield from store.call(GET_AND_TOUCH, (key, seconds_param(seconds)))
     hit = result.ntuples == 1
-    store.usage.read(hits=hit, misses=not hit)
+    if store.usage.read(hits=hit, misses=not hit):
+        yield from store.usage.tell()
     return store.value(result, 0) if hit else default
 
 

@@ -5,6 +5,8 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from pgonly_django.cache.usage import READS_PER_FLUSH
+
 
 @pytest.fixture(autouse=True)
 def two_caches(settings, transactional_db):
@@ -76,3 +78,20 @@ def test_a_deletion_that_fails_is_an_error(arguments):
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN gone TO expires_at")
+
+
+def get_or_set(cache):
+    cache.get_or_set("key", 1)
+
+
+def get_and_touch(cache):
+    cache.get_and_touch("key")
+
+
+@pytest.mark.parametrize("read", [get_or_set, get_and_touch])
+def test_every_kind_of_read_tells_its_hits(read, capsys):
+    caches["default"].set("key", 1)
+    for _ in range(READS_PER_FLUSH):
+        read(caches["default"])
+    call_command("pgonly_cache")
+    assert capsys.readouterr().out.splitlines()[1].endswith("100.0%")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,6 +22,11 @@ def test_times_to_live(cache):
     assert 490 < cache.ttl("key") <= 500
     assert cache.expire_at("key", (datetime.now(UTC) + timedelta(seconds=50)).timestamp())
     assert 40 < cache.ttl("key") <= 50
+    in_a_minute = (datetime.now(UTC) + timedelta(seconds=60)).timestamp() * 1000
+    assert cache.pexpire_at("key", in_a_minute)
+    assert 50 < cache.ttl("key") <= 60
+    assert asyncio.run(cache.apexpire_at("key", in_a_minute + 60_000))
+    assert 110 < cache.ttl("key") <= 120
     assert cache.pexpire("key", 20_000)
     assert cache.ttl("key") == 20
     assert cache.persist("key")
