@@ -16,8 +16,10 @@ from django.utils.html import format_html
 from django.utils.timesince import timeuntil
 from django.utils.timezone import now
 
-from pgonly_django.cache import codec
+from pgonly_django.cache import PostgresCache, codec
+from pgonly_django.cache.drive import run
 from pgonly_django.cache.figures import figures, our_caches
+from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
 
 SHOWN_CHARACTERS = 100_000
@@ -35,7 +37,8 @@ class CacheFilter(admin.SimpleListFilter):
         return sorted({(store.location, store.location) for store in stores if store.durable == durable})
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.of(self.value()) if self.value() else queryset
+        location = self.value()
+        return queryset.of(location) if location in dict(self.lookup_choices) else queryset
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -48,7 +51,9 @@ class StateFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == "computing":
             return queryset.filter(claimed_until__gt=Now())
-        return getattr(queryset, self.value() or "all")()
+        if self.value() == "live":
+            return queryset.live()
+        return queryset.expired() if self.value() == "expired" else queryset
 
 
 class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own takes no parameters at run time
@@ -75,6 +80,14 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """The filters above only: one on `value` would tell what the pages never open."""
+        return lookup in (CacheFilter.parameter_name, StateFilter.parameter_name)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """None for what PostgreSQL cannot even look for."""
+        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         entries: QuerySet[Any] = self.model.objects.using(self._database()).with_size()
@@ -139,39 +152,57 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
         view = self.admin_site.admin_view
         return [
             path("numbers/", view(self.numbers_view), name=self._named("numbers")),
-            path("clear/<str:alias>/", view(self.clear_view), name=self._named("clear")),
+            path("clear/<path:alias>/", view(self.clear_view), name=self._named("clear")),
             *super().get_urls(),
         ]
 
     def numbers_view(self, request: HttpRequest) -> HttpResponse:
-        """Entries, bytes, expired entries and hit rate of every cache of ours, whatever its table."""
+        """Entries, bytes, expired entries and hit rate of the caches whose entries this person may see."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = self._context(request, "Caches", figures=figures())
+        visible = self._visible_tables(request)
+        rows = [(each, visible[each.table].clear_url_name(request)) for each in figures(visible)]
+        context = self._context(request, "Caches", rows=rows)
         return TemplateResponse(request, "admin/pgonly_django/cacheentry/numbers.html", context)
 
+    def _visible_tables(self, request: HttpRequest) -> dict[str, EntryAdmin]:
+        """The tables whose entries this person may see, each with its admin."""
+        site, models = self.admin_site, (CacheEntry, DurableCacheEntry)
+        admins = [site.get_model_admin(model) for model in models if site.is_registered(model)]
+        ours = [each for each in admins if isinstance(each, EntryAdmin)]
+        return {each.opts.db_table: each for each in ours if each.has_view_permission(request)}
+
+    def clear_url_name(self, request: HttpRequest) -> str:
+        """Of the view that clears a cache of this table; "" for a person who may not."""
+        return f"admin:{self._named('clear')}" if self.has_delete_permission(request) else ""
+
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
-        """Clears one cache, once the person has confirmed it."""
+        """Clears one cache of this table, once the person has confirmed it."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
         cache = our_caches().get(alias)
-        if cache is None:
+        if cache is None or not self._has(cache):
             raise Http404
         if request.method == "POST":
-            cache.clear()
-            messages.success(request, f"The cache {alias!r} was cleared.")
+            self._clear(request, alias, cache)
             return HttpResponseRedirect(reverse(f"admin:{self._named('numbers')}"))
         context = self._context(request, f"Clear the cache {alias}?", alias=alias)
         return TemplateResponse(request, "admin/pgonly_django/cacheentry/clear.html", context)
+
+    def _clear(self, request: HttpRequest, alias: str, cache: PostgresCache) -> None:
+        try:
+            run(cache.store.clear())  # not cache.clear(), which only logs that it failed
+        except CacheError as error:
+            messages.error(request, f"The cache {alias!r} was not cleared: {error}")
+        else:
+            messages.success(request, f"The cache {alias!r} was cleared.")
 
     def _context(self, request: HttpRequest, title: str, **more: Any) -> dict[str, Any]:
         return {
             **self.admin_site.each_context(request),
             "title": title,
             "opts": self.opts,
-            "has_delete_permission": self.has_delete_permission(request),
             "numbers_url": f"admin:{self._named('numbers')}",
-            "clear_url": f"admin:{self._named('clear')}",
             **more,
         }
 
@@ -184,11 +215,12 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
 
     def _database(self) -> str:
         """The alias of the database that has this table's caches."""
-        durable = self.model is DurableCacheEntry
-        for cache in our_caches().values():
-            if cache.store.durable == durable:
-                return cache.store.pool.alias
-        return "default"
+        aliases = (cache.store.pool.alias for cache in our_caches().values() if self._has(cache))
+        return next(aliases, "default")
+
+    def _has(self, cache: PostgresCache) -> bool:
+        """Whether the cache's entries are in this table."""
+        return cache.store.durable == (self.model is DurableCacheEntry)
 
 
 admin.site.register((CacheEntry, DurableCacheEntry), EntryAdmin)

@@ -126,6 +126,10 @@ class PostgresCache(DjangoCache):
         """See expire_at(); a number is milliseconds since 1970."""
         return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
 
+    async def apexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See pexpire_at()."""
+        return await self.aexpire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let `key` never expire; False when it did not expire anyway, or there is none."""
         return self._do(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)

@@ -9,26 +9,30 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
+from pgonly_django.cache.codec import Codec
 from pgonly_django.cache.figures import our_settings
-from pgonly_django.cache.options import Options, parse
+from pgonly_django.cache.options import Options, misplaced, parse
 
 DOCS = "docs/cache.md#checks"
 
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
-    """E101: an option nobody knows, or of a wrong value. E102: the database. W101: the router."""
+    """E101: an option that is unknown, misplaced or of a wrong value. E102: the database. W101: the router."""
     found: list[checks.CheckMessage] = []
     for alias, options in _ours():
         if isinstance(options, Options):
             found += _check_database(alias, options.database)
         else:
-            message = f"CACHES[{alias!r}]: {options}"
-            found.append(
-                checks.Error(
-                    message, hint="All options: docs/cache.md#several-caches.", id="pgonly_django.E101"
-                )
-            )
+            found.append(_wrong_option(alias, str(options)))
+    for alias, cache in our_settings().items():
+        for name in misplaced(cache):
+            found.append(_wrong_option(alias, f"{name} has no effect beside OPTIONS; it stands in it."))
     return found
+
+
+def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
+    hint = "All options: docs/cache.md#several-caches."
+    return checks.Error(f"CACHES[{alias!r}]: {problem}", hint=hint, id="pgonly_django.E101")
 
 
 def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -51,7 +55,9 @@ def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
     """Each cache of ours with its options, or with what is wrong with them."""
     for alias, cache in our_settings().items():
         try:
-            yield alias, parse(cache.get("OPTIONS", {}))
+            options = parse(cache.get("OPTIONS", {}))
+            Codec(options.serializer, options.compressor, options.compress_above)
+            yield alias, options
         except ImproperlyConfigured as error:
             yield alias, error
 

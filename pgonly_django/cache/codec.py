@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.module_loading import import_string
 
@@ -30,7 +31,10 @@ class Serializer(Protocol):
 
 
 class Codec:
-    """Writes as the options say; reads whatever any options have written."""
+    """Writes as the options say; reads whatever any options have written.
+
+    Raises ImproperlyConfigured where the serializer or the compressor cannot be imported.
+    """
 
     def __init__(self, serializer: str, compressor: str | None, compress_above: int) -> None:
         self._serializer = _SERIALIZERS.get(serializer, OWN)
@@ -38,6 +42,8 @@ class Codec:
         self._compressor = _COMPRESSORS[compressor]
         self._compress_above = compress_above
         self._dumps = self._writer()
+        if self._compressor == ZSTD:
+            _require_zstd()
 
     def encode(self, value: Any) -> Encoded:
         if type(value) is int and _INT8_MIN <= value <= _INT8_MAX:
@@ -49,7 +55,7 @@ class Codec:
 
     def decode(self, codec: int, data: bytes) -> Any:
         if codec == PICKLE:
-            return pickle.loads(data)  # noqa: S301 - what this cache wrote; choose SERIALIZER "json" otherwise
+            return pickle.loads(data)  # noqa: S301 - what was written with SERIALIZER "pickle"; docs/cache.md says so
         if codec >= ZLIB:
             data = unpack(codec, data)
         return _READERS[codec % 10](data)
@@ -59,9 +65,27 @@ class Codec:
             return lambda value: pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         if self._serializer == JSON:
             return lambda value: json.dumps(value, cls=DjangoJSONEncoder).encode()
-        own: Serializer = import_string(self._path)()
+        own = _own_serializer(self._path)
         name = self._path.encode()
         return lambda value: name + b"\n" + own.dumps(value)
+
+
+def _own_serializer(path: str) -> Serializer:
+    problem = f'OPTIONS["SERIALIZER"] must be "pickle", "json" or the dotted path of a class, got {path!r}'
+    try:
+        own: Serializer = import_string(path)()
+    except (ImportError, TypeError) as error:
+        raise ImproperlyConfigured(f"{problem}: {error}.") from error
+    if not (callable(getattr(own, "dumps", None)) and callable(getattr(own, "loads", None))):
+        raise ImproperlyConfigured(f"{problem}, which needs the methods dumps(value) and loads(data).")
+    return own
+
+
+def _require_zstd() -> None:
+    try:
+        zstd()
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{error}.") from error
 
 
 def unpack(codec: int, data: bytes) -> bytes:
@@ -79,7 +103,7 @@ def zstd() -> Any:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ImportError('COMPRESSOR "zstd" needs Python 3.14, or: pip install backports.zstd')
+    raise ImportError('OPTIONS["COMPRESSOR"] "zstd" needs Python 3.14, or: pip install backports.zstd')
 
 
 def _pack(compressor: int, data: bytes) -> bytes:

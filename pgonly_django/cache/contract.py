@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django import events
 from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
 from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Row, Store
 from pgonly_django.exceptions import CacheError
@@ -28,8 +29,8 @@ _MISSING = object()
 
 class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        super().__init__(params)
         options = parse(params.get("OPTIONS", {}))
+        super().__init__(params)
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.store = Store(location, options)
@@ -230,7 +231,7 @@ class DjangoCache(BaseCache):
         return timeout if timeout is None or type(timeout) is int else _as_seconds(timeout)
 
     def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
-        return [self.store.tag(tag) for tag in tags] if tags else ()
+        return [self.store.tag(tag) for tag in tag_names(tags)] if tags else ()
 
     def _do(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
         try:

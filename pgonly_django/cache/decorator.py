@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.core.cache import caches
-from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import Model
 
+from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
+from pgonly_django.cache.keys import tag_names
 
 F = TypeVar("F", bound=Callable[..., Any])
 Key = str | Callable[..., str]
@@ -29,20 +27,32 @@ def cached(
 
     Of many callers with the same arguments one computes (get_or_set, which says what `stale` and
     `lock_timeout` do). `key` is a text with the arguments' names in braces, "paper:{pmid}", or a function of
-    the arguments; without it, the function's name and its arguments, which then must be JSON or model
-    instances. `tags` likewise: texts with names in braces, or a function. The function gets
-    `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
+    the arguments; without it, the function's name and its arguments (docs/cache.md says of which types), so a
+    lambda or a function inside another needs one. `tags` likewise: texts with names in braces, or a function.
+    The function gets `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
     """
     if callable(timeout):
         raise TypeError(
             "@cached needs its timeout: @cached(3600), or @cached(None) to keep answers for ever."
         )
 
+    tags = tags if callable(tags) else tag_names(tags)
+
     def decorate(function: F) -> F:
+        if key is None and not _has_a_name_of_its_own(function):
+            raise TypeError(
+                f"{function!r} has no name that is its alone, so its answers would mix with those of others. "
+                'Give @cached a key, for example key="paper:{pmid}".'
+            )
         wrapped: F = _Cached(function, timeout, key, tags, stale, lock_timeout, cache).wrap()
         return wrapped
 
     return decorate
+
+
+def _has_a_name_of_its_own(function: Callable[..., Any]) -> bool:
+    """Not so of a lambda, a function inside another, a functools.partial."""
+    return "<" not in getattr(function, "__qualname__", "<")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,16 @@ class _Cached:
         arguments = self._arguments(args, kwargs)
         if self.key is not None:
             return self.key.format(**arguments)
-        return f"{self.function.__module__}.{self.function.__qualname__}:{_digest(self.function, arguments)}"
+        return f"{self.function.__module__}.{self.function.__qualname__}:{self._digest(arguments)}"
+
+    def _digest(self, arguments: dict[str, Any]) -> str:
+        try:
+            return digest(arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"The arguments of {self.function.__qualname__} make no cache key: {error}. "
+                'Give @cached a key, for example key="paper:{pmid}".'
+            ) from error
 
     def _options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """What only this cache's get_or_set knows; another backend behind the alias gets the timeout only."""
@@ -94,9 +113,9 @@ class _Cached:
             return {}
         return {"tags": self._tags(args, kwargs), "stale": self.stale, "lock_timeout": self.lock_timeout}
 
-    def _tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    def _tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[str]:
         if callable(self.tags):
-            return list(self.tags(*args, **kwargs))
+            return self.tags(*args, **kwargs)
         arguments = self._arguments(args, kwargs)
         return [tag.format(**arguments) for tag in self.tags]
 
@@ -104,21 +123,3 @@ class _Cached:
         bound = inspect.signature(self.function).bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
-
-
-def _digest(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    try:
-        text = json.dumps(arguments, cls=_ArgumentEncoder, sort_keys=True)
-    except TypeError as error:
-        raise TypeError(
-            f"The arguments of {function.__qualname__} make no cache key: {error}. "
-            'Give @cached a key, for example key="paper:{pmid}".'
-        ) from error
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-class _ArgumentEncoder(DjangoJSONEncoder):
-    def default(self, o: Any) -> Any:
-        if isinstance(o, Model):
-            return [o._meta.label, o.pk]  # noqa: SLF001 - documented by Django
-        return super().default(o)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -58,9 +59,13 @@ def _is_ours(cache: dict[str, Any]) -> bool:
     return issubclass(backend, PostgresCache)
 
 
-def figures() -> list[Figures]:
-    """Counted now: one walk over the entries of each cache."""
-    return [_figures(alias, cache) for alias, cache in our_caches().items()]
+def figures(tables: Container[str] = TABLES) -> list[Figures]:
+    """Of the caches in these tables, counted now: one walk over the entries of each."""
+    return [
+        _figures(alias, cache)
+        for alias, cache in our_caches().items()
+        if TABLES[cache.store.durable] in tables
+    ]
 
 
 def _figures(alias: str, cache: PostgresCache) -> Figures:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from urllib.parse import quote
 
 LIMIT = 1000  # bytes; a btree page takes 2,704
@@ -42,15 +43,37 @@ def _is_valid(raw: bytes) -> bool:
     return True
 
 
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags as given. TypeError for a single text, which is a tag for each of its letters otherwise."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
+    return tuple(tags)
+
+
 def following(prefix: str) -> bytes:
     """A key after all that start with `prefix`."""
     return f"{prefix}\U0010ffff".encode()
 
 
+def span(prefix: str) -> tuple[bytes, bytes]:
+    """The first key that may start with `prefix`, and one after all that do; nothing lies between if none can."""
+    return (prefix.encode(), following(prefix)) if _UNHELD.search(prefix) is None else (b"", b"")
+
+
+# What is in no stored key: NUL and lone surrogates.
+_UNHELD = re.compile("[\0\ud800-\udfff]")
+# Possessive, or a class without its end would be taken apart once more for each of its characters.
+_TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^]]-.|[^]])*+]?|.", re.DOTALL)
+_MEMBER = re.compile(r"\\.|[^]]-.|[^]]", re.DOTALL)
+_NEVER = "(?!)"
+
+
 def as_regex(pattern: str) -> str:
-    """A glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression."""
-    parts = [_translate(token) for token in re.findall(r"\\.|\[\^?\]?[^\]]*\]|.", pattern, re.DOTALL)]
-    return f"^{''.join(parts)}$"
+    """A glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression.
+
+    Whatever stands in it: as Redis reads a class without its end, an empty one, a range from z to a.
+    """
+    return f"^{''.join(map(_translate, _TOKEN.findall(pattern)))}$"
 
 
 def _translate(token: str) -> str:
@@ -58,16 +81,26 @@ def _translate(token: str) -> str:
         return ".*"
     if token == "?":  # noqa: S105 - a piece of a pattern
         return "."
-    if len(token) > 1 and token[0] == "[":
-        return _translate_set(token[1:-1])
-    return _literal(token[-1])
+    if token[0] == "[":
+        return _translate_class(token[1:])
+    return _NEVER if _UNHELD.match(token[-1]) else _literal(token[-1])
 
 
-def _translate_set(inside: str) -> str:
+def _translate_class(inside: str) -> str:
     negated = inside.startswith("^")
-    members = inside[1:] if negated else inside
-    escaped = re.sub(r"([\\\[\]^])", r"\\\1", re.sub(r"\\(.)", r"\1", members))
-    return f"[{'^' if negated else ''}{escaped}]"
+    members = "".join(map(_translate_member, _MEMBER.findall(inside[negated:])))
+    if not members:
+        return "." if negated else _NEVER
+    return f"[{'^' if negated else ''}{members}]"
+
+
+def _translate_member(member: str) -> str:
+    """A range, also of one character; its ends moved to what a key can hold."""
+    is_range = len(member) == len("a-z")
+    low, high = sorted(member[::2]) if is_range else (member[-1], member[-1])
+    low = "\ue000" if "\ud800" <= low <= "\udfff" else max(low, "\x01")
+    high = "\ud7ff" if "\ud800" <= high <= "\udfff" else high
+    return f"{_literal(low)}-{_literal(high)}" if low <= high else ""
 
 
 def _literal(character: str) -> str:
@@ -79,6 +112,6 @@ def escape_glob(text: str) -> str:
 
 
 def literal_prefix(pattern: str) -> str:
-    """The part of a glob before its first special character: where its keys begin."""
-    prefix = re.match(r"[^\\*?\[]*", pattern)
+    """The part of a glob before its first special or unholdable character: where its keys begin."""
+    prefix = re.match("[^\\\\*?\\[\0\ud800-\udfff]*", pattern)
     return prefix.group() if prefix else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +13,7 @@ from pgonly_django.conf import unknown_key
 
 # Django's own, read by BaseCache. CULL_FREQUENCY is accepted and means nothing here: just the excess goes.
 _OF_DJANGO = {"MAX_ENTRIES", "CULL_FREQUENCY"}
+_BESIDE = {"BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"}
 _CHOICES = {"ON_ERROR": (None, "raise", "ignore"), "COMPRESSOR": (None, "zlib", "zstd")}
 
 
@@ -30,18 +33,30 @@ class Options:
 
 def parse(given: dict[str, Any]) -> Options:
     """Raises ImproperlyConfigured naming the wrong key, its value and the remedy."""
-    known = {field.name.upper(): field for field in fields(Options)}
     values: dict[str, Any] = {}
     for key, value in given.items():
-        if key not in known and key not in _OF_DJANGO:
-            raise ImproperlyConfigured(unknown_key('OPTIONS["%s"]', key, {*known, *_OF_DJANGO}))
-        if key in known:
-            _validate(key, value, known[key].default)
-            values[key.lower()] = value
+        if key not in _KNOWN and key not in _OF_DJANGO:
+            raise ImproperlyConfigured(_unknown(key, value))
+        if key in _KNOWN:
+            values[key.lower()] = _checked(key, value, _KNOWN[key].default)
     return Options(**values)
 
 
-def _validate(key: str, value: Any, default: Any) -> None:
+def misplaced(names: Iterable[str]) -> list[str]:
+    """Those names beside OPTIONS that say something only inside it."""
+    return [name for name in names if name in _KNOWN]
+
+
+_KNOWN = {field.name.upper(): field for field in fields(Options)}
+
+
+def _unknown(key: str, value: Any) -> str:
+    if key in _BESIDE:
+        return f'{key} stands beside OPTIONS, not in it: {{"{key}": {value!r}, "OPTIONS": {{...}}}}.'
+    return unknown_key('OPTIONS["%s"]', key, {*_KNOWN, *_OF_DJANGO})
+
+
+def _checked(key: str, value: Any, default: Any) -> Any:
     if key in _CHOICES:
         if value not in _CHOICES[key]:
             raise ImproperlyConfigured(f'OPTIONS["{key}"] must be one of {_CHOICES[key]}, got {value!r}.')
@@ -49,9 +64,14 @@ def _validate(key: str, value: Any, default: Any) -> None:
         if not isinstance(value, type(default)):
             raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a {type(default).__name__}, got {value!r}.')
     elif value is not None or default is not None:
-        _validate_number(key, value)
+        return _number(key, value, whole=not isinstance(default, float))
+    return value
 
 
-def _validate_number(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a number above 0, got {value!r}.')
+def _number(key: str, value: Any, *, whole: bool) -> float:
+    """`value`; an int where it must be whole, because 5e8 is."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf or (whole and value != int(value)):
+        kind = "whole number" if whole else "number"
+        raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a {kind} above 0, got {value!r}.')
+    return int(value) if whole else value

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from django.db import connections
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
 
+from pgonly_django.cache.figures import our_settings
+from pgonly_django.cache.options import parse
 from pgonly_django.cache.statement import TABLES
+from pgonly_django.models import CacheEntry
 
 # Served by <table>_prune: the WITH walks from namespace to namespace, one step each.
 PRUNE_EXPIRED = """
@@ -31,6 +35,17 @@ DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ))
 """
+
+
+def prunable_databases(own: str) -> set[str]:
+    """The aliases to prune: `own`, unless a router keeps the tables from it, and those of all our caches."""
+    found = {own} if router.allow_migrate_model(own, CacheEntry) else set()
+    for cache in our_settings().values():
+        try:
+            found.add(parse(cache.get("OPTIONS", {})).database)
+        except ImproperlyConfigured:
+            continue  # nobody can use that cache; `check` says why
+    return {alias for alias in found if alias in connections and connections[alias].vendor == "postgresql"}
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:

@@ -351,10 +351,10 @@ class Store:
 
     def clear(self, prefix: str = "") -> Operation[int]:
         """Delete every entry whose key starts so, in batches; how many there were."""
-        start = self.namespace + prefix
+        span = keys.span(self.namespace + prefix)
         total, gone = 0, BATCH
         while gone == BATCH:
-            params = start.encode(), keys.following(start), b"%d" % BATCH
+            params = *span, b"%d" % BATCH
             gone, _ = yield from self._delete_chosen(self.DELETE_RANGE, params)
             total += gone
         return total

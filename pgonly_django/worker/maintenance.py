@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 from django.db import DatabaseError, connections, router
 
+from pgonly_django.cache.prune import prunable_databases
 from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
 from pgonly_django.models import Session
@@ -44,19 +46,25 @@ class Maintenance(threading.Thread):
             pause = BUSY_SECONDS if self.run_once() else IDLE_SECONDS
 
     def run_once(self) -> int:
-        """One round of all duties. Returns how many rows went."""
+        """One round of all duties; one that fails keeps no other from being done. Returns how many rows went."""
         try:
-            with connect(self.alias, application_name="pgonly maintenance") as connection:
-                forget_workers(connection, FORGET_WORKERS_AFTER)
-                gone = self._in_batches(lambda: prune.prune(connection, BATCH))
-            gone += self._in_batches(lambda: prune_cache(self.alias, BATCH))
-            return gone + self._prune_sessions()
-        except (psycopg.Error, DatabaseError) as error:
-            message = f"Maintenance failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
-            emit("worker.maintenance_failed", message, level=logging.WARNING)
-            return 0
+            return sum(_tried(what, duty) for what, duty in self._duties())
         finally:
             connections.close_all()
+
+    def _duties(self) -> Iterator[tuple[str, Callable[[], int]]]:
+        yield "jobs", self._prune_jobs
+        yield "sessions", self._prune_sessions
+        for alias in sorted(prunable_databases(self.alias)):
+            yield f"the cache in {alias!r}", partial(self._prune_cache, alias)
+
+    def _prune_jobs(self) -> int:
+        with connect(self.alias, application_name="pgonly maintenance") as connection:
+            forget_workers(connection, FORGET_WORKERS_AFTER)
+            return self._in_batches(lambda: prune.prune(connection, BATCH))
+
+    def _prune_cache(self, alias: str) -> int:
+        return self._in_batches(lambda: prune_cache(alias, BATCH))
 
     def _prune_sessions(self) -> int:
         """Where they are, which may be another database; none where a site uses another engine on another kind."""
@@ -71,3 +79,12 @@ class Maintenance(threading.Thread):
             count = delete()
             total += count
         return total
+
+
+def _tried(what: str, duty: Callable[[], int]) -> int:
+    try:
+        return duty()
+    except (psycopg.Error, DatabaseError) as error:
+        message = f"Pruning {what} failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
+        emit("worker.maintenance_failed", message, level=logging.WARNING)
+        return 0

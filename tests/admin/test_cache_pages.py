@@ -8,13 +8,17 @@ import pytest
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/pgonly_django/cacheentry/"
+DURABLE = "/admin/pgonly_django/durablecacheentry/"
 
 
-@pytest.mark.parametrize(("page", "above"), [("numbers/", []), ("clear/answers/", [f"{LIST}numbers/"])])
-def test_the_way_back_to_the_entries_is_at_the_top(admin_client, page, above):
-    html = admin_client.get(LIST + page).content.decode()
+@pytest.mark.parametrize(
+    ("entries", "page", "above"),
+    [(LIST, "numbers/", []), (DURABLE, "clear/answers/", [f"{DURABLE}numbers/"])],
+)
+def test_the_way_back_to_the_entries_is_at_the_top(admin_client, entries, page, above):
+    html = admin_client.get(entries + page).content.decode()
     breadcrumbs = re.search(r'<ol class="breadcrumbs.*?</ol>', html, re.DOTALL)[0]
-    assert re.findall('href="(.*?)"', breadcrumbs) == ["/admin/", "/admin/pgonly_django/", LIST, *above]
+    assert re.findall('href="(.*?)"', breadcrumbs) == ["/admin/", "/admin/pgonly_django/", entries, *above]
     assert "pgonly_django/admin.css" in html
 
 

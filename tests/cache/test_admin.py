@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import pytest
 from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission
+from django.contrib.messages import get_messages
 from django.core.cache import caches
+from django.db import connection
 from django.urls import reverse
 
 from pgonly_django.models import CacheEntry
 
 LIST = "admin:pgonly_django_cacheentry_changelist"
 NUMBERS = "admin:pgonly_django_cacheentry_numbers"
+CLEAR = "admin:pgonly_django_cacheentry_clear"
+CLEAR_DURABLE = "admin:pgonly_django_durablecacheentry_clear"
 
 
 class Bomb:
@@ -22,6 +28,7 @@ class Bomb:
 def two_caches(settings, db):
     backend = "pgonly_django.cache.PostgresCache"
     settings.CACHES = {
+        "durable": {"BACKEND": backend, "LOCATION": "kept", "OPTIONS": {"DURABLE": True}},
         "default": {"BACKEND": backend, "LOCATION": "pages", "KEY_PREFIX": "p"},
         "json": {
             "BACKEND": backend,
@@ -98,12 +105,84 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client):
     assert admin_client.post(url.replace("default", "unknown")).status_code == 404
 
 
-def test_who_may_only_look_may_not_clear(client, django_user_model):
-    from django.contrib.auth.models import Permission
+@pytest.fixture
+def person(client, django_user_model):
+    """Logs in a member of staff with exactly these permissions."""
 
-    user = django_user_model.objects.create_user("reader", password="x", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_cacheentry"))
-    client.force_login(user)
+    def log_in(*codenames):
+        user = django_user_model.objects.create_user("reader", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client.force_login(user)
+
+    return log_in
+
+
+def test_who_may_only_look_may_not_clear(client, person):
+    person("view_cacheentry")
     page = client.get(reverse(NUMBERS)).content.decode()
     assert "deletelink" not in page
-    assert client.post(reverse("admin:pgonly_django_cacheentry_clear", args=["default"])).status_code == 403
+    assert client.post(reverse(CLEAR, args=["default"])).status_code == 403
+
+
+def test_a_table_that_a_person_may_not_see_has_no_numbers_for_them(client, person):
+    person("view_durablecacheentry")
+    page = client.get(reverse("admin:pgonly_django_durablecacheentry_numbers")).content.decode()
+    assert "kept" in page
+    assert "pages" not in page
+    assert client.get(reverse(NUMBERS)).status_code == 403
+
+
+def test_a_cache_is_cleared_only_by_who_may_delete_in_its_own_table(client, person):
+    person("view_cacheentry", "delete_cacheentry", "view_durablecacheentry")
+    caches["durable"].set("key", 1)
+    page = client.get(reverse(NUMBERS)).content.decode()
+    assert "kept" in page
+    assert page.count("deletelink") == 2
+    assert client.post(reverse(CLEAR, args=["durable"])).status_code == 404
+    assert client.post(reverse(CLEAR_DURABLE, args=["durable"])).status_code == 403
+    assert caches["durable"].get("key") == 1
+
+
+def test_the_numbers_lead_to_the_view_of_each_caches_own_table(admin_client):
+    caches["durable"].set("key", 1)
+    page = admin_client.get(reverse(NUMBERS)).content.decode()
+    expected = [reverse(CLEAR_DURABLE, args=["durable"]), reverse(CLEAR, args=["default"])]
+    assert re.findall('deletelink" href="(.*?)"', page)[:2] == expected
+    admin_client.post(expected[0])
+    assert caches["durable"].get("key") is None
+
+
+def test_before_the_first_thousand_reads_there_is_no_hit_rate_yet(admin_client):
+    caches["default"].get("missing")
+    page = admin_client.get(reverse(NUMBERS)).content.decode()
+    assert page.count("<td>none yet</td>") == 3
+    assert "after every 1,000 reads" in page
+
+
+def test_a_clear_that_fails_is_not_called_a_success(admin_client):
+    caches["default"].set("key", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN expires_at TO gone")
+    answer = admin_client.post(reverse(CLEAR, args=["default"]))
+    told = [str(message) for message in get_messages(answer.wsgi_request)]
+    assert len(told) == 1
+    assert "was not cleared" in told[0]
+
+
+@pytest.mark.parametrize("query", ["state=delete", "state=unknown", "cache=%00", "cache=unknown"])
+def test_a_filter_nobody_offers_shows_all_and_does_nothing(admin_client, query):
+    caches["default"].set("key", 1)
+    page = admin_client.get(f"{reverse(LIST)}?{query}").content.decode()
+    assert "1:key<" in page
+    assert CacheEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize("query", ["value__contains=a", "key__contains=%00", "tags=a"])
+def test_only_the_filters_that_are_shown_can_be_asked_for(admin_client, query):
+    assert admin_client.get(f"{reverse(LIST)}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("term", ["%00", "a%00", "%ED%A0%80"])
+def test_a_search_for_what_no_key_holds_finds_nothing(admin_client, term):
+    assert admin_client.get(f"{reverse(LIST)}?q={term}").status_code == 200
+    assert admin_client.get(f"{reverse(LIST)}{term}/change/").status_code == 302

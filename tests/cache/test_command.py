@@ -5,6 +5,8 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from pgonly_django.cache.usage import READS_PER_FLUSH
+
 
 @pytest.fixture(autouse=True)
 def two_caches(settings, transactional_db):
@@ -56,3 +58,41 @@ def test_it_switches_a_table_between_logged_and_unlogged():
 def test_a_cache_that_is_not_ours_is_refused_with_those_that_are():
     with pytest.raises(CommandError, match="default, answers"):
         call_command("pgonly_cache", "clear", "memory")
+
+
+@pytest.mark.parametrize("option", ["--tag", "--prefix"])
+def test_an_empty_tag_or_prefix_is_refused_and_deletes_nothing(option):
+    caches["default"].set("key", 1)
+    with pytest.raises(CommandError, match=f'{option} is "". To delete all entries .* leave it out'):
+        call_command("pgonly_cache", "clear", "default", option, "")
+    assert caches["default"].get("key") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--prefix", ":1:"], ["--tag", "seven"]])
+def test_a_deletion_that_fails_is_an_error(arguments):
+    caches["default"].set("key", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN expires_at TO gone")
+    try:
+        with pytest.raises(CommandError, match="Not all was deleted"):
+            call_command("pgonly_cache", "clear", "default", *arguments)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_cache RENAME COLUMN gone TO expires_at")
+
+
+def get_or_set(cache):
+    cache.get_or_set("key", 1)
+
+
+def get_and_touch(cache):
+    cache.get_and_touch("key")
+
+
+@pytest.mark.parametrize("read", [get_or_set, get_and_touch])
+def test_every_kind_of_read_tells_its_hits(read, capsys):
+    caches["default"].set("key", 1)
+    for _ in range(READS_PER_FLUSH):
+        read(caches["default"])
+    call_command("pgonly_cache")
+    assert capsys.readouterr().out.splitlines()[1].endswith("100.0%")

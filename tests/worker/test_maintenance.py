@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from django.db import connection, connections
 from django.utils import timezone
 from model_bakery import baker
 
-from pgonly_django.models import Checkpoint, Job, Session, State, Step, Worker
+from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
 from pgonly_django.worker.maintenance import Maintenance
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
+PAST_DATE = "2020-01-01T00:00Z"
 
 
 def finished(expires_in, **values):
@@ -37,7 +40,6 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
 
 def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
     from pgonly_django.cache import PostgresCache
-    from pgonly_django.models import CacheEntry
 
     cache = PostgresCache("", {})
     cache.set("old", 1, timeout=3600)
@@ -62,3 +64,66 @@ def test_a_round_forgets_workers_that_were_last_heard_of_a_day_ago(transactional
     living = baker.make(Worker, heartbeat_at=timezone.now(), queues=[])
     Maintenance("default").run_once()
     assert list(Worker.objects.all()) == [living]
+
+
+@pytest.fixture
+def elsewhere(settings, transactional_db):
+    """An alias whose tables are in another schema, as another database has them, and a cache there."""
+    tables = ("pgonly_cache", "pgonly_cache_durable", "pgonly_cache_lock")
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA elsewhere")
+        for table in tables:
+            cursor.execute(f"CREATE TABLE elsewhere.{table} (LIKE {table} INCLUDING ALL)")
+    connections["elsewhere"] = connection.copy("elsewhere")
+    connections["elsewhere"].settings_dict["OPTIONS"] = {"options": "-c search_path=elsewhere"}
+    connections[
+        "elsewhere"
+    ].ensure_connection()  # while it is no alias of DATABASES: a test may not open those
+    connections.settings["elsewhere"] = connections["elsewhere"].settings_dict
+    ours = {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"DATABASE": "elsewhere"}}
+    unusable = {**ours, "OPTIONS": {"POOL_SIZE": 0}}
+    lost = {**ours, "OPTIONS": {"DATABASE": "missing"}}
+    settings.CACHES = {"default": ours, "unusable": unusable, "lost": lost}
+    yield
+    connections["elsewhere"].close()
+    del connections["elsewhere"], connections.settings["elsewhere"]
+    with connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA elsewhere CASCADE")
+
+
+def expired_entry(alias):
+    return CacheEntry.objects.using(alias).create(key="a:old", codec=0, expires_at=PAST_DATE, prune_minute=0)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own():
+    for alias in ("default", "elsewhere"):
+        expired_entry(alias)
+    assert Maintenance("default").run_once() == 2
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key FROM pgonly_cache UNION ALL SELECT key FROM elsewhere.pgonly_cache")
+        assert cursor.fetchall() == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
+    finished(PAST)
+    expired_entry("default")
+    expired_entry("elsewhere")
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE elsewhere.pgonly_cache")
+    assert Maintenance("default").run_once() == 2
+    assert "Pruning the cache in 'elsewhere' failed" in caplog.text
+
+
+class CacheNotHere:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return model_name != "cacheentry"
+
+
+def test_a_database_without_the_caches_tables_is_not_pruned_of_them(transactional_db, settings, caplog):
+    settings.DATABASE_ROUTERS = [f"{__name__}.CacheNotHere"]
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    expired_entry("default")
+    assert Maintenance("default").run_once() == 0
+    assert not caplog.records

@@ -8,8 +8,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from pgonly_django.cache.backend import PostgresCache
+from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.figures import Figures, figures, our_caches
 from pgonly_django.cache.statement import TABLES
+from pgonly_django.cache.store import Store
+from pgonly_django.exceptions import CacheError
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
 
@@ -22,9 +25,7 @@ class Command(BaseCommand):
         clear = actions.add_parser("clear", help="delete entries of one cache")
         clear.add_argument("cache", help="its alias in CACHES")
         chosen = clear.add_mutually_exclusive_group()
-        chosen.add_argument(
-            "--prefix", default="", help="only keys that start so (with KEY_PREFIX and version)"
-        )
+        chosen.add_argument("--prefix", help="only keys that start so (with KEY_PREFIX and version)")
         chosen.add_argument("--tag", help="only entries with this tag")
         for action, text in (("logged", "survive a crash"), ("unlogged", "cost no WAL")):
             switch = actions.add_parser(action, help=f"rewrite a cache's table, so that its entries {text}")
@@ -44,8 +45,14 @@ class Command(BaseCommand):
         for each in figures():
             self.stdout.write(_line(each))
 
-    def _clear(self, cache: PostgresCache, prefix: str, tag: str | None) -> None:
-        count = cache.delete_tags(tag) if tag else cache.clear_prefix(prefix)
+    def _clear(self, cache: PostgresCache, prefix: str | None, tag: str | None) -> None:
+        if "" in (prefix, tag):
+            option = "--prefix" if prefix == "" else "--tag"
+            raise CommandError(f'{option} is "". To delete all entries of the cache, leave it out.')
+        try:
+            count = run(_deletion(cache.store, prefix or "", tag))
+        except CacheError as error:
+            raise CommandError(f"Not all was deleted: {error}") from error
         self.stdout.write(f"{count} entries deleted.")
 
     def _switch(self, cache: PostgresCache, action: str) -> None:
@@ -60,6 +67,11 @@ class Command(BaseCommand):
             known = ", ".join(ours) or "none"
             raise CommandError(f"{alias!r} is not a cache of pgonly_django. CACHES has of those: {known}.")
         return ours[alias]
+
+
+def _deletion(store: Store, prefix: str, tag: str | None) -> Operation[int]:
+    """The store's own, because the cache's methods only log that they failed."""
+    return store.clear(prefix) if tag is None else store.delete_tags([store.tag(tag)])
 
 
 def _line(each: Figures) -> str:

@@ -1,0 +1,97 @@
+"""The arguments of a call as a short text: two calls whose arguments differ never share one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Model
+from django.utils.safestring import SafeString
+
+
+def digest(arguments: Mapping[str, Any]) -> str:
+    """32 hex digits. Raises TypeError naming the argument that nothing tells from all others."""
+    forms = {name: _named(name, value) for name, value in arguments.items()}
+    return hashlib.sha256(_text(forms).encode()).hexdigest()[:32]
+
+
+def _named(name: str, value: Any) -> Any:
+    try:
+        return _form(value)
+    except (TypeError, RecursionError) as error:
+        raise TypeError(f"{name} has {error}") from error
+
+
+def _form(value: Any) -> Any:
+    """`value` as JSON that gives away its type. A list in it always begins with the name of a type."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in _FORMS:
+        return [kind.__name__, _FORMS[kind](value)]
+    if isinstance(value, Model):  # or a lazy object around one, as request.user is
+        return ["Model", value._meta.label, _form(_primary_key(value))]  # noqa: SLF001 - documented by Django
+    if isinstance(value, Enum):
+        return _of_member(value)
+    if isinstance(value, (date, time)):  # of a class of its own, as freezegun's are
+        return [_path(kind), value.isoformat()]
+    raise TypeError(f"a value of {_path(kind)}")
+
+
+def _primary_key(instance: Model) -> Any:
+    key = instance.pk
+    if key is None or (isinstance(key, tuple) and None in key):
+        label = instance._meta.label  # noqa: SLF001 - documented by Django
+        raise TypeError(f"a {label} without a primary key, as all have that are not saved")
+    return key
+
+
+def _of_member(member: Enum) -> Any:
+    """A member that equals its value (TextChoices, StrEnum) stands for it, as it does in the database."""
+    value = _form(member.value)
+    return value if member == member.value else [_path(type(member)), value]
+
+
+def _path(kind: type) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise TypeError(f"a value of {kind.__qualname__}, whose name others may have")
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _items(values: Iterable[Any]) -> list[Any]:
+    return [_form(value) for value in values]
+
+
+def _unordered(values: Iterable[Any]) -> list[str]:
+    return sorted(_text(form) for form in _items(values))
+
+
+def _text(form: Any) -> str:
+    return json.dumps(form, sort_keys=True)
+
+
+# JSON writes these without loss, and none like another.
+_PLAIN = {type(None), bool, float, str}
+# Of exactly these types: a subclass may hold more than its base shows.
+_FORMS: dict[type, Callable[[Any], Any]] = {
+    int: hex,  # of any size; as decimals Python writes 4,300 digits
+    list: _items,
+    tuple: _items,
+    set: _unordered,
+    frozenset: _unordered,
+    dict: lambda value: _unordered(value.items()),
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    Decimal: str,
+    UUID: str,
+    bytes: bytes.hex,
+    SafeString: str.__str__,
+}
