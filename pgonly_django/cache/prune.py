@@ -7,33 +7,45 @@ from django.db import connections, router
 
 from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.options import parse
-from pgonly_django.cache.statement import TABLES
+from pgonly_django.cache.statement import SIZE, TABLES
 from pgonly_django.models import CacheEntry
 
-# Served by <table>_prune: the WITH walks from namespace to namespace, one step each.
-PRUNE_EXPIRED = """
+# Served by <table>_prune: the WITH walks from namespace to namespace, one step each. A cache whose numbers are
+# being written at this moment learns of the removal by its next recount: nothing here waits.
+PRUNE_EXPIRED = (
+    """
 WITH RECURSIVE space (name) AS (
     (SELECT split_part(key, ':', 1) FROM {table} ORDER BY split_part(key, ':', 1) LIMIT 1)
     UNION ALL
     SELECT (SELECT split_part(key, ':', 1) FROM {table} WHERE split_part(key, ':', 1) > space.name
             ORDER BY split_part(key, ':', 1) LIMIT 1)
     FROM space WHERE space.name IS NOT NULL
-)
-DELETE FROM {table} WHERE key = ANY(ARRAY(
+),
+gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
     SELECT expired.key FROM space CROSS JOIN LATERAL (
         SELECT key FROM {table} WHERE split_part(key, ':', 1) = space.name
         AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
         ORDER BY prune_minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ) AS expired LIMIT %(limit)s
-))
+)) RETURNING '{table}:' || split_part(key, ':', 1) || ':' AS cache, """
+    + SIZE
+    + """ AS size),
+removed AS (SELECT cache, count(*) AS rows, sum(size)::int8 AS size FROM gone GROUP BY cache),
+free AS (SELECT name FROM pgonly_cache_usage WHERE name = ANY(ARRAY(SELECT cache FROM removed))
+    FOR UPDATE SKIP LOCKED),
+told AS (UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - removed.rows, 0),
+    bytes = greatest(bytes - removed.size, 0)
+    FROM removed JOIN free ON free.name = removed.cache WHERE usage.name = removed.cache)
+SELECT count(*) FROM gone
 """
+)
 
 # A lock that was released is gone already; these are of holders that died. Few rows: no index.
 PRUNE_LOCKS = """
-DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
+WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-))
+)) RETURNING 1) SELECT count(*) FROM gone
 """
 
 
@@ -58,5 +70,5 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     with connections[alias].cursor() as cursor:
         for statement in statements:
             cursor.execute(statement, {"limit": limit - pruned})
-            pruned += cursor.rowcount
+            pruned += cursor.fetchone()[0]
     return pruned

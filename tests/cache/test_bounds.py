@@ -143,6 +143,16 @@ def test_prune_expired_deletes_a_batch_of_all_caches_and_says_how_many(make_cach
     assert not CacheLock.objects.exists()
 
 
+def test_what_the_worker_pruned_is_not_evicted_for_once_more(make_cache):
+    cache, unbounded = make_cache(MAX_ENTRIES=1000), make_cache()
+    cache.set_many({f"old:{number}": b"x" * 100 for number in range(1000)})
+    unbounded.set_many({str(number): 1 for number in range(10)})
+    expire_all()
+    assert prune_expired("default", limit=5000) == 1010
+    usage = CacheUsage.objects.get(name__contains=cache.store.namespace)
+    assert (usage.entries, usage.bytes) == (0, 0)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_prune_expired_waits_for_nobody(cache):
     cache.set_many({"locked": 1, "free": 1})

@@ -69,7 +69,7 @@ def test_a_round_forgets_workers_that_were_last_heard_of_a_day_ago(transactional
 @pytest.fixture
 def elsewhere(settings, transactional_db):
     """An alias whose tables are in another schema, as another database has them, and a cache there."""
-    tables = ("pgonly_cache", "pgonly_cache_durable", "pgonly_cache_lock")
+    tables = ("pgonly_cache", "pgonly_cache_durable", "pgonly_cache_lock", "pgonly_cache_usage")
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA elsewhere")
         for table in tables:
