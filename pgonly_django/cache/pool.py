@@ -21,7 +21,7 @@ from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
 from pgonly_django.cache.link import Link, Params, connect
 from pgonly_django.cache.statement import Prepared
-from pgonly_django.exceptions import CacheUnavailableError
+from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
 from pgonly_django.postgres import connection_params
 
 APPLICATION_NAME = "pgonly cache"
@@ -69,9 +69,9 @@ class Pool:
         link = yield from self._take(patience)
         try:
             result = yield from link.call(statement, params, timeout)
-        except CacheUnavailableError:
+        except CacheUnavailableError as error:
             self._failed_at = time.monotonic()
-            raise
+            raise UnansweredError(*error.args) from error
         finally:
             self._give(link)
         return result

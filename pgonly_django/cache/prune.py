@@ -24,7 +24,8 @@ DELETE FROM {table} WHERE key = ANY(ARRAY(
 ))
 """
 
-# A lock that was released is gone already; these are of holders that died. Few rows: no index.
+# Free locks, and those of holders that died. The hour is for a statement that got its token before it met the
+# row: with the row gone it would insert that token, which is older than those given since. Few rows: no index.
 PRUNE_LOCKS = """
 DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
