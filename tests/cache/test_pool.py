@@ -277,7 +277,7 @@ def test_a_migration_that_changes_what_a_statement_returns_costs_no_call(make_ca
 
 
 def test_a_connection_whose_prepared_statements_are_gone_is_used_nevertheless(make_cache):
-    cache = make_cache(POOL_SIZE=14, ON_ERROR="raise")
+    cache = make_cache(POOL_SIZE=17, ON_ERROR="raise")
     cache.set("key", "value")
     for link in cache.store.pool._idle:
         link.pgconn.exec_(b"DEALLOCATE ALL")
