@@ -98,7 +98,7 @@ class Lookup:
     def block(self) -> list[str]:
         try:
             return _addresses(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise self._failed(error) from error
 
     async def ready(self) -> list[str]:
@@ -106,10 +106,10 @@ class Lookup:
         try:
             async with asyncio.timeout(self._timeout):
                 return _addresses(await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
-        except OSError as error:  # TimeoutError is one
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
             raise self._failed(error) from error
 
-    def _failed(self, error: OSError) -> CacheUnavailableError:
+    def _failed(self, error: Exception) -> CacheUnavailableError:
         reason = "no answer" if isinstance(error, TimeoutError) else str(error)
         return CacheUnavailableError(f"The address of {self._host!r} could not be looked up: {reason}.")
 

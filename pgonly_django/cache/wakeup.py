@@ -68,7 +68,7 @@ class Watch:
 class Listener:
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a watch while this thread has it
         self._watches: dict[str, set[Watch]] = {}
         self._thread: threading.Thread | None = None
         self._stopping = False

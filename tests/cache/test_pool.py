@@ -17,6 +17,8 @@ from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache, wakeup
 from pgonly_django.cache import link as link_module
+from pgonly_django.cache.drive import Signal
+from pgonly_django.cache.lock import Attempt
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests.cache.conftest import wait_until
 
@@ -213,6 +215,33 @@ def test_a_task_whose_loop_was_closed_in_the_middle_leaves_its_connection(make_c
         assert cache.get("key") == 1
 
 
+def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(make_cache):
+    cache = make_cache(POOL_SIZE=18, TIMEOUT_SECONDS=20)
+    held, wanted = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
+    assert held.acquire()
+    waiting = wanted._acquire(Attempt(b"holder"), 20)  # as a task that nobody finishes leaves it
+    wait = next(waiting)
+    while not isinstance(wait, Signal):
+        wait = waiting.send(wait.block())
+    asking = cache.store.pool.call(*call_of(cache), 20, 20)
+    next(asking)
+
+    def collect():
+        with cache.store.pool._lock, wakeup.listener_for(cache.store.pool.alias)._lock:
+            waiting.close()
+            asking.close()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    held.release()
+
+
+def call_of(cache):
+    return cache.store.GET.variants[0], (cache.stored_key("key", None),)
+
+
 def test_a_cancelled_call_leaves_its_place_to_who_waits_and_writes_all_or_nothing(make_cache):
     cache = make_cache(POOL_SIZE=1, TIMEOUT_SECONDS=20, ON_ERROR="raise")
     before, after = dict.fromkeys("abcd", 1), dict.fromkeys("abcd", 2)
@@ -331,6 +360,7 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, pooler):
         wakeup.stop_all()
         # All five connections behind it stay as they were: others use them too.
         assert setting_of_each_server(pooler, settings["NAME"], "enable_seqscan") == {"on"}
+        assert setting_of_each_server(pooler, settings["NAME"], "client_connection_check_interval") == {"0"}
     finally:
         connections["bouncer"].close()
         del connections["bouncer"], connections.settings["bouncer"]
