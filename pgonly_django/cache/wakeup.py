@@ -133,6 +133,8 @@ def stop_all() -> None:
 
 def _after_fork() -> None:
     """The child has none of the threads, and must not wait for a lock that one of them held."""
+    for listener in _listeners.values():
+        listener._lock = threading.RLock()  # noqa: SLF001 - same module
     _listeners.clear()
     if _creating.locked():
         _creating.release()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import threading
 import time
 import traceback
@@ -278,6 +279,29 @@ def test_a_fork_in_the_middle_of_a_call_leaves_it_to_the_parent(make_cache):
         loop.run_until_complete(writing)
         loop.run_until_complete(loop.shutdown_default_executor())
     assert cache.get("key") == 2
+
+
+def test_a_child_forked_while_a_thread_was_at_the_watches_may_close_one(make_cache):
+    listener = wakeup.listener_for(make_cache().store.pool.alias)
+    watch, held, done = listener.watch(b"key"), threading.Event(), threading.Event()
+
+    def hold():
+        with listener._lock:
+            held.set()
+            done.wait(20)
+
+    with in_the_background(hold):
+        assert held.wait(20)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # beside threads
+            child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            watch.close()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        done.set()
+    watch.close()
+    assert status == 0
 
 
 def in_the_child(cache, writing):
