@@ -17,6 +17,10 @@ class CacheUnavailableError(CacheError):
     """The database behind the cache could not be reached, or did not answer in time."""
 
 
+class UnansweredError(CacheUnavailableError):
+    """The call was sent, and no answer came: whether PostgreSQL did what it says is unknown."""
+
+
 class ValueTooLargeError(CacheError):
     """A value beyond what one PostgreSQL field can hold."""
 

@@ -6,7 +6,6 @@ The one who computes holds a claim in the entry's own row. So whatever removes o
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import time
@@ -17,11 +16,12 @@ from typing import Any
 from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
-from pgonly_django.cache.drive import Compute, Operation
+from pgonly_django.cache.drive import Compute, Operation, run
+from pgonly_django.cache.later import later
 from pgonly_django.cache.statement import LIVE, SIZE, Statement, integer, text_array
 from pgonly_django.cache.store import Row, Store, row_size
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
-from pgonly_django.exceptions import CacheError, UnreadableEntryError
+from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 _TRUE = b"\x01"
@@ -120,10 +120,8 @@ class Flight:
         params = (self.key, b"%d" % token, b"%f" % self.lock_timeout, tags)
         try:
             result = yield from self.store.call(self.CLAIM, params)
-        except GeneratorExit:
-            raise
         except BaseException:
-            yield from self._give_up(token)  # it may be ours, though we were not told
+            self._give_up_later(token)  # it may be ours, though we were not told
             raise
         if not result.ntuples:
             return None
@@ -154,7 +152,8 @@ class Flight:
         """No connection is held meanwhile. Without a token the value is returned but not stored."""
         try:
             value = yield Compute(self.function)
-        except GeneratorExit:
+        except GeneratorExit:  # whoever waited for this is gone, and nothing more can be awaited
+            self._give_up_later(token)
             raise
         except BaseException:
             yield from self._give_up(token)
@@ -176,16 +175,17 @@ class Flight:
             yield from self._store(token, row)
 
     def _store(self, token: int, row: Row) -> Operation[None]:
+        """What was paid for is stored, if need be after the database is back, or the caller is gone."""
         try:
             yield from self._fill(token, row)
-        except CacheError as error:
+        except BaseException as error:
+            if isinstance(error, CacheError) and not isinstance(error, CacheUnavailableError):
+                yield from self._give_up(token)
+            else:
+                later.add(lambda: run(self._fill(token, row)), self.lock_timeout)
+            if not isinstance(error, CacheError):
+                raise
             self._warn(error)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            with contextlib.suppress(CacheError):
-                yield from self._fill(token, row)  # who is cancelled now has paid for the value already
-            raise
 
     FILL = Statement(
         """UPDATE {table} SET value = $2, number = $3, codec = $4, expires_at = e, tags = $7,
@@ -218,9 +218,17 @@ class Flight:
         if token is None:
             return
         try:
-            yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
+            yield from self._end_claim(token)
         except CacheError as error:
             _note(error)
+            self._give_up_later(token)
+
+    def _give_up_later(self, token: int | None) -> None:
+        if token is not None:
+            later.add(lambda: run(self._end_claim(token)), self.lock_timeout)
+
+    def _end_claim(self, token: int) -> Operation[None]:
+        yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
 
     def _warn(self, error: CacheError) -> None:
         if self.strict:

@@ -24,27 +24,46 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
 
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
+# Where PostgreSQL says "cached plan must not change result type", in whatever language.
+_OUTDATED = b"0A000", b"RevalidateCachedQuery"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 # See postgres.PREFER_INDEXES. A pooler, whose connection belongs to others as well, announces a process id of
 # its own: there nothing is set, and nothing is prepared.
 PREFER_INDEXES = """
-SELECT CASE WHEN pg_backend_pid() = %d
-    THEN set_config('enable_seqscan', 'off', false) || set_config('jit', 'off', false) END
+SELECT CASE WHEN pg_backend_pid() = %d THEN concat(
+    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), %s) END
+"""
+# The statement of a client that gave up is ended, even while it waits for a lock. Windows cannot, and refuses.
+NOTICE_GONE_CLIENTS = """
+CASE current_setting('client_connection_check_interval', true) WHEN '0'
+    THEN set_config('client_connection_check_interval', '1s', false) END
 """
 
+NOWHERE = object()  # equals no NAME, not an empty one either
 Params = Sequence[bytes | None]
 
 
 class Link:
-    """One libpq connection; one statement at a time. It is itself what its operations wait for."""
+    """One libpq connection; one statement at a time. It is itself what its operations wait for.
 
-    __slots__ = ("_deadline", "_events", "_known", "_poll", "_timeout", "database", "pgconn", "prepares")
+    Made without a connection it is the right to open one. While one is referred to, its place in the pool is taken.
+    """
 
-    def __init__(self, pgconn: pq.abc.PGconn, timeout: float) -> None:
-        self.pgconn = pgconn
+    __slots__ = (
+        "__weakref__", "_deadline", "_events", "_known", "_poll", "_timeout",
+        "database", "is_open", "pgconn", "prepares",
+    )  # fmt: skip
+
+    def __init__(self, pgconn: pq.abc.PGconn | None = None, timeout: float = 0) -> None:
+        self.database: object = NOWHERE  # the NAME it was opened for
+        self.is_open = False
+        if pgconn is not None:
+            self._adopt(pgconn, timeout)
+
+    def _adopt(self, pgconn: pq.abc.PGconn, timeout: float) -> None:
+        self.pgconn, self.is_open = pgconn, True
         self.prepares = True
-        self.database = ""  # the NAME it was opened for
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._known: set[bytes] = set()
@@ -59,7 +78,13 @@ class Link:
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
     def close(self) -> None:
-        self.pgconn.finish()
+        if self.is_open:
+            self.is_open = False
+            self.pgconn.finish()
+
+    def disown(self) -> None:
+        """After a fork, in the child: never use it, and never say goodbye, the parent does both."""
+        self.is_open, self.database = False, NOWHERE
 
     def call(self, statement: Prepared, params: Params, timeout: float) -> Operation[pq.abc.PGresult]:
         """The result of one statement, in binary. Raises CacheError as PostgreSQL says."""
@@ -68,14 +93,54 @@ class Link:
         if self.prepares and statement.name not in self._known:
             yield from self._prepare(statement)
         result = yield from self._execute(statement, params)
-        if result.status not in _GOOD and _state(result) == _UNKNOWN_STATEMENT:
-            self.prepares = False  # a pooler between us gives every statement another server
-            result = yield from self._execute(statement, params)
-        raise_for(result)
+        if result.status not in _GOOD:
+            result = yield from self._repeat(statement, params, result)
+            raise_for(result)
         return result
 
-    def establish(self) -> Operation[None]:
-        """The steps of connecting. The socket changes when libpq tries the next host or address."""
+    def _repeat(
+        self, statement: Prepared, params: Params, failed: pq.abc.PGresult
+    ) -> Operation[pq.abc.PGresult]:
+        """The result of the second try, where the first one came to nothing because of what was prepared."""
+        if _state(failed) == _UNKNOWN_STATEMENT:
+            self.prepares = False  # a pooler between us gives every statement another server
+        elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
+            self._known.discard(statement.name)  # a migration has changed what the statement returns
+            yield from self._ask(f"DEALLOCATE {statement.name.decode()}")
+            yield from self._prepare(statement)
+        else:
+            return failed
+        return (yield from self._execute(statement, params))
+
+    def connect(self, places: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
+        """Connect to the first of the places (hosts.py) that takes us. Each gets its share of `timeout` seconds.
+
+        libpq's own connect_timeout is 2 at least, and not for connections made in steps.
+        """
+        give_up_at, reasons = time.monotonic() + timeout, []
+        for number, conninfo in enumerate(places):
+            share = max(give_up_at - time.monotonic(), 0) / (len(places) - number)
+            try:
+                yield from self._connect_to(conninfo, share, role)
+            except CacheUnavailableError as error:
+                self.close()
+                reasons.append(str(error))
+            else:
+                return
+        raise CacheUnavailableError("\n".join(dict.fromkeys(reasons)))
+
+    def _connect_to(self, conninfo: bytes, timeout: float, role: str | None) -> Operation[None]:
+        pgconn = pq.PGconn.connect_start(conninfo)
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise _unreachable(pgconn)
+        self._adopt(pgconn, timeout)
+        yield from self._establish()
+        yield from self.prefer_indexes()
+        if role:
+            yield from self.set_role(role)
+
+    def _establish(self) -> Operation[None]:
+        """The steps of connecting. The socket may change between them."""
         while (status := self.pgconn.connect_poll()) != pq.PollingStatus.OK:
             if status == pq.PollingStatus.FAILED:
                 raise _unreachable(self.pgconn)
@@ -99,7 +164,13 @@ class Link:
 
     def prefer_indexes(self) -> Operation[None]:
         """Prepare statements only where they cannot keep the plan of a table that was small."""
-        result = yield from self._ask(PREFER_INDEXES % self.pgconn.backend_pid)
+        pid = self.pgconn.backend_pid
+        try:
+            result = yield from self._ask(PREFER_INDEXES % (pid, NOTICE_GONE_CLIENTS))
+        except CacheUnavailableError:
+            raise
+        except CacheError:
+            result = yield from self._ask(PREFER_INDEXES % (pid, "NULL"))
         self.prepares = result.get_value(0, 0) is not None
 
     def _execute(self, statement: Prepared, params: Params) -> Operation[pq.abc.PGresult]:
@@ -170,9 +241,11 @@ class Link:
                 raise self._timed_out()
         finally:
             timer.cancel()
-            loop.remove_reader(descriptor)
-            if wants_write:
-                loop.remove_writer(descriptor)
+            # Otherwise its task is garbage, of a closed loop or in a forked child, and only gives the link back.
+            if self.is_open and not loop.is_closed():
+                loop.remove_reader(descriptor)
+                if wants_write:
+                    loop.remove_writer(descriptor)
 
     def _watch(self, events: int) -> None:
         self._events = events
@@ -180,24 +253,7 @@ class Link:
         self._poll.register(self.pgconn.socket, events)
 
     def _timed_out(self) -> CacheUnavailableError:
-        return CacheUnavailableError(f"PostgreSQL did not answer within {self._timeout:g} s.")
-
-
-def connect(conninfo: bytes, timeout: float, role: str | None = None) -> Operation[Link]:
-    """A new connection, made within `timeout` seconds (libpq's own connect_timeout is 2 at least)."""
-    pgconn = pq.PGconn.connect_start(conninfo)
-    if pgconn.status == pq.ConnStatus.BAD:
-        raise _unreachable(pgconn)
-    try:
-        link = Link(pgconn, timeout)
-        yield from link.establish()
-        yield from link.prefer_indexes()
-        if role:
-            yield from link.set_role(role)
-    except BaseException:
-        pgconn.finish()
-        raise
-    return link
+        return CacheUnavailableError(f"PostgreSQL did not answer within {self._timeout:.2g} s.")
 
 
 def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:

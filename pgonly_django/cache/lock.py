@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from pgonly_django import events
 from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.later import later
+from pgonly_django.cache.prune import PRUNE_LOCKS
 from pgonly_django.cache.statement import Statement, integer
 from pgonly_django.cache.store import Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
-from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError
+from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
+RELEASES_PER_CLEANING = 1000  # on average, of all processes together
+PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released meanwhile
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call of acquire(). `holder` is what the row says while the lock is ours."""
+
+    holder: bytes
+    may_hold: bool = False  # PostgreSQL was asked, and did not say no
 
 
 class Lock:
@@ -30,7 +46,7 @@ class Lock:
         self, store: Store, key: bytes, name: str, timeout: float | None, blocking_timeout: float | None,
         *, blocking: bool = True,
     ) -> None:  # fmt: skip
-        self.name, self.token = name, 0
+        self.name, self.token, self._holder = name, 0, b""
         self.blocking, self.blocking_timeout = blocking, blocking_timeout
         self._store, self._key = store, key
         self._lease = LEASE_SECONDS if timeout is None else timeout
@@ -38,11 +54,13 @@ class Lock:
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: wait on)."""
-        return run(self._acquire(self._patience(blocking, blocking_timeout)))
+        with self._attempt() as attempt:
+            return run(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
 
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """See acquire()."""
-        return await arun(self._acquire(self._patience(blocking, blocking_timeout)))
+        with self._attempt() as attempt:
+            return await arun(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
 
     def release(self) -> None:
         """Raises LockError when it is not ours (any more)."""
@@ -62,11 +80,11 @@ class Lock:
 
     def locked(self) -> bool:
         """True when anybody holds it."""
-        return run(self._is_held(b"0"))
+        return run(self._is_held(b""))
 
     def owned(self) -> bool:
         """True when this object holds it."""
-        return bool(self.token) and run(self._is_held(b"%d" % self.token))
+        return bool(self._holder) and run(self._is_held(self._holder))
 
     def __enter__(self) -> Self:
         if not self.acquire():
@@ -95,78 +113,140 @@ class Lock:
         chosen = self.blocking_timeout if blocking_timeout is None else blocking_timeout
         return float("inf") if chosen is None else chosen
 
-    # Served by the primary key, like every statement here.
+    @contextmanager
+    def _attempt(self) -> Iterator[Attempt]:
+        """Gives back what an acquire() that ends with an error (a cancellation, Ctrl+C) may have taken."""
+        attempt = Attempt(secrets.token_hex(8).encode())
+        try:
+            yield attempt
+        except BaseException as error:
+            # Any other CacheError: PostgreSQL was not reached, or refused.
+            if attempt.may_hold and (isinstance(error, UnansweredError) or not isinstance(error, CacheError)):
+                self._forget(attempt.holder)
+                self._give_back_later(attempt.holder)
+            raise
+
+    # Served by the primary key, like every statement here. The token is made again under the row's lock: the
+    # INSERT's own may be older than that of the holder before.
     TAKE = Statement(
-        """INSERT INTO pgonly_cache_lock AS lock (name, expires_at)
-        VALUES ($1, clock_timestamp() + $2 * interval '1 second')
-        ON CONFLICT (name) DO UPDATE SET token = EXCLUDED.token, expires_at = EXCLUDED.expires_at
-        WHERE lock.expires_at <= clock_timestamp() RETURNING token""",
-        "text float8",
+        """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, holder)
+        VALUES ($1, clock_timestamp() + $2 * interval '1 second', $3)
+        ON CONFLICT (name) DO UPDATE SET token = nextval('pgonly_cache_lock_token'),
+        expires_at = clock_timestamp() + $2 * interval '1 second', holder = EXCLUDED.holder
+        WHERE (lock.holder IS NULL OR lock.expires_at <= clock_timestamp())
+        AND $3 <> ALL (coalesce(lock.refused, '{}')) RETURNING token""",
+        "text float8 text",
     )
 
-    def _acquire(self, patience: float) -> Operation[bool]:
-        if (yield from self._take()):
+    def _acquire(self, attempt: Attempt, patience: float) -> Operation[bool]:
+        if (yield from self._take(attempt)):
             return True
         if patience <= 0:
             return False
         watch = listener_for(self._store.pool.alias).watch(self._key)
         try:
-            return (yield from self._acquire_with(watch, time.monotonic() + patience))
+            return (yield from self._acquire_with(watch, attempt, time.monotonic() + patience))
         finally:
             watch.close()
 
-    def _acquire_with(self, watch: Watch, give_up_at: float) -> Operation[bool]:
-        while not (yield from self._take()):
+    def _acquire_with(self, watch: Watch, attempt: Attempt, give_up_at: float) -> Operation[bool]:
+        while not (yield from self._take(attempt)):
             remaining = give_up_at - time.monotonic()
             if remaining <= 0:
                 return False
             yield watch.next(remaining)
         return True
 
-    def _take(self) -> Operation[bool]:
-        result = yield from self._store.call(self.TAKE, (self._key, b"%f" % self._lease))
+    def _take(self, attempt: Attempt) -> Operation[bool]:
+        attempt.may_hold = True
+        params = self._key, b"%f" % self._lease, attempt.holder
+        result = yield from self._store.call(self.TAKE, params)
         if not result.ntuples:
+            attempt.may_hold = False
             return False
-        self.token = integer(result.get_value(0, 0))
+        self.token, self._holder = integer(result.get_value(0, 0)), attempt.holder
         if self._renewal:
             self._renewal.start()
         return True
 
+    # The row stays, so that the next holder's token is made under its lock.
     RELEASE = Statement(
-        "DELETE FROM pgonly_cache_lock WHERE name = $1 AND token = $2 RETURNING pg_notify('"
+        """UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
+        WHERE name = $1 AND holder = $2 RETURNING pg_notify('"""
         + CHANNEL
         + "', $3)",
-        "text int8 text",
+        "text text text",
     )
 
     def _release(self) -> Operation[None]:
-        token, self.token = self.token, 0
-        if self._renewal:
-            self._renewal.stop()
-        result = yield from self._store.call(self.RELEASE, (self._key, b"%d" % token, payload(self._key)))
+        holder = self._holder
+        self._forget(holder)
+        try:
+            result = yield from self._store.call(self.RELEASE, (self._key, holder, payload(self._key)))
+        except BaseException:
+            self._give_back_later(holder)
+            raise
         if not result.ntuples:
             raise LockError(self.name, "released")
+        if secrets.randbelow(RELEASES_PER_CLEANING) == 0:
+            yield from self._prune()
+
+    def _forget(self, holder: bytes) -> None:
+        """This object holds nothing any more, unless it has acquired the lock anew meanwhile."""
+        if holder == self._holder:
+            self.token, self._holder = 0, b""
+            if self._renewal:
+                self._renewal.stop()
+
+    # Works in any order: a TAKE of this holder that arrives later finds itself refused.
+    GIVE_BACK = Statement(
+        """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
+        VALUES ($1, clock_timestamp(), ARRAY[$2])
+        ON CONFLICT (name) DO UPDATE SET refused = ($2 || coalesce(lock.refused, '{}'))[1:100],
+        holder = nullif(lock.holder, $2),
+        expires_at = CASE WHEN lock.holder = $2 THEN clock_timestamp() ELSE lock.expires_at END
+        RETURNING pg_notify('"""
+        + CHANNEL
+        + "', $3)",
+        "text text text",
+    )
+
+    def _give_back_later(self, holder: bytes) -> None:
+        """In the background: whoever was cancelled is not kept waiting. After its lease it is free anyway."""
+        params = self._key, holder, payload(self._key)
+        later.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
+
+    PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8")
+
+    def _prune(self) -> Operation[None]:
+        """Delete the rows of locks that nobody uses any more. Never fails the release before."""
+        try:
+            yield from self._store.call(self.PRUNE, (b"%d" % PRUNE_LIMIT,), self._store.long_timeout)
+        except CacheError as error:
+            message = f"Pruning free locks failed: {error}"
+            events.emit("cache.cleaning_failed", message, level=logging.WARNING)
 
     EXTEND = Statement(
         """UPDATE pgonly_cache_lock SET expires_at = clock_timestamp() + $3 * interval '1 second'
-        WHERE name = $1 AND token = $2""",
-        "text int8 float8",
+        WHERE name = $1 AND holder = $2""",
+        "text text float8",
     )
 
     def _extend(self, seconds: float) -> Operation[None]:
-        params = self._key, b"%d" % self.token, b"%f" % seconds
+        params = self._key, self._holder, b"%f" % seconds
         result = yield from self._store.call(self.EXTEND, params)
         if result.command_tuples != 1:
             raise LockError(self.name, "extended")
 
     HELD = Statement(
         """SELECT FROM pgonly_cache_lock
-        WHERE name = $1 AND expires_at > clock_timestamp() AND $2 IN (0, token)""",
-        "text int8",
+        WHERE name = $1 AND expires_at > clock_timestamp() AND holder = coalesce(nullif($2, ''), holder)""",
+        "text text",
     )
 
-    def _is_held(self, token: bytes) -> Operation[bool]:
-        result = yield from self._store.call(self.HELD, (self._key, token))
+    def _is_held(self, holder: bytes) -> Operation[bool]:
+        """By this holder; by anybody when it is empty."""
+        result = yield from self._store.call(self.HELD, (self._key, holder))
         return result.ntuples == 1
 
 

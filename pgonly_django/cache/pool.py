@@ -7,26 +7,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
+from weakref import WeakSet
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
-from psycopg.conninfo import make_conninfo
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
-from pgonly_django.cache.link import Link, Params, connect
+from pgonly_django.cache.hosts import places
+from pgonly_django.cache.link import Link, Params
 from pgonly_django.cache.statement import Prepared
-from pgonly_django.exceptions import CacheUnavailableError
+from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
 from pgonly_django.postgres import connection_params
 
 APPLICATION_NAME = "pgonly cache"
 FAIL_FAST_SECONDS = 1.0
-_OPEN_ONE = object()  # the answer to a waiter when a connection was lost: there is room to open one
 
 _pools: dict[tuple[str, int], Pool] = {}
 _creating = threading.Lock()
@@ -45,16 +45,20 @@ class Pool:
     def __init__(self, alias: str, size: int) -> None:
         self.alias, self.size = alias, size
         self._database = connections.settings[alias]
-        self._lock = threading.Lock()
+        # All there are, with those being opened. One that nobody refers to any more leaves its place by itself.
+        self._links: WeakSet[Link] = WeakSet()
         self._forget()
 
     def _forget(self) -> None:
         """Start without connections; those there were stay their owner's (the parent process's)."""
+        for link in self._links:
+            link.disown()
+        self._links = WeakSet()
         self._idle: deque[Link] = deque()
-        self._waiting: deque[Signal] = deque()
-        self._open = 0
+        self._waiting: OrderedDict[Signal, None] = OrderedDict()
+        self._served = 0  # how many of those who waited got a connection from somebody who was answered
         self._failed_at: float | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may give a link back while this thread has it
 
     def call(
         self, statement: Prepared, params: Params, timeout: float, patience: float
@@ -69,9 +73,9 @@ class Pool:
         link = yield from self._take(patience)
         try:
             result = yield from link.call(statement, params, timeout)
-        except CacheUnavailableError:
+        except CacheUnavailableError as error:
             self._failed_at = time.monotonic()
-            raise
+            raise UnansweredError(*error.args) from error
         finally:
             self._give(link)
         return result
@@ -97,46 +101,71 @@ class Pool:
 
     def _open_or_wait(self, timeout: float) -> Operation[Link]:
         with self._lock:
-            may_open = self._open < self.size
-            if may_open:
-                self._open += 1
-            else:
-                signal = Signal(timeout)
-                self._waiting.append(signal)
-        if may_open:
-            return (yield from self._connect(timeout))
+            link = self._new_link()
+            if link is None:
+                signal, served = Signal(timeout), self._served
+                self._waiting[signal] = None
+        if link is None:
+            link = yield from self._wait(signal, timeout, served)
+        if not link.is_open:
+            yield from self._connect(link, timeout)
+        return link
+
+    def _new_link(self) -> Link | None:
+        """The right to open a connection, where there is room for one."""
+        if len(self._links) >= self.size:
+            return None
+        link = Link()
+        self._links.add(link)
+        return link
+
+    def _wait(self, signal: Signal, timeout: float, served: int) -> Operation[Link]:
         self._serve_waiting()  # a connection may have come back before we stood in the queue
         try:
-            link: Link | object | None = yield signal
+            link: Link | None = yield signal
         except BaseException:
-            self._take_back(signal.withdraw())
+            link = signal.withdraw()
+            if link is not None:
+                self._give(link)
             raise
-        if link is _OPEN_ONE:
-            return (yield from self._take(timeout))
-        if not isinstance(link, Link):
-            raise CacheUnavailableError(
-                f"None of the {self.size} cache connections was free within {timeout:g} s. Raise POOL_SIZE."
-            )
+        finally:
+            self._waiting.pop(signal, None)
+        if link is None:
+            raise self._exhausted(timeout, nobody_served=served == self._served)
+        if not link.is_open and self._failed_at is not None:
+            self._refuse(link)
         return link
 
-    def _take_back(self, answer: object) -> None:
-        if isinstance(answer, Link):
-            self._give(answer)
+    def _refuse(self, link: Link) -> None:
+        """The connection whose place this is was lost: not everybody in the queue finds out for himself."""
+        try:
+            self._refuse_for_a_while()
+        except CacheUnavailableError:
+            self._give(link)
+            raise
 
-    def _connect(self, timeout: float) -> Operation[Link]:
+    def _exhausted(self, timeout: float, *, nobody_served: bool) -> CacheUnavailableError:
+        if nobody_served:
+            reason = "PostgreSQL did not answer the calls that have them (POOL_SIZE is not the reason)."
+        else:
+            reason = "There were more calls at a time than they can serve: raise POOL_SIZE."
+        return CacheUnavailableError(
+            f"None of the {self.size} cache connections was free within {timeout:g} s. {reason}"
+        )
+
+    def _connect(self, link: Link, timeout: float) -> Operation[None]:
         name = self._database["NAME"]  # a test run gives the alias another database
         try:
-            link = yield from connect(
-                _conninfo(self.alias), timeout, self._database["OPTIONS"].get("assume_role")
+            found = yield from places(
+                connection_params(self.alias, application_name=APPLICATION_NAME), timeout
             )
+            yield from link.connect(found, timeout, self._database["OPTIONS"].get("assume_role"))
         except BaseException as error:
-            with self._lock:
-                self._open -= 1
             if isinstance(error, CacheUnavailableError):
                 self._failed_at = time.monotonic()
+            self._give(link)
             raise
         link.database = name
-        return link
 
     def _give(self, link: Link) -> None:
         """Take back a connection: to be used again when it waits for a statement, else closed."""
@@ -150,16 +179,25 @@ class Pool:
     def _serve_waiting(self) -> None:
         """Hand idle connections, or the right to open one, to those who wait, first come first served."""
         with self._lock:
-            while self._waiting and (self._idle or self._open < self.size):
-                offer = self._idle.pop() if self._idle else _OPEN_ONE
-                taken = self._waiting.popleft().set(offer)
-                if not taken and isinstance(offer, Link):
+            while self._waiting and (offer := self._offer()) is not None:
+                signal = next(iter(self._waiting), None)
+                if signal is not None and self._waiting.pop(signal, signal) is None and signal.set(offer):
+                    self._served += offer.is_open
+                elif offer.is_open:
                     self._idle.append(offer)
+                else:
+                    self._links.discard(offer)
+
+    def _offer(self) -> Link | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_link()
 
     def _drop(self, link: Link) -> None:
         link.close()
         with self._lock:
-            self._open -= 1
+            self._links.discard(link)
 
     def is_connected(self) -> bool:
         """True when a call would find a connection that nobody uses."""
@@ -169,10 +207,6 @@ class Pool:
         """Close the connections nobody uses; the next call opens what it needs."""
         while self._idle:
             self._drop(self._idle.pop())
-
-
-def _conninfo(alias: str) -> bytes:
-    return make_conninfo(**connection_params(alias, application_name=APPLICATION_NAME)).encode()
 
 
 def _after_fork() -> None:

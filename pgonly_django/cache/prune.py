@@ -40,7 +40,8 @@ SELECT count(*) FROM gone
 """
 )
 
-# A lock that was released is gone already; these are of holders that died. Few rows: no index.
+# Free locks, and those of holders that died. The hour is for a statement that got its token before it met the
+# row: with the row gone it would insert that token, which is older than those given since. Few rows: no index.
 PRUNE_LOCKS = """
 WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'

@@ -68,7 +68,7 @@ class Watch:
 class Listener:
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a watch while this thread has it
         self._watches: dict[str, set[Watch]] = {}
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -133,6 +133,8 @@ def stop_all() -> None:
 
 def _after_fork() -> None:
     """The child has none of the threads, and must not wait for a lock that one of them held."""
+    for listener in _listeners.values():
+        listener._lock = threading.RLock()  # noqa: SLF001 - same module
     _listeners.clear()
     if _creating.locked():
         _creating.release()

@@ -49,7 +49,9 @@ _REST = """
     CREATE TABLE pgonly_cache_lock (
         token bigint NOT NULL DEFAULT nextval('pgonly_cache_lock_token'),
         expires_at timestamptz NOT NULL,
-        name text COLLATE "C" PRIMARY KEY
+        name text COLLATE "C" PRIMARY KEY,
+        holder text COLLATE "C",
+        refused text[]
     ) WITH (fillfactor = 50);
     ALTER SEQUENCE pgonly_cache_lock_token OWNED BY pgonly_cache_lock.token;
 """
@@ -115,6 +117,8 @@ class Migration(migrations.Migration):
                         ("name", models.TextField(primary_key=True, serialize=False)),
                         ("token", models.BigIntegerField()),
                         ("expires_at", models.DateTimeField()),
+                        ("holder", models.TextField(null=True)),
+                        ("refused", pgonly_django.models.cache_entry.TextArrayField(null=True)),
                     ],
                     "cache lock",
                 ),

@@ -104,11 +104,13 @@ class CacheUsage(models.Model):
 
 
 class CacheLock(models.Model):
-    """A lock that somebody holds; `token` grows with every acquisition of any lock."""
+    """A lock that somebody holds, or held within the last hour: `token` grows with every acquisition."""
 
     name = models.TextField(primary_key=True)
     token = models.BigIntegerField()
-    expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField()  # the end of the lease, or when it was released
+    holder = models.TextField(null=True)  # noqa: DJ001 - of one acquisition; NULL where it is free
+    refused = TextArrayField(null=True)  # holders that gave up and may still arrive
 
     class Meta:
         db_table = "pgonly_cache_lock"

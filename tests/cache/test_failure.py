@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -159,10 +161,8 @@ def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_agai
 
 
 def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(5)
-        settings = {**connections.settings["aside"], "HOST": "127.0.0.1", "PORT": silent.getsockname()[1]}
+    with silent_host() as port:
+        settings = {**connections.settings["aside"], "HOST": "127.0.0.1", "PORT": port}
         point_aside_to(settings)
         cache = with_options(TIMEOUT_SECONDS=0.2, POOL_SIZE=3)
         start = time.monotonic()
@@ -170,6 +170,92 @@ def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
         assert time.monotonic() - start < 5
         with pytest.raises(CacheUnavailableError):
             asyncio.run(cache.aset("key", 1))
+
+
+@contextlib.contextmanager
+def silent_host():
+    """A port that takes connections and never says anything."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(20)
+        yield silent.getsockname()[1]
+
+
+def test_of_several_hosts_one_that_is_silent_and_one_that_refuses_do_not_hide_the_good_one(aside):
+    with silent_host() as silent, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        refusing = unused.getsockname()[1]
+        settings = connections.settings["aside"]
+        hosts = f"127.0.0.1,127.0.0.1,{settings['HOST']}"
+        point_aside_to({**settings, "HOST": hosts, "PORT": f"{silent},{refusing},5432"})
+        cache = with_options(ON_ERROR="raise", POOL_SIZE=21)
+        start = time.monotonic()
+        cache.set("key", 1)
+        assert time.monotonic() - start < 1
+        asyncio.run(cache.aset("key", 2))
+        assert cache.get("key") == 2
+
+
+def test_when_every_host_fails_the_error_names_all_reasons_within_the_timeout(aside):
+    with silent_host() as silent, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        ports = f"{silent},{unused.getsockname()[1]}"
+        point_aside_to({**connections.settings["aside"], "HOST": "127.0.0.1,127.0.0.1", "PORT": ports})
+        cache = with_options(ON_ERROR="raise", POOL_SIZE=22, TIMEOUT_SECONDS=0.4)
+        start = time.monotonic()
+        with pytest.raises(CacheUnavailableError, match=r"(?s)did not answer within 0.2 s.*refused"):
+            cache.get("key")
+        assert time.monotonic() - start < 1
+
+
+def test_the_standby_or_the_primary_is_chosen_among_the_hosts(aside):
+    settings = connections.settings["aside"]
+    point_aside_to({**settings, "OPTIONS": {"target_session_attrs": "prefer-standby"}})
+    with_options(ON_ERROR="raise", POOL_SIZE=23).set("key", 1)  # there is no standby
+    point_aside_to({**settings, "OPTIONS": {"target_session_attrs": "standby"}})
+    with pytest.raises(CacheUnavailableError, match="not in hot standby mode"):
+        with_options(ON_ERROR="raise", POOL_SIZE=24).set("key", 1)
+
+
+def test_while_a_name_is_looked_up_the_event_loop_goes_on(aside, monkeypatch):
+    looked_up, loop_goes_on = threading.Event(), threading.Event()
+
+    def look_up(*_, **__):
+        looked_up.set()
+        assert loop_goes_on.wait(20)
+        raise socket.gaierror("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    point_aside_to({**connections.settings["aside"], "HOST": "db.example", "PORT": 5432})
+    cache = with_options(ON_ERROR="raise", POOL_SIZE=25, TIMEOUT_SECONDS=20)
+
+    async def call():
+        task = asyncio.create_task(cache.aget("key"))
+        assert await asyncio.to_thread(looked_up.wait, 20)
+        loop_goes_on.set()
+        await task
+
+    with pytest.raises(CacheUnavailableError, match=r"db\.example.*no such host"):
+        asyncio.run(asyncio.wait_for(call(), 20))
+
+
+def test_a_name_that_nobody_knows_the_address_of_is_given_up_in_time_and_the_next_host_is_tried(
+    aside, monkeypatch
+):
+    give_up = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: give_up.wait(20) and [])
+    settings = connections.settings["aside"]
+    point_aside_to({**settings, "HOST": f"db.example,{settings['HOST']}", "PORT": "5432,5432"})
+    cache = with_options(ON_ERROR="raise", POOL_SIZE=26, TIMEOUT_SECONDS=0.5)
+
+    async def call():
+        try:
+            await cache.aset("key", 1)
+        finally:
+            give_up.set()
+
+    asyncio.run(call())
+    assert cache.get("key") == 1
 
 
 def test_a_server_that_froze_in_the_middle_is_given_up_and_used_again_when_it_thaws(aside, server):

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
 from pgonly_django.cache import lock as lock_module
-from pgonly_django.exceptions import LockError, LockNotAcquiredError
+from pgonly_django.cache.later import later
+from pgonly_django.exceptions import (
+    CacheError,
+    CacheUnavailableError,
+    LockError,
+    LockNotAcquiredError,
+    UnansweredError,
+)
 from pgonly_django.models import CacheLock
 from tests.cache.conftest import start_crowd, wait_until
 
@@ -51,7 +61,167 @@ def test_a_held_lock_is_refused_and_free_after_release(cache):
     assert second.acquire()
     assert second.token > first.token
     second.release()
-    assert not CacheLock.objects.exists()
+    assert not first.locked()
+    assert second.acquire(blocking=False)
+
+
+# Whoever was given the first token stands still between getting it and meeting the row.
+DELAY_THE_FIRST = """
+CREATE FUNCTION tests_delay() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.token = {first} THEN PERFORM pg_advisory_xact_lock(4711); END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER tests_delay BEFORE INSERT ON pgonly_cache_lock FOR EACH ROW EXECUTE FUNCTION tests_delay()
+"""
+
+
+def test_the_token_of_a_waiter_that_was_slow_is_greater_than_that_of_the_holder_before_it(make_cache):
+    cache = make_cache(TIMEOUT_SECONDS=20)
+    late, early = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
+    with delayed(DELAY_THE_FIRST) as holding:
+        waiting = threading.Thread(target=late.acquire)
+        waiting.start()
+        wait_until(lambda: advisory_locks(granted=False))
+        early.acquire()
+        first = early.token
+        early.release()
+        holding.cursor().execute("SELECT pg_advisory_unlock(4711)")
+        waiting.join(20)
+    assert late.token > first
+    late.release()
+
+
+def wait_until_it_hangs():
+    with contextlib.closing(connection):  # a thread's own
+        wait_until(lambda: advisory_locks(granted=False))
+
+
+def cancelled(lock):
+    async def give_up():
+        task = asyncio.create_task(lock.aacquire())
+        await asyncio.to_thread(wait_until_it_hangs)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+
+
+def interrupted(lock):
+    def interrupt():
+        wait_until_it_hangs()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire()
+
+
+def unanswered(lock):
+    with pytest.raises(UnansweredError, match="did not answer"):
+        lock.acquire()
+
+
+@pytest.mark.parametrize("timeout", [60, None])
+@pytest.mark.parametrize("give_up", [cancelled, interrupted, unanswered])
+def test_what_gave_up_while_postgresql_was_at_it_holds_no_lock_afterwards(make_cache, give_up, timeout):
+    cache = make_cache(TIMEOUT_SECONDS=0.5 if give_up is unanswered else 20, POOL_SIZE=9)  # a pool of its own
+    lock, next_one = cache.lock("name", timeout=timeout), cache.lock("name", timeout=60)
+    with delayed(DELAY_THE_FIRST) as holding:
+        give_up(lock)
+        wait_until(lambda: CacheLock.objects.filter(refused__isnull=False))
+        holding.cursor().execute("SELECT pg_advisory_unlock(4711)")
+        wait_until(lambda: not statements_of_the_cache())
+        assert not lock.owned()
+        assert lock.token == 0
+        assert not renewals()
+        assert next_one.acquire(blocking=False)
+    next_one.release()
+
+
+def statements_of_the_cache():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active'"
+        )
+        return cursor.fetchone()[0]
+
+
+def renewals():
+    return [thread for thread in threading.enumerate() if thread.name == "pgonly cache lock"]
+
+
+def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
+    cache = make_cache(TIMEOUT_SECONDS=20)
+    lock, errors = cache.lock("name", timeout=600), []
+
+    def release():
+        try:
+            lock.release()
+        except CacheError as error:
+            errors.append(error)
+
+    lock.acquire()
+    with contextlib.closing(connection.copy()) as holding:
+        holding.set_autocommit(False)
+        holding.cursor().execute("SELECT FROM pgonly_cache_lock FOR UPDATE")
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        wait_until(statements_of_the_cache)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                "WHERE application_name = 'pgonly cache' AND state = 'active'"
+            )
+        releasing.join(20)
+    assert errors
+    wait_until(lambda: CacheLock.objects.filter(holder=None))
+
+
+def test_what_was_not_sent_leaves_nothing_to_do(make_cache):
+    cache = make_cache(POOL_SIZE=10)
+    cache.store.pool._failed_at = time.monotonic()
+    with pytest.raises(CacheUnavailableError, match="not tried again yet"):
+        cache.lock("name", timeout=60).acquire()
+    assert not later._jobs
+
+
+def test_releases_delete_the_rows_of_locks_that_nobody_used_for_an_hour(cache, monkeypatch):
+    monkeypatch.setattr(lock_module, "RELEASES_PER_CLEANING", 1)
+    names = [cache.stored_key(name, None).decode() for name in ("old", "new")]
+    now = datetime.now(UTC)
+    CacheLock.objects.create(name=names[0], token=1, expires_at=now - timedelta(hours=2))
+    CacheLock.objects.create(name=names[1], token=2, expires_at=now - timedelta(minutes=2))
+    lock = cache.lock("name", timeout=60)
+    lock.acquire()
+    lock.release()
+    assert set(CacheLock.objects.values_list("name", flat=True)) == {names[1], lock._key.decode()}
+
+
+@contextlib.contextmanager
+def delayed(trigger):
+    """`trigger` on the table of locks, and a connection that holds what it waits for."""
+    holding = connection.copy()
+    try:
+        with holding.cursor() as cursor:
+            cursor.execute("SELECT nextval('pgonly_cache_lock_token') + 1")
+            cursor.execute(trigger.replace("{first}", str(cursor.fetchone()[0])))
+            cursor.execute("SELECT pg_advisory_lock(4711)")
+        yield holding
+    finally:
+        with holding.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock_all()")
+            cursor.execute("DROP TRIGGER tests_delay ON pgonly_cache_lock")
+            cursor.execute("DROP FUNCTION tests_delay")
+        holding.close()
+
+
+def advisory_locks(*, granted):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = %s", [granted]
+        )
+        return cursor.fetchone()[0]
 
 
 def test_who_waits_is_woken_by_the_release(cache, monkeypatch):

@@ -91,7 +91,7 @@ class InATestCase(TestCase):
             return 5
 
         self.assertEqual(await self.cache.aget_or_set("computed", compute), 5)
-        self.assertEqual(self.cache.store.pool._open, 0)
+        self.assertEqual(len(self.cache.store.pool._links), 0)
 
 
 def test_a_cache_call_that_is_the_first_statement_of_a_tests_transaction_rolls_back_with_it(cache):
