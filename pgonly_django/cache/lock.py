@@ -15,7 +15,6 @@ from typing import Self
 from pgonly_django import events
 from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.later import later
-from pgonly_django.cache.prune import PRUNE_LOCKS
 from pgonly_django.cache.statement import Statement, integer
 from pgonly_django.cache.store import Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
@@ -24,6 +23,15 @@ from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
 RELEASES_PER_CLEANING = 1000  # on average, of all processes together
 PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released meanwhile
+
+# Free locks, and those of holders that died. The hour is for a statement that got its token before it met the
+# row: with the row gone it would insert that token, which is older than those given since. Few rows: no index.
+PRUNE_LOCKS = """
+WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
+    SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)) RETURNING 1) SELECT count(*) FROM gone
+"""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from pgonly_django.cache.figures import our_settings
+from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.statement import SIZE, TABLES
 from pgonly_django.models import CacheEntry
@@ -39,15 +40,6 @@ told AS (UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rem
 SELECT count(*) FROM gone
 """
 )
-
-# Free locks, and those of holders that died. The hour is for a statement that got its token before it met the
-# row: with the row gone it would insert that token, which is older than those given since. Few rows: no index.
-PRUNE_LOCKS = """
-WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
-    SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)) RETURNING 1) SELECT count(*) FROM gone
-"""
 
 
 def prunable_databases(own: str) -> set[str]:

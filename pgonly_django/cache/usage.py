@@ -125,8 +125,12 @@ class Usage:
     def tell_at_exit(self) -> None:
         """Tell what is left, over a connection there is; a process does not connect in order to end."""
         self._counts.written = 0  # no vacuum any more: Python starts no thread now
-        if self._counts != Counts() and self._store.pool.is_connected():
+        if self._counts == Counts() or not self._store.pool.is_connected():
+            return
+        try:
             run(self.tell())
+        except Exception as error:  # noqa: BLE001 - the process is ending, of numbers no more than a warning
+            _warn("Counting", error)
 
     def _take_counts(self) -> Counts:
         with self._lock:

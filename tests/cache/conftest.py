@@ -13,11 +13,18 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from pgonly_django.cache import PostgresCache
+from pgonly_django.cache import PostgresCache, usage
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _each_test_counts_for_itself():
+    """A process counts what all its caches of one name do."""
+    for counted in tuple(usage._usages.values()):
+        counted.forget()
 
 
 @pytest.fixture

@@ -104,7 +104,6 @@ def test_the_threads_of_a_process_count_together(make_cache):
         for _ in range(100):
             cache.get("missing")
 
-    make_cache("shared").store.usage.forget()
     with ThreadPoolExecutor(10) as pool:
         for _ in range(10):
             pool.submit(read)

@@ -23,6 +23,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.pool import Pool
 from pgonly_django.embedded import Server
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from pgonly_django.models import DurableCacheEntry
 from tests.cache.conftest import wait_until
 
 pytestmark = pytest.mark.server
@@ -99,6 +100,25 @@ def test_with_the_database_stopped_reads_miss_deletes_say_no_and_writes_raise(as
 def test_get_or_set_gives_the_value_without_a_database(aside, server):
     server.stop()
     assert aside.get_or_set("key", lambda: 42) == 42
+
+
+@pytest.mark.parametrize(("end", "expected"), [(lambda: "paid for", "paid for"), (lambda: 1 / 0, "next")])
+def test_what_was_computed_while_the_database_was_away_is_stored_when_it_is_back(
+    aside, server, end, expected
+):
+    """And what failed meanwhile is free to be computed: nobody waits for the end of lock_timeout."""
+    cache = with_options(DURABLE=True)
+
+    def compute():
+        server.stop()
+        return end()
+
+    with contextlib.suppress(ZeroDivisionError):
+        assert cache.get_or_set(expected, compute, lock_timeout=600) == "paid for"
+    server.start()
+    connections["aside"].close()
+    wait_until(lambda: not DurableCacheEntry.objects.using("aside").filter(claim__isnull=False).exists())
+    assert cache.get_or_set(expected, lambda: "next", lock_timeout=600) == expected
 
 
 def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, server):
