@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-import psycopg
-from django.db import DatabaseError, connections, router
+from django.db import connections, router
 
 from pgonly_django.cache.prune import prunable_databases
 from pgonly_django.cache.prune import prune_expired as prune_cache
@@ -84,7 +83,7 @@ class Maintenance(threading.Thread):
 def _tried(what: str, duty: Callable[[], int]) -> int:
     try:
         return duty()
-    except (psycopg.Error, DatabaseError) as error:
+    except Exception as error:  # noqa: BLE001 - a router of the site's too may fail; the thread goes on regardless
         message = f"Pruning {what} failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
         emit("worker.maintenance_failed", message, level=logging.WARNING)
         return 0
