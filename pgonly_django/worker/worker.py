@@ -118,6 +118,7 @@ class Worker:
         try:
             return self._run()
         except BaseException:
+            self.maintenance.end()
             self.heartbeat.end()
             raise
 
