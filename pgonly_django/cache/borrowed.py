@@ -5,15 +5,18 @@ and never waits for a lock of its own transaction.
 from __future__ import annotations
 
 import sys
+from typing import TypeVar
 
+from asgiref.sync import sync_to_async
 from django.db import connections
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.link import Link, Params
 from pgonly_django.cache.statement import Prepared
 
+T = TypeVar("T")
 _SAVEPOINT = b"SAVEPOINT pgonly_cache"
 _RELEASE = b"RELEASE SAVEPOINT pgonly_cache"
 _ROLL_BACK = b"ROLLBACK TO SAVEPOINT pgonly_cache; RELEASE SAVEPOINT pgonly_cache"
@@ -35,6 +38,13 @@ def borrowed(alias: str) -> BorrowedLink | None:
 
 def is_in_a_test(alias: str) -> bool:
     return borrowed(alias) is not None
+
+
+async def arun_in_place(alias: str, operation: Operation[T]) -> T:
+    """arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does it."""
+    if may_be_in_a_test() and await sync_to_async(is_in_a_test)(alias):
+        return await sync_to_async(run)(operation)
+    return await arun(operation)
 
 
 def may_be_in_a_test() -> bool:

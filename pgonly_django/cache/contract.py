@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
-from pgonly_django.cache.borrowed import is_in_a_test, may_be_in_a_test
-from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.borrowed import arun_in_place
+from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Row, Store
@@ -247,10 +246,7 @@ class DjangoCache(BaseCache):
             return self._failed(error, fallback, write=write)
 
     async def _arun(self, operation: Operation[T]) -> T:
-        """In a TestCase it goes to the thread that has the test's transaction, as the ORM does."""
-        if may_be_in_a_test() and await sync_to_async(is_in_a_test)(self.store.pool.alias):
-            return await sync_to_async(run)(operation)
-        return await arun(operation)
+        return await arun_in_place(self.store.pool.alias, operation)
 
     def _failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""

@@ -14,6 +14,7 @@ from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
 from pgonly_django.cache.keys import tag_names
 
+_MISSING = object()
 F = TypeVar("F", bound=Callable[..., Any])
 Key = str | Callable[..., str]
 Tags = Iterable[str] | Callable[..., Iterable[str]]
@@ -86,9 +87,19 @@ class _Cached:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             compute = functools.partial(self.function, *args, **kwargs)
             key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
+            if not isinstance(caches[self.alias], PostgresCache):
+                return await self._compute_once(key, compute)
             return await caches[self.alias].aget_or_set(key, compute, self.timeout, **options)
 
         return wrapper
+
+    async def _compute_once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Django's own aget_or_set() awaits no function."""
+        value = await caches[self.alias].aget(key, _MISSING)
+        if value is _MISSING:
+            value = await compute()
+            await caches[self.alias].aset(key, value, self.timeout)
+        return value
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         if callable(self.key):

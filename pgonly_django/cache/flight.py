@@ -24,6 +24,7 @@ from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
+UNCONFIRMED_SECONDS = 5  # PostgreSQL ends the statement of a client that is gone within about one
 _TRUE = b"\x01"
 
 
@@ -121,7 +122,7 @@ class Flight:
         try:
             result = yield from self.store.call(self.CLAIM, params)
         except BaseException:
-            self._give_up_later(token)  # it may be ours, though we were not told
+            self._give_up_later(token, unconfirmed=True)  # it may be ours, though we were not told
             raise
         if not result.ntuples:
             return None
@@ -222,13 +223,20 @@ class Flight:
         except CacheError as error:
             _note(error)
             self._give_up_later(token)
+        except BaseException:
+            self._give_up_later(token)
+            raise
 
-    def _give_up_later(self, token: int | None) -> None:
+    def _give_up_later(self, token: int | None, *, unconfirmed: bool = False) -> None:
+        """In the background. An unconfirmed claim may still be on its way: until it cannot be any more."""
         if token is not None:
-            later.add(lambda: run(self._end_claim(token)), self.lock_timeout)
+            seconds = UNCONFIRMED_SECONDS if unconfirmed else self.lock_timeout
+            later.add(lambda: run(self._end_claim(token, unconfirmed=unconfirmed)), seconds)
 
-    def _end_claim(self, token: int) -> Operation[None]:
-        yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
+    def _end_claim(self, token: int, *, unconfirmed: bool = False) -> Operation[None]:
+        result = yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
+        if unconfirmed and not result.ntuples:
+            raise CacheError("There is no such claim yet.")  # to be tried again
 
     def _warn(self, error: CacheError) -> None:
         if self.strict:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import random
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,9 +36,10 @@ def places(params: Params, timeout: float) -> Operation[list[bytes]]:
     """
     found: list[Params] = []
     error: CacheUnavailableError | None = None
+    give_up_at = time.monotonic() + timeout
     for host in _each_host(params):
         try:
-            found += yield from _each_address(host, timeout)
+            found += yield from _each_address(host, max(give_up_at - time.monotonic(), 0))
         except CacheUnavailableError as failed:
             error = failed
     if not found and error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -10,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 
 from pgonly_django.exceptions import CacheError
+
+logger = logging.getLogger("pgonly_django.cache")
 
 RETRY_SECONDS = 1.0
 
@@ -58,6 +61,8 @@ class Later:
         except CacheError:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
                 self._jobs.append((job, give_up_at))
+        except Exception:
+            logger.exception("What a cache call left undone failed.")  # and the next one is not kept waiting
 
 
 later = Later()

@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pgonly_django import events
-from pgonly_django.cache.drive import Operation, arun, run
+from pgonly_django.cache.borrowed import arun_in_place
+from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.later import later
 from pgonly_django.cache.statement import Statement, integer
 from pgonly_django.cache.store import Store
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
+T = TypeVar("T")
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
 RELEASES_PER_CLEANING = 1000  # on average, of all processes together
 PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released meanwhile
@@ -68,7 +70,7 @@ class Lock:
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
         """See acquire()."""
         with self._attempt() as attempt:
-            return await arun(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
+            return await self._arun(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
 
     def release(self) -> None:
         """Raises LockError when it is not ours (any more)."""
@@ -76,7 +78,7 @@ class Lock:
 
     async def arelease(self) -> None:
         """See release()."""
-        await arun(self._release())
+        await self._arun(self._release())
 
     def extend(self, seconds: float) -> None:
         """Hold it for `seconds` from now. Raises LockError when it is not ours (any more)."""
@@ -84,7 +86,7 @@ class Lock:
 
     async def aextend(self, seconds: float) -> None:
         """See extend()."""
-        await arun(self._extend(seconds))
+        await self._arun(self._extend(seconds))
 
     def locked(self) -> bool:
         """True when anybody holds it."""
@@ -113,6 +115,9 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.arelease()
+
+    async def _arun(self, operation: Operation[T]) -> T:
+        return await arun_in_place(self._store.pool.alias, operation)
 
     def _patience(self, blocking: bool | None, blocking_timeout: float | None) -> float:
         """How many seconds to wait for it."""

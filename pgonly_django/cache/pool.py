@@ -155,11 +155,15 @@ class Pool:
 
     def _connect(self, link: Link, timeout: float) -> Operation[None]:
         name = self._database["NAME"]  # a test run gives the alias another database
+        give_up_at = time.monotonic() + timeout
         try:
             found = yield from places(
                 connection_params(self.alias, application_name=APPLICATION_NAME), timeout
             )
-            yield from link.connect(found, timeout, self._database["OPTIONS"].get("assume_role"))
+            remaining = max(
+                give_up_at - time.monotonic(), timeout / 2
+            )  # a slow name server alone is no failure
+            yield from link.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
         except BaseException as error:
             if isinstance(error, CacheUnavailableError):
                 self._failed_at = time.monotonic()
@@ -210,6 +214,8 @@ class Pool:
 
 
 def _after_fork() -> None:
+    global _creating  # noqa: PLW0603 - one per process, and this is another process
+    _creating = threading.Lock()
     for pool in _pools.values():
         pool._forget()  # noqa: SLF001 - same module
 

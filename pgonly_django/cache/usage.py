@@ -8,6 +8,7 @@ after a quarter as many writes as there are entries, so a write's share of it do
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import random
@@ -77,6 +78,7 @@ class Usage:
         self._lock = threading.Lock()
         # The first share comes early by chance, so that processes which end after a few writes pay theirs.
         self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
+        self._bytes_due = self._bytes_allowed
         self._told = False
 
     def read(self, *, hits: int, misses: int) -> bool:
@@ -96,7 +98,11 @@ class Usage:
             counts.written += written
             counts.entries += entries
             counts.bytes += size
-            return counts.writes >= self._writes_due or counts.bytes >= self._bytes_allowed
+            due = counts.writes >= self._writes_due or counts.bytes >= self._bytes_due
+            if due:  # it is the turn of this writer, not of all those beside him
+                self._writes_due = counts.writes + self._writes_allowed
+                self._bytes_due = counts.bytes + self._bytes_allowed
+            return due
 
     def removed(self, entries: int, size: int) -> bool:
         """Count what is gone; True when it is so much that others should know before they evict."""
@@ -137,7 +143,9 @@ class Usage:
             counts, self._counts = self._counts, Counts()
             if not self._told:  # for all the writes of those processes that ended before their turn
                 counts.writes = max(counts.writes, self._writes_allowed)
-            self._told, self._writes_due = True, self._writes_allowed
+            self._told, self._bytes_due = True, self._bytes_allowed
+            # Not the same for all, or processes that began together would tell together what they held back.
+            self._writes_due = random.randint(-(-self._writes_allowed // 2), self._writes_allowed)  # noqa: S311
         return counts
 
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
@@ -164,7 +172,7 @@ class Usage:
         bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
         writes = CASE WHEN usage.writes < greatest(100, usage.entries / 4)
             THEN usage.writes + $6 ELSE 0 END,
-        written = CASE WHEN usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
+        written = CASE WHEN $7 = 0 OR usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
             THEN usage.written + $7 ELSE 0 END
         RETURNING entries, bytes, writes, written = 0 AND $7 > 0""",
         "text int8 int8 int8 int8 int8 int8 int8",
@@ -189,7 +197,8 @@ class Usage:
     def _vacuum(self) -> None:
         """In a thread of its own. Autovacuum looks once a minute, a busy cache writes gigabytes meanwhile."""
         arguments = self._store.pool.alias, TABLES[self._store.durable]
-        threading.Thread(target=vacuum, args=arguments, name="pgonly cache vacuum", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread to be had: another write's turn
+            threading.Thread(target=vacuum, args=arguments, name="pgonly cache vacuum", daemon=True).start()
 
     # Served by the primary key: one namespace is one range of it.
     RECOUNT = Statement(

@@ -6,6 +6,7 @@ The connection exists while somebody in this process waits and a little longer. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -80,10 +81,19 @@ class Listener:
         with self._lock:
             self._watches.setdefault(name, set()).add(watch)
             if self._thread is None:
-                self._stopping = False
-                self._thread = threading.Thread(target=self._listen, name="pgonly cache wake-up", daemon=True)
-                self._thread.start()
+                with contextlib.suppress(RuntimeError):  # no thread to be had: who waits looks by himself
+                    self._start()
         return watch
+
+    def _start(self) -> None:
+        self._stopping = False
+        thread = threading.Thread(target=self._listen, name="pgonly cache wake-up", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
 
     def forget(self, name: str, watch: Watch) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
+from pgonly_django.cache.drive import run
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.cache.usage import PRUNE_LIMIT, WRITES_PER_CLEANING
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
@@ -184,6 +185,25 @@ def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache
             return cursor.fetchone()[0]
 
     assert wait_until(vacuums)
+
+
+def test_a_process_that_only_reads_takes_no_vacuum_away_from_those_that_write(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.usage.VACUUM_BYTES", 1)
+    counted = cache.store.usage
+    vacuums = []
+    monkeypatch.setattr(counted, "_vacuum", lambda: vacuums.append(1))
+    for _ in range(4):
+        counted.wrote(entries=0, size=0, written=10**9)
+        run(counted.tell())
+        counted.read(hits=1, misses=0)
+        run(counted.tell())
+    assert len(vacuums) == 2
+
+
+def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):
+    counted = make_cache(MAX_ENTRIES=1000).store.usage
+    due = [counted.wrote(entries=1, size=100, written=100) for _ in range(200)]
+    assert sum(due) <= 200 / 20 + 1
 
 
 def test_cleaning_is_served_by_its_index(cache):

@@ -272,3 +272,15 @@ def test_a_text_in_place_of_a_list_of_tags_is_refused():
         cached(60, tags="project:7")
     with pytest.raises(TypeError, match="must be a list of texts"):
         cached(60, key="key", tags=lambda: "project:7")(lambda: 1)()
+
+
+@cached(60, key="foreign:{number}", cache="foreign")
+async def doubled(number):
+    return number * 2
+
+
+@pytest.mark.parametrize("backend", ["locmem.LocMemCache", "dummy.DummyCache"])
+def test_an_async_function_is_kept_by_other_backends_too(settings, backend):
+    settings.CACHES = {**settings.CACHES, "foreign": {"BACKEND": f"django.core.cache.backends.{backend}"}}
+    assert asyncio.run(doubled(5)) == 10
+    assert asyncio.run(doubled(5)) == 10

@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from pgonly_django.cache.flight import Flight
+from pgonly_django.cache.later import Later
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import start_crowd, wait_until
@@ -266,7 +267,7 @@ def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
         wait = operation.send(wait.block())
     with pytest.raises(KeyboardInterrupt):
         cut_off(operation, KeyboardInterrupt())
-    assert cache.get("key") == "paid for"
+    assert wait_until(lambda: cache.get("key")) == "paid for"
 
 
 def test_an_abandoned_computation_says_nothing_and_frees_its_claim_in_time(cache):
@@ -285,3 +286,50 @@ def test_reads_by_get_or_set_are_told(cache):
         cache.get_or_set("key", lambda: pytest.fail("computed"))
     usage = CacheUsage.objects.get()
     assert (usage.hits, usage.misses) == (999, 1)
+
+
+def test_a_caller_cancelled_twice_keeps_nobody_waiting(cache):
+    async def scene():
+        task = asyncio.create_task(cache.aget_or_set("key", lambda: asyncio.sleep(60), lock_timeout=600))
+        while not await CacheEntry.objects.filter(claim__isnull=False).aexists():  # noqa: ASYNC110 - the row is the event
+            await asyncio.sleep(0.01)  # the claim is made by the other task
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return await cache.aget_or_set("key", lambda: "next", lock_timeout=600)
+
+    assert async_to_sync(scene)() == "next"
+
+
+def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight._give_up_later(4711, unconfirmed=True)
+    CacheEntry.objects.create(
+        key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
+        claim=4711, claimed_until=datetime.now(UTC) + timedelta(minutes=10),
+    )  # fmt: skip
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def test_where_no_thread_can_be_started_callers_look_by_themselves(cache, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    def call_meanwhile(go_on):
+        timer = threading.Timer(0.2, go_on.set)
+        timer.start()
+        with monkeypatch.context() as patch:
+            patch.setattr("pgonly_django.cache.wakeup.Listener._start", refuse)
+            assert cache.get_or_set("key", lambda: pytest.fail("computed")) == "first"
+
+    assert in_two_threads(cache, lambda: "first", call_meanwhile) == "first"
+
+
+def test_a_job_for_later_that_fails_keeps_no_other_from_being_done(caplog):
+    done = threading.Event()
+    later = Later()
+    later.add(lambda: 1 / 0, 10)
+    later.add(done.set, 10)
+    assert done.wait(10)
+    assert "ZeroDivisionError" in caplog.text

@@ -11,8 +11,11 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection
+from django.test import TestCase
 
+from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
 from pgonly_django.cache.later import later
 from pgonly_django.exceptions import (
@@ -285,3 +288,13 @@ def test_clear_releases_no_lock(cache):
     with cache.lock("name", timeout=60) as lock:
         cache.clear()
         assert lock.owned()
+
+
+class TestInATestCase(TestCase):
+    async def test_an_async_lock_is_the_tests_own_as_a_sync_one_is(self):
+        cache = PostgresCache("testcase", {})
+        sync = cache.lock("name", timeout=60)
+        assert await sync_to_async(sync.acquire)()
+        assert not await cache.lock("name", timeout=60).aacquire(blocking=False)
+        await sync_to_async(sync.release)()
+        assert await cache.lock("name", timeout=60).aacquire(blocking=False)

@@ -261,6 +261,8 @@ def test_a_worker_that_breaks_down_renews_no_lease(transactional_db, monkeypatch
         worker.run()
     worker.heartbeat.join(5)
     assert not worker.heartbeat.is_alive()
+    worker.maintenance.join(5)
+    assert not worker.maintenance.is_alive()
 
 
 def test_a_worker_back_from_a_long_silence_calls_nobody_dead_at_once(transactional_db, settings):
