@@ -26,7 +26,8 @@ def full_reads(table):
     """How often the whole of `table` was read, by connections that are closed by now."""
     wait_for(lambda: one("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'growth'") == 0)
     if connection.pg_version >= 150000:
-        one("SELECT pg_stat_force_next_flush()")  # what this connection read earlier is told now, not in between
+        # What this connection read earlier is told now, not in between.
+        one("SELECT pg_stat_force_next_flush()")
     return one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = %s", table)
 
 
