@@ -204,8 +204,8 @@ class Pool:
             self._links.discard(link)
 
     def is_connected(self) -> bool:
-        """True when a call would find a connection that nobody uses."""
-        return bool(self._idle)
+        """True when a call would find a connection that nobody uses, and its server has not said goodbye."""
+        return any(link.is_quiet() for link in tuple(self._idle))
 
     def close_idle(self) -> None:
         """Close the connections nobody uses; the next call opens what it needs."""
