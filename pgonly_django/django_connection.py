@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ from pgonly_django.statement import (
     Statement,
     deallocate,
     execute,
+    execute_both,
     prepare,
     takes_statements,
 )
@@ -60,9 +62,21 @@ _uses: WeakKeyDictionary[Raw, dict[bytes, _Use]] = WeakKeyDictionary()
 _direct: dict[str, bool] = {}
 
 
-def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
+@dataclass(slots=True)
+class Errand:
+    """A statement to go out behind another one where that costs no round trip of its own."""
+
+    statement: Statement
+    params: Params
+    is_done: bool = False
+    made_at: float = field(default_factory=time.monotonic)
+
+
+def first_row(alias: str, statement: Statement, params: Params, errand: Errand | None = None) -> Row | None:
     """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
 
+    Outside transactions the `errand` may be done behind it, in a transaction of its own, also where `statement`
+    fails; whether it succeeded is noted on it.
     Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper), or has a database backend that
     makes cursors its own way, gets it through Django's cursor. Raises what that cursor would raise.
     """
@@ -81,7 +95,13 @@ def first_row(alias: str, statement: Statement, params: Params) -> Row | None:
     with connection.wrap_database_errors:
         if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
             try:
-                return _first(execute(raw, statement, params))
+                if errand is not None and _is_idle(raw) and _prepared(alias, raw, errand.statement):
+                    result, errand.is_done = execute_both(
+                        raw, statement, params, errand.statement, errand.params
+                    )
+                else:
+                    result = execute(raw, statement, params)
+                return _first(result)
             except _OUTDATED:
                 use.is_outdated = True
                 if raw.pgconn.transaction_status == TransactionStatus.INERROR:

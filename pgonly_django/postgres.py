@@ -53,6 +53,8 @@ def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:
     return connection
 
 
+PREPARE_AFTER = 5  # uses on one connection; psycopg's own default
+
 # A prepared statement keeps the plan it got while its table was small: read all of it. When ten thousand rows
 # come within a minute, sooner than autovacuum looks, a claim takes 6 and a cached get 170 times as long.
 # A plan that has no index to use looks expensive then, and would be compiled.

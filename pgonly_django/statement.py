@@ -12,6 +12,7 @@ import select
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -19,6 +20,8 @@ from psycopg import errors, pq
 
 Params = dict[str, Any]
 Raw = psycopg.Connection[Any]
+# Reads what a connection answers, within so many seconds.
+Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
 
 _marks = re.compile(r"%%|%\((\w+)\)s")
 _special = re.compile(r'(["\\])')
@@ -26,6 +29,7 @@ _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 LIBPQ_14 = 140_000  # the first that knows of pipelines
 CAN_GO_STRAIGHT = hasattr(select, "poll") and pq.version() >= LIBPQ_14
+BOTH = 2
 SLICE_SECONDS = 0.1
 PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
@@ -66,12 +70,12 @@ def takes_statements(raw: Raw) -> bool:
 
 def prepare(raw: Raw, statement: Statement) -> None:
     """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
-    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional))
+    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional), _read)
 
 
 def deallocate(raw: Raw, name: bytes) -> None:
     """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
-    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + name))
+    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + name), _read)
 
 
 def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
@@ -81,28 +85,86 @@ def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = Fa
     cancelled after a second, before the exception goes on, so that the next statement gets its own answer.
     """
     values = statement.values(params)
+    result_format = int(binary)
     return _answer(
-        raw, lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=int(binary))
+        raw,
+        lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=result_format),
+        _read,
     )
 
 
-def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None]) -> pq.abc.PGresult:
+def execute_both(
+    raw: Raw, first: Statement, params: Params, second: Statement, second_params: Params
+) -> tuple[pq.abc.PGresult, bool]:
+    """Two that were prepared there in one round trip, each a transaction of its own, which makes both fit for a
+    connection outside of transactions only: the result of the first, and whether the second succeeded.
+
+    Raises psycopg.Error as the first does; the second is executed all the same. See execute() for other exceptions.
+    """
+    values, second_values = first.values(params), second.values(second_params)
+    results: list[pq.abc.PGresult] = []
+
+    def send(pgconn: pq.abc.PGconn) -> None:
+        pgconn.enter_pipeline_mode()
+        pgconn.send_query_prepared(first.name, values)
+        pgconn.pipeline_sync()
+        pgconn.send_query_prepared(second.name, second_values)
+        pgconn.pipeline_sync()
+
+    _answer(raw, send, partial(_read_both, results))
+    answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
+    return _good(answers[0]), answers[1].status in _GOOD
+
+
+def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq.abc.PGresult:
     with raw.lock:
         try:
             send(raw.pgconn)
-            result = _read(raw.pgconn, seconds=None)
+            result = read(raw.pgconn, None)
         except psycopg.Error:
             raise
         except BaseException:
-            _leave_clean(raw)
+            _leave_clean(raw, read)
             raise
-    if result is None or result.status not in _GOOD:
-        raise errors.error_from_result(result, encoding="utf-8") if result else psycopg.OperationalError
+    return _good(result)
+
+
+def _good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
+    if result is None:
+        raise psycopg.OperationalError
+    if result.status not in _GOOD:
+        raise errors.error_from_result(result, encoding="utf-8")
     return result
 
 
 def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | None:
     """Send what is left to send, and read the last result. Raises TimeoutError after `seconds`."""
+    poll, deadline = _flushed(pgconn, seconds)
+    result = None
+    while (latest := _next(pgconn, poll, deadline)) is not None:
+        result = latest
+    _hand_on_notifies(pgconn)
+    return result
+
+
+def _read_both(
+    results: list[pq.abc.PGresult], pgconn: pq.abc.PGconn, seconds: float | None
+) -> pq.abc.PGresult | None:
+    """See _read(). Add the results of two statements and the mark behind each, and leave the pipeline."""
+    poll, deadline = _flushed(pgconn, seconds)
+    while sum(result.status == pq.ExecStatus.PIPELINE_SYNC for result in results) < BOTH:
+        latest = _next(pgconn, poll, deadline)
+        if latest is not None:
+            results.append(latest)
+        elif pgconn.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError(pgconn.get_error_message())
+    pgconn.exit_pipeline_mode()
+    _hand_on_notifies(pgconn)
+    return results[0]
+
+
+def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[select.poll, float | None]:
+    """Everything is sent: what to wait with for the answer, and until when."""
     poll = select.poll()
     poll.register(pgconn.socket, select.POLLIN | select.POLLOUT)
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -110,19 +172,20 @@ def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | Non
         if _wait(poll, deadline) & select.POLLIN:
             pgconn.consume_input()
     poll.modify(pgconn.socket, select.POLLIN)
-    result = None
-    while True:
-        while pgconn.is_busy():
-            _wait(poll, deadline)
-            pgconn.consume_input()
-        latest = pgconn.get_result()
-        if latest is None:
-            break
-        result = latest
+    return poll, deadline
+
+
+def _next(pgconn: pq.abc.PGconn, poll: select.poll, deadline: float | None) -> pq.abc.PGresult | None:
+    while pgconn.is_busy():
+        _wait(poll, deadline)
+        pgconn.consume_input()
+    return pgconn.get_result()
+
+
+def _hand_on_notifies(pgconn: pq.abc.PGconn) -> None:
     if pgconn.notify_handler is not None:
         while (notify := pgconn.notifies()) is not None:
             pgconn.notify_handler(notify)
-    return result
 
 
 def _wait(poll: select.poll, deadline: float | None) -> int:
@@ -133,16 +196,18 @@ def _wait(poll: select.poll, deadline: float | None) -> int:
     return ready[0][1]
 
 
-def _leave_clean(raw: Raw) -> None:
+def _leave_clean(raw: Raw, read: Reader) -> None:
     """Read, or else cancel, what an exception left on its way; a connection that resists is closed."""
-    if raw.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:
+    pgconn = raw.pgconn
+    in_pipeline = pgconn.pipeline_status != pq.PipelineStatus.OFF
+    if pgconn.transaction_status != pq.TransactionStatus.ACTIVE and not in_pipeline:
         return
     try:
         try:
-            _read(raw.pgconn, PATIENCE_SECONDS)
+            read(pgconn, PATIENCE_SECONDS)
         except TimeoutError:
             raw.cancel_safe(timeout=CANCEL_SECONDS)
-            _read(raw.pgconn, CANCEL_SECONDS)
+            read(pgconn, CANCEL_SECONDS)
     except (psycopg.Error, TimeoutError):
         raw.close()
     except BaseException:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from pgonly_django import wake
-from pgonly_django.django_connection import first_row
+from pgonly_django.django_connection import Errand, first_row
 from pgonly_django.statement import Statement
 
 UUID_VARIANT = 0b10 << 62
@@ -85,11 +85,12 @@ FROM STDIN
 """
 
 
-def insert(alias: str, job: NewJob) -> tuple[str, datetime]:
-    """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers."""
+def insert(alias: str, job: NewJob, errand: Errand | None = None) -> tuple[str, datetime]:
+    """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers, unless the
+    `errand` did: see first_row()."""
     (job_id,) = new_ids(1)
     params = {"id": job_id, "args": job.args, "kwargs": job.kwargs}
-    row = first_row(alias, job.template.insert, params)
+    row = first_row(alias, job.template.insert, params, errand)
     assert row is not None
     return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 

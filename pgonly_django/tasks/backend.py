@@ -25,6 +25,7 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
+from pgonly_django.django_connection import Errand
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
@@ -95,11 +96,14 @@ class PostgresBackend(BaseTaskBackend):
         """
         new = self._form_of(task).fill(args, kwargs)
         database = self.database
-        job_id, enqueued_at = insert(database, new)
+        errand = (
+            wake.errand(database, wake.ready(new.template.queue)) if new.template.run_at is None else None
+        )
+        job_id, enqueued_at = insert(database, new, errand)
         result = _result(task, job_id, new, enqueued_at)
         payloads = new.template.payloads(enqueued_at)
         transaction.on_commit(
-            lambda: self._committed(database, payloads, (result,)), using=database, robust=True
+            lambda: self._committed(database, payloads, (result,), errand), using=database, robust=True
         )
         return result
 
@@ -178,9 +182,15 @@ class PostgresBackend(BaseTaskBackend):
         )
         return Form(task, call_shape(task.func, task.takes_context), template)
 
-    def _committed(self, database: str, payloads: Iterable[str], results: Iterable[JobResult]) -> None:
+    def _committed(
+        self,
+        database: str,
+        payloads: Iterable[str],
+        results: Iterable[JobResult],
+        errand: Errand | None = None,
+    ) -> None:
         for payload in payloads:
-            wake.send_coalesced(database, payload)
+            wake.send_coalesced(database, payload, errand)
         if is_heard(task_enqueued, logging.DEBUG):
             for result in results:
                 task_enqueued.send(type(self), task_result=result)

@@ -8,6 +8,7 @@ from collections import Counter
 from pgonly_django import wake
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.promote import Promotion
+from pgonly_django.worker.ear import Ear
 from pgonly_django.worker.ledger import Claim
 from pgonly_django.worker.options import WorkerOptions
 
@@ -22,9 +23,9 @@ class Agenda:
     A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look.
     """
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, ear: Ear) -> None:
         self.options = options
-        self.listening = options.listen
+        self.ear = ear
         self.drained = False  # the last look, from the head, found no more than it took
         self.busy_at = time.monotonic()
         self._backlog = True
@@ -91,7 +92,7 @@ class Agenda:
         self._look_at = time.monotonic() + self._idle_pause() if from_head else claimer.head_due_at
 
     def promoted(self, promotion: Promotion, began: float) -> None:
-        longest = self.options.longest_pause(listening=self.listening)
+        longest = self.options.longest_pause(listening=self.ear.listens)
         next_due = promotion.next_due_in_seconds
         self._promote_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
         if began >= self._promote_again_at:
@@ -100,8 +101,8 @@ class Agenda:
             self.look_now()
 
     def _idle_pause(self) -> float:
-        longest = self.options.longest_pause(listening=self.listening)
-        if self.listening:
+        longest = self.options.longest_pause(listening=self.ear.listens)
+        if self.ear.listens:
             return longest
         pause = self._blind_pause = min(self._blind_pause * 2, longest)
         return pause

@@ -1,4 +1,4 @@
-"""The thread that keeps the leases and listens: one connection, one statement a beat, and LISTEN in between."""
+"""The thread that keeps the leases: a connection of its own, so that no statement of the loop holds it up."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ import psycopg
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.postgres import connect, prefer_indexes
+from pgonly_django.postgres import PREPARE_AFTER, connect, prefer_indexes
 from pgonly_django.queue import lease
 from pgonly_django.queue.rescue import rescue
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker.options import WorkerOptions
 
 RECONNECT_SECONDS = (0.1, 2.0)
-LISTEN_SLICE_SECONDS = 1.0  # how soon the thread sees that it shall end; no statement is sent for it
-SELF_TEST_SECONDS = 2.0
-PREPARE_AFTER = 5  # psycopg's own default
-CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 
 REGISTER = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
@@ -41,6 +37,8 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), stopped_at = NU
 class Held(Protocol):
     """What the heartbeat asks of the worker. All methods are called from the heartbeat's thread."""
 
+    @property
+    def reaches_postgres(self) -> bool: ...
     def held(self) -> Mapping[str, Run]: ...
     def wake_up(self, payload: str) -> None: ...
     def give_back_unknown(self, rows: Mapping[str, int]) -> None: ...
@@ -53,8 +51,6 @@ class Heartbeat(threading.Thread):
         self.worker_id = worker_id
         self.options = options
         self.worker = worker
-        self.listening = options.listen
-        self.tested = threading.Event()
         self._over = threading.Event()
         self._unknown: dict[str, int] = {}
         self._beaten_at: float | None = None
@@ -82,43 +78,21 @@ class Heartbeat(threading.Thread):
     def _connected(self) -> None:
         connection = connect(self.options.database, application_name=f"pgonly heartbeat {self.options.name}")
         self._connection = connection
-        connection.prepare_threshold = None  # until it is known that no pooler stands between
-        connection.execute(REGISTER, self._facts())
-        if self.listening:
-            connection.execute(f"LISTEN {wake.CHANNEL}")
-            if not self.tested.is_set():
-                self._test_listening(connection)
-        if self.listening:
+        if self.worker.reaches_postgres:
             connection.prepare_threshold = PREPARE_AFTER
             prefer_indexes(connection)
-        self.tested.set()
+        else:
+            connection.prepare_threshold = None
+        connection.execute(REGISTER, self._facts())
         self.beat(connection)
         self._pause = RECONNECT_SECONDS[0]
         self._serve(connection)
 
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
         next_beat = time.monotonic() + self.options.heartbeat_seconds
-        # Whatever was said while nobody listened.
-        self.worker.wake_up(wake.ready(wake.ANY_QUEUE))
-        self.worker.wake_up(wake.DUE)
-        while not self._over.is_set():
-            left = next_beat - time.monotonic()
-            if left <= 0:
-                self.beat(connection)
-                next_beat = time.monotonic() + self.options.heartbeat_seconds
-            elif self.listening:
-                self._listen(connection, min(left, LISTEN_SLICE_SECONDS))
-            else:
-                self._over.wait(min(left, CANCEL_POLL_SECONDS))
-                self._look_for_cancels(connection)
-
-    def _listen(self, connection: psycopg.Connection[Any], seconds: float) -> None:
-        # A list first: the generator holds the connection's lock as long as it lives.
-        for notify in list(connection.notifies(timeout=seconds, stop_after=1)):
-            if notify.payload.startswith(wake.CANCEL):
-                self._look_for_cancels(connection)
-            else:
-                self.worker.wake_up(notify.payload)
+        while not self._over.wait(max(next_beat - time.monotonic(), 0.0)):
+            self.beat(connection)
+            next_beat = time.monotonic() + self.options.heartbeat_seconds
 
     def beat(self, connection: psycopg.Connection[Any]) -> None:
         """Renew what is held, find what is not known, say that we live, rescue from those who do not."""
@@ -178,29 +152,6 @@ class Heartbeat(threading.Thread):
         for queue in {job.queue for job in rescued if job.state == "ready"}:
             connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready(queue)])
             self.worker.wake_up(wake.ready(queue))
-
-    def _look_for_cancels(self, connection: psycopg.Connection[Any]) -> None:
-        runs = self.worker.held()
-        if not runs:
-            return
-        for job_id in lease.cancel_requested(connection, list(runs)):
-            runs[job_id].cancel_requested = True
-            self.worker.wake_up(wake.CANCEL)
-
-    def _test_listening(self, connection: psycopg.Connection[Any]) -> None:
-        """Send ourselves a word from another connection: a pooler in transaction mode swallows it."""
-        word = f"test {self.worker_id}"
-        with connect(self.options.database, application_name="pgonly self-test") as other:
-            other.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, word])
-        deadline = time.monotonic() + SELF_TEST_SECONDS
-        while (left := deadline - time.monotonic()) > 0:
-            if any(notify.payload == word for notify in connection.notifies(timeout=left, stop_after=1)):
-                return
-        self.listening = False
-        message = (
-            "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
-        )
-        emit("worker.listen_unavailable", message, level=logging.WARNING)
 
     def _facts(self) -> dict[str, Any]:
         return {

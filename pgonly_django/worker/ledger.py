@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from json.scanner import make_scanner
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -20,12 +20,16 @@ from psycopg.types.json import set_json_loads
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
-from pgonly_django.postgres import connect, prefer_indexes
+from pgonly_django.postgres import PREPARE_AFTER, connect, prefer_indexes
 from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
+from pgonly_django.queue.lease import cancel_requested
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 from pgonly_django.statement import Params, Statement, execute, prepare, takes_statements
+from pgonly_django.worker.ear import Ear
+
+Answer = TypeVar("Answer")
 
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
@@ -88,10 +92,10 @@ class Exchange:
 
 
 class Ledger:
-    def __init__(self, alias: str, name: str, claimer: Claimer, *, prepare: bool = True) -> None:
+    def __init__(self, alias: str, name: str, claimer: Claimer, *, listen: bool = True) -> None:
         self.alias = alias
         self.claimer = claimer
-        self.prepare = prepare
+        self.ear = Ear(alias, listens=listen)
         self._name = f"pgonly worker {name}"
         self._connection: psycopg.Connection[Any] | None = None
         self._prepared: set[Statement] = set()  # on that connection, to be sent straight over libpq
@@ -137,12 +141,37 @@ class Ledger:
 
     def promote(self) -> Promotion | None:
         """See queue.promote. None when the database is away."""
+        return self._ask(promote)
+
+    def cancel_requested(self, ids: list[str]) -> list[str] | None:
+        """See queue.lease. None when the database is away."""
+        return self._ask(lambda connection: cancel_requested(connection, ids))
+
+    def heard(self) -> list[str]:
+        """What workers were told since the last call; everything there is to tell after a time without connection.
+
+        A lost connection is noticed here and made anew.
+        """
+        return self._ask(self.ear.hear) or []
+
+    def say_stopped(self, worker_id: UUID) -> None:
+        """Close the worker's row. Without a database it is simply found silent."""
+        self._ask(lambda connection: connection.execute(STOPPED, {"id": worker_id}))
+
+    def _ask(self, question: Callable[[psycopg.Connection[Any]], Answer]) -> Answer | None:
         connection = self.connection()
         try:
-            return None if connection is None else promote(connection)
+            return None if connection is None else question(connection)
         except psycopg.Error as error:
             self._lose(error)
             return None
+
+    @property
+    def socket(self) -> int | None:
+        """Readable when there is something to hear. None when there is nothing to wait for."""
+        if self._connection is None or self._connection.closed or not self.ear.listens:
+            return None
+        return self._connection.pgconn.socket
 
     def connection(self) -> psycopg.Connection[Any] | None:
         """The open connection, or a new one; None while the database is away and the backoff runs."""
@@ -152,10 +181,11 @@ class Ledger:
             return None
         try:
             self._connection = connect(self.alias, application_name=self._name)
-            if self.prepare:
+            self._connection.prepare_threshold = None  # until it is known that no pooler stands between
+            self.ear.open(self._connection)
+            if self.ear.reaches_postgres:
+                self._connection.prepare_threshold = PREPARE_AFTER
                 prefer_indexes(self._connection)
-            else:
-                self._connection.prepare_threshold = None
         except psycopg.Error as error:
             self._lose(error)
             return None
@@ -164,17 +194,6 @@ class Ledger:
             emit("worker.database_back", "PostgreSQL is back.")
         self._was_lost, self._pause = False, RECONNECT_SECONDS[0]
         return self._connection
-
-    def say_stopped(self, worker_id: UUID) -> None:
-        """Close the worker's row and wake its own heartbeat. Without a database it is simply found silent."""
-        connection = self.connection()
-        if connection is None:
-            return
-        try:
-            connection.execute(STOPPED, {"id": worker_id})
-            connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": [f"stopped {worker_id}"]})
-        except psycopg.Error as error:
-            self._lose(error)
 
     @property
     def is_away(self) -> bool:
@@ -189,7 +208,7 @@ class Ledger:
 
     def _claim_alone(self, connection: psycopg.Connection[Any], claim: Claim) -> Exchange:
         """The shortest way to a first job: one statement, which waits for no lock."""
-        if not (self.prepare and takes_statements(connection)):
+        if not (self.ear.reaches_postgres and takes_statements(connection)):
             return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
         statement, params = self._next_claim(claim)
         if statement not in self._prepared:

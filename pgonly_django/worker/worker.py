@@ -1,12 +1,12 @@
 """One worker process: claims, hands out, looks after and finishes. Its loop is the only one that writes ends.
 
-Slots, heartbeat and signal handlers put what they have to say into one mailbox; the loop takes it from there.
+Slots, heartbeat and signal handlers put what they have to say into one mailbox; the loop takes it from there, and
+hears the database itself.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from pgonly_django.worker.announcer import Announcer
 from pgonly_django.worker.executor import Ended, Executor
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.ledger import Claim, Exchange, Ledger
+from pgonly_django.worker.mailbox import Mailbox
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.pace import Pace
@@ -35,7 +36,7 @@ SUPERVISE_SECONDS = 0.25
 BATCH_LIMIT = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 LOCKED_RETRY_SECONDS = 2.0
-LISTEN_TEST_SECONDS = 10.0
+CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 ANNOUNCE_SECONDS = 5.0
 GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
 JOIN_SECONDS = 2.0
@@ -55,14 +56,14 @@ class Worker:
         self.options = options
         self.id = uuid7()
         self.facts = outcomes.WorkerFacts(str(self.id), options.name)
-        self.mail: queue.SimpleQueue[Ended | Finish | str] = queue.SimpleQueue()
+        self.mail: Mailbox[Ended | Finish | str] = Mailbox()
         self.runs: dict[str, Run] = {}
         self.ended: dict[str, Ended] = {}  # over here, not yet committed
         self.strays: dict[str, Finish] = {}  # rows in our name that we do not know
         self.locked_until: dict[str, float] = {}
         self.outlived: list[Run] = []  # still running here, but lost, rescued and claimed once more by us
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
-        self.ledger = Ledger(options.database, options.name, self.claimer, prepare=options.listen)
+        self.ledger = Ledger(options.database, options.name, self.claimer, listen=options.listen)
         self.executor = Executor(options.database, str(self.id), options.name, self.mail.put)
         self.slots = Slots(self.executor, options.threads)
         self.pace = Pace(options.threads)
@@ -72,10 +73,10 @@ class Worker:
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = 0
         self.stop_level = 0
-        self.left = threading.Event()
+        self.ready, self.left = threading.Event(), threading.Event()
         self._stop_until: float | None = None
-        self.agenda = Agenda(options)
-        self._supervise_at = self._report_at = 0.0
+        self.agenda = Agenda(options, self.ledger.ear)
+        self._supervise_at = self._report_at = self._look_for_cancels_at = 0.0
         self._left_behind = False  # jobs of ours are still running here, given back
 
     # From outside: signal handlers and tests.
@@ -91,6 +92,10 @@ class Worker:
         self.mail.put("stop")
 
     # From the heartbeat's thread.
+
+    @property
+    def reaches_postgres(self) -> bool:
+        return self.ledger.ear.reaches_postgres
 
     def held(self) -> Mapping[str, Run]:
         return self.runs.copy()
@@ -120,13 +125,14 @@ class Worker:
         except BaseException:
             self.maintenance.end()
             self.heartbeat.end()
+            self.ledger.close()
             raise
 
     def _run(self) -> ExitCode:
+        self.ledger.connection()  # first of all: the heartbeat does as was found there
         self.heartbeat.start()
-        self.heartbeat.tested.wait(timeout=LISTEN_TEST_SECONDS)
-        self.ledger.prepare = self.agenda.listening = self.heartbeat.listening
         self.maintenance.start()
+        self.ready.set()
         while not self._is_done():
             self._turn()
         return self._leave()
@@ -137,6 +143,8 @@ class Worker:
         now = time.monotonic()
         if self.stop_level:
             self._obey_stop(now)
+        if now >= self._look_for_cancels_at and self.runs:
+            self._look_for_cancels(now)
         if now >= self._supervise_at and self.runs:
             self._supervise(now)
         if self.agenda.promotion_is_due(now) and not self.stop_level:
@@ -152,7 +160,7 @@ class Worker:
             if self.pace.wants_more(held) and self.jobs_left > 0:
                 times.append(self.agenda.next_look(has_slot=held < self.options.threads))
         if self.runs:
-            times.append(self._supervise_at)
+            times += (self._supervise_at, self._look_for_cancels_at)
         if self._stop_until is not None:
             times.append(self._stop_until if now >= self._last_word_at else self._last_word_at)
         if self.options.max_idle_seconds is not None:
@@ -165,14 +173,10 @@ class Worker:
         return max(min(times) - now, 0.0)
 
     def _read_mail(self, timeout: float) -> None:
-        try:
-            mail = self.mail.get(timeout=timeout) if timeout > 0 else self.mail.get_nowait()
-            for _ in range(BATCH_LIMIT):
-                self._take(mail)
-                mail = self.mail.get_nowait()
-            self._take(mail)
-        except queue.Empty:
-            pass
+        words = self.ledger.heard()  # some may have come along with the last answer
+        mail = self.mail.take(BATCH_LIMIT, 0.0 if words else timeout, self.ledger.socket)
+        for each in (*words, *mail, *self.ledger.heard()):
+            self._take(each)
 
     def _take(self, mail: Ended | Finish | str) -> None:
         if isinstance(mail, Ended):
@@ -188,7 +192,7 @@ class Worker:
             if not self.options.queues or name == wake.ANY_QUEUE or name in self.options.queues:
                 self.agenda.hear_ready()
         elif mail.startswith(wake.CANCEL):
-            self._supervise_at = 0.0
+            self._look_for_cancels_at = 0.0
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
@@ -338,6 +342,15 @@ class Worker:
             self.pace.forget(run.job.queue)
             self._give_back(run)
 
+    def _look_for_cancels(self, now: float) -> None:
+        wanted = self.ledger.cancel_requested(list(self.runs))
+        if wanted is None:
+            return
+        for job_id in wanted:
+            self.runs[job_id].cancel_requested = True
+            self._supervise_at = now
+        self._look_for_cancels_at = NEVER if self.ledger.ear.listens else now + CANCEL_POLL_SECONDS
+
     def _give_back(self, run: Run) -> None:
         self.ended[run.job.id] = Ended(run, outcomes.given_back(run))
 
@@ -427,6 +440,7 @@ class Worker:
         self.heartbeat.join(patience)
         self.ledger.close()
         self.slots.close(patience)
+        self.mail.close()
         self.left.set()
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED

@@ -31,7 +31,7 @@ def background_worker(transactional_db):
         worker = Worker(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
         thread = threading.Thread(target=worker.run, daemon=True)
         thread.start()
-        assert worker.heartbeat.tested.wait(10)
+        assert worker.ready.wait(10)
         started.append((worker, thread))
         return worker
 
