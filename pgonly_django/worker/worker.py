@@ -138,8 +138,7 @@ class Worker:
         return self._leave()
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        self._read_mail(self._pause(now))
+        self._read_mail()
         now = time.monotonic()
         if self.stop_level:
             self._obey_stop(now)
@@ -172,9 +171,10 @@ class Worker:
             return AWAY_SECONDS
         return max(min(times) - now, 0.0)
 
-    def _read_mail(self, timeout: float) -> None:
+    def _read_mail(self) -> None:
         words = self.ledger.heard()  # some may have come along with the last answer
-        mail = self.mail.take(BATCH_LIMIT, 0.0 if words else timeout, self.ledger.socket)
+        pause = 0.0 if words else self._pause(time.monotonic())
+        mail = self.mail.take(BATCH_LIMIT, pause, self.ledger.socket)
         for each in (*words, *mail, *self.ledger.heard()):
             self._take(each)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 
@@ -26,6 +25,7 @@ from pgonly_django.models import Job
 from pgonly_django.queue.enqueue import Template
 from pgonly_django.statement import Statement
 from pgonly_django.tasks.guard import _set_async_exception
+from tests.interruptions import interrupted_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PID = Statement("SELECT pg_backend_pid()::text")
@@ -370,20 +370,6 @@ def test_templates_of_the_same_text_share_a_statement():
     """Each job that enqueues makes templates of its own."""
     one, other = (Template("default", "default", "task", 0, 4) for _ in range(2))
     assert one.insert is other.insert
-
-
-@contextlib.contextmanager
-def interrupted_in(seconds):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_errors_are_django_s():

@@ -1,0 +1,159 @@
+"""A NOTIFY that travels with the INSERT it is about, outside of transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+import pytest
+from django.db import DataError, IntegrityError, OperationalError, connection, connections, transaction
+
+from pgonly_django import wake
+from pgonly_django.django_connection import Errand, first_row
+from pgonly_django.models import Job
+from pgonly_django.statement import Statement
+from tests.interruptions import interrupted_in
+from tests.jobs import add
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NUMBER = Statement("SELECT %(number)s::int::text, pg_current_xact_id()::text, pg_sleep(%(seconds)s)::text")
+NOTE = Statement(
+    "SELECT set_config('pgonly.note', %(text)s || pg_current_xact_id(), false), pg_sleep(%(seconds)s)"
+)
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    """On a connection that knows both statements, as after the first few uses; woken nobody lately."""
+    for _ in range(7):
+        ask()
+        first_row("default", NOTE, {"text": "", "seconds": 0})
+        wake._last_sent.clear(), wake._last_asked.clear()
+        add.enqueue(1)
+    wake._last_sent.clear(), wake._last_asked.clear()
+    yield
+    connections.close_all()
+
+
+def ask(number=1, seconds=0, errand=None):
+    row = first_row("default", NUMBER, {"number": number, "seconds": seconds}, errand)
+    return None if row is None else (int(row[0]), row[1])
+
+
+def note(text="", seconds=0):
+    return Errand(NOTE, {"text": text, "seconds": seconds})
+
+
+def noted():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('pgonly.note')")
+        return cursor.fetchone()[0]
+
+
+def test_both_are_done_each_in_a_transaction_of_its_own():
+    errand = note("done in ")
+    number, transaction_id = ask(5, errand=errand)
+    assert (number, errand.is_done) == (5, True)
+    assert noted().startswith("done in ")
+    assert noted() != f"done in {transaction_id}"
+
+
+def test_in_a_transaction_the_errand_is_left_for_later():
+    errand = note("never")
+    with transaction.atomic():
+        assert ask(5, errand=errand)[0] == 5
+    assert not errand.is_done
+    assert "never" not in noted()
+
+
+def test_an_errand_that_fails_does_no_harm():
+    errand = note("x\0")
+    with pytest.raises(DataError):
+        ask(5, errand=errand)
+    errand = note(seconds="no number")
+    assert ask(5, errand=errand)[0] == 5
+    assert not errand.is_done
+    assert ask(6)[0] == 6
+
+
+def test_a_statement_that_fails_raises_and_the_connection_goes_on():
+    with pytest.raises(DataError):
+        ask(2**40, errand=note("all the same "))
+    assert noted().startswith("all the same ")
+    assert ask(6)[0] == 6
+
+
+@pytest.mark.parametrize(("first", "second"), [(5.0, 0), (0, 5.0)])
+def test_an_exception_while_waiting_leaves_no_answer_behind(first, second):
+    with pytest.raises(KeyboardInterrupt), interrupted_in(0.3):
+        ask(5, first, note(seconds=second))
+    assert not connection.connection.closed
+    assert ask(7)[0] == 7
+    assert ask(8, errand=note())[0] == 8
+
+
+def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    with pytest.raises(OperationalError), terminated_in(server, pid, 0.3):
+        ask(5, 20.0, note())
+    connection.close()
+    assert ask(7)[0] == 7
+
+
+@contextlib.contextmanager
+def terminated_in(server, pid, seconds):
+    timer = threading.Timer(seconds, lambda: server.execute("SELECT pg_terminate_backend(%s)", [pid]))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_a_lone_enqueue_tells_the_workers_without_asking_once_more(monkeypatch):
+    told = []
+    monkeypatch.setattr(wake, "first_row", lambda *args: told.append(args))
+    add.enqueue(1)
+    assert told == []  # it went with the INSERT
+    wake._last_sent.clear()
+    with transaction.atomic():
+        add.enqueue(1)
+    assert len(told) == 1
+
+
+def test_workers_hear_of_it_after_the_row_is_there(server):
+    server.execute(f"LISTEN {wake.CHANNEL}")
+    result = add.enqueue(1)
+    notifies = list(server.notifies(timeout=5, stop_after=1))
+    assert [notify.payload for notify in notifies] == ["ready default"]
+    assert server.execute("SELECT state FROM pgonly_job WHERE id = %s", [result.id]).fetchone() == ("ready",)
+
+
+def test_a_refused_notify_is_tried_once_more_and_costs_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(wake, "CHANNEL", "x" * 100)  # longer than PostgreSQL takes
+    with caplog.at_level(logging.WARNING):
+        result = add.enqueue(1)
+    assert "Could not wake the workers" in caplog.text
+    assert Job.objects.filter(pk=result.id, state="ready").exists()
+
+
+def test_a_row_that_is_held_back_is_looked_for_after_it_is_committed(monkeypatch):
+    """What was decided before the INSERT would be over when a slow one commits."""
+    add.enqueue(1)
+    sent = dict(wake._last_sent)
+    held_back = wake.errand("default", "ready default")
+    assert held_back is None
+    later = wake.time.monotonic() + wake.COALESCE_SECONDS
+    monkeypatch.setattr(wake, "time", type("Later", (), {"monotonic": staticmethod(lambda: later)}))
+    wake.send_coalesced("default", "ready default", held_back)
+    assert wake._last_sent != sent
+
+
+def test_a_row_refused_by_the_database_wakes_but_is_not_taken_for_told(monkeypatch):
+    monkeypatch.setattr("pgonly_django.queue.enqueue.new_ids", lambda _: [Job.objects.first().id])
+    with pytest.raises(IntegrityError):
+        add.enqueue(1)
+    assert wake._last_sent == {}

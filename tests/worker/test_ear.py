@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import select
+
+import pytest
+from django.db import connection
+
+from pgonly_django import wake
+from pgonly_django.postgres import connect
+from pgonly_django.worker import ear as ear_module
+from pgonly_django.worker.ear import MISSED, Ear
+from tests import jobs
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'pgonly worker%'
+"""
+
+
+@pytest.fixture
+def line():
+    with connect("default", application_name="pgonly tests") as opened:
+        yield opened
+
+
+@pytest.fixture
+def ear(line):
+    opened = Ear("default", listens=True)
+    opened.open(line)
+    opened.hear(line)
+    return opened
+
+
+def tell(payload):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, payload])
+
+
+def test_a_word_is_heard_when_the_socket_says_so(ear, line):
+    assert ear.hear(line) == []
+    tell("ready mail")
+    assert select.select([line.pgconn.socket], [], [], 5)[0]
+    assert ear.hear(line) == ["ready mail"]
+    assert ear.hear(line) == []
+
+
+def test_words_that_come_along_with_an_answer_are_heard(ear, line):
+    tell("ready one")
+    tell("due")
+    line.execute("SELECT pg_sleep(0.2)")
+    with line.pipeline():
+        line.execute("SELECT 1")
+    assert ear.hear(line) == ["ready one", "due"]
+
+
+def test_a_new_connection_has_missed_everything(line):
+    ear = Ear("default", listens=True)
+    ear.open(line)
+    assert ear.reaches_postgres
+    assert set(MISSED) <= set(ear.hear(line))
+
+
+def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
+    ear = Ear("default", listens=False)
+    ear.open(line)
+    tell("ready mail")
+    line.execute("SELECT pg_sleep(0.1)")
+    assert ear.hear(line) == list(MISSED)
+    assert not ear.reaches_postgres
+
+
+def test_where_no_word_arrives_it_says_so_once(line, monkeypatch, caplog):
+    monkeypatch.setattr(ear_module, "SELF_TEST_SECONDS", 0.3)
+    monkeypatch.setattr(line, "execute", lambda *_: None)  # a pooler gave LISTEN to another connection
+    ear = Ear("default", listens=True)
+    ear.open(line)
+    ear.open(line)
+    assert not ear.listens
+    assert not ear.reaches_postgres
+    assert caplog.text.count("LISTEN does not work here") == 1
+
+
+def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
+    worker = background_worker(poll_seconds=60.0)
+    wait_for(lambda: worker.agenda.drained)
+    with connection.cursor() as cursor:
+        cursor.execute(CUT)
+        assert cursor.fetchone()[0] >= 1
+    wait_for(lambda: worker.ledger.is_away or worker.ledger.socket is not None)
+    assert jobs.add.enqueue(1).wait(10).return_value == 2
+    assert jobs.add.enqueue(2).wait(10).return_value == 3
+
+
+def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
+    worker = background_worker(poll_seconds=60.0)
+    wait_for(lambda: worker.agenda.drained)
+    open_anew = worker.ledger.ear.open
+    results = []
+
+    def after_one_more(line):
+        worker.ledger.ear.open = open_anew
+        results.append(jobs.add.enqueue(1))
+        connection.close()
+        open_anew(line)
+
+    worker.ledger.ear.open = after_one_more
+    with connection.cursor() as cursor:
+        cursor.execute(CUT)
+    wait_for(lambda: results)
+    assert results[0].wait(10).return_value == 2

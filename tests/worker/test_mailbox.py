@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from pgonly_django.worker.mailbox import Mailbox
+
+LONG = 20.0
+
+
+@pytest.fixture
+def mailbox():
+    box = Mailbox()
+    yield box
+    box.close()
+
+
+def later(do, seconds=0.2):
+    timer = threading.Timer(seconds, do)
+    timer.start()
+    return timer
+
+
+def test_mail_comes_in_order_and_no_more_than_asked_for(mailbox):
+    for number in range(5):
+        mailbox.put(number)
+    assert mailbox.take(3, LONG) == [0, 1, 2]
+    assert mailbox.take(3, LONG) == [3, 4]
+    assert mailbox.take(3, 0.0) == []
+
+
+def test_a_thread_wakes_the_one_that_waits(mailbox):
+    timer = later(lambda: mailbox.put("word"))
+    began = time.monotonic()
+    assert mailbox.take(1, LONG) == ["word"]
+    assert time.monotonic() - began < LONG / 2
+    timer.join()
+
+
+def test_a_signal_handler_wakes_the_one_that_waits(mailbox):
+    before = signal.signal(signal.SIGALRM, lambda *_: mailbox.put("stop"))
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    began = time.monotonic()
+    try:
+        assert mailbox.take(1, LONG) == ["stop"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < LONG / 2
+
+
+def test_what_the_database_sends_wakes_as_well(mailbox):
+    here, there = socket.socketpair()
+    with here, there:
+        timer = later(lambda: there.send(b"notify"))
+        began = time.monotonic()
+        assert mailbox.take(1, LONG, here.fileno()) == []
+        assert time.monotonic() - began < LONG / 2
+        assert here.recv(6) == b"notify"  # left to whom it is for
+        timer.join()
+
+
+def test_the_time_ends_a_wait_for_nothing(mailbox):
+    began = time.monotonic()
+    assert mailbox.take(1, 0.1) == []
+    assert time.monotonic() - began >= 0.1
+
+
+def test_rings_that_nobody_waited_for_wake_nobody_later(mailbox):
+    timer = later(lambda: [mailbox.put(number) for number in range(3)])
+    taken = []
+    while len(taken) < 3:
+        taken += mailbox.take(10, LONG)
+    timer.join()
+    mailbox.take(1, 0.01)
+    began = time.monotonic()
+    assert mailbox.take(1, 0.1) == []
+    assert time.monotonic() - began >= 0.1
+
+
+def test_nothing_is_lost_between_many_who_put_and_one_who_takes(mailbox):
+    threads = [
+        threading.Thread(target=lambda first=first: [mailbox.put(first + n) for n in range(2000)])
+        for first in range(0, 16_000, 2000)
+    ]
+    for thread in threads:
+        thread.start()
+    taken = []
+    while len(taken) < 16_000:
+        mail = mailbox.take(100, 5.0)
+        assert mail, "slept although there was mail"
+        taken += mail
+    assert sorted(taken) == list(range(16_000))
+
+
+def test_a_late_word_to_a_closed_one_hurts_nobody(mailbox):
+    mailbox.take(1, 0.01)
+    mailbox.close()
+    mailbox._is_asleep = True  # as a thread saw it just before
+    mailbox.put("late")
