@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`ours` and `floor` in `unit`. `target` is the least ratio, or with `at_most` the largest value."""
+    """`ours` and `floor` in `unit`. `target` is the least ratio, `at_most` and `at_least` bound our own value."""
 
     name: str
     unit: str
@@ -17,6 +17,7 @@ class Figure:
     floor: float | None = None
     target: float | None = None
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -26,6 +27,8 @@ class Figure:
     def verdict(self) -> str:
         if self.at_most is not None:
             return _verdict(self.ours <= self.at_most, f"at most {self.at_most:g}")
+        if self.at_least is not None:
+            return _verdict(self.ours >= self.at_least, f"at least {self.at_least:g}")
         if self.target is not None and self.ratio is not None:
             return _verdict(self.ratio >= self.target, f"ratio of at least {self.target:g}")
         return ""
