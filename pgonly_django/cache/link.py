@@ -90,18 +90,24 @@ class Link:
         """The result of one statement, in binary. Raises CacheError as PostgreSQL says."""
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
-        if self.prepares and statement.name not in self._known:
-            yield from self._prepare(statement)
-        result = yield from self._execute(statement, params)
-        if result.status not in _GOOD:
-            result = yield from self._repeat(statement, params, result)
-            raise_for(result)
+        tried = False
+        try:
+            if self.prepares and statement.name not in self._known:
+                yield from self._prepare(statement)
+            while True:
+                if self._send(statement, params):
+                    yield from self._send_rest(params)
+                result = yield from self._answer()
+                if result.status in _GOOD or tried or not (yield from self._may_repeat(statement, result)):
+                    break
+                tried = True
+        except (errors.Error, OSError) as error:
+            raise _broken(error) from error
+        raise_for(result)
         return result
 
-    def _repeat(
-        self, statement: Prepared, params: Params, failed: pq.abc.PGresult
-    ) -> Operation[pq.abc.PGresult]:
-        """The result of the second try, where the first one came to nothing because of what was prepared."""
+    def _may_repeat(self, statement: Prepared, failed: pq.abc.PGresult) -> Operation[bool]:
+        """Whether it only came to nothing because of what was prepared, which is mended here."""
         if _state(failed) == _UNKNOWN_STATEMENT:
             self.prepares = False  # a pooler between us gives every statement another server
         elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
@@ -109,8 +115,8 @@ class Link:
             yield from self._ask(f"DEALLOCATE {statement.name.decode()}")
             yield from self._prepare(statement)
         else:
-            return failed
-        return (yield from self._execute(statement, params))
+            return False
+        return True
 
     def connect(self, places: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
         """Connect to the first of the places (hosts.py) that takes us. Each gets its share of `timeout` seconds.
@@ -173,25 +179,18 @@ class Link:
             result = yield from self._ask(PREFER_INDEXES % (pid, "NULL"))
         self.prepares = result.get_value(0, 0) is not None
 
-    def _execute(self, statement: Prepared, params: Params) -> Operation[pq.abc.PGresult]:
-        try:
-            if self.prepares:
-                self.pgconn.send_query_prepared(statement.name, params, statement.formats, 1)
-            else:
-                self.pgconn.send_query_params(statement.sql, params, statement.types, statement.formats, 1)
-            if self.pgconn.flush():
-                yield from self._send_rest(params)
-            return (yield from self._answer())
-        except (errors.Error, OSError) as error:
-            raise _broken(error) from error
+    def _send(self, statement: Prepared, params: Params) -> int:
+        """Not nought when there is something left to send."""
+        if self.prepares:
+            self.pgconn.send_query_prepared(statement.name, params, statement.formats, 1)
+        else:
+            self.pgconn.send_query_params(statement.sql, params, statement.types, statement.formats, 1)
+        return self.pgconn.flush()
 
     def _prepare(self, statement: Prepared) -> Operation[None]:
-        try:
-            self.pgconn.send_prepare(statement.name, statement.sql, statement.types)
-            self.pgconn.flush()
-            result = yield from self._answer()
-        except (errors.Error, OSError) as error:
-            raise _broken(error) from error
+        self.pgconn.send_prepare(statement.name, statement.sql, statement.types)
+        self.pgconn.flush()
+        result = yield from self._answer()
         if _state(result) != _ALREADY_PREPARED:
             raise_for(result)
         self._known.add(statement.name)

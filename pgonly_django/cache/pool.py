@@ -70,7 +70,7 @@ class Pool:
         tests_own = borrowed(self.alias)
         if tests_own is not None:
             return (yield from tests_own.call(statement, params, timeout))
-        link = yield from self._take(patience)
+        link = self._idle_link() or (yield from self._open_or_wait(patience))
         try:
             result = yield from link.call(statement, params, timeout)
         except CacheUnavailableError as error:
@@ -80,17 +80,19 @@ class Pool:
             self._give(link)
         return result
 
-    def _take(self, timeout: float) -> Operation[Link]:
+    def _idle_link(self) -> Link | None:
+        """A connection that nobody uses. None when there is none."""
         if self._failed_at is not None:
             self._refuse_for_a_while()
-        while True:
+        while self._idle:
             try:
                 link = self._idle.pop()
-            except IndexError:
-                return (yield from self._open_or_wait(timeout))
+            except IndexError:  # another thread was quicker
+                break
             if link.database == self._database["NAME"] and link.is_quiet():
                 return link
             self._drop(link)
+        return None
 
     def _refuse_for_a_while(self) -> None:
         """The second after a failure, calls fail at once instead of each waiting for its own timeout."""

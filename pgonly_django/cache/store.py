@@ -11,7 +11,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.codec import Codec
+from pgonly_django.cache.codec import INTEGER, Codec
 from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.link import Params
 from pgonly_django.cache.options import Options
@@ -78,7 +78,8 @@ class Store:
     def get(self, key: bytes, default: Any) -> Operation[Any]:
         result = yield from self.call(self.GET, (key,))
         hit = result.ntuples == 1
-        yield from self.read(hits=hit, misses=not hit)
+        if self.usage.read(hits=hit, misses=not hit):
+            yield from self.usage.tell()
         return self.value(result, 0) if hit else default
 
     def read(self, *, hits: int, misses: int) -> Operation[None]:
@@ -88,10 +89,10 @@ class Store:
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
         """The Python value of three columns: number, codec, value. Raises UnreadableEntryError."""
-        number = result.get_value(row, column)
-        if number is not None:
-            return integer(number)
-        codec, data = integer(result.get_value(row, column + 1)), result.get_value(row, column + 2)
+        codec = integer(result.get_value(row, column + 1))
+        if codec == INTEGER:
+            return integer(result.get_value(row, column))
+        data = result.get_value(row, column + 2)
         assert data is not None
         try:
             return self._codec.decode(codec, data)
