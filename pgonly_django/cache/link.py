@@ -44,6 +44,10 @@ NOWHERE = object()  # equals no NAME, not an empty one either
 Params = Sequence[bytes | None]
 
 
+class SilentError(CacheUnavailableError):
+    """No answer within the time allowed."""
+
+
 class Link:
     """One libpq connection; one statement at a time. It is itself what its operations wait for.
 
@@ -251,8 +255,8 @@ class Link:
         self._poll = select.poll()
         self._poll.register(self.pgconn.socket, events)
 
-    def _timed_out(self) -> CacheUnavailableError:
-        return CacheUnavailableError(f"PostgreSQL did not answer within {self._timeout:.2g} s.")
+    def _timed_out(self) -> SilentError:
+        return SilentError(f"PostgreSQL did not answer within {self._timeout:.2g} s.")
 
 
 def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:

@@ -20,7 +20,7 @@ from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
 from pgonly_django.cache.hosts import places
-from pgonly_django.cache.link import Link, Params
+from pgonly_django.cache.link import Link, Params, SilentError
 from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
 from pgonly_django.postgres import connection_params
@@ -57,6 +57,7 @@ class Pool:
         self._idle: deque[Link] = deque()
         self._waiting: OrderedDict[Signal, None] = OrderedDict()
         self._served = 0  # how many of those who waited got a connection from somebody who was answered
+        self._answered = 0  # calls, since there is this pool
         self._failed_at: float | None = None
         self._lock = threading.RLock()  # the garbage collector may give a link back while this thread has it
 
@@ -71,13 +72,17 @@ class Pool:
         if tests_own is not None:
             return (yield from tests_own.call(statement, params, timeout))
         link = self._idle_link() or (yield from self._open_or_wait(patience))
+        answered = self._answered
         try:
             result = yield from link.call(statement, params, timeout)
         except CacheUnavailableError as error:
-            self._failed_at = time.monotonic()
+            # Where others were answered meanwhile, it is this statement alone that waits: for a lock, say.
+            if answered == self._answered or not isinstance(error, SilentError):
+                self._failed_at = time.monotonic()
             raise UnansweredError(*error.args) from error
         finally:
             self._give(link)
+        self._answered += 1
         return result
 
     def _idle_link(self) -> Link | None:

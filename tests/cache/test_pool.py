@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -345,6 +346,19 @@ def test_the_statement_of_a_call_that_was_given_up_ends_though_it_waits_for_a_lo
         with pytest.raises(CacheUnavailableError, match=r"did not answer within 0\.3 s"):
             cache.set("key", 2)
         wait_until(lambda: not statements_of_the_cache())
+
+
+def test_a_call_that_waits_for_a_lock_does_not_make_those_fail_that_are_answered(make_cache):
+    cache = make_cache(POOL_SIZE=17, TIMEOUT_SECONDS=0.5, ON_ERROR="raise")
+    cache.set("key", 1)
+    cache.set("other", 2)
+    with row_locked(cache, "key"), ThreadPoolExecutor(1) as thread:
+        stuck = thread.submit(cache.set, "key", 3)
+        while not stuck.done():
+            assert cache.get("other") == 2
+        with pytest.raises(CacheUnavailableError):
+            stuck.result()
+        assert cache.get("other") == 2
 
 
 def test_a_server_that_cannot_notice_gone_clients_is_used_as_it_is(make_cache, monkeypatch):
