@@ -30,6 +30,10 @@ class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         options = parse(params.get("OPTIONS", {}))
         super().__init__(params)
+        given = params.get("timeout", params.get("TIMEOUT"))
+        # Django cuts off fractions, and takes a timedelta for 300 seconds.
+        if isinstance(given, (float, timedelta)):
+            self.default_timeout = _as_seconds(given)
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.store = Store(location, options)

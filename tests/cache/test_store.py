@@ -77,6 +77,15 @@ def test_more_than_the_calendar_holds_is_for_ever(cache):
     assert cache.ttl("key") is None
 
 
+@pytest.mark.parametrize(
+    ("given", "milliseconds"), [(0.5, 500), (timedelta(minutes=1), 60_000), ("90", 90_000)]
+)
+def test_the_default_timeout_may_be_a_fraction_or_a_timedelta(make_cache, given, milliseconds):
+    cache = make_cache(TIMEOUT=given)
+    cache.set("key", 1)
+    assert milliseconds - 400 < cache.pttl("key") <= milliseconds
+
+
 def test_fractions_of_a_second_count(cache):
     cache.set("key", 1, timeout=1.5)
     assert 1000 < cache.pttl("key") <= 1500
