@@ -51,7 +51,7 @@ class Ear:
         if self.listens:
             connection.pgconn.consume_input()
             while (notify := connection.pgconn.notifies()) is not None:
-                self._heard.append(notify.extra.decode())
+                self._heard.append(notify.extra.decode(errors="replace"))
         words = list(self._heard)
         self._heard.clear()
         return words
