@@ -15,7 +15,6 @@ from enum import IntEnum
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
 from pgonly_django.events import emit
-from pgonly_django.exceptions import JobStopped
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
@@ -31,6 +30,7 @@ from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.pace import Pace
 from pgonly_django.worker.slots import Slots
+from pgonly_django.worker.stopping import Stopping
 
 SUPERVISE_SECONDS = 0.25
 BATCH_LIMIT = 1000
@@ -38,9 +38,7 @@ AWAY_SECONDS = 0.1  # between two tries while the database is away
 LOCKED_RETRY_SECONDS = 2.0
 CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 ANNOUNCE_SECONDS = 5.0
-GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
 JOIN_SECONDS = 2.0
-LAST_WORD_SECONDS = 1.0
 
 
 class ExitCode(IntEnum):
@@ -72,23 +70,21 @@ class Worker:
         self.announcer = Announcer(options.database)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = 0
-        self.stop_level = 0
+        self.stopping = Stopping(options.grace_seconds, self.facts)
         self.ready, self.left = threading.Event(), threading.Event()
-        self._stop_until: float | None = None
         self.agenda = Agenda(options, self.ledger.ear)
         self._supervise_at = self._report_at = self._look_for_cancels_at = 0.0
-        self._left_behind = False  # jobs of ours are still running here, given back
 
     # From outside: signal handlers and tests.
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace."""
-        self.stop_level = max(self.stop_level, 1)
+        self.stopping.ask()
         self.mail.put("stop")
 
     def stop_now(self) -> None:
         """Release the running jobs now."""
-        self.stop_level = 2
+        self.stopping.ask(at_once=True)
         self.mail.put("stop")
 
     # From the heartbeat's thread.
@@ -140,28 +136,27 @@ class Worker:
     def _turn(self) -> None:
         self._read_mail()
         now = time.monotonic()
-        if self.stop_level:
-            self._obey_stop(now)
+        if self.stopping.is_asked:
+            for ended in self.stopping.obey(now, self.runs, self.ended):
+                self.ended[ended.run.job.id] = ended
         if now >= self._look_for_cancels_at and self.runs:
             self._look_for_cancels(now)
         if now >= self._supervise_at and self.runs:
             self._supervise(now)
-        if self.agenda.promotion_is_due(now) and not self.stop_level:
+        if self.agenda.promotion_is_due(now) and not self.stopping.is_asked:
             self._promote(now)
         self._exchange(now)
 
     def _pause(self, now: float) -> float:
         """How long there is nothing to do but to wait for mail."""
-        times = [now + 60.0]
-        if not self.stop_level:
+        times = [now + 60.0, self.stopping.next_step(now)]
+        if not self.stopping.is_asked:
             times.append(self.agenda.next_promotion)
             held = len(self.runs) - len(self.ended)
             if self.pace.wants_more(held) and self.jobs_left > 0:
                 times.append(self.agenda.next_look(has_slot=held < self.options.threads))
         if self.runs:
             times += (self._supervise_at, self._look_for_cancels_at)
-        if self._stop_until is not None:
-            times.append(self._stop_until if now >= self._last_word_at else self._last_word_at)
         if self.options.max_idle_seconds is not None:
             times.append(self.agenda.busy_at + self.options.max_idle_seconds)
         if any(job_id not in self.locked_until for job_id in self.ended) or self.strays:
@@ -269,7 +264,7 @@ class Worker:
     def _claim(self, now: float, held: int) -> Claim | None:
         """What to ask for along with the finishes of this exchange, whose jobs are not `held` any more."""
         if (
-            self.stop_level
+            self.stopping.is_asked
             or not self.agenda.look_is_due(now, has_slot=held < self.options.threads)
             or self.jobs_left <= 0
             or not self.pace.wants_more(held)
@@ -369,52 +364,12 @@ class Worker:
             finish = outcomes.closed_by_force(run, self.executor.options_of(run), self.facts)
             self.ended[run.job.id] = Ended(run, finish)
 
-    def _obey_stop(self, now: float) -> None:
-        if self._stop_until is None:
-            self._stop_until = now + self.options.grace_seconds
-            self._emit_stopping()
-            for run in self.runs.values():
-                run.stop_until, run.stop_requested = self._stop_until, True
-                if run.take():
-                    self._give_back(run)
-        if self.stop_level > 1 or now >= self._stop_until:
-            self._release_all()
-        elif now >= self._last_word_at:
-            for run in self.runs.values():
-                if not run.exception_sent:
-                    run.exception_sent = run.guard.interrupt(JobStopped)
-
-    @property
-    def _last_word_at(self) -> float:
-        """When jobs that have not heeded should_stop get an exception: time for their `finally`."""
-        assert self._stop_until is not None
-        return self._stop_until - min(LAST_WORD_SECONDS, self.options.grace_seconds / 4)
-
-    def _release_all(self) -> None:
-        """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
-
-        It may be claimed at once, so from here on the process hurries to its end.
-        """
-        for job_id, run in self.runs.items():
-            if job_id not in self.ended:
-                run.abandoned = self._left_behind = True
-                run.guard.interrupt(JobStopped)
-                self.ended[job_id] = Ended(run, outcomes.released(run, self.facts))
-
-    def _emit_stopping(self) -> None:
-        running = len(self.runs)
-        grace = self.options.grace_seconds
-        message = f"Stopping: {running} job(s) have {grace:g} s to save and leave, then they are released."
-        if running:
-            message += " Ctrl-C again releases them now."
-        emit("worker.stopping", message, running=running, grace_seconds=grace)
-
     # The end.
 
     def _is_done(self) -> bool:
         if self.runs or self.ended or self.strays:
-            return self._gives_up()
-        if self.stop_level or self.jobs_left <= 0:
+            return self.stopping.gives_up(is_away=self.ledger.is_away)
+        if self.stopping.is_asked or self.jobs_left <= 0:
             return True
         if self.slots.stuck >= self.options.threads:
             return True
@@ -423,16 +378,8 @@ class Worker:
         idle = self.options.max_idle_seconds
         return idle is not None and self.agenda.idle_seconds >= idle
 
-    def _gives_up(self) -> bool:
-        """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
-        if self._stop_until is None:
-            return False
-        if self.stop_level > 1 and self.ledger.is_away:
-            return True
-        return time.monotonic() >= self._stop_until + GIVE_UP_SECONDS
-
     def _leave(self) -> ExitCode:
-        patience = 0.0 if self._left_behind else JOIN_SECONDS
+        patience = 0.0 if self.stopping.left_behind else JOIN_SECONDS
         self.maintenance.end()
         self.announcer.close(ANNOUNCE_SECONDS)
         self.heartbeat.end()

@@ -129,7 +129,7 @@ class Command(BaseCommand):
 
     def _handle_signals(self, worker: Worker) -> None:
         def interrupt(*_: object) -> None:
-            worker.stop_now() if worker.stop_level else worker.stop()
+            worker.stop_now() if worker.stopping.is_asked else worker.stop()
 
         def stop(*_: object) -> None:
             worker.stop()
