@@ -111,9 +111,14 @@ def execute_both(
         pgconn.send_query_prepared(second.name, second_values)
         pgconn.pipeline_sync()
 
-    _answer(raw, send, partial(_read_both, results))
+    try:
+        _answer(raw, send, partial(_read_both, results))
+    except psycopg.Error:
+        if _marks_in(results) == 0:
+            raise
+        # The connection broke when the first was done and committed.
     answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
-    return _good(answers[0]), answers[1].status in _GOOD
+    return _good(answers[0]), len(answers) == BOTH and answers[1].status in _GOOD
 
 
 def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq.abc.PGresult:
@@ -152,15 +157,34 @@ def _read_both(
 ) -> pq.abc.PGresult | None:
     """See _read(). Add the results of two statements and the mark behind each, and leave the pipeline."""
     poll, deadline = _flushed(pgconn, seconds)
-    while sum(result.status == pq.ExecStatus.PIPELINE_SYNC for result in results) < BOTH:
+    while _marks_in(results) < BOTH:
         latest = _next(pgconn, poll, deadline)
         if latest is not None:
             results.append(latest)
-        elif pgconn.status == pq.ConnStatus.BAD:
-            raise psycopg.OperationalError(pgconn.get_error_message())
+        _refuse_broken(pgconn)
     pgconn.exit_pipeline_mode()
     _hand_on_notifies(pgconn)
     return results[0]
+
+
+def _marks_in(results: list[pq.abc.PGresult]) -> int:
+    return sum(result.status == pq.ExecStatus.PIPELINE_SYNC for result in results)
+
+
+def _drain(pgconn: pq.abc.PGconn, seconds: float | None) -> None:
+    """Read whatever a pipeline still has to answer, and leave it."""
+    poll, deadline = _flushed(pgconn, seconds)
+    nothing = 0
+    while nothing < BOTH:  # None stands once behind each statement; twice in a row only where the queue ends
+        nothing = nothing + 1 if _next(pgconn, poll, deadline) is None else 0
+        _refuse_broken(pgconn)
+    pgconn.exit_pipeline_mode()
+    _hand_on_notifies(pgconn)
+
+
+def _refuse_broken(pgconn: pq.abc.PGconn) -> None:
+    if pgconn.status == pq.ConnStatus.BAD:
+        raise psycopg.OperationalError(pgconn.get_error_message())
 
 
 def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[select.poll, float | None]:
@@ -203,6 +227,9 @@ def _leave_clean(raw: Raw, read: Reader) -> None:
     if pgconn.transaction_status != pq.TransactionStatus.ACTIVE and not in_pipeline:
         return
     try:
+        if in_pipeline:
+            read = _drain
+            pgconn.pipeline_sync()  # what was sent without its mark is answered now
         try:
             read(pgconn, PATIENCE_SECONDS)
         except TimeoutError:

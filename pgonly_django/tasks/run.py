@@ -38,6 +38,7 @@ class Run:
     is_cleared: bool = False  # and its row says so
     # Between the worker and the thread or event loop that runs it.
     guard: Guard = field(default_factory=Guard)
+    is_placed: bool = False  # its task had been imported when it was handed out
     in_thread: bool = False
     abandoned: bool = False
     interrupted_at: float | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+from psycopg.pq import PGnotify
 
 from pgonly_django import wake
 from pgonly_django.events import emit
@@ -39,7 +40,7 @@ class Ear:
     def open(self, connection: psycopg.Connection[Any]) -> None:
         """Listen on a new connection; on the first one find out whether that works. Raises psycopg.Error."""
         if self.listens:
-            connection.add_notify_handler(self._note)
+            connection.pgconn.notify_handler = self._note  # for those that come along with an answer
             connection.execute(f"LISTEN {wake.CHANNEL}")
             if not self._is_tested:
                 self._test(connection)
@@ -51,14 +52,13 @@ class Ear:
         if self.listens:
             connection.pgconn.consume_input()
             while (notify := connection.pgconn.notifies()) is not None:
-                self._heard.append(notify.extra.decode(errors="replace"))
+                self._note(notify)
         words = list(self._heard)
         self._heard.clear()
         return words
 
-    def _note(self, notify: psycopg.Notify) -> None:
-        """For those that come along with the answer to a statement."""
-        self._heard.append(notify.payload)
+    def _note(self, notify: PGnotify) -> None:
+        self._heard.append(notify.extra.decode(errors="replace"))
 
     def _test(self, connection: psycopg.Connection[Any]) -> None:
         """Have ourselves told a word from another connection: a pooler in transaction mode swallows it."""

@@ -78,11 +78,16 @@ class Executor:
         self.deliver = deliver
         self._placed: dict[tuple[str, str, str, int], Placed] = {}
 
+    def known(self, run: Run) -> Placed | None:
+        """The job's task, if it was found before, so that nothing is left to import."""
+        return self._placed.get(_place_key(run.job))
+
     def is_async(self, run: Run) -> bool:
-        """Whether the job's function is a coroutine function; False where its task cannot be found."""
+        """Whether the job's function is a coroutine function; False where its task cannot be found or set up, which
+        the run then fails with."""
         try:
             return self._place(run.job).is_async
-        except UnknownTaskError:
+        except Exception:  # noqa: BLE001 - code of the project's is imported
             return False
 
     def options_of(self, run: Run) -> TaskOptions:
@@ -214,7 +219,7 @@ class Executor:
 
     def _place(self, job: ClaimedJob) -> Placed:
         """Raises UnknownTaskError, and asks again next time: the code may come with a deploy."""
-        key = (job.task, job.backend, job.queue, job.priority)
+        key = _place_key(job)
         placed = self._placed.get(key)
         if placed is None:
             task = find_task(*key)
@@ -236,6 +241,10 @@ class Executor:
             finish = outcomes.ended_with(run, broken, TaskOptions(), self.worker)
         _emit_failure(run.job, finish, error)
         return Ended(run, finish, error=error)
+
+
+def _place_key(job: ClaimedJob) -> tuple[str, str, str, int]:
+    return job.task, job.backend, job.queue, job.priority
 
 
 def _emit_failure(job: ClaimedJob, finish: Finish, error: BaseException) -> None:

@@ -78,20 +78,16 @@ class Heartbeat(threading.Thread):
     def _connected(self) -> None:
         connection = connect(self.options.database, application_name=f"pgonly heartbeat {self.options.name}")
         self._connection = connection
-        if self.worker.reaches_postgres:
-            connection.prepare_threshold = PREPARE_AFTER
-            prefer_indexes(connection)
-        else:
-            connection.prepare_threshold = None
-        connection.execute(REGISTER, self._facts())
-        self.beat(connection)
-        self._pause = RECONNECT_SECONDS[0]
-        self._serve(connection)
-
-    def _serve(self, connection: psycopg.Connection[Any]) -> None:
-        next_beat = time.monotonic() + self.options.heartbeat_seconds
+        connection.prepare_threshold = None  # until it is known that no pooler stands between
+        if not self._over.is_set():
+            connection.execute(REGISTER, self._facts())
+        next_beat = time.monotonic()
         while not self._over.wait(max(next_beat - time.monotonic(), 0.0)):
+            if connection.prepare_threshold is None and self.worker.reaches_postgres:
+                connection.prepare_threshold = PREPARE_AFTER
+                prefer_indexes(connection)
             self.beat(connection)
+            self._pause = RECONNECT_SECONDS[0]
             next_beat = time.monotonic() + self.options.heartbeat_seconds
 
     def beat(self, connection: psycopg.Connection[Any]) -> None:

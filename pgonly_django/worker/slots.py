@@ -25,12 +25,18 @@ class Slots:
         self._started = 0
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting_loop = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._async_room: asyncio.Semaphore | None = None
 
     def submit(self, run: Run) -> None:
-        """Start the job in the next free thread, or on the event loop."""
-        if self.executor.is_async(run):
+        """Start the job in the next free thread, or on the event loop.
+
+        A task that is new here is imported by the thread: that may take long, and holds up no claim and no cancel.
+        """
+        known = self.executor.known(run)
+        run.is_placed = known is not None
+        if known is not None and known.is_async:
             self._submit_async(run)
             return
         self._inbox.put(run)
@@ -70,8 +76,11 @@ class Slots:
     def _serve(self) -> None:
         take: Callable[[], Run | None] = self._inbox.get
         while (run := take()) is not None:
-            if run.take():
-                run.in_thread = True
+            run.in_thread = True
+            if not run.is_placed and self.executor.is_async(run):
+                run.in_thread = False
+                self._submit_async(run)
+            elif run.take():
                 self.executor.run(run)
                 if run.abandoned:
                     self.stuck -= 1
@@ -79,8 +88,9 @@ class Slots:
         connections.close_all()
 
     def _submit_async(self, run: Run) -> None:
-        if self._loop is None:
-            self._loop = self._start_loop()
+        with self._starting_loop:
+            if self._loop is None:
+                self._loop = self._start_loop()
         self._loop.call_soon_threadsafe(self._begin_async, run)
 
     def _begin_async(self, run: Run) -> None:

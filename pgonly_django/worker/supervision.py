@@ -22,11 +22,9 @@ REPORT_SECONDS = 0.5
 
 def unstarted_too_long(runs: Iterable[Run], now: float) -> list[Run]:
     """Claimed jobs that wait for a slot too long and are hereby taken out of the slots' hands."""
-    return [
-        run
-        for run in runs
-        if run.started_at is None and now - run.claimed_at > UNSTARTED_SECONDS and run.take()
-    ]
+    late = now - UNSTARTED_SECONDS
+    waiting = (run for run in runs if run.started_at is None and not run.in_thread)
+    return [run for run in waiting if run.claimed_at < late and run.take()]
 
 
 def enforce_deadlines(runs: Iterable[Run], now: float) -> None:

@@ -304,7 +304,7 @@ class Worker:
         now = time.monotonic()
         until = lease_from + self.options.lease_for.total_seconds()
         runs = [Run(job, self.options.database, claimed_at=now, lease_until=until) for job in jobs]
-        # All of them first: importing a task may take its time, and the heartbeat asks what is held.
+        # All of them first: the heartbeat asks what is held.
         for run in runs:
             self._hold(run)
         for run in runs:
@@ -383,8 +383,8 @@ class Worker:
         self.maintenance.end()
         self.announcer.close(ANNOUNCE_SECONDS)
         self.heartbeat.end()
+        self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
         self.ledger.say_stopped(self.id)
-        self.heartbeat.join(patience)
         self.ledger.close()
         self.slots.close(patience)
         self.mail.close()

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, connections, transaction
+from psycopg.pq import PipelineStatus
 
 from pgonly_django import wake
 from pgonly_django.django_connection import Errand, first_row
@@ -101,6 +102,61 @@ def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
         ask(5, 20.0, note())
     connection.close()
     assert ask(7)[0] == 7
+
+
+def test_a_connection_that_dies_behind_the_commit_costs_the_errand_only(server):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    errand = note(seconds=20.0)
+    with terminated_in(server, pid, 0.3):
+        assert ask(5, errand=errand)[0] == 5
+    assert not errand.is_done
+    connection.close()
+
+
+class Treacherous:
+    """A libpq connection that raises after the `nth` call of one method."""
+
+    def __init__(self, pgconn, method, nth):
+        self.pgconn, self.method, self.left = pgconn, method, nth
+
+    def __getattr__(self, name):
+        found = getattr(self.pgconn, name)
+        if name != self.method:
+            return found
+
+        def call(*args, **kwargs):
+            answer = found(*args, **kwargs)
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return answer
+
+        return call
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize(
+    "method",
+    ["enter_pipeline_mode", "send_query_prepared", "pipeline_sync", "flush", "is_busy", "consume_input",
+     "get_result", "exit_pipeline_mode"],
+)  # fmt: skip
+def test_an_exception_at_any_step_leaves_the_connection_as_it_was(method, nth):
+    raw = connection.connection
+    pgconn = raw.pgconn
+    raw.pgconn = Treacherous(pgconn, method, nth)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            ask(5, errand=note())
+    finally:
+        raw.pgconn = pgconn
+    assert not raw.closed
+    assert pgconn.pipeline_status == PipelineStatus.OFF
+    assert ask(7)[0] == 7
+    with transaction.atomic():
+        assert ask(8)[0] == 8
+    assert ask(9, errand=note())[0] == 9
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import select
+import threading
 
 import pytest
 from django.db import connection
 
 from pgonly_django import wake
+from pgonly_django.models.job import State
 from pgonly_django.postgres import connect
 from pgonly_django.worker import ear as ear_module
 from pgonly_django.worker.ear import MISSED, Ear
@@ -38,6 +40,12 @@ def tell(payload):
         cursor.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, payload])
 
 
+def cut():
+    with connection.cursor() as cursor:
+        cursor.execute(CUT)
+        assert cursor.fetchone()[0] >= 1
+
+
 def test_a_word_is_heard_when_the_socket_says_so(ear, line):
     assert ear.hear(line) == []
     tell("ready mail")
@@ -59,7 +67,7 @@ def test_a_new_connection_has_missed_everything(line):
     ear = Ear("default", listens=True)
     ear.open(line)
     assert ear.reaches_postgres
-    assert set(MISSED) <= set(ear.hear(line))
+    assert {"ready *", "due", "cancel *"} <= set(ear.hear(line))
 
 
 def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
@@ -85,12 +93,41 @@ def test_where_no_word_arrives_it_says_so_once(line, monkeypatch, caplog):
 def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
     worker = background_worker(poll_seconds=60.0)
     wait_for(lambda: worker.agenda.drained)
-    with connection.cursor() as cursor:
-        cursor.execute(CUT)
-        assert cursor.fetchone()[0] >= 1
-    wait_for(lambda: worker.ledger.is_away or worker.ledger.socket is not None)
+    lost = worker.ledger.connection()
+    cut()
+    wait_for(lambda: worker.ledger._connection not in (lost, None), what="the new connection")
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     assert jobs.add.enqueue(2).wait(10).return_value == 3
+
+
+def test_a_cancel_spoken_while_nobody_listened_is_heard(background_worker, marks, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 120}  # the next heartbeat is half a minute away
+    worker = background_worker(poll_seconds=60.0)
+    result = jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    open_anew = worker.ledger.ear.open
+    cancelled = threading.Event()
+
+    def after_a_cancel(line):
+        worker.ledger.ear.open = open_anew
+        result.cancel()
+        connection.close()
+        cancelled.set()
+        open_anew(line)
+
+    worker.ledger.ear.open = after_a_cancel
+    cut()
+    assert cancelled.wait(10)
+    assert result.wait(10).job.state == State.CANCELLED
+
+
+def test_without_listen_a_cancel_is_looked_for(background_worker, marks, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 120}
+    background_worker(listen=False, poll_seconds=0.1)
+    result = jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    result.cancel()
+    assert result.wait(10).job.state == State.CANCELLED
 
 
 def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
@@ -106,7 +143,6 @@ def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
         open_anew(line)
 
     worker.ledger.ear.open = after_one_more
-    with connection.cursor() as cursor:
-        cursor.execute(CUT)
+    cut()
     wait_for(lambda: results)
     assert results[0].wait(10).return_value == 2

@@ -9,17 +9,19 @@ import time
 from uuid import uuid4
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.models import Job, State
+from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.postgres import connect
 from pgonly_django.worker.cleanup import notice_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 from tests import jobs
+from tests.gate import GATE
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 from tests.waiting import wait_for
 
@@ -252,6 +254,31 @@ def test_a_module_that_exits_while_it_is_imported_is_a_task_nobody_knows(work):
     work(threads=1)
     assert good.wait(1).return_value == 2
     assert bad.job.state == State.SCHEDULED
+
+
+def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(background_worker, marks):
+    background_worker(threads=3)
+    running = jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    with transaction.atomic():
+        late = [jobs.add.enqueue(1) for _ in range(2)]
+        for result, name in zip(late, ("add_late", "add_late_async"), strict=True):
+            Job.objects.filter(pk=result.id).update(task=f"tests.waits_when_imported.{name}")
+    try:
+        assert GATE.reached.wait(10)
+        running.cancel()
+        assert running.wait(10).job.state == State.CANCELLED
+        assert jobs.add.enqueue(5).wait(10).return_value == 6
+        assert {result.job.state for result in late} == {State.RUNNING}
+    finally:
+        GATE.opened.set()
+    assert [result.wait(10).return_value for result in late] == [2, 2]
+
+
+def test_a_worker_that_stops_at_once_is_seen_as_stopped(work):
+    for _ in range(15):
+        worker = work()
+        assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
 
 def test_a_worker_that_breaks_down_renews_no_lease(transactional_db, monkeypatch):
