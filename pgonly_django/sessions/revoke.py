@@ -58,17 +58,18 @@ def _keep_out(user: AbstractBaseUser) -> None:
         statements.bury_user(user_id_of(user), django_settings.SESSION_COOKIE_AGE)
 
 
-# Walks pgonly_session_expires from its start; rows that another pruner holds are that one's.
+# Walks pgonly_session_expires from its start; rows that another pruner holds are that one's. As an array: a subquery
+# that locks would take another batch each time a nested loop starts it anew.
 PRUNE = """
 WITH pruned AS (
-    DELETE FROM pgonly_session WHERE key_hash IN (
+    DELETE FROM pgonly_session WHERE key_hash = ANY (ARRAY(
         SELECT key_hash FROM pgonly_session
         WHERE expires_hour <= floor(extract(epoch FROM statement_timestamp()) / 3600)::integer
           AND expires_at < statement_timestamp() - %s * interval '1 second'
         ORDER BY expires_hour
         LIMIT %s
         FOR UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING 1
 )
 SELECT count(*) FROM pruned

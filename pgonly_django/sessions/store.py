@@ -158,7 +158,7 @@ class SessionStore(SessionBase):
     def clear_expired(cls) -> None:
         """Remove expired sessions in batches, so that no lock is held for long."""
         alias = router.db_for_write(Session)
-        while prune_expired(alias, PRUNE_BATCH) == PRUNE_BATCH:
+        while prune_expired(alias, PRUNE_BATCH) >= PRUNE_BATCH:
             pass
 
     def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
