@@ -152,12 +152,12 @@ def statements_per_call(calls: int = 1000) -> dict[str, float]:
 
 
 def _round_trips(act: Callable[[int], Any], calls: int) -> float:
-    sent, execute = [], Link._execute
+    sent, send = [], Link._send
     act(-1)
-    Link._execute = lambda *sending: sent.append(1) or execute(*sending)  # type: ignore[assignment]
+    Link._send = lambda *sending: sent.append(1) or send(*sending)  # type: ignore[assignment]
     try:
         for turn in range(calls):
             act(turn)
     finally:
-        Link._execute = execute
+        Link._send = send
     return round(len(sent) / calls, 2)
