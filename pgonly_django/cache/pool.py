@@ -167,9 +167,8 @@ class Pool:
             found = yield from places(
                 connection_params(self.alias, application_name=APPLICATION_NAME), timeout
             )
-            remaining = max(
-                give_up_at - time.monotonic(), timeout / 2
-            )  # a slow name server alone is no failure
+            # A slow name server alone is no failure.
+            remaining = max(give_up_at - time.monotonic(), timeout / 2)
             yield from link.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
         except BaseException as error:
             if isinstance(error, CacheUnavailableError):
