@@ -58,7 +58,15 @@ def marks(transactional_db):
 
 
 @pytest.fixture
-def pooler(tmp_path):
+def pooler():
     """The port of a PgBouncer in transaction mode before the test database's server."""
-    with pgbouncer(connection.settings_dict, tmp_path) as port:
+    with pgbouncer(connection.settings_dict) as port:
         yield port
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """The reports of parallel lanes travel as UTF-8; some tests log text that is none."""
+    report = yield
+    report.sections = [(title, text.encode(errors="replace").decode()) for title, text in report.sections]
+    return report

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import free_port
 from pgonly_django.embedded import unprivileged
 from tests.waiting import wait_for
 
 
 @contextlib.contextmanager
-def pgbouncer(settings, directory):
+def pgbouncer(settings):
     """The TCP port of a PgBouncer that leads every database name to the server of a DATABASES entry.
 
     It knows nothing of prepared statements. The test is skipped where the program is not installed.
@@ -23,18 +25,20 @@ def pgbouncer(settings, directory):
     binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if binary is None:
         pytest.skip("pgbouncer is not installed")
-    port = _free_port()
-    configuration = directory / "pgbouncer.ini"
-    configuration.write_text(_configuration(settings, port))
-    _let_others_read(directory)
-    process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **unprivileged())
-    try:
-        wait_for(lambda: _answers(port) or process.poll() is not None, 10, "pgbouncer to listen")
-        assert process.poll() is None, "pgbouncer did not start"
-        yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    port = free_port()
+    # Not pytest's own temporary folder: every run that starts closes that to PgBouncer's account.
+    with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
+        configuration = Path(folder) / "pgbouncer.ini"
+        configuration.write_text(_configuration(settings, port))
+        Path(folder).chmod(0o755)  # PgBouncer refuses to run as root, so another account reads the file
+        process = subprocess.Popen([binary, "-q", str(configuration)], cwd="/", **unprivileged())
+        try:
+            wait_for(lambda: _answers(port) or process.poll() is not None, 10, "pgbouncer to listen")
+            assert process.poll() is None, "pgbouncer did not start"
+            yield port
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
 
 
 def _configuration(settings, port):
@@ -49,19 +53,6 @@ def _configuration(settings, port):
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
         "pool_mode = transaction\nmax_prepared_statements = 0\ndefault_pool_size = 5\n"
     )
-
-
-def _let_others_read(directory):
-    """PgBouncer refuses to run as root, so another account reads the file."""
-    if os.geteuid() == 0:
-        for folder in (directory, *directory.parents[:2]):
-            folder.chmod(0o755)
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _answers(port):

@@ -145,7 +145,8 @@ def test_what_gave_up_while_postgresql_was_at_it_holds_no_lock_afterwards(make_c
 def statements_of_the_cache():
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active'"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active' "
+            "AND datname = current_database()"
         )
         return cursor.fetchone()[0]
 
@@ -174,7 +175,7 @@ def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-                "WHERE application_name = 'pgonly cache' AND state = 'active'"
+                "WHERE application_name = 'pgonly cache' AND state = 'active' AND datname = current_database()"
             )
         releasing.join(20)
     assert errors

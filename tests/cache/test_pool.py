@@ -97,9 +97,10 @@ def test_it_follows_djangos_connection_to_another_database(cache):
 
 
 def test_it_assumes_the_role_that_djangos_connection_assumes(cache):
+    role = f"the app of {connection.settings_dict['NAME']}"
     with connection.cursor() as cursor:
-        cursor.execute('CREATE ROLE "the app" NOLOGIN')
-    connection.settings_dict["OPTIONS"]["assume_role"] = "the app"
+        cursor.execute(f'CREATE ROLE "{role}" NOLOGIN')
+    connection.settings_dict["OPTIONS"]["assume_role"] = role
     try:
         cache.store.pool.close_idle()
         assert cache.get("key", "default") == "default"  # this role may not read the table
@@ -110,7 +111,7 @@ def test_it_assumes_the_role_that_djangos_connection_assumes(cache):
         del connection.settings_dict["OPTIONS"]["assume_role"]
         cache.store.pool.close_idle()
         with connection.cursor() as cursor:
-            cursor.execute('DROP ROLE "the app"')
+            cursor.execute(f'DROP ROLE "{role}"')
 
 
 @contextlib.contextmanager

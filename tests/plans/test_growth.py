@@ -17,6 +17,9 @@ from tests.jobs import add
 from tests.waiting import wait_for
 
 ROWS = 20
+READERS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'growth' AND datname = current_database()
+"""
 CALLS = 12  # the server decides after five whether a plan is to be kept
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def full_reads(table):
     """How often the whole of `table` was read, by connections that are closed by now."""
-    wait_for(lambda: one("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'growth'") == 0)
+    wait_for(lambda: one(READERS) == 0)
     if connection.pg_version >= 150000:
         # What this connection read earlier is told now, not in between.
         one("SELECT pg_stat_force_next_flush()")

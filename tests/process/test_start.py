@@ -82,7 +82,7 @@ def test_another_database_can_be_named(workers):
 
 
 def test_missing_tables_end_with_the_command_to_type(workers):
-    name = "tests_empty"
+    name = f"{connection.settings_dict['NAME']}_empty"
     with connection.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {name}")
         cursor.execute(f"CREATE DATABASE {name}")

@@ -29,15 +29,16 @@ class ModelsApart:
 def empty_database(db):
     """An alias "other" with a database of its own."""
     params = {**connection.get_connection_params(), "dbname": "postgres"}
+    name = f"{connection.settings_dict['NAME']}_other"
     with psycopg.connect(**params, autocommit=True) as server:
-        server.execute("DROP DATABASE IF EXISTS pgonly_other WITH (FORCE)")
-        server.execute("CREATE DATABASE pgonly_other")
+        server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        server.execute(f"CREATE DATABASE {name}")
         connections["other"] = connection.copy("other")
-        connections["other"].settings_dict["NAME"] = "pgonly_other"
+        connections["other"].settings_dict["NAME"] = name
         yield connections["other"]
         connections["other"].close()
         del connections["other"]
-        server.execute("DROP DATABASE pgonly_other WITH (FORCE)")
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.parametrize(
