@@ -16,7 +16,7 @@ from django.utils.html import format_html
 from django.utils.timesince import timeuntil
 from django.utils.timezone import now
 
-from pgonly_django.cache import PostgresCache, codec
+from pgonly_django.cache import PostgresCache, codec, deletion
 from pgonly_django.cache.drive import run
 from pgonly_django.cache.figures import figures, our_caches
 from pgonly_django.exceptions import CacheError
@@ -191,7 +191,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
 
     def _clear(self, request: HttpRequest, alias: str, cache: PostgresCache) -> None:
         try:
-            run(cache.store.clear())  # not cache.clear(), which only logs that it failed
+            run(deletion.clear(cache.store))  # not cache.clear(), which only logs that it failed
         except CacheError as error:
             messages.error(request, f"The cache {alias!r} was not cleared: {error}")
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from pgonly_django.cache import keyspace
+from pgonly_django.cache import deletion, keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.flight import Flight
@@ -60,15 +60,15 @@ class PostgresCache(DjangoCache):
 
     def delete_tags(self, *tags: str) -> int:
         """Delete every entry that has one of the tags, in one statement; how many there were."""
-        return self._do(self.store.delete_tags(self._tags(tags)), 0)
+        return self._do(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     async def adelete_tags(self, *tags: str) -> int:
         """See delete_tags()."""
-        return await self._ado(self.store.delete_tags(self._tags(tags)), 0)
+        return await self._ado(deletion.delete_tags(self.store, self._tags(tags)), 0)
 
     def clear_prefix(self, prefix: str) -> int:
         """Delete every entry whose made key (KEY_PREFIX, version, key) starts so; how many there were."""
-        return self._do(self.store.clear(prefix), 0)
+        return self._do(deletion.clear(self.store, prefix), 0)
 
     def lock(
         self, key: Any, version: int | None = None, timeout: float | None = None, sleep: float | None = None,
@@ -190,14 +190,14 @@ class PostgresCache(DjangoCache):
     def delete_pattern(self, pattern: str, version: int | None = None, itersize: int | None = None) -> int:
         """Delete the keys that match a glob, `itersize` at a time; how many there were."""
         glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
-        return self._do(keyspace.delete_pattern(self.store, glob, size), 0)
+        return self._do(deletion.delete_pattern(self.store, glob, size), 0)
 
     async def adelete_pattern(
         self, pattern: str, version: int | None = None, itersize: int | None = None
     ) -> int:
         """See delete_pattern()."""
         glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
-        return await self._ado(keyspace.delete_pattern(self.store, glob, size), 0)
+        return await self._ado(deletion.delete_pattern(self.store, glob, size), 0)
 
     def _pattern(self, pattern: str, version: int | None) -> str:
         """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""

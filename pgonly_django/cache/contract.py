@@ -13,6 +13,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
+from pgonly_django.cache import deletion
 from pgonly_django.cache.borrowed import arun_in_place
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.keys import tag_names
@@ -138,21 +139,21 @@ class DjangoCache(BaseCache):
         self, keys: Iterable[Any], version: int | None = None
     ) -> int:
         """How many there were."""
-        return self._do(self.store.delete_many(list(self._named(keys, version))), 0)
+        return self._do(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
 
     async def adelete_many(  # type: ignore[override]  # see delete_many()
         self, keys: Iterable[Any], version: int | None = None
     ) -> int:
         """See delete_many()."""
-        return await self._ado(self.store.delete_many(list(self._named(keys, version))), 0)
+        return await self._ado(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
 
     def clear(self) -> None:
         """Delete everything in this cache, in batches; other caches in the same table are left alone."""
-        self._do(self.store.clear(), 0)
+        self._do(deletion.clear(self.store), 0)
 
     async def aclear(self) -> None:
         """See clear()."""
-        await self._ado(self.store.clear(), 0)
+        await self._ado(deletion.clear(self.store), 0)
 
     def close(self, **_: Any) -> None:
         """Nothing to do: connections belong to the process and stay for the next request."""
@@ -176,7 +177,11 @@ class DjangoCache(BaseCache):
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[list[Any]]:
         entries = {stored: data[key] for stored, key in self._named(data, version).items()}
-        yield from self.store.set_many(entries, self._seconds(timeout), self._tags(tags))
+        seconds = self._seconds(timeout)
+        if seconds is not None and seconds <= 0:
+            yield from deletion.delete_many(self.store, list(entries))
+        else:
+            yield from self.store.set_many(entries, seconds, self._tags(tags))
         return []
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:

@@ -89,14 +89,3 @@ def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[l
     params = after, start.encode(), keys.following(start), regex.encode(), b"%d" % itersize
     result = yield from store.call(SCAN, params, store.long_timeout)
     return [key for row in range(result.ntuples) if (key := result.get_value(row, 0))]
-
-
-def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
-    """Delete the keys that match, batch by batch; how many there were."""
-    total, after, found = 0, b"", [b""] * itersize
-    while len(found) == itersize:
-        found = yield from scan(store, pattern, after, itersize)
-        if found:
-            after = found[-1]
-            total += yield from store.delete_many(found)
-    return total

@@ -8,7 +8,7 @@ from django.db import connections, router
 from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
-from pgonly_django.cache.statement import SIZE, TABLES
+from pgonly_django.cache.statement import SIZE, TABLES, first_bytes
 from pgonly_django.models import CacheEntry
 
 # Served by <table>_prune: the WITH walks from namespace to namespace, one step each. A cache whose numbers are
@@ -22,13 +22,17 @@ WITH RECURSIVE space (name) AS (
             ORDER BY split_part(key, ':', 1) LIMIT 1)
     FROM space WHERE space.name IS NOT NULL
 ),
-gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
-    SELECT expired.key FROM space CROSS JOIN LATERAL (
-        SELECT key FROM {table} WHERE split_part(key, ':', 1) = space.name
+expired AS MATERIALIZED (SELECT found.* FROM space CROSS JOIN LATERAL (
+        SELECT key, prune_minute, """
+    + SIZE
+    + """ AS size FROM {table} WHERE split_part(key, ':', 1) = space.name
         AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
         ORDER BY prune_minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-    ) AS expired LIMIT %(limit)s
-)) RETURNING '{table}:' || split_part(key, ':', 1) || ':' AS cache, """
+    ) AS found LIMIT %(limit)s
+),
+gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY("""
+    + first_bytes("expired", "prune_minute, key")
+    + """)) RETURNING '{table}:' || split_part(key, ':', 1) || ':' AS cache, """
     + SIZE
     + """ AS size),
 removed AS (SELECT cache, count(*) AS rows, sum(size)::int8 AS size FROM gone GROUP BY cache),
@@ -59,9 +63,15 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     Call it again until it says less than `limit`.
     """
     pruned = 0
-    statements = [*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS]
-    with connections[alias].cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement, {"limit": limit - pruned})
-            pruned += cursor.fetchone()[0]
+    for statement in (*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS):
+        gone = 1
+        while gone and pruned < limit:  # its bytes too end a batch of rows
+            gone = _execute(alias, statement, limit - pruned)
+            pruned += gone
     return pruned
+
+
+def _execute(alias: str, statement: str, limit: int) -> int:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, {"limit": limit})
+        return int(cursor.fetchone()[0])

@@ -243,10 +243,10 @@ class Store:
         result = yield from self.call(self.DELETE, (key,))
         if not result.ntuples:
             return False
-        yield from self._removed(1, integer(result.get_value(0, 1)))
+        yield from self.removed(1, integer(result.get_value(0, 1)))
         return result.get_value(0, 0) == b"\x01"
 
-    def _removed(self, entries: int, size: int) -> Operation[None]:
+    def removed(self, entries: int, size: int) -> Operation[None]:
         """Count what is gone; when it is much, all processes know it before they evict."""
         if self.usage.removed(entries, size):
             yield from self.usage.tell()
@@ -257,7 +257,7 @@ class Store:
 
     def get_many(self, wanted: Sequence[bytes]) -> Operation[dict[bytes, Any]]:
         found: dict[bytes, Any] = {}
-        for batch in _batches(wanted):
+        for batch in batches(wanted):
             result = yield from self.call(self.GET_MANY, (text_array(batch),))
             for row in range(result.ntuples):
                 self._collect(found, result, row)
@@ -292,9 +292,6 @@ class Store:
     def set_many(
         self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes] = ()
     ) -> Operation[None]:
-        if seconds is not None and seconds <= 0:
-            yield from self.delete_many(list(entries))
-            return
         statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
         for batch in self._encoded_batches(entries):
             names, numbers, codecs, data = zip(*batch, strict=True)
@@ -323,55 +320,6 @@ class Store:
         if batch:
             yield batch
 
-    _DELETE_CHOSEN = (
-        "WITH gone AS (DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE %s) RETURNING "
-        + LIVE + " AS live, " + SIZE + " AS size) "
-        "SELECT count(*), coalesce(sum(size), 0)::int8, count(*) FILTER (WHERE live) FROM gone"
-    )  # fmt: skip
-    # Locked in key order, like every write of many rows: so no two of them ever deadlock.
-    DELETE_MANY = Statement(_DELETE_CHOSEN % "key = ANY($1) ORDER BY key FOR UPDATE", "text[]")
-
-    def delete_many(self, wanted: Sequence[bytes]) -> Operation[int]:
-        live = 0
-        for batch in _batches(sorted(wanted)):
-            _, alive = yield from self._delete_chosen(self.DELETE_MANY, (text_array(batch),))
-            live += alive
-        return live
-
-    # Served by the partial GIN index on tags, which holds tagged entries only.
-    DELETE_TAGS = Statement(_DELETE_CHOSEN % "tags && $1 ORDER BY key FOR UPDATE", "text[]")
-
-    def delete_tags(self, tags: Sequence[bytes]) -> Operation[int]:
-        params = (text_array(tags),)
-        _, live = yield from self._delete_chosen(self.DELETE_TAGS, params, self.long_timeout)
-        return live
-
-    # As an array: a subquery that locks would take another batch each time a nested loop starts it anew.
-    DELETE_RANGE = Statement(
-        _DELETE_CHOSEN % "key = ANY(ARRAY(SELECT key FROM {table} WHERE key >= $1 AND key < $2"
-        " ORDER BY key LIMIT $3 FOR UPDATE))",
-        "text text int8",
-    )
-
-    def clear(self, prefix: str = "") -> Operation[int]:
-        """Delete every entry whose key starts so, in batches; how many there were."""
-        span = keys.span(self.namespace + prefix)
-        total, gone = 0, BATCH
-        while gone >= BATCH:
-            params = *span, b"%d" % BATCH
-            gone, _ = yield from self._delete_chosen(self.DELETE_RANGE, params)
-            total += gone
-        return total
-
-    def _delete_chosen(
-        self, statement: Statement, params: Params, timeout: float = 0
-    ) -> Operation[tuple[int, int]]:
-        """How many rows went, and how many of them were alive."""
-        result = yield from self.call(statement, params, timeout)
-        rows, size, live = (integer(result.get_value(0, column)) for column in range(3))
-        yield from self._removed(rows, size)
-        return rows, live
-
 
 def seconds_param(seconds: float | None) -> bytes | None:
     """None (for ever) also for more than the columns hold."""
@@ -384,5 +332,5 @@ def row_size(row: Row) -> int:
     return len(key) * 2 + len(data) + 100
 
 
-def _batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))

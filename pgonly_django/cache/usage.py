@@ -22,7 +22,7 @@ from pgonly_django import events, postgres
 from pgonly_django.cache import keys
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import SIZE, TABLES, Statement, integer
+from pgonly_django.cache.statement import DELETED_BYTES, SIZE, TABLES, Statement, first_bytes, integer
 from pgonly_django.exceptions import CacheError
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 READS_PER_FLUSH = 1000
 WRITES_PER_CLEANING = 1000
-PRUNE_LIMIT = 2 * WRITES_PER_CLEANING  # more than came in meanwhile, so expired rows cannot pile up
+BYTES_PER_CLEANING = 32 * 1024 * 1024
+# More than came in since, so expired rows cannot pile up.
+PRUNE_LIMIT, PRUNE_BYTES = 2 * WRITES_PER_CLEANING, 2 * BYTES_PER_CLEANING
 EVICT_LIMIT = 1000
 # After so many bytes were written, or half of the table if that is more, its dead rows are removed.
 VACUUM_BYTES = 32 * 1024 * 1024
@@ -79,6 +81,7 @@ class Usage:
         # The first share comes early by chance, so that processes which end after a few writes pay theirs.
         self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
         self._bytes_due = self._bytes_allowed
+        self._written_due = random.randint(1, BYTES_PER_CLEANING)  # noqa: S311 - no secret
         self._told = False
 
     def read(self, *, hits: int, misses: int) -> bool:
@@ -98,8 +101,13 @@ class Usage:
             counts.written += written
             counts.entries += entries
             counts.bytes += size
-            due = counts.writes >= self._writes_due or counts.bytes >= self._bytes_due
+            due = (
+                counts.writes >= self._writes_due
+                or counts.bytes >= self._bytes_due
+                or counts.written >= self._written_due
+            )
             if due:  # it is the turn of this writer, not of all those beside him
+                self._written_due = counts.written + BYTES_PER_CLEANING
                 self._writes_due = counts.writes + self._writes_allowed
                 self._bytes_due = counts.bytes + self._bytes_allowed
             return due
@@ -144,24 +152,34 @@ class Usage:
             if not self._told:  # for all the writes of those processes that ended before their turn
                 counts.writes = max(counts.writes, self._writes_allowed)
             self._told, self._bytes_due = True, self._bytes_allowed
+            self._written_due = BYTES_PER_CLEANING
             # Not the same for all, or processes that began together would tell together what they held back.
             self._writes_due = random.randint(-(-self._writes_allowed // 2), self._writes_allowed)  # noqa: S311
         return counts
 
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
     PRUNE = Statement(
-        """WITH gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
-            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $1
+        "WITH old AS MATERIALIZED (SELECT key, prune_minute, " + SIZE + """ AS size FROM {table}
+            WHERE split_part(key, ':', 1) = $1
             AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
-            ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING """
-        + SIZE
-        + " AS size) SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone",
+            ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED),
+        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("old", "prune_minute, key") + """))
+            RETURNING """ + SIZE + """ AS size)
+        SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone""",
         "text int8",
-    )
+    )  # fmt: skip
 
     def _prune(self) -> Operation[None]:
-        result = yield from self._store.call(self.PRUNE, (self._space, b"%d" % PRUNE_LIMIT))
-        self.removed(integer(result.get_value(0, 0)), integer(result.get_value(0, 1)))
+        rows = size = 0
+        while rows < PRUNE_LIMIT and size < PRUNE_BYTES:
+            limit = PRUNE_LIMIT - rows
+            params = self._space, b"%d" % limit
+            result = yield from self._store.call(self.PRUNE, params, self._store.long_timeout)
+            gone, freed = integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
+            self.removed(gone, freed)
+            rows, size = rows + gone, size + freed
+            if freed < DELETED_BYTES:  # then it was not its size that ended the batch
+                return
 
     # writes = 0 afterwards says that a recount is due, to exactly one of those who flush.
     FLUSH = Statement(
@@ -191,8 +209,11 @@ class Usage:
         entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))
         if writes == 0:
             entries, size = yield from self.recount()
-        if entries > (self._max_entries or entries) or size > (self._max_bytes or size):
+        if self._is_over(entries, size):
             yield from self._evict()
+
+    def _is_over(self, entries: int, size: int) -> bool:
+        return entries > (self._max_entries or entries) or size > (self._max_bytes or size)
 
     def _vacuum(self) -> None:
         """In a thread of its own. Autovacuum looks once a minute, a busy cache writes gigabytes meanwhile."""
@@ -219,38 +240,47 @@ class Usage:
             return 0, 0
         return integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
 
-    # How many is decided under the usage row's lock, so two processes never evict for the same excess.
+    # How many is decided under the usage row's lock, so two processes never evict for the same excess. As many
+    # rows are looked at as the average size makes of it, $6 times, and of those go what is above the bounds.
     # A LIMIT of NULL would be no limit at all: hence the coalesce.
     EVICT = Statement(
         """WITH excess AS MATERIALIZED (
-            SELECT least($5, greatest(entries - $3,
-                ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8 AS rows
+            SELECT entries - $3 AS rows, bytes - $4 AS size, least($5, $6 * greatest(entries - $3,
+                ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8 AS looked_at
             FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
-        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(
-            SELECT key FROM {table} WHERE split_part(key, ':', 1) = $2
+        old AS MATERIALIZED (SELECT key, prune_minute, """ + SIZE + """ AS size FROM {table}
+            WHERE split_part(key, ':', 1) = $2
             AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
-            LIMIT coalesce((SELECT greatest(rows, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED)) RETURNING """
-        + SIZE
-        + """ AS size),
+            LIMIT coalesce((SELECT greatest(looked_at, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED),
+        above AS (SELECT old.key, old.size, prune_minute, row_number() OVER first AS number,
+            sum(old.size) OVER first - old.size AS before
+            FROM old WINDOW first AS (ORDER BY prune_minute, key)),
+        chosen AS MATERIALIZED (SELECT above.* FROM above, excess
+            WHERE number <= excess.rows OR before < excess.size),
+        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("chosen", "prune_minute, key") + """))
+            RETURNING """ + SIZE + """ AS size),
         total AS (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM gone)
         UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
-        bytes = greatest(bytes - size, 0) FROM total WHERE name = $1 AND (SELECT excess.rows > 0 FROM excess)
-        RETURNING rows, (SELECT excess.rows FROM excess)""",
-        "text text int8 int8 int8",
-    )
+        bytes = greatest(bytes - size, 0) FROM total
+        WHERE name = $1 AND (SELECT looked_at > 0 FROM excess) RETURNING rows, entries, bytes""",
+        "text text int8 int8 int8 int8",
+    )  # fmt: skip
 
     def _evict(self) -> Operation[None]:
-        """Delete what is above the bounds. Where far less is found than the numbers say, count anew."""
+        """Delete what is above the bounds. Where nothing is found of what the numbers say, count anew."""
         bounds = self._max_entries or 10**15, self._max_bytes or 10**18
-        params = self._name, self._space, *(b"%d" % each for each in (*bounds, EVICT_LIMIT))
-        evicted = wanted = EVICT_LIMIT
-        while evicted == wanted == EVICT_LIMIT:
-            result = yield from self._store.call(self.EVICT, params)
+        factor = 1
+        while True:
+            params = self._name, self._space, *(b"%d" % each for each in (*bounds, EVICT_LIMIT, factor))
+            result = yield from self._store.call(self.EVICT, params, self._store.long_timeout)
             if not result.ntuples:
                 return
-            evicted, wanted = (integer(result.get_value(0, column)) for column in range(2))
-        if evicted < wanted // 2:
-            yield from self.recount()
+            evicted, entries, size = (integer(result.get_value(0, column)) for column in range(3))
+            if not evicted:
+                yield from self.recount()
+            if not (evicted and self._is_over(entries, size)):
+                return
+            factor = min(2 * factor, EVICT_LIMIT)
 
 
 # TRUNCATE would wait for everybody's lock. Who does not own the table gets a warning and no vacuum.

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
+from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.figures import Figures, figures, our_caches
@@ -70,8 +71,10 @@ class Command(BaseCommand):
 
 
 def _deletion(store: Store, prefix: str, tag: str | None) -> Operation[int]:
-    """The store's own, because the cache's methods only log that they failed."""
-    return store.clear(prefix) if tag is None else store.delete_tags([store.tag(tag)])
+    """Not by the cache's methods, because those only log that they failed."""
+    if tag is None:
+        return deletion.clear(store, prefix)
+    return deletion.delete_tags(store, [store.tag(tag)])
 
 
 def _line(each: Figures) -> str:
