@@ -40,6 +40,7 @@ else:
         from django.utils.json import normalize_json
     except ImportError:
         try:
+            import django_tasks.checks  # noqa: F401 - registers the check of TASKS, as importing Django's own does
             from django_tasks import task_backends
             from django_tasks.backends.base import BaseTaskBackend
             from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus

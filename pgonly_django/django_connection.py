@@ -20,6 +20,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from pgonly_django.exceptions import ManualCommitError
 from pgonly_django.statement import (
     Params,
     Raw,
@@ -109,6 +110,20 @@ def first_row(alias: str, statement: Statement, params: Params, errand: Errand |
         # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
         prepares = None if raw.prepare_threshold is not None else False
         return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
+
+
+def require_autocommit(alias: str, what: str) -> None:
+    """Raises ManualCommitError where Django's hooks of the commit are not run: AUTOCOMMIT or set_autocommit() False,
+    and no atomic(). Asks no server."""
+    connection = connections[alias]
+    if not (connection.in_atomic_block or _is_autocommit(connection)):
+        raise ManualCommitError(alias, what)
+
+
+def _is_autocommit(connection: Any) -> bool:
+    """What `connection.get_autocommit()` would say, which connects."""
+    is_open = connection.connection is not None
+    return bool(connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"])
 
 
 @functools.cache

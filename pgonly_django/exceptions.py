@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db.transaction import TransactionManagementError
+
 
 class PgonlyError(Exception):
     """Base of every error this package raises on its own account."""
@@ -65,6 +67,28 @@ class NotStorableError(PgonlyError, ValueError):
         self.what, self.reason = what, reason
         super().__init__(
             f"{what} cannot be stored as JSON: {reason}. Pass ids, text, numbers, lists or dicts."
+        )
+
+
+class ManualCommitError(PgonlyError, TransactionManagementError):
+    """A call that belongs to Django's transactions, where autocommit is off; nothing was written."""
+
+    def __init__(self, alias: str, what: str) -> None:
+        self.alias = alias
+        super().__init__(
+            f"{what} needs Django's autocommit, which is off for {alias!r}: no on_commit() would tell of your own "
+            "commit. Call it inside transaction.atomic(), or after set_autocommit(True); AUTOCOMMIT in DATABASES "
+            "stays True."
+        )
+
+
+class TransactionLeftOpenError(PgonlyError):
+    """A job that returned without the commit of what it had written."""
+
+    def __init__(self, aliases: list[str]) -> None:
+        super().__init__(
+            f"The job returned with its transaction on {', '.join(map(repr, aliases))} open, so what it wrote there "
+            "was rolled back. Write inside `with transaction.atomic():`, or commit before the return."
         )
 
 

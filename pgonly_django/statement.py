@@ -265,3 +265,8 @@ def _array(items: list[str] | list[int] | list[datetime]) -> str:
 def _exact(value: Any) -> str:
     """The value itself of what is a str by birth: an enum's member calls itself otherwise."""
     return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def printable(text: str) -> str:
+    """`text` with what PostgreSQL's text cannot hold made visible: for reasons, tracebacks and log lines."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

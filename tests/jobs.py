@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pgonly_django import Backoff, Discard, Retry, Snooze, task
@@ -171,6 +172,18 @@ def mark_atomically(key, fail=False):
 def leave_transaction_open(key):
     transaction.set_autocommit(False)
     mark(key)
+
+
+@task
+async def leave_transaction_open_async(key):
+    await sync_to_async(leave_transaction_open.func)(key)
+
+
+@task
+def read_in_an_open_transaction():
+    transaction.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM tests_mark")
 
 
 @task

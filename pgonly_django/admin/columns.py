@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.contrib import messages
@@ -17,6 +18,7 @@ from django.utils.translation import ngettext
 from pgonly_django.admin import formats
 from pgonly_django.admin.details import progress_of
 from pgonly_django.models import Job, State
+from pgonly_django.models.job import seconds_between
 
 if TYPE_CHECKING:
     from pgonly_django.admin.operations import Done, Operation
@@ -31,7 +33,9 @@ def _last_error(key: str) -> Left:
 
 
 # Of the many attempts only what the list shows; read for the rows of one page, since no sort stands between.
-LAST_ERROR = {f"last_{key}": _last_error(key) for key in ("exception", "message", "reason")}
+LAST_ERROR = {
+    f"last_{key}": _last_error(key) for key in ("exception", "message", "reason", "started_at", "finished_at")
+}
 
 
 def state(job: Job) -> SafeString:
@@ -75,10 +79,18 @@ def _time_that_matters(job: Job) -> str:
         return ""
     if job.state == State.RUNNING:
         return formats.time_tag(job.attempted_at, _("for %s") % formats.age(job.attempted_at))
-    if job.finished_at is not None:
-        took = formats.short_duration(job.finished_at - job.attempted_at)
-        return formats.time_tag(job.finished_at, _("took %s") % took)
-    return ""
+    seconds = _run_seconds(job)
+    if job.finished_at is None or seconds is None:
+        return ""
+    took = formats.short_duration(timedelta(seconds=seconds))
+    return formats.time_tag(job.finished_at, _("took %s") % took)
+
+
+def _run_seconds(job: Job) -> float | None:
+    """Of the latest run; None where the last entry is a person's verb, which may come much later."""
+    if job.state == State.SUCCEEDED:
+        return job.run_seconds
+    return seconds_between(job.last_started_at, job.last_finished_at)  # type: ignore[attr-defined] # LAST_ERROR
 
 
 def age(job: Job) -> SafeString:

@@ -1,5 +1,5 @@
 import django.db.models.deletion
-from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
 from django.db import migrations, models
 
 import pgonly_django.compat
@@ -24,7 +24,7 @@ def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of 
     """Where a router keeps the queue away, it is not called."""
     connection = schema_editor.connection
     if connection.vendor != "postgresql":
-        raise ImproperlyConfigured(
+        raise CommandError(
             f"pgonly_django keeps its tables in PostgreSQL, but DATABASES[{connection.alias!r}] is "
             f"{connection.settings_dict['ENGINE']}. Set its ENGINE to django.db.backends.postgresql, or have a "
             f"database router answer False to allow_migrate({connection.alias!r}, 'pgonly_django')."

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Case, F, Func, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
+from pgonly_django.django_connection import require_autocommit
+from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
     from pgonly_django.models.checkpoint import Checkpoint
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 # Deaths of its worker from which on a job runs alone among its like, and at which it is not started again.
 SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
 ERRORS_KEPT = 10
+REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
 # When the retention of a job that ends now is over; longer than conf.LONGEST is for ever.
 EXPIRES_AT = "CASE WHEN {job}retention <= interval '36500 days' THEN clock_timestamp() + {job}retention END"
@@ -68,6 +72,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         Steps and checkpoint stay: a retried job resumes where it stood. Others are left alone.
         """
+        alias = self._writing_alias()
         count = self.filter(state__in=RETRYABLE).update(
             state=State.READY,
             ready_at=ClockTimestamp(),
@@ -79,12 +84,12 @@ class JobQuerySet(models.QuerySet["Job"]):
             expires_at=None,
         )
         if count:
-            wake.wake_after_commit(self.db, wake.ready(wake.ANY_QUEUE))
+            wake.wake_after_commit(alias, wake.ready(wake.ANY_QUEUE))
         return count
 
     def cancel(self) -> int:
         """Cancel waiting jobs at once and ask the workers of running ones to stop them. Returns how many."""
-        running = Q(state=State.RUNNING)
+        alias, running = self._writing_alias(), Q(state=State.RUNNING)
         # One statement: a job that is claimed or released meanwhile is judged by its newest row.
         count = self.filter(state__in=CANCELLABLE).update(
             cancel_requested_at=ClockTimestamp(),
@@ -93,12 +98,12 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
         if count:
-            wake.wake_after_commit(self.db, wake.cancel(wake.ANY_QUEUE))
+            wake.wake_after_commit(alias, wake.cancel(wake.ANY_QUEUE))
         return count
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
         """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
-        now = datetime.now(UTC).isoformat()
+        now, reason = datetime.now(UTC).isoformat(), printable(str(reason))[:REASON_LIMIT]
         entry = json.dumps([{"outcome": "discarded", "reason": reason, "finished_at": now}])
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,
@@ -107,6 +112,16 @@ class JobQuerySet(models.QuerySet["Job"]):
             # Relies on no index; the column is this row's own.
             errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
         )
+
+    def _writing_alias(self) -> str:
+        """Where update() is going to write, which `db` does not tell by itself: it is the router's for reading.
+
+        Raises ManualCommitError where the workers could not be woken after the commit.
+        """
+        self._for_write = True  # as all of Django's own that write, for `db`
+        alias: str = self.db
+        require_autocommit(alias, "retry() and cancel()")
+        return alias
 
 
 def _expiry() -> models.expressions.Combinable:
@@ -207,8 +222,30 @@ class Job(models.Model):
 
     @property
     def run_seconds(self) -> float | None:
-        """How long the latest run took, or has been taking by this machine's clock; None before the first."""
+        """How long the latest run took, or has been taking by this machine's clock; None where none is known.
+
+        The time until a person's verb, or in a waiting state, is no part of it.
+        """
         if self.attempted_at is None:
             return None
+        if self.state not in (State.RUNNING, State.SUCCEEDED):
+            return _recorded_seconds(self.errors)
         end = timezone.now() if self.state == State.RUNNING else (self.finished_at or self.attempted_at)
         return max((end - self.attempted_at) / timedelta(seconds=1), 0.0)
+
+
+def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
+    """The length of the last run on record; a task that no worker knew yet has not run."""
+    for entry in reversed(entries):
+        if "started_at" in entry and entry.get("outcome") != "postponed":
+            return seconds_between(entry["started_at"], entry.get("finished_at"))
+    return None
+
+
+def seconds_between(began: str | None, ended: str | None) -> float | None:
+    """Of two times as an entry of `errors` has them; None where one is missing or no time."""
+    try:
+        start, end = parse_datetime(began or ""), parse_datetime(ended or "")
+    except (TypeError, ValueError):
+        return None
+    return None if start is None or end is None else max((end - start) / timedelta(seconds=1), 0.0)

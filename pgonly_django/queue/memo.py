@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from django.db import connections
 
+from pgonly_django.django_connection import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 
@@ -61,7 +62,9 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
 
 
 def save_checkpoint(alias: str, job_id: str, lease: int, value: str, positions: str) -> None:
-    """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now."""
+    """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now, and
+    ManualCommitError where it would wait for a commit of the job's own."""
+    require_autocommit(alias, "save_checkpoint() or iterate()")
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease])
         if cursor.rowcount == 0:
@@ -77,8 +80,10 @@ def check_step_name(name: object) -> None:
 def find_step(alias: str, job_id: str, lease: int, name: str) -> str | None:
     """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none.
 
-    Raises LeaseLost as save_checkpoint(): no call is paid for by a run that could not keep its answer.
+    Raises LeaseLost and ManualCommitError as save_checkpoint(): no call is paid for by a run that could not keep
+    its answer.
     """
+    require_autocommit(alias, "step()")
     with connections[alias].cursor() as cursor:
         cursor.execute(FIND_STEP, [name, job_id, lease])
         row = cursor.fetchone()

@@ -70,8 +70,3 @@ def _refuse_lone_surrogates(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise NotStorableError(what, "it holds half of a surrogate pair, which is not text") from error
-
-
-def printable(text: str) -> str:
-    """`text` with what JSONB cannot hold made visible: for tracebacks, messages and log lines."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

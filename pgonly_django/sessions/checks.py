@@ -29,10 +29,21 @@ def check_sessions(**_: object) -> list[checks.CheckMessage]:
 
 def _database() -> list[checks.CheckMessage]:
     alias = router.db_for_write(Session)
-    if not _is_ours() or connections[alias].vendor == "postgresql":
+    if not _is_ours():
         return []
-    message = f"Sessions are kept in the database {alias!r}, which is {connections[alias].vendor}."
-    return [_error(message, "Route the model pgonly_django.Session to a PostgreSQL database.", 201)]
+    if connections[alias].vendor != "postgresql":
+        message = f"Sessions are kept in the database {alias!r}, which is {connections[alias].vendor}."
+        hint = (
+            f'Make DATABASES[{alias!r}] a PostgreSQL database (ENGINE "django.db.backends.postgresql"), or route the '
+            "model pgonly_django.Session to one."
+        )
+        return [_error(message, hint, 201)]
+    if not connections[alias].settings_dict["AUTOCOMMIT"]:
+        message = (
+            f"Sessions are kept in {alias!r}, which has AUTOCOMMIT = False: no login would be committed."
+        )
+        return [_error(message, "Take the line out, and use atomic() in views.", 204)]
+    return []
 
 
 def _fallback() -> list[checks.CheckMessage]:

@@ -25,13 +25,15 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
-from pgonly_django.django_connection import Errand
+from pgonly_django.django_connection import Errand, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
+from pgonly_django.tasks.configuration import problems, unknown_queue, usable
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.signals import is_heard
 from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
 from pgonly_django.tasks.task import PostgresTask
+from pgonly_django.tasks.validation import validate_fields
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
 FORMS_KEPT = 1024
@@ -67,10 +69,11 @@ class PostgresBackend(BaseTaskBackend):
     supports_priority = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
-        super().__init__(alias, params)
+        super().__init__(alias, usable(params))
         if apps.apps_ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        self.defaults = Defaults.from_options(alias, self.options)
+        self.problems = problems(alias, params)
+        self.defaults = Defaults({}, {}) if self.problems else Defaults.from_options(alias, self.options)
         self._forms: dict[int, Form] = {}
 
     @property
@@ -82,7 +85,13 @@ class PostgresBackend(BaseTaskBackend):
         return chosen
 
     def validate_task(self, task: Any) -> None:
-        """Django's rules, and: a coroutine cannot run inside atomic(), which belongs to one thread."""
+        """Django's rules, what the columns take, and: a coroutine cannot run inside atomic(), which belongs to one
+        thread. Raises InvalidTask, and ImproperlyConfigured where the entry in TASKS is wrong."""
+        if self.problems:
+            raise ImproperlyConfigured(" ".join(self.problems))
+        validate_fields(task)
+        if self.queues and task.queue_name not in self.queues:
+            raise InvalidTask(unknown_queue(self.alias, task.queue_name, self.queues))
         super().validate_task(task)
         if iscoroutinefunction(task.func) and self.options_of(task).atomic:
             raise InvalidTask(
@@ -96,6 +105,7 @@ class PostgresBackend(BaseTaskBackend):
         """
         new = self._form_of(task).fill(args, kwargs)
         database = self.database
+        require_autocommit(database, "enqueue()")
         errand = (
             wake.errand(database, wake.ready(new.template.queue)) if new.template.run_at is None else None
         )
@@ -117,6 +127,7 @@ class PostgresBackend(BaseTaskBackend):
         if not prepared:
             return []
         database = self.database
+        require_autocommit(database, "enqueue_many()")
         ids, enqueued_at = insert_many(database, [new for _, new in prepared])
         results = [
             _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(prepared, ids, strict=True)
@@ -171,9 +182,9 @@ class PostgresBackend(BaseTaskBackend):
         stored = storable(_overrides(task))
         template = Template(
             backend=self.alias,
-            queue=task.queue_name,
+            queue=str.__str__(task.queue_name),  # the text of an Enum that is one
             task=task.module_path,
-            priority=task.priority,
+            priority=int(task.priority),
             max_attempts=options.max_attempts,
             options=None if stored is None else json.dumps(stored),
             run_at=None if task.run_after is None else aware(task.run_after),

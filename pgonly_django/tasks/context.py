@@ -18,7 +18,8 @@ from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost, LoopNameError
 from pgonly_django.queue import memo
-from pgonly_django.queue.values import printable, to_json
+from pgonly_django.queue.values import to_json
+from pgonly_django.statement import printable
 from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.items import aiterate_from, count, iterate_from
 from pgonly_django.tasks.run import Run

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pgonly_django.models import Job
     from pgonly_django.models.job import JobQuerySet
 
+REFRESHED = (
+    "errors", "finished_at", "started_at", "last_attempted_at", "status", "enqueued_at", "worker_ids", "_return_value",
+    "_attempts",
+)  # fmt: skip
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 1.0
 
 STATUS = {
@@ -30,10 +34,21 @@ STATUS = {
 class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs only
     """What enqueue() and get_result() return. `refresh()` reloads it; `job` is the row itself, read afresh."""
 
+    _attempts: int
+
     @property
     def job(self) -> Job:
         """The job's row as it is now. Raises Job.DoesNotExist when it has been pruned."""
         return self._rows.get()
+
+    @property
+    def attempts(self) -> int:
+        """The runs that count against max_attempts, as `context.attempt` has them; 0 before the first.
+
+        Planned stops, snoozes and the deaths of workers are free; a person's retry begins at 0 again.
+        `worker_ids` are those of the last 10 runs and the present or successful one.
+        """
+        return self._attempts
 
     @property
     def progress(self) -> dict[str, Any] | None:
@@ -65,6 +80,18 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, LAST_LOOK_SECONDS)
 
+    def refresh(self) -> None:
+        """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
+        self._take_over(self.task.get_backend().get_result(self.id))
+
+    async def arefresh(self) -> None:
+        """See refresh()."""
+        self._take_over(await self.task.get_backend().aget_result(self.id))
+
+    def _take_over(self, fresh: TaskResult[..., Any]) -> None:
+        for name in REFRESHED:
+            object.__setattr__(self, name, getattr(fresh, name))
+
     @property
     def _rows(self) -> JobQuerySet:
         from pgonly_django.models import Job
@@ -93,6 +120,7 @@ def build_result(
     errors: Sequence[dict[str, Any]] = (),
     worker_id: str | None = None,
     return_value: Any = None,
+    attempts: int = 0,
 ) -> JobResult:
     """A JobResult without the dataclass's own __init__, which would walk through all arguments once more."""
     values = {
@@ -109,6 +137,7 @@ def build_result(
         "errors": _task_errors(errors) if errors else [],
         "worker_ids": _worker_ids(errors, worker_id),
         "_return_value": return_value,
+        "_attempts": attempts,
     }
     result = object.__new__(JobResult)
     object.__setattr__(result, "__dict__", values)
@@ -132,6 +161,7 @@ def result_of(job: Job, task: Any) -> JobResult:
         errors=job.errors,
         worker_id=str(job.worker_id) if unrecorded else None,
         return_value=job.result,
+        attempts=job.attempt,
     )
 
 
@@ -146,5 +176,10 @@ def _task_errors(entries: Sequence[dict[str, Any]]) -> list[TaskError]:
 
 def _worker_ids(entries: Sequence[dict[str, Any]], worker_id: str | None) -> list[str]:
     """The workers of the runs on record, then the one of the present or successful run."""
-    ids = [entry["worker_id"] for entry in entries if entry.get("worker_id")]
+    ids = [entry["worker_id"] for entry in entries if entry.get("worker_id") and not _never_ran(entry)]
     return ids if worker_id is None else [*ids, worker_id]
+
+
+def _never_ran(entry: dict[str, Any]) -> bool:
+    """A worker claimed the job and did not know its task."""
+    return entry.get("outcome") == "postponed"

@@ -48,9 +48,13 @@ def _note_alias(connection: Any, **_: Any) -> None:
 connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.cleanup")
 
 
-def clean_up_connections(task: str) -> None:
-    """Bring this thread's connections into order and warn, with the task's name, about what it left."""
+def clean_up_connections(task: str) -> list[str]:
+    """Bring this thread's connections into order and warn, with the task's name, about what it left.
+
+    Returns the aliases on which the task had written in a transaction that it did not commit: those rows are lost.
+    """
     aliases: set[str] = vars(_thread).get("aliases", set())
+    lost: list[str] = []
     for alias in tuple(aliases):
         connection = connections[alias]
         if connection.connection is None:
@@ -58,6 +62,7 @@ def clean_up_connections(task: str) -> None:
             continue
         status = _transaction_status(connection)
         if connection.in_atomic_block or status in LEFT_OPEN:
+            lost += [alias] if _has_written(connection, status) else []
             _throw_away(connection)
             message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
             emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
@@ -67,6 +72,15 @@ def clean_up_connections(task: str) -> None:
             emit("worker.connection_broken", message, level=logging.WARNING, task=task)
         else:
             connection.close_if_unusable_or_obsolete()
+    return lost
+
+
+def _has_written(connection: Any, status: TransactionStatus | None) -> bool:
+    """Whether the open transaction holds changes; one that PostgreSQL has aborted may have held some."""
+    if status is TransactionStatus.INTRANS:
+        row = connection.connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()
+        return bool(row[0])
+    return status is TransactionStatus.INERROR
 
 
 # ACTIVE: an interruption came amid a statement, of which psycopg's Python implementation leaves the rest unread.

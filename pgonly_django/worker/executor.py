@@ -16,7 +16,7 @@ from django.db import connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LeaseLost, UnreadableJobError
+from pgonly_django.exceptions import LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
@@ -110,7 +110,8 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
-        _tidied(clean_up_connections, run.job.task)
+        if lost := _tidied(clean_up_connections, run.job.task):
+            ended = self._without(lost, ended)
         self.deliver(ended)
 
     def _call(self, run: Run, call: _Call) -> Ended:
@@ -153,8 +154,10 @@ class Executor:
             except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
                 ended = self._ended(run, error)
             ended.took_seconds = time.monotonic() - run.started_at
-            if place in SyncToAsync.context_to_thread_executor:
-                await sync_to_async(_tidied)(_leave_thread, run.job.task)
+            if place in SyncToAsync.context_to_thread_executor and (
+                lost := await sync_to_async(_tidied)(_leave_thread, run.job.task)
+            ):
+                ended = self._without(lost, ended)
         self.deliver(ended)
 
     async def _acall(self, run: Run) -> Ended:
@@ -193,6 +196,7 @@ class Executor:
             attempted_at=job.attempted_at,
             errors=job.errors or (),
             worker_id=self.worker.id,
+            attempts=job.attempt,
         )
         run.result = result
         if is_heard(task_started, logging.INFO):
@@ -227,6 +231,14 @@ class Executor:
             is_async = inspect.iscoroutinefunction(task.func)
             placed = self._placed[key] = Placed(task, backend, backend.options_of(task), is_async)
         return placed
+
+    def _without(self, lost: list[str], ended: Ended) -> Ended:
+        """What a run is worth whose rows in the databases `lost` were rolled back behind it: it has not succeeded."""
+        if ended.committed or ended.finish is None or ended.finish.state is not State.SUCCEEDED:
+            return ended
+        failed = self._ended(ended.run, TransactionLeftOpenError(lost))
+        failed.took_seconds = ended.took_seconds
+        return failed
 
     def _ended(self, run: Run, error: BaseException) -> Ended:
         if isinstance(error, asyncio.CancelledError) and run.interrupt is not None:
@@ -291,15 +303,17 @@ def _refuse_to_be_ignored(run: Run) -> None:
         raise run.interrupt
 
 
-def _tidied(tidy: Callable[[str], None], task: str) -> None:
-    """Tidy up after a job. Failing at that is logged and costs nobody a slot."""
+def _tidied(tidy: Callable[[str], list[str]], task: str) -> list[str]:
+    """Tidy up after a job: the databases where it lost rows. Failing at that is logged and costs nobody a slot."""
     try:
-        tidy(task)
+        return tidy(task)
     except Exception:  # noqa: BLE001 - a broken connection may break anywhere
         emit("worker.cleanup_failed", f"Could not tidy up after {task}", level=logging.ERROR, exc_info=True)
+        return []
 
 
-def _leave_thread(task: str) -> None:
+def _leave_thread(task: str) -> list[str]:
     """Before an async job's own ORM thread goes: nothing open stays behind."""
-    clean_up_connections(task)
+    lost = clean_up_connections(task)
     connections.close_all()
+    return lost

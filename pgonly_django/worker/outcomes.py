@@ -25,7 +25,8 @@ from pgonly_django.exceptions import (
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import delay_seconds
-from pgonly_django.queue.values import printable, to_json
+from pgonly_django.queue.values import to_json
+from pgonly_django.statement import printable
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.tasks.run import Run

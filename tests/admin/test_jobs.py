@@ -74,6 +74,34 @@ def test_a_scheduled_job_says_how_long_until_it_is_due(admin_client):
     assert "in 2 h 5 min" in cells(admin_client.get(LIST), "progress_cell")[0]
 
 
+def run_of(seconds, outcome="failed"):
+    """A run's entry, which began four minutes ago."""
+    began = timezone.now() - timedelta(minutes=4)
+    ended = began + timedelta(seconds=seconds)
+    return {"outcome": outcome, "started_at": began.isoformat(), "finished_at": ended.isoformat()}
+
+
+DISCARDED = {"outcome": "discarded", "finished_at": "2026-01-01T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("state", "errors", "said"),
+    [
+        (State.FAILED, [run_of(0.003)], "took 3 ms"),
+        (State.FAILED, [run_of(0.003), DISCARDED], None),
+        (State.CANCELLED, [run_of(0.003)], "took 3 ms"),
+        (State.CANCELLED, [], None),
+        (State.FAILED, [{"outcome": "failed", "started_at": "no time", "finished_at": 7}], None),
+        (State.SUCCEEDED, [run_of(0.003)], "took 4 min"),
+    ],
+)
+def test_what_a_run_took_does_not_count_the_wait_for_a_person(admin_client, state, errors, said):
+    ago = timezone.now() - timedelta(minutes=4)
+    make_job(state, errors=errors, attempted_at=ago, finished_at=timezone.now())
+    (cell,) = cells(admin_client.get(LIST), "progress_cell")
+    assert (f">{said}<" in cell) if said else ("took" not in cell)
+
+
 def test_age_and_attempts_are_shown(admin_client):
     enqueued = timezone.now() - timedelta(minutes=3, seconds=10, milliseconds=500)
     make_job(State.READY, enqueued_at=enqueued, attempt=2, max_attempts=4, interruptions=1, crashes=2)

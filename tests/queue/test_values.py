@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.exceptions import NotStorableError
-from pgonly_django.queue.values import NESTING_LIMIT, printable, to_json
+from pgonly_django.queue.values import NESTING_LIMIT, to_json
+from pgonly_django.statement import printable
 from tests.jobs import nest
 
 scalars = st.none() | st.booleans() | st.integers() | st.text()

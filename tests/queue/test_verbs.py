@@ -85,6 +85,43 @@ def test_a_discarded_job_says_why():
     assert fresh(job).is_finished
 
 
+@pytest.mark.parametrize("reason", ["a\x00b", "half \udc80 of a pair", 7, "x" * 100_000])
+@pytest.mark.django_db
+def test_any_reason_can_be_given(reason):
+    job = make()
+    assert Job.objects.discard(reason) == 1
+    assert 0 < len(fresh(job).errors[-1]["reason"]) <= 2000
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("state", "outcomes", "seconds"),
+    [
+        (State.FAILED, ["failed", "failed"], 2),
+        (State.FAILED, ["failed", "discarded"], 1),
+        (State.SCHEDULED, ["snoozed", "postponed"], 1),
+        (State.READY, ["released"], 1),
+        (State.CANCELLED, [], None),
+    ],
+)
+def test_the_latest_run_ends_where_its_entry_says(state, outcomes, seconds):
+    began = ago(HOUR)
+    job = make(state=state, attempted_at=began, finished_at=ago(MINUTE), run_at=began, errors=[
+        {"outcome": outcome, "finished_at": (began + timedelta(seconds=place)).isoformat()}
+        | ({} if outcome == "discarded" else {"started_at": began.isoformat()})
+        for place, outcome in enumerate(outcomes, start=1)
+    ])  # fmt: skip
+    assert fresh(job).run_seconds == seconds
+
+
+@pytest.mark.django_db
+def test_a_run_in_progress_and_a_successful_one_are_measured_by_the_row():
+    assert make().run_seconds is None
+    assert make_running(attempted_at=ago(HOUR)).run_seconds >= 3600
+    done = make(state=State.SUCCEEDED, attempted_at=ago(HOUR), finished_at=ago(HOUR - MINUTE))
+    assert 59 < done.run_seconds < 61
+
+
 def test_a_job_cancelled_while_its_release_is_under_way_ends_cancelled(server, other):
     """The release holds the row; the cancel waits for it and judges the newest row."""
     job = make_running()

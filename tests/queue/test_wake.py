@@ -10,6 +10,7 @@ from django.db import connections, transaction
 from pgonly_django import enqueue_many, wake
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
+from tests.aliases import alias
 from tests.jobs import add
 from tests.queue.rows import HOUR, ago, make, make_running
 
@@ -121,6 +122,25 @@ def test_a_verb_in_a_transaction_wakes_after_its_commit(ear):
         Job.objects.retry()
         assert heard(ear) == []
     assert heard(ear) == ["ready *"]
+
+
+class ReadsFromReplica:
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
+def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(ear, settings):
+    make(state=State.FAILED), make_running()
+    with alias("replica", PORT="1", HOST="127.0.0.1"):
+        settings.DATABASE_ROUTERS = [ReadsFromReplica()]
+        with transaction.atomic():
+            assert (Job.objects.filter(state=State.FAILED).retry(), Job.objects.running().cancel()) == (1, 1)
+            assert heard(ear) == []
+        settings.DATABASE_ROUTERS = []
+    assert heard(ear) == ["ready *", "cancel *"]
 
 
 def test_a_verb_that_moves_nothing_wakes_nobody(ear):

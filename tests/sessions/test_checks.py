@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE, OUR_MIDDLEWARE, check_sessions
+from tests.aliases import alias
 
 DB = "django.contrib.sessions.backends.db"
 
@@ -92,3 +93,11 @@ def test_without_the_app_the_engine_says_what_to_install(settings):
     settings.INSTALLED_APPS = []
     with pytest.raises(ImproperlyConfigured, match='The sessions need "pgonly_django" in INSTALLED_APPS'):
         import_string("pgonly_django.sessions.SessionStore")
+
+
+def test_a_database_that_would_commit_no_login_is_found(settings):
+    with alias("other", AUTOCOMMIT=False):
+        settings.DATABASE_ROUTERS = [ToOther()]
+        assert found() == ["E204"]
+        settings.SESSION_ENGINE = DB
+        assert found() == []

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
+from pgonly_django import task
 from pgonly_django.tasks import PostgresBackend
+from tests.aliases import alias
+from tests.tasks import calls
+from tests.tasks.calls import linear
 
 
 def found(**options):
@@ -14,11 +19,8 @@ def found(**options):
 @pytest.fixture
 def elsewhere():
     """A second alias, "jobs", of the same server."""
-    connections.settings["jobs"] = connections.settings["default"]
-    yield
-    del connections.settings["jobs"]
-    if hasattr(connections._connections, "jobs"):
-        del connections["jobs"]
+    with alias("jobs"):
+        yield
 
 
 class ToJobs:
@@ -60,3 +62,70 @@ def test_without_the_app_the_backend_says_what_to_install(settings):
     settings.INSTALLED_APPS = []
     with pytest.raises(ImproperlyConfigured, match='The queue needs "pgonly_django" in INSTALLED_APPS'):
         PostgresBackend("default", {})
+
+
+def test_a_database_without_autocommit_is_an_error():
+    with alias("jobs", AUTOCOMMIT=False):
+        (error,) = found(database="jobs")
+    assert (error.id, "AUTOCOMMIT = False" in error.msg) == ("pgonly_django.E004", True)
+
+
+def test_a_database_that_is_no_postgresql_names_the_setting_to_change(settings):
+    with alias("lite", ENGINE="django.db.backends.sqlite3"):
+        settings.DATABASE_ROUTERS = [ToLite()]
+        (routed,) = found()
+        (chosen,) = found(database="lite")
+    assert (routed.id, chosen.id) == ("pgonly_django.E003", "pgonly_django.E003")
+    for error in (routed, chosen):
+        assert "Make DATABASES['lite'] a PostgreSQL database" in error.hint
+        assert 'ENGINE "django.db.backends.postgresql"' in error.hint
+
+
+class ToLite:
+    def db_for_read(self, model, **hints):
+        return "lite" if model._meta.app_label == "pgonly_django" else None
+
+    db_for_write = db_for_read
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (
+            {"max_attempts": 2},
+            "TASKS['default'][\"max_attempts\"] has no effect beside OPTIONS. Put 'max_attempts' in it.",
+        ),
+        ({"DATABASE": "x"}, "Put 'database' in it."),
+        ({"QUEUE": ["ai"]}, "Did you mean 'QUEUES'?"),
+        ({"QUEUES": "ai"}, "must be a list of names, [] for any name, got 'ai'"),
+        ({"QUEUES": None}, "must be a list of names"),
+        ({"QUEUES": ["x" * 65]}, "a name must be a str of 1 to 64 characters"),
+        ({"QUEUES": [7]}, "got 7"),
+        ({"OPTIONS": None}, "must be a dict, got None"),
+        ({"OPTIONS": {"database": ["default"]}}, "database must be an alias of DATABASES"),
+        ({"OPTIONS": {"max_atempts": 2}}, "Did you mean 'max_attempts'?"),
+        ({"OPTIONS": {"queues": {"ai": {"retention": 7}}}}, "retention must be"),
+    ],
+)
+def test_a_wrong_entry_is_an_error_of_the_check_and_stops_tasks(settings, entry, says):
+    (error,) = PostgresBackend("default", entry).check()
+    assert error.id == "pgonly_django.E002"
+    assert says in error.msg
+    settings.TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", **entry}}
+    with pytest.raises(ImproperlyConfigured, match=re.escape(says)):
+        task(linear)
+    with pytest.raises(ImproperlyConfigured, match=re.escape(says)):
+        calls.add.enqueue(1)
+
+
+def test_an_alias_that_no_row_can_hold_is_an_error():
+    (error,) = PostgresBackend("a" * 65, {}).check()
+    assert "at most 64 characters long, got 65" in error.msg
+
+
+def test_defaults_of_a_queue_that_no_task_can_have_are_warned_about():
+    options = {"queues": {"ai": {"max_attempts": 8}, "mial": {"atomic": True}}}
+    (warning,) = PostgresBackend("default", {"QUEUES": ["ai", "mail"], "OPTIONS": options}).check()
+    assert warning.id == "pgonly_django.W002"
+    assert "has 'mial' (did you mean 'mail'?), which \"QUEUES\" lacks" in warning.msg
+    assert PostgresBackend("default", {"QUEUES": [], "OPTIONS": options}).check() == []

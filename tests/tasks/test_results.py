@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -42,3 +43,36 @@ def test_a_task_that_is_gone_says_so_when_it_is_called():
             result.task.call(1)
     with pytest.raises(TaskResultMismatch):
         add.get_result(str(job.pk))
+
+
+def entries(*outcomes):
+    return [{"outcome": outcome, "worker_id": str(uuid4())} for outcome in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "state", "outcomes", "workers"),
+    [
+        (1, State.SUCCEEDED, ["snoozed", "snoozed", "postponed", "released"], 4),
+        (14, State.FAILED, ["failed"] * 10, 10),
+        (0, State.SCHEDULED, ["postponed"], 0),
+        (0, State.FAILED, ["discarded"], 1),
+        (2, State.RUNNING, ["failed"], 2),
+    ],
+)
+def test_attempts_are_those_that_count(attempt, state, outcomes, workers):
+    soon = timezone.now() + timedelta(hours=1)
+    facts = {"state": state, "attempt": attempt, "errors": entries(*outcomes), "run_at": soon}
+    job = Job.objects.create(task="tests.tasks.calls.add", worker_id=uuid4(), lease_expires_at=soon, **facts)
+    result = backend().get_result(str(job.pk))
+    assert (result.attempts, len(result.worker_ids)) == (attempt, workers)
+
+
+def test_a_refreshed_result_tells_the_new_attempts():
+    result = add.enqueue(1)
+    assert result.attempts == 0
+    Job.objects.update(attempt=3)
+    result.refresh()
+    assert result.attempts == 3
+    Job.objects.update(attempt=4)
+    async_to_sync(result.arefresh)()
+    assert result.attempts == 4

@@ -148,6 +148,18 @@ def test_a_transaction_left_open_is_rolled_back_and_warned_about(work, marks, ca
     assert "tests.jobs.leave_transaction_open left a transaction open" in caplog.text
 
 
+def test_a_job_whose_rows_were_lost_with_its_transaction_has_not_succeeded(work, marks):
+    read = jobs.read_in_an_open_transaction.enqueue()
+    lost = jobs.leave_transaction_open.using(max_attempts=1).enqueue("lost")
+    alone = jobs.leave_transaction_open_async.using(max_attempts=1).enqueue("lost")
+    work(threads=1)
+    assert marks() == []
+    for result in (lost, alone):
+        assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+        assert "its transaction on 'default' open" in result.job.errors[-1]["message"]
+    assert read.job.state == State.SUCCEEDED
+
+
 def test_a_broken_connection_is_closed_and_warned_about(work, marks, caplog):
     with caplog.at_level(logging.WARNING, "pgonly_django"):
         jobs.break_connection.enqueue()

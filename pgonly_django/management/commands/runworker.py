@@ -172,6 +172,11 @@ def _check_database(alias: str) -> None:
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}; the worker needs PostgreSQL.")
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        raise CommandError(
+            f"DATABASES[{alias!r}] has AUTOCOMMIT = False: what jobs write would be rolled back behind them. Take the "
+            "line out."
+        )
     try:
         executor = MigrationExecutor(connection)
     except DatabaseError as error:

@@ -1,0 +1,87 @@
+"""README's settings on the SQLite of a new project: every command says what to change."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = """
+INSTALLED_APPS = [*INSTALLED_APPS, "pgonly_django"]
+"""
+QUEUE_AND_SESSIONS = """
+TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}
+SESSION_ENGINE = "pgonly_django.sessions"
+"""
+CACHE = """
+CACHES = {"default": {"BACKEND": "pgonly_django.cache.PostgresCache"}}
+"""
+REMEDY = "Make DATABASES['default'] a PostgreSQL database (ENGINE \"django.db.backends.postgresql\")"
+
+
+class Project:
+    """What startproject makes, with `settings` at the end of its own."""
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        self.run(sys.executable, "-m", "django", "startproject", "site_on_sqlite", ".")
+        with (folder / "site_on_sqlite" / "settings.py").open("a") as file:
+            file.write(settings)
+
+    def run(self, *command):
+        """Its exit code and all that it printed."""
+        settings = {"DJANGO_SETTINGS_MODULE": "site_on_sqlite.settings", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **settings}
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(command, cwd=self.folder, env=environment, timeout=60, check=False, **output)
+        return done.returncode, done.stdout
+
+    def manage(self, *arguments):
+        return self.run(sys.executable, "manage.py", *arguments)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["migrate"], ["runserver", "--noreload", f"127.0.0.1:{free_port()}"]]
+)
+def test_the_checks_name_the_setting_to_change(tmp_path, command):
+    code, output = Project(tmp_path, APP + QUEUE_AND_SESSIONS).manage(*command)
+    assert code == 1
+    assert "Traceback" not in output
+    for found in ("(pgonly_django.E003) TASKS['default']", "(pgonly_django.E201) Sessions"):
+        assert f"?: {found}" in output
+    assert output.count(REMEDY) == 2
+
+
+@pytest.mark.parametrize("settings", [APP, APP + QUEUE_AND_SESSIONS, APP + CACHE])
+def test_the_tables_are_refused_in_one_line(tmp_path, settings):
+    code, output = Project(tmp_path, settings).manage("migrate", "--skip-checks")
+    assert code == 1
+    assert "Traceback" not in output
+    assert "CommandError: pgonly_django keeps its tables in PostgreSQL" in output
+
+
+def test_a_worker_is_refused_in_one_line(tmp_path):
+    code, output = Project(tmp_path, APP + QUEUE_AND_SESSIONS).manage("runworker", "--burst")
+    assert code == 1
+    assert output.splitlines()[-1].startswith("CommandError: DATABASES['default'] is sqlite")
+    assert "Traceback" not in output
+
+
+def test_an_option_that_does_not_exist_is_an_error_of_the_check(tmp_path):
+    wrong = QUEUE_AND_SESSIONS + 'TASKS["default"]["OPTIONS"] = {"max_atempts": 2}\n'
+    code, output = Project(tmp_path, APP + wrong).manage("check")
+    assert code == 1
+    assert "(pgonly_django.E002)" in output
+    assert "Did you mean 'max_attempts'?" in output
+    assert "Traceback" not in output
