@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         Snooze,
     )
     from pgonly_django.queue.retry import Backoff
-    from pgonly_django.tasks.backend import enqueue_many
     from pgonly_django.tasks.context import JobContext
+    from pgonly_django.tasks.many import enqueue_many
     from pgonly_django.tasks.task import task
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     "Backoff": "pgonly_django.queue.retry",
     "JobContext": "pgonly_django.tasks.context",
-    "enqueue_many": "pgonly_django.tasks.backend",
+    "enqueue_many": "pgonly_django.tasks.many",
     "task": "pgonly_django.tasks.task",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from numbers import Real
 
 from django.db.transaction import TransactionManagementError
 
@@ -60,8 +61,8 @@ class EmbeddedPostgresError(PgonlyError):
     """The PostgreSQL from the wheel could not be started; the message says what to do."""
 
 
-class NotStorableError(PgonlyError, ValueError):
-    """A value that a JSONB column cannot hold."""
+class NotStorableError(PgonlyError, TypeError, ValueError):
+    """A value that a JSONB column cannot hold; a TypeError, as Django's tasks have it, and a ValueError."""
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
@@ -104,7 +105,7 @@ class UnreadableJobError(PgonlyError, ValueError):
 
 
 class WrongArgumentsError(PgonlyError, TypeError):
-    """The arguments given to enqueue do not fit the task's signature."""
+    """The arguments given to enqueue do not fit the task's signature, or those of another call are of a wrong type."""
 
     def __init__(self, task: str, reason: str) -> None:
         self.task, self.reason = task, reason
@@ -156,7 +157,7 @@ class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an 
     """Raise it to run again after `delay`, without using up an attempt."""
 
     def __init__(self, delay: timedelta | float) -> None:
-        self.delay = _as_timedelta(delay)
+        self.delay = _as_timedelta(delay, "Snooze()")
         super().__init__(f"Snoozed for {self.delay}.")
 
 
@@ -164,7 +165,7 @@ class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an e
     """Raise it to use up this attempt and run again after `delay` instead of the task's backoff."""
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
-        self.delay = _as_timedelta(delay)
+        self.delay = _as_timedelta(delay, "Retry()")
         super().__init__(reason or f"Asked to be retried after {self.delay}.")
 
 
@@ -176,8 +177,16 @@ class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an
         super().__init__(reason)
 
 
-def _as_timedelta(delay: timedelta | float) -> timedelta:
-    return delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
+    """What is too long for a timedelta is the longest there is; the worker has a bound of its own."""
+    if isinstance(delay, timedelta):
+        return delay
+    if isinstance(delay, bool) or not isinstance(delay, Real) or delay != delay:  # noqa: PLR0124 - NaN alone is not
+        raise WrongArgumentsError(where, f"delay must be a timedelta or seconds, got {delay!r}")
+    try:
+        return timedelta(seconds=float(delay))
+    except OverflowError:
+        return timedelta.max if delay > 0 else timedelta(0)
 
 
 # What the worker raises inside a task. BaseException, so that `except Exception` does not swallow it.

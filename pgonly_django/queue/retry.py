@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pgonly_django.conf import LONGEST
 from pgonly_django.exceptions import OptionError
 
 Delay = timedelta | float
@@ -27,8 +28,12 @@ class Backoff:
     cap: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
-        if self.base < timedelta(0) or self.cap < self.base:
-            raise OptionError(f"Backoff needs 0 <= base <= cap, got base={self.base}, cap={self.cap}.")
+        if not (isinstance(self.base, timedelta) and isinstance(self.cap, timedelta)):
+            raise OptionError(f"Backoff needs timedeltas, got base={self.base!r}, cap={self.cap!r}.")
+        if not timedelta(0) <= self.base <= self.cap <= LONGEST:
+            raise OptionError(
+                f"Backoff needs 0 <= base <= cap <= {LONGEST.days:,} days, got base={self.base}, cap={self.cap}."
+            )
 
     def __call__(self, attempt: int, error: BaseException) -> timedelta:  # noqa: ARG002 - the shape of a backoff
         doublings = min(attempt - 1, 40)

@@ -36,6 +36,7 @@ from pgonly_django.tasks.task import PostgresTask
 from pgonly_django.tasks.validation import validate_fields
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
+Prepared = tuple[Any, NewJob]
 FORMS_KEPT = 1024
 
 _decode = json.JSONDecoder().decode
@@ -123,11 +124,20 @@ class PostgresBackend(BaseTaskBackend):
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[JobResult]:
         """All `calls` in one COPY in the caller's transaction, all or none; results in the same order."""
+        return self.insert_many(self.prepare_many(calls))
+
+    def prepare_many(self, calls: Iterable[Call]) -> list[Prepared]:
+        """What insert_many() takes. Raises as enqueue() does; writes nothing."""
         prepared = [(task, self._form_of(task).fill(args, kwargs)) for task, args, kwargs in calls]
+        if prepared:
+            require_autocommit(self.database, "enqueue_many()")
+        return prepared
+
+    def insert_many(self, prepared: Sequence[Prepared]) -> list[JobResult]:
+        """See enqueue_many()."""
         if not prepared:
             return []
         database = self.database
-        require_autocommit(database, "enqueue_many()")
         ids, enqueued_at = insert_many(database, [new for _, new in prepared])
         results = [
             _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(prepared, ids, strict=True)
@@ -221,22 +231,3 @@ def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
 
 def _overrides(task: Any) -> dict[str, Any]:
     return dict(getattr(task, "overrides", ()))
-
-
-def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
-    """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order.
-
-    One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming
-    the argument; nothing is written then.
-    """
-    by_backend: dict[str, list[tuple[int, Call]]] = {}
-    total = 0
-    for total, (task, args, *rest) in enumerate(calls, start=1):
-        call = (task, args, rest[0] if rest else {})
-        by_backend.setdefault(task.backend, []).append((total - 1, call))
-    results: list[Any] = [None] * total
-    for group in by_backend.values():
-        backend = group[0][1][0].get_backend()
-        for (place, _), result in zip(group, backend.enqueue_many([call for _, call in group]), strict=True):
-            results[place] = result
-    return results

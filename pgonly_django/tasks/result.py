@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
-from pgonly_django.exceptions import WaitTimeoutError
+from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
@@ -66,9 +68,12 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     def wait(self, timeout: float) -> JobResult:
         """Block until the job is finished and return the refreshed result; it may have failed.
 
-        Raises WaitTimeoutError after `timeout` seconds. Looks at the row with growing pauses up to a second,
-        so call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an open transaction.
+        Raises WaitTimeoutError after `timeout` seconds; inf waits as long as it takes. Looks at the row with growing
+        pauses up to a second, so call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an
+        open transaction.
         """
+        if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
+            raise WrongArgumentsError("wait()", f"timeout must be a number of seconds, got {timeout!r}")
         deadline, pause = time.monotonic() + timeout, FIRST_LOOK_SECONDS
         while True:
             self.refresh()

@@ -11,6 +11,11 @@ from typing import Any
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
 from pgonly_django.queue.values import to_json
 
+# PostgreSQL parses at most 2**24 elements ("1," each) into JSONB, of at most 256 MB; its refusal would abort the
+# caller's transaction.
+LENGTH_LIMIT = 32_000_000
+TOO_LONG = f"it has {{:,}} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
+
 
 @dataclass(frozen=True, slots=True)
 class CallShape:
@@ -60,7 +65,7 @@ def arguments_to_json(shape: CallShape, args: Sequence[Any], kwargs: Mapping[str
     """Both as JSON text. Raises NotStorableError naming the one argument that cannot be stored."""
     try:
         what = f"An argument of {shape.name}()"
-        return to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
+        texts = to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
     except NotStorableError:
         # Each inside a list, as deep as it stood among the others.
         for place, value in enumerate(args):
@@ -68,3 +73,6 @@ def arguments_to_json(shape: CallShape, args: Sequence[Any], kwargs: Mapping[str
         for name, value in kwargs.items():
             to_json([value], f"Argument {name!r} of {shape.name}()")
         raise
+    if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
+        raise NotStorableError(f"What is passed to {shape.name}()", TOO_LONG.format(length))
+    return texts

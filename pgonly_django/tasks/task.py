@@ -45,9 +45,13 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
 
     def __post_init__(self) -> None:
         try:
-            validated(self.declared | dict(self.overrides), f"@task {self.func.__qualname__}")
+            validated(self.declared | dict(self.overrides), _place(self.func))
         except OptionError as error:
             raise InvalidTask(str(error)) from error
+        if not isinstance(self.backend, str):
+            raise InvalidTask(
+                f"{_place(self.func)}: backend must be an alias of TASKS, got {self.backend!r}."
+            )
         self.get_backend().validate_task(self)
 
     @property
@@ -94,6 +98,11 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         return args
 
 
+def _place(function: Any) -> str:
+    """For messages: what is decorated may be no function at all."""
+    return f"@task {getattr(function, '__qualname__', repr(function))}"
+
+
 @overload
 def task(function: Callable[P, T], /) -> PostgresTask: ...
 @overload
@@ -128,7 +137,7 @@ def task(
         unknown = set(options) - set(OPTION_NAMES)
         if unknown:
             try:
-                validated(dict.fromkeys(unknown), f"@task {decorated.__qualname__}", DJANGOS)
+                validated(dict.fromkeys(unknown), _place(decorated), DJANGOS)
             except OptionError as error:
                 raise InvalidTask(str(error)) from error
         return PostgresTask(

@@ -4,6 +4,7 @@ transaction, which that aborts."""
 from __future__ import annotations
 
 from datetime import datetime
+from inspect import isfunction
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,8 @@ YEARS = range(1000, 9000)  # what PostgreSQL and Python can both hold in every t
 
 def validate_fields(task: Any) -> None:
     """Raises InvalidTask for a value of another type or size than its column takes. Django's own rules come on top."""
+    if not isfunction(task.func):
+        raise InvalidTask(f"Task function must be defined at a module level. {task.func!r} is no function.")
     path = task.module_path
     if len(path) > PATH_LENGTH:
         raise InvalidTask(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from pgonly_django.conf import settings
+from pgonly_django.conf import settings, unknown_key
 from pgonly_django.exceptions import OptionError
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
@@ -89,6 +89,15 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
             ENVIRONMENT_PREFIX + "NO_LISTEN", "burst", environ[ENVIRONMENT_PREFIX + "NO_LISTEN"]
         )
     return found
+
+
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What to say of each PGONLY_WORKER_ variable that is read by nothing here. No error: Kubernetes makes some of its
+    own for a service that is called pgonly-worker."""
+    names = [spec.name.upper() for spec in fields(WorkerOptions)] + ["NO_LISTEN"]
+    known = [ENVIRONMENT_PREFIX + name for name in names]
+    set_here = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
+    return [unknown_key("%s", name, known) for name in sorted(set_here)]
 
 
 def _parse(variable: str, name: str, text: str) -> Any:

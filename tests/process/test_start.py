@@ -54,6 +54,13 @@ def test_a_wrong_variable_is_named(workers):
     assert "PGONLY_WORKER_THREADS must be a whole number, got 'many'." in worker.output
 
 
+def test_a_variable_that_nothing_reads_is_warned_about(workers):
+    worker = workers.start("--burst", PGONLY_WORKER_THREAD="2", PGONLY_WORKER_NO_LISTEN="0")
+    assert worker.wait() == 0
+    assert "PGONLY_WORKER_THREAD is not a setting. Did you mean 'PGONLY_WORKER_THREADS'?" in worker.output
+    assert "PGONLY_WORKER_NO_LISTEN is" not in worker.output
+
+
 def test_a_queue_that_nobody_can_enqueue_to_is_warned_about(workers):
     settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
     worker = workers.start("--burst", "--queues", "mial,ai", **settings)

@@ -7,9 +7,20 @@ from datetime import timedelta
 from pgonly_django import Backoff, task
 from pgonly_django.compat import task_backends
 
+try:
+    from django.tasks import task as djangos_task
+except ImportError:
+    from django_tasks import task as djangos_task
+
 
 @task
 def add(a, b=1): ...
+
+
+def plain(a): ...
+
+
+plain = djangos_task(plain)
 
 
 @task

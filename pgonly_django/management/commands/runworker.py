@@ -21,7 +21,7 @@ from pgonly_django.compat import task_backends
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.cleanup import notice_dead_clients, notice_dead_servers
-from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues
+from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
 from pgonly_django.worker.worker import ExitCode, Worker
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
@@ -77,6 +77,8 @@ class Command(BaseCommand):
         _check_database(options.database)
         self.check()
         self._warn_of_unknown_queues(options)
+        for said in unknown_variables():
+            self.stderr.write(self.style.WARNING(said))
         worker = Worker(options)
         connection_created.connect(notice_dead_clients)
         notice_dead_servers()
