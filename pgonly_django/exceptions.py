@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from numbers import Real
 
@@ -25,12 +26,24 @@ class UnansweredError(CacheUnavailableError):
 
 
 class ValueTooLargeError(CacheError):
-    """A value beyond what one PostgreSQL field can hold."""
+    """A value beyond what one PostgreSQL field can hold, or beyond the MAX_BYTES of its whole cache."""
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, key: str, size: int, limit: int, bound: str) -> None:
+        self.key, self.size, self.limit, self.bound = key, size, limit, bound
         super().__init__(
-            f"A cached value must be at most {limit:,} bytes after serializing, got {size:,}. "
+            f"A cached value must be at most {limit:,} bytes after serializing, got {size:,} for {key!r} ({bound}). "
             "Store it as a file and cache its name, or cut it into parts."
+        )
+
+
+class CircularComputationError(PgonlyError, RuntimeError):
+    """get_or_set was called for a key by the function that computes it, and would wait for itself."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        super().__init__(
+            f"get_or_set would wait for itself: {' -> '.join(map(repr, keys))}. The function that computes a key "
+            "may not ask for that key again; let it compute the value itself, or take another key."
         )
 
 

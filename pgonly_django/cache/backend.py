@@ -11,6 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from pgonly_django.cache import deletion, keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
 from pgonly_django.cache.drive import Operation, run
+from pgonly_django.cache.durations import count, moment, not_negative, positive, seconds
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
@@ -22,7 +23,7 @@ LOCK_TIMEOUT = 60.0
 class PostgresCache(DjangoCache):
     def get_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, stale: float = 0, lock_timeout: float = LOCK_TIMEOUT, tags: Iterable[str] = (),
+        *, stale: float | timedelta = 0, lock_timeout: float | timedelta = LOCK_TIMEOUT, tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """The cached value, or that of `default()`, which one caller of all processes computes.
 
@@ -30,26 +31,26 @@ class PostgresCache(DjangoCache):
         computes; nobody waits longer than twice that. Up to `stale` seconds after expiry everybody gets the
         old value at once, but for the one caller who refreshes it. A delete() or delete_tags() during the
         computation keeps it from being stored. Without a database the value is computed, and not stored.
+        Raises CircularComputationError where `default()` asks for its own key again.
         """
         return run(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, stale: float = 0, lock_timeout: float = LOCK_TIMEOUT, tags: Iterable[str] = (),
+        *, stale: float | timedelta = 0, lock_timeout: float | timedelta = LOCK_TIMEOUT, tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """See get_or_set(). `default` may be an async function."""
         return await self._arun(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
 
     def _flight(
         self, key: Any, default: Any, timeout: Timeout, version: int | None,
-        stale: float, lock_timeout: float, tags: Iterable[str],
+        stale: float | timedelta, lock_timeout: float | timedelta, tags: Iterable[str],
     ) -> Operation[Any]:  # fmt: skip
         function: Callable[[], Any] = default if callable(default) else lambda: default
-        seconds = self._seconds(timeout)
         stored = self.stored_key(key, version)
+        times = self._seconds(timeout), not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
         strict = self._on_error == "raise"
-        flight = Flight(self.store, stored, function, seconds, stale, lock_timeout, self._tags(tags), strict)
-        return flight.run()
+        return Flight(self.store, stored, function, *times, self._tags(tags), strict).run()
 
     def transactional(self, using: str | None = None) -> TransactionalCache:
         """This cache for use inside atomic(): writes wait for the commit, and vanish with a rollback.
@@ -71,8 +72,9 @@ class PostgresCache(DjangoCache):
         return self._do(deletion.clear(self.store, prefix), 0)
 
     def lock(
-        self, key: Any, version: int | None = None, timeout: float | None = None, sleep: float | None = None,
-        blocking: bool = True, blocking_timeout: float | None = None, thread_local: bool | None = None,
+        self, key: Any, version: int | None = None, timeout: float | timedelta | None = None,
+        sleep: float | None = None, blocking: bool = True, blocking_timeout: float | timedelta | None = None,
+        thread_local: bool | None = None,
     ) -> Lock:  # fmt: skip
         """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
         del sleep, thread_local
@@ -104,31 +106,31 @@ class PostgresCache(DjangoCache):
         """See expire()."""
         return await self.atouch(key, timeout, version)
 
-    def pexpire(self, key: Any, timeout: float | timedelta, version: int | None = None) -> bool:
+    def pexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """See expire(); a number is milliseconds."""
         return self.touch(key, _milliseconds(timeout), version)
 
-    async def apexpire(self, key: Any, timeout: float | timedelta, version: int | None = None) -> bool:
+    async def apexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """See pexpire()."""
         return await self.atouch(key, _milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
-        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), moment(when))
         return self._do(operation, False, write=True)
 
     async def aexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """See expire_at()."""
-        operation = keyspace.expire_at(self.store, self.stored_key(key, version), _timestamp(when))
+        operation = keyspace.expire_at(self.store, self.stored_key(key, version), moment(when))
         return await self._ado(operation, False, write=True)
 
     def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """See expire_at(); a number is milliseconds since 1970."""
-        return self.expire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+        return self.expire_at(key, moment(when, units=1000), version)
 
     async def apexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """See pexpire_at()."""
-        return await self.aexpire_at(key, when if isinstance(when, datetime) else when / 1000, version)
+        return await self.aexpire_at(key, moment(when, units=1000), version)
 
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let `key` never expire; False when it did not expire anyway, or there is none."""
@@ -168,7 +170,7 @@ class PostgresCache(DjangoCache):
         self, search: str, itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
         """See keys(); fetched `itersize` at a time while you iterate."""
-        size, found, after = itersize or keyspace.ITERSIZE, [b""], b""
+        size, found, after = _itersize(itersize), [b""], b""
         while found:
             found = self._do(keyspace.scan(self.store, self._pattern(search, version), after, size), [])
             after = found[-1] if found else after
@@ -178,7 +180,7 @@ class PostgresCache(DjangoCache):
         self, search: str, itersize: int | None = None, version: int | None = None
     ) -> AsyncIterator[str]:
         """See iter_keys()."""
-        size, found, after = itersize or keyspace.ITERSIZE, [b""], b""
+        size, found, after = _itersize(itersize), [b""], b""
         while found:
             found = await self._ado(
                 keyspace.scan(self.store, self._pattern(search, version), after, size), []
@@ -187,21 +189,28 @@ class PostgresCache(DjangoCache):
             for key in found:
                 yield self._name(key, version)
 
-    def delete_pattern(self, pattern: str, version: int | None = None, itersize: int | None = None) -> int:
-        """Delete the keys that match a glob, `itersize` at a time; how many there were."""
-        glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
+    ) -> int:
+        """Delete the keys that match a glob, `itersize` at a time; how many there were.
+
+        `prefix` takes the place of KEY_PREFIX: "" for keys that were written without one.
+        """
+        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
         return self._do(deletion.delete_pattern(self.store, glob, size), 0)
 
     async def adelete_pattern(
-        self, pattern: str, version: int | None = None, itersize: int | None = None
+        self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
     ) -> int:
         """See delete_pattern()."""
-        glob, size = self._pattern(pattern, version), itersize or keyspace.ITERSIZE
+        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
         return await self._ado(deletion.delete_pattern(self.store, glob, size), 0)
 
-    def _pattern(self, pattern: str, version: int | None) -> str:
+    def _pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> str:
         """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""
-        return escape_glob(self.make_key("", version)) + pattern
+        if prefix is None:
+            return escape_glob(self.make_key("", version)) + pattern
+        return escape_glob(self.key_func("", prefix, self.version if version is None else version)) + pattern
 
     def _name(self, stored: bytes, version: int | None) -> str:
         return stored.decode()[len(self.store.namespace + self.make_key("", version)) :]
@@ -211,9 +220,11 @@ def _seconds(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else -(-milliseconds // 1000)
 
 
-def _milliseconds(timeout: float | timedelta) -> float | timedelta:
-    return timeout if isinstance(timeout, timedelta) else timeout / 1000
+def _milliseconds(timeout: Timeout) -> Timeout:
+    if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, timedelta):
+        return timeout
+    return seconds(timeout, "A timeout", "a number of milliseconds, a timedelta or None") / 1000
 
 
-def _timestamp(when: datetime | float) -> float:
-    return when.timestamp() if isinstance(when, datetime) else when
+def _itersize(given: int | None) -> int:
+    return keyspace.ITERSIZE if given is None else count(given, "itersize")

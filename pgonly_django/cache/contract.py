@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,10 +15,11 @@ from pgonly_django import events
 from pgonly_django.cache import deletion
 from pgonly_django.cache.borrowed import arun_in_place
 from pgonly_django.cache.drive import Operation, run
+from pgonly_django.cache.durations import timeout_seconds
 from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.store import Row, Store
-from pgonly_django.exceptions import CacheError
+from pgonly_django.exceptions import CacheError, ValueTooLargeError
 
 T = TypeVar("T")
 Timeout = float | timedelta | None  # seconds, or a timedelta
@@ -34,7 +34,7 @@ class DjangoCache(BaseCache):
         given = params.get("timeout", params.get("TIMEOUT"))
         # Django cuts off fractions, and takes a timedelta for 300 seconds.
         if isinstance(given, (float, timedelta)):
-            self.default_timeout = _as_seconds(given)
+            self.default_timeout = timeout_seconds(given)
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         self.store = Store(location, options)
@@ -51,20 +51,25 @@ class DjangoCache(BaseCache):
 
     def set(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, tags: Iterable[str] = (), nx: bool = False,
+        *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
     ) -> Any:  # fmt: skip
-        """`tags` name groups for delete_tags(). With `nx` as add(): only where there is none yet."""
-        if nx:
-            return self.add(key, value, timeout, version, tags=tags)
+        """`tags` name groups for delete_tags().
+
+        With `nx` as add(), only where there is none yet; with `xx` only where there is one: True or False.
+        Raises ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
+        """
+        if nx or xx:
+            return self._do(self._set_where(key, value, timeout, version, tags, nx, xx), False, write=True)
         return self._do(self._set(key, value, timeout, version, tags), None, write=True)
 
     async def aset(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, tags: Iterable[str] = (), nx: bool = False,
+        *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
     ) -> Any:  # fmt: skip
         """See set()."""
-        if nx:
-            return await self.aadd(key, value, timeout, version, tags=tags)
+        if nx or xx:
+            operation = self._set_where(key, value, timeout, version, tags, nx, xx)
+            return await self._ado(operation, False, write=True)
         return await self._ado(self._set(key, value, timeout, version, tags), None, write=True)
 
     def add(
@@ -125,15 +130,18 @@ class DjangoCache(BaseCache):
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
-        """The keys that are not stored: none, or with ON_ERROR "ignore" all when PostgreSQL failed."""
-        return self._do(self._set_many(data, timeout, version, tags), list(data), write=True)
+        """The keys that are not stored: none, since what keeps one from it raises; but see ON_ERROR "ignore".
+
+        What is too large raises ValueTooLargeError once all others are stored; its key is deleted.
+        """
+        return self._do(self._set_many(data, timeout, version, tags), [], write=True)
 
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
         """See set_many()."""
-        return await self._ado(self._set_many(data, timeout, version, tags), list(data), write=True)
+        return await self._ado(self._set_many(data, timeout, version, tags), [], write=True)
 
     def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
         self, keys: Iterable[Any], version: int | None = None
@@ -168,6 +176,19 @@ class DjangoCache(BaseCache):
     ) -> Operation[None]:
         return self.store.set(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
 
+    def _set_where(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
+        nx: bool, xx: bool,
+    ) -> Operation[bool]:  # fmt: skip
+        if nx and xx:
+            raise ValueError(
+                "nx writes only where there is no entry, xx only where there is one: give one of them."
+            )
+        if nx:
+            return self._add(key, value, timeout, version, tags)
+        stored = self.stored_key(key, version)
+        return self.store.replace(stored, value, self._seconds(timeout), self._tags(tags))
+
     def _add(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[bool]:
@@ -176,13 +197,17 @@ class DjangoCache(BaseCache):
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[list[Any]]:
-        entries = {stored: data[key] for stored, key in self._named(data, version).items()}
-        seconds = self._seconds(timeout)
-        if seconds is not None and seconds <= 0:
-            yield from deletion.delete_many(self.store, list(entries))
-        else:
-            yield from self.store.set_many(entries, seconds, self._tags(tags))
-        return []
+        named = self._named(data, version)
+        seconds, names, stored = self._seconds(timeout), self._tags(tags), set[bytes]()
+        entries = {key: data[name] for key, name in named.items()}
+        try:
+            if seconds is not None and seconds <= 0:
+                yield from deletion.delete_many(self.store, list(entries))
+                return []
+            yield from self.store.set_many(entries, seconds, names, stored)
+        except CacheError as error:
+            self._failed(error, None, write=True)  # raises, but with ON_ERROR "ignore"
+        return [name for key, name in named.items() if key not in stored]
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
         stored = self.stored_key(key, version)
@@ -236,7 +261,7 @@ class DjangoCache(BaseCache):
         """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        return timeout if timeout is None or type(timeout) is int else _as_seconds(timeout)
+        return timeout if timeout is None or type(timeout) is int else timeout_seconds(timeout)
 
     def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
         return [self.store.tag(tag) for tag in tag_names(tags)] if tags else ()
@@ -261,16 +286,6 @@ class DjangoCache(BaseCache):
         """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
         if self._on_error == "raise" or (write and self._on_error is None):
             raise error
-        events.emit("cache.failed", f"The cache did without the database: {error}", level=logging.WARNING)
+        what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
+        events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)
         return fallback
-
-
-def _as_seconds(timeout: Any) -> float | None:
-    if isinstance(timeout, timedelta):
-        return timeout.total_seconds()
-    if isinstance(timeout, str):
-        raise TypeError(f"A timeout must be a number of seconds, a timedelta or None, got {timeout!r}.")
-    seconds = float(timeout)
-    if math.isnan(seconds):
-        raise ValueError("A timeout must be a number of seconds, got NaN.")
-    return seconds

@@ -6,12 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
+from pgonly_django.cache.durations import not_negative, positive, timeout_seconds
 from pgonly_django.cache.keys import tag_names
 
 _MISSING = object()
@@ -21,10 +24,10 @@ Tags = Iterable[str] | Callable[..., Iterable[str]]
 
 
 def cached(
-    timeout: float | None, *, key: Key | None = None, tags: Tags = (), stale: float = 0,
-    lock_timeout: float = LOCK_TIMEOUT, cache: str = "default",
+    timeout: float | timedelta | None, *, key: Key | None = None, tags: Tags = (), stale: float | timedelta = 0,
+    lock_timeout: float | timedelta = LOCK_TIMEOUT, cache: str = "default",
 ) -> Callable[[F], F]:  # fmt: skip
-    """Keep the function's answers for `timeout` seconds (None: for ever) in the cache of that alias.
+    """Keep the function's answers for `timeout` (seconds or a timedelta; None: for ever) in the cache `cache`.
 
     Of many callers with the same arguments one computes (get_or_set, which says what `stale` and
     `lock_timeout` do). `key` is a text with the arguments' names in braces, "paper:{pmid}", or a function of
@@ -38,6 +41,9 @@ def cached(
         )
 
     tags = tags if callable(tags) else tag_names(tags)
+    if timeout is not DEFAULT_TIMEOUT and type(timeout) is not int:
+        timeout = timeout_seconds(timeout)
+    stale, lock_timeout = not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
 
     def decorate(function: F) -> F:
         if key is None and not _has_a_name_of_its_own(function):

@@ -16,10 +16,11 @@ from typing import Any
 from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
+from pgonly_django.cache.circle import computing, refuse_circle
 from pgonly_django.cache.drive import Compute, Operation, run
 from pgonly_django.cache.later import later
 from pgonly_django.cache.statement import LIVE, SIZE, Statement, integer, text_array
-from pgonly_django.cache.store import Row, Store, row_size
+from pgonly_django.cache.store import REWRITE, Row, Store, row_size
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
@@ -41,6 +42,10 @@ class Flight:
     tags: Sequence[bytes]
     strict: bool  # ON_ERROR is "raise"
 
+    @property
+    def _place(self) -> tuple[str, bool, bytes]:
+        return self.store.pool.alias, self.store.durable, self.key
+
     def run(self) -> Operation[Any]:
         """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise").
 
@@ -61,6 +66,7 @@ class Flight:
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
         if found.is_shown:
             return found
+        refuse_circle(self._place, self.store.name(self.key))
         if self.timeout is not None and self.timeout <= 0:
             return None  # nobody is given what is not stored, so nobody shall wait for it
         token = yield from self._claim()
@@ -152,7 +158,7 @@ class Flight:
     def _compute(self, token: int | None) -> Operation[Any]:
         """No connection is held meanwhile. Without a token the value is returned but not stored."""
         try:
-            value = yield Compute(self.function)
+            value = yield Compute(computing(self._place, self.store.name(self.key), self.function))
         except GeneratorExit:  # whoever waited for this is gone, and nothing more can be awaited
             self._give_up_later(token)
             raise
@@ -189,10 +195,9 @@ class Flight:
             self._warn(error)
 
     FILL = Statement(
-        """UPDATE {table} SET value = $2, number = $3, codec = $4, expires_at = e, tags = $7,
-        prune_minute = floor((date_part('epoch', e) + $6) / 60), claim = NULL, claimed_until = NULL
-        FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e)
-        WHERE key = $1 AND claim = $8 RETURNING pg_notify('"""
+        "UPDATE {table} "
+        + REWRITE
+        + " WHERE key = $1 AND claim = $8 RETURNING pg_notify('"
         + CHANNEL
         + "', $9), (SELECT "
         + SIZE

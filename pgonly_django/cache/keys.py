@@ -47,7 +47,11 @@ def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
     """The tags as given. TypeError for a single text, which is a tag for each of its letters otherwise."""
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
-    return tuple(tags)
+    names = tuple(tags)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"A tag must be a text, got {name!r}.")
+    return names
 
 
 def following(prefix: str) -> bytes:

@@ -6,8 +6,9 @@ from typing import Any
 
 from pgonly_django.cache import keys
 from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.statement import LIVE, Statement, integer
-from pgonly_django.cache.store import LONGEST_SECONDS, Store, seconds_param
+from pgonly_django.cache.store import Store, seconds_param
 
 ITERSIZE = 1000
 
@@ -68,6 +69,10 @@ GET_AND_TOUCH = Statement(
 
 
 def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
+    if seconds is not None and seconds <= 0:
+        value = yield from store.get(key, default)
+        yield from store.delete(key)
+        return value
     result = yield from store.call(GET_AND_TOUCH, (key, seconds_param(seconds)))
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
 from pgonly_django import events
 from pgonly_django.cache.borrowed import arun_in_place
 from pgonly_django.cache.drive import Operation, run
+from pgonly_django.cache.durations import positive, seconds
 from pgonly_django.cache.later import later
 from pgonly_django.cache.statement import Statement, integer
 from pgonly_django.cache.store import Store
@@ -22,6 +24,7 @@ from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
 T = TypeVar("T")
+Duration = float | timedelta  # seconds, or a timedelta
 LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
 RELEASES_PER_CLEANING = 1000  # on average, of all processes together
 PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released meanwhile
@@ -53,21 +56,21 @@ class Lock:
     """
 
     def __init__(
-        self, store: Store, key: bytes, name: str, timeout: float | None, blocking_timeout: float | None,
+        self, store: Store, key: bytes, name: str, timeout: Duration | None, blocking_timeout: Duration | None,
         *, blocking: bool = True,
     ) -> None:  # fmt: skip
         self.name, self.token, self._holder = name, 0, b""
-        self.blocking, self.blocking_timeout = blocking, blocking_timeout
+        self.blocking, self.blocking_timeout = blocking, _patience(blocking_timeout)
         self._store, self._key = store, key
-        self._lease = LEASE_SECONDS if timeout is None else timeout
+        self._lease = LEASE_SECONDS if timeout is None else positive(timeout, "A lock's timeout")
         self._renewal = _Renewal(self) if timeout is None else None
 
-    def acquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
+    def acquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
         """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: wait on)."""
         with self._attempt() as attempt:
             return run(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
 
-    async def aacquire(self, blocking: bool | None = None, blocking_timeout: float | None = None) -> bool:
+    async def aacquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
         """See acquire()."""
         with self._attempt() as attempt:
             return await self._arun(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
@@ -80,13 +83,13 @@ class Lock:
         """See release()."""
         await self._arun(self._release())
 
-    def extend(self, seconds: float) -> None:
-        """Hold it for `seconds` from now. Raises LockError when it is not ours (any more)."""
-        run(self._extend(seconds))
+    def extend(self, seconds: Duration) -> None:
+        """Hold it for `seconds` (or a timedelta) from now. Raises LockError when it is not ours (any more)."""
+        run(self._extend(positive(seconds, "The time to extend a lock by")))
 
-    async def aextend(self, seconds: float) -> None:
+    async def aextend(self, seconds: Duration) -> None:
         """See extend()."""
-        await self._arun(self._extend(seconds))
+        await self._arun(self._extend(positive(seconds, "The time to extend a lock by")))
 
     def locked(self) -> bool:
         """True when anybody holds it."""
@@ -119,11 +122,11 @@ class Lock:
     async def _arun(self, operation: Operation[T]) -> T:
         return await arun_in_place(self._store.pool.alias, operation)
 
-    def _patience(self, blocking: bool | None, blocking_timeout: float | None) -> float:
+    def _patience(self, blocking: bool | None, blocking_timeout: Duration | None) -> float:
         """How many seconds to wait for it."""
         if not (self.blocking if blocking is None else blocking):
             return 0.0
-        chosen = self.blocking_timeout if blocking_timeout is None else blocking_timeout
+        chosen = self.blocking_timeout if blocking_timeout is None else _patience(blocking_timeout)
         return float("inf") if chosen is None else chosen
 
     @contextmanager
@@ -261,6 +264,11 @@ class Lock:
         """By this holder; by anybody when it is empty."""
         result = yield from self._store.call(self.HELD, (self._key, holder))
         return result.ntuples == 1
+
+
+def _patience(blocking_timeout: Duration | None) -> float | None:
+    """Less than nothing is nothing: what is left of a time may be."""
+    return None if blocking_timeout is None else max(0.0, seconds(blocking_timeout, "blocking_timeout"))
 
 
 class _Renewal:

@@ -11,8 +11,9 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.codec import INTEGER, Codec
+from pgonly_django.cache.codec import INTEGER, Codec, Encoded
 from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.link import Params
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool import pool_for
@@ -33,15 +34,19 @@ from pgonly_django.exceptions import CacheError, UnreadableEntryError, ValueTooL
 OVERWRITE = """ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, number = EXCLUDED.number,
     codec = EXCLUDED.codec, expires_at = EXCLUDED.expires_at, prune_minute = EXCLUDED.prune_minute,
     tags = EXCLUDED.tags, claim = NULL, claimed_until = NULL"""
+# The same where it is updated in place: $1 to $7 as row() makes them.
+REWRITE = """SET value = $2, number = $3, codec = $4, expires_at = e, tags = $7,
+    prune_minute = floor((date_part('epoch', e) + $6) / 60), claim = NULL, claimed_until = NULL
+    FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e)"""
 # Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
 BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = $1) "
 NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
-LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4
 
 LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
 Row = Sequence[bytes | None]  # $1 to $7 of a write
+Keys = set[bytes]
 Stored = tuple[bytes | None, bytes | None]  # columns value and number
 FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
 
@@ -58,6 +63,7 @@ class Store:
         self._strict = options.on_error == "raise"
         self._timeout = options.timeout_seconds
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
+        self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
         self.usage = usage_for(self, options)
 
     def is_same(self, other: Store) -> bool:
@@ -119,13 +125,40 @@ class Store:
         if seconds is not None and seconds <= 0:
             yield from self.delete(key)
             return
-        yield from self.write(self.row(key, value, seconds, tags))
+        try:
+            row = self.row(key, value, seconds, tags)
+        except ValueTooLargeError:
+            yield from self.delete(key)  # or readers would take the old value for this one
+            raise
+        yield from self.write(row)
 
     def write(self, row: Row) -> Operation[None]:
         """Write what row() made, whatever there is."""
         counted = self.usage.bounded
         result = yield from self.call(self.SET_COUNTED if counted else self.SET, row)
         yield from self.wrote(row, result if counted else None)
+
+    REPLACE = Statement("UPDATE {table} " + REWRITE + " WHERE key = $1 AND " + LIVE, _WRITE_TYPES)
+    REPLACE_COUNTED = Statement(
+        BEFORE + REPLACE.sql + " RETURNING false, (SELECT size FROM before)", _WRITE_TYPES
+    )
+
+    def replace(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
+    ) -> Operation[bool]:
+        """Write only where there is a live entry; whether there was one."""
+        if seconds is not None and seconds <= 0:
+            return (yield from self.delete(key))
+        return (yield from self.write_if_live(self.row(key, value, seconds, tags)))
+
+    def write_if_live(self, row: Row) -> Operation[bool]:
+        """Write what row() made where there is a live entry; whether there was one."""
+        counted = self.usage.bounded
+        result = yield from self.call(self.REPLACE_COUNTED if counted else self.REPLACE, row)
+        if result.command_tuples != 1:
+            return False
+        yield from self.wrote(row, result if counted else None)
+        return True
 
     _ADD = _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
     ADD = Statement(_ADD, _WRITE_TYPES)
@@ -151,13 +184,25 @@ class Store:
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
     ) -> Row:
         """The parameters $1 to $7 of a write. Raises what the serializer raises, and ValueTooLargeError."""
-        codec, number, data = self._codec.encode(value)
-        if data is not None and len(data) > FIELD_LIMIT:
-            raise ValueTooLargeError(len(data), FIELD_LIMIT)
+        codec, number, data = self._encode(key, value)
         return [
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
             seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS), text_array(tags) if tags else None,
         ]  # fmt: skip
+
+    def _encode(self, key: bytes, value: Any) -> Encoded:
+        codec, number, data = self._codec.encode(value)
+        if data is not None:
+            size = len(data)
+            if size > FIELD_LIMIT:
+                raise ValueTooLargeError(self.name(key), size, FIELD_LIMIT, "one field of PostgreSQL")
+            if (whole := size + 2 * len(key) + 100) > self._max_bytes:
+                raise ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
+        return codec, number, data
+
+    def name(self, key: bytes) -> str:
+        """A stored key as Django made it."""
+        return key.decode().partition(":")[2]
 
     def tag(self, name: str) -> bytes:
         """A tag as it stands in the table: of this namespace only."""
@@ -290,27 +335,41 @@ class Store:
     )  # fmt: skip
 
     def set_many(
-        self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes] = ()
+        self, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes], stored: Keys
     ) -> Operation[None]:
+        """Write the entries, and put the keys of those that are written into `stored`.
+
+        What is too large raises ValueTooLargeError once the others are written.
+        """
+        refused: dict[bytes, ValueTooLargeError] = {}
         statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
-        for batch in self._encoded_batches(entries):
+        for batch in self._encoded_batches(entries, refused):
             names, numbers, codecs, data = zip(*batch, strict=True)
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
             params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
             result = yield from self.call(statement, params)
+            stored.update(names)
             new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
             written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
             if self.usage.wrote(entries=new, size=more, written=written, writes=len(batch)):
                 yield from self.usage.clean()
+        for key in refused:
+            yield from self.delete(key)
+        if refused:
+            raise next(iter(refused.values()))
 
     def _encoded_batches(
-        self, entries: Mapping[bytes, Any]
+        self, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]
     ) -> Iterator[list[tuple[bytes, int | None, int, bytes | None]]]:
         """In key order, each small enough for one statement."""
         batch: list[tuple[bytes, int | None, int, bytes | None]] = []
         size = 0
         for key in sorted(entries):
-            codec, number, data = self._codec.encode(entries[key])
+            try:
+                codec, number, data = self._encode(key, entries[key])
+            except ValueTooLargeError as error:
+                refused[key] = error
+                continue
             length = len(key) + len(data or b"")
             if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
                 yield batch

@@ -216,3 +216,16 @@ def test_a_text_in_place_of_a_list_of_tags_is_refused(cache):
         ):
             write()
     assert cache.get("key") is None
+
+
+def test_delete_pattern_with_another_prefix_than_the_caches_own(make_cache):
+    own, bare = make_cache("shared", KEY_PREFIX="own*"), make_cache("shared")
+    for cache in (own, bare):
+        cache.set_many({"user:1": 1, "page:1": 1})
+        cache.set("user:2", 1, version=2)
+    assert own.delete_pattern("user:*", prefix="") == 1
+    assert own.keys("*") == ["page:1", "user:1"]
+    assert bare.keys("*") == ["page:1"]
+    assert asyncio.run(bare.adelete_pattern("*", version=2, prefix="own*")) == 1
+    assert bare.delete_pattern("*", prefix="o*") == 0  # a prefix is no pattern
+    assert own.delete_pattern("*") == 2

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.exceptions import CacheError
+from pgonly_django.exceptions import CacheError, ValueTooLargeError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
 
 
@@ -234,3 +234,94 @@ def test_expire_at_takes_any_moment(cache):
     assert cache.ttl("key") is None
     assert cache.expire_at("key", -1e15)
     assert cache.get("key") is None
+
+
+class TestAValueLargerThanItsWholeCache:
+    def test_is_refused_with_its_key_its_size_and_the_bound_and_evicts_nothing(self, make_cache):
+        cache = make_cache(MAX_BYTES=100_000)
+        cache.set_many({str(number): b"x" * 1000 for number in range(50)})
+        for write in (cache.set, cache.add):
+            with pytest.raises(
+                ValueTooLargeError, match=r"at most 100,000 bytes .* got 100,\d+ for ':1:large'"
+            ):
+                write("large", b"x" * 100_000, None)
+        assert len(cache.keys("*")) == 50
+
+    def test_leaves_no_older_value_behind(self, make_cache, caplog):
+        cache = make_cache("shared", MAX_BYTES=100_000)
+        lenient = make_cache("shared", MAX_BYTES=100_000, ON_ERROR="ignore")
+        cache.set("key", "old")
+        with pytest.raises(ValueTooLargeError):
+            cache.set("key", b"x" * 100_000)
+        assert cache.get("key") is None
+        cache.set("key", "old")
+        lenient.set("key", b"x" * 100_000)
+        assert cache.get("key") is None
+        assert "Not cached: A cached value must be at most 100,000 bytes" in caplog.text
+
+    def test_is_given_to_who_computed_it(self, make_cache, caplog):
+        cache = make_cache(MAX_BYTES=100_000)
+        assert len(cache.get_or_set("key", lambda: b"x" * 100_000)) == 100_000
+        assert "at most 100,000 bytes" in caplog.text
+        assert cache.get("key") is None
+
+    def test_costs_set_many_that_one_only(self, make_cache):
+        cache = make_cache("shared", MAX_BYTES=100_000)
+        lenient = make_cache("shared", MAX_BYTES=100_000, ON_ERROR="ignore")
+        data = {"a": 1, "large": b"x" * 100_000, "z": 2}
+        cache.set("large", "old")
+        with pytest.raises(ValueTooLargeError, match="for ':1:large'"):
+            cache.set_many(data)
+        assert cache.get_many(data) == {"a": 1, "z": 2}
+        cache.clear()
+        assert lenient.set_many(data) == ["large"]
+        assert cache.get_many(data) == {"a": 1, "z": 2}
+
+    def test_that_just_fits_is_kept_and_the_others_go(self, make_cache):
+        cache = make_cache(MAX_BYTES=100_000)
+        cache.set_many({str(number): b"x" * 1000 for number in range(90)})
+        cache.set("large", b"x" * 95_000, None)
+        assert len(cache.get("large")) == 95_000
+        assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 105_000
+
+
+def test_set_many_refuses_a_value_beyond_what_postgresql_holds(cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 1000)
+    with pytest.raises(ValueTooLargeError, match="at most 1,000 bytes after serializing, got 5,0"):
+        cache.set_many({"large": b"x" * 5000, "small": 1})
+    assert cache.get_many(["large", "small"]) == {"small": 1}
+
+
+class TestSetWithXx:
+    def test_writes_only_where_there_is_an_entry(self, cache):
+        assert not cache.set("key", 1, xx=True)
+        assert cache.get("key") is None
+        cache.set("key", 1, tags=["old"])
+        assert cache.set("key", 2, 1000, xx=True, tags=["new"])
+        assert cache.get("key") == 2
+        assert cache.ttl("key") == 1000
+        assert cache.delete_tags("old") == 0
+        assert cache.delete_tags("new") == 1
+        assert asyncio.run(cache.aset("key", 3, xx=True)) is False
+
+    def test_takes_an_expired_entry_for_none(self, cache):
+        cache.set("key", 1)
+        CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert not cache.set("key", 2, xx=True)
+        assert cache.get("key") is None
+
+    def test_deletes_with_a_timeout_that_is_over(self, cache):
+        cache.set("key", 1)
+        assert cache.set("key", 2, 0, xx=True)
+        assert not cache.set("key", 2, 0, xx=True)
+
+    def test_and_nx_is_a_contradiction(self, cache):
+        with pytest.raises(ValueError, match="give one of them"):
+            cache.set("key", 1, nx=True, xx=True)
+
+    def test_counts_within_bounds(self, make_cache):
+        cache = make_cache(MAX_BYTES=200_000)
+        cache.set_many({str(number): 1 for number in range(100)})
+        for number in range(100):
+            assert cache.set(str(number), b"x" * 10_000, xx=True) in (True, False)
+        assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 220_000

@@ -1,0 +1,80 @@
+"""What callers may give as a time or a count; anything else is refused by name before PostgreSQL is asked."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4, and Python's calendar ends in the year 9999
+MOST = 1_000_000
+
+
+def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
+    """`value` in seconds, maybe infinite. TypeError for what is no time, ValueError for NaN."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+        raise TypeError(f"{what} must be {kinds}, got {value!r}.")
+    number = _as_float(value)
+    if math.isnan(number):
+        raise ValueError(f"{what} must be {kinds}, got NaN.")
+    return number
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def timeout_seconds(value: Any) -> float | None:
+    """See seconds(); None is for ever."""
+    if value is None:
+        return None
+    return seconds(value, "A timeout", "a number of seconds, a timedelta or None")
+
+
+def not_negative(value: Any, what: str) -> float:
+    """See seconds(). At most LONGEST_SECONDS."""
+    number = seconds(value, what)
+    if number < 0:
+        raise ValueError(f"{what} must not be negative, got {value!r}.")
+    return min(number, LONGEST_SECONDS)
+
+
+def positive(value: Any, what: str) -> float:
+    """See seconds(). At most LONGEST_SECONDS."""
+    number = seconds(value, what)
+    if number <= 0:
+        raise ValueError(f"{what} must be more than 0 s, got {value!r}.")
+    return min(number, LONGEST_SECONDS)
+
+
+def moment(value: Any, *, units: float = 1) -> float:
+    """A datetime, or a number of which 1 s has `units`, as seconds since 1970, maybe infinite."""
+    if isinstance(value, datetime):
+        return _timestamp(value)
+    if isinstance(value, timedelta):
+        raise TypeError(f"A moment must be a datetime, got {value!r}. expire() takes a timedelta.")
+    unit = "seconds" if units == 1 else "milliseconds"
+    return seconds(value, "A moment", f"a datetime or a number of {unit} since 1970") / units
+
+
+def _timestamp(value: datetime) -> float:
+    try:
+        return value.timestamp()
+    except (OverflowError, ValueError):  # beyond what the calendar of the machine knows
+        return math.inf if value.year > 1970 else -math.inf  # noqa: PLR2004 - the year that timestamps count from
+
+
+def count(value: Any, what: str) -> int:
+    """A whole number above 0; at most a million."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{what} must be a whole number, got {value!r}.")
+    if value <= 0:
+        raise ValueError(f"{what} must be above 0, got {value!r}.")
+    return min(int(value), MOST)
