@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.db import router
 from django.db.models import QuerySet, TextField
@@ -10,13 +10,15 @@ from django.db.models.functions import Cast, Left
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import pretty_json, short_duration
+from pgonly_django.admin.formats import pretty_json, short_duration, shortened
 from pgonly_django.admin.paging import count_label
 from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 
 STEPS_SHOWN = 50
 STEP_RESULT_SHOWN = 2_000
+MESSAGE_SHOWN = 1_000
+LARGEST_FIGURE = 1e300  # what can be divided by what else is shown
 
 
 def details(job: Job) -> dict[str, Any]:
@@ -49,9 +51,9 @@ def progress_of(job: Job) -> dict[str, Any] | None:
     """done, total, both as figures, and message; None when the job said nothing that can be shown."""
     said = job.progress if isinstance(job.progress, dict) else {}
     done, total = said.get("done"), said.get("total")
-    counted = isinstance(done, (int, float))
-    measured = counted and isinstance(total, (int, float)) and total > 0
-    message = str(said.get("message") or "")
+    counted = _is_figure(done)
+    measured = counted and _is_figure(total) and total > 0
+    message = shortened(str(said.get("message") or ""), MESSAGE_SHOWN)
     if not counted and not message:
         return None
     figures = [f"{number:,}" for number, known in ((done, counted), (total, measured)) if known]
@@ -61,6 +63,10 @@ def progress_of(job: Job) -> dict[str, Any] | None:
         "figures": " / ".join(figures),
         "message": message,
     }
+
+
+def _is_figure(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and abs(value) < LARGEST_FIGURE
 
 
 def _worker_name(job: Job) -> str:

@@ -14,6 +14,8 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django.models.readable import UnreadableJson
+
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
@@ -91,15 +93,20 @@ def badge(kind: str, label: str, title: str = "") -> SafeString:
 
 def progress_bar(done: float, total: float) -> SafeString:
     """A <progress>: no inline style, so that it works under a strict CSP."""
-    percent = int(100 * min(max(done / total, 0), 1))
+    percent = int(100 * min(max(done, 0), total) / total)
     return format_html(
         '<progress class="pgonly-progress" value="{}" max="{}">{}%</progress>', done, total, percent
     )
 
 
-def pretty_json(value: Any) -> str:
+def pretty_json(value: Any, **options: Any) -> str:
     """Indented JSON in the order of its keys; what is beyond TEXT_SHOWN characters is cut and said so."""
-    return shortened(json.dumps(value, indent=2, ensure_ascii=False))
+    if isinstance(value, UnreadableJson):
+        return shortened(value)
+    try:
+        return shortened(json.dumps(value, indent=2, ensure_ascii=False, **options))
+    except (ValueError, RecursionError):  # a circle among objects as well
+        return _("It cannot be shown: it is nested too deeply, or has a number of thousands of digits.")
 
 
 def shortened(text: str, limit: int = TEXT_SHOWN) -> str:

@@ -16,6 +16,8 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
 
+from pgonly_django.admin.filters import refuse_nul
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -95,6 +97,7 @@ class BoundedChangeList(ChangeList):
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> models.QuerySet[Any]:
+        refuse_nul(request)
         rows = super().get_queryset(request, exclude_parameters)
         return rows if self.scope is None else newest(rows, self.scope)
 

@@ -10,6 +10,8 @@ from django.db.models import Q, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.queue.values import to_json
+
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
@@ -56,7 +58,10 @@ def _keyword_condition(term: str) -> Q | None:
 
 
 def _as_json(value: str) -> Any:
+    """What no job can hold (a NUL character, 1e400, thousands of levels) is looked for as text."""
     try:
-        return json.loads(value, parse_constant=str)
-    except ValueError:
+        read = json.loads(value, parse_constant=str)
+        to_json(read, "The value")
+    except (ValueError, RecursionError):
         return value
+    return read

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
@@ -13,6 +12,9 @@ from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from pgonly_django.admin.filters import refuse_nul
+from pgonly_django.admin.formats import pretty_json
+from pgonly_django.admin.paging import CappedPaginator
 from pgonly_django.models import Session
 from pgonly_django.sessions.devices import device_name
 from pgonly_django.sessions.inspect import decoded, in_words, masked
@@ -47,7 +49,11 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class SessionList(ChangeList):
-    """The page's users are named by one query."""
+    """The page's users are named by one query, and what is inside its sessions is not read."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        refuse_nul(request)
+        return super().get_queryset(request, exclude_parameters).defer("data")
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -67,6 +73,7 @@ class SessionAdmin(SessionModelAdmin):
     ordering = ("-created_at",)
     actions = ("delete_selected",)  # under the name of the action of every admin, whose place it takes
     show_full_result_count = False
+    paginator = CappedPaginator
     fields: ClassVar[Any] = (
         "user", "state", "device", "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
     )  # fmt: skip
@@ -78,7 +85,8 @@ class SessionAdmin(SessionModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
         """Without the rows that only keep something of the old engine's out: none was ever a session here."""
-        return super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
+        sessions = super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
+        return sessions.annotate(is_ended=Q(data__isnull=True))
 
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
         return SessionList
@@ -126,16 +134,15 @@ class SessionAdmin(SessionModelAdmin):
 
     @admin.display(description=_("state"))
     def state(self, session: Session) -> Any:
-        if session.data is None:
+        if session.is_ended:  # type: ignore[attr-defined] # of get_queryset()
             return _("ended")
         return _("active") if session.expires_at > now() else _("expired")
 
     @admin.display(description=_("data"))
     def decoded_data(self, session: Session) -> str:
-        data = json.dumps(
-            masked(decoded(session)), indent=2, ensure_ascii=False, default=in_words, skipkeys=True
+        return format_html(
+            "<pre>{}</pre>", pretty_json(masked(decoded(session)), default=in_words, skipkeys=True)
         )
-        return format_html("<pre>{}</pre>", data)
 
 
 def user_names(user_ids: Iterable[str]) -> dict[str, str]:

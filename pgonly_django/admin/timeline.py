@@ -17,6 +17,11 @@ from pgonly_django.models import Job, State
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as Lazy
 
+# More than the worker keeps of either.
+ENTRIES_SHOWN = 200
+# A day away from the ends of what Python has, so that every time zone can show them.
+FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
 OUTCOMES: dict[str, Lazy] = {
     "running": gettext_lazy("Running"),
     "succeeded": gettext_lazy("Succeeded"),
@@ -76,7 +81,7 @@ class Moment:
 
 def attempts_of(job: Job, worker: str) -> list[Attempt]:
     """Oldest first: those on record, then the present or the successful one, which `worker` ran."""
-    attempts = [_recorded(entry) for entry in job.errors if isinstance(entry, dict)]
+    attempts = [_recorded(entry) for entry in _entries(job.errors)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         attempts.append(Attempt(job.state, job.attempt, worker, job.attempted_at, job.finished_at))
     return attempts
@@ -90,15 +95,21 @@ def _recorded(entry: dict[str, Any]) -> Attempt:
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
         exception=str(entry.get("exception") or ""),
-        message=" ".join(str(entry[key]) for key in ("message", "reason") if entry.get(key)),
+        message=shortened(" ".join(str(entry[key]) for key in ("message", "reason") if entry.get(key))),
         traceback=shortened(str(entry.get("traceback") or "")),
     )
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
     """When and what, newest first."""
-    lines = [line for line in reversed(job.log) if isinstance(line, dict)]
-    return [(_time(line.get("at")), str(line.get("text", ""))) for line in lines]
+    lines = reversed(_entries(job.log))
+    return [(_time(line.get("at")), shortened(str(line.get("text", "")))) for line in lines]
+
+
+def _entries(column: Any) -> list[dict[str, Any]]:
+    """The newest of what has the right shape, whoever wrote the row."""
+    newest = column[-ENTRIES_SHOWN:] if isinstance(column, list) else []
+    return [entry for entry in newest if isinstance(entry, dict)]
 
 
 def _time(text: Any) -> datetime | None:
@@ -109,7 +120,8 @@ def _time(text: Any) -> datetime | None:
         return None
     if moment is None:
         return None
-    return as_read(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return as_read(min(max(aware, FIRST), LAST))
 
 
 def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:

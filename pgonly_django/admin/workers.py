@@ -80,7 +80,8 @@ class WorkerAdmin(ModelAdmin):
 
     @admin.display(description=gettext_lazy("queues"))
     def served(self, worker: Worker) -> str:
-        return ", ".join(map(str, worker.queues)) or _("all")
+        queues = worker.queues if isinstance(worker.queues, list) else [worker.queues]
+        return ", ".join(map(str, queues)) or _("all")
 
     @admin.display(description=gettext_lazy("heartbeat"))
     def heartbeat(self, worker: SeenWorker) -> SafeString:

@@ -7,6 +7,8 @@ from typing import Any
 from django.db import models
 from django.db.models.functions import Length, Now
 
+from pgonly_django.models.readable import TimestampField
+
 
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
     """text[]; Django's own ArrayField would make every user install django.contrib.postgres."""
@@ -38,13 +40,13 @@ class AbstractEntry(models.Model):
     value = models.BinaryField(null=True)
     number = models.BigIntegerField(null=True)
     codec = models.SmallIntegerField()
-    expires_at = models.DateTimeField(null=True)
+    expires_at = TimestampField(null=True)
     # The minute since 1970 after which the row is of no use; coarse, so most writes leave its index alone.
     prune_minute = models.IntegerField(null=True)
     tags = TextArrayField(null=True)
     # The computation of get_or_set that is under way for this key.
     claim = models.BigIntegerField(null=True)
-    claimed_until = models.DateTimeField(null=True)
+    claimed_until = TimestampField(null=True)
 
     objects = Entries.as_manager()
 
@@ -108,7 +110,7 @@ class CacheLock(models.Model):
 
     name = models.TextField(primary_key=True)
     token = models.BigIntegerField()
-    expires_at = models.DateTimeField()  # the end of the lease, or when it was released
+    expires_at = TimestampField()  # the end of the lease, or when it was released
     holder = models.TextField(null=True)  # noqa: DJ001 - of one acquisition; NULL where it is free
     refused = TextArrayField(null=True)  # holders that gave up and may still arrive
 

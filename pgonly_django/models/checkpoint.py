@@ -10,15 +10,16 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 STEP_NAME_LENGTH = 255
 
 
 class Checkpoint(models.Model):
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
-    value = models.JSONField(null=True, help_text=_("What the job saved."))
-    positions = models.JSONField(default=dict, help_text=_("How many items each iterate() has behind it."))
-    saved_at = models.DateTimeField(db_default=ClockTimestamp())
+    value = ReadableJsonField(null=True, help_text=_("What the job saved."))
+    positions = ReadableJsonField(default=dict, help_text=_("How many items each iterate() has behind it."))
+    saved_at = TimestampField(db_default=ClockTimestamp())
 
     class Meta:
         db_table = "pgonly_checkpoint"
@@ -34,8 +35,8 @@ class Step(models.Model):
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)
     name = models.CharField(max_length=STEP_NAME_LENGTH)
-    result = models.JSONField(null=True)
-    finished_at = models.DateTimeField(db_default=ClockTimestamp())
+    result = ReadableJsonField(null=True)
+    finished_at = TimestampField(db_default=ClockTimestamp())
 
     class Meta:
         db_table = "pgonly_step"

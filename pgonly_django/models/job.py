@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
 from pgonly_django.django_connection import require_autocommit
+from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField
 from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
@@ -135,19 +136,19 @@ class Job(models.Model):
     backend = models.CharField(max_length=64, default="default", help_text=_("The alias in TASKS."))
     queue = models.CharField(max_length=64, default="default")
     task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
-    args = models.JSONField(default=list)
-    kwargs = models.JSONField(default=dict)
-    options = models.JSONField(null=True, help_text=_("What .using() set for this job alone."))
+    args = ReadableJsonField(default=list)
+    kwargs = ReadableJsonField(default=dict)
+    options = ReadableJsonField(null=True, help_text=_("What .using() set for this job alone."))
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
-    run_at = models.DateTimeField(null=True, help_text=_("Not before this time."))
-    ready_at = models.DateTimeField(
+    run_at = TimestampField(null=True, help_text=_("Not before this time."))
+    ready_at = TimestampField(
         db_default=ClockTimestamp(), help_text=_("When it last became ready: the order of claims.")
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
     lease = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
     worker_id = models.UUIDField(null=True)
-    lease_expires_at = models.DateTimeField(null=True)
+    lease_expires_at = TimestampField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
     max_attempts = models.SmallIntegerField(default=4)
@@ -155,20 +156,20 @@ class Job(models.Model):
     crashes = models.SmallIntegerField(
         default=0, help_text=_("Deaths of its worker that it is suspected of.")
     )
-    max_runtime = models.DurationField(null=True)
-    retention = models.DurationField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
+    max_runtime = IntervalField(null=True)
+    retention = IntervalField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
 
-    progress = models.JSONField(null=True, help_text=_("done, total and message."))
-    result = models.JSONField(null=True)
-    errors = models.JSONField(default=list, help_text=_("The last attempts that did not succeed."))
-    log = models.JSONField(default=list, help_text=_("The last lines the job logged."))
+    progress = ReadableJsonField(null=True, help_text=_("done, total and message."))
+    result = ReadableJsonField(null=True)
+    errors = ReadableJsonField(default=list, help_text=_("The last attempts that did not succeed."))
+    log = ReadableJsonField(default=list, help_text=_("The last lines the job logged."))
 
-    cancel_requested_at = models.DateTimeField(null=True)
-    enqueued_at = models.DateTimeField(db_default=ClockTimestamp())
-    started_at = models.DateTimeField(null=True)
-    attempted_at = models.DateTimeField(null=True, help_text=_("When its latest run began."))
-    finished_at = models.DateTimeField(null=True)
-    expires_at = models.DateTimeField(null=True, help_text=_("When a finished job is pruned."))
+    cancel_requested_at = TimestampField(null=True)
+    enqueued_at = TimestampField(db_default=ClockTimestamp())
+    started_at = TimestampField(null=True)
+    attempted_at = TimestampField(null=True, help_text=_("When its latest run began."))
+    finished_at = TimestampField(null=True)
+    expires_at = TimestampField(null=True, help_text=_("When a finished job is pruned."))
 
     checkpoint: Checkpoint
 
@@ -246,6 +247,6 @@ def seconds_between(began: str | None, ended: str | None) -> float | None:
     """Of two times as an entry of `errors` has them; None where one is missing or no time."""
     try:
         start, end = parse_datetime(began or ""), parse_datetime(ended or "")
+        return None if start is None or end is None else max((end - start) / timedelta(seconds=1), 0.0)
     except (TypeError, ValueError):
         return None
-    return None if start is None or end is None else max((end - start) / timedelta(seconds=1), 0.0)

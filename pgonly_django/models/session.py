@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
+from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -101,13 +102,13 @@ class SessionQuerySet(models.QuerySet["Session"]):
 class Session(models.Model):
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
     # One member per top-level key of the session, see sessions/codec.py. NULL: ended, kept as a reminder.
-    data = models.JSONField(_("data"), null=True)
+    data = ReadableJsonField(_("data"), null=True)
     # The text of any user model's primary key; no constraint, so that users come and go without locks here.
     user_id = models.TextField(_("user id"), null=True)  # noqa: DJ001 - NULL keeps visitors out of the index
-    created_at = models.DateTimeField(_("created at"), db_default=Now())
+    created_at = TimestampField(_("created at"), db_default=Now())
     # NULL: imported from another engine and not written here since.
-    last_seen_at = models.DateTimeField(_("last seen at"), null=True)
-    expires_at = models.DateTimeField(_("expires at"))
+    last_seen_at = TimestampField(_("last seen at"), null=True)
+    expires_at = TimestampField(_("expires at"))
     # An index on expires_at itself would end HOT updates; on the hour of it, all but one in an hour stay HOT.
     expires_hour = StoredGeneratedField(
         expression=Func(

@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -22,12 +23,12 @@ class Worker(models.Model):
     name = models.CharField(max_length=128)
     hostname = models.CharField(max_length=255)
     pid = models.IntegerField()
-    queues = models.JSONField(default=list, help_text=_("In serving order; empty: all."))
+    queues = ReadableJsonField(default=list, help_text=_("In serving order; empty: all."))
     threads = models.SmallIntegerField()
     running = models.IntegerField(default=0)
-    started_at = models.DateTimeField(db_default=ClockTimestamp())
-    heartbeat_at = models.DateTimeField(db_default=ClockTimestamp())
-    stopped_at = models.DateTimeField(null=True)
+    started_at = TimestampField(db_default=ClockTimestamp())
+    heartbeat_at = TimestampField(db_default=ClockTimestamp())
+    stopped_at = TimestampField(null=True)
 
     objects = WorkerQuerySet.as_manager()
 

@@ -36,6 +36,14 @@ class Codec:
         """Every member as it would be stored now: what differs from an earlier answer has changed."""
         return dict(self._entry(key, value) for key, value in session.items())
 
+    def changed(self, entries: Entries, stored: Entries) -> Entries:
+        """Those of `entries` that are not in `stored`, or another value there."""
+        return {
+            name: raw
+            for name, raw in entries.items()
+            if (before := stored.get(name)) != raw and not (before and _reads_as(before, raw))
+        }
+
     def entries_that_fit(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
         """As entries(), and the keys whose values the serializer cannot encode."""
         entries: Entries = {}
@@ -57,9 +65,11 @@ class Codec:
         """The session and its entries. A member nobody here can read is logged, left out and left alone."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
-        for name, member in column.items():
+        for name, member in column.items() if isinstance(column, dict) else ():
             try:
                 raw, value = self._read_member(member)
+                key, value = value if name[:1] == ESCAPE else (name, value)
+                session[key] = value
             except signing.BadSignature:
                 _security_log.warning("Session data corrupted")
                 continue
@@ -67,8 +77,6 @@ class Codec:
                 _security_log.warning("Session value under %r cannot be read: %r", name, error)
                 continue
             entries[name] = raw
-            key, value = value if name[:1] == ESCAPE else (name, value)
-            session[key] = value
         return session, entries
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
@@ -97,6 +105,13 @@ class Codec:
         value = self._serializer().loads(raw)
         # Not `raw`: the same value may be pickled another way once it has been loaded.
         return self._bytes(value), value
+
+
+def _reads_as(stored: Raw, raw: Raw) -> bool:
+    """Keys 1 and "1" of a dict are both written, and read as one: so the stored text is the longer."""
+    if isinstance(stored, bytes) or isinstance(raw, bytes) or len(stored) <= len(raw):
+        return False
+    return _to_json(json.loads(stored)) == raw
 
 
 class _AsIs:

@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
+from django.core.paginator import Page, Paginator
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.utils.translation import gettext as _
 
 from pgonly_django.events import emit
@@ -17,6 +19,8 @@ from pgonly_django.models.session import hash_key
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
+
+PER_PAGE = 25
 
 # The first that matches: most browsers also name the ones they descend from.
 BROWSERS = (
@@ -46,14 +50,22 @@ class Device:
     place: str
 
 
-def devices_of(user: AbstractBaseUser, session_key: str | None) -> list[Device]:
-    """The places `user` is logged in at: the one with `session_key` first, then by last use."""
-    here = hash_key(session_key).hex() if session_key else None
-    devices = [
-        Device(session, session.key_hash == here, device_name(session.user_agent), place_of(session.ip))
-        for session in Session.objects.for_user(user).active()
-    ]
-    return sorted(devices, key=lambda device: not device.is_this)
+def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any = 1) -> Page[Device]:
+    """PER_PAGE of the places `user` is logged in at: the one with `session_key` first, then by last use.
+
+    A `number` that is no page's counts as the nearest that is. What is inside the sessions is not read.
+    """
+    here = hash_key(session_key).hex() if session_key else ""
+    sessions = Session.objects.for_user(user).active().defer("data")
+    is_here = ExpressionWrapper(Q(key_hash=here), output_field=BooleanField())
+    found = sessions.order_by(is_here.desc(), *sessions.query.order_by)
+    page: Page[Any] = Paginator(found, PER_PAGE).get_page(number)
+    page.object_list = [_device(session, here) for session in page.object_list]
+    return page
+
+
+def _device(session: Session, here: str) -> Device:
+    return Device(session, session.key_hash == here, device_name(session.user_agent), place_of(session.ip))
 
 
 def device_name(user_agent: str) -> str:

@@ -10,11 +10,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.conf import settings as django_settings
-
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.sessions import old_engine, statements
+from pgonly_django.sessions.expiry import cookie_age
 
 if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
@@ -51,7 +50,7 @@ def moved_here(session_key: str, codec: Codec, client: Client, *, is_copied: boo
 
 def end(session_key: str) -> None:
     """End the session there and here, leaving a row without data: it comes back neither way."""
-    statements.bury(session_key, django_settings.SESSION_COOKIE_AGE)
+    statements.bury(session_key, cookie_age())
     _end_there(session_key)
 
 

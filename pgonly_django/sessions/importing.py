@@ -14,7 +14,7 @@ from django.utils import timezone
 from pgonly_django.exceptions import CannotListKeysError
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
-from pgonly_django.sessions import old_engine
+from pgonly_django.sessions import expiry, old_engine
 from pgonly_django.sessions.old_engine import OldSession
 from pgonly_django.sessions.store import SessionStore
 
@@ -62,7 +62,8 @@ def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
         rows = list(model.objects.filter(session_key__gt=last, expire_date__gt=now).order_by("pk")[:batch])
         for row in rows:
             if data := store.decode(row.session_data):
-                yield OldSession(row.session_key, data, (row.expire_date - now).total_seconds())
+                left = expiry.bounded((row.expire_date - now).total_seconds())
+                yield OldSession(row.session_key, data, left)
         if len(rows) < batch:
             return
         last = rows[-1].session_key

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pgonly_django.models import Session
 
 MASK = "••••••"
+DEEPER = "…"
+LEVELS_SHOWN = 50
 
 
 def decoded(session: Session) -> dict[Any, Any]:
@@ -22,13 +24,15 @@ def decoded(session: Session) -> dict[Any, Any]:
     return SessionStore().decoded(session.data or {})
 
 
-def masked(value: Any) -> Any:
-    """`value` with all under keys that match PGONLY["SESSION_MASKED_KEYS"] hidden, however deep."""
+def masked(value: Any, levels: int = LEVELS_SHOWN) -> Any:
+    """`value` with all under keys that match PGONLY["SESSION_MASKED_KEYS"] hidden; below `levels` nothing is shown."""
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if not levels:
+        return DEEPER
     if isinstance(value, dict):
-        return {key: MASK if _is_secret(key) else masked(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(inner) for inner in value]
-    return value
+        return {key: MASK if _is_secret(key) else masked(inner, levels - 1) for key, inner in value.items()}
+    return [masked(inner, levels - 1) for inner in value]
 
 
 def in_words(value: Any) -> str:

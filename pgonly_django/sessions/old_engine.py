@@ -15,6 +15,7 @@ from django.core.cache.backends.base import InvalidCacheKey
 from django.utils import timezone
 
 from pgonly_django.events import emit
+from pgonly_django.sessions import expiry
 
 if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
@@ -88,5 +89,5 @@ def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:
     model = getattr(store, "model", None)
     if model is not None:
         for expire_date in model.objects.filter(session_key=key).values_list("expire_date", flat=True):
-            return float((expire_date - timezone.now()).total_seconds())
-    return float(store.get_expiry_age(expiry=data.get("_session_expiry")))
+            return float(expiry.bounded((expire_date - timezone.now()).total_seconds()))
+    return float(expiry.age(data.get("_session_expiry"), timezone.now(), store.get_session_cookie_age()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings as django_settings
 from django.contrib.auth import logout
 from django.db import connections
 
@@ -12,6 +11,7 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, user_id_of
 from pgonly_django.sessions import statements
+from pgonly_django.sessions.expiry import cookie_age
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -55,7 +55,7 @@ def own_key_hash(request: HttpRequest) -> str | None:
 
 def _keep_out(user: AbstractBaseUser) -> None:
     if settings().session_fallback_engine:
-        statements.bury_user(user_id_of(user), django_settings.SESSION_COOKIE_AGE)
+        statements.bury_user(user_id_of(user), cookie_age())
 
 
 # Walks pgonly_session_expires from its start; rows that another pruner holds are that one's. As an array: a subquery
@@ -85,4 +85,4 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
 
 def _grace_seconds() -> float:
     """While an old engine is asked for what is not here, an expired row still says: this one was moved."""
-    return float(django_settings.SESSION_COOKIE_AGE) if settings().session_fallback_engine else 0.0
+    return float(cookie_age()) if settings().session_fallback_engine else 0.0

@@ -43,8 +43,9 @@ class Expiry:
     found: str | None
 
 
+# Infinite times cannot be subtracted before PostgreSQL 17; their epochs can.
 LOAD = Statement("""
-SELECT data, extract(epoch FROM statement_timestamp() - last_seen_at)::float8
+SELECT data, date_part('epoch', statement_timestamp()) - date_part('epoch', last_seen_at)
 FROM pgonly_session
 WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT NULL
 """)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,11 +16,12 @@ from django.contrib.sessions.backends.base import (
 )
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.db import router
+from django.utils import timezone
 from django.utils.crypto import get_random_string
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.sessions import fallback, statements
+from pgonly_django.sessions import expiry, fallback, statements
 from pgonly_django.sessions.codec import Codec, Entries
 from pgonly_django.sessions.revoke import prune_expired
 from pgonly_django.sessions.statements import Client, Expiry, Stored
@@ -103,9 +105,7 @@ class SessionStore(SessionBase):
             self._insert(entries)
         elif self._stored is None:
             self._replace(entries)
-        elif entries != self._stored:
-            self._merge(entries)
-        elif self._is_touch_due():
+        elif not self._merge(entries) and self._is_touch_due():
             self._touch()
 
     def touch_if_due(self) -> None:
@@ -154,6 +154,34 @@ class SessionStore(SessionBase):
         """See cycle_key()."""
         await sync_to_async(self.cycle_key)()
 
+    def set_expiry(self, value: Any) -> None:
+        """As Django's. Raises TypeError or ValueError for what is no expiry; more than 36,500 days count as those."""
+        super().set_expiry(expiry.checked(value))
+
+    async def aset_expiry(self, value: Any) -> None:
+        """See set_expiry()."""
+        await super().aset_expiry(expiry.checked(value))
+
+    def get_expiry_age(self, **kwargs: Any) -> float:  # type: ignore[override] # a float may be set, also in Django
+        """Seconds, never more than 36,500 days. SESSION_COOKIE_AGE where the stored expiry cannot be read."""
+        known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
+        return expiry.age(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
+
+    async def aget_expiry_age(self, **kwargs: Any) -> float:  # type: ignore[override] # as above
+        """See get_expiry_age()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else await self.aget(EXPIRY_KEY)
+        return self.get_expiry_age(**{**kwargs, "expiry": known})
+
+    def get_expiry_date(self, **kwargs: Any) -> datetime:
+        """When the session expires; see get_expiry_age()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else self.get(EXPIRY_KEY)
+        return expiry.date(known, kwargs.get("modification") or timezone.now(), self.get_session_cookie_age())
+
+    async def aget_expiry_date(self, **kwargs: Any) -> datetime:
+        """See get_expiry_date()."""
+        known = kwargs["expiry"] if "expiry" in kwargs else await self.aget(EXPIRY_KEY)
+        return self.get_expiry_date(**{**kwargs, "expiry": known})
+
     @classmethod
     def clear_expired(cls) -> None:
         """Remove expired sessions in batches, so that no lock is held for long."""
@@ -192,15 +220,19 @@ class SessionStore(SessionBase):
         self._sets_expiry = True
         self._wrote(entries)
 
-    def _merge(self, entries: Entries) -> None:
+    def _merge(self, entries: Entries) -> bool:
+        """False: there is nothing to send."""
         stored = self._stored or {}
-        changed = {name: raw for name, raw in entries.items() if stored.get(name) != raw}
+        changed = self.codec.changed(entries, stored)
         removed = [name for name in stored if name not in entries]
+        if not changed and not removed:
+            return False
         user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
         self._sets_expiry = self._sets_expiry or EXPIRY_KEY in changed or EXPIRY_KEY in removed
-        column, expiry = self.codec.column(changed), self._expiry()
-        self._update(partial(statements.merge, self._key, column, removed, user, expiry, self.client))
+        column, lifetime = self.codec.column(changed), self._expiry()
+        self._update(partial(statements.merge, self._key, column, removed, user, lifetime, self.client))
         self._wrote(entries)
+        return True
 
     def _update(self, write: Callable[[], bool]) -> None:
         """A session whose move here was rolled back with its view is moved once more. UpdateError: it was ended."""

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, cast
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -14,7 +15,7 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_GET, require_POST
 
 from pgonly_django.models import Session
-from pgonly_django.sessions.devices import devices_of
+from pgonly_django.sessions.devices import page_of_devices
 from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ NAMESPACE = "pgonly_sessions"  # of urls.py
 @csrf_protect  # also of a site without Django's middleware
 def devices(request: HttpRequest) -> HttpResponse:
     """Where the user is logged in, with buttons to end each."""
-    found = devices_of(_user(request), request.session.session_key)
-    shown = {"devices": found, "namespace": _namespace(request)}
+    page = page_of_devices(_user(request), request.session.session_key, request.GET.get("page"))
+    shown = {"devices": page.object_list, "page": page, "namespace": _namespace(request)}
     return render(request, "pgonly_django/sessions/devices.html", shown)
 
 
@@ -43,8 +44,8 @@ def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
     if own_key_hash(request) == key_hash:
         logout(request)
         return _to_page(request)
-    session = get_object_or_404(Session.objects.for_user(_user(request)), key_hash=key_hash)
-    Session.objects.filter(pk=session.pk).revoke()
+    if not Session.objects.for_user(_user(request)).filter(key_hash=key_hash).revoke():
+        raise Http404
     _say(request, _("That device is signed out."))
     return _to_page(request)
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.admin.paging import BoundedChangeList, newest, time_limit, timed_out
+from pgonly_django.admin.paging import BoundedChangeList, count_label, newest, time_limit, timed_out
 from pgonly_django.models import Job
 from tests.admin.conftest import LIST, make_job
 
@@ -80,6 +81,22 @@ def test_the_limit_is_gone_afterwards():
     with time_limit("default", timedelta(seconds=9)):
         assert setting() == ("9s",)
     assert setting() == before
+
+
+@pytest.mark.parametrize("name", ["job", "worker", "session"])
+def test_no_count_reads_the_whole_table(admin_client, name):
+    make_job()
+    with CaptureQueriesContext(connection) as queries:
+        assert admin_client.get(f"/admin/pgonly_django/{name}/").status_code == 200
+    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
+    assert len(counts) == 1
+    assert "LIMIT 10001)" in counts[0]
+
+
+def test_the_count_of_a_jobs_steps_ends_at_the_cap():
+    with CaptureQueriesContext(connection) as queries:
+        assert count_label(Job.objects.all(), 10) == "0"
+    assert "LIMIT 11)" in queries[0]["sql"]
 
 
 def test_newest_keeps_all_when_there_are_fewer_and_the_last_ones_when_there_are_more():

@@ -4,14 +4,16 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 from django.utils import timezone
 from model_bakery import baker
 
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
-from pgonly_django.sessions import devices
+from pgonly_django.models.session import hash_key, user_id_of
+from pgonly_django.sessions import SessionStore, devices
 from pgonly_django.sessions.devices import device_name, place_of
 from tests.contract import django_source
 from tests.sessions.urls import urlpatterns
@@ -152,6 +154,77 @@ def test_signing_out_needs_the_token_also_without_djangos_middleware(ada):
     answer = laptop.post("/devices/sign-out-others/", {"csrfmiddlewaretoken": token})
     assert answer.status_code == 302
     assert phone.get("/whoami/").content == b""
+
+
+def many_sessions(user, count: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(MANY_SESSIONS, [user_id_of(user), count])
+
+
+MANY_SESSIONS = """
+INSERT INTO pgonly_session (key_hash, data, user_id, last_seen_at, expires_at)
+SELECT sha256(number::text::bytea), '{"a": "1"}', %s, now() + number * interval '1 second', now() + interval '1 day'
+FROM generate_series(1, %s) AS number
+"""
+
+
+def test_many_devices_are_shown_page_by_page_this_one_first(ada, django_assert_num_queries):
+    laptop = browser_of(ada, "Mozilla/5.0 (X11; Linux x86_64) Firefox/143.0")
+    many_sessions(ada, 10_000)
+    with django_assert_num_queries(4):  # this session, the user, the count, and a page
+        first = laptop.get("/devices/").text
+    assert first.count("</li>") == 25
+    assert first.index("Firefox 143") < first.index("Unknown device")
+    assert "Page 1 of 401" in first
+    assert 'href="?page=2"' in first
+    last = laptop.get("/devices/?page=401").text
+    assert last.count("</li>") == 1
+    assert "Firefox 143" not in last
+    assert "Sign out all other devices" in last
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "0", "9" * 30, "\x00", "1.5", ""])
+def test_a_page_that_does_not_exist_leads_to_the_nearest(ada, number):
+    laptop = browser_of(ada, "a/1")
+    many_sessions(ada, 30)
+    assert "of 2" in laptop.get("/devices/", {"page": number}).text
+
+
+def test_what_is_inside_the_sessions_is_not_read(ada):
+    laptop = browser_of(ada, "a/1")
+    with CaptureQueriesContext(connection) as queries:
+        laptop.get("/devices/")
+    (listing,) = [
+        query["sql"] for query in queries if "ORDER BY" in query["sql"] and "pgonly_session" in query["sql"]
+    ]
+    assert '"data" IS NOT NULL' in listing
+    assert '"data"' not in listing.partition("FROM")[0]
+
+
+EDGES = ["infinity", "-infinity", "294276-12-31 00:00+00", "4714-11-24 00:00+00 BC"]
+
+
+@pytest.mark.parametrize("column", ["created_at", "last_seen_at"])
+def test_impossible_times_do_not_break_the_page(ada, settings, column):
+    settings.TIME_ZONE = "Pacific/Kiritimati"
+    laptop = browser_of(ada, "a/1")
+    many_sessions(ada, len(EDGES))
+    with connection.cursor() as cursor:
+        for number, edge in enumerate(EDGES, 1):
+            cursor.execute(
+                f"UPDATE pgonly_session SET {column} = %s WHERE key_hash = sha256(%s::text::bytea)",
+                [edge, number],
+            )
+    assert laptop.get("/devices/").text.count("</li>") == 5
+
+
+def test_a_session_that_never_expires_does_not_break_the_page(ada):
+    laptop = browser_of(ada, "a/1")
+    session = SessionStore(key_of(laptop))
+    session.set_expiry(10**12)
+    session.save()
+    Session.objects.update(expires_at="9999-12-31T23:59Z")
+    assert laptop.get("/devices/").status_code == 200
 
 
 class BelowANamespace:

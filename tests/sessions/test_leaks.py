@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -41,3 +42,44 @@ def test_the_cookie_looks_as_djangos_does(client):
     assert len(cookie) == 32
     assert cookie.isalnum()
     assert cookie == cookie.lower()
+
+
+COLUMNS = """
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_schema = current_schema() AND data_type = %s
+"""
+
+
+def columns_of(kind: str) -> list[tuple[str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(COLUMNS, [kind])
+        return cursor.fetchall()
+
+
+def test_the_row_knows_of_a_cookie_its_sha_256_and_nothing_else(client):
+    client.force_login(get_user_model().objects.create_user("ada"))
+    cookie = client.cookies["sessionid"].value
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key_hash FROM pgonly_session")
+        assert [bytes(key_hash) for (key_hash,) in cursor.fetchall()] == [sha256(cookie.encode()).digest()]
+
+
+def test_no_column_of_any_table_contains_a_cookie(client):
+    client.force_login(get_user_model().objects.create_user("ada"))
+    cookie = client.cookies["sessionid"].value
+    binary, text = (
+        columns_of("bytea"),
+        columns_of("text") + columns_of("jsonb") + columns_of("character varying"),
+    )
+    assert ("pgonly_session", "key_hash") in binary
+    assert ("pgonly_session", "data") in text
+    with connection.cursor() as cursor:
+        for table, column in binary:
+            cursor.execute(
+                f'SELECT count(*) FROM "{table}" WHERE position(%s::bytea IN "{column}") > 0',
+                [cookie.encode()],
+            )
+            assert cursor.fetchone() == (0,), f"{table}.{column}"
+        for table, column in text:
+            cursor.execute(f'SELECT count(*) FROM "{table}" WHERE strpos("{column}"::text, %s) > 0', [cookie])
+            assert cursor.fetchone() == (0,), f"{table}.{column}"

@@ -57,6 +57,17 @@ def test_after_a_minute_a_request_writes_once(client, django_assert_num_queries)
         client.get("/whoami/")
 
 
+def test_a_request_whose_view_fails_does_not_count_as_use(client):
+    log_in(client)
+    seen_seconds_ago(3600)
+    before = Session.objects.get().last_seen_at
+    with pytest.raises(RuntimeError, match="for ada"):
+        client.get("/fail/")
+    client.raise_request_exception = False
+    assert client.get("/fail/").status_code == 500
+    assert Session.objects.get().last_seen_at == before
+
+
 def test_the_interval_can_be_set(client, settings, django_assert_num_queries):
     log_in(client)
     settings.PGONLY = {"SESSION_TOUCH_SECONDS": 600}

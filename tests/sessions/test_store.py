@@ -438,3 +438,27 @@ BEGIN
 END $$;
 CREATE TRIGGER note_commit AFTER UPDATE ON pgonly_session FOR EACH ROW EXECUTE FUNCTION note_commit();
 """
+
+
+@pytest.mark.parametrize(
+    "value", [{1: "a", "1": "b"}, {"x": [{None: 1, "null": 2}]}, {True: "yes", "true": "ja", "n": 1}]
+)
+def test_keys_that_json_writes_alike_are_no_change_of_every_later_request(django_assert_num_queries, value):
+    key = stored(odd=value).session_key
+    reader, writer = SessionStore(key), SessionStore(key)
+    assert reader["odd"]
+    writer["odd"] = "set by another request"
+    writer.save()
+    reader["other"] = 1
+    reader.save()
+    assert dict(SessionStore(key).items()) == {"odd": "set by another request", "other": 1}
+    key = stored(odd=value).session_key
+    with django_assert_num_queries(1):
+        SessionStore(key).save()
+
+
+def test_a_shorter_value_is_a_change():
+    session = again(stored(a=[1, 2, 3]))
+    session["a"] = [1]
+    session.save()
+    assert again(session)["a"] == [1]

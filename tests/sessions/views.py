@@ -22,6 +22,10 @@ def log_out(request: HttpRequest) -> HttpResponse:
     return HttpResponse("")
 
 
+def fail(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError(f"This view fails for {request.user.get_username()}.")
+
+
 def keys(request: HttpRequest) -> HttpResponse:
     return JsonResponse(dict(request.session.items()))
 

@@ -1,0 +1,85 @@
+"""Columns that can always be read, so that one odd row breaks no list: PostgreSQL's values exceed Python's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    DateTime = models.DateTimeField[Any, Any]
+    Duration = models.DurationField[Any, Any]
+    Json = models.JSONField[Any, Any]
+else:
+    DateTime, Duration, Json = models.DateTimeField, models.DurationField, models.JSONField
+
+# A day away from Python's own ends, so that every time zone can show them.
+FIRST, LAST = "'0001-01-02 00:00+00'", "'9999-12-30 00:00+00'"
+LONGEST = "'999999999 days'"
+
+
+class _TimestampField(DateTime):
+    """A DateTimeField. What is infinite, BC or after the year 9999 is read as the first or last day of Python's.
+
+    Only what is read is bounded; filters and order see the column as it is.
+    """
+
+    def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
+        bounded = (
+            f"CASE WHEN {sql} > {FIRST}::timestamptz AND {sql} < {LAST}::timestamptz THEN {sql} "
+            f"WHEN {sql} >= {LAST}::timestamptz THEN {LAST}::timestamptz "
+            f"WHEN {sql} IS NOT NULL THEN {FIRST}::timestamptz END"
+        )
+        return bounded, (*params,) * 5
+
+    def deconstruct(self) -> Any:
+        return _as_djangos(super().deconstruct(), "DateTimeField")
+
+
+class _IntervalField(Duration):
+    """A DurationField. What is longer than a timedelta can be is read as the longest one in whole days."""
+
+    def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
+        bounded = (
+            f"CASE WHEN {sql} > {LONGEST}::interval THEN {LONGEST}::interval "
+            f"WHEN {sql} < -{LONGEST}::interval THEN -{LONGEST}::interval ELSE {sql} END"
+        )
+        return bounded, (*params,) * 3
+
+    def deconstruct(self) -> Any:
+        return _as_djangos(super().deconstruct(), "DurationField")
+
+
+class UnreadableJson(str):
+    """The text of a JSON value that this Python cannot load: numbers of more than 4,300 digits, thousands of levels."""
+
+    __slots__ = ()
+
+
+class _ReadableJsonField(Json):
+    """A JSONField whose value is an UnreadableJson where it cannot be loaded."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        try:
+            return super().from_db_value(value, expression, connection)
+        except (ValueError, RecursionError):
+            return UnreadableJson(value)
+
+    def deconstruct(self) -> Any:
+        return _as_djangos(super().deconstruct(), "JSONField")
+
+
+def _as_djangos(deconstructed: Any, name: str) -> Any:
+    """The columns are Django's own, so migrations name Django's fields."""
+    own_name, _path, args, kwargs = deconstructed
+    return own_name, f"django.db.models.{name}", args, kwargs
+
+
+if TYPE_CHECKING:  # mypy's plugin knows the types of Django's own fields, with and without null=True
+    TimestampField, IntervalField = models.DateTimeField, models.DurationField
+    ReadableJsonField = models.JSONField
+else:
+    TimestampField, IntervalField = _TimestampField, _IntervalField
+    ReadableJsonField = _ReadableJsonField

@@ -1,0 +1,216 @@
+"""Rows that no code of ours writes: every page of the admin opens all the same."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.utils import translation
+from model_bakery import baker
+
+from pgonly_django.models import CacheEntry, Checkpoint, DurableCacheEntry, Session, State, Step, Worker
+from pgonly_django.sessions import SessionStore
+from tests.admin.conftest import make_job
+from tests.admin.test_workers import make_worker
+
+pytestmark = pytest.mark.django_db
+
+AT_THE_END_OF_TIME = "294276-12-31 23:59:59.999999+00"
+TIMES = [
+    "infinity", "-infinity", AT_THE_END_OF_TIME, "4714-11-24 00:00:00+00 BC", "0001-01-01 00:00:00+00",
+    "10000-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00",
+]  # fmt: skip
+# pgonly_session.expires_hour is computed of it and refuses what has no hour that fits.
+NO_EXPIRY = {"infinity", "-infinity", AT_THE_END_OF_TIME}
+
+
+@pytest.fixture(
+    params=[("Pacific/Kiritimati", True, "en"), ("Pacific/Pago_Pago", False, "en"), ("UTC", True, "ar")]
+)
+def _site(request, settings):
+    """14 hours before UTC, 11 hours behind it, and another language on a site under development."""
+    settings.TIME_ZONE, settings.USE_TZ, language = request.param
+    settings.DEBUG = language != "en"
+    with translation.override(language):
+        yield
+
+
+def make_entry(model=CacheEntry):
+    return model.objects.create(key=f"answers:1:{uuid4()}", value=b"[1]", codec=1)
+
+
+def make_session():
+    session = SessionStore()
+    session["_auth_user_id"] = str(baker.make(get_user_model()).pk)
+    session.save()
+    return Session.objects.for_key(session.session_key).get()
+
+
+def overwrite(row, **values):
+    """In SQL: no field of the model looks at the values."""
+    assignments = ", ".join(f'"{column}" = %s' for column in values)
+    key = row._meta.pk
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'UPDATE "{row._meta.db_table}" SET {assignments} WHERE "{key.column}" = %s',
+            [*values.values(), key.get_prep_value(row.pk)],
+        )
+    return row
+
+
+def times_of(row) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_name = %s AND data_type = 'timestamp with time zone'",
+            [row._meta.db_table],
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+def assert_pages_open(browser, *rows):
+    """The list with all of them, and the page of each."""
+    home = f"/admin/pgonly_django/{rows[0]._meta.model_name}/"
+    pages = [home, f"{home}?q=a"]
+    if not isinstance(rows[0], Worker):
+        pages += [f"{home}{quote(str(row.pk))}/change/" for row in rows]
+    for page in pages:
+        assert browser.get(page).status_code == 200, page
+
+
+@pytest.mark.usefixtures("_site")
+@pytest.mark.parametrize("state", [State.RUNNING, State.SCHEDULED, State.FAILED])
+def test_jobs_with_impossible_times(admin_client, state):
+    jobs = [make_job(state, worker_id=uuid4()) for _ in TIMES]
+    for job, value in zip(jobs, TIMES, strict=True):
+        Checkpoint.objects.create(job=job, value=1)
+        Step.objects.create(job=job, name="a")
+        for row in (job, job.checkpoint, job.steps.get()):
+            overwrite(row, **dict.fromkeys(times_of(row), value))
+    assert_pages_open(admin_client, *jobs)
+
+
+@pytest.mark.usefixtures("_site")
+@pytest.mark.parametrize(
+    "make", [make_worker, make_session, make_entry, lambda: make_entry(DurableCacheEntry)]
+)
+def test_workers_sessions_and_cache_entries_with_impossible_times(admin_client, make):
+    columns = [(column, value) for column in times_of(make()) for value in TIMES]
+    if make is make_session:
+        columns = [pair for pair in columns if pair[0] != "expires_at" or pair[1] not in NO_EXPIRY]
+    rows = [overwrite(make(), **{column: value}) for column, value in columns]
+    assert_pages_open(admin_client, *rows)
+
+
+def test_jobs_with_impossible_durations(admin_client):
+    durations = ["178000000 years", "-178000000 years", "infinity", "-infinity"]
+    if connection.pg_version < 170000:
+        durations = durations[:2]
+    jobs = [overwrite(make_job(), max_runtime=value, retention=value) for value in durations]
+    assert_pages_open(admin_client, *jobs)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+MEMBERS = ("text", "outcome", "attempt", "worker", "exception", "message", "traceback", "reason")
+MOMENTS = (
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-12:00",
+    "9999-12-31T23:59:59",
+    "24:00",
+    5,
+    None,
+    [1],
+)
+SHAPES = [
+    "null", '"text"', "1e300", "1" * 5000, '{"a": {"at": 5}}', '[1, "a", null, [], {}]', json.dumps(["x" * 1_000_000]),
+    json.dumps([{"at": "2026-01-01", "text": "x", "outcome": "y"}] * 5_000), nested(900), nested(2_000),
+    json.dumps([dict.fromkeys(("at", "started_at", "finished_at"), when) for when in MOMENTS]),
+    json.dumps([{"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:00+00:00"}]),
+    json.dumps([dict.fromkeys(MEMBERS, value) for value in ({"a": 1}, [1], None, 5, True, "x" * 200_000)]),
+    '{"done": 1e308, "total": 1e-308, "message": [1]}', '{"done": true, "total": true, "message": {"a": 1}}',
+    f'{{"done": {"9" * 400}, "total": 0.5}}', f'{{"done": 0.5, "total": {"9" * 400}}}',
+]  # fmt: skip
+JSON_COLUMNS = ["args", "kwargs", "options", "progress", "result", "errors", "log"]
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED])
+def test_jobs_whose_json_has_any_shape(admin_client, state):
+    jobs = [make_job(state) for _ in SHAPES]
+    for job, shape in zip(jobs, SHAPES, strict=True):
+        overwrite(job, **dict.fromkeys(JSON_COLUMNS, shape))
+        overwrite(Checkpoint.objects.create(job=job), value=shape, positions=shape)
+        overwrite(Step.objects.create(job=job, name="x" * 255), result=shape)
+    assert_pages_open(admin_client, *jobs)
+
+
+def test_a_job_with_names_as_long_as_can_be_and_an_unknown_state(admin_client):
+    job = overwrite(make_job(), queue="q" * 64, task="." * 255, state="\u202emystery", backend="")
+    overwrite(job, attempt=-32768, max_attempts=32767, interruptions=-5, crashes=-1, worker_id=str(uuid4()))
+    assert_pages_open(admin_client, job)
+
+
+def test_workers_with_odd_columns(admin_client):
+    odd = {"name": "n" * 128, "hostname": "h" * 255, "pid": -(2**31), "threads": -32768, "running": 2**31 - 1}
+    assert_pages_open(admin_client, *(overwrite(make_worker(), queues=shape, **odd) for shape in SHAPES))
+
+
+def test_sessions_whose_data_has_any_shape(admin_client):
+    sessions = [overwrite(make_session(), data=shape) for shape in SHAPES]
+    sessions += [overwrite(make_session(), data=json.dumps({"a": shape, "\x01b": shape})) for shape in SHAPES]
+    assert_pages_open(admin_client, *sessions)
+
+
+def test_sessions_of_users_that_cannot_be(admin_client):
+    for user_id in ("9" * 30, "-1", "", "x" * 10_000, "1.5", "infinity", "\u0661"):
+        session = overwrite(make_session(), user_id=user_id, user_agent="x/" * 50_000, ip="::ffff:1.2.3.4/96")
+        assert_pages_open(admin_client, session)
+
+
+TERMS = [
+    'a="\\u0000"', 'a="\\ud800"', "a=1e400", "a=" + "9" * 5_000, "a=" + nested(3_000), "a=" + nested(50_000), "a=NaN",
+    "\u202e", "%", "\\", "a='", "{", "\ufffd", "x" * 10_000, "9" * 100, "1.2.3.4/99", "::1%eth0", "\x7f", "a\tb",
+    "\x00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["job", "session"])
+def test_any_search_has_an_answer(admin_client, name):
+    make_job(kwargs={"a": 1})
+    for term in TERMS:
+        assert admin_client.get(f"/admin/pgonly_django/{name}/", {"q": term}).status_code in (200, 302), term
+
+
+PARAMETERS = [
+    {"p": "-1"}, {"p": "9" * 30}, {"p": "x"}, {"p": "\x00"}, {"o": "9"}, {"o": "-1.x"}, {"all": ""}, {"e": "1"},
+    {"state": "\x00"}, {"state": "x"}, {"state__exact": "\x00"}, {"state__exact": "x"}, {"queue": "\x00"},
+    {"queue": "x" * 100}, {"task": "\x00"}, {"last_seen_at__gte": "\x00"}, {"last_seen_at__isnull": "x"},
+    {"last_seen_at__gte": "0001-01-01 00:00+14:00"}, {"last_seen_at__lt": "9999-12-31 23:59:59-12:00"},
+    {"_facets": "True"}, {"_popup": "1"}, {"_to_field": "id"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["job", "session", "worker"])
+def test_any_parameter_has_an_answer(admin_client, name):
+    make_session(), make_job(), make_worker()
+    for parameters in PARAMETERS:
+        answer = admin_client.get(f"/admin/pgonly_django/{name}/", parameters)
+        assert answer.status_code in (200, 302, 400), parameters
+
+
+KEYS = ["x", "\x00", "%00", "00" * 32, "zz" * 32, "00" * 31, "9" * 100, "_3D", "0190" * 8, "ä", "a:1:\ud7ff"]
+
+
+@pytest.mark.parametrize("name", ["job", "session", "worker", "cacheentry"])
+def test_any_address_has_an_answer(admin_client, name):
+    for key in map(quote, KEYS):
+        home = f"/admin/pgonly_django/{name}/{key}"
+        assert admin_client.get(f"{home}/change/").status_code in (302, 403, 404), key
+        assert admin_client.post(f"{home}/delete/", {"post": "yes"}).status_code in (302, 403, 404), key
+        assert admin_client.post(f"/admin/pgonly_django/job/{key}/operate/retry/").status_code == 404
