@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,18 +24,29 @@ def emit(
     message: str,
     *,
     level: int = logging.INFO,
-    exc_info: bool | BaseException = False,
+    exc_info: Any = False,
     **facts: Any,
 ) -> None:
     """Log `message` to the logger `pgonly_django.<room of name>` with the facts as `extra`, and tell listeners.
 
-    `name` is "room.happened", e.g. "worker.started". A listener that raises is logged, never propagated.
+    `name` is "room.happened", e.g. "worker.started". `exc_info` as in logging. A listener that raises is logged,
+    never propagated; so is a filter or a handler, on stderr.
     """
     logger = logging.getLogger(f"pgonly_django.{name.partition('.')[0]}")
     if logger.isEnabledFor(level):
-        logger.log(level, message, exc_info=exc_info, extra={"event": name, **facts})
+        try:
+            logger.log(level, message, exc_info=exc_info, extra={"event": name, **facts})
+        except Exception:  # noqa: BLE001 - handlers look after their own errors, filters do not
+            _say_on_stderr(message)
     for listener in tuple(_listeners):
         try:
             listener(name, facts)
         except Exception:
             logger.exception("Listener %r failed on %s", listener, name)
+
+
+def _say_on_stderr(message: str) -> None:
+    """As logging does with its own errors."""
+    if logging.raiseExceptions:
+        with contextlib.suppress(Exception):
+            sys.stderr.write(f"{message}\nIt could not be logged:\n{traceback.format_exc()}")

@@ -145,13 +145,24 @@ class StepNameError(PgonlyError, ValueError):
 
 
 class LoopNameError(PgonlyError, ValueError):
-    """A second loop under the name of one that the run has completed: it would skip its items as done."""
+    """A second loop under a name that is taken in this run: it would skip the items that the first one has done."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"This run has completed a loop named {name!r} already, so another would begin at its end. Give each "
-            "loop a name of its own, in a nested loop with the outer item's key in it: iterate(items, name=...)."
+            f"This run has begun a loop named {name!r} already, so another would begin where that one stands. Give "
+            "each loop a name of its own, in a nested loop with the outer item's key in it: iterate(items, name=...). "
+            "To go on with the same loop after an error, catch the error inside the loop, or let the run fail."
+        )
+
+
+class NotStoppingError(PgonlyError, RuntimeError):
+    """stop() in a run that was not asked to end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "context.stop() is for a run that was asked to end: call it when context.should_stop is true. "
+            "To run again later raise Snooze(delay), to give up raise Discard(reason)."
         )
 
 

@@ -6,22 +6,21 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
-from django.db import connections, transaction
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LeaseLost, LoopNameError
+from pgonly_django.exceptions import LeaseLost, NotStoppingError
 from pgonly_django.queue import memo
 from pgonly_django.queue.values import to_json
 from pgonly_django.statement import printable
 from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.items import aiterate_from, count, iterate_from
+from pgonly_django.tasks.memory import Memory, watched
 from pgonly_django.tasks.run import Run
 
 P = ParamSpec("P")
@@ -45,13 +44,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def __init__(self, task_result: TaskResult[Any, Any], run: Run, saved: memo.Saved | None = None) -> None:
         self.task_result = task_result
         self._run = run
-        self._saved = saved or memo.Saved()
-        self._loaded = self._saved.copy()
-        # What no rollback takes back any more, and what the row holds of it: a run that fails leaves the first.
-        self._firm = self._kept = self._loaded
+        self._memory = Memory(run.alias, saved or memo.Saved(), self._prove_itself)
         self._saved_at = time.monotonic()
-        self._unsaved = False
-        self._completed_loops: set[str] = set()
 
     # What is known without a query.
 
@@ -67,12 +61,22 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     @property
     def checkpoint(self) -> Any:
         """A copy of what save_checkpoint() saved last, in this run or an earlier one; None when nothing was."""
-        return json.loads(self._saved.value)
+        return json.loads(self._memory.state.saved.value)
 
     @property
     def should_stop(self) -> bool:
-        """Whether to save and return soon: the worker stops, the job was cancelled, timed out or lost its lease."""
+        """Whether to save and then call stop(): the worker stops, the job was cancelled, timed out or lost its lease.
+
+        A job that returns instead has succeeded, whatever is left to do.
+        """
         return self._run.interrupt is not None
+
+    def stop(self) -> NoReturn:
+        """Leave a run that was asked to end: raises JobStopped (the job goes back with its checkpoint, at no cost),
+        JobCancelled, JobTimedOut or LeaseLost. The same in async tasks. Raises NotStoppingError before that.
+        """
+        self._check()
+        raise NotStoppingError
 
     @property
     def time_left(self) -> float | None:
@@ -110,8 +114,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Raises NotStorableError for what is not JSON, LeaseLost when the job belongs to another worker.
         """
-        self._saved.value = to_json(value, "The checkpoint")
-        self._write_checkpoint()
+        saved = self._memory.writable
+        saved.value = to_json(value, "The checkpoint")
+        self._write(saved)
 
     async def asave_checkpoint(self, value: Any) -> None:
         """See save_checkpoint()."""
@@ -151,98 +156,89 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Resumes by position, so `items` must come in the same order in every run. The position is saved once a
         second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
-        commits or rolls back with the rest. `name` tells several loops of a job apart: LoopNameError when it is
-        that of a loop which this run has completed. Raises as step() does, between two items.
+        commits or rolls back with the rest. `name` tells several loops of a job apart: LoopNameError when this run
+        has begun a loop of that name already, even one that was left by a break; a transaction that is rolled back
+        gives the name back as well. Raises as step() does, between two items.
         """
-        done = self._begin_loop(name)
+        done, watched_connections = self._begin_loop(name)
         total = total if total is not None else count(items)
         self.progress(done, total)
         for item in iterate_from(items, done):
             self._check()
             yield item
             done += 1
-            self._advance(name, done, total)
-        self._completed_loops.add(name)
+            if self._advanced(name, done, total, watched_connections):
+                self.flush()
         self.flush()
 
     async def aiterate(
         self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
-        done = self._begin_loop(name)
+        done, watched_connections = await sync_to_async(self._begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items)
         self.progress(done, total)
         async for item in aiterate_from(items, done):
             await sync_to_async(self._check)() if self.should_stop else None
             yield item
             done += 1
-            if self._advanced(name, done, total):
+            if self._advanced(name, done, total, watched_connections):
                 await sync_to_async(self.flush)()
-        self._completed_loops.add(name)
         await sync_to_async(self.flush)()
 
     def flush(self) -> None:
         """Write the loop positions that are not saved yet, as part of the transaction that is open."""
-        if self._unsaved and not self._run.lease_lost:
-            self._write_checkpoint()
+        self._saved_at = time.monotonic()
+        if self._memory.is_unsaved and not self._run.lease_lost:
+            self._write(self._memory.writable)
+
+    def forget(self) -> None:
+        """The run is over, and whatever transaction of its it has left open will be rolled back."""
+        self._memory.end()
 
     @property
-    def has_firm_unsaved(self) -> bool:
-        """Whether flush_firm() would write anything."""
-        return self._firm != self._kept and not self._run.lease_lost
+    def is_unsaved(self) -> bool:
+        """Whether end() would write anything."""
+        return self._memory.is_unsaved and not self._run.lease_lost
 
-    def flush_firm(self) -> None:
+    def end(self) -> None:
         """After the run has failed, its transactions with it: write the positions that were reached outside of
         those. Failing to costs a repetition, not the outcome."""
-        if self.has_firm_unsaved:
-            self._saved = self._firm
+        self.forget()
+        if self.is_unsaved:
             self._write_or_warn()
 
     # The parts.
 
-    def _begin_loop(self, name: str) -> int:
-        """How many of its items are done."""
-        if name in self._completed_loops:
-            raise LoopNameError(name)
-        return self._saved.positions.get(name, 0)
+    def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
+        """How many of its items are done, and the connections whose transactions its loop body may be in."""
+        return self._memory.begin(name), watched()
 
-    def _advance(self, name: str, done: int, total: int | None) -> None:
-        if self._advanced(name, done, total):
-            self.flush()
-
-    def _advanced(self, name: str, done: int, total: int | None) -> bool:
-        self._saved.positions[name] = done
-        self._unsaved = True
-        if not connections[self._run.alias].in_atomic_block:
-            self._firm = self._saved.copy()
+    def _advanced(self, name: str, done: int, total: int | None, watched_connections: Sequence[Any]) -> bool:
+        """Note it; whether it is time to save."""
+        self._memory.advance(name, done, watched_connections)
         self.progress(done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
-    def _write_checkpoint(self) -> None:
-        job, saved = self._run.job, self._saved.copy()
-        positions = json.dumps(saved.positions)
+    def _write(self, saved: memo.Saved) -> None:
+        job, positions = self._run.job, json.dumps(saved.positions)
         durably(self._run, memo.save_checkpoint, job.id, job.lease, saved.value, positions)
-        self._saved_at, self._unsaved = time.monotonic(), False
-        self._once_committed(partial(self._keep, saved))
+        self._saved_at = time.monotonic()
+        self._memory.note_written(saved)
 
     def _write_or_warn(self) -> None:
         try:
-            self._write_checkpoint()
+            self._write(self._memory.writable)
         except DatabaseError as error:
             message = f"Could not save a loop's position: {error}"
             emit("worker.position_unsaved", message, level=logging.WARNING)
 
-    def _keep(self, saved: memo.Saved) -> None:
-        self._firm = self._kept = saved
-        if self._is_progress(saved):
-            self._proved_itself()
-
-    def _is_progress(self, saved: memo.Saved) -> bool:
-        """A job that saves in each run what it saved before may still be the one that kills its worker."""
-        if not self._is_suspect:
-            return False
-        loaded = self._loaded
-        return saved.positions != loaded.positions or json.loads(saved.value) != json.loads(loaded.value)
+    def _prove_itself(self) -> None:
+        """Progress that lasts: the job is no suspect of killing its worker any more. One that saves in each run
+        what it saved before may still be the one."""
+        run, memory = self._run, self._memory
+        if run.job.crashes and not run.proved_itself and memory.has_progress:
+            run.proved_itself = run.has_news = True
 
     def _find_step(self, name: str) -> str | None:
         memo.check_step_name(name)
@@ -253,31 +249,15 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         job, text = self._run.job, to_json(value, f"The result of step {name!r}")
         kept, is_new = durably(self._run, memo.save_step, job.id, job.lease, name, text)
         if is_new:
-            self._once_committed(self._proved_itself)
+            self._memory.note_new_step()
         return kept
-
-    def _once_committed(self, act: Callable[[], None]) -> None:
-        """Now, or after the commit of the job's own transaction; not at all when that is rolled back."""
-        if connections[self._run.alias].in_atomic_block:
-            transaction.on_commit(act, using=self._run.alias)
-        else:
-            act()
-
-    @property
-    def _is_suspect(self) -> bool:
-        return bool(self._run.job.crashes) and not self._run.proved_itself
-
-    def _proved_itself(self) -> None:
-        """Progress that lasts: the job is no suspect of killing its worker any more."""
-        if self._is_suspect:
-            self._run.proved_itself = self._run.has_news = True
 
     def _check(self) -> None:
         interrupt = self._run.interrupt
         if interrupt is None:
             return
         self._run.was_told = True
-        if self._unsaved and interrupt is not LeaseLost:
+        if interrupt is not LeaseLost and self._memory.is_unsaved:
             self._write_or_warn()
         raise interrupt
 

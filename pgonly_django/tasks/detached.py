@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LoopNameError
+from pgonly_django.exceptions import LoopNameError, NotStoppingError
 from pgonly_django.queue.memo import check_step_name
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.items import aiterate_from, count
@@ -35,11 +35,14 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
         self.task_result = task_result
         self.checkpoint: Any = None
         self._steps: dict[str, str] = {}
-        self._completed_loops: set[str] = set()
+        self._begun_loops: set[str] = set()
 
     @property
     def job_id(self) -> str:
         return str(self.task_result.id)
+
+    def stop(self) -> NoReturn:
+        raise NotStoppingError
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         emit("task.progress", f"{done} of {total} {message}".rstrip(), level=10, job_id=self.job_id)
@@ -63,7 +66,6 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
         for done, item in enumerate(items, start=1):
             yield item
             self.progress(done, total, name)
-        self._completed_loops.add(name)
 
     async def aprogress(self, done: int, total: int | None = None, message: str = "") -> None:
         self.progress(done, total, message)
@@ -93,11 +95,11 @@ class DetachedContext(TaskContext):  # type: ignore[type-arg] # generic in the s
             yield item
             done += 1
             self.progress(done, total, name)
-        self._completed_loops.add(name)
 
     def _begin_loop(self, name: str) -> None:
-        if name in self._completed_loops:
+        if name in self._begun_loops:
             raise LoopNameError(name)
+        self._begun_loops.add(name)
 
     def _keep_step(self, name: str, value: Any) -> None:
         self._steps[name] = to_json(value, f"The result of step {name!r}")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from django.db import InterfaceError, InternalError, OperationalError, connections
 from psycopg import errors
 
+from pgonly_django.exceptions import LeaseLost
 from pgonly_django.tasks.run import Run
 
 T = TypeVar("T")
@@ -26,10 +27,14 @@ def durably(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
     while True:
         try:
             return statement(run.alias, *arguments)
+        except LeaseLost:
+            run.lease_lost = run.was_told = True
+            raise
         except (OperationalError, InterfaceError, InternalError) as error:
             if not _is_away(connections[run.alias], error):
                 raise
             if run.interrupt is not None and not run.is_in_grace:
+                run.was_told = True
                 raise run.interrupt from error
             time.sleep(AWAY_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import threading
 import time
@@ -12,6 +11,8 @@ from pgonly_django.exceptions import JobInterrupt
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address: NULL takes a pending one back
+
+JUMPS = 100  # CPython raises a pending exception at a jump backwards, so one is enough
 
 Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
@@ -24,13 +25,14 @@ class Guard:
     a C call (a socket, a sleep) feels it when that call returns.
     """
 
-    __slots__ = ("_sent", "_task", "_thread", "_token")
+    __slots__ = ("_sent", "_task", "_thread", "_token", "has_reached")
 
     def __init__(self) -> None:
         self._token: list[None] = []
         self._thread: int | None = None
         self._task: Task | None = None
         self._sent = False
+        self.has_reached = False  # the interruption was raised in the job's own code
 
     def open_thread(self) -> None:
         self._thread = threading.get_ident()
@@ -41,13 +43,18 @@ class Guard:
         self._token.append(None)
 
     def close(self) -> None:
-        """From here on nothing arrives; what was under way to this thread arrives here or is taken back."""
+        """From here on nothing arrives; what was under way to this thread arrives here, and has not reached the job."""
         if self._take_token() or self._thread is None:
             return
-        with contextlib.suppress(JobInterrupt):
+        try:
             while not self._sent:
                 time.sleep(0.0001)
+            for _ in range(JUMPS):
+                pass
             _set_async_exception(self._thread, None)
+        except JobInterrupt:
+            return
+        self.has_reached = True
 
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
         """Raise `reason` in the job's thread, or cancel its task. False when its code is not running (any more)."""
@@ -56,10 +63,13 @@ class Guard:
         if self._thread is not None:
             _set_async_exception(self._thread, id(reason))
         elif self._task is not None:
-            loop, task = self._task
-            loop.call_soon_threadsafe(task.cancel)
+            self._task[0].call_soon_threadsafe(self._cancel)
         self._sent = True
         return True
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._task[1].cancel():
+            self.has_reached = True
 
     def _take_token(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -20,8 +21,11 @@ def count(items: Any) -> int | None:
 
 
 def iterate_from(items: Iterable[T], start: int) -> Iterator[T]:
-    if isinstance(items, QuerySet | Sequence):
+    if isinstance(items, QuerySet):
         return iter(items[start:])
+    if isinstance(items, Sequence):
+        with contextlib.suppress(TypeError):  # a deque is a Sequence and knows no slices
+            return iter(items[start:])
     return islice(items, start, None)
 
 

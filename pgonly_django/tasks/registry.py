@@ -19,6 +19,10 @@ class UnknownTaskError(ImportError):
     """The path leads to no task here: not deployed yet, renamed or removed."""
 
 
+class UnfitArgumentsError(UnknownTaskError):
+    """The task is here, with another signature than where the job was enqueued: amid a deploy."""
+
+
 def find_task(path: str, backend: str, queue: str, priority: int, run_at: datetime | None = None) -> Any:
     """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
     task = _placed(path, backend, queue, priority)

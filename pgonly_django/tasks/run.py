@@ -65,6 +65,11 @@ class Run:
         return self.job.attempted_at + timedelta(seconds=time.monotonic() - self.claimed_at)
 
     @property
+    def seconds(self) -> float:
+        """How long it has been running; 0 before its start."""
+        return 0.0 if self.started_at is None else time.monotonic() - self.started_at
+
+    @property
     def deadline(self) -> float | None:
         """When max_runtime is over; None before the start or without a limit."""
         if self.started_at is None or self.job.max_runtime is None:
@@ -84,6 +89,12 @@ class Run:
     def lease_in_doubt(self) -> bool:
         """The lease should be over by now: unless a heartbeat gets through, the job may be somebody else's."""
         return time.monotonic() >= self.lease_until
+
+    @property
+    def ignores_interruption(self) -> bool:
+        """Whether a plain return is none: the interruption was raised in the job, and it has swallowed it. One that
+        came to an end without having been told has done its work."""
+        return (self.was_told or self.guard.has_reached) and self.interrupt is not None
 
     @property
     def interrupt(self) -> type[JobInterrupt] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +18,13 @@ from django.db import connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LeaseLost, TransactionLeftOpenError, UnreadableJobError
+from pgonly_django.exceptions import (
+    JobInterrupt,
+    LeaseLost,
+    TransactionLeftOpenError,
+    UnreadableJobError,
+    WrongArgumentsError,
+)
 from pgonly_django.models.job import State
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
@@ -25,12 +33,17 @@ from pgonly_django.queue.progress import REPORT, report_parameters
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
-from pgonly_django.tasks.registry import UnknownTaskError, find_task, with_run_after
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
+from pgonly_django.tasks.signature import call_shape
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
+from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
+
+DELIVER_AGAIN_SECONDS = 0.1
+LEAVE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -87,32 +100,36 @@ class Executor:
         the run then fails with."""
         try:
             return self._place(run.job).is_async
-        except Exception:  # noqa: BLE001 - code of the project's is imported
+        except BaseException:  # noqa: BLE001 - code of the project's is imported, which may even exit
             return False
 
     def options_of(self, run: Run) -> TaskOptions:
         """The options of the run's job; the built-in ones where they cannot be had."""
         try:
             return self._options(self._place(run.job), run.job)
-        except Exception:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
+        except BaseException:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
             return TaskOptions()
 
     def run(self, run: Run) -> None:
-        """Run a sync task in this thread, in a context of its own; clean up after it."""
-        contextvars.Context().run(self._run, run)
+        """Run a sync task in this thread, in a context of its own; clean up after it. Raises nothing."""
+        try:
+            ended = _thread.context.copy().run(self._run, run)
+        except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
+            ended = self._last_resort(run, error)
+        self._deliver(ended)
 
-    def _run(self, run: Run) -> None:
+    def _run(self, run: Run) -> Ended:
         run.started_at = time.monotonic()
-        ended = None
         try:
             call = self._prepare(run)
             ended = self._call_atomically(run, call) if call.options.atomic else self._call(run, call)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
-        if lost := _tidied(clean_up_connections, run.job.task):
-            ended = self._without(lost, ended)
-        self.deliver(ended)
+        lost = _tidied(clean_up_connections, run.job.task)
+        if SyncToAsync.context_to_thread_executor:
+            lost += _leave_orm_thread(_thread.place, run.job.task)
+        return self._without(lost, ended) if lost else ended
 
     def _call(self, run: Run, call: _Call) -> Ended:
         value = self._guarded(run, call)
@@ -127,6 +144,7 @@ class Executor:
                     cursor.execute(REPORT, report_parameters([report]))
                 cursor.execute(*finish_statements([finish])[0])
                 if cursor.rowcount == 0:
+                    run.lease_lost = True
                     raise LeaseLost
         return Ended(run, finish, committed=True)
 
@@ -139,26 +157,37 @@ class Executor:
         except BaseException:
             run.guard.close()
             if call.context is not None:
-                call.context.flush_firm()
+                call.context.end()
             raise
-        run.guard.close()
-        _refuse_to_be_ignored(run)
+        try:
+            run.guard.close()
+        except JobInterrupt as late:  # it came when the job had returned
+            del late
+        if call.context is not None:
+            call.context.forget()
+        if run.ignores_interruption and run.interrupt is not None:
+            raise run.interrupt
         return value
 
     async def arun(self, run: Run) -> None:
-        """Run an async task on the current event loop. Its ORM calls get a thread and connections of their own."""
+        """Run an async task on the current event loop. Its ORM calls get a thread and connections of their own.
+        Raises nothing."""
         run.started_at = time.monotonic()
-        async with ThreadSensitiveContext() as place:
-            try:
-                ended = await self._acall(run)
-            except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-                ended = self._ended(run, error)
-            ended.took_seconds = time.monotonic() - run.started_at
-            if place in SyncToAsync.context_to_thread_executor and (
-                lost := await sync_to_async(_tidied)(_leave_thread, run.job.task)
-            ):
-                ended = self._without(lost, ended)
-        self.deliver(ended)
+        ended = None
+        try:
+            async with ThreadSensitiveContext() as place:
+                try:
+                    ended = await self._acall(run)
+                except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+                    ended = self._ended(run, error)
+                ended.took_seconds = time.monotonic() - run.started_at
+                if place in SyncToAsync.context_to_thread_executor and (
+                    lost := await sync_to_async(_tidied)(_leave_thread, run.job.task)
+                ):
+                    ended = self._without(lost, ended)
+        except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
+            ended = ended or self._last_resort(run, error)
+        self._deliver(ended)
 
     async def _acall(self, run: Run) -> Ended:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
@@ -173,14 +202,23 @@ class Executor:
             value = await task
         except BaseException:
             run.guard.close()
-            if call.context is not None and call.context.has_firm_unsaved:
-                await sync_to_async(call.context.flush_firm)()
+            if call.context is not None:
+                await _end_context(call.context)
             raise
         run.guard.close()
-        _refuse_to_be_ignored(run)
+        if call.context is not None:
+            call.context.forget()
+        if run.ignores_interruption and run.interrupt is not None:
+            raise run.interrupt
         return Ended(run, outcomes.succeeded(run, value))
 
     def _prepare(self, run: Run) -> _Call:
+        try:
+            return self._prepared(run)
+        except StopIteration as error:  # no future can carry it out of a thread: the job would wait for ever
+            raise RuntimeError("StopIteration was raised before the job's start") from error
+
+    def _prepared(self, run: Run) -> _Call:
         _refuse_unreadable(run.job)
         job, placed = run.job, self._place(run.job)
         task = placed.task if job.run_at is None else with_run_after(placed.task, job.run_at)
@@ -241,26 +279,97 @@ class Executor:
         return failed
 
     def _ended(self, run: Run, error: BaseException) -> Ended:
-        if isinstance(error, asyncio.CancelledError) and run.interrupt is not None:
-            error = run.interrupt()
-        if isinstance(error, BaseExceptionGroup):
-            error = outcomes.instruction_in(error) or error
-        if isinstance(error, LeaseLost):
-            return Ended(run, None)
+        """The end of a run that raised `error`, said in the log. Code of the job's is called on the way: its backoff,
+        its exception's text."""
         try:
+            error = self._meaning(run, error)
+            if isinstance(error, LeaseLost):
+                return Ended(run, None)
             finish = outcomes.ended_with(run, error, self.options_of(run), self.worker)
-        except Exception as broken:  # noqa: BLE001 - likewise with what the job raised
-            finish = outcomes.ended_with(run, broken, TaskOptions(), self.worker)
-        _emit_failure(run.job, finish, error)
+        except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
+            return self._last_resort(run, broken)
+        _say(run, finish, error)
         return Ended(run, finish, error=error)
+
+    def _meaning(self, run: Run, error: BaseException) -> BaseException:
+        without_outer_frames(error, __file__)
+        if isinstance(error, TypeError):
+            error = self._unfit(run.job) or error
+        return outcomes.meaning(run, error)
+
+    def _unfit(self, job: ClaimedJob) -> UnfitArgumentsError | None:
+        """Whether the job was enqueued for other parameters than the task has here: asked after a TypeError only."""
+        task = self._place(job).task
+        try:
+            call_shape(task.func, task.takes_context).check(job.args, job.kwargs or {})
+        except WrongArgumentsError as error:
+            return UnfitArgumentsError(str(error))
+        return None
+
+    def _last_resort(self, run: Run, error: BaseException) -> Ended:
+        """The end of a run whose end could not be told, for which nothing of the job's is called any more."""
+        finish = outcomes.unspeakable(run, error, self.worker)
+        _say(run, finish, error)
+        return Ended(run, finish, time.monotonic() - (run.started_at or run.claimed_at))
+
+    def _deliver(self, ended: Ended) -> None:
+        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives."""
+        while True:
+            try:
+                return self.deliver(ended)
+            except BaseException:  # noqa: BLE001 - out of memory, as a rule
+                time.sleep(DELIVER_AGAIN_SECONDS)
+
+
+class _Thread(threading.local):
+    """The context that a thread's sync jobs start from. Their sync_to_async() calls below asyncio.run() get a thread
+    and connections of their own: the one that asgiref shares in a process would keep a broken connection."""
+
+    def __init__(self) -> None:
+        self.place = ThreadSensitiveContext()
+        self.context = contextvars.Context()
+        self.context.run(SyncToAsync.thread_sensitive_context.set, self.place)
+
+
+_thread = _Thread()
+
+
+def _leave_orm_thread(place: ThreadSensitiveContext, task: str) -> list[str]:
+    """See _tidied(), of the thread that a sync job's asyncio.run() had for its ORM calls, if it had one."""
+    executor = SyncToAsync.context_to_thread_executor.pop(place, None)
+    if executor is None:
+        return []
+    tidied = executor.submit(_tidied, _leave_thread, task)
+    executor.shutdown(wait=False)
+    try:
+        return tidied.result(LEAVE_SECONDS)
+    except TimeoutError:  # what the job has left running there is still busy
+        return []
+
+
+async def _end_context(context: JobContext) -> None:
+    """See JobContext.end(), whose statement may be asked for from a thread only."""
+    context.forget()
+    if context.is_unsaved:
+        await sync_to_async(context.end)()
 
 
 def _place_key(job: ClaimedJob) -> tuple[str, str, str, int]:
     return job.task, job.backend, job.queue, job.priority
 
 
-def _emit_failure(job: ClaimedJob, finish: Finish, error: BaseException) -> None:
+def _say(run: Run, finish: Finish, error: BaseException) -> None:
     """A log line for the attempt that failed, with its traceback, or for the task that nobody knows."""
+    try:
+        _emit_failure(run, finish, error)
+    except BaseException:  # noqa: BLE001 - a handler of the project's may raise anything
+        message = f"{run.job.task} {run.job.id} failed, and its error cannot be logged."
+        with contextlib.suppress(BaseException):
+            emit("worker.attempt_failed", message, level=logging.ERROR, job_id=run.job.id)
+
+
+def _emit_failure(run: Run, finish: Finish, error: BaseException) -> None:
+    job = run.job
     what = f"{job.task} {job.id}"
     facts: dict[str, Any] = {"job_id": job.id, "task": job.task}
     if finish.outcome is Outcome.POSTPONED:
@@ -270,10 +379,12 @@ def _emit_failure(job: ClaimedJob, finish: Finish, error: BaseException) -> None
         is_last = finish.state is State.FAILED
         then = "it is not started again" if is_last else f"again in {finish.delay_seconds or 0:.3g} s"
         message = (
-            f"{what}: attempt {job.attempt} of {job.max_attempts} failed with {type(error).__name__}; {then}."
+            f"{what}: attempt {job.attempt} of {job.max_attempts} failed with {name_of(error)} "
+            f"after {run.seconds:.3g} s; {then}."
         )
         level = logging.ERROR if is_last else logging.WARNING
-        emit("worker.attempt_failed", message, level=level, exc_info=error, attempt=job.attempt, **facts)
+        exc_info = (type(error), error, traceback_of(error))
+        emit("worker.attempt_failed", message, level=level, exc_info=exc_info, attempt=job.attempt, **facts)
 
 
 def _refuse_unreadable(job: ClaimedJob) -> None:
@@ -296,19 +407,14 @@ def _backend_of(task: Any) -> Any:
     return backend
 
 
-def _refuse_to_be_ignored(run: Run) -> None:
-    """A job that was told to end by an exception and returns as if nothing had been, like one that gathers its
-    calls with `return_exceptions=True`, has not done what it should."""
-    if run.was_told and run.interrupt is not None:
-        raise run.interrupt
-
-
 def _tidied(tidy: Callable[[str], list[str]], task: str) -> list[str]:
     """Tidy up after a job: the databases where it lost rows. Failing at that is logged and costs nobody a slot."""
     try:
         return tidy(task)
-    except Exception:  # noqa: BLE001 - a broken connection may break anywhere
-        emit("worker.cleanup_failed", f"Could not tidy up after {task}", level=logging.ERROR, exc_info=True)
+    except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
+        message = f"Could not tidy up after {task}"
+        with contextlib.suppress(BaseException):
+            emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
         return []
 
 

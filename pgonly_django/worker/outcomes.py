@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,14 +28,17 @@ from pgonly_django.queue.retry import delay_seconds
 from pgonly_django.queue.values import to_json
 from pgonly_django.statement import printable
 from pgonly_django.tasks.options import TaskOptions
-from pgonly_django.tasks.registry import UnknownTaskError
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
 from pgonly_django.tasks.run import Run
+from pgonly_django.worker.tracebacks import formatted, name_of, path_of, text_of, traceback_of
 
 TRACEBACK_LIMIT = 20_000
 MESSAGE_LIMIT = 2_000
 # A task that nobody knows yet is looked for again, ever less often, for an hour: a rolling deploy.
 UNKNOWN_FOR = timedelta(hours=1)
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
+BROKEN_BACKOFF_SECONDS = 60.0
+CHAIN_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ def succeeded(run: Run, value: Any) -> Finish:
 def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: WorkerFacts) -> Finish:
     """What an exception out of a run means for its job."""
     match error:
+        case JobInterrupt() if run.interrupt is None:
+            reason = f"The job raised {name_of(error)} itself, unasked. Use Snooze, Retry or Discard."
+            return _failed(run, Outcome.FAILED, error, options, worker, reason=reason)
         case JobStopped():
             return released(run, worker)
         case JobCancelled():
@@ -60,14 +66,11 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
         case Snooze():
             seconds = max(error.delay.total_seconds(), 0.0)
             return _finish(
-                run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=str(error)
+                run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=text_of(error)
             )
         case Discard():
-            return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=str(error.reason))
-        case NotStorableError() if _is_of_a_call(error):
-            # Its effects are done, and paid for; running it again would only do them twice.
-            return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
-        case UnreadableJobError():
+            return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=text_of(error))
+        case NotStorableError() | UnreadableJobError() if _is_for_good(error):
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
         case UnknownTaskError():
             return _postponed(run, error, worker)
@@ -79,6 +82,41 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return _failed(run, Outcome.RETRIED, error, options, worker, delay=delay)
         case _:
             return _failed(run, Outcome.FAILED, error, options, worker)
+
+
+def meaning(run: Run, error: BaseException) -> BaseException:
+    """What counts of what a run has raised: the interruption, where the run was asked to end and the error is that
+    interruption or came of it (a `finally` that fails); what the job asks for itself stays."""
+    if isinstance(error, BaseExceptionGroup):
+        error = instruction_in(error) or error
+    interrupt = run.interrupt
+    if interrupt is None or isinstance(error, (interrupt, Snooze, Retry, Discard)):
+        return error
+    if not _comes_of_interruption(error):
+        return error
+    raised = interrupt().with_traceback(traceback_of(error))
+    raised.__cause__ = error
+    return raised
+
+
+def _comes_of_interruption(error: BaseException | None) -> bool:
+    for _ in range(CHAIN_LIMIT):
+        if error is None or isinstance(error, JobInterrupt | asyncio.CancelledError):
+            return error is not None
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def unspeakable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
+    """The end of a run of which nothing else can be said: `error` came while its end was told."""
+    reason = (
+        f"{name_of(error)} was raised while its end was recorded, by its backoff, its exception or a signal."
+    )
+    is_last = run.job.attempt >= run.job.max_attempts
+    state = State.FAILED if is_last else State.SCHEDULED
+    return _finish(
+        run, Outcome.FAILED, state, worker, delay=BROKEN_BACKOFF_SECONDS, error=error, reason=reason
+    )
 
 
 def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
@@ -137,11 +175,10 @@ def _failed(
     if delay is None:
         try:
             delay = delay_seconds(options.backoff, run.job.attempt, error)
-        except Exception as broken:  # noqa: BLE001 - a backoff of the user's may raise anything
-            reason = (
-                f"{reason} Its backoff raised {type(broken).__name__}: {broken}; 60 s were taken.".strip()
-            )
-            delay = 60.0
+        except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
+            what = f"{name_of(broken)}: {text_of(broken)}"
+            reason = f"{reason} Its backoff raised {what[:MESSAGE_LIMIT]}; 60 s were taken.".strip()
+            delay = BROKEN_BACKOFF_SECONDS
     state = State.SCHEDULED if delay > 0 else State.READY
     return _finish(run, outcome, state, worker, delay=delay, error=error, reason=reason)
 
@@ -150,7 +187,10 @@ def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish
     since = _unknown_since(run)
     waited = run.now() - since
     if waited >= UNKNOWN_FOR:
-        reason = f"No worker knew the task for {UNKNOWN_FOR}: {error}"
+        what = (
+            "could call it with its arguments" if isinstance(error, UnfitArgumentsError) else "knew the task"
+        )
+        reason = f"No worker {what} for {UNKNOWN_FOR}: {error}"
         return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error, reason=reason)
     shortest, longest = UNKNOWN_PAUSE_SECONDS
     pause = min(max(waited.total_seconds() / 2, shortest), longest)
@@ -184,7 +224,7 @@ def _finish(
         "outcome": outcome.value, "worker_id": worker.id, "worker": worker.name, **facts,
     }  # fmt: skip
     if reason:
-        entry["reason"] = printable(reason)[:MESSAGE_LIMIT]
+        entry["reason"] = printable(reason[:MESSAGE_LIMIT])[:MESSAGE_LIMIT]
     if error is not None:
         entry |= _described(error)
     return Finish(
@@ -199,23 +239,11 @@ def _finish(
 
 
 def _described(error: BaseException) -> dict[str, str]:
-    kind = type(error)
-    try:
-        message = str(error)
-    except Exception as broken:  # noqa: BLE001 - an exception of the user's whose __str__ raises
-        message = f"<its text cannot be had: {type(broken).__name__}>"
     return {
-        "exception": f"{kind.__module__}.{kind.__qualname__}",
-        "message": printable(message)[:MESSAGE_LIMIT],
-        "traceback": _shortened(printable(_traceback(error))),
+        "exception": printable(path_of(error)),
+        "message": printable(text_of(error)[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],
+        "traceback": printable(_shortened(formatted(error))),
     }
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as broken:  # noqa: BLE001 - formatting calls the user's __str__ and __repr__
-        return f"<its traceback cannot be had: {type(broken).__name__}>"
 
 
 def _shortened(text: str) -> str:
@@ -226,6 +254,9 @@ def _shortened(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - TRACEBACK_LIMIT} characters left out ...]\n{text[-half:]}"
 
 
-def _is_of_a_call(error: NotStorableError) -> bool:
-    """Whether it is about what a call returned, the task's own or a step's."""
+def _is_for_good(error: NotStorableError | UnreadableJobError) -> bool:
+    """Whether another run would end the same: what a call returned, the task's own or a step's, cannot be stored.
+    Its effects are done, and paid for; running it again would only do them twice."""
+    if isinstance(error, UnreadableJobError):
+        return True
     return error.what.startswith(("The return value of", "The result of step"))

@@ -12,7 +12,7 @@ from pgonly_django.postgres import connect
 from pgonly_django.queue import memo
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.run import Run
-from tests import jobs
+from tests import jobs, looping
 from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
@@ -54,6 +54,30 @@ def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(work, marks)
     assert result.job.state == State.FAILED
     assert "Give each loop a name of its own" in result.job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
+
+
+@pytest.mark.parametrize("task", [looping.roll_back_and_note, looping.roll_back_and_note_async])
+def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(work, marks, task):
+    result = task.enqueue("k")
+    work(threads=1)
+    assert (result.job.state, result.job.attempt) == (State.SUCCEEDED, 2)
+    assert sorted(marks()) == [f"k:{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("task", [looping.leave_and_loop_again, looping.leave_and_loop_again_async])
+def test_a_second_loop_under_the_name_of_one_that_was_left_is_refused(work, marks, task):
+    result = task.enqueue("k")
+    work(threads=1)
+    assert result.job.state == State.FAILED
+    assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
+    assert marks() == ["k:a", "k:b"]
+
+
+@pytest.mark.parametrize("task", [looping.nest_loops, looping.nest_loops_async])
+def test_a_loop_inside_another_of_its_name_is_refused(work, task):
+    result = task.enqueue("k")
+    work(threads=1)
+    assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
 
 
 def test_a_checkpoint_is_what_it_was_when_it_was_saved(work):
