@@ -439,3 +439,12 @@ def stubborn_with_a_backoff(key):
     while time.monotonic() < deadline:
         with contextlib.suppress(BaseException):
             time.sleep(0.02)
+
+
+@task
+def print_and_open():
+    """The number that the system gives to what is opened next."""
+    print("to whom it may concern")
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    return number

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from django.db import connections
@@ -27,13 +29,20 @@ def notice_dead_clients(connection: Any, **_: Any) -> None:
         connection.connection.execute(NOTICE_DEAD_CLIENTS)
 
 
-def notice_dead_servers() -> None:
-    """In this process, Django's own connections to come too notice within 30 s that nobody answers any more: a job
-    would wait for up to a quarter of an hour, with its lease renewed all the while. OPTIONS of the project's win."""
-    for connection in connections.all():
-        if connection.vendor == "postgresql":
-            settings = connections.settings[connection.alias]
-            settings["OPTIONS"] = {**NOTICE_DEAD_PEERS, **settings["OPTIONS"]}
+@contextmanager
+def noticing_dead_servers() -> Iterator[None]:
+    """Meanwhile Django's own connections to come too notice within 30 s that nobody answers any more: a job would
+    wait for up to a quarter of an hour, with its lease renewed all the while. OPTIONS of the project's win."""
+    ours = [each for each in connections.all() if each.vendor == "postgresql"]
+    settings = [connections.settings[connection.alias] for connection in ours]
+    before = [each["OPTIONS"] for each in settings]
+    for each in settings:
+        each["OPTIONS"] = {**NOTICE_DEAD_PEERS, **each["OPTIONS"]}
+    try:
+        yield
+    finally:
+        for each, options in zip(settings, before, strict=True):
+            each["OPTIONS"] = options
 
 
 # The aliases that this thread connected to. Asking Django for all of them costs 3 us a job, most of which use none.

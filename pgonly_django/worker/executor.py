@@ -38,7 +38,7 @@ from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.run import Run
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
-from pgonly_django.worker import outcomes, supervision
+from pgonly_django.worker import forks, outcomes, supervision
 from pgonly_django.worker.cleanup import clean_up_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
@@ -124,6 +124,8 @@ class Executor:
             call = self._prepare(run)
             ended = self._call_atomically(run, call) if call.options.atomic else self._call(run, call)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+            if forks.is_child:
+                forks.leave(error)
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
         lost = _tidied(clean_up_connections, run.job.task)
@@ -154,11 +156,15 @@ class Executor:
             if run.interrupt is not None:
                 raise run.interrupt  # noqa: TRY301 - as if it had come a moment later
             value = call.task.func(*call.arguments, **call.result.kwargs)
-        except BaseException:
+        except BaseException as error:
+            if forks.is_child:
+                forks.leave(error)
             run.guard.close()
             if call.context is not None:
                 call.context.end()
             raise
+        if forks.is_child:
+            forks.leave()
         try:
             run.guard.close()
         except JobInterrupt as late:  # it came when the job had returned
@@ -200,11 +206,15 @@ class Executor:
         run.guard.open_task(asyncio.get_running_loop(), task)
         try:
             value = await task
-        except BaseException:
+        except BaseException as error:
+            if forks.is_child:
+                forks.leave(error)
             run.guard.close()
             if call.context is not None:
                 await _end_context(call.context)
             raise
+        if forks.is_child:
+            forks.leave()
         run.guard.close()
         if call.context is not None:
             call.context.forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import signal
 import socket
 from collections import deque
 from contextlib import suppress
@@ -32,6 +33,7 @@ class Mailbox(Generic[Mail]):
         self._is_asleep = False
         self._bell: socket.socket | None = None
         self._bedside: socket.socket | None = None
+        self._wakeup_before: int | None = None
 
     def put(self, mail: Mail) -> None:
         # In this order, as take() has its own: either it sees the mail, or we see it asleep. One ring is enough.
@@ -54,8 +56,19 @@ class Mailbox(Generic[Mail]):
                 self._is_asleep = False
         return [self._mail.popleft() for _ in range(min(at_most, len(self._mail)))]
 
+    def wake_on_signals(self) -> None:
+        """Until close() a signal rings as well. Its handler alone would wait for the sleeper, where another thread
+        got the signal, or where it came after the last look for mail. For the main thread only."""
+        if self._bell is None:
+            self._hang_bell()
+        assert self._bell is not None
+        self._wakeup_before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+
     def close(self) -> None:
         """Nobody takes any more; what is put from now on is for nobody."""
+        if self._wakeup_before is not None:
+            signal.set_wakeup_fd(self._wakeup_before)
+            self._wakeup_before = None
         if self._bell is not None and self._bedside is not None:
             self._bell.close()
             self._bedside.close()

@@ -111,7 +111,7 @@ class Worker:
     # The loop.
 
     def run(self) -> ExitCode:
-        """Work until told to stop or there is nothing left to do. Only the main thread may call it.
+        """Work until told to stop or there is nothing left to do. Once, from one thread.
 
         When the loop itself breaks, nobody writes ends any more: no lease is renewed from then on, so that what ran
         here goes to other workers, and the process has to go.
@@ -122,6 +122,9 @@ class Worker:
             self.maintenance.end()
             self.heartbeat.end()
             self.ledger.close()
+            self.announcer.close(0.0)
+            self.slots.close(0.0)
+            self.mail.close()
             raise
 
     def _run(self) -> ExitCode:
@@ -387,6 +390,8 @@ class Worker:
         self.ledger.say_stopped(self.id)
         self.ledger.close()
         self.slots.close(patience)
+        if self.maintenance.is_alive():
+            self.maintenance.join(JOIN_SECONDS)  # a round of it has a connection open
         self.mail.close()
         self.left.set()
         stuck = self.slots.stuck >= self.options.threads

@@ -63,7 +63,8 @@ class Workers:
     url: str
     started: list[RealWorker] = field(default_factory=list)
 
-    def start(self, *flags, lease=LEASE_SECONDS, ready=True, **environment):
+    def start(self, *flags, lease=LEASE_SECONDS, ready=True, shell="", **environment):
+        """`shell`: what a shell is told around the command, as in 'ulimit -n 64; exec "$@" >&-'."""
         name = f"worker-{len(self.started)}"
         log = self.directory / f"{name}.log"
         env = {
@@ -75,6 +76,8 @@ class Workers:
             **environment,
         }
         command = [sys.executable, str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
+        if shell:
+            command = ["sh", "-c", shell, "sh", *command]
         with log.open("w") as output:
             process = subprocess.Popen(
                 command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True

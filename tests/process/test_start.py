@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +11,7 @@ import time
 import pytest
 from django.db import connection
 
-from pgonly_django.models import Job
+from pgonly_django.models import Job, Worker
 from tests import jobs
 from tests.process.conftest import ROOT, database_url
 from tests.waiting import wait_for
@@ -86,6 +88,7 @@ def test_another_database_can_be_named(workers):
     worker = workers.start("--burst", "--database", "default", **settings)
     assert worker.wait() == 0
     assert "database  default (" in worker.output
+    assert "--database default: no entry of TASKS keeps its jobs there." in worker.output
 
 
 def test_missing_tables_end_with_the_command_to_type(workers):
@@ -126,6 +129,42 @@ def test_max_idle_seconds_ends_an_idle_worker(workers):
     jobs.add.enqueue(1)
     worker = workers.start("--max-idle-seconds", "0.2")
     assert worker.wait() == 0
+    assert "Stopped after 1 job(s)." in worker.output
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_reason_to_run_no_jobs(workers, streams):
+    result = jobs.print_and_open.enqueue()
+    worker = workers.start("--burst", ready=False, shell=f'exec "$@" {streams}')
+    assert worker.wait() == 0
+    result.refresh()
+    assert result.return_value > 2
+    assert "Traceback" not in worker.output
+
+
+def test_a_reader_that_has_gone_is_no_reason_to_run_no_jobs(workers):
+    """`runworker | head -1`"""
+    worker = workers.start(shell='"$@" | head -1', ready=False)
+    results = [jobs.fail.using(max_attempts=1).enqueue() for _ in range(3)]  # each of which is logged
+    assert [result.wait(20).is_finished for result in results] == [True] * 3
+    os.kill(Worker.objects.get(name=worker.name).pid, signal.SIGTERM)
+    worker.wait()
+    assert Worker.objects.get(name=worker.name).stopped_at is not None
+    assert "Traceback" not in worker.output
+
+
+def test_a_worker_that_no_job_can_reach_says_what_to_add(workers):
+    worker = workers.start(ready=False, DJANGO_SETTINGS_MODULE="tests.process.immediate_settings")
+    assert worker.wait() == 1
+    assert 'TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}' in worker.output
+    assert "Traceback" not in worker.output
+
+
+def test_reload_ends_with_what_ends_the_worker(workers):
+    result = jobs.add.enqueue(1)
+    worker = workers.start("--reload", "--burst", ready=False)
+    assert worker.wait() == 0
+    assert result.wait(1).return_value == 2
     assert "Stopped after 1 job(s)." in worker.output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 import pytest
 
@@ -57,6 +58,38 @@ def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
     assert worker.wait(10) == 0
     assert job_of(result).state == State.READY
     assert "Ctrl-C again releases them now" in worker.output
+
+
+def test_a_terminal_that_is_closed_is_a_planned_stop(workers, marks):
+    worker = workers.start("--grace-seconds", "5")
+    result = jobs.hold_on.enqueue("k")
+    started(marks, "k")
+    worker.send(signal.SIGHUP)
+    assert worker.wait(10) == 0
+    assert (job_of(result).state, job_of(result).interruptions) == (State.READY, 1)
+
+
+def test_nohup_holds(workers, marks):
+    worker = workers.start("--burst", ready=False, shell='trap "" HUP; exec "$@"')
+    result = jobs.hold_on.enqueue("k", 1.0)
+    started(marks, "k")
+    worker.send(signal.SIGHUP)
+    assert worker.wait(10) == 0
+    assert job_of(result).state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_worker_is_there_ends_the_process(workers, number):
+    """A server that takes connections and never answers: the start waits for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        workers.url = f"postgres://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
+        worker = workers.start(ready=False)
+        silent.settimeout(30)
+        connected, _ = silent.accept()
+        with connected:
+            worker.send(number)
+            assert worker.wait(5) == 0
+    assert worker.output == ""
 
 
 @pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.sleep_async, jobs.stubborn])

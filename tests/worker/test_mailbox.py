@@ -52,6 +52,22 @@ def test_a_signal_handler_wakes_the_one_that_waits(mailbox):
     assert time.monotonic() - began < LONG / 2
 
 
+def test_a_signal_that_another_thread_got_wakes_it_too(mailbox):
+    """Its handler runs in the main thread, which is asleep."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: mailbox.put("stop"))
+    mailbox.wake_on_signals()
+    timer = later(lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+    began = time.monotonic()
+    try:
+        assert mailbox.take(1, LONG) == ["stop"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - began < LONG / 2
+    timer.join()
+    mailbox.close()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 def test_what_the_database_sends_wakes_as_well(mailbox):
     here, there = socket.socketpair()
     with here, there:

@@ -17,7 +17,7 @@ from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.postgres import connect
-from pgonly_django.worker.cleanup import notice_dead_servers
+from pgonly_django.worker.cleanup import noticing_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
@@ -326,9 +326,8 @@ def _beat_through_a_gap(heartbeat, server, job, silent):
 
 
 def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db, monkeypatch):
-    options = connection.settings_dict["OPTIONS"]
-    monkeypatch.setitem(connections.settings["default"], "OPTIONS", {**options, "keepalives_count": 7})
-    notice_dead_servers()
+    before = {**connection.settings_dict["OPTIONS"], "keepalives_count": 7}
+    monkeypatch.setitem(connections.settings["default"], "OPTIONS", before)
     found = []
 
     def connect_anew():
@@ -336,8 +335,10 @@ def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db,
         found.append(connection.connection.info.get_parameters())
         connection.close()
 
-    thread = threading.Thread(target=connect_anew)
-    thread.start()
-    thread.join()
+    with noticing_dead_servers():
+        thread = threading.Thread(target=connect_anew)
+        thread.start()
+        thread.join()
     assert found[0]["tcp_user_timeout"] == "30000"
     assert found[0]["keepalives_count"] == "7"
+    assert connections.settings["default"]["OPTIONS"] is before

@@ -5,28 +5,32 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
-from django.db.backends.signals import connection_created
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from pgonly_django.compat import task_backends
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
-from pgonly_django.worker.cleanup import notice_dead_clients, notice_dead_servers
+from pgonly_django.worker import process
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
 from pgonly_django.worker.worker import ExitCode, Worker
 
-# A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
-SWITCH_INTERVAL_SECONDS = 0.001
 RELOAD_SECONDS = 5.0
+NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
+TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
+IN_TRANSACTION = (
+    "runworker was called inside a transaction on {alias!r}: the worker's own connections see nothing of it. "
+    "In tests use TransactionTestCase, or with pytest-django @pytest.mark.django_db(transaction=True)."
+)
+STUCK = "Every slot is held by a job that ignores its interruption."
 
 EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
@@ -35,8 +39,8 @@ Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-idle-seconds; 1
 what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its
 interruption: start a fresh process.
 
-SIGTERM or SIGINT (Ctrl-C): claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one those
-that do not listen get an exception), release what is left.
+SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
+those that do not listen get an exception), release what is left.
 A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and resume from their checkpoint.
 """
 
@@ -44,6 +48,7 @@ A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and 
 class Command(BaseCommand):
     help = "Run jobs until stopped."
     requires_system_checks = ()  # after the database is found: some of Django's checks ask it
+    _owns_process = False
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
@@ -67,50 +72,75 @@ class Command(BaseCommand):
         add("--database", help="The alias in DATABASES whose jobs are run. Default: the one that TASKS uses.")
 
     def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
+        """From the command line the process ends with the worker. For callers of call_command() it returns, or
+        raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as it was."""
         options = _options(flags)
         if flags["reload"]:
+            self._owns_process = True
             autoreload.run_with_reloader(self._serve, options)
         else:
+            self._owns_process = getattr(
+                self, "_called_from_command_line", False
+            )  # Django's mark of run_from_argv()
             self._serve(options)
 
     def _serve(self, options: WorkerOptions) -> None:
-        _check_database(options.database)
-        self.check()
-        self._warn_of_unknown_queues(options)
-        for said in unknown_variables():
-            self.stderr.write(self.style.WARNING(said))
-        worker = Worker(options)
-        connection_created.connect(notice_dead_clients)
-        notice_dead_servers()
-        _configure_logging(self.stdout._out)  # noqa: SLF001 - the stream behind Django's wrapper
-        self._print_banner(worker)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread:
-            self._handle_signals(worker)
-        else:  # --reload: the main thread watches the code
-            atexit.register(_release_and_wait, worker)
-        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        try:
-            code = worker.run()
-        except BaseException:
-            # A thread of a job, which Python would wait for, must not keep the process alive.
-            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
-            if not in_main_thread:
-                raise
-            _exit(ExitCode.BROKEN)
-        self.stdout.write(f"Stopped after {worker.jobs_done} job(s).")
-        if in_main_thread:
-            _exit(code)
+        if self._owns_process:
+            self._open_streams()
+        with process.Signals(is_early=self._owns_process) as signals:
+            _check_database(options.database)
+            self.check()
+            self._warn_of_what_stays_unserved(options)
+            for said in unknown_variables():
+                self._warn(said)
+            worker = Worker(options)
+            with process.made_ready(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
+                self._print_banner(worker)
+                code = self._run(worker)
+                self._say(f"Stopped after {worker.jobs_done} job(s).")
+                if self._owns_process and not _is_reloading(worker):
+                    process.leave(code)
+        if code is ExitCode.REPLACE_ME:
+            raise CommandError(STUCK, returncode=code)
 
-    def _warn_of_unknown_queues(self, options: WorkerOptions) -> None:
-        """Nobody can enqueue there: a typing error, as a rule, and then the jobs wait for ever."""
-        known = [backend.queues for backend in _backends() if backend.database == options.database]
-        unknown = set(options.queues).difference(*known)
-        if known and all(known) and unknown:  # an empty QUEUES allows every name
-            names, allowed = (", ".join(sorted(some)) for some in (unknown, set().union(*known)))
-            self.stderr.write(
-                self.style.WARNING(f"--queues {names}: not in the QUEUES of TASKS ({allowed}).")
-            )
+    def _run(self, worker: Worker) -> ExitCode:
+        is_in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._owns_process and not is_in_main_thread:  # --reload: the main thread watches the code
+            atexit.register(_release_and_wait, worker)
+        try:
+            return worker.run()
+        except BaseException:
+            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
+            if self._owns_process and is_in_main_thread:
+                # A thread of a job, which Python would wait for, must not keep the process alive.
+                process.leave(ExitCode.BROKEN)
+            raise
+
+    def _open_streams(self) -> None:
+        """Nothing of ours may get the number of a closed stream, on which others write."""
+        process.fill_closed_streams()
+        for wrapper in (self.stdout, self.stderr):
+            if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
+                wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
+
+    def _say(self, line: str, stream: OutputWrapper | None = None) -> None:
+        """That it is read by no one any more is no reason to run no jobs."""
+        with suppress(OSError, ValueError):
+            (stream or self.stdout).write(line)
+            (stream or self.stdout).flush()
+
+    def _warn_of_what_stays_unserved(self, options: WorkerOptions) -> None:
+        """What reaches no worker is a typing error, as a rule, and then the jobs wait for ever."""
+        here = [backend.queues for backend in _backends() if backend.database == options.database]
+        if not here:
+            self._warn(f"--database {options.database}: no entry of TASKS keeps its jobs there.")
+        unknown = set(options.queues).difference(*here)
+        if here and all(here) and unknown:  # an empty QUEUES allows every name
+            names, allowed = (", ".join(sorted(some)) for some in (unknown, set().union(*here)))
+            self._warn(f"--queues {names}: not in the QUEUES of TASKS ({allowed}).")
+
+    def _warn(self, line: str) -> None:
+        self._say(self.style.WARNING(line), self.stderr)
 
     def _print_banner(self, worker: Worker) -> None:
         options = worker.options
@@ -127,22 +157,7 @@ class Command(BaseCommand):
             ("grace", f"{options.grace_seconds:g} s"),
             ("stop", "Ctrl-C; twice to release running jobs at once"),
         ):
-            self.stdout.write(f"{label:<9} {fact}")
-
-    def _handle_signals(self, worker: Worker) -> None:
-        def interrupt(*_: object) -> None:
-            worker.stop_now() if worker.stopping.is_asked else worker.stop()
-
-        def stop(*_: object) -> None:
-            worker.stop()
-
-        def stop_now(*_: object) -> None:
-            worker.stop_now()
-
-        handlers: dict[str, Callable[..., None]] = {"SIGTERM": stop, "SIGINT": interrupt, "SIGQUIT": stop_now}
-        for name, handler in handlers.items():
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), handler)
+            self._say(f"{label:<9} {fact}")
 
 
 def _options(flags: dict[str, Any]) -> WorkerOptions:
@@ -156,7 +171,14 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
 
 
 def _backends() -> list[PostgresBackend]:
-    return [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
+    """Those of TASKS that are ours. Raises CommandError where there are none, or one cannot be set up."""
+    try:
+        ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
+    except ImproperlyConfigured as error:
+        raise CommandError(str(error)) from error
+    if not ours:
+        raise CommandError(NO_BACKEND)
+    return ours
 
 
 def _default_database() -> str:
@@ -179,6 +201,9 @@ def _check_database(alias: str) -> None:
             f"DATABASES[{alias!r}] has AUTOCOMMIT = False: what jobs write would be rolled back behind them. Take the "
             "line out."
         )
+    if connection.in_atomic_block:
+        raise CommandError(IN_TRANSACTION.format(alias=alias))
+    was_open = connection.connection is not None
     try:
         executor = MigrationExecutor(connection)
     except DatabaseError as error:
@@ -187,29 +212,16 @@ def _check_database(alias: str) -> None:
     nodes = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "pgonly_django"]
     if executor.migration_plan(nodes):
         raise CommandError(f"The tables are missing or old. Run: python manage.py migrate --database {alias}")
-    connection.close()
+    if not was_open:
+        connection.close()
 
 
-def _configure_logging(stream: Any) -> None:
-    """Show our log lines on the terminal unless the project configured loggers of its own for them."""
-    logger = logging.getLogger("pgonly_django")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+def _is_reloading(worker: Worker) -> bool:
+    """Whether the main thread, which watches the code, is about to start the process again."""
+    return worker.stopping.is_asked and threading.current_thread() is not threading.main_thread()
 
 
 def _release_and_wait(worker: Worker) -> None:
     """Under --reload the worker is not in the main thread: before the process goes, its jobs go back."""
     worker.stop_now()
     worker.left.wait(RELOAD_SECONDS)
-
-
-def _exit(code: ExitCode) -> None:
-    """Leave even when a stuck job's thread never returns."""
-    connections.close_all()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    logging.shutdown()
-    os._exit(code)

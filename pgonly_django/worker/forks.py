@@ -1,0 +1,127 @@
+"""A process that a job forks is no worker: it hears signals as before the worker, has connections of its own, and
+never comes back out of the job.
+
+multiprocessing's fork and os.fork() copy everything: handlers that would swallow its SIGTERM, and sockets on which a
+word of the child's, even a goodbye, ends what the worker has under way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
+from weakref import WeakSet
+
+import psycopg
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+is_child = False  # whether this process was forked from a worker
+_is_worker = False
+_thread = threading.local()  # its mask of signals, while it forks
+_handlers: dict[int, Any] = {}  # of signals, as they were before the worker
+_connections: WeakSet[psycopg.Connection[Any]] = WeakSet()
+_kept: list[Any] = []  # what belongs to the parent: neither to be used, nor closed, nor collected
+
+
+def keep_apart(handlers: dict[int, Any]) -> None:
+    """From now on this process is a worker, whose children get these handlers of signals."""
+    global _is_worker  # noqa: PLW0603 - a fact of the process
+    _is_worker = True
+    _handlers.update(handlers)
+    connection_created.connect(_note, dispatch_uid=__name__)
+
+
+def no_worker_any_more() -> None:
+    """Undo keep_apart()."""
+    global _is_worker  # noqa: PLW0603 - likewise
+    _is_worker = False
+    _handlers.clear()
+    connection_created.disconnect(dispatch_uid=__name__)
+
+
+def note(connection: psycopg.Connection[Any]) -> None:
+    """A connection of the worker's own, to be kept from its children."""
+    _connections.add(connection)
+
+
+def leave(error: BaseException | None = None) -> NoReturn:
+    """The end of a child that comes back out of a job, as at the end of a Python script.
+
+    The job's end is its parent's to write, and what is open is its parent's to close.
+    """
+    is_exit = isinstance(error, SystemExit)
+    if error is not None and not is_exit:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, or read by no one any more
+            stream.flush()
+    code: Any = error.code if isinstance(error, SystemExit) else error
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _note(connection: Any, **_: Any) -> None:
+    """Receiver of connection_created."""
+    if connection.vendor == "postgresql":
+        note(connection.connection)
+
+
+def _before_fork() -> None:
+    """What is sent to the child before it is one of its own would meet the worker's handler, or none: Python forgets
+    what came by then."""
+    if _is_worker:
+        _thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
+
+
+def _after_fork_in_parent() -> None:
+    mask = vars(_thread).pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    if _is_worker:
+        _become_child()
+    _after_fork_in_parent()
+
+
+def _become_child() -> None:
+    global is_child  # noqa: PLW0603 - likewise
+    is_child = True
+    signal.set_wakeup_fd(-1)  # or a signal of the child's would wake its parent
+    for number, handler in _handlers.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    no_worker_any_more()
+    _let_go_of_sockets()
+    _forget_django_connections()
+
+
+def _let_go_of_sockets() -> None:
+    """Or the server would keep a killed worker's transactions, and their locks, for as long as this child lives.
+
+    The numbers stay taken, so that a cursor from before the fork meets no other socket there.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for connection in tuple(_connections):
+        _kept.append(connection)
+        with suppress(psycopg.Error, OSError):  # closed already
+            os.dup2(nowhere, connection.fileno(), inheritable=False)
+    os.close(nowhere)
+
+
+def _forget_django_connections() -> None:
+    """The next query of this thread connects."""
+    for wrapper in connections.all(initialized_only=True):
+        _kept.append(wrapper)
+        pools = getattr(wrapper, "_connection_pools", {})  # of the class, by alias
+        _kept.append(pools.pop(wrapper.alias, None))
+        del connections[wrapper.alias]
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -1,0 +1,122 @@
+"""Tasks that start processes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+from django.db import connection, connections, transaction
+
+from pgonly_django import task
+from pgonly_django.models import Job
+from tests.jobs import mark
+
+FORK = multiprocessing.get_context("fork")
+
+
+def backend():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()[0]
+
+
+def sleep(seconds=60.0):
+    time.sleep(seconds)
+
+
+def query_and_close(pipe):
+    """What a child of gunicorn's or celery's does at its start."""
+    connections.close_all()
+    pipe.send((backend(), Job.objects.count()))
+
+
+@task
+def map_in_a_pool(times):
+    total = 0
+    for _ in range(times):
+        with FORK.Pool(2) as pool:  # ends its children by SIGTERM
+            total += sum(pool.map(abs, range(-3, 0)))
+    return total
+
+
+@task
+def terminate_a_child():
+    child = FORK.Process(target=sleep)
+    child.start()
+    child.terminate()
+    child.join(10)
+    return child.exitcode
+
+
+@task(atomic=True)
+def share_the_database_with_a_child():
+    """The worker's backend before and after, the child's, and how many jobs it saw."""
+    before = backend()
+    mark("kept")
+    here, there = FORK.Pipe()
+    child = FORK.Process(target=query_and_close, args=(there,))
+    child.start()
+    assert here.poll(20)
+    seen, count = here.recv()
+    child.join(20)
+    return {"same": before == backend(), "own": seen != before, "count": count, "code": child.exitcode}
+
+
+def code_of(pid):
+    """How the child ended; None when it had to be killed."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    return None
+
+
+@task
+def come_back_twice(how, key):
+    """os.fork() without an end for the child: it returns, raises or exits out of the job."""
+    with transaction.atomic():
+        mark(key)
+        pid = os.fork()
+        if pid == 0 and how == "raise":
+            raise ValueError("in the child")
+        if pid == 0 and how == "exit":
+            sys.exit(7)
+        if pid == 0:
+            return None
+        return code_of(pid)
+
+
+@task
+async def come_back_twice_async():
+    pid = os.fork()
+    return code_of(pid) if pid else None
+
+
+@task
+def leave_a_child_behind(key, daemon):
+    """A child that outlives its job, which is deaf."""
+    child = FORK.Process(target=sleep, daemon=daemon)
+    child.start()
+    mark(f"{key}:{child.pid}")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)
+
+
+@task
+def die_beside_a_child(key):
+    """Killed inside a transaction while a child lives on."""
+    with transaction.atomic():
+        mark(key)
+        connection.cursor().execute("SELECT pg_advisory_xact_lock(4711)")
+        child = FORK.Process(target=sleep, args=(20.0,))
+        child.start()
+        os.kill(os.getpid(), signal.SIGKILL)

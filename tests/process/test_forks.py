@@ -1,0 +1,99 @@
+"""Processes that jobs start: they end when told to, and harm neither the worker nor its connections."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+
+import pytest
+from django.db import connection
+
+from pgonly_django.models import State
+from tests import forking_jobs, jobs
+from tests.waiting import wait_for
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+]
+
+
+def lives(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_a_pool_inside_a_job_ends(workers):
+    result = forking_jobs.map_in_a_pool.enqueue(10)
+    worker = workers.start("--threads", "2", "--burst", ready=False)
+    assert worker.wait(60) == 0
+    result.refresh()
+    assert result.return_value == 60
+
+
+def test_a_child_ends_when_it_is_terminated(workers):
+    result = forking_jobs.terminate_a_child.enqueue()
+    worker = workers.start("--burst", ready=False)
+    assert worker.wait() == 0
+    result.refresh()
+    assert result.return_value == -signal.SIGTERM
+
+
+def test_a_child_has_a_connection_of_its_own_and_leaves_the_job_s_alone(workers, marks):
+    result = forking_jobs.share_the_database_with_a_child.enqueue()
+    worker = workers.start("--burst", ready=False)
+    assert worker.wait() == 0
+    result.refresh()
+    assert result.return_value == {"same": True, "own": True, "count": 1, "code": 0}
+    assert marks() == ["kept"]
+
+
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 7)])
+def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, code):
+    result = forking_jobs.come_back_twice.enqueue(how, "k")
+    other = jobs.add.enqueue(1)
+    worker = workers.start("--burst", "--threads", "1", ready=False)
+    assert worker.wait() == 0
+    result.refresh()
+    assert (result.return_value, result.job.attempt, marks()) == (code, 1, ["k"])
+    assert other.job.state == State.SUCCEEDED
+    assert worker.output.count("Stopped after 2 job(s).") == 1
+    assert ("ValueError: in the child" in worker.output) == (how == "raise")
+
+
+def test_a_child_that_comes_back_out_of_an_async_job_ends_there(workers):
+    result = forking_jobs.come_back_twice_async.enqueue()
+    worker = workers.start("--burst", ready=False)
+    assert worker.wait() == 0
+    result.refresh()
+    assert result.return_value == 0
+    assert worker.output.count("Stopped after 1 job(s).") == 1
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_children_of_released_jobs_do_not_outlive_the_worker(workers, marks, daemon):
+    worker = workers.start("--grace-seconds", "0.5")
+    result = forking_jobs.leave_a_child_behind.enqueue("k", daemon)
+    (child,) = [int(mark.partition(":")[2]) for mark in wait_for(marks, what="the child")]
+    worker.send(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert result.job.state == State.READY
+    wait_for(lambda: not lives(child), what="the child's end")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server's side of a socket")
+def test_a_killed_worker_s_child_does_not_hold_its_transaction_open(workers):
+    forking_jobs.die_beside_a_child.enqueue("k")
+    worker = workers.start(ready=False)
+    assert worker.wait() == -signal.SIGKILL
+
+    def is_free():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(4711)")
+            return cursor.fetchone()[0]
+
+    wait_for(is_free, 10, "the dead worker's lock to go")
