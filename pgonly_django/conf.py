@@ -35,6 +35,8 @@ class Settings:
     session_wait_for_disk: bool = _setting(default=True)
     # How many proxies of yours stand before Django and append to X-Forwarded-For; 0: the header is ignored.
     session_trusted_proxies: int = _setting(0, at_least=0)
+    # Values inside sessions are encrypted under a key derived from SECRET_KEY.
+    session_encrypt_data: bool = _setting(default=False)
     # The session engine to move from: asked when a session is not found here. "": none.
     session_fallback_engine: str = _setting("")
     # Values under keys that match one of these shell patterns are not shown in the admin.

@@ -11,6 +11,7 @@ from django.db import connections, router
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
+from pgonly_django.sessions import sealing
 
 OURS = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
@@ -24,7 +25,7 @@ def check_sessions(**_: object) -> list[checks.CheckMessage]:
         settings()
     except ImproperlyConfigured:
         return []  # E001 says so
-    return [*_database(), *_fallback(), *_middleware()]
+    return [*_database(), *_fallback(), *_middleware(), *_encryption()]
 
 
 def _database() -> list[checks.CheckMessage]:
@@ -81,6 +82,13 @@ def _middleware() -> list[checks.CheckMessage]:
         message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'
         return [_warning(message, hint, 203)]
     return []
+
+
+def _encryption() -> list[checks.CheckMessage]:
+    if not settings().session_encrypt_data or sealing.is_installed():
+        return []
+    message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
+    return [_error(message, sealing.REMEDY, 205)]
 
 
 def _is_ours() -> bool:

@@ -1,8 +1,9 @@
 """Between a session's dict and its column: one JSON member per top-level key, so that PostgreSQL can merge.
 
 A member is a string holding the value as JSON text, or {"encoded": ...} in Django's signed encoding for any
-other SESSION_SERIALIZER. The text is not unpacked into JSONB: that would refuse NUL and NaN, reorder the keys
-of nested dicts and turn 1e16 into an integer; as text every value comes back as Django's engines give it.
+other SESSION_SERIALIZER, or {"sealed": ...}, encrypted (see sealing.py). The text is not unpacked into JSONB: that
+would refuse NUL and NaN, reorder the keys of nested dicts and turn 1e16 into an integer; as text every value comes
+back as Django's engines give it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from typing import Any
 
 from django.contrib.sessions.serializers import JSONSerializer
 from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django.conf import settings
+from pgonly_django.sessions import sealing
 
 # A value as its serializer wrote it: text from JSON, bytes from any other.
 Raw = str | bytes
@@ -31,6 +36,7 @@ class Codec:
         self._serializer = serializer
         self._salt = salt
         self._is_json = serializer is JSONSerializer
+        self._seals = settings().session_encrypt_data
 
     def entries(self, session: dict[Any, Any]) -> Entries:
         """Every member as it would be stored now: what differs from an earlier answer has changed."""
@@ -59,7 +65,7 @@ class Codec:
 
     def column(self, entries: Entries) -> str:
         """The JSON text for the database."""
-        return _to_json({name: self._member(raw) for name, raw in entries.items()})
+        return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
     def read(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
         """The session and its entries. A member nobody here can read is logged, left out and left alone."""
@@ -67,12 +73,14 @@ class Codec:
         entries: Entries = {}
         for name, member in column.items() if isinstance(column, dict) else ():
             try:
-                raw, value = self._read_member(member)
+                raw, value = self._read_member(name, member)
                 key, value = value if name[:1] == ESCAPE else (name, value)
                 session[key] = value
             except signing.BadSignature:
                 _security_log.warning("Session data corrupted")
                 continue
+            except ImproperlyConfigured:  # without the library everybody would be logged out
+                raise
             except Exception as error:  # noqa: BLE001 - what unpickling may raise has no bounds
                 _security_log.warning("Session value under %r cannot be read: %r", name, error)
                 continue
@@ -93,15 +101,34 @@ class Codec:
     def _bytes(self, value: Any) -> bytes:
         return bytes(self._serializer().dumps(value))
 
-    def _member(self, raw: Raw) -> str | dict[str, str]:
+    def rewritten(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Members that are not stored as they would be now, and their new JSON text: readable, or under SECRET_KEY."""
+        old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
+        _, entries = self.read(old)
+        return {name: old[name] for name in entries}, self.column(entries)
+
+    def _is_stored_otherwise(self, name: str, member: Any) -> bool:
+        sealed = member.get("sealed") if isinstance(member, dict) else None
+        if sealed is None or not self._seals:
+            return self._seals == (sealed is None)
+        return not sealing.is_under_present_key(name, sealed)
+
+    def _member(self, name: str, raw: Raw) -> str | dict[str, str]:
+        if self._seals:
+            return {"sealed": sealing.seal(name, raw)}
         if isinstance(raw, str):
             return raw
         return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_AsIs, compress=True)}
 
-    def _read_member(self, member: str | dict[str, str]) -> tuple[Raw, Any]:
+    def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[Raw, Any]:
         if isinstance(member, str):
             return member, json.loads(member)
-        raw = signing.loads(member["encoded"], salt=self._salt, serializer=_AsIs)
+        if "sealed" in member:
+            raw = sealing.unseal(name, member["sealed"])
+            if isinstance(raw, str):
+                return raw, json.loads(raw)
+        else:
+            raw = signing.loads(member["encoded"], salt=self._salt, serializer=_AsIs)
         value = self._serializer().loads(raw)
         # Not `raw`: the same value may be pickled another way once it has been loaded.
         return self._bytes(value), value

@@ -1,0 +1,270 @@
+"""With PGONLY["SESSION_ENCRYPT_DATA"] a leaked table tells no value that a session holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.signing import BadSignature
+from django.db import connection
+
+from pgonly_django.models import Session
+from pgonly_django.sessions import SessionStore, sealing
+from tests.sessions.test_codec import ODD_VALUES
+
+pytestmark = pytest.mark.django_db
+
+OLD, NEW = (
+    "the old key, of fifty characters or somewhat less",
+    "the new key, of fifty characters or somewhat less",
+)
+PICKLE = "tests.sessions.test_codec.PickleSerializer"
+
+
+def encrypt(settings, on: bool = True) -> None:
+    settings.PGONLY = {"SESSION_ENCRYPT_DATA": on}
+
+
+@pytest.fixture
+def encrypted(settings):
+    encrypt(settings)
+
+
+def stored(**values) -> SessionStore:
+    session = SessionStore()
+    session.update(values)
+    session.save()
+    return session
+
+
+def again(session: SessionStore) -> SessionStore:
+    return SessionStore(session.session_key)
+
+
+def column() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT data::text FROM pgonly_session")
+        return "".join(text for (text,) in cursor.fetchall())
+
+
+@pytest.mark.usefixtures("encrypted")
+@pytest.mark.parametrize("key", ODD_VALUES)
+def test_every_value_comes_back(key):
+    session = stored(**{key: ODD_VALUES[key], "plain": 1})
+    assert repr(again(session)[key]) == repr(ODD_VALUES[key])
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_values_are_not_in_the_table_and_the_names_of_keys_are():
+    stored(_password_reset_token="c0ffee-s3cr3t", cart={"deep": ["s3cr3t"]}, **{"odd\x00s3cr3t": 1})
+    assert "s3cr3t" not in column()
+    assert "_password_reset_token" in column()
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_a_pickled_value_comes_back(settings):
+    settings.SESSION_SERIALIZER = PICKLE
+    session = stored(a={1, 2})
+    assert '"encoded"' not in column()
+    assert again(session)["a"] == {1, 2}
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_an_encrypted_value_that_did_not_change_is_not_written(django_assert_num_queries):
+    session = stored(a=[1], b={"c": 2})
+    with django_assert_num_queries(1):
+        again(session).save()
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_parallel_requests_keep_each_others_keys():
+    key = stored(kept=0).session_key
+    one, two = SessionStore(key), SessionStore(key)
+    one["one"], two["two"] = 1, 2
+    one.save()
+    before = json.loads(column())
+    two.save()
+    after = json.loads(column())
+    assert {name: after[name] for name in before} == before
+    assert dict(SessionStore(key).items()) == {"kept": 0, "one": 1, "two": 2}
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_an_expiry_of_the_sessions_own_still_slides():
+    session = stored(a=1)
+    session.set_expiry(300)
+    session.save()
+    Session.objects.update(expires_at="2100-01-01T00:00Z")
+    later = again(session)
+    later["b"] = 1
+    later.save()
+    assert Session.objects.get().expires_at.year < 2100
+
+
+@pytest.mark.parametrize("serializer", ["django.contrib.sessions.serializers.JSONSerializer", PICKLE])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_was_written_before_the_change_stays_readable_and_mixes(settings, before, serializer):
+    settings.SESSION_SERIALIZER = serializer
+    encrypt(settings, before)
+    session = stored(a=[1])
+    encrypt(settings, not before)
+    later = again(session)
+    later["b"] = {"c": 2}
+    later.save()
+    assert dict(again(session).items()) == {"a": [1], "b": {"c": 2}}
+    assert column().count("sealed") == 1
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_after_a_rotation_the_fallback_opens_what_the_old_key_sealed(settings):
+    settings.SECRET_KEY = OLD
+    session = stored(a=1)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    later = again(session)
+    assert later["a"] == 1
+    later["b"] = 2
+    later.save()
+    settings.SECRET_KEY_FALLBACKS = []
+    assert dict(again(session).items()) == {"b": 2}
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_a_value_that_no_key_opens_is_logged_left_out_and_left_alone(settings, caplog):
+    settings.SECRET_KEY = OLD
+    session = stored(a=1)
+    settings.SECRET_KEY = NEW
+    later = again(session)
+    later["b"] = 2
+    later.save()
+    assert "Session data corrupted" in caplog.text
+    settings.SECRET_KEY_FALLBACKS = [OLD]
+    assert dict(again(session).items()) == {"a": 1, "b": 2}
+
+
+@pytest.mark.usefixtures("encrypted")
+@pytest.mark.parametrize("member", [5, None, "x", {}, "=", "AAAA", "\u00e4", "A" * 100])
+def test_a_forged_value_is_left_out(member):
+    session = stored(good=1)
+    data = Session.objects.get().data
+    Session.objects.update(data={**data, "forged": {"sealed": member}})
+    assert dict(again(session).items()) == {"good": 1}
+    assert rewrite() == "0 sessions encrypted"
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_a_value_does_not_open_under_another_name():
+    sealed = sealing.seal("nickname", '"7"')
+    assert sealing.unseal("nickname", sealed) == '"7"'
+    with pytest.raises(BadSignature):
+        sealing.unseal("_auth_user_id", sealed)
+
+
+def test_the_same_value_is_sealed_otherwise_each_time():
+    assert sealing.seal("a", "1") != sealing.seal("a", "1")
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_a_login_works_and_its_user_is_listed(client):
+    user = get_user_model().objects.create_user("ada")
+    client.force_login(user)
+    assert client.get("/whoami/").content == b"ada"
+    assert Session.objects.for_user(user).count() == 1
+
+
+def rewrite() -> str:
+    out = StringIO()
+    call_command("pgonly_encrypt_sessions", stdout=out)
+    return out.getvalue().strip()
+
+
+def test_the_command_encrypts_what_is_there_and_decrypts_it_again(settings):
+    sessions = [stored(a=number, **{"odd\x00": number}) for number in range(3)]
+    encrypt(settings)
+    assert rewrite() == "3 sessions encrypted"
+    assert column().count("sealed") == 6
+    assert rewrite() == "0 sessions encrypted"
+    encrypt(settings, on=False)
+    assert rewrite() == "3 sessions decrypted"
+    assert "sealed" not in column()
+    assert [again(session)["a"] for session in sessions] == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_the_command_makes_the_old_key_superfluous(settings):
+    settings.SECRET_KEY = OLD
+    session = stored(a=1)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
+    assert rewrite() == "1 sessions encrypted"
+    settings.SECRET_KEY_FALLBACKS = []
+    assert again(session)["a"] == 1
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_the_command_leaves_what_it_cannot_read(settings):
+    settings.SECRET_KEY = OLD
+    session = stored(a=1)
+    settings.SECRET_KEY = NEW
+    assert rewrite() == "0 sessions encrypted"
+    settings.SECRET_KEY = OLD
+    assert again(session)["a"] == 1
+
+
+def test_the_command_does_not_undo_what_a_request_writes_meanwhile(settings):
+    session = stored(a="old", b="old")
+    encrypt(settings)
+    changed = []
+
+    def change_first(execute, sql, params, many, context):
+        if "data ||" in sql and not changed:
+            changed.append(True)
+            parallel = again(session)
+            parallel["a"] = "new"
+            parallel.save()
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(change_first):
+        assert rewrite() == "1 sessions encrypted"
+    assert changed
+    assert dict(again(session).items()) == {"a": "new", "b": "old"}
+    assert column().count("sealed") == 2
+
+
+WITHOUT_THE_LIBRARY = """
+import sys
+sys.modules["cryptography"] = sys.modules["cryptography.exceptions"] = None
+import django
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from tests import settings as tested
+settings.configure(
+    SECRET_KEY="x", DATABASES=tested.DATABASES, INSTALLED_APPS=tested.INSTALLED_APPS,
+    SESSION_ENGINE="pgonly_django.sessions", PGONLY={"SESSION_ENCRYPT_DATA": True},
+)
+django.setup()
+from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.checks import check_sessions
+print(*[f"{message.id}: {message.msg} {message.hint}" for message in check_sessions()])
+codec = SessionStore().codec
+for use in (lambda: codec.column({"a": "1"}), lambda: codec.read({"a": {"sealed": "AAAA"}})):
+    try:
+        use()
+    except ImproperlyConfigured as error:
+        print(error)
+print(codec.read({"a": "1"})[0])
+"""
+
+
+def test_without_the_library_a_check_and_an_error_say_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_LIBRARY], capture_output=True, text=True, check=True
+    )
+    check, write, read, plain = done.stdout.splitlines()
+    assert check.startswith("pgonly_django.E205: ")
+    for said in (check, write, read):
+        assert 'pip install "pgonly-django[encryption]"' in said
+    assert plain == "{'a': 1}"
