@@ -29,6 +29,9 @@ class _Unset:
 UNSET: Any = _Unset()
 # Django's own parameters, which stand beside our options.
 DJANGOS = ("priority", "queue_name", "backend", "takes_context")
+RUN_AFTER = (
+    "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."
+)
 DJANGOS_FOR_ONE_CALL = ("priority", "queue_name", "backend", "run_after")
 
 
@@ -130,8 +133,11 @@ def task(
 
     Besides Django's parameters: `max_attempts` (4), `backoff` (a Backoff or callable), `max_runtime` (timedelta),
     `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever).
-    Raises InvalidTask for an option that does not exist or a value it cannot have.
+    Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
+    TypeError for `run_after`.
     """
+    if "run_after" in options:
+        raise TypeError(RUN_AFTER)
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
         unknown = set(options) - set(OPTION_NAMES)

@@ -1,0 +1,19 @@
+"""Settings for Django's own task tests: a database of their own, and one attempt, as Django's backends have it."""
+
+import os
+import sys
+
+from tests.contract.django_source import tests_folder
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES
+
+sys.path.append(str(tests_folder()))
+
+DATABASES = {"default": {**DATABASES["default"], "TEST": {"NAME": f"test_contract_{os.getpid()}"}}}
+TASKS = {
+    "default": {
+        "BACKEND": "tests.contract.task_backends.Kept",
+        "QUEUES": [],
+        "OPTIONS": {"max_attempts": 1},
+    }
+}

@@ -1,0 +1,103 @@
+"""Django's own task tests with our backend in the place of both of Django's, and our decorator beside Django's."""
+
+from unittest import mock, skip
+
+from django.db import connection
+from django.test import TransactionTestCase, override_settings
+from tasks import test_dummy_backend as dummy
+from tasks import test_immediate_backend as immediate
+from tasks import test_tasks as djangos
+
+from pgonly_django import task
+from pgonly_django.tasks import PostgresBackend
+from tests.contract.task_backends import Kept, RunAtOnce
+
+WHICH = "it asks which backend serves, and that it has no OPTIONS"
+A_ROW = "the state is in the row, not in an object of this process: tests/tasks/test_results.py"
+MORE = "this backend can do what it says cannot be done"
+COMMITS = "a job is part of its transaction, so it cannot run before the commit: promise 1"
+RECORDED = "what a job raises ends the job and never its worker: tests/worker/test_worker.py"
+ITS_CLASS = "the error is NotStorableError, a TypeError that names the task"
+
+OURS = {
+    "django.tasks.backends.dummy.DummyBackend": "tests.contract.task_backends.Kept",
+    "django.tasks.backends.immediate.ImmediateBackend": "tests.contract.task_backends.RunAtOnce",
+}
+
+
+def in_ours(tasks):
+    """TASKS with our backend in the place of Django's, and one attempt."""
+    return {
+        alias: {
+            **entry,
+            "BACKEND": OURS.get(entry["BACKEND"], entry["BACKEND"]),
+            "OPTIONS": {"max_attempts": 1},
+        }
+        for alias, entry in tasks.items()
+    }
+
+
+class with_ours(override_settings):  # noqa: N801 - stands for override_settings in Django's modules
+    def __init__(self, **settings):
+        super().__init__(**settings | {"TASKS": in_ours(settings["TASKS"])})
+
+
+for module in (dummy, immediate, djangos):
+    module.override_settings = with_ours
+dummy.DummyBackend = djangos.DummyBackend = Kept
+immediate.ImmediateBackend = djangos.ImmediateBackend = RunAtOnce
+
+
+def tasks_of(case):
+    """Of its class decorator, which ran before override_settings was ours."""
+    return override_settings(TASKS=in_ours(case._overridden_settings["TASKS"]))
+
+
+@tasks_of(djangos.TaskTestCase)
+class Tasks(djangos.TaskTestCase, TransactionTestCase):
+    def test_the_backend_is_ours(self):
+        self.assertIsInstance(djangos.default_task_backend.get_result.__self__, PostgresBackend)
+
+
+class TasksOfOurDecorator(Tasks):
+    def setUp(self):
+        self.enterContext(mock.patch.object(djangos, "task", task))
+        super().setUp()
+
+
+@tasks_of(dummy.DummyBackendTestCase)
+class Enqueueing(dummy.DummyBackendTestCase, TransactionTestCase):
+    test_using_correct_backend = skip(WHICH)(dummy.DummyBackendTestCase.test_using_correct_backend)
+    test_refresh_result = skip(A_ROW)(dummy.DummyBackendTestCase.test_refresh_result)
+    test_refresh_result_async = skip(A_ROW)(dummy.DummyBackendTestCase.test_refresh_result_async)
+
+
+class EnqueueingInATransaction(dummy.DummyBackendTransactionTestCase):
+    pass
+
+
+@tasks_of(immediate.ImmediateBackendTestCase)
+class Running(immediate.ImmediateBackendTestCase, TransactionTestCase):
+    its = immediate.ImmediateBackendTestCase
+    test_using_correct_backend = skip(WHICH)(its.test_using_correct_backend)
+    test_cannot_get_result = skip(MORE)(its.test_cannot_get_result)
+    test_cannot_refresh_result = skip(MORE)(its.test_cannot_refresh_result)
+    test_cannot_pass_run_after = skip(MORE)(its.test_cannot_pass_run_after)
+    test_throws_keyboard_interrupt = skip(RECORDED)(its.test_throws_keyboard_interrupt)
+    test_complex_return_value = skip(ITS_CLASS)(its.test_complex_return_value)
+
+
+class RunningInATransaction(immediate.ImmediateBackendTransactionTestCase):
+    its = immediate.ImmediateBackendTransactionTestCase
+    test_doesnt_wait_until_transaction_commit_by_default = skip(COMMITS)(
+        its.test_doesnt_wait_until_transaction_commit_by_default
+    )
+
+
+def tearDownModule():
+    """Some of Django's coroutines call sync methods, each from a thread that keeps its connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
