@@ -136,18 +136,21 @@ class Treacherous:
         return call
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6])
-@pytest.mark.parametrize(
-    "method",
-    ["enter_pipeline_mode", "send_query_prepared", "pipeline_sync", "flush", "is_busy", "consume_input",
-     "get_result", "exit_pipeline_mode"],
-)  # fmt: skip
-def test_an_exception_at_any_step_leaves_the_connection_as_it_was(method, nth):
+# How often each is called at least, whenever the answers arrive.
+CALLS = {
+    "enter_pipeline_mode": 1, "send_query_prepared": 2, "pipeline_sync": 2, "flush": 1, "is_busy": 6,
+    "consume_input": 1, "get_result": 6, "exit_pipeline_mode": 1,
+}  # fmt: skip
+STEPS = [(method, nth) for method, times in CALLS.items() for nth in range(1, times + 1)]
+
+
+@pytest.mark.parametrize(("method", "nth"), STEPS)
+def test_an_exception_at_any_step_arrives_and_leaves_the_connection_as_it_was(method, nth):
     raw = connection.connection
     pgconn = raw.pgconn
     raw.pgconn = Treacherous(pgconn, method, nth)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
             ask(5, errand=note())
     finally:
         raw.pgconn = pgconn
@@ -169,15 +172,45 @@ def terminated_in(server, pid, seconds):
         timer.join()
 
 
-def test_a_lone_enqueue_tells_the_workers_without_asking_once_more(monkeypatch):
-    told = []
-    monkeypatch.setattr(wake, "first_row", lambda *args: told.append(args))
-    add.enqueue(1)
-    assert told == []  # it went with the INSERT
+class Counting:
+    """A libpq connection that notes what is sent over it."""
+
+    SENDS = ("enter_pipeline_mode", "send_query", "send_query_params", "send_query_prepared", "send_prepare")
+
+    def __init__(self, pgconn):
+        self.pgconn, self.sent = pgconn, []
+
+    def __getattr__(self, name):
+        if name in self.SENDS:
+            self.sent.append(name)
+        return getattr(self.pgconn, name)
+
+
+@contextlib.contextmanager
+def counted():
+    """What is sent to the server, by the names of libpq."""
+    raw = connection.connection
+    pgconn, raw.pgconn = raw.pgconn, Counting(raw.pgconn)
+    try:
+        yield raw.pgconn.sent
+    finally:
+        raw.pgconn = pgconn
+
+
+def test_a_lone_enqueue_tells_the_workers_without_asking_once_more():
+    with counted() as sent:
+        add.enqueue(1)
+    assert sent == ["enter_pipeline_mode", "send_query_prepared", "send_query_prepared"]
+
+
+def test_one_in_a_transaction_tells_them_after_the_commit():
     wake._last_sent.clear()
     with transaction.atomic():
         add.enqueue(1)
-    assert len(told) == 1
+        hook = connection.run_on_commit.pop()[1]
+    with counted() as sent:
+        hook()
+    assert sent == ["send_query_prepared"]
 
 
 def test_workers_hear_of_it_after_the_row_is_there(server):
@@ -196,20 +229,48 @@ def test_a_refused_notify_is_tried_once_more_and_costs_a_warning(monkeypatch, ca
     assert Job.objects.filter(pk=result.id, state="ready").exists()
 
 
-def test_a_row_that_is_held_back_is_looked_for_after_it_is_committed(monkeypatch):
+@pytest.fixture
+def always_in_close_succession(monkeypatch):
+    monkeypatch.setattr(wake, "DENSE_SECONDS", 3600.0)
+    monkeypatch.setattr(wake, "COALESCE_SECONDS", 3600.0)
+
+
+@contextlib.contextmanager
+def inserting(does):
+    """Every INSERT of a job `does` something first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE FUNCTION tests_first() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {does}; RETURN new; END';"
+            "CREATE TRIGGER tests_first BEFORE INSERT ON pgonly_job FOR EACH ROW EXECUTE FUNCTION tests_first()"
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION tests_first() CASCADE")
+
+
+def heard(listening, count):
+    return [notify.payload for notify in listening.notifies(timeout=5, stop_after=count)]
+
+
+def test_a_row_that_is_held_back_is_told_of_when_its_insert_was_slow(
+    server, always_in_close_succession, monkeypatch
+):
     """What was decided before the INSERT would be over when a slow one commits."""
+    server.execute(f"LISTEN {wake.CHANNEL}")
+    monkeypatch.setattr(wake, "COALESCE_SECONDS", 0.5)
     add.enqueue(1)
-    sent = dict(wake._last_sent)
-    held_back = wake.errand("default", "ready default")
-    assert held_back is None
-    later = wake.time.monotonic() + wake.COALESCE_SECONDS
-    monkeypatch.setattr(wake, "time", type("Later", (), {"monotonic": staticmethod(lambda: later)}))
-    wake.send_coalesced("default", "ready default", held_back)
-    assert wake._last_sent != sent
+    with inserting("PERFORM pg_sleep(0.6)"):
+        add.enqueue(2)
+    assert heard(server, 2) == ["ready default"] * 2
 
 
-def test_a_row_refused_by_the_database_wakes_but_is_not_taken_for_told(monkeypatch):
-    monkeypatch.setattr("pgonly_django.queue.enqueue.new_ids", lambda _: [Job.objects.first().id])
-    with pytest.raises(IntegrityError):
-        add.enqueue(1)
-    assert wake._last_sent == {}
+def test_a_row_refused_by_the_database_wakes_but_is_not_taken_for_told(server, always_in_close_succession):
+    server.execute(f"LISTEN {wake.CHANNEL}")
+    add.enqueue(1)
+    wake._last_sent.clear()
+    with inserting("RAISE unique_violation"), pytest.raises(IntegrityError):
+        add.enqueue(2)
+    add.enqueue(3)
+    assert heard(server, 3) == ["ready default"] * 3

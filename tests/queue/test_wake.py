@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from types import SimpleNamespace
+import time
 
 import pytest
 from django.db import connections, transaction
@@ -86,8 +86,9 @@ def test_wakes_in_close_succession_are_one(ear, monkeypatch):
 
 
 def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(ear, monkeypatch):
-    monkeypatch.setattr(wake, "time", SimpleNamespace(monotonic=lambda: -1.0))
-    add.enqueue(1)
+    with monkeypatch.context() as machine:
+        machine.setattr(time, "monotonic", lambda: -1.0)
+        add.enqueue(1)
     assert heard(ear) == ["ready default"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 
 import pytest
@@ -170,6 +171,25 @@ def announced():
     task_enqueued.connect(listen)
     yield results
     task_enqueued.disconnect(listen)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("enqueue", [lambda: [add.enqueue(1)], lambda: enqueue_many([(add, [1])])])
+@pytest.mark.parametrize("around", [transaction.atomic, nullcontext])
+def test_a_receiver_that_raises_costs_the_caller_nothing(enqueue, around, caplog):
+    """The job is committed by then: an error would have it enqueued once more."""
+
+    def fail(**_):
+        raise ZeroDivisionError
+
+    task_enqueued.connect(fail)
+    try:
+        with around():
+            (result,) = enqueue()
+    finally:
+        task_enqueued.disconnect(fail)
+    assert str(Job.objects.get().id) == result.id
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.django_db
