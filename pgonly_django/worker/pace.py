@@ -26,7 +26,7 @@ class Pace:
     def ahead(self, queue: str) -> int:
         """How many jobs of `queue` to hold beyond the slots: none unless they are known to be short."""
         average = self._average.get(queue)
-        if average is None or average > AHEAD_SECONDS:
+        if average is None:
             return 0
         return min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -127,6 +128,17 @@ class OwnServer:
         )
         self._manage("shell", "-c", code)
 
+    def enqueue(self, task, args):
+        code = (
+            "from django.utils.module_loading import import_string; "
+            f"import_string({task!r}).enqueue(*{args!r})"
+        )
+        self._manage("shell", "-c", code)
+
+    def results(self):
+        with psycopg.connect(self.url()) as connection:
+            return [result for (result,) in connection.execute("SELECT result FROM pgonly_job").fetchall()]
+
     def count(self, state=None):
         with psycopg.connect(self.url()) as connection:
             query = "SELECT count(*) FROM pgonly_job WHERE %(state)s::text IS NULL OR state = %(state)s"
@@ -139,13 +151,27 @@ class OwnServer:
         )
 
 
-@pytest.fixture
-def own_server():
+@contextlib.contextmanager
+def server_of_its_own(port=None):
     directory = Path(tempfile.mkdtemp(prefix="pgonly-test-"))
-    server = Server(directory / "postgres")
+    server = Server(directory / "postgres", port)
     try:
         server.start()
         yield OwnServer(server)
     finally:
         server.stop("immediate")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def own_server():
+    with server_of_its_own() as server:
+        yield server
+
+
+@pytest.fixture
+def own_server_on_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with server_of_its_own(port) as server:
+        yield server

@@ -9,7 +9,7 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, t
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.worker import ExitCode
-from tests import jobs
+from tests import jobs, watched
 from tests.waiting import wait_for
 
 
@@ -23,10 +23,12 @@ def test_a_job_runs_and_its_result_is_there(work):
     assert result.job.expires_at - result.job.finished_at > timezone.timedelta(days=6)
 
 
-def test_an_async_task_runs_on_the_event_loop(work):
-    results = [jobs.add_async.enqueue(i, 1) for i in range(20)]
-    work()
-    assert [result.wait(1).return_value for result in results] == [i + 1 for i in range(20)]
+def test_async_tasks_run_on_the_event_loop_and_sync_ones_in_slots(work):
+    on_the_loop = [watched.thread_name.enqueue() for _ in range(20)]
+    in_slots = [watched.thread_name_sync.enqueue() for _ in range(20)]
+    work(threads=4)
+    assert {result.wait(1).return_value for result in on_the_loop} == {"pgonly-loop"}
+    assert {result.wait(1).return_value for result in in_slots} <= {f"pgonly-slot-{i}" for i in range(1, 5)}
 
 
 def test_an_async_task_has_the_whole_context(work):
@@ -119,21 +121,8 @@ def test_an_atomic_task_commits_with_its_finish(work, marks):
     assert bad.job.state == State.FAILED
 
 
-def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks, monkeypatch):
-    result = jobs.mark_atomically.enqueue("zombie")
-    from pgonly_django.worker import outcomes
-
-    original = outcomes.succeeded
-
-    def lose_lease_first(run, value):
-        # Another worker has rescued and claimed the job while this one was busy.
-        from pgonly_django.postgres import connect
-
-        with connect("default", application_name="rescuer") as other:
-            other.execute("UPDATE pgonly_job SET lease = lease + 1 WHERE id = %s", [run.job.id])
-        return original(run, value)
-
-    monkeypatch.setattr(outcomes, "succeeded", lose_lease_first)
+def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
+    result = watched.mark_without_a_lease.enqueue("zombie")
     work()
     assert marks() == []
     assert result.job.state == State.RUNNING

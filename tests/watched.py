@@ -1,0 +1,66 @@
+"""Tasks that a test looks at while they run."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from django.db import connection
+
+from pgonly_django import task
+from pgonly_django.postgres import connect
+from tests.jobs import mark
+
+
+@task(takes_context=True)
+def tell_when_stopped(context, key):
+    """Asks its context only, which asks nobody."""
+    mark(f"{key}:started")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not context.should_stop:
+        time.sleep(0.02)
+    mark(f"{key}:told" if context.should_stop else f"{key}:not told")
+
+
+@task
+def mark_both_ends(key, seconds):
+    mark(f"{key}:began")
+    time.sleep(seconds)
+    mark(f"{key}:ended")
+
+
+@task(takes_context=True)
+def count_quickly(context, seconds):
+    """Has something new to say all the time."""
+    deadline = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < deadline:
+        done += 1
+        context.progress(done)
+        time.sleep(0.002)
+    return done
+
+
+@task
+async def thread_name():
+    return threading.current_thread().name
+
+
+@task
+def thread_name_sync():
+    return threading.current_thread().name
+
+
+@task(atomic=True, takes_context=True)
+def mark_without_a_lease(context, key):
+    """Another worker has rescued and claimed the job while this one was busy."""
+    mark(key)
+    with connect("default", application_name="rescuer") as other:
+        other.execute("UPDATE pgonly_job SET lease = lease + 1 WHERE id = %s", [context.job_id])
+
+
+@task
+def setting(name):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SHOW {name}")
+        return cursor.fetchone()[0]
