@@ -7,11 +7,11 @@ from typing import Any
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import Error, connections, router
 
 from pgonly_django.cache.codec import Codec
 from pgonly_django.cache.figures import our_settings
-from pgonly_django.cache.options import Options, misplaced, parse
+from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
 
 DOCS = "docs/cache.md#checks"
 
@@ -41,14 +41,24 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
     for alias, options in _ours():
         if not isinstance(options, Options) or options.database not in (databases or ()):
             continue
-        with connections[options.database].cursor() as cursor:
-            cursor.execute("SELECT current_setting('max_connections')::int")
-            allowed = cursor.fetchone()[0]
-        if options.pool_size * 2 > allowed:
+        allowed = _connections_allowed(options.database)
+        if allowed is not None and options.pool_size * 2 > allowed:
             message = f"CACHES[{alias!r}] may open {options.pool_size} connections in every process."
             hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See {DOCS}."
             found.append(checks.Warning(message, hint=hint, id="pgonly_django.W102"))
     return found
+
+
+def _connections_allowed(database: str) -> int | None:
+    """None where E102 has more to say, or where the server is not there: a check may run without it."""
+    if database not in connections or connections[database].vendor != "postgresql":
+        return None
+    try:
+        with connections[database].cursor() as cursor:
+            cursor.execute("SELECT current_setting('max_connections')::int")
+            return int(cursor.fetchone()[0])
+    except Error:
+        return None
 
 
 def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
@@ -56,6 +66,7 @@ def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
     for alias, cache in our_settings().items():
         try:
             options = parse(cache.get("OPTIONS", {}))
+            default_timeout(cache.get("TIMEOUT"))
             Codec(options.serializer, options.compressor, options.compress_above)
             yield alias, options
         except ImproperlyConfigured as error:
@@ -70,7 +81,10 @@ def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:
     vendor = connections[database].vendor
     if vendor != "postgresql":
         message = f"CACHES[{alias!r}] keeps its entries in {database!r}, which is {vendor}."
-        hint = 'Point OPTIONS["DATABASE"] at a PostgreSQL database.'
+        hint = (
+            f'Make DATABASES[{database!r}] a PostgreSQL database (ENGINE "django.db.backends.postgresql"), or name '
+            f'one that is: CACHES[{alias!r}]["OPTIONS"]["DATABASE"].'
+        )
         return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
     if not router.allow_migrate(database, "pgonly_django", model_name="cacheentry"):
         message = f"CACHES[{alias!r}] needs tables in {database!r} that DATABASE_ROUTERS keep from there."

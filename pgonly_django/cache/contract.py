@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
@@ -17,7 +17,7 @@ from pgonly_django.cache.borrowed import arun_in_place
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.durations import timeout_seconds
 from pgonly_django.cache.keys import tag_names
-from pgonly_django.cache.options import parse
+from pgonly_django.cache.options import default_timeout, parse
 from pgonly_django.cache.store import Row, Store
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
 
@@ -29,16 +29,37 @@ _MISSING = object()
 
 class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
-        options = parse(params.get("OPTIONS", {}))
-        super().__init__(params)
-        given = params.get("timeout", params.get("TIMEOUT"))
-        # Django cuts off fractions, and takes a timedelta for 300 seconds.
-        if isinstance(given, (float, timedelta)):
-            self.default_timeout = timeout_seconds(given)
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
+        # What Django would read of these two, it reads wrongly or fails at; _configure() reads them.
+        super().__init__({**params, "timeout": None, "OPTIONS": {}})
+        try:
+            self._configure(location, params)
+        except ImproperlyConfigured as error:
+            self._wrong = error
+
+    def _configure(self, location: str, params: dict[str, Any]) -> None:
+        """Raises ImproperlyConfigured, which the first use of this cache then does as well.
+
+        Not its making: Django's checks make every cache, and would end there before ours say what is wrong.
+        """
+        options = parse(params.get("OPTIONS", {}))
+        self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
         self.store = Store(location, options)
         self._on_error = options.on_error
+
+    @property
+    def is_configured(self) -> bool:
+        """False where every use raises ImproperlyConfigured."""
+        return "store" in vars(self)
+
+    if not TYPE_CHECKING:  # or the type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what _configure() has not set."""
+            if name in {"store", "_on_error"} and "_wrong" in self.__dict__:
+                raise ImproperlyConfigured(str(self._wrong)) from self._wrong
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def validate_key(self, key: str) -> None:
         """Any key works, so there is none to warn of."""

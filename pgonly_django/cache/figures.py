@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error
 from django.db.models import BigIntegerField, Count, Q, Sum, Value
 from django.db.models.functions import Coalesce, Length, Now
 from django.utils.module_loading import import_string
@@ -29,6 +31,7 @@ class Figures:
     expired: int
     hits: int
     misses: int
+    problem: str = ""  # why there are no numbers
 
     @property
     def hit_rate(self) -> float | None:
@@ -42,8 +45,9 @@ class Figures:
 
 
 def our_caches() -> dict[str, PostgresCache]:
-    """The caches of settings.CACHES that are ours, by alias."""
-    return {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
+    """The caches of settings.CACHES that are ours, by alias; without those of which `check` says what is wrong."""
+    ours = {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
+    return {alias: cache for alias, cache in ours.items() if cache.is_configured}
 
 
 def our_settings() -> dict[str, dict[str, Any]]:
@@ -60,12 +64,20 @@ def _is_ours(cache: dict[str, Any]) -> bool:
 
 
 def figures(tables: Container[str] = TABLES) -> list[Figures]:
-    """Of the caches in these tables, counted now: one walk over the entries of each."""
-    return [
-        _figures(alias, cache)
-        for alias, cache in our_caches().items()
-        if TABLES[cache.store.durable] in tables
-    ]
+    """Of the caches in these tables, counted now: one walk over the entries of each.
+
+    One whose database does not answer has its `problem` and no numbers.
+    """
+    found = []
+    for alias, cache in our_caches().items():
+        table = TABLES[cache.store.durable]
+        if table in tables:
+            try:
+                found.append(_figures(alias, cache))
+            except (Error, ImproperlyConfigured) as error:
+                problem = " ".join(str(error).split())
+                found.append(Figures(alias, cache.store.location, table, 0, 0, 0, 0, 0, problem))
+    return found
 
 
 def _figures(alias: str, cache: PostgresCache) -> Figures:

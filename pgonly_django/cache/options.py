@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from pgonly_django.cache.durations import timeout_seconds
 from pgonly_django.conf import unknown_key
 
 # Django's own, read by BaseCache. CULL_FREQUENCY is accepted and means nothing here: just the excess goes.
@@ -33,6 +34,8 @@ class Options:
 
 def parse(given: dict[str, Any]) -> Options:
     """Raises ImproperlyConfigured naming the wrong key, its value and the remedy."""
+    if not isinstance(given, dict):
+        raise ImproperlyConfigured(f"OPTIONS must be a dict, got {given!r}.")
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in _KNOWN and key not in _OF_DJANGO:
@@ -42,11 +45,28 @@ def parse(given: dict[str, Any]) -> Options:
     return Options(**values)
 
 
+def default_timeout(given: Any) -> float | None:
+    """TIMEOUT, which may be a fraction, a timedelta, or text as it comes from the environment. See parse()."""
+    try:
+        return (
+            given
+            if type(given) is int
+            else timeout_seconds(float(given) if isinstance(given, str) else given)
+        )
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"TIMEOUT must be a number of seconds, a timedelta or None, got {given!r}."
+        ) from error
+
+
 def misplaced(names: Iterable[str]) -> list[str]:
     """Those names beside OPTIONS that say something only inside it."""
     return [name for name in names if name in _KNOWN]
 
 
+# PostgreSQL counts in 64 bits; a socket is waited for in milliseconds of 32.
+_MOST = {"TIMEOUT_SECONDS": 86_400}
+_MOST_OF_ANY = 10**15
 _KNOWN = {field.name.upper(): field for field in fields(Options)}
 
 
@@ -74,4 +94,7 @@ def _number(key: str, value: Any, *, whole: bool) -> float:
     if not number or not 0 < value < math.inf or (whole and value != int(value)):
         kind = "whole number" if whole else "number"
         raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a {kind} above 0, got {value!r}.')
+    if value > _MOST.get(key, _MOST_OF_ANY):
+        most = _MOST.get(key, _MOST_OF_ANY)
+        raise ImproperlyConfigured(f'OPTIONS["{key}"] must be at most {most:,}, got {value!r}.')
     return int(value) if whole else value

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from psycopg.errors import NumericValueOutOfRange
 from psycopg.pq.abc import PGresult
 
@@ -57,6 +59,11 @@ class Store:
     def __init__(self, location: str, options: Options) -> None:
         self.namespace = keys.namespace(location)
         self.location = self.namespace[:-1]
+        if options.database not in connections:
+            known = ", ".join(connections)
+            raise ImproperlyConfigured(
+                f'OPTIONS["DATABASE"] is {options.database!r}, which is not in DATABASES: {known}.'
+            )
         self.pool = pool_for(options.database, options.pool_size)
         self.durable = options.durable
         self._codec = Codec(options.serializer, options.compressor, options.compress_above)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.db import models
@@ -15,6 +16,14 @@ class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Fi
 
     def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
         return "text[]"
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """As dumpdata writes it, in JSON and in XML."""
+        return json.dumps(self.value_from_object(obj))
+
+    def to_python(self, value: Any) -> Any:
+        """What loaddata reads."""
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class Entries(models.QuerySet[Any]):

@@ -186,3 +186,16 @@ def test_only_the_filters_that_are_shown_can_be_asked_for(admin_client, query):
 def test_a_search_for_what_no_key_holds_finds_nothing(admin_client, term):
     assert admin_client.get(f"{reverse(LIST)}?q={term}").status_code == 200
     assert admin_client.get(f"{reverse(LIST)}{term}/change/").status_code == 302
+
+
+def test_the_numbers_name_a_cache_whose_database_refuses(transactional_db, admin_client):
+    caches["default"].set("key", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_cache_durable RENAME TO gone")
+    try:
+        page = admin_client.get(reverse(NUMBERS)).content.decode()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE gone RENAME TO pgonly_cache_durable")
+    assert "No numbers: relation" in page
+    assert re.search(r"<td>pages</td>\s*<td>pgonly_cache</td>\s*<td>1</td>", page)

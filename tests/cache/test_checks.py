@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
@@ -41,6 +47,8 @@ def test_good_settings_give_no_message():
         ({"POOL_SIZE": True}, "must be a whole number above 0, got True"),
         ({"POOL_SIZE": None}, "must be a whole number above 0, got None"),
         ({"COMPRESS_ABOVE": 0.5}, "must be a whole number above 0, got 0.5"),
+        ({"TIMEOUT_SECONDS": 1e300}, "must be at most 86,400, got 1e+300"),
+        ({"MAX_BYTES": 10**30}, "must be at most 1,000,000,000,000,000, got 10"),
         ({"MAX_ENTRIES": 1.5}, "must be a whole number above 0, got 1.5"),
         ({"MAX_ENTRIES": float("inf")}, "must be a whole number above 0, got inf"),
         ({"MAX_BYTES": float("nan")}, "must be a whole number above 0, got nan"),
@@ -68,17 +76,23 @@ def test_a_wrong_option_is_named_with_its_value_or_the_nearest_known_one(options
         assert message.id == "pgonly_django.E101"
         assert message.hint == "All options: docs/cache.md#several-caches."
         assert says in message.msg
-        with pytest.raises(ImproperlyConfigured):
-            PostgresCache("x", {"OPTIONS": options})
+        with pytest.raises(ImproperlyConfigured, match=re.escape(says)):
+            caches["default"].get("key")
 
 
 def test_an_unknown_database_and_another_kind_of_database():
     with with_cache(DATABASE="missing"):
         assert only(check_caches()).id == "pgonly_django.E102"
+        assert check_pools(databases=["default", "missing"]) == []
+        with pytest.raises(ImproperlyConfigured, match="'missing', which is not in DATABASES: default"):
+            caches["default"].get("key")
     connections.settings["lite"] = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3"}
     try:
         with with_cache(DATABASE="lite"):
-            assert "which is sqlite" in only(check_caches()).msg
+            message = only(check_caches())
+            assert "which is sqlite" in message.msg
+            assert """Make DATABASES['lite'] a PostgreSQL database""" in message.hint
+            assert check_pools(databases=["lite"]) == []
     finally:
         del connections["lite"], connections.settings["lite"]
 
@@ -127,7 +141,73 @@ def test_zstd_without_its_module_is_found_before_the_first_large_value():
         with with_cache(COMPRESSOR="zstd"):
             assert "pip install backports.zstd" in only(check_caches()).msg
         with pytest.raises(ImproperlyConfigured, match=r"pip install backports\.zstd"):
-            PostgresCache("x", {"OPTIONS": {"COMPRESSOR": "zstd"}})
+            PostgresCache("x", {"OPTIONS": {"COMPRESSOR": "zstd"}}).get("key")
     else:
         with with_cache(COMPRESSOR="zstd"):
             assert check_caches() == []
+
+
+@pytest.mark.parametrize("timeout", ["soon", float("nan"), True, [60], object()])
+def test_a_timeout_that_is_none_is_an_error_of_check_and_of_the_first_use(timeout):
+    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "TIMEOUT": timeout}
+    with override_settings(CACHES={"default": cache}):
+        message = only(check_caches())
+        assert message.id == "pgonly_django.E101"
+        assert "TIMEOUT must be a number of seconds, a timedelta or None, got" in message.msg
+        with pytest.raises(ImproperlyConfigured, match="TIMEOUT must be"):
+            caches["default"].set("key", 1)
+
+
+@pytest.mark.parametrize("options", [None, [], "durable"])
+def test_options_that_are_no_dict(options):
+    with override_settings(
+        CACHES={"default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": options}}
+    ):
+        assert "OPTIONS must be a dict, got" in only(check_caches()).msg
+        with pytest.raises(ImproperlyConfigured, match="OPTIONS must be a dict"):
+            caches["default"].get("key")
+
+
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+OURS = {"BACKEND": "pgonly_django.cache.PostgresCache"}
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        (OURS, "pgonly_django.E102"),
+        ({**OURS, "OPTIONS": {"DATABASE": "missing"}}, "pgonly_django.E102"),
+        ({**OURS, "OPTIONS": {"MAX_ENTRY": 1}}, "pgonly_django.E101"),
+        ({**OURS, "OPTIONS": {"TIMEOUT": 60}}, "pgonly_django.E101"),
+    ],
+    ids=["sqlite", "unknown database", "unknown option", "misplaced option"],
+)
+@pytest.mark.parametrize("command", ["check", "migrate"])
+def test_a_command_shows_what_is_wrong_and_no_traceback(command, cache, says, tmp_path):
+    """With the settings that startproject makes and README's line."""
+    done = run_in_a_project(tmp_path, SQLITE, cache, command)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_away_is_no_reason_for_check_to_fail(tmp_path):
+    away = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "HOST": "127.0.0.1", "PORT": "1"}
+    done = run_in_a_project(tmp_path, away, OURS, "check", "--database", "default")
+    assert done.returncode == 0, done.stderr
+
+
+def run_in_a_project(folder, database, cache, *command):
+    settings = {
+        "SECRET_KEY": "x",
+        "INSTALLED_APPS": ["pgonly_django"],
+        "DATABASES": {"default": database},
+        "CACHES": {"default": cache},
+    }
+    lines = [f"{name} = {value!r}\n" for name, value in settings.items()]
+    (folder / "of_a_project.py").write_text("".join(lines))
+    return subprocess.run(
+        [sys.executable, "-m", "django", *command, "--settings", "of_a_project"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
+
 import pytest
+from django.conf import settings
 from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from pgonly_django.cache.drive import run
 from pgonly_django.cache.usage import READS_PER_FLUSH
+from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +103,62 @@ def test_every_kind_of_read_tells_its_hits(read, capsys):
         read(caches["default"])
     call_command("pgonly_cache")
     assert capsys.readouterr().out.splitlines()[1].endswith("100.0%")
+
+
+def test_a_database_that_is_dead_costs_its_own_cache_only(tmp_path):
+    """In a process of its own: Django keeps a test from databases that it was not told of."""
+    alive = {
+        name: connection.settings_dict[name]
+        for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
+    }
+    lost = {**settings.CACHES["default"], "LOCATION": "lost", "OPTIONS": {"DATABASE": "dead"}}
+    lines = [
+        "from tests.settings import *",
+        f"DATABASES = { ({'default': alive, 'dead': {**alive, 'HOST': '127.0.0.1', 'PORT': '1'}})!r}",
+        f"CACHES = { ({'lost': lost, **settings.CACHES})!r}",
+    ]
+    (tmp_path / "with_a_dead_database.py").write_text("\n".join(lines))
+    caches["default"].set("key", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "pgonly_cache", "--settings", "with_a_dead_database"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[1][:4] == ["lost", "lost", "pgonly_cache", "connection"]
+    assert lines[2][:4] == ["default", "pages", "pgonly_cache", "1"]
+    assert "Not counted, because the database did not answer: lost." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "xml"])
+def test_entries_and_locks_are_dumped_and_loaded(kind, tmp_path):
+    for cache in (caches["default"], caches["answers"]):
+        cache.set("tagged", {"a": [1]}, tags=["seven", 'of "all", \u00fc'])
+        cache.set("number", 7, None)
+        cache.lock(f"for ever in {cache.store.location}", timeout=math.inf).acquire()
+    lock = caches["default"].lock("given up", timeout=5)
+    run(lock._store.call(lock.GIVE_BACK, (lock._key, b"holder", b"payload")))
+    before = rows()
+    dump = tmp_path / f"cache.{kind}"
+    call_command("dumpdata", "pgonly_django", format=kind, output=str(dump), skip_checks=True)
+    for model in MODELS:
+        model.objects.all().delete()
+    call_command("loaddata", str(dump), skip_checks=True)
+    assert rows() == before
+    assert caches["default"].get("tagged") == {"a": [1]}
+    assert caches["answers"].delete_tags("seven") == 1
+
+
+MODELS = CacheEntry, DurableCacheEntry, CacheLock
+
+
+def rows():
+    """What JSON keeps: milliseconds. Of a BinaryField each reading makes an object of its own."""
+    found = {model: list(model.objects.order_by("pk").values()) for model in MODELS}
+    for row in (each for those in found.values() for each in those):
+        moment = row["expires_at"]
+        row["expires_at"] = moment and moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        row["value"] = bytes(row.get("value") or b"")
+    return found

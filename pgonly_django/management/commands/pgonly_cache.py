@@ -43,8 +43,12 @@ class Command(BaseCommand):
     def _show(self) -> None:
         head = COLUMNS.format("cache", "location", "table", "entries", "bytes", "expired", "hit rate")
         self.stdout.write(head)
-        for each in figures():
+        found = figures()
+        for each in found:
             self.stdout.write(_line(each))
+        lost = [each.alias for each in found if each.problem]
+        if lost:
+            raise CommandError(f"Not counted, because the database did not answer: {', '.join(lost)}.")
 
     def _clear(self, cache: PostgresCache, prefix: str | None, tag: str | None) -> None:
         if "" in (prefix, tag):
@@ -78,6 +82,8 @@ def _deletion(store: Store, prefix: str, tag: str | None) -> Operation[int]:
 
 
 def _line(each: Figures) -> str:
+    if each.problem:
+        return f"{each.alias:16}{each.location:20}{each.table:24}{each.problem}"
     rate = "-" if each.hit_rate is None else f"{each.hit_rate:.1%}"
     numbers = f"{each.entries:,}", f"{each.bytes:,}", f"{each.expired:,}", rate
     return COLUMNS.format(each.alias, each.location, each.table, *numbers)
