@@ -11,7 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from pgonly_django.cache import deletion, keyspace
 from pgonly_django.cache.contract import DjangoCache, Timeout
 from pgonly_django.cache.drive import Operation, run
-from pgonly_django.cache.durations import count, moment, not_negative, positive, seconds
+from pgonly_django.cache.durations import count, milliseconds, moment, not_negative, positive
 from pgonly_django.cache.flight import Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
@@ -48,7 +48,7 @@ class PostgresCache(DjangoCache):
     ) -> Operation[Any]:  # fmt: skip
         function: Callable[[], Any] = default if callable(default) else lambda: default
         stored = self.stored_key(key, version)
-        times = self._seconds(timeout), not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
+        times = self.seconds_of(timeout), not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
         strict = self._on_error == "raise"
         return Flight(self.store, stored, function, *times, self._tags(tags), strict).run()
 
@@ -108,11 +108,11 @@ class PostgresCache(DjangoCache):
 
     def pexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """See expire(); a number is milliseconds."""
-        return self.touch(key, _milliseconds(timeout), version)
+        return self.touch(key, milliseconds(timeout), version)
 
     async def apexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """See pexpire()."""
-        return await self.atouch(key, _milliseconds(timeout), version)
+        return await self.atouch(key, milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
@@ -145,7 +145,7 @@ class PostgresCache(DjangoCache):
     ) -> Any:
         """get() and touch() in one round trip."""
         operation = keyspace.get_and_touch(
-            self.store, self.stored_key(key, version), default, self._seconds(timeout)
+            self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
         )
         return self._do(operation, default)
 
@@ -154,7 +154,7 @@ class PostgresCache(DjangoCache):
     ) -> Any:
         """See get_and_touch()."""
         operation = keyspace.get_and_touch(
-            self.store, self.stored_key(key, version), default, self._seconds(timeout)
+            self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
         )
         return await self._ado(operation, default)
 
@@ -170,11 +170,16 @@ class PostgresCache(DjangoCache):
         self, search: str, itersize: int | None = None, version: int | None = None
     ) -> Iterator[str]:
         """See keys(); fetched `itersize` at a time while you iterate."""
+        for key in self.stored_keys(self.pattern(search, version), itersize):
+            yield self.name_of(key, version)
+
+    def stored_keys(self, glob: str, itersize: int | None) -> Iterator[bytes]:
+        """The keys as they are stored, whose made key matches the glob."""
         size, found, after = _itersize(itersize), [b""], b""
         while found:
-            found = self._do(keyspace.scan(self.store, self._pattern(search, version), after, size), [])
+            found = self._do(keyspace.scan(self.store, glob, after, size), [])
             after = found[-1] if found else after
-            yield from (self._name(key, version) for key in found)
+            yield from found
 
     async def aiter_keys(
         self, search: str, itersize: int | None = None, version: int | None = None
@@ -182,12 +187,10 @@ class PostgresCache(DjangoCache):
         """See iter_keys()."""
         size, found, after = _itersize(itersize), [b""], b""
         while found:
-            found = await self._ado(
-                keyspace.scan(self.store, self._pattern(search, version), after, size), []
-            )
+            found = await self._ado(keyspace.scan(self.store, self.pattern(search, version), after, size), [])
             after = found[-1] if found else after
             for key in found:
-                yield self._name(key, version)
+                yield self.name_of(key, version)
 
     def delete_pattern(
         self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
@@ -196,34 +199,28 @@ class PostgresCache(DjangoCache):
 
         `prefix` takes the place of KEY_PREFIX: "" for keys that were written without one.
         """
-        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
+        glob, size = self.pattern(pattern, version, prefix), _itersize(itersize)
         return self._do(deletion.delete_pattern(self.store, glob, size), 0)
 
     async def adelete_pattern(
         self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
     ) -> int:
         """See delete_pattern()."""
-        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
+        glob, size = self.pattern(pattern, version, prefix), _itersize(itersize)
         return await self._ado(deletion.delete_pattern(self.store, glob, size), 0)
 
-    def _pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> str:
+    def pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> str:
         """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""
         if prefix is None:
             return escape_glob(self.make_key("", version)) + pattern
         return escape_glob(self.key_func("", prefix, self.version if version is None else version)) + pattern
 
-    def _name(self, stored: bytes, version: int | None) -> str:
+    def name_of(self, stored: bytes, version: int | None) -> str:
         return stored.decode()[len(self.store.namespace + self.make_key("", version)) :]
 
 
 def _seconds(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else -(-milliseconds // 1000)
-
-
-def _milliseconds(timeout: Timeout) -> Timeout:
-    if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, timedelta):
-        return timeout
-    return seconds(timeout, "A timeout", "a number of milliseconds, a timedelta or None") / 1000
 
 
 def _itersize(given: int | None) -> int:

@@ -106,11 +106,11 @@ class DjangoCache(BaseCache):
         return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
+        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
         return self._do(operation, False, write=True)
 
     async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self.stored_key(key, version), self._seconds(timeout))
+        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
         return await self._ado(operation, False, write=True)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
@@ -195,7 +195,9 @@ class DjangoCache(BaseCache):
     def _set(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[None]:
-        return self.store.set(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
+        return self.store.set(
+            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
+        )
 
     def _set_where(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
@@ -208,18 +210,20 @@ class DjangoCache(BaseCache):
         if nx:
             return self._add(key, value, timeout, version, tags)
         stored = self.stored_key(key, version)
-        return self.store.replace(stored, value, self._seconds(timeout), self._tags(tags))
+        return self.store.replace(stored, value, self.seconds_of(timeout), self._tags(tags))
 
     def _add(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[bool]:
-        return self.store.add(self.stored_key(key, version), value, self._seconds(timeout), self._tags(tags))
+        return self.store.add(
+            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
+        )
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
     ) -> Operation[list[Any]]:
         named = self._named(data, version)
-        seconds, names, stored = self._seconds(timeout), self._tags(tags), set[bytes]()
+        seconds, names, stored = self.seconds_of(timeout), self._tags(tags), set[bytes]()
         entries = {key: data[name] for key, name in named.items()}
         try:
             if seconds is not None and seconds <= 0:
@@ -227,7 +231,7 @@ class DjangoCache(BaseCache):
                 return []
             yield from self.store.set_many(entries, seconds, names, stored)
         except CacheError as error:
-            self._failed(error, None, write=True)  # raises, but with ON_ERROR "ignore"
+            self.failed(error, None, write=True)  # raises, but with ON_ERROR "ignore"
         return [name for key, name in named.items() if key not in stored]
 
     def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
@@ -248,17 +252,27 @@ class DjangoCache(BaseCache):
     # For a write that is made ready now and happens later (transactional.py).
 
     def row(
-        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout,
+        version: int | None,
+        tags: Iterable[str],
+        stale: float = 0,
     ) -> Row | None:
-        """What a set() would write; None where its timeout is over already."""
-        seconds = self._seconds(timeout)
+        """What a set() would write; None where its timeout is over already. Raises what set() raises for it."""
+        seconds = self.seconds_of(timeout)
         if seconds is not None and seconds <= 0:
             return None
-        return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags))
+        return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags), stale)
 
     def write(self, row: Row) -> None:
         """See set()."""
         self._do(self.store.write(row), None, write=True)
+
+    def write_if_live(self, row: Row) -> bool:
+        """See set() with xx."""
+        return self._do(self.store.write_if_live(row), False, write=True)
 
     def write_if_none(self, row: Row) -> bool:
         """See add()."""
@@ -278,7 +292,7 @@ class DjangoCache(BaseCache):
     def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:
         return {named[key]: value for key, value in found.items()}
 
-    def _seconds(self, timeout: Timeout) -> float | None:
+    def seconds_of(self, timeout: Timeout) -> float | None:
         """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
@@ -291,19 +305,19 @@ class DjangoCache(BaseCache):
         try:
             return run(operation)
         except CacheError as error:
-            return self._failed(error, fallback, write=write)
+            return self.failed(error, fallback, write=write)
 
     async def _ado(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
         """See _do()."""
         try:
             return await self._arun(operation)
         except CacheError as error:
-            return self._failed(error, fallback, write=write)
+            return self.failed(error, fallback, write=write)
 
     async def _arun(self, operation: Operation[T]) -> T:
         return await arun_in_place(self.store.pool.alias, operation)
 
-    def _failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
+    def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
         if self._on_error == "raise" or (write and self._on_error is None):
             raise error

@@ -8,6 +8,8 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
 LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4, and Python's calendar ends in the year 9999
 MOST = 1_000_000
 
@@ -36,6 +38,13 @@ def timeout_seconds(value: Any) -> float | None:
     if value is None:
         return None
     return seconds(value, "A timeout", "a number of seconds, a timedelta or None")
+
+
+def milliseconds(timeout: Any) -> Any:
+    """A number of them as seconds; None, a timedelta and DEFAULT_TIMEOUT as they are."""
+    if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, timedelta):
+        return timeout
+    return seconds(timeout, "A timeout", "a number of milliseconds, a timedelta or None") / 1000
 
 
 def not_negative(value: Any, what: str) -> float:

@@ -42,10 +42,6 @@ class Flight:
     tags: Sequence[bytes]
     strict: bool  # ON_ERROR is "raise"
 
-    @property
-    def _place(self) -> tuple[str, bool, bytes]:
-        return self.store.pool.alias, self.store.durable, self.key
-
     def run(self) -> Operation[Any]:
         """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise").
 
@@ -66,7 +62,7 @@ class Flight:
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
         if found.is_shown:
             return found
-        refuse_circle(self._place, self.store.name(self.key))
+        refuse_circle(self.store.place(self.key), self.store.name(self.key))
         if self.timeout is not None and self.timeout <= 0:
             return None  # nobody is given what is not stored, so nobody shall wait for it
         token = yield from self._claim()
@@ -158,7 +154,9 @@ class Flight:
     def _compute(self, token: int | None) -> Operation[Any]:
         """No connection is held meanwhile. Without a token the value is returned but not stored."""
         try:
-            value = yield Compute(computing(self._place, self.store.name(self.key), self.function))
+            value = yield Compute(
+                computing(self.store.place(self.key), self.store.name(self.key), self.function)
+            )
         except GeneratorExit:  # whoever waited for this is gone, and nothing more can be awaited
             self._give_up_later(token)
             raise

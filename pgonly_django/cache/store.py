@@ -207,6 +207,10 @@ class Store:
                 raise ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
         return codec, number, data
 
+    def place(self, key: bytes) -> tuple[str, bool, bytes]:
+        """Where a stored key is, among all caches."""
+        return self.pool.alias, self.durable, key
+
     def name(self, key: bytes) -> str:
         """A stored key as Django made it."""
         return key.decode().partition(":")[2]
