@@ -76,4 +76,5 @@ def _address(text: str) -> str | None:
 
 def _user_agent(request: HttpRequest) -> str:
     text: str = request.META.get("HTTP_USER_AGENT", "")
-    return text.replace("\x00", "")[:USER_AGENT_LENGTH]
+    text = text.replace("\x00", "")[:USER_AGENT_LENGTH]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -121,7 +121,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
             return "integer"
         if entry.size is None:
             return "being computed"
-        return _SERIALIZERS[entry.codec % 10] + _COMPRESSORS.get(entry.codec // 10 * 10, "")
+        return _SERIALIZERS.get(entry.codec % 10, "unknown") + _COMPRESSORS.get(entry.codec // 10 * 10, "")
 
     @admin.display(description="bytes", ordering="size")
     def size(self, entry: Any) -> str:
@@ -144,8 +144,11 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
             return str(entry.number)
         if entry.value is None or entry.codec % 10 != codec.JSON:
             return "Not shown."
-        value = json.loads(codec.unpack(entry.codec, bytes(entry.value)))
-        text = json.dumps(value, indent=2, ensure_ascii=False)
+        try:
+            value = json.loads(codec.unpack(entry.codec, bytes(entry.value)))
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+        except Exception as error:  # noqa: BLE001 - damaged, or of a compressor that is not installed here
+            return f"Not shown: {error!r:.200}"
         return format_html("<pre>{}</pre>", text[:SHOWN_CHARACTERS])
 
     def get_urls(self) -> list[URLPattern]:
@@ -185,7 +188,8 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
             raise Http404
         if request.method == "POST":
             self._clear(request, alias, cache)
-            return HttpResponseRedirect(reverse(f"admin:{self._named('numbers')}"))
+            page = reverse(f"admin:{self._named('numbers')}", current_app=self.admin_site.name)
+            return HttpResponseRedirect(page)
         context = self._context(request, f"Clear the cache {alias}?", alias=alias)
         return TemplateResponse(request, "admin/pgonly_django/cacheentry/clear.html", context)
 

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.models.readable import UnreadableJson
+from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString
@@ -100,11 +101,14 @@ def progress_bar(done: float, total: float) -> SafeString:
 
 
 def pretty_json(value: Any, **options: Any) -> str:
-    """Indented JSON in the order of its keys; what is beyond TEXT_SHOWN characters is cut and said so."""
+    """Indented JSON in the order of its keys, half surrogate pairs as escapes.
+
+    What is beyond TEXT_SHOWN characters is cut, and that is said. `options` are those of json.dumps().
+    """
     if isinstance(value, UnreadableJson):
         return shortened(value)
     try:
-        return shortened(json.dumps(value, indent=2, ensure_ascii=False, **options))
+        return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
     except (ValueError, RecursionError):  # a circle among objects as well
         return _("It cannot be shown: it is nested too deeply, or has a number of thousands of digits.")
 

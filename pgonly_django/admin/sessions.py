@@ -7,6 +7,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils.html import format_html
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
@@ -42,10 +43,10 @@ class StateFilter(admin.SimpleListFilter):
         return [("active", _("active")), ("over", _("expired or ended"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        active = Session.objects.active().values("pk")
+        active = Q(expires_at__gt=Now(), data__isnull=False)
         if self.value() == "active":
-            return queryset.filter(pk__in=active)
-        return queryset.exclude(pk__in=active) if self.value() == "over" else queryset
+            return queryset.filter(active)
+        return queryset.exclude(active) if self.value() == "over" else queryset
 
 
 class SessionList(ChangeList):

@@ -163,7 +163,10 @@ def test_workers_with_odd_columns(admin_client):
 
 def test_sessions_whose_data_has_any_shape(admin_client):
     sessions = [overwrite(make_session(), data=shape) for shape in SHAPES]
-    sessions += [overwrite(make_session(), data=json.dumps({"a": shape, "\x01b": shape})) for shape in SHAPES]
+    values = [*SHAPES, '"\\ud800"', '{"\\u0000": NaN, "x": "\\ud800\\u0000"}', "-Infinity"]
+    sessions += [
+        overwrite(make_session(), data=json.dumps({"a": value, "b\ud83d\ude00": value})) for value in values
+    ]
     assert_pages_open(admin_client, *sessions)
 
 
@@ -171,6 +174,19 @@ def test_sessions_of_users_that_cannot_be(admin_client):
     for user_id in ("9" * 30, "-1", "", "x" * 10_000, "1.5", "infinity", "\u0661"):
         session = overwrite(make_session(), user_id=user_id, user_agent="x/" * 50_000, ip="::ffff:1.2.3.4/96")
         assert_pages_open(admin_client, session)
+
+
+def test_cache_entries_of_an_unknown_encoding_or_damaged(admin_client):
+    damaged = [
+        (-1, b""),
+        (99, b"\x00"),
+        (2, b"not JSON"),
+        (12, b"not zlib"),
+        (22, b"not zstd"),
+        (2, b"[" * 100_000),
+    ]
+    entries = [overwrite(make_entry(), codec=codec, value=value) for codec, value in damaged]
+    assert_pages_open(admin_client, *entries)
 
 
 TERMS = [

@@ -37,6 +37,14 @@ def test_a_request_that_changed_nothing_notes_from_where_and_when(client):
     assert session.last_seen_at > session.created_at
 
 
+@pytest.mark.parametrize(
+    "agent", ["\ud800 half a pair", "\udcff\udcfe bytes of a server's own making", "\xff\xfe", "🔥"]
+)
+def test_a_user_agent_that_is_no_text_costs_no_response(client, agent):
+    log_in(client, HTTP_USER_AGENT=agent)
+    assert Session.objects.get().user_agent == agent.encode("utf-8", "replace").decode()
+
+
 def test_a_touch_leaves_the_expiry_as_it_was(client):
     session = log_in(client)
     seen_seconds_ago(61)

@@ -1,0 +1,73 @@
+"""An admin site of another name, alone or beside Django's default one, whose pages never lead into the other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin import AdminSite
+from django.urls import path
+
+from pgonly_django.models import CacheEntry, DurableCacheEntry, Job, Session, State, Worker
+from tests.admin.conftest import make_job
+from tests.admin.test_hostile_rows import make_entry, make_session
+from tests.admin.test_workers import make_worker
+
+pytestmark = pytest.mark.django_db
+
+site = AdminSite(name="backoffice")
+for model in (Job, Worker, Session, CacheEntry, DurableCacheEntry):
+    site.register(model, type(admin.site.get_model_admin(model)))
+
+
+class Alone:
+    urlpatterns = (path("office/", site.urls),)
+
+
+class Beside:
+    urlpatterns = (path("admin/", admin.site.urls), path("office/", site.urls))
+
+
+@pytest.fixture(params=[Alone, Beside])
+def office(request, settings, admin_client):
+    settings.ROOT_URLCONF = request.param
+    return admin_client
+
+
+HOME = "/office/pgonly_django/"
+
+
+def pages() -> list[str]:
+    job, session, entry = make_job(State.FAILED), make_session(), make_entry(DurableCacheEntry)
+    make_worker()
+    make_entry()
+    return [
+        "job/", f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
+        f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
+        "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
+    ]  # fmt: skip
+
+
+def test_every_page_opens_and_leads_to_this_site_only(office):
+    for page in pages():
+        answer = office.get(HOME + page)
+        assert answer.status_code == 200, page
+        links = re.findall(r'(?:href|action)="(/[^"]*)"', answer.text)
+        assert links
+        assert [link for link in links if link.startswith("/admin/")] == [], page
+
+
+def test_every_button_leads_back_to_this_site(office):
+    job = make_job(State.FAILED)
+    answers = [
+        office.post(f"{HOME}job/{job.pk}/operate/retry/"),
+        office.post(f"{HOME}job/", {"action": "cancel_jobs", "_selected_action": [job.pk]}),
+        office.post(f"{HOME}job/{job.pk}/delete/", {"post": "yes"}),
+        office.post(f"{HOME}session/{make_session().pk}/delete/", {"post": "yes"}),
+        office.post(f"{HOME}durablecacheentry/clear/answers/"),
+        office.post(f"{HOME}cacheentry/{make_entry().pk}/delete/", {"post": "yes"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/office/")
