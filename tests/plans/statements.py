@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models.job import State
-from pgonly_django.queue import finish, lease, progress, promote, prune, rescue
+from pgonly_django.queue import finish, lease, memo, progress, promote, prune, rescue
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
+from pgonly_django.worker import ledger
 from tests.plans.table import WORKER
 
 LEASE = timedelta(seconds=60)
@@ -54,8 +55,18 @@ def renewal(held):
     return lease.RENEW, {"ids": held, "leases": [1] * len(held), "lease_for": LEASE}
 
 
+def of_a_job(sql, *values):
+    """One of memo's, with the places of its parameters named."""
+    names = [f"p{place}" for place in range(len(values))]
+    for name in names:
+        sql = sql.replace("%s", f"%({name})s", 1)
+    return sql, dict(zip(names, values, strict=True))
+
+
 PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_job_running"}
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
+WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
+CHECKPOINT = {"pgonly_checkpoint_pkey"}
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
@@ -73,12 +84,22 @@ STATEMENTS = {
     "report": (reports, PRIMARY, NONE),
     "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
     "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
-    "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING, NONE),
+    "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING | WORKER_ROW, NONE),
+    "worker stopped": (lambda _: (ledger.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
+    "whose": (lambda held: (ledger.WHOSE, {"ids": held}), PRIMARY, NONE),
+    "save checkpoint": (
+        lambda held: of_a_job(memo.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
+        PRIMARY,
+        NONE,
+    ),
+    "load checkpoint": (lambda held: of_a_job(memo.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
+    "find step": (lambda held: of_a_job(memo.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
+    "save step": (lambda held: of_a_job(memo.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
     "rescue": (
         lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
-        RUNNING | PRIMARY,
+        RUNNING | PRIMARY | WORKER_ROW,
         NONE,
     ),
     "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
-    "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY, NONE),
+    "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT, NONE),
 }

@@ -1,4 +1,4 @@
-"""200,000 jobs of every kind, written by the server itself."""
+"""200,000 jobs of every kind, and what stands beside them, written by the server itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from uuid import UUID
 WORKER = UUID("00000000-0000-7000-8000-000000000001")
 SILENT_WORKER = UUID("00000000-0000-7000-8000-000000000002")
 FINISHED, READY, SCHEDULED, RUNNING = 170_000, 20_000, 9_000, 1_000
+STOPPED_WORKERS = 1_000
 
 COLUMNS = """
 INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, retention, state,
@@ -32,10 +33,27 @@ INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, he
 VALUES (%(worker)s, 'alive', 'host', 1, '[]', 8, 0, clock_timestamp(), clock_timestamp()),
     (%(silent)s, 'silent', 'host', 2, '[]', 8, 0, clock_timestamp() - interval '1 hour', clock_timestamp())
 """
+STOPPED = """
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, heartbeat_at, started_at, stopped_at)
+SELECT gen_random_uuid(), 'stopped', 'host', 3, '[]', 8, 0, clock_timestamp(), clock_timestamp(), clock_timestamp()
+FROM generate_series(1, %(stopped)s)
+"""
+# Every running job has five steps and a checkpoint, and so has one finished job in ten.
+OF_JOBS = "SELECT id FROM pgonly_job WHERE state = 'running' OR state = 'succeeded' AND random() < 0.1"
+CHECKPOINTS = f"""
+INSERT INTO pgonly_checkpoint (job_id, value, positions, saved_at)
+SELECT id, '1', '{{}}', clock_timestamp() FROM ({OF_JOBS}) AS job
+"""
+STEPS = """
+INSERT INTO pgonly_step (job_id, name, result, finished_at)
+SELECT job_id, 'step ' || n, '1', clock_timestamp() FROM pgonly_checkpoint, generate_series(1, 5) AS n
+"""
+TABLES = ("pgonly_job", "pgonly_worker", "pgonly_step", "pgonly_checkpoint")
 
 
 def fill(cursor) -> None:
-    counts = {"finished": FINISHED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING}
+    counts = {"finished": FINISHED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
+              "stopped": STOPPED_WORKERS}  # fmt: skip
     parameters = {**counts, "worker": WORKER, "silent": SILENT_WORKER}
-    for statement in (*KINDS, WORKERS):
+    for statement in (*KINDS, WORKERS, STOPPED, CHECKPOINTS, STEPS):
         cursor.execute(statement, parameters)
