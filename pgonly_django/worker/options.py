@@ -56,6 +56,8 @@ class WorkerOptions:
             "poll_seconds", poll is None or poll >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"
         )
         self._require("name", 1 <= len(self.name) <= NAME_LENGTH, f"1 to {NAME_LENGTH} characters long")
+        self._require("name", _can_be_stored(self.name), "text in UTF-8")
+        self._require("queues", all(map(_can_be_stored, self.queues)), "names in UTF-8")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -98,6 +100,14 @@ def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
     known = [ENVIRONMENT_PREFIX + name for name in names]
     set_here = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
     return [unknown_key("%s", name, known) for name in sorted(set_here)]
+
+
+def _can_be_stored(text: str) -> bool:
+    """Not with what the command line could not decode, nor with NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
