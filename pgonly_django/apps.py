@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core import checks
+from django.db.backends.signals import connection_created
 
 
 class PgonlyConfig(AppConfig):
@@ -10,6 +11,7 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from pgonly_django import testrun
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.checks import check_settings
         from pgonly_django.sessions.checks import check_sessions
@@ -18,3 +20,5 @@ class PgonlyConfig(AppConfig):
         checks.register(check_sessions)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
+        testrun.remember_names()
+        connection_created.connect(testrun.remember_connection, dispatch_uid=testrun.__name__)

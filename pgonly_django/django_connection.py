@@ -78,12 +78,14 @@ def first_row(alias: str, statement: Statement, params: Params, errand: Errand |
 
     Outside transactions the `errand` may be done behind it, in a transaction of its own, also where `statement`
     fails; whether it succeeded is noted on it.
-    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper), or has a database backend that
-    makes cursors its own way, gets it through Django's cursor. Raises what that cursor would raise.
+    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) or forbids them (SimpleTestCase),
+    or has a database backend that makes cursors its own way, gets it through Django's cursor. Raises what that
+    cursor would raise.
     """
     connection = cast("DatabaseWrapper", connections[alias])
     kind: Any = type(connection)  # the stubs call it unhashable
-    if connection.execute_wrappers or connection.queries_logged or _makes_its_own_cursors(kind):
+    is_watched = connection.execute_wrappers or connection.queries_logged or "cursor" in vars(connection)
+    if is_watched or _makes_its_own_cursors(kind):
         with connection.cursor() as cursor:
             cursor.execute(statement.sql, params)
             row: Row | None = cursor.fetchone()

@@ -12,6 +12,8 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from pgonly_django import testrun
+
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
@@ -42,8 +44,16 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
     return {**NOTICE_DEAD_PEERS, **params}
 
 
+NOT_IN_TESTS = "A worker, like the cache, has connections beside Django's, and they keep to the same rule."
+
+
 def connect(alias: str, *, application_name: str) -> psycopg.Connection[Any]:
-    """A new autocommit connection that belongs to the caller, who closes it."""
+    """A new autocommit connection that belongs to the caller, who closes it.
+
+    In a test that may not use the database it raises what Django raises there.
+    """
+    if testrun.is_on():
+        testrun.refuse_real_database(alias, NOT_IN_TESTS)
     connection = psycopg.connect(
         **connection_params(alias, application_name=application_name), autocommit=True
     )

@@ -1,17 +1,16 @@
 """Inside Django's TestCase the cache uses the test's own connection, so that a test rolls back what it cached
-and never waits for a lock of its own transaction.
+and never waits for a lock of its own transaction. Where Django forbids a test the database, so does the cache.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import connections
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from pgonly_django import testrun
 from pgonly_django.cache.drive import Operation, arun, run
 from pgonly_django.cache.link import Link, Params
 from pgonly_django.cache.statement import Prepared
@@ -21,34 +20,46 @@ _SAVEPOINT = b"SAVEPOINT pgonly_cache"
 _RELEASE = b"RELEASE SAVEPOINT pgonly_cache"
 _ROLL_BACK = b"ROLLBACK TO SAVEPOINT pgonly_cache; RELEASE SAVEPOINT pgonly_cache"
 
+USE_ANOTHER_CACHE = (
+    "PostgresCache keeps its entries there. A test that needs no database can be given another cache: "
+    'override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}).'
+)
+STAY_IN_THE_TEST = (
+    "For the cache, use `await cache.aget()` and its like in coroutines, and for threads a TransactionTestCase "
+    "(in pytest-django: django_db(transaction=True))."
+)
+
 
 def borrowed(alias: str) -> BorrowedLink | None:
-    """The connection of the test whose TestCase transaction this thread is in, if it is in one."""
-    if not may_be_in_a_test():
+    """The test's connection, where this thread is in a TestCase's transaction. Call it in a test run only.
+
+    None in other tests that may use the database. Raises what Django raises in those that may not, and
+    DatabaseOperationForbidden in the other threads of a TestCase.
+    """
+    connection = testrun.testcase_connection(alias)
+    if connection is None:
+        testrun.refuse_real_database(alias, USE_ANOTHER_CACHE)
+        testrun.refuse_other_threads(alias, STAY_IN_THE_TEST)
         return None
-    connection = connections[alias]
-    if not any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
-        return None
-    connection.ensure_connection()
+    if connection.connection is None:
+        connection.ensure_connection()
     if connection.connection.info.transaction_status == TransactionStatus.IDLE:
         # psycopg puts BEGIN before the first statement of its own, and ours are not.
         connection.connection.execute("SELECT 1")
     return BorrowedLink(connection.connection.pgconn, timeout=10)
 
 
-def is_in_a_test(alias: str) -> bool:
-    return borrowed(alias) is not None
-
-
 async def arun_in_place(alias: str, operation: Operation[T]) -> T:
     """arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does it."""
-    if may_be_in_a_test() and await sync_to_async(is_in_a_test)(alias):
+    if not testrun.is_on() or testrun.testcase_connection(alias) is not None:
+        return await arun(operation)
+    if await sync_to_async(_is_borrowed)(alias):
         return await sync_to_async(run)(operation)
     return await arun(operation)
 
 
-def may_be_in_a_test() -> bool:
-    return "django.test.testcases" in sys.modules
+def _is_borrowed(alias: str) -> bool:
+    return borrowed(alias) is not None
 
 
 class BorrowedLink(Link):
@@ -64,3 +75,7 @@ class BorrowedLink(Link):
             raise
         self.pgconn.exec_(_RELEASE)
         return result
+
+    async def ready(self) -> None:
+        """Where an event loop runs in the test's thread: no other coroutine comes between, onto the same connection."""
+        self.block()

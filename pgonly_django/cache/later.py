@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from pgonly_django import testrun
 from pgonly_django.exceptions import CacheError
 
 logger = logging.getLogger("pgonly_django.cache")
@@ -17,20 +18,21 @@ logger = logging.getLogger("pgonly_django.cache")
 RETRY_SECONDS = 1.0
 
 Job = Callable[[], object]
+Databases = list[object] | None
 
 
 class Later:
     """The thread exists while there is something to do. It is no daemon: a process that ends tries once more."""
 
     def __init__(self) -> None:
-        self._jobs: deque[tuple[Job, float]] = deque()
+        self._jobs: deque[tuple[Job, float, Databases]] = deque()
         self._lock = threading.RLock()  # the garbage collector may come here while this thread has it
         self._thread: threading.Thread | None = None
 
     def add(self, job: Job, seconds: float) -> None:
         """Run `job` in the background; when it raises CacheError, again, for `seconds` at most."""
         with self._lock:
-            self._jobs.append((job, time.monotonic() + seconds))
+            self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
             if self._thread is None:
                 with contextlib.suppress(
                     RuntimeError
@@ -55,12 +57,16 @@ class Later:
                 self._thread = None
             return bool(self._jobs)
 
-    def _try(self, job: Job, give_up_at: float) -> None:
+    def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
+        if databases != testrun.databases():
+            return  # what a test left undone is no business of the databases that came after it
         try:
             job()
+        except testrun.Refusal:
+            return
         except CacheError:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
-                self._jobs.append((job, give_up_at))
+                self._jobs.append((job, give_up_at, databases))
         except Exception:
             logger.exception("What a cache call left undone failed.")  # and the next one is not kept waiting
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pgonly_django import events
+from pgonly_django import events, testrun
 from pgonly_django.cache.borrowed import arun_in_place
 from pgonly_django.cache.drive import Operation, run
 from pgonly_django.cache.durations import positive, seconds
@@ -135,6 +135,8 @@ class Lock:
         attempt = Attempt(secrets.token_hex(8).encode())
         try:
             yield attempt
+        except testrun.Refusal:
+            raise
         except BaseException as error:
             # Any other CacheError: PostgreSQL was not reached, or refused.
             if attempt.may_hold and (isinstance(error, UnansweredError) or not isinstance(error, CacheError)):
@@ -181,8 +183,8 @@ class Lock:
             attempt.may_hold = False
             return False
         self.token, self._holder = integer(result.get_value(0, 0)), attempt.holder
-        if self._renewal:
-            self._renewal.start()
+        if self._renewal and not (testrun.is_on() and testrun.is_any_in_testcase(self._store.pool.alias)):
+            self._renewal.start()  # not in a TestCase, whose transaction no thread can use
         return True
 
     # The row stays, so that the next holder's token is made under its lock.

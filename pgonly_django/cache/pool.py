@@ -16,6 +16,7 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from psycopg.pq.abc import PGresult
 
+from pgonly_django import testrun
 from pgonly_django.cache import wakeup
 from pgonly_django.cache.borrowed import borrowed
 from pgonly_django.cache.drive import Operation, Signal
@@ -68,8 +69,7 @@ class Pool:
 
         The statement may take `timeout` seconds, getting a connection `patience`.
         """
-        tests_own = borrowed(self.alias)
-        if tests_own is not None:
+        if testrun.is_on() and (tests_own := borrowed(self.alias)) is not None:
             return (yield from tests_own.call(statement, params, timeout))
         link = self._idle_link() or (yield from self._open_or_wait(patience))
         answered = self._answered
@@ -94,7 +94,7 @@ class Pool:
                 link = self._idle.pop()
             except IndexError:  # another thread was quicker
                 break
-            if link.database == self._database["NAME"] and link.is_quiet():
+            if self._is_usable(link):
                 return link
             self._drop(link)
         return None
@@ -211,7 +211,11 @@ class Pool:
 
     def is_connected(self) -> bool:
         """True when a call would find a connection that nobody uses, and its server has not said goodbye."""
-        return any(link.is_quiet() for link in tuple(self._idle))
+        return any(self._is_usable(link) for link in tuple(self._idle))
+
+    def _is_usable(self, link: Link) -> bool:
+        # A test run gives the alias another database, and in the end the first one back.
+        return link.database == self._database["NAME"] and link.is_quiet()
 
     def close_idle(self) -> None:
         """Close the connections nobody uses; the next call opens what it needs."""

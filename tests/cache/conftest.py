@@ -44,6 +44,13 @@ def cache(make_cache) -> PostgresCache:
 
 
 @pytest.fixture
+def any_database(django_db_blocker):
+    """Lets a test use aliases that it makes itself, which Django refuses to its tests."""
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.fixture
 def crowd(transactional_db) -> Callable[..., list[Any]]:
     """Run a job of tests/cache/crowd.py in many processes; the results of all."""
 

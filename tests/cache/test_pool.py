@@ -371,7 +371,7 @@ def test_a_server_that_cannot_notice_gone_clients_is_used_as_it_is(make_cache, m
     assert link.prepares
 
 
-def test_behind_pgbouncer_in_transaction_mode(transactional_db, pooler):
+def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, pooler):
     settings = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": pooler}
     connections.settings["bouncer"] = settings
     try:

@@ -334,7 +334,7 @@ def test_a_lock_is_taken_at_once(cache):
     lock.release()
 
 
-def test_a_cache_that_fails_after_the_commit_is_logged_and_does_not_raise(make_cache, caplog):
+def test_a_cache_that_fails_after_the_commit_is_logged_and_does_not_raise(make_cache, any_database, caplog):
     connections.settings["dead"] = {**connections.settings["default"], "HOST": "127.0.0.1", "PORT": "1"}
     dead, alive = make_cache(DATABASE="dead"), make_cache()
     try:

@@ -1,0 +1,6 @@
+from pgonly_django import task
+
+
+@task
+def do_nothing():
+    pass
