@@ -12,6 +12,7 @@ import time
 from django.db import connection, connections, transaction
 
 from pgonly_django import task
+from pgonly_django.compat import task_started
 from pgonly_django.models import Job
 from tests.jobs import mark
 
@@ -35,10 +36,10 @@ def query_and_close(pipe):
 
 
 @task
-def map_in_a_pool(times):
+def map_in_a_pool(method, times):
     total = 0
     for _ in range(times):
-        with FORK.Pool(2) as pool:  # ends its children by SIGTERM
+        with multiprocessing.get_context(method).Pool(2) as pool:  # ends its children by SIGTERM
             total += sum(pool.map(abs, range(-3, 0)))
     return total
 
@@ -97,6 +98,19 @@ def come_back_twice(how, key):
 async def come_back_twice_async():
     pid = os.fork()
     return code_of(pid) if pid else None
+
+
+@task
+def fork_at_the_next_start():
+    """A receiver that forks once, and whose child comes back too."""
+
+    def receiver(sender, **_):
+        task_started.disconnect(receiver)
+        pid = os.fork()
+        if pid:
+            code_of(pid)
+
+    task_started.connect(receiver, weak=False)
 
 
 @task

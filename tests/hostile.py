@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from pgonly_django import task
-from tests.jobs import mark
 
 
 @task(max_attempts=1)

@@ -151,6 +151,8 @@ class Executor:
         return Ended(run, finish, committed=True)
 
     def _guarded(self, run: Run, call: _Call) -> Any:
+        if forks.is_child:  # of a receiver's
+            forks.leave()
         run.guard.open_thread()
         try:
             if run.interrupt is not None:

@@ -27,12 +27,13 @@ def lives(pid):
     return False
 
 
-def test_a_pool_inside_a_job_ends(workers):
-    result = forking_jobs.map_in_a_pool.enqueue(10)
+@pytest.mark.parametrize(("method", "times"), [("fork", 10), ("forkserver", 2), ("spawn", 2)])
+def test_a_pool_inside_a_job_ends(workers, method, times):
+    result = forking_jobs.map_in_a_pool.enqueue(method, times)
     worker = workers.start("--threads", "2", "--burst", ready=False)
     assert worker.wait(60) == 0
     result.refresh()
-    assert result.return_value == 60
+    assert result.return_value == 6 * times
 
 
 def test_a_child_ends_when_it_is_terminated(workers):
@@ -63,6 +64,14 @@ def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, 
     assert other.job.state == State.SUCCEEDED
     assert worker.output.count("Stopped after 2 job(s).") == 1
     assert ("ValueError: in the child" in worker.output) == (how == "raise")
+
+
+def test_a_child_that_comes_back_out_of_a_receiver_runs_no_job(workers, marks):
+    forking_jobs.fork_at_the_next_start.enqueue()
+    result = jobs.mark_once.enqueue("k")
+    worker = workers.start("--burst", "--threads", "1", ready=False)
+    assert worker.wait() == 0
+    assert (marks(), result.job.state) == (["k"], State.SUCCEEDED)
 
 
 def test_a_child_that_comes_back_out_of_an_async_job_ends_there(workers):
