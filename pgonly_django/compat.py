@@ -56,7 +56,7 @@ else:
             from django_tasks.utils import normalize_json
         except ImportError as error:
             raise ImportError(
-                "Django 5.2 has no django.tasks. Install its backport: pip install 'pgonly-django[django52]'"
+                "Django 5.2 has no django.tasks. Install its backport: pip install 'django-tasks>=0.12'"
             ) from error
 
 __all__ = [

@@ -12,7 +12,7 @@ class Sizes:
     many: int = 10_000
     drained: int = 20_000
     pickups: int = 300
-    idle_seconds: float = 35.0
+    idle_seconds: float = 45.0  # three heartbeats and a look; the first cleaning comes later
     held: int = 100_000
 
 

@@ -22,7 +22,7 @@ SALT = "pgonly_django.sessions.sealing"
 NONCE_BYTES = 16
 # What the first byte says of the value: JSON text, or another serializer's bytes.
 _TEXT, _BYTES = b"t", b"b"
-REMEDY = """Install it: pip install "pgonly-django[encryption]"."""
+REMEDY = """Install it: pip install "cryptography>=43"."""
 
 
 def seal(name: str, raw: str | bytes) -> str:

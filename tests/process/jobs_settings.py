@@ -2,6 +2,7 @@
 
 from tests.settings import *  # noqa: F403 - settings of settings
 from tests.settings import DATABASES
+from tests.snippets import snippet
 
 DATABASES["jobs"] = DATABASES["default"]
 DATABASE_ROUTERS = ["tests.process.jobs_settings.JobsRouter"]
@@ -13,13 +14,5 @@ TASKS = {
     }
 }
 
-
-QUEUE = {"job", "step", "checkpoint", "worker"}
-
-
-class JobsRouter:
-    def db_for_read(self, model, **hints):
-        ours = model._meta.app_label == "pgonly_django" and model._meta.model_name in QUEUE
-        return "jobs" if ours else None
-
-    db_for_write = db_for_read
+# Makes JobsRouter.
+exec(snippet("queue.md", "class JobsRouter"))

@@ -55,12 +55,12 @@ def free_port():
     "command", [["check"], ["migrate"], ["runserver", "--noreload", f"127.0.0.1:{free_port()}"]]
 )
 def test_the_checks_name_the_setting_to_change(tmp_path, command):
-    code, output = Project(tmp_path, APP + QUEUE_AND_SESSIONS).manage(*command)
+    code, output = Project(tmp_path, APP + QUEUE_AND_SESSIONS + CACHE).manage(*command)
     assert code == 1
     assert "Traceback" not in output
-    for found in ("(pgonly_django.E003) TASKS['default']", "(pgonly_django.E201) Sessions"):
-        assert f"?: {found}" in output
-    assert output.count(REMEDY) == 2
+    for found in ("E003) TASKS['default']", "E102) CACHES['default']", "E201) Sessions"):
+        assert f"?: (pgonly_django.{found}" in output
+    assert output.count(REMEDY) == 3
 
 
 @pytest.mark.parametrize("settings", [APP, APP + QUEUE_AND_SESSIONS, APP + CACHE])

@@ -51,6 +51,23 @@ def test_a_session_is_part_of_the_tests_own_transaction(key):
         assert other.execute("SELECT count(*) FROM pgonly_session").fetchone() == (0,)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_with_autocommit_off_a_session_is_part_of_the_callers_commit(key):
+    transaction.set_autocommit(False)
+    try:
+        kept, lost = SessionStore(), SessionStore(key)
+        kept["b"] = 2
+        kept.save()
+        transaction.commit()
+        lost["a"] = 3
+        lost.save()
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert SessionStore(kept.session_key)["b"] == 2
+    assert SessionStore(key)["a"] == 1
+
+
 def test_whoever_watches_djangos_statements_sees_ours(key):
     seen = []
 
