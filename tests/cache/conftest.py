@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.db import connection
 
@@ -18,6 +19,10 @@ from pgonly_django.cache import PostgresCache, usage
 ROOT = Path(__file__).resolve().parents[2]
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
+
+# A busy machine takes longer for one example than hypothesis would allow.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -213,3 +215,38 @@ def test_cleaning_is_served_by_its_index(cache):
         statement = cache.store.usage.PRUNE.variants[0].sql.decode().replace("$1", "'x'").replace("$2", "100")
         cursor.execute(f"EXPLAIN {statement}")
         assert "pgonly_cache_prune" in str(cursor.fetchall())
+
+
+@pytest.mark.parametrize("bound", [{"MAX_ENTRIES": 10}, {"MAX_BYTES": 2000}])
+def test_the_claim_of_a_computation_is_not_evicted(make_cache, bound):
+    cache = make_cache(**bound)
+
+    def compute():
+        cache.set_many({str(number): 1 for number in range(200)}, 1000)
+        for number in range(50):
+            cache.set(f"more:{number}", 1, 1000)
+        return "computed"
+
+    assert cache.get_or_set("key", compute, 10_000) == "computed"
+    assert cache.get("key") == "computed"
+    assert CacheEntry.objects.count() < 20
+
+
+def test_a_forked_child_counts_from_nought_and_waits_for_no_lock_of_its_parent(make_cache):
+    counted = make_cache().store.usage
+    counted.wrote(entries=5, size=500, written=500)
+    heard, tell = os.pipe()
+    with counted._lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: what servers do
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # ends the child where it waits for the lock
+            counted.wrote(entries=1, size=100, written=100)
+            os.write(tell, f"{counted._counts.writes} {counted._counts.bytes}".encode())
+            os._exit(0)
+    os.close(tell)
+    assert os.read(heard, 100) == b"1 100"
+    os.waitpid(child, 0)
+    os.close(heard)
+    assert (counted._counts.writes, counted._counts.bytes) == (1, 500)

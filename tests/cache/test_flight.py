@@ -405,3 +405,38 @@ class TestACircle:
             return await tasks[0]
 
         assert async_to_sync(scene)() == "second"
+
+
+def test_delete_tags_of_a_tag_that_only_the_refresh_gives_ends_it(cache):
+    cache.get_or_set("key", lambda: "old", 10, tags=["old"])
+    expire_by(5)
+
+    def refresh():
+        assert cache.delete_tags("new") == 0
+        return "new"
+
+    assert cache.get_or_set("key", refresh, 10, tags=["new"]) == "new"
+    assert cache.get("key") is None
+
+
+def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(cache):
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_set("key", lambda: 1 / 0, lock_timeout=600)
+    entry = CacheEntry.objects.get()
+    assert (entry.claim, entry.claimed_until) == (None, None)
+
+
+def test_nobody_waits_longer_than_twice_his_lock_timeout(cache):
+    """Whatever the claim of another says, and however often it is renewed."""
+    CacheEntry.objects.create(
+        key=cache.stored_key("key", None).decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC),
+        prune_minute=2**31 - 1, claim=4711, claimed_until=datetime.now(UTC) + timedelta(days=1),
+    )  # fmt: skip
+    answers = []
+    call = threading.Thread(
+        target=lambda: answers.append(cache.get_or_set("key", lambda: "mine", lock_timeout=0.2)), daemon=True
+    )
+    call.start()
+    call.join(20)
+    assert answers == ["mine"]
+    assert CacheEntry.objects.get().claim == 4711
