@@ -448,3 +448,33 @@ def print_and_open():
     number = os.open(os.devnull, os.O_RDONLY)
     os.close(number)
     return number
+
+
+@task
+def query_below_asyncio_run(key, cuts=False):
+    """The ORM inside asyncio.run(): in a thread of asgiref's. `cuts`: and then its connection is lost."""
+
+    async def main():
+        from pgonly_django.models import Job
+
+        count = await Job.objects.acount()
+        await sync_to_async(mark)(key)
+        if cuts:
+            await sync_to_async(_lose_the_connection)()
+        return count
+
+    return asyncio.run(main())
+
+
+def _lose_the_connection():
+    from pgonly_django.postgres import connect
+
+    with connect("default", application_name="shooter") as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+
+
+def bound_elsewhere(x):
+    return x
+
+
+under_another_name = task(bound_elsewhere)

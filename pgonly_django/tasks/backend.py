@@ -33,7 +33,7 @@ from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.signals import is_heard
 from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
 from pgonly_django.tasks.task import PostgresTask
-from pgonly_django.tasks.validation import validate_fields
+from pgonly_django.tasks.validation import validate_fields, validate_place
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
 Prepared = tuple[Any, NewJob]
@@ -188,6 +188,7 @@ class PostgresBackend(BaseTaskBackend):
 
     def _make_form(self, task: Any) -> Form:
         self.validate_task(task)
+        validate_place(task)
         options = self.options_of(task)
         stored = storable(_overrides(task))
         template = Template(

@@ -3,6 +3,7 @@ transaction, which that aborts."""
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from inspect import isfunction
 from numbers import Real
@@ -30,6 +31,21 @@ def validate_fields(task: Any) -> None:
             f"priority must be a whole number between -100 and 100. It cannot be {task.priority!r}."
         )
     _validate_run_after(task.run_after)
+
+
+def validate_place(task: Any) -> None:
+    """Raises InvalidTask where a worker would not find the task at its path: it is bound to another name than its
+    function's, or hidden there by another decorator. Asked when it is enqueued: only then its module is complete."""
+    function = task.func
+    module = sys.modules.get(function.__module__)
+    found = getattr(module, function.__qualname__, None)
+    if module is None or getattr(found, "func", None) is function:
+        return
+    raise InvalidTask(
+        f"A worker would look for this task at {task.module_path}, and there is "
+        f"{'nothing' if found is None else f'a {type(found).__name__}'} there. Give the task the name of its function, "
+        "at the module's level, with @task as the outermost decorator."
+    )
 
 
 def what_is_wrong_with_name(name: Any) -> str:

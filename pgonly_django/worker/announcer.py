@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import queue
@@ -32,6 +33,8 @@ class Announcer:
         self.alias = alias
         self._inbox: queue.SimpleQueue[Ended | str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="pgonly-announcer", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def announce(self, ended: Ended) -> None:
@@ -43,7 +46,8 @@ class Announcer:
     def close(self, timeout: float) -> None:
         """Wait until what was announced has been sent, at most `timeout` seconds."""
         self._inbox.put(None)
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def announce_row(self, job_id: str) -> None:
         """For a job that a rescue ended: its own worker is dead."""
@@ -56,11 +60,11 @@ class Announcer:
                     _send_row(self.alias, news)
                 else:
                     self._send(news)
-            except Exception:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
-                message = f"task_finished could not be sent for {news}"
-                emit("worker.announcement_failed", message, level=logging.ERROR, exc_info=True)
+            except BaseException:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
+                _emit_failed(news)
             if self._inbox.empty():
-                close_old_connections()
+                with contextlib.suppress(Exception):  # a connection may break while it is closed
+                    close_old_connections()
         connections.close_all()
 
     def _send(self, ended: Ended) -> None:
@@ -77,6 +81,13 @@ class Announcer:
         if finish.entry is not None:
             _add_error(result, json.loads(finish.entry))
         _send(result, ended.error)
+
+
+def _emit_failed(news: Ended | str) -> None:
+    what = news if isinstance(news, str) else f"{news.run.job.task} {news.run.job.id}"
+    message = f"task_finished could not be sent for {what}"
+    with contextlib.suppress(BaseException):  # a handler of the project's may raise as its receiver did
+        emit("worker.announcement_failed", message, level=logging.ERROR, exc_info=True)
 
 
 def _send(result: Any, error: BaseException | None) -> None:

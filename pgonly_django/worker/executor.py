@@ -9,7 +9,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,8 +203,7 @@ class Executor:
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         if run.interrupt is not None:
             raise run.interrupt
-        coroutine = call.task.func(*call.arguments, **call.result.kwargs)
-        task = asyncio.ensure_future(coroutine)
+        task = asyncio.ensure_future(_of_job(call.task.func(*call.arguments, **call.result.kwargs)))
         run.guard.open_task(asyncio.get_running_loop(), task)
         try:
             value = await task
@@ -227,8 +226,8 @@ class Executor:
     def _prepare(self, run: Run) -> _Call:
         try:
             return self._prepared(run)
-        except StopIteration as error:  # no future can carry it out of a thread: the job would wait for ever
-            raise RuntimeError("StopIteration was raised before the job's start") from error
+        except (StopIteration, GeneratorExit) as error:  # which no future carries out of a thread
+            raise RuntimeError(f"{name_of(error)} was raised before the job's start") from error
 
     def _prepared(self, run: Run) -> _Call:
         _refuse_unreadable(run.job)
@@ -318,6 +317,10 @@ class Executor:
             return UnfitArgumentsError(str(error))
         return None
 
+    def give_up(self, run: Run, error: BaseException) -> None:
+        """The end of a run that could not even be begun."""
+        self._deliver(self._last_resort(run, error))
+
     def _last_resort(self, run: Run, error: BaseException) -> Ended:
         """The end of a run whose end could not be told, for which nothing of the job's is called any more."""
         finish = outcomes.unspeakable(run, error, self.worker)
@@ -357,6 +360,14 @@ def _leave_orm_thread(place: ThreadSensitiveContext, task: str) -> list[str]:
         return tidied.result(LEAVE_SECONDS)
     except TimeoutError:  # what the job has left running there is still busy
         return []
+
+
+async def _of_job(coroutine: Awaitable[Any]) -> Any:
+    """GeneratorExit out of a task would close those who wait for it, instead of telling them."""
+    try:
+        return await coroutine
+    except GeneratorExit as error:
+        raise RuntimeError("The job raised GeneratorExit") from error
 
 
 async def _end_context(context: JobContext) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -25,6 +26,7 @@ class Slots:
         self._started = 0
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_over = False
         self._starting_loop = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._async_room: asyncio.Semaphore | None = None
@@ -56,6 +58,7 @@ class Slots:
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        self._is_over = True
         for _ in range(self._started):
             self._inbox.put(None)
         if self._loop is not None:
@@ -76,16 +79,22 @@ class Slots:
     def _serve(self) -> None:
         take: Callable[[], Run | None] = self._inbox.get
         while (run := take()) is not None:
-            run.in_thread = True
-            if not run.is_placed and self.executor.is_async(run):
-                run.in_thread = False
-                self._submit_async(run)
-            elif run.take():
-                self.executor.run(run)
-                if run.abandoned:
-                    self.stuck -= 1
-                    break
+            try:
+                self._serve_one(run)
+            except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end and the thread lives
+                self.executor.give_up(run, error)
+            if run.abandoned and run.in_thread:
+                self.stuck -= 1
+                break
         connections.close_all()
+
+    def _serve_one(self, run: Run) -> None:
+        run.in_thread = True
+        if not run.is_placed and self.executor.is_async(run):
+            run.in_thread = False
+            self._submit_async(run)
+        elif run.take():
+            self.executor.run(run)
 
     def _submit_async(self, run: Run) -> None:
         with self._starting_loop:
@@ -101,29 +110,30 @@ class Slots:
     async def _serve_async(self, run: Run) -> None:
         if self._async_room is None:
             self._async_room = asyncio.Semaphore(self.threads)
-        await self._async_room.acquire()
-        if run.take():
-            await self.executor.arun(run)
-        if run.abandoned:  # its place was given away when it was cut off
-            self.stuck -= 1
-        else:
-            self._async_room.release()
+        try:
+            await self._async_room.acquire()
+        except asyncio.CancelledError:  # a job has cancelled every task of the loop
+            self._begin_async(run)
+            return
+        try:
+            if run.take():
+                await self.executor.arun(run)
+        finally:
+            if run.abandoned:  # its place was given away when it was cut off
+                self.stuck -= 1
+            else:
+                self._async_room.release()
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        self._begin(threading.Thread(target=_run_loop, args=(loop,), name="pgonly-loop", daemon=True))
+        self._begin(threading.Thread(target=self._run_loop, args=(loop,), name="pgonly-loop", daemon=True))
         return loop
 
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    over = False
-    while not over:
-        try:
-            loop.run_forever()
-            over = True
-        except (SystemExit, KeyboardInterrupt):
-            # Raised by a job: asyncio lets it through the loop as well as into the job's own task, which
-            # writes the job's end. The others go on.
-            continue
-    loop.close()
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until the worker ends. A job may stop the loop of all others; asyncio lets its SystemExit and
+        KeyboardInterrupt through the loop as well as into the job's own task, which writes the job's end."""
+        asyncio.set_event_loop(loop)
+        while not self._is_over:
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_forever()
+        loop.close()

@@ -131,6 +131,7 @@ class Worker:
         self.ledger.connection()  # first of all: the heartbeat does as was found there
         self.heartbeat.start()
         self.maintenance.start()
+        self.announcer.start()
         self.ready.set()
         while not self._is_done():
             self._turn()

@@ -16,6 +16,7 @@ from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumen
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue.values import NESTING_LIMIT
+from tests import jobs
 from tests.jobs import nest
 from tests.tasks import calls
 from tests.tasks.calls import add, backend, with_context, with_options
@@ -207,3 +208,11 @@ def test_without_time_zones_a_naive_time_means_the_default_zone(settings):
 def test_a_copy_of_a_task_enqueues_what_the_task_does():
     copy.deepcopy(add).enqueue(1)
     assert Job.objects.get().max_attempts == 4
+
+
+def test_a_task_under_another_name_than_its_function_is_refused_where_a_worker_would_not_find_it(db):
+    with pytest.raises(
+        InvalidTask, match=r"look for this task at tests\.jobs\.bound_elsewhere, and there is a function"
+    ):
+        jobs.under_another_name.enqueue(1)
+    assert not Job.objects.exists()

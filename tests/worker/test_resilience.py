@@ -342,3 +342,63 @@ def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db,
     assert found[0]["tcp_user_timeout"] == "30000"
     assert found[0]["keepalives_count"] == "7"
     assert connections.settings["default"]["OPTIONS"] is before
+
+
+def test_a_connection_lost_below_asyncio_run_harms_no_later_job(work, marks):
+    lost, later = jobs.query_below_asyncio_run.enqueue("lost", cuts=True), []
+    work(threads=1)
+    later = [jobs.query_below_asyncio_run.enqueue(str(i)) for i in range(3)]
+    work(threads=1)
+    assert {result.job.state for result in (lost, *later)} == {State.SUCCEEDED}
+    assert marks() == ["lost", "0", "1", "2"]
+
+
+def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(work, marks):
+    before = connection.cursor().execute("SELECT count(*) FROM pg_stat_activity").fetchone()
+    jobs.query_below_asyncio_run.enqueue("k")
+    work(threads=1)
+    assert marks() == ["k"]
+    count = "SELECT count(*) FROM pg_stat_activity"
+    wait_for(lambda: connection.cursor().execute(count).fetchone() <= before, what="its end")
+
+
+@pytest.mark.parametrize("task", [jobs.add, jobs.add_async])
+def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(work, task):
+    """Amid a deploy: they were enqueued for a signature that this worker does not have yet."""
+    result = task.enqueue(1, 1)
+    Job.objects.filter(pk=result.id).update(kwargs={"currency": "EUR"})
+    good = jobs.add.enqueue(1)
+    work(threads=1)
+    job = result.job
+    assert (job.state, job.attempt, job.errors[0]["outcome"]) == (State.SCHEDULED, 0, "postponed")
+    assert (
+        "cannot be called with these arguments: got an unexpected keyword argument" in job.errors[0]["reason"]
+    )
+    assert good.wait(1).return_value == 2
+
+
+def test_arguments_that_have_not_fitted_for_an_hour_fail_the_job(work):
+    result = jobs.add.enqueue(1)
+    since = (timezone.now() - timezone.timedelta(hours=1, minutes=1)).isoformat()
+    entry = {"outcome": "postponed", "since": since, "reason": "does not fit"}
+    Job.objects.filter(pk=result.id).update(args=[1, 2, 3], errors=[entry])
+    work(threads=1)
+    assert result.job.state == State.FAILED
+    assert "No worker could call it with its arguments for 1:00:00" in result.job.errors[-1]["reason"]
+
+
+def test_a_type_error_inside_a_job_is_an_error_of_its_own(work):
+    result = jobs.add.using(max_attempts=1).enqueue(1, "b")
+    work(threads=1)
+    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+
+
+def test_a_traceback_begins_in_the_job(work):
+    results = [
+        jobs.fail.using(max_attempts=1).enqueue("broken"),
+        jobs.exit_async.using(max_attempts=1).enqueue(),
+    ]
+    work()
+    for result in results:
+        first_frame = result.job.errors[-1]["traceback"].splitlines()[1]
+        assert "tests/jobs.py" in first_frame

@@ -1,0 +1,6 @@
+"""Forgets everything that it knows."""
+
+
+def forget_everything():
+    globals().clear()
+    raise ValueError("what was it?")

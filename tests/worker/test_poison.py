@@ -1,0 +1,116 @@
+"""Whatever a job raises or breaks: its row gets an end, and the worker works on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+import pytest
+
+from pgonly_django import enqueue_many
+from pgonly_django.compat import task_finished, task_started
+from pgonly_django.models import Job, State
+from pgonly_django.postgres import connect
+from pgonly_django.queue.finish import Outcome
+from pgonly_django.tasks.run import Run
+from pgonly_django.worker.executor import Executor
+from tests import jobs, poison
+from tests.queue.rows import claim, claimer, make
+from tests.waiting import wait_for
+
+
+class ExitingFilter(logging.Filter):
+    def filter(self, record):
+        if "poison" in record.getMessage():
+            raise SystemExit(3)
+        return True
+
+
+class RaisingFilter(logging.Filter):
+    def filter(self, record):
+        if "poison" in record.getMessage():
+            raise ValueError("a filter that fails")
+        return True
+
+
+@pytest.fixture
+def of_each(request):
+    """How many jobs of each kind; with a bad filter in the way of the log lines, or none."""
+    number, bad = request.param
+    logger = logging.getLogger("pgonly_django.worker")
+    if bad is not None:
+        logger.addFilter(bad)
+    yield number
+    if bad is not None:
+        logger.removeFilter(bad)
+
+
+@pytest.fixture
+def hostile_receivers():
+    def receiver(task_result, **_):
+        if "meet_a_receiver" in task_result.task.module_path:
+            raise (GeneratorExit if "async" in task_result.task.module_path else SystemExit)
+
+    for signal in (task_started, task_finished):
+        signal.connect(receiver)
+    yield
+    for signal in (task_started, task_finished):
+        signal.disconnect(receiver)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.usefixtures("hostile_receivers")
+@pytest.mark.parametrize(
+    "of_each",
+    [(20, None), (3, ExitingFilter()), (3, RaisingFilter())],
+    indirect=True,
+    ids=["20", "exit", "raise"],
+)
+def test_twenty_poison_jobs_of_every_kind_leave_a_worker_that_works(background_worker, of_each):
+    worker = background_worker(threads=2)
+    enqueue_many([(task, ()) for _ in range(of_each) for task in poison.POISON])
+    wait_for(lambda: not unfinished(), 60, "the end of all poisoned jobs")
+    good = enqueue_many([(jobs.add, (i,)) for i in range(50)] + [(jobs.add_async, (i, 1)) for i in range(50)])
+    assert [result.wait(30).return_value for result in good] == [i % 50 + 1 for i in range(100)]
+    assert worker.slots.stuck == 0
+    ends = Counter(Job.objects.filter(task__startswith="tests.poison").values_list("task", "state"))
+    assert {state for _, state in ends} <= {State.FAILED, State.SCHEDULED}
+    assert set(ends.values()) == {of_each}
+
+
+def unfinished():
+    poisoned = Job.objects.filter(task__startswith="tests.poison", state__in=[State.READY, State.RUNNING])
+    return set(poisoned.values_list("task", flat=True))
+
+
+def test_what_breaks_its_own_record_still_says_what_it_was(work):
+    results = {
+        name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "no_traceback", "odd_base")
+    }
+    work(threads=1)
+    for result in results.values():
+        (entry,) = result.job.errors
+        assert entry["exception"].startswith("tests.poison.")
+        assert 'poison.py"' in entry["traceback"]
+    assert "its text cannot be had: SystemExit" in results["no_text"].job.errors[0]["message"]
+
+
+def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
+    make(task="tests.jobs.add", args=[1])
+    with connect("default", application_name="pgonly tests") as server:
+        (job,) = claim(server, claimer())
+    delivered, failures = [], iter([SystemExit, MemoryError])
+
+    def deliver(ended):
+        for failure in failures:
+            raise failure
+        delivered.append(ended)
+
+    run = Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
+    executor = Executor("default", "id", "name", deliver)
+    thread = threading.Thread(target=executor.run, args=(run,))
+    thread.start()
+    thread.join(10)
+    assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]
