@@ -10,7 +10,7 @@ from django.db.models.functions import Cast, Left
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import pretty_json, short_duration, shortened
+from pgonly_django.admin.formats import as_text, pretty_json, short_duration
 from pgonly_django.admin.paging import count_label
 from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
@@ -53,7 +53,7 @@ def progress_of(job: Job) -> dict[str, Any] | None:
     done, total = said.get("done"), said.get("total")
     counted = _is_figure(done)
     measured = counted and _is_figure(total) and total > 0
-    message = shortened(str(said.get("message") or ""), MESSAGE_SHOWN)
+    message = as_text(said.get("message") or "", MESSAGE_SHOWN)
     if not counted and not message:
         return None
     figures = [f"{number:,}" for number, known in ((done, counted), (total, measured)) if known]

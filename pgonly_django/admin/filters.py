@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin import ChoicesFieldListFilter, SimpleListFilter
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import connections, router
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -51,12 +50,6 @@ running AS (SELECT task FROM pgonly_job WHERE state = 'running' LIMIT 1000)
 SELECT task FROM recent UNION SELECT task FROM running
 ORDER BY task LIMIT 101
 """
-
-
-def refuse_nul(request: HttpRequest) -> None:
-    """An address with a NUL character, which no statement takes, leads back to the plain list."""
-    if any("\x00" in value for values in request.GET.lists() for value in values[1]):
-        raise IncorrectLookupParameters
 
 
 class StateFilter(ChoicesFieldListFilter):

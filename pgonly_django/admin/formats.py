@@ -113,6 +113,11 @@ def pretty_json(value: Any, **options: Any) -> str:
         return _("It cannot be shown: it is nested too deeply, or has a number of thousands of digits.")
 
 
+def as_text(value: Any, limit: int = TEXT_SHOWN) -> str:
+    """Text from a row as it is; what another program put in its place as JSON, which str() may be too deep for."""
+    return shortened(value if isinstance(value, str) else pretty_json(value), limit)
+
+
 def shortened(text: str, limit: int = TEXT_SHOWN) -> str:
     if len(text) <= limit:
         return text

@@ -19,6 +19,7 @@ from pgonly_django.admin.filters import QueueFilter, StateFilter, TaskFilter
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Operation
 from pgonly_django.admin.paging import BoundedChangeList, CappedPaginator
+from pgonly_django.admin.requests import drop_impossible_keys
 from pgonly_django.admin.search import HELP, search_jobs
 from pgonly_django.models import Job, State
 
@@ -85,6 +86,7 @@ class JobAdmin(ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        drop_impossible_keys(request, self.opts.pk)
         return super().changelist_view(request, {"title": _("Jobs"), **(extra_context or {})})
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:

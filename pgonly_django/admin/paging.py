@@ -16,7 +16,7 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
 
-from pgonly_django.admin.filters import refuse_nul
+from pgonly_django.admin.requests import refuse_nul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

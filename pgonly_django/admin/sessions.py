@@ -13,9 +13,9 @@ from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from pgonly_django.admin.filters import refuse_nul
 from pgonly_django.admin.formats import pretty_json
 from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.admin.requests import drop_impossible_keys, refuse_nul
 from pgonly_django.models import Session
 from pgonly_django.sessions.devices import device_name
 from pgonly_django.sessions.inspect import decoded, in_words, masked
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.db.models import QuerySet
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
 
     SessionModelAdmin = admin.ModelAdmin[Session]
 else:
@@ -113,9 +113,15 @@ class SessionAdmin(SessionModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
         return False
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        drop_impossible_keys(request, self.opts.pk)
+        return super().changelist_view(request, extra_context)
+
     @admin.action(description=_("Revoke the selected sessions"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        keys = list(queryset.values_list("pk", flat=True))
+        keys = queryset.order_by().values("pk")  # not a list: "all" may be a million
         count = revoke_for(request, Session.objects.filter(pk__in=keys))
         self.message_user(request, ngettext("%d session is over.", "%d sessions are over.", count) % count)
 

@@ -11,7 +11,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import as_read, short_duration, short_name, shortened
+from pgonly_django.admin.formats import as_read, as_text, short_duration, short_name
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -89,21 +89,21 @@ def attempts_of(job: Job, worker: str) -> list[Attempt]:
 
 def _recorded(entry: dict[str, Any]) -> Attempt:
     return Attempt(
-        outcome=str(entry.get("outcome", "failed")),
-        number=entry.get("attempt"),
-        worker=str(entry.get("worker") or entry.get("worker_id") or ""),
+        outcome=as_text(entry.get("outcome", "failed")),
+        number=number if isinstance(number := entry.get("attempt"), int) else None,
+        worker=as_text(entry.get("worker") or entry.get("worker_id") or ""),
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
-        exception=str(entry.get("exception") or ""),
-        message=shortened(" ".join(str(entry[key]) for key in ("message", "reason") if entry.get(key))),
-        traceback=shortened(str(entry.get("traceback") or "")),
+        exception=as_text(entry.get("exception") or ""),
+        message=" ".join(as_text(entry[key]) for key in ("message", "reason") if entry.get(key)),
+        traceback=as_text(entry.get("traceback") or ""),
     )
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
     """When and what, newest first."""
     lines = reversed(_entries(job.log))
-    return [(_time(line.get("at")), shortened(str(line.get("text", "")))) for line in lines]
+    return [(_time(line.get("at")), as_text(line.get("text", ""))) for line in lines]
 
 
 def _entries(column: Any) -> list[dict[str, Any]]:

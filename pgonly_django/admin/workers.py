@@ -81,7 +81,7 @@ class WorkerAdmin(ModelAdmin):
     @admin.display(description=gettext_lazy("queues"))
     def served(self, worker: Worker) -> str:
         queues = worker.queues if isinstance(worker.queues, list) else [worker.queues]
-        return ", ".join(map(str, queues)) or _("all")
+        return ", ".join(map(formats.as_text, queues)) or _("all")
 
     @admin.display(description=gettext_lazy("heartbeat"))
     def heartbeat(self, worker: SeenWorker) -> SafeString:

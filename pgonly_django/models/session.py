@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Func, Q
 from django.db.models.functions import Now
@@ -46,7 +47,13 @@ class DigestField(StrField):
         return None if value is None else bytes(value).hex()
 
     def to_python(self, value: Any) -> Any:
-        return value.hex() if isinstance(value, bytes) else value
+        if isinstance(value, bytes):
+            return value.hex()
+        try:
+            self.get_prep_value(value)
+        except ValueError as error:
+            raise ValidationError(_("These are no hex digits: %s.") % value) from error
+        return value
 
     def get_prep_value(self, value: Any) -> Any:
         return bytes.fromhex(value) if isinstance(value, str) else value

@@ -134,6 +134,7 @@ SHAPES = [
     json.dumps([dict.fromkeys(("at", "started_at", "finished_at"), when) for when in MOMENTS]),
     json.dumps([{"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:00+00:00"}]),
     json.dumps([dict.fromkeys(MEMBERS, value) for value in ({"a": 1}, [1], None, 5, True, "x" * 200_000)]),
+    json.dumps([dict.fromkeys(MEMBERS, 7)]).replace("7", nested(900)), f'{{"message": {nested(900)}}}',
     '{"done": 1e308, "total": 1e-308, "message": [1]}', '{"done": true, "total": true, "message": {"a": 1}}',
     f'{{"done": {"9" * 400}, "total": 0.5}}', f'{{"done": 0.5, "total": {"9" * 400}}}',
 ]  # fmt: skip
@@ -218,6 +219,26 @@ def test_any_parameter_has_an_answer(admin_client, name):
     for parameters in PARAMETERS:
         answer = admin_client.get(f"/admin/pgonly_django/{name}/", parameters)
         assert answer.status_code in (200, 302, 400), parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "action"), [("job", "retry_jobs"), ("job", "delete_selected"), ("session", "delete_selected")]
+)
+def test_a_selection_of_keys_that_cannot_be_changes_nothing(admin_client, name, action):
+    job, session = make_job(State.FAILED), make_session()
+    for keys in ([], ["zz"], ["\x00"], ["00"], ["x" * 64], ["9" * 5000], ["\ud7ff"], ["", "0190" * 8]):
+        for more in ({}, {"index": "9"}, {"index": "x"}):
+            data = {"action": action, "_selected_action": keys, **more}
+            assert admin_client.post(f"/admin/pgonly_django/{name}/", data).status_code in (200, 302), data
+    assert type(job).objects.filter(pk=job.pk, state=State.FAILED).exists()
+    assert type(session).objects.filter(pk=session.pk).exists()
+
+
+def test_of_a_selection_the_keys_that_can_be_are_taken(admin_client):
+    session = make_session()
+    data = {"action": "delete_selected", "_selected_action": ["zz", session.pk]}
+    assert admin_client.post("/admin/pgonly_django/session/", data).status_code == 302
+    assert not Session.objects.filter(pk=session.pk).exists()
 
 
 KEYS = ["x", "\x00", "%00", "00" * 32, "zz" * 32, "00" * 31, "9" * 100, "_3D", "0190" * 8, "ä", "a:1:\ud7ff"]
