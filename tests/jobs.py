@@ -478,3 +478,52 @@ def bound_elsewhere(x):
 
 
 under_another_name = task(bound_elsewhere)
+
+
+@task
+def cut_the_worker(key, worker_id):
+    """Leaves its mark and ends the connection over which its worker would write its end."""
+    mark(key)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name LIKE %s",
+            [f"pgonly worker {worker_id}%"],
+        )
+        assert cursor.fetchone() == (1,)
+
+
+@task(takes_context=True)
+def pay_inside_a_transaction(context, key):
+    """In its first run it stays in its transaction for a minute after it has paid."""
+    mark(f"{key}:started")
+    with transaction.atomic():
+        context.step("pay", pay_once, key)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM tests_mark WHERE key = %s", [f"{key}:started"])
+            (starts,) = cursor.fetchone()
+        deadline = time.monotonic() + (60 if starts == 1 else 0)
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+@task(atomic=True, takes_context=True, max_attempts=1)
+def mark_atomically_over_two_beats(context, key):
+    """Its transaction is open while its worker renews its leases."""
+    from pgonly_django.postgres import connect
+
+    mark(key)
+    context.step("pay", pay_once, key)
+    context.progress(1, 2)
+    with connect("default", application_name="pgonly tests") as other:
+        for _ in range(2):
+            _wait_for_a_beat(other)
+    context.log("after two beats")
+    context.step("pay again", pay_once, f"{key} again")
+
+
+def _wait_for_a_beat(other):
+    beats = "SELECT max(heartbeat_at) FROM pgonly_worker"
+    before, deadline = other.execute(beats).fetchone(), time.monotonic() + 20
+    while other.execute(beats).fetchone() == before:
+        assert time.monotonic() < deadline, "no heartbeat"
+        time.sleep(0.05)

@@ -28,7 +28,7 @@ _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
-# See postgres.PREFER_INDEXES. A pooler, whose connection belongs to others as well, announces a process id of
+# See postgres.PLANS. A pooler, whose connection belongs to others as well, announces a process id of
 # its own: there nothing is set, and nothing is prepared.
 PREFER_INDEXES = """
 SELECT CASE WHEN pg_backend_pid() = %d THEN concat(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -10,12 +10,14 @@ from uuid import UUID
 import psycopg
 
 # Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that somebody else has locked is
-# skipped, reported as held and renewed next time; rescue skips it as well.
+# skipped, reported as held and renewed next time; rescue skips it as well. One that stands still is left alone.
 RENEW = """
-WITH mine AS (SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[]) AS m(id, lease)),
+WITH mine AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(still)s::bool[]) AS m(id, lease, still)
+),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
-    WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+    WHERE job.state || '' = 'running' AND NOT mine.still FOR NO KEY UPDATE OF job SKIP LOCKED
 ),
 renewed AS (
     UPDATE pgonly_job SET lease_expires_at = clock_timestamp() + %(lease_for)s::interval
@@ -35,13 +37,26 @@ SELECT id::text FROM pgonly_job
 WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
 """
 
-# Index: pgonly_job_running. The workers that are silent, and whether the server is young: after its restart
-# every worker gets a lease's length to renew before anybody calls it dead.
+# Waits for nobody who holds the row locked.
+REGISTER = """
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
+VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
+    clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO NOTHING
+"""
+
+# Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
 HEARTBEAT = """
-UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s WHERE id = %(worker)s
-RETURNING EXISTS (
-    SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp()
+WITH free AS MATERIALIZED (
+    SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
+),
+beaten AS (
+    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s
+    WHERE id = (SELECT id FROM free) RETURNING id
 )
+SELECT EXISTS (SELECT FROM beaten),
+    EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp())
+FROM pgonly_worker WHERE id = %(worker)s
 """
 
 
@@ -52,13 +67,31 @@ class Renewal(NamedTuple):
     renewed: bool
 
 
+class Beat(NamedTuple):
+    """What came of saying that a worker lives."""
+
+    was_written: bool  # not where somebody holds the worker's row locked
+    some_lease_expired: bool  # of any worker
+
+
 def renew(
-    connection: psycopg.Connection[Any], held: Mapping[str, int], lease_for: timedelta
+    connection: psycopg.Connection[Any],
+    held: Mapping[str, int],
+    lease_for: timedelta,
+    still: Container[str] = (),
 ) -> dict[str, Renewal]:
-    """Renew the leases in `held` (id -> lease). A job missing from the answer is lost."""
+    """Renew the leases in `held` (id -> lease). A job missing from the answer is lost.
+
+    Nothing is written to the rows of those in `still`, whose jobs are safe while their worker's heartbeat is heard.
+    """
     if not held:
         return {}
-    parameters = {"ids": list(held), "leases": list(held.values()), "lease_for": lease_for}
+    parameters = {
+        "ids": list(held),
+        "leases": list(held.values()),
+        "still": [job_id in still for job_id in held],
+        "lease_for": lease_for,
+    }
     rows = connection.execute(RENEW, parameters, prepare=True).fetchall()
     return {job_id: Renewal(cancel, renewed) for job_id, cancel, renewed in rows}
 
@@ -74,8 +107,13 @@ def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> lis
     return [job_id for (job_id,) in rows]
 
 
-def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> bool | None:
-    """Say that the worker lives. True when some lease has expired, None when its own row is gone."""
+def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> None:
+    """Make the worker's row, unless it is there."""
+    connection.execute(REGISTER, facts)
+
+
+def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
+    """Say that the worker lives. None when its row is gone."""
     parameters = {"worker": worker_id, "running": running}
     row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
-    return None if row is None else bool(row[0])
+    return None if row is None else Beat(*row)

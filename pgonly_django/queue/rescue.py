@@ -9,6 +9,8 @@ is a suspect, of which a process runs one at a time:
 * with one, and with others that were there at an earlier death too: it may have been those, who become
   suspects; the one is not blamed for them;
 * with one beside jobs without a past only: it is blamed (2 -> 3, the end), its neighbours are not.
+
+What a worker that stopped as planned could not give back (its row was locked) is released late: nothing is blamed.
 """
 
 from __future__ import annotations
@@ -22,26 +24,40 @@ import psycopg
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, EXPIRES_AT, SUSPECT_FROM
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
+END_WITHIN_MS = 2000  # a backend that is ended has rolled back and let go of its locks
+
+# Index: pgonly_job_running. A worker whose row somebody holds locked cannot write its heartbeat: it is dead when none
+# of its leases is good any more.
+DEAD_WORKER = f"""
+silent AS MATERIALIZED (
+    SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(lease_for)s::interval
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+dead_worker AS (
+    SELECT DISTINCT job.worker_id AS id
+    FROM pgonly_job AS job LEFT JOIN pgonly_worker AS worker ON worker.id = job.worker_id
+    WHERE job.state = 'running' AND job.lease_expires_at < clock_timestamp()
+        AND (worker.id IS NULL OR worker.stopped_at IS NOT NULL OR worker.id IN (SELECT id FROM silent)
+            OR worker.heartbeat_at < clock_timestamp() - %(lease_for)s::interval AND NOT EXISTS (
+                SELECT FROM pgonly_job AS beside WHERE beside.state = 'running'
+                    AND beside.worker_id = worker.id AND beside.lease_expires_at >= clock_timestamp()))
+        AND pg_postmaster_start_time() < clock_timestamp() - %(settle_for)s::interval
+        AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
+)
+"""
 
 # Index: pgonly_job_running, the primary key of pgonly_worker. Two rescuers: the lock lets one through; were
 # both through, SKIP LOCKED and the state would keep them apart.
 RESCUE = f"""
-WITH dead_worker AS (
-    SELECT DISTINCT job.worker_id AS id
-    FROM pgonly_job AS job LEFT JOIN pgonly_worker AS worker ON worker.id = job.worker_id
-    WHERE job.state = 'running' AND job.lease_expires_at < clock_timestamp()
-        AND (worker.id IS NULL OR worker.stopped_at IS NOT NULL
-            OR worker.heartbeat_at < clock_timestamp() - %(lease_for)s::interval)
-        AND pg_postmaster_start_time() < clock_timestamp() - %(settle_for)s::interval
-        AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
-),
+WITH {DEAD_WORKER},
 orphan AS MATERIALIZED (
     SELECT job.id, job.worker_id, job.crashes FROM pgonly_job AS job
     WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
     FOR UPDATE OF job SKIP LOCKED
 ),
 judged AS (
-    SELECT orphan.id, worker.name AS worker_name, orphan.crashes + (CASE
+    SELECT orphan.id, worker.name AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped, orphan.crashes + (CASE
+        WHEN worker.stopped_at IS NOT NULL THEN false
         WHEN orphan.crashes >= {SUSPECT_FROM} THEN NOT bool_or(orphan.crashes = 1) OVER beside
         WHEN orphan.crashes = 1 THEN true
         ELSE NOT bool_or(orphan.crashes >= {SUSPECT_FROM}) OVER beside END)::int AS crashes, orphan.crashes AS before
@@ -55,15 +71,17 @@ UPDATE pgonly_job AS job SET
     lease_expires_at = NULL,
     attempt = greatest(job.attempt - 1, 0),
     crashes = judged.crashes,
+    interruptions = job.interruptions + judged.was_stopped::int,
     errors = (CASE WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
         || jsonb_build_object(
-            'outcome', 'crashed',
+            'outcome', CASE WHEN judged.was_stopped THEN 'released' ELSE 'crashed' END,
             'attempt', job.attempt,
             'worker_id', job.worker_id,
             'worker', coalesce(judged.worker_name, 'unknown'),
             'started_at', job.attempted_at,
             'finished_at', clock_timestamp(),
-            'reason', CASE WHEN judged.crashes >= {CRASHES_ALLOWED}
+            'reason', CASE WHEN judged.was_stopped THEN 'Its worker was stopped and could not give it back.'
+                WHEN judged.crashes >= {CRASHES_ALLOWED}
                 THEN format('Its worker died %%s times while it ran; it is not started again.', judged.crashes)
                 WHEN judged.crashes > judged.before
                 THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', judged.crashes)
@@ -94,9 +112,36 @@ def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for
     return [Rescued(*row) for row in rows]
 
 
+# Index: pgonly_job_running. A process that is frozen keeps its transactions open, and locked the row of each job that
+# saved a step inside, as well as rows of the project's that its next run needs. Its connections bear its id in their
+# names (see worker/names.py); those that have written or locked something have a transaction id.
+END_TRANSACTIONS = f"""
+WITH {DEAD_WORKER}
+SELECT dead_worker.id, activity.pid, pg_terminate_backend(activity.pid, {END_WITHIN_MS})
+FROM dead_worker JOIN pg_stat_activity AS activity ON strpos(activity.application_name, dead_worker.id::text) > 0
+WHERE activity.datname = current_database() AND activity.backend_xid IS NOT NULL
+    AND activity.pid <> pg_backend_pid()
+"""
+
+
+def end_transactions(
+    connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta
+) -> list[tuple[UUID, int]]:
+    """End what dead workers have open, before their jobs are rescued: (worker's id, process id of the server).
+
+    Their runs may write nothing any more, and are rolled back. Raises InsufficientPrivilege where the role may not.
+    """
+    parameters = {"lease_for": lease_for, "settle_for": settle_for}
+    rows = connection.execute(END_TRANSACTIONS, parameters).fetchall()
+    return [(worker_id, pid) for worker_id, pid, _ in rows]
+
+
 # Index: the primary key of pgonly_worker; pgonly_worker is small.
 FORGET_WORKERS = """
-DELETE FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
+DELETE FROM pgonly_worker WHERE id IN (
+    SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
+    FOR UPDATE SKIP LOCKED
+)
 """
 
 

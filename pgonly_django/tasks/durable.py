@@ -31,12 +31,21 @@ def durably(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
             run.lease_lost = run.was_told = True
             raise
         except (OperationalError, InterfaceError, InternalError) as error:
-            if not _is_away(connections[run.alias], error):
+            connection = connections[run.alias]
+            if _is_collision(connection, error):
+                continue
+            if not _is_away(connection, error):
                 raise
             if run.interrupt is not None and not run.is_in_grace:
                 run.was_told = True
                 raise run.interrupt from error
             time.sleep(AWAY_SECONDS)
+
+
+def _is_collision(connection: Any, error: Exception) -> bool:
+    """Whether the statement, a transaction of its own, met another one, as some do under SERIALIZABLE."""
+    collisions = (errors.SerializationFailure, errors.DeadlockDetected)
+    return isinstance(error.__cause__, collisions) and not connection.in_atomic_block
 
 
 def _is_away(connection: Any, error: Exception) -> bool:

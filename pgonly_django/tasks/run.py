@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, Job
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.tasks.guard import Guard
+
+# Held while leases are renewed. Who sets `keeps_snapshot` with it knows that no renewal of that row is under way.
+renewing = threading.Lock()
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +44,7 @@ class Run:
     guard: Guard = field(default_factory=Guard)
     is_placed: bool = False  # its task had been imported when it was handed out
     in_thread: bool = False
+    keeps_snapshot: bool = False  # its own transaction could not write its row any more if somebody else had
     abandoned: bool = False
     interrupted_at: float | None = None
     exception_sent: bool = False

@@ -14,6 +14,7 @@ from pgonly_django.worker.options import WorkerOptions
 
 LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
 BLIND_FIRST_PAUSE_SECONDS = 0.05
+REFUSED_SECONDS = 0.1
 NEVER = float("inf")
 
 
@@ -34,6 +35,7 @@ class Agenda:
         )
         self._look_at = self._promote_at = 0.0
         self._look_again_at = self._promote_again_at = NEVER
+        self._refused_until = 0.0
         self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
 
     # What was heard.
@@ -63,18 +65,22 @@ class Agenda:
 
     def next_look(self, *, has_slot: bool) -> float:
         if self._backlog or (self._passed_over and has_slot):
-            return 0.0
-        return min(self._look_at, self._look_again_at)
+            return self._refused_until
+        return max(min(self._look_at, self._look_again_at), self._refused_until)
 
     @property
     def next_promotion(self) -> float:
-        return min(self._promote_at, self._promote_again_at)
+        return max(min(self._promote_at, self._promote_again_at), self._refused_until)
 
     @property
     def idle_seconds(self) -> float:
         return time.monotonic() - self.busy_at
 
     # What came of it.
+
+    def refused(self) -> None:
+        """The database would not have it now, a whole table being locked, say: leave it alone for a moment."""
+        self._refused_until = time.monotonic() + REFUSED_SECONDS
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
         """A claim that began then took `jobs`: plan the next."""

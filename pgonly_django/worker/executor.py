@@ -35,7 +35,7 @@ from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
-from pgonly_django.tasks.run import Run
+from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
 from pgonly_django.worker import forks, outcomes, supervision
@@ -44,6 +44,8 @@ from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer
 
 DELIVER_AGAIN_SECONDS = 0.1
 LEAVE_SECONDS = 1.0
+
+KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Executor:
         self.alias = alias
         self.worker = outcomes.WorkerFacts(worker_id, worker_name)
         self.deliver = deliver
+        self._isolation: str | None = None
         self._placed: dict[tuple[str, str, str, int], Placed] = {}
 
     def known(self, run: Run) -> Placed | None:
@@ -138,17 +141,40 @@ class Executor:
         return Ended(run, outcomes.succeeded(run, value))
 
     def _call_atomically(self, run: Run, call: _Call) -> Ended:
-        """The function and its finish commit together, or neither does (promise 3)."""
-        with transaction.atomic(using=self.alias):
-            finish = outcomes.succeeded(run, self._guarded(run, call))
-            with connections[self.alias].cursor() as cursor:
-                for report in supervision.news([run]):  # the row is finished before the worker's next report
-                    cursor.execute(REPORT, report_parameters([report]))
-                cursor.execute(*finish_statements([finish])[0])
-                if cursor.rowcount == 0:
-                    run.lease_lost = True
-                    raise LeaseLost
+        """The function and its finish commit together, or neither does (promise 3).
+
+        A transaction that keeps the snapshot it began with can only write a row that nobody has written since.
+        """
+        if self._keeps_snapshots():
+            with renewing:
+                run.keeps_snapshot = True
+        try:
+            with transaction.atomic(using=self.alias):
+                finish = outcomes.succeeded(run, self._guarded(run, call))
+                self._finish(run, finish)
+        finally:
+            run.keeps_snapshot = False
         return Ended(run, finish, committed=True)
+
+    def _finish(self, run: Run, finish: Finish) -> None:
+        with connections[self.alias].cursor() as cursor:
+            if run.has_news:  # the row is finished before the worker's next report
+                cursor.execute(REPORT, report_parameters([supervision.report(run)]))
+            cursor.execute(*finish_statements([finish])[0])
+            if cursor.rowcount == 0:
+                run.lease_lost = True
+                raise LeaseLost
+
+    def _keeps_snapshots(self) -> bool:
+        """Whether Django's transactions are REPEATABLE READ or SERIALIZABLE, by OPTIONS, role or database."""
+        if self._isolation is None:
+            connection = connections[self.alias]
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW default_transaction_isolation")
+                (default,) = cursor.fetchone()
+            chosen = connection.connection.isolation_level  # None: the default
+            self._isolation = default if chosen is None else chosen.name.replace("_", " ").lower()
+        return self._isolation in KEEPING_SNAPSHOTS
 
     def _guarded(self, run: Run, call: _Call) -> Any:
         if forks.is_child:  # of a receiver's

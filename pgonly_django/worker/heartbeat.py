@@ -14,24 +14,20 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
+from psycopg import errors
 
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.postgres import PREPARE_AFTER, connect, prefer_indexes
+from pgonly_django.postgres import OwnConnection, connect
 from pgonly_django.queue import lease
-from pgonly_django.queue.rescue import rescue
-from pgonly_django.tasks.run import Run
+from pgonly_django.queue.rescue import end_transactions, rescue
+from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.worker.options import WorkerOptions
 
 RECONNECT_SECONDS = (0.1, 2.0)
-
-REGISTER = """
-INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
-VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
-    clock_timestamp(), clock_timestamp())
-ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), stopped_at = NULL
-"""
+LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
+AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
 class Held(Protocol):
@@ -56,7 +52,8 @@ class Heartbeat(threading.Thread):
         self._beaten_at: float | None = None
         self._settled_at = 0.0
         self._pause = RECONNECT_SECONDS[0]
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: OwnConnection | None = None
+        self._may_end_transactions = True
 
     def end(self) -> None:
         self._over.set()
@@ -76,32 +73,42 @@ class Heartbeat(threading.Thread):
                 self._close()
 
     def _connected(self) -> None:
-        connection = connect(self.options.database, application_name=f"pgonly heartbeat {self.options.name}")
-        self._connection = connection
-        connection.prepare_threshold = None  # until it is known that no pooler stands between
+        name = f"pgonly heartbeat {self.worker_id} {self.options.name}"
+        connection = self._connection = connect(self.options.database, application_name=name)
+        is_direct = connection.keep_own_terms(lock_wait=LOCK_WAIT)
         if not self._over.is_set():
-            connection.execute(REGISTER, self._facts())
+            lease.register(connection, self.facts())
         next_beat = time.monotonic()
         while not self._over.wait(max(next_beat - time.monotonic(), 0.0)):
-            if connection.prepare_threshold is None and self.worker.reaches_postgres:
-                connection.prepare_threshold = PREPARE_AFTER
-                prefer_indexes(connection)
-            self.beat(connection)
+            if not is_direct and self.worker.reaches_postgres:
+                is_direct = connection.keep_own_terms(lock_wait=LOCK_WAIT, is_direct=True)
+            pause = self.options.heartbeat_seconds
+            if not self.beat(connection):
+                pause = min(pause, AGAIN_SECONDS)
             self._pause = RECONNECT_SECONDS[0]
-            next_beat = time.monotonic() + self.options.heartbeat_seconds
+            next_beat = time.monotonic() + pause
 
-    def beat(self, connection: psycopg.Connection[Any]) -> None:
-        """Renew what is held, find what is not known, say that we live, rescue from those who do not."""
+    def beat(self, connection: psycopg.Connection[Any]) -> bool:
+        """Renew what is held, find what is not known, say that we live, rescue from those who do not.
+
+        Whether the worker's row says now that it lives: not while somebody holds that locked.
+        """
         runs = self.worker.held()
         before = time.monotonic()
         self._note_gap(before)
         leases = {job_id: run.job.lease for job_id, run in runs.items()}
-        answer = lease.renew(connection, leases, self.options.lease_for)
+        with renewing:
+            still = {job_id for job_id, run in runs.items() if run.keeps_snapshot}
+            answer = lease.renew(connection, leases, self.options.lease_for, still)
         for job_id, run in runs.items():
             self._apply(run, answer.get(job_id), before)
         self._reconcile(connection)
-        if self._rescue_is_due(connection, len(runs)) and before >= self._settled_at:
+        beat = lease.heartbeat(connection, self.worker_id, len(runs))
+        if beat is None:
+            lease.register(connection, self.facts())
+        elif beat.some_lease_expired and before >= self._settled_at:
             self._rescue(connection)
+        return beat is not None and beat.was_written
 
     def _note_gap(self, now: float) -> None:
         """After a gap between two beats of ours the others may have been cut off as well, and be about to return:
@@ -116,7 +123,7 @@ class Heartbeat(threading.Thread):
             if run.job.id in self.worker.held():
                 run.lease_lost = True
         else:
-            if renewal.renewed:
+            if renewal.renewed or run.keeps_snapshot:
                 run.lease_until = before + self.options.lease_for.total_seconds()
             run.cancel_requested = run.cancel_requested or renewal.cancel_requested
 
@@ -130,14 +137,9 @@ class Heartbeat(threading.Thread):
         if twice:
             self.worker.give_back_unknown(twice)
 
-    def _rescue_is_due(self, connection: psycopg.Connection[Any], running: int) -> bool:
-        expired = lease.heartbeat(connection, self.worker_id, running)
-        if expired is None:
-            connection.execute(REGISTER, self._facts())
-        return bool(expired)
-
     def _rescue(self, connection: psycopg.Connection[Any]) -> None:
         settle_for = timedelta(seconds=self.options.lease_for.total_seconds() / 2)
+        self._end_transactions(connection, settle_for)
         rescued = rescue(connection, self.options.lease_for, settle_for)
         for job in rescued:
             message = f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
@@ -149,7 +151,25 @@ class Heartbeat(threading.Thread):
             connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready(queue)])
             self.worker.wake_up(wake.ready(queue))
 
-    def _facts(self) -> dict[str, Any]:
+    def _end_transactions(self, connection: psycopg.Connection[Any], settle_for: timedelta) -> None:
+        """See queue.rescue. Not tried again once it was found to be forbidden."""
+        if not self._may_end_transactions:
+            return
+        try:
+            ended = end_transactions(connection, self.options.lease_for, settle_for)
+        except errors.InsufficientPrivilege as error:
+            self._may_end_transactions = False
+            message = f"What dead workers have open keeps its locks: {str(error).strip()}"
+            emit("worker.transactions_stay", message, level=logging.WARNING)
+            return
+        for worker_id, pid in ended:
+            message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
+            emit(
+                "worker.transaction_ended", message, level=logging.WARNING, worker_id=str(worker_id), pid=pid
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What the worker's row says of it, for queue.lease.register()."""
         return {
             "id": self.worker_id,
             "name": self.options.name,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from json.scanner import make_scanner
 from typing import Any, TypeVar
@@ -20,10 +20,10 @@ from psycopg.types.json import set_json_loads
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
-from pgonly_django.postgres import PREPARE_AFTER, connect, prefer_indexes
+from pgonly_django.postgres import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
-from pgonly_django.queue.lease import cancel_requested
+from pgonly_django.queue.lease import cancel_requested, register
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 from pgonly_django.statement import Params, Statement, execute, prepare, takes_statements
@@ -34,8 +34,9 @@ Answer = TypeVar("Answer")
 # Without the search for white space around it.
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
 
-# A row that somebody else holds locked must not hold up all the others.
-LIMIT_LOCK_WAITS = "SELECT set_config('lock_timeout', '2s', true)"
+# A row that somebody else holds locked must not hold up all the others: when one statement has waited this long,
+# rows that are locked are skipped for the next seconds. Shorter than a heartbeat's commit takes would be too short.
+LOCK_WAIT, SKIP_LOCKED_SECONDS = "50ms", 5.0
 RECONNECT_SECONDS = (0.1, 2.0)
 # What one row's content can cause, as opposed to the state of the database.
 ROW_ERRORS = (
@@ -43,10 +44,7 @@ ROW_ERRORS = (
     psycopg.IntegrityError,
     errors.ProgramLimitExceeded,
     errors.StatementTooComplex,
-    errors.LockNotAvailable,
-    errors.DeadlockDetected,
 )
-LOCKED = (errors.LockNotAvailable, errors.DeadlockDetected)
 # Index: the primary key. Whose the rows are that a finish did not match.
 WHOSE = "SELECT id::text, lease, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
 STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
@@ -76,10 +74,11 @@ class Exchange:
         default_factory=set
     )  # whose row took what the job has to say, or refused it for good
     lost: list[Finish] = field(default_factory=list)
-    locked: list[Finish] = field(default_factory=list)
+    locked: list[Finish] = field(default_factory=list)  # to be tried again
     states: dict[str, str] = field(default_factory=dict)  # as written, of ends that are no success
     replaced: dict[str, Finish] = field(default_factory=dict)  # refused, and what was written instead
     claimed: bool = False  # whether the claim was made at all
+    was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
     took_seconds: float = 0.0
 
     def as_written(self, finish: Finish | None) -> Finish | None:
@@ -96,12 +95,13 @@ class Ledger:
         self.alias = alias
         self.claimer = claimer
         self.ear = Ear(alias, listens=listen)
-        self._name = f"pgonly worker {name}"
-        self._connection: psycopg.Connection[Any] | None = None
+        self._name = f"pgonly worker {claimer.worker_id} {name}"
+        self._connection: OwnConnection | None = None
+        self._skips_locked_until = 0.0
         self._prepared: set[Statement] = set()  # on that connection, to be sent straight over libpq
         self._pause = RECONNECT_SECONDS[0]
         self._next_try = 0.0
-        self._was_lost = False
+        self._was_lost = self._is_direct = False
 
     def exchange(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
@@ -109,7 +109,7 @@ class Ledger:
         """Write and claim in one go. None when the database is away: ask again later, with the same writes.
 
         A finish whose row cannot be stored fails that job and no other. Its row being locked elsewhere puts it
-        into `locked`, to be tried again.
+        into `locked`, and delays neither the others nor the claim.
         """
         connection = self.connection()
         if connection is None:
@@ -127,24 +127,30 @@ class Ledger:
 
     def _together_or_apart(
         self,
-        connection: psycopg.Connection[Any],
+        connection: OwnConnection,
         finishes: Sequence[Finish],
         reports: Sequence[Report],
         claim: Claim | None,
     ) -> Exchange:
-        if claim is not None and not finishes and not reports:
-            return self._claim_alone(connection, claim)
         try:
+            if claim is not None and not finishes and not reports:
+                return self._claim_alone(connection, claim)
+            try:
+                return self._pipeline(connection, finishes, reports, claim)
+            except TRY_AGAIN:
+                self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
             return self._pipeline(connection, finishes, reports, claim)
+        except TRY_AGAIN:
+            return Exchange(locked=list(finishes), was_refused=True)
         except ROW_ERRORS:
             return self._one_by_one(connection, finishes, reports)
 
     def promote(self) -> Promotion | None:
-        """See queue.promote. None when the database is away."""
+        """See queue.promote. None when the database is away, or refused to."""
         return self._ask(promote)
 
     def cancel_requested(self, ids: list[str]) -> list[str] | None:
-        """See queue.lease. None when the database is away."""
+        """See queue.lease. None when the database is away, or refused to."""
         return self._ask(lambda connection: cancel_requested(connection, ids))
 
     def heard(self) -> list[str]:
@@ -154,14 +160,20 @@ class Ledger:
         """
         return self._ask(self.ear.hear) or []
 
+    def register(self, facts: Mapping[str, Any]) -> None:
+        """See queue.lease. While the database is away, or refuses to, it is left to the heartbeat."""
+        self._ask(lambda connection: register(connection, facts))
+
     def say_stopped(self, worker_id: UUID) -> None:
-        """Close the worker's row. Without a database it is simply found silent."""
+        """Close the worker's row. Without a database, or where the row is locked, it is simply found silent."""
         self._ask(lambda connection: connection.execute(STOPPED, {"id": worker_id}))
 
-    def _ask(self, question: Callable[[psycopg.Connection[Any]], Answer]) -> Answer | None:
+    def _ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
         connection = self.connection()
         try:
             return None if connection is None else question(connection)
+        except TRY_AGAIN:
+            return None
         except psycopg.Error as error:
             self._lose(error)
             return None
@@ -173,7 +185,12 @@ class Ledger:
             return None
         return self._connection.pgconn.socket
 
-    def connection(self) -> psycopg.Connection[Any] | None:
+    @property
+    def reaches_postgres(self) -> bool:
+        """Whether it is known that no pooler stands between, which may swap the connection at its other end."""
+        return self._is_direct or self.ear.reaches_postgres
+
+    def connection(self) -> OwnConnection | None:
         """The open connection, or a new one; None while the database is away and the backoff runs."""
         if self._connection is not None:
             return self._connection
@@ -181,11 +198,10 @@ class Ledger:
             return None
         try:
             self._connection = connect(self.alias, application_name=self._name)
-            self._connection.prepare_threshold = None  # until it is known that no pooler stands between
+            self._is_direct = self._connection.keep_own_terms(lock_wait=LOCK_WAIT)
             self.ear.open(self._connection)
-            if self.ear.reaches_postgres:
-                self._connection.prepare_threshold = PREPARE_AFTER
-                prefer_indexes(self._connection)
+            if self.ear.reaches_postgres and not self._is_direct:
+                self._connection.keep_own_terms(lock_wait=LOCK_WAIT, is_direct=True)
         except psycopg.Error as error:
             self._lose(error)
             return None
@@ -206,10 +222,12 @@ class Ledger:
             self._connection = None
             self._prepared.clear()
 
-    def _claim_alone(self, connection: psycopg.Connection[Any], claim: Claim) -> Exchange:
-        """The shortest way to a first job: one statement, which waits for no lock."""
-        if not (self.ear.reaches_postgres and takes_statements(connection)):
-            return Exchange(jobs=_jobs(self._execute_claim(connection, claim)), claimed=True)
+    def _claim_alone(self, connection: OwnConnection, claim: Claim) -> Exchange:
+        """The shortest way to a first job: one statement, which waits for no lock of a row."""
+        if not (self.reaches_postgres and takes_statements(connection)):
+            with connection.own_terms():
+                jobs = _jobs(self._execute_claim(connection, claim))
+            return Exchange(jobs=jobs, claimed=True)
         statement, params = self._next_claim(claim)
         if statement not in self._prepared:
             prepare(connection, statement)
@@ -219,7 +237,7 @@ class Ledger:
         rows.set_pgresult(result)
         return Exchange(jobs=rows.load_rows(0, result.ntuples, ClaimedJob._make), claimed=True)
 
-    def _execute_claim(self, connection: psycopg.Connection[Any], claim: Claim) -> psycopg.Cursor[Any]:
+    def _execute_claim(self, connection: OwnConnection, claim: Claim) -> psycopg.Cursor[Any]:
         statement, params = self._next_claim(claim)
         return connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
 
@@ -228,7 +246,7 @@ class Ledger:
 
     def _pipeline(
         self,
-        connection: psycopg.Connection[Any],
+        connection: OwnConnection,
         finishes: Sequence[Finish],
         reports: Sequence[Report],
         claim: Claim | None,
@@ -236,11 +254,11 @@ class Ledger:
         answer = Exchange()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
-        with connection.pipeline():
-            connection.execute(LIMIT_LOCK_WAITS, prepare=True)
+        skip_locked = time.monotonic() < self._skips_locked_until
+        with connection.pipeline(), connection.own_terms():
             if reports:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
-            for sql, parameters in finish_statements(finishes):
+            for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
                 written.append(connection.execute(sql, parameters, prepare=True))
             self._notify(connection, finishes)
             if claim is not None:
@@ -259,13 +277,16 @@ class Ledger:
         return answer
 
     def _one_by_one(
-        self, connection: psycopg.Connection[Any], finishes: Sequence[Finish], reports: Sequence[Report]
+        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report]
     ) -> Exchange:
         """The slow way after a batch failed: each write alone, so that the bad one harms no other (promise 8)."""
+        self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS  # not one wait for each of them
         whole = Exchange()
         for report in reports:
             try:
                 whole.reported |= self._pipeline(connection, (), [report], None).reported
+            except TRY_AGAIN:
+                continue
             except ROW_ERRORS as error:
                 whole.reported.add(report.id)
                 emit(
@@ -282,10 +303,10 @@ class Ledger:
             whole.replaced |= part.replaced
         return whole
 
-    def _alone(self, connection: psycopg.Connection[Any], finish: Finish) -> Exchange:
+    def _alone(self, connection: OwnConnection, finish: Finish) -> Exchange:
         try:
             return self._pipeline(connection, [finish], (), None)
-        except LOCKED:
+        except TRY_AGAIN:
             return Exchange(locked=[finish])
         except ROW_ERRORS as error:
             emit(
@@ -295,24 +316,23 @@ class Ledger:
             )
             return self._write_refusal(connection, finish, error)
 
-    def _write_refusal(
-        self, connection: psycopg.Connection[Any], finish: Finish, error: psycopg.Error
-    ) -> Exchange:
+    def _write_refusal(self, connection: OwnConnection, finish: Finish, error: psycopg.Error) -> Exchange:
         refusal = _unstorable(finish, error)
-        try:
-            answer = self._pipeline(connection, [refusal], (), None)
-        except LOCKED:
-            return Exchange(locked=[finish])
-        except ROW_ERRORS:  # the row's own errors take no entry any more
-            refusal = replace(refusal, entry=None)
+        for attempt in (
+            refusal,
+            replace(refusal, entry=None),
+        ):  # the row's own errors may take no entry any more
             try:
-                answer = self._pipeline(connection, [refusal], (), None)
-            except ROW_ERRORS:  # nor anything else: it stays ours, is tried again, and holds up nobody
-                return Exchange(locked=[finish])
-        answer.replaced[finish.id] = refusal
-        return answer
+                answer = self._pipeline(connection, [attempt], (), None)
+            except TRY_AGAIN:
+                break
+            except ROW_ERRORS:
+                continue
+            answer.replaced[finish.id] = attempt
+            return answer
+        return Exchange(locked=[finish])  # it stays ours, is tried again, and holds up nobody
 
-    def _notify(self, connection: psycopg.Connection[Any], finishes: Sequence[Finish]) -> None:
+    def _notify(self, connection: OwnConnection, finishes: Sequence[Finish]) -> None:
         """Tell the other workers of what went back; in this transaction, so that they hear it after the commit."""
         payloads = set()
         if any(finish.state is State.READY for finish in finishes):
@@ -322,15 +342,15 @@ class Ledger:
         if payloads:
             connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": list(payloads)}, prepare=True)
 
-    def _judge(
-        self, connection: psycopg.Connection[Any], finishes: Sequence[Finish], answer: Exchange
-    ) -> None:
-        """Some finish matched no row: it was written before (its answer got lost), or is not ours any more."""
+    def _judge(self, connection: OwnConnection, finishes: Sequence[Finish], answer: Exchange) -> None:
+        """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours,
+        or it is not ours any more."""
         rows = connection.execute(WHOSE, {"ids": [finish.id for finish in finishes]}).fetchall()
         now = {job_id: (lease, state) for job_id, lease, state in rows}
         answer.finished = [f.id for f in finishes if now.get(f.id) in _possible_ends(f)]
-        written = set(answer.finished)
-        answer.lost = [finish for finish in finishes if finish.id not in written]
+        answer.locked = [f for f in finishes if now.get(f.id) == (f.lease, State.RUNNING.value)]
+        kept = {*answer.finished, *(finish.id for finish in answer.locked)}
+        answer.lost = [finish for finish in finishes if finish.id not in kept]
 
     def _lose(self, error: psycopg.Error) -> None:
         self.close()

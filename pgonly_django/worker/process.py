@@ -17,6 +17,7 @@ from django.db.backends.signals import connection_created
 
 from pgonly_django.worker import forks
 from pgonly_django.worker.cleanup import notice_dead_clients, noticing_dead_servers
+from pgonly_django.worker.names import connections_named
 from pgonly_django.worker.worker import Worker
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
@@ -89,6 +90,7 @@ def made_ready(worker: Worker, signals: Signals, terminal: Any) -> Iterator[None
         connection_created.connect(notice_dead_clients)
         undo.callback(connection_created.disconnect, notice_dead_clients)
         undo.enter_context(noticing_dead_servers())
+        undo.enter_context(connections_named(worker.id))
         undo.enter_context(_logging_to(terminal))
         forks.keep_apart(signals.before)
         undo.callback(forks.no_worker_any_more)

@@ -12,7 +12,9 @@ from pgonly_django.worker import outcomes
 from pgonly_django.worker.agenda import NEVER
 from pgonly_django.worker.executor import Ended
 
-GIVE_UP_SECONDS = 5.0  # after the grace, when the database is away: the leases will run out by themselves
+# Ends that are not written this long after the grace are left to the leases, which will run out by themselves. The
+# database may come back; a row that somebody keeps locked is not worth waiting for.
+GIVE_UP_AWAY_SECONDS, GIVE_UP_LOCKED_SECONDS = 5.0, 1.0
 LAST_WORD_SECONDS = 1.0
 
 
@@ -25,6 +27,7 @@ class Stopping:
         self.is_asked = False
         self.left_behind = False  # jobs of ours are still running here, given back
         self._at_once = False
+        self._is_over = False  # the grace, and the jobs that were left have been given back
         self._until: float | None = None
 
     def ask(self, *, at_once: bool = False) -> None:
@@ -35,6 +38,8 @@ class Stopping:
         """When there is more to tell the jobs."""
         if self._until is None:
             return NEVER
+        if self._is_over:
+            return self._until + GIVE_UP_LOCKED_SECONDS
         return self._until if now >= self._last_word_at else self._last_word_at
 
     def obey(self, now: float, runs: Mapping[str, Run], over: Container[str]) -> list[Ended]:
@@ -42,6 +47,7 @@ class Stopping:
         going = self._begin(now, runs) if self._until is None else []
         assert self._until is not None
         if self._at_once or now >= self._until:
+            self._until, self._is_over = min(self._until, now), True
             going += self._release(runs, over, {ended.run.job.id for ended in going})
         elif now >= self._last_word_at:
             self._say_last_word(runs)
@@ -51,7 +57,8 @@ class Stopping:
         """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
         if self._until is None:
             return False
-        return (self._at_once and is_away) or time.monotonic() >= self._until + GIVE_UP_SECONDS
+        patience = GIVE_UP_AWAY_SECONDS if is_away else GIVE_UP_LOCKED_SECONDS
+        return (self._at_once and is_away) or time.monotonic() >= self._until + patience
 
     @property
     def _last_word_at(self) -> float:

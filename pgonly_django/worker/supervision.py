@@ -66,11 +66,12 @@ def _emit_interruption(run: Run) -> None:
 
 
 def news(runs: Iterable[Run]) -> list[Report]:
-    """What the jobs have said since the last time."""
-    return [_report(run) for run in runs if run.has_news]
+    """What the jobs have said since the last time, but for those whose own transaction will write it."""
+    return [report(run) for run in runs if run.has_news and not run.keeps_snapshot]
 
 
-def _report(run: Run) -> Report:
+def report(run: Run) -> Report:
+    """What one job has said since the last time."""
     run.has_news = False  # before reading: what comes meanwhile is reported next time
     lines = []
     with contextlib.suppress(IndexError):  # an atomic job's own thread may take them too

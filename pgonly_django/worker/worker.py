@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from pgonly_django import wake
@@ -35,9 +36,11 @@ from pgonly_django.worker.stopping import Stopping
 SUPERVISE_SECONDS = 0.25
 BATCH_LIMIT = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
-LOCKED_RETRY_SECONDS = 2.0
+# A row that was locked is tried again after half the time that it has been, within these.
+LOCKED_RETRY_SECONDS = (0.1, 1.0)
 CANCEL_POLL_SECONDS = 1.0  # without LISTEN, while jobs run
 ANNOUNCE_SECONDS = 5.0
+LEFT_NAMED = 20
 JOIN_SECONDS = 2.0
 
 
@@ -49,6 +52,14 @@ class ExitCode(IntEnum):
     REPLACE_ME = 3  # every slot is held by a job that ignores its interruption: start a fresh process
 
 
+@dataclass(slots=True)
+class Locked:
+    """Since when a row was found locked, and when to try again."""
+
+    since: float
+    retry_at: float
+
+
 class Worker:
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
@@ -58,7 +69,7 @@ class Worker:
         self.runs: dict[str, Run] = {}
         self.ended: dict[str, Ended] = {}  # over here, not yet committed
         self.strays: dict[str, Finish] = {}  # rows in our name that we do not know
-        self.locked_until: dict[str, float] = {}
+        self.locked: dict[str, Locked] = {}  # ends whose row somebody else holds locked
         self.outlived: list[Run] = []  # still running here, but lost, rescued and claimed once more by us
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
         self.ledger = Ledger(options.database, options.name, self.claimer, listen=options.listen)
@@ -91,7 +102,7 @@ class Worker:
 
     @property
     def reaches_postgres(self) -> bool:
-        return self.ledger.ear.reaches_postgres
+        return self.ledger.reaches_postgres
 
     def held(self) -> Mapping[str, Run]:
         return self.runs.copy()
@@ -128,7 +139,8 @@ class Worker:
             raise
 
     def _run(self) -> ExitCode:
-        self.ledger.connection()  # first of all: the heartbeat does as was found there
+        # First of all: the heartbeat does as was found there, and a short burst may be over before its first beat.
+        self.ledger.register(self.heartbeat.facts())
         self.heartbeat.start()
         self.maintenance.start()
         self.announcer.start()
@@ -163,9 +175,9 @@ class Worker:
             times += (self._supervise_at, self._look_for_cancels_at)
         if self.options.max_idle_seconds is not None:
             times.append(self.agenda.busy_at + self.options.max_idle_seconds)
-        if any(job_id not in self.locked_until for job_id in self.ended) or self.strays:
+        if any(job_id not in self.locked for unwritten in (self.ended, self.strays) for job_id in unwritten):
             times.append(now)
-        times += self.locked_until.values()
+        times += [locked.retry_at for locked in self.locked.values()]
         if self.ledger.is_away:
             return AWAY_SECONDS
         return max(min(times) - now, 0.0)
@@ -216,7 +228,7 @@ class Worker:
         if self.runs.get(run.job.id) is run:
             del self.runs[run.job.id]
         self.ended.pop(run.job.id, None)
-        self.locked_until.pop(run.job.id, None)
+        self.locked.pop(run.job.id, None)
         self.agenda.busy_at = time.monotonic()
         if run.started_at is None:
             self.jobs_left += 1
@@ -247,6 +259,8 @@ class Worker:
             supervision.put_back(self.runs, reports)
             return
         supervision.put_back(self.runs, [report for report in reports if report.id not in answer.reported])
+        if answer.was_refused:
+            self.agenda.refused()
         if claim is not None and answer.claimed:
             self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
         for report in reports:
@@ -258,12 +272,13 @@ class Worker:
         self._start(answer.jobs, lease_from=now)
 
     def _finishes(self, now: float) -> list[Finish]:
-        waiting = [
-            ended.finish
-            for job_id, ended in self.ended.items()
-            if ended.finish is not None and now >= self.locked_until.get(job_id, 0.0)
+        waiting = [ended.finish for ended in self.ended.values() if ended.finish is not None]
+        waiting += self.strays.values()
+        if not self.locked:
+            return waiting
+        return [
+            each for each in waiting if each.id not in self.locked or now >= self.locked[each.id].retry_at
         ]
-        return waiting + list(self.strays.values())
 
     def _claim(self, now: float, held: int) -> Claim | None:
         """What to ask for along with the finishes of this exchange, whose jobs are not `held` any more."""
@@ -283,18 +298,27 @@ class Worker:
 
     def _settle(self, answer: Exchange) -> None:
         for job_id in answer.finished:
-            self.strays.pop(job_id, None)
+            self._forget_stray(job_id)
             if ended := self.ended.get(job_id):
                 ended.finish = answer.as_written(ended.finish)
                 self._after_finish(ended)
                 self._forget(ended)
         for finish in answer.lost:
-            self.strays.pop(finish.id, None)
+            self._forget_stray(finish.id)
             if ended := self.ended.get(finish.id):
                 supervision.emit_lost(ended.run)
                 self._forget(Ended(ended.run, None))
         for finish in answer.locked:
-            self.locked_until[finish.id] = time.monotonic() + LOCKED_RETRY_SECONDS
+            self._set_aside(finish.id)
+
+    def _forget_stray(self, job_id: str) -> None:
+        if self.strays.pop(job_id, None) is not None:
+            self.locked.pop(job_id, None)
+
+    def _set_aside(self, job_id: str) -> None:
+        now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
+        locked = self.locked.setdefault(job_id, Locked(now, now))
+        locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)
 
     def _after_finish(self, ended: Ended) -> None:
         finish = ended.finish
@@ -322,11 +346,14 @@ class Worker:
             self.outlived.append(older)
             self.ended.pop(run.job.id, None)
         self.strays.pop(run.job.id, None)
+        self.locked.pop(run.job.id, None)
         self.runs[run.job.id] = run
 
     def _promote(self, now: float) -> None:
         promotion = self.ledger.promote()
-        if promotion is not None:
+        if promotion is None:
+            self.agenda.refused()
+        else:
             self.agenda.promoted(promotion, began=now)
 
     # Looking after what runs.
@@ -344,6 +371,7 @@ class Worker:
     def _look_for_cancels(self, now: float) -> None:
         wanted = self.ledger.cancel_requested(list(self.runs))
         if wanted is None:
+            self._look_for_cancels_at = now + AWAY_SECONDS
             return
         for job_id in wanted:
             self.runs[job_id].cancel_requested = True
@@ -372,7 +400,7 @@ class Worker:
 
     def _is_done(self) -> bool:
         if self.runs or self.ended or self.strays:
-            return self.stopping.gives_up(is_away=self.ledger.is_away)
+            return self.stopping.gives_up(is_away=self.ledger.is_away) and self._leave_behind()
         if self.stopping.is_asked or self.jobs_left <= 0:
             return True
         if self.slots.stuck >= self.options.threads:
@@ -381,6 +409,17 @@ class Worker:
             return True
         idle = self.options.max_idle_seconds
         return idle is not None and self.agenda.idle_seconds >= idle
+
+    def _leave_behind(self) -> bool:
+        """Say which jobs did not get their end. True."""
+        ids = list({**self.runs, **self.ended, **self.strays})
+        reason = "PostgreSQL is away" if self.ledger.is_away else "their rows are locked"
+        message = (
+            f"Leaving without having given back {len(ids)} job(s), since {reason}; they run elsewhere once their "
+            f"leases are over: {', '.join(ids[:LEFT_NAMED])}{' ...' if len(ids) > LEFT_NAMED else ''}"
+        )
+        emit("worker.jobs_left", message, level=logging.WARNING, jobs=ids)
+        return True
 
     def _leave(self) -> ExitCode:
         patience = 0.0 if self.stopping.left_behind else JOIN_SECONDS

@@ -178,3 +178,21 @@ def test_a_batch_of_all_outcomes_takes_few_statements(server):
     assert len(finish_statements(batch)) == 2
     assert write(server, *batch) == 4
     assert [fresh(job).state for job in jobs] == list(states)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.FAILED, State.FAILED)]
+)
+def test_what_is_locked_may_be_left_out_of_a_batch(server, other, outcome, state):
+    locked, free, late = make_running(), make_running(), make_running(lease=5)
+    batch = [finish_of(job, outcome, state, result="1", entry=entry()) for job in (locked, free)]
+    batch.append(finish_of(late, outcome, state, lease=4))
+    server.execute("SET lock_timeout = '1s'")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+        for statement in finish_statements(batch, skip_locked=True):
+            server.execute(*statement)
+    assert [fresh(job).state for job in (locked, free, late)] == [State.RUNNING, state, State.RUNNING]
+    for statement in finish_statements(batch, skip_locked=True):
+        server.execute(*statement)
+    assert fresh(locked).state == state

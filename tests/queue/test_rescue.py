@@ -3,11 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
 
-from pgonly_django.models import Worker
+from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
-from pgonly_django.queue.rescue import ADVISORY_LOCK, forget_workers, rescue
+from pgonly_django.postgres import connect
+from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, forget_workers, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
 NONE, YEARS = timedelta(0), timedelta(days=3650)
@@ -166,3 +168,79 @@ def test_the_rows_of_long_gone_workers_are_deleted(server, dead):
     alive = make_worker()
     forget_workers(server, timedelta(minutes=30))
     assert list(Worker.objects.all()) == [alive]
+
+
+def test_a_locked_worker_row_holds_up_no_forgetting(server, other, dead):
+    make_worker(silent_for=HOUR)
+    server.execute("SET lock_timeout = '1s'")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
+        forget_workers(server, timedelta(minutes=30))
+    assert list(Worker.objects.all()) == [dead]
+
+
+def test_a_worker_whose_own_row_is_locked_lives_as_long_as_a_lease_of_its(server, other, dead):
+    """It cannot say that it lives; the leases that it renews say it."""
+    late, renewed = orphan(dead), orphan(dead, lease_expires_at=ago(-HOUR))
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
+        assert rescue(server, LEASE, NONE) == []
+        Job.objects.filter(pk=renewed.pk).update(lease_expires_at=ago(HOUR))
+        assert len(rescue(server, LEASE, NONE)) == 2
+    assert states(late, renewed) == [(State.READY, 1), (State.READY, 1)]
+
+
+def test_what_a_stopped_worker_could_not_give_back_is_no_crash(server):
+    """Its row was locked at the end of the grace: a planned stop costs nothing, however late."""
+    job = orphan(make_worker(stopped_at=ago(HOUR)), crashes=CRASHES_ALLOWED - 1, attempt=2)
+    rescue(server, LEASE, NONE)
+    row = fresh(job)
+    assert states(job) == [(State.READY, CRASHES_ALLOWED - 1)]
+    assert (row.attempt, row.interruptions, row.errors[-1]["outcome"]) == (1, 1, "released")
+
+
+@pytest.fixture
+def frozen(dead):
+    """A connection of the dead worker's, as runworker names them."""
+    with connect("default", application_name=f"pgonly jobs {dead.id}") as connection:
+        yield connection
+
+
+def test_what_a_dead_worker_has_open_elsewhere_is_ended_too(server, frozen, dead):
+    """The next run of its job may need the rows that it has locked."""
+    orphan(dead)
+    frozen.execute("BEGIN")
+    frozen.execute("SELECT pg_current_xact_id()")
+    assert end_transactions(server, LEASE, NONE) == [(dead.id, frozen.info.backend_pid)]
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("COMMIT")
+
+
+def test_what_a_dead_worker_has_open_is_ended_so_that_its_jobs_can_be_rescued(server, frozen, dead):
+    job = orphan(dead)
+    frozen.execute("BEGIN")
+    frozen.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
+    assert rescue(server, LEASE, NONE) == []
+    assert end_transactions(server, LEASE, NONE) == [(dead.id, frozen.info.backend_pid)]
+    assert len(rescue(server, LEASE, NONE)) == 1
+    with pytest.raises(psycopg.OperationalError):
+        frozen.execute("COMMIT")
+
+
+def test_nothing_is_ended_of_workers_that_live_of_other_people_or_of_who_only_reads(
+    server, frozen, other, dead
+):
+    living = make_worker()
+    waiting = orphan(living)
+    other.execute("SELECT set_config('application_name', %s, false)", [f"pgonly jobs {living.id}"])
+    other.execute("BEGIN")
+    other.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [waiting.id])
+    assert end_transactions(server, LEASE, NONE) == []
+    frozen.execute("BEGIN")
+    frozen.execute("SELECT FROM pgonly_job")
+    locked = orphan(dead)
+    with connect("default", application_name="a person's") as person, person.transaction():
+        person.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
+        assert end_transactions(server, LEASE, NONE) == []
+    other.execute("ROLLBACK")
+    frozen.execute("ROLLBACK")

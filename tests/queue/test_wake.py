@@ -154,6 +154,27 @@ def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(ear, settings
     assert heard(ear) == ["ready *", "cancel *"]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [lambda: add.enqueue(1), Job.objects.retry, Job.objects.cancel],
+    ids=["enqueue", "retry", "cancel"],
+)
+def test_workers_are_told_outside_of_the_transaction_that_they_are_told_about(write):
+    """Inside, every commit of the site would queue for one lock of the whole database."""
+    make(state=State.SCHEDULED, run_at=ago(HOUR))
+    told = []
+
+    def watch(execute, sql, params, many, context):
+        if "pg_notify" in sql:
+            told.append(connections["default"].in_atomic_block)
+        return execute(sql, params, many, context)
+
+    with connections["default"].execute_wrapper(watch), transaction.atomic():
+        write()
+        assert told == []
+    assert told == [False]
+
+
 def test_a_verb_that_moves_nothing_wakes_nobody(ear):
     Job.objects.retry(), Job.objects.cancel()
     assert heard(ear) == []

@@ -104,7 +104,7 @@ def test_what_breaks_the_loop_comes_out(transactional_db):
         if name == "worker.stopping":
             raise KeyboardInterrupt
 
-    stop = subscribe(break_down)
+    stop, before = subscribe(break_down), set(threading.enumerate())
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGTERM])
     timer.start()
     try:
@@ -113,7 +113,9 @@ def test_what_breaks_the_loop_comes_out(transactional_db):
     finally:
         stop()
         timer.join()
-    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith("pgonly-")])
+    wait_for(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("pgonly-") and t not in before]
+    )
 
 
 class InATestCase(TestCase):

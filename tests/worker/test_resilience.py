@@ -278,15 +278,10 @@ def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(backg
     assert [result.wait(10).return_value for result in late] == [2, 2]
 
 
-def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(work, monkeypatch):
-    facts = Heartbeat._facts
-
-    def slowly(heartbeat):
-        time.sleep(0.5)
-        return facts(heartbeat)
-
-    monkeypatch.setattr(Heartbeat, "_facts", slowly)
-    worker = work()
+def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(transactional_db):
+    worker = Worker(WorkerOptions(burst=True))
+    worker.heartbeat.end()  # so that its thread ends before it has connected
+    worker.run()
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
 

@@ -1,0 +1,37 @@
+"""The names of a worker's connections in pg_stat_activity: by its id, whoever rescues its jobs finds and ends the
+transactions that it has open, should it be frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from django.db import connections
+
+from pgonly_django.postgres import OURS
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+ROOM = 26  # for the project's own name: with a space and a UUID, the 63 bytes of a name
+
+
+@contextmanager
+def connections_named(worker_id: UUID) -> Iterator[None]:
+    """Meanwhile Django's own connections to come bear the worker's id behind the name that the project gives them."""
+    ours = [connection for connection in connections.all() if connection.vendor == "postgresql"]
+    settings = [connections.settings[connection.alias] for connection in ours]
+    before = [each["OPTIONS"] for each in settings]
+    for connection, each in zip(cast("list[DatabaseWrapper]", ours), settings, strict=True):
+        given = each["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OURS}jobs"
+        each["OPTIONS"] = {**each["OPTIONS"], "application_name": f"{given[:ROOM]} {worker_id}"}
+        if each["OPTIONS"].get("pool"):
+            connection.close_pool()  # it was made with the old name
+    try:
+        yield
+    finally:
+        for each, options in zip(settings, before, strict=True):
+            each["OPTIONS"] = options

@@ -1,0 +1,79 @@
+"""Rows that somebody else keeps locked: a view that selects running jobs for update, a frozen process."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from pgonly_django.models import Job, State, Worker
+from pgonly_django.postgres import connect
+from tests import jobs
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.process
+LOCK = "SELECT FROM pgonly_job WHERE id = ANY (%s) FOR UPDATE"
+LOCKED = "SELECT count(*) FROM (SELECT FROM pgonly_job WHERE id = %s FOR UPDATE SKIP LOCKED) AS free"
+
+
+@pytest.fixture
+def view(transactional_db):
+    """The connection of a view that takes its time."""
+    with connect("default", application_name="a view") as connection:
+        yield connection
+
+
+def test_a_view_that_locks_running_jobs_delays_no_others_and_no_stop(workers, marks, view):
+    worker = workers.start("--threads", "12", "--grace-seconds", "1")
+    held = [jobs.sleep_in_slices.enqueue(f"k{i}", 1.5) for i in range(10)]
+    wait_for(lambda: Job.objects.running().count() == 10)
+    with view.transaction():
+        view.execute(LOCK, [[result.id for result in held]])
+        wait_for(lambda: sum("cleaned up" in mark for mark in marks()) == 10, what="their ends")
+        for i in range(20):
+            assert jobs.add.enqueue(i).wait(5).return_value == i + 1
+        worker.send(signal.SIGTERM)
+        assert worker.wait(6) == 0
+        assert {result.job.state for result in held} == {State.RUNNING}
+    assert "Leaving without having given back 10 job(s), since their rows are locked" in worker.output
+    assert "away" not in worker.output
+    workers.start("--threads", "12")
+    wait_for(lambda: {result.job.state for result in held} == {State.SUCCEEDED}, what="all to run again")
+    assert {result.job.crashes for result in held} == {0}
+
+
+def test_locked_rows_are_written_as_soon_as_they_are_free(workers, marks, view):
+    worker = workers.start("--threads", "4")
+    held = [jobs.sleep_in_slices.enqueue(f"k{i}", 0.5) for i in range(2)]
+    wait_for(lambda: Job.objects.running().count() == 2)
+    with view.transaction():
+        view.execute(LOCK, [[result.id for result in held]])
+        wait_for(lambda: sum("cleaned up" in mark for mark in marks()) == 2, what="their ends")
+    assert {result.wait(10).job.state for result in held} == {State.SUCCEEDED}
+    assert worker.process.poll() is None
+
+
+def test_a_job_that_is_frozen_inside_its_transaction_runs_elsewhere(workers, marks, view):
+    frozen = workers.start("--threads", "1")
+    result = jobs.pay_inside_a_transaction.enqueue("k")
+    wait_for(lambda: view.execute(LOCKED, [result.id]).fetchone() == (0,) and marks(), what="its step")
+    frozen.send(signal.SIGSTOP)
+    second = workers.start("--threads", "1")
+    assert result.wait(20).job.state == State.SUCCEEDED
+    assert marks().count("paid k") == 1  # the first payment was rolled back with its transaction
+    worker_id = Worker.objects.get(name=frozen.name).id
+    assert f"Ended the transaction that the dead worker {worker_id} had open" in second.output
+    frozen.send(signal.SIGCONT)
+    wait_for(lambda: "belongs to another worker by now" in frozen.output)
+    assert result.job.lease == 2
+
+
+def test_a_worker_whose_own_row_is_locked_longer_than_a_lease_is_not_dead(workers, marks, view):
+    first = workers.start("--threads", "1")
+    result = jobs.sleep_in_slices.enqueue("k", 8.0)
+    wait_for(lambda: "k:started" in marks())
+    with view.transaction():
+        view.execute("SELECT FROM pgonly_worker WHERE name = %s FOR UPDATE", [first.name])
+        workers.start("--threads", "1")
+        assert result.wait(20).job.state == State.SUCCEEDED
+    assert (result.job.lease, marks().count("k:started")) == (1, 1)
