@@ -114,13 +114,12 @@ def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for
 
 # Index: pgonly_job_running. A process that is frozen keeps its transactions open, and locked the row of each job that
 # saved a step inside, as well as rows of the project's that its next run needs. Its connections bear its id in their
-# names (see worker/names.py); those that have written or locked something have a transaction id.
+# names, in whatever database of the server; those that have written or locked something have a transaction id.
 END_TRANSACTIONS = f"""
 WITH {DEAD_WORKER}
 SELECT dead_worker.id, activity.pid, pg_terminate_backend(activity.pid, {END_WITHIN_MS})
 FROM dead_worker JOIN pg_stat_activity AS activity ON strpos(activity.application_name, dead_worker.id::text) > 0
-WHERE activity.datname = current_database() AND activity.backend_xid IS NOT NULL
-    AND activity.pid <> pg_backend_pid()
+WHERE activity.backend_xid IS NOT NULL AND activity.pid <> pg_backend_pid()
 """
 
 

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -15,8 +16,8 @@ from pgonly_django.cache.prune import prunable_databases
 from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
 from pgonly_django.models import Session
-from pgonly_django.postgres import connect
-from pgonly_django.queue import prune
+from pgonly_django.postgres import OwnConnection, connect
+from pgonly_django.queue.prune import Kept, prune
 from pgonly_django.queue.rescue import forget_workers
 from pgonly_django.sessions import prune_expired as prune_sessions
 
@@ -24,6 +25,8 @@ from pgonly_django.sessions import prune_expired as prune_sessions
 BUSY_SECONDS, IDLE_SECONDS = 60.0, 300.0
 BATCH = 1000
 PAUSE_BETWEEN_BATCHES_SECONDS = 0.05
+LOCK_WAIT = "2s"
+KEPT_NAMED = 10
 FORGET_WORKERS_AFTER = timedelta(days=1)
 
 
@@ -52,15 +55,32 @@ class Maintenance(threading.Thread):
             connections.close_all()
 
     def _duties(self) -> Iterator[tuple[str, Callable[[], int]]]:
+        yield "workers", self._forget_workers
         yield "jobs", self._prune_jobs
         yield "sessions", self._prune_sessions
         for alias in sorted(prunable_databases(self.alias)):
             yield f"the cache in {alias!r}", partial(self._prune_cache, alias)
 
-    def _prune_jobs(self) -> int:
-        with connect(self.alias, application_name="pgonly maintenance") as connection:
+    def _forget_workers(self) -> int:
+        with self._connect() as connection:
             forget_workers(connection, FORGET_WORKERS_AFTER)
-            return self._in_batches(lambda: prune.prune(connection, BATCH))
+        return 0
+
+    def _prune_jobs(self) -> int:
+        with self._connect() as connection:
+            return self._in_batches(lambda: self._prune_batch(connection))
+
+    def _prune_batch(self, connection: OwnConnection) -> int:
+        deleted, kept = prune(connection, BATCH)
+        if kept:
+            _emit_kept(kept)
+        return deleted + len(kept)
+
+    @contextmanager
+    def _connect(self) -> Iterator[OwnConnection]:
+        with connect(self.alias, application_name="pgonly maintenance") as connection:
+            connection.keep_own_terms(lock_wait=LOCK_WAIT)
+            yield connection
 
     def _prune_cache(self, alias: str) -> int:
         return self._in_batches(lambda: prune_cache(alias, BATCH))
@@ -78,6 +98,12 @@ class Maintenance(threading.Thread):
             count = delete()
             total += count
         return total
+
+
+def _emit_kept(kept: list[Kept]) -> None:
+    named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
+    message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
+    emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
 
 
 def _tried(what: str, duty: Callable[[], int]) -> int:

@@ -40,6 +40,18 @@ def succeeded(held):
     return statement
 
 
+def succeeded_unless_locked(held):
+    batch = [Finish(job_id, 1, Outcome.SUCCEEDED, State.SUCCEEDED, result="1") for job_id in held]
+    (statement,) = finish.finish_statements(batch, skip_locked=True)
+    return statement
+
+
+def failed_unless_locked(held):
+    batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
+    (statement,) = finish.finish_statements(batch, skip_locked=True)
+    return statement
+
+
 def failed(held):
     batch = [Finish(job_id, 1, Outcome.FAILED, State.FAILED, entry="{}") for job_id in held]
     (statement,) = finish.finish_statements(batch)
@@ -52,7 +64,12 @@ def reports(held):
 
 
 def renewal(held):
-    return lease.RENEW, {"ids": held, "leases": [1] * len(held), "lease_for": LEASE}
+    return lease.RENEW, {
+        "ids": held,
+        "leases": [1] * len(held),
+        "still": [False] * len(held),
+        "lease_for": LEASE,
+    }
 
 
 def of_a_job(sql, *values):
@@ -80,6 +97,8 @@ STATEMENTS = {
     "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, NONE),
     "finish, succeeded": (succeeded, PRIMARY, NONE),
     "finish, anything else": (failed, PRIMARY, NONE),
+    "finish, succeeded unless locked": (succeeded_unless_locked, PRIMARY, NONE),
+    "finish, anything else unless locked": (failed_unless_locked, PRIMARY, NONE),
     "renew": (renewal, PRIMARY, NONE),
     "report": (reports, PRIMARY, NONE),
     "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
@@ -100,6 +119,13 @@ STATEMENTS = {
         RUNNING | PRIMARY | WORKER_ROW,
         NONE,
     ),
+    "end transactions": (
+        lambda _: (rescue.END_TRANSACTIONS, {"lease_for": LEASE, "settle_for": timedelta(0)}),
+        RUNNING | WORKER_ROW,
+        NONE,
+    ),
     "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
     "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT, NONE),
+    "prune, these": (lambda held: (prune.PRUNE_THESE, {"ids": held}), PRIMARY | STEP | CHECKPOINT, NONE),
+    "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
 }

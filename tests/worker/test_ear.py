@@ -92,21 +92,15 @@ def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
     assert not ear.reaches_postgres
 
 
-def test_where_no_word_arrives_it_says_so_once(pooler, settings, caplog):
+def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
     """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
-    connections.settings["pooled"] = {
-        **connections.settings["default"],
-        "HOST": "127.0.0.1",
-        "PORT": pooler,
-        "NAME": connection.settings_dict["NAME"],
-    }
-    try:
-        ear = Ear("pooled", listens=True)
+    ear = Ear("default", listens=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+        patch.setitem(connections.settings["default"], "PORT", str(pooler))
         for _ in range(2):
-            with connect("pooled", application_name="pgonly tests") as line:
+            with connect("default", application_name="pgonly tests") as line:
                 ear.open(line)
-    finally:
-        del connections["pooled"], connections.settings["pooled"]
     assert not ear.listens
     assert not ear.reaches_postgres
     assert caplog.text.count("LISTEN does not work here") == 1

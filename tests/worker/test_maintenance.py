@@ -127,3 +127,33 @@ def test_a_database_without_the_caches_tables_is_not_pruned_of_them(transactiona
     expired_entry("default")
     assert Maintenance("default").run_once() == 0
     assert not caplog.records
+
+
+@pytest.fixture
+def referrer(transactional_db):
+    """A table of the project's whose rows refer to jobs and to workers."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE referrer (job_id uuid REFERENCES pgonly_job DEFERRABLE INITIALLY DEFERRED,"
+            " worker_id uuid REFERENCES pgonly_worker DEFERRABLE INITIALLY DEFERRED)"
+        )
+
+    def refer(job=None, worker=None):
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO referrer VALUES (%s, %s)", [job and job.pk, worker and worker.pk])
+
+    yield refer
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE referrer")
+
+
+def test_what_rows_of_the_projects_refer_to_is_named_and_keeps_nothing_else(referrer, caplog):
+    referenced, free = finished(PAST), finished(PAST)
+    worker = baker.make(Worker, heartbeat_at=timezone.now() + PAST, queues=[])
+    referrer(job=referenced, worker=worker)
+    Maintenance("default").run_once()
+    assert list(Job.objects.all()) == [referenced]
+    assert free.pk != referenced.pk
+    assert "1 finished job(s) cannot be deleted and are kept for a day more" in caplog.text
+    assert f'{referenced.pk}: update or delete on table "pgonly_job" violates' in caplog.text
+    assert "Pruning workers failed" in caplog.text
