@@ -19,6 +19,7 @@ from django.dispatch import receiver
 Seconds = float
 # No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
 LONGEST = timedelta(days=36_500)
+LONGEST_SECONDS = LONGEST.total_seconds()
 
 
 def _setting(default: Any, *, at_least: float | None = None) -> Any:
@@ -52,26 +53,34 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def _load() -> Settings:
-    raw: dict[str, Any] = getattr(django_settings, "PGONLY", {})
+    raw: Any = getattr(django_settings, "PGONLY", {})
+    if not isinstance(raw, dict):
+        raise ImproperlyConfigured(f'PGONLY must be a dict, such as {{"LEASE_SECONDS": 60}}, got {raw!r}.')
     known = {f.name.upper(): f for f in fields(Settings)}
     values = {}
     for key, value in raw.items():
         if key not in known:
-            raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
-        spec = known[key]
-        _validate(key, value, spec.default, spec.metadata["at_least"])
-        values[spec.name] = value
+            raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', str(key), known))
+        reason = _what_is_wrong(known[key], value)
+        if reason:
+            raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
+        values[known[key].name] = value
     return Settings(**values)
 
 
-def _validate(key: str, value: Any, default: Any, at_least: float | None) -> None:
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ImproperlyConfigured(f'PGONLY["{key}"] must be a number, got {value!r}.')
-        if at_least is not None and value < at_least:
-            raise ImproperlyConfigured(f'PGONLY["{key}"] must be at least {at_least:g}, got {value:g}.')
-    elif default is not None and not isinstance(value, type(default)):
-        raise ImproperlyConfigured(f'PGONLY["{key}"] must be a {type(default).__name__}, got {value!r}.')
+def _what_is_wrong(spec: Any, value: Any) -> str | None:
+    """What the value of this field must be, where it is not."""
+    kind = type(spec.default)
+    if kind not in (int, float):
+        return None if isinstance(value, kind) else f"a {kind.__name__}"
+    is_whole = spec.type == "int"
+    number = int if is_whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, number) or value != value:  # noqa: PLR0124 - NaN alone is not
+        return "a whole number" if is_whole else "a number"
+    least = spec.metadata["at_least"]
+    if value < least:
+        return f"at least {least:g}"
+    return f"at most {LONGEST_SECONDS:g}" if value > LONGEST_SECONDS else None
 
 
 def unknown_key(shape: str, key: str, known: Any) -> str:

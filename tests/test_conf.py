@@ -19,7 +19,18 @@ def test_a_setting_follows_override_settings(settings):
     [
         ({"LEASE_SECONDS": 1}, 'PGONLY["LEASE_SECONDS"] must be at least 2, got 1.'),
         ({"LEASE_SECONDS": "60"}, "PGONLY[\"LEASE_SECONDS\"] must be a number, got '60'."),
+        ({"LEASE_SECONDS": float("nan")}, 'PGONLY["LEASE_SECONDS"] must be a number, got nan.'),
+        ({"LEASE_SECONDS": float("inf")}, 'PGONLY["LEASE_SECONDS"] must be at most 3.1536e+09, got inf.'),
+        ({"LEASE_SECONDS": True}, 'PGONLY["LEASE_SECONDS"] must be a number, got True.'),
+        (
+            {"SESSION_TRUSTED_PROXIES": 1.5},
+            'PGONLY["SESSION_TRUSTED_PROXIES"] must be a whole number, got 1.5.',
+        ),
+        ({"SESSION_WAIT_FOR_DISK": 1}, 'PGONLY["SESSION_WAIT_FOR_DISK"] must be a bool, got 1.'),
         ({"LEASE_SECOND": 60}, "Did you mean 'LEASE_SECONDS'?"),
+        ({1: 2}, 'PGONLY["1"] is not a setting. Known are: LEASE_SECONDS'),
+        (None, 'PGONLY must be a dict, such as {"LEASE_SECONDS": 60}, got None.'),
+        ([], "PGONLY must be a dict"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_remedy(settings, value, message):

@@ -87,9 +87,7 @@ class PostgresBackend(BaseTaskBackend):
 
     def validate_task(self, task: Any) -> None:
         """Django's rules, what the columns take, and: a coroutine cannot run inside atomic(), which belongs to one
-        thread. Raises InvalidTask, and ImproperlyConfigured where the entry in TASKS is wrong."""
-        if self.problems:
-            raise ImproperlyConfigured(" ".join(self.problems))
+        thread. Raises InvalidTask. A wrong entry in TASKS is for the checks, which import the tasks, and enqueue()."""
         validate_fields(task)
         if self.queues and task.queue_name not in self.queues:
             raise InvalidTask(unknown_queue(self.alias, task.queue_name, self.queues))
@@ -102,7 +100,8 @@ class PostgresBackend(BaseTaskBackend):
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
         """One INSERT in the caller's transaction; it commits or rolls back with the rest.
 
-        Raises WrongArgumentsError or NotStorableError, naming the argument, before anything is written.
+        Raises WrongArgumentsError or NotStorableError, naming the argument, before anything is written; so too
+        ManualCommitError with autocommit off, and ImproperlyConfigured where the entry in TASKS is wrong.
         """
         new = self._form_of(task).fill(args, kwargs)
         database = self.database
@@ -187,6 +186,8 @@ class PostgresBackend(BaseTaskBackend):
         return known
 
     def _make_form(self, task: Any) -> Form:
+        if self.problems:
+            raise ImproperlyConfigured(" ".join(self.problems))
         self.validate_task(task)
         validate_place(task)
         options = self.options_of(task)

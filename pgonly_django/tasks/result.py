@@ -85,6 +85,12 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, LAST_LOOK_SECONDS)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
     def refresh(self) -> None:
         """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
         self._take_over(self.task.get_backend().get_result(self.id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from datetime import timedelta
 from uuid import uuid4
 
@@ -9,7 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.utils import timezone
 
-from pgonly_django.compat import TaskResultMismatch, TaskResultStatus
+from pgonly_django.compat import Task, TaskResultMismatch, TaskResultStatus
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.tasks.registry import UnknownTaskError
@@ -65,6 +67,20 @@ def test_attempts_are_those_that_count(attempt, state, outcomes, workers):
     job = Job.objects.create(task="tests.tasks.calls.add", worker_id=uuid4(), lease_expires_at=soon, **facts)
     result = backend().get_result(str(job.pk))
     assert (result.attempts, len(result.worker_ids)) == (attempt, workers)
+
+
+COPIES = [copy.copy, copy.deepcopy]
+if hasattr(Task, "_reconstruct"):  # from Django 6.1 on its tasks can be pickled
+    COPIES.append(lambda result: pickle.loads(pickle.dumps(result)))
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_of_a_result_is_as_good(copied):
+    result = add.enqueue(1)
+    Job.objects.update(attempt=3)
+    result.refresh()
+    again = copied(result)
+    assert (again, again.attempts, again.job.pk) == (result, 3, result.job.pk)
 
 
 def test_a_refreshed_result_tells_the_new_attempts():
