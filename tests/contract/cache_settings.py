@@ -12,3 +12,5 @@ sys.path.append(str(tests_folder()))
 INSTALLED_APPS = [*INSTALLED_APPS, "cache"]
 DATABASES = {"default": {**DATABASES["default"], "TEST": {"NAME": f"test_contract_{os.getpid()}"}}}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+# As in the settings that these tests are written for.
+LANGUAGE_CODE, USE_TZ = "en", False

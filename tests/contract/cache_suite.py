@@ -2,11 +2,22 @@
 
 from unittest import skip
 
-from cache.tests import BaseCacheTests, caches_setting_for_tests
+from cache.tests import (
+    BaseCacheTests,
+    CacheHEADTest,
+    CacheI18nTest,
+    CacheMiddlewareTest,
+    CacheUtils,
+    PrefixedCacheI18nTest,
+    PrefixedCacheUtils,
+    TestWithTemplateResponse,
+    caches_setting_for_tests,
+)
 from django.core.cache import cache
 from django.test import TestCase, TransactionTestCase, override_settings
 
 ANY_KEY_WORKS = "any key works here, so there is none to warn of"
+# Django leaves these two out for Redis and memcached as well.
 NO_CULLING = "bounds are held by evicting just the excess, not a share of all: tests/cache/test_bounds.py"
 COUNTS = "delete_many says how many there were, so 0 and not None"
 
@@ -19,7 +30,6 @@ class PostgresCacheTests(BaseCacheTests):
     test_invalid_with_version_key_length = skip(ANY_KEY_WORKS)(
         BaseCacheTests.test_invalid_with_version_key_length
     )
-    test_cull_delete_when_store_empty = skip(NO_CULLING)(BaseCacheTests.test_cull_delete_when_store_empty)
     test_delete_many_no_keys = skip(COUNTS)(BaseCacheTests.test_delete_many_no_keys)
     test_cull = skip(NO_CULLING)(BaseCacheTests.test_cull)
     test_zero_cull = skip(NO_CULLING)(BaseCacheTests.test_zero_cull)
@@ -38,4 +48,47 @@ class OnItsOwnConnections(PostgresCacheTests, TransactionTestCase):
     pass
 
 
-del PostgresCacheTests, BaseCacheTests
+# These close the connection of a TestCase, by the end of a request that was none.
+PAGES = {
+    "default": {"BACKEND": "pgonly_django.cache.PostgresCache"},
+    "other": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "other", "TIMEOUT": "1"},
+}
+
+
+@override_settings(CACHES=PAGES)
+class Utils(CacheUtils, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class PrefixedUtils(PrefixedCacheUtils, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class Head(CacheHEADTest, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class I18n(CacheI18nTest, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class PrefixedI18n(PrefixedCacheI18nTest, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class Middleware(CacheMiddlewareTest, TransactionTestCase):
+    pass
+
+
+@override_settings(CACHES=PAGES)
+class TemplateResponses(TestWithTemplateResponse, TransactionTestCase):
+    pass
+
+
+del PostgresCacheTests, BaseCacheTests, CacheUtils, PrefixedCacheUtils, CacheHEADTest, CacheI18nTest
+del PrefixedCacheI18nTest, CacheMiddlewareTest, TestWithTemplateResponse
