@@ -17,7 +17,8 @@ else:
 
 # A day away from Python's own ends, so that every time zone can show them.
 FIRST, LAST = "'0001-01-02 00:00+00'", "'9999-12-30 00:00+00'"
-LONGEST = "'999999999 days'"
+# PostgreSQL compares a month as 30 days and psycopg reads a year as 365: this is within a timedelta either way.
+LONGEST = "'980000000 days'"
 
 
 class _TimestampField(DateTime):
@@ -39,7 +40,7 @@ class _TimestampField(DateTime):
 
 
 class _IntervalField(Duration):
-    """A DurationField. What is longer than a timedelta can be is read as the longest one in whole days."""
+    """A DurationField. What is longer than a timedelta can be is read as 980,000,000 days."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
         bounded = (

@@ -7,6 +7,7 @@ import re
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.messages import WARNING
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from psycopg.errors import LockNotAvailable
@@ -172,25 +173,25 @@ def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
     assert other.state == State.FAILED
 
 
-def test_a_limit_takes_the_newest_and_says_that_more_are_left(admin_user, monkeypatch):
-    monkeypatch.setattr(operations, "BATCH", 2)
-    jobs = [make_job(State.FAILED) for _ in range(6)]
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == Done(moved=5, asked=0, more=True)
-    assert Job.objects.get(state=State.FAILED) == jobs[0]
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit=5) == Done(moved=1, asked=0)
+def test_a_limit_takes_the_newest_in_batches_and_says_that_more_are_left(admin_user):
+    oldest, limit = make_job(State.FAILED), operations.BATCH + 5
+    Job.objects.bulk_create(Job(task="tests.jobs.add", state=State.FAILED) for _ in range(limit))
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit) == Done(moved=limit, asked=0, more=True)
+    assert Job.objects.get(state=State.FAILED) == oldest
+    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit) == Done(moved=1, asked=0)
 
 
-def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user, monkeypatch):
+def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user):
     """Between the search for ids and the locks, a worker may have finished the job."""
     job, other = make_job(), make_job()
 
-    class Overtaken(operations.Operation):
-        def _perform_batch(self, ids, user_id):
+    def overtake(execute, sql, params, many, context):
+        if "FOR NO KEY UPDATE" in sql:
             Job.objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
-            return super()._perform_batch(ids, user_id)
+        return execute(sql, params, many, context)
 
-    fields = (CANCEL.name, CANCEL.states, CANCEL.verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
-    assert Overtaken(*fields).perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
+    with connection.execute_wrapper(overtake):
+        assert CANCEL.perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
     assert LogEntry.objects.get().object_id == str(other.pk)
     job.refresh_from_db()
     assert job.state == State.SUCCEEDED
