@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from pgonly_django import task
+from tests.jobs import mark
 
 
 @task(max_attempts=1)
@@ -54,3 +55,24 @@ def set_places():
 def start_threads_for_ever():
     for _ in range(3):
         threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+@task
+def use_up_threads():
+    """None can be started any more."""
+    threading.stack_size(1 << 46)
+
+
+@task(max_attempts=1)
+def hold_files(key, seconds):
+    """As many as the process may have open."""
+    mark(key)
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        time.sleep(seconds)
+    finally:
+        for number in held:
+            os.close(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 from django.db import connections
 
+from pgonly_django.events import emit
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 
@@ -39,8 +41,10 @@ class Slots:
         known = self.executor.known(run)
         run.is_placed = known is not None
         if known is not None and known.is_async:
-            self._submit_async(run)
-            return
+            with contextlib.suppress(OSError, RuntimeError):  # no file or no thread for the loop: see below
+                self._submit_async(run)
+                return
+            run.is_placed = False  # a slot asks once more, and gives the job its end
         self._inbox.put(run)
         if self._started < self.threads:
             self._start_thread()
@@ -62,19 +66,27 @@ class Slots:
         for _ in range(self._started):
             self._inbox.put(None)
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with contextlib.suppress(RuntimeError):  # closed by then, a job having stopped it
+                self._loop.call_soon_threadsafe(self._loop.stop)
         if not self.stuck:
             for thread in self._threads:
                 thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _start_thread(self) -> None:
-        self._started += 1
-        name = f"pgonly-slot-{self._started}"
-        self._begin(threading.Thread(target=self._serve, name=name, daemon=True))
+        name = f"pgonly-slot-{self._started + 1}"
+        try:
+            self._begin(threading.Thread(target=self._serve, name=name, daemon=True))
+        except RuntimeError as error:
+            if self._started == 0:
+                raise
+            message = f"No thread can be started, {self._started} of {self.threads} serve: {error}"
+            emit("worker.thread_refused", message, level=logging.ERROR)
+        else:
+            self._started += 1
 
     def _begin(self, thread: threading.Thread) -> None:
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _serve(self) -> None:
         take: Callable[[], Run | None] = self._inbox.get
@@ -126,7 +138,13 @@ class Slots:
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        self._begin(threading.Thread(target=self._run_loop, args=(loop,), name="pgonly-loop", daemon=True))
+        try:
+            self._begin(
+                threading.Thread(target=self._run_loop, args=(loop,), name="pgonly-loop", daemon=True)
+            )
+        except RuntimeError:
+            loop.close()
+            raise
         return loop
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -22,6 +22,7 @@ SUCCEEDS = (
     hostile.close_streams,
     hostile.set_places,
     hostile.start_threads_for_ever,
+    hostile.use_up_threads,
 )
 
 
@@ -59,3 +60,12 @@ def test_two_workers_may_have_one_name(workers):
         twin.send(signal.SIGTERM)
         assert twin.wait(20) == 0
     assert Worker.objects.filter(name="twin", stopped_at=None).count() == 0
+
+
+def test_without_files_to_open_jobs_fail_and_the_worker_works_on(workers, marks):
+    worker = workers.start("--threads", "2", "--grace-seconds", "3", shell='ulimit -n 64; exec "$@"')
+    hostile.hold_files.enqueue("full", 3.0)
+    wait_for(lambda: "full" in marks())
+    in_vain = [jobs.add_async.using(max_attempts=1).enqueue(i, 1) for i in range(3)]
+    assert {result.wait(20).job.state for result in in_vain} <= {State.FAILED, State.SUCCEEDED}
+    ends_as_it_should(worker, marks)

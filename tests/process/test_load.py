@@ -45,5 +45,5 @@ def test_a_crash_of_the_database_loses_no_job(own_server, workers):
     own_server.restart("immediate")
     wait_for(lambda: own_server.count("succeeded") == 500, 90, "all jobs to succeed")
     assert own_server.count() == 500
-    assert any("PostgreSQL is back" in worker.output for worker in workers.started)
+    wait_for(lambda: any("PostgreSQL is back" in worker.output for worker in workers.started))
     assert all(worker.process.poll() is None for worker in workers.started)
