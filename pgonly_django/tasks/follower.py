@@ -54,7 +54,8 @@ class Follower(Generic[Snapshot]):
         # First of all and outside of every savepoint, other than on_commit() would place it.
         connection.run_on_commit.insert(0, (set(), self._mark, False))
         self._functions = connection.run_on_commit
-        connection.execute_wrappers.append(self._wrapper)
+        # Likewise: at the end of the list Django's execute_wrapper() takes away the last one, whosever it is.
+        connection.execute_wrappers.insert(0, self._wrapper)
 
     def is_over(self) -> bool:
         """Whether the transaction has ended. If by a rollback, the memory is put back now."""

@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from pgonly_django.events import emit
 from pgonly_django.postgres import NOTICE_DEAD_PEERS
+from pgonly_django.worker.residue import Watch
 
 # The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
 # two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued meanwhile.
@@ -49,9 +50,28 @@ def noticing_dead_servers() -> Iterator[None]:
 _thread = threading.local()
 
 
+def watch_connections() -> None:
+    """In this process jobs run: see from now on what they change of their connections."""
+    connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.cleanup.watch")
+
+
 def _note_alias(connection: Any, **_: Any) -> None:
     """Receiver of connection_created."""
     vars(_thread).setdefault("aliases", set()).add(connection.alias)
+
+
+def _watch(connection: Any, **_: Any) -> None:
+    """Receiver of connection_created: what is new is unchanged."""
+    watch = _watch_of(connection)
+    if watch is None:  # first in the list: Django's execute_wrapper() takes away the last one, whosever it is
+        connection.execute_wrappers.insert(0, Watch())
+    else:
+        watch.is_changed = False
+
+
+def _watch_of(connection: Any) -> Watch | None:
+    wrappers = connection.execute_wrappers
+    return next((wrapper for wrapper in wrappers if isinstance(wrapper, Watch)), None)
 
 
 connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.cleanup")
@@ -65,23 +85,36 @@ def clean_up_connections(task: str) -> list[str]:
     aliases: set[str] = vars(_thread).get("aliases", set())
     lost: list[str] = []
     for alias in tuple(aliases):
-        connection = connections[alias]
-        if connection.connection is None:
+        if connections[alias].connection is None:
             aliases.discard(alias)
             continue
-        status = _transaction_status(connection)
-        if connection.in_atomic_block or status in LEFT_OPEN:
-            lost += [alias] if _has_written(connection, status) else []
-            _throw_away(connection)
-            message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
-            emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
-        elif status is TransactionStatus.UNKNOWN:
-            _throw_away(connection)
-            message = f"{task} left a broken connection to {connection.alias!r}; it was closed."
-            emit("worker.connection_broken", message, level=logging.WARNING, task=task)
-        else:
-            connection.close_if_unusable_or_obsolete()
+        try:
+            lost += [alias] if _clean_up(connections[alias], task) else []
+        except BaseException:
+            del connections[alias]  # the job has spoilt it: the next one gets another
+            raise
     return lost
+
+
+def _clean_up(connection: Any, task: str) -> bool:
+    """Whether rows are lost."""
+    is_lost = False
+    watch = _watch_of(connection)
+    status = _transaction_status(connection)
+    if connection.in_atomic_block or status in LEFT_OPEN:
+        is_lost = _has_written(connection, status)
+        _throw_away(connection)
+        message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
+        emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
+    elif status is TransactionStatus.UNKNOWN:
+        _throw_away(connection)
+        message = f"{task} left a broken connection to {connection.alias!r}; it was closed."
+        emit("worker.connection_broken", message, level=logging.WARNING, task=task)
+    elif watch is not None and watch.is_changed:
+        _throw_away(connection)
+    else:
+        connection.close_if_unusable_or_obsolete()
+    return is_lost
 
 
 def _has_written(connection: Any, status: TransactionStatus | None) -> bool:
@@ -103,8 +136,14 @@ def _transaction_status(connection: Any) -> TransactionStatus | None:
 
 
 def _throw_away(connection: Any) -> None:
-    """Close the connection, or give it back to its pool, and forget Django's wrapper with whatever state it is in."""
+    """Close the connection, and forget Django's wrapper with whatever state it is in.
+
+    Closed itself, not only given back to its pool, where the job had changed more of it than a rollback takes back.
+    """
+    watch = _watch_of(connection)
     try:
+        if watch is not None and watch.is_changed:
+            connection.connection.close()
         connection.close()
     finally:
         del connections[connection.alias]

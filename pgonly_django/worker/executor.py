@@ -39,7 +39,7 @@ from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
 from pgonly_django.worker import forks, outcomes, supervision
-from pgonly_django.worker.cleanup import clean_up_connections
+from pgonly_django.worker.cleanup import clean_up_connections, watch_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
 DELIVER_AGAIN_SECONDS = 0.1
@@ -93,6 +93,7 @@ class Executor:
         self.deliver = deliver
         self._isolation: str | None = None
         self._placed: dict[tuple[str, str, str, int], Placed] = {}
+        watch_connections()
 
     def known(self, run: Run) -> Placed | None:
         """The job's task, if it was found before, so that nothing is left to import."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
@@ -40,3 +40,16 @@ def background_worker(transactional_db):
         worker.stop_now()
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def pooled():
+    """Django's own pool below the default connection, of three places."""
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    pool = {"min_size": 1, "max_size": 3, "timeout": 4}
+    connection.settings_dict["OPTIONS"] = {**options, "pool": pool}
+    yield
+    connection.close()
+    connection.close_pool()
+    connection.settings_dict["OPTIONS"] = options

@@ -161,19 +161,6 @@ def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_work
     assert jobs.add.enqueue(2).wait(10).return_value == 3
 
 
-@pytest.fixture
-def pooled():
-    """Django's own pool below the default connection, of three places."""
-    connection.close()
-    options = connection.settings_dict["OPTIONS"]
-    pool = {"min_size": 1, "max_size": 3, "timeout": 4}
-    connection.settings_dict["OPTIONS"] = {**options, "pool": pool}
-    yield
-    connection.close()
-    connection.close_pool()
-    connection.settings_dict["OPTIONS"] = options
-
-
 def test_jobs_that_leave_transactions_open_use_up_no_place_of_djangos_pool(pooled, work):
     for _ in range(5):
         jobs.leave_transaction_open.enqueue("lost")
