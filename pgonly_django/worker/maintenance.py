@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 
 from pgonly_django.cache.prune import prunable_databases
 from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
 from pgonly_django.models import Session
-from pgonly_django.postgres import OwnConnection, connect
+from pgonly_django.postgres import SET_LOCAL, OwnConnection, connect
 from pgonly_django.queue.prune import Kept, prune
 from pgonly_django.queue.rescue import forget_workers
 from pgonly_django.sessions import prune_expired as prune_sessions
@@ -49,17 +50,15 @@ class Maintenance(threading.Thread):
 
     def run_once(self) -> int:
         """One round of all duties; one that fails keeps no other from being done. Returns how many rows went."""
-        try:
-            return sum(_tried(what, duty) for what, duty in self._duties())
-        finally:
-            connections.close_all()
-
-    def _duties(self) -> Iterator[tuple[str, Callable[[], int]]]:
-        yield "workers", self._forget_workers
-        yield "jobs", self._prune_jobs
-        yield "sessions", self._prune_sessions
-        for alias in sorted(prunable_databases(self.alias)):
-            yield f"the cache in {alias!r}", partial(self._prune_cache, alias)
+        duties = {
+            "workers": self._forget_workers,
+            "jobs": self._prune_jobs,
+            "sessions": self._prune_sessions,
+            "caches": self._prune_caches,
+        }
+        rows = sum(_tried(what, duty) for what, duty in duties.items())
+        _tried("connections", connections.close_all)
+        return rows
 
     def _forget_workers(self) -> int:
         with self._connect() as connection:
@@ -82,15 +81,21 @@ class Maintenance(threading.Thread):
             connection.keep_own_terms(lock_wait=LOCK_WAIT)
             yield connection
 
+    def _prune_caches(self) -> int:
+        aliases = sorted(prunable_databases(self.alias))
+        return sum(_tried(f"the cache in {alias!r}", partial(self._prune_cache, alias)) for alias in aliases)
+
     def _prune_cache(self, alias: str) -> int:
-        return self._in_batches(lambda: prune_cache(alias, BATCH))
+        with connections[alias].execute_wrapper(_in_its_own_time):
+            return self._in_batches(lambda: prune_cache(alias, BATCH))
 
     def _prune_sessions(self) -> int:
         """Where they are, which may be another database; none where a site uses another engine on another kind."""
         alias = router.db_for_write(Session)
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
             return 0
-        return self._in_batches(lambda: prune_sessions(alias, BATCH))
+        with connections[alias].execute_wrapper(_in_its_own_time):
+            return self._in_batches(lambda: prune_sessions(alias, BATCH))
 
     def _in_batches(self, delete: Callable[[], int]) -> int:
         total = count = delete()
@@ -106,10 +111,18 @@ def _emit_kept(kept: list[Kept]) -> None:
     emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
 
 
-def _tried(what: str, duty: Callable[[], int]) -> int:
+def _in_its_own_time(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+    """A timeout of the role or the database is meant for requests: a batch that it cancels is cancelled each round."""
+    connection = context["connection"]
+    with transaction.atomic(using=connection.alias):
+        connection.connection.execute(SET_LOCAL, {"wait": LOCK_WAIT})
+        return execute(sql, params, many, context)
+
+
+def _tried(what: str, duty: Callable[[], int | None]) -> int:
     try:
-        return duty()
-    except Exception as error:  # noqa: BLE001 - a router of the site's too may fail; the thread goes on regardless
+        return duty() or 0
+    except BaseException as error:  # noqa: BLE001 - a router of the site's may even exit; the thread goes on regardless
         message = f"Pruning {what} failed, next round in {IDLE_SECONDS:g} s: {str(error).strip()}"
         emit("worker.maintenance_failed", message, level=logging.WARNING)
         return 0

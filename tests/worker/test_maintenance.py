@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from django.utils import timezone
 from model_bakery import baker
 
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
+from pgonly_django.postgres import connect
 from pgonly_django.worker.maintenance import Maintenance
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
@@ -157,3 +159,71 @@ def test_what_rows_of_the_projects_refer_to_is_named_and_keeps_nothing_else(refe
     assert "1 finished job(s) cannot be deleted and are kept for a day more" in caplog.text
     assert f'{referenced.pk}: update or delete on table "pgonly_job" violates' in caplog.text
     assert "Pruning workers failed" in caplog.text
+
+
+def expired_session():
+    return baker.make(Session, key_hash=b"k" * 32, expires_at=timezone.now() + PAST, expires_hour=0)
+
+
+@pytest.fixture
+def in_a_hurry(transactional_db, monkeypatch):
+    """Statements are cancelled after 0.1 s, and the deletion of a row takes 0.2."""
+    tables = ("pgonly_job", "pgonly_session", "pgonly_cache")
+    before = connections.settings["default"]["OPTIONS"]
+    hurried = {**before, "options": "-c statement_timeout=100"}
+    monkeypatch.setitem(connections.settings["default"], "OPTIONS", hurried)
+    with connection.cursor() as cursor:
+        cursor.execute(SLOWLY)
+        for table in tables:
+            cursor.execute(
+                f"CREATE TRIGGER slowly BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION slowly()"
+            )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP FUNCTION slowly CASCADE")
+
+
+SLOWLY = """
+CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_sleep(0.2); RETURN OLD; END $$
+"""
+
+
+def in_a_thread(function):
+    """With connections of its own, as the worker's."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result(30)
+
+
+@pytest.mark.usefixtures("in_a_hurry")
+def test_a_timeout_that_is_meant_for_requests_cancels_no_batch(caplog):
+    finished(PAST)
+    expired_session()
+    expired_entry("default")
+    assert in_a_thread(Maintenance("default").run_once) == 3
+    assert not caplog.records
+
+
+class Exits:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        raise SystemExit
+
+    def db_for_write(self, model, **hints):
+        if model is Session:
+            raise ZeroDivisionError
+
+
+def test_a_router_that_fails_or_exits_keeps_the_other_duties_from_nothing(transactional_db, settings, caplog):
+    settings.DATABASE_ROUTERS = [Exits()]
+    finished(PAST)
+    assert Maintenance("default").run_once() == 1
+    for what in ("sessions", "caches"):
+        assert f"Pruning {what} failed" in caplog.text
+
+
+def test_a_row_that_somebody_holds_locked_is_passed_by(transactional_db):
+    kept, _ = finished(PAST), finished(PAST)
+    with connect("default", application_name="other") as other, other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [kept.pk])
+        assert Maintenance("default").run_once() == 1
+    assert list(Job.objects.all()) == [kept]
