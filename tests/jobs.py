@@ -186,6 +186,21 @@ def read_in_an_open_transaction():
         cursor.execute("SELECT count(*) FROM tests_mark")
 
 
+@task(takes_context=True, max_attempts=1)
+def remember_without_autocommit(context, how):
+    """Each would be lost with a rollback of the job's own, the paid call too."""
+    transaction.set_autocommit(False)
+    try:
+        if how == "step":
+            context.step("paid", mark, "paid")
+        elif how == "checkpoint":
+            context.save_checkpoint(1)
+        else:
+            list(context.iterate(range(3)))
+    finally:
+        transaction.commit()
+
+
 @task
 def break_connection():
     connection.ensure_connection()

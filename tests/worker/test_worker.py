@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, task_finished, task_started
-from pgonly_django.models import Job, State, Worker
+from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.worker import ExitCode
 from tests import jobs, watched
@@ -147,6 +147,16 @@ def test_a_job_whose_rows_were_lost_with_its_transaction_has_not_succeeded(work,
         assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
         assert "its transaction on 'default' open" in result.job.errors[-1]["message"]
     assert read.job.state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("how", ["step", "checkpoint", "iterate"])
+def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(work, marks, how):
+    result = jobs.remember_without_autocommit.enqueue(how)
+    work(threads=1)
+    assert result.job.state == State.FAILED
+    assert result.job.errors[-1]["exception"] == "pgonly_django.exceptions.ManualCommitError"
+    assert marks() == []
+    assert not (Checkpoint.objects.exists() or Step.objects.exists())
 
 
 def test_a_broken_connection_is_closed_and_warned_about(work, marks, caplog):
