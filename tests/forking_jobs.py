@@ -12,7 +12,7 @@ import time
 from django.db import connection, connections, transaction
 
 from pgonly_django import task
-from pgonly_django.compat import task_started
+from pgonly_django.compat import task_finished, task_started
 from pgonly_django.models import Job
 from tests.jobs import mark
 
@@ -101,16 +101,17 @@ async def come_back_twice_async():
 
 
 @task
-def fork_at_the_next_start():
+def fork_at_the_next(name):
     """A receiver that forks once, and whose child comes back too."""
+    signals = {"start": task_started, "end": task_finished}
 
     def receiver(sender, **_):
-        task_started.disconnect(receiver)
+        signals[name].disconnect(receiver)
         pid = os.fork()
         if pid:
-            code_of(pid)
+            mark(code_of(pid))
 
-    task_started.connect(receiver, weak=False)
+    signals[name].connect(receiver, weak=False)
 
 
 @task

@@ -64,3 +64,10 @@ def setting(name):
     with connection.cursor() as cursor:
         cursor.execute(f"SHOW {name}")
         return cursor.fetchone()[0]
+
+
+@task(atomic=True, takes_context=True)
+def report_and_linger(context, seconds):
+    context.progress(5, 5)
+    context.log("hello")
+    time.sleep(seconds)

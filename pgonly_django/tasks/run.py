@@ -44,6 +44,7 @@ class Run:
     guard: Guard = field(default_factory=Guard)
     is_placed: bool = False  # its task had been imported when it was handed out
     in_thread: bool = False
+    reports_itself: bool = False  # with its own transaction, which is about to end
     keeps_snapshot: bool = False  # its own transaction could not write its row any more if somebody else had
     abandoned: bool = False
     interrupted_at: float | None = None

@@ -17,6 +17,7 @@ from pgonly_django.models.job import Job, State
 from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import is_heard
+from pgonly_django.worker import forks
 from pgonly_django.worker.executor import Ended
 
 FINAL = {
@@ -62,6 +63,8 @@ class Announcer:
                     self._send(news)
             except BaseException:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
                 _emit_failed(news)
+            if forks.is_child:  # of a receiver's
+                forks.leave()
             if self._inbox.empty():
                 with contextlib.suppress(Exception):  # a connection may break while it is closed
                     close_old_connections()

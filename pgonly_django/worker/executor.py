@@ -29,7 +29,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
-from pgonly_django.queue.progress import REPORT, report_parameters
+from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
@@ -149,18 +149,23 @@ class Executor:
         if self._keeps_snapshots():
             with renewing:
                 run.keeps_snapshot = True
+        said: list[Report] = []
         try:
             with transaction.atomic(using=self.alias):
                 finish = outcomes.succeeded(run, self._guarded(run, call))
-                self._finish(run, finish)
+                said += supervision.last_news(run)
+                self._finish(run, finish, said)
+        except BaseException:
+            supervision.put_back({run.job.id: run}, said)
+            raise
         finally:
-            run.keeps_snapshot = False
+            run.keeps_snapshot = run.reports_itself = False
         return Ended(run, finish, committed=True)
 
-    def _finish(self, run: Run, finish: Finish) -> None:
+    def _finish(self, run: Run, finish: Finish, said: list[Report]) -> None:
         with connections[self.alias].cursor() as cursor:
-            if run.has_news:  # the row is finished before the worker's next report
-                cursor.execute(REPORT, report_parameters([supervision.report(run)]))
+            if said:
+                cursor.execute(REPORT, report_parameters(said))
             cursor.execute(*finish_statements([finish])[0])
             if cursor.rowcount == 0:
                 run.lease_lost = True

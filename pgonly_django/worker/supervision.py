@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 
 from pgonly_django.events import emit
@@ -18,6 +18,8 @@ COOPERATIVE_SECONDS = 1.0
 # A job that was claimed ahead and is still waiting for a slot goes back.
 UNSTARTED_SECONDS = 1.0
 REPORT_SECONDS = 0.5
+# Held by the loop while reports are under way.
+reporting = threading.Lock()
 
 
 def unstarted_too_long(runs: Iterable[Run], now: float) -> list[Run]:
@@ -66,17 +68,25 @@ def _emit_interruption(run: Run) -> None:
 
 
 def news(runs: Iterable[Run]) -> list[Report]:
-    """What the jobs have said since the last time, but for those whose own transaction will write it."""
-    return [report(run) for run in runs if run.has_news and not run.keeps_snapshot]
+    """What the jobs have said since the last time, but for those whose own transaction will write it. Call it, and
+    put_back(), while `reporting` is held."""
+    return [_report(run) for run in runs if run.has_news and not (run.keeps_snapshot or run.reports_itself)]
 
 
-def report(run: Run) -> Report:
-    """What one job has said since the last time."""
+def last_news(run: Run) -> list[Report]:
+    """What one job has said that is not in its row, for its own transaction to write. A report that is under way is
+    waited for: it may find the row locked by that very transaction, and come back."""
+    if run.progress is not None or run.log_lines is not None or run.proved_itself:
+        with reporting:
+            run.reports_itself = True
+    return [_report(run)] if run.has_news else []
+
+
+def _report(run: Run) -> Report:
     run.has_news = False  # before reading: what comes meanwhile is reported next time
     lines = []
-    with contextlib.suppress(IndexError):  # an atomic job's own thread may take them too
-        while run.log_lines:
-            lines.append(run.log_lines.popleft())
+    while run.log_lines:
+        lines.append(run.log_lines.popleft())
     return Report(
         id=run.job.id,
         lease=run.job.lease,

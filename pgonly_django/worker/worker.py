@@ -248,17 +248,18 @@ class Worker:
 
     def _exchange(self, now: float) -> None:
         finishes = self._finishes(now)
-        reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
         claim = self._claim(now, held=len(self.runs) - len(finishes) + len(self.strays))
-        if not (finishes or reports or claim):
-            return
-        if reports:
-            self._report_at = now + supervision.REPORT_SECONDS
-        answer = self.ledger.exchange(finishes, reports, claim)
+        with supervision.reporting:
+            reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
+            if not (finishes or reports or claim):
+                return
+            if reports:
+                self._report_at = now + supervision.REPORT_SECONDS
+            answer = self.ledger.exchange(finishes, reports, claim)
+            reported = () if answer is None else answer.reported
+            supervision.put_back(self.runs, [report for report in reports if report.id not in reported])
         if answer is None:
-            supervision.put_back(self.runs, reports)
             return
-        supervision.put_back(self.runs, [report for report in reports if report.id not in answer.reported])
         if answer.was_refused:
             self.agenda.refused()
         if claim is not None and answer.claimed:

@@ -13,6 +13,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
+from pgonly_django import enqueue_many
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
@@ -21,7 +22,7 @@ from pgonly_django.worker.cleanup import noticing_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
-from tests import jobs
+from tests import jobs, watched
 from tests.gate import GATE
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 from tests.waiting import wait_for
@@ -131,6 +132,16 @@ def test_an_atomic_job_keeps_its_progress_and_log(work):
     work()
     assert result.progress == {"done": 5, "total": 5, "message": ""}
     assert [line["text"] for line in result.job.log] == ["hello"]
+
+
+def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
+    """The worker reports for all that run whenever one ends: also for those that are about to write their own end."""
+    enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(600)])
+    work(threads=4)
+    rows = Job.objects.values_list("state", "progress__done", "log")
+    assert {(state, done, *(line["text"] for line in log)) for state, done, log in rows} == {
+        (State.SUCCEEDED, 5, "hello")
+    }
 
 
 def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(work):
