@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
@@ -28,6 +28,8 @@ _MISSING = object()
 
 
 class DjangoCache(BaseCache):
+    is_configured = True
+
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
@@ -36,7 +38,7 @@ class DjangoCache(BaseCache):
         try:
             self._configure(location, params)
         except ImproperlyConfigured as error:
-            self._wrong = error
+            self.__class__ = _misconfigured(type(self), str(error))
 
     def _configure(self, location: str, params: dict[str, Any]) -> None:
         """Raises ImproperlyConfigured, which the first use of this cache then does as well.
@@ -47,19 +49,6 @@ class DjangoCache(BaseCache):
         self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
         self.store = Store(location, options)
         self._on_error = options.on_error
-
-    @property
-    def is_configured(self) -> bool:
-        """False where every use raises ImproperlyConfigured."""
-        return "store" in vars(self)
-
-    if not TYPE_CHECKING:  # or the type checker would take any name for an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            """Called for what _configure() has not set."""
-            if name in {"store", "_on_error"} and "_wrong" in self.__dict__:
-                raise ImproperlyConfigured(str(self._wrong)) from self._wrong
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def validate_key(self, key: str) -> None:
         """Any key works, so there is none to warn of."""
@@ -324,3 +313,13 @@ class DjangoCache(BaseCache):
         what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
         events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)
         return fallback
+
+
+def _misconfigured(kind: type[DjangoCache], problem: str) -> type[DjangoCache]:
+    """Of a cache that no method can use. A class, since __getattr__ would slow down every attribute of all others."""
+
+    def refuse(_: DjangoCache) -> None:
+        raise ImproperlyConfigured(problem)
+
+    names = {"store": property(refuse), "_on_error": property(refuse), "is_configured": False}
+    return type(kind.__name__, (kind,), names)
