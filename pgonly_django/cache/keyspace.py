@@ -7,7 +7,7 @@ from typing import Any
 from pgonly_django.cache import keys
 from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.statement import LIVE, Statement, integer
+from pgonly_django.cache.statement import LIVE, SIZE, Statement, integer
 from pgonly_django.cache.store import Store, seconds_param
 
 ITERSIZE = 1000
@@ -30,9 +30,12 @@ def pttl(store: Store, key: bytes) -> Operation[int | None]:
 
 EXPIRE_AT = Statement(
     """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
-    FROM (SELECT to_timestamp($2)) AS x (e) WHERE key = $1 AND """ + LIVE,
+    FROM (SELECT to_timestamp($2)) AS x (e) WHERE key = $1 AND """ + LIVE + " RETURNING e <= clock_timestamp()",
     "text float8",
 )  # fmt: skip
+FORGET = Statement(
+    "DELETE FROM {table} WHERE key = $1 AND expires_at <= clock_timestamp() RETURNING " + SIZE, "text"
+)
 
 
 def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
@@ -42,7 +45,13 @@ def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
     if timestamp > LONGEST_SECONDS:
         return (yield from store.touch(key, None))
     result = yield from store.call(EXPIRE_AT, (key, b"%f" % timestamp))
-    return result.command_tuples == 1
+    if not result.ntuples:
+        return False
+    if result.get_value(0, 0) == b"\x01":  # over by the database's clock: deleted, or it would be shown stale
+        result = yield from store.call(FORGET, (key,))
+        if result.ntuples:
+            yield from store.removed(1, integer(result.get_value(0, 0)))
+    return True
 
 
 PERSIST = Statement(

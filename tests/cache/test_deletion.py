@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
@@ -136,3 +137,23 @@ class TestEveryDeletion:
         CacheEntry.objects.update(expires_at="2020-01-01T00:00:00Z")
         assert not delete(cache)  # get() did not find it any more either
         assert not CacheEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "expire",
+    [
+        lambda cache: cache.set("key", 1, 0),
+        lambda cache: cache.set("key", 1, 0, xx=True),
+        lambda cache: cache.set_many({"key": 1}, -1),
+        lambda cache: cache.touch("key", 0),
+        lambda cache: cache.pexpire("key", 0),
+        lambda cache: cache.expire_at("key", datetime.now(UTC) - timedelta(seconds=1)),
+        lambda cache: cache.pexpire_at("key", 1000),
+        lambda cache: cache.get_and_touch("key", timeout=0),
+    ],
+    ids=["set", "xx", "set_many", "touch", "pexpire", "expire_at", "pexpire_at", "get_and_touch"],
+)
+def test_what_is_made_to_expire_now_is_not_shown_stale(cache, expire):
+    cache.get_or_set("key", lambda: "old", 10, stale=3600)
+    expire(cache)
+    assert not CacheEntry.objects.exists()
