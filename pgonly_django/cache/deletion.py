@@ -21,7 +21,7 @@ def _deleting(condition: str, types: str, *, by_key: bool = True) -> Statement:
     """Of the rows after key $1 those that meet the condition, $2 at most; $3 and up are the condition's.
 
     Rows are locked in the order of their keys, like by every write of many rows: so no two of them ever deadlock.
-    As arrays: a subquery that locks would take another batch each time a nested loop starts it anew. What is no
+    As arrays: a subquery that locks would take another batch each time a nested loop starts it again. What is no
     condition on the key is tested again under the lock, and not to be found by a walk along the primary key.
     """
     offset, again = ("", "") if by_key else (" OFFSET 0", f" AND {condition}")

@@ -269,7 +269,7 @@ class Usage:
     )  # fmt: skip
 
     def _evict(self) -> Operation[None]:
-        """Delete what is above the bounds. Where nothing is found of what the numbers say, count anew."""
+        """Delete what is above the bounds. Where nothing is found of what the numbers say, count again."""
         bounds = self._max_entries or 10**15, self._max_bytes or 10**18
         factor = 1
         while True:

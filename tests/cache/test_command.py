@@ -106,7 +106,7 @@ def test_every_kind_of_read_tells_its_hits(read, capsys):
 
 
 def test_a_database_that_is_dead_costs_its_own_cache_only(tmp_path):
-    """In a process of its own: Django keeps a test from databases that it was not told of."""
+    """In another process: Django keeps a test from databases that it was not told of."""
     alive = {
         name: connection.settings_dict[name]
         for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
@@ -155,7 +155,7 @@ MODELS = CacheEntry, DurableCacheEntry, CacheLock
 
 
 def rows():
-    """What JSON keeps: milliseconds. Of a BinaryField each reading makes an object of its own."""
+    """What JSON keeps: milliseconds. Of a BinaryField each reading makes a new object."""
     found = {model: list(model.objects.order_by("pk").values()) for model in MODELS}
     for row in (each for those in found.values() for each in those):
         moment = row["expires_at"]

@@ -366,13 +366,13 @@ class TestACircle:
 
     def test_is_none_where_the_value_is_there_or_shown_stale(self, cache):
         def compute():
-            cache.set("key", "set meanwhile")
+            cache.set("key", "set by the function")
             return cache.get_or_set("key", lambda: pytest.fail("computed"))
 
-        assert cache.get_or_set("key", compute) == "set meanwhile"
+        assert cache.get_or_set("key", compute) == "set by the function"
         expire_by(5)
         stale = cache.get_or_set("key", lambda: cache.get_or_set("key", 1, 10, stale=60), 10, stale=60)
-        assert stale == "set meanwhile"
+        assert stale == "set by the function"
 
     def test_is_none_between_two_caches_two_keys_or_two_tasks(self, make_cache):
         one, other = make_cache(), make_cache()
@@ -426,7 +426,7 @@ def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(
     assert (entry.claim, entry.claimed_until) == (None, None)
 
 
-def test_nobody_waits_longer_than_twice_his_lock_timeout(cache):
+def test_a_caller_waits_at_most_twice_its_lock_timeout(cache):
     """Whatever the claim of another says, and however often it is renewed."""
     CacheEntry.objects.create(
         key=cache.stored_key("key", None).decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC),

@@ -283,7 +283,7 @@ def test_the_async_methods_see_and_write_the_same(cache):
 
 
 def test_get_or_set_outside_of_atomic_is_computed_once(cache):
-    """Not so inside, where nobody else may be given what is not committed."""
+    """Not so inside: no other caller may be given what is not committed."""
     mine = cache.transactional()
 
     async def compute():
