@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 from django.db import connections
@@ -84,16 +85,27 @@ def clean_up_connections(task: str) -> list[str]:
     """
     aliases: set[str] = vars(_thread).get("aliases", set())
     lost: list[str] = []
+    broken: BaseException | None = None
     for alias in tuple(aliases):
-        if connections[alias].connection is None:
+        connection = connections[alias]
+        if connection.connection is None:
             aliases.discard(alias)
             continue
         try:
-            lost += [alias] if _clean_up(connections[alias], task) else []
-        except BaseException:
-            del connections[alias]  # the job has spoilt it: the next one gets another
-            raise
+            lost += [alias] if _clean_up(connection, task) else []
+        except BaseException as error:  # noqa: BLE001 - raised below, when the others are in order
+            broken = error
+            _let_go(connection)
+    if broken is not None:
+        raise broken
     return lost
+
+
+def _let_go(connection: Any) -> None:
+    """The job has spoilt it: the next one gets another, and the server keeps no session of this one."""
+    for close in (partial(_throw_away, connection), connection.connection.close):
+        with suppress(BaseException):
+            close()
 
 
 def _clean_up(connection: Any, task: str) -> bool:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 
 import pytest
+from django.db import connection
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import task_finished, task_started
@@ -57,6 +58,19 @@ def hostile_receivers():
     yield
     for signal in (task_started, task_finished):
         signal.disconnect(receiver)
+
+
+def sessions():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return cursor.fetchone()[0]
+
+
+def test_a_connection_that_a_job_has_spoilt_is_closed(work):
+    before = sessions()
+    enqueue_many([(poison.spoil_its_connection.using(max_attempts=1), ())] * 3)
+    work(threads=1)
+    wait_for(lambda: sessions() == before, what="the sessions to be over")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
