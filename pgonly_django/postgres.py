@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -135,6 +136,9 @@ def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
 NOT_IN_TESTS = "A worker, like the cache, has connections beside Django's, and they keep to the same rule."
 
 
+OPENED: WeakSet[OwnConnection] = WeakSet()  # in this process, for who forks it
+
+
 def connect(alias: str, *, application_name: str) -> OwnConnection:
     """A new autocommit connection that belongs to the caller, who closes it.
 
@@ -145,6 +149,7 @@ def connect(alias: str, *, application_name: str) -> OwnConnection:
     connection = OwnConnection.connect(
         **connection_params(alias, application_name=application_name), autocommit=True
     )
+    OPENED.add(connection)
     role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
     if role:
         connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))

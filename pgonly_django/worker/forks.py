@@ -20,11 +20,13 @@ import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from pgonly_django.postgres import OPENED
+
 is_child = False  # whether this process was forked from a worker
 _is_worker = False
 _thread = threading.local()  # its mask of signals, while it forks
 _handlers: dict[int, Any] = {}  # of signals, as they were before the worker
-_connections: WeakSet[psycopg.Connection[Any]] = WeakSet()
+_connections: WeakSet[psycopg.Connection[Any]] = WeakSet()  # Django's
 _kept: list[Any] = []  # what belongs to the parent: neither to be used, nor closed, nor collected
 
 
@@ -42,11 +44,6 @@ def no_worker_any_more() -> None:
     _is_worker = False
     _handlers.clear()
     connection_created.disconnect(dispatch_uid=__name__)
-
-
-def note(connection: psycopg.Connection[Any]) -> None:
-    """A connection of the worker's own, to be kept from its children."""
-    _connections.add(connection)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
@@ -67,7 +64,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
 def _note(connection: Any, **_: Any) -> None:
     """Receiver of connection_created."""
     if connection.vendor == "postgresql":
-        note(connection.connection)
+        _connections.add(connection.connection)
 
 
 def _before_fork() -> None:
@@ -106,7 +103,7 @@ def _let_go_of_sockets() -> None:
     The numbers stay taken, so that a cursor from before the fork meets no other socket there.
     """
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for connection in tuple(_connections):
+    for connection in (*_connections, *OPENED):
         _kept.append(connection)
         with suppress(psycopg.Error, OSError):  # closed already
             os.dup2(nowhere, connection.fileno(), inheritable=False)

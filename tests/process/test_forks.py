@@ -96,7 +96,7 @@ def test_children_of_released_jobs_do_not_outlive_the_worker(workers, marks, dae
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the server's side of a socket")
-def test_a_killed_worker_s_child_does_not_hold_its_transaction_open(workers):
+def test_a_killed_worker_s_child_holds_none_of_its_connections_open(workers):
     forking_jobs.die_beside_a_child.enqueue("k")
     worker = workers.start(ready=False)
     assert worker.wait() == -signal.SIGKILL
@@ -107,3 +107,10 @@ def test_a_killed_worker_s_child_does_not_hold_its_transaction_open(workers):
             return cursor.fetchone()[0]
 
     wait_for(is_free, 10, "the dead worker's lock to go")
+
+    def sessions():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly %'")
+            return cursor.fetchone()[0]
+
+    wait_for(lambda: not sessions(), 10, "the dead worker's own sessions to go")
