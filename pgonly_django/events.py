@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -17,6 +18,10 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     """Call `listener(name, facts)` for every event, in the thread it happens in. Returns the unsubscriber."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
+
+
+def has_listeners() -> bool:
+    return bool(_listeners)
 
 
 def emit(
@@ -34,15 +39,23 @@ def emit(
     """
     logger = logging.getLogger(f"pgonly_django.{name.partition('.')[0]}")
     if logger.isEnabledFor(level):
-        try:
-            logger.log(level, message, exc_info=exc_info, extra={"event": name, **facts})
-        except Exception:  # noqa: BLE001 - handlers look after their own errors, filters do not
-            _say_on_stderr(message)
+        _quietly(
+            message, partial(logger.log, level, message, exc_info=exc_info, extra={"event": name, **facts})
+        )
     for listener in tuple(_listeners):
         try:
             listener(name, facts)
-        except Exception:
-            logger.exception("Listener %r failed on %s", listener, name)
+        except (Exception, SystemExit):  # noqa: BLE001 - a listener is no part of what happened
+            report = partial(logger.exception, "Listener %r failed on %s", listener, name)
+            _quietly(f"A listener failed on {name}", report)
+
+
+def _quietly(message: str, log: Callable[[], None]) -> None:
+    """A filter of the project's may raise, or exit: that ends neither a job nor a worker."""
+    try:
+        log()
+    except (Exception, SystemExit):  # noqa: BLE001 - handlers look after their own errors, filters do not
+        _say_on_stderr(message)
 
 
 def _say_on_stderr(message: str) -> None:

@@ -7,8 +7,10 @@ DATABASES = {"default": environ.Env().db("BENCH_DATABASE_URL")}
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
 INSTALLED_APPS = ["pgonly_django"]
 USE_TZ = True
-# Django logs each start and end of a task at INFO, which here nobody reads.
+# Django logs each start and end of a task at INFO, and a worker each end, which here nobody reads.
 LOGGING = {
     "version": 1,
-    "loggers": {"django.tasks": {"level": "WARNING"}, "django_tasks": {"level": "WARNING"}},
+    "loggers": {
+        name: {"level": "WARNING"} for name in ("django.tasks", "django_tasks", "pgonly_django.worker")
+    },
 }

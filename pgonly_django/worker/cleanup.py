@@ -51,18 +51,15 @@ def noticing_dead_servers() -> Iterator[None]:
 _thread = threading.local()
 
 
-def watch_connections() -> None:
-    """In this process jobs run: see from now on what they change of their connections."""
-    connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.cleanup.watch")
-
-
 def _note_alias(connection: Any, **_: Any) -> None:
     """Receiver of connection_created."""
     vars(_thread).setdefault("aliases", set()).add(connection.alias)
 
 
 def _watch(connection: Any, **_: Any) -> None:
-    """Receiver of connection_created: what is new is unchanged."""
+    """Receiver of connection_created: what is new is unchanged. Jobs run in threads, the main one is the caller's."""
+    if threading.current_thread() is threading.main_thread():
+        return
     watch = _watch_of(connection)
     if watch is None:  # first in the list: Django's execute_wrapper() takes away the last one, whosever it is
         connection.execute_wrappers.insert(0, Watch())
@@ -76,6 +73,7 @@ def _watch_of(connection: Any) -> Watch | None:
 
 
 connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.cleanup")
+connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.cleanup.watch")
 
 
 def clean_up_connections(task: str) -> list[str]:

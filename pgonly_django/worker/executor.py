@@ -9,7 +9,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
 from pgonly_django.worker import forks, outcomes, supervision
-from pgonly_django.worker.cleanup import clean_up_connections, watch_connections
+from pgonly_django.worker.cleanup import clean_up_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
 DELIVER_AGAIN_SECONDS = 0.1
@@ -93,7 +93,6 @@ class Executor:
         self.deliver = deliver
         self._isolation: str | None = None
         self._placed: dict[tuple[str, str, str, int], Placed] = {}
-        watch_connections()
 
     def known(self, run: Run) -> Placed | None:
         """The job's task, if it was found before, so that nothing is left to import."""
@@ -235,7 +234,7 @@ class Executor:
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         if run.interrupt is not None:
             raise run.interrupt
-        task = asyncio.ensure_future(_of_job(call.task.func(*call.arguments, **call.result.kwargs)))
+        task = asyncio.ensure_future(_called(call))
         run.guard.open_task(asyncio.get_running_loop(), task)
         try:
             value = await task
@@ -357,7 +356,7 @@ class Executor:
         """The end of a run whose end could not be told, for which nothing of the job's is called any more."""
         finish = outcomes.unspeakable(run, error, self.worker)
         _say(run, finish, error)
-        return Ended(run, finish, time.monotonic() - (run.started_at or run.claimed_at))
+        return Ended(run, finish, run.seconds, error=error)
 
     def _deliver(self, ended: Ended) -> None:
         """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives."""
@@ -394,10 +393,10 @@ def _leave_orm_thread(place: ThreadSensitiveContext, task: str) -> list[str]:
         return []
 
 
-async def _of_job(coroutine: Awaitable[Any]) -> Any:
+async def _called(call: _Call) -> Any:
     """GeneratorExit out of a task would close those who wait for it, instead of telling them."""
     try:
-        return await coroutine
+        return await call.task.func(*call.arguments, **call.result.kwargs)
     except GeneratorExit as error:
         raise RuntimeError("The job raised GeneratorExit") from error
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn, Self
 
+from django.conf import settings
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from pgonly_django.compat import tasks_logger
 from pgonly_django.worker import forks
 from pgonly_django.worker.cleanup import notice_dead_clients, noticing_dead_servers
 from pgonly_django.worker.names import connections_named
@@ -107,14 +109,24 @@ def _logging_to(terminal: Any) -> Iterator[None]:
         yield
         return
     handler, level = TerminalHandler(terminal), logger.level
+    silenced = _django_says_the_same()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    tasks_logger.disabled = tasks_logger.disabled or silenced
     try:
         yield
     finally:
+        tasks_logger.disabled = tasks_logger.disabled and not silenced
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _django_says_the_same() -> bool:
+    """With DEBUG Django's own logging shows each start and end of a task, and each last traceback, on the terminal.
+    With DEBUG off it mails the errors to the admins instead."""
+    is_as_django_made_it = tasks_logger.level == logging.NOTSET and not tasks_logger.handlers
+    return settings.DEBUG and is_as_django_made_it and not tasks_logger.disabled
 
 
 def fill_closed_streams() -> None:

@@ -23,6 +23,7 @@ from pgonly_django.tasks.run import Run
 from pgonly_django.worker import outcomes, supervision
 from pgonly_django.worker.agenda import NEVER, Agenda
 from pgonly_django.worker.announcer import Announcer
+from pgonly_django.worker.ends import log_end
 from pgonly_django.worker.executor import Ended, Executor
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.ledger import Claim, Exchange, Ledger
@@ -80,7 +81,7 @@ class Worker:
         self.maintenance = Maintenance(options.database)
         self.announcer = Announcer(options.database)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
-        self.jobs_done = 0
+        self.jobs_done = self.jobs_released = 0
         self.stopping = Stopping(options.grace_seconds, self.facts)
         self.ready, self.left = threading.Event(), threading.Event()
         self.agenda = Agenda(options, self.ledger.ear)
@@ -232,10 +233,13 @@ class Worker:
         self.agenda.busy_at = time.monotonic()
         if run.started_at is None:
             self.jobs_left += 1
+        elif ended.finish is not None and ended.finish.outcome is Outcome.RELEASED:
+            self.jobs_released += 1
         else:
             self.jobs_done += 1
         if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
+        log_end(ended)
         if ended.finish is not None:
             self.announcer.announce(ended)
 

@@ -116,3 +116,21 @@ def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
     result.cancel()
     assert worker.wait(15) == 3
     assert job_of(result).state == State.CANCELLED
+
+
+@pytest.mark.parametrize("settings", ["tests.settings", "tests.process.debug_settings"])
+def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, settings):
+    worker = workers.start("--grace-seconds", "2", DJANGO_SETTINGS_MODULE=settings)
+    good, bad, held = (
+        jobs.add.enqueue(1),
+        jobs.fail.using(max_attempts=1).enqueue("broken"),
+        jobs.hold_on.enqueue("k"),
+    )
+    started(marks, "k")
+    wait_for(lambda: {job_of(each).state for each in (good, bad)} == {State.SUCCEEDED, State.FAILED})
+    worker.send(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    for result in (good, bad, held):
+        assert sum(result.id in line for line in worker.output.splitlines()) == 1, worker.output
+    assert worker.output.count("ValueError: broken") == 1
+    assert worker.output.splitlines()[-1] == "Stopped after 2 job(s), 1 more released."

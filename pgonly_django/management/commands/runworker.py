@@ -97,7 +97,8 @@ class Command(BaseCommand):
             with process.made_ready(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
                 self._print_banner(worker)
                 code = self._run(worker)
-                self._say(f"Stopped after {worker.jobs_done} job(s).")
+                released = f", {worker.jobs_released} more released" if worker.jobs_released else ""
+                self._say(f"Stopped after {worker.jobs_done} job(s){released}.")
                 if self._owns_process and not _is_reloading(worker):
                     process.leave(code)
         if code is ExitCode.REPLACE_ME:

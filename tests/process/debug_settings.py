@@ -1,0 +1,5 @@
+"""A laptop's: DEBUG on, and Django's own logging."""
+
+from tests.settings import *  # noqa: F403 - settings of settings
+
+DEBUG = True

@@ -1,0 +1,93 @@
+"""Each run that ends leaves one line in the log: how, and after how long."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from pgonly_django.models import Job, State
+from tests import jobs
+from tests.waiting import wait_for
+
+ENDS = ("worker.job_ended", "worker.attempt_failed", "worker.task_unknown")
+
+
+@pytest.fixture
+def lines(caplog):
+    """What was said of the end of a job's runs: level and message."""
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+
+    def read(result):
+        records = [record for record in caplog.records if getattr(record, "event", "") in ENDS]
+        return [(r.levelname, r.getMessage()) for r in records if r.job_id == result.id]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "expected"),
+    [
+        (jobs.add, (1,), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
+        (jobs.add_async, (1, 1), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
+        (jobs.mark_atomically, ("k",), [("INFO", r"succeeded after")]),
+        (jobs.give_up, (), [("WARNING", r"discarded after [\d.e-]+ s: pointless")]),
+        (jobs.snooze_for_ages, (), [("INFO", r"snoozed after [\d.e-]+ s: Snoozed for")]),
+        (jobs.ask_for_retry, (), [("INFO", r"retried after"), ("ERROR", r"retried after")]),
+        (
+            jobs.fail.using(max_attempts=2),
+            (),
+            [("WARNING", r"failed with ValueError after [\d.e-]+ s; again"), ("ERROR", "not started again")],
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_each_end_has_one_line_with_its_duration(work, lines, marks, task, arguments, expected):
+    result = task.enqueue(*arguments)
+    work(threads=1)
+    said = lines(result)
+    assert [level for level, _ in said] == [level for level, _ in expected]
+    for (_, message), (_, pattern) in zip(said, expected, strict=True):
+        assert message.startswith(f"{task.module_path} {result.id}: ")
+        assert re.search(pattern, message), message
+
+
+def test_a_task_that_is_not_known_has_one_line(work, lines):
+    result = jobs.add.enqueue(1)
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
+    work(threads=1)
+    assert [level for level, _ in lines(result)] == ["WARNING"]
+
+
+@pytest.mark.parametrize("task", [jobs.hold_on, jobs.stubborn])
+def test_a_released_job_is_named_and_not_counted(background_worker, lines, marks, task):
+    worker = background_worker(grace_seconds=0.5)
+    done, result = jobs.add.enqueue(1), task.enqueue("k", 5.0)
+    wait_for(lambda: "k:started" in marks() and done.job.state == State.SUCCEEDED)
+    worker.stop()
+    wait_for(lambda: result.job.state == State.READY)
+    assert worker.left.wait(10)
+    ((level, message),) = lines(result)
+    assert level == "INFO"
+    assert re.search(r"released after [\d.]+ s: Its worker was stopped", message)
+    assert (worker.jobs_done, worker.jobs_released) == (1, 1)
+
+
+@pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.stubborn])
+def test_a_cancelled_job_has_one_line(background_worker, lines, marks, task):
+    background_worker(grace_seconds=0.5)
+    result = task.enqueue("k", 5.0)
+    wait_for(lambda: "k:started" in marks())
+    result.cancel()
+    wait_for(lambda: lines(result), what="its line")
+    ((level, message),) = lines(result)
+    assert level == "INFO"
+    assert re.search(r"cancelled after [\d.]+ s: Cancelled while it ran", message)
+
+
+def test_nothing_is_logged_of_a_success_where_nobody_listens(work, lines, caplog):
+    caplog.set_level(logging.WARNING, "pgonly_django.worker")
+    result = jobs.add.enqueue(1)
+    work(threads=1)
+    assert lines(result) == []
