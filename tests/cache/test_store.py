@@ -5,7 +5,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
@@ -325,3 +325,18 @@ class TestSetWithXx:
         for number in range(100):
             assert cache.set(str(number), b"x" * 10_000, xx=True) in (True, False)
         assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 220_000
+
+
+def test_set_many_with_on_error_ignore_names_the_keys_that_are_not_stored(make_cache, caplog):
+    cache = make_cache(
+        ON_ERROR="ignore", TIMEOUT_SECONDS=0.5, POOL_SIZE=3
+    )  # no other test fails fast in its pool
+    data = {f"{number:04}": number for number in range(1500)}  # two statements
+    cache.set("1400", "old")
+    with transaction.atomic():
+        list(CacheEntry.objects.select_for_update().filter(key__endswith=":1400"))
+        lost = cache.set_many(data)
+    assert lost == list(data)[1000:]
+    stored = CacheEntry.objects.exclude(number=None).values_list("number", flat=True)
+    assert set(range(1000)) <= set(stored)  # the second statement may still be done, once the row is free
+    assert "did without the database" in caplog.text
