@@ -18,6 +18,8 @@ from typing import Any
 import psycopg
 from psycopg import errors, pq
 
+from pgonly_django.polling import READ, WRITE, Poll, new_poll
+
 Params = dict[str, Any]
 Raw = psycopg.Connection[Any]
 # Reads what a connection answers, within so many seconds.
@@ -187,19 +189,19 @@ def _refuse_broken(pgconn: pq.abc.PGconn) -> None:
         raise psycopg.OperationalError(pgconn.get_error_message())
 
 
-def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[select.poll, float | None]:
+def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
     """Everything is sent: what to wait with for the answer, and until when."""
-    poll = select.poll()
-    poll.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    poll = new_poll()
+    poll.register(pgconn.socket, READ | WRITE)
     deadline = None if seconds is None else time.monotonic() + seconds
     while pgconn.flush():
-        if _wait(poll, deadline) & select.POLLIN:
+        if _wait(poll, deadline) & READ:
             pgconn.consume_input()
-    poll.modify(pgconn.socket, select.POLLIN)
+    poll.modify(pgconn.socket, READ)
     return poll, deadline
 
 
-def _next(pgconn: pq.abc.PGconn, poll: select.poll, deadline: float | None) -> pq.abc.PGresult | None:
+def _next(pgconn: pq.abc.PGconn, poll: Poll, deadline: float | None) -> pq.abc.PGresult | None:
     while pgconn.is_busy():
         _wait(poll, deadline)
         pgconn.consume_input()
@@ -212,7 +214,7 @@ def _hand_on_notifies(pgconn: pq.abc.PGconn) -> None:
             pgconn.notify_handler(notify)
 
 
-def _wait(poll: select.poll, deadline: float | None) -> int:
+def _wait(poll: Poll, deadline: float | None) -> int:
     """For the socket, in slices: an exception set from another thread arrives between two of them."""
     while not (ready := poll.poll(SLICE_SECONDS * 1000)):
         if deadline is not None and time.monotonic() >= deadline:

@@ -38,6 +38,7 @@ def _deleting(condition: str, types: str, *, by_key: bool = True) -> Statement:
             SELECT max(chosen.key) FROM chosen, last HAVING max(last.rows) = $2 OR max(last.key) > max(chosen.key))
         FROM gone""",
         f"text int8 {types}",
+        may_take_long=True,
     )
 
 

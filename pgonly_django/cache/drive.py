@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from inspect import isawaitable
 from typing import Any, Protocol, TypeVar
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 
 T = TypeVar("T")
 
@@ -75,6 +75,19 @@ class Compute:
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
+
+
+class InThread:
+    """The wait for a sync function, which under asyncio runs where Django's own sync code does."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def block(self) -> Any:
+        return self._function()
+
+    async def ready(self) -> Any:
+        return await sync_to_async(self._function)()
 
 
 class Signal:

@@ -170,7 +170,7 @@ class Flight:
     def _keep(self, token: int, value: Any) -> Operation[None]:
         """Store the value. Raises what the serializer raises."""
         try:
-            row = self.store.row(self.key, value, self.timeout, self.tags, self.stale)
+            row = yield from self.store.made(self.key, value, self.timeout, self.tags, self.stale)
         except Exception as error:
             yield from self._give_up(token)
             if not isinstance(error, CacheError):

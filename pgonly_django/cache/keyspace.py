@@ -93,6 +93,7 @@ SCAN = Statement(
     + LIVE
     + " ORDER BY key LIMIT $5",
     "text text text text int8",
+    may_take_long=True,
 )
 
 

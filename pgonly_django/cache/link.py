@@ -8,7 +8,6 @@ threads and event loops, and no connection belongs to a loop.
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from psycopg.sql import Identifier
 from pgonly_django.cache.drive import Operation
 from pgonly_django.cache.statement import Prepared
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from pgonly_django.polling import READ, WRITE, new_poll
 
-READ, WRITE = select.POLLIN, select.POLLOUT
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
 
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
@@ -28,11 +27,17 @@ _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
-# See postgres.PLANS. A pooler, whose connection belongs to others as well, announces a process id of
-# its own: there nothing is set, and nothing is prepared.
-PREFER_INDEXES = """
+# See postgres.PLANS. What the role, the database or OPTIONS say of isolation and time is meant for the
+# project's transactions: here a call is one statement, with a time of its own, on rows that others write too.
+# A pooler, whose connection belongs to others as well, announces a process id of its own: there nothing is set,
+# and nothing is prepared.
+OUR_WAYS = """
 SELECT CASE WHEN pg_backend_pid() = %d THEN concat(
-    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), %s) END
+    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
+    CASE WHEN current_setting('transaction_timeout', true) <> '0'
+        THEN set_config('transaction_timeout', '0', false) END, %s) END
 """
 # The statement of a client that gave up is ended, even while it waits for a lock. Windows cannot, and refuses.
 NOTICE_GONE_CLIENTS = """
@@ -145,7 +150,7 @@ class Link:
             raise _unreachable(pgconn)
         self._adopt(pgconn, timeout)
         yield from self._establish()
-        yield from self.prefer_indexes()
+        yield from self.set_our_ways()
         if role:
             yield from self.set_role(role)
 
@@ -172,15 +177,15 @@ class Link:
         raise_for(result)
         return result
 
-    def prefer_indexes(self) -> Operation[None]:
+    def set_our_ways(self) -> Operation[None]:
         """Prepare statements only where they cannot keep the plan of a table that was small."""
         pid = self.pgconn.backend_pid
         try:
-            result = yield from self._ask(PREFER_INDEXES % (pid, NOTICE_GONE_CLIENTS))
+            result = yield from self._ask(OUR_WAYS % (pid, NOTICE_GONE_CLIENTS))
         except CacheUnavailableError:
             raise
         except CacheError:
-            result = yield from self._ask(PREFER_INDEXES % (pid, "NULL"))
+            result = yield from self._ask(OUR_WAYS % (pid, "NULL"))
         self.prepares = result.get_value(0, 0) is not None
 
     def _send(self, statement: Prepared, params: Params) -> int:
@@ -252,7 +257,7 @@ class Link:
 
     def _watch(self, events: int) -> None:
         self._events = events
-        self._poll = select.poll()
+        self._poll = new_poll()
         self._poll.register(self.pgconn.socket, events)
 
     def _timed_out(self) -> SilentError:

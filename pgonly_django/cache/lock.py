@@ -234,7 +234,7 @@ class Lock:
         params = self._key, holder, payload(self._key)
         later.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
 
-    PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8")
+    PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8", may_take_long=True)
 
     def _prune(self) -> Operation[None]:
         """Delete the rows of locks that nobody uses any more. Never fails the release before."""

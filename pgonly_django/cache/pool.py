@@ -28,6 +28,7 @@ from pgonly_django.postgres import connection_params
 
 APPLICATION_NAME = "pgonly cache"
 FAIL_FAST_SECONDS = 1.0
+SHRUNK_SECONDS = 1.0  # how long a pool does with the connections it has after another one was refused
 
 _pools: dict[tuple[str, int], Pool] = {}
 _creating = threading.Lock()
@@ -60,6 +61,7 @@ class Pool:
         self._served = 0  # how many of those who waited got a connection from somebody who was answered
         self._answered = 0  # calls, since there is this pool
         self._failed_at: float | None = None
+        self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
         self._lock = threading.RLock()  # the garbage collector may give a link back while this thread has it
 
     def call(
@@ -77,7 +79,8 @@ class Pool:
             result = yield from link.call(statement, params, timeout)
         except CacheUnavailableError as error:
             # Where others were answered meanwhile, it is this statement alone that waits: for a lock, say.
-            if answered == self._answered or not isinstance(error, SilentError):
+            is_alone = answered != self._answered and isinstance(error, SilentError)
+            if not (is_alone or statement.may_take_long):
                 self._failed_at = time.monotonic()
             raise UnansweredError(*error.args) from error
         finally:
@@ -107,20 +110,51 @@ class Pool:
         self._failed_at = None
 
     def _open_or_wait(self, timeout: float) -> Operation[Link]:
-        with self._lock:
-            link = self._new_link()
+        give_up_at = time.monotonic() + timeout
+        while True:
+            remaining = max(give_up_at - time.monotonic(), 0)
+            with self._lock:
+                link = self._new_link()
+                if link is None:
+                    signal, served = Signal(remaining), self._served
+                    self._waiting[signal] = None
             if link is None:
-                signal, served = Signal(timeout), self._served
-                self._waiting[signal] = None
-        if link is None:
-            link = yield from self._wait(signal, timeout, served)
-        if not link.is_open:
-            yield from self._connect(link, timeout)
-        return link
+                link = yield from self._wait(signal, timeout, served)
+            if link.is_open or (yield from self._is_connected_now(link, give_up_at)):
+                return link
+
+    def _is_connected_now(self, link: Link, give_up_at: float) -> Operation[bool]:
+        """False where PostgreSQL refuses it, but there are others to wait for."""
+        try:
+            yield from self._connect(link, max(give_up_at - time.monotonic(), 0))
+        except CacheUnavailableError as error:
+            if not self._shrink(link, str(error)):
+                self._failed_at = time.monotonic()
+                self._give(link)
+                raise
+            self._give(link)
+            if time.monotonic() >= give_up_at:
+                raise
+            return False
+        except BaseException:
+            self._give(link)
+            raise
+        return True
+
+    def _shrink(self, refused: Link, reason: str) -> bool:
+        """Do without `refused` and more like it for a while. False when it would have been the only one."""
+        with self._lock:
+            others = len(self._links - {refused})
+            if others:
+                self._room, self._refused = others, reason
+                self._shrunk_until = time.monotonic() + SHRUNK_SECONDS
+            return others > 0
 
     def _new_link(self) -> Link | None:
         """The right to open a connection, where there is room for one."""
-        if len(self._links) >= self.size:
+        if self._shrunk_until and time.monotonic() >= self._shrunk_until:
+            self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
+        if len(self._links) >= self._room:
             return None
         link = Link()
         self._links.add(link)
@@ -154,27 +188,23 @@ class Pool:
     def _exhausted(self, timeout: float, *, nobody_served: bool) -> CacheUnavailableError:
         if nobody_served:
             reason = "PostgreSQL did not answer the calls that have them (POOL_SIZE is not the reason)."
+        elif self._refused:
+            reason = (
+                f"There were more calls at a time than they can serve, and more were refused: {self._refused}"
+            )
         else:
             reason = "There were more calls at a time than they can serve: raise POOL_SIZE."
         return CacheUnavailableError(
-            f"None of the {self.size} cache connections was free within {timeout:g} s. {reason}"
+            f"None of the {self._room} cache connections was free within {timeout:g} s. {reason}"
         )
 
     def _connect(self, link: Link, timeout: float) -> Operation[None]:
         name = self._database["NAME"]  # a test run gives the alias another database
         give_up_at = time.monotonic() + timeout
-        try:
-            found = yield from places(
-                connection_params(self.alias, application_name=APPLICATION_NAME), timeout
-            )
-            # A slow name server alone is no failure.
-            remaining = max(give_up_at - time.monotonic(), timeout / 2)
-            yield from link.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
-        except BaseException as error:
-            if isinstance(error, CacheUnavailableError):
-                self._failed_at = time.monotonic()
-            self._give(link)
-            raise
+        found = yield from places(connection_params(self.alias, application_name=APPLICATION_NAME), timeout)
+        # A slow name server alone is no failure.
+        remaining = max(give_up_at - time.monotonic(), timeout / 2)
+        yield from link.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
         link.database = name
 
     def _give(self, link: Link) -> None:

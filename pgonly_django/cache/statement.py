@@ -41,16 +41,22 @@ class Prepared:
     sql: bytes
     types: tuple[int, ...]
     formats: tuple[int, ...]
+    may_take_long: bool
 
 
 class Statement:
-    """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string."""
+    """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string.
 
-    def __init__(self, sql: str, types: str = "") -> None:
+    Cleaning, and what walks over many entries, may take long: then no other call is refused for it.
+    """
+
+    def __init__(self, sql: str, types: str = "", *, may_take_long: bool = False) -> None:
         self.sql, self.types = sql, types
         known = [_TYPES[name] for name in types.split()]
         oids, formats = tuple(oid for oid, _ in known), tuple(form for _, form in known)
-        self.variants = tuple(_prepared(sql.replace("{table}", table), oids, formats) for table in TABLES)
+        self.variants = tuple(
+            _prepared(sql.replace("{table}", table), oids, formats, may_take_long) for table in TABLES
+        )
 
 
 def first_bytes(rows: str, order: str) -> str:
@@ -61,9 +67,9 @@ def first_bytes(rows: str, order: str) -> str:
     )
 
 
-def _prepared(sql: str, oids: tuple[int, ...], formats: tuple[int, ...]) -> Prepared:
+def _prepared(sql: str, oids: tuple[int, ...], formats: tuple[int, ...], may_take_long: bool) -> Prepared:
     digest = hashlib.sha256(f"{sql}{oids}".encode()).hexdigest()[:24]
-    return Prepared(f"pgonly_{digest}".encode(), sql.encode(), oids, formats)
+    return Prepared(f"pgonly_{digest}".encode(), sql.encode(), oids, formats, may_take_long)
 
 
 _NULL = b"\xff\xff\xff\xff"

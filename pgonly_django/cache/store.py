@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.db import connections
 from psycopg.errors import NumericValueOutOfRange
 from psycopg.pq.abc import PGresult
@@ -14,7 +14,7 @@ from psycopg.pq.abc import PGresult
 from pgonly_django import events
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import INTEGER, Codec, Encoded
-from pgonly_django.cache.drive import Operation
+from pgonly_django.cache.drive import InThread, Operation
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.link import Params
 from pgonly_django.cache.options import Options
@@ -50,6 +50,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 Row = Sequence[bytes | None]  # $1 to $7 of a write
 Keys = set[bytes]
 Stored = tuple[bytes | None, bytes | None]  # columns value and number
+Batch = list[tuple[bytes, int | None, int, bytes | None]]  # of a set_many: key, number, codec, value
 FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
 
 
@@ -133,7 +134,7 @@ class Store:
             yield from self.delete(key)
             return
         try:
-            row = self.row(key, value, seconds, tags)
+            row = yield from self.made(key, value, seconds, tags)
         except ValueTooLargeError:
             yield from self.delete(key)  # or readers would take the old value for this one
             raise
@@ -156,7 +157,7 @@ class Store:
         """Write only where there is a live entry; whether there was one."""
         if seconds is not None and seconds <= 0:
             return (yield from self.delete(key))
-        return (yield from self.write_if_live(self.row(key, value, seconds, tags)))
+        return (yield from self.write_if_live((yield from self.made(key, value, seconds, tags))))
 
     def write_if_live(self, row: Row) -> Operation[bool]:
         """Write what row() made where there is a live entry; whether there was one."""
@@ -176,7 +177,7 @@ class Store:
     ) -> Operation[bool]:
         if seconds is not None and seconds <= 0:
             return not (yield from self.has(key))
-        return (yield from self.write_if_none(self.row(key, value, seconds, tags)))
+        return (yield from self.write_if_none((yield from self.made(key, value, seconds, tags))))
 
     def write_if_none(self, row: Row) -> Operation[bool]:
         """Write what row() made where there is no live entry; whether there was none."""
@@ -186,6 +187,16 @@ class Store:
             return False
         yield from self.wrote(row, result if counted else None)
         return True
+
+    def made(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
+    ) -> Operation[Row]:
+        """row(), in a thread where an event loop's may not: a queryset, say, asks the database when it is pickled."""
+        try:
+            return self.row(key, value, seconds, tags, stale)
+        except SynchronousOnlyOperation:
+            row: Row = yield InThread(lambda: self.row(key, value, seconds, tags, stale))
+            return row
 
     def row(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
@@ -353,8 +364,21 @@ class Store:
         What is too large raises ValueTooLargeError once the others are written.
         """
         refused: dict[bytes, ValueTooLargeError] = {}
+        try:
+            yield from self._write_many(self._encoded_batches(entries, refused), seconds, tags, stored)
+        except SynchronousOnlyOperation:  # see made()
+            encoded = yield InThread(lambda: list(self._encoded_batches(entries, refused)))
+            yield from self._write_many(encoded, seconds, tags, stored)
+        for key in refused:
+            yield from self.delete(key)
+        if refused:
+            raise next(iter(refused.values()))
+
+    def _write_many(
+        self, encoded: Iterable[Batch], seconds: float | None, tags: Sequence[bytes], stored: Keys
+    ) -> Operation[None]:
         statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
-        for batch in self._encoded_batches(entries, refused):
+        for batch in encoded:
             names, numbers, codecs, data = zip(*batch, strict=True)
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
             params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
@@ -364,16 +388,12 @@ class Store:
             written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
             if self.usage.wrote(entries=new, size=more, written=written, writes=len(batch)):
                 yield from self.usage.clean()
-        for key in refused:
-            yield from self.delete(key)
-        if refused:
-            raise next(iter(refused.values()))
 
     def _encoded_batches(
         self, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]
-    ) -> Iterator[list[tuple[bytes, int | None, int, bytes | None]]]:
+    ) -> Iterator[Batch]:
         """In key order, each small enough for one statement."""
-        batch: list[tuple[bytes, int | None, int, bytes | None]] = []
+        batch: Batch = []
         size = 0
         for key in sorted(entries):
             try:

@@ -166,7 +166,7 @@ class Usage:
         gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("old", "prune_minute, key") + """))
             RETURNING """ + SIZE + """ AS size)
         SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone""",
-        "text int8",
+        "text int8", may_take_long=True,
     )  # fmt: skip
 
     def _prune(self) -> Operation[None]:
@@ -194,6 +194,7 @@ class Usage:
             THEN usage.written + $7 ELSE 0 END
         RETURNING entries, bytes, writes, written = 0 AND $7 > 0""",
         "text int8 int8 int8 int8 int8 int8 int8",
+        may_take_long=True,
     )
 
     def _flush(self) -> Operation[None]:
@@ -231,6 +232,7 @@ class Usage:
         UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = $1
         RETURNING entries, bytes""",
         "text text text",
+        may_take_long=True,
     )
 
     def recount(self) -> Operation[tuple[int, int]]:
@@ -265,7 +267,7 @@ class Usage:
         UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
         bytes = greatest(bytes - size, 0) FROM total
         WHERE name = $1 AND (SELECT looked_at > 0 FROM excess) RETURNING rows, entries, bytes""",
-        "text text int8 int8 int8 int8",
+        "text text int8 int8 int8 int8", may_take_long=True,
     )  # fmt: skip
 
     def _evict(self) -> Operation[None]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.cache import PostgresCache, usage
+from tests.aliases import alias
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
@@ -53,6 +55,53 @@ def any_database(django_db_blocker):
     """Lets a test use aliases that it makes itself, which Django refuses to its tests."""
     with django_db_blocker.unblock():
         yield
+
+
+class OfItsOwn:
+    """A way to the test database that no other test's cache uses, and what PostgreSQL sees of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cache(self, **options: Any) -> PostgresCache:
+        """Those with the same POOL_SIZE share their connections."""
+        return PostgresCache(self.name, {"OPTIONS": {"DATABASE": self.name, "ON_ERROR": "raise", **options}})
+
+    def pids(self, condition: str = "true") -> list[int]:
+        """The server's processes for the connections there are."""
+        with contextlib.closing(connection.copy()) as looking, looking.cursor() as cursor:
+            cursor.execute(
+                f"SELECT pid FROM pg_stat_activity WHERE application_name = %s AND {condition} ORDER BY pid",
+                [self.name],
+            )
+            return [pid for (pid,) in cursor.fetchall()]
+
+    def is_busy(self) -> bool:
+        """Whether PostgreSQL is at a statement of a cache."""
+        return bool(self.pids("state = 'active'"))
+
+
+@pytest.fixture
+def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]]:
+    """An OfItsOwn whose entry in DATABASES has these changes; `options` are libpq's."""
+    with contextlib.ExitStack() as aliases:
+
+        def make(options: str = "", **changes: Any) -> OfItsOwn:
+            name = f"own{next(_numbers)}"
+            given = {**connection.settings_dict["OPTIONS"], "application_name": name}
+            if options:
+                given["options"] = options
+            aliases.enter_context(alias(name, OPTIONS=given, **changes))
+            return OfItsOwn(name)
+
+        yield make
+        with connection._nodb_cursor():  # as where Django creates a database: all let go
+            pass
+
+
+@pytest.fixture
+def own(make_own) -> OfItsOwn:
+    return make_own()
 
 
 @pytest.fixture

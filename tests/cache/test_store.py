@@ -5,7 +5,9 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection, transaction
+from asgiref.sync import sync_to_async
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, connections, transaction
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
@@ -340,3 +342,28 @@ def test_set_many_with_on_error_ignore_names_the_keys_that_are_not_stored(make_c
     stored = CacheEntry.objects.exclude(number=None).values_list("number", flat=True)
     assert set(range(1000)) <= set(stored)  # the second statement may still be done, once the row is free
     assert "did without the database" in caplog.text
+
+
+def test_async_calls_take_values_that_ask_the_database_when_they_are_pickled(cache):
+    """As Django's own caches do: an unevaluated queryset is one."""
+    ContentType.objects.first()
+
+    def types():
+        return ContentType.objects.order_by("pk")[:3]
+
+    async def call():
+        await cache.aset("set", types())
+        await cache.aset("inside", {"rows": [types()]})
+        await cache.aadd("add", types())
+        await cache.aset("xx", 1)
+        await cache.aset("xx", types(), xx=True)
+        await cache.aset_many({"many": types(), "plain": 1})
+        await cache.aget_or_set("default", types)
+        await sync_to_async(connections.close_all)()  # of the thread that asked
+        return await cache.aget_many(["set", "inside", "add", "xx", "many", "plain", "default"])
+
+    found, expected = asyncio.run(call()), list(types())
+    assert found.pop("plain") == 1
+    assert list(found.pop("inside")["rows"][0]) == expected
+    assert len(found) == 5
+    assert all(list(rows) == expected for rows in found.values())
