@@ -56,7 +56,10 @@ def test_locked_rows_are_written_as_soon_as_they_are_free(workers, marks, view):
 def test_a_job_that_is_frozen_inside_its_transaction_runs_elsewhere(workers, marks, view):
     frozen = workers.start("--threads", "1")
     result = jobs.pay_inside_a_transaction.enqueue("k")
-    wait_for(lambda: view.execute(LOCKED, [result.id]).fetchone() == (0,) and marks(), what="its step")
+    wait_for(
+        marks, what="its start"
+    )  # first: to look for the lock takes it, and a claim would pass the row by
+    wait_for(lambda: view.execute(LOCKED, [result.id]).fetchone() == (0,), what="its step")
     frozen.send(signal.SIGSTOP)
     second = workers.start("--threads", "1")
     assert result.wait(20).job.state == State.SUCCEEDED
