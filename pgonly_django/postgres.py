@@ -93,7 +93,7 @@ class OwnConnection(psycopg.Connection[Any]):
         """From now on no statement waits longer than `lock_wait` for a lock, nor is cancelled for its length.
 
         Whether the server itself is at the other end, for which all is set, and statements may be prepared.
-        A pooler gets it anew with each transaction, and nothing is prepared. Raises psycopg.Error.
+        A pooler gets it with each transaction, and nothing is prepared. Raises psycopg.Error.
         """
         if is_direct or reaches_postgres(self):
             wanted = {**TERMS, **PLANS, "lock_timeout": lock_wait}

@@ -101,6 +101,9 @@ FREE = """ARRAY (
 WAITING = SUCCEED.format(ids="%(ids)s::uuid[]"), FINISH.format(free="")
 SKIPPING = SUCCEED.format(ids=FREE), FINISH.format(free=f"AND job.id = ANY ({FREE}) ")
 
+# Characters of the results in one statement: JSONB holds 256 MB, and a message of 1 GB breaks the connection.
+RESULTS_AT_MOST = 60_000_000
+
 Statement = tuple[str, dict[str, Any]]
 
 
@@ -114,8 +117,19 @@ def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> 
         else:
             others.append(finish)
     succeed, end = SKIPPING if skip_locked else WAITING
-    statements = [(succeed, _succeed_parameters(lease, part)) for lease, part in succeeded.items()]
+    statements = [
+        (succeed, parameters) for lease, part in succeeded.items() for parameters in _successes(lease, part)
+    ]
     return [*statements, (end, _finish_parameters(others))] if others else statements
+
+
+def _successes(lease: int, batch: Sequence[Finish]) -> list[dict[str, Any]]:
+    """The parameters of one statement, or of more where all results together would break the connection."""
+    parameters = _succeed_parameters(lease, batch)
+    if len(parameters["results"]) <= RESULTS_AT_MOST or len(batch) == 1:
+        return [parameters]
+    middle = len(batch) // 2
+    return _successes(lease, batch[:middle]) + _successes(lease, batch[middle:])
 
 
 def _succeed_parameters(lease: int, batch: Sequence[Finish]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ SELECT id::text FROM pgonly_job
 WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
 """
 
-# Waits for nobody who holds the row locked.
+# Does not wait where somebody holds the row locked.
 REGISTER = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,

@@ -16,6 +16,8 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # What one Python enqueues any other must be able to claim: 3.11 reads 993 levels of JSON, less what its stack holds
 # already, 3.12 reads 1,497 and 3.13 9,998.
 NESTING_LIMIT = 500
+# JSONB holds 256 MB, which its refusal says; a message of 1 GB, in UTF-8 four bytes a character, breaks the connection.
+LENGTH_LIMIT = 200_000_000
 CONTAINERS = (dict, list, tuple)
 TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
 
@@ -30,8 +32,11 @@ def to_json(value: Any, what: str) -> str:
         text = _encode(value)
     except (TypeError, ValueError, RecursionError):
         value, text = _normalized(value, what)
-    if len(text) > 2 * NESTING_LIMIT and _is_too_deep(value, text):
-        raise NotStorableError(what, TOO_DEEP)
+    if len(text) > 2 * NESTING_LIMIT:
+        if _is_too_deep(value, text):
+            raise NotStorableError(what, TOO_DEEP)
+        if len(text) > LENGTH_LIMIT:
+            raise NotStorableError(what, f"it has {len(text):,} characters, more than {LENGTH_LIMIT:,}")
     if "\\u0000" in text and _NUL.search(text):
         raise NotStorableError(what, "it holds a NUL character, which PostgreSQL text cannot")
     if not text.isascii():

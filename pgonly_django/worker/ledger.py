@@ -330,7 +330,7 @@ class Ledger:
                 continue
             answer.replaced[finish.id] = attempt
             return answer
-        return Exchange(locked=[finish])  # it stays ours, is tried again, and holds up nobody
+        return Exchange(locked=[finish])  # it stays ours, is tried again, and holds up no other
 
     def _notify(self, connection: OwnConnection, finishes: Sequence[Finish]) -> None:
         """Tell the other workers of what went back; in this transaction, so that they hear it after the commit."""

@@ -1,5 +1,5 @@
-"""The names of a worker's connections in pg_stat_activity: by its id, whoever rescues its jobs finds and ends the
-transactions that it has open, should it be frozen."""
+"""The names of a worker's connections in pg_stat_activity. They bear its id: should it be frozen, another worker finds
+and ends the transactions that it has open, and rescues its jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOM = 26  # for the project's own name: with a space and a UUID, the 63 bytes o
 
 @contextmanager
 def connections_named(worker_id: UUID) -> Iterator[None]:
-    """Meanwhile Django's own connections to come bear the worker's id behind the name that the project gives them."""
+    """New connections of Django's bear the worker's id behind the name that the project gives them."""
     ours = [connection for connection in connections.all() if connection.vendor == "postgresql"]
     settings = [connections.settings[connection.alias] for connection in ours]
     before = [each["OPTIONS"] for each in settings]

@@ -7,6 +7,7 @@ import pytest
 
 from pgonly_django.models import Job
 from pgonly_django.models.job import ERRORS_KEPT, State
+from pgonly_django.queue import finish
 from pgonly_django.queue.finish import Outcome, finish_statements
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
 
@@ -196,3 +197,13 @@ def test_what_is_locked_may_be_left_out_of_a_batch(server, other, outcome, state
     for statement in finish_statements(batch, skip_locked=True):
         server.execute(*statement)
     assert fresh(locked).state == state
+
+
+def test_results_that_together_are_too_large_for_one_statement_go_in_several(server, monkeypatch):
+    monkeypatch.setattr(finish, "RESULTS_AT_MOST", 400)
+    jobs = [make_running() for _ in range(9)]
+    batch = [finish_of(job, result=f'"{"x" * 150}"') for job in jobs]
+    batch[4].result = f'"{"y" * 500}"'
+    assert len(finish_statements(batch)) > 1
+    assert write(server, *batch) == 9
+    assert [len(fresh(job).result) for job in jobs] == [150] * 4 + [500] + [150] * 4

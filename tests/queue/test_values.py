@@ -97,3 +97,10 @@ def test_printable_shows_what_was_there():
 
 def has_lone_surrogate(value) -> bool:
     return any(0xD800 <= ord(character) <= 0xDFFF for character in json.dumps(value, ensure_ascii=False))
+
+
+def test_a_text_that_would_break_the_connection_is_refused_with_its_length(monkeypatch):
+    monkeypatch.setattr("pgonly_django.queue.values.LENGTH_LIMIT", 2000)
+    assert len(to_json("x" * 1998, "The return value")) == 2000
+    with pytest.raises(NotStorableError, match="2,001 characters, more than 2,000"):
+        to_json("x" * 1999, "The return value")

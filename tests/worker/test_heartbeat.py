@@ -69,7 +69,7 @@ def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(wor
     assert worker.heartbeat.beat(server)
 
 
-def test_to_register_a_worker_again_waits_for_nobody(worker, server, other):
+def test_to_register_a_worker_again_waits_for_no_lock(worker, server, other):
     worker.heartbeat.beat(server)
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
