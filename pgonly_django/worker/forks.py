@@ -1,8 +1,8 @@
-"""A process that a job forks is no worker: it hears signals as before the worker, has connections of its own, and
-never comes back out of the job.
+"""A process that a job forks is no worker: it has the signal handlers from before the worker, opens other
+connections, and never comes back out of the job.
 
-multiprocessing's fork and os.fork() copy everything: handlers that would swallow its SIGTERM, and sockets on which a
-word of the child's, even a goodbye, ends what the worker has under way.
+multiprocessing's fork and os.fork() copy everything: handlers that would swallow the child's SIGTERM, and sockets on
+which anything that the child sends, even a goodbye, breaks what the worker has under way.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _note(connection: Any, **_: Any) -> None:
 
 
 def _before_fork() -> None:
-    """What is sent to the child before it is one of its own would meet the worker's handler, or none: Python forgets
-    what came by then."""
+    """Hold signals back until the child has its handlers: before that Python forgets them, or the worker's handler
+    takes them."""
     if _is_worker:
         _thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
 

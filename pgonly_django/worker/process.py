@@ -103,7 +103,7 @@ def made_ready(worker: Worker, signals: Signals, terminal: Any) -> Iterator[None
 
 @contextmanager
 def _logging_to(terminal: Any) -> Iterator[None]:
-    """Show our log lines on the terminal unless the project configured loggers of its own for them."""
+    """Show our log lines on the terminal unless the project has configured loggers for them."""
     logger = logging.getLogger("pgonly_django")
     if logger.hasHandlers():
         yield
@@ -150,8 +150,8 @@ def leave(code: int) -> NoReturn:
 
 
 def _end_children() -> None:
-    """What jobs started with multiprocessing: whoever runs the released jobs next is not to meet them. Python itself
-    does this at its exit, which os._exit() skips, and waits for those that are no daemons."""
+    """End what jobs started with multiprocessing: the released jobs may run elsewhere by now. Python does it at its
+    exit, which os._exit() skips; it also waits for those that are no daemons."""
     multiprocessing = sys.modules.get("multiprocessing")
     children = multiprocessing.active_children() if multiprocessing is not None else []
     for child in children:
