@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -20,7 +21,6 @@ from django.http import HttpResponse
 from django.views.decorators.cache import cache_page
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.cache.pool import Pool
 from pgonly_django.embedded import Server
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from pgonly_django.models import DurableCacheEntry
@@ -168,16 +168,36 @@ def test_after_a_crash_of_the_server_it_is_empty_and_works(aside, server):
     assert aside.get("key") == "new"
 
 
-def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_again(aside, server, monkeypatch):
+def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_again(aside):
+    settings = connections.settings["aside"]
+    with hanging_up() as (port, tried):
+        point_aside_to({**settings, "HOST": "127.0.0.1", "PORT": port})
+        cache = with_options(POOL_SIZE=27, TIMEOUT_SECONDS=20)
+        for _ in range(100):
+            assert cache.get("key") is None
+        assert len(tried) == 1
+        point_aside_to(settings)
+    wait_until(lambda: cache.get_or_set("probe", lambda: 1) and cache.get("probe") == 1)
+
+
+@contextlib.contextmanager
+def hanging_up():
+    """A port that hangs up on everybody, and the list of those who tried."""
     tried = []
-    connect = Pool._connect
-    monkeypatch.setattr(Pool, "_connect", lambda *arguments: tried.append(1) or connect(*arguments))
-    server.stop()
-    for _ in range(100):
-        assert aside.get("key") is None
-    assert len(tried) == 1
-    server.start()
-    wait_until(lambda: aside.get_or_set("probe", lambda: 1) and aside.get("probe") == 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):  # closed: the test is over
+                while True:
+                    caller, address = server.accept()
+                    tried.append(address)
+                    caller.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], tried
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
 
 
 def test_a_database_that_does_not_answer_costs_no_more_than_its_timeout(aside):
@@ -308,12 +328,21 @@ def test_a_table_that_is_missing_says_what_to_do(aside, server):
     assert strict.get("key") is None
 
 
-def test_a_pool_without_a_free_connection_says_so_and_recovers(aside):
-    cache = with_options(TIMEOUT_SECONDS=0.2, POOL_SIZE=1, ON_ERROR="raise")
-    cache.set("key", 1)
-    (link,) = cache.store.pool._idle
-    cache.store.pool._idle.clear()
-    with pytest.raises(CacheUnavailableError, match="POOL_SIZE"):
-        cache.get("key")
-    cache.store.pool._give(link)
-    assert wait_until(lambda: with_options(POOL_SIZE=1).get("key")) == 1
+def test_a_pool_without_a_free_connection_says_so_and_recovers(aside, server):
+    patient, hasty = (
+        with_options(TIMEOUT_SECONDS=seconds, POOL_SIZE=1, ON_ERROR="raise") for seconds in (20, 0.2)
+    )
+    patient.set("key", 1)
+    with psycopg.connect(server.url()) as connection, ThreadPoolExecutor(1) as thread:
+        connection.execute("SELECT FROM pgonly_cache FOR UPDATE")
+        setting = thread.submit(patient.set, "key", 2)
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active'"
+        )
+        with psycopg.connect(server.url(), autocommit=True) as looking:
+            wait_until(lambda: looking.execute(waiting).fetchone())
+        with pytest.raises(CacheUnavailableError, match="POOL_SIZE"):
+            hasty.get("key")
+        connection.commit()
+        setting.result(20)
+    assert hasty.get("key") == 2
