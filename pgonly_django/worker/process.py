@@ -124,9 +124,11 @@ def _logging_to(terminal: Any) -> Iterator[None]:
 
 def _django_says_the_same() -> bool:
     """With DEBUG Django's own logging shows each start and end of a task, and each last traceback, on the terminal.
-    With DEBUG off it mails the errors to the admins instead."""
-    is_as_django_made_it = tasks_logger.level == logging.NOTSET and not tasks_logger.handlers
-    return settings.DEBUG and is_as_django_made_it and not tasks_logger.disabled
+    With DEBUG off it mails the errors to the admins instead. The backport's logger has no handler at all: logging
+    itself shows its errors."""
+    is_as_it_was_made = tasks_logger.level == logging.NOTSET and not tasks_logger.handlers
+    is_shown = settings.DEBUG or not tasks_logger.hasHandlers()
+    return is_shown and is_as_it_was_made and not tasks_logger.disabled
 
 
 def fill_closed_streams() -> None:
