@@ -5,10 +5,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from django.db import transaction
 
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
 from pgonly_django.postgres import connect
+from pgonly_django.queue import memo
 from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, forget_workers, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
@@ -244,3 +246,20 @@ def test_nothing_is_ended_of_workers_that_live_of_other_people_or_of_who_only_re
         assert end_transactions(server, LEASE, NONE) == []
     other.execute("ROLLBACK")
     frozen.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda job: memo.save_checkpoint("default", str(job.id), job.lease, "1", "{}"),
+        lambda job: memo.save_step("default", str(job.id), job.lease, "ask", "1"),
+    ],
+    ids=["checkpoint", "step"],
+)
+def test_a_job_that_has_saved_in_a_transaction_which_is_still_open_stays_with_it(server, dead, save):
+    """Its rows would commit beside those of the run elsewhere."""
+    job = orphan(dead)
+    with transaction.atomic():
+        save(job)
+        assert rescue(server, LEASE, NONE) == []
+    assert len(rescue(server, LEASE, NONE)) == 1
