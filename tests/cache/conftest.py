@@ -87,7 +87,7 @@ def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]
     with contextlib.ExitStack() as aliases:
 
         def make(options: str = "", **changes: Any) -> OfItsOwn:
-            name = f"own{next(_numbers)}"
+            name = f"own{os.getpid()}_{next(_numbers)}"  # the server may serve other processes' tests too
             given = {**connection.settings_dict["OPTIONS"], "application_name": name}
             if options:
                 given["options"] = options

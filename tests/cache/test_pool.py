@@ -104,16 +104,17 @@ def test_it_follows_djangos_connection_to_another_database(own):
 
 
 def test_it_assumes_the_role_that_djangos_connection_assumes(own):
-    connections.settings[own.name]["OPTIONS"]["assume_role"] = "the app"
+    role = f"the app {os.getpid()}"  # roles are the whole server's
+    connections.settings[own.name]["OPTIONS"]["assume_role"] = role
     with connection.cursor() as cursor:
-        cursor.execute('CREATE ROLE "the app" NOLOGIN')
+        cursor.execute(f'CREATE ROLE "{role}" NOLOGIN')
     try:
         assert own.cache(ON_ERROR=None).get("key", "default") == "default"  # this role may not read the table
         with pytest.raises(CacheError, match="permission denied"):
             own.cache().get("key")
     finally:
         with connection.cursor() as cursor:
-            cursor.execute('DROP ROLE "the app"')
+            cursor.execute(f'DROP ROLE "{role}"')
 
 
 @contextlib.contextmanager
@@ -425,16 +426,17 @@ def test_where_no_more_connections_are_to_be_had_the_calls_share_those_there_are
 
 @contextlib.contextmanager
 def role_for_three_connections():
+    name = f"limited_{os.getpid()}"  # roles are the whole server's
     with connection.cursor() as cursor:
-        cursor.execute("CREATE ROLE limited LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
-        cursor.execute("GRANT ALL ON pgonly_cache, pgonly_cache_usage TO limited")
+        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
+        cursor.execute(f"GRANT ALL ON pgonly_cache, pgonly_cache_usage TO {name}")
         try:
-            yield "limited"
+            yield name
         finally:
             with connection._nodb_cursor():  # all let go
                 pass
-            cursor.execute("DROP OWNED BY limited")
-            cursor.execute("DROP ROLE limited")
+            cursor.execute(f"DROP OWNED BY {name}")
+            cursor.execute(f"DROP ROLE {name}")
 
 
 def test_a_process_that_gets_no_connection_at_all_says_why(make_own):
