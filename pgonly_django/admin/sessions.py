@@ -71,7 +71,8 @@ class SessionAdmin(SessionModelAdmin):
     list_filter = (StateFilter, "last_seen_at")
     search_fields = ("user_id",)  # shows the box; get_search_results does the search
     search_help_text = _("User name, user id, IP address or its beginning")
-    ordering = ("-created_at",)
+    # By `expires_at`, and the hour of it has the index: the sessions of one hour are sorted, not all.
+    ordering = ("-expires_hour", "-expires_at")
     actions = ("delete_selected",)  # under the name of the action of every admin, whose place it takes
     show_full_result_count = False
     paginator = CappedPaginator

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
+from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ LONGEST = "'980000000 days'"
 class _TimestampField(DateTime):
     """A DateTimeField. What is infinite, BC or after the year 9999 is read as the first or last day of Python's.
 
-    Only what is read is bounded; filters and order see the column as it is.
+    Only what is read is bounded. Filters see the column as it is, and so does the order: except where values() or
+    values_list() reads the same column, which is then put in order as it is read, without its index.
     """
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
@@ -60,13 +62,19 @@ class UnreadableJson(str):
 
 
 class _ReadableJsonField(Json):
-    """A JSONField whose value is an UnreadableJson where it cannot be loaded."""
+    """A JSONField whose value is an UnreadableJson where it cannot be loaded, and is saved again as it was."""
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         try:
             return super().from_db_value(value, expression, connection)
         except (ValueError, RecursionError):
             return UnreadableJson(value)
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        """The text of an UnreadableJson is JSON already; encoded once more it would be a string."""
+        if isinstance(value, UnreadableJson):
+            return Jsonb(value, dumps=str)
+        return super().get_db_prep_value(value, connection, prepared)
 
     def deconstruct(self) -> Any:
         return _as_djangos(super().deconstruct(), "JSONField")

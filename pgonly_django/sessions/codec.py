@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.sessions.serializers import JSONSerializer
@@ -71,7 +72,7 @@ class Codec:
         """The session and its entries. A member nobody here can read is logged, left out and left alone."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
-        for name, member in column.items() if isinstance(column, dict) else ():
+        for name, member in _members(column):
             try:
                 raw, value = self._read_member(name, member)
                 key, value = value if name[:1] == ESCAPE else (name, value)
@@ -103,7 +104,7 @@ class Codec:
 
     def rewritten(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Members that are not stored as they would be now, and their new JSON text: readable, or under SECRET_KEY."""
-        old = {name: member for name, member in column.items() if self._is_stored_otherwise(name, member)}
+        old = {name: member for name, member in _members(column) if self._is_stored_otherwise(name, member)}
         _, entries = self.read(old)
         return {name: old[name] for name in entries}, self.column(entries)
 
@@ -132,6 +133,11 @@ class Codec:
         value = self._serializer().loads(raw)
         # Not `raw`: the same value may be pickled another way once it has been loaded.
         return self._bytes(value), value
+
+
+def _members(column: Any) -> Iterable[tuple[str, Any]]:
+    """None where another program has put something else than an object there."""
+    return column.items() if isinstance(column, dict) else ()
 
 
 def _reads_as(stored: Raw, raw: Raw) -> bool:

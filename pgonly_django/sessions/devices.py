@@ -53,12 +53,14 @@ class Device:
 def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any = 1) -> Page[Device]:
     """PER_PAGE of the places `user` is logged in at: the one with `session_key` first, then by last use.
 
-    A `number` that is no page's counts as the nearest that is. What is inside the sessions is not read.
+    A `number` beyond the pages counts as the last one, what is no number as the first. What is inside the
+    sessions is not read.
     """
     here = hash_key(session_key).hex() if session_key else ""
     sessions = Session.objects.for_user(user).active().defer("data")
     is_here = ExpressionWrapper(Q(key_hash=here), output_field=BooleanField())
-    found = sessions.order_by(is_here.desc(), *sessions.query.order_by)
+    # The key as the last: sessions of the same time, or of none, would come in another order for each page.
+    found = sessions.order_by(is_here.desc(), *sessions.query.order_by, "pk")
     page: Page[Any] = Paginator(found, PER_PAGE).get_page(number)
     page.object_list = [_device(session, here) for session in page.object_list]
     return page

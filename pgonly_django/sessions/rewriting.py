@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A session that changes as often between a read and a write is in use, and saves by itself.
 TRIES = 10
+# Servers that still run with the other setting write as fast as this reads: it must come to an end.
+PASSES = 10
 
 
 def rewrite_sessions(batch: int = 500) -> Iterator[int]:
@@ -25,12 +27,24 @@ def rewrite_sessions(batch: int = 500) -> Iterator[int]:
     Yields after every batch how many sessions were rewritten so far. May be killed and run again at any time.
     A value that cannot be read is logged and left as it is.
     """
-    codec, rewritten, last = SessionStore().codec, 0, ""
+    rewritten = 0
+    for _ in range(PASSES):
+        before = rewritten
+        for count in _pass(batch):
+            rewritten += count
+            yield rewritten
+        # A login gives a session another key: perhaps one that had been passed already.
+        if rewritten == before:
+            return
+
+
+def _pass(batch: int) -> Iterator[int]:
+    """Once over the table in the order of its keys, yielding after every batch how many were rewritten in it."""
+    codec, last = SessionStore().codec, ""
     sessions = Session.objects.using(router.db_for_write(Session)).filter(data__isnull=False).order_by("pk")
     while True:
         rows = list((sessions.filter(pk__gt=last) if last else sessions).values_list("pk", "data")[:batch])
-        rewritten += sum(_rewrite(codec, key, column) for key, column in rows)
-        yield rewritten
+        yield sum(_rewrite(codec, key, column) for key, column in rows)
         if len(rows) < batch:
             return
         last = rows[-1][0]

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from pgonly_django.models import Job
@@ -62,6 +64,16 @@ def test_an_interval_beyond_pythons_is_read_as_the_longest(job, sign, years):
     write("retention", f"{sign * years} years")
     job.refresh_from_db()
     assert job.retention == sign * timedelta(days=980_000_000)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000 + "]" * 5000])
+def test_json_that_python_cannot_load_is_saved_as_it_was(job, value):
+    write("result", value)
+    job.refresh_from_db()
+    job.queue = "other"
+    job.save()
+    Job.objects.bulk_update([job], ["queue", "result"])
+    assert Job.objects.annotate(text=Cast("result", TextField())).get().text == value
 
 
 def test_json_that_python_cannot_load_is_read_as_its_text(job):

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin.sites import site
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
-from django.test import Client
+from django.db import connection
+from django.test import Client, RequestFactory
 from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore
+from tests.admin.test_plans import rows_read
 
 pytestmark = pytest.mark.django_db
 
@@ -74,6 +77,37 @@ def test_the_list_can_be_narrowed_to_what_is_over(admin_client, ada, grace):
     Session.objects.filter(pk=grace.pk).update(expires_at="2020-01-01T00:00Z")
     assert "198.51.100.2" not in admin_client.get(LIST, {"state": "active"}).content.decode()
     assert "203.0.113.7" not in admin_client.get(LIST, {"state": "over"}).content.decode()
+
+
+def test_the_list_begins_with_the_sessions_that_expire_last(admin_client, ada, grace):
+    Session.objects.filter(pk=ada.pk).update(expires_at=grace.expires_at + timedelta(seconds=1))
+    text = admin_client.get(LIST).content.decode()
+    assert text.index("203.0.113.7") < text.index("198.51.100.2")
+    Session.objects.filter(pk=grace.pk).update(expires_at=grace.expires_at + timedelta(hours=2))
+    text = admin_client.get(LIST).content.decode()
+    assert text.index("198.51.100.2") < text.index("203.0.113.7")
+
+
+@pytest.mark.parametrize("query", ["", "?state=active"])
+@pytest.mark.parametrize("start", [0, 200])
+def test_a_page_of_the_list_reads_the_sessions_of_a_few_hours(admin_user, query, start):
+    with connection.cursor() as cursor:
+        cursor.execute(A_WEEK_OF_SESSIONS)
+        cursor.execute("ANALYZE pgonly_session")
+    request = RequestFactory().get(f"/{query}")
+    request.user = admin_user
+    listed = site.get_model_admin(Session).get_changelist_instance(request).queryset
+    plan = listed[start : start + 100].explain(analyze=True)
+    assert "Index Scan Backward using pgonly_session_expires" in plan
+    assert rows_read(plan) <= 600
+
+
+# 120 expire in each hour.
+A_WEEK_OF_SESSIONS = """
+INSERT INTO pgonly_session (key_hash, data, last_seen_at, expires_at)
+SELECT sha256(number::text::bytea), '{"a": "1"}', now(), now() + number * interval '30 seconds'
+FROM generate_series(1, 20000) AS number
+"""
 
 
 def test_a_session_whose_user_is_gone_is_still_listed(admin_client, ada):

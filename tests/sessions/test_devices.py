@@ -14,7 +14,7 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, user_id_of
 from pgonly_django.sessions import SessionStore, devices
-from pgonly_django.sessions.devices import device_name, place_of
+from pgonly_django.sessions.devices import device_name, page_of_devices, place_of
 from tests.contract import django_source
 from tests.sessions.urls import urlpatterns
 
@@ -181,6 +181,21 @@ def test_many_devices_are_shown_page_by_page_this_one_first(ada, django_assert_n
     assert last.count("</li>") == 1
     assert "Firefox 143" not in last
     assert "Sign out all other devices" in last
+
+
+def test_each_device_of_the_same_time_is_on_one_page(ada):
+    with connection.cursor() as cursor:
+        cursor.execute(OF_FEW_TIMES, [user_id_of(ada)])
+    pages = [page_of_devices(ada, None, number) for number in range(1, 13)]
+    assert len({device.session.pk for page in pages for device in page}) == 300
+
+
+OF_FEW_TIMES = """
+INSERT INTO pgonly_session (key_hash, data, user_id, last_seen_at, expires_at)
+SELECT sha256(number::text::bytea), '{}', %s, NULLIF(now() - number %% 4 * interval '1 day', now()),
+    now() + interval '1 day'
+FROM generate_series(1, 300) AS number
+"""
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "0", "9" * 30, "\x00", "1.5", ""])

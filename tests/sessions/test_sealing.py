@@ -15,6 +15,7 @@ from django.db import connection
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, sealing
+from pgonly_django.sessions.rewriting import rewrite_sessions
 from tests.sessions.test_codec import ODD_VALUES
 
 pytestmark = pytest.mark.django_db
@@ -232,6 +233,37 @@ def test_the_command_does_not_undo_what_a_request_writes_meanwhile(settings):
     assert changed
     assert dict(again(session).items()) == {"a": "new", "b": "old"}
     assert column().count("sealed") == 2
+
+
+@pytest.mark.parametrize("encrypts", [True, False])
+@pytest.mark.parametrize("data", ["[]", "5", '"text"', "[" * 3000 + "]" * 3000, '{"a": [{"sealed": 5}]}'])
+def test_the_command_goes_past_a_row_that_holds_no_session(settings, data, encrypts):
+    encrypt(settings, on=not encrypts)
+    session = stored(a=1)
+    with connection.cursor() as cursor:
+        cursor.execute(ODD_ROW, [data])
+    encrypt(settings, on=encrypts)
+    assert rewrite() == f"1 sessions {'encrypted' if encrypts else 'decrypted'}"
+    assert again(session)["a"] == 1
+
+
+ODD_ROW = """
+INSERT INTO pgonly_session (key_hash, data, expires_at) VALUES ('\\x00', %s, now() + interval '1 day')
+"""
+
+
+def test_a_session_that_gets_another_key_meanwhile_is_rewritten_too(settings):
+    sessions = [stored(number=number) for number in range(3)]
+    encrypt(settings)
+    rewriting = rewrite_sessions(batch=1)
+    next(rewriting)
+    first, *_, last = Session.objects.order_by("pk")
+    moved = "00" * 32  # to the front, which has been passed
+    Session.objects.filter(pk=last.pk).update(key_hash=moved)
+    assert list(rewriting)[-1] == 3
+    assert all("sealed" in data["number"] for data in Session.objects.values_list("data", flat=True))
+    assert first.pk > moved
+    assert len(sessions) == 3
 
 
 WITHOUT_THE_LIBRARY = """
