@@ -60,7 +60,7 @@ def _load() -> Settings:
     values = {}
     for key, value in raw.items():
         if key not in known:
-            raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', str(key), known))
+            raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
         reason = _what_is_wrong(known[key], value)
         if reason:
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
@@ -83,8 +83,9 @@ def _what_is_wrong(spec: Any, value: Any) -> str | None:
     return f"at most {LONGEST_SECONDS:g}" if value > LONGEST_SECONDS else None
 
 
-def unknown_key(shape: str, key: str, known: Any) -> str:
-    """The message for an option nobody knows, naming the nearest known one."""
+def unknown_key(shape: str, key: Any, known: Any) -> str:
+    """The message for an option that does not exist, naming the nearest known one."""
+    key = str(key)
     same = [name for name in known if name.lower() == key.lower()]
     near = same or difflib.get_close_matches(key, list(known), n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."

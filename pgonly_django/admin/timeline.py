@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import as_read, as_text, short_duration, short_name
 from pgonly_django.models import Job, State
+from pgonly_django.models.readable import entries_of
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as Lazy
@@ -108,8 +109,7 @@ def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
 
 def _entries(column: Any) -> list[dict[str, Any]]:
     """The newest of what has the right shape, whoever wrote the row."""
-    newest = column[-ENTRIES_SHOWN:] if isinstance(column, list) else []
-    return [entry for entry in newest if isinstance(entry, dict)]
+    return entries_of(column)[-ENTRIES_SHOWN:]
 
 
 def _time(text: Any) -> datetime | None:

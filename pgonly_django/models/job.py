@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django import wake
 from pgonly_django.compat import uuid7
 from pgonly_django.django_connection import require_autocommit
-from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField
+from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
 from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
@@ -222,6 +222,11 @@ class Job(models.Model):
         return self.state in FINISHED
 
     @property
+    def error_entries(self) -> list[dict[str, Any]]:
+        """`errors`, also where another program has put something else than a list of objects there."""
+        return entries_of(self.errors)
+
+    @property
     def run_seconds(self) -> float | None:
         """How long the latest run took, or has been taking by this machine's clock; None where none is known.
 
@@ -230,7 +235,7 @@ class Job(models.Model):
         if self.attempted_at is None:
             return None
         if self.state not in (State.RUNNING, State.SUCCEEDED):
-            return _recorded_seconds(self.errors)
+            return _recorded_seconds(self.error_entries)
         end = timezone.now() if self.state == State.RUNNING else (self.finished_at or self.attempted_at)
         return max((end - self.attempted_at) / timedelta(seconds=1), 0.0)
 

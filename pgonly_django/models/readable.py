@@ -61,6 +61,11 @@ class UnreadableJson(str):
     __slots__ = ()
 
 
+def entries_of(column: Any) -> list[dict[str, Any]]:
+    """The objects in a column that is a list of them; what another program put there instead is left out."""
+    return [entry for entry in column if isinstance(entry, dict)] if isinstance(column, list) else []
+
+
 class _ReadableJsonField(Json):
     """A JSONField whose value is an UnreadableJson where it cannot be loaded, and is saved again as it was."""
 

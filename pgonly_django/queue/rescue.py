@@ -47,7 +47,8 @@ dead_worker AS (
 """
 
 # Index: pgonly_job_running, the primary key of pgonly_worker. Two rescuers: the lock lets one through; were
-# both through, SKIP LOCKED and the state would keep them apart.
+# both through, SKIP LOCKED and the state would keep them apart. Errors that are no list (another program wrote them)
+# must not raise here: no job of any dead worker would be rescued.
 RESCUE = f"""
 WITH {DEAD_WORKER},
 orphan AS MATERIALIZED (
@@ -72,7 +73,8 @@ UPDATE pgonly_job AS job SET
     attempt = greatest(job.attempt - 1, 0),
     crashes = judged.crashes,
     interruptions = job.interruptions + judged.was_stopped::int,
-    errors = (CASE WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+    errors = (CASE WHEN jsonb_typeof(job.errors) <> 'array' THEN '[]'::jsonb
+            WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
         || jsonb_build_object(
             'outcome', CASE WHEN judged.was_stopped THEN 'released' ELSE 'crashed' END,
             'attempt', job.attempt,

@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 from pgonly_django.conf import LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import Backoff, BackoffFunction
+from pgonly_django.tasks.validation import what_is_wrong_with_name
 
 MAX_ATTEMPTS_LIMIT = 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
@@ -100,6 +101,8 @@ def _by_queue(queues: Any, where: str) -> dict[str, dict[str, Any]]:
             'in "QUEUES", beside "OPTIONS".'
         )
     for queue, values in queues.items():
+        if wrong := what_is_wrong_with_name(queue):
+            raise OptionError(f"{where}: a name must be {wrong}, got {queue!r}.")
         if not isinstance(values, Mapping):
             raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
     return {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}

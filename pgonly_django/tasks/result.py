@@ -169,7 +169,7 @@ def result_of(job: Job, task: Any) -> JobResult:
         started_at=job.started_at,
         attempted_at=job.attempted_at,
         finished_at=job.finished_at,
-        errors=job.errors,
+        errors=job.error_entries,
         worker_id=str(job.worker_id) if unrecorded else None,
         return_value=job.result,
         attempts=job.attempt,

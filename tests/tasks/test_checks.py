@@ -105,6 +105,9 @@ class ToLite:
         ({"OPTIONS": {"database": ["default"]}}, "database must be an alias of DATABASES"),
         ({"OPTIONS": {"max_atempts": 2}}, "Did you mean 'max_attempts'?"),
         ({"OPTIONS": {"queues": {"ai": {"retention": 7}}}}, "retention must be"),
+        ({"OPTIONS": {"queues": {7: {}}}}, "a name must be a str of 1 to 64 characters without NUL, got 7"),
+        ({"OPTIONS": {7: 1}}, ": 7 is not a setting"),
+        ({7: 1}, '["7"] is not a setting'),
     ],
 )
 def test_a_wrong_entry_is_an_error_of_the_check_and_stops_enqueueing(settings, entry, says):
