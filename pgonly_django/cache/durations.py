@@ -12,6 +12,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4, and Python's calendar ends in the year 9999
 MOST = 1_000_000
+_NUMBERS = int, float
 
 
 def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
@@ -49,6 +50,8 @@ def milliseconds(timeout: Any) -> Any:
 
 def not_negative(value: Any, what: str) -> float:
     """See seconds(). At most LONGEST_SECONDS."""
+    if type(value) in _NUMBERS and 0 <= value <= LONGEST_SECONDS:  # the usual, in each get_or_set
+        return float(value)
     number = seconds(value, what)
     if number < 0:
         raise ValueError(f"{what} must not be negative, got {value!r}.")
@@ -57,6 +60,8 @@ def not_negative(value: Any, what: str) -> float:
 
 def positive(value: Any, what: str) -> float:
     """See seconds(). At most LONGEST_SECONDS."""
+    if type(value) in _NUMBERS and 0 < value <= LONGEST_SECONDS:
+        return float(value)
     number = seconds(value, what)
     if number <= 0:
         raise ValueError(f"{what} must be more than 0 s, got {value!r}.")

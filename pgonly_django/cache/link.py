@@ -8,6 +8,7 @@ threads and event loops, and no connection belongs to a loop.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from pgonly_django.polling import READ, WRITE, new_poll
 
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
+SEND_BUFFER = 4 * 1024 * 1024  # bytes; the kernel gives as much of it as it may (Linux: net.core.wmem_max)
 
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 # Where PostgreSQL says "cached plan must not change result type", in whatever language.
@@ -207,6 +209,8 @@ class Link:
     def _send_rest(self, params: Params) -> Operation[None]:
         """Send what did not fit into the socket; as long as some of it goes out, the time starts anew."""
         size = sum(len(param) for param in params if param is not None)
+        if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
+            self._enlarge_send_buffer()
         self._watch(READ | WRITE)
         while self.pgconn.flush():
             self._deadline = time.monotonic() + self._timeout
@@ -214,6 +218,14 @@ class Link:
             self.pgconn.consume_input()
         self._watch(READ)
         self._deadline = time.monotonic() + self._timeout + size / BYTES_PER_SECOND
+
+    def _enlarge_send_buffer(self) -> None:
+        """Of a Unix socket. Each time some goes out libpq moves all that is left: let more go out at a time.
+
+        TCP's buffer grows by itself, as long as it is not set.
+        """
+        with socket.fromfd(self.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def _answer(self) -> Operation[pq.abc.PGresult]:
         """Read until PostgreSQL is ready for the next statement. When some comes, the time starts anew."""

@@ -13,7 +13,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.codec import INTEGER, Codec, Encoded
+from pgonly_django.cache.codec import INTEGER, Codec
 from pgonly_django.cache.drive import InThread, Operation
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.link import Params
@@ -72,6 +72,8 @@ class Store:
         self._timeout = options.timeout_seconds
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
+        # Fits whatever its key: almost every value is asked no more than this.
+        self._fits = min(FIELD_LIMIT, self._max_bytes) - 2 * keys.LIMIT - 100
         self.usage = usage_for(self, options)
 
     def is_same(self, other: Store) -> bool:
@@ -202,21 +204,20 @@ class Store:
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
     ) -> Row:
         """The parameters $1 to $7 of a write. Raises what the serializer raises, and ValueTooLargeError."""
-        codec, number, data = self._encode(key, value)
+        codec, number, data = self._codec.encode(value)
+        if data is not None and len(data) > self._fits and (error := self._too_large(key, len(data))):
+            raise error
         return [
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
             seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS), text_array(tags) if tags else None,
         ]  # fmt: skip
 
-    def _encode(self, key: bytes, value: Any) -> Encoded:
-        codec, number, data = self._codec.encode(value)
-        if data is not None:
-            size = len(data)
-            if size > FIELD_LIMIT:
-                raise ValueTooLargeError(self.name(key), size, FIELD_LIMIT, "one field of PostgreSQL")
-            if (whole := size + 2 * len(key) + 100) > self._max_bytes:
-                raise ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
-        return codec, number, data
+    def _too_large(self, key: bytes, size: int) -> ValueTooLargeError | None:
+        if size > FIELD_LIMIT:
+            return ValueTooLargeError(self.name(key), size, FIELD_LIMIT, "one field of PostgreSQL")
+        if (whole := size + 2 * len(key) + 100) > self._max_bytes:
+            return ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
+        return None
 
     def place(self, key: bytes) -> tuple[str, bool, bytes]:
         """Where a stored key is, among all caches."""
@@ -394,14 +395,13 @@ class Store:
     ) -> Iterator[Batch]:
         """In key order, each small enough for one statement."""
         batch: Batch = []
-        size = 0
+        size, encode = 0, self._codec.encode
         for key in sorted(entries):
-            try:
-                codec, number, data = self._encode(key, entries[key])
-            except ValueTooLargeError as error:
+            codec, number, data = encode(entries[key])
+            length = len(key) + len(data or b"")
+            if length > self._fits and (error := self._too_large(key, len(data or b""))):
                 refused[key] = error
                 continue
-            length = len(key) + len(data or b"")
             if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
                 yield batch
                 batch, size = [], 0

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -56,6 +57,25 @@ def test_many_threads_share_few_connections(own):
     assert len(answers) == 800
     assert all(answers)
     assert max(seen) == 3
+
+
+def test_a_large_value_makes_a_unix_sockets_send_buffer_larger(transactional_db):
+    params = connection_params("default", application_name="large values")
+    if not str(params.get("host", "")).startswith("/"):
+        pytest.skip("these tests run over TCP, whose buffer grows by itself")
+    (count,) = Statement("SELECT octet_length($1)", "bytea").variants[:1]
+    with contextlib.closing(link_module.Link()) as link:
+        run(link.connect([psycopg.conninfo.make_conninfo(**params).encode()], 20, None))
+        usual = send_buffer(link)
+        assert integer(run(link.call(count, [bytes(1_000_000)], 20)).get_value(0, 0)) == 1_000_000
+        assert send_buffer(link) == usual
+        assert integer(run(link.call(count, [bytes(5_000_000)], 20)).get_value(0, 0)) == 5_000_000
+        assert send_buffer(link) > usual
+
+
+def send_buffer(link):
+    with socket.fromfd(link.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+        return same.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def test_a_connection_the_server_closed_is_replaced_before_it_is_used(own):

@@ -137,8 +137,9 @@ def test_a_value_of_many_megabytes_comes_back_whole(cache):
     assert cache.get("large") == value
 
 
-def test_a_value_beyond_what_postgresql_holds_is_refused_with_its_size(cache, monkeypatch):
+def test_a_value_beyond_what_postgresql_holds_is_refused_with_its_size(make_cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 1000)
+    cache = make_cache()
     with pytest.raises(CacheError, match="at most 1,000 bytes after serializing, got 5,0"):
         cache.set("large", b"x" * 5000)
 
@@ -287,8 +288,9 @@ class TestAValueLargerThanItsWholeCache:
         assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 105_000
 
 
-def test_set_many_refuses_a_value_beyond_what_postgresql_holds(cache, monkeypatch):
+def test_set_many_refuses_a_value_beyond_what_postgresql_holds(make_cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 1000)
+    cache = make_cache()
     with pytest.raises(ValueTooLargeError, match="at most 1,000 bytes after serializing, got 5,0"):
         cache.set_many({"large": b"x" * 5000, "small": 1})
     assert cache.get_many(["large", "small"]) == {"small": 1}
