@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.db import models
+from django.db import connections, models
 from django.db.models.functions import Length, Now
+from django.db.models.signals import post_save
+from django.dispatch import receiver
 
 from pgonly_django.models.readable import TimestampField
 
@@ -129,3 +131,16 @@ class CacheLock(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+NO_OLDER_TOKENS = """
+SELECT setval('pgonly_cache_lock_token', %s) FROM pgonly_cache_lock_token WHERE last_value < %s
+"""
+
+
+@receiver(post_save, sender=CacheLock)
+def _continue_tokens(*, instance: CacheLock, raw: bool, using: str, **_: Any) -> None:
+    """After loaddata tokens go on above those it wrote: Django's reset of sequences is for primary keys only."""
+    if raw:
+        with connections[using].cursor() as cursor:
+            cursor.execute(NO_OLDER_TOKENS, [instance.token, instance.token])

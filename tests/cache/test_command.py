@@ -151,6 +151,23 @@ def test_entries_and_locks_are_dumped_and_loaded(kind, tmp_path):
     assert caches["answers"].delete_tags("seven") == 1
 
 
+def test_tokens_go_on_growing_after_locks_were_loaded_into_another_database(tmp_path):
+    lock = caches["default"].lock("import")
+    lock.acquire()
+    token = lock.token + 1000  # as many were given there
+    lock.release()
+    CacheLock.objects.update(token=token)
+    call_command("dumpdata", "pgonly_django.cachelock", output=str(tmp_path / "locks.json"), skip_checks=True)
+    CacheLock.objects.all().delete()
+    call_command("loaddata", str(tmp_path / "locks.json"), skip_checks=True)
+    CacheLock.objects.all().delete()  # as an hour later, when nobody used it
+    with lock:
+        assert lock.token > token
+    call_command("loaddata", str(tmp_path / "locks.json"), skip_checks=True)
+    with lock:
+        assert lock.token > token + 1
+
+
 MODELS = CacheEntry, DurableCacheEntry, CacheLock
 
 
