@@ -103,12 +103,14 @@ class Flight:
         yield from self.store.call(self.EXPIRE, (self.key, b"%d" % codec, data))
         return _Found()
 
+    # With the tags of a value that is shown stale meanwhile, so that a deletion by any of them ends both.
     CLAIM = Statement(
         """INSERT INTO {table} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
         SELECT $1, 0, to_timestamp(0), floor(date_part('epoch', until) / 60), $2, until, $4
         FROM (SELECT clock_timestamp() + $3 * interval '1 second') AS x (until)
         ON CONFLICT (key) DO UPDATE SET claim = EXCLUDED.claim, claimed_until = EXCLUDED.claimed_until,
-            prune_minute = greatest(entry.prune_minute, EXCLUDED.prune_minute), tags = EXCLUDED.tags
+            prune_minute = greatest(entry.prune_minute, EXCLUDED.prune_minute),
+            tags = CASE WHEN entry.tags @> EXCLUDED.tags THEN entry.tags ELSE entry.tags || EXCLUDED.tags END
         WHERE entry.expires_at <= clock_timestamp()
             AND (entry.claimed_until IS NULL OR entry.claimed_until <= clock_timestamp())
         RETURNING xmax = 0, """

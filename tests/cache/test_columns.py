@@ -48,8 +48,8 @@ class TestAWrite:
         assert_same(over, written(make_cache(**bounds), lambda cache: cache.set("key", value, 600), None))
 
 
-def test_a_claim_leaves_no_tags_of_what_was_there(cache):
-    """The value may be shown stale until it is replaced; its tags are those of the computation."""
+def test_a_claim_adds_its_tags_to_those_of_the_stale_value(cache):
+    """The value may be shown stale until it is replaced: a deletion by a tag of either ends both."""
 
     def compute():
         row = CacheEntry.objects.values().get()
@@ -57,7 +57,7 @@ def test_a_claim_leaves_no_tags_of_what_was_there(cache):
         for changed in ("key", "prune_minute", "claim", "claimed_until"):
             assert row.pop(changed) != kept.pop(changed, None)
         assert {**row, "value": bytes(row["value"]), "tags": kept["tags"]} == kept
-        assert row["tags"] == [f"{cache.store.namespace}tag"]
+        assert row["tags"] == ["foreign", f"{cache.store.namespace}tag"]
 
     written(cache, lambda cache: cache.get_or_set("key", compute, tags=["tag"]), FOREIGN)
 

@@ -198,8 +198,9 @@ def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
     assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
 
 
-def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(cache, monkeypatch):
+def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(make_cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 100)
+    cache = make_cache()
     assert cache.get_or_set("key", lambda: "x" * 200, lock_timeout=600) == "x" * 200
     assert cache.get_or_set("key", lambda: "small", lock_timeout=600) == "small"
 
@@ -405,6 +406,20 @@ class TestACircle:
             return await tasks[0]
 
         assert async_to_sync(scene)() == "second"
+
+
+def test_delete_tags_of_a_tag_that_only_the_stale_value_has_ends_both(cache):
+    cache.set("key", "old", 10, tags=["old"])
+    expire_by(5)
+
+    def delete(go_on):
+        cache.delete_tags("old")
+        go_on.set()
+        assert cache.get_or_set("key", lambda: "after the deletion", 10, stale=60) == "after the deletion"
+
+    refreshed = in_two_threads(cache, lambda: "new", delete, timeout=10, stale=60, tags=["new"])
+    assert refreshed == "new"
+    assert cache.get("key") == "after the deletion"
 
 
 def test_delete_tags_of_a_tag_that_only_the_refresh_gives_ends_it(cache):
