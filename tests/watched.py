@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -20,6 +21,25 @@ def tell_when_stopped(context, key):
     while time.monotonic() < deadline and not context.should_stop:
         time.sleep(0.02)
     mark(f"{key}:told" if context.should_stop else f"{key}:not told")
+
+
+@task(takes_context=True)
+def stay_at_first(context, key):
+    """Its first run swallows whatever comes; a later one ends when it is let go."""
+    mark(f"{key}:started {context.attempt}")
+    connection.close()  # its thread outlives the test
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)
+            if context.attempt > 1 and is_marked(f"{key}:go"):
+                return
+
+
+def is_marked(key):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM tests_mark WHERE key = %s", [key])
+        return cursor.fetchone() != (0,)
 
 
 @task

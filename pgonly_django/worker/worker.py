@@ -169,9 +169,8 @@ class Worker:
         times = [now + 60.0, self.stopping.next_step(now)]
         if not self.stopping.is_asked:
             times.append(self.agenda.next_promotion)
-            held = len(self.runs) - len(self.ended)
-            if self.pace.wants_more(held) and self.jobs_left > 0:
-                times.append(self.agenda.next_look(has_slot=held < self.options.threads))
+            if self.pace.wants_more(self._going) and self.jobs_left > 0:
+                times.append(self.agenda.next_look(has_slot=self._going < self.options.threads))
         if self.runs:
             times += (self._supervise_at, self._look_for_cancels_at)
         if self.options.max_idle_seconds is not None:
@@ -182,6 +181,11 @@ class Worker:
         if self.ledger.is_away:
             return AWAY_SECONDS
         return max(min(times) - now, 0.0)
+
+    @property
+    def _going(self) -> int:
+        """How many runs take up a slot, or wait for one: an end that cannot be written yet does not."""
+        return len(self.runs) - len(self.ended)
 
     def _read_mail(self) -> None:
         words = self.ledger.heard()  # some may have come along with the last answer
@@ -224,12 +228,12 @@ class Worker:
             self.ended[run.job.id] = ended
 
     def _forget(self, ended: Ended) -> None:
-        """The job is off our hands: written by us, or somebody else's."""
+        """The job is off our hands: written by us, or somebody else's. What a later run of it here left stays."""
         run = ended.run
         if self.runs.get(run.job.id) is run:
             del self.runs[run.job.id]
-        self.ended.pop(run.job.id, None)
-        self.locked.pop(run.job.id, None)
+            self.ended.pop(run.job.id, None)
+            self.locked.pop(run.job.id, None)
         self.agenda.busy_at = time.monotonic()
         if run.started_at is None:
             self.jobs_left += 1
@@ -252,7 +256,7 @@ class Worker:
 
     def _exchange(self, now: float) -> None:
         finishes = self._finishes(now)
-        claim = self._claim(now, held=len(self.runs) - len(finishes) + len(self.strays))
+        claim = self._claim(now, held=self._going)
         with supervision.reporting:
             reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
             if not (finishes or reports or claim):

@@ -7,11 +7,13 @@ import time
 import pytest
 from django.db import connection
 from django.db.models import F
+from django.db.models.functions import Now
 
 from pgonly_django import wake
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.postgres import connect
+from pgonly_django.worker import worker as worker_module
 from pgonly_django.worker.ledger import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
@@ -67,6 +69,34 @@ def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker
             if time.monotonic() - said_at > wake.COALESCE_SECONDS:  # too late to be held back
                 other.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready("default")])
             wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 5, "its end")
+
+
+def test_an_end_that_waits_for_a_lock_takes_no_slot(background_worker, marks, monkeypatch):
+    """Else the other jobs would start at the tries to write it only, and the loop would turn without a pause."""
+    monkeypatch.setattr(worker_module, "LOCKED_RETRY_SECONDS", (30.0, 30.0))
+    worker = background_worker(threads=1)
+    held = jobs.sleep_in_slices.enqueue("k", 0.5)
+    wait_for(lambda: "k:started" in marks())
+    with connect("default", application_name="a view") as view, view.transaction():
+        view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [held.id])
+        wait_for(lambda: worker.locked, what="its end to meet the lock")
+        assert jobs.add.enqueue(1).wait(10).return_value == 2
+    assert held.job.state == State.RUNNING
+
+
+def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(background_worker, marks, caplog):
+    worker = background_worker(threads=2)
+    result = watched.stay_at_first.enqueue("k")
+    wait_for(lambda: "k:started 1" in marks())
+    Job.objects.filter(pk=result.id).update(state=State.READY, ready_at=Now())  # as a rescue by another worker
+    worker.wake_up(wake.ready("default"))
+    wait_for(lambda: "k:started 2" in marks())
+    with connect("default", application_name="a view") as view, view.transaction():
+        view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
+        jobs.mark("k:go")
+        wait_for(lambda: worker.locked, what="its end to meet the lock")
+        wait_for(lambda: "was cut off" in caplog.text)
+    assert result.wait(10).job.state == State.SUCCEEDED
 
 
 @pytest.fixture
