@@ -11,6 +11,7 @@ from datetime import timedelta
 from django.db import connection
 
 from pgonly_django import Discard, Retry, Snooze, task
+from pgonly_django.tasks.guard import _set_async_exception
 
 POISON = []
 
@@ -212,3 +213,17 @@ def meet_a_receiver():
 @poison
 async def meet_a_receiver_async():
     """Likewise."""
+
+
+timeout_is_over = threading.Event()
+
+
+@task
+def outrun_a_timeout():
+    timeout_is_over.clear()
+    threading.Timer(0.5, _time_out, [threading.get_ident()]).start()
+
+
+def _time_out(thread):
+    _set_async_exception(thread, id(LookupError))
+    timeout_is_over.set()

@@ -16,6 +16,8 @@ from pgonly_django.events import emit
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 
+LATE = "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."
+
 
 class Slots:
     """Threads start when the first jobs come; a thread whose job was cut off is replaced and ends by itself."""
@@ -89,24 +91,36 @@ class Slots:
         self._threads.append(thread)
 
     def _serve(self) -> None:
+        """Until the worker ends, or the thread was replaced.
+
+        A job's own timeout may raise its exception in this thread when the job is over, even between two jobs: one
+        that was just taken has not begun then, and goes back to the others.
+        """
         take: Callable[[], Run | None] = self._inbox.get
-        while (run := take()) is not None:
+        while True:
             try:
-                self._serve_one(run)
-            except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end and the thread lives
-                self.executor.give_up(run, error)
-            if run.abandoned and run.in_thread:
-                self.stuck -= 1
-                break
+                run = take()
+                if run is None or not self._serve_one(run):
+                    break
+            except BaseException:  # noqa: BLE001 - whatever happens, the thread lives
+                emit("worker.slot_interrupted", LATE, level=logging.WARNING, exc_info=True)
         connections.close_all()
 
-    def _serve_one(self, run: Run) -> None:
-        run.in_thread = True
-        if not run.is_placed and self.executor.is_async(run):
-            run.in_thread = False
-            self._submit_async(run)
-        elif run.take():
-            self.executor.run(run)
+    def _serve_one(self, run: Run) -> bool:
+        """Whether the thread is to go on."""
+        try:
+            run.in_thread = True
+            if not run.is_placed and self.executor.is_async(run):
+                run.in_thread = False
+                self._submit_async(run)
+            elif run.take():
+                self.executor.run(run)
+        except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
+            self.executor.give_up(run, error)
+        if run.abandoned and run.in_thread:
+            self.stuck -= 1
+            return False
+        return True
 
     def _submit_async(self, run: Run) -> None:
         with self._starting_loop:

@@ -128,3 +128,13 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
     thread.start()
     thread.join(10)
     assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]
+
+
+def test_an_exception_that_comes_to_a_thread_between_two_jobs_costs_no_slot(background_worker, caplog):
+    """As of a library's timeout that raises in the job's thread, too late."""
+    background_worker(threads=1)
+    assert poison.outrun_a_timeout.enqueue().wait(10).job.state == State.SUCCEEDED
+    assert poison.timeout_is_over.wait(10)
+    result = jobs.add.enqueue(1).wait(10)
+    assert (result.return_value, result.attempts) == (2, 1)
+    assert "between two jobs" in caplog.text
