@@ -16,7 +16,9 @@ from pgonly_django.postgres import OURS
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
-ROOM = 26  # for the project's own name: with a space and a UUID, the 63 bytes of a name
+# For the project's own name: with a space and a UUID, the 63 bytes of a name. PostgreSQL writes what is not ASCII in
+# four bytes for each, and would cut off the id.
+ROOM = 26
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def connections_named(worker_id: UUID) -> Iterator[None]:
     before = [each["OPTIONS"] for each in settings]
     for connection, each in zip(cast("list[DatabaseWrapper]", ours), settings, strict=True):
         given = each["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OURS}jobs"
-        each["OPTIONS"] = {**each["OPTIONS"], "application_name": f"{given[:ROOM]} {worker_id}"}
+        each["OPTIONS"] = {**each["OPTIONS"], "application_name": f"{_ascii(given)[:ROOM]} {worker_id}"}
         if each["OPTIONS"].get("pool"):
             connection.close_pool()  # it was made with the old name
     try:
@@ -35,3 +37,7 @@ def connections_named(worker_id: UUID) -> Iterator[None]:
     finally:
         for each, options in zip(settings, before, strict=True):
             each["OPTIONS"] = options
+
+
+def _ascii(name: str) -> str:
+    return name.encode("ascii", "replace").decode()

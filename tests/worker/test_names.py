@@ -25,7 +25,14 @@ def name_of_a_new_connection():
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(None, "pgonly jobs {}"), ("mysite", "mysite {}"), ("x" * 60, "x" * 26 + " {}")]
+    ("given", "name"),
+    [
+        (None, "pgonly jobs {}"),
+        ("mysite", "mysite {}"),
+        ("x" * 60, "x" * 26 + " {}"),
+        ("Müllabfuhr", "M?llabfuhr {}"),
+        ("中" * 20, "?" * 20 + " {}"),
+    ],
 )
 def test_the_connections_of_jobs_bear_the_worker_s_id_behind_the_project_s_name(
     transactional_db, monkeypatch, given, name
