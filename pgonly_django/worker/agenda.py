@@ -13,7 +13,11 @@ from pgonly_django.worker.ledger import Claim
 from pgonly_django.worker.options import WorkerOptions
 
 LOOK_AGAIN_SECONDS = wake.COALESCE_SECONDS + 0.002
-BLIND_FIRST_PAUSE_SECONDS = 0.05
+# After what was heard or found the pauses between looks grow to the longest, by these factors with LISTEN and without:
+# a row that somebody had locked when it was looked for is not told of when its lock goes. The second look after a
+# NOTIFY takes the first of the pauses, so that the next come 1, 5 and 21 seconds later.
+FIRST_PAUSE_SECONDS, GROWTH = 0.25, 4
+BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
 REFUSED_SECONDS = 0.1
 NEVER = float("inf")
 
@@ -21,7 +25,8 @@ NEVER = float("inf")
 class Agenda:
     """The next look for ready jobs and the next promotion of due ones.
 
-    A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look.
+    A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look, and
+    that by ever rarer ones.
     """
 
     def __init__(self, options: WorkerOptions, ear: Ear) -> None:
@@ -36,24 +41,28 @@ class Agenda:
         self._look_at = self._promote_at = 0.0
         self._look_again_at = self._promote_again_at = NEVER
         self._refused_until = 0.0
-        self._blind_pause = BLIND_FIRST_PAUSE_SECONDS
+        self._due_at = NEVER  # as far as is known
+        self._look_pause = self._promote_pause = self._first_pause
 
     # What was heard.
 
     def hear_ready(self) -> None:
         now = time.monotonic()
         self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+        self._look_pause = self._first_pause
 
     def hear_due(self) -> None:
         now = time.monotonic()
         self._promote_at, self._promote_again_at = now, now + LOOK_AGAIN_SECONDS
+        self._promote_pause = self._first_pause
 
     def look_now(self) -> None:
         """There is a ready job that nobody will be told of: our own doing."""
         self._look_at, self.drained = 0.0, False
 
     def expect_due(self, in_seconds: float) -> None:
-        self._promote_at = min(self._promote_at, time.monotonic() + in_seconds)
+        self._due_at = min(self._due_at, time.monotonic() + in_seconds)
+        self._promote_at = min(self._promote_at, self._due_at)
 
     # What is due.
 
@@ -93,22 +102,31 @@ class Agenda:
         if began >= self._look_again_at:
             self._look_again_at = NEVER
         if jobs:
-            self.busy_at, self._blind_pause = time.monotonic(), BLIND_FIRST_PAUSE_SECONDS
-        from_head = claimer.looked_from_head
-        self._look_at = time.monotonic() + self._idle_pause() if from_head else claimer.head_due_at
+            self.busy_at, self._look_pause = time.monotonic(), self._first_pause
+        if claimer.looked_from_head:
+            self._look_at = time.monotonic() + self._look_pause
+            self._look_pause = self._longer(self._look_pause)
+        else:
+            self._look_at = claimer.head_due_at
 
     def promoted(self, promotion: Promotion, began: float) -> None:
-        longest = self.options.longest_pause(listening=self.ear.listens)
-        next_due = promotion.next_due_in_seconds
-        self._promote_at = time.monotonic() + (longest if next_due is None else min(next_due, longest))
+        now, next_due = time.monotonic(), promotion.next_due_in_seconds
+        if promotion.promoted or began >= self._due_at:
+            self._promote_pause = self._first_pause
+        self._due_at = NEVER if next_due is None else now + next_due
+        self._promote_at = min(self._due_at, now + self._promote_pause)
+        self._promote_pause = self._longer(self._promote_pause)
         if began >= self._promote_again_at:
             self._promote_again_at = NEVER
         if promotion.promoted:
             self.look_now()
 
-    def _idle_pause(self) -> float:
-        longest = self.options.longest_pause(listening=self.ear.listens)
-        if self.ear.listens:
-            return longest
-        pause = self._blind_pause = min(self._blind_pause * 2, longest)
-        return pause
+    @property
+    def _first_pause(self) -> float:
+        return self._at_most(FIRST_PAUSE_SECONDS if self.ear.listens else BLIND_FIRST_PAUSE_SECONDS)
+
+    def _longer(self, pause: float) -> float:
+        return self._at_most(pause * (GROWTH if self.ear.listens else BLIND_GROWTH))
+
+    def _at_most(self, pause: float) -> float:
+        return min(pause, self.options.longest_pause(listening=self.ear.listens))

@@ -16,7 +16,9 @@ from pgonly_django.events import emit
 from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 
-LATE = "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."
+LATE = (
+    "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."
+)
 
 
 class Slots:

@@ -88,7 +88,9 @@ def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(back
     worker = background_worker(threads=2)
     result = watched.stay_at_first.enqueue("k")
     wait_for(lambda: "k:started 1" in marks())
-    Job.objects.filter(pk=result.id).update(state=State.READY, ready_at=Now())  # as a rescue by another worker
+    Job.objects.filter(pk=result.id).update(
+        state=State.READY, ready_at=Now()
+    )  # as a rescue by another worker
     worker.wake_up(wake.ready("default"))
     wait_for(lambda: "k:started 2" in marks())
     with connect("default", application_name="a view") as view, view.transaction():
