@@ -11,6 +11,7 @@ from django.db import connection
 from pgonly_django import task
 from pgonly_django.postgres import connect
 from tests.jobs import mark
+from tests.waiting import wait_for
 
 
 @task(takes_context=True)
@@ -91,3 +92,22 @@ def report_and_linger(context, seconds):
     context.progress(5, 5)
     context.log("hello")
     time.sleep(seconds)
+
+
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+@task(atomic=True, takes_context=True)
+def report_while_its_row_is_locked(context):
+    """As it is at each renewal of its lease; the lock goes once the job's own end waits for it."""
+    locking = connect("default", application_name="locking")
+    locking.autocommit = False
+    locking.execute("SELECT FROM pgonly_job WHERE id = %s FOR NO KEY UPDATE", [context.job_id])
+    context.progress(5, 5)
+    context.log("hello")
+    threading.Thread(target=_let_go_once_it_is_waited_for, args=(locking,)).start()
+
+
+def _let_go_once_it_is_waited_for(locking):
+    with locking, connect("default", application_name="looking") as looking:
+        wait_for(lambda: looking.execute(WAITING).rowcount, what="somebody to wait for the lock")

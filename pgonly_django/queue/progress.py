@@ -20,16 +20,16 @@ class Report:
     cleared: bool  # a checkpoint or step was saved: it is no suspect any more
 
 
-# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds
-# locked is left for the next report.
-REPORT = f"""
+# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds locked is left for the
+# worker's next report; LAST_REPORT, in the transaction of the job itself, has no next one and waits.
+LAST_REPORT = f"""
 WITH said AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(progress)s::text[], %(lines)s::text[],
         %(cleared)s::bool[]) AS s(id, lease, progress, lines, cleared)
 ),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease = said.lease
-    WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job SKIP LOCKED
+    WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job
 )
 UPDATE pgonly_job AS job SET
     progress = coalesce(said.progress::jsonb, job.progress),
@@ -43,10 +43,11 @@ UPDATE pgonly_job AS job SET
 FROM said WHERE job.id = said.id AND job.id = ANY (ARRAY (SELECT id FROM free))
 RETURNING job.id::text
 """
+REPORT = LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED")
 
 
 def report_parameters(reports: Sequence[Report]) -> dict[str, Any]:
-    """The parameters of REPORT."""
+    """The parameters of REPORT and LAST_REPORT."""
     return {
         "ids": [report.id for report in reports],
         "leases": [report.lease for report in reports],

@@ -29,7 +29,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import memo
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
-from pgonly_django.queue.progress import REPORT, Report, report_parameters
+from pgonly_django.queue.progress import LAST_REPORT, Report, report_parameters
 from pgonly_django.tasks.context import JobContext
 from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
@@ -164,7 +164,7 @@ class Executor:
     def _finish(self, run: Run, finish: Finish, said: list[Report]) -> None:
         with connections[self.alias].cursor() as cursor:
             if said:
-                cursor.execute(REPORT, report_parameters(said))
+                cursor.execute(LAST_REPORT, report_parameters(said))
             cursor.execute(*finish_statements([finish])[0])
             if cursor.rowcount == 0:
                 run.lease_lost = True

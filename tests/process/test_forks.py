@@ -110,7 +110,10 @@ def test_a_killed_worker_s_child_holds_none_of_its_connections_open(workers):
 
     def sessions():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly %'")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly %' "
+                "AND datname = current_database()"
+            )
             return cursor.fetchone()[0]
 
     wait_for(lambda: not sessions(), 10, "the dead worker's own sessions to go")

@@ -134,6 +134,14 @@ def test_an_atomic_job_keeps_its_progress_and_log(work):
     assert [line["text"] for line in result.job.log] == ["hello"]
 
 
+def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
+    result = watched.report_while_its_row_is_locked.enqueue()
+    work()
+    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
+    assert result.progress == {"done": 5, "total": 5, "message": ""}
+    assert [line["text"] for line in result.job.log] == ["hello"]
+
+
 def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
     """The worker reports for all that run whenever one ends: also for those that are about to write their own end."""
     enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(600)])
@@ -347,11 +355,14 @@ def test_a_connection_lost_below_asyncio_run_harms_no_later_job(work, marks):
 
 
 def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(work, marks):
-    before = connection.cursor().execute("SELECT count(*) FROM pg_stat_activity").fetchone()
+    count = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND backend_type = 'client backend'"
+    )
+    before = connection.cursor().execute(count).fetchone()
     jobs.query_below_asyncio_run.enqueue("k")
     work(threads=1)
     assert marks() == ["k"]
-    count = "SELECT count(*) FROM pg_stat_activity"
     wait_for(lambda: connection.cursor().execute(count).fetchone() <= before, what="its end")
 
 
