@@ -18,7 +18,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 _PATCHED_BY = ("django.test.testcases", "pytest_django.plugin")
-# Every call of the cache asks: so a comparison comes first. None where this is imported in the middle of a test run.
+# Every call of the cache asks: so a comparison comes first. None once a test run was noticed.
 _found = BaseDatabaseWrapper.ensure_connection
 _usual = None if _found.__module__ in _PATCHED_BY else _found
 _modules = sys.modules
@@ -31,16 +31,25 @@ _adding = threading.Lock()
 
 
 def is_on() -> bool:
-    """True in a test run. Importing django.test, as many libraries do, makes none."""
+    """True in a test run, and until its process ends: a test's threads may go on for longer.
+
+    Importing django.test, as many libraries do, makes none.
+    """
     if BaseDatabaseWrapper.ensure_connection is not _usual and _is_guarded():
         return True
     utils = _modules.get("django.test.utils")
     # What setup_test_environment() itself asks.
-    return utils is not None and "saved_data" in utils._TestState.__dict__  # noqa: SLF001
+    return utils is not None and "saved_data" in utils._TestState.__dict__ and _notice()  # noqa: SLF001
 
 
 def _is_guarded() -> bool:
-    return BaseDatabaseWrapper.ensure_connection.__module__ in _PATCHED_BY
+    return _usual is None or (BaseDatabaseWrapper.ensure_connection.__module__ in _PATCHED_BY and _notice())
+
+
+def _notice() -> bool:
+    global _usual  # noqa: PLW0603 - a process is that of a test run or not
+    _usual = None
+    return True
 
 
 def remember_names() -> None:
@@ -114,8 +123,9 @@ def refuse_real_database(alias: str, advice: str) -> None:
     if not _in_test_class() and _is_real(alias):
         _refuse(
             f"In a test run, but outside of a test, database {alias!r} ({_names[alias]}) was about to be used, "
-            "which is no test database: none was made yet, or none for this alias. Move the call into a test, or "
-            "into a fixture that runs after they were made. Where that database is meant, name it in "
+            "which is no test database: none was made yet, none for this alias, or they are deleted again. Move the "
+            "call into a test, or into a fixture that runs after they were made; let a test wait for its threads. "
+            "Where that database is meant, name it in "
             f'DATABASES[{alias!r}]["TEST"]["NAME"]. {advice}'
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
@@ -208,6 +209,17 @@ class Commits(TransactionTestCase):
 
     def test_its_view(self):
         self.assertEqual(self.client.get("/count/").content, b"1")
+
+    def test_a_thread_that_goes_on_when_all_tests_are_over_does_not_reach_the_real_database(self):
+        """No test sees the error any more: tests/test_testrun.py looks at the real database."""
+
+        def work():
+            while threading.main_thread().is_alive():
+                time.sleep(0.01)
+            cache.set("planted", "test")
+
+        cache.set("planted", "test")
+        threading.Thread(target=work).start()
 
 
 class WithALiveServer(LiveServerTestCase):
