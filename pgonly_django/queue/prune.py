@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
+
+from pgonly_django.pruning import Pruned, delete_what_can_go
 
 BATCH = 1000
 
@@ -37,37 +39,18 @@ WHERE id = %(id)s AND state IN ('succeeded', 'failed', 'cancelled')
 """
 
 
-class Kept(NamedTuple):
-    """A job that the database refused to delete, as a rule because a row of the project's refers to it."""
-
-    id: str
-    reason: str
-
-
-class Pruned(NamedTuple):
-    """What became of one batch. Those that were kept are tried again a day later."""
-
-    deleted: int
-    kept: list[Kept]
-
-
 def prune(connection: psycopg.Connection[Any], limit: int = BATCH) -> Pruned:
-    """Delete one batch of jobs whose retention is over. Fewer than `limit` in all means that was all."""
+    """Delete one batch of jobs whose retention is over. Fewer than `limit` in all means that was all.
+
+    Those that could not be deleted are tried again a day later.
+    """
     try:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
     except psycopg.IntegrityError:
         ids = [str(job_id) for (job_id,) in connection.execute(EXPIRED, {"limit": limit})]
-        return _prune(connection, ids)
-
-
-def _prune(connection: psycopg.Connection[Any], ids: list[str]) -> Pruned:
-    """All of them, or else each half for itself, down to the ones that cannot go."""
-    try:
-        return Pruned(connection.execute(PRUNE_THESE, {"ids": ids}).rowcount, [])
-    except psycopg.IntegrityError as error:
-        if len(ids) == 1:
-            connection.execute(PUT_OFF, {"id": ids[0]})
-            return Pruned(0, [Kept(ids[0], str(error).strip().splitlines()[0])])
-    middle = len(ids) // 2
-    first, second = _prune(connection, ids[:middle]), _prune(connection, ids[middle:])
-    return Pruned(first.deleted + second.deleted, first.kept + second.kept)
+        return delete_what_can_go(
+            ids,
+            lambda some: connection.execute(PRUNE_THESE, {"ids": some}).rowcount,
+            lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
+            psycopg.IntegrityError,
+        )

@@ -18,7 +18,8 @@ from pgonly_django.cache.prune import prune_expired as prune_cache
 from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.postgres import SET_LOCAL, OwnConnection, connect
-from pgonly_django.queue.prune import Kept, prune
+from pgonly_django.pruning import Kept
+from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import forget_workers
 from pgonly_django.sessions import prune_expired as prune_sessions
 

@@ -15,6 +15,7 @@ from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
 from pgonly_django.sessions.statements import Client, Expiry, touch
+from pgonly_django.worker.maintenance import Maintenance
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -212,7 +213,7 @@ def test_pruning_walks_the_index_of_hours():
 
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"EXPLAIN {PRUNE}", [0.0, 10])
+        cursor.execute(f"EXPLAIN {PRUNE}", {"grace": 0.0, "limit": 10})
         assert "pgonly_session_expires" in "\n".join(row[0] for row in cursor.fetchall())
 
 
@@ -236,3 +237,40 @@ def hot_updates() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_get_xact_tuples_hot_updated('pgonly_session'::regclass)")
         return cursor.fetchone()[0]
+
+
+@pytest.fixture
+def visit(transactional_db):
+    """A table of the project's with a foreign key to the sessions, checked at the commit as Django's are."""
+    execute(
+        "CREATE TABLE visit (session_id bytea CONSTRAINT visit_of_session REFERENCES pgonly_session"
+        " DEFERRABLE INITIALLY DEFERRED)"
+    )
+    yield lambda session: execute("INSERT INTO visit VALUES (%s)", bytes.fromhex(session.key_hash))
+    execute("DROP TABLE visit")
+
+
+def execute(sql, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_session_that_a_row_of_the_projects_refers_to_keeps_no_other_from_going(visit, caplog):
+    expired(9)
+    referenced = Session.objects.for_key("old-4").get()
+    visit(referenced)
+    assert prune_expired("default") == 9
+    kept = Session.objects.get()
+    assert kept.key_hash == referenced.key_hash
+    assert (kept.data, list(Session.objects.active())) == (None, [])  # it was over and stays over
+    assert f'{kept.key_hash}: update or delete on table "pgonly_session" violates' in caplog.text
+    assert prune_expired("default") == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_worker_prunes_the_sessions_that_can_go(visit):
+    expired(3)
+    visit(Session.objects.for_key("old-0").get())
+    Maintenance("default").run_once()
+    assert Session.objects.count() == 1
