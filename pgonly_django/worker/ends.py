@@ -17,7 +17,10 @@ _logger = logging.getLogger("pgonly_django.worker")
 def log_end(ended: Ended) -> None:
     """Costs one look at the level where nothing is to be logged: no-op jobs come 20,000 a second."""
     finish = ended.finish
-    if finish is None or not (_logger.isEnabledFor(level := _level(finish)) or events.has_listeners()):
+    if finish is None:
+        return
+    level = logging.INFO if finish.state is State.SUCCEEDED else _level(finish)
+    if not (_logger.isEnabledFor(level) or events.has_listeners()):
         return
     if finish.started and not (ended.error is not None and _failed(finish)):
         _log(ended, finish, level)

@@ -124,7 +124,7 @@ class Executor:
     def _run(self, run: Run) -> Ended:
         run.started_at = time.monotonic()
         try:
-            call = self._prepare(run)
+            call = self._prepared(run)
             ended = self._call_atomically(run, call) if call.options.atomic else self._call(run, call)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
             if forks.is_child:
