@@ -122,17 +122,23 @@ WITH {DEAD_WORKER}
 SELECT dead_worker.id, activity.pid, pg_terminate_backend(activity.pid, {END_WITHIN_MS})
 FROM dead_worker JOIN pg_stat_activity AS activity ON strpos(activity.application_name, dead_worker.id::text) > 0
 WHERE activity.backend_xid IS NOT NULL AND activity.pid <> pg_backend_pid()
+    AND (%(of_any_role)s::bool OR pg_has_role(activity.usesysid, 'USAGE'))
 """
 
 
 def end_transactions(
-    connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta
+    connection: psycopg.Connection[Any],
+    lease_for: timedelta,
+    settle_for: timedelta,
+    *,
+    of_any_role: bool = True,
 ) -> list[tuple[UUID, int]]:
     """End what dead workers have open, before their jobs are rescued: (worker's id, process id of the server).
 
-    Their runs may write nothing any more, and are rolled back. Raises InsufficientPrivilege where the role may not.
+    Their runs may write nothing any more, and are rolled back. Raises InsufficientPrivilege where some of it belongs
+    to a role whose connections this one may not end; `of_any_role` False leaves all of those out.
     """
-    parameters = {"lease_for": lease_for, "settle_for": settle_for}
+    parameters = {"lease_for": lease_for, "settle_for": settle_for, "of_any_role": of_any_role}
     rows = connection.execute(END_TRANSACTIONS, parameters).fetchall()
     return [(worker_id, pid) for worker_id, pid, _ in rows]
 

@@ -53,7 +53,7 @@ class Heartbeat(threading.Thread):
         self._settled_at = 0.0
         self._pause = RECONNECT_SECONDS[0]
         self._connection: OwnConnection | None = None
-        self._may_end_transactions = True
+        self._ends_of_any_role = True
 
     def end(self) -> None:
         self._over.set()
@@ -152,16 +152,15 @@ class Heartbeat(threading.Thread):
             self.worker.wake_up(wake.ready(queue))
 
     def _end_transactions(self, connection: psycopg.Connection[Any], settle_for: timedelta) -> None:
-        """See queue.rescue. Not tried again once it was found to be forbidden."""
-        if not self._may_end_transactions:
-            return
+        """See queue.rescue. Those of roles whose connections may not be ended stop no others from being ended."""
+        terms = (connection, self.options.lease_for, settle_for)
         try:
-            ended = end_transactions(connection, self.options.lease_for, settle_for)
+            ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
         except errors.InsufficientPrivilege as error:
-            self._may_end_transactions = False
-            message = f"What dead workers have open keeps its locks: {str(error).strip()}"
+            self._ends_of_any_role = False
+            message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
             emit("worker.transactions_stay", message, level=logging.WARNING)
-            return
+            ended = end_transactions(*terms, of_any_role=False)
         for worker_id, pid in ended:
             message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
             emit(

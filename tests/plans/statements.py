@@ -120,7 +120,10 @@ STATEMENTS = {
         NONE,
     ),
     "end transactions": (
-        lambda _: (rescue.END_TRANSACTIONS, {"lease_for": LEASE, "settle_for": timedelta(0)}),
+        lambda _: (
+            rescue.END_TRANSACTIONS,
+            {"lease_for": LEASE, "settle_for": timedelta(0), "of_any_role": True},
+        ),
         RUNNING | WORKER_ROW,
         NONE,
     ),

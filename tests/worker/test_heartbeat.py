@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from uuid import uuid4
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 from pgonly_django import wake
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.job import State
-from pgonly_django.postgres import connect
+from pgonly_django.postgres import connect, connection_params
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.lease import register
 from pgonly_django.worker.options import WorkerOptions
@@ -92,20 +93,42 @@ def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(worker, 
     assert f"Ended the transaction that the dead worker {dead.id} had open" in caplog.text
 
 
-def test_where_it_may_not_end_transactions_it_says_so_once(worker, server, caplog):
-    dead = make_worker(silent_for=HOUR)
-    job = make_running(dead.id, lease_expires_at=ago(HOUR))
+@pytest.fixture
+def roles(server):
+    """Two that may use the tables, and a third that is a member of the first."""
+    first, second, third = (f"pgonly_test_{uuid4().hex[:8]}" for _ in range(3))
+    for role in (first, second):
+        server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x' IN ROLE pg_read_all_data, pg_write_all_data")
+    server.execute(
+        f"CREATE ROLE {third} IN ROLE {first}, pg_read_all_data, pg_write_all_data, pg_read_all_stats"
+    )
+    yield first, second, third
+    server.execute("RESET ROLE")
+    server.execute(f"DROP ROLE {first}, {second}, {third}")
+
+
+@contextmanager
+def holding(job, role):
+    """A frozen worker's connection as that role, with the job's row locked in an open transaction."""
+    params = connection_params("default", application_name=f"pgonly jobs {job.worker_id}")
+    with psycopg.connect(**{**params, "user": role, "password": "x"}) as frozen:
+        frozen.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
+        yield
+        frozen.close()
+
+
+def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
+    worker, server, caplog, roles
+):
+    """A second database of the project's may have another user."""
+    first, second, third = roles
+    ours, theirs = (
+        make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR)) for _ in range(2)
+    )
     worker.heartbeat.beat(server)
-    role = f"pgonly_test_{uuid4().hex[:8]}"
-    server.execute(f"CREATE ROLE {role} IN ROLE pg_read_all_data, pg_write_all_data, pg_read_all_stats")
-    try:
-        with connect("default", application_name=f"pgonly jobs {dead.id}") as frozen, frozen.transaction():
-            frozen.execute("SELECT FROM pgonly_job WHERE id = %s FOR KEY SHARE", [job.id])
-            server.execute(f"SET ROLE {role}")
-            for _ in range(2):
-                worker.heartbeat.beat(server)
-    finally:
-        server.execute("RESET ROLE")
-        server.execute(f"DROP ROLE {role}")
-    assert caplog.text.count("What dead workers have open keeps its locks") == 1
-    assert fresh(job).state == State.RUNNING
+    with holding(theirs, second), holding(ours, first):
+        server.execute(f"SET ROLE {third}")
+        for _ in range(2):
+            worker.heartbeat.beat(server)
+    assert caplog.text.count("What dead workers have open as another role keeps its locks") == 1
+    assert (fresh(ours).state, fresh(theirs).state) == (State.READY, State.RUNNING)
