@@ -104,8 +104,8 @@ class Pool:
 
     def _refuse_for_a_while(self) -> None:
         """The second after a failure, calls fail at once instead of each waiting for its own timeout."""
-        assert self._failed_at is not None
-        if time.monotonic() - self._failed_at < FAIL_FAST_SECONDS:
+        failed_at = self._failed_at  # another thread may forget it at any moment
+        if failed_at is not None and time.monotonic() - failed_at < FAIL_FAST_SECONDS:
             raise CacheUnavailableError("PostgreSQL could not be reached a moment ago; not tried again yet.")
         self._failed_at = None
 

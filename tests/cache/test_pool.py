@@ -59,6 +59,20 @@ def test_many_threads_share_few_connections(own):
     assert max(seen) == 3
 
 
+def test_threads_that_try_again_together_after_a_failure_see_no_error_but_the_databases(
+    make_own, monkeypatch
+):
+    monkeypatch.setattr(pool_module, "FAIL_FAST_SECONDS", 0)
+    cache = make_own(HOST="127.0.0.1", PORT="1").cache(ON_ERROR="ignore")
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads meet between any two steps
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert set(threads.map(cache.get, ["key"] * 2000)) == {None}
+    finally:
+        sys.setswitchinterval(usual)
+
+
 def test_a_large_value_makes_a_unix_sockets_send_buffer_larger(transactional_db):
     params = connection_params("default", application_name="large values")
     if not str(params.get("host", "")).startswith("/"):
