@@ -123,6 +123,16 @@ def test_the_row_keeps_the_old_rows_expiry(settings):
     assert Session.objects.get().expires_at < timezone.now() + timedelta(hours=1, minutes=1)
 
 
+def test_an_old_row_that_never_expires_counts_as_a_hundred_years(settings):
+    from django.contrib.sessions.models import Session as OldRow
+
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": ENGINES[0]}
+    key = old_session(import_module(ENGINES[0]), cart=[1])
+    OldRow.objects.update(expire_date="9999-12-31T23:59Z")
+    assert SessionStore(key)["cart"] == [1]
+    assert Session.objects.get().expires_at < timezone.now() + timedelta(days=36_501)
+
+
 def imported(engine, **values) -> str:
     key = old_session(engine, **values)
     call_command("pgonly_import_sessions", "--from", engine.__name__.rpartition(".")[2], verbosity=0)

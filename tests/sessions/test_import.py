@@ -131,6 +131,14 @@ def test_an_expiry_that_moved_on_is_brought_up_to_date(settings):
     assert Session.objects.get().expires_at > timezone.now() + timedelta(days=13)
 
 
+def test_a_session_that_never_expires_counts_as_a_hundred_years(settings):
+    settings.SESSION_ENGINE = f"{BACKENDS}.db"
+    old_sessions("db", 1)
+    OldRow.objects.update(expire_date="9999-12-31T23:59Z")
+    run("db")
+    assert Session.objects.get().expires_at < timezone.now() + timedelta(days=36_501)
+
+
 def test_a_session_that_another_run_has_brought_meanwhile_is_not_dropped(settings):
     settings.SESSION_ENGINE = f"{BACKENDS}.db"
     old_sessions("db", 1)

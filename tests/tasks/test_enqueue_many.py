@@ -126,3 +126,21 @@ def test_calls_of_several_backends_come_back_in_order(settings):
         ("default", [2]),
         ("second", [3]),
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_calls_of_several_backends_are_written_all_or_none(settings):
+    settings.TASKS = {"default": settings.TASKS["default"], "second": settings.TASKS["default"]}
+    written = []
+
+    def cut_at_the_second(execute, sql, params, many, context):
+        if "clock_timestamp" in sql:
+            written.append(Job.objects.count())
+            if len(written) == 2:
+                raise ConnectionError
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(cut_at_the_second), pytest.raises(ConnectionError):
+        enqueue_many([(add, [0]), (add.using(backend="second"), [1])])
+    assert written == [0, 1]
+    assert not Job.objects.exists()
