@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from model_bakery import baker
 
 from pgonly_django.models import Session
@@ -108,6 +109,23 @@ INSERT INTO pgonly_session (key_hash, data, last_seen_at, expires_at)
 SELECT sha256(number::text::bytea), '{"a": "1"}', now(), now() + number * interval '30 seconds'
 FROM generate_series(1, 20000) AS number
 """
+
+
+def test_the_list_reads_nothing_of_what_is_inside_and_counts_to_a_limit(admin_client, ada):
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.get(LIST)
+    sessions = [query["sql"] for query in queries if 'FROM "pgonly_session"' in query["sql"]]
+    (listing,) = [sql for sql in sessions if "ORDER BY" in sql]
+    assert '"data",' not in listing.partition("FROM")[0]
+    assert any("LIMIT 10001" in sql for sql in sessions)
+
+
+def test_all_sessions_are_revoked_without_a_list_of_their_keys(admin_client, ada, grace):
+    every = {"action": "delete_selected", "_selected_action": [ada.pk], "select_across": "1"}
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.post(LIST, every)
+    assert not any(grace.pk in query["sql"] for query in queries)
+    assert not Session.objects.filter(pk__in=[ada.pk, grace.pk]).exists()
 
 
 def test_a_session_whose_user_is_gone_is_still_listed(admin_client, ada):
