@@ -19,7 +19,7 @@ from psycopg import errors
 from pgonly_django import wake
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.postgres import OwnConnection, connect
+from pgonly_django.postgres import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.queue import lease
 from pgonly_django.queue.rescue import end_transactions, rescue
 from pgonly_django.tasks.run import Run, renewing
@@ -67,6 +67,7 @@ class Heartbeat(threading.Thread):
                 message = f"Heartbeat: {str(error).strip() or type(error).__name__}"
                 level = logging.WARNING if known else logging.ERROR
                 emit("worker.heartbeat_failed", message, level=level, exc_info=not known)
+                self._let_settle(time.monotonic())
                 self._over.wait(self._pause)
                 self._pause = min(self._pause * 2, RECONNECT_SECONDS[1])
             finally:
@@ -96,27 +97,45 @@ class Heartbeat(threading.Thread):
         runs = self.worker.held()
         before = time.monotonic()
         self._note_gap(before)
-        leases = {job_id: run.job.lease for job_id, run in runs.items()}
-        with renewing:
-            still = {job_id for job_id, run in runs.items() if run.keeps_snapshot}
-            answer = lease.renew(connection, leases, self.options.lease_for, still)
-        for job_id, run in runs.items():
-            self._apply(run, answer.get(job_id), before)
+        is_renewed = self._renew(connection, runs, before)
         self._reconcile(connection)
         beat = lease.heartbeat(connection, self.worker_id, len(runs))
+        self._note_gap(time.monotonic())
         if beat is None:
             lease.register(connection, self.facts())
         elif beat.some_lease_expired and before >= self._settled_at:
             self._rescue(connection)
-        return beat is not None and beat.was_written
+        return is_renewed and beat is not None and beat.was_written
+
+    def _renew(self, connection: psycopg.Connection[Any], runs: Mapping[str, Run], before: float) -> bool:
+        """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the
+        same, or the others would take its jobs."""
+        leases = {job_id: run.job.lease for job_id, run in runs.items()}
+        try:
+            with renewing:
+                still = {job_id for job_id, run in runs.items() if run.keeps_snapshot}
+                answer = lease.renew(connection, leases, self.options.lease_for, still)
+        except TRY_AGAIN as error:
+            message = f"{len(runs)} lease(s) could not be renewed, trying again: {str(error).strip()}"
+            emit("worker.leases_not_renewed", message, level=logging.WARNING)
+            return False
+        for job_id, run in runs.items():
+            self._apply(run, answer.get(job_id), before)
+        return True
 
     def _note_gap(self, now: float) -> None:
-        """After a gap between two beats of ours the others may have been cut off as well, and be about to return:
-        nobody is called dead for half a lease, as after the start of a server."""
-        settle_seconds = self.options.lease_for.total_seconds() / 2
-        if self._beaten_at is not None and now - self._beaten_at > settle_seconds:
-            self._settled_at = now + settle_seconds
+        """After a gap between two beats of ours, or within one, the others may have been cut off as well."""
+        if self._beaten_at is not None and now - self._beaten_at > self._settle_seconds:
+            self._let_settle(now)
         self._beaten_at = now
+
+    def _let_settle(self, now: float) -> None:
+        """The others may be about to return: nobody is called dead for half a lease, as after the start of a server."""
+        self._settled_at = now + self._settle_seconds
+
+    @property
+    def _settle_seconds(self) -> float:
+        return self.options.lease_for.total_seconds() / 2
 
     def _apply(self, run: Run, renewal: lease.Renewal | None, before: float) -> None:
         if renewal is None:
@@ -138,7 +157,7 @@ class Heartbeat(threading.Thread):
             self.worker.give_back_unknown(twice)
 
     def _rescue(self, connection: psycopg.Connection[Any]) -> None:
-        settle_for = timedelta(seconds=self.options.lease_for.total_seconds() / 2)
+        settle_for = timedelta(seconds=self._settle_seconds)
         self._end_transactions(connection, settle_for)
         rescued = rescue(connection, self.options.lease_for, settle_for)
         for job in rescued:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -14,9 +16,12 @@ from pgonly_django.models.job import State
 from pgonly_django.postgres import connect, connection_params
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.lease import register
+from pgonly_django.tasks.run import Run
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
-from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
+from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
+from tests.queue.rows import claimer as make_claimer
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -24,6 +29,9 @@ def worker(transactional_db, settings):
     settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
     made = Worker(WorkerOptions(name="beating"))
     yield made
+    made.heartbeat.end()
+    if made.heartbeat.ident is not None:
+        made.heartbeat.join(10)
     made.announcer.close(5)
 
 
@@ -93,6 +101,54 @@ def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(worker, 
     assert f"Ended the transaction that the dead worker {dead.id} had open" in caplog.text
 
 
+def orphan():
+    return make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+
+
+def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_writing(worker, server, other):
+    """As by CREATE INDEX. A worker that holds nothing would find it dead, and end its transactions."""
+    make()
+    (job,) = claim(server, make_claimer(worker_id=worker.id))
+    run = Run(job, "default", claimed_at=0.0, lease_until=0.0)
+    worker.runs[job.id] = run
+    worker.heartbeat.beat(server)
+    WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
+    server.execute("SET lock_timeout = '100ms'")
+    with other.transaction():
+        other.execute("LOCK TABLE pgonly_job IN SHARE MODE")
+        assert not worker.heartbeat.beat(server)
+        assert WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2)
+    assert not run.lease_lost
+    assert worker.heartbeat.beat(server)
+
+
+def test_nobody_is_called_dead_right_after_a_beat_that_failed(worker, other, caplog, settings):
+    """What made it fail, a table that was locked for long, may have kept all others from theirs."""
+    settings.PGONLY = {"LEASE_SECONDS": 10}  # beats fail more often than every half of it
+    job = orphan()
+    with other.transaction():
+        other.execute("LOCK TABLE pgonly_job")
+        worker.heartbeat.start()
+        wait_for(lambda: "Heartbeat: " in caplog.text)
+        WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
+    wait_for(lambda: WorkerRow.objects.get(pk=worker.id).heartbeat_at > ago(HOUR / 2))
+    assert fresh(job).state == State.RUNNING
+    wait_for(lambda: fresh(job).state == State.READY)
+
+
+def test_nobody_is_called_dead_by_a_beat_that_hung(worker, server, other):
+    worker.heartbeat.beat(server)
+    job = orphan()
+    beat = threading.Thread(target=worker.heartbeat.beat, args=[server])
+    with other.transaction():
+        other.execute("LOCK TABLE pgonly_job")
+        began = time.monotonic()
+        beat.start()
+        wait_for(lambda: time.monotonic() > began + 1.5)  # more than half a lease
+    beat.join(10)
+    assert fresh(job).state == State.RUNNING
+
+
 @pytest.fixture
 def roles(server):
     """Two that may use the tables, and a third that is a member of the first."""
@@ -122,9 +178,7 @@ def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
 ):
     """A second database of the project's may have another user."""
     first, second, third = roles
-    ours, theirs = (
-        make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR)) for _ in range(2)
-    )
+    ours, theirs = orphan(), orphan()
     worker.heartbeat.beat(server)
     with holding(theirs, second), holding(ours, first):
         server.execute(f"SET ROLE {third}")
