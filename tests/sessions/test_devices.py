@@ -199,7 +199,7 @@ FROM generate_series(1, 300) AS number
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "0", "9" * 30, "\x00", "1.5", ""])
-def test_a_page_that_does_not_exist_leads_to_the_nearest(ada, number):
+def test_a_page_that_does_not_exist_leads_to_the_first_or_the_last(ada, number):
     laptop = browser_of(ada, "a/1")
     many_sessions(ada, 30)
     assert "of 2" in laptop.get("/devices/", {"page": number}).text
