@@ -13,8 +13,9 @@ from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache.arguments import digest
-from pgonly_django.cache.backend import LOCK_TIMEOUT, PostgresCache
+from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.durations import not_negative, positive, timeout_seconds
+from pgonly_django.cache.flight import LOCK_TIMEOUT, NEVER_STALE
 from pgonly_django.cache.keys import tag_names
 
 _MISSING = object()
@@ -24,8 +25,8 @@ Tags = Iterable[str] | Callable[..., Iterable[str]]
 
 
 def cached(
-    timeout: float | timedelta | None, *, key: Key | None = None, tags: Tags = (), stale: float | timedelta = 0,
-    lock_timeout: float | timedelta = LOCK_TIMEOUT, cache: str = "default",
+    timeout: float | timedelta | None, *, key: Key | None = None, tags: Tags = (),
+    stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT, cache: str = "default",
 ) -> Callable[[F], F]:  # fmt: skip
     """Keep the function's answers for `timeout` (seconds or a timedelta; None: for ever) in the cache `cache`.
 

@@ -24,6 +24,7 @@ from pgonly_django.cache.store import REWRITE, Row, Store, row_size
 from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
+NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # get_or_set's own, in seconds
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
 UNCONFIRMED_SECONDS = 5  # PostgreSQL ends the statement of a client that is gone within about one
 _TRUE = b"\x01"

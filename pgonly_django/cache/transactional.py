@@ -14,6 +14,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache.circle import computing, refuse_circle
 from pgonly_django.cache.durations import milliseconds, moment, not_negative, positive
+from pgonly_django.cache.flight import LOCK_TIMEOUT, NEVER_STALE
 from pgonly_django.cache.journal import Change, Pending, Seen
 from pgonly_django.cache.keys import escape_glob, tag_names
 from pgonly_django.cache.lock import Lock
@@ -23,9 +24,6 @@ from pgonly_django.exceptions import ValueTooLargeError
 
 if TYPE_CHECKING:
     from pgonly_django.cache.contract import Timeout
-
-
-LOCK_TIMEOUT = 60.0
 
 
 class TransactionalCache(TransactionView):
@@ -213,7 +211,8 @@ class TransactionalCache(TransactionView):
     @inside
     def get_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, stale: float | timedelta = 0, lock_timeout: float | timedelta = LOCK_TIMEOUT, tags: Iterable[str] = (),
+        *, stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT,
+        tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """Computed in this transaction, from what only it sees: so no other caller waits for it or is given it.
 
@@ -228,7 +227,8 @@ class TransactionalCache(TransactionView):
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
-        *, stale: float | timedelta = 0, lock_timeout: float | timedelta = LOCK_TIMEOUT, tags: Iterable[str] = (),
+        *, stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT,
+        tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """See get_or_set(). `default` may be an async function."""
         if not await sync_to_async(self.journal.is_open)():
