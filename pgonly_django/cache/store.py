@@ -135,12 +135,7 @@ class Store:
         if seconds is not None and seconds <= 0:
             yield from self.delete(key)
             return
-        try:
-            row = yield from self.made(key, value, seconds, tags)
-        except ValueTooLargeError:
-            yield from self.delete(key)  # or readers would take the old value for this one
-            raise
-        yield from self.write(row)
+        yield from self.write((yield from self.made(key, value, seconds, tags, overwrites=True)))
 
     def write(self, row: Row) -> Operation[None]:
         """Write what row() made, whatever there is."""
@@ -159,7 +154,8 @@ class Store:
         """Write only where there is a live entry; whether there was one."""
         if seconds is not None and seconds <= 0:
             return (yield from self.delete(key))
-        return (yield from self.write_if_live((yield from self.made(key, value, seconds, tags))))
+        row = yield from self.made(key, value, seconds, tags, overwrites=True)
+        return (yield from self.write_if_live(row))
 
     def write_if_live(self, row: Row) -> Operation[bool]:
         """Write what row() made where there is a live entry; whether there was one."""
@@ -191,14 +187,23 @@ class Store:
         return True
 
     def made(
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0
-    ) -> Operation[Row]:
-        """row(), in a thread where an event loop's may not: a queryset, say, asks the database when it is pickled."""
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0,
+        *, overwrites: bool = False,
+    ) -> Operation[Row]:  # fmt: skip
+        """row(), in a thread where an event loop's may not: a queryset, say, asks the database when it is pickled.
+
+        Where it `overwrites`, a value too large deletes the key, or readers would take the old value for this one.
+        """
         try:
-            return self.row(key, value, seconds, tags, stale)
-        except SynchronousOnlyOperation:
-            row: Row = yield InThread(lambda: self.row(key, value, seconds, tags, stale))
-            return row
+            try:
+                return self.row(key, value, seconds, tags, stale)
+            except SynchronousOnlyOperation:
+                row: Row = yield InThread(lambda: self.row(key, value, seconds, tags, stale))
+                return row
+        except ValueTooLargeError:
+            if overwrites:
+                yield from self.delete(key)
+            raise
 
     def row(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (), stale: float = 0

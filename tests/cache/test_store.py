@@ -319,6 +319,13 @@ class TestSetWithXx:
         assert cache.set("key", 2, 0, xx=True)
         assert not cache.set("key", 2, 0, xx=True)
 
+    def test_leaves_no_older_value_where_the_new_one_is_too_large(self, make_cache):
+        cache = make_cache(MAX_BYTES=1000)
+        cache.set("key", "old")
+        with pytest.raises(ValueTooLargeError):
+            cache.set("key", "x" * 1000, xx=True)
+        assert cache.get("key") is None
+
     def test_and_nx_is_a_contradiction(self, cache):
         with pytest.raises(ValueError, match="give one of them"):
             cache.set("key", 1, nx=True, xx=True)
