@@ -260,7 +260,6 @@ class Ledger:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
                 written.append(connection.execute(sql, parameters, prepare=True))
-            self._notify(connection, finishes)
             if claim is not None:
                 claimed = self._execute_claim(connection, claim)
         answer.finished = [finish.id for finish in finishes]
@@ -274,6 +273,7 @@ class Ledger:
         if claimed is not None:
             answer.claimed = True
             answer.jobs = _jobs(claimed)
+        self._notify(connection, finishes)
         return answer
 
     def _one_by_one(
@@ -333,14 +333,23 @@ class Ledger:
         return Exchange(locked=[finish])  # it stays ours, is tried again, and holds up no other
 
     def _notify(self, connection: OwnConnection, finishes: Sequence[Finish]) -> None:
-        """Tell the other workers of what went back; in this transaction, so that they hear it after the commit."""
+        """Tell the other workers of what went back, after the commit: in its transaction the ends and the claim would
+        wait for the one lock that all who commit a NOTIFY queue for. Those who are not told look later by themselves.
+        """
         payloads = set()
         if any(finish.state is State.READY for finish in finishes):
             payloads.add(wake.ready(wake.ANY_QUEUE))
         if any(finish.state is State.SCHEDULED for finish in finishes):
             payloads.add(wake.DUE)
-        if payloads:
+        if not payloads:
+            return
+        try:
             connection.execute(NOTIFY, {"channel": wake.CHANNEL, "payloads": list(payloads)}, prepare=True)
+        except (
+            psycopg.Error
+        ) as error:  # a lost connection is noticed by the next exchange: this one's answer counts
+            message = f"The other workers could not be told of jobs that went back: {str(error).strip()}"
+            emit("worker.wake_failed", message, level=logging.WARNING)
 
     def _judge(self, connection: OwnConnection, finishes: Sequence[Finish], answer: Exchange) -> None:
         """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours,

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import signal
+import threading
+from datetime import timedelta
 
+import psycopg
 import pytest
+from django.db import connections
 
+from pgonly_django.compat import uuid7
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.postgres import connect
+from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.worker.ledger import Claim, Ledger
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -82,3 +90,46 @@ def test_a_worker_whose_own_row_is_locked_longer_than_a_lease_is_not_dead(worker
         workers.start("--threads", "1")
         assert result.wait(20).job.state == State.SUCCEEDED
     assert (result.job.lease, marks().count("k:started")) == (1, 1)
+
+
+@pytest.fixture
+def own_ledger(transactional_db, own_server):
+    """A worker's connection to a server of the test's own."""
+    settings = connections.settings["default"]
+    with pytest.MonkeyPatch.context() as patch, psycopg.connect(own_server.url()) as there:
+        info = there.info
+        patch.setitem(settings, "HOST", info.host)
+        patch.setitem(settings, "PORT", str(info.port))
+        patch.setitem(settings, "NAME", info.dbname)
+        patch.setitem(settings, "USER", info.user)
+        ledger = Ledger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
+        assert ledger.connection() is not None
+        yield ledger
+        ledger.close()
+
+
+def test_who_keeps_notifies_waiting_holds_up_no_end(own_ledger, own_server):
+    """All commits with a NOTIFY queue for one lock, which one that waits for a standby keeps."""
+    finish = Finish(str(uuid7()), 1, Outcome.RETRIED, State.SCHEDULED, delay_seconds=60.0)
+    with psycopg.connect(own_server.url(), autocommit=True) as server:
+        server.execute("ALTER SYSTEM SET synchronous_commit = 'local'")
+        server.execute("ALTER SYSTEM SET synchronous_standby_names = 'no_such_standby'")
+        server.execute("SELECT pg_reload_conf()")
+        waiting = threading.Thread(target=notify_and_wait_for_a_standby, args=[own_server.url()])
+        waiting.start()
+        wait_for(lambda: server.execute(WAITS_FOR_STANDBY).fetchone() == (1,))
+        answer = own_ledger.exchange([finish], [], Claim(free=1, rooms={}, take_suspect=True))
+        server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        server.execute("SELECT pg_reload_conf()")
+        waiting.join(10)
+    assert (answer.was_refused, answer.claimed, answer.lost) == (False, True, [finish])
+
+
+WAITS_FOR_STANDBY = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+def notify_and_wait_for_a_standby(url):
+    with psycopg.connect(url) as connection:
+        connection.execute("SET synchronous_commit = 'on'")
+        connection.execute("CREATE TABLE written ()")
+        connection.execute("SELECT pg_notify('of a project', '')")
