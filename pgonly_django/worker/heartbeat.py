@@ -130,7 +130,7 @@ class Heartbeat(threading.Thread):
         self._beaten_at = now
 
     def _let_settle(self, now: float) -> None:
-        """The others may be about to return: no worker is called dead for half a lease, as after the start of a server."""
+        """The others may be about to return: none is called dead for half a lease, as after the start of a server."""
         self._settled_at = now + self._settle_seconds
 
     @property
