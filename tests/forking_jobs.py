@@ -15,6 +15,7 @@ from pgonly_django import task
 from pgonly_django.compat import task_finished, task_started
 from pgonly_django.models import Job
 from tests.jobs import mark
+from tests.waiting import wait_for
 
 FORK = multiprocessing.get_context("fork")
 
@@ -126,9 +127,20 @@ def leave_a_child_behind(key, daemon):
             time.sleep(0.02)
 
 
+def _heartbeat_has_begun():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgonly heartbeat %' AND query <> '' "
+            "AND datname = current_database()"
+        )
+        return cursor.rowcount
+
+
 @task
 def die_beside_a_child(key):
-    """Killed inside a transaction while a child lives on."""
+    """Killed inside a transaction while a child lives on, which has a copy of what was open at the fork. What is just
+    being opened then is not known to it: so first all are there."""
+    wait_for(_heartbeat_has_begun, what="the heartbeat's connection")
     with transaction.atomic():
         mark(key)
         connection.cursor().execute("SELECT pg_advisory_xact_lock(4711)")
