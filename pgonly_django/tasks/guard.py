@@ -10,9 +10,11 @@ import time
 from pgonly_django.exceptions import JobInterrupt
 
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address: NULL takes a pending one back
+_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
 
-JUMPS = 100  # CPython raises a pending exception at a jump backwards, so one is enough
+# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) is no way: until 3.12
+# that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
+JUMPS = 100
 
 Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
@@ -51,7 +53,6 @@ class Guard:
                 time.sleep(0.0001)
             for _ in range(JUMPS):
                 pass
-            _set_async_exception(self._thread, None)
         except JobInterrupt:
             return
         self.has_reached = True
