@@ -10,7 +10,7 @@ import sys
 import pytest
 from django.db import connection
 
-from pgonly_django.models import State
+from pgonly_django.models import State, Worker
 from tests import forking_jobs, jobs
 from tests.waiting import wait_for
 
@@ -108,12 +108,12 @@ def test_a_killed_worker_s_child_holds_none_of_its_connections_open(workers):
 
     wait_for(is_free, 10, "the dead worker's lock to go")
 
+    (worker_id,) = Worker.objects.filter(name=worker.name).values_list("id", flat=True)
+
     def sessions():
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly %' "
-                "AND datname = current_database()"
-            )
-            return cursor.fetchone()[0]
+            named = "SELECT FROM pg_stat_activity WHERE strpos(application_name, %s) > 0"
+            cursor.execute(named, [str(worker_id)])
+            return cursor.rowcount
 
     wait_for(lambda: not sessions(), 10, "the dead worker's own sessions to go")
