@@ -11,7 +11,7 @@ import psycopg
 from django.conf import settings
 from django.core.cache import caches
 
-from pgonly_django.cache.link import Link
+from pgonly_django.database.connection import Link
 
 FLOOR_TABLE = """CREATE UNLOGGED TABLE IF NOT EXISTS floor
 (expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea)"""

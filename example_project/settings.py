@@ -6,7 +6,7 @@ import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django import embedded
+from pgonly_django.database import embedded
 
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent

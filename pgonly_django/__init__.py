@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pgonly_django.context.context import JobContext
     from pgonly_django.exceptions import (
         Discard,
         JobCancelled,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         Snooze,
     )
     from pgonly_django.queue.retry import Backoff
-    from pgonly_django.tasks.context import JobContext
     from pgonly_django.tasks.many import enqueue_many
     from pgonly_django.tasks.task import task
 
@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "Backoff": "pgonly_django.queue.retry",
-    "JobContext": "pgonly_django.tasks.context",
+    "JobContext": "pgonly_django.context.context",
     "enqueue_many": "pgonly_django.tasks.many",
     "task": "pgonly_django.tasks.task",
 }

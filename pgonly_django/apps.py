@@ -11,9 +11,9 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from pgonly_django import testrun
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.checks import check_settings
+        from pgonly_django.database import testrun
         from pgonly_django.sessions.checks import check_sessions
 
         checks.register(check_settings)

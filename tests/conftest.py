@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 from django.contrib.auth.management import create_permissions
 from django.contrib.contenttypes.management import create_contenttypes
@@ -7,7 +13,13 @@ from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.signals import post_migrate
 
+from pgonly_django.cache import PostgresCache
+from pgonly_django.database.connect import connect
+from tests.aliases import alias
 from tests.pooler import pgbouncer
+
+OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
+_numbers = itertools.count()
 
 MARKS = "CREATE TABLE IF NOT EXISTS tests_mark (id bigserial PRIMARY KEY, key text NOT NULL)"
 
@@ -62,6 +74,90 @@ def pooler():
     """The port of a PgBouncer in transaction mode before the test database's server."""
     with pgbouncer(connection.settings_dict) as port:
         yield port
+
+
+@pytest.fixture
+def server(transactional_db):
+    """A connection of our own, as a worker has it."""
+    with connect("default", application_name="pgonly tests") as connection:
+        yield connection
+
+
+@pytest.fixture
+def other(transactional_db):
+    """Somebody else's connection, for what is locked or not committed yet."""
+    with connect("default", application_name="pgonly tests, another") as connection:
+        yield connection
+
+
+@pytest.fixture
+def make_cache(transactional_db) -> Callable[..., PostgresCache]:
+    """A cache on its own connections, each with a namespace of its own unless `location` is given."""
+
+    def make(location: str | None = None, **params: Any) -> PostgresCache:
+        options = {name: params.pop(name) for name in tuple(params) if name not in OF_EVERY_CACHE}
+        return PostgresCache(location or f"cache{next(_numbers)}", {**params, "OPTIONS": options})
+
+    return make
+
+
+@pytest.fixture
+def cache(make_cache) -> PostgresCache:
+    return make_cache()
+
+
+@pytest.fixture
+def any_database(django_db_blocker):
+    """Lets a test use aliases that it makes itself, which Django refuses to its tests."""
+    with django_db_blocker.unblock():
+        yield
+
+
+class OfItsOwn:
+    """A way to the test database that no other test's cache uses, and what PostgreSQL sees of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cache(self, **options: Any) -> PostgresCache:
+        """Those with the same POOL_SIZE share their connections."""
+        return PostgresCache(self.name, {"OPTIONS": {"DATABASE": self.name, "ON_ERROR": "raise", **options}})
+
+    def pids(self, condition: str = "true") -> list[int]:
+        """The server's processes for the connections there are."""
+        with contextlib.closing(connection.copy()) as looking, looking.cursor() as cursor:
+            cursor.execute(
+                f"SELECT pid FROM pg_stat_activity WHERE application_name = %s AND {condition} ORDER BY pid",
+                [self.name],
+            )
+            return [pid for (pid,) in cursor.fetchall()]
+
+    def is_busy(self) -> bool:
+        """Whether PostgreSQL is at a statement of a cache."""
+        return bool(self.pids("state = 'active'"))
+
+
+@pytest.fixture
+def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]]:
+    """An OfItsOwn whose entry in DATABASES has these changes; `options` are libpq's."""
+    with contextlib.ExitStack() as aliases:
+
+        def make(options: str = "", **changes: Any) -> OfItsOwn:
+            name = f"own{os.getpid()}_{next(_numbers)}"  # the server may serve other processes' tests too
+            given = {**connection.settings_dict["OPTIONS"], "application_name": name}
+            if options:
+                given["options"] = options
+            aliases.enter_context(alias(name, OPTIONS=given, **changes))
+            return OfItsOwn(name)
+
+        yield make
+        with connection._nodb_cursor():  # as where Django creates a database: all let go
+            pass
+
+
+@pytest.fixture
+def own(make_own) -> OfItsOwn:
+    return make_own()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -275,7 +275,7 @@ def report_atomically(context):
 
 def pay(key):
     """Makes its mark on a connection of its own and has the job's own connection shot meanwhile."""
-    from pgonly_django.postgres import connect
+    from pgonly_django.database.connect import connect
 
     connection.ensure_connection()
     with connect("default", application_name="shooter") as other:
@@ -482,7 +482,7 @@ def query_below_asyncio_run(key, cuts=False):
 
 
 def _lose_the_connection():
-    from pgonly_django.postgres import connect
+    from pgonly_django.database.connect import connect
 
     with connect("default", application_name="shooter") as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
@@ -524,7 +524,7 @@ def pay_inside_a_transaction(context, key):
 @task(atomic=True, takes_context=True, max_attempts=1)
 def mark_atomically_over_two_beats(context, key):
     """Its transaction is open while its worker renews its leases."""
-    from pgonly_django.postgres import connect
+    from pgonly_django.database.connect import connect
 
     mark(key)
     context.step("pay", pay_once, key)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import free_port
-from pgonly_django.embedded import unprivileged
+from pgonly_django.database.embedded import unprivileged
 from tests.waiting import wait_for
 
 

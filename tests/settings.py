@@ -3,7 +3,7 @@ from typing import Any
 
 import environ
 
-from pgonly_django import embedded
+from pgonly_django.database import embedded
 
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ import time
 from django.db import connection
 
 from pgonly_django import task
-from pgonly_django.postgres import connect
+from pgonly_django.database.connect import connect
 from tests.jobs import mark
 from tests.waiting import wait_for
 
@@ -77,7 +77,7 @@ def mark_without_a_lease(context, key):
     """Another worker has rescued and claimed the job while this one was busy."""
     mark(key)
     with connect("default", application_name="rescuer") as other:
-        other.execute("UPDATE pgonly_job SET lease = lease + 1 WHERE id = %s", [context.job_id])
+        other.execute("UPDATE pgonly_job SET lease_epoch = lease_epoch + 1 WHERE id = %s", [context.job_id])
 
 
 @task

@@ -17,8 +17,8 @@ from django.utils.timesince import timeuntil
 from django.utils.timezone import now
 
 from pgonly_django.cache import PostgresCache, codec, deletion
-from pgonly_django.cache.drive import run
-from pgonly_django.cache.figures import figures, our_caches
+from pgonly_django.cache.stats import figures, our_caches
+from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
 

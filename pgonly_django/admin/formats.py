@@ -14,8 +14,8 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django.database.libpq import printable
 from pgonly_django.models.readable import UnreadableJson
-from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from pgonly_django.cache import deletion, keyspace
-from pgonly_django.cache.contract import DjangoCache, Timeout
-from pgonly_django.cache.drive import Operation, run
+from pgonly_django.cache import deletion, redis_api
+from pgonly_django.cache.django_api import DjangoCache, Timeout
 from pgonly_django.cache.durations import count, milliseconds, moment, not_negative, positive
-from pgonly_django.cache.flight import LOCK_TIMEOUT, NEVER_STALE, Flight
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
+from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE, Flight
 from pgonly_django.cache.transactional import TransactionalCache
+from pgonly_django.database.operation import Operation, run
 
 
 class PostgresCache(DjangoCache):
@@ -94,11 +94,11 @@ class PostgresCache(DjangoCache):
 
     def pttl(self, key: Any, version: int | None = None) -> int | None:
         """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
-        return self._do(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
+        return self._do(redis_api.pttl(self.store, self.stored_key(key, version)), 0)
 
     async def apttl(self, key: Any, version: int | None = None) -> int | None:
         """See pttl()."""
-        return await self._ado(keyspace.pttl(self.store, self.stored_key(key, version)), 0)
+        return await self._ado(redis_api.pttl(self.store, self.stored_key(key, version)), 0)
 
     def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
         """Let `key` expire in `timeout` (seconds or a timedelta); False when there is no such key."""
@@ -118,12 +118,12 @@ class PostgresCache(DjangoCache):
 
     def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
-        operation = keyspace.expire_at(self.store, self.stored_key(key, version), moment(when))
+        operation = redis_api.expire_at(self.store, self.stored_key(key, version), moment(when))
         return self._do(operation, False, write=True)
 
     async def aexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
         """See expire_at()."""
-        operation = keyspace.expire_at(self.store, self.stored_key(key, version), moment(when))
+        operation = redis_api.expire_at(self.store, self.stored_key(key, version), moment(when))
         return await self._ado(operation, False, write=True)
 
     def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
@@ -136,17 +136,19 @@ class PostgresCache(DjangoCache):
 
     def persist(self, key: Any, version: int | None = None) -> bool:
         """Let `key` never expire; False when it did not expire anyway, or there is none."""
-        return self._do(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
+        return self._do(redis_api.persist(self.store, self.stored_key(key, version)), False, write=True)
 
     async def apersist(self, key: Any, version: int | None = None) -> bool:
         """See persist()."""
-        return await self._ado(keyspace.persist(self.store, self.stored_key(key, version)), False, write=True)
+        return await self._ado(
+            redis_api.persist(self.store, self.stored_key(key, version)), False, write=True
+        )
 
     def get_and_touch(
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """get() and touch() in one round trip."""
-        operation = keyspace.get_and_touch(
+        operation = redis_api.get_and_touch(
             self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
         )
         return self._do(operation, default)
@@ -155,7 +157,7 @@ class PostgresCache(DjangoCache):
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """See get_and_touch()."""
-        operation = keyspace.get_and_touch(
+        operation = redis_api.get_and_touch(
             self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
         )
         return await self._ado(operation, default)
@@ -179,7 +181,7 @@ class PostgresCache(DjangoCache):
         """The keys as they are stored, whose made key matches the glob."""
         size, found, after = _itersize(itersize), [b""], b""
         while found:
-            found = self._do(keyspace.scan(self.store, glob, after, size), [])
+            found = self._do(redis_api.scan(self.store, glob, after, size), [])
             after = found[-1] if found else after
             yield from found
 
@@ -189,7 +191,9 @@ class PostgresCache(DjangoCache):
         """See iter_keys()."""
         size, found, after = _itersize(itersize), [b""], b""
         while found:
-            found = await self._ado(keyspace.scan(self.store, self.pattern(search, version), after, size), [])
+            found = await self._ado(
+                redis_api.scan(self.store, self.pattern(search, version), after, size), []
+            )
             after = found[-1] if found else after
             for key in found:
                 yield self.name_of(key, version)
@@ -226,4 +230,4 @@ def _seconds(milliseconds: int | None) -> int | None:
 
 
 def _itersize(given: int | None) -> int:
-    return keyspace.ITERSIZE if given is None else count(given, "itersize")
+    return redis_api.ITERSIZE if given is None else count(given, "itersize")

@@ -10,8 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router
 
 from pgonly_django.cache.codec import Codec
-from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
+from pgonly_django.cache.stats import our_settings
 
 DOCS = "docs/cache.md#checks"
 

@@ -15,8 +15,8 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.durations import not_negative, positive, timeout_seconds
-from pgonly_django.cache.flight import LOCK_TIMEOUT, NEVER_STALE
 from pgonly_django.cache.keys import tag_names
+from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE
 
 _MISSING = object()
 F = TypeVar("F", bound=Callable[..., Any])

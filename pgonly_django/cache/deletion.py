@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgonly_django.cache import keys
-from pgonly_django.cache.drive import Operation
-from pgonly_django.cache.link import Params
-from pgonly_django.cache.statement import LIVE, SIZE, Statement, first_bytes, integer, text_array
+from pgonly_django.cache.statement import LIVE, SIZE, Statement, first_bytes
 from pgonly_django.cache.store import BATCH, Store, batches
+from pgonly_django.database.binary import integer, text_array
+from pgonly_django.database.connection import Params
+from pgonly_django.database.operation import Operation
 
 TAGGED_BATCH = 100_000  # rows a statement: each has to find all that have the tag
 

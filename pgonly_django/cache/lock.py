@@ -13,14 +13,16 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pgonly_django import events, testrun
-from pgonly_django.cache.borrowed import arun_in_place
-from pgonly_django.cache.drive import Operation, run
+from pgonly_django import events
+from pgonly_django.cache.background import later
 from pgonly_django.cache.durations import positive, seconds
-from pgonly_django.cache.later import later
-from pgonly_django.cache.statement import Statement, integer
+from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import Store
-from pgonly_django.cache.wakeup import CHANNEL, Watch, listener_for, payload
+from pgonly_django.database import testrun
+from pgonly_django.database.binary import integer
+from pgonly_django.database.listener import CHANNEL, Watch, listener_for, payload
+from pgonly_django.database.operation import Operation, run
+from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
 T = TypeVar("T")

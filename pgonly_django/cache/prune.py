@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
-from pgonly_django.cache.figures import our_settings
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.statement import SIZE, TABLES, first_bytes
+from pgonly_django.cache.stats import our_settings
 from pgonly_django.models import CacheEntry
 
 # Served by <table>_prune: the WITH walks from namespace to namespace, one step each. A cache whose numbers are

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from pgonly_django.database.binary import prepared
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
 
@@ -17,32 +14,6 @@ SIZE = "(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100)"
 # Deleting a value takes as long as it is large (each 2 KB of it is a row of its own): 32 MB take 0.03 to 0.15 s.
 DELETED_BYTES = 32 * 1024 * 1024
 
-# PostgreSQL's number for each type, and whether we send it in binary (1) or as text (0).
-_TYPES = {
-    "text": (25, 1),
-    "bytea": (17, 1),
-    "int2": (21, 0),
-    "int4": (23, 0),
-    "int8": (20, 0),
-    "float8": (701, 0),
-    "text[]": (1009, 1),
-    "bytea[]": (1001, 1),
-    "int8[]": (1016, 1),
-    "int2[]": (1005, 1),
-}
-_TEXT, _BYTEA, _INT8, _INT2 = 25, 17, 20, 21
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One text that a connection prepares under `name`, the same name everywhere for the same text."""
-
-    name: bytes
-    sql: bytes
-    types: tuple[int, ...]
-    formats: tuple[int, ...]
-    may_take_long: bool
-
 
 class Statement:
     """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string.
@@ -52,10 +23,8 @@ class Statement:
 
     def __init__(self, sql: str, types: str = "", *, may_take_long: bool = False) -> None:
         self.sql, self.types = sql, types
-        known = [_TYPES[name] for name in types.split()]
-        oids, formats = tuple(oid for oid, _ in known), tuple(form for _, form in known)
         self.variants = tuple(
-            _prepared(sql.replace("{table}", table), oids, formats, may_take_long) for table in TABLES
+            prepared(sql.replace("{table}", table), types, may_take_long=may_take_long) for table in TABLES
         )
 
 
@@ -65,42 +34,3 @@ def first_bytes(rows: str, order: str) -> str:
         f"SELECT key FROM (SELECT key, sum(size) OVER (ORDER BY {order}) - size AS before FROM {rows}) AS summed "
         f"WHERE before < {DELETED_BYTES}"
     )
-
-
-def _prepared(sql: str, oids: tuple[int, ...], formats: tuple[int, ...], may_take_long: bool) -> Prepared:
-    digest = hashlib.sha256(f"{sql}{oids}".encode()).hexdigest()[:24]
-    return Prepared(f"pgonly_{digest}".encode(), sql.encode(), oids, formats, may_take_long)
-
-
-_NULL = b"\xff\xff\xff\xff"
-_length = struct.Struct("!i").pack
-_int8 = struct.Struct("!iq").pack
-_int2 = struct.Struct("!ih").pack
-
-
-def text_array(items: Sequence[bytes]) -> bytes:
-    return _array(_TEXT, len(items), [part for item in items for part in (_length(len(item)), item)])
-
-
-def bytea_array(items: Sequence[bytes | None]) -> bytes:
-    pairs = [(_NULL, b"") if item is None else (_length(len(item)), item) for item in items]
-    return _array(_BYTEA, len(items), [part for pair in pairs for part in pair])
-
-
-def int8_array(items: Sequence[int | None]) -> bytes:
-    return _array(_INT8, len(items), [_NULL if item is None else _int8(8, item) for item in items])
-
-
-def int2_array(items: Sequence[int]) -> bytes:
-    return _array(_INT2, len(items), [_int2(2, item) for item in items])
-
-
-def _array(oid: int, count: int, parts: list[bytes]) -> bytes:
-    """PostgreSQL's binary form: dimensions, has-nulls, type, length, first index; then lengths and items."""
-    return b"".join((struct.pack("!iiIii", 1, 1, oid, count, 1), *parts))
-
-
-def integer(raw: bytes | None) -> int:
-    """An integer column of any width, as it came in binary."""
-    assert raw is not None
-    return int.from_bytes(raw, "big", signed=True)

@@ -14,22 +14,14 @@ from psycopg.pq.abc import PGresult
 from pgonly_django import events
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import INTEGER, Codec
-from pgonly_django.cache.drive import InThread, Operation
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.link import Params
+from pgonly_django.cache.eviction import usage_for
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.pool import pool_for
-from pgonly_django.cache.statement import (
-    LIVE,
-    SIZE,
-    Statement,
-    bytea_array,
-    int2_array,
-    int8_array,
-    integer,
-    text_array,
-)
-from pgonly_django.cache.usage import usage_for
+from pgonly_django.cache.statement import LIVE, SIZE, Statement
+from pgonly_django.database.binary import bytea_array, int2_array, int8_array, integer, text_array
+from pgonly_django.database.connection import Params
+from pgonly_django.database.operation import InThread, Operation
+from pgonly_django.database.pool import pool_for
 from pgonly_django.exceptions import CacheError, UnreadableEntryError, ValueTooLargeError
 
 # Where a whole row is overwritten: a value, its expiry, and no computation under way.

@@ -14,16 +14,16 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache.circle import computing, refuse_circle
 from pgonly_django.cache.durations import milliseconds, moment, not_negative, positive
-from pgonly_django.cache.flight import LOCK_TIMEOUT, NEVER_STALE
 from pgonly_django.cache.journal import Change, Pending, Seen
 from pgonly_django.cache.keys import escape_glob, tag_names
 from pgonly_django.cache.lock import Lock
+from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE
 from pgonly_django.cache.store import Row
 from pgonly_django.cache.transaction_view import MISSING, TransactionView, inside, twin
 from pgonly_django.exceptions import ValueTooLargeError
 
 if TYPE_CHECKING:
-    from pgonly_django.cache.contract import Timeout
+    from pgonly_django.cache.django_api import Timeout
 
 
 class TransactionalCache(TransactionView):

@@ -13,11 +13,11 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django import wake
 from pgonly_django.compat import uuid7
-from pgonly_django.django_connection import require_autocommit
+from pgonly_django.database import notify
+from pgonly_django.database.libpq import printable
+from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
-from pgonly_django.statement import printable
 
 if TYPE_CHECKING:
     from pgonly_django.models.checkpoint import Checkpoint
@@ -85,7 +85,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             expires_at=None,
         )
         if count:
-            wake.wake_after_commit(alias, wake.ready(wake.ANY_QUEUE))
+            notify.wake_after_commit(alias, notify.ready(notify.ANY_QUEUE))
         return count
 
     def cancel(self) -> int:
@@ -99,7 +99,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
         if count:
-            wake.wake_after_commit(alias, wake.cancel(wake.ANY_QUEUE))
+            notify.wake_after_commit(alias, notify.cancel(notify.ANY_QUEUE))
         return count
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
@@ -146,7 +146,7 @@ class Job(models.Model):
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
-    lease = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
+    lease_epoch = models.IntegerField(default=0, help_text=_("Raised by every claim; fences older runs off."))
     worker_id = models.UUIDField(null=True)
     lease_expires_at = TimestampField(null=True)
 

@@ -20,9 +20,9 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.models.expressions import RawSQL
 
+from pgonly_django.database.libpq import Params, Statement
 from pgonly_django.models import Job
 from pgonly_django.models.job import SUSPECT_FROM
-from pgonly_django.statement import Params, Statement
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
 DUTY = 10
@@ -44,7 +44,7 @@ class ClaimedJob(NamedTuple):
     """The facts of a claimed row that its run needs. Where JSON stands there may be an Unreadable instead."""
 
     id: str
-    lease: int
+    lease_epoch: int
     task: str
     args: list[Any]
     kwargs: dict[str, Any] | None  # None: empty
@@ -138,7 +138,7 @@ WITH picked AS MATERIALIZED (
 {update} (SELECT id FROM picked)) RETURNING {columns}
 """
 UPDATE = """
-UPDATE pgonly_job AS job SET state = 'running', lease = lease + 1, worker_id = %(worker)s,
+UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, worker_id = %(worker)s,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval, attempt = attempt + 1,
     attempted_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp())
 WHERE job.id = ANY (ARRAY

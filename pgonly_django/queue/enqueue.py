@@ -14,9 +14,9 @@ from django.db import connections, transaction
 from django.utils import timezone
 from psycopg import sql
 
-from pgonly_django import wake
-from pgonly_django.django_connection import Errand, first_row
-from pgonly_django.statement import Statement
+from pgonly_django.database import notify
+from pgonly_django.database.libpq import Statement
+from pgonly_django.database.on_django import Errand, first_row
 
 UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)
@@ -25,7 +25,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The three values are one call's, the rest its template's.
 INSERT = """
-INSERT INTO pgonly_job (id, args, kwargs, {columns}, state, lease, attempt, interruptions, crashes, errors, log)
+INSERT INTO pgonly_job (id, args, kwargs, {columns}, state, lease_epoch, attempt, interruptions, crashes, errors, log)
 VALUES (%(id)s, %(args)s, %(kwargs)s, {values}, {state}, 0, 0, 0, 0, '[]', '[]')
 RETURNING (extract(epoch FROM enqueued_at) * 1000000)::int8
 """
@@ -60,10 +60,10 @@ class Template:
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """What its workers are woken with. Close to run_at with both words: the row's state was a matter of us."""
         if self.run_at is None or self.run_at < enqueued_at - CLOSE:
-            return (wake.ready(self.queue),)
+            return (notify.ready(self.queue),)
         if self.run_at > enqueued_at + CLOSE:
-            return (wake.DUE,)
-        return (wake.ready(self.queue), wake.DUE)
+            return (notify.DUE,)
+        return (notify.ready(self.queue), notify.DUE)
 
 
 # The same text is one statement for all threads and jobs, each of which makes templates of its own.
@@ -80,7 +80,7 @@ class NewJob(NamedTuple):
 
 COPY = """
 COPY pgonly_job (id, args, kwargs, backend, queue, task, priority, max_attempts, options, run_at, max_runtime,
-    retention, state, ready_at, enqueued_at, lease, attempt, interruptions, crashes, errors, log)
+    retention, state, ready_at, enqueued_at, lease_epoch, attempt, interruptions, crashes, errors, log)
 FROM STDIN
 """
 

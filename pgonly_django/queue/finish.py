@@ -33,7 +33,7 @@ class Finish:
     """
 
     id: str
-    lease: int
+    lease_epoch: int
     outcome: Outcome
     state: State
     delay_seconds: float | None = None  # until run_at, when the state is SCHEDULED
@@ -55,13 +55,13 @@ class Finish:
 # Both: index, the primary key. "state || ''" is the same question, asked so that the index of running rows cannot
 # answer it: under an old snapshot its dead entries pile up, and every finish would walk them.
 
-# The common case, kept lean: jobs of one lease number, found by `= ANY` at half the cost of a join (9 instead of
+# The common case, kept lean: jobs of one lease_epoch, found by `= ANY` at half the cost of a join (9 instead of
 # 15 us a job), their results in one JSON object by id; what is not in it has none.
 SUCCEED = f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
     expires_at = {EXPIRES_AT.format(job="job.")}
-WHERE job.id = ANY ({{ids}}) AND job.lease = %(lease)s AND job.state || '' = 'running'
+WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """
 
 # A job whose cancellation was asked for meanwhile does not go back to waiting.
@@ -86,10 +86,10 @@ UPDATE pgonly_job AS job SET
         THEN NULL ELSE clock_timestamp() END,
     expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
         THEN NULL ELSE {EXPIRES_AT.format(job="job.")} END
-FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
+FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
     %(interrupted)s::int[], %(suspect)s::int[], %(entries)s::text[])
-    AS ended(id, lease, state, delay, uncounted, interrupted, suspect, entry)
-WHERE job.id = ended.id {{free}}AND job.lease = ended.lease AND job.state || '' = 'running'
+    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, suspect, entry)
+WHERE job.id = ended.id {{free}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
 """
 
@@ -113,30 +113,32 @@ def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> 
     others: list[Finish] = []
     for finish in batch:
         if finish.state is State.SUCCEEDED:
-            succeeded.setdefault(finish.lease, []).append(finish)
+            succeeded.setdefault(finish.lease_epoch, []).append(finish)
         else:
             others.append(finish)
     succeed, end = SKIPPING if skip_locked else WAITING
     statements = [
-        (succeed, parameters) for lease, part in succeeded.items() for parameters in _successes(lease, part)
+        (succeed, parameters)
+        for lease_epoch, part in succeeded.items()
+        for parameters in _successes(lease_epoch, part)
     ]
     return [*statements, (end, _finish_parameters(others))] if others else statements
 
 
-def _successes(lease: int, batch: Sequence[Finish]) -> list[dict[str, Any]]:
+def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[dict[str, Any]]:
     """The parameters of one statement, or of more where all results together would break the connection."""
-    parameters = _succeed_parameters(lease, batch)
+    parameters = _succeed_parameters(lease_epoch, batch)
     if len(parameters["results"]) <= RESULTS_AT_MOST or len(batch) == 1:
         return [parameters]
     middle = len(batch) // 2
-    return _successes(lease, batch[:middle]) + _successes(lease, batch[middle:])
+    return _successes(lease_epoch, batch[:middle]) + _successes(lease_epoch, batch[middle:])
 
 
-def _succeed_parameters(lease: int, batch: Sequence[Finish]) -> dict[str, Any]:
+def _succeed_parameters(lease_epoch: int, batch: Sequence[Finish]) -> dict[str, Any]:
     results = [f'"{finish.id}":{finish.result}' for finish in batch if finish.result not in (None, "null")]
     return {
         "ids": _array(finish.id for finish in batch),
-        "lease": lease,
+        "lease_epoch": lease_epoch,
         "results": "{" + ",".join(results) + "}",
     }
 
@@ -149,7 +151,7 @@ def _array(items: Iterable[str]) -> str:
 def _finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
     return {
         "ids": [finish.id for finish in batch],
-        "leases": [finish.lease for finish in batch],
+        "lease_epochs": [finish.lease_epoch for finish in batch],
         "states": [finish.state.value for finish in batch],
         "delays": [finish.delay_seconds for finish in batch],
         "uncounted": [int(not finish.costs_attempt) for finish in batch],

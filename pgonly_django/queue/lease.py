@@ -1,4 +1,4 @@
-"""The lease of a running job: renewed by a list of (id, lease), so that only what is truly held stays held."""
+"""The lease of a running job: renewed by a list of (id, lease_epoch), so that only what is truly held stays held."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import psycopg
 # skipped, reported as held and renewed next time; rescue skips it as well. One that stands still is left alone.
 RENEW = """
 WITH mine AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(still)s::bool[]) AS m(id, lease, still)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(still)s::bool[]) AS m(id, lease_epoch, still)
 ),
 free AS MATERIALIZED (
-    SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
+    SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease_epoch = mine.lease_epoch
     WHERE job.state || '' = 'running' AND NOT mine.still FOR NO KEY UPDATE OF job SKIP LOCKED
 ),
 renewed AS (
@@ -24,12 +24,12 @@ renewed AS (
     WHERE id = ANY (ARRAY (SELECT id FROM free)) RETURNING id
 )
 SELECT job.id::text, job.cancel_requested_at IS NOT NULL, EXISTS (SELECT FROM renewed WHERE renewed.id = job.id)
-FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease = mine.lease
+FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease_epoch = mine.lease_epoch
 WHERE job.state || '' = 'running'
 """
 
 # Index: pgonly_job_running (all running rows are few).
-CLAIMED_BY = "SELECT id::text, lease FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+CLAIMED_BY = "SELECT id::text, lease_epoch FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
 
 # Index: the primary key.
 CANCEL_REQUESTED = """
@@ -80,7 +80,7 @@ def renew(
     lease_for: timedelta,
     still: Container[str] = (),
 ) -> dict[str, Renewal]:
-    """Renew the leases in `held` (id -> lease). A job missing from the answer is lost.
+    """Renew the leases in `held` (id -> lease_epoch). A job missing from the answer is lost.
 
     Nothing is written to the rows of those in `still`, whose jobs are safe while their worker's heartbeat is heard.
     """
@@ -88,7 +88,7 @@ def renew(
         return {}
     parameters = {
         "ids": list(held),
-        "leases": list(held.values()),
+        "lease_epochs": list(held.values()),
         "still": [job_id in still for job_id in held],
         "lease_for": lease_for,
     }

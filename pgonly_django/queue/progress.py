@@ -14,7 +14,7 @@ class Report:
     """What one running job has to say. JSON columns are text already; None leaves the column alone."""
 
     id: str
-    lease: int
+    lease_epoch: int
     progress: str | None
     log_lines: str | None
     cleared: bool  # a checkpoint or step was saved: it is no suspect any more
@@ -24,11 +24,11 @@ class Report:
 # worker's next report; LAST_REPORT, in the transaction of the job itself, has no next one and waits.
 LAST_REPORT = f"""
 WITH said AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(leases)s::int[], %(progress)s::text[], %(lines)s::text[],
-        %(cleared)s::bool[]) AS s(id, lease, progress, lines, cleared)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(progress)s::text[], %(lines)s::text[],
+        %(cleared)s::bool[]) AS s(id, lease_epoch, progress, lines, cleared)
 ),
 free AS MATERIALIZED (
-    SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease = said.lease
+    SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease_epoch = said.lease_epoch
     WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job
 )
 UPDATE pgonly_job AS job SET
@@ -50,7 +50,7 @@ def report_parameters(reports: Sequence[Report]) -> dict[str, Any]:
     """The parameters of REPORT and LAST_REPORT."""
     return {
         "ids": [report.id for report in reports],
-        "leases": [report.lease for report in reports],
+        "lease_epochs": [report.lease_epoch for report in reports],
         "progress": [report.progress for report in reports],
         "lines": [report.log_lines for report in reports],
         "cleared": [report.cleared for report in reports],

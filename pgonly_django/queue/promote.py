@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from pgonly_django import wake
+from pgonly_django.database import notify
 
 BATCH = 1000
 
@@ -24,7 +24,8 @@ promoted AS (
 )
 SELECT
     (SELECT count(*) FROM promoted),
-    (SELECT count(pg_notify('{wake.CHANNEL}', '{wake.READY} ' || queue)) FROM (SELECT DISTINCT queue FROM promoted) q),
+    (SELECT count(pg_notify('{notify.CHANNEL}', '{notify.READY} ' || queue))
+     FROM (SELECT DISTINCT queue FROM promoted) AS woken),
     (SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM pgonly_job
      WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
 """

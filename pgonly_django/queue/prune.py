@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.pruning import Pruned, delete_what_can_go
+from pgonly_django.models.pruning import Pruned, delete_what_can_go
 
 BATCH = 1000
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 
-from pgonly_django.django_connection import Row, first_row
-from pgonly_django.statement import Params, Statement
+from pgonly_django.database.libpq import Params, Statement
+from pgonly_django.database.on_django import Row, first_row
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper

@@ -11,8 +11,8 @@ from django.db import IntegrityError, connections
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.models import Session
+from pgonly_django.models.pruning import delete_what_can_go
 from pgonly_django.models.session import hash_key, user_id_of
-from pgonly_django.pruning import delete_what_can_go
 from pgonly_django.sessions import statements
 from pgonly_django.sessions.expiry import cookie_age
 

@@ -10,12 +10,12 @@ from typing import Any
 from django.db import router
 
 from pgonly_django.conf import settings
-from pgonly_django.django_connection import first_row
+from pgonly_django.database.libpq import Params, Statement
+from pgonly_django.database.on_django import first_row
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import connection
 from pgonly_django.sessions.connection import first_row_again_if_cut, in_transaction
-from pgonly_django.statement import Params, Statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router, transaction
 
-from pgonly_django import wake
 from pgonly_django.compat import (
     BaseTaskBackend,
     InvalidTask,
@@ -25,7 +24,8 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
-from pgonly_django.django_connection import Errand, require_autocommit
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import Errand, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks.configuration import problems, unknown_queue, usable
 from pgonly_django.tasks.options import Defaults, TaskOptions, storable
@@ -107,7 +107,7 @@ class PostgresBackend(BaseTaskBackend):
         database = self.database
         require_autocommit(database, "enqueue()")
         errand = (
-            wake.errand(database, wake.ready(new.template.queue)) if new.template.run_at is None else None
+            notify.errand(database, notify.ready(new.template.queue)) if new.template.run_at is None else None
         )
         job_id, enqueued_at = insert(database, new, errand)
         result = _result(task, job_id, new, enqueued_at)
@@ -213,7 +213,7 @@ class PostgresBackend(BaseTaskBackend):
         errand: Errand | None = None,
     ) -> None:
         for payload in payloads:
-            wake.send_coalesced(database, payload, errand)
+            notify.send_coalesced(database, payload, errand)
         if is_heard(task_enqueued, logging.DEBUG):
             for result in results:
                 task_enqueued.send(type(self), task_result=result)

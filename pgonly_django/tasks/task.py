@@ -91,8 +91,8 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         return await Task.acall(self, *self._with_context(args), **kwargs)
 
     def _with_context(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        from pgonly_django.tasks.context import JobContext
-        from pgonly_django.tasks.detached import DetachedContext
+        from pgonly_django.context.context import JobContext
+        from pgonly_django.context.detached import DetachedContext
 
         if not self.takes_context or not args or isinstance(args[0], JobContext):
             return args

@@ -13,8 +13,8 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
+from pgonly_django.database.connect import NOTICE_DEAD_PEERS
 from pgonly_django.events import emit
-from pgonly_django.postgres import NOTICE_DEAD_PEERS
 from pgonly_django.worker.residue import Watch
 
 # The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for

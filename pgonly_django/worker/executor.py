@@ -17,6 +17,9 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
+from pgonly_django.context.context import JobContext
+from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context.run import Run, renewing
 from pgonly_django.events import emit
 from pgonly_django.exceptions import (
     JobInterrupt,
@@ -26,19 +29,16 @@ from pgonly_django.exceptions import (
     WrongArgumentsError,
 )
 from pgonly_django.models.job import State
-from pgonly_django.queue import memo
+from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import LAST_REPORT, Report, report_parameters
-from pgonly_django.tasks.context import JobContext
-from pgonly_django.tasks.durable import durably
 from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_run_after
 from pgonly_django.tasks.result import JobResult, build_result
-from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
-from pgonly_django.worker import forks, outcomes, supervision
+from pgonly_django.worker import forks, outcomes, watchdog
 from pgonly_django.worker.cleanup import clean_up_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
@@ -152,10 +152,10 @@ class Executor:
         try:
             with transaction.atomic(using=self.alias):
                 finish = outcomes.succeeded(run, self._guarded(run, call))
-                said += supervision.last_news(run)
+                said += watchdog.last_news(run)
                 self._finish(run, finish, said)
         except BaseException:
-            supervision.put_back({run.job.id: run}, said)
+            watchdog.put_back({run.job.id: run}, said)
             raise
         finally:
             run.keeps_snapshot = run.reports_itself = False
@@ -230,7 +230,7 @@ class Executor:
 
     async def _acall(self, run: Run) -> Ended:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
-        may_query = run.job.lease > 1 or len(task_started.receivers) > OWN_RECEIVERS
+        may_query = run.job.lease_epoch > 1 or len(task_started.receivers) > OWN_RECEIVERS
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
         if run.interrupt is not None:
             raise run.interrupt
@@ -285,8 +285,8 @@ class Executor:
         return _Call(task, result, context, self._options(placed, job))
 
     def _context(self, run: Run, result: JobResult) -> JobContext:
-        first_run = run.job.lease == 1
-        saved = None if first_run else durably(run, memo.load_checkpoint, run.job.id)
+        first_run = run.job.lease_epoch == 1
+        saved = None if first_run else durably(run, checkpoints.load_checkpoint, run.job.id)
         return JobContext(result, run, saved)
 
     def _options(self, placed: Placed, job: ClaimedJob) -> TaskOptions:

@@ -20,7 +20,7 @@ import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from pgonly_django.postgres import OPENED
+from pgonly_django.database.connect import OPENED
 
 is_child = False  # whether this process was forked from a worker
 _is_worker = False

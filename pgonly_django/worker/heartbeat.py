@@ -16,13 +16,13 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from pgonly_django import wake
+from pgonly_django.context.run import Run, renewing
+from pgonly_django.database import notify
+from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.postgres import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.queue import lease
 from pgonly_django.queue.rescue import end_transactions, rescue
-from pgonly_django.tasks.run import Run, renewing
 from pgonly_django.worker.options import WorkerOptions
 
 RECONNECT_SECONDS = (0.1, 2.0)
@@ -110,7 +110,7 @@ class Heartbeat(threading.Thread):
     def _renew(self, connection: psycopg.Connection[Any], runs: Mapping[str, Run], before: float) -> bool:
         """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the
         same, or the others would take its jobs."""
-        leases = {job_id: run.job.lease for job_id, run in runs.items()}
+        leases = {job_id: run.job.lease_epoch for job_id, run in runs.items()}
         try:
             with renewing:
                 still = {job_id for job_id, run in runs.items() if run.keeps_snapshot}
@@ -167,8 +167,8 @@ class Heartbeat(threading.Thread):
                 self.worker.announce_end(str(job.id))
             emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
         for queue in {job.queue for job in rescued if job.state == "ready"}:
-            connection.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready(queue)])
-            self.worker.wake_up(wake.ready(queue))
+            connection.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready(queue)])
+            self.worker.wake_up(notify.ready(queue))
 
     def _end_transactions(self, connection: psycopg.Connection[Any], settle_for: timedelta) -> None:
         """See queue.rescue. Those of roles whose connections may not be ended stop no others from being ended."""

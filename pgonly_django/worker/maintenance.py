@@ -15,10 +15,10 @@ from django.db import connections, router, transaction
 
 from pgonly_django.cache.prune import prunable_databases
 from pgonly_django.cache.prune import prune_expired as prune_cache
+from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.models import Session
-from pgonly_django.postgres import SET_LOCAL, OwnConnection, connect
-from pgonly_django.pruning import Kept
+from pgonly_django.models.pruning import Kept
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import forget_workers
 from pgonly_django.sessions import prune_expired as prune_sessions

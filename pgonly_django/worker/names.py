@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connections
 
-from pgonly_django.postgres import OURS
+from pgonly_django.database.connect import OURS
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgonly_django.conf import LONGEST
+from pgonly_django.context.run import Run
+from pgonly_django.database.libpq import printable
 from pgonly_django.exceptions import (
     Discard,
     JobCancelled,
@@ -26,10 +28,8 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import delay_seconds
 from pgonly_django.queue.values import to_json
-from pgonly_django.statement import printable
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
-from pgonly_django.tasks.run import Run
 from pgonly_django.worker.tracebacks import formatted, name_of, path_of, text_of, traceback_of
 
 TRACEBACK_LIMIT = 20_000
@@ -50,7 +50,7 @@ class WorkerFacts:
 def succeeded(run: Run, value: Any) -> Finish:
     """Raises NotStorableError when the return value is not JSON."""
     result = None if value is None else to_json(value, f"The return value of {run.job.task}")
-    return Finish(run.job.id, run.job.lease, Outcome.SUCCEEDED, State.SUCCEEDED, result=result)
+    return Finish(run.job.id, run.job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED, result=result)
 
 
 def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: WorkerFacts) -> Finish:
@@ -145,7 +145,7 @@ def released(run: Run, worker: WorkerFacts, reason: str = "Its worker was stoppe
 def given_back(run: Run) -> Finish:
     """Back to ready: claimed ahead and never started. It leaves no trace in the job's errors."""
     return Finish(
-        run.job.id, run.job.lease, Outcome.RELEASED, State.READY, costs_attempt=False, started=False
+        run.job.id, run.job.lease_epoch, Outcome.RELEASED, State.READY, costs_attempt=False, started=False
     )
 
 
@@ -229,7 +229,7 @@ def _finish(
         entry |= _described(error)
     return Finish(
         run.job.id,
-        run.job.lease,
+        run.job.lease_epoch,
         outcome,
         state,
         delay_seconds=min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from django.db import connections
 
+from pgonly_django.context.run import Run
 from pgonly_django.events import emit
-from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 
 LATE = (

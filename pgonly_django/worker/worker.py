@@ -13,26 +13,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pgonly_django import wake
 from pgonly_django.compat import uuid7
+from pgonly_django.context.run import Run
+from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.tasks.run import Run
-from pgonly_django.worker import outcomes, supervision
-from pgonly_django.worker.agenda import NEVER, Agenda
-from pgonly_django.worker.announcer import Announcer
+from pgonly_django.worker import outcomes, watchdog
 from pgonly_django.worker.ends import log_end
+from pgonly_django.worker.exchange import Claim, Exchange, Ledger
 from pgonly_django.worker.executor import Ended, Executor
 from pgonly_django.worker.heartbeat import Heartbeat
-from pgonly_django.worker.ledger import Claim, Exchange, Ledger
 from pgonly_django.worker.mailbox import Mailbox
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.pace import Pace
+from pgonly_django.worker.poll_timer import NEVER, Agenda
+from pgonly_django.worker.prefetch import Pace
+from pgonly_django.worker.shutdown import Stopping
+from pgonly_django.worker.signals import Announcer
 from pgonly_django.worker.slots import Slots
-from pgonly_django.worker.stopping import Stopping
 
 SUPERVISE_SECONDS = 0.25
 BATCH_LIMIT = 1000
@@ -199,28 +199,28 @@ class Worker:
             self._take_end(mail)
         elif isinstance(mail, Finish):
             run = self.runs.get(mail.id)
-            if run is None or run.job.lease != mail.lease:
+            if run is None or run.job.lease_epoch != mail.lease_epoch:
                 self.strays[mail.id] = mail
-        elif mail == wake.DUE:
+        elif mail == notify.DUE:
             self.agenda.hear_due()
-        elif mail.startswith(wake.READY):
-            name = mail.removeprefix(wake.READY + " ")
-            if not self.options.queues or name == wake.ANY_QUEUE or name in self.options.queues:
+        elif mail.startswith(notify.READY):
+            name = mail.removeprefix(notify.READY + " ")
+            if not self.options.queues or name == notify.ANY_QUEUE or name in self.options.queues:
                 self.agenda.hear_ready()
-        elif mail.startswith(wake.CANCEL):
+        elif mail.startswith(notify.CANCEL):
             self._look_for_cancels_at = 0.0
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
         if run in self.outlived:
             self.outlived.remove(run)
-            supervision.emit_lost(run)
+            watchdog.emit_lost(run)
             return
         if run.abandoned:
             return
         self.pace.note(run.job.queue, ended.took_seconds)
         if ended.finish is None:
-            supervision.emit_lost(run)
+            watchdog.emit_lost(run)
             self._forget(ended)
         elif ended.committed:
             self._forget(ended)
@@ -257,15 +257,15 @@ class Worker:
     def _exchange(self, now: float) -> None:
         finishes = self._finishes(now)
         claim = self._claim(now, held=self._going)
-        with supervision.reporting:
-            reports = supervision.news(self.runs.values()) if now >= self._report_at or finishes else []
+        with watchdog.reporting:
+            reports = watchdog.news(self.runs.values()) if now >= self._report_at or finishes else []
             if not (finishes or reports or claim):
                 return
             if reports:
-                self._report_at = now + supervision.REPORT_SECONDS
+                self._report_at = now + watchdog.REPORT_SECONDS
             answer = self.ledger.exchange(finishes, reports, claim)
             reported = () if answer is None else answer.reported
-            supervision.put_back(self.runs, [report for report in reports if report.id not in reported])
+            watchdog.put_back(self.runs, [report for report in reports if report.id not in reported])
         if answer is None:
             return
         if answer.was_refused:
@@ -303,7 +303,7 @@ class Worker:
         free = int(min(max(self.options.threads - held, 0), left))
         if free == 0 and not rooms:
             return None
-        return Claim(free, rooms, take_suspect=not supervision.suspects(self.runs.values()))
+        return Claim(free, rooms, take_suspect=not watchdog.suspects(self.runs.values()))
 
     def _settle(self, answer: Exchange) -> None:
         for job_id in answer.finished:
@@ -315,7 +315,7 @@ class Worker:
         for finish in answer.lost:
             self._forget_stray(finish.id)
             if ended := self.ended.get(finish.id):
-                supervision.emit_lost(ended.run)
+                watchdog.emit_lost(ended.run)
                 self._forget(Ended(ended.run, None))
         for finish in answer.locked:
             self._set_aside(finish.id)
@@ -370,10 +370,10 @@ class Worker:
     def _supervise(self, now: float) -> None:
         self._supervise_at = now + SUPERVISE_SECONDS
         runs = [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.outlived
-        supervision.enforce_deadlines(runs, now)
-        for run in supervision.interrupt_the_deaf(runs, now, self.options.grace_seconds):
+        watchdog.enforce_deadlines(runs, now)
+        for run in watchdog.interrupt_the_deaf(runs, now, self.options.grace_seconds):
             self._cut_off(run)
-        for run in supervision.unstarted_too_long(runs, now):
+        for run in watchdog.unstarted_too_long(runs, now):
             self.pace.forget(run.job.queue)
             self._give_back(run)
 

@@ -148,7 +148,7 @@ def test_the_count_does_not_read_what_only_a_page_shows(admin_client):
 
 
 MANY_JOBS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt, max_attempts,
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
     interruptions, crashes, errors, log)
 SELECT gen_random_uuid(), 'default', 'default', 'tests.jobs.add', '[]', '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]'
 FROM generate_series(1, %s)

@@ -14,8 +14,8 @@ from psycopg.errors import LockNotAvailable
 
 from pgonly_django.admin import columns, operations
 from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Done
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from pgonly_django.postgres import connect
 from tests.admin.conftest import LIST, make_job, page_of
 
 pytestmark = pytest.mark.django_db

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 # 100 MB of arguments in little space: reading through them takes far longer than the limit below.
 LARGE_ROWS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt, max_attempts,
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
     interruptions, crashes, errors, log)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'default', 'tests.jobs.add',
     jsonb_build_array(repeat('x', 100000)), '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]'

@@ -15,7 +15,7 @@ from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
 
 ROWS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease, attempt, max_attempts,
+INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
     interruptions, crashes, errors, log, worker_id, lease_expires_at, expires_at)
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'queue ' || i % 5,
     'tests.jobs.add', '[]', '{}', 0,

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
-from pgonly_django.cache.drive import run
+from pgonly_django.cache.eviction import PRUNE_LIMIT, WRITES_PER_CLEANING
 from pgonly_django.cache.prune import prune_expired
-from pgonly_django.cache.usage import PRUNE_LIMIT, WRITES_PER_CLEANING
+from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from tests.cache.conftest import wait_until
 
@@ -177,7 +177,7 @@ def in_another_thread(function, *arguments):
 
 
 def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache, monkeypatch):
-    monkeypatch.setattr("pgonly_django.cache.usage.VACUUM_BYTES", 100_000)
+    monkeypatch.setattr("pgonly_django.cache.eviction.VACUUM_BYTES", 100_000)
     before = vacuums()
     for number in range(4 * WRITES_PER_CLEANING):
         cache.set(f"key:{number % 8}", os.urandom(5_000))
@@ -191,7 +191,7 @@ def vacuums():
 
 
 def test_a_process_that_only_reads_takes_no_vacuum_away_from_those_that_write(cache, monkeypatch):
-    monkeypatch.setattr("pgonly_django.cache.usage.VACUUM_BYTES", 1)
+    monkeypatch.setattr("pgonly_django.cache.eviction.VACUUM_BYTES", 1)
     counted = cache.store.usage
     before = vacuums()
     for number in range(4):

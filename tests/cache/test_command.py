@@ -11,8 +11,8 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from pgonly_django.cache.drive import run
-from pgonly_django.cache.usage import READS_PER_FLUSH
+from pgonly_django.cache.eviction import READS_PER_FLUSH
+from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 
+from pgonly_django.cache.eviction import BYTES_PER_CLEANING
 from pgonly_django.cache.prune import prune_expired
-from pgonly_django.cache.usage import BYTES_PER_CLEANING
 from pgonly_django.models import CacheEntry
 
 VALUE_BYTES = 8_000_000

@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.views.decorators.cache import cache_page
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.embedded import Server
+from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from pgonly_django.models import DurableCacheEntry
 from tests.cache.conftest import wait_until
@@ -55,7 +55,7 @@ def aside(server, django_db_blocker):
         yield cache
         point_aside_to(settings)
     del connections.settings["aside"]
-    from pgonly_django.cache import pool
+    from pgonly_django.database import pool
 
     for key in [key for key in pool._pools if key[0] == "aside"]:
         pool._pools.pop(key).close_idle()

@@ -17,7 +17,7 @@ from django.test import TestCase
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
-from pgonly_django.cache.later import later
+from pgonly_django.cache.background import later
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
@@ -229,8 +229,8 @@ def advisory_locks(*, granted):
 
 
 def test_who_waits_is_woken_by_the_release(cache, monkeypatch):
-    monkeypatch.setattr("pgonly_django.cache.wakeup.FIRST_LOOK_SECONDS", 100)
-    monkeypatch.setattr("pgonly_django.cache.wakeup.LAST_LOOK_SECONDS", 100)
+    monkeypatch.setattr("pgonly_django.database.listener.FIRST_LOOK_SECONDS", 100)
+    monkeypatch.setattr("pgonly_django.database.listener.LAST_LOOK_SECONDS", 100)
     lock, answers = cache.lock("name", timeout=60), []
     lock.acquire()
     waiting = threading.Thread(target=lambda: answers.append(cache.lock("name", timeout=60).acquire()))
@@ -242,7 +242,7 @@ def test_who_waits_is_woken_by_the_release(cache, monkeypatch):
 
 
 def cache_listener(cache):
-    from pgonly_django.cache.wakeup import listener_for
+    from pgonly_django.database.listener import listener_for
 
     return listener_for(cache.store.pool.alias)
 

@@ -13,8 +13,8 @@ from django.test import LiveServerTestCase, TestCase
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.cache.drive import run
 from pgonly_django.cache.statement import Statement
+from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
 

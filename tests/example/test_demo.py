@@ -19,7 +19,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from example_project.screening.demo.terminal import Terminal
-from pgonly_django.postgres import connect
+from pgonly_django.database.connect import connect
 from tests.example.conftest import PUBMED, ROOT
 from tests.waiting import wait_for
 

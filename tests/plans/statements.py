@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models.job import State
-from pgonly_django.queue import finish, lease, memo, progress, promote, prune, rescue
+from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
-from pgonly_django.worker import ledger
+from pgonly_django.worker import exchange
 from tests.plans.table import WORKER
 
 LEASE = timedelta(seconds=60)
@@ -66,7 +66,7 @@ def reports(held):
 def renewal(held):
     return lease.RENEW, {
         "ids": held,
-        "leases": [1] * len(held),
+        "lease_epochs": [1] * len(held),
         "still": [False] * len(held),
         "lease_for": LEASE,
     }
@@ -104,16 +104,16 @@ STATEMENTS = {
     "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
     "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
     "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING | WORKER_ROW, NONE),
-    "worker stopped": (lambda _: (ledger.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
-    "whose": (lambda held: (ledger.WHOSE, {"ids": held}), PRIMARY, NONE),
+    "worker stopped": (lambda _: (exchange.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
+    "whose": (lambda held: (exchange.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (
-        lambda held: of_a_job(memo.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
+        lambda held: of_a_job(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
         PRIMARY,
         NONE,
     ),
-    "load checkpoint": (lambda held: of_a_job(memo.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
-    "find step": (lambda held: of_a_job(memo.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
-    "save step": (lambda held: of_a_job(memo.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
+    "load checkpoint": (lambda held: of_a_job(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
+    "find step": (lambda held: of_a_job(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
+    "save step": (lambda held: of_a_job(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
     "rescue": (
         lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
         RUNNING | PRIMARY | WORKER_ROW,

@@ -11,7 +11,7 @@ STOPPED_WORKERS = 1_000
 
 COLUMNS = """
 INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, retention, state,
-    lease, attempt, interruptions, crashes, errors, log, ready_at, run_at, worker_id, lease_expires_at,
+    lease_epoch, attempt, interruptions, crashes, errors, log, ready_at, run_at, worker_id, lease_expires_at,
     expires_at)
 SELECT gen_random_uuid(), 'default', 'queue ' || n %% 7, 'tests.jobs.add', '[1]', '{}', n %% 3, 4,
     '7 days', state, 1, 1, 0, 0, '[]', '[]', clock_timestamp() - n * interval '1 ms'

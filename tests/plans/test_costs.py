@@ -6,10 +6,10 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.postgres import connect
+from pgonly_django.database.connect import connect
 from pgonly_django.queue.claim import ROOM_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
-from pgonly_django.worker.pace import AHEAD_LIMIT
+from pgonly_django.worker.prefetch import AHEAD_LIMIT
 from tests.plans.statements import STATEMENTS
 from tests.plans.table import COLUMNS
 from tests.plans.test_plans import FORGET_STATISTICS, numbered

@@ -12,7 +12,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.ledger import Claim, Ledger
+from pgonly_django.worker.exchange import Claim, Ledger
 from tests.jobs import add
 from tests.waiting import wait_for
 
@@ -54,7 +54,9 @@ def test_claims_and_finishes():
     finishes: list[Finish] = []
     for _ in range(CALLS):
         answer = ledger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
-        finishes = [Finish(job.id, job.lease, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs]
+        finishes = [
+            Finish(job.id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs
+        ]
         assert len(finishes) == 1
     ledger.close()
     assert full_reads("pgonly_job") == before
@@ -69,7 +71,7 @@ def test_nothing_of_a_worker_is_compiled():
 
 
 def test_calls_of_the_cache(monkeypatch):
-    monkeypatch.setattr("pgonly_django.cache.pool.APPLICATION_NAME", "pgonly cache, growth")
+    monkeypatch.setattr("pgonly_django.database.pool.APPLICATION_NAME", "pgonly cache, growth")
     cache = PostgresCache("growth", {})
     cache.store.pool.close_idle()
     cache.set_many({f"key {number}": number for number in range(ROWS)})

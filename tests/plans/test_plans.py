@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.postgres import connect
+from pgonly_django.database.connect import connect
 from tests.plans.statements import STATEMENTS
 from tests.plans.table import TABLES, fill
 

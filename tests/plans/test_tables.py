@@ -18,8 +18,8 @@ from django.db import connection
 from pgonly_django import cache, sessions
 from pgonly_django.cache.statement import TABLES as CACHE_TABLES
 from pgonly_django.cache.statement import Statement as CacheStatement
-from pgonly_django.postgres import connect
-from pgonly_django.statement import Statement
+from pgonly_django.database.connect import connect
+from pgonly_django.database.libpq import Statement
 from tests.plans.statements import STATEMENTS
 from tests.plans.test_plans import numbered, walk
 

@@ -33,7 +33,7 @@ def test_a_killed_workers_job_is_resumed_by_the_other_from_where_it_stood(worker
     assert result.wait(40).return_value == 30
     job = job_of(result)
     assert job.worker_id != owner
-    assert job.lease == 2
+    assert job.lease_epoch == 2
     assert (job.attempt, job.crashes) == (1, 0)
     assert [entry["outcome"] for entry in job.errors] == ["crashed"]
     counts = Counter(marks())
@@ -58,9 +58,9 @@ def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers
     frozen.send(signal.SIGTERM)
     assert frozen.wait() == 0
     after = job_of(result)
-    assert (after.state, after.lease, after.finished_at, after.worker_id) == (
+    assert (after.state, after.lease_epoch, after.finished_at, after.worker_id) == (
         finished.state,
-        finished.lease,
+        finished.lease_epoch,
         finished.finished_at,
         finished.worker_id,
     )
@@ -73,7 +73,8 @@ def test_the_jobs_of_a_killed_worker_go_on_side_by_side(workers, marks):
     first.kill()
     second = workers.start("--threads", "4")
     wait_for(
-        lambda: Job.objects.filter(state=State.RUNNING, lease=2).count() == 4, what="all four to run again"
+        lambda: Job.objects.filter(state=State.RUNNING, lease_epoch=2).count() == 4,
+        what="all four to run again",
     )
     assert {job_of(result).crashes for result in results} == {1}
     second.kill()

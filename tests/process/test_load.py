@@ -27,7 +27,7 @@ def test_ten_thousand_jobs_through_four_workers_run_exactly_once_each(workers, m
     counts = Counter(marks())
     assert len(counts) == COUNT
     assert set(counts.values()) == {1}
-    assert set(Job.objects.values_list("state", "attempt", "lease")) == {(State.SUCCEEDED, 1, 1)}
+    assert set(Job.objects.values_list("state", "attempt", "lease_epoch")) == {(State.SUCCEEDED, 1, 1)}
     assert not any("deadlock" in worker.output.lower() for worker in fleet)
     with connection.cursor() as cursor:
         cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")

@@ -11,11 +11,11 @@ import pytest
 from django.db import connections
 
 from pgonly_django.compat import uuid7
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State, Worker
-from pgonly_django.postgres import connect
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.ledger import Claim, Ledger
+from pgonly_django.worker.exchange import Claim, Ledger
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -78,7 +78,7 @@ def test_a_job_that_is_frozen_inside_its_transaction_runs_elsewhere(workers, mar
     assert f"Ended the transaction that the dead worker {worker_id} had open" in second.output
     frozen.send(signal.SIGCONT)
     wait_for(lambda: "belongs to another worker by now" in frozen.output)
-    assert result.job.lease == 2
+    assert result.job.lease_epoch == 2
 
 
 def test_a_worker_whose_own_row_is_locked_longer_than_a_lease_is_not_dead(workers, marks, view):
@@ -89,7 +89,7 @@ def test_a_worker_whose_own_row_is_locked_longer_than_a_lease_is_not_dead(worker
         view.execute("SELECT FROM pgonly_worker WHERE name = %s FOR UPDATE", [first.name])
         workers.start("--threads", "1")
         assert result.wait(20).job.state == State.SUCCEEDED
-    assert (result.job.lease, marks().count("k:started")) == (1, 1)
+    assert (result.job.lease_epoch, marks().count("k:started")) == (1, 1)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.postgres import connect
+from pgonly_django.database.connect import connect
 from tests.process.conftest import ROOT, database_url
 from tests.snippets import snippet
 

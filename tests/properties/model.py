@@ -12,13 +12,13 @@ class Run:
     """One claim, as its worker remembers it."""
 
     worker: str
-    lease: int
+    lease_epoch: int
 
 
 @dataclass
 class Job:
     state: str = "ready"
-    lease: int = 0
+    lease_epoch: int = 0
     attempt: int = 0
     interruptions: int = 0
     crashes: int = 0
@@ -28,8 +28,8 @@ class Job:
 
     def claimed(self, worker: str) -> None:
         assert self.state == "ready", "claimed while it was not ready"
-        self.state, self.lease, self.attempt = "running", self.lease + 1, self.attempt + 1
-        self.holder = Run(worker, self.lease)
+        self.state, self.lease_epoch, self.attempt = "running", self.lease_epoch + 1, self.attempt + 1
+        self.holder = Run(worker, self.lease_epoch)
 
     def ended(
         self, state: str, *, costs: bool = True, interrupted: bool = False, clears: bool = True
@@ -71,7 +71,14 @@ class Job:
 
     @property
     def facts(self) -> tuple:
-        return (self.state, self.lease, self.attempt, self.interruptions, self.crashes, self.cancel_requested)
+        return (
+            self.state,
+            self.lease_epoch,
+            self.attempt,
+            self.interruptions,
+            self.crashes,
+            self.cancel_requested,
+        )
 
 
 def is_blamed(crashes: int, beside: list[int]) -> bool:

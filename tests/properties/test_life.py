@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 )
 
 from pgonly_django import models
+from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.postgres import connect
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.lease import renew
 from pgonly_django.queue.promote import promote
@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
         claimed = claim(self.server, by, free, take_suspect=not suspects_held)
         for row in claimed:
             self.jobs[row.id].claimed(worker)
-            assert row.lease == self.jobs[row.id].lease
+            assert row.lease_epoch == self.jobs[row.id].lease_epoch
         assert len(claimed) <= free
         assert sum(row.crashes >= SUSPECT_FROM for row in claimed) <= 1
         if by.looked_from_head and len(claimed) < free:
@@ -93,7 +93,10 @@ class Life(RuleBasedStateMachine):
     def finish(self, end, data):
         job_id = data.draw(st.sampled_from(sorted(i for i, job in self.jobs.items() if job.holder)))
         outcome, state, facts = ENDS[end]
-        assert write(self.server, self._finish(job_id, self.jobs[job_id].lease, outcome, state, facts)) == 1
+        assert (
+            write(self.server, self._finish(job_id, self.jobs[job_id].lease_epoch, outcome, state, facts))
+            == 1
+        )
         self.jobs[job_id].ended(state.value, **facts)
 
     @rule(end=st.sampled_from(sorted(ENDS)), data=st.data())
@@ -102,13 +105,13 @@ class Life(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(sorted(i for i, job in self.jobs.items() if job.past)))
         past = data.draw(st.sampled_from(self.jobs[job_id].past))
         outcome, state, facts = ENDS[end]
-        assert write(self.server, self._finish(job_id, past.lease, outcome, state, facts)) == 0
+        assert write(self.server, self._finish(job_id, past.lease_epoch, outcome, state, facts)) == 0
 
     @rule(worker=st.sampled_from(WORKERS))
     def renew(self, worker):
         held = self._held_by(worker)
-        everything = {job_id: job.holder.lease for job_id, job in held.items()}
-        stale = {i: past.lease for i, job in self.jobs.items() for past in job.past if i not in held}
+        everything = {job_id: job.holder.lease_epoch for job_id, job in held.items()}
+        stale = {i: past.lease_epoch for i, job in self.jobs.items() for past in job.past if i not in held}
         answer = renew(self.server, {**stale, **everything}, LEASE)
         assert set(answer) == set(everything)
         assert {i for i, it in answer.items() if it.cancel_requested} == {
@@ -141,7 +144,15 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_agree_with_the_model(self):
-        names = ("state", "lease", "attempt", "interruptions", "crashes", "cancel_requested_at", "worker_id")
+        names = (
+            "state",
+            "lease_epoch",
+            "attempt",
+            "interruptions",
+            "crashes",
+            "cancel_requested_at",
+            "worker_id",
+        )
         for job_id, *facts, cancel_requested_at, worker_id in models.Job.objects.values_list("id", *names):
             job = self.jobs[str(job_id)]
             assert (*facts, cancel_requested_at is not None) == job.facts
@@ -164,10 +175,10 @@ class Life(RuleBasedStateMachine):
             id=self.claimers[worker].worker_id, name=worker, hostname="h", pid=1, threads=1
         )
 
-    def _finish(self, job_id, lease, outcome, state, facts):
+    def _finish(self, job_id, lease_epoch, outcome, state, facts):
         delay = 3600.0 if state is State.SCHEDULED else None
         return Finish(
-            job_id, lease, outcome, state, delay_seconds=delay, costs_attempt=facts.get("costs", True)
+            job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=facts.get("costs", True)
         )
 
 

@@ -30,7 +30,7 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
     return make(
         **{
             "state": State.RUNNING,
-            "lease": 1,
+            "lease_epoch": 1,
             "attempt": 1,
             "worker_id": worker_id or uuid4(),
             "lease_expires_at": timezone.now() + LEASE,
@@ -67,7 +67,7 @@ def write(connection, *finishes: Finish) -> int:
 
 
 def finish_of(job, outcome=Outcome.SUCCEEDED, state=State.SUCCEEDED, **facts) -> Finish:
-    return Finish(str(job.id), facts.pop("lease", job.lease), outcome, state, **facts)
+    return Finish(str(job.id), facts.pop("lease_epoch", job.lease_epoch), outcome, state, **facts)
 
 
 def fresh(job) -> Job:

@@ -18,12 +18,12 @@ def ids(jobs) -> list[str]:
 
 
 def test_a_claim_makes_the_job_run_for_its_worker_under_a_new_lease(server):
-    job, by = make(lease=3, attempt=1), claimer()
+    job, by = make(lease_epoch=3, attempt=1), claimer()
     (claimed,) = claim(server, by)
     row = fresh(job)
-    assert (row.state, row.worker_id, row.lease, row.attempt) == (State.RUNNING, by.worker_id, 4, 2)
+    assert (row.state, row.worker_id, row.lease_epoch, row.attempt) == (State.RUNNING, by.worker_id, 4, 2)
     assert row.lease_expires_at - row.attempted_at <= LEASE + timedelta(milliseconds=1)
-    assert (claimed.id, claimed.lease, claimed.attempt) == (str(job.id), 4, 2)
+    assert (claimed.id, claimed.lease_epoch, claimed.attempt) == (str(job.id), 4, 2)
 
 
 def test_the_first_start_of_a_job_is_kept(server):

@@ -53,7 +53,7 @@ def test_results_of_a_batch_reach_their_own_jobs(server):
 @pytest.mark.parametrize("lease", [0, 2])
 def test_a_finish_with_another_lease_changes_nothing(server, outcome, state, lease):
     job = make_running()
-    assert write(server, finish_of(job, outcome, state, lease=lease, result="1", entry=entry())) == 0
+    assert write(server, finish_of(job, outcome, state, lease_epoch=lease, result="1", entry=entry())) == 0
     assert fresh(job).state == State.RUNNING
 
 
@@ -65,8 +65,8 @@ def test_a_finish_of_a_job_that_does_not_run_changes_nothing(server, state):
 
 
 def test_a_late_finish_harms_none_of_its_batch(server):
-    good, late = make_running(), make_running(lease=5)
-    assert write(server, finish_of(good, result="1"), finish_of(late, lease=4, result="2")) == 1
+    good, late = make_running(), make_running(lease_epoch=5)
+    assert write(server, finish_of(good, result="1"), finish_of(late, lease_epoch=4, result="2")) == 1
     assert (fresh(good).state, fresh(late).state) == (State.SUCCEEDED, State.RUNNING)
 
 
@@ -159,8 +159,8 @@ def test_a_job_that_succeeds_before_its_cancellation_arrives_has_succeeded(serve
 
 
 def test_jobs_in_different_runs_of_theirs_succeed_in_one_batch(server):
-    jobs = [make_running(lease=lease) for lease in (1, 7, 1, 2)]
-    assert write(server, *[finish_of(job, result=str(job.lease)) for job in jobs]) == 4
+    jobs = [make_running(lease_epoch=lease) for lease in (1, 7, 1, 2)]
+    assert write(server, *[finish_of(job, result=str(job.lease_epoch)) for job in jobs]) == 4
     assert [fresh(job).result for job in jobs] == [1, 7, 1, 2]
 
 
@@ -185,9 +185,9 @@ def test_a_batch_of_all_outcomes_takes_few_statements(server):
     ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.FAILED, State.FAILED)]
 )
 def test_what_is_locked_may_be_left_out_of_a_batch(server, other, outcome, state):
-    locked, free, late = make_running(), make_running(), make_running(lease=5)
+    locked, free, late = make_running(), make_running(), make_running(lease_epoch=5)
     batch = [finish_of(job, outcome, state, result="1", entry=entry()) for job in (locked, free)]
-    batch.append(finish_of(late, outcome, state, lease=4))
+    batch.append(finish_of(late, outcome, state, lease_epoch=4))
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])

@@ -14,7 +14,7 @@ SOON = timedelta(seconds=5)
 
 
 def held(*jobs) -> dict[str, int]:
-    return {str(job.id): job.lease for job in jobs}
+    return {str(job.id): job.lease_epoch for job in jobs}
 
 
 def test_renewing_moves_the_end_of_the_lease_on(server):
@@ -29,7 +29,7 @@ def test_an_expired_lease_that_nobody_took_is_renewed(server):
 
 
 def test_a_job_that_somebody_else_took_is_missing_from_the_answer(server):
-    mine, taken, over = make_running(), make_running(lease=3), make_running(state=State.SUCCEEDED)
+    mine, taken, over = make_running(), make_running(lease_epoch=3), make_running(state=State.SUCCEEDED)
     before = fresh(taken).lease_expires_at
     answer = renew(server, {**held(mine, over), str(taken.id): 2}, LEASE)
     assert set(answer) == {str(mine.id)}

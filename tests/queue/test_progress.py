@@ -14,7 +14,7 @@ def report(connection, *reports: Report) -> int:
 
 
 def report_of(job, **facts) -> Report:
-    nothing = {"lease": job.lease, "progress": None, "log_lines": None, "cleared": False}
+    nothing = {"lease_epoch": job.lease_epoch, "progress": None, "log_lines": None, "cleared": False}
     return Report(id=str(job.id), **{**nothing, **facts})
 
 
@@ -42,10 +42,10 @@ def test_a_job_that_saved_something_is_no_suspect_any_more(server):
     assert (fresh(proved).crashes, fresh(silent).crashes) == (0, 2)
 
 
-@pytest.mark.parametrize("facts", [{"lease": 2}, {"state": State.SUCCEEDED}])
+@pytest.mark.parametrize("facts", [{"lease_epoch": 2}, {"state": State.SUCCEEDED}])
 def test_a_report_of_a_run_that_is_over_changes_nothing(server, facts):
     job = make_running(**facts)
-    said = report_of(job, lease=1, progress='{"done": 9}', log_lines=lines("late"), cleared=True)
+    said = report_of(job, lease_epoch=1, progress='{"done": 9}', log_lines=lines("late"), cleared=True)
     assert report(server, said) == 0
     assert (fresh(job).progress, fresh(job).log) == (None, [])
 

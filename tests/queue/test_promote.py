@@ -5,7 +5,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from pgonly_django import wake
+from pgonly_django.database import notify
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue import promote as module
@@ -44,7 +44,7 @@ def test_a_job_that_another_promoter_holds_is_left_to_it(server, other):
 def test_the_queues_of_promoted_jobs_are_woken_once_each(server, other):
     for queue in ("a", "a", "b"):
         scheduled(ago(MINUTE), queue=queue)
-    other.execute(f"LISTEN {wake.CHANNEL}")
+    other.execute(f"LISTEN {notify.CHANNEL}")
     promote(server)
     assert sorted(notify.payload for notify in heard(other)) == ["ready a", "ready b"]
 

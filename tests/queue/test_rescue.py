@@ -8,10 +8,10 @@ import pytest
 from django.db import transaction
 from django.db.models import JSONField, Value
 
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
-from pgonly_django.postgres import connect
-from pgonly_django.queue import memo
+from pgonly_django.queue import checkpoints
 from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, forget_workers, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
@@ -35,7 +35,7 @@ def test_a_job_of_a_dead_worker_is_ready_again_at_no_cost_and_says_why(server, d
     job = orphan(dead, attempt=2, ready_at=ago(HOUR))
     (rescued,) = rescue(server, LEASE, NONE)
     row = fresh(job)
-    assert (row.state, row.attempt, row.crashes, row.lease) == (State.READY, 1, 1, job.lease)
+    assert (row.state, row.attempt, row.crashes, row.lease_epoch) == (State.READY, 1, 1, job.lease_epoch)
     assert row.ready_at > ago(timedelta(minutes=1))
     assert (rescued.state, rescued.crashes, rescued.worker) == ("ready", 1, "the dead one")
     (error,) = row.errors
@@ -260,8 +260,8 @@ def test_nothing_is_ended_of_workers_that_live_of_other_people_or_of_who_only_re
 @pytest.mark.parametrize(
     "save",
     [
-        lambda job: memo.save_checkpoint("default", str(job.id), job.lease, "1", "{}"),
-        lambda job: memo.save_step("default", str(job.id), job.lease, "ask", "1"),
+        lambda job: checkpoints.save_checkpoint("default", str(job.id), job.lease_epoch, "1", "{}"),
+        lambda job: checkpoints.save_step("default", str(job.id), job.lease_epoch, "ask", "1"),
     ],
     ids=["checkpoint", "step"],
 )

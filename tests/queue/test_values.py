@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgonly_django.database.libpq import printable
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.queue.values import NESTING_LIMIT, to_json
-from pgonly_django.statement import printable
 from tests.jobs import nest
 
 scalars = st.none() | st.booleans() | st.integers() | st.text()

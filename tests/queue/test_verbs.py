@@ -73,7 +73,7 @@ def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
     Job.objects.cancel()
     row = fresh(job)
     assert row.cancel_requested_at > ago(MINUTE)
-    assert (row.finished_at, row.expires_at, row.lease) == (None, None, job.lease)
+    assert (row.finished_at, row.expires_at, row.lease_epoch) == (None, None, job.lease_epoch)
 
 
 @pytest.mark.django_db

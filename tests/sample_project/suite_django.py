@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.test import LiveServerTestCase, SimpleTestCase, TestCase, TransactionTestCase
 from django.test.testcases import DatabaseOperationForbidden
 
-from pgonly_django import postgres
+from pgonly_django.database import connect
 from pgonly_django.models import CacheEntry, DurableCacheEntry, Job
 from pgonly_django.sessions import SessionStore
 from tests.sample_project.tasks import do_nothing
@@ -92,7 +92,7 @@ class InSimpleTestCase(RefusesTestCase):
         for refused in (
             SessionStore().save,
             do_nothing.enqueue,
-            lambda: postgres.connect("default", application_name="pgonly test"),
+            lambda: connect.connect("default", application_name="pgonly test"),
             lambda: call_command("pgonly_cache", "clear", "default", verbosity=0),
             lambda: call_command("runworker", burst=True, verbosity=0),
         ):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from django.core.cache import cache, caches
 
-from pgonly_django import postgres
+from pgonly_django.database import connect
 from pgonly_django.models import CacheEntry
 from pgonly_django.sessions import SessionStore
 from tests.sample_project.suite_django import CALLS, OF_DEFAULT, in_a_thread, one, sync_clear
@@ -45,7 +45,7 @@ def test_without_the_mark_sessions_jobs_and_workers_are_refused():
     for refused in (
         SessionStore().save,
         do_nothing.enqueue,
-        lambda: postgres.connect("default", application_name="pgonly test"),
+        lambda: connect.connect("default", application_name="pgonly test"),
     ):
         with pytest.raises(RuntimeError, match="django_db"):
             refused()

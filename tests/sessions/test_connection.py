@@ -9,7 +9,7 @@ import pytest
 from django.db import DataError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django import django_connection
+from pgonly_django.database import on_django
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.statements import Client
 
@@ -238,17 +238,17 @@ def test_with_another_encoding_nothing_is_prepared(key):
 def through_the_pooler(key, pooler, monkeypatch):
     """Django's connection, led through the pooler for this test."""
     connection.close()
-    django_connection._direct.clear()
+    on_django._direct.clear()
     with monkeypatch.context() as changed:
         changed.setitem(connection.settings_dict, "HOST", "127.0.0.1")
         changed.setitem(connection.settings_dict, "PORT", str(pooler))
         yield
         connection.close()
-    django_connection._direct.clear()
+    on_django._direct.clear()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_behind_a_pooler_nothing_is_prepared(through_the_pooler, key):
     assert load_often(key, 20) == [1] * 20
-    assert django_connection._direct == {"default": False}
+    assert on_django._direct == {"default": False}
     assert prepared() == []

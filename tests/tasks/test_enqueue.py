@@ -39,7 +39,7 @@ def test_one_insert_writes_the_job():
         {"b": ["x", None]},
     )
     assert (row.state, row.backend, row.queue, row.priority) == (State.READY, "default", "default", 0)
-    assert (row.lease, row.attempt, row.max_attempts, row.errors, row.log) == (0, 0, 4, [], [])
+    assert (row.lease_epoch, row.attempt, row.max_attempts, row.errors, row.log) == (0, 0, 4, [], [])
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from pgonly_django.exceptions import ManualCommitError
 from pgonly_django.models import Checkpoint, Job
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import State
-from pgonly_django.queue import memo
+from pgonly_django.queue import checkpoints
 from tests.aliases import alias
 from tests.queue.rows import make, make_running
 from tests.tasks.calls import add
@@ -86,13 +86,13 @@ def test_a_discard_wakes_nobody_and_is_part_of_the_caller_s_commit():
 
 def test_a_step_is_refused_before_its_call_and_a_checkpoint_before_its_write():
     job = make_running()
-    facts = ("default", str(job.pk), job.lease)
+    facts = ("default", str(job.pk), job.lease_epoch)
     transaction.set_autocommit(False)
     try:
         with pytest.raises(ManualCommitError, match=r"step\(\) needs"):
-            memo.find_step(*facts, "paid")
+            checkpoints.find_step(*facts, "paid")
         with pytest.raises(ManualCommitError, match="save_checkpoint"):
-            memo.save_checkpoint(*facts, "1", "{}")
+            checkpoints.save_checkpoint(*facts, "1", "{}")
         transaction.commit()
     finally:
         transaction.set_autocommit(True)

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from pgonly_django.postgres import connect
+from pgonly_django.context.run import Run
+from pgonly_django.database.connect import connect
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 from tests import leaving, looping
 from tests.queue.rows import claim, claimer, make

@@ -10,13 +10,13 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from pgonly_django import wake
+from pgonly_django.context.run import Run
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect, connection_params
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.job import State
-from pgonly_django.postgres import connect, connection_params
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.lease import register
-from pgonly_django.tasks.run import Run
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
@@ -54,12 +54,12 @@ def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server)
     assert worker.mail.take(10, 0) == []
     worker.heartbeat.beat(server)
     (finish,) = worker.mail.take(10, 0)
-    assert (finish.id, finish.lease, finish.outcome) == (str(job.id), job.lease, Outcome.RELEASED)
+    assert (finish.id, finish.lease_epoch, finish.outcome) == (str(job.id), job.lease_epoch, Outcome.RELEASED)
 
 
 def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
     job = make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR), queue="mail")
-    other.execute(f"LISTEN {wake.CHANNEL}")
+    other.execute(f"LISTEN {notify.CHANNEL}")
     worker.heartbeat.beat(server)  # the first one registers the worker
     worker.heartbeat.beat(server)
     assert fresh(job).state == State.READY

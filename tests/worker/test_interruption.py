@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from pgonly_django.context.interrupter import Guard
 from pgonly_django.exceptions import JobInterrupt, JobStopped
 from pgonly_django.models import State
-from pgonly_django.tasks.guard import Guard
 from tests import leaving
 from tests.waiting import wait_for
 

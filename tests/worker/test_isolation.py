@@ -9,11 +9,11 @@ import pytest
 from django.db import connection, connections
 from psycopg import IsolationLevel
 
+from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context.run import Run
+from pgonly_django.database.connect import connect
 from pgonly_django.models import State
-from pgonly_django.postgres import connect
-from pgonly_django.queue import memo
-from pgonly_django.tasks.durable import durably
-from pgonly_django.tasks.run import Run
+from pgonly_django.queue import checkpoints
 from tests import jobs
 from tests.queue.rows import claim, claimer, fresh, make
 from tests.waiting import wait_for
@@ -85,6 +85,6 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '
 def _save(run):
     connection.ensure_connection()
     try:
-        durably(run, memo.save_checkpoint, run.job.id, run.job.lease, "7", "{}")
+        durably(run, checkpoints.save_checkpoint, run.job.id, run.job.lease_epoch, "7", "{}")
     finally:
         connections.close_all()

@@ -9,12 +9,12 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from pgonly_django import wake
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import SUSPECT_FROM
-from pgonly_django.postgres import connect
 from pgonly_django.worker import worker as worker_module
-from pgonly_django.worker.ledger import Claim
+from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 from tests import jobs, watched
@@ -27,7 +27,7 @@ def test_a_run_is_told_by_the_next_heartbeat_that_its_lease_is_gone(background_w
     background_worker()
     result = watched.tell_when_stopped.enqueue("k")
     wait_for(lambda: "k:started" in marks())
-    Job.objects.filter(pk=result.id).update(lease=F("lease") + 1)
+    Job.objects.filter(pk=result.id).update(lease_epoch=F("lease_epoch") + 1)
     wait_for(lambda: len(marks()) == 2, 10, "the job to leave")
     assert marks() == ["k:started", "k:told"]
 
@@ -53,7 +53,7 @@ def test_a_second_look_follows_each_word(transactional_db):
     heard_at = time.monotonic()
     worker.agenda.looked([], claim, worker.claimer, began=heard_at)
     again_at = worker.agenda.next_look(has_slot=True)
-    assert again_at <= heard_at + wake.COALESCE_SECONDS + 0.01
+    assert again_at <= heard_at + notify.COALESCE_SECONDS + 0.01
     worker.agenda.looked([], claim, worker.claimer, began=again_at)
     assert worker.agenda.next_look(has_slot=True) > heard_at + 1.0
 
@@ -64,10 +64,10 @@ def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker
         for _ in range(20):
             wait_for(lambda: worker.agenda.drained)
             said_at = time.monotonic()
-            other.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready("default")])
+            other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
             job = make(task="tests.jobs.add", args=[1])
-            if time.monotonic() - said_at > wake.COALESCE_SECONDS:  # too late to be held back
-                other.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready("default")])
+            if time.monotonic() - said_at > notify.COALESCE_SECONDS:  # too late to be held back
+                other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
             wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 5, "its end")
 
 
@@ -91,7 +91,7 @@ def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(back
     Job.objects.filter(pk=result.id).update(
         state=State.READY, ready_at=Now()
     )  # as a rescue by another worker
-    worker.wake_up(wake.ready("default"))
+    worker.wake_up(notify.ready("default"))
     wait_for(lambda: "k:started 2" in marks())
     with connect("default", application_name="a view") as view, view.transaction():
         view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
@@ -128,7 +128,7 @@ def test_progress_is_written_twice_a_second_at_most(background_worker):
     seen, began = set(), None
     while result.job.state != State.SUCCEEDED:
         with connection.cursor() as cursor:  # which wakes the loop
-            cursor.execute("SELECT pg_notify(%s, %s)", [wake.CHANNEL, wake.ready("another queue")])
+            cursor.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("another queue")])
             cursor.execute("SELECT xmin::text FROM pgonly_job WHERE progress IS NOT NULL")
             versions = cursor.fetchall()
         if versions:

@@ -8,8 +8,8 @@ from django.db import connection, connections
 from django.utils import timezone
 from model_bakery import baker
 
+from pgonly_django.database.connect import connect
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
-from pgonly_django.postgres import connect
 from pgonly_django.worker.maintenance import Maintenance
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)

@@ -7,11 +7,11 @@ import time
 import pytest
 from django.db import transaction
 
+from pgonly_django.context.context import JobContext
+from pgonly_django.context.run import Run
+from pgonly_django.database.connect import connect
 from pgonly_django.models import State
-from pgonly_django.postgres import connect
-from pgonly_django.queue import memo
-from pgonly_django.tasks.context import JobContext
-from pgonly_django.tasks.run import Run
+from pgonly_django.queue import checkpoints
 from tests import jobs, looping
 from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
@@ -102,7 +102,7 @@ def context_of_suspect(transactional_db):
         with connect("default", application_name="pgonly tests") as connection:
             (job,) = claim(connection, claimer())
         run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
-        return JobContext(None, run, memo.Saved(saved))
+        return JobContext(None, run, checkpoints.Saved(saved))
 
     return make_context
 
@@ -116,7 +116,7 @@ def test_only_what_is_new_in_a_checkpoint_clears_a_suspect(context_of_suspect, s
 
 def test_a_step_that_is_made_clears_a_suspect_and_one_that_was_made_before_does_not(context_of_suspect):
     context = context_of_suspect()
-    memo.save_step("default", context.job_id, context._run.job.lease, "ask", "1")
+    checkpoints.save_step("default", context.job_id, context._run.job.lease_epoch, "ask", "1")
     context.step("ask", int)
     assert not context._run.proved_itself
     context.step("ask more", int)

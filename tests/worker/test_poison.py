@@ -11,10 +11,10 @@ from django.db import connection
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import task_finished, task_started
+from pgonly_django.context.run import Run
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
-from pgonly_django.postgres import connect
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.tasks.run import Run
 from pgonly_django.worker.executor import Executor
 from tests import jobs, poison
 from tests.queue.rows import claim, claimer, make

@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from pgonly_django import enqueue_many
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
-from pgonly_django.postgres import connect
 from pgonly_django.worker.cleanup import noticing_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
@@ -63,7 +63,7 @@ def test_a_worker_that_claims_a_job_it_still_runs_ends_the_older_run(background_
     wait_for(lambda: marks().count("k:started") == 2, what="the second run")
     assert older.lease_lost
     wait_for(lambda: marks().count("k:cleaned up") == 1, what="the older run to end")
-    assert worker.runs[result.id].job.lease == 2
+    assert worker.runs[result.id].job.lease_epoch == 2
     assert result.job.state == State.RUNNING
     result.cancel()
     assert result.wait(10).job.state == State.CANCELLED

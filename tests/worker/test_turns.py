@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
-from pgonly_django.worker.ledger import Claim
+from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 from tests import jobs

@@ -309,7 +309,8 @@ def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_wor
     waiting = [jobs.add.enqueue(i) for i in range(5)]
     wait_for(
         lambda: (
-            Job.objects.filter(pk__in=[r.id for r in waiting], state=State.READY, lease__gt=0).count() == 5
+            Job.objects.filter(pk__in=[r.id for r in waiting], state=State.READY, lease_epoch__gt=0).count()
+            == 5
         )
     )
     assert set(

@@ -9,10 +9,10 @@ from django.db import connections
 
 from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache
-from pgonly_django.cache.drive import Operation, run
-from pgonly_django.cache.figures import Figures, figures, our_caches
 from pgonly_django.cache.statement import TABLES
+from pgonly_django.cache.stats import Figures, figures, our_caches
 from pgonly_django.cache.store import Store
+from pgonly_django.database.operation import Operation, run
 from pgonly_django.exceptions import CacheError
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"

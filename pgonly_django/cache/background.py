@@ -1,0 +1,76 @@
+"""What a cancelled or unanswered call left undone: one thread does it, again and again while it is of use."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pgonly_django.database import testrun
+from pgonly_django.exceptions import CacheError
+
+logger = logging.getLogger("pgonly_django.cache")
+
+RETRY_SECONDS = 1.0
+
+Job = Callable[[], object]
+Databases = list[object] | None
+
+
+class Later:
+    """The thread exists while there is something to do. It is no daemon: a process that ends tries once more."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[tuple[Job, float, Databases]] = deque()
+        self._lock = threading.RLock()  # the garbage collector may come here while this thread has it
+        self._thread: threading.Thread | None = None
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Run `job` in the background; when it raises CacheError, again, for `seconds` at most."""
+        with self._lock:
+            self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
+            if self._thread is None:
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # the interpreter ends, and starts no threads any more
+                    self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name="pgonly cache later")
+        thread.start()
+        self._thread = thread
+
+    def _work(self) -> None:
+        while self._has_jobs():
+            for _ in range(len(self._jobs)):
+                self._try(*self._jobs.popleft())
+            if self._jobs:
+                time.sleep(RETRY_SECONDS)
+
+    def _has_jobs(self) -> bool:
+        with self._lock:
+            if not self._jobs:
+                self._thread = None
+            return bool(self._jobs)
+
+    def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
+        if databases != testrun.databases():
+            return  # what a test left undone is no business of the databases that came after it
+        try:
+            job()
+        except testrun.Refusal:
+            return
+        except CacheError:
+            if time.monotonic() < give_up_at and threading.main_thread().is_alive():
+                self._jobs.append((job, give_up_at, databases))
+        except Exception:
+            logger.exception("What a cache call left undone failed.")  # and the next one is not kept waiting
+
+
+later = Later()
+
+os.register_at_fork(after_in_child=lambda: Later.__init__(later))  # the parent still does what there was

@@ -1,0 +1,325 @@
+"""Django's cache API over the store: every method one operation, sync and async."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.apps import apps
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django import events
+from pgonly_django.cache import deletion
+from pgonly_django.cache.durations import timeout_seconds
+from pgonly_django.cache.keys import tag_names
+from pgonly_django.cache.options import default_timeout, parse
+from pgonly_django.cache.store import Row, Store
+from pgonly_django.database.operation import Operation, run
+from pgonly_django.database.testcase import arun_in_place
+from pgonly_django.exceptions import CacheError, ValueTooLargeError
+
+T = TypeVar("T")
+Timeout = float | timedelta | None  # seconds, or a timedelta
+SWAPS = 20  # attempts to write a sum before another caller's, where it is no stored integer
+_MISSING = object()
+
+
+class DjangoCache(BaseCache):
+    is_configured = True
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        if apps.ready and not apps.is_installed("pgonly_django"):
+            raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
+        # What Django would read of these two, it reads wrongly or fails at; _configure() reads them.
+        super().__init__({**params, "timeout": None, "OPTIONS": {}})
+        try:
+            self._configure(location, params)
+        except ImproperlyConfigured as error:
+            self.__class__ = _misconfigured(type(self), str(error))
+
+    def _configure(self, location: str, params: dict[str, Any]) -> None:
+        """Raises ImproperlyConfigured, which the first use of this cache then does as well.
+
+        Not its making: Django's checks make every cache, and would end there before ours say what is wrong.
+        """
+        options = parse(params.get("OPTIONS", {}))
+        self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
+        self.store = Store(location, options)
+        self._on_error = options.on_error
+
+    def validate_key(self, key: str) -> None:
+        """Any key works, so there is none to warn of."""
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return self._do(self.store.get(self.stored_key(key, version), default), default)
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return await self._ado(self.store.get(self.stored_key(key, version), default), default)
+
+    def set(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
+    ) -> Any:  # fmt: skip
+        """`tags` name groups for delete_tags().
+
+        With `nx` as add(), only where there is none yet; with `xx` only where there is one: True or False.
+        Raises ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
+        """
+        if nx or xx:
+            return self._do(self._set_where(key, value, timeout, version, tags, nx, xx), False, write=True)
+        return self._do(self._set(key, value, timeout, version, tags), None, write=True)
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
+    ) -> Any:  # fmt: skip
+        """See set()."""
+        if nx or xx:
+            operation = self._set_where(key, value, timeout, version, tags, nx, xx)
+            return await self._ado(operation, False, write=True)
+        return await self._ado(self._set(key, value, timeout, version, tags), None, write=True)
+
+    def add(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> bool:  # fmt: skip
+        return self._do(self._add(key, value, timeout, version, tags), False, write=True)
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> bool:  # fmt: skip
+        return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
+
+    def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
+        return self._do(operation, False, write=True)
+
+    async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
+        return await self._ado(operation, False, write=True)
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return self._do(self.store.delete(self.stored_key(key, version)), False)
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self._ado(self.store.delete(self.stored_key(key, version)), False)
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        return self._do(self.store.has(self.stored_key(key, version)), False)
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        return await self._ado(self.store.has(self.stored_key(key, version)), False)
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
+        return self._do(self._incr(key, delta, version), None, write=True)
+
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        """See incr()."""
+        return await self._ado(self._incr(key, delta, version), None, write=True)
+
+    def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        return self.incr(key, -delta, version)
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
+        return await self.aincr(key, -delta, version)
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        wanted = self._named(keys, version)
+        return self._under_their_names(wanted, self._do(self.store.get_many(list(wanted)), {}))
+
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        wanted = self._named(keys, version)
+        return self._under_their_names(wanted, await self._ado(self.store.get_many(list(wanted)), {}))
+
+    def set_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> list[Any]:  # fmt: skip
+        """The keys that are not stored: none, since what keeps one from it raises; but see ON_ERROR "ignore".
+
+        What is too large raises ValueTooLargeError once all others are stored; its key is deleted.
+        """
+        return self._do(self._set_many(data, timeout, version, tags), [], write=True)
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, tags: Iterable[str] = (),
+    ) -> list[Any]:  # fmt: skip
+        """See set_many()."""
+        return await self._ado(self._set_many(data, timeout, version, tags), [], write=True)
+
+    def delete_many(  # type: ignore[override]  # Django's says None; django-redis's says how many
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
+        """How many there were."""
+        return self._do(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
+
+    async def adelete_many(  # type: ignore[override]  # see delete_many()
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> int:
+        """See delete_many()."""
+        return await self._ado(deletion.delete_many(self.store, list(self._named(keys, version))), 0)
+
+    def clear(self) -> None:
+        """Delete everything in this cache, in batches; other caches in the same table are left alone."""
+        self._do(deletion.clear(self.store), 0)
+
+    async def aclear(self) -> None:
+        """See clear()."""
+        await self._ado(deletion.clear(self.store), 0)
+
+    def close(self, **_: Any) -> None:
+        """Nothing to do: connections belong to the process and stay for the next request."""
+
+    async def aclose(self, **_: Any) -> None:
+        """See close()."""
+
+    # The operations behind both faces, where they are more than one call of the store.
+
+    def _set(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[None]:
+        return self.store.set(
+            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
+        )
+
+    def _set_where(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
+        nx: bool, xx: bool,
+    ) -> Operation[bool]:  # fmt: skip
+        if nx and xx:
+            raise ValueError(
+                "nx writes only where there is no entry, xx only where there is one: give one of them."
+            )
+        if nx:
+            return self._add(key, value, timeout, version, tags)
+        stored = self.stored_key(key, version)
+        return self.store.replace(stored, value, self.seconds_of(timeout), self._tags(tags))
+
+    def _add(
+        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[bool]:
+        return self.store.add(
+            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
+        )
+
+    def _set_many(
+        self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
+    ) -> Operation[list[Any]]:
+        named = self._named(data, version)
+        seconds, names, stored = self.seconds_of(timeout), self._tags(tags), set[bytes]()
+        entries = {key: data[name] for key, name in named.items()}
+        try:
+            if seconds is not None and seconds <= 0:
+                yield from deletion.delete_many(self.store, list(entries))
+                return []
+            yield from self.store.set_many(entries, seconds, names, stored)
+        except CacheError as error:
+            self.failed(error, None, write=True)  # raises, but with ON_ERROR "ignore"
+        return [name for key, name in named.items() if key not in stored]
+
+    def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
+        stored = self.stored_key(key, version)
+        if isinstance(delta, int):
+            total = yield from self.store.add_to(stored, delta)
+            if total is not None:
+                return total
+        for _ in range(SWAPS):
+            found = yield from self.store.stored(stored)
+            if found is None:
+                raise ValueError(f"Key {key!r} not found")
+            total = found[0] + delta
+            if (yield from self.store.swap(stored, found[1], total)):
+                return total
+        raise CacheError(f"Key {key!r} was written by others {SWAPS} times while {delta!r} was added to it.")
+
+    # For a write that is made ready now and happens later (transactional.py).
+
+    def row(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout,
+        version: int | None,
+        tags: Iterable[str],
+        stale: float = 0,
+    ) -> Row | None:
+        """What a set() would write; None where its timeout is over already. Raises what set() raises for it."""
+        seconds = self.seconds_of(timeout)
+        if seconds is not None and seconds <= 0:
+            return None
+        return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags), stale)
+
+    def write(self, row: Row) -> None:
+        """See set()."""
+        self._do(self.store.write(row), None, write=True)
+
+    def write_if_live(self, row: Row) -> bool:
+        """See set() with xx."""
+        return self._do(self.store.write_if_live(row), False, write=True)
+
+    def write_if_none(self, row: Row) -> bool:
+        """See add()."""
+        return self._do(self.store.write_if_none(row), False, write=True)
+
+    def stored_key(self, key: Any, version: int | None) -> bytes:
+        return self.store.key(self.make_key(key, version))
+
+    def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
+        """The keys by how they are stored. Django's own KEY_FUNCTION puts them last, so once is enough."""
+        if self.key_func is not default_key_func:
+            return {self.stored_key(key, version): key for key in keys}
+        start, stored = self.make_key("", version), self.store.key
+        return {stored(f"{start}{key}"): key for key in keys}
+
+    @staticmethod
+    def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:
+        return {named[key]: value for key, value in found.items()}
+
+    def seconds_of(self, timeout: Timeout) -> float | None:
+        """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        return timeout if timeout is None or type(timeout) is int else timeout_seconds(timeout)
+
+    def _tags(self, tags: Iterable[str]) -> Sequence[bytes]:
+        return [self.store.tag(tag) for tag in tag_names(tags)] if tags else ()
+
+    def _do(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
+        try:
+            return run(operation)
+        except CacheError as error:
+            return self.failed(error, fallback, write=write)
+
+    async def _ado(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
+        """See _do()."""
+        try:
+            return await self._arun(operation)
+        except CacheError as error:
+            return self.failed(error, fallback, write=write)
+
+    async def _arun(self, operation: Operation[T]) -> T:
+        return await arun_in_place(self.store.pool.alias, operation)
+
+    def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
+        """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
+        if self._on_error == "raise" or (write and self._on_error is None):
+            raise error
+        what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
+        events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)
+        return fallback
+
+
+def _misconfigured(kind: type[DjangoCache], problem: str) -> type[DjangoCache]:
+    """Of a cache that no method can use. A class, since __getattr__ would slow down every attribute of all others."""
+
+    def refuse(_: DjangoCache) -> None:
+        raise ImproperlyConfigured(problem)
+
+    names = {"store": property(refuse), "_on_error": property(refuse), "is_configured": False}
+    return type(kind.__name__, (kind,), names)

@@ -1,0 +1,107 @@
+"""What Redis users ask beyond Django's API: times to live, and keys by pattern."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgonly_django.cache import keys
+from pgonly_django.cache.durations import LONGEST_SECONDS
+from pgonly_django.cache.statement import LIVE, SIZE, Statement
+from pgonly_django.cache.store import Store, seconds_param
+from pgonly_django.database.binary import integer
+from pgonly_django.database.operation import Operation
+
+ITERSIZE = 1000
+
+# Served by the primary key, like every statement here.
+TTL = Statement(
+    """SELECT expires_at IS NULL, coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000, 0)::int8
+    FROM {table} WHERE key = $1 AND """ + LIVE,
+    "text",
+)  # fmt: skip
+
+
+def pttl(store: Store, key: bytes) -> Operation[int | None]:
+    """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
+    result = yield from store.call(TTL, (key,))
+    if not result.ntuples:
+        return 0
+    return None if result.get_value(0, 0) == b"\x01" else max(1, integer(result.get_value(0, 1)))
+
+
+EXPIRE_AT = Statement(
+    """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
+    FROM (SELECT to_timestamp($2)) AS x (e) WHERE key = $1 AND """ + LIVE + " RETURNING e <= clock_timestamp()",
+    "text float8",
+)  # fmt: skip
+FORGET = Statement(
+    "DELETE FROM {table} WHERE key = $1 AND expires_at <= clock_timestamp() RETURNING " + SIZE, "text"
+)
+
+
+def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
+    """Let `key` expire at a moment, in seconds since 1970. False when there is no such key."""
+    if timestamp <= 0:
+        return (yield from store.delete(key))
+    if timestamp > LONGEST_SECONDS:
+        return (yield from store.touch(key, None))
+    result = yield from store.call(EXPIRE_AT, (key, b"%f" % timestamp))
+    if not result.ntuples:
+        return False
+    if result.get_value(0, 0) == b"\x01":  # over by the database's clock: deleted, or it would be shown stale
+        result = yield from store.call(FORGET, (key,))
+        if result.ntuples:
+            yield from store.removed(1, integer(result.get_value(0, 0)))
+    return True
+
+
+PERSIST = Statement(
+    """UPDATE {table} SET expires_at = NULL, prune_minute = NULL
+    WHERE key = $1 AND expires_at > clock_timestamp()""",
+    "text",
+)
+
+
+def persist(store: Store, key: bytes) -> Operation[bool]:
+    """Let `key` never expire. False when it did not expire anyway, or there is none."""
+    result = yield from store.call(PERSIST, (key,))
+    return result.command_tuples == 1
+
+
+GET_AND_TOUCH = Statement(
+    """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
+    FROM (SELECT clock_timestamp() + $2 * interval '1 second') AS x (e)
+    WHERE key = $1 AND """
+    + LIVE
+    + " RETURNING number, codec, value",
+    "text float8",
+)
+
+
+def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
+    if seconds is not None and seconds <= 0:
+        value = yield from store.get(key, default)
+        yield from store.delete(key)
+        return value
+    result = yield from store.call(GET_AND_TOUCH, (key, seconds_param(seconds)))
+    hit = result.ntuples == 1
+    yield from store.read(hits=hit, misses=not hit)
+    return store.value(result, 0) if hit else default
+
+
+SCAN = Statement(
+    "SELECT key FROM {table} WHERE key > $1 AND key >= $2 AND key < $3 AND key ~ $4 AND "
+    + LIVE
+    + " ORDER BY key LIMIT $5",
+    "text text text text int8",
+    may_take_long=True,
+)
+
+
+def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
+    """The next live keys, in their order, whose made key matches the glob `pattern`."""
+    start = store.namespace + keys.literal_prefix(pattern)
+    regex = keys.as_regex(keys.escape_glob(store.namespace) + pattern)
+    params = after, start.encode(), keys.following(start), regex.encode(), b"%d" % itersize
+    result = yield from store.call(SCAN, params, store.long_timeout)
+    return [key for row in range(result.ntuples) if (key := result.get_value(row, 0))]

@@ -1,0 +1,114 @@
+"""The state of one run that the worker and the job's context share. Plain attributes: one writer each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pgonly_django.context.interrupter import Guard
+from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
+from pgonly_django.models.job import LOG_LINES_KEPT
+from pgonly_django.queue.claim import ClaimedJob
+
+# Held while leases are renewed. Who sets `keeps_snapshot` with it knows that no renewal of that row is under way.
+renewing = threading.Lock()
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One claimed job while this process holds it. Local times are time.monotonic()."""
+
+    job: ClaimedJob
+    alias: str
+    claimed_at: float
+    lease_until: float
+    started_at: float | None = None
+    result: Any = None  # the JobResult that the signals carry, once the task is found
+    # Set by the worker, read by the job.
+    stop_requested: bool = False
+    stop_until: float | None = None
+    cancel_requested: bool = False
+    timed_out: bool = False
+    lease_lost: bool = False
+    # Set by the job, collected by the worker.
+    progress: str | None = None  # JSON
+    log_lines: deque[dict[str, str]] | None = None
+    has_news: bool = False
+    proved_itself: bool = False
+    is_cleared: bool = False  # and its row says so
+    # Between the worker and the thread or event loop that runs it.
+    guard: Guard = field(default_factory=Guard)
+    is_placed: bool = False  # its task had been imported when it was handed out
+    in_thread: bool = False
+    reports_itself: bool = False  # with its own transaction, which is about to end
+    keeps_snapshot: bool = False  # its own transaction could not write its row any more if somebody else had
+    abandoned: bool = False
+    interrupted_at: float | None = None
+    exception_sent: bool = False
+    was_told: bool = False  # a method of its context has raised the interruption
+    _ticket: list[None] = field(default_factory=lambda: [None])
+
+    def take(self) -> bool:
+        """True for the first who asks, ever: either a slot starts the job, or the worker gives it back."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def log(self, text: str) -> None:
+        if self.log_lines is None:
+            self.log_lines = deque(maxlen=LOG_LINES_KEPT)
+        self.log_lines.append({"at": self.now().isoformat(), "text": text})
+        self.has_news = True
+
+    def now(self) -> datetime:
+        """The database's time, carried on from the claim by this machine's monotonic clock."""
+        return self.job.attempted_at + timedelta(seconds=time.monotonic() - self.claimed_at)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running; 0 before its start."""
+        return 0.0 if self.started_at is None else time.monotonic() - self.started_at
+
+    @property
+    def deadline(self) -> float | None:
+        """When max_runtime is over; None before the start or without a limit."""
+        if self.started_at is None or self.job.max_runtime is None:
+            return None
+        return self.started_at + self.job.max_runtime.total_seconds()
+
+    @property
+    def is_in_grace(self) -> bool:
+        """Asked to stop, and nothing worse, with time left to save."""
+        return (
+            self.interrupt is JobStopped
+            and self.stop_until is not None
+            and time.monotonic() < self.stop_until
+        )
+
+    @property
+    def lease_in_doubt(self) -> bool:
+        """The lease should be over by now: unless a heartbeat gets through, the job may be somebody else's."""
+        return time.monotonic() >= self.lease_until
+
+    @property
+    def ignores_interruption(self) -> bool:
+        """Whether a plain return is none: the interruption was raised in the job, and it has swallowed it. One that
+        came to an end without having been told has done its work."""
+        return (self.was_told or self.guard.has_reached) and self.interrupt is not None
+
+    @property
+    def interrupt(self) -> type[JobInterrupt] | None:
+        """Why the run has to end; None while it may go on."""
+        if self.lease_lost:
+            return LeaseLost
+        if self.cancel_requested:
+            return JobCancelled
+        if self.timed_out:
+            return JobTimedOut
+        return JobStopped if self.stop_requested else None

@@ -1,0 +1,1 @@
+"""The driver: everything below SQL, for queue, cache and sessions alike. It knows no table."""

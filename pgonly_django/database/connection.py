@@ -1,0 +1,307 @@
+"""One connection to PostgreSQL, straight over libpq.
+
+psycopg's cursors cost more than a cached SELECT itself (35 of 145 us measured); here a call is: send the
+prepared statement, wait for the socket, read the result. Waits are yielded (drive.py), so one text serves
+threads and event loops, and no connection belongs to a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import errors, pq
+from psycopg.sql import Identifier
+
+from pgonly_django.database.binary import Prepared
+from pgonly_django.database.operation import Operation
+from pgonly_django.database.polling import READ, WRITE, new_poll
+from pgonly_django.exceptions import CacheError, CacheUnavailableError
+
+BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
+SEND_BUFFER = 4 * 1024 * 1024  # bytes; the kernel gives as much of it as it may (Linux: net.core.wmem_max)
+
+_ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
+# Where PostgreSQL says "cached plan must not change result type", in whatever language.
+_OUTDATED = b"0A000", b"RevalidateCachedQuery"
+_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+# See postgres.PLANS. What the role, the database or OPTIONS say of isolation and time is meant for the
+# project's transactions: here a call is one statement, with a time of its own, on rows that others write too.
+# A pooler, whose connection belongs to others as well, announces a process id of its own: there nothing is set,
+# and nothing is prepared.
+OUR_WAYS = """
+SELECT CASE WHEN pg_backend_pid() = %d THEN concat(
+    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+    set_config('default_transaction_isolation', 'read committed', false),
+    set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
+    CASE WHEN current_setting('transaction_timeout', true) <> '0'
+        THEN set_config('transaction_timeout', '0', false) END, %s) END
+"""
+# The statement of a client that gave up is ended, even while it waits for a lock. Windows cannot, and refuses.
+NOTICE_GONE_CLIENTS = """
+CASE current_setting('client_connection_check_interval', true) WHEN '0'
+    THEN set_config('client_connection_check_interval', '1s', false) END
+"""
+
+NOWHERE = object()  # equals no NAME, not an empty one either
+Params = Sequence[bytes | None]
+
+
+class SilentError(CacheUnavailableError):
+    """No answer within the time allowed."""
+
+
+class Link:
+    """One libpq connection; one statement at a time. It is itself what its operations wait for.
+
+    Made without a connection it is the right to open one. While one is referred to, its place in the pool is taken.
+    """
+
+    __slots__ = (
+        "__weakref__", "_deadline", "_events", "_known", "_poll", "_timeout",
+        "database", "is_open", "pgconn", "prepares",
+    )  # fmt: skip
+
+    def __init__(self, pgconn: pq.abc.PGconn | None = None, timeout: float = 0) -> None:
+        self.database: object = NOWHERE  # the NAME it was opened for
+        self.is_open = False
+        if pgconn is not None:
+            self._adopt(pgconn, timeout)
+
+    def _adopt(self, pgconn: pq.abc.PGconn, timeout: float) -> None:
+        self.pgconn, self.is_open = pgconn, True
+        self.prepares = True
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._known: set[bytes] = set()
+        self._watch(READ)
+
+    def is_quiet(self) -> bool:
+        """False when something came though nothing was asked: the server's goodbye, the end of the stream."""
+        return not self._poll.poll(0)
+
+    def is_reusable(self) -> bool:
+        """True when the connection is between statements, not left in the middle of one."""
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.pgconn.finish()
+
+    def disown(self) -> None:
+        """After a fork, in the child: never use it, and never say goodbye, the parent does both."""
+        self.is_open, self.database = False, NOWHERE
+
+    def call(self, statement: Prepared, params: Params, timeout: float) -> Operation[pq.abc.PGresult]:
+        """The result of one statement, in binary. Raises CacheError as PostgreSQL says."""
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        tried = False
+        try:
+            if self.prepares and statement.name not in self._known:
+                yield from self._prepare(statement)
+            while True:
+                if self._send(statement, params):
+                    yield from self._send_rest(params)
+                result = yield from self._answer()
+                if result.status in _GOOD or tried or not (yield from self._may_repeat(statement, result)):
+                    break
+                tried = True
+        except (errors.Error, OSError) as error:
+            raise _broken(error) from error
+        raise_for(result)
+        return result
+
+    def _may_repeat(self, statement: Prepared, failed: pq.abc.PGresult) -> Operation[bool]:
+        """Whether it only came to nothing because of what was prepared, which is mended here."""
+        if _state(failed) == _UNKNOWN_STATEMENT:
+            self.prepares = False  # a pooler between us gives every statement another server
+        elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
+            self._known.discard(statement.name)  # a migration has changed what the statement returns
+            yield from self._ask(f"DEALLOCATE {statement.name.decode()}")
+            yield from self._prepare(statement)
+        else:
+            return False
+        return True
+
+    def connect(self, places: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
+        """Connect to the first of the places (hosts.py) that takes us. Each gets its share of `timeout` seconds.
+
+        libpq's own connect_timeout is 2 at least, and not for connections made in steps.
+        """
+        give_up_at, reasons = time.monotonic() + timeout, []
+        for number, conninfo in enumerate(places):
+            share = max(give_up_at - time.monotonic(), 0) / (len(places) - number)
+            try:
+                yield from self._connect_to(conninfo, share, role)
+            except CacheUnavailableError as error:
+                self.close()
+                reasons.append(str(error))
+            else:
+                return
+        raise CacheUnavailableError("\n".join(dict.fromkeys(reasons)))
+
+    def _connect_to(self, conninfo: bytes, timeout: float, role: str | None) -> Operation[None]:
+        pgconn = pq.PGconn.connect_start(conninfo)
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise _unreachable(pgconn)
+        self._adopt(pgconn, timeout)
+        yield from self._establish()
+        yield from self.set_our_ways()
+        if role:
+            yield from self.set_role(role)
+
+    def _establish(self) -> Operation[None]:
+        """The steps of connecting. The socket may change between them."""
+        while (status := self.pgconn.connect_poll()) != pq.PollingStatus.OK:
+            if status == pq.PollingStatus.FAILED:
+                raise _unreachable(self.pgconn)
+            self._watch(READ if status == pq.PollingStatus.READING else WRITE)
+            yield self
+        self._watch(READ)
+        self.pgconn.nonblocking = 1
+
+    def set_role(self, role: str) -> Operation[None]:
+        """What OPTIONS["assume_role"] asks of Django's own connections."""
+        yield from self._ask(f"SET ROLE {Identifier(role).as_string(None)}")
+
+    def _ask(self, sql: str) -> Operation[pq.abc.PGresult]:
+        try:
+            self.pgconn.send_query(sql.encode())
+            result = yield from self._answer()
+        except (errors.Error, OSError) as error:
+            raise _broken(error) from error
+        raise_for(result)
+        return result
+
+    def set_our_ways(self) -> Operation[None]:
+        """Prepare statements only where they cannot keep the plan of a table that was small."""
+        pid = self.pgconn.backend_pid
+        try:
+            result = yield from self._ask(OUR_WAYS % (pid, NOTICE_GONE_CLIENTS))
+        except CacheUnavailableError:
+            raise
+        except CacheError:
+            result = yield from self._ask(OUR_WAYS % (pid, "NULL"))
+        self.prepares = result.get_value(0, 0) is not None
+
+    def _send(self, statement: Prepared, params: Params) -> int:
+        """Not nought when there is something left to send."""
+        if self.prepares:
+            self.pgconn.send_query_prepared(statement.name, params, statement.formats, 1)
+        else:
+            self.pgconn.send_query_params(statement.sql, params, statement.types, statement.formats, 1)
+        return self.pgconn.flush()
+
+    def _prepare(self, statement: Prepared) -> Operation[None]:
+        self.pgconn.send_prepare(statement.name, statement.sql, statement.types)
+        self.pgconn.flush()
+        result = yield from self._answer()
+        if _state(result) != _ALREADY_PREPARED:
+            raise_for(result)
+        self._known.add(statement.name)
+
+    def _send_rest(self, params: Params) -> Operation[None]:
+        """Send what did not fit into the socket; as long as some of it goes out, the time starts anew."""
+        size = sum(len(param) for param in params if param is not None)
+        if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
+            self._enlarge_send_buffer()
+        self._watch(READ | WRITE)
+        while self.pgconn.flush():
+            self._deadline = time.monotonic() + self._timeout
+            yield self
+            self.pgconn.consume_input()
+        self._watch(READ)
+        self._deadline = time.monotonic() + self._timeout + size / BYTES_PER_SECOND
+
+    def _enlarge_send_buffer(self) -> None:
+        """Of a Unix socket. Each time some goes out libpq moves all that is left: let more go out at a time.
+
+        TCP's buffer grows by itself, as long as it is not set.
+        """
+        with socket.fromfd(self.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def _answer(self) -> Operation[pq.abc.PGresult]:
+        """Read until PostgreSQL is ready for the next statement. When some comes, the time starts anew."""
+        pgconn, result = self.pgconn, None
+        while True:
+            while pgconn.is_busy():
+                yield self
+                pgconn.consume_input()
+                self._deadline = max(self._deadline, time.monotonic() + self._timeout)
+            latest = pgconn.get_result()
+            if latest is None:
+                assert result is not None
+                return result
+            result = latest
+
+    # As a Wait (drive.py): until the socket is readable, or writable where there is more to send.
+
+    def block(self) -> None:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0 or not self._poll.poll(remaining * 1000):
+            raise self._timed_out()
+
+    async def ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        descriptor, wants_write = self.pgconn.socket, self._events & WRITE
+        timer = loop.call_later(self._deadline - time.monotonic(), _resolve, future, False)
+        loop.add_reader(descriptor, _resolve, future, True)
+        if wants_write:
+            loop.add_writer(descriptor, _resolve, future, True)
+        try:
+            if not await future:
+                raise self._timed_out()
+        finally:
+            timer.cancel()
+            # Otherwise its task is garbage, of a closed loop or in a forked child, and only gives the link back.
+            if self.is_open and not loop.is_closed():
+                loop.remove_reader(descriptor)
+                if wants_write:
+                    loop.remove_writer(descriptor)
+
+    def _watch(self, events: int) -> None:
+        self._events = events
+        self._poll = new_poll()
+        self._poll.register(self.pgconn.socket, events)
+
+    def _timed_out(self) -> SilentError:
+        return SilentError(f"PostgreSQL did not answer within {self._timeout:.2g} s.")
+
+
+def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:
+    return CacheUnavailableError(f"PostgreSQL could not be reached: {pgconn.get_error_message()}")
+
+
+def _broken(error: Exception) -> CacheUnavailableError:
+    return CacheUnavailableError(f"The connection broke: {error}")
+
+
+def raise_for(result: pq.abc.PGresult) -> None:
+    """Raise CacheError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
+    if result.status in _GOOD:
+        return
+    state, message = _state(result), result.get_error_message()
+    if state == _NO_TABLE:
+        message = f"{message} Run manage.py migrate for the database of this cache."
+    try:
+        cause: Exception = errors.lookup(state.decode())(message)
+    except KeyError:
+        cause = errors.DatabaseError(message)
+    raise CacheError(message) from cause
+
+
+def _state(result: pq.abc.PGresult) -> bytes:
+    return result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+
+
+def _resolve(future: asyncio.Future[bool], answer: Any) -> None:
+    if not future.done():
+        future.set_result(answer)

@@ -1,0 +1,274 @@
+"""Statements that are sent straight over libpq, on a connection of psycopg's that has them prepared.
+
+psycopg's cursors look up adapters, count uses and assemble rows anew for each call: 45 of the 120 us of a small
+SELECT, and three times as much where the caller has slept and its code has left the CPU's caches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import select
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import errors, pq
+
+from pgonly_django.database.polling import READ, WRITE, Poll, new_poll
+
+Params = dict[str, Any]
+Raw = psycopg.Connection[Any]
+# Reads what a connection answers, within so many seconds.
+Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
+
+_marks = re.compile(r"%%|%\((\w+)\)s")
+_special = re.compile(r'(["\\])')
+_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+LIBPQ_14 = 140_000  # the first that knows of pipelines
+CAN_GO_STRAIGHT = hasattr(select, "poll") and pq.version() >= LIBPQ_14
+BOTH = 2
+SLICE_SECONDS = 0.1
+PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
+
+
+class Statement:
+    """`sql` with psycopg's `%(name)s`; on a server it may be prepared as `name`, with `$1`, `$2`, ...
+
+    The same text has the same name everywhere: what is prepared under it already is this very statement.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        self._order: list[str] = []
+        self.positional = _marks.sub(self._number, sql).encode()
+        self.name = f"pgonly_{hashlib.sha256(self.positional).hexdigest()[:24]}".encode()
+
+    def _number(self, mark: re.Match[str]) -> str:
+        name = mark.group(1)
+        if name is None:
+            return "%"
+        if name not in self._order:
+            self._order.append(name)
+        return f"${self._order.index(name) + 1}"
+
+    def values(self, params: Params) -> list[bytes | None]:
+        """The parameters in the order of `positional`, in PostgreSQL's text form."""
+        return [_text(params[name]) for name in self._order]
+
+
+def takes_statements(raw: Raw) -> bool:
+    """Whether one may be sent now: not where psycopg has a BEGIN to send first, nor amid a pipeline."""
+    if not CAN_GO_STRAIGHT:
+        return False
+    pgconn = raw.pgconn
+    begun = raw.autocommit or pgconn.transaction_status != pq.TransactionStatus.IDLE
+    return begun and pgconn.pipeline_status == pq.PipelineStatus.OFF
+
+
+def prepare(raw: Raw, statement: Statement) -> None:
+    """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
+    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional), _read)
+
+
+def deallocate(raw: Raw, name: bytes) -> None:
+    """Undo prepare(). Raises psycopg.Error, InvalidSqlStatementName where it was not prepared."""
+    _answer(raw, lambda pgconn: pgconn.send_query(b"DEALLOCATE " + name), _read)
+
+
+def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
+    """The result of a statement that was prepared there. Raises psycopg.Error.
+
+    Other threads and signal handlers run while it waits. When one of those raises, what is on its way is read, or
+    cancelled after a second, before the exception goes on, so that the next statement gets its own answer.
+    """
+    values = statement.values(params)
+    result_format = int(binary)
+    return _answer(
+        raw,
+        lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=result_format),
+        _read,
+    )
+
+
+def execute_both(
+    raw: Raw, first: Statement, params: Params, second: Statement, second_params: Params
+) -> tuple[pq.abc.PGresult, bool]:
+    """Two that were prepared there in one round trip, each a transaction of its own, which makes both fit for a
+    connection outside of transactions only: the result of the first, and whether the second succeeded.
+
+    Raises psycopg.Error as the first does; the second is executed all the same. See execute() for other exceptions.
+    """
+    values, second_values = first.values(params), second.values(second_params)
+    results: list[pq.abc.PGresult] = []
+
+    def send(pgconn: pq.abc.PGconn) -> None:
+        pgconn.enter_pipeline_mode()
+        pgconn.send_query_prepared(first.name, values)
+        pgconn.pipeline_sync()
+        pgconn.send_query_prepared(second.name, second_values)
+        pgconn.pipeline_sync()
+
+    try:
+        _answer(raw, send, partial(_read_both, results))
+    except psycopg.Error:
+        if _marks_in(results) == 0:
+            raise
+        # The connection broke when the first was done and committed.
+    answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
+    return _good(answers[0]), len(answers) == BOTH and answers[1].status in _GOOD
+
+
+def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq.abc.PGresult:
+    with raw.lock:
+        try:
+            send(raw.pgconn)
+            result = read(raw.pgconn, None)
+        except psycopg.Error:
+            raise
+        except BaseException:
+            _leave_clean(raw, read)
+            raise
+    return _good(result)
+
+
+def _good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
+    if result is None:
+        raise psycopg.OperationalError
+    if result.status not in _GOOD:
+        raise errors.error_from_result(result, encoding="utf-8")
+    return result
+
+
+def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | None:
+    """Send what is left to send, and read the last result. Raises TimeoutError after `seconds`."""
+    poll, deadline = _flushed(pgconn, seconds)
+    result = None
+    while (latest := _next(pgconn, poll, deadline)) is not None:
+        result = latest
+    _hand_on_notifies(pgconn)
+    return result
+
+
+def _read_both(
+    results: list[pq.abc.PGresult], pgconn: pq.abc.PGconn, seconds: float | None
+) -> pq.abc.PGresult | None:
+    """See _read(). Add the results of two statements and the mark behind each, and leave the pipeline."""
+    poll, deadline = _flushed(pgconn, seconds)
+    while _marks_in(results) < BOTH:
+        latest = _next(pgconn, poll, deadline)
+        if latest is not None:
+            results.append(latest)
+        _refuse_broken(pgconn)
+    pgconn.exit_pipeline_mode()
+    _hand_on_notifies(pgconn)
+    return results[0]
+
+
+def _marks_in(results: list[pq.abc.PGresult]) -> int:
+    return sum(result.status == pq.ExecStatus.PIPELINE_SYNC for result in results)
+
+
+def _drain(pgconn: pq.abc.PGconn, seconds: float | None) -> None:
+    """Read whatever a pipeline still has to answer, and leave it."""
+    poll, deadline = _flushed(pgconn, seconds)
+    nothing = 0
+    while nothing < BOTH:  # None stands once behind each statement; twice in a row only where the queue ends
+        nothing = nothing + 1 if _next(pgconn, poll, deadline) is None else 0
+        _refuse_broken(pgconn)
+    pgconn.exit_pipeline_mode()
+    _hand_on_notifies(pgconn)
+
+
+def _refuse_broken(pgconn: pq.abc.PGconn) -> None:
+    if pgconn.status == pq.ConnStatus.BAD:
+        raise psycopg.OperationalError(pgconn.get_error_message())
+
+
+def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
+    """Everything is sent: what to wait with for the answer, and until when."""
+    poll = new_poll()
+    poll.register(pgconn.socket, READ | WRITE)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while pgconn.flush():
+        if _wait(poll, deadline) & READ:
+            pgconn.consume_input()
+    poll.modify(pgconn.socket, READ)
+    return poll, deadline
+
+
+def _next(pgconn: pq.abc.PGconn, poll: Poll, deadline: float | None) -> pq.abc.PGresult | None:
+    while pgconn.is_busy():
+        _wait(poll, deadline)
+        pgconn.consume_input()
+    return pgconn.get_result()
+
+
+def _hand_on_notifies(pgconn: pq.abc.PGconn) -> None:
+    if pgconn.notify_handler is not None:
+        while (notify := pgconn.notifies()) is not None:
+            pgconn.notify_handler(notify)
+
+
+def _wait(poll: Poll, deadline: float | None) -> int:
+    """For the socket, in slices: an exception set from another thread arrives between two of them."""
+    while not (ready := poll.poll(SLICE_SECONDS * 1000)):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError
+    return ready[0][1]
+
+
+def _leave_clean(raw: Raw, read: Reader) -> None:
+    """Read, or else cancel, what an exception left on its way; a connection that resists is closed."""
+    pgconn = raw.pgconn
+    in_pipeline = pgconn.pipeline_status != pq.PipelineStatus.OFF
+    if pgconn.transaction_status != pq.TransactionStatus.ACTIVE and not in_pipeline:
+        return
+    try:
+        if in_pipeline:
+            read = _drain
+            pgconn.pipeline_sync()  # what was sent without its mark is answered now
+        try:
+            read(pgconn, PATIENCE_SECONDS)
+        except TimeoutError:
+            raw.cancel_safe(timeout=CANCEL_SECONDS)
+            read(pgconn, CANCEL_SECONDS)
+    except (psycopg.Error, TimeoutError):
+        raw.close()
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _text(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return b"\\x" + value.hex().encode()
+    if isinstance(value, list):
+        value = _array(value)
+    elif isinstance(value, timedelta):
+        value = f"{value.total_seconds()} seconds"
+    text = _exact(value).encode()
+    if b"\0" in text:  # libpq would end the text there
+        raise psycopg.DataError("PostgreSQL text cannot contain NUL (0x00) bytes")
+    return text
+
+
+def _array(items: list[str] | list[int] | list[datetime]) -> str:
+    quoted = (_special.sub(r"\\\1", _exact(item)) for item in items)
+    return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
+
+
+def _exact(value: Any) -> str:
+    """The value itself of what is a str by birth: an enum's member calls itself otherwise."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def printable(text: str) -> str:
+    """`text` with what PostgreSQL's text cannot hold made visible: for reasons, tracebacks and log lines."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

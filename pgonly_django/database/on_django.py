@@ -1,0 +1,216 @@
+"""Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY.
+
+What is used often on a connection is prepared there and sent straight over libpq, which costs a third of what
+Django's cursor does. Django itself leaves prepared statements off for the sake of poolers.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import psycopg
+from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from pgonly_django.database.libpq import (
+    Params,
+    Raw,
+    Statement,
+    deallocate,
+    execute,
+    execute_both,
+    prepare,
+    takes_statements,
+)
+from pgonly_django.exceptions import ManualCommitError
+
+# As psycopg gives it, or in PostgreSQL's text form where the statement went straight over libpq.
+Row = tuple[Any, ...]
+
+# Uses of a statement on one connection before it is prepared there; psycopg's own default.
+PREPARE_THRESHOLD = 5
+# Statements known of a connection at a time: some are made up for one call each.
+KEPT_AT_MOST = 200
+# A prepared statement keeps its plan: one made while a table was small would read all of it when it has grown.
+PLAN_SECONDS = 15.0
+
+# The statement is gone from the server (DISCARD ALL), or what it returns has changed (a migration).
+_OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
+
+
+class _Use:
+    """What a connection knows of a statement."""
+
+    __slots__ = ("count", "is_outdated", "prepared_at")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.prepared_at: float | None = None
+        self.is_outdated = False
+
+
+# By the names of the statements.
+_uses: WeakKeyDictionary[Raw, dict[bytes, _Use]] = WeakKeyDictionary()
+# Per alias: is the server at the other end PostgreSQL itself, not a pooler that swaps connections?
+_direct: dict[str, bool] = {}
+
+
+@dataclass(slots=True)
+class Errand:
+    """A statement to go out behind another one where that costs no round trip of its own."""
+
+    statement: Statement
+    params: Params
+    is_done: bool = False
+    made_at: float = field(default_factory=time.monotonic)
+
+
+def first_row(alias: str, statement: Statement, params: Params, errand: Errand | None = None) -> Row | None:
+    """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
+
+    Outside transactions the `errand` may be done behind it, in a transaction of its own, also where `statement`
+    fails; whether it succeeded is noted on it.
+    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) or forbids them (SimpleTestCase),
+    or has a database backend that makes cursors its own way, gets it through Django's cursor. Raises what that
+    cursor would raise.
+    """
+    connection = cast("DatabaseWrapper", connections[alias])
+    kind: Any = type(connection)  # the stubs call it unhashable
+    is_watched = connection.execute_wrappers or connection.queries_logged or "cursor" in vars(connection)
+    if is_watched or _makes_its_own_cursors(kind):
+        with connection.cursor() as cursor:
+            cursor.execute(statement.sql, params)
+            row: Row | None = cursor.fetchone()
+            return row
+    connection.validate_thread_sharing()
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    raw: Raw = connection.connection
+    with connection.wrap_database_errors:
+        if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
+            try:
+                if errand is not None and _is_idle(raw) and _prepared(alias, raw, errand.statement):
+                    result, errand.is_done = execute_both(
+                        raw, statement, params, errand.statement, errand.params
+                    )
+                else:
+                    result = execute(raw, statement, params)
+                return _first(result)
+            except _OUTDATED:
+                use.is_outdated = True
+                if raw.pgconn.transaction_status == TransactionStatus.INERROR:
+                    raise
+        # A project that lets psycopg prepare (OPTIONS["prepare_threshold"]) has all its statements prepared by it.
+        prepares = None if raw.prepare_threshold is not None else False
+        return psycopg.Cursor(raw).execute(statement.sql, params, prepare=prepares).fetchone()
+
+
+def require_autocommit(alias: str, what: str) -> None:
+    """Raises ManualCommitError where Django's hooks of the commit are not run: AUTOCOMMIT or set_autocommit() False,
+    and no atomic(). Asks no server."""
+    connection = connections[alias]
+    if not (connection.in_atomic_block or _is_autocommit(connection)):
+        raise ManualCommitError(alias, what)
+
+
+def _is_autocommit(connection: Any) -> bool:
+    """What `connection.get_autocommit()` would say, which connects."""
+    is_open = connection.connection is not None
+    return bool(connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"])
+
+
+@functools.cache
+def _makes_its_own_cursors(kind: type) -> bool:
+    """As django-tenants' does, which sets the search_path of the tenant whenever a cursor is made."""
+    methods = ("cursor", "_cursor", "create_cursor")
+    return any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in methods)
+
+
+def _first(result: PGresult) -> Row | None:
+    if not result.ntuples:
+        return None
+    fields = [result.get_value(0, column) for column in range(result.nfields)]
+    return tuple(None if field is None else field.decode() for field in fields)
+
+
+def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
+    """The statement's use if it is prepared there, be it from now on."""
+    uses = _uses.get(raw)
+    if uses is None:
+        uses = _uses[raw] = {}
+    use = uses.get(statement.name)
+    if use is None:
+        if not (_may_prepare(alias, raw) and _has_room(raw, uses)):
+            return None
+        use = uses[statement.name] = _Use()
+    if use.prepared_at is not None:
+        if not use.is_outdated and time.monotonic() - use.prepared_at < PLAN_SECONDS:
+            return use
+        if not _is_idle(raw):
+            return None if use.is_outdated else use
+        _forget(raw, statement.name)
+        use.prepared_at, use.is_outdated = None, False
+    use.count += 1
+    if use.count <= PREPARE_THRESHOLD:
+        return None
+    _prepare(raw, statement, use)
+    return use
+
+
+def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
+    # First the note: an exception from elsewhere in between leaves at worst a name that is not there.
+    use.prepared_at = time.monotonic()
+    try:
+        prepare(raw, statement)
+    except errors.DuplicatePreparedStatement:
+        if raw.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise
+    except psycopg.Error:
+        use.prepared_at = None
+        raise
+
+
+def _has_room(raw: Raw, uses: dict[bytes, _Use]) -> bool:
+    """Room for one more is made by forgetting what was never prepared, else what was prepared first."""
+    if len(uses) >= KEPT_AT_MOST:
+        for name, use in tuple(uses.items()):
+            if use.prepared_at is None:
+                del uses[name]
+    if len(uses) >= KEPT_AT_MOST and _is_idle(raw):
+        oldest = next(iter(uses))
+        del uses[oldest]
+        _forget(raw, oldest)
+    return len(uses) < KEPT_AT_MOST
+
+
+def _forget(raw: Raw, name: bytes) -> None:
+    """Only outside a transaction, which would be broken where the statement is gone already."""
+    with suppress(errors.InvalidSqlStatementName):
+        deallocate(raw, name)
+
+
+def _is_idle(raw: Raw) -> bool:
+    return raw.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+def _may_prepare(alias: str, raw: Raw) -> bool:
+    """Not where psycopg prepares: it deallocates all after a rollback. Not where a pooler may swap the connection."""
+    utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
+    return utf8 and raw.prepare_threshold is None and _reaches_postgres(alias, raw)
+
+
+def _reaches_postgres(alias: str, raw: Raw) -> bool:
+    """PgBouncer and its kind announce a process id of their own invention."""
+    if alias not in _direct:
+        row = raw.execute("SELECT pg_backend_pid()").fetchone()
+        _direct[alias] = row is not None and row[0] == raw.info.backend_pid
+    return _direct[alias]

@@ -1,0 +1,110 @@
+"""The durable memory of a job: its checkpoint and its steps, written on the caller's own Django connection.
+
+So inside atomic() they commit together with the rows they describe. Every write locks the job row FOR KEY SHARE
+and checks its lease: a heartbeat passes that lock, a rescue does not, and a run that was declared dead writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from django.db import connections
+
+from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.exceptions import LeaseLost, StepNameError
+from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
+
+# Index: the primary keys.
+SAVE_CHECKPOINT = """
+INSERT INTO pgonly_checkpoint (job_id, value, positions, saved_at)
+SELECT job.id, %s::jsonb, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
+WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+ON CONFLICT (job_id) DO UPDATE
+    SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
+"""
+LOAD_CHECKPOINT = "SELECT value::text, positions::text FROM pgonly_checkpoint WHERE job_id = %s"
+
+# Index: the primary key, then pgonly_step_once (job, name).
+FIND_STEP = """
+SELECT step.id IS NOT NULL, step.result::text
+FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
+WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running'
+"""
+SAVE_STEP = """
+INSERT INTO pgonly_step (job_id, name, result, finished_at)
+SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
+WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+ON CONFLICT (job_id, name) DO NOTHING
+RETURNING result::text
+"""
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a checkpoint row holds: the job's own value as JSON text, and how far each iterate() came."""
+
+    value: str = "null"
+    positions: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Saved:
+        return Saved(self.value, self.positions.copy())
+
+
+def load_checkpoint(alias: str, job_id: str) -> Saved:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(LOAD_CHECKPOINT, [job_id])
+        row = cursor.fetchone()
+    if row is None:
+        return Saved()
+    return Saved(_or_null(row[0]), json.loads(row[1]))
+
+
+def save_checkpoint(alias: str, job_id: str, lease_epoch: int, value: str, positions: str) -> None:
+    """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now, and
+    ManualCommitError where it would wait for a commit of the job's own."""
+    require_autocommit(alias, "save_checkpoint() or iterate()")
+    with connections[alias].cursor() as cursor:
+        cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease_epoch])
+        if cursor.rowcount == 0:
+            raise LeaseLost
+
+
+def check_step_name(name: object) -> None:
+    """Raises StepNameError for what a step cannot be kept under."""
+    if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LENGTH:
+        raise StepNameError(name, STEP_NAME_LENGTH)
+
+
+def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
+    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none.
+
+    Raises LeaseLost and ManualCommitError as save_checkpoint(): no call is paid for by a run that could not keep
+    its answer.
+    """
+    require_autocommit(alias, "step()")
+    with connections[alias].cursor() as cursor:
+        cursor.execute(FIND_STEP, [name, job_id, lease_epoch])
+        row = cursor.fetchone()
+    if row is None:
+        raise LeaseLost
+    is_there, result = row
+    return _or_null(result) if is_there else None
+
+
+def save_step(alias: str, job_id: str, lease_epoch: int, name: str, result: str) -> tuple[str, bool]:
+    """Keep the result of a step (JSON text). The first writer wins: returns what is kept, as find_step() does, and
+    whether it is this one. Raises LeaseLost as save_checkpoint()."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(SAVE_STEP, [name, result, job_id, lease_epoch])
+        row = cursor.fetchone()
+    if row is not None:
+        return _or_null(row[0]), True
+    kept = find_step(alias, job_id, lease_epoch, name)
+    assert kept is not None
+    return kept, False
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else text

@@ -1,0 +1,76 @@
+"""Hears NOTIFYs on the very connection that claims: no thread and no cold connection between the word and the job."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg.pq import PGnotify
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.events import emit
+from pgonly_django.worker.mailbox import wait_for_input
+
+SELF_TEST_SECONDS = 2.0
+UNAVAILABLE = (
+    "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
+)
+MISSED = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE))
+
+
+class Ear:
+    """`listens` says whether LISTEN works; while that is not known, whether it shall be tried."""
+
+    def __init__(self, alias: str, *, listens: bool) -> None:
+        self.alias = alias
+        self.listens = listens
+        self._is_tested = False
+        self._heard: deque[str] = deque()
+
+    @property
+    def reaches_postgres(self) -> bool:
+        """Whether it is known that no pooler stands between, which may swap the connection at its other end."""
+        return self.listens and self._is_tested
+
+    def open(self, connection: psycopg.Connection[Any]) -> None:
+        """Listen on a new connection; on the first one find out whether that works. Raises psycopg.Error."""
+        if self.listens:
+            connection.pgconn.notify_handler = self._note  # for those that come along with an answer
+            connection.execute(f"LISTEN {notify.CHANNEL}")
+            if not self._is_tested:
+                self._test(connection)
+        # Whatever was said while nobody listened.
+        self._heard.extend(MISSED)
+
+    def hear(self, connection: psycopg.Connection[Any]) -> list[str]:
+        """The payloads that have come since the last call. Does not wait. Raises psycopg.Error."""
+        if self.listens:
+            connection.pgconn.consume_input()
+            while (notify := connection.pgconn.notifies()) is not None:
+                self._note(notify)
+        words = list(self._heard)
+        self._heard.clear()
+        return words
+
+    def _note(self, notify: PGnotify) -> None:
+        self._heard.append(notify.extra.decode(errors="replace"))
+
+    def _test(self, connection: psycopg.Connection[Any]) -> None:
+        """Have ourselves told a word from another connection: a pooler in transaction mode swallows it."""
+        word = f"test {uuid4()}"
+        with connect(self.alias, application_name="pgonly self-test") as other:
+            other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, word])
+        deadline = time.monotonic() + SELF_TEST_SECONDS
+        while word not in self.hear(connection):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.listens = False
+                emit("worker.listen_unavailable", UNAVAILABLE, level=logging.WARNING)
+                break
+            wait_for_input(left, connection.pgconn.socket)
+        self._is_tested = True

@@ -1,0 +1,457 @@
+"""get_or_set: one computes, the others wait, whoever dies is replaced, and old data is not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from pgonly_django.cache.background import Later
+from pgonly_django.cache.single_flight import Flight
+from pgonly_django.exceptions import CacheError, CircularComputationError
+from pgonly_django.models import CacheEntry, CacheUsage
+from tests.cache.conftest import start_crowd, wait_until
+
+
+def expire_by(seconds):
+    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=seconds))
+
+
+def test_a_hit_computes_nothing(cache):
+    cache.set("key", None)
+    assert cache.get_or_set("key", lambda: pytest.fail("computed")) is None
+
+
+def test_a_miss_computes_and_stores_with_its_timeout(cache):
+    assert cache.get_or_set("key", lambda: "value", 1000) == "value"
+    assert cache.get("key") == "value"
+    assert 990 < cache.ttl("key") <= 1000
+    assert cache.get_or_set("plain", 5) == 5
+
+
+@pytest.mark.process
+def test_of_fifty_processes_one_computes(crowd, tmp_path):
+    calls = tmp_path / "calls"
+    assert crowd("get_or_set", 50, calls=str(calls), seconds=0.5) == [42] * 50
+    assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.process
+def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
+    calls = tmp_path / "calls"
+    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=1.0)
+    first = int(wait_until(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
+    os.kill(first, signal.SIGKILL)
+    output, _ = crowd.communicate(timeout=60)
+    assert output.splitlines() == ["42"] * 49
+    assert len(calls.read_text().splitlines()) == 2
+
+
+def in_two_threads(cache, first, second, **options):
+    """get_or_set in a thread with `first`, and once that computes, here with `second`."""
+    computing, go_on, answers = threading.Event(), threading.Event(), []
+
+    def compute():
+        computing.set()
+        assert go_on.wait(10)
+        return first()
+
+    def call():
+        try:
+            answers.append(cache.get_or_set("key", compute, **options))
+        except ZeroDivisionError:
+            answers.append("failed")
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert computing.wait(10)
+    second(go_on)
+    thread.join(10)
+    return answers[0]
+
+
+def test_a_delete_during_the_computation_keeps_the_old_answer_out(cache):
+    def delete(go_on):
+        cache.delete("key")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "old", delete) == "old"
+    assert cache.get("key") is None
+
+
+def test_delete_tags_during_the_computation_keeps_the_old_answer_out(cache):
+    def delete(go_on):
+        cache.delete_tags("project:7")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "old", delete, tags=["project:7"]) == "old"
+    assert cache.get("key") is None
+
+
+def test_a_set_during_the_computation_wins(cache):
+    def set_newer(go_on):
+        cache.set("key", "newer")
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "older", set_newer) == "older"
+    assert cache.get("key") == "newer"
+
+
+def test_when_the_computation_fails_the_next_caller_computes_at_once(cache):
+    def call_meanwhile(go_on):
+        threading.Timer(0.05, go_on.set).start()
+        assert cache.get_or_set("key", lambda: "second", lock_timeout=60) == "second"
+
+    assert in_two_threads(cache, lambda: 1 / 0, call_meanwhile, lock_timeout=60) == "failed"
+    assert cache.get("key") == "second"
+
+
+def test_a_computation_holds_no_connection(make_cache):
+    cache = make_cache(POOL_SIZE=1)
+    assert cache.get_or_set("outer", lambda: cache.get_or_set("inner", lambda: 7)) == 7
+
+
+def test_a_stale_value_is_shown_while_one_caller_refreshes(cache):
+    cache.get_or_set("key", lambda: "old", 10, stale=60)
+    expire_by(5)
+    assert cache.get("key") is None
+
+    def look(go_on):
+        assert cache.get_or_set("key", lambda: pytest.fail("computed"), 10, stale=60) == "old"
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "new", look, timeout=10, stale=60) == "new"
+    assert cache.get("key") == "new"
+
+
+def test_what_is_too_stale_is_computed_anew(cache):
+    cache.get_or_set("key", lambda: "old", 10, stale=3)
+    expire_by(5)
+    assert cache.get_or_set("key", lambda: "new", 10, stale=3) == "new"
+
+
+def test_a_timeout_of_zero_stores_nothing(cache):
+    assert cache.get_or_set("key", lambda: 1, 0) == 1
+    assert cache.get("key") is None
+    assert cache.get_or_set("key", lambda: 2, 0) == 2
+
+
+def test_async_callers_wait_for_one_async_computation(cache):
+    calls = []
+
+    async def compute():
+        calls.append(1)
+        await asyncio.sleep(0.1)
+        return "value"
+
+    async def crowd():
+        return await asyncio.gather(*(cache.aget_or_set("key", compute) for _ in range(20)))
+
+    assert asyncio.run(crowd()) == ["value"] * 20
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cancelled_async_computation_lets_the_next_one_compute(cache, times):
+    async def scene():
+        task = asyncio.create_task(cache.aget_or_set("key", lambda: asyncio.sleep(60), lock_timeout=600))
+        while not await CacheEntry.objects.filter(claim__isnull=False).aexists():  # noqa: ASYNC110 - the row is the event
+            await asyncio.sleep(0.01)  # the claim is made by the other task
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(task, return_exceptions=True)
+        return await cache.aget_or_set("key", lambda: "next", lock_timeout=600)
+
+    assert async_to_sync(scene)() == "next"
+
+
+@pytest.mark.parametrize("on_error", [None, "ignore", "raise"])
+def test_a_cache_error_of_the_function_is_the_callers_and_the_function_is_called_once(make_cache, on_error):
+    cache, calls = make_cache(ON_ERROR=on_error), []
+
+    def compute():
+        calls.append(1)
+        raise CacheError("of the function's own cache")
+
+    with pytest.raises(CacheError, match="of the function's own"):
+        cache.get_or_set("key", compute)
+
+    def call_meanwhile(go_on):
+        threading.Timer(0.05, go_on.set).start()
+        with pytest.raises(CacheError, match="of the function's own"):
+            cache.get_or_set("key", compute)
+
+    assert in_two_threads(cache, lambda: 1 / 0, call_meanwhile) == "failed"
+    assert calls == [1, 1]
+
+
+def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        cache.get_or_set("key", lambda: lambda: 1, lock_timeout=600)
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(make_cache, monkeypatch):
+    monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 100)
+    cache = make_cache()
+    assert cache.get_or_set("key", lambda: "x" * 200, lock_timeout=600) == "x" * 200
+    assert cache.get_or_set("key", lambda: "small", lock_timeout=600) == "small"
+
+
+def test_a_timeout_of_zero_makes_nobody_wait(cache):
+    def call_meanwhile(go_on):
+        assert cache.get_or_set("key", lambda: "mine", 0, lock_timeout=600) == "mine"
+        go_on.set()
+
+    assert in_two_threads(cache, lambda: "other's", call_meanwhile, timeout=0, lock_timeout=600) == "other's"
+
+
+class Renamed:
+    """Stands for a class of an older release."""
+
+
+def make_unreadable(key):
+    """What is left of an entry whose class is gone."""
+    gone = pickle.dumps(Renamed(), protocol=0).replace(b"Renamed", b"Deleted")
+    CacheEntry.objects.filter(key__endswith=f":{key}").update(value=gone)
+
+
+def test_an_unreadable_entry_is_computed_once_more_and_then_readable(cache):
+    cache.set("key", Renamed())
+    make_unreadable("key")
+    assert cache.get_or_set("key", lambda: "new") == "new"
+    assert cache.get_or_set("key", lambda: pytest.fail("computed")) == "new"
+
+
+def test_an_unreadable_entry_costs_get_many_that_entry_only(make_cache, caplog):
+    cache, strict = make_cache("shared"), make_cache("shared", ON_ERROR="raise")
+    cache.set_many({"good": 1, "bad": Renamed()})
+    make_unreadable("bad")
+    assert cache.get_many(["good", "bad"]) == {"good": 1}
+    assert "cannot be read" in caplog.text
+    with pytest.raises(CacheError, match="cannot be read"):
+        strict.get_many(["good", "bad"])
+
+
+def test_a_caller_cancelled_while_it_claims_keeps_nobody_waiting(cache):
+    """Cut off between what PostgreSQL did and what it said of it."""
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    operation = flight._claim()
+    wait = next(operation)
+    while not CacheEntry.objects.filter(claim__isnull=False).exists():
+        wait.block()
+        if not CacheEntry.objects.filter(claim__isnull=False).exists():
+            wait = operation.send(None)
+    with pytest.raises(KeyboardInterrupt):
+        cut_off(operation, KeyboardInterrupt())
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def cut_off(operation, error):
+    """Throw `error` into the operation and let it clean up."""
+    wait = operation.throw(error)
+    while True:
+        wait = operation.send(wait.block())
+
+
+def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: "paid for", 60, 0, 600, (), False)
+    operation, wait = flight.run(), None
+    wait = next(operation)
+    computed = False
+    while not computed:
+        computed = type(wait).__name__ == "Compute"
+        wait = operation.send(wait.block())
+    with pytest.raises(KeyboardInterrupt):
+        cut_off(operation, KeyboardInterrupt())
+    assert wait_until(lambda: cache.get("key")) == "paid for"
+
+
+def test_an_abandoned_computation_says_nothing_and_frees_its_claim_in_time(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 0.2, (), False)
+    operation = flight.run()
+    wait = next(operation)
+    while type(wait).__name__ != "Compute":
+        wait = operation.send(wait.block())
+    operation.close()
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=60) == "next"
+
+
+def test_reads_by_get_or_set_are_told(cache):
+    cache.get_or_set("key", lambda: 1)
+    for _ in range(999):
+        cache.get_or_set("key", lambda: pytest.fail("computed"))
+    usage = CacheUsage.objects.get()
+    assert (usage.hits, usage.misses) == (999, 1)
+
+
+def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
+    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight._give_up_later(4711, unconfirmed=True)
+    CacheEntry.objects.create(
+        key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
+        claim=4711, claimed_until=datetime.now(UTC) + timedelta(minutes=10),
+    )  # fmt: skip
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+def test_where_no_thread_can_be_started_callers_look_by_themselves(cache, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    def call_meanwhile(go_on):
+        timer = threading.Timer(0.2, go_on.set)
+        timer.start()
+        with monkeypatch.context() as patch:
+            patch.setattr("pgonly_django.database.listener.Listener._start", refuse)
+            assert cache.get_or_set("key", lambda: pytest.fail("computed")) == "first"
+
+    assert in_two_threads(cache, lambda: "first", call_meanwhile) == "first"
+
+
+def test_a_job_for_later_that_fails_keeps_no_other_from_being_done(caplog):
+    done = threading.Event()
+    later = Later()
+    later.add(lambda: 1 / 0, 10)
+    later.add(done.set, 10)
+    assert done.wait(10)
+    assert "ZeroDivisionError" in caplog.text
+
+
+class TestACircle:
+    """A computation that asks for its own key would wait for itself until its lock_timeout."""
+
+    def test_is_refused_with_the_keys_it_goes_through(self, cache):
+        def outer():
+            return cache.get_or_set("inner", lambda: cache.get_or_set("outer", outer))
+
+        with pytest.raises(CircularComputationError) as raised:
+            cache.get_or_set("outer", outer)
+        assert raised.value.keys == (":1:outer", ":1:inner", ":1:outer")
+        assert "':1:outer' -> ':1:inner' -> ':1:outer'" in str(raised.value)
+        assert not CacheEntry.objects.filter(
+            claim__isnull=False
+        ).exists()  # the next caller may compute at once
+
+    def test_is_refused_with_one_key_and_in_a_refresh(self, cache):
+        with pytest.raises(CircularComputationError):
+            cache.get_or_set("key", lambda: cache.get_or_set("key", lambda: 1))
+        cache.get_or_set("key", lambda: "old", 10, stale=60)
+        expire_by(5)
+        with pytest.raises(CircularComputationError):
+            cache.get_or_set("key", lambda: cache.get_or_set("key", lambda: 1), 10)
+
+    def test_is_refused_among_tasks_and_threads_that_the_computation_starts(self, cache):
+        async def ask():
+            return await cache.aget_or_set("key", compute)
+
+        async def compute():
+            return await asyncio.create_task(ask())
+
+        async def compute_in_a_thread():
+            return await asyncio.to_thread(cache.get_or_set, "thread", lambda: 1)
+
+        with pytest.raises(CircularComputationError):
+            async_to_sync(cache.aget_or_set)("key", compute)
+        with pytest.raises(CircularComputationError):
+            async_to_sync(cache.aget_or_set)("thread", compute_in_a_thread)
+        with pytest.raises(CircularComputationError):
+            cache.get_or_set("key", compute)  # an async function, run for a sync caller
+
+    def test_is_none_where_the_value_is_there_or_shown_stale(self, cache):
+        def compute():
+            cache.set("key", "set by the function")
+            return cache.get_or_set("key", lambda: pytest.fail("computed"))
+
+        assert cache.get_or_set("key", compute) == "set by the function"
+        expire_by(5)
+        stale = cache.get_or_set("key", lambda: cache.get_or_set("key", 1, 10, stale=60), 10, stale=60)
+        assert stale == "set by the function"
+
+    def test_is_none_between_two_caches_two_keys_or_two_tasks(self, make_cache):
+        one, other = make_cache(), make_cache()
+        assert one.get_or_set("key", lambda: other.get_or_set("key", lambda: one.get_or_set("b", 7))) == 7
+
+        async def compute():
+            await asyncio.sleep(0.05)
+            return 1
+
+        async def both():
+            return await asyncio.gather(*(one.aget_or_set("c", compute) for _ in range(2)))
+
+        assert async_to_sync(both)() == [1, 1]
+
+    def test_is_over_when_the_computation_is(self, cache):
+        async def scene():
+            tasks, go_on = [], asyncio.Event()
+
+            async def ask_later():
+                await go_on.wait()
+                return await cache.aget_or_set("key", lambda: "second")
+
+            async def compute():
+                tasks.append(asyncio.create_task(ask_later()))
+                return "first"
+
+            assert await cache.aget_or_set("key", compute) == "first"
+            await cache.adelete("key")
+            go_on.set()
+            return await tasks[0]
+
+        assert async_to_sync(scene)() == "second"
+
+
+def test_delete_tags_of_a_tag_that_only_the_stale_value_has_ends_both(cache):
+    cache.set("key", "old", 10, tags=["old"])
+    expire_by(5)
+
+    def delete(go_on):
+        cache.delete_tags("old")
+        go_on.set()
+        assert cache.get_or_set("key", lambda: "after the deletion", 10, stale=60) == "after the deletion"
+
+    refreshed = in_two_threads(cache, lambda: "new", delete, timeout=10, stale=60, tags=["new"])
+    assert refreshed == "new"
+    assert cache.get("key") == "after the deletion"
+
+
+def test_delete_tags_of_a_tag_that_only_the_refresh_gives_ends_it(cache):
+    cache.get_or_set("key", lambda: "old", 10, tags=["old"])
+    expire_by(5)
+
+    def refresh():
+        assert cache.delete_tags("new") == 0
+        return "new"
+
+    assert cache.get_or_set("key", refresh, 10, tags=["new"]) == "new"
+    assert cache.get("key") is None
+
+
+def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(cache):
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_set("key", lambda: 1 / 0, lock_timeout=600)
+    entry = CacheEntry.objects.get()
+    assert (entry.claim, entry.claimed_until) == (None, None)
+
+
+def test_a_caller_waits_at_most_twice_its_lock_timeout(cache):
+    """Whatever the claim of another says, and however often it is renewed."""
+    CacheEntry.objects.create(
+        key=cache.stored_key("key", None).decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC),
+        prune_minute=2**31 - 1, claim=4711, claimed_until=datetime.now(UTC) + timedelta(days=1),
+    )  # fmt: skip
+    answers = []
+    call = threading.Thread(
+        target=lambda: answers.append(cache.get_or_set("key", lambda: "mine", lock_timeout=0.2)), daemon=True
+    )
+    call.start()
+    call.join(20)
+    assert answers == ["mine"]
+    assert CacheEntry.objects.get().claim == 4711

@@ -1,0 +1,46 @@
+"""The seam between a job's thread and those who interrupt it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# In a process of its own: where the interpreter hangs, only a kill helps.
+TRACED = """
+import sys, threading
+from pgonly_django.exceptions import JobStopped
+from pgonly_django.context.interrupter import Guard
+
+def job():
+    guard.open_thread()
+    is_open.set()
+    try:
+        while True:
+            pass
+    except JobStopped:
+        pass
+    guard.close()
+
+guard, is_open = Guard(), threading.Event()
+thread = threading.Thread(target=job)
+thread.start()
+is_open.wait()
+assert guard.interrupt(JobStopped)
+thread.join()
+assert guard.has_reached
+
+def traced(value):
+    return value
+
+sys.settrace(lambda *_: None)
+print(traced("went on"))
+"""
+
+
+def test_a_debugger_goes_on_after_a_job_was_interrupted():
+    done = subprocess.run(
+        [sys.executable, "-c", TRACED], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "went on\n"

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from collections import UserList, deque
+
+import pytest
+
+from pgonly_django.context.iteration import iterate_from
+
+LETTERS = "abcde"
+
+
+@pytest.mark.parametrize("kind", [list, tuple, str, deque, UserList, iter, dict.fromkeys])
+@pytest.mark.parametrize("start", [0, 2, 5, 9])
+def test_items_of_any_kind_are_gone_through_from_a_position_on(kind, start):
+    assert list(iterate_from(kind(LETTERS), start)) == list(LETTERS[start:])

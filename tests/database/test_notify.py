@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+from django.db import connections, transaction
+
+from pgonly_django import enqueue_many
+from pgonly_django.database import notify
+from pgonly_django.models import Job
+from pgonly_django.models.job import State
+from tests.aliases import alias
+from tests.jobs import add
+from tests.queue.rows import HOUR, ago, make, make_running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_sent_lately():
+    notify._last_sent.clear(), notify._last_asked.clear()
+
+
+@pytest.fixture
+def ear(server):
+    """A connection that listens as a worker does."""
+    server.execute(f"LISTEN {notify.CHANNEL}")
+    return server
+
+
+def heard(connection) -> list[str]:
+    """What arrived by the time of a round trip."""
+    connection.execute("SELECT 1")
+    return [notify.payload for notify in connection.notifies(timeout=0)]
+
+
+def test_a_committed_enqueue_wakes_the_workers_of_its_queue_once(ear):
+    with transaction.atomic():
+        add.using(queue_name="mail").enqueue(1)
+        assert heard(ear) == []
+    assert heard(ear) == ["ready mail"]
+
+
+def test_an_enqueue_outside_a_transaction_wakes_at_once(ear):
+    add.enqueue(1)
+    assert heard(ear) == ["ready default"]
+
+
+def test_a_rolled_back_enqueue_wakes_nobody(ear):
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        add.enqueue(1)
+        raise ZeroDivisionError
+    assert heard(ear) == []
+
+
+@pytest.mark.parametrize(
+    ("writes", "payload"),
+    [
+        (lambda: add.enqueue(1), "ready default"),
+        (lambda: Job.objects.filter(state=State.FAILED).retry(), "ready *"),
+        (lambda: Job.objects.running().cancel(), "cancel *"),
+    ],
+)
+def test_the_notify_is_no_part_of_the_business_transaction(ear, writes, payload):
+    make(state=State.FAILED), make_running()
+    with transaction.atomic():
+        assert writes()
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            (business,) = cursor.fetchone()
+    # A NOTIFY takes a transaction id, and nothing else here does after the business.
+    following = ear.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()[0]
+    assert heard(ear) == [payload]
+    assert int(following) > int(business) + 1
+
+
+def test_many_jobs_wake_each_queue_once(ear):
+    mail = add.using(queue_name="mail")
+    enqueue_many([(add, [1]), (mail, [2]), (add, [3]), (mail, [4])])
+    assert sorted(heard(ear)) == ["ready default", "ready mail"]
+
+
+def test_a_job_for_later_tells_of_a_due_time(ear):
+    add.using(run_after=ago(-HOUR)).enqueue(1)
+    assert heard(ear) == [notify.DUE]
+
+
+def test_wakes_in_close_succession_are_one(ear, monkeypatch):
+    monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
+    monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
+    for _ in range(5):
+        add.enqueue(1)
+    add.using(queue_name="mail").enqueue(1)
+    assert heard(ear) == ["ready default", "ready mail"]
+
+
+def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(ear, monkeypatch):
+    with monkeypatch.context() as machine:
+        machine.setattr(time, "monotonic", lambda: -1.0)
+        add.enqueue(1)
+    assert heard(ear) == ["ready default"]
+
+
+@pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "DENSE_SECONDS"])
+def test_a_wake_after_the_pause_or_apart_from_the_last_goes_out_again(ear, monkeypatch, limit):
+    for name in ("COALESCE_SECONDS", "DENSE_SECONDS"):
+        monkeypatch.setattr(notify, name, 0.0 if name == limit else 3600.0)
+    for _ in range(3):
+        add.enqueue(1)
+    assert heard(ear) == ["ready default"] * 3
+
+
+def test_verbs_wake_the_workers_they_concern(ear):
+    make(state=State.FAILED)
+    make_running()
+    Job.objects.filter(state=State.FAILED).retry()
+    Job.objects.running().cancel()
+    assert heard(ear) == ["ready *", "cancel *"]
+
+
+def test_every_wish_to_cancel_is_told(ear, monkeypatch):
+    monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
+    monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
+    for job in (make_running(), make_running()):
+        Job.objects.filter(pk=job.pk).cancel()
+    assert heard(ear) == ["cancel *"] * 2
+
+
+def test_a_verb_in_a_transaction_wakes_after_its_commit(ear):
+    make(state=State.FAILED)
+    with transaction.atomic():
+        Job.objects.retry()
+        assert heard(ear) == []
+    assert heard(ear) == ["ready *"]
+
+
+class ReadsFromReplica:
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
+def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(ear, settings):
+    make(state=State.FAILED), make_running()
+    with alias("replica", PORT="1", HOST="127.0.0.1"):
+        settings.DATABASE_ROUTERS = [ReadsFromReplica()]
+        with transaction.atomic():
+            assert (Job.objects.filter(state=State.FAILED).retry(), Job.objects.running().cancel()) == (1, 1)
+            assert heard(ear) == []
+        settings.DATABASE_ROUTERS = []
+    assert heard(ear) == ["ready *", "cancel *"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda: add.enqueue(1), Job.objects.retry, Job.objects.cancel],
+    ids=["enqueue", "retry", "cancel"],
+)
+def test_workers_are_told_outside_of_the_transaction_that_they_are_told_about(write):
+    """Inside, every commit of the site would queue for one lock of the whole database."""
+    make(state=State.SCHEDULED, run_at=ago(HOUR))
+    told = []
+
+    def watch(execute, sql, params, many, context):
+        if "pg_notify" in sql:
+            told.append(connections["default"].in_atomic_block)
+        return execute(sql, params, many, context)
+
+    with connections["default"].execute_wrapper(watch), transaction.atomic():
+        write()
+        assert told == []
+    assert told == [False]
+
+
+def test_a_verb_that_moves_nothing_wakes_nobody(ear):
+    Job.objects.retry(), Job.objects.cancel()
+    assert heard(ear) == []
+
+
+def test_a_payload_that_postgresql_refuses_costs_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        notify.send_coalesced("default", "x" * 9000)
+    assert "Could not wake the workers" in caplog.text
+
+
+def test_a_lost_connection_costs_a_warning_and_no_more(caplog):
+    connections["default"].ensure_connection()
+    connections["default"].connection.close()
+    try:
+        with caplog.at_level(logging.WARNING):
+            notify.send_coalesced("default", "ready default")
+    finally:
+        connections["default"].close()
+    assert "Could not wake the workers" in caplog.text
+
+
+def test_each_thread_has_its_own_connection_and_cursor(ear):
+    def enqueue():
+        try:
+            add.enqueue(1)
+            add.enqueue(2)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=enqueue) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert Job.objects.count() == 8

@@ -1,0 +1,403 @@
+"""The short way to Django's connection has to behave as Django's cursor does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+from django.db import (
+    DatabaseError,
+    DataError,
+    NotSupportedError,
+    connection,
+    connections,
+    transaction,
+)
+from django.db.backends.postgresql.base import DatabaseWrapper
+from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
+
+from pgonly_django.context.interrupter import _set_async_exception
+from pgonly_django.database import on_django
+from pgonly_django.database.libpq import Statement
+from pgonly_django.database.on_django import first_row
+from pgonly_django.models import Job
+from pgonly_django.queue.enqueue import Template
+from tests.interruptions import interrupted_in
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PID = Statement("SELECT pg_backend_pid()::text")
+NUMBER = Statement("SELECT %(number)s::int")
+
+
+def ask(statement=NUMBER, **params):
+    return first_row("default", statement, params)
+
+
+def number(value):
+    """What comes back for `value`: psycopg gives a number, libpq alone its text."""
+    return int(ask(number=value)[0])
+
+
+def test_the_first_row_comes_back_and_none_when_there_is_none():
+    two, none = Statement("SELECT %(a)s::int::text, %(b)s::text"), Statement("SELECT 1 WHERE %(c)s::bool")
+    for _ in range(8):
+        assert ask(two, a=1, b=None) == ("1", None)
+        assert ask(none, c=False) is None
+
+
+def test_it_runs_in_the_callers_transaction():
+    current = Statement("SELECT pg_current_xact_id()::text")
+    for _ in range(8):
+        with transaction.atomic(), connection.cursor() as cursor:
+            mine = ask(current)
+            cursor.execute(current.sql)
+            assert mine == cursor.fetchone()
+
+
+def test_whoever_logs_queries_sees_it():
+    number(1)
+    with CaptureQueriesContext(connection) as queries:
+        number(42)
+    assert "42" in queries[0]["sql"]
+
+
+def test_whoever_wraps_execution_sees_it():
+    number(1)
+    seen = []
+    with connection.execute_wrapper(lambda execute, sql, *rest: (seen.append(sql), execute(sql, *rest))[1]):
+        number(1)
+    assert seen == [NUMBER.sql]
+
+
+def prepared() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [statement for (statement,) in cursor.fetchall()]
+
+
+def test_a_statement_is_prepared_after_some_uses():
+    connection.close()
+    for value in range(5):
+        assert number(value) == value
+    assert prepared() == []
+    assert [number(value) for value in range(8)] == list(range(8))
+    assert prepared() == ["SELECT $1::int"]
+
+
+def test_the_project_says_after_how_many():
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2}
+    try:
+        assert [number(value) for value in range(3)] == [0, 1, 2]
+        assert prepared() == ["SELECT $1::int"]
+    finally:
+        connection.settings_dict["OPTIONS"] = options
+        connection.close()
+
+
+def test_statements_made_up_for_one_call_each_are_not_kept():
+    number(0)
+    for one in range(on_django.KEPT_AT_MOST * 3):
+        ask(Statement(f"SELECT {one}"))
+    assert len(on_django._uses[connection.connection]) <= on_django.KEPT_AT_MOST
+    for value in range(8):
+        assert number(value) == value
+    assert "SELECT $1::int" in prepared()
+
+
+def test_a_literal_may_hold_what_looks_like_a_parameter():
+    odd = Statement("SELECT '%%(number)s %% $1', %(number)s::text, %(number)s::text")
+    for _ in range(8):
+        assert ask(odd, number="7") == ("%(number)s % $1", "7", "7")
+
+
+def test_more_than_a_socket_takes_at_once_goes_through():
+    length = Statement("SELECT length(%(text)s)::text")
+    for _ in range(8):
+        assert ask(length, text="x" * 5_000_000) == ("5000000",)
+
+
+def test_an_exception_while_waiting_leaves_no_answer_behind():
+    """As when a job is cancelled, or Ctrl-C is pressed: the next call must not get the answer to this one."""
+    sleep = Statement("SELECT pg_sleep(%(seconds)s)::text")
+    for _ in range(8):
+        ask(sleep, seconds=0.0)
+    with pytest.raises(KeyboardInterrupt), interrupted_in(0.3):
+        ask(sleep, seconds=5.0)
+    assert not connection.connection.closed
+    assert number(3) == 3
+
+
+def test_an_exception_set_by_another_thread_leaves_no_answer_behind():
+    """As when a job runs into its max_runtime while it enqueues others."""
+    sleep = Statement("SELECT pg_sleep(%(seconds)s)::text")
+    outcome = []
+
+    def work():
+        for _ in range(8):
+            ask(sleep, seconds=0.0)
+        try:
+            ask(sleep, seconds=0.6)
+        except LookupError:
+            outcome.append((number(3), connection.connection.closed))
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.3)
+    _set_async_exception(thread.ident, id(LookupError))
+    thread.join(10)
+    assert outcome == [(3, False)]
+
+
+def test_threads_that_share_a_connection_take_turns():
+    for value in range(8):
+        number(value)
+    shared, answers = connections["default"], []
+    shared.inc_thread_sharing()
+
+    def work():
+        connections["default"] = shared
+        answers.extend(number(value) for value in range(100))
+
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        shared.dec_thread_sharing()
+    assert sorted(answers) == sorted([*range(100)] * 3)
+
+
+def test_what_the_project_listens_for_is_handed_on():
+    for value in range(8):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute("LISTEN a_channel")
+    heard = []
+    connection.connection.add_notify_handler(heard.append)
+    ask(Statement("SELECT pg_notify('a_channel', 'word')::text"))
+    number(1)
+    assert [notify.payload for notify in heard] == ["word"]
+    connection.close()
+
+
+def test_where_psycopg_prepares_a_rollback_breaks_nothing():
+    """It deallocates everything then, and knows only of its own."""
+    connection.close()
+    options = connection.settings_dict["OPTIONS"]
+    connection.settings_dict["OPTIONS"] = {**options, "prepare_threshold": 2, "server_side_binding": True}
+    try:
+        for value in range(8):
+            number(value)
+            Job.objects.filter(priority=value).exists()
+        with pytest.raises(KeyError), transaction.atomic():
+            Job.objects.count()
+            raise KeyError
+        with transaction.atomic():
+            Job.objects.count()
+            assert number(3) == 3
+    finally:
+        connection.settings_dict["OPTIONS"] = options
+        connection.close()
+
+
+def test_statements_that_somebody_discarded_are_prepared_again_each_by_itself():
+    other = Statement("SELECT %(number)s::int + 1")
+    for value in range(8):
+        number(value)
+    for value in range(4):
+        ask(other, number=value)
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    for value in range(3):
+        ask(other, number=value)
+    for value in range(8):
+        assert number(value) == value
+        assert int(ask(other, number=value)[0]) == value + 1
+    assert len(prepared()) == 2
+
+
+def test_a_name_that_is_taken_already_is_used():
+    connection.close()
+    for value in range(5):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute(f"PREPARE {NUMBER.name.decode()} (int) AS SELECT $1")
+    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_migration_under_a_prepared_statement_costs_no_call():
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
+        everything = Statement("SELECT * FROM changing")
+        assert [int(ask(everything)[0]) for _ in range(8)] == [1] * 8
+        cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
+        assert [[int(field) for field in ask(everything)] for _ in range(8)] == [[1, 2]] * 8
+    connection.close()
+
+
+def test_after_a_migration_the_statement_is_prepared_anew():
+    with table_that_changes() as (everything, change):
+        before = prepared_at()
+        change()
+        assert [len(ask(everything)) for _ in range(2)] == [2, 2]
+        assert prepared_at() > before
+
+
+def test_after_a_migration_at_most_one_transaction_fails():
+    """What is outdated is forgotten outside transactions; within them psycopg sends it meanwhile."""
+    with table_that_changes() as (everything, change):
+        change()
+        with pytest.raises(NotSupportedError), transaction.atomic():
+            begin()
+            ask(everything)
+        for _ in range(3):
+            with transaction.atomic():
+                begin()
+                assert len(ask(everything)) == 2
+
+
+@contextlib.contextmanager
+def table_that_changes():
+    """A prepared statement, and what changes the type of its result."""
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE changing AS SELECT 1 AS a")
+        everything = Statement("SELECT * FROM changing")
+        for _ in range(8):
+            ask(everything)
+        yield everything, lambda: cursor.execute("ALTER TABLE changing ADD COLUMN b int DEFAULT 2")
+    connection.close()
+
+
+def begin() -> None:
+    """Django opens its transactions with their first statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(PID.sql)
+
+
+def test_two_statements_of_the_same_text_are_one_to_the_server():
+    connection.close()
+    one, other = (Statement("SELECT %(number)s::int + 2") for _ in range(2))
+    assert one.name == other.name
+    with transaction.atomic():
+        for value in range(8):
+            assert int(ask(one, number=value)[0]) == int(ask(other, number=value)[0]) == value + 2
+    assert len(prepared()) == 1
+
+
+class TenantsDatabase(DatabaseWrapper):
+    """As in django-tenants: making a cursor chooses the schema."""
+
+    schema = "tenant_a"
+
+    def _cursor(self, name=None):
+        cursor = super()._cursor(name)
+        cursor.execute(f"SET search_path = {self.schema}, public")
+        return cursor
+
+
+def test_a_backend_that_makes_its_own_cursors_is_asked_for_one(monkeypatch):
+    path = Statement("SELECT current_setting('search_path')")
+    for _ in range(8):
+        ask(path)
+    wrapper = connections["default"]
+    monkeypatch.setattr(wrapper, "__class__", TenantsDatabase)
+    try:
+        assert ask(path) == ("tenant_a, public",)
+        wrapper.schema = "tenant_b"
+        assert ask(path) == ("tenant_b, public",)
+    finally:
+        del wrapper.schema
+        connection.close()
+
+
+def test_a_plan_is_made_anew_now_and_then(monkeypatch):
+    connection.close()
+    for value in range(8):
+        number(value)
+    before = prepared_at()
+    number(1)
+    assert prepared_at() == before
+    monkeypatch.setattr(on_django, "PLAN_SECONDS", 0.0)
+    number(1)
+    assert prepared_at() > before
+
+
+def test_what_was_discarded_meanwhile_is_planned_anew_all_the_same(monkeypatch):
+    for value in range(8):
+        number(value)
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    monkeypatch.setattr(on_django, "PLAN_SECONDS", 0.0)
+    assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+    with transaction.atomic():
+        assert [number(value) for value in range(4)] == [0, 1, 2, 3]
+
+
+def test_without_the_means_everything_goes_through_psycopg(monkeypatch):
+    """As on Windows, or with a libpq from before 14."""
+    connection.close()
+    monkeypatch.setattr("pgonly_django.database.libpq.CAN_GO_STRAIGHT", False)
+    assert [number(value) for value in range(8)] == [*range(8)]
+    assert prepared() == []
+
+
+def prepared_at():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT prepare_time FROM pg_prepared_statements")
+        return cursor.fetchone()[0]
+
+
+def test_when_too_many_are_prepared_the_oldest_goes(monkeypatch):
+    connection.close()
+    monkeypatch.setattr(on_django, "KEPT_AT_MOST", 3)
+    for one in range(5):
+        statement = Statement(f"SELECT {one}")
+        for _ in range(8):
+            ask(statement)
+    assert sorted(prepared()) == ["SELECT 2", "SELECT 3", "SELECT 4"]
+
+
+def test_templates_of_the_same_text_share_a_statement():
+    """Each job that enqueues makes templates of its own."""
+    one, other = (Template("default", "default", "task", 0, 4) for _ in range(2))
+    assert one.insert is other.insert
+
+
+def test_errors_are_django_s():
+    with pytest.raises(DataError):
+        number("not a number")
+    assert number(1) == 1
+
+
+def test_a_broken_transaction_is_refused_as_django_refuses_it():
+    with transaction.atomic():
+        with pytest.raises(DatabaseError), transaction.atomic():
+            ask(Statement("SELECT 1 / %(zero)s::int"), zero=0)
+        assert number(1) == 1
+        transaction.set_rollback(True)
+        with pytest.raises(TransactionManagementError):
+            number(1)
+
+
+def test_a_new_connection_is_used_after_the_old_one_was_closed():
+    (first,) = ask(PID)
+    connection.close()
+    (second,) = ask(PID)
+    assert (first, second) != (second, second)
+    assert ask(PID) == (second,)
+
+
+def test_a_dead_connection_is_replaced_where_health_checks_are_on():
+    (first,) = ask(PID)
+    connection.health_check_enabled, connection.health_check_done = True, False
+    connection.connection.close()
+    assert ask(PID) != (first,)

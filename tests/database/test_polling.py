@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from pgonly_django.database.polling import READ, WRITE, PollBySelect, new_poll
+
+WITHOUT_POLL = """
+import select
+del select.poll, select.epoll  # as eventlet.monkey_patch() does
+import django
+django.setup()
+from django.conf import settings
+settings.DATABASES["default"]["NAME"] = {database!r}
+from pgonly_django.cache import PostgresCache
+from pgonly_django.sessions import SessionStore
+cache = PostgresCache("without poll", {{"OPTIONS": {{"ON_ERROR": "raise"}}}})
+cache.set("large", "x" * 20_000_000)
+assert len(cache.get("large")) == 20_000_000
+session = SessionStore()
+session["key"] = "value"
+session.save()
+assert SessionStore(session.session_key)["key"] == "value"
+"""
+
+
+@pytest.mark.parametrize("kind", [PollBySelect, new_poll])
+def test_it_says_what_a_socket_is_ready_for(kind):
+    here, there = socket.socketpair()
+    with here, there:
+        poll = kind()
+        poll.register(here.fileno(), READ | WRITE)
+        assert poll.poll(0) == [(here.fileno(), WRITE)]
+        poll.modify(here.fileno(), READ)
+        assert poll.poll(1) == []
+        there.send(b"word")
+        assert poll.poll() == [(here.fileno(), READ)]
+
+
+@pytest.mark.process
+def test_where_poll_is_missing_cache_and_sessions_do_without(transactional_db):
+    script = WITHOUT_POLL.format(database=connection.settings_dict["NAME"])
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=root, env=environment, timeout=60, check=True)

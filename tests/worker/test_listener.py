@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import contextlib
+import select
+
+import pytest
+from django.db import connection, connections
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.models.job import State
+from pgonly_django.worker.listener import MISSED, Ear
+from tests import jobs
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'pgonly worker%'
+"""
+
+
+@pytest.fixture
+def line():
+    with connect("default", application_name="pgonly tests") as opened:
+        yield opened
+
+
+@pytest.fixture
+def ear(line):
+    opened = Ear("default", listens=True)
+    opened.open(line)
+    opened.hear(line)
+    return opened
+
+
+def tell(payload):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, payload])
+
+
+@contextlib.contextmanager
+def cut_off():
+    """The worker has lost its connection and gets no other one meanwhile."""
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    connection.ensure_connection()
+    with connection._nodb_cursor() as server:
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            cut()
+            yield
+        finally:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def cut():
+    with connection.cursor() as cursor:
+        cursor.execute(CUT)
+        assert cursor.fetchone()[0] >= 1
+
+
+def test_a_word_is_heard_when_the_socket_says_so(ear, line):
+    assert ear.hear(line) == []
+    tell("ready mail")
+    assert select.select([line.pgconn.socket], [], [], 5)[0]
+    assert ear.hear(line) == ["ready mail"]
+    assert ear.hear(line) == []
+
+
+def test_words_that_come_along_with_an_answer_are_heard(ear, line):
+    tell("ready one")
+    tell("due")
+    line.execute("SELECT pg_sleep(0.2)")
+    with line.pipeline():
+        line.execute("SELECT 1")
+    assert ear.hear(line) == ["ready one", "due"]
+
+
+def test_a_new_connection_has_missed_everything(line):
+    ear = Ear("default", listens=True)
+    ear.open(line)
+    assert ear.reaches_postgres
+    assert {"ready *", "due", "cancel *"} <= set(ear.hear(line))
+
+
+def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
+    ear = Ear("default", listens=False)
+    ear.open(line)
+    tell("ready mail")
+    line.execute("SELECT pg_sleep(0.1)")
+    assert ear.hear(line) == list(MISSED)
+    assert not ear.reaches_postgres
+
+
+def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
+    """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
+    ear = Ear("default", listens=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+        patch.setitem(connections.settings["default"], "PORT", str(pooler))
+        for _ in range(2):
+            with connect("default", application_name="pgonly tests") as line:
+                ear.open(line)
+    assert not ear.listens
+    assert not ear.reaches_postgres
+    assert caplog.text.count("LISTEN does not work here") == 1
+
+
+def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
+    worker = background_worker(poll_seconds=60.0)
+    wait_for(lambda: worker.agenda.drained)
+    lost = worker.ledger.connection()
+    cut()
+    wait_for(lambda: worker.ledger._connection not in (lost, None), what="the new connection")
+    assert jobs.add.enqueue(1).wait(10).return_value == 2
+    assert jobs.add.enqueue(2).wait(10).return_value == 3
+
+
+def test_a_cancel_spoken_while_nobody_listened_is_heard(background_worker, marks, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 120}  # the next heartbeat is half a minute away
+    background_worker(poll_seconds=60.0)
+    result = jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    with cut_off():
+        result.cancel()
+    assert result.wait(10).job.state == State.CANCELLED
+
+
+def test_without_listen_a_cancel_is_looked_for(background_worker, marks, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 120}
+    background_worker(listen=False, poll_seconds=0.1)
+    result = jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    result.cancel()
+    assert result.wait(10).job.state == State.CANCELLED
+
+
+def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
+    worker = background_worker(poll_seconds=60.0)
+    wait_for(lambda: worker.agenda.drained)
+    with cut_off():
+        result = jobs.add.enqueue(1)
+    assert result.wait(10).return_value == 2

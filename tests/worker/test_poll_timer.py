@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.database.notify import send_coalesced
+from pgonly_django.models import Job, State
+from pgonly_django.queue.promote import Promotion
+from pgonly_django.worker.exchange import Claim
+from pgonly_django.worker.listener import Ear
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import REFUSED_SECONDS, Agenda
+from tests.queue.rows import claimer as make_claimer
+from tests.queue.rows import make
+from tests.waiting import wait_for
+
+
+def test_what_the_database_refused_is_not_asked_for_again_at_once():
+    agenda = Agenda(WorkerOptions(), Ear("default", listens=True))
+    assert agenda.look_is_due(time.monotonic(), has_slot=True)
+    assert agenda.promotion_is_due(time.monotonic())
+    now = time.monotonic()
+    agenda.refused()
+    assert not agenda.look_is_due(now, has_slot=True)
+    assert not agenda.promotion_is_due(now)
+    later = now + REFUSED_SECONDS + 1.0
+    assert agenda.look_is_due(later, has_slot=True)
+    assert agenda.promotion_is_due(later)
+
+
+@pytest.fixture
+def view(transactional_db):
+    """The connection of a view that takes its time."""
+    with connect("default", application_name="a view") as connection:
+        yield connection
+
+
+def lock(view, job):
+    view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
+
+
+def is_over(job):
+    return Job.objects.get(pk=job.pk).state == State.SUCCEEDED
+
+
+def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_the_lock(
+    background_worker, view
+):
+    worker = background_worker(poll_seconds=600.0)
+    agenda = worker.agenda
+    wait_for(lambda: agenda.drained)
+    with view.transaction():
+        job = make(task="tests.jobs.add", args=[1])
+        lock(view, job)
+        agenda.drained = False
+        send_coalesced("default", notify.ready("default"))
+        wait_for(lambda: agenda.drained and agenda.next_look(has_slot=True) > time.monotonic() + 0.05)
+    wait_for(lambda: is_over(job))
+
+
+def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, view):
+    worker = background_worker(poll_seconds=600.0)
+    due_at = timezone.now() + timedelta(seconds=1)
+    job = make(task="tests.jobs.add", args=[1], state=State.SCHEDULED, run_at=due_at)
+    with view.transaction():
+        lock(view, job)
+        send_coalesced("default", notify.DUE)
+        wait_for(
+            lambda: timezone.now() > due_at and worker.agenda.next_promotion > time.monotonic() + 0.05,
+            what="the promotion that passes it by",
+        )
+    wait_for(lambda: is_over(job))
+
+
+def test_an_idle_worker_looks_ever_more_seldom():
+    agenda, claimer = Agenda(WorkerOptions(), Ear("default", listens=True)), make_claimer()
+    agenda.hear_ready(), agenda.hear_due()
+    pauses = []
+    for _ in range(6):
+        agenda.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
+        agenda.promoted(Promotion(0, None), began=time.monotonic() + 1)
+        now = time.monotonic()
+        pauses.append(round(agenda.next_look(has_slot=True) - now, 1))
+        assert round(agenda.next_promotion - now, 1) == pauses[-1]
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]

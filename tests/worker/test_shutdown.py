@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pgonly_django.database.connect import connect
+from pgonly_django.models.job import State
+from tests import jobs
+from tests.waiting import wait_for
+
+
+def test_to_release_at_once_waits_for_no_locked_row(background_worker, marks, caplog):
+    worker = background_worker(grace_seconds=300.0)
+    result = jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    with connect("default", application_name="a view") as view, view.transaction():
+        view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
+        worker.stop_now()
+        assert worker.left.wait(10)
+    assert result.job.state == State.RUNNING
+    assert (
+        f"since their rows are locked; they run elsewhere once their leases are over: {result.id}"
+        in caplog.text
+    )
