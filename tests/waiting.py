@@ -1,3 +1,5 @@
+"""The one way for tests to wait: for a condition, with a deadline."""
+
 from __future__ import annotations
 
 import time

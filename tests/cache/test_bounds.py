@@ -15,7 +15,7 @@ from pgonly_django.cache.eviction import PRUNE_LIMIT, WRITES_PER_CLEANING
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
-from tests.cache.conftest import wait_until
+from tests.waiting import wait_for
 
 
 def expire_all(model=CacheEntry):
@@ -181,7 +181,7 @@ def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache
     before = vacuums()
     for number in range(4 * WRITES_PER_CLEANING):
         cache.set(f"key:{number % 8}", os.urandom(5_000))
-    wait_until(lambda: vacuums() > before)
+    wait_for(lambda: vacuums() > before)
 
 
 def vacuums():
@@ -200,7 +200,7 @@ def test_a_process_that_only_reads_takes_no_vacuum_away_from_those_that_write(ca
         counted.read(hits=1, misses=0)
         run(counted.tell())
         if number % 2:  # of two writes the second one finds that enough was written
-            wait_until(lambda expected=before + (number + 1) // 2: vacuums() == expected)
+            wait_for(lambda expected=before + (number + 1) // 2: vacuums() == expected)
 
 
 def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):

@@ -24,7 +24,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from pgonly_django.models import DurableCacheEntry
-from tests.cache.conftest import wait_until
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.server
 
@@ -117,7 +117,7 @@ def test_what_was_computed_while_the_database_was_away_is_stored_when_it_is_back
         assert cache.get_or_set(expected, compute, lock_timeout=600) == "paid for"
     server.start()
     connections["aside"].close()
-    wait_until(lambda: not DurableCacheEntry.objects.using("aside").filter(claim__isnull=False).exists())
+    wait_for(lambda: not DurableCacheEntry.objects.using("aside").filter(claim__isnull=False).exists())
     assert cache.get_or_set(expected, lambda: "next", lock_timeout=600) == expected
 
 
@@ -177,7 +177,7 @@ def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_agai
             assert cache.get("key") is None
         assert len(tried) == 1
         point_aside_to(settings)
-    wait_until(lambda: cache.get_or_set("probe", lambda: 1) and cache.get("probe") == 1)
+    wait_for(lambda: cache.get_or_set("probe", lambda: 1) and cache.get("probe") == 1)
 
 
 @contextlib.contextmanager
@@ -313,7 +313,7 @@ def test_a_server_that_froze_in_the_middle_is_given_up_and_used_again_when_it_th
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     quiet = with_options(TIMEOUT_SECONDS=0.3)
-    assert wait_until(lambda: quiet.get("key")) == "value"
+    assert wait_for(lambda: quiet.get("key")) == "value"
 
 
 def test_a_table_that_is_missing_says_what_to_do(aside, server):
@@ -340,7 +340,7 @@ def test_a_pool_without_a_free_connection_says_so_and_recovers(aside, server):
             "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pgonly cache' AND state = 'active'"
         )
         with psycopg.connect(server.url(), autocommit=True) as looking:
-            wait_until(lambda: looking.execute(waiting).fetchone())
+            wait_for(lambda: looking.execute(waiting).fetchone())
         with pytest.raises(CacheUnavailableError, match="POOL_SIZE"):
             hasty.get("key")
         connection.commit()

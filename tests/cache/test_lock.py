@@ -26,7 +26,8 @@ from pgonly_django.exceptions import (
     UnansweredError,
 )
 from pgonly_django.models import CacheLock
-from tests.cache.conftest import start_crowd, wait_until
+from tests.cache.conftest import start_crowd
+from tests.waiting import wait_for
 
 
 @pytest.mark.process
@@ -84,7 +85,7 @@ def test_the_token_of_a_waiter_that_was_slow_is_greater_than_that_of_the_holder_
     with delayed(DELAY_THE_FIRST) as holding:
         waiting = threading.Thread(target=late.acquire)
         waiting.start()
-        wait_until(lambda: advisory_locks(granted=False))
+        wait_for(lambda: advisory_locks(granted=False))
         early.acquire()
         first = early.token
         early.release()
@@ -94,15 +95,15 @@ def test_the_token_of_a_waiter_that_was_slow_is_greater_than_that_of_the_holder_
     late.release()
 
 
-def wait_until_it_hangs():
+def wait_for_it_to_hang():
     with contextlib.closing(connection):  # a thread's own
-        wait_until(lambda: advisory_locks(granted=False))
+        wait_for(lambda: advisory_locks(granted=False))
 
 
 def cancelled(lock):
     async def give_up():
         task = asyncio.create_task(lock.aacquire())
-        await asyncio.to_thread(wait_until_it_hangs)
+        await asyncio.to_thread(wait_for_it_to_hang)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -112,7 +113,7 @@ def cancelled(lock):
 
 def interrupted(lock):
     def interrupt():
-        wait_until_it_hangs()
+        wait_for_it_to_hang()
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -132,9 +133,9 @@ def test_what_gave_up_while_postgresql_was_at_it_holds_no_lock_afterwards(make_c
     lock, next_one = cache.lock("name", timeout=timeout), cache.lock("name", timeout=60)
     with delayed(DELAY_THE_FIRST) as holding:
         give_up(lock)
-        wait_until(lambda: CacheLock.objects.filter(refused__isnull=False))
+        wait_for(lambda: CacheLock.objects.filter(refused__isnull=False))
         holding.cursor().execute("SELECT pg_advisory_unlock(4711)")
-        wait_until(lambda: not statements_of_the_cache())
+        wait_for(lambda: not statements_of_the_cache())
         assert not lock.owned()
         assert lock.token == 0
         assert not renewals()
@@ -171,7 +172,7 @@ def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
         holding.cursor().execute("SELECT FROM pgonly_cache_lock FOR UPDATE")
         releasing = threading.Thread(target=release)
         releasing.start()
-        wait_until(statements_of_the_cache)
+        wait_for(statements_of_the_cache)
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
@@ -179,7 +180,7 @@ def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
             )
         releasing.join(20)
     assert errors
-    wait_until(lambda: CacheLock.objects.filter(holder=None))
+    wait_for(lambda: CacheLock.objects.filter(holder=None))
 
 
 def test_what_was_not_sent_leaves_nothing_to_do(make_cache):
@@ -235,7 +236,7 @@ def test_who_waits_is_woken_by_the_release(cache, monkeypatch):
     lock.acquire()
     waiting = threading.Thread(target=lambda: answers.append(cache.lock("name", timeout=60).acquire()))
     waiting.start()
-    wait_until(lambda: cache_listener(cache)._watches)
+    wait_for(lambda: cache_listener(cache)._watches)
     lock.release()
     waiting.join(20)
     assert answers == [True]
@@ -264,7 +265,7 @@ def test_a_lock_without_a_timeout_is_renewed_while_it_is_held(cache, monkeypatch
     monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.3)
     with cache.lock("name") as lock:
         first = CacheLock.objects.get().expires_at
-        wait_until(lambda: CacheLock.objects.get().expires_at > first + timedelta(seconds=0.5))
+        wait_for(lambda: CacheLock.objects.get().expires_at > first + timedelta(seconds=0.5))
         assert lock.owned()
 
 

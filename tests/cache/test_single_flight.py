@@ -16,7 +16,8 @@ from pgonly_django.cache.background import Later
 from pgonly_django.cache.single_flight import Flight
 from pgonly_django.exceptions import CacheError, CircularComputationError
 from pgonly_django.models import CacheEntry, CacheUsage
-from tests.cache.conftest import start_crowd, wait_until
+from tests.cache.conftest import start_crowd
+from tests.waiting import wait_for
 
 
 def expire_by(seconds):
@@ -46,7 +47,7 @@ def test_of_fifty_processes_one_computes(crowd, tmp_path):
 def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
     calls = tmp_path / "calls"
     crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=1.0)
-    first = int(wait_until(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
+    first = int(wait_for(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
     os.kill(first, signal.SIGKILL)
     output, _ = crowd.communicate(timeout=60)
     assert output.splitlines() == ["42"] * 49
@@ -271,7 +272,7 @@ def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
         wait = operation.send(wait.block())
     with pytest.raises(KeyboardInterrupt):
         cut_off(operation, KeyboardInterrupt())
-    assert wait_until(lambda: cache.get("key")) == "paid for"
+    assert wait_for(lambda: cache.get("key")) == "paid for"
 
 
 def test_an_abandoned_computation_says_nothing_and_frees_its_claim_in_time(cache):

@@ -31,7 +31,7 @@ from pgonly_django.database.binary import integer
 from pgonly_django.database.connect import connection_params
 from pgonly_django.database.operation import Signal, run
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
-from tests.cache.conftest import wait_until
+from tests.waiting import wait_for
 
 
 def test_nothing_is_opened_before_the_first_call(own):
@@ -100,7 +100,7 @@ def test_a_connection_the_server_closed_is_replaced_before_it_is_used(own):
     (pid,) = own.pids()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
-    wait_until(lambda: not is_running(pid))
+    wait_for(lambda: not is_running(pid))
     assert cache.incr("number") == 2
 
 
@@ -123,7 +123,7 @@ def test_django_may_create_and_drop_databases_while_the_cache_has_connections(ow
     assert not cache.lock("name").acquire(blocking_timeout=0.1)  # starts the listening connection too
     assert own.pids()
     with connection._nodb_cursor():
-        wait_until(lambda: not own.pids())
+        wait_for(lambda: not own.pids())
     assert cache.get("key") == 1
     lock.release()
 
@@ -165,7 +165,7 @@ def row_locked(cache, *keys):
 async def under_way(own, coroutine):
     """Its task, once PostgreSQL is at it."""
     task = asyncio.create_task(coroutine)
-    await asyncio.to_thread(wait_until, own.is_busy)
+    await asyncio.to_thread(wait_for, own.is_busy)
     return task
 
 
@@ -184,7 +184,7 @@ def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_no
     patient.set("key", 1)
     with contextlib.ExitStack() as threads, row_locked(patient, "key"):
         threads.enter_context(in_the_background(patient.set, "key", 2))
-        wait_until(own.is_busy)
+        wait_for(own.is_busy)
         for call in (lambda: hasty.get("other"), lambda: asyncio.run(hasty.aget("other"))):
             with pytest.raises(CacheUnavailableError, match="PostgreSQL did not answer the calls"):
                 call()
@@ -234,7 +234,7 @@ def test_whatever_line_an_exception_comes_from_outside_at_the_connections_place_
             gc.collect()
             assert cache.get("key") == 1
             assert len(own.pids("state <> 'disabled'")) <= 2  # one, and one whose goodbye is on its way
-    wait_until(lambda: len(own.pids()) == 1)
+    wait_for(lambda: len(own.pids()) == 1)
 
 
 class PressedError(BaseException):
@@ -275,7 +275,7 @@ def test_a_task_whose_loop_was_closed_in_the_middle_leaves_its_connection(own):
         (pid,) = own.pids()
         del task, loop
         gc.collect()
-        wait_until(lambda: pid not in own.pids())
+        wait_for(lambda: pid not in own.pids())
         assert cache.get("key") == 1
 
 
@@ -321,7 +321,7 @@ def test_a_cancelled_call_leaves_its_place_to_who_waits_and_writes_all_or_nothin
 
     with row_locked(cache, "c"):
         asyncio.run(cancel())
-    wait_until(lambda: not own.is_busy())
+    wait_for(lambda: not own.is_busy())
     assert cache.get_many("abcd") in (before, after)
     assert len(own.pids()) == 1
 
@@ -429,7 +429,7 @@ def test_the_statement_of_a_call_that_was_given_up_ends_though_it_waits_for_a_lo
     with row_locked(cache, "key"):
         with pytest.raises(CacheUnavailableError, match=r"did not answer within 0\.3 s"):
             cache.set("key", 2)
-        wait_until(lambda: not own.is_busy())
+        wait_for(lambda: not own.is_busy())
 
 
 def test_a_call_that_waits_for_a_lock_does_not_make_those_fail_that_are_answered(own):
@@ -507,7 +507,7 @@ def test_what_the_project_says_of_isolation_is_not_for_the_cache(make_own):
         with other.cursor() as cursor:
             cursor.execute("UPDATE pgonly_cache SET number = 2 WHERE key LIKE %s", [f"{own.name}:%"])
         setting = thread.submit(cache.set, "key", 3)
-        wait_until(own.is_busy)
+        wait_for(own.is_busy)
         other.commit()
         setting.result(20)
     assert cache.get("key") == 3
@@ -521,7 +521,7 @@ def test_what_the_project_says_of_timeouts_is_not_for_the_cache(make_own):
         with row_locked(cache, "key"):
             setting = thread.submit(cache.set, "key", 2)
             waits = "state = 'active' AND clock_timestamp() - query_start > interval '0.5 s'"
-            wait_until(lambda: own.pids(waits) or setting.done())
+            wait_for(lambda: own.pids(waits) or setting.done())
         setting.result(20)
     assert cache.get("key") == 2
 
@@ -530,7 +530,7 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, po
     settings = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": pooler}
     connections.settings["bouncer"] = settings
     try:
-        wait_until(lambda: answers(pooler, settings["NAME"]))
+        wait_for(lambda: answers(pooler, settings["NAME"]))
         cache = PostgresCache("bouncer", {"OPTIONS": {"DATABASE": "bouncer", "ON_ERROR": "raise"}})
         numbers = range(40)
 
