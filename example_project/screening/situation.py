@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.utils import timezone
 
+from example_project.screening.models import Paper
 from example_project.screening.models.paper import Outcome
 from example_project.screening.summary import calls, resumed_from, seconds
 from pgonly_django.models import Job, State
@@ -81,7 +82,7 @@ class Situation:
 
 
 def situation(project: Project) -> Situation:
-    job, papers = project.job, project.ordered_papers()
+    job, papers = project.job, Paper.objects.of(project)
     done, total = papers.judged().count(), papers.count()
     return Situation(
         state=_state(job, is_done=done == total),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import Max, Min
 
 from example_project.screening.agreement import cohens_kappa, percent_agreement, precision_and_recall
-from example_project.screening.models import Project, ReviewerCall, Verdict
+from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
 from example_project.screening.reviewers import Decision
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def summarise(project: Project) -> dict[str, Any]:
         "papers": project.papers.count(),
         "verdicts": Verdict.objects.of(project).count(),
         "verdicts_digest": digest(project),
-        "outcomes": project.ordered_papers().outcomes(),
+        "outcomes": Paper.objects.of(project).outcomes(),
         "agreement_percent": _rounded(percent_agreement(pairs), 1),
         "cohens_kappa": _rounded(cohens_kappa(pairs), 3),
         "quality": _quality(project.reviewers, judged),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.db import transaction
+
 from example_project.screening.calls import ask
 from example_project.screening.models import Paper, Project, Verdict
 from pgonly_django import Backoff, JobContext, task
+from pgonly_django.tasks.result import JobResult
 
 if TYPE_CHECKING:
     from example_project.screening.reviewers import Reviewer
@@ -23,11 +26,22 @@ def screen_project(context: JobContext, project_id: int) -> dict[str, int]:
     """Let both reviewers judge every paper of the project. Returns how many papers came to what."""
     project = Project.objects.get(pk=project_id)
     team = project.team()
-    run = project.runs.create(papers_done=project.ordered_papers().judged().count())
+    run = project.runs.create(papers_done=Paper.objects.of(project).judged().count())
     context.log(f"{' and '.join(project.reviewers)} begin at paper {run.papers_done + 1}")
-    for paper in context.iterate(project.ordered_papers().select_related("project")):
+    for paper in context.iterate(Paper.objects.of(project).select_related("project")):
         _judge(context, paper, team)
-    return project.ordered_papers().outcomes()
+    return Paper.objects.of(project).outcomes()
+
+
+def start_screening(project: Project, queue: str = "") -> None:
+    """Enqueue the project's job, unless it has one: the INSERT commits together with the job's id in the project."""
+    with transaction.atomic():
+        locked = Project.objects.select_for_update().get(pk=project.pk)
+        if locked.job is None:
+            task = screen_project.using(queue_name=queue) if queue else screen_project
+            result = task.enqueue(project.pk)
+            project.job_id = result.id if isinstance(result, JobResult) else None
+            project.save(update_fields=["job_id"])
 
 
 def _judge(context: JobContext, paper: Paper, team: list[Reviewer]) -> None:

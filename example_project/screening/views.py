@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,14 @@ from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
 from example_project.screening.situation import filters, history, situation
 from example_project.screening.summary import summarise
+from example_project.screening.tasks import start_screening
 
 PAPERS_A_PAGE = 25
-VERBS = {"start": Project.start, "cancel": Project.cancel, "resume": Project.resume}
+VERBS: dict[str, Callable[[Project], None]] = {
+    "start": start_screening,
+    "cancel": Project.cancel,
+    "resume": Project.resume,
+}
 DECISIONS = ("include", "exclude", "")
 
 
@@ -106,11 +112,11 @@ def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
 
 
 def _next_disputed(project: Project) -> Paper | None:
-    return project.ordered_papers().with_outcomes(Outcome.DISPUTED).first()
+    return Paper.objects.of(project).with_outcomes(Outcome.DISPUTED).first()
 
 
 def _papers(project: Project, show: str, number: str | None) -> Page[Paper]:
-    papers = project.ordered_papers().prefetch_related("verdicts")
+    papers = Paper.objects.of(project).prefetch_related("verdicts")
     shown = papers.with_outcomes(show) if show in Outcome.values else papers.with_outcome()
     return Paginator(shown, PAPERS_A_PAGE).get_page(number)
 

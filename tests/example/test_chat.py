@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from example_project.screening.calls import CountedCalls
-from example_project.screening.models import ReviewerCall
+from example_project.screening.models import Paper, ReviewerCall
 from example_project.screening.reviewers import build_reviewer
 from example_project.screening.reviewers.answer import opinion_in
 from example_project.screening.reviewers.patience import seconds_asked_for
@@ -22,7 +22,7 @@ class Job:
 
 @pytest.fixture
 def judge(project, api):
-    paper = project.ordered_papers()[0]
+    paper = Paper.objects.of(project)[0]
 
     def judge(job=Job):
         reviewer = build_reviewer("chat:small-model")

@@ -19,7 +19,7 @@ def site(settings):
 @pytest.fixture
 def disputed(project):
     """The project with its second paper disputed, the first agreed on."""
-    one, two, _ = project.ordered_papers()
+    one, two, _ = Paper.objects.of(project)
     for paper, second in ((one, "include"), (two, "exclude")):
         said = {"points": "include", "pico": second}
         Verdict.objects.record(
@@ -86,7 +86,7 @@ def test_a_person_decides_a_disputed_paper_and_takes_it_back(client, disputed, a
     paper = Paper.objects.get(position=2)
     assert (paper.decided, paper.decided_by) == ("exclude", "admin")
     client.post(page, {"decision": ""})
-    assert disputed.ordered_papers().outcomes()["disputed"] == 1
+    assert Paper.objects.of(disputed).outcomes()["disputed"] == 1
 
 
 def test_a_decision_is_include_exclude_or_nothing_else(client, disputed):

@@ -7,8 +7,9 @@ from django.core.cache import caches
 from django.db import transaction
 
 from example_project.screening.importers import new_project, read_papers
-from example_project.screening.models import Project, ReviewerCall, Verdict
+from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
 from example_project.screening.situation import history, situation
+from example_project.screening.tasks import start_screening
 from pgonly_django.models import Job
 from tests.example.conftest import CSV
 
@@ -21,7 +22,7 @@ def calls():
 
 
 def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project):
-    project.start()
+    start_screening(project)
     work()
     assert Verdict.objects.of(project).count() == 6
     assert calls() == [(paper, name) for paper in (1, 2, 3) for name in ("points", "pico")]
@@ -33,16 +34,16 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project
 def test_a_second_screening_of_the_same_papers_makes_no_call(work, project, settings):
     settings.SCREENING_REUSE_ANSWERS = True
     caches["answers"].clear()
-    project.start()
+    start_screening(project)
     work()
     assert len(calls()) == 6
     again = new_project("Again", project.question, project.criteria, read_papers(CSV.encode()))
-    again.start()
+    start_screening(again)
     work()
     assert Verdict.objects.of(again).count() == 6
     assert len(calls()) == 6
     other = new_project("Another question", "Is it about rats?", project.criteria, read_papers(CSV.encode()))
-    other.start()
+    start_screening(other)
     work()
     assert len(calls()) == 12
 
@@ -52,7 +53,7 @@ def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api
     project.refresh_from_db()
     api.says(VERDICT)
     api.says("no credit left", 402)
-    project.start()
+    start_screening(project)
     work()
     assert situation(project).state == "failed"
     assert situation(project).buttons == ("resume",)
@@ -72,14 +73,14 @@ def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api
 
 def test_starting_twice_enqueues_one_job(transactional_db, project):
     stale = Project.objects.get(pk=project.pk)
-    project.start()
-    stale.start()
+    start_screening(project)
+    start_screening(stale)
     assert Job.objects.count() == 1
 
 
 def test_a_start_that_is_rolled_back_leaves_no_job(transactional_db, project):
     with transaction.atomic():
-        project.start()
+        start_screening(project)
         transaction.set_rollback(True)
     assert not Job.objects.exists()
     project.refresh_from_db()
@@ -87,7 +88,7 @@ def test_a_start_that_is_rolled_back_leaves_no_job(transactional_db, project):
 
 
 def test_a_waiting_screening_is_cancelled_and_resumed(work, project):
-    project.start()
+    start_screening(project)
     project.cancel()
     work()
     assert situation(project).state == "cancelled"
@@ -101,22 +102,22 @@ def test_without_a_worker_the_immediate_backend_screens_in_the_call(transactiona
     settings.TASKS = {
         "default": {"BACKEND": f"{IMMEDIATE}.backends.immediate.ImmediateBackend", "QUEUES": []}
     }
-    project.start()
+    start_screening(project)
     assert Verdict.objects.of(project).count() == 6
     assert situation(project).state == "succeeded"
     assert not Job.objects.exists()
 
 
 def test_what_a_reviewer_reads_holds_no_label(project):
-    paper = project.ordered_papers()[0]
+    paper = Paper.objects.of(project)[0]
     fields = set(paper.assignment().__dataclass_fields__)
     assert fields == {"question", "criteria", "title", "abstract"}
 
 
 def test_a_screening_whose_job_was_pruned_can_be_started_again(work, project):
-    project.start()
+    start_screening(project)
     Job.objects.all().delete()
     assert situation(project).buttons == ("start",)
-    project.start()
+    start_screening(project)
     work()
     assert situation(project).state == "succeeded"

@@ -29,16 +29,16 @@ def said(first, second):
 
 
 def test_a_paper_comes_to_what_both_say_and_else_to_a_person(project):
-    one, two, _three = project.ordered_papers()
+    one, two, _three = Paper.objects.of(project)
     Verdict.objects.record(one, said("include", "include"))
     Verdict.objects.record(two, said("unsure", "unsure"))
-    assert project.ordered_papers().outcomes() == {"waiting": 1, "included": 1, "excluded": 0, "disputed": 1}
+    assert Paper.objects.of(project).outcomes() == {"waiting": 1, "included": 1, "excluded": 0, "disputed": 1}
     Paper.objects.filter(pk=two.pk).update(decided="exclude")
-    assert project.ordered_papers().outcomes() == {"waiting": 1, "included": 1, "excluded": 1, "disputed": 0}
+    assert Paper.objects.of(project).outcomes() == {"waiting": 1, "included": 1, "excluded": 1, "disputed": 0}
 
 
 def test_recording_a_verdict_twice_keeps_one_row_and_the_digest(project):
-    paper = project.ordered_papers()[0]
+    paper = Paper.objects.of(project)[0]
     Verdict.objects.record(paper, said("include", "exclude"))
     before = digest(project)
     Verdict.objects.record(paper, said("include", "exclude"))
@@ -49,7 +49,7 @@ def test_recording_a_verdict_twice_keeps_one_row_and_the_digest(project):
 
 
 def test_the_summary_counts_calls_by_their_rows_and_not_by_verdicts(project):
-    for paper in project.ordered_papers():
+    for paper in Paper.objects.of(project):
         Verdict.objects.record(paper, said("include", "exclude" if paper.label is False else "include"))
     ReviewerCall.objects.create(paper=paper, reviewer="points")
     summary = summarise(project)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from example_project.screening.models import Verdict
 from example_project.screening.summary import summarise
+from example_project.screening.tasks import start_screening
 from pgonly_django.models import Job, State
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Headless:
         """The summary. Raises ScreeningError or ChildDied; the job is cancelled then, or when interrupted."""
         self._start_worker()
         begin = time.monotonic()
-        self.project.start(queue=self.queue)
+        start_screening(self.project, queue=self.queue)
         try:
             self._watch()
         except BaseException:

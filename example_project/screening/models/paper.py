@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.db import models
 from django.db.models import Case, Count, F, Max, Min, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 
 from example_project.screening.models.project import Project
 from example_project.screening.reviewers import Assignment, Decision
-
-if TYPE_CHECKING:
-    from django.db.models.fields.related_descriptors import RelatedManager
-
-    from example_project.screening.models.verdict import Verdict
 
 REVIEWERS_PER_PAPER = 2
 
@@ -27,6 +20,10 @@ class Outcome(models.TextChoices):
 
 
 class PaperQuerySet(models.QuerySet["Paper"]):
+    def of(self, project: Project) -> PaperQuerySet:
+        """The project's papers in the order of their file. Every run reads them in this order, so it can resume."""
+        return self.filter(project=project).order_by("position")
+
     def with_outcome(self) -> PaperQuerySet:
         """Each paper with its `outcome`. A person's decision stands above the reviewers'."""
         judged = self.annotate(
@@ -80,7 +77,6 @@ class Paper(models.Model):
     decided_by = models.CharField(max_length=150, blank=True)
     decided_at = models.DateTimeField(null=True)
 
-    verdicts: RelatedManager[Verdict]
     objects = PaperQuerySet.as_manager()
 
     class Meta:
