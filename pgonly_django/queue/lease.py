@@ -37,41 +37,12 @@ SELECT id::text FROM pgonly_job
 WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
 """
 
-# Does not wait where somebody holds the row locked.
-REGISTER = """
-INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
-VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
-    clock_timestamp(), clock_timestamp())
-ON CONFLICT (id) DO NOTHING
-"""
-
-# Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
-HEARTBEAT = """
-WITH free AS MATERIALIZED (
-    SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
-),
-beaten AS (
-    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s
-    WHERE id = (SELECT id FROM free) RETURNING id
-)
-SELECT EXISTS (SELECT FROM beaten),
-    EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp())
-FROM pgonly_worker WHERE id = %(worker)s
-"""
-
 
 class Renewal(NamedTuple):
     """What a heartbeat learnt of one held job."""
 
     cancel_requested: bool
     renewed: bool
-
-
-class Beat(NamedTuple):
-    """What came of saying that a worker lives."""
-
-    was_written: bool  # not where somebody holds the worker's row locked
-    some_lease_expired: bool  # of any worker
 
 
 def renew(
@@ -105,15 +76,3 @@ def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> lis
     """Which of the running jobs `ids` somebody wants cancelled."""
     rows = connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True).fetchall()
     return [job_id for (job_id,) in rows]
-
-
-def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> None:
-    """Make the worker's row, unless it is there."""
-    connection.execute(REGISTER, facts)
-
-
-def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
-    """Say that the worker lives. None when its row is gone."""
-    parameters = {"worker": worker_id, "running": running}
-    row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
-    return None if row is None else Beat(*row)

@@ -141,17 +141,3 @@ def end_transactions(
     parameters = {"lease_for": lease_for, "settle_for": settle_for, "of_any_role": of_any_role}
     rows = connection.execute(END_TRANSACTIONS, parameters).fetchall()
     return [(worker_id, pid) for worker_id, pid, _ in rows]
-
-
-# Index: the primary key of pgonly_worker; pgonly_worker is small.
-FORGET_WORKERS = """
-DELETE FROM pgonly_worker WHERE id IN (
-    SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
-    FOR UPDATE SKIP LOCKED
-)
-"""
-
-
-def forget_workers(connection: psycopg.Connection[Any], older_than: timedelta) -> None:
-    """Delete the rows of workers that were last heard of longer ago than this."""
-    connection.execute(FORGET_WORKERS, {"older_than": older_than})

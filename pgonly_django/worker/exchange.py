@@ -22,9 +22,10 @@ from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.database.libpq import Params, Statement, execute, prepare, takes_statements
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
+from pgonly_django.queue import workers
 from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
-from pgonly_django.queue.lease import cancel_requested, register
+from pgonly_django.queue.lease import cancel_requested
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
 from pgonly_django.worker.listener import Ear
@@ -47,7 +48,6 @@ ROW_ERRORS = (
 )
 # Index: the primary key. Whose the rows are that a finish did not match.
 WHOSE = "SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
-STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
 NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
 
 
@@ -161,12 +161,12 @@ class Ledger:
         return self._ask(self.ear.hear) or []
 
     def register(self, facts: Mapping[str, Any]) -> None:
-        """See queue.lease. While the database is away, or refuses to, it is left to the heartbeat."""
-        self._ask(lambda connection: register(connection, facts))
+        """See queue.workers. While the database is away, or refuses to, it is left to the heartbeat."""
+        self._ask(lambda connection: workers.register(connection, facts))
 
     def say_stopped(self, worker_id: UUID) -> None:
         """Close the worker's row. Without a database, or where the row is locked, it is simply found silent."""
-        self._ask(lambda connection: connection.execute(STOPPED, {"id": worker_id}))
+        self._ask(lambda connection: workers.stopped(connection, worker_id))
 
     def _ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
         connection = self.connection()

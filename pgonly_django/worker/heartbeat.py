@@ -21,7 +21,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED
-from pgonly_django.queue import lease
+from pgonly_django.queue import lease, workers
 from pgonly_django.queue.rescue import end_transactions, rescue
 from pgonly_django.worker.options import WorkerOptions
 
@@ -78,7 +78,7 @@ class Heartbeat(threading.Thread):
         connection = self._connection = connect(self.options.database, application_name=name)
         is_direct = connection.keep_own_terms(lock_wait=LOCK_WAIT)
         if not self._over.is_set():
-            lease.register(connection, self.facts())
+            workers.register(connection, self.facts())
         next_beat = time.monotonic()
         while not self._over.wait(max(next_beat - time.monotonic(), 0.0)):
             if not is_direct and self.worker.reaches_postgres:
@@ -99,10 +99,10 @@ class Heartbeat(threading.Thread):
         self._note_gap(before)
         is_renewed = self._renew(connection, runs, before)
         self._reconcile(connection)
-        beat = lease.heartbeat(connection, self.worker_id, len(runs))
+        beat = workers.heartbeat(connection, self.worker_id, len(runs))
         self._note_gap(time.monotonic())
         if beat is None:
-            lease.register(connection, self.facts())
+            workers.register(connection, self.facts())
         elif beat.some_lease_expired and before >= self._settled_at:
             self._rescue(connection)
         return is_renewed and beat is not None and beat.was_written
@@ -187,7 +187,7 @@ class Heartbeat(threading.Thread):
             )
 
     def facts(self) -> dict[str, Any]:
-        """What the worker's row says of it, for queue.lease.register()."""
+        """What the worker's row says of it, for queue.workers.register()."""
         return {
             "id": self.worker_id,
             "name": self.options.name,

@@ -19,8 +19,8 @@ from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.models.pruning import Kept
+from pgonly_django.queue import workers
 from pgonly_django.queue.prune import prune
-from pgonly_django.queue.rescue import forget_workers
 from pgonly_django.sessions import prune_expired as prune_sessions
 
 # Soon again while there is something to do, seldom when there was nothing.
@@ -63,7 +63,7 @@ class Maintenance(threading.Thread):
 
     def _forget_workers(self) -> int:
         with self._connect() as connection:
-            forget_workers(connection, FORGET_WORKERS_AFTER)
+            workers.forget(connection, FORGET_WORKERS_AFTER)
         return 0
 
     def _prune_jobs(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models.job import State
-from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue
+from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue, workers
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
@@ -103,8 +103,12 @@ STATEMENTS = {
     "report": (reports, PRIMARY, NONE),
     "cancel requested": (lambda held: (lease.CANCEL_REQUESTED, {"ids": held}), PRIMARY, NONE),
     "claimed by": (lambda _: (lease.CLAIMED_BY, {"worker": WORKER}), RUNNING, NONE),
-    "heartbeat": (lambda _: (lease.HEARTBEAT, {"worker": WORKER, "running": 3}), RUNNING | WORKER_ROW, NONE),
-    "worker stopped": (lambda _: (exchange.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
+    "heartbeat": (
+        lambda _: (workers.HEARTBEAT, {"worker": WORKER, "running": 3}),
+        RUNNING | WORKER_ROW,
+        NONE,
+    ),
+    "worker stopped": (lambda _: (workers.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
     "whose": (lambda held: (exchange.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (
         lambda held: of_a_job(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),

@@ -3,12 +3,9 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import uuid4
 
-import pytest
-
-from pgonly_django.models import Worker
 from pgonly_django.models.job import State
-from pgonly_django.queue.lease import Beat, Renewal, cancel_requested, claimed_by, heartbeat, renew
-from tests.queue.rows import HOUR, LEASE, ago, fresh, make, make_running, make_worker
+from pgonly_django.queue.lease import Renewal, cancel_requested, claimed_by, renew
+from tests.queue.rows import HOUR, LEASE, ago, fresh, make, make_running
 
 SOON = timedelta(seconds=5)
 
@@ -80,36 +77,8 @@ def test_the_wish_to_cancel_is_asked_for_running_jobs_only(server):
     assert cancel_requested(server, asked) == [str(wanted.id)]
 
 
-def test_a_heartbeat_is_written_down_with_the_number_of_jobs(server):
-    worker = make_worker(silent_for=HOUR)
-    heartbeat(server, worker.id, 7)
-    worker.refresh_from_db()
-    assert worker.running == 7
-    assert worker.heartbeat_at > ago(timedelta(minutes=1))
-
-
-@pytest.mark.parametrize(("expired", "answer"), [(True, True), (False, False)])
-def test_a_heartbeat_says_whether_some_lease_has_run_out(server, expired, answer):
-    make_running(lease_expires_at=ago(HOUR if expired else -HOUR))
-    assert heartbeat(server, make_worker().id, 0) == Beat(was_written=True, some_lease_expired=answer)
-
-
-def test_a_heartbeat_does_not_wait_for_its_own_locked_row(server, other):
-    worker = make_worker(silent_for=HOUR)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        assert heartbeat(server, worker.id, 0) == Beat(was_written=False, some_lease_expired=False)
-    assert heartbeat(server, worker.id, 0).was_written
-
-
 def test_the_row_of_a_job_that_stands_still_is_reported_as_held_and_not_written(server):
     still, moving = make_running(), make_running()
     answer = renew(server, held(still, moving), LEASE, {str(still.id)})
     assert answer == {str(still.id): Renewal(False, False), str(moving.id): Renewal(False, True)}
     assert fresh(still).lease_expires_at == still.lease_expires_at
-
-
-def test_a_worker_whose_row_is_gone_learns_it(server):
-    assert heartbeat(server, uuid4(), 0) is None
-    assert not Worker.objects.exists()

@@ -12,7 +12,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, forget_workers, rescue
+from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
 NONE, YEARS = timedelta(0), timedelta(days=3650)
@@ -173,21 +173,6 @@ def test_one_rescuer_at_a_time(server, other, dead):
         other.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         assert rescue(server, LEASE, NONE) == []
     assert len(rescue(server, LEASE, NONE)) == 1
-
-
-def test_the_rows_of_long_gone_workers_are_deleted(server, dead):
-    alive = make_worker()
-    forget_workers(server, timedelta(minutes=30))
-    assert list(Worker.objects.all()) == [alive]
-
-
-def test_a_locked_worker_row_holds_up_no_forgetting(server, other, dead):
-    make_worker(silent_for=HOUR)
-    server.execute("SET lock_timeout = '1s'")
-    with other.transaction():
-        other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
-        forget_workers(server, timedelta(minutes=30))
-    assert list(Worker.objects.all()) == [dead]
 
 
 def test_a_worker_whose_own_row_is_locked_lives_as_long_as_a_lease_of_its(server, other, dead):

@@ -16,7 +16,7 @@ from pgonly_django.database.connect import connect, connection_params
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.queue.lease import register
+from pgonly_django.queue.workers import register
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker

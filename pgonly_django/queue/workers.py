@@ -1,0 +1,73 @@
+"""The row of a worker: made at its start, kept fresh by its heartbeat, closed at its stop, forgotten a day later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+# Does not wait where somebody holds the row locked.
+REGISTER = """
+INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
+VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
+    clock_timestamp(), clock_timestamp())
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> None:
+    """Make the worker's row, unless it is there."""
+    connection.execute(REGISTER, facts)
+
+
+# Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
+HEARTBEAT = """
+WITH free AS MATERIALIZED (
+    SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
+),
+beaten AS (
+    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s
+    WHERE id = (SELECT id FROM free) RETURNING id
+)
+SELECT EXISTS (SELECT FROM beaten),
+    EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp())
+FROM pgonly_worker WHERE id = %(worker)s
+"""
+
+
+class Beat(NamedTuple):
+    was_written: bool  # not where somebody holds the worker's row locked
+    some_lease_expired: bool  # of any worker
+
+
+def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
+    """Say that the worker lives. None when its row is gone."""
+    parameters = {"worker": worker_id, "running": running}
+    row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
+    return None if row is None else Beat(*row)
+
+
+# Index: the primary key of pgonly_worker.
+STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
+
+
+def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
+    """Say that the worker has stopped as planned."""
+    connection.execute(STOPPED, {"id": worker_id})
+
+
+# Index: the primary key of pgonly_worker; pgonly_worker is small.
+FORGET = """
+DELETE FROM pgonly_worker WHERE id IN (
+    SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
+    FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+def forget(connection: psycopg.Connection[Any], older_than: timedelta) -> int:
+    """Delete the rows of workers that were last heard of longer ago than this. Returns how many."""
+    return connection.execute(FORGET, {"older_than": older_than}).rowcount
