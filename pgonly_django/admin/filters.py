@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
+from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 # Queues with unfinished work by loose scans, one index descent per queue (pgonly_job_ready and
 # pgonly_job_running begin with queue), those of suspects by pgonly_job_suspect; the others as far as the
 # newest rows name them (primary key).
-KNOWN_QUEUES = """
+KNOWN_QUEUES = f"""
 WITH RECURSIVE ready(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes < 2 ORDER BY queue LIMIT 1)
+    (SELECT queue FROM pgonly_job WHERE {READY_ROW} ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE job.state = 'ready' AND job.crashes < 2 AND job.queue > ready.queue
+            WHERE {READY_ROW} AND job.queue > ready.queue
             ORDER BY job.queue LIMIT 1)
     FROM ready WHERE ready.queue IS NOT NULL
 ),
@@ -36,7 +37,7 @@ running(queue) AS (
             WHERE job.state = 'running' AND job.queue > running.queue ORDER BY job.queue LIMIT 1)
     FROM running WHERE running.queue IS NOT NULL
 ),
-suspect AS (SELECT queue FROM pgonly_job WHERE state = 'ready' AND crashes >= 2 LIMIT 1000),
+suspect AS (SELECT queue FROM pgonly_job WHERE {SUSPECT_ROW} LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
 SELECT queue FROM ready UNION SELECT queue FROM running
 UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
@@ -57,7 +58,7 @@ class StateFilter(ChoicesFieldListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
         if request.GET.get("state__exact") == State.READY:
-            queryset = queryset.filter(Q(crashes__lt=2) | Q(crashes__gte=2))
+            queryset = queryset.filter(Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM))
         return super().queryset(request, queryset)
 
 

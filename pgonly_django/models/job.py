@@ -14,6 +14,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
+from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.libpq import printable
 from pgonly_django.database.on_django import require_autocommit
@@ -22,13 +23,21 @@ from pgonly_django.models.readable import IntervalField, ReadableJsonField, Time
 if TYPE_CHECKING:
     from pgonly_django.models.checkpoint import Checkpoint
 
-# Deaths of its worker from which on a job runs alone among its like, and at which it is not started again.
+# After this many deaths of its worker a job is a suspect, of which a process runs one at a time; after
+# CRASHES_ALLOWED it is not started again.
 SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
+# The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
+# parameter the planner cannot use the partial index once the prepared plan is generic.
+READY_ROW = f"state = 'ready' AND crashes < {SUSPECT_FROM}"
+SUSPECT_ROW = f"state = 'ready' AND crashes >= {SUSPECT_FROM}"
 ERRORS_KEPT = 10
 REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
-# When the retention of a job that ends now is over; longer than conf.LONGEST is for ever.
-EXPIRES_AT = "CASE WHEN {job}retention <= interval '36500 days' THEN clock_timestamp() + {job}retention END"
+# When the retention of a job that ends now is over; longer than LONGEST is for ever.
+EXPIRES_AT = (
+    f"CASE WHEN {{job}}retention <= interval '{LONGEST.days} days' "
+    "THEN clock_timestamp() + {job}retention END"
+)
 
 
 class ClockTimestamp(Func):
@@ -49,6 +58,8 @@ class State(models.TextChoices):
 
 WAITING = (State.SCHEDULED, State.READY)
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+# For `state IN (...)`, as pgonly_job_finished has it.
+FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
 # From which states a person's verb may move a job. `cancel` of a running job is a request to its worker.
 RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED)
 CANCELLABLE = (*WAITING, State.RUNNING)
@@ -186,18 +197,22 @@ class Job(models.Model):
                 F("priority").desc(),
                 "ready_at",
                 "id",
-                condition=Q(state="ready", crashes__lt=2),
+                condition=Q(state="ready", crashes__lt=SUSPECT_FROM),
                 name="pgonly_job_ready",
             ),
             # Suspects are few and claimed one at a time, apart from the crowd. The two indexes share no row, so
             # no statistics, however old, can make the planner take one for the other.
-            models.Index("ready_at", condition=Q(state="ready", crashes__gte=2), name="pgonly_job_suspect"),
+            models.Index(
+                "ready_at",
+                condition=Q(state="ready", crashes__gte=SUSPECT_FROM),
+                name="pgonly_job_suspect",
+            ),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
             # Rescue, the heartbeat's reconciliation and the admin; renewing touches no column of it.
             models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
             models.Index(
                 "expires_at",
-                condition=Q(state__in=["succeeded", "failed", "cancelled"]),
+                condition=Q(state__in=[state.value for state in FINISHED]),
                 name="pgonly_job_finished",
             ),
             # The failed ones, newest first, among millions that succeeded; written only when a job fails.

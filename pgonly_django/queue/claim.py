@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections, transaction
+from django.db.models import BooleanField
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.database.libpq import Params, Statement
 from pgonly_django.models import Job
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
 DUTY = 10
@@ -76,28 +77,28 @@ SHORTER = {
 COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 
 # Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
-BANDS_OF_ALL_QUEUES = """
-    (SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes < 2 ORDER BY queue, priority DESC LIMIT 1)
+BANDS_OF_ALL_QUEUES = f"""
+    (SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND crashes < 2 AND queue = bands.queue AND priority < bands.priority
+         WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
          ORDER BY priority DESC LIMIT 1)
         UNION ALL
         (SELECT queue, priority FROM pgonly_job
-         WHERE state = 'ready' AND crashes < 2 AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
+         WHERE {READY_ROW} AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
     ) AS next
 """
-BANDS_OF_GIVEN_QUEUES = """
+BANDS_OF_GIVEN_QUEUES = f"""
     SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
-        SELECT queue, priority FROM pgonly_job WHERE state = 'ready' AND crashes < 2 AND queue = given.queue
+        SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} AND queue = given.queue
         ORDER BY priority DESC LIMIT 1
     ) AS first
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
         SELECT queue, priority FROM pgonly_job
-        WHERE state = 'ready' AND crashes < 2 AND queue = bands.queue AND priority < bands.priority
+        WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
         ORDER BY priority DESC LIMIT 1
     ) AS next
 """
@@ -117,7 +118,7 @@ b AS (
 ),
 suspect AS MATERIALIZED (
     SELECT id FROM pgonly_job
-    WHERE state = 'ready' AND crashes >= 2 AND %(take_suspect)s::bool AND {suspect_queues}
+    WHERE {suspect_row} AND %(take_suspect)s::bool AND {suspect_queues}
     ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 picked AS MATERIALIZED (
@@ -152,17 +153,11 @@ def candidates_sql(alias: str) -> str:
     """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL over a band `b`.
 
     Rows are locked as the outer LIMIT asks for them, never ROOM_LIMIT of them.
-    State and crashes are literals: as parameters they would lose the partial index once the plan turns generic.
     """
+    band = f"{READY_ROW} AND queue = b.queue AND priority = b.priority AND ready_at >= b.floor"
     queryset = (
         Job.objects.using(alias)
-        .filter(
-            state=RawSQL("'ready'", []),
-            queue=RawSQL("b.queue", []),
-            priority=RawSQL("b.priority", []),
-            ready_at__gte=RawSQL("b.floor", []),
-            crashes__lt=RawSQL("2", []),
-        )
+        .filter(RawSQL(band, [], output_field=BooleanField()))  # noqa: S611 - no text but ours
         .order_by("ready_at", "id")
         .values("id")
         .select_for_update(skip_locked=True)[:ROOM_LIMIT]
@@ -262,6 +257,7 @@ def _head(alias: str, given_queues: bool) -> Statement:
     sql = HEAD.format(
         bands=BANDS_OF_GIVEN_QUEUES if given_queues else BANDS_OF_ALL_QUEUES,
         order=ORDER_OF_GIVEN_QUEUES if given_queues else ORDER_OF_ALL_QUEUES,
+        suspect_row=SUSPECT_ROW,
         suspect_queues="queue = ANY (%(queues)s::text[])" if given_queues else "true",
         candidates=candidates_sql(alias),
         update=UPDATE,

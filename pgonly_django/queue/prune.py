@@ -6,14 +6,15 @@ from typing import Any
 
 import psycopg
 
+from pgonly_django.models.job import FINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 
 BATCH = 1000
 
 # Index: pgonly_job_finished (a range of it: clock_timestamp() is volatile and would walk all of it).
-EXPIRED = """
+EXPIRED = f"""
     SELECT id FROM pgonly_job
-    WHERE state IN ('succeeded', 'failed', 'cancelled') AND expires_at < statement_timestamp()
+    WHERE state IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 # Index: the children by job_id. The foreign keys are checked at the commit, after all three.
@@ -28,14 +29,14 @@ PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 PRUNE_THESE = f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])
-    AND state || '' IN ('succeeded', 'failed', 'cancelled') AND expires_at < statement_timestamp()
+    AND state || '' IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
     FOR UPDATE SKIP LOCKED
 ), {DELETE}
 """
 # Index: the primary key. Those that cannot go would stand at the head of every batch.
-PUT_OFF = """
+PUT_OFF = f"""
 UPDATE pgonly_job SET expires_at = clock_timestamp() + interval '1 day'
-WHERE id = %(id)s AND state IN ('succeeded', 'failed', 'cancelled')
+WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 """
 
 

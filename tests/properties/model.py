@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SUSPECT_FROM = 2
+from pgonly_django.models.job import CRASHES_ALLOWED, SUSPECT_FROM
 
 
 @dataclass
@@ -44,7 +44,9 @@ class Job:
     def crashed(self, *, blamed: bool) -> None:
         self.crashes += blamed
         self.attempt -= 1
-        self.state = "failed" if self.crashes >= 3 else "cancelled" if self.cancel_requested else "ready"
+        self.state = (
+            "failed" if self.crashes >= CRASHES_ALLOWED else "cancelled" if self.cancel_requested else "ready"
+        )
         self._let_go()
 
     def cancelled(self) -> None:
