@@ -15,7 +15,7 @@ from django.db import Error as DatabaseError
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
 from pgonly_django.context.memory import Memory, watched
-from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
 from pgonly_django.database.libpq import printable
 from pgonly_django.events import emit
@@ -71,7 +71,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         A job that returns instead has succeeded, whatever is left to do.
         """
-        return self._run.interrupt is not None
+        return self._run.interruption is not None
 
     def stop(self) -> NoReturn:
         """Leave a run that was asked to end: raises JobStopped (the job goes back with its checkpoint, at no cost),
@@ -95,7 +95,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """
         said = {"done": done, "total": total, "message": printable(str(message))}
         self._run.progress = to_json(said, "The progress")
-        self._run.has_news = True
+        self._run.needs_report = True
 
     def log(self, line: str) -> None:
         """Add a line to the job's log (the last 100 are kept, 1,000 characters each)."""
@@ -191,26 +191,33 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def flush(self) -> None:
         """Write the loop positions that are not saved yet, as part of the transaction that is open."""
         self._saved_at = time.monotonic()
-        if self._memory.is_unsaved and not self._run.lease_lost:
+        if self._is_unsaved:
             self._write(self._memory.writable)
 
-    def forget(self) -> None:
-        """The run is over, and whatever transaction of its it has left open will be rolled back."""
+    # For the worker, at the end of the run.
+
+    def close(self) -> None:
+        """The run is over: take back what it reached in transactions that it left open. They will be rolled back."""
         self._memory.end()
 
-    @property
-    def is_unsaved(self) -> bool:
-        """Whether end() would write anything."""
-        return self._memory.is_unsaved and not self._run.lease_lost
-
-    def end(self) -> None:
-        """After the run has failed, its transactions with it: write the positions that were reached outside of
-        those. Failing to costs a repetition, not the outcome."""
-        self.forget()
-        if self.is_unsaved:
+    def close_failed(self) -> None:
+        """See close(). The run has failed: also write the loop positions that were reached outside of its
+        transactions. Where that cannot be written, the next run repeats a few items; the outcome is the same."""
+        self.close()
+        if self._is_unsaved:
             self._write_or_warn()
 
+    async def aclose_failed(self) -> None:
+        """See close_failed()."""
+        self.close()
+        if self._is_unsaved:
+            await sync_to_async(self._write_or_warn)()
+
     # The parts.
+
+    @property
+    def _is_unsaved(self) -> bool:
+        return self._memory.is_unsaved and not self._run.lease_lost
 
     def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
         """How many of its items are done, and the connections whose transactions its loop body may be in."""
@@ -224,7 +231,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def _write(self, saved: checkpoints.Saved) -> None:
         job, positions = self._run.job, json.dumps(saved.positions)
-        durably(self._run, checkpoints.save_checkpoint, job.id, job.lease_epoch, saved.value, positions)
+        retry_while_down(
+            self._run, checkpoints.save_checkpoint, job.id, job.lease_epoch, saved.value, positions
+        )
         self._saved_at = time.monotonic()
         self._memory.note_written(saved)
 
@@ -239,26 +248,28 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """Progress that lasts: the job is no suspect of killing its worker any more. One that saves in each run
         what it saved before may still be the one."""
         run, memory = self._run, self._memory
-        if run.job.crashes and not run.proved_itself and memory.has_progress:
-            run.proved_itself = run.has_news = True
+        if run.job.crashes and not run.saved_something_new and memory.has_progress:
+            run.saved_something_new = run.needs_report = True
 
     def _find_step(self, name: str) -> str | None:
         checkpoints.check_step_name(name)
         self._check()
-        return durably(self._run, checkpoints.find_step, self._run.job.id, self._run.job.lease_epoch, name)
+        return retry_while_down(
+            self._run, checkpoints.find_step, self._run.job.id, self._run.job.lease_epoch, name
+        )
 
     def _keep_step(self, name: str, value: Any) -> str:
         job, text = self._run.job, to_json(value, f"The result of step {name!r}")
-        kept, is_new = durably(self._run, checkpoints.save_step, job.id, job.lease_epoch, name, text)
+        kept, is_new = retry_while_down(self._run, checkpoints.save_step, job.id, job.lease_epoch, name, text)
         if is_new:
             self._memory.note_new_step()
         return kept
 
     def _check(self) -> None:
-        interrupt = self._run.interrupt
+        interrupt = self._run.interruption
         if interrupt is None:
             return
-        self._run.was_told = True
+        self._run.context_raised = True
         if interrupt is not LeaseLost and self._memory.is_unsaved:
             self._write_or_warn()
         raise interrupt

@@ -19,7 +19,7 @@ JUMPS = 100
 Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
 
-class Guard:
+class Interrupter:
     """Open while the job's own code runs; only then, and only once, does interrupt() reach it.
 
     Whoever takes the one token, interrupt() or close(), has won: no lock, which an exception between two
@@ -27,14 +27,14 @@ class Guard:
     a C call (a socket, a sleep) feels it when that call returns.
     """
 
-    __slots__ = ("_sent", "_task", "_thread", "_token", "has_reached")
+    __slots__ = ("_sent", "_task", "_thread", "_token", "has_reached_job")
 
     def __init__(self) -> None:
         self._token: list[None] = []
         self._thread: int | None = None
         self._task: Task | None = None
         self._sent = False
-        self.has_reached = False  # the interruption was raised in the job's own code
+        self.has_reached_job = False  # the interruption was raised in the job's own code
 
     def open_thread(self) -> None:
         self._thread = threading.get_ident()
@@ -55,7 +55,7 @@ class Guard:
                 pass
         except JobInterrupt:
             return
-        self.has_reached = True
+        self.has_reached_job = True
 
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
         """Raise `reason` in the job's thread, or cancel its task. False when its code is not running (any more)."""
@@ -70,7 +70,7 @@ class Guard:
 
     def _cancel(self) -> None:
         if self._task is not None and self._task[1].cancel():
-            self.has_reached = True
+            self.has_reached_job = True
 
     def _take_token(self) -> bool:
         try:

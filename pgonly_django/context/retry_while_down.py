@@ -17,7 +17,7 @@ T = TypeVar("T")
 AWAY_SECONDS = 0.5
 
 
-def durably(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
+def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
     """`statement(alias, *arguments)`, one of memo's, repeated until the database is back: what was paid for is
     not thrown away. They are fenced, and the same when repeated.
 
@@ -28,7 +28,7 @@ def durably(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
         try:
             return statement(run.alias, *arguments)
         except LeaseLost:
-            run.lease_lost = run.was_told = True
+            run.lease_lost = run.context_raised = True
             raise
         except (OperationalError, InterfaceError, InternalError) as error:
             connection = connections[run.alias]
@@ -36,9 +36,9 @@ def durably(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
                 continue
             if not _is_away(connection, error):
                 raise
-            if run.interrupt is not None and not run.is_in_grace:
-                run.was_told = True
-                raise run.interrupt from error
+            if run.interruption is not None and not run.is_in_grace:
+                run.context_raised = True
+                raise run.interruption from error
             time.sleep(AWAY_SECONDS)
 
 

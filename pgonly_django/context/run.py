@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgonly_django.context.interrupter import Guard
+from pgonly_django.context.interrupter import Interrupter
 from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 
 # Held while leases are renewed. Who sets `keeps_snapshot` with it knows that no renewal of that row is under way.
 renewing = threading.Lock()
+
+
+def lease_end(asked_at: float, lease_for: timedelta) -> float:
+    """The moment (monotonic) until which a lease holds for sure: it is counted from before the statement was sent."""
+    return asked_at + lease_for.total_seconds()
 
 
 @dataclass(eq=False, slots=True)
@@ -37,19 +42,18 @@ class Run:
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
     log_lines: deque[dict[str, str]] | None = None
-    has_news: bool = False
-    proved_itself: bool = False
+    needs_report: bool = False
+    saved_something_new: bool = False
     is_cleared: bool = False  # and its row says so
     # Between the worker and the thread or event loop that runs it.
-    guard: Guard = field(default_factory=Guard)
-    is_placed: bool = False  # its task had been imported when it was handed out
+    interrupter: Interrupter = field(default_factory=Interrupter)
+    task_is_known: bool = False  # its task had been imported when it was handed out
     in_thread: bool = False
     reports_itself: bool = False  # with its own transaction, which is about to end
     keeps_snapshot: bool = False  # its own transaction could not write its row any more if somebody else had
     abandoned: bool = False
     interrupted_at: float | None = None
-    exception_sent: bool = False
-    was_told: bool = False  # a method of its context has raised the interruption
+    context_raised: bool = False  # a method of its context has raised the interruption
     _ticket: list[None] = field(default_factory=lambda: [None])
 
     def take(self) -> bool:
@@ -60,11 +64,15 @@ class Run:
             return False
         return True
 
+    def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
+        """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
+        self.lease_until = lease_end(asked_at, lease_for)
+
     def log(self, text: str) -> None:
         if self.log_lines is None:
             self.log_lines = deque(maxlen=LOG_LINES_KEPT)
         self.log_lines.append({"at": self.now().isoformat(), "text": text})
-        self.has_news = True
+        self.needs_report = True
 
     def now(self) -> datetime:
         """The database's time, carried on from the claim by this machine's monotonic clock."""
@@ -86,7 +94,7 @@ class Run:
     def is_in_grace(self) -> bool:
         """Asked to stop, and nothing worse, with time left to save."""
         return (
-            self.interrupt is JobStopped
+            self.interruption is JobStopped
             and self.stop_until is not None
             and time.monotonic() < self.stop_until
         )
@@ -96,14 +104,14 @@ class Run:
         """The lease should be over by now: unless a heartbeat gets through, the job may be somebody else's."""
         return time.monotonic() >= self.lease_until
 
-    @property
-    def ignores_interruption(self) -> bool:
-        """Whether a plain return is none: the interruption was raised in the job, and it has swallowed it. One that
-        came to an end without having been told has done its work."""
-        return (self.was_told or self.guard.has_reached) and self.interrupt is not None
+    def raise_if_swallowed(self) -> None:
+        """Called when the job has returned. Raises the interruption that was raised in the job's code and caught
+        there. A job that returned before it noticed any interruption has done its work."""
+        if (self.context_raised or self.interrupter.has_reached_job) and self.interruption is not None:
+            raise self.interruption
 
     @property
-    def interrupt(self) -> type[JobInterrupt] | None:
+    def interruption(self) -> type[JobInterrupt] | None:
         """Why the run has to end; None while it may go on."""
         if self.lease_lost:
             return LeaseLost

@@ -18,7 +18,7 @@ from django.db import connections, transaction
 
 from pgonly_django.compat import InvalidTaskBackend, TaskResultStatus, task_started
 from pgonly_django.context.context import JobContext
-from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run, renewing
 from pgonly_django.events import emit
 from pgonly_django.exceptions import (
@@ -184,28 +184,27 @@ class Executor:
     def _guarded(self, run: Run, call: _Call) -> Any:
         if forks.is_child:  # of a receiver's
             forks.leave()
-        run.guard.open_thread()
+        run.interrupter.open_thread()
         try:
-            if run.interrupt is not None:
-                raise run.interrupt  # noqa: TRY301 - as if it had come a moment later
+            if run.interruption is not None:
+                raise run.interruption  # noqa: TRY301 - as if it had come a moment later
             value = call.task.func(*call.arguments, **call.result.kwargs)
         except BaseException as error:
             if forks.is_child:
                 forks.leave(error)
-            run.guard.close()
+            run.interrupter.close()
             if call.context is not None:
-                call.context.end()
+                call.context.close_failed()
             raise
         if forks.is_child:
             forks.leave()
         try:
-            run.guard.close()
+            run.interrupter.close()
         except JobInterrupt as late:  # it came when the job had returned
             del late
         if call.context is not None:
-            call.context.forget()
-        if run.ignores_interruption and run.interrupt is not None:
-            raise run.interrupt
+            call.context.close()
+        run.raise_if_swallowed()
         return value
 
     async def arun(self, run: Run) -> None:
@@ -232,26 +231,25 @@ class Executor:
         # Into a thread where it may ask the database: a checkpoint, or a receiver of the project's own.
         may_query = run.job.lease_epoch > 1 or len(task_started.receivers) > OWN_RECEIVERS
         call = await sync_to_async(self._prepare)(run) if may_query else self._prepare(run)
-        if run.interrupt is not None:
-            raise run.interrupt
+        if run.interruption is not None:
+            raise run.interruption
         task = asyncio.ensure_future(_called(call))
-        run.guard.open_task(asyncio.get_running_loop(), task)
+        run.interrupter.open_task(asyncio.get_running_loop(), task)
         try:
             value = await task
         except BaseException as error:
             if forks.is_child:
                 forks.leave(error)
-            run.guard.close()
+            run.interrupter.close()
             if call.context is not None:
-                await _end_context(call.context)
+                await call.context.aclose_failed()
             raise
         if forks.is_child:
             forks.leave()
-        run.guard.close()
+        run.interrupter.close()
         if call.context is not None:
-            call.context.forget()
-        if run.ignores_interruption and run.interrupt is not None:
-            raise run.interrupt
+            call.context.close()
+        run.raise_if_swallowed()
         return Ended(run, outcomes.succeeded(run, value))
 
     def _prepare(self, run: Run) -> _Call:
@@ -286,7 +284,7 @@ class Executor:
 
     def _context(self, run: Run, result: JobResult) -> JobContext:
         first_run = run.job.lease_epoch == 1
-        saved = None if first_run else durably(run, checkpoints.load_checkpoint, run.job.id)
+        saved = None if first_run else retry_while_down(run, checkpoints.load_checkpoint, run.job.id)
         return JobContext(result, run, saved)
 
     def _options(self, placed: Placed, job: ClaimedJob) -> TaskOptions:
@@ -399,13 +397,6 @@ async def _called(call: _Call) -> Any:
         return await call.task.func(*call.arguments, **call.result.kwargs)
     except GeneratorExit as error:
         raise RuntimeError("The job raised GeneratorExit") from error
-
-
-async def _end_context(context: JobContext) -> None:
-    """See JobContext.end(), whose statement may be asked for from a thread only."""
-    context.forget()
-    if context.is_unsaved:
-        await sync_to_async(context.end)()
 
 
 def _place_key(job: ClaimedJob) -> tuple[str, str, str, int]:

@@ -143,7 +143,7 @@ class Heartbeat(threading.Thread):
                 run.lease_lost = True
         else:
             if renewal.renewed or run.keeps_snapshot:
-                run.lease_until = before + self.options.lease_for.total_seconds()
+                run.renew_lease(before, self.options.lease_for)
             run.cancel_requested = run.cancel_requested or renewal.cancel_requested
 
     def _reconcile(self, connection: psycopg.Connection[Any]) -> None:

@@ -56,7 +56,7 @@ def succeeded(run: Run, value: Any) -> Finish:
 def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: WorkerFacts) -> Finish:
     """What an exception out of a run means for its job."""
     match error:
-        case JobInterrupt() if run.interrupt is None:
+        case JobInterrupt() if run.interruption is None:
             reason = f"The job raised {name_of(error)} itself, unasked. Use Snooze, Retry or Discard."
             return _failed(run, Outcome.FAILED, error, options, worker, reason=reason)
         case JobStopped():
@@ -89,12 +89,12 @@ def meaning(run: Run, error: BaseException) -> BaseException:
     interruption or came of it (a `finally` that fails); what the job asks for itself stays."""
     if isinstance(error, BaseExceptionGroup):
         error = instruction_in(error) or error
-    interrupt = run.interrupt
-    if interrupt is None or isinstance(error, (interrupt, Snooze, Retry, Discard)):
+    interruption = run.interruption
+    if interruption is None or isinstance(error, (interruption, Snooze, Retry, Discard)):
         return error
     if not _comes_of_interruption(error):
         return error
-    raised = interrupt().with_traceback(traceback_of(error))
+    raised = interruption().with_traceback(traceback_of(error))
     raised.__cause__ = error
     return raised
 

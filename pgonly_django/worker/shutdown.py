@@ -76,8 +76,7 @@ class Stopping:
 
     def _say_last_word(self, runs: Mapping[str, Run]) -> None:
         for run in runs.values():
-            if not run.exception_sent:
-                run.exception_sent = run.guard.interrupt(JobStopped)
+            run.interrupter.interrupt(JobStopped)
 
     def _release(self, runs: Mapping[str, Run], *over: Container[str]) -> list[Ended]:
         """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
@@ -87,7 +86,7 @@ class Stopping:
         left = [run for job_id, run in runs.items() if not any(job_id in each for each in over)]
         for run in left:
             run.abandoned = self.left_behind = True
-            run.guard.interrupt(JobStopped)
+            run.interrupter.interrupt(JobStopped)
         return [Ended(run, outcomes.released(run, self.worker)) for run in left]
 
     def _emit(self, running: int) -> None:

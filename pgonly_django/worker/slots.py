@@ -43,12 +43,12 @@ class Slots:
         A task that is new here is imported by the thread: that may take long, and holds up no claim and no cancel.
         """
         known = self.executor.known(run)
-        run.is_placed = known is not None
+        run.task_is_known = known is not None
         if known is not None and known.is_async:
             with contextlib.suppress(OSError, RuntimeError):  # no file or no thread for the loop: see below
                 self._submit_async(run)
                 return
-            run.is_placed = False  # a slot asks once more, and gives the job its end
+            run.task_is_known = False  # a slot asks once more, and gives the job its end
         self._inbox.put(run)
         if self._started < self.threads:
             self._start_thread()
@@ -112,7 +112,7 @@ class Slots:
         """Whether the thread is to go on."""
         try:
             run.in_thread = True
-            if not run.is_placed and self.executor.is_async(run):
+            if not run.task_is_known and self.executor.is_async(run):
                 run.in_thread = False
                 self._submit_async(run)
             elif run.take():

@@ -46,9 +46,9 @@ def interrupt_the_deaf(runs: Iterable[Run], now: float, grace_seconds: float) ->
             run.interrupted_at = now
             _emit_interruption(run)
         waited = now - run.interrupted_at
-        if waited >= COOPERATIVE_SECONDS and not run.exception_sent:
-            assert run.interrupt is not None
-            run.exception_sent = run.guard.interrupt(run.interrupt)
+        if waited >= COOPERATIVE_SECONDS:
+            assert run.interruption is not None
+            run.interrupter.interrupt(run.interruption)
         if waited >= COOPERATIVE_SECONDS + grace_seconds:
             ignored.append(run)
     return ignored
@@ -60,7 +60,7 @@ def _must_leave(run: Run) -> bool:
 
 
 def _emit_interruption(run: Run) -> None:
-    reason = run.interrupt
+    reason = run.interruption
     assert reason is not None
     level = logging.WARNING if reason is LeaseLost else logging.INFO
     message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
@@ -70,20 +70,22 @@ def _emit_interruption(run: Run) -> None:
 def news(runs: Iterable[Run]) -> list[Report]:
     """What the jobs have said since the last time, but for those whose own transaction will write it. Call it, and
     put_back(), while `reporting` is held."""
-    return [_report(run) for run in runs if run.has_news and not (run.keeps_snapshot or run.reports_itself)]
+    return [
+        _report(run) for run in runs if run.needs_report and not (run.keeps_snapshot or run.reports_itself)
+    ]
 
 
 def last_news(run: Run) -> list[Report]:
     """What one job has said that is not in its row, for its own transaction to write. A report that is under way is
     waited for: it may find the row locked by that very transaction, and come back."""
-    if run.progress is not None or run.log_lines is not None or run.proved_itself:
+    if run.progress is not None or run.log_lines is not None or run.saved_something_new:
         with reporting:
             run.reports_itself = True
-    return [_report(run)] if run.has_news else []
+    return [_report(run)] if run.needs_report else []
 
 
 def _report(run: Run) -> Report:
-    run.has_news = False  # before reading: what comes meanwhile is reported next time
+    run.needs_report = False  # before reading: what comes meanwhile is reported next time
     lines = []
     while run.log_lines:
         lines.append(run.log_lines.popleft())
@@ -92,7 +94,7 @@ def _report(run: Run) -> Report:
         lease_epoch=run.job.lease_epoch,
         progress=run.progress,
         log_lines=json.dumps(lines) if lines else None,
-        cleared=run.proved_itself,
+        cleared=run.saved_something_new,
     )
 
 
@@ -109,7 +111,7 @@ def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:
             if report.log_lines and run.log_lines is not None:
                 room = LOG_LINES_KEPT - len(run.log_lines)
                 run.log_lines.extendleft(reversed(json.loads(report.log_lines)[-room:] if room > 0 else []))
-            run.has_news = True
+            run.needs_report = True
 
 
 def emit_lost(run: Run) -> None:

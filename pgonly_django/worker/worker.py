@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from pgonly_django.compat import uuid7
-from pgonly_django.context.run import Run
+from pgonly_django.context.run import Run, lease_end
 from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.models.job import SUSPECT_FROM, State
@@ -339,7 +339,7 @@ class Worker:
 
     def _start(self, jobs: list[ClaimedJob], lease_from: float) -> None:
         now = time.monotonic()
-        until = lease_from + self.options.lease_for.total_seconds()
+        until = lease_end(lease_from, self.options.lease_for)
         runs = [Run(job, self.options.database, claimed_at=now, lease_until=until) for job in jobs]
         # All of them first: the heartbeat asks what is held.
         for run in runs:

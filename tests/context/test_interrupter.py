@@ -11,25 +11,25 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACED = """
 import sys, threading
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.context.interrupter import Guard
+from pgonly_django.context.interrupter import Interrupter
 
 def job():
-    guard.open_thread()
+    interrupter.open_thread()
     is_open.set()
     try:
         while True:
             pass
     except JobStopped:
         pass
-    guard.close()
+    interrupter.close()
 
-guard, is_open = Guard(), threading.Event()
+interrupter, is_open = Interrupter(), threading.Event()
 thread = threading.Thread(target=job)
 thread.start()
 is_open.wait()
-assert guard.interrupt(JobStopped)
+assert interrupter.interrupt(JobStopped)
 thread.join()
-assert guard.has_reached
+assert interrupter.has_reached_job
 
 def traced(value):
     return value

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from django.db import OperationalError, connection
 
-from pgonly_django.context import retry_while_down
-from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context import retry_while_down as module
+from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
 from pgonly_django.exceptions import JobCancelled, JobStopped
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch):
-    monkeypatch.setattr(retry_while_down, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "AWAY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -41,21 +41,21 @@ class Away:
 
 
 def test_a_statement_is_repeated_until_the_database_is_back(run):
-    assert durably(run, Away(3)) == "written"
+    assert retry_while_down(run, Away(3)) == "written"
 
 
 def test_a_stop_waits_for_the_database_as_long_as_its_grace_lasts(run):
     run.stop_requested, run.stop_until = True, time.monotonic() + 60
-    assert durably(run, Away(3)) == "written"
+    assert retry_while_down(run, Away(3)) == "written"
     run.stop_until = time.monotonic() - 1
     with pytest.raises(JobStopped):
-        durably(run, Away(1))
+        retry_while_down(run, Away(1))
 
 
 def test_a_cancelled_job_does_not_wait_and_ends_as_cancelled(run):
     run.cancel_requested = True
     with pytest.raises(JobCancelled):
-        durably(run, Away(1))
+        retry_while_down(run, Away(1))
 
 
 def test_what_the_database_refuses_is_not_repeated(run):
@@ -64,4 +64,4 @@ def test_what_the_database_refuses_is_not_repeated(run):
         raise OperationalError("out of memory")
 
     with pytest.raises(OperationalError, match="out of memory"):
-        durably(run, refused)
+        retry_while_down(run, refused)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pgonly_django.context.interrupter import Guard
+from pgonly_django.context.interrupter import Interrupter
 from pgonly_django.exceptions import JobInterrupt, JobStopped
 from pgonly_django.models import State
 from tests import leaving
@@ -97,12 +97,12 @@ def test_a_guard_knows_whether_the_interruption_reached_the_job():
 
 
 def _told_and_reached(*, returns_first):
-    guard, opened, over = Guard(), threading.Event(), threading.Event()
+    interrupter, opened, over = Interrupter(), threading.Event(), threading.Event()
     seen = []
 
     def job():
         told = False
-        guard.open_thread()
+        interrupter.open_thread()
         try:
             opened.set()
             while not over.is_set():
@@ -110,17 +110,17 @@ def _told_and_reached(*, returns_first):
         except JobInterrupt:
             told = True
         try:
-            guard.close()
+            interrupter.close()
         except JobInterrupt:  # in its first line
             assert not told
-        seen.append((told, guard.has_reached))
+        seen.append((told, interrupter.has_reached_job))
 
     thread = threading.Thread(target=job)
     thread.start()
     opened.wait()
     if returns_first:
         over.set()
-    guard.interrupt(JobStopped)
+    interrupter.interrupt(JobStopped)
     over.set()
     thread.join()
     return seen[0]

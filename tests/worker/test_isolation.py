@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, connections
 from psycopg import IsolationLevel
 
-from pgonly_django.context.retry_while_down import durably
+from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import State
@@ -85,6 +85,6 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '
 def _save(run):
     connection.ensure_connection()
     try:
-        durably(run, checkpoints.save_checkpoint, run.job.id, run.job.lease_epoch, "7", "{}")
+        retry_while_down(run, checkpoints.save_checkpoint, run.job.id, run.job.lease_epoch, "7", "{}")
     finally:
         connections.close_all()

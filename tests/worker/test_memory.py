@@ -111,16 +111,16 @@ def context_of_suspect(transactional_db):
 def test_only_what_is_new_in_a_checkpoint_clears_a_suspect(context_of_suspect, saved, clears):
     context = context_of_suspect('{"page": 1}')
     context.save_checkpoint(saved)
-    assert context._run.proved_itself is clears
+    assert context._run.saved_something_new is clears
 
 
 def test_a_step_that_is_made_clears_a_suspect_and_one_that_was_made_before_does_not(context_of_suspect):
     context = context_of_suspect()
     checkpoints.save_step("default", context.job_id, context._run.job.lease_epoch, "ask", "1")
     context.step("ask", int)
-    assert not context._run.proved_itself
+    assert not context._run.saved_something_new
     context.step("ask more", int)
-    assert context._run.proved_itself
+    assert context._run.saved_something_new
 
 
 def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(context_of_suspect):
@@ -128,11 +128,11 @@ def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(context
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         context.step("ask", int)
         raise ZeroDivisionError
-    assert not context._run.proved_itself
+    assert not context._run.saved_something_new
     with transaction.atomic():
         context.step("ask", int)
-        assert not context._run.proved_itself
-    assert context._run.proved_itself
+        assert not context._run.saved_something_new
+    assert context._run.saved_something_new
 
 
 @pytest.mark.parametrize("gathers", [False, True])
