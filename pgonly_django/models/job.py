@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import models
 from django.db.models import Case, F, Func, Q, Value, When
@@ -19,9 +19,6 @@ from pgonly_django.database import notify
 from pgonly_django.database.libpq import printable
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
-
-if TYPE_CHECKING:
-    from pgonly_django.models.checkpoint import Checkpoint
 
 # After this many deaths of its worker a job is a suspect, of which a process runs one at a time; after
 # CRASHES_ALLOWED it is not started again.
@@ -181,8 +178,6 @@ class Job(models.Model):
     attempted_at = TimestampField(null=True, help_text=_("When its latest run began."))
     finished_at = TimestampField(null=True)
     expires_at = TimestampField(null=True, help_text=_("When a finished job is pruned."))
-
-    checkpoint: Checkpoint
 
     objects = JobQuerySet.as_manager()
 
