@@ -1,4 +1,4 @@
-"""A strict Content-Security-Policy on every answer: no inline script or style, nothing from elsewhere."""
+"""Adds a strict Content-Security-Policy to every response: no inline script or style, nothing from other hosts."""
 
 from __future__ import annotations
 

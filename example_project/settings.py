@@ -75,9 +75,9 @@ if TASKS_BACKEND not in TASK_BACKENDS:
     )
 TASKS = {"default": {"BACKEND": TASK_BACKENDS[TASKS_BACKEND], "QUEUES": []}}
 CACHES = {
-    # Parts of pages, which can do without it.
+    # Parts of pages: they work without it, so its errors are ignored.
     "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"ON_ERROR": "ignore"}},
-    # What the reviewers said: paid for, so on a logged table, and as JSON, which the admin can show.
+    # The reviewers' answers, which cost money: a logged table survives a crash, and the admin can show JSON.
     "answers": {
         "BACKEND": "pgonly_django.cache.PostgresCache",
         "LOCATION": "answers",
@@ -90,14 +90,12 @@ PGONLY = {"LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60)}
 
 # The two reviewers: "points", "pico", or "chat:MODEL" for a model behind an OpenAI-compatible API.
 SCREENING_REVIEWERS = env.list("SCREENING_REVIEWERS", default=["points", "pico"])
-# Whether a paper that a reviewer has judged before, in whatever project, is not asked about again.
+# Whether a reviewer's answer on the same paper is reused in later projects instead of being paid for again.
 SCREENING_REUSE_ANSWERS = env.bool("SCREENING_REUSE_ANSWERS", default=True)
-SCREENING_DELAY_SECONDS = env.float(
-    "SCREENING_DELAY_SECONDS", default=0
-)  # added to every call, to make time visible
+# Added to every call, so that a demo can be watched.
+SCREENING_DELAY_SECONDS = env.float("SCREENING_DELAY_SECONDS", default=0)
 CHAT_BASE_URL = env("CHAT_BASE_URL", default="https://api.deepseek.com")
 CHAT_API_KEY = env("CHAT_API_KEY", default="")
 CHAT_TIMEOUT_SECONDS = env.float("CHAT_TIMEOUT_SECONDS", default=60)
-CHAT_PATIENCE_SECONDS = env.float(
-    "CHAT_PATIENCE_SECONDS", default=60
-)  # for one answer, before the job goes back
+# How long a job waits for one answer before it raises Retry.
+CHAT_PATIENCE_SECONDS = env.float("CHAT_PATIENCE_SECONDS", default=60)

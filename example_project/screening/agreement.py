@@ -28,7 +28,10 @@ def _observed(pairs: Sequence[tuple[Hashable, Hashable]]) -> float:
 
 
 def precision_and_recall(chosen: Sequence[bool], labels: Sequence[bool]) -> tuple[float | None, float | None]:
-    """How many of the chosen were right, and of the right ones chosen; None where there are none."""
+    """Precision: the share of the chosen that are labelled. Recall: the share of the labelled that are chosen.
+
+    Each is None when its divisor is 0.
+    """
     hits = sum(c and label for c, label in zip(chosen, labels, strict=True))
     return _ratio(hits, sum(chosen)), _ratio(hits, sum(labels))
 

@@ -1,4 +1,4 @@
-"""The calls that cost money: counted one by one, paced, and open to a stop while they wait."""
+"""The calls that cost money: each is counted before it is made, and a wait between two ends when the job must stop."""
 
 from __future__ import annotations
 
@@ -21,43 +21,48 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LISTEN_EVERY_SECONDS = 0.1
+CHECK_STOP_EVERY_SECONDS = 0.1
 
 
 class Stoppable(Protocol):
-    """The part of the job's context that is needed here."""
+    """The part of the job context that this module needs."""
 
     @property
     def should_stop(self) -> bool: ...
 
 
 def ask(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
-    """What `reviewer` says of `paper`, as JSON. Asked the same before, in whatever project, it is not paid again."""
+    """The reviewer's opinion of the paper, as JSON.
+
+    With SCREENING_REUSE_ANSWERS an answer from any earlier project is reused instead of being paid for again.
+    """
     return (
-        kept_answer(reviewer, paper, job) if settings.SCREENING_REUSE_ANSWERS else pay(reviewer, paper, job)
+        cached_answer(reviewer, paper, job)
+        if settings.SCREENING_REUSE_ANSWERS
+        else call_reviewer(reviewer, paper, job)
     )
 
 
-def pay(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
+def call_reviewer(reviewer: Reviewer, paper: Paper, job: Stoppable) -> dict[str, Any]:
     """The call that costs money."""
     return asdict(reviewer.judge(paper.assignment(), CountedCalls(reviewer.name, paper, job)))
 
 
-def answer_key(reviewer: Reviewer, paper: Paper, job: Stoppable) -> str:  # noqa: ARG001 - called as pay() is
-    """An answer depends on who is asked and on what was given to read, and on nothing else."""
+def answer_key(reviewer: Reviewer, paper: Paper, job: Stoppable) -> str:  # noqa: ARG001 - cached() calls it with the same arguments
+    """An answer depends only on the reviewer and on the text that it was given."""
     digest = hashlib.sha256(repr(paper.assignment()).encode()).hexdigest()
     return f"answer:{reviewer.name}:{digest}"
 
 
-# In the durable cache, for ever. Whoever died while asking is replaced after the lock's time, so that is a little
-# more than one call may take.
-kept_answer = cached(None, key=answer_key, cache="answers", lock_timeout=settings.CHAT_TIMEOUT_SECONDS + 30)(
-    pay
-)
+# The durable cache keeps the answers for ever. When a caller dies during its call, another caller takes over once
+# lock_timeout has passed, so lock_timeout is a little longer than the longest call.
+cached_answer = cached(
+    None, key=answer_key, cache="answers", lock_timeout=settings.CHAT_TIMEOUT_SECONDS + 30
+)(call_reviewer)
 
 
 class CountedCalls:
-    """Writes a ReviewerCall before each call and closes it after; see the Calls protocol."""
+    """Implements the Calls protocol: writes a ReviewerCall row before each call and its outcome after it."""
 
     def __init__(self, reviewer: str, paper: Paper, job: Stoppable) -> None:
         self._reviewer, self._paper, self._job = reviewer, paper, job
@@ -74,12 +79,12 @@ class CountedCalls:
         return answer
 
     def pause(self, seconds: float) -> None:
-        """Wait. A job that has to end meanwhile goes back (Snooze) and comes again when the wait is over."""
+        """Wait. When the job must stop during the wait, raise Snooze: the job runs again once the rest has passed."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             if self._job.should_stop:
                 raise Snooze(left)
-            time.sleep(min(left, LISTEN_EVERY_SECONDS))
+            time.sleep(min(left, CHECK_STOP_EVERY_SECONDS))
 
 
 def _close(row: ReviewerCall, outcome: str) -> None:

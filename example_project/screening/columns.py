@@ -1,4 +1,4 @@
-"""Which column of a file is what: the names that PubMed, Rayyan and ASReview exports use."""
+"""Finds the columns of a file by the names that PubMed, Rayyan and ASReview exports use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 TITLE, ABSTRACT, LABEL = "title", "abstract", "label"
 
-# Ours -> theirs, in the order they are preferred. Compared without case, spaces for underscores.
+# Our name -> the names in files, the preferred one first. Compared in lower case, with underscores for spaces.
 KNOWN: dict[str, tuple[str, ...]] = {
     "source_id": ("pmid", "key", "record_id", "id", "doi", "pubmed_id", "accession_number"),
     TITLE: ("title", "primary_title", "article_title", "document_title", "ti", "t1"),
@@ -43,7 +43,7 @@ class ColumnError(ValueError):
 
 
 def find_columns(header: Sequence[str]) -> dict[str, int]:
-    """Our name -> the position in `header`, for the columns that are there. Raises ColumnError."""
+    """Our name -> its position in `header`, for each column found. Raises ColumnError without a required one."""
     places: dict[str, int] = {}
     for place, name in enumerate(header):
         places.setdefault(_plain(name), place)

@@ -25,14 +25,14 @@ class ProjectForm(forms.Form):
     )
     file = forms.FileField(
         label="Papers",
-        help_text="CSV as PubMed, Rayyan or ASReview write it; it needs a title and an abstract column.",
+        help_text="CSV as PubMed, Rayyan or ASReview export it. It needs a title and an abstract column.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
 
     def clean_file(self) -> list[Paper]:
-        """The papers in the file: only its rows can tell whether it can be read."""
+        """The papers in the file. Reading its rows is the only way to validate it."""
         file: UploadedFile[bytes] = self.cleaned_data["file"]
         try:
             return read_papers(file.read())

@@ -1,4 +1,4 @@
-"""Papers from a CSV file: all of them or none."""
+"""Reads papers from a CSV file: all of them or none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS: dict[str, bool | None] = {
 
 
 class RowError(ValueError):
-    """A row that cannot be a paper. `line` counts from 1, the header included."""
+    """A row that is no valid paper. `line` counts from 1 and includes the header."""
 
     def __init__(self, line: int, reason: str) -> None:
         self.line = line
@@ -32,7 +32,7 @@ class RowError(ValueError):
 
 
 def read_papers(content: bytes) -> list[Paper]:
-    """The papers in the bytes of a UTF-8 CSV file, not saved yet and without a project.
+    """The papers in a UTF-8 CSV file, not yet saved and without a project.
 
     Raises ColumnError or RowError, which name the column or the line.
     """
@@ -43,7 +43,7 @@ def read_papers(content: bytes) -> list[Paper]:
 
 
 def new_project(name: str, question: str, criteria: str, papers: list[Paper]) -> Project:
-    """A project with these papers; both are written, or neither."""
+    """Write a project and its papers in one transaction."""
     with transaction.atomic():
         project = Project.objects.create(name=name, question=question, criteria=criteria)
         for paper in papers:
@@ -71,7 +71,7 @@ def _papers(text: str) -> Iterator[Paper]:
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty with the line it begins on."""
+    """Each row that is not empty, with the line on which it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         line = reader.line_num + 1
@@ -107,7 +107,7 @@ def _paper(position: int, fields: dict[str, str], line: int) -> Paper:
 
 
 def _short(fields: dict[str, str], name: str) -> str:
-    """A field that is only shown, cut to its column's length."""
+    """A field that is only displayed, cut to the length of its column."""
     return fields.get(name, "")[: SHORT_FIELDS[name]]
 
 

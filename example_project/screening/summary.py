@@ -1,4 +1,4 @@
-"""What a screening came to, as plain values for the page, the terminal and JSON."""
+"""The result of a screening as plain values, for the page, the terminal and JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Judged = tuple[bool | None, str, str]  # label, first reviewer's decision, secon
 
 
 def summarise(project: Project) -> dict[str, Any]:
-    """Everything a finished (or half finished) screening can be asked for.
+    """The figures of a screening that is finished or still under way.
 
-    `reviewer_calls` counts the rows written around each call, not the verdicts; `verdicts_digest` is the
-    same for two projects with the same papers and verdicts.
+    `reviewer_calls` counts the calls made, not the verdicts. `verdicts_digest` is equal for two projects with
+    the same papers and verdicts.
     """
     judged = _judged(project)
     pairs = [(first, second) for _, first, second in judged]
@@ -30,7 +30,7 @@ def summarise(project: Project) -> dict[str, Any]:
         "papers": project.papers.count(),
         "verdicts": Verdict.objects.of(project).count(),
         "verdicts_digest": digest(project),
-        "outcomes": Paper.objects.of(project).outcomes(),
+        "outcomes": Paper.objects.of(project).count_by_outcome(),
         "agreement_percent": _rounded(percent_agreement(pairs), 1),
         "cohens_kappa": _rounded(cohens_kappa(pairs), 3),
         "quality": _quality(project.reviewers, judged),
@@ -41,7 +41,7 @@ def summarise(project: Project) -> dict[str, Any]:
 
 
 def digest(project: Project) -> str:
-    """SHA-256 over every verdict: place in the file, reviewer, decision, reason."""
+    """SHA-256 over every verdict: position of its paper, reviewer, decision and reason."""
     rows = Verdict.objects.of(project).order_by("paper__position", "reviewer")
     sha = hashlib.sha256()
     for row in rows.values_list("paper__position", "reviewer", "decision", "reason"):
@@ -50,18 +50,18 @@ def digest(project: Project) -> str:
 
 
 def calls(project: Project) -> int:
-    """How many calls were made, those in flight at a kill included."""
+    """How many calls were made, including those in flight when a worker was killed."""
     return ReviewerCall.objects.filter(paper__project=project).count()
 
 
 def resumed_from(project: Project) -> int | None:
-    """How many papers the last run found done; None when the first run is the only one."""
+    """How many papers were done when the last run began. None when there was only one run."""
     done = list(project.runs.values_list("papers_done", flat=True))
     return done[-1] if len(done) > 1 else None
 
 
 def seconds(project: Project) -> float | None:
-    """From the first call to the last answer."""
+    """Seconds from the first call to the last answer."""
     made = ReviewerCall.objects.filter(paper__project=project)
     span = made.aggregate(begin=Min("started_at"), end=Max("finished_at"))
     if span["begin"] is None or span["end"] is None:
@@ -79,17 +79,16 @@ def _judged(project: Project) -> list[Judged]:
         labels[paper] = label
         decisions.setdefault(paper, {})[reviewer] = decision
     return [
-        (labels[paper], said[first], said[second])
-        for paper, said in decisions.items()
-        if first in said and second in said
+        (labels[paper], by_reviewer[first], by_reviewer[second])
+        for paper, by_reviewer in decisions.items()
+        if first in by_reviewer and second in by_reviewer
     ]
 
 
 def _quality(reviewers: Sequence[str], judged: Sequence[Judged]) -> dict[str, Any] | None:
-    """Precision and recall of each reviewer, and of both with a person behind them. None without labels.
+    """Precision and recall of each reviewer and of both together. None without labels.
 
-    "together": a paper is kept unless both exclude it; what they dispute goes to a person, so its recall is
-    the share of the right papers that are not lost.
+    "together" counts a paper as chosen unless both exclude it: a disputed paper goes to a person and is not lost.
     """
     known = [(label, first, second) for label, first, second in judged if label is not None]
     if not known:

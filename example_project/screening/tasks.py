@@ -1,4 +1,4 @@
-"""The screening job: hours long with real models, resumable paper by paper."""
+"""The screening job: it runs for hours with real models and resumes at the paper where it stopped."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     backoff=Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=10)),
 )
 def screen_project(context: JobContext, project_id: int) -> dict[str, int]:
-    """Let both reviewers judge every paper of the project. Returns how many papers came to what."""
+    """Let both reviewers judge every paper of the project. Returns the number of papers of each outcome."""
     project = Project.objects.get(pk=project_id)
     team = project.team()
     run = project.runs.create(papers_done=Paper.objects.of(project).judged().count())
     context.log(f"{' and '.join(project.reviewers)} begin at paper {run.papers_done + 1}")
     for paper in context.iterate(Paper.objects.of(project).select_related("project")):
         _judge(context, paper, team)
-    return Paper.objects.of(project).outcomes()
+    return Paper.objects.of(project).count_by_outcome()
 
 
 def start_screening(project: Project, queue: str = "") -> None:
@@ -45,7 +45,7 @@ def start_screening(project: Project, queue: str = "") -> None:
 
 
 def _judge(context: JobContext, paper: Paper, team: list[Reviewer]) -> None:
-    """One step per reviewer: a verdict that was paid for is never asked for again, whatever dies."""
+    """One step per reviewer: an opinion that was paid for is kept with the job, so no later run pays for it again."""
     opinions: dict[str, dict[str, Any]] = {
         reviewer.name: context.step(f"{paper.pk}:{reviewer.name}", ask, reviewer, paper, context)
         for reviewer in team

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from example_project.screening.forms import ProjectForm
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
-from example_project.screening.situation import filters, history, situation
+from example_project.screening.status import filters, history, status
 from example_project.screening.summary import summarise
 from example_project.screening.tasks import start_screening
 
@@ -30,7 +30,7 @@ DECISIONS = ("include", "exclude", "")
 
 @require_safe
 def project_list(request: HttpRequest) -> HttpResponse:
-    projects = [(project, situation(project)) for project in Project.objects.all()[:PAPERS_A_PAGE]]
+    projects = [(project, status(project)) for project in Project.objects.all()[:PAPERS_A_PAGE]]
     return render(request, "screening/projects.html", {"projects": projects})
 
 
@@ -46,7 +46,7 @@ def new(request: HttpRequest) -> HttpResponse:
 @never_cache
 def project_page(request: HttpRequest, pk: int) -> HttpResponse:
     project = get_object_or_404(Project, pk=pk)
-    now, show = situation(project), request.GET.get("show", "")
+    now, show = status(project), request.GET.get("show", "")
     page = _papers(project, show, request.GET.get("page"))
     context: dict[str, Any] = {
         "project": project,
@@ -65,13 +65,13 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 @never_cache
 def progress(_request: HttpRequest, pk: int) -> JsonResponse:
-    """What the page's script polls."""
-    return JsonResponse(situation(get_object_or_404(Project, pk=pk)).as_json())
+    """The JSON that the page's script polls."""
+    return JsonResponse(status(get_object_or_404(Project, pk=pk)).as_json())
 
 
 @require_POST
 def operate(_request: HttpRequest, pk: int, verb: str) -> HttpResponse:
-    """The buttons. A verb that the state does not allow changes nothing: the page may be old."""
+    """The buttons. A verb that the job's state does not allow changes nothing: the page may be out of date."""
     project = get_object_or_404(Project, pk=pk)
     if verb not in VERBS:
         raise Http404(f"No verb {verb!r}.")
@@ -82,7 +82,7 @@ def operate(_request: HttpRequest, pk: int, verb: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def paper_page(request: HttpRequest, pk: int, position: int) -> HttpResponse:
-    """One paper with both verdicts; a person decides it here."""
+    """One paper with both verdicts. A person decides it here."""
     papers = Paper.objects.select_related("project").filter(project=pk).with_outcome()
     paper = get_object_or_404(papers, position=position)
     if request.method == "POST":
@@ -92,7 +92,7 @@ def paper_page(request: HttpRequest, pk: int, position: int) -> HttpResponse:
 
 
 def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
-    """Write the decision (empty: take it back) and go on to the next disputed paper."""
+    """Write the decision (empty: undo it) and redirect to the next disputed paper."""
     decision = request.POST.get("decision")
     if decision not in DECISIONS:
         return HttpResponse(
@@ -112,16 +112,16 @@ def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
 
 
 def _next_disputed(project: Project) -> Paper | None:
-    return Paper.objects.of(project).with_outcomes(Outcome.DISPUTED).first()
+    return Paper.objects.of(project).of_outcome(Outcome.DISPUTED).first()
 
 
 def _papers(project: Project, show: str, number: str | None) -> Page[Paper]:
     papers = Paper.objects.of(project).prefetch_related("verdicts")
-    shown = papers.with_outcomes(show) if show in Outcome.values else papers.with_outcome()
+    shown = papers.of_outcome(show) if show in Outcome.values else papers.with_outcome()
     return Paginator(shown, PAPERS_A_PAGE).get_page(number)
 
 
 def _opinions(paper: Paper, project: Project) -> list[tuple[str, Any]]:
     """(reviewer, verdict or None) in the project's order."""
-    said = {verdict.reviewer: verdict for verdict in paper.verdicts.all()}
-    return [(name, said.get(name)) for name in project.reviewers]
+    verdicts = {verdict.reviewer: verdict for verdict in paper.verdicts.all()}
+    return [(name, verdicts.get(name)) for name in project.reviewers]

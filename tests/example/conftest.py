@@ -14,7 +14,7 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
-# 1,000 real records with labels; not a part of this project.
+# 1,000 real records with labels. They are not in the repository; tests that need them are skipped without them.
 PUBMED = Path(os.environ.get("PUBMED_CSV", ROOT.parent / "shared/data/pubmed_trials_1000.csv"))
 
 CSV = (
@@ -31,7 +31,7 @@ def project(db):
 
 
 class Api:
-    """An OpenAI-compatible server that gives the answers put into `answers`: (status, headers, content)."""
+    """An OpenAI-compatible server. It answers with the entries of `answers`: (status, headers, content)."""
 
     def __init__(self):
         self.answers, self.requests = [], []

@@ -23,7 +23,7 @@ from pgonly_django.models import CacheEntry
 from tests.example.conftest import CSV
 
 FRAGMENT = "{% load cache %}{% cache 60 project project.pk %}{{ project.name }}{% endcache %}"
-# The list reads no session, so by itself it is one page for everybody.
+# The list reads no session, so without vary_on_cookie all users share one page.
 urlpatterns = [path("mine/", vary_on_cookie(project_list)), path("", include("example_project.urls"))]
 
 
@@ -54,9 +54,9 @@ def other(db):
 
 
 def judged(project: Project) -> Project:
-    said = {name: {"decision": "include", "reason": ""} for name in project.reviewers}
+    opinions = {name: {"decision": "include", "reason": ""} for name in project.reviewers}
     for paper in project.papers.all():
-        Verdict.objects.record(paper, said)
+        Verdict.objects.record(paper, opinions)
     return project
 
 
@@ -64,7 +64,7 @@ def expire(entries) -> None:
     entries.update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_the_second_request_for_the_list_asks_nothing_of_the_views_database(client, project):
+def test_the_second_request_for_the_list_sends_no_query_from_the_view(client, project):
     first = client.get("/")
     with CaptureQueriesContext(connection) as queries:
         again = client.get("/")
@@ -80,7 +80,7 @@ def test_a_new_name_is_seen_in_the_list_only_after_the_cache_is_cleared(client, 
     assert "Renamed" in client.get("/").text
 
 
-def test_a_cached_page_is_made_anew_when_its_time_is_over(client, project):
+def test_a_cached_page_is_made_again_after_it_expires(client, project):
     client.get("/")
     Project.objects.update(name="Renamed")
     assert "Renamed" not in client.get("/").text
@@ -127,9 +127,9 @@ def test_a_fragment_is_kept_until_the_cache_is_cleared(project):
 
 
 def shows_quality(client, project) -> bool:
-    """Whether the summary on the project's page speaks of precision and recall, for which it needs labels."""
+    """Whether the summary on the project's page shows precision and recall, which need labels."""
     text = client.get(f"/projects/{project.pk}/").text
-    assert "What it came to" in text
+    assert "<h2>Result</h2>" in text
     return "precision / recall" in text
 
 
@@ -146,7 +146,7 @@ def test_the_summary_is_computed_once_and_then_comes_from_the_cache(client, scre
     assert len(kept) < len(computed)
 
 
-def test_the_summary_is_computed_anew_after_ten_minutes(client, screened):
+def test_the_summary_is_computed_again_after_ten_minutes(client, screened):
     assert shows_quality(client, screened)
     assert 590 < cache.ttl(summary_key(screened, 0)) <= 600
     Paper.objects.update(label=None)
@@ -163,7 +163,7 @@ def test_the_summary_of_one_project_is_deleted_and_another_projects_stays(client
     assert shows_quality(client, other)
 
 
-def test_each_project_has_a_summary_of_its_own(client, screened, other):
+def test_each_project_has_its_own_summary(client, screened, other):
     other.papers.update(label=None)
     assert shows_quality(client, screened)
     assert not shows_quality(client, other)
@@ -184,5 +184,5 @@ def test_a_decision_shows_at_once_beside_a_cached_summary(client, screened):
 
 
 def test_before_the_end_there_is_no_summary_and_nothing_is_cached(client, project):
-    assert "What it came to" not in client.get(f"/projects/{project.pk}/").text
+    assert "<h2>Result</h2>" not in client.get(f"/projects/{project.pk}/").text
     assert not CacheEntry.objects.exists()

@@ -11,8 +11,8 @@ import pytest
 from example_project.screening.calls import CountedCalls
 from example_project.screening.models import Paper, ReviewerCall
 from example_project.screening.reviewers import build_reviewer
-from example_project.screening.reviewers.answer import opinion_in
-from example_project.screening.reviewers.patience import seconds_asked_for
+from example_project.screening.reviewers.prompt import parse_opinion
+from example_project.screening.reviewers.retry_after import parse_retry_after
 from pgonly_django import Discard, Retry, Snooze
 
 
@@ -38,7 +38,7 @@ def outcomes():
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 
 
-def test_the_model_is_asked_with_key_question_criteria_and_paper(api, judge):
+def test_the_model_gets_the_key_question_criteria_and_paper(api, judge):
     api.says(VERDICT)
     opinion = judge()
     (path, key, body) = api.requests[0]
@@ -51,7 +51,7 @@ def test_the_model_is_asked_with_key_question_criteria_and_paper(api, judge):
     assert "label" not in json.dumps(body)
 
 
-def test_an_unreadable_answer_is_asked_for_once_more(api, judge):
+def test_after_an_unreadable_answer_the_model_is_asked_once_more(api, judge):
     api.says("I would include it.")
     api.says(VERDICT)
     assert judge().decision == "include"
@@ -59,7 +59,7 @@ def test_an_unreadable_answer_is_asked_for_once_more(api, judge):
     assert outcomes() == ["answered", "answered"]
 
 
-def test_two_unreadable_answers_make_unsure(api, judge):
+def test_two_unreadable_answers_count_as_unsure(api, judge):
     api.says("yes")
     api.says("[]")
     assert judge().decision == "unsure"
@@ -74,14 +74,14 @@ def test_a_busy_api_is_waited_for_as_long_as_it_asks(api, judge, status):
     assert outcomes() == ["BusyError", "answered"]
 
 
-def test_an_api_that_stays_busy_beyond_our_patience_sends_the_job_back_for_that_long(api, judge):
+def test_an_api_that_stays_busy_too_long_makes_the_job_retry_after_that_time(api, judge):
     api.says("slow down", 429, **{"Retry-After": "120"})
     with pytest.raises(Retry, match="chat:small-model is busy: 429 slow down") as raised:
         judge()
     assert raised.value.delay == timedelta(seconds=120)
 
 
-def test_a_stop_is_heard_while_waiting_and_the_wait_is_carried_over(api, judge):
+def test_a_stop_ends_the_wait_and_the_rest_of_it_delays_the_next_run(api, judge):
     class StoppingJob:
         should_stop = True
 
@@ -92,11 +92,11 @@ def test_a_stop_is_heard_while_waiting_and_the_wait_is_carried_over(api, judge):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "bad key"), (404, "nothing here"), (400, "Model Not Exist")]
+    ("status", "text"), [(401, "bad key"), (404, "nothing here"), (400, "Model Not Exist")]
 )
-def test_a_refused_key_address_or_model_ends_the_job(api, judge, status, said):
-    api.says(said, status)
-    with pytest.raises(Discard, match=f"refused chat:small-model: {status} {said}"):
+def test_a_refused_key_address_or_model_ends_the_job(api, judge, status, text):
+    api.says(text, status)
+    with pytest.raises(Discard, match=f"refused chat:small-model: {status} {text}"):
         judge()
 
 
@@ -119,19 +119,19 @@ def test_a_dead_address_counts_as_busy(settings, api, judge):
      '{"decision": "include", "reason": 3}', '{"decision": ["include"], "reason": "x"}',
      VERDICT + " So I decided.", "[" * 100_000],
 )  # fmt: skip
-def test_only_the_asked_for_json_is_a_verdict(answer):
-    assert opinion_in(answer) is None
+def test_only_the_requested_json_is_an_opinion(answer):
+    assert parse_opinion(answer) is None
 
 
-def test_a_code_fence_is_let_pass_and_text_that_postgresql_refuses_is_cleaned():
-    opinion = opinion_in('```json\n{"decision": "exclude", "reason": "a\\u0000b \\ud800"}\n```')
+def test_a_code_fence_is_accepted_and_text_that_postgresql_refuses_is_cleaned():
+    opinion = parse_opinion('```json\n{"decision": "exclude", "reason": "a\\u0000b \\ud800"}\n```')
     assert (opinion.decision, opinion.reason) == ("exclude", "ab ?")
 
 
 def test_retry_after_is_understood_as_seconds_and_as_a_date():
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60))
-    assert seconds_asked_for("7") == 7
-    assert 55 < seconds_asked_for(in_a_minute) <= 60
-    assert seconds_asked_for("99999999") == 3600
-    assert seconds_asked_for("soon") is None
-    assert seconds_asked_for(None) is None
+    assert parse_retry_after("7") == 7
+    assert 55 < parse_retry_after(in_a_minute) <= 60
+    assert parse_retry_after("99999999") == 3600
+    assert parse_retry_after("soon") is None
+    assert parse_retry_after(None) is None

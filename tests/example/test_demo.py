@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it: a real process with real children, on a database of its own."""
+"""The demo as a user runs it: a real process with real children, on its own database."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def demo(django_db_setup, django_db_blocker):
         def start(*arguments):
             command = [sys.executable, str(ROOT / "manage.py"), "demo", *arguments]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            start_up = {"preexec_fn": _hear_ctrl_c}  # safe beside threads: it sets a signal and takes no lock
+            start_up = {
+                "preexec_fn": _restore_sigint
+            }  # safe beside threads: it sets a signal and takes no lock
             processes.append(subprocess.Popen(command, env=environment, text=True, **start_up, **pipes))
             return processes[-1]
 
@@ -50,8 +52,8 @@ def demo(django_db_setup, django_db_blocker):
         admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
 
 
-def _hear_ctrl_c():
-    """Tests that run in the background of a shell ignore SIGINT, and so would what they start."""
+def _restore_sigint():
+    """Tests that run in the background of a shell ignore SIGINT, and their children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -77,13 +79,13 @@ def test_a_killed_worker_changes_no_verdict_and_costs_at_most_the_call_in_flight
     assert (whole["killed_at"], whole["resumed_from"]) == (None, None)
     assert killed["verdicts_digest"] == whole["verdicts_digest"]
     assert killed["killed_at"] >= 20
-    assert 0 <= killed["resumed_from"] - killed["killed_at"] <= 1  # a commit may have been on its way
+    assert 0 <= killed["resumed_from"] - killed["killed_at"] <= 1  # a commit may have been in flight
     assert 80 <= killed["reviewer_calls"] <= 81
     assert killed["project"] != whole["project"]
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is not here")
+@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is missing")
 def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
     file = tmp_path / "hundred.csv"
     with PUBMED.open(encoding="utf-8") as whole:
@@ -114,7 +116,7 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
 
 
 @pytest.mark.process
-@pytest.mark.skipif(shutil.which("ps") is None, reason="ps (procps) is not here")
+@pytest.mark.skipif(shutil.which("ps") is None, reason="ps (procps) is missing")
 @pytest.mark.parametrize(
     ("arguments", "lines", "children"),
     [(["--port"], 6, 2), (["--headless", "--delay", "0.2"], 3, 1)],
@@ -159,7 +161,7 @@ def _children_of(parent):
 
 
 def _runs(pid):
-    """Whether it is there and no zombie, which is what an orphan is until init has time for it."""
+    """Whether the process exists and is no zombie. A killed orphan stays a zombie until init collects it."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return state.stdout.strip()[:1] not in ("", "Z")
 
@@ -179,12 +181,12 @@ def test_a_file_that_cannot_be_read_ends_the_demo_with_the_reason(transactional_
         call_command("demo", "--headless", csv=file)
 
 
-def test_a_flag_of_the_headless_form_is_refused_beside_the_pages():
-    with pytest.raises(CommandError, match="--kill-at goes with --headless"):
+def test_a_headless_flag_is_refused_without_headless():
+    with pytest.raises(CommandError, match="--kill-at needs --headless"):
         call_command("demo", "--kill-at", "50")
 
 
-def test_progress_is_plain_lines_where_no_terminal_is(capsys):
+def test_progress_is_plain_lines_outside_a_terminal(capsys):
     terminal = Terminal(sys.stdout, total=40)
     for done in range(41):
         terminal.show(done)

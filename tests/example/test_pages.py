@@ -21,9 +21,9 @@ def disputed(project):
     """The project with its second paper disputed, the first agreed on."""
     one, two, _ = Paper.objects.of(project)
     for paper, second in ((one, "include"), (two, "exclude")):
-        said = {"points": "include", "pico": second}
+        decisions = {"points": "include", "pico": second}
         Verdict.objects.record(
-            paper, {name: {"decision": d, "reason": f"by {name}"} for name, d in said.items()}
+            paper, {name: {"decision": d, "reason": f"by {name}"} for name, d in decisions.items()}
         )
     return project
 
@@ -66,7 +66,7 @@ def test_a_button_needs_a_post_and_a_verb_that_exists(client, project):
     assert client.post(f"/projects/{project.pk}/delete/").status_code == 404
 
 
-def test_the_polled_json_says_where_the_screening_stands(client, disputed):
+def test_the_polled_json_is_the_status_of_the_screening(client, disputed):
     now = client.get(f"/projects/{disputed.pk}/progress.json").json()
     assert (now["state"], now["done"], now["total"], now["percent"]) == ("new", 2, 3, 66)
     assert (now["facts"]["included"], now["facts"]["disputed"], now["facts"]["waiting"]) == (1, 1, 1)
@@ -78,7 +78,7 @@ def test_the_list_is_filtered_by_outcome(client, disputed):
     assert "Aspirin against placebo" not in page
 
 
-def test_a_person_decides_a_disputed_paper_and_takes_it_back(client, disputed, admin_user):
+def test_a_person_decides_a_disputed_paper_and_undoes_it(client, disputed, admin_user):
     client.force_login(admin_user)
     page = f"/projects/{disputed.pk}/papers/2/"
     assert "by points" in client.get(page).text
@@ -86,7 +86,7 @@ def test_a_person_decides_a_disputed_paper_and_takes_it_back(client, disputed, a
     paper = Paper.objects.get(position=2)
     assert (paper.decided, paper.decided_by) == ("exclude", "admin")
     client.post(page, {"decision": ""})
-    assert Paper.objects.of(disputed).outcomes()["disputed"] == 1
+    assert Paper.objects.of(disputed).count_by_outcome()["disputed"] == 1
 
 
 def test_a_decision_is_include_exclude_or_nothing_else(client, disputed):
@@ -94,7 +94,7 @@ def test_a_decision_is_include_exclude_or_nothing_else(client, disputed):
     assert not Paper.objects.exclude(decided="").exists()
 
 
-def test_titles_from_a_file_cannot_smuggle_markup(client, project):
+def test_markup_in_a_title_is_escaped(client, project):
     Paper.objects.update(title="<script>alert(1)</script>", abstract="<img src=x>")
     for page in (f"/projects/{project.pk}/", f"/projects/{project.pk}/papers/1/"):
         assert "<script>alert" not in client.get(page).text

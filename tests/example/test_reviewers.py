@@ -24,18 +24,18 @@ def test_an_offline_reviewer_decides_by_what_the_abstract_says(read):
 
 
 @READERS
-def test_an_offline_reviewer_says_what_it_found(read):
+def test_an_offline_reviewer_names_what_it_found(read):
     assert "placebo" in read("Twenty patients received a placebo.").reason
 
 
-def test_the_two_offline_reviewers_are_not_the_same_in_disguise():
+def test_the_two_offline_reviewers_differ_on_some_papers():
     papers = _rows(SAMPLE)
     differing = [row for row in papers if points.read(_text(row)).decision != pico.read(_text(row)).decision]
     assert 4 <= len(differing) <= len(papers) / 2
 
 
 @READERS
-@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is not here")
+@pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is missing")
 def test_an_offline_reviewer_is_good_on_abstracts_of_pubmed(read):
     rows = _rows(PUBMED)
     chosen = [read(_text(row)).decision == "include" for row in rows]
@@ -44,7 +44,7 @@ def test_an_offline_reviewer_is_good_on_abstracts_of_pubmed(read):
     assert recall > 0.55
 
 
-def test_a_reviewer_that_nobody_knows_is_refused_with_the_known_ones():
+def test_an_unknown_reviewer_is_refused_with_the_known_names():
     with pytest.raises(ImproperlyConfigured, match="Known are: points, pico, chat:MODEL"):
         build_reviewer("dice")
 
@@ -55,7 +55,7 @@ def test_a_chat_reviewer_without_a_key_is_refused(settings):
 
 
 @pytest.mark.parametrize("names", [["points"], ["points", "points"]])
-def test_two_different_reviewers_are_asked_for(settings, names):
+def test_two_different_reviewers_are_required(settings, names):
     settings.SCREENING_REVIEWERS = names
     with pytest.raises(ImproperlyConfigured, match="two different"):
         configured_names()

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
-from example_project.screening.situation import history, situation
+from example_project.screening.status import history, status
 from example_project.screening.tasks import start_screening
 from pgonly_django.models import Job
 from tests.example.conftest import CSV
@@ -26,7 +26,7 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project
     work()
     assert Verdict.objects.of(project).count() == 6
     assert calls() == [(paper, name) for paper in (1, 2, 3) for name in ("points", "pico")]
-    now = situation(project)
+    now = status(project)
     assert (now.state, now.done, now.percent, now.resumed_from) == ("succeeded", 3, 100, None)
     assert project.job.result == now.outcomes
 
@@ -55,13 +55,13 @@ def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api
     api.says("no credit left", 402)
     start_screening(project)
     work()
-    assert situation(project).state == "failed"
-    assert situation(project).buttons == ("resume",)
+    assert status(project).state == "failed"
+    assert status(project).buttons == ("resume",)
     api.says(VERDICT)
     api.says(VERDICT)
     project.resume()
     work()
-    now = situation(project)
+    now = status(project)
     assert (now.state, now.done, now.resumed_from) == ("succeeded", 3, 1)
     assert calls() == [(1, "points"), (1, "chat:m"), (2, "points"), (2, "chat:m"),
                        (2, "chat:m"), (3, "points"), (3, "chat:m")]  # fmt: skip
@@ -91,11 +91,11 @@ def test_a_waiting_screening_is_cancelled_and_resumed(work, project):
     start_screening(project)
     project.cancel()
     work()
-    assert situation(project).state == "cancelled"
+    assert status(project).state == "cancelled"
     assert not Verdict.objects.exists()
     project.resume()
     work()
-    assert situation(project).done == 3
+    assert status(project).done == 3
 
 
 def test_without_a_worker_the_immediate_backend_screens_in_the_call(transactional_db, project, settings):
@@ -104,11 +104,11 @@ def test_without_a_worker_the_immediate_backend_screens_in_the_call(transactiona
     }
     start_screening(project)
     assert Verdict.objects.of(project).count() == 6
-    assert situation(project).state == "succeeded"
+    assert status(project).state == "succeeded"
     assert not Job.objects.exists()
 
 
-def test_what_a_reviewer_reads_holds_no_label(project):
+def test_a_reviewer_gets_no_label(project):
     paper = Paper.objects.of(project)[0]
     fields = set(paper.assignment().__dataclass_fields__)
     assert fields == {"question", "criteria", "title", "abstract"}
@@ -117,7 +117,7 @@ def test_what_a_reviewer_reads_holds_no_label(project):
 def test_a_screening_whose_job_was_pruned_can_be_started_again(work, project):
     start_screening(project)
     Job.objects.all().delete()
-    assert situation(project).buttons == ("start",)
+    assert status(project).buttons == ("start",)
     start_screening(project)
     work()
-    assert situation(project).state == "succeeded"
+    assert status(project).state == "succeeded"

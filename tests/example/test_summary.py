@@ -24,33 +24,43 @@ def test_precision_and_recall_are_none_where_nothing_was_chosen_or_right():
     assert precision_and_recall([False], [False]) == (None, None)
 
 
-def said(first, second):
+def opinions(first, second):
     return {"points": {"decision": first, "reason": "a"}, "pico": {"decision": second, "reason": "b"}}
 
 
-def test_a_paper_comes_to_what_both_say_and_else_to_a_person(project):
+def test_the_outcome_is_the_common_decision_or_else_a_persons(project):
     one, two, _three = Paper.objects.of(project)
-    Verdict.objects.record(one, said("include", "include"))
-    Verdict.objects.record(two, said("unsure", "unsure"))
-    assert Paper.objects.of(project).outcomes() == {"waiting": 1, "included": 1, "excluded": 0, "disputed": 1}
+    Verdict.objects.record(one, opinions("include", "include"))
+    Verdict.objects.record(two, opinions("unsure", "unsure"))
+    assert Paper.objects.of(project).count_by_outcome() == {
+        "waiting": 1,
+        "included": 1,
+        "excluded": 0,
+        "disputed": 1,
+    }
     Paper.objects.filter(pk=two.pk).update(decided="exclude")
-    assert Paper.objects.of(project).outcomes() == {"waiting": 1, "included": 1, "excluded": 1, "disputed": 0}
+    assert Paper.objects.of(project).count_by_outcome() == {
+        "waiting": 1,
+        "included": 1,
+        "excluded": 1,
+        "disputed": 0,
+    }
 
 
 def test_recording_a_verdict_twice_keeps_one_row_and_the_digest(project):
     paper = Paper.objects.of(project)[0]
-    Verdict.objects.record(paper, said("include", "exclude"))
+    Verdict.objects.record(paper, opinions("include", "exclude"))
     before = digest(project)
-    Verdict.objects.record(paper, said("include", "exclude"))
+    Verdict.objects.record(paper, opinions("include", "exclude"))
     assert Verdict.objects.of(project).count() == 2
     assert digest(project) == before
-    Verdict.objects.record(paper, said("include", "include"))
+    Verdict.objects.record(paper, opinions("include", "include"))
     assert digest(project) != before
 
 
 def test_the_summary_counts_calls_by_their_rows_and_not_by_verdicts(project):
     for paper in Paper.objects.of(project):
-        Verdict.objects.record(paper, said("include", "exclude" if paper.label is False else "include"))
+        Verdict.objects.record(paper, opinions("include", "exclude" if paper.label is False else "include"))
     ReviewerCall.objects.create(paper=paper, reviewer="points")
     summary = summarise(project)
     assert (summary["papers"], summary["verdicts"], summary["reviewer_calls"]) == (3, 6, 1)
@@ -59,6 +69,6 @@ def test_the_summary_counts_calls_by_their_rows_and_not_by_verdicts(project):
     assert summary["agreement_percent"] == 33.3
 
 
-def test_without_labels_nothing_is_said_of_quality(project):
+def test_without_labels_the_quality_is_none(project):
     project.papers.update(label=None)
     assert summarise(project)["quality"] is None

@@ -1,7 +1,7 @@
-"""A child of the demo: a management command that ends when the demo does, even by SIGKILL.
+"""A child process of the demo: a management command that ends when the demo ends, even by SIGKILL.
 
-`python -m example_project.screening.demo.child runworker ...`, with a pipe as standard input whose other end the demo
-alone holds and never writes to.
+Run as `python -m example_project.screening.demo.child runworker ...`. Its standard input is a pipe. Only the demo holds
+the other end, and writes nothing to it, so the pipe closes when the demo is gone.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ STOP_SECONDS = 10.0
 def main() -> None:
     from django.core.management import execute_from_command_line
 
-    threading.Thread(target=_end_with_the_demo, name="demo-watch", daemon=True).start()
+    threading.Thread(target=_watch_the_demo, name="demo-watch", daemon=True).start()
     execute_from_command_line(["manage.py", *sys.argv[1:]])
 
 
-def _end_with_the_demo() -> None:
-    """SIGTERM to this process once the pipe is closed, SIGKILL if it is still there after 10 s."""
+def _watch_the_demo() -> None:
+    """Send this process SIGTERM when the pipe closes, and SIGKILL 10 s later."""
     while os.read(STDIN, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

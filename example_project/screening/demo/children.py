@@ -1,4 +1,4 @@
-"""The demo's child processes: started with logs of their own, and ended whatever happens to the demo."""
+"""The demo's child processes. Each writes to its own log, and ends however the demo ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOG_TAIL_CHARACTERS = 3000
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-class ChildDied(Exception):  # noqa: N818 - what happened, in a word
+class ChildDied(Exception):  # noqa: N818 - the name says what happened
     """A child ended by itself. Carries the end of its log."""
 
     def __init__(self, name: str, code: int, log: Path) -> None:
@@ -30,10 +30,10 @@ class ChildDied(Exception):  # noqa: N818 - what happened, in a word
 
 
 class Children:
-    """Use it with `with`: on leaving, also by an exception or SIGTERM, every child is stopped and waited for.
+    """A context manager: on exit, also by an exception or SIGTERM, it stops every child and waits for it.
 
-    After a SIGKILL nobody can stop them: they see the end of the pipe that only the demo holds, and leave by
-    themselves. Each child leads a session of its own, so a Ctrl-C in the terminal reaches the demo alone.
+    When the demo gets SIGKILL, the pipe that only the demo holds closes, and the children stop themselves. Each
+    child leads its own process group, so Ctrl-C in the terminal reaches only the demo.
     """
 
     def __init__(self, root: Path, logs: Path, environment: Mapping[str, str]) -> None:
@@ -60,7 +60,7 @@ class Children:
             signal.signal(number, handler)  # type: ignore[arg-type] # it came from signal.signal()
 
     def start(self, name: str, *arguments: str) -> int:
-        """Start `manage.py *arguments`. Returns its pid. A child of that name that ended is replaced."""
+        """Start `manage.py *arguments`; returns its pid. It replaces an ended child of the same name."""
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [sys.executable, "-m", CHILD, *arguments],
@@ -74,26 +74,18 @@ class Children:
         return self._running[name].pid
 
     def start_worker(self, queue: str) -> int:
-        """Start a worker of one queue; it leaves well before stop() loses its patience. Returns its pid."""
-        return self.start(
-            "worker",
-            "runworker",
-            "--queues",
-            queue,
-            "--threads",
-            "2",
-            "--grace-seconds",
-            str(STOP_SECONDS / 2),
-        )
+        """Start a worker of one queue; returns its pid. Its grace time is half of the time that stop() waits."""
+        grace = f"--grace-seconds={STOP_SECONDS / 2}"
+        return self.start("worker", "runworker", f"--queues={queue}", "--threads=2", grace)
 
     def kill(self, name: str) -> None:
-        """SIGKILL, as an instance that vanishes."""
+        """Send SIGKILL, as when an instance is killed without warning."""
         child = self._running.pop(name)
         child.kill()
         child.wait()
 
     def ended(self, name: str) -> int | None:
-        """Its exit code; None while it runs."""
+        """The child's exit code. None while it runs."""
         return self._running[name].poll()
 
     def check(self) -> None:
@@ -104,7 +96,7 @@ class Children:
                 raise ChildDied(name, code, self.log(name))
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to who is still there after 10 s."""
+        """Send SIGTERM to all children, and SIGKILL to those that still run after 10 s."""
         for child in self._running.values():
             child.terminate()
         deadline = time.monotonic() + STOP_SECONDS

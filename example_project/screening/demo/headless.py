@@ -1,4 +1,4 @@
-"""The demo without a web server: screen one project to its end, and kill the worker on the way if asked."""
+"""The demo without a web server: screen one project, and kill the worker on the way with --kill-at."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ if TYPE_CHECKING:
     from example_project.screening.demo.terminal import Terminal
     from example_project.screening.models import Project
 
-LOOK_EVERY_SECONDS = 0.05
-STALLED_SECONDS = 300.0  # more than the longest wait for a busy chat API, several times
+POLL_SECONDS = 0.05
+STALLED_SECONDS = 300.0  # several times the longest wait for a busy chat API
 
 
 class ScreeningError(Exception):
-    """The demo did not come to its end; the message says why."""
+    """The screening did not finish as expected; the message says why."""
 
 
 class Headless:
-    """`kill_at`: at this percentage of papers the worker is killed (SIGKILL) and another one started."""
+    """At `kill_at` percent of the papers the worker gets SIGKILL, and another worker starts."""
 
     def __init__(self, project: Project, children: Children, terminal: Terminal, kill_at: int | None) -> None:
         self.project, self.children, self.terminal, self.kill_at = project, children, terminal, kill_at
         self.total = project.papers.count()
-        self.queue = f"screening-{project.pk}"  # of its own: no other job of this database takes part
+        self.queue = (
+            f"screening-{project.pk}"  # one for this run: its worker claims no other job of this database
+        )
         self.killed_at: int | None = None
         self._seen, self._seen_at = -1, time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        """The summary. Raises ScreeningError or ChildDied; the job is cancelled then, or when interrupted."""
-        self._start_worker()
+        """Returns the summary. On ScreeningError, ChildDied or Ctrl-C it cancels the job first."""
+        self.children.start_worker(self.queue)
         begin = time.monotonic()
         start_screening(self.project, queue=self.queue)
         try:
@@ -45,48 +47,45 @@ class Headless:
             raise
         return self._summary(time.monotonic() - begin)
 
-    def _start_worker(self) -> int:
-        return self.children.start_worker(self.queue)
-
     def _watch(self) -> None:
-        while not self._is_over():
+        while not self._is_finished():
             self.children.check()
             done = self._done()
             self.terminal.show(done)
             if self._is_time_to_kill(done):
                 self._kill(done)
-            self._check_pace(done)
-            time.sleep(LOOK_EVERY_SECONDS)
+            self._check_stalled(done)
+            time.sleep(POLL_SECONDS)
         self.terminal.show(self._done())
         self.terminal.close()
 
-    def _check_pace(self, done: int) -> None:
-        """Raises ScreeningError when no paper has been finished for long."""
+    def _check_stalled(self, done: int) -> None:
+        """Raises ScreeningError when no paper was finished for STALLED_SECONDS."""
         now = time.monotonic()
         if done > self._seen:
             self._seen, self._seen_at = done, now
         elif now - self._seen_at > STALLED_SECONDS:
             raise ScreeningError(f"No paper was finished for {STALLED_SECONDS:g} s, {done} are done.")
 
-    def _is_over(self) -> bool:
-        """Raises ScreeningError when the job ended in another way than with success."""
+    def _is_finished(self) -> bool:
+        """Raises ScreeningError when the job failed or was cancelled."""
         job = self._job()
         if not job.is_finished:
             return False
         if job.state != State.SUCCEEDED:
             last = job.errors[-1] if job.errors else {}
-            why = last.get("message") or last.get("reason") or "no reason is on record"
+            why = last.get("message") or last.get("reason") or "no reason was recorded"
             raise ScreeningError(f"The screening is {job.state}: {why}")
         return True
 
     def _job(self) -> Job:
         job = self.project.job
         if job is None:
-            raise ScreeningError("The screening's job is gone from the database.")
+            raise ScreeningError("The screening's job is not in the database any more.")
         return job
 
     def _done(self) -> int:
-        """Papers with both verdicts, which are written by one statement."""
+        """The number of papers that have verdicts. One statement writes both verdicts of a paper."""
         return Verdict.objects.of(self.project).count() // 2
 
     def _is_time_to_kill(self, done: int) -> bool:
@@ -95,25 +94,25 @@ class Headless:
     def _kill(self, done: int) -> None:
         self.children.kill("worker")
         self.killed_at = self._done()
-        pid = self._start_worker()
+        pid = self.children.start_worker(self.queue)
         self.terminal.say(
             f"Killed the worker (SIGKILL) with {done} papers done; another has started (pid {pid})."
         )
 
     def _summary(self, seconds: float) -> dict[str, Any]:
-        """Raises ScreeningError when the evidence does not add up."""
+        """Raises ScreeningError when a verdict is missing or the worker was not killed as asked."""
         if self.kill_at is not None and self.killed_at is None:
             raise ScreeningError(
-                "The screening was over before the worker could be killed: use a larger --delay."
+                "The screening finished before the worker could be killed: use a larger --delay."
             )
         summary = summarise(self.project) | {"killed_at": self.killed_at, "seconds": round(seconds, 2)}
         if summary["verdicts"] != 2 * self.total:
-            raise ScreeningError(f"{2 * self.total} verdicts were due, {summary['verdicts']} are there.")
+            raise ScreeningError(f"Expected {2 * self.total} verdicts, found {summary['verdicts']}.")
         return {"project": self.project.pk, "name": self.project.name} | summary
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """The summary for people."""
+    """The summary as lines of text."""
     lines = [
         ("papers", str(summary["papers"])),
         ("verdicts", f"{summary['verdicts']} (digest {summary['verdicts_digest'][:12]})"),

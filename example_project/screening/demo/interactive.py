@@ -1,4 +1,4 @@
-"""The demo with its pages: a web server and a worker until Ctrl-C. A worker that is killed is replaced."""
+"""The demo with its pages: a web server and a worker until Ctrl-C. A killed worker is replaced."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from example_project.screening.tasks import screen_project
 if TYPE_CHECKING:
     from example_project.screening.demo.children import Children
 
-LOOK_EVERY_SECONDS = 0.2
+POLL_SECONDS = 0.2
 START_SECONDS = 30.0
-TOO_YOUNG_TO_DIE_SECONDS = 5.0
+FAILED_START_SECONDS = 5.0
 HOST = "127.0.0.1"
 
 
@@ -24,28 +24,30 @@ class Interactive:
         self._worker_started_at = 0.0
 
     def serve(self, guide: str) -> None:
-        """Print `guide` once the pages answer, then go on until interrupted. Raises ChildDied."""
+        """Print `guide` when the pages answer, then run until interrupted. Raises ChildDied."""
         self.children.start("web", "runserver", "--noreload", "--insecure", f"{HOST}:{self.port}")
         pid = self._start_worker()
         self._wait_for_pages()
-        self._say(f"{guide}\n  worker     pid {pid}: kill -9 it and watch the page; another one takes over")
-        self._say("  Ctrl-C     ends everything")
+        self._say(
+            f"{guide}\n  worker     pid {pid}: kill -9 it and watch the page: another worker takes over"
+        )
+        self._say("  Ctrl-C     stops everything")
         while True:
             self._replace_killed_worker()
             self.children.check()
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _start_worker(self) -> int:
         self._worker_started_at = time.monotonic()
         return self.children.start_worker(screen_project.queue_name)
 
     def _replace_killed_worker(self) -> None:
-        """One that dies right after its start has another trouble, which check() reports."""
+        """A worker that ends right after its start has a problem that a new one would have too: check() reports it."""
         code = self.children.ended("worker")
         age = time.monotonic() - self._worker_started_at
-        if code is not None and age > TOO_YOUNG_TO_DIE_SECONDS:
+        if code is not None and age > FAILED_START_SECONDS:
             self._say(
-                f"The worker is gone (exit code {code}); another has started (pid {self._start_worker()})."
+                f"The worker ended (exit code {code}); another one has started (pid {self._start_worker()})."
             )
 
     def _wait_for_pages(self) -> None:
@@ -54,7 +56,7 @@ class Interactive:
             self.children.check()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Nothing answers on port {self.port} after {START_SECONDS:g} s.")
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _say(self, text: str) -> None:
         self.out.write(text + "\n")
@@ -62,7 +64,7 @@ class Interactive:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens on 127.0.0.1:`port`."""
+    """Whether a server listens on 127.0.0.1:`port`."""
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
         return True
     return False

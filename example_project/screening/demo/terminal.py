@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a bar in a terminal, plain lines elsewhere, nothing with --json."""
+"""The demo's progress: a bar in a terminal, plain lines elsewhere, nothing with --json."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Terminal:
         self.out, self.total = out, total
         self._started_at = time.monotonic()
         self._is_tty = out is not None and out.isatty()
-        self._said_percent = -1
+        self._shown_percent = -1
 
     def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line above the bar."""
         if self.out is not None:
             self._write(f"{CLEAR_LINE if self._is_tty else ''}{text}\n")
 
     def show(self, done: int) -> None:
-        """How many papers are done by now."""
+        """Show how many papers are done."""
         if self.out is None:
             return
         percent = 100 * done // self.total
@@ -31,12 +31,12 @@ class Terminal:
             filled = BAR_WIDTH * done // self.total
             bar = "#" * filled + "-" * (BAR_WIDTH - filled)
             self._write(f"{CLEAR_LINE}[{bar}] {self._numbers(done, percent)}")
-        elif percent // PLAIN_LINE_EVERY_PERCENT > self._said_percent // PLAIN_LINE_EVERY_PERCENT:
-            self._said_percent = percent
+        elif percent // PLAIN_LINE_EVERY_PERCENT > self._shown_percent // PLAIN_LINE_EVERY_PERCENT:
+            self._shown_percent = percent
             self._write(f"{self._numbers(done, percent)}\n")
 
     def close(self) -> None:
-        """End the bar's line."""
+        """End the line of the bar."""
         if self._is_tty:
             self._write("\n")
 

@@ -26,14 +26,14 @@ class Migration(migrations.Migration):
                 (
                     "criteria",
                     models.TextField(
-                        help_text="Which papers are included. Reviewers are told this word by word."
+                        help_text="Which papers are included. The reviewers get this text as it is."
                     ),
                 ),
                 (
                     "reviewers",
                     models.JSONField(
                         default=example_project.screening.reviewers.configured_names,
-                        help_text="Fixed when the project is made, so that all its verdicts are theirs.",
+                        help_text="Fixed when the project is created, so all its verdicts come from the same two.",
                     ),
                 ),
                 ("job_id", models.UUIDField(editable=False, null=True)),
@@ -126,7 +126,9 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "papers_done",
-                    models.PositiveIntegerField(help_text="How many papers had both verdicts when it began."),
+                    models.PositiveIntegerField(
+                        help_text="How many papers had both verdicts when the run began."
+                    ),
                 ),
                 ("started_at", models.DateTimeField(auto_now_add=True)),
                 (

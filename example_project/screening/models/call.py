@@ -6,10 +6,10 @@ from example_project.screening.models.paper import Paper
 
 
 class ReviewerCall(models.Model):
-    """One call to a reviewer, the thing that costs money with a real model.
+    """One call to a reviewer. With a real model each call costs money.
 
-    The row is written in a statement of its own before the call and closed after it, so calls that a killed
-    worker had in flight are counted as well: they stay with an empty outcome.
+    The row is committed before the call and gets its outcome after it. So a call that was in flight when its worker
+    was killed is counted too: its outcome stays empty.
     """
 
     paper = models.ForeignKey(Paper, models.CASCADE, related_name="calls")

@@ -11,12 +11,12 @@ REVIEWERS_PER_PAPER = 2
 
 
 class Outcome(models.TextChoices):
-    """What the verdicts of a paper come to."""
+    """What the two verdicts on a paper, or a person's decision, mean for it."""
 
-    WAITING = "waiting", _("Waiting")  # not yet judged by both
-    INCLUDED = "included", _("Included")  # both say so, or a person did
+    WAITING = "waiting", _("Waiting")  # at least one verdict is missing
+    INCLUDED = "included", _("Included")  # both reviewers include it, or a person did
     EXCLUDED = "excluded", _("Excluded")
-    DISPUTED = "disputed", _("For a person")  # they differ, or neither is sure
+    DISPUTED = "disputed", _("For a person")  # the reviewers differ, or both are unsure
 
 
 class PaperQuerySet(models.QuerySet["Paper"]):
@@ -25,16 +25,18 @@ class PaperQuerySet(models.QuerySet["Paper"]):
         return self.filter(project=project).order_by("position")
 
     def with_outcome(self) -> PaperQuerySet:
-        """Each paper with its `outcome`. A person's decision stands above the reviewers'."""
+        """Each paper with its `outcome`. A person's decision overrides the reviewers'."""
         judged = self.annotate(
-            said=Count("verdicts"), lowest=Min("verdicts__decision"), highest=Max("verdicts__decision")
+            verdict_count=Count("verdicts"),
+            lowest=Min("verdicts__decision"),
+            highest=Max("verdicts__decision"),
         )
-        agreed = Q(said=REVIEWERS_PER_PAPER, lowest=F("highest"))
+        agreed = Q(verdict_count=REVIEWERS_PER_PAPER, lowest=F("highest"))
         return judged.annotate(
-            came_to=Case(
+            outcome_value=Case(
                 When(decided=Decision.INCLUDE, then=Value(Outcome.INCLUDED)),
                 When(decided=Decision.EXCLUDE, then=Value(Outcome.EXCLUDED)),
-                When(said__lt=REVIEWERS_PER_PAPER, then=Value(Outcome.WAITING)),
+                When(verdict_count__lt=REVIEWERS_PER_PAPER, then=Value(Outcome.WAITING)),
                 When(agreed & Q(lowest=Decision.INCLUDE), then=Value(Outcome.INCLUDED)),
                 When(agreed & Q(lowest=Decision.EXCLUDE), then=Value(Outcome.EXCLUDED)),
                 default=Value(Outcome.DISPUTED),
@@ -43,18 +45,18 @@ class PaperQuerySet(models.QuerySet["Paper"]):
         )
 
     def judged(self) -> PaperQuerySet:
-        """Those with the verdicts of both reviewers."""
-        return self.annotate(said=Count("verdicts")).filter(said=REVIEWERS_PER_PAPER)
+        """The papers with the verdicts of both reviewers."""
+        return self.annotate(verdict_count=Count("verdicts")).filter(verdict_count=REVIEWERS_PER_PAPER)
 
-    def with_outcomes(self, *outcomes: str) -> PaperQuerySet:
-        """Those that came to one of `outcomes`."""
-        return self.with_outcome().filter(Q(came_to__in=outcomes))
+    def of_outcome(self, outcome: str) -> PaperQuerySet:
+        """The papers with this outcome."""
+        return self.with_outcome().filter(Q(outcome_value=outcome))
 
-    def outcomes(self) -> dict[str, int]:
-        """How many papers came to what; every Outcome is a key."""
+    def count_by_outcome(self) -> dict[str, int]:
+        """The number of papers of each outcome; every Outcome is a key."""
         counts = dict.fromkeys(Outcome.values, 0)
-        for came_to in self.with_outcome().order_by().values_list(F("came_to"), flat=True):
-            counts[came_to] += 1
+        for outcome in self.with_outcome().order_by().values_list(F("outcome_value"), flat=True):
+            counts[outcome] += 1
         return counts
 
 
@@ -86,10 +88,10 @@ class Paper(models.Model):
         return self.title
 
     def assignment(self) -> Assignment:
-        """What the reviewers are given to read."""
+        """The part of the paper and of its project that a reviewer may read."""
         return Assignment(self.project.question, self.project.criteria, self.title, self.abstract)
 
     @property
     def outcome(self) -> Outcome:
-        """Of a paper from with_outcome()."""
-        return Outcome(self.__dict__["came_to"])
+        """Only for a paper from with_outcome()."""
+        return Outcome(self.__dict__["outcome_value"])

@@ -18,11 +18,11 @@ class Project(models.Model):
     name = models.CharField(max_length=200)
     question = models.TextField(help_text=_("What the review wants to know."))
     criteria = models.TextField(
-        help_text=_("Which papers are included. Reviewers are told this word by word.")
+        help_text=_("Which papers are included. The reviewers get this text as it is.")
     )
     reviewers = models.JSONField(
         default=configured_names,
-        help_text=_("Fixed when the project is made, so that all its verdicts are theirs."),
+        help_text=_("Fixed when the project is created, so all its verdicts come from the same two."),
     )
     job_id = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -35,19 +35,19 @@ class Project(models.Model):
 
     @property
     def job(self) -> Job | None:
-        """The job's row as it is now; None before the start, once pruned, or run by another backend."""
+        """The job's row, read now. None before the start, after pruning, and with another task backend."""
         return self._jobs().first()
 
     def team(self) -> list[Reviewer]:
-        """Raises ImproperlyConfigured when a reviewer of this project cannot be had here."""
+        """Raises ImproperlyConfigured when a reviewer of this project is not configured here."""
         return [build_reviewer(name) for name in self.reviewers]
 
     def cancel(self) -> None:
-        """Stop the screening: at once when it waits, between two papers when it runs. Verdicts stay."""
+        """Stop the screening: a waiting one at once, a running one between two papers. Its verdicts stay."""
         self._jobs().cancel()
 
     def resume(self) -> None:
-        """Go on where a cancelled or failed screening stood."""
+        """Continue a cancelled or failed screening where it stopped."""
         self._jobs().retry()
 
     def _jobs(self) -> JobQuerySet:
@@ -55,10 +55,12 @@ class Project(models.Model):
 
 
 class ScreeningRun(models.Model):
-    """One run of the project's job: the first, and one more for every resumption."""
+    """One run of the project's job: the first one, and another one each time that it resumes."""
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
-    papers_done = models.PositiveIntegerField(help_text=_("How many papers had both verdicts when it began."))
+    papers_done = models.PositiveIntegerField(
+        help_text=_("How many papers had both verdicts when the run began.")
+    )
     started_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -19,11 +19,17 @@ class VerdictQuerySet(models.QuerySet["Verdict"]):
         return self.filter(paper__project=project)
 
     def record(self, paper: Paper, opinions: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write what each reviewer (by name) said of `paper`, in one statement; again changes nothing."""
+        """Write the opinion of each reviewer (by name) on `paper` in one statement. A second call changes nothing."""
         now = timezone.now()
         verdicts = [
-            Verdict(paper=paper, reviewer=name, decision=said["decision"], reason=said["reason"], made_at=now)
-            for name, said in opinions.items()
+            Verdict(
+                paper=paper,
+                reviewer=name,
+                decision=opinion["decision"],
+                reason=opinion["reason"],
+                made_at=now,
+            )
+            for name, opinion in opinions.items()
         ]
         self.bulk_create(
             verdicts,
@@ -34,7 +40,7 @@ class VerdictQuerySet(models.QuerySet["Verdict"]):
 
 
 class Verdict(models.Model):
-    """What one reviewer said of one paper; there is never a second row for the same two."""
+    """One reviewer's opinion of one paper. A unique constraint allows one row for each pair."""
 
     paper = models.ForeignKey(Paper, models.CASCADE, related_name="verdicts")
     reviewer = models.CharField(max_length=100)

@@ -1,4 +1,4 @@
-"""The reviewers by name: "points" and "pico" read offline; "chat:MODEL" asks an OpenAI-compatible API."""
+"""The reviewers by name: "points" and "pico" work offline; "chat:MODEL" asks an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from example_project.screening.reviewers.chat import ChatReviewer
-from example_project.screening.reviewers.opinion import Assignment, Calls, Decision, Opinion, Reviewer
+from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion, Reviewer
 from example_project.screening.reviewers.pico import PicoReviewer
 from example_project.screening.reviewers.points import PointsReviewer
 
@@ -22,15 +22,15 @@ CHAT_PREFIX = "chat:"
 
 
 def configured_names() -> list[str]:
-    """The names in SCREENING_REVIEWERS. Raises ImproperlyConfigured when they are not two different ones."""
+    """The names in SCREENING_REVIEWERS. Raises ImproperlyConfigured unless they are two different names."""
     names = list(settings.SCREENING_REVIEWERS)
-    if len(names) != 2 or names[0] == names[1]:  # noqa: PLR2004 - two reviewers is what the word "agree" needs
+    if len(names) != 2 or names[0] == names[1]:  # noqa: PLR2004 - agreement is defined for two reviewers
         raise ImproperlyConfigured(f"SCREENING_REVIEWERS must name two different reviewers, got {names!r}.")
     return names
 
 
 def build_reviewer(name: str) -> Reviewer:
-    """Raises ImproperlyConfigured for a name that nobody has, and for a chat model without a key."""
+    """Raises ImproperlyConfigured for an unknown name, and for a chat model without an API key."""
     if name in OFFLINE:
         return OFFLINE[name]()
     if name.startswith(CHAT_PREFIX) and name != CHAT_PREFIX:

@@ -1,4 +1,4 @@
-"""A reviewer behind an OpenAI-compatible chat API: DeepSeek, OpenAI, a model server of your own."""
+"""A reviewer that asks an OpenAI-compatible chat API: DeepSeek, OpenAI or your own model server."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from example_project.screening.reviewers.answer import REMINDER, conversation, opinion_in
-from example_project.screening.reviewers.opinion import Assignment, Calls, Decision, Opinion
-from example_project.screening.reviewers.patience import seconds_asked_for
+from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
+from example_project.screening.reviewers.prompt import REMINDER, conversation, parse_opinion
+from example_project.screening.reviewers.retry_after import parse_retry_after
 from pgonly_django import Discard, Retry
 
 Message = dict[str, str]
 
-ASKED_AT_MOST = 2
+MAX_QUESTIONS = 2  # about one paper
 FIRST_WAIT_SECONDS = 1.0
 BUSY = (408, 409, 425, 429)  # and every 5xx
-ABOUT_THIS_PAPER = (400, 413, 422)  # a content filter, for instance; another paper may pass
+PAPER_REFUSED = (400, 413, 422)  # by a content filter, for instance; another paper may pass
 QUOTED_CHARACTERS = 300
 
 
 class BusyError(Exception):
-    """The API cannot answer now; it may have said when."""
+    """The API cannot answer now. `wait_seconds` is how long it asked to wait, if it did."""
 
     def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -32,12 +32,12 @@ class BusyError(Exception):
 
 
 class RefusedError(Exception):
-    """The API will not answer for this paper."""
+    """The API refuses this paper."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReviewer:
-    """`patience_seconds`: how long one answer may be waited for in all before the job goes back."""
+    """`patience_seconds`: how long the job waits in total for one answer before it raises Retry."""
 
     model: str
     base_url: str
@@ -66,14 +66,14 @@ class ChatReviewer:
         """Raises Retry when the API stays busy, Discard when it refuses the key, the model or the address."""
         messages = conversation(assignment)
         try:
-            for _ in range(ASKED_AT_MOST):
+            for _ in range(MAX_QUESTIONS):
                 answer = self._answer(messages, calls)
-                opinion = opinion_in(answer)
+                opinion = parse_opinion(answer)
                 if opinion is not None:
                     return opinion
                 messages = [*messages, {"role": "assistant", "content": answer}, REMINDER]
         except RefusedError as refusal:
-            return Opinion(Decision.UNSURE, f"The API would not read this paper: {refusal}")
+            return Opinion(Decision.UNSURE, f"The API refused this paper: {refusal}")
         return Opinion(Decision.UNSURE, "No readable verdict in two answers.")
 
     def _answer(self, messages: list[Message], calls: Calls) -> str:
@@ -104,16 +104,16 @@ class ChatReviewer:
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
-        status, said = response.status_code, response.text[:QUOTED_CHARACTERS]
+        status, text = response.status_code, response.text[:QUOTED_CHARACTERS]
         if status in BUSY or response.is_server_error:
-            raise BusyError(f"{status} {said}", seconds_asked_for(response.headers.get("Retry-After")))
-        if status in ABOUT_THIS_PAPER and "model" not in said.lower():
-            raise RefusedError(f"{status} {said}")
-        raise Discard(f"{self.base_url} refused {self.name}: {status} {said}")
+            raise BusyError(f"{status} {text}", parse_retry_after(response.headers.get("Retry-After")))
+        if status in PAPER_REFUSED and "model" not in text.lower():
+            raise RefusedError(f"{status} {text}")
+        raise Discard(f"{self.base_url} refused {self.name}: {status} {text}")
 
 
 def _content(response: httpx.Response) -> str:
-    """The text of the answer; empty when the response has another shape, which counts as unreadable."""
+    """The text of the answer. Empty when the response has another shape; the caller counts that as unreadable."""
     try:
         content: Any = response.json()["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError):

@@ -1,10 +1,10 @@
-"""What the points reviewer counts: by hand, from how trials describe themselves, and other papers do."""
+"""The cues that the points reviewer counts. They were written by hand from abstracts of trials and of other papers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from example_project.screening.reviewers.words import any_of
+from example_project.screening.reviewers.patterns import any_of
 
 if TYPE_CHECKING:
     import re
@@ -19,7 +19,7 @@ class Cue(NamedTuple):
 PEOPLE = r"(?:patients|subjects|women|men|volunteers|children|infants|mothers|adults|students)"
 
 FOR_A_TRIAL = (
-    # How it is set up.
+    # How the trial is designed.
     Cue("random allocation", 5, any_of(
         r"randomi[sz]ed | randomi[sz]ation | randomly | (?:at|in|on a) random\w*"
     )),
@@ -45,7 +45,7 @@ FOR_A_TRIAL = (
         r"control groups? | treatment groups? | two groups | matched groups?"
         r" | untreated (?:group|patients|controls?)"
     )),
-    # What is done to whom.
+    # The people and what they are given.
     Cue("given to people", 2, any_of(
         rf"{PEOPLE} (?:\w+ ){{0,6}}(?:received|were given|given|were treated|treated with|took)"
         rf" | {PEOPLE} underwent treatment"

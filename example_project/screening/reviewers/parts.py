@@ -1,8 +1,8 @@
-"""What the PICO reviewer looks for in a sentence: written by hand, from how abstracts speak of each part."""
+"""The patterns that the PICO reviewer looks for in a sentence. They were written by hand from abstracts of trials."""
 
 from __future__ import annotations
 
-from example_project.screening.reviewers.words import any_of
+from example_project.screening.reviewers.patterns import any_of
 
 NUMBER = (
     r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty"

@@ -1,7 +1,7 @@
-"""An offline reviewer that reads sentence by sentence for the parts of a trial, as one does with a PICO form:
+"""An offline reviewer that looks in each sentence for the parts of a trial, as a PICO form lists them.
 
-people who were studied, something given to them, something to compare it with, and a design that is a
-trial's. It shares no list of words and no arithmetic with the points reviewer.
+The parts are people, an intervention, a comparison and a trial's design. It shares no list of words and no arithmetic
+with the points reviewer, so the two can disagree.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from example_project.screening.reviewers.opinion import Assignment, Calls, Decision, Opinion
+from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
 from example_project.screening.reviewers.parts import NOT_A_TRIAL, NOT_PEOPLE, PARTS
 
 SENTENCE_END = re.compile(r"(?<=[.;?!])\s+|\n")
-ANIMALS_TOO_MANY = 3
-DESIGN_NAMED_CLEARLY, GIVEN_CLEARLY, GIVEN_AGAIN_AND_AGAIN = 2, 2, 3  # sentences
+TOO_MANY_ANIMALS = 3
+CLEAR_DESIGN, CLEAR_INTERVENTION, REPEATED_INTERVENTION = 2, 2, 3  # sentences
 SHOWN = ("people", "intervention", "comparison", "design")
 
 
@@ -28,7 +28,7 @@ class PicoReviewer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """In how many sentences each part was found, and what else was seen."""
+    """In how many sentences each part was found, and signs of another kind of paper."""
 
     counts: dict[str, int]
     quotes: dict[str, str]
@@ -59,34 +59,34 @@ def _read_sentences(text: str) -> Reading:
 
 
 def _decide(reading: Reading) -> Decision:
-    if _is_about_no_people(reading):
+    if _is_not_about_people(reading):
         return Decision.EXCLUDE
-    if _says_trial(reading) or _reads_like_one(reading):
+    if _names_its_design(reading) or _describes_a_trial(reading):
         return Decision.INCLUDE
-    return Decision.UNSURE if _might_be_one(reading) else Decision.EXCLUDE
+    return Decision.UNSURE if _might_be_a_trial(reading) else Decision.EXCLUDE
 
 
-def _is_about_no_people(reading: Reading) -> bool:
+def _is_not_about_people(reading: Reading) -> bool:
     people = reading.counts["people"]
-    return not people or reading.animals >= ANIMALS_TOO_MANY or reading.animals > people
+    return not people or reading.animals >= TOO_MANY_ANIMALS or reading.animals > people
 
 
-def _says_trial(reading: Reading) -> bool:
-    """The design is named twice, or once beside a comparison in a paper of no other kind."""
+def _names_its_design(reading: Reading) -> bool:
+    """Two sentences name the design, or one does and the paper compares and is of no other kind."""
     named = reading.counts["design"]
-    return named >= DESIGN_NAMED_CLEARLY or (
+    return named >= CLEAR_DESIGN or (
         named == 1 and reading.has("comparison", "outcome") and not reading.other_kinds
     )
 
 
-def _reads_like_one(reading: Reading) -> bool:
-    """No design is named, but counted people were given something, more than in passing, and compared."""
+def _describes_a_trial(reading: Reading) -> bool:
+    """The design is not named, but counted people got an intervention in at least two sentences and were compared."""
     whole = reading.has("counted people", "comparison", "outcome") and reading.treats_people
-    return whole and reading.counts["intervention"] >= GIVEN_CLEARLY and not reading.other_kinds
+    return whole and reading.counts["intervention"] >= CLEAR_INTERVENTION and not reading.other_kinds
 
 
-def _might_be_one(reading: Reading) -> bool:
-    given = reading.treats_people and reading.counts["intervention"] >= GIVEN_AGAIN_AND_AGAIN
+def _might_be_a_trial(reading: Reading) -> bool:
+    given = reading.treats_people and reading.counts["intervention"] >= REPEATED_INTERVENTION
     return not reading.other_kinds and (given or reading.has("design", "intervention"))
 
 

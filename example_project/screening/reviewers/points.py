@@ -1,14 +1,14 @@
-"""An offline reviewer that adds up points: every cue in the text counts once, for or against a trial."""
+"""An offline reviewer that adds up points: each cue in the text counts once, for or against a trial."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from example_project.screening.reviewers.cues import CUES
-from example_project.screening.reviewers.opinion import Assignment, Calls, Decision, Opinion
+from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
 
 INCLUDE_FROM, EXCLUDE_BELOW = 4, 3
-CUES_NAMED = 4
+CUES_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class PointsReviewer:
 
 
 def read(text: str) -> Opinion:
-    """The decision of `text`'s cues; the reason names the weightiest with their points."""
+    """The decision of `text`'s cues; the reason names those with the most points, for or against."""
     found = [cue for cue in CUES if cue.pattern.search(text)]
     points = sum(cue.points for cue in found)
-    weightiest = sorted(found, key=lambda cue: -abs(cue.points))[:CUES_NAMED]
-    named = ", ".join(f"{cue.name} {cue.points:+d}" for cue in weightiest) or "no cue at all"
+    strongest = sorted(found, key=lambda cue: -abs(cue.points))[:CUES_SHOWN]
+    named = ", ".join(f"{cue.name} {cue.points:+d}" for cue in strongest) or "no cue at all"
     return Opinion(_decide(points), f"{points:+d} points: {named}")
 
 

@@ -1,4 +1,4 @@
-"""`manage.py demo`: the example from nothing to a screened project, on PostgreSQL alone."""
+"""`manage.py demo`: from an empty checkout to a screened project, with PostgreSQL alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from example_project.screening.demo import setting
+from example_project.screening.demo import prepare
 from example_project.screening.demo.children import ChildDied, Children
 from example_project.screening.demo.headless import Headless, ScreeningError, as_text
 from example_project.screening.demo.interactive import HOST, Interactive, answers
@@ -21,34 +21,33 @@ from pgonly_django.tasks import PostgresBackend
 if TYPE_CHECKING:
     from example_project.screening.models import Project
 
-LEASE_SECONDS = 3  # a killed worker's job is free after this; a site would take the default of a minute
+LEASE_SECONDS = 3  # so that a killed worker's job is rescued soon; a site keeps the default of 60
 INTERACTIVE_DELAY_SECONDS = 0.5
-INTERRUPTED = 130  # the exit code of a program that ends by Ctrl-C
+INTERRUPTED = 130  # the usual exit code after Ctrl-C
 
 
 class Command(BaseCommand):
-    help = "Screen papers with two reviewers: pages, worker and database come up by themselves."
+    help = "Screen papers with two reviewers: starts the web server, the worker and the database."
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
-        add("--csv", type=Path, default=setting.SAMPLE, help="A file of papers. Default: 40 invented ones.")
+        add("--csv", type=Path, default=prepare.SAMPLE, help="A file of papers. Default: 40 invented ones.")
         add("--headless", action="store_true", help="No web server: run to the end, print a summary, exit.")
         add("--json", action="store_true", help="With --headless: print nothing but the summary, as JSON.")
         add("--kill-at", type=_percent, metavar="PERCENT", help="With --headless: SIGKILL the worker there.")
+        add("--delay", type=_seconds, metavar="SECONDS", help="Added to every call. Default: watchable.")
         add(
-            "--delay",
-            type=_seconds,
-            metavar="SECONDS",
-            help="Slow every reviewer call down. Default: watchable.",
+            "--reuse-answers",
+            action="store_true",
+            help="Take the answers of earlier runs from the durable cache.",
         )
-        add("--reuse-answers", action="store_true", help="Do not ask again what an earlier run asked.")
-        add("--port", type=int, default=8000, help="Of the web server. Default: 8000.")
+        add("--port", type=int, default=8000, help="The port of the web server. Default: 8000.")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
         self._check(options)
-        setting.migrate()
+        prepare.migrate()
         try:
-            project = setting.load(options["csv"])
+            project = prepare.load(options["csv"])
         except (OSError, ValueError) as error:
             raise CommandError(f"{options['csv']}: {error}") from error
         run = self._run_headless if options["headless"] else self._serve
@@ -62,18 +61,18 @@ class Command(BaseCommand):
 
     def _check(self, options: dict[str, Any]) -> None:
         if not isinstance(screen_project.get_backend(), PostgresBackend):
-            raise CommandError("The demo is about the worker: unset TASKS_BACKEND, or set it to postgres.")
+            raise CommandError("The demo needs a worker: unset TASKS_BACKEND, or set it to postgres.")
         if not options["headless"]:
             for flag in ("json", "kill_at"):
                 if options[flag]:
-                    raise CommandError(f"--{flag.replace('_', '-')} goes with --headless.")
+                    raise CommandError(f"--{flag.replace('_', '-')} needs --headless.")
             if answers(options["port"]):
-                raise CommandError(f"Port {options['port']} is taken: choose another with --port.")
+                raise CommandError(f"Port {options['port']} is in use: choose another with --port.")
 
     def _children(self, project: Project, options: dict[str, Any]) -> Children:
         delay = options["delay"]
         if delay is None and options["headless"]:
-            delay = setting.default_delay(project.papers.count())
+            delay = prepare.default_delay(project.papers.count())
         elif delay is None:
             delay = INTERACTIVE_DELAY_SECONDS
         environment = {
@@ -94,10 +93,10 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(summary, indent=2) if quiet else as_text(summary))
 
     def _serve(self, project: Project, children: Children, options: dict[str, Any]) -> None:
-        login = setting.make_admin()
+        login = prepare.make_admin()
         address = f"http://{HOST}:{options['port']}"
         guide = "\n".join((
-            f"{project.papers.count()} papers are loaded and a worker is waiting.",
+            f"{project.papers.count()} papers are loaded, and a worker is waiting.",
             f"  page       {address}/projects/{project.pk}/   press Start",
             f"  admin      {address}/admin/   user {login.username}, password {login.password}",
             f"  logs       {children.logs}",
@@ -110,13 +109,13 @@ class Command(BaseCommand):
 
 def _percent(text: str) -> int:
     value = int(text)
-    if not 1 <= value <= 99:  # noqa: PLR2004 - what a percentage in the middle is
+    if not 1 <= value <= 99:  # noqa: PLR2004 - a percentage, neither end included
         raise ValueError(text)
     return value
 
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 <= value <= 60:  # noqa: PLR2004 - also keeps out nan
+    if not 0 <= value <= 60:  # noqa: PLR2004 - a minute; false for nan too
         raise ValueError(text)
     return value

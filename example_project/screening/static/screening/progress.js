@@ -1,9 +1,9 @@
 "use strict";
 
-// Keeps the project page up to date: numbers every second, the lists when something in them changed.
+// Keeps the project page up to date: polls the numbers every second and reloads the lists when they changed.
 (function () {
   const POLL_MS = 1000;
-  const LISTS_AT_MOST_EVERY_MS = 3000;
+  const MIN_MS_BETWEEN_LISTS = 3000;
   const section = document.getElementById("progress");
   let shown = "";
   let listsAt = 0;
@@ -44,7 +44,7 @@
     const fingerprint = [now.state, now.done, now.history].join();
     if (shown && fingerprint === shown) return;
     if (shown && now.state === "succeeded") return location.reload();
-    if (Date.now() - listsAt < LISTS_AT_MOST_EVERY_MS) return;
+    if (Date.now() - listsAt < MIN_MS_BETWEEN_LISTS) return;
     if (shown) await refreshLists();
     shown = fingerprint;
     listsAt = Date.now();
@@ -54,7 +54,7 @@
     try {
       if (!document.hidden) await poll();
     } catch (error) {
-      document.getElementById("state").textContent = "No answer from the server, trying again";
+      document.getElementById("state").textContent = "The server does not answer; trying again";
     }
     setTimeout(keepPolling, POLL_MS);
   }

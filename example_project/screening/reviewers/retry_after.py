@@ -1,4 +1,4 @@
-"""How long a busy server asks its clients to wait."""
+"""Parses the Retry-After header, in which a busy server says how long to wait."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 LONGEST_WAIT_SECONDS = 3600.0
 
 
-def seconds_asked_for(retry_after: str | None) -> float | None:
-    """The seconds in a Retry-After header, which is a number or a date; None when it says nothing usable."""
+def parse_retry_after(retry_after: str | None) -> float | None:
+    """The seconds to wait, from a number or a date in the header. None when there is neither."""
     if retry_after is None:
         return None
     seconds = _as_number(retry_after)

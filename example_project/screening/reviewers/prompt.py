@@ -1,4 +1,4 @@
-"""What a chat model is told, and the verdict in what it answers."""
+"""The prompt for a chat model, and how its answer is parsed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from example_project.screening.reviewers.opinion import Assignment, Decision, Opinion
+from example_project.screening.reviewers.interface import Assignment, Decision, Opinion
 
 INSTRUCTIONS = (
     "You screen papers for a systematic review. Judge the one paper below by its title and abstract alone. "
@@ -23,23 +23,23 @@ CODE_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL)
 
 
 def conversation(assignment: Assignment) -> list[dict[str, str]]:
-    """The messages that ask for a verdict."""
+    """The messages that ask for an opinion."""
     paper = f"Title: {assignment.title}\n\nAbstract: {assignment.abstract or '(none)'}"
     task = f"Review question: {assignment.question}\n\nInclusion criteria: {assignment.criteria}\n\n{paper}"
     return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": task}]
 
 
-def opinion_in(answer: str) -> Opinion | None:
-    """The verdict in a model's answer: a JSON object, also in a code fence. None for all else."""
+def parse_opinion(answer: str) -> Opinion | None:
+    """The opinion in a model's answer, which is a JSON object, with or without a code fence. None for anything else."""
     fenced = CODE_FENCE.match(answer.strip())
     try:
-        said: Any = json.loads(fenced.group(1) if fenced else answer)
-        decision, reason = Decision(said["decision"]), said["reason"]
+        parsed: Any = json.loads(fenced.group(1) if fenced else answer)
+        decision, reason = Decision(parsed["decision"]), parsed["reason"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return Opinion(decision, _storable(reason)) if isinstance(reason, str) else None
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL holds neither NUL nor half of a surrogate pair."""
+    """PostgreSQL stores neither NUL nor half of a surrogate pair."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()[:REASON_LIMIT]

@@ -1,4 +1,4 @@
-"""What every reviewer reads and says: the one interface between the screening and its judges."""
+"""The interface between the screening and its reviewers: what a reviewer gets and what it answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All that a reviewer may see of a paper: no label, no publication type."""
+    """Everything that a reviewer may see of a paper: no label, no publication type."""
 
     question: str
     criteria: str
@@ -29,7 +29,7 @@ class Assignment:
 
     @property
     def text(self) -> str:
-        """Title and abstract in one."""
+        """The title and the abstract."""
         return f"{self.title}\n{self.abstract}"
 
 
@@ -40,19 +40,19 @@ class Opinion:
 
 
 class Calls(Protocol):
-    """How a reviewer makes its calls, so that each is counted, and waits, so that a stop is heard."""
+    """How a reviewer calls and waits: each call is counted, and a wait ends when the job must stop."""
 
     def make(self, function: Callable[[], T]) -> T:
-        """One call: counted before it is made, whatever becomes of it."""
+        """Count one call, then make it."""
 
     def pause(self, seconds: float) -> None:
-        """Wait. Raises when the job has to end meanwhile."""
+        """Wait. Raises when the job must stop before the time has passed."""
 
 
 class Reviewer(Protocol):
     @property
     def name(self) -> str:
-        """Stored with every verdict; two reviewers of a project never share one."""
+        """Stored with every verdict, and unique within a project."""
 
     def judge(self, assignment: Assignment, calls: Calls) -> Opinion:
-        """Read the paper and decide. Makes one call, or more when an answer cannot be read."""
+        """Read the paper and decide. Makes one call, or more when an answer is unreadable."""

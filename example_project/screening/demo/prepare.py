@@ -1,4 +1,4 @@
-"""What the demo makes before it starts: tables, a user, a project with papers."""
+"""Prepares the demo: creates the tables, an admin user, and a project with papers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def migrate() -> None:
 
 
 def make_admin() -> Login:
-    """The user "demo" with a new random password: the database may be one that others can reach."""
+    """The user "demo" with a new random password, because others may reach the database too."""
     password = secrets.token_urlsafe(9)
     user, _ = get_user_model().objects.get_or_create(username=USERNAME)
     user.is_staff = user.is_superuser = user.is_active = True
@@ -46,10 +46,10 @@ def make_admin() -> Login:
 
 
 def load(file: Path) -> Project:
-    """A new project with the papers of `file`, every time. Raises OSError, ColumnError or RowError."""
+    """A new project, each time, with the papers of `file`. Raises OSError, ColumnError or RowError."""
     return new_project(f"Clinical trials in {file.name}", QUESTION, CRITERIA, read_papers(file.read_bytes()))
 
 
 def default_delay(papers: int) -> float:
-    """Seconds added to a call, so that a run of offline reviewers can be watched, but not for long."""
+    """Seconds added to each call: a run with offline reviewers then takes long enough to watch, at most 15 s."""
     return round(min(LONGEST_DEFAULT_DELAY, WHOLE_RUN_SECONDS / (2 * papers)), 4)

@@ -1,4 +1,4 @@
-"""Where a screening stands: the words, numbers and buttons of its page and of the JSON it polls."""
+"""The status of a screening: the labels, numbers and buttons of its page, and the JSON that the page polls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = {
     "scheduled": "Waiting for the next attempt",
     "running": "Running",
     "stopping": "Stopping",
-    "orphaned": "Its worker is gone: another takes over when the lease ends",
+    "orphaned": "Its worker died: another worker takes over when the lease ends",
     "succeeded": "Finished",
     "failed": "Failed",
     "cancelled": "Cancelled",
@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Situation:
+class Status:
     state: str
     done: int
     total: int
@@ -54,7 +54,7 @@ class Situation:
     calls: int
     seconds: float | None
     resumed_from: int | None
-    history: int  # grows with every run and every interruption
+    history: int  # the number of runs and of interruptions so far
 
     @property
     def label(self) -> str:
@@ -81,14 +81,14 @@ class Situation:
         }
 
 
-def situation(project: Project) -> Situation:
+def status(project: Project) -> Status:
     job, papers = project.job, Paper.objects.of(project)
     done, total = papers.judged().count(), papers.count()
-    return Situation(
+    return Status(
         state=_state(job, is_done=done == total),
         done=done,
         total=total,
-        outcomes=papers.outcomes(),
+        outcomes=papers.count_by_outcome(),
         calls=calls(project),
         seconds=seconds(project),
         resumed_from=resumed_from(project),
@@ -107,7 +107,7 @@ def _state(job: Job | None, *, is_done: bool) -> str:
 
 
 def history(project: Project) -> list[Event]:
-    """What happened to the job, oldest first."""
+    """The events of the job, the oldest first."""
     events = [Event(run.started_at, f"Began at paper {run.papers_done + 1}") for run in project.runs.all()]
     job = project.job
     if job is not None:
@@ -118,7 +118,7 @@ def history(project: Project) -> list[Event]:
 
 
 def _event(entry: dict[str, Any]) -> Event:
-    """One interrupted or failed run, from the job's own record."""
+    """One interrupted or failed run, from the errors on the job's row."""
     reason = entry.get("reason") or entry.get("message") or entry.get("exception") or ""
     return Event(
         datetime.fromisoformat(entry["finished_at"]),
@@ -127,5 +127,5 @@ def _event(entry: dict[str, Any]) -> Event:
 
 
 def filters(counts: dict[str, int]) -> list[tuple[str, str, int]]:
-    """The filters of the list of papers: (value, label, how many)."""
+    """The filters of the list of papers: (value, label, number of papers)."""
     return [("", "All", sum(counts.values()))] + [(o.value, str(o.label), counts[o]) for o in FILTER_ORDER]
