@@ -28,7 +28,7 @@ from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.lease import cancel_requested
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
 from pgonly_django.queue.promote import Promotion, promote
-from pgonly_django.worker.listener import Ear
+from pgonly_django.worker.listener import Listener
 
 Answer = TypeVar("Answer")
 
@@ -65,7 +65,7 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Exchange:
+class ExchangeResult:
     """What one round trip brought."""
 
     jobs: list[ClaimedJob] = field(default_factory=list)
@@ -90,11 +90,11 @@ class Exchange:
         return finish if state is finish.state else replace(finish, state=state)
 
 
-class Ledger:
+class Exchanger:
     def __init__(self, alias: str, name: str, claimer: Claimer, *, listen: bool = True) -> None:
         self.alias = alias
         self.claimer = claimer
-        self.ear = Ear(alias, listens=listen)
+        self.listener = Listener(alias, listens=listen)
         self._name = f"pgonly worker {claimer.worker_id} {name}"
         self._connection: OwnConnection | None = None
         self._skips_locked_until = 0.0
@@ -105,7 +105,7 @@ class Ledger:
 
     def exchange(
         self, finishes: Sequence[Finish], reports: Sequence[Report], claim: Claim | None
-    ) -> Exchange | None:
+    ) -> ExchangeResult | None:
         """Write and claim in one go. None when the database is away: ask again later, with the same writes.
 
         A finish whose row cannot be stored fails that job and no other. Its row being locked elsewhere puts it
@@ -131,7 +131,7 @@ class Ledger:
         finishes: Sequence[Finish],
         reports: Sequence[Report],
         claim: Claim | None,
-    ) -> Exchange:
+    ) -> ExchangeResult:
         try:
             if claim is not None and not finishes and not reports:
                 return self._claim_alone(connection, claim)
@@ -141,7 +141,7 @@ class Ledger:
                 self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS
             return self._pipeline(connection, finishes, reports, claim)
         except TRY_AGAIN:
-            return Exchange(locked=list(finishes), was_refused=True)
+            return ExchangeResult(locked=list(finishes), was_refused=True)
         except ROW_ERRORS:
             return self._one_by_one(connection, finishes, reports)
 
@@ -158,7 +158,7 @@ class Ledger:
 
         A lost connection is noticed here and made anew.
         """
-        return self._ask(self.ear.hear) or []
+        return self._ask(self.listener.hear) or []
 
     def register(self, facts: Mapping[str, Any]) -> None:
         """See queue.workers. While the database is away, or refuses to, it is left to the heartbeat."""
@@ -181,14 +181,14 @@ class Ledger:
     @property
     def socket(self) -> int | None:
         """Readable when there is something to hear. None when there is nothing to wait for."""
-        if self._connection is None or self._connection.closed or not self.ear.listens:
+        if self._connection is None or self._connection.closed or not self.listener.listens:
             return None
         return self._connection.pgconn.socket
 
     @property
     def reaches_postgres(self) -> bool:
         """Whether it is known that no pooler stands between, which may swap the connection at its other end."""
-        return self._is_direct or self.ear.reaches_postgres
+        return self._is_direct or self.listener.reaches_postgres
 
     def connection(self) -> OwnConnection | None:
         """The open connection, or a new one; None while the database is away and the backoff runs."""
@@ -199,8 +199,8 @@ class Ledger:
         try:
             self._connection = connect(self.alias, application_name=self._name)
             self._is_direct = self._connection.keep_own_terms(lock_wait=LOCK_WAIT)
-            self.ear.open(self._connection)
-            if self.ear.reaches_postgres and not self._is_direct:
+            self.listener.open(self._connection)
+            if self.listener.reaches_postgres and not self._is_direct:
                 self._connection.keep_own_terms(lock_wait=LOCK_WAIT, is_direct=True)
         except psycopg.Error as error:
             self._lose(error)
@@ -222,12 +222,12 @@ class Ledger:
             self._connection = None
             self._prepared.clear()
 
-    def _claim_alone(self, connection: OwnConnection, claim: Claim) -> Exchange:
+    def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
         """The shortest way to a first job: one statement, which waits for no lock of a row."""
         if not (self.reaches_postgres and takes_statements(connection)):
             with connection.own_terms():
                 jobs = _jobs(self._execute_claim(connection, claim))
-            return Exchange(jobs=jobs, claimed=True)
+            return ExchangeResult(jobs=jobs, claimed=True)
         statement, params = self._next_claim(claim)
         if statement not in self._prepared:
             prepare(connection, statement)
@@ -235,7 +235,7 @@ class Ledger:
         result = execute(connection, statement, params, binary=True)
         rows = Transformer(connection)
         rows.set_pgresult(result)
-        return Exchange(jobs=rows.load_rows(0, result.ntuples, ClaimedJob._make), claimed=True)
+        return ExchangeResult(jobs=rows.load_rows(0, result.ntuples, ClaimedJob._make), claimed=True)
 
     def _execute_claim(self, connection: OwnConnection, claim: Claim) -> psycopg.Cursor[Any]:
         statement, params = self._next_claim(claim)
@@ -250,8 +250,8 @@ class Ledger:
         finishes: Sequence[Finish],
         reports: Sequence[Report],
         claim: Claim | None,
-    ) -> Exchange:
-        answer = Exchange()
+    ) -> ExchangeResult:
+        answer = ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
         skip_locked = time.monotonic() < self._skips_locked_until
@@ -278,10 +278,10 @@ class Ledger:
 
     def _one_by_one(
         self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report]
-    ) -> Exchange:
+    ) -> ExchangeResult:
         """The slow way after a batch failed: each write alone, so that the bad one harms no other (promise 8)."""
         self._skips_locked_until = time.monotonic() + SKIP_LOCKED_SECONDS  # not one wait for each of them
-        whole = Exchange()
+        whole = ExchangeResult()
         for report in reports:
             try:
                 whole.reported |= self._pipeline(connection, (), [report], None).reported
@@ -303,11 +303,11 @@ class Ledger:
             whole.replaced |= part.replaced
         return whole
 
-    def _alone(self, connection: OwnConnection, finish: Finish) -> Exchange:
+    def _alone(self, connection: OwnConnection, finish: Finish) -> ExchangeResult:
         try:
             return self._pipeline(connection, [finish], (), None)
         except TRY_AGAIN:
-            return Exchange(locked=[finish])
+            return ExchangeResult(locked=[finish])
         except ROW_ERRORS as error:
             emit(
                 "worker.finish_refused",
@@ -316,7 +316,9 @@ class Ledger:
             )
             return self._write_refusal(connection, finish, error)
 
-    def _write_refusal(self, connection: OwnConnection, finish: Finish, error: psycopg.Error) -> Exchange:
+    def _write_refusal(
+        self, connection: OwnConnection, finish: Finish, error: psycopg.Error
+    ) -> ExchangeResult:
         refusal = _unstorable(finish, error)
         for attempt in (
             refusal,
@@ -330,7 +332,7 @@ class Ledger:
                 continue
             answer.replaced[finish.id] = attempt
             return answer
-        return Exchange(locked=[finish])  # it stays ours, is tried again, and holds up no other
+        return ExchangeResult(locked=[finish])  # it stays ours, is tried again, and holds up no other
 
     def _notify(self, connection: OwnConnection, finishes: Sequence[Finish]) -> None:
         """Tell the other workers of what went back, after the commit: in its transaction the ends and the claim would
@@ -351,7 +353,7 @@ class Ledger:
             message = f"The other workers could not be told of jobs that went back: {str(error).strip()}"
             emit("worker.wake_failed", message, level=logging.WARNING)
 
-    def _judge(self, connection: OwnConnection, finishes: Sequence[Finish], answer: Exchange) -> None:
+    def _judge(self, connection: OwnConnection, finishes: Sequence[Finish], answer: ExchangeResult) -> None:
         """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours,
         or it is not ours any more."""
         rows = connection.execute(WHOSE, {"ids": [finish.id for finish in finishes]}).fetchall()

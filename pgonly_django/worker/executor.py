@@ -38,8 +38,8 @@ from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, 
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
 from pgonly_django.tasks.signature import call_shape
-from pgonly_django.worker import forks, outcomes, watchdog
-from pgonly_django.worker.cleanup import clean_up_connections
+from pgonly_django.worker import forked_child, outcomes, watchdog
+from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
 DELIVER_AGAIN_SECONDS = 0.1
@@ -127,8 +127,8 @@ class Executor:
             call = self._prepared(run)
             ended = self._call_atomically(run, call) if call.options.atomic else self._call(run, call)
         except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-            if forks.is_child:
-                forks.leave(error)
+            if forked_child.is_child:
+                forked_child.leave(error)
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
         lost = _tidied(clean_up_connections, run.job.task)
@@ -182,22 +182,22 @@ class Executor:
         return self._isolation in KEEPING_SNAPSHOTS
 
     def _guarded(self, run: Run, call: _Call) -> Any:
-        if forks.is_child:  # of a receiver's
-            forks.leave()
+        if forked_child.is_child:  # of a receiver's
+            forked_child.leave()
         run.interrupter.open_thread()
         try:
             if run.interruption is not None:
                 raise run.interruption  # noqa: TRY301 - as if it had come a moment later
             value = call.task.func(*call.arguments, **call.result.kwargs)
         except BaseException as error:
-            if forks.is_child:
-                forks.leave(error)
+            if forked_child.is_child:
+                forked_child.leave(error)
             run.interrupter.close()
             if call.context is not None:
                 call.context.close_failed()
             raise
-        if forks.is_child:
-            forks.leave()
+        if forked_child.is_child:
+            forked_child.leave()
         try:
             run.interrupter.close()
         except JobInterrupt as late:  # it came when the job had returned
@@ -238,14 +238,14 @@ class Executor:
         try:
             value = await task
         except BaseException as error:
-            if forks.is_child:
-                forks.leave(error)
+            if forked_child.is_child:
+                forked_child.leave(error)
             run.interrupter.close()
             if call.context is not None:
                 await call.context.aclose_failed()
             raise
-        if forks.is_child:
-            forks.leave()
+        if forked_child.is_child:
+            forked_child.leave()
         run.interrupter.close()
         if call.context is not None:
             call.context.close()

@@ -14,7 +14,7 @@ from psycopg.pq import PGnotify
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.events import emit
-from pgonly_django.worker.mailbox import wait_for_input
+from pgonly_django.worker.inbox import wait_for_input
 
 SELF_TEST_SECONDS = 2.0
 UNAVAILABLE = (
@@ -23,7 +23,7 @@ UNAVAILABLE = (
 MISSED = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE))
 
 
-class Ear:
+class Listener:
     """`listens` says whether LISTEN works; while that is not known, whether it shall be tried."""
 
     def __init__(self, alias: str, *, listens: bool) -> None:

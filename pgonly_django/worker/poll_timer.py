@@ -9,7 +9,7 @@ from pgonly_django.database import notify
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.promote import Promotion
 from pgonly_django.worker.exchange import Claim
-from pgonly_django.worker.listener import Ear
+from pgonly_django.worker.listener import Listener
 from pgonly_django.worker.options import WorkerOptions
 
 LOOK_AGAIN_SECONDS = notify.COALESCE_SECONDS + 0.002
@@ -22,16 +22,16 @@ REFUSED_SECONDS = 0.1
 NEVER = float("inf")
 
 
-class Agenda:
+class PollTimer:
     """The next look for ready jobs and the next promotion of due ones.
 
     A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look, and
     that by ever rarer ones.
     """
 
-    def __init__(self, options: WorkerOptions, ear: Ear) -> None:
+    def __init__(self, options: WorkerOptions, listener: Listener) -> None:
         self.options = options
-        self.ear = ear
+        self.listener = listener
         self.drained = False  # the last look, from the head, found no more than it took
         self.busy_at = time.monotonic()
         self._backlog = True
@@ -123,10 +123,10 @@ class Agenda:
 
     @property
     def _first_pause(self) -> float:
-        return self._at_most(FIRST_PAUSE_SECONDS if self.ear.listens else BLIND_FIRST_PAUSE_SECONDS)
+        return self._at_most(FIRST_PAUSE_SECONDS if self.listener.listens else BLIND_FIRST_PAUSE_SECONDS)
 
     def _longer(self, pause: float) -> float:
-        return self._at_most(pause * (GROWTH if self.ear.listens else BLIND_GROWTH))
+        return self._at_most(pause * (GROWTH if self.listener.listens else BLIND_GROWTH))
 
     def _at_most(self, pause: float) -> float:
-        return min(pause, self.options.longest_pause(listening=self.ear.listens))
+        return min(pause, self.options.longest_pause(listening=self.listener.listens))

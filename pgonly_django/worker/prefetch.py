@@ -8,7 +8,7 @@ SMOOTHING = 0.1
 REFILL_BELOW = 0.5
 
 
-class Pace:
+class Prefetch:
     """The running average of each queue's run times, and what follows from it."""
 
     def __init__(self, threads: int) -> None:

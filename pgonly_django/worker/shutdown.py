@@ -18,7 +18,7 @@ GIVE_UP_AWAY_SECONDS, GIVE_UP_LOCKED_SECONDS = 5.0, 1.0
 LAST_WORD_SECONDS = 1.0
 
 
-class Stopping:
+class Shutdown:
     """ask() may be called by signal handlers, the rest is the loop's. All times are time.monotonic()."""
 
     def __init__(self, grace_seconds: float, worker: outcomes.WorkerFacts) -> None:

@@ -1,6 +1,6 @@
 """One worker process: claims, hands out, looks after and finishes. Its loop is the only one that writes ends.
 
-Slots, heartbeat and signal handlers put what they have to say into one mailbox; the loop takes it from there, and
+Slots, heartbeat and signal handlers put what they have to say into one inbox; the loop takes it from there, and
 hears the database itself.
 """
 
@@ -21,17 +21,17 @@ from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import outcomes, watchdog
-from pgonly_django.worker.ends import log_end
-from pgonly_django.worker.exchange import Claim, Exchange, Ledger
+from pgonly_django.worker.exchange import Claim, Exchanger, ExchangeResult
 from pgonly_django.worker.executor import Ended, Executor
+from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.heartbeat import Heartbeat
-from pgonly_django.worker.mailbox import Mailbox
+from pgonly_django.worker.inbox import Inbox
+from pgonly_django.worker.job_log import log_end
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER, Agenda
-from pgonly_django.worker.prefetch import Pace
-from pgonly_django.worker.shutdown import Stopping
-from pgonly_django.worker.signals import Announcer
+from pgonly_django.worker.poll_timer import NEVER, PollTimer
+from pgonly_django.worker.prefetch import Prefetch
+from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.slots import Slots
 
 SUPERVISE_SECONDS = 0.25
@@ -61,64 +61,64 @@ class Locked:
     retry_at: float
 
 
-class Worker:
+class WorkerLoop:
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
         self.id = uuid7()
         self.facts = outcomes.WorkerFacts(str(self.id), options.name)
-        self.mail: Mailbox[Ended | Finish | str] = Mailbox()
+        self.inbox: Inbox[Ended | Finish | str] = Inbox()
         self.runs: dict[str, Run] = {}
         self.ended: dict[str, Ended] = {}  # over here, not yet committed
-        self.strays: dict[str, Finish] = {}  # rows in our name that we do not know
+        self.unknown_claims: dict[str, Finish] = {}  # rows in our name that we do not know
         self.locked: dict[str, Locked] = {}  # ends whose row somebody else holds locked
-        self.outlived: list[Run] = []  # still running here, but lost, rescued and claimed once more by us
+        self.superseded: list[Run] = []  # still running here, but lost, rescued and claimed once more by us
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
-        self.ledger = Ledger(options.database, options.name, self.claimer, listen=options.listen)
-        self.executor = Executor(options.database, str(self.id), options.name, self.mail.put)
+        self.exchanger = Exchanger(options.database, options.name, self.claimer, listen=options.listen)
+        self.executor = Executor(options.database, str(self.id), options.name, self.inbox.put)
         self.slots = Slots(self.executor, options.threads)
-        self.pace = Pace(options.threads)
+        self.prefetch = Prefetch(options.threads)
         self.heartbeat = Heartbeat(self.id, options, self)
         self.maintenance = Maintenance(options.database)
-        self.announcer = Announcer(options.database)
+        self.finished_signals = FinishedSignals(options.database)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = self.jobs_released = 0
-        self.stopping = Stopping(options.grace_seconds, self.facts)
+        self.shutdown = Shutdown(options.grace_seconds, self.facts)
         self.ready, self.left = threading.Event(), threading.Event()
-        self.agenda = Agenda(options, self.ledger.ear)
+        self.poll_timer = PollTimer(options, self.exchanger.listener)
         self._supervise_at = self._report_at = self._look_for_cancels_at = 0.0
 
     # From outside: signal handlers and tests.
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace."""
-        self.stopping.ask()
-        self.mail.put("stop")
+        self.shutdown.ask()
+        self.inbox.put("stop")
 
     def stop_now(self) -> None:
         """Release the running jobs now."""
-        self.stopping.ask(at_once=True)
-        self.mail.put("stop")
+        self.shutdown.ask(at_once=True)
+        self.inbox.put("stop")
 
     # From the heartbeat's thread.
 
     @property
     def reaches_postgres(self) -> bool:
-        return self.ledger.reaches_postgres
+        return self.exchanger.reaches_postgres
 
     def held(self) -> Mapping[str, Run]:
         return self.runs.copy()
 
     def wake_up(self, payload: str) -> None:
-        self.mail.put(payload)
+        self.inbox.put(payload)
 
     def give_back_unknown(self, rows: Mapping[str, int]) -> None:
         for job_id, lease in rows.items():
-            self.mail.put(
+            self.inbox.put(
                 Finish(job_id, lease, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
             )
 
     def announce_end(self, job_id: str) -> None:
-        self.announcer.announce_row(job_id)
+        self.finished_signals.announce_row(job_id)
 
     # The loop.
 
@@ -133,18 +133,18 @@ class Worker:
         except BaseException:
             self.maintenance.end()
             self.heartbeat.end()
-            self.ledger.close()
-            self.announcer.close(0.0)
+            self.exchanger.close()
+            self.finished_signals.close(0.0)
             self.slots.close(0.0)
-            self.mail.close()
+            self.inbox.close()
             raise
 
     def _run(self) -> ExitCode:
         # First of all: the heartbeat does as was found there, and a short burst may be over before its first beat.
-        self.ledger.register(self.heartbeat.facts())
+        self.exchanger.register(self.heartbeat.facts())
         self.heartbeat.start()
         self.maintenance.start()
-        self.announcer.start()
+        self.finished_signals.start()
         self.ready.set()
         while not self._is_done():
             self._turn()
@@ -153,32 +153,36 @@ class Worker:
     def _turn(self) -> None:
         self._read_mail()
         now = time.monotonic()
-        if self.stopping.is_asked:
-            for ended in self.stopping.obey(now, self.runs, self.ended):
+        if self.shutdown.is_asked:
+            for ended in self.shutdown.obey(now, self.runs, self.ended):
                 self.ended[ended.run.job.id] = ended
         if now >= self._look_for_cancels_at and self.runs:
             self._look_for_cancels(now)
         if now >= self._supervise_at and self.runs:
             self._supervise(now)
-        if self.agenda.promotion_is_due(now) and not self.stopping.is_asked:
+        if self.poll_timer.promotion_is_due(now) and not self.shutdown.is_asked:
             self._promote(now)
         self._exchange(now)
 
     def _pause(self, now: float) -> float:
         """How long there is nothing to do but to wait for mail."""
-        times = [now + 60.0, self.stopping.next_step(now)]
-        if not self.stopping.is_asked:
-            times.append(self.agenda.next_promotion)
-            if self.pace.wants_more(self._going) and self.jobs_left > 0:
-                times.append(self.agenda.next_look(has_slot=self._going < self.options.threads))
+        times = [now + 60.0, self.shutdown.next_step(now)]
+        if not self.shutdown.is_asked:
+            times.append(self.poll_timer.next_promotion)
+            if self.prefetch.wants_more(self._going) and self.jobs_left > 0:
+                times.append(self.poll_timer.next_look(has_slot=self._going < self.options.threads))
         if self.runs:
             times += (self._supervise_at, self._look_for_cancels_at)
         if self.options.max_idle_seconds is not None:
-            times.append(self.agenda.busy_at + self.options.max_idle_seconds)
-        if any(job_id not in self.locked for unwritten in (self.ended, self.strays) for job_id in unwritten):
+            times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
+        if any(
+            job_id not in self.locked
+            for unwritten in (self.ended, self.unknown_claims)
+            for job_id in unwritten
+        ):
             times.append(now)
         times += [locked.retry_at for locked in self.locked.values()]
-        if self.ledger.is_away:
+        if self.exchanger.is_away:
             return AWAY_SECONDS
         return max(min(times) - now, 0.0)
 
@@ -188,10 +192,10 @@ class Worker:
         return len(self.runs) - len(self.ended)
 
     def _read_mail(self) -> None:
-        words = self.ledger.heard()  # some may have come along with the last answer
+        words = self.exchanger.heard()  # some may have come along with the last answer
         pause = 0.0 if words else self._pause(time.monotonic())
-        mail = self.mail.take(BATCH_LIMIT, pause, self.ledger.socket)
-        for each in (*words, *mail, *self.ledger.heard()):
+        mail = self.inbox.take(BATCH_LIMIT, pause, self.exchanger.socket)
+        for each in (*words, *mail, *self.exchanger.heard()):
             self._take(each)
 
     def _take(self, mail: Ended | Finish | str) -> None:
@@ -200,25 +204,25 @@ class Worker:
         elif isinstance(mail, Finish):
             run = self.runs.get(mail.id)
             if run is None or run.job.lease_epoch != mail.lease_epoch:
-                self.strays[mail.id] = mail
+                self.unknown_claims[mail.id] = mail
         elif mail == notify.DUE:
-            self.agenda.hear_due()
+            self.poll_timer.hear_due()
         elif mail.startswith(notify.READY):
             name = mail.removeprefix(notify.READY + " ")
             if not self.options.queues or name == notify.ANY_QUEUE or name in self.options.queues:
-                self.agenda.hear_ready()
+                self.poll_timer.hear_ready()
         elif mail.startswith(notify.CANCEL):
             self._look_for_cancels_at = 0.0
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
-        if run in self.outlived:
-            self.outlived.remove(run)
+        if run in self.superseded:
+            self.superseded.remove(run)
             watchdog.emit_lost(run)
             return
         if run.abandoned:
             return
-        self.pace.note(run.job.queue, ended.took_seconds)
+        self.prefetch.note(run.job.queue, ended.took_seconds)
         if ended.finish is None:
             watchdog.emit_lost(run)
             self._forget(ended)
@@ -234,7 +238,7 @@ class Worker:
             del self.runs[run.job.id]
             self.ended.pop(run.job.id, None)
             self.locked.pop(run.job.id, None)
-        self.agenda.busy_at = time.monotonic()
+        self.poll_timer.busy_at = time.monotonic()
         if run.started_at is None:
             self.jobs_left += 1
         elif ended.finish is not None and ended.finish.outcome is Outcome.RELEASED:
@@ -245,12 +249,12 @@ class Worker:
             self._look_from_head()
         log_end(ended)
         if ended.finish is not None:
-            self.announcer.announce(ended)
+            self.finished_signals.announce(ended)
 
     def _look_from_head(self) -> None:
         """The next suspect may be claimed now: they are found from the head only."""
         self.claimer.look_from_head_next()
-        self.agenda.look_now()
+        self.poll_timer.look_now()
 
     # The database.
 
@@ -263,15 +267,15 @@ class Worker:
                 return
             if reports:
                 self._report_at = now + watchdog.REPORT_SECONDS
-            answer = self.ledger.exchange(finishes, reports, claim)
+            answer = self.exchanger.exchange(finishes, reports, claim)
             reported = () if answer is None else answer.reported
             watchdog.put_back(self.runs, [report for report in reports if report.id not in reported])
         if answer is None:
             return
         if answer.was_refused:
-            self.agenda.refused()
+            self.poll_timer.refused()
         if claim is not None and answer.claimed:
-            self.agenda.looked(answer.jobs, claim, self.claimer, began=now)
+            self.poll_timer.looked(answer.jobs, claim, self.claimer, began=now)
         for report in reports:
             if report.cleared and report.id in answer.reported and (run := self.runs.get(report.id)):
                 run.is_cleared = True
@@ -282,7 +286,7 @@ class Worker:
 
     def _finishes(self, now: float) -> list[Finish]:
         waiting = [ended.finish for ended in self.ended.values() if ended.finish is not None]
-        waiting += self.strays.values()
+        waiting += self.unknown_claims.values()
         if not self.locked:
             return waiting
         return [
@@ -292,20 +296,20 @@ class Worker:
     def _claim(self, now: float, held: int) -> Claim | None:
         """What to ask for along with the finishes of this exchange, whose jobs are not `held` any more."""
         if (
-            self.stopping.is_asked
-            or not self.agenda.look_is_due(now, has_slot=held < self.options.threads)
+            self.shutdown.is_asked
+            or not self.poll_timer.look_is_due(now, has_slot=held < self.options.threads)
             or self.jobs_left <= 0
-            or not self.pace.wants_more(held)
+            or not self.prefetch.wants_more(held)
         ):
             return None
         left = self.jobs_left
-        rooms = {name: int(min(room, left)) for name, room in self.pace.rooms(held).items() if room > 0}
+        rooms = {name: int(min(room, left)) for name, room in self.prefetch.rooms(held).items() if room > 0}
         free = int(min(max(self.options.threads - held, 0), left))
         if free == 0 and not rooms:
             return None
         return Claim(free, rooms, take_suspect=not watchdog.suspects(self.runs.values()))
 
-    def _settle(self, answer: Exchange) -> None:
+    def _settle(self, answer: ExchangeResult) -> None:
         for job_id in answer.finished:
             self._forget_stray(job_id)
             if ended := self.ended.get(job_id):
@@ -321,7 +325,7 @@ class Worker:
             self._set_aside(finish.id)
 
     def _forget_stray(self, job_id: str) -> None:
-        if self.strays.pop(job_id, None) is not None:
+        if self.unknown_claims.pop(job_id, None) is not None:
             self.locked.pop(job_id, None)
 
     def _set_aside(self, job_id: str) -> None:
@@ -333,9 +337,9 @@ class Worker:
         finish = ended.finish
         assert finish is not None
         if finish.state is State.SCHEDULED:
-            self.agenda.expect_due(finish.delay_seconds or 0.0)
+            self.poll_timer.expect_due(finish.delay_seconds or 0.0)
         elif finish.state is State.READY:
-            self.agenda.look_now()
+            self.poll_timer.look_now()
 
     def _start(self, jobs: list[ClaimedJob], lease_from: float) -> None:
         now = time.monotonic()
@@ -352,40 +356,40 @@ class Worker:
         older = self.runs.get(run.job.id)
         if older is not None:
             older.lease_lost = True
-            self.outlived.append(older)
+            self.superseded.append(older)
             self.ended.pop(run.job.id, None)
-        self.strays.pop(run.job.id, None)
+        self.unknown_claims.pop(run.job.id, None)
         self.locked.pop(run.job.id, None)
         self.runs[run.job.id] = run
 
     def _promote(self, now: float) -> None:
-        promotion = self.ledger.promote()
+        promotion = self.exchanger.promote()
         if promotion is None:
-            self.agenda.refused()
+            self.poll_timer.refused()
         else:
-            self.agenda.promoted(promotion, began=now)
+            self.poll_timer.promoted(promotion, began=now)
 
     # Looking after what runs.
 
     def _supervise(self, now: float) -> None:
         self._supervise_at = now + SUPERVISE_SECONDS
-        runs = [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.outlived
+        runs = [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.superseded
         watchdog.enforce_deadlines(runs, now)
         for run in watchdog.interrupt_the_deaf(runs, now, self.options.grace_seconds):
             self._cut_off(run)
         for run in watchdog.unstarted_too_long(runs, now):
-            self.pace.forget(run.job.queue)
+            self.prefetch.forget(run.job.queue)
             self._give_back(run)
 
     def _look_for_cancels(self, now: float) -> None:
-        wanted = self.ledger.cancel_requested(list(self.runs))
+        wanted = self.exchanger.cancel_requested(list(self.runs))
         if wanted is None:
             self._look_for_cancels_at = now + AWAY_SECONDS
             return
         for job_id in wanted:
             self.runs[job_id].cancel_requested = True
             self._supervise_at = now
-        self._look_for_cancels_at = NEVER if self.ledger.ear.listens else now + CANCEL_POLL_SECONDS
+        self._look_for_cancels_at = NEVER if self.exchanger.listener.listens else now + CANCEL_POLL_SECONDS
 
     def _give_back(self, run: Run) -> None:
         self.ended[run.job.id] = Ended(run, outcomes.given_back(run))
@@ -399,7 +403,7 @@ class Worker:
         )
         emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
         if lost:
-            self.outlived = [other for other in self.outlived if other is not run]
+            self.superseded = [other for other in self.superseded if other is not run]
             self._forget(Ended(run, None))
         else:
             finish = outcomes.closed_by_force(run, self.executor.options_of(run), self.facts)
@@ -408,21 +412,21 @@ class Worker:
     # The end.
 
     def _is_done(self) -> bool:
-        if self.runs or self.ended or self.strays:
-            return self.stopping.gives_up(is_away=self.ledger.is_away) and self._leave_behind()
-        if self.stopping.is_asked or self.jobs_left <= 0:
+        if self.runs or self.ended or self.unknown_claims:
+            return self.shutdown.gives_up(is_away=self.exchanger.is_away) and self._leave_behind()
+        if self.shutdown.is_asked or self.jobs_left <= 0:
             return True
         if self.slots.stuck >= self.options.threads:
             return True
-        if self.options.burst and self.agenda.drained:
+        if self.options.burst and self.poll_timer.drained:
             return True
         idle = self.options.max_idle_seconds
-        return idle is not None and self.agenda.idle_seconds >= idle
+        return idle is not None and self.poll_timer.idle_seconds >= idle
 
     def _leave_behind(self) -> bool:
         """Say which jobs did not get their end. True."""
-        ids = list({**self.runs, **self.ended, **self.strays})
-        reason = "PostgreSQL is away" if self.ledger.is_away else "their rows are locked"
+        ids = list({**self.runs, **self.ended, **self.unknown_claims})
+        reason = "PostgreSQL is away" if self.exchanger.is_away else "their rows are locked"
         message = (
             f"Leaving without having given back {len(ids)} job(s), since {reason}; they run elsewhere once their "
             f"leases are over: {', '.join(ids[:LEFT_NAMED])}{' ...' if len(ids) > LEFT_NAMED else ''}"
@@ -431,17 +435,17 @@ class Worker:
         return True
 
     def _leave(self) -> ExitCode:
-        patience = 0.0 if self.stopping.left_behind else JOIN_SECONDS
+        patience = 0.0 if self.shutdown.left_behind else JOIN_SECONDS
         self.maintenance.end()
-        self.announcer.close(ANNOUNCE_SECONDS)
+        self.finished_signals.close(ANNOUNCE_SECONDS)
         self.heartbeat.end()
         self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
-        self.ledger.say_stopped(self.id)
-        self.ledger.close()
+        self.exchanger.say_stopped(self.id)
+        self.exchanger.close()
         self.slots.close(patience)
         if self.maintenance.is_alive():
             self.maintenance.join(JOIN_SECONDS)  # a round of it has a connection open
-        self.mail.close()
+        self.inbox.close()
         self.left.set()
         stuck = self.slots.stuck >= self.options.threads
         return ExitCode.REPLACE_ME if stuck else ExitCode.STOPPED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgonly_django.models import Job
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 
 
 class Kept(PostgresBackend):
@@ -24,6 +24,6 @@ class RunAtOnce(PostgresBackend):
 
     def enqueue(self, task, args, kwargs):
         result = super().enqueue(task, args, kwargs)
-        Worker(WorkerOptions(burst=True, threads=1)).run()
+        WorkerLoop(WorkerOptions(burst=True, threads=1)).run()
         result.refresh()
         return result

@@ -11,7 +11,7 @@ from django.db import connections
 
 from example_project.screening.importers import new_project, read_papers
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 
 ROOT = Path(__file__).resolve().parents[2]
 # 1,000 real records with labels. They are not in the repository; tests that need them are skipped without them.
@@ -76,5 +76,5 @@ def api(settings):
 @pytest.fixture
 def work(transactional_db):
     """Run a real worker in this process until no job is ready."""
-    yield lambda: Worker(WorkerOptions(burst=True, threads=2, grace_seconds=1.0)).run()
+    yield lambda: WorkerLoop(WorkerOptions(burst=True, threads=2, grace_seconds=1.0)).run()
     connections.close_all()

@@ -12,7 +12,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.exchange import Claim, Ledger
+from pgonly_django.worker.exchange import Claim, Exchanger
 from tests.jobs import add
 from tests.waiting import wait_for
 
@@ -50,24 +50,24 @@ def test_claims_and_finishes():
         add.enqueue(number)
     small_and_known("pgonly_job")
     before = full_reads("pgonly_job")
-    ledger = Ledger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
+    exchanger = Exchanger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
     finishes: list[Finish] = []
     for _ in range(CALLS):
-        answer = ledger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
+        answer = exchanger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
         finishes = [
             Finish(job.id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs
         ]
         assert len(finishes) == 1
-    ledger.close()
+    exchanger.close()
     assert full_reads("pgonly_job") == before
 
 
 def test_nothing_of_a_worker_is_compiled():
-    ledger = Ledger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
-    own = ledger.connection()
+    exchanger = Exchanger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
+    own = exchanger.connection()
     assert own is not None
     assert own.execute("SHOW jit").fetchone() == ("off",)
-    ledger.close()
+    exchanger.close()
 
 
 def test_calls_of_the_cache(monkeypatch):

@@ -15,7 +15,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.exchange import Claim, Ledger
+from pgonly_django.worker.exchange import Claim, Exchanger
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -102,10 +102,10 @@ def own_ledger(transactional_db, own_server):
         patch.setitem(settings, "PORT", str(info.port))
         patch.setitem(settings, "NAME", info.dbname)
         patch.setitem(settings, "USER", info.user)
-        ledger = Ledger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
-        assert ledger.connection() is not None
-        yield ledger
-        ledger.close()
+        exchanger = Exchanger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
+        assert exchanger.connection() is not None
+        yield exchanger
+        exchanger.close()
 
 
 def test_who_keeps_notifies_waiting_holds_up_no_end(own_ledger, own_server):

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, connections
 
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def work(transactional_db):
     """Run a real worker in this process until no job is ready: `work(threads=2, ...)`. Returns the worker."""
 
     def run(**options):
-        worker = Worker(WorkerOptions(**{"burst": True, "threads": 4, "grace_seconds": 1.0, **options}))
+        worker = WorkerLoop(WorkerOptions(**{"burst": True, "threads": 4, "grace_seconds": 1.0, **options}))
         worker.code = worker.run()
         return worker
 
@@ -28,7 +28,7 @@ def background_worker(transactional_db):
     started = []
 
     def start(**options):
-        worker = Worker(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
+        worker = WorkerLoop(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
         thread = threading.Thread(target=worker.run, daemon=True)
         thread.start()
         assert worker.ready.wait(10)

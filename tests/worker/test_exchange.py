@@ -14,7 +14,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
-from pgonly_django.worker.exchange import Claim, Ledger
+from pgonly_django.worker.exchange import Claim, Exchanger
 from tests import jobs
 from tests.proxy import LosingProxy
 from tests.queue.rows import finish_of, fresh, make, make_running
@@ -24,8 +24,8 @@ CLAIM = Claim(free=5, rooms={}, take_suspect=True)
 
 
 @pytest.fixture
-def ledger(transactional_db):
-    opened = Ledger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
+def exchanger(transactional_db):
+    opened = Exchanger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
     assert opened.connection() is not None
     yield opened
     opened.close()
@@ -44,73 +44,73 @@ def lock(other, *rows):
 @pytest.mark.parametrize(
     ("outcome", "state"), [(Outcome.SUCCEEDED, State.SUCCEEDED), (Outcome.DISCARDED, State.FAILED)]
 )
-def test_ends_whose_rows_are_locked_keep_no_other_end_and_no_claim_waiting(ledger, other, outcome, state):
+def test_ends_whose_rows_are_locked_keep_no_other_end_and_no_claim_waiting(exchanger, other, outcome, state):
     locked, free, ready = [make_running(), make_running()], make_running(), make()
     batch = [finish_of(job, outcome, state) for job in (*locked, free)]
     with other.transaction():
         lock(other, *locked)
         for _ in range(2):
-            answer = ledger.exchange(batch, [], CLAIM)
+            answer = exchanger.exchange(batch, [], CLAIM)
             assert [finish.id for finish in answer.locked] == [str(job.id) for job in locked]
             assert (answer.finished, answer.lost) == ([str(free.id)], [])
             assert answer.claimed
         assert fresh(ready).state == State.RUNNING
-    assert ledger.exchange(batch, [], None).locked == []
+    assert exchanger.exchange(batch, [], None).locked == []
     assert {fresh(job).state for job in (*locked, free)} == {state}
 
 
-def test_one_that_cannot_be_stored_beside_locked_ones_fails_alone(ledger, other):
+def test_one_that_cannot_be_stored_beside_locked_ones_fails_alone(exchanger, other):
     locked, bad, good = make_running(), make_running(), make_running()
     batch = [finish_of(locked, result="1"), finish_of(bad, result='"\\u0000"'), finish_of(good, result="2")]
     with other.transaction():
         lock(other, locked)
-        answer = ledger.exchange(batch, [], None)
+        answer = exchanger.exchange(batch, [], None)
     assert [finish.id for finish in answer.locked] == [str(locked.id)]
     assert [fresh(job).state for job in (bad, good)] == [State.FAILED, State.SUCCEEDED]
 
 
-def test_a_locked_table_is_no_lost_database(ledger, other, caplog):
+def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
     job, report = make_running(), None
-    before = ledger.connection()
+    before = exchanger.connection()
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
         report = Report(str(job.id), job.lease_epoch, "{}", None, cleared=False)
-        answer = ledger.exchange([finish_of(job)], [report], CLAIM)
+        answer = exchanger.exchange([finish_of(job)], [report], CLAIM)
         assert [finish.id for finish in answer.locked] == [str(job.id)]
         assert (answer.was_refused, answer.claimed, answer.reported) == (True, False, set())
-        assert ledger.exchange([], [], CLAIM).was_refused
-        assert ledger.promote() is None
-        assert ledger.cancel_requested([str(job.id)]) is None
-    assert ledger.exchange([finish_of(job)], [report], CLAIM).finished == [str(job.id)]
-    assert (ledger.connection(), ledger.is_away) == (before, False)
+        assert exchanger.exchange([], [], CLAIM).was_refused
+        assert exchanger.promote() is None
+        assert exchanger.cancel_requested([str(job.id)]) is None
+    assert exchanger.exchange([finish_of(job)], [report], CLAIM).finished == [str(job.id)]
+    assert (exchanger.connection(), exchanger.is_away) == (before, False)
     assert "away" not in caplog.text
 
 
-def test_a_statement_that_is_cancelled_is_no_lost_database(ledger, other, caplog):
+def test_a_statement_that_is_cancelled_is_no_lost_database(exchanger, other, caplog):
     slow, quick = make_running(), make_running()
-    own = ledger.connection()
+    own = exchanger.connection()
     own.execute("SET lock_timeout = 0")
     own.execute("SET statement_timeout = '100ms'")
     with other.transaction():
         lock(other, slow)
-        answer = ledger.exchange([finish_of(slow), finish_of(quick)], [], CLAIM)
+        answer = exchanger.exchange([finish_of(slow), finish_of(quick)], [], CLAIM)
     assert (answer.finished, answer.claimed) == ([str(quick.id)], True)
-    assert (ledger.connection(), ledger.is_away) == (own, False)
+    assert (exchanger.connection(), exchanger.is_away) == (own, False)
     assert "away" not in caplog.text
 
 
-def test_the_row_of_a_worker_that_stops_may_be_locked(ledger, other):
+def test_the_row_of_a_worker_that_stops_may_be_locked(exchanger, other):
     with other.transaction():
         other.execute("LOCK TABLE pgonly_worker")
-        ledger.say_stopped(uuid7())
-    assert not ledger.is_away
+        exchanger.say_stopped(uuid7())
+    assert not exchanger.is_away
 
 
-def test_the_worker_s_connection_is_named_by_its_id(ledger):
+def test_the_worker_s_connection_is_named_by_its_id(exchanger):
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE strpos(application_name, %s) > 0",
-            [str(ledger.claimer.worker_id)],
+            [str(exchanger.claimer.worker_id)],
         )
         assert cursor.fetchone() == (1,)
 
@@ -118,10 +118,10 @@ def test_the_worker_s_connection_is_named_by_its_id(ledger):
 def test_an_end_is_kept_while_the_database_is_away(background_worker, marks):
     """The worker's connection is cut when the job has ended: its end is written by the next one."""
     worker = background_worker(threads=1)
-    lost = worker.ledger.connection()
+    lost = worker.exchanger.connection()
     result = jobs.cut_the_worker.enqueue("k", str(worker.id))
     assert result.wait(10).job.state == State.SUCCEEDED
-    assert worker.ledger.connection() is not lost
+    assert worker.exchanger.connection() is not lost
     assert (marks(), result.job.lease_epoch) == (["k"], 1)
 
 
@@ -167,14 +167,14 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     jobs.sleep_in_slices.enqueue("k")
     wait_for(lambda: marks() == ["k:started"])
     second = background_worker(threads=1, poll_seconds=300.0)
-    wait_for(lambda: second.agenda.drained)
+    wait_for(lambda: second.poll_timer.drained)
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
 
 
-def test_an_end_that_was_written_twice_is_one(ledger):
+def test_an_end_that_was_written_twice_is_one(exchanger):
     job = make_running()
     finish = Finish(str(job.id), job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED)
-    assert ledger.exchange([finish], [], None).finished == [str(job.id)]
-    answer = ledger.exchange([finish], [], None)
+    assert exchanger.exchange([finish], [], None).finished == [str(job.id)]
+    answer = exchanger.exchange([finish], [], None)
     assert (answer.finished, answer.lost, answer.locked) == ([str(job.id)], [], [])

@@ -18,7 +18,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.workers import register
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
 from tests.queue.rows import claimer as make_claimer
 from tests.waiting import wait_for
@@ -27,12 +27,12 @@ from tests.waiting import wait_for
 @pytest.fixture
 def worker(transactional_db, settings):
     settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
-    made = Worker(WorkerOptions(name="beating"))
+    made = WorkerLoop(WorkerOptions(name="beating"))
     yield made
     made.heartbeat.end()
     if made.heartbeat.ident is not None:
         made.heartbeat.join(10)
-    made.announcer.close(5)
+    made.finished_signals.close(5)
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server)
     """A claim whose answer was lost. Once unknown, it may be on its way here."""
     job = make_running(worker.id)
     worker.heartbeat.beat(server)
-    assert worker.mail.take(10, 0) == []
+    assert worker.inbox.take(10, 0) == []
     worker.heartbeat.beat(server)
-    (finish,) = worker.mail.take(10, 0)
+    (finish,) = worker.inbox.take(10, 0)
     assert (finish.id, finish.lease_epoch, finish.outcome) == (str(job.id), job.lease_epoch, Outcome.RELEASED)
 
 
@@ -65,7 +65,7 @@ def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
     assert fresh(job).state == State.READY
     other.execute("SELECT 1")
     assert [notify.payload for notify in other.notifies(timeout=0)] == ["ready mail"]
-    assert worker.mail.take(10, 0) == ["ready mail"]
+    assert worker.inbox.take(10, 0) == ["ready mail"]
 
 
 def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(worker, server, other):

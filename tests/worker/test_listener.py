@@ -9,7 +9,7 @@ from django.db import connection, connections
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.worker.listener import MISSED, Ear
+from pgonly_django.worker.listener import MISSED, Listener
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -27,8 +27,8 @@ def line():
 
 
 @pytest.fixture
-def ear(line):
-    opened = Ear("default", listens=True)
+def listener(line):
+    opened = Listener("default", listens=True)
     opened.open(line)
     opened.hear(line)
     return opened
@@ -59,59 +59,59 @@ def cut():
         assert cursor.fetchone()[0] >= 1
 
 
-def test_a_word_is_heard_when_the_socket_says_so(ear, line):
-    assert ear.hear(line) == []
+def test_a_word_is_heard_when_the_socket_says_so(listener, line):
+    assert listener.hear(line) == []
     tell("ready mail")
     assert select.select([line.pgconn.socket], [], [], 5)[0]
-    assert ear.hear(line) == ["ready mail"]
-    assert ear.hear(line) == []
+    assert listener.hear(line) == ["ready mail"]
+    assert listener.hear(line) == []
 
 
-def test_words_that_come_along_with_an_answer_are_heard(ear, line):
+def test_words_that_come_along_with_an_answer_are_heard(listener, line):
     tell("ready one")
     tell("due")
     line.execute("SELECT pg_sleep(0.2)")
     with line.pipeline():
         line.execute("SELECT 1")
-    assert ear.hear(line) == ["ready one", "due"]
+    assert listener.hear(line) == ["ready one", "due"]
 
 
 def test_a_new_connection_has_missed_everything(line):
-    ear = Ear("default", listens=True)
-    ear.open(line)
-    assert ear.reaches_postgres
-    assert {"ready *", "due", "cancel *"} <= set(ear.hear(line))
+    listener = Listener("default", listens=True)
+    listener.open(line)
+    assert listener.reaches_postgres
+    assert {"ready *", "due", "cancel *"} <= set(listener.hear(line))
 
 
 def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
-    ear = Ear("default", listens=False)
-    ear.open(line)
+    listener = Listener("default", listens=False)
+    listener.open(line)
     tell("ready mail")
     line.execute("SELECT pg_sleep(0.1)")
-    assert ear.hear(line) == list(MISSED)
-    assert not ear.reaches_postgres
+    assert listener.hear(line) == list(MISSED)
+    assert not listener.reaches_postgres
 
 
 def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
     """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
-    ear = Ear("default", listens=True)
+    listener = Listener("default", listens=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
         patch.setitem(connections.settings["default"], "PORT", str(pooler))
         for _ in range(2):
             with connect("default", application_name="pgonly tests") as line:
-                ear.open(line)
-    assert not ear.listens
-    assert not ear.reaches_postgres
+                listener.open(line)
+    assert not listener.listens
+    assert not listener.reaches_postgres
     assert caplog.text.count("LISTEN does not work here") == 1
 
 
 def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
     worker = background_worker(poll_seconds=60.0)
-    wait_for(lambda: worker.agenda.drained)
-    lost = worker.ledger.connection()
+    wait_for(lambda: worker.poll_timer.drained)
+    lost = worker.exchanger.connection()
     cut()
-    wait_for(lambda: worker.ledger._connection not in (lost, None), what="the new connection")
+    wait_for(lambda: worker.exchanger._connection not in (lost, None), what="the new connection")
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     assert jobs.add.enqueue(2).wait(10).return_value == 3
 
@@ -137,7 +137,7 @@ def test_without_listen_a_cancel_is_looked_for(background_worker, marks, setting
 
 def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
     worker = background_worker(poll_seconds=60.0)
-    wait_for(lambda: worker.agenda.drained)
+    wait_for(lambda: worker.poll_timer.drained)
     with cut_off():
         result = jobs.add.enqueue(1)
     assert result.wait(10).return_value == 2

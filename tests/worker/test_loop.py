@@ -16,7 +16,7 @@ from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.worker import worker as worker_module
 from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs, watched
 from tests.queue.rows import make
 from tests.waiting import wait_for
@@ -44,25 +44,25 @@ def test_suspects_never_run_side_by_side_in_a_process(work, marks):
 
 def test_a_second_look_follows_each_word(transactional_db):
     """The word may stand for another job, whose own was held back and which commits right after the first look."""
-    worker = Worker(WorkerOptions())
+    worker = WorkerLoop(WorkerOptions())
     claim = Claim(free=1, rooms={}, take_suspect=True)
-    worker.ledger.exchange([], [], claim)
-    worker.ledger.close()
+    worker.exchanger.exchange([], [], claim)
+    worker.exchanger.close()
     for _ in range(2):  # two words in a row: the second look is due after the last
-        worker.agenda.hear_ready()
+        worker.poll_timer.hear_ready()
     heard_at = time.monotonic()
-    worker.agenda.looked([], claim, worker.claimer, began=heard_at)
-    again_at = worker.agenda.next_look(has_slot=True)
+    worker.poll_timer.looked([], claim, worker.claimer, began=heard_at)
+    again_at = worker.poll_timer.next_look(has_slot=True)
     assert again_at <= heard_at + notify.COALESCE_SECONDS + 0.01
-    worker.agenda.looked([], claim, worker.claimer, began=again_at)
-    assert worker.agenda.next_look(has_slot=True) > heard_at + 1.0
+    worker.poll_timer.looked([], claim, worker.claimer, began=again_at)
+    assert worker.poll_timer.next_look(has_slot=True) > heard_at + 1.0
 
 
 def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker):
     worker = background_worker(poll_seconds=60.0)
     with connect("default", application_name="pgonly tests") as other:
         for _ in range(20):
-            wait_for(lambda: worker.agenda.drained)
+            wait_for(lambda: worker.poll_timer.drained)
             said_at = time.monotonic()
             other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
             job = make(task="tests.jobs.add", args=[1])
@@ -105,7 +105,7 @@ def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(back
 def prefetched(background_worker, marks):
     """A stopped worker's jobs: one that runs until it is told to stop, and five that were claimed ahead."""
     worker = background_worker(threads=1, grace_seconds=10.0)
-    worker.pace.note("default", 0.0001)
+    worker.prefetch.note("default", 0.0001)
     jobs.hold_on.enqueue("long")
     wait_for(lambda: "long:started" in marks())
     results = [jobs.mark_once.enqueue(f"ahead {i}") for i in range(5)]

@@ -12,25 +12,25 @@ from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.promote import Promotion
 from pgonly_django.worker.exchange import Claim
-from pgonly_django.worker.listener import Ear
+from pgonly_django.worker.listener import Listener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import REFUSED_SECONDS, Agenda
+from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
 from tests.queue.rows import claimer as make_claimer
 from tests.queue.rows import make
 from tests.waiting import wait_for
 
 
 def test_what_the_database_refused_is_not_asked_for_again_at_once():
-    agenda = Agenda(WorkerOptions(), Ear("default", listens=True))
-    assert agenda.look_is_due(time.monotonic(), has_slot=True)
-    assert agenda.promotion_is_due(time.monotonic())
+    poll_timer = PollTimer(WorkerOptions(), Listener("default", listens=True))
+    assert poll_timer.look_is_due(time.monotonic(), has_slot=True)
+    assert poll_timer.promotion_is_due(time.monotonic())
     now = time.monotonic()
-    agenda.refused()
-    assert not agenda.look_is_due(now, has_slot=True)
-    assert not agenda.promotion_is_due(now)
+    poll_timer.refused()
+    assert not poll_timer.look_is_due(now, has_slot=True)
+    assert not poll_timer.promotion_is_due(now)
     later = now + REFUSED_SECONDS + 1.0
-    assert agenda.look_is_due(later, has_slot=True)
-    assert agenda.promotion_is_due(later)
+    assert poll_timer.look_is_due(later, has_slot=True)
+    assert poll_timer.promotion_is_due(later)
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_th
     background_worker, view
 ):
     worker = background_worker(poll_seconds=600.0)
-    agenda = worker.agenda
-    wait_for(lambda: agenda.drained)
+    poll_timer = worker.poll_timer
+    wait_for(lambda: poll_timer.drained)
     with view.transaction():
         job = make(task="tests.jobs.add", args=[1])
         lock(view, job)
-        agenda.drained = False
+        poll_timer.drained = False
         send_coalesced("default", notify.ready("default"))
-        wait_for(lambda: agenda.drained and agenda.next_look(has_slot=True) > time.monotonic() + 0.05)
+        wait_for(lambda: poll_timer.drained and poll_timer.next_look(has_slot=True) > time.monotonic() + 0.05)
     wait_for(lambda: is_over(job))
 
 
@@ -71,20 +71,20 @@ def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(ba
         lock(view, job)
         send_coalesced("default", notify.DUE)
         wait_for(
-            lambda: timezone.now() > due_at and worker.agenda.next_promotion > time.monotonic() + 0.05,
+            lambda: timezone.now() > due_at and worker.poll_timer.next_promotion > time.monotonic() + 0.05,
             what="the promotion that passes it by",
         )
     wait_for(lambda: is_over(job))
 
 
 def test_an_idle_worker_looks_ever_more_seldom():
-    agenda, claimer = Agenda(WorkerOptions(), Ear("default", listens=True)), make_claimer()
-    agenda.hear_ready(), agenda.hear_due()
+    poll_timer, claimer = PollTimer(WorkerOptions(), Listener("default", listens=True)), make_claimer()
+    poll_timer.hear_ready(), poll_timer.hear_due()
     pauses = []
     for _ in range(6):
-        agenda.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
-        agenda.promoted(Promotion(0, None), began=time.monotonic() + 1)
+        poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
+        poll_timer.promoted(Promotion(0, None), began=time.monotonic() + 1)
         now = time.monotonic()
-        pauses.append(round(agenda.next_look(has_slot=True) - now, 1))
-        assert round(agenda.next_promotion - now, 1) == pauses[-1]
+        pauses.append(round(poll_timer.next_look(has_slot=True) - now, 1))
+        assert round(poll_timer.next_promotion - now, 1) == pauses[-1]
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]

@@ -18,10 +18,10 @@ from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
-from pgonly_django.worker.cleanup import noticing_dead_servers
+from pgonly_django.worker.connection_cleanup import noticing_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs, watched
 from tests.gate import GATE
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
@@ -285,15 +285,15 @@ def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(backg
 
 
 def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(transactional_db):
-    worker = Worker(WorkerOptions(burst=True))
+    worker = WorkerLoop(WorkerOptions(burst=True))
     worker.heartbeat.end()  # so that its thread ends before it has connected
     worker.run()
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
 
 def test_a_worker_that_breaks_down_renews_no_lease(transactional_db):
-    worker = Worker(WorkerOptions(threads=1))
-    worker.mail.put(object())  # which its loop cannot make head nor tail of
+    worker = WorkerLoop(WorkerOptions(threads=1))
+    worker.inbox.put(object())  # which its loop cannot make head nor tail of
     with pytest.raises(AttributeError):
         worker.run()
     worker.heartbeat.join(5)
@@ -307,7 +307,7 @@ def test_a_worker_back_from_a_long_silence_calls_nobody_dead_at_once(transaction
     silent = make_worker(silent_for=HOUR)
     job = make_running(silent.id, lease_expires_at=ago(HOUR))
     options = WorkerOptions()
-    heartbeat = Heartbeat(uuid4(), options, Worker(options))
+    heartbeat = Heartbeat(uuid4(), options, WorkerLoop(options))
     with connect("default", application_name="pgonly tests") as server:
         _beat_through_a_gap(heartbeat, server, job, silent)
 

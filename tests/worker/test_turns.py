@@ -7,7 +7,7 @@ from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 
 
@@ -16,18 +16,18 @@ def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     worker = work(threads=2)
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 3)}
     assert worker.jobs_done == 300
-    assert worker.outlived == []
+    assert worker.superseded == []
 
 
 def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(transactional_db):
     """A claim ahead, of short jobs while all slots are taken, says nothing about the other queues."""
     jobs.add.using(queue_name="others").enqueue(1)
-    worker = Worker(WorkerOptions(threads=1))
+    worker = WorkerLoop(WorkerOptions(threads=1))
     ahead = Claim(free=0, rooms={"short": 5}, take_suspect=True)
-    answer = worker.ledger.exchange([], [], ahead)
+    answer = worker.exchanger.exchange([], [], ahead)
     assert answer.jobs == []
-    worker.agenda.looked(answer.jobs, ahead, worker.claimer, began=0.0)
-    assert not worker.agenda.drained
-    assert not worker.agenda.look_is_due(0.1, has_slot=False)
-    assert worker.agenda.look_is_due(0.1, has_slot=True)
-    worker.ledger.close()
+    worker.poll_timer.looked(answer.jobs, ahead, worker.claimer, began=0.0)
+    assert not worker.poll_timer.drained
+    assert not worker.poll_timer.look_is_due(0.1, has_slot=False)
+    assert worker.poll_timer.look_is_due(0.1, has_slot=True)
+    worker.exchanger.close()

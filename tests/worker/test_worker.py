@@ -298,12 +298,12 @@ def test_without_listen_jobs_are_found_by_polling(background_worker):
     worker = background_worker(listen=False, poll_seconds=0.1)
     result = jobs.add.enqueue(1)
     assert result.wait(20).return_value == 2
-    assert not worker.ledger.ear.listens
+    assert not worker.exchanger.listener.listens
 
 
 def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_worker, marks):
     worker = background_worker(threads=1)
-    worker.pace.note("default", 0.0001)  # jobs here are known to be short, so the worker claims ahead
+    worker.prefetch.note("default", 0.0001)  # jobs here are known to be short, so the worker claims ahead
     long_one = jobs.hold_on.enqueue("long", 30)
     wait_for(lambda: "long:started" in marks())
     waiting = [jobs.add.enqueue(i) for i in range(5)]

@@ -19,9 +19,9 @@ from django.utils import autoreload
 from pgonly_django.compat import task_backends
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
-from pgonly_django.worker import process
+from pgonly_django.worker import process_setup
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
-from pgonly_django.worker.worker import ExitCode, Worker
+from pgonly_django.worker.worker import ExitCode, WorkerLoop
 
 RELOAD_SECONDS = 5.0
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
@@ -87,24 +87,24 @@ class Command(BaseCommand):
     def _serve(self, options: WorkerOptions) -> None:
         if self._owns_process:
             self._open_streams()
-        with process.Signals(is_early=self._owns_process) as signals:
+        with process_setup.Signals(is_early=self._owns_process) as signals:
             _check_database(options.database)
             self.check()
             self._warn_of_what_stays_unserved(options)
             for said in unknown_variables():
                 self._warn(said)
-            worker = Worker(options)
-            with process.made_ready(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
+            worker = WorkerLoop(options)
+            with process_setup.made_ready(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
                 self._print_banner(worker)
                 code = self._run(worker)
                 released = f", {worker.jobs_released} more released" if worker.jobs_released else ""
                 self._say(f"Stopped after {worker.jobs_done} job(s){released}.")
                 if self._owns_process and not _is_reloading(worker):
-                    process.leave(code)
+                    process_setup.leave(code)
         if code is ExitCode.REPLACE_ME:
             raise CommandError(STUCK, returncode=code)
 
-    def _run(self, worker: Worker) -> ExitCode:
+    def _run(self, worker: WorkerLoop) -> ExitCode:
         is_in_main_thread = threading.current_thread() is threading.main_thread()
         if self._owns_process and not is_in_main_thread:  # --reload: the main thread watches the code
             atexit.register(_release_and_wait, worker)
@@ -114,12 +114,12 @@ class Command(BaseCommand):
             logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
             if self._owns_process and is_in_main_thread:
                 # A thread of a job, which Python would wait for, must not keep the process alive.
-                process.leave(ExitCode.BROKEN)
+                process_setup.leave(ExitCode.BROKEN)
             raise
 
     def _open_streams(self) -> None:
         """Nothing of ours may get the number of a closed stream, on which others write."""
-        process.fill_closed_streams()
+        process_setup.fill_closed_streams()
         for wrapper in (self.stdout, self.stderr):
             if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
                 wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
@@ -143,7 +143,7 @@ class Command(BaseCommand):
     def _warn(self, line: str) -> None:
         self._say(self.style.WARNING(line), self.stderr)
 
-    def _print_banner(self, worker: Worker) -> None:
+    def _print_banner(self, worker: WorkerLoop) -> None:
         options = worker.options
         settings = connections[options.database].settings_dict
         place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
@@ -217,12 +217,12 @@ def _check_database(alias: str) -> None:
         connection.close()
 
 
-def _is_reloading(worker: Worker) -> bool:
+def _is_reloading(worker: WorkerLoop) -> bool:
     """Whether the main thread, which watches the code, is about to start the process again."""
-    return worker.stopping.is_asked and threading.current_thread() is not threading.main_thread()
+    return worker.shutdown.is_asked and threading.current_thread() is not threading.main_thread()
 
 
-def _release_and_wait(worker: Worker) -> None:
+def _release_and_wait(worker: WorkerLoop) -> None:
     """Under --reload the worker is not in the main thread: before the process goes, its jobs go back."""
     worker.stop_now()
     worker.left.wait(RELOAD_SECONDS)

@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS
 from pgonly_django.events import emit
-from pgonly_django.worker.residue import Watch
+from pgonly_django.worker.connection_changes import Watch
 
 # The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
 # two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued meanwhile.
@@ -72,8 +72,8 @@ def _watch_of(connection: Any) -> Watch | None:
     return next((wrapper for wrapper in wrappers if isinstance(wrapper, Watch)), None)
 
 
-connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.cleanup")
-connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.cleanup.watch")
+connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.connection_cleanup")
+connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.connection_cleanup.watch")
 
 
 def clean_up_connections(task: str) -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 from django.db import connections
 
 from pgonly_django.models import State
-from pgonly_django.worker.residue import outlasts_its_transaction
-from tests import residue
+from pgonly_django.worker.connection_changes import outlasts_its_transaction
+from tests import connection_changes as changes
 
 CHANGES = [
     "SET ROLE pg_monitor",
@@ -39,7 +39,7 @@ def persistent(transactional_db, monkeypatch):
 def looks_around(work, *tasks):
     """What one thread's connection looks like before and after."""
     before, *done, after = [task.enqueue(*arguments, **options) for task, arguments, options in
-                            [(residue.look, (), {}), *tasks, (residue.look, (), {})]]  # fmt: skip
+                            [(changes.look, (), {}), *tasks, (changes.look, (), {})]]  # fmt: skip
     work(threads=1)
     assert {each.job.state for each in (before, *done, after)} == {State.SUCCEEDED}
     return before.job.result, after.job.result
@@ -47,18 +47,18 @@ def looks_around(work, *tasks):
 
 @pytest.mark.parametrize("statement", CHANGES)
 def test_what_a_job_changes_of_its_connection_does_not_reach_the_next(work, persistent, statement):
-    before, after = looks_around(work, (residue.execute, (statement,), {}))
+    before, after = looks_around(work, (changes.execute, (statement,), {}))
     assert after[0] != before[0]
     assert after[1:] == before[1:]
 
 
 @pytest.mark.parametrize("statement", NO_CHANGES)
 def test_a_connection_that_was_not_changed_is_kept(work, persistent, statement):
-    before, after = looks_around(work, (residue.execute, (statement,), {"in_transaction": True}))
+    before, after = looks_around(work, (changes.execute, (statement,), {"in_transaction": True}))
     assert after == before
 
 
-@pytest.mark.parametrize("task", [residue.execute, residue.execute_async])
+@pytest.mark.parametrize("task", [changes.execute, changes.execute_async])
 @pytest.mark.parametrize("statement", ["SET ROLE pg_monitor", "SELECT pg_advisory_lock(7)"])
 def test_what_a_job_changes_of_a_pooled_connection_does_not_reach_the_next(pooled, work, task, statement):
     before, after = looks_around(work, (task, (statement,), {}))
@@ -78,6 +78,6 @@ def test_a_statement_that_ends_with_its_transaction_is_told_from_others(statemen
 
 
 def test_composed_sql_is_read_too(work, persistent):
-    before, after = looks_around(work, (residue.execute_composed, (), {}))
+    before, after = looks_around(work, (changes.execute_composed, (), {}))
     assert after[0] != before[0]
     assert after[1:] == before[1:]

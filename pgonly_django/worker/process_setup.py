@@ -17,10 +17,10 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from pgonly_django.compat import tasks_logger
-from pgonly_django.worker import forks
-from pgonly_django.worker.cleanup import notice_dead_clients, noticing_dead_servers
-from pgonly_django.worker.names import connections_named
-from pgonly_django.worker.worker import Worker
+from pgonly_django.worker import forked_child
+from pgonly_django.worker.connection_cleanup import notice_dead_clients, noticing_dead_servers
+from pgonly_django.worker.connection_options import connections_named
+from pgonly_django.worker.worker import WorkerLoop
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
 SWITCH_INTERVAL_SECONDS = 0.001
@@ -35,7 +35,7 @@ class Signals:
     def __init__(self, *, is_early: bool) -> None:
         """`is_early`: while there is no worker yet a signal ends the process, as pid 1 of a container too, which
         hears of no signal without a handler."""
-        self.worker: Worker | None = None
+        self.worker: WorkerLoop | None = None
         self.before: dict[int, Any] = {}
         self._is_early = is_early
 
@@ -44,12 +44,12 @@ class Signals:
             self._listen()
         return self
 
-    def serve(self, worker: Worker) -> None:
+    def serve(self, worker: WorkerLoop) -> None:
         self.worker = worker
         if not self._is_early:
             self._listen()
         if self.before:
-            worker.mail.wake_on_signals()
+            worker.inbox.wake_on_signals()
 
     def _listen(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -61,7 +61,7 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         if self.worker is not None:
-            self.worker.mail.close()
+            self.worker.inbox.close()
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -69,7 +69,7 @@ class Signals:
         worker = self.worker
         if worker is None:  # there is nothing to give back yet
             raise SystemExit(0)
-        again = number == signal.SIGINT and worker.stopping.is_asked
+        again = number == signal.SIGINT and worker.shutdown.is_asked
         if again or number == getattr(signal, "SIGQUIT", None):
             worker.stop_now()
         else:
@@ -85,7 +85,7 @@ class TerminalHandler(logging.StreamHandler[Any]):
 
 
 @contextmanager
-def made_ready(worker: Worker, signals: Signals, terminal: Any) -> Iterator[None]:
+def made_ready(worker: WorkerLoop, signals: Signals, terminal: Any) -> Iterator[None]:
     """The process as `worker` needs it: signals, connections, logging, switch interval, and what its children get."""
     with ExitStack() as undo:
         signals.serve(worker)
@@ -94,8 +94,8 @@ def made_ready(worker: Worker, signals: Signals, terminal: Any) -> Iterator[None
         undo.enter_context(noticing_dead_servers())
         undo.enter_context(connections_named(worker.id))
         undo.enter_context(_logging_to(terminal))
-        forks.keep_apart(signals.before)
-        undo.callback(forks.no_worker_any_more)
+        forked_child.keep_apart(signals.before)
+        undo.callback(forked_child.no_worker_any_more)
         undo.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         yield

@@ -17,7 +17,7 @@ from pgonly_django.models.job import Job, State
 from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import is_heard
-from pgonly_django.worker import forks
+from pgonly_django.worker import forked_child
 from pgonly_django.worker.executor import Ended
 
 FINAL = {
@@ -27,13 +27,13 @@ FINAL = {
 }
 
 
-class Announcer:
+class FinishedSignals:
     """At least once for a job that ends while its worker lives; a worker killed right after the commit sends none."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self._inbox: queue.SimpleQueue[Ended | str | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="pgonly-announcer", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="pgonly-task-finished", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -63,8 +63,8 @@ class Announcer:
                     self._send(news)
             except BaseException:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
                 _emit_failed(news)
-            if forks.is_child:  # of a receiver's
-                forks.leave()
+            if forked_child.is_child:  # of a receiver's
+                forked_child.leave()
             if self._inbox.empty():
                 with contextlib.suppress(Exception):  # a connection may break while it is closed
                     close_old_connections()

@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-Mail = TypeVar("Mail")
+Message = TypeVar("Message")
 
 RINGS = 4096  # taken off at a time
 
@@ -25,17 +25,17 @@ def wait_for_input(seconds: float, *sockets: int) -> set[int]:
         return {key.fd for key, _ in selector.select(seconds)}
 
 
-class Mailbox(Generic[Mail]):
+class Inbox(Generic[Message]):
     """Any thread and any signal handler may put(); one thread takes."""
 
     def __init__(self) -> None:
-        self._mail: deque[Mail] = deque()
+        self._mail: deque[Message] = deque()
         self._is_asleep = False
         self._bell: socket.socket | None = None
         self._bedside: socket.socket | None = None
         self._wakeup_before: int | None = None
 
-    def put(self, mail: Mail) -> None:
+    def put(self, mail: Message) -> None:
         # In this order, as take() has its own: either it sees the mail, or we see it asleep. One ring is enough.
         self._mail.append(mail)
         if self._is_asleep and self._bell is not None:
@@ -43,7 +43,7 @@ class Mailbox(Generic[Mail]):
             with suppress(OSError):  # full of rings, so that it will wake; or closed
                 self._bell.send(b"!")
 
-    def take(self, at_most: int, seconds: float, database: int | None = None) -> list[Mail]:
+    def take(self, at_most: int, seconds: float, database: int | None = None) -> list[Message]:
         """What came, the oldest first. With nothing there, wait until something comes, or the socket `database` has
         something to read, or `seconds` are over."""
         if seconds > 0:

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from pgonly_django.worker.mailbox import Mailbox
+from pgonly_django.worker.inbox import Inbox
 
 LONG = 20.0
 
 
 @pytest.fixture
-def mailbox():
-    box = Mailbox()
+def inbox():
+    box = Inbox()
     yield box
     box.close()
 
@@ -25,95 +25,95 @@ def later(do, seconds=0.2):
     return timer
 
 
-def test_mail_comes_in_order_and_no_more_than_asked_for(mailbox):
+def test_mail_comes_in_order_and_no_more_than_asked_for(inbox):
     for number in range(5):
-        mailbox.put(number)
-    assert mailbox.take(3, LONG) == [0, 1, 2]
-    assert mailbox.take(3, LONG) == [3, 4]
-    assert mailbox.take(3, 0.0) == []
+        inbox.put(number)
+    assert inbox.take(3, LONG) == [0, 1, 2]
+    assert inbox.take(3, LONG) == [3, 4]
+    assert inbox.take(3, 0.0) == []
 
 
-def test_a_thread_wakes_the_one_that_waits(mailbox):
-    timer = later(lambda: mailbox.put("word"))
+def test_a_thread_wakes_the_one_that_waits(inbox):
+    timer = later(lambda: inbox.put("word"))
     began = time.monotonic()
-    assert mailbox.take(1, LONG) == ["word"]
+    assert inbox.take(1, LONG) == ["word"]
     assert time.monotonic() - began < LONG / 2
     timer.join()
 
 
-def test_a_signal_handler_wakes_the_one_that_waits(mailbox):
-    before = signal.signal(signal.SIGALRM, lambda *_: mailbox.put("stop"))
+def test_a_signal_handler_wakes_the_one_that_waits(inbox):
+    before = signal.signal(signal.SIGALRM, lambda *_: inbox.put("stop"))
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     began = time.monotonic()
     try:
-        assert mailbox.take(1, LONG) == ["stop"]
+        assert inbox.take(1, LONG) == ["stop"]
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - began < LONG / 2
 
 
-def test_a_signal_that_another_thread_got_wakes_it_too(mailbox):
+def test_a_signal_that_another_thread_got_wakes_it_too(inbox):
     """Its handler runs in the main thread, which is asleep."""
-    before = signal.signal(signal.SIGUSR1, lambda *_: mailbox.put("stop"))
-    mailbox.wake_on_signals()
+    before = signal.signal(signal.SIGUSR1, lambda *_: inbox.put("stop"))
+    inbox.wake_on_signals()
     timer = later(lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
     began = time.monotonic()
     try:
-        assert mailbox.take(1, LONG) == ["stop"]
+        assert inbox.take(1, LONG) == ["stop"]
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - began < LONG / 2
     timer.join()
-    mailbox.close()
+    inbox.close()
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_what_the_database_sends_wakes_as_well(mailbox):
+def test_what_the_database_sends_wakes_as_well(inbox):
     here, there = socket.socketpair()
     with here, there:
         timer = later(lambda: there.send(b"notify"))
         began = time.monotonic()
-        assert mailbox.take(1, LONG, here.fileno()) == []
+        assert inbox.take(1, LONG, here.fileno()) == []
         assert time.monotonic() - began < LONG / 2
         assert here.recv(6) == b"notify"  # left to whom it is for
         timer.join()
 
 
-def test_the_time_ends_a_wait_for_nothing(mailbox):
+def test_the_time_ends_a_wait_for_nothing(inbox):
     began = time.monotonic()
-    assert mailbox.take(1, 0.1) == []
+    assert inbox.take(1, 0.1) == []
     assert time.monotonic() - began >= 0.1
 
 
-def test_rings_that_nobody_waited_for_wake_nobody_later(mailbox):
-    timer = later(lambda: [mailbox.put(number) for number in range(3)])
+def test_rings_that_nobody_waited_for_wake_nobody_later(inbox):
+    timer = later(lambda: [inbox.put(number) for number in range(3)])
     taken = []
     while len(taken) < 3:
-        taken += mailbox.take(10, LONG)
+        taken += inbox.take(10, LONG)
     timer.join()
-    mailbox.take(1, 0.01)
+    inbox.take(1, 0.01)
     began = time.monotonic()
-    assert mailbox.take(1, 0.1) == []
+    assert inbox.take(1, 0.1) == []
     assert time.monotonic() - began >= 0.1
 
 
-def test_nothing_is_lost_between_many_who_put_and_one_who_takes(mailbox):
+def test_nothing_is_lost_between_many_who_put_and_one_who_takes(inbox):
     threads = [
-        threading.Thread(target=lambda first=first: [mailbox.put(first + n) for n in range(2000)])
+        threading.Thread(target=lambda first=first: [inbox.put(first + n) for n in range(2000)])
         for first in range(0, 16_000, 2000)
     ]
     for thread in threads:
         thread.start()
     taken = []
     while len(taken) < 16_000:
-        mail = mailbox.take(100, 5.0)
+        mail = inbox.take(100, 5.0)
         assert mail, "slept although there was mail"
         taken += mail
     assert sorted(taken) == list(range(16_000))
 
 
-def test_a_late_word_to_a_closed_one_hurts_nobody(mailbox):
-    mailbox.take(1, 0.01)
-    mailbox.close()
-    mailbox._is_asleep = True  # as a thread saw it just before
-    mailbox.put("late")
+def test_a_late_word_to_a_closed_one_hurts_nobody(inbox):
+    inbox.take(1, 0.01)
+    inbox.close()
+    inbox._is_asleep = True  # as a thread saw it just before
+    inbox.put("late")
