@@ -1,10 +1,24 @@
-"""One statement takes ready jobs for one worker process: candidates locked with SKIP LOCKED, then updated.
+"""Claims ready jobs for one worker process: one statement locks candidates with SKIP LOCKED, and updates them.
 
-Two shapes of it. The *head* claim finds by itself which (queue, priority) bands have ready rows, by a loose scan
-of the ready index, and takes the oldest of each. The *floor* claim starts each known band at the last claimed
-ready_at: under an old snapshot vacuum cannot remove the claimed entries at the head of the index, and walking
-them costs more with every job (50-row claims: 11,650 jobs/s falling to 1,860 after 80,000 jobs; flat with
-floors). A floor may hide a row that committed late, so the head is looked at again on a duty cycle.
+A *band* is one queue at one priority: one range of the ready index. From each band a claim takes as many jobs as the
+worker has free slots; from queues whose jobs are known to be short, as many as it may prefetch.
+
+There are two statements. The *head* claim finds the bands by a loose scan of the ready index and takes the oldest jobs
+of each. The *floor* claim begins each known band at its floor: the ready_at of the last job claimed from it. While an
+old snapshot is open, vacuum cannot remove the entries of claimed jobs from the head of the index, and to walk over them
+costs more with every job (claims of 50 rows: 11,650 jobs/s falling to 1,860 after 80,000 jobs; flat with floors). A
+floor hides a job that commits late, so every now and then the worker claims from the head.
+
+What it means when a claim returns fewer jobs than it may take:
+
+* a floor claim: nothing certain. There may be jobs below the floors, bands that this worker has not met, and suspects,
+  which only a head claim takes. The next claim comes from the head, at `head_due_at`.
+* a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment, and
+  suspects while it may not take one. A NOTIFY tells of new jobs, so the worker may rest; because of the locked rows it
+  looks again after growing pauses.
+* a claim without a free slot: that only of the queues it may prefetch from.
+
+`Claimer.looked_from_head` tells the first two apart. worker/poll_timer.py decides when the next claim is due.
 """
 
 from __future__ import annotations
@@ -12,7 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,10 +41,11 @@ from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
 DUTY = 10
-# No worker has room for more: its threads and what it claims ahead of them. The planner, who cannot know b.room, would
-# expect a tenth of all ready jobs, and from a cost of 100,000 on compile the claim (200,000 jobs: 32 ms each time).
-ROOM_LIMIT = 1000
-# A band that gave nothing for this long is forgotten until a head claim meets it again.
+# No worker holds more jobs: its threads, and what it prefetches. Without this literal the planner, which cannot know
+# band.job_limit, expects a tenth of all ready jobs, and from a cost of 100,000 on compiles the claim (200,000 jobs: 32
+# ms each time).
+BAND_LIMIT = 1000
+# A band without a job for this long is forgotten, until a head claim meets it again.
 BAND_MEMORY_SECONDS = 60.0
 
 
@@ -66,8 +81,8 @@ class ClaimedJob(NamedTuple):
 
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors")
-# Text for what is used as text; NULL for what is empty in most rows and would be parsed in vain, and for a time that
-# Python cannot hold.
+# The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it, and for a time that Python
+# cannot hold.
 SHORTER = {
     "id": "job.id::text",
     "kwargs": "nullif(job.kwargs, '{}')",
@@ -109,11 +124,11 @@ ORDER_OF_ALL_QUEUES = "bands.priority DESC, bands.queue <= %(last_queue)s, bands
 # Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key.
 HEAD = """
 WITH RECURSIVE bands(queue, priority) AS ({bands}),
-b AS (
+band AS (
     SELECT bands.queue, bands.priority, '-infinity'::timestamptz AS floor,
-        coalesce(short.room, %(free)s::int) AS room
-    FROM bands LEFT JOIN unnest(%(short_queues)s::text[], %(short_rooms)s::int[]) AS short(queue, room)
-        ON short.queue = bands.queue
+        coalesce(prefetch.job_limit, %(free_slots)s::int) AS job_limit
+    FROM bands LEFT JOIN unnest(%(prefetch_queues)s::text[], %(prefetch_limits)s::int[]) AS prefetch(queue, job_limit)
+        ON prefetch.queue = bands.queue
     ORDER BY {order}
 ),
 suspect AS MATERIALIZED (
@@ -122,7 +137,7 @@ suspect AS MATERIALIZED (
     ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 picked AS MATERIALIZED (
-    SELECT candidate.id FROM b CROSS JOIN LATERAL ({candidates}) AS candidate
+    SELECT candidate.id FROM band CROSS JOIN LATERAL ({candidates}) AS candidate
     LIMIT %(limit)s::int - (SELECT count(*) FROM suspect)
 )
 {update} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {columns}
@@ -131,8 +146,8 @@ picked AS MATERIALIZED (
 FLOOR = """
 WITH picked AS MATERIALIZED (
     SELECT candidate.id
-    FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(floors)s::timestamptz[], %(rooms)s::int[])
-        AS b(queue, priority, floor, room)
+    FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(floors)s::timestamptz[], %(job_limits)s::int[])
+        AS band(queue, priority, floor, job_limit)
     CROSS JOIN LATERAL ({candidates}) AS candidate
     LIMIT %(limit)s::int
 )
@@ -146,21 +161,22 @@ WHERE job.id = ANY (ARRAY
 """
 
 Band = tuple[str, int]
+LOWEST = datetime.min.replace(tzinfo=UTC)
 
 
 @lru_cache
 def candidates_sql(alias: str) -> str:
-    """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL over a band `b`.
+    """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL behind `band`.
 
-    Rows are locked as the outer LIMIT asks for them, never ROOM_LIMIT of them.
+    PostgreSQL locks a row when the outer LIMIT asks for it, never all BAND_LIMIT.
     """
-    band = f"{READY_ROW} AND queue = b.queue AND priority = b.priority AND ready_at >= b.floor"
+    in_band = f"{READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor"
     queryset = (
         Job.objects.using(alias)
-        .filter(RawSQL(band, [], output_field=BooleanField()))  # noqa: S611 - no text but ours
+        .filter(RawSQL(in_band, [], output_field=BooleanField()))  # noqa: S611 - no text but ours
         .order_by("ready_at", "id")
         .values("id")
-        .select_for_update(skip_locked=True)[:ROOM_LIMIT]
+        .select_for_update(skip_locked=True)[:BAND_LIMIT]
     )
     was_open = connections[alias].connection is not None
     with transaction.atomic(using=alias):  # the ORM compiles FOR UPDATE only inside a transaction
@@ -168,7 +184,7 @@ def candidates_sql(alias: str) -> str:
     if not was_open:
         connections[alias].close()
     assert not parameters, parameters
-    return f"SELECT id FROM ({sql}) AS oldest LIMIT b.room"
+    return f"SELECT id FROM ({sql}) AS oldest LIMIT band.job_limit"
 
 
 @dataclass
@@ -181,23 +197,23 @@ class Claimer:
     queues: Sequence[str] = ()
     floors: dict[Band, datetime] = field(default_factory=dict)
     head_due_at: float = 0.0
+    looked_from_head: bool = True  # the last claim was a head claim
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
-    _at_head: bool = True
 
     def statement(
-        self, free: int, rooms: Mapping[str, int], *, take_suspect: bool
+        self, free_slots: int, prefetch_limits: Mapping[str, int], *, take_suspect: bool
     ) -> tuple[Statement, Params]:
-        """The next claim: at most `free` jobs of each queue, or as many as `rooms` says where jobs are short."""
-        self._at_head = time.monotonic() >= self.head_due_at or not self.floors
-        limit = max([free, *rooms.values()])
+        """The next claim. It takes `free_slots` jobs of a queue at most, or its number in `prefetch_limits`."""
+        self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
+        limit = max([free_slots, *prefetch_limits.values()])
         common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": limit}
-        if self._at_head:
+        if self.looked_from_head:
             return _head(self.alias, bool(self.queues)), {
                 **common,
-                "free": free,
-                "short_queues": list(rooms),
-                "short_rooms": list(rooms.values()),
+                "free_slots": free_slots,
+                "prefetch_queues": list(prefetch_limits),
+                "prefetch_limits": list(prefetch_limits.values()),
                 "take_suspect": take_suspect,
                 "last_queue": self._last_queue,
                 "queues": list(self.queues),
@@ -208,34 +224,29 @@ class Claimer:
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],
             "floors": [self.floors[band] for band in bands],
-            "rooms": [rooms.get(queue, free) for queue, _ in bands],
+            "job_limits": [prefetch_limits.get(queue, free_slots) for queue, _ in bands],
         }
 
     def absorb(self, jobs: list[ClaimedJob], took_seconds: float) -> None:
-        """Learn from a claim's answer: floors rise to what was claimed, and a head claim sets the next one's time."""
+        """Learn from the answer of the last claim: raise the floors to what was claimed, and after a head claim set
+        the time of the next one."""
         now = time.monotonic()
-        if self._at_head:
+        if self.looked_from_head:
             self.head_due_at = now + DUTY * took_seconds
             self._forget_idle_bands(now)
         for job in jobs:
             band = (job.queue, job.priority)
-            if job.crashes < SUSPECT_FROM and job.ready_at > self.floors.get(
-                band, datetime.min.replace(tzinfo=job.ready_at.tzinfo)
-            ):
+            if job.crashes < SUSPECT_FROM and job.ready_at > self.floors.get(band, LOWEST):
                 self.floors[band] = job.ready_at
             self._band_seen_at[band] = now
         if jobs:
             self._last_queue = jobs[-1].queue
 
-    @property
-    def looked_from_head(self) -> bool:
-        """Whether the last claim saw everything there is: only then does "nothing found" mean nothing there."""
-        return self._at_head
-
     def look_from_head_next(self) -> None:
         self.head_due_at = 0.0
 
     def _bands_in_order(self) -> list[Band]:
+        """See ORDER_OF_GIVEN_QUEUES and ORDER_OF_ALL_QUEUES."""
         if self.queues:
             return sorted(self.floors, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(self.floors, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))

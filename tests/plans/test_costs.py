@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
-from pgonly_django.queue.claim import ROOM_LIMIT
+from pgonly_django.queue.claim import BAND_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.prefetch import AHEAD_LIMIT
 from tests.plans.statements import STATEMENTS
@@ -53,4 +53,4 @@ def test_the_estimate_does_not_grow_with_the_ready_jobs(server, statistics, name
 
 
 def test_no_worker_has_room_for_more_than_a_claim_takes():
-    assert THREADS_LIMIT + AHEAD_LIMIT <= ROOM_LIMIT
+    assert THREADS_LIMIT + AHEAD_LIMIT <= BAND_LIMIT
