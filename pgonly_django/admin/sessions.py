@@ -17,8 +17,9 @@ from pgonly_django.admin.formats import pretty_json
 from pgonly_django.admin.paging import CappedPaginator
 from pgonly_django.admin.requests import drop_impossible_keys, refuse_nul
 from pgonly_django.models import Session
+from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
-from pgonly_django.sessions.inspect import decoded, in_words, masked
+from pgonly_django.sessions.masking import as_text, masked
 from pgonly_django.sessions.revoke import revoke_for
 
 if TYPE_CHECKING:
@@ -148,9 +149,8 @@ class SessionAdmin(SessionModelAdmin):
 
     @admin.display(description=_("data"))
     def decoded_data(self, session: Session) -> str:
-        return format_html(
-            "<pre>{}</pre>", pretty_json(masked(decoded(session)), default=in_words, skipkeys=True)
-        )
+        data = masked(SessionStore().decoded(session.data or {}))
+        return format_html("<pre>{}</pre>", pretty_json(data, default=as_text, skipkeys=True))
 
 
 def user_names(user_ids: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from django.db import connections, router
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.sessions import sealing
+from pgonly_django.sessions import encryption
 
 OURS = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
@@ -20,7 +20,7 @@ DOCS = "docs/sessions.md#checks"
 
 
 def check_sessions(**_: object) -> list[checks.CheckMessage]:
-    """Whatever is wrong with the sessions, each finding with its remedy."""
+    """What is wrong with the settings of the sessions, each with its remedy."""
     try:
         settings()
     except ImproperlyConfigured:
@@ -85,10 +85,10 @@ def _middleware() -> list[checks.CheckMessage]:
 
 
 def _encryption() -> list[checks.CheckMessage]:
-    if not settings().session_encrypt_data or sealing.is_installed():
+    if not settings().session_encrypt_data or encryption.is_installed():
         return []
     message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
-    return [_error(message, sealing.REMEDY, 205)]
+    return [_error(message, encryption.REMEDY, 205)]
 
 
 def _is_ours() -> bool:

@@ -1,9 +1,12 @@
 """Between a session's dict and its column: one JSON member per top-level key, so that PostgreSQL can merge.
 
-A member is a string holding the value as JSON text, or {"encoded": ...} in Django's signed encoding for any
-other SESSION_SERIALIZER, or {"sealed": ...}, encrypted (see sealing.py). The text is not unpacked into JSONB: that
-would refuse NUL and NaN, reorder the keys of nested dicts and turn 1e16 into an integer; as text every value comes
-back as Django's engines give it.
+A member is one of
+* a string: the value as JSON text;
+* {"encoded": ...}: the value in Django's signed encoding, for any other SESSION_SERIALIZER;
+* {"sealed": ...}: the value encrypted, see encryption.py.
+
+The JSON text is not unpacked into JSONB, which would refuse NUL and NaN, reorder the keys of nested dicts and turn
+1e16 into an integer. As text every value comes back as Django's engines return it.
 """
 
 from __future__ import annotations
@@ -19,13 +22,14 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.conf import settings
-from pgonly_django.sessions import sealing
+from pgonly_django.sessions import encryption
 
 # A value as its serializer wrote it: text from JSON, bytes from any other.
 Raw = str | bytes
+# By member name.
 Entries = dict[str, Raw]
 
-# Member names for keys that a JSON member cannot be called: this and a hash; the value carries the key.
+# A key that cannot be the name of a JSON member gets this and a hash as its name; the value carries the key.
 ESCAPE = "\x01"
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -37,39 +41,39 @@ class Codec:
         self._serializer = serializer
         self._salt = salt
         self._is_json = serializer is JSONSerializer
-        self._seals = settings().session_encrypt_data
+        self._encrypts = settings().session_encrypt_data
 
-    def entries(self, session: dict[Any, Any]) -> Entries:
-        """Every member as it would be stored now: what differs from an earlier answer has changed."""
+    def encode(self, session: dict[Any, Any]) -> Entries:
+        """Every value as it would be stored now. A value that encodes to something else later has changed."""
         return dict(self._entry(key, value) for key, value in session.items())
 
+    def encode_what_can_be(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
+        """As encode(), and the keys whose values the serializer refuses."""
+        entries: Entries = {}
+        refused = []
+        for key, value in session.items():
+            try:
+                name, raw = self._entry(key, value)
+            except Exception:  # noqa: BLE001 - what pickling may raise has no bounds
+                refused.append(str(key))
+            else:
+                entries[name] = raw
+        return entries, refused
+
     def changed(self, entries: Entries, stored: Entries) -> Entries:
-        """Those of `entries` that are not in `stored`, or another value there."""
+        """Those of `entries` that `stored` lacks or has with another value."""
         return {
             name: raw
             for name, raw in entries.items()
             if (before := stored.get(name)) != raw and not (before and _reads_as(before, raw))
         }
 
-    def entries_that_fit(self, session: dict[Any, Any]) -> tuple[Entries, list[str]]:
-        """As entries(), and the keys whose values the serializer cannot encode."""
-        entries: Entries = {}
-        left_out = []
-        for key, value in session.items():
-            try:
-                name, raw = self._entry(key, value)
-            except Exception:  # noqa: BLE001 - what pickling may raise has no bounds
-                left_out.append(str(key))
-            else:
-                entries[name] = raw
-        return entries, left_out
-
     def column(self, entries: Entries) -> str:
         """The JSON text for the database."""
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
-    def read(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
-        """The session and its entries. A member nobody here can read is logged, left out and left alone."""
+    def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:
+        """The session and its entries. A member that cannot be read is logged, left out, and stays in the row."""
         session: dict[Any, Any] = {}
         entries: Entries = {}
         for name, member in _members(column):
@@ -80,13 +84,25 @@ class Codec:
             except signing.BadSignature:
                 _security_log.warning("Session data corrupted")
                 continue
-            except ImproperlyConfigured:  # without the library everybody would be logged out
+            except ImproperlyConfigured:  # the library is missing: an empty session would log every user out
                 raise
             except Exception as error:  # noqa: BLE001 - what unpickling may raise has no bounds
                 _security_log.warning("Session value under %r cannot be read: %r", name, error)
                 continue
             entries[name] = raw
         return session, entries
+
+    def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """The members that would be stored otherwise now (readable, or under SECRET_KEY), and their new JSON text."""
+        old = {name: member for name, member in _members(column) if self._is_stored_otherwise(name, member)}
+        _, entries = self.decode(old)
+        return {name: old[name] for name in entries}, self.column(entries)
+
+    def _is_stored_otherwise(self, name: str, member: Any) -> bool:
+        encrypted = member.get("sealed") if isinstance(member, dict) else None
+        if encrypted is None or not self._encrypts:
+            return self._encrypts == (encrypted is None)
+        return not encryption.has_current_key(name, encrypted)
 
     def _entry(self, key: Any, value: Any) -> tuple[str, Raw]:
         if self._is_json and not isinstance(key, str):
@@ -102,53 +118,41 @@ class Codec:
     def _bytes(self, value: Any) -> bytes:
         return bytes(self._serializer().dumps(value))
 
-    def rewritten(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Members that are not stored as they would be now, and their new JSON text: readable, or under SECRET_KEY."""
-        old = {name: member for name, member in _members(column) if self._is_stored_otherwise(name, member)}
-        _, entries = self.read(old)
-        return {name: old[name] for name in entries}, self.column(entries)
-
-    def _is_stored_otherwise(self, name: str, member: Any) -> bool:
-        sealed = member.get("sealed") if isinstance(member, dict) else None
-        if sealed is None or not self._seals:
-            return self._seals == (sealed is None)
-        return not sealing.is_under_present_key(name, sealed)
-
     def _member(self, name: str, raw: Raw) -> str | dict[str, str]:
-        if self._seals:
-            return {"sealed": sealing.seal(name, raw)}
+        if self._encrypts:
+            return {"sealed": encryption.encrypt(name, raw)}
         if isinstance(raw, str):
             return raw
-        return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_AsIs, compress=True)}
+        return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_NoSerializer, compress=True)}
 
     def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[Raw, Any]:
         if isinstance(member, str):
             return member, json.loads(member)
         if "sealed" in member:
-            raw = sealing.unseal(name, member["sealed"])
+            raw = encryption.decrypt(name, member["sealed"])
             if isinstance(raw, str):
                 return raw, json.loads(raw)
         else:
-            raw = signing.loads(member["encoded"], salt=self._salt, serializer=_AsIs)
+            raw = signing.loads(member["encoded"], salt=self._salt, serializer=_NoSerializer)
         value = self._serializer().loads(raw)
-        # Not `raw`: the same value may be pickled another way once it has been loaded.
+        # Not `raw`: a value that has been loaded may be pickled in another way than before.
         return self._bytes(value), value
 
 
 def _members(column: Any) -> Iterable[tuple[str, Any]]:
-    """None where another program has put something else than an object there."""
+    """No members where another program has put something else than an object there."""
     return column.items() if isinstance(column, dict) else ()
 
 
 def _reads_as(stored: Raw, raw: Raw) -> bool:
-    """Keys 1 and "1" of a dict are both written, and read as one: so the stored text is the longer."""
+    """A dict may have the keys 1 and "1": JSON writes both and reads one, so the stored text is the longer one."""
     if isinstance(stored, bytes) or isinstance(raw, bytes) or len(stored) <= len(raw):
         return False
     return _to_json(json.loads(stored)) == raw
 
 
-class _AsIs:
-    """A serializer for what is bytes already."""
+class _NoSerializer:
+    """For signing.dumps() and loads(): the value is bytes already."""
 
     def dumps(self, obj: bytes) -> bytes:
         return obj

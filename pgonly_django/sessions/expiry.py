@@ -1,4 +1,4 @@
-"""How long a session lives: what set_expiry() takes, and a reading of it that always gives a time in bounds."""
+"""How long a session lives: what set_expiry() accepts, and how a stored expiry is read, always within bounds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checked(value: Any) -> Any:
 
 
 def bounded(seconds: float) -> float:
-    """Within 36,500 days to either side: what dates, cookies and PostgreSQL can all tell."""
+    """At most 36,500 days, also before now: dates, cookies and PostgreSQL can all hold that."""
     return max(-LONGEST_SECONDS, min(seconds, LONGEST_SECONDS))
 
 
@@ -38,24 +38,22 @@ def cookie_age() -> float:
     return bounded(django_settings.SESSION_COOKIE_AGE)
 
 
-def age(expiry: Any, modification: datetime, otherwise: float) -> float:
-    """Seconds from `modification` on. `otherwise` for None and 0, and for what cannot be read as an expiry."""
-    if not expiry:
-        return bounded(otherwise)
-    if _is_number(expiry):
+def age(expiry: Any, modification: datetime, default: float) -> float:
+    """Seconds after `modification`. `default` for None and 0, and for what cannot be read as an expiry."""
+    if expiry and _is_number(expiry):
         return bounded(expiry)
-    if (moment := _moment(expiry)) is None:
-        return bounded(otherwise)
+    if not expiry or (moment := _moment(expiry)) is None:
+        return bounded(default)
     return bounded(math.floor((moment - _aware(modification)).total_seconds()))
 
 
-def date(expiry: Any, modification: datetime, otherwise: float) -> datetime:
-    """When that is; a datetime that set_expiry() was given as it is."""
+def date(expiry: Any, modification: datetime, default: float) -> datetime:
+    """The time at which that age is over. A datetime that set_expiry() was given is returned unchanged."""
     if isinstance(expiry, datetime):
         return expiry
     if _moment(expiry) is not None:
         return datetime.fromisoformat(expiry)
-    return modification + timedelta(seconds=age(expiry, modification, otherwise))
+    return modification + timedelta(seconds=age(expiry, modification, default))
 
 
 def _is_number(value: Any) -> bool:
@@ -70,7 +68,7 @@ def _moment(expiry: Any) -> datetime | None:
 
 
 def _aware(moment: datetime) -> datetime:
-    """USE_TZ may have been another when the expiry was set. Without shifting it, which may lead out of bounds."""
+    """USE_TZ may have had another value when the expiry was set. Does not convert, which might exceed the bounds."""
     if moment.tzinfo is not None:
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())

@@ -1,33 +1,35 @@
-"""Every statement of the store; each is one round trip on the primary key."""
+"""The statements of the session store. Each is one round trip that finds its row by the primary key.
+
+They run on the request's own connection: a login inside an atomic view rolls back with the view.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from django.db import router
+from django.db import InterfaceError, OperationalError, connections, router, transaction
 
 from pgonly_django.conf import settings
 from pgonly_django.database.libpq import Params, Statement
 from pgonly_django.database.on_django import first_row
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
-from pgonly_django.sessions import connection
-from pgonly_django.sessions.connection import first_row_again_if_cut, in_transaction
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class StoredSession(NamedTuple):
     column: dict[str, Any]
-    # Since last_seen_at; None when the session was never written here.
-    idle_seconds: float | None
+    idle_seconds: float | None  # since last_seen_at; None: imported, and not used here yet
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from. Nothing known changes nothing in the row."""
+    """Where a request came from. None leaves the row's column as it is."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -35,12 +37,24 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """How long a session lives from now, unless a parallel request has set another expiry meanwhile."""
+    """The session lives this long from now, unless a parallel request has set another expiry in between."""
 
     seconds: float
-    is_set_here: bool
-    # The row's member of set_expiry() as this request found it, as JSON.
-    found: str | None
+    is_set_here: bool  # by this request
+    found: str | None  # the row's member of set_expiry() when this request loaded it, as JSON
+
+
+# What several statements share.
+AGE_FROM_NOW = "statement_timestamp() + %(age)s::float8 * interval '1 second'"
+KEEP_PARALLEL_EXPIRY = f"""expires_at = CASE
+        WHEN %(age)s::float8 IS NULL THEN expires_at
+        WHEN %(sets_expiry)s OR data -> '_session_expiry' IS NOT DISTINCT FROM %(expiry)s::jsonb THEN {AGE_FROM_NOW}
+        ELSE expires_at
+    END"""
+NOTE_CLIENT = "ip = coalesce(%(ip)s::inet, ip), user_agent = coalesce(%(agent)s::text, user_agent)"
+# For the transaction of this one statement; in a transaction of the caller's %(commit)s is NULL.
+SET_COMMIT = """
+    set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''"""
 
 
 # Infinite times cannot be subtracted before PostgreSQL 17; their epochs can.
@@ -51,11 +65,31 @@ WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT 
 """)
 
 
-def load(session_key: str, *, just_written: bool = False) -> Stored | None:
+def load(session_key: str, *, just_written: bool = False) -> StoredSession | None:
     """`just_written`: not from a replica, which may not have it yet."""
     alias = router.db_for_write(Session) if just_written else router.db_for_read(Session)
-    row = first_row_again_if_cut(alias, LOAD, {"key": hash_key(session_key)})
-    return None if row is None else Stored(json.loads(row[0]), None if row[1] is None else float(row[1]))
+    params: Params = {"key": hash_key(session_key)}
+    try:
+        row = first_row(alias, LOAD, params)
+    except (OperationalError, InterfaceError):
+        if not _closed_dead_connection(alias):
+            raise
+        row = first_row(alias, LOAD, params)
+    return (
+        None if row is None else StoredSession(json.loads(row[0]), None if row[1] is None else float(row[1]))
+    )
+
+
+def _closed_dead_connection(alias: str) -> bool:
+    """True: the next statement gets a new connection. False in a transaction, which is lost, and for a server that
+    cannot be reached: a second timeout would keep the request waiting twice as long."""
+    connection = cast("DatabaseWrapper", connections[alias])
+    if connection.connection is None or _is_in_transaction(alias) or connection.is_usable():
+        return False
+    connection.close()
+    if connection.pool:
+        connection.pool.check()  # a restart of the server ended all connections in it
+    return True
 
 
 EXISTS = Statement("SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND data IS NOT NULL")
@@ -65,12 +99,11 @@ def exists(session_key: str) -> bool:
     return first_row(router.db_for_read(Session), EXISTS, {"key": hash_key(session_key)}) is not None
 
 
-INSERT = Statement("""
-INSERT INTO pgonly_session
-    (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
+INSERT = Statement(f"""
+INSERT INTO pgonly_session (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 VALUES (
-    %(key)s, %(data)s::jsonb, %(user)s::text, statement_timestamp(), statement_timestamp(),
-    statement_timestamp() + %(age)s::float8 * interval '1 second', %(ip)s::inet, coalesce(%(agent)s::text, '')
+    %(key)s, %(data)s::jsonb, %(user)s::text, statement_timestamp(), statement_timestamp(), {AGE_FROM_NOW},
+    %(ip)s::inet, coalesce(%(agent)s::text, '')
 )
 ON CONFLICT (key_hash) DO NOTHING
 RETURNING true
@@ -78,23 +111,19 @@ RETURNING true
 
 
 def insert(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
-    """False when the key is taken, be it by an expired or an ended session."""
-    return _write(
-        INSERT, session_key, data=data, user=user_id, age=float(age), ip=client.ip, agent=client.user_agent
-    )
+    """False when the key is taken, also by an expired or ended session."""
+    return _write(INSERT, session_key, client, data=data, user=user_id, age=float(age))
 
 
-# An imported row that was not used here yet is replaced by what the old engine has; one that the user's revocation
-# keeps out is buried at once.
-MOVE = Statement("""
-INSERT INTO pgonly_session AS here
-    (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
+# Replaces a row that was imported and not used here yet. A session of a user whose sessions were all revoked becomes
+# an ended row at once.
+MOVE = Statement(f"""
+INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 SELECT
     %(key)s::bytea,
     CASE WHEN NOT is_revoked THEN %(data)s::jsonb END,
     CASE WHEN NOT is_revoked THEN %(user)s::text END,
-    statement_timestamp(), statement_timestamp(),
-    statement_timestamp() + %(age)s::float8 * interval '1 second', %(ip)s::inet, coalesce(%(agent)s::text, '')
+    statement_timestamp(), statement_timestamp(), {AGE_FROM_NOW}, %(ip)s::inet, coalesce(%(agent)s::text, '')
 FROM (
     SELECT EXISTS (
         SELECT FROM pgonly_session
@@ -114,7 +143,7 @@ RETURNING (data IS NOT NULL)::text
 
 
 def move(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool | None:
-    """False: all sessions of this user were revoked, so this one is over. None: the row here stays as it is."""
+    """False: all sessions of this user were revoked, so this one is ended. None: the row here stays as it is."""
     bound: Params = {
         "key": hash_key(session_key), "data": data, "user": user_id, "age": float(age),
         "user_key": None if user_id is None else hash_user(user_id),
@@ -124,33 +153,27 @@ def move(session_key: str, data: str, user_id: str | None, age: float, client: C
     return None if row is None else row[0] == "true"
 
 
-END_COPY = Statement("""
+END_IMPORTED = Statement("""
 UPDATE pgonly_session SET data = NULL, user_id = NULL
 WHERE key_hash = %(key)s AND last_seen_at IS NULL AND data IS NOT NULL
 RETURNING true
 """)
 
 
-def end_copy(session_key: str) -> bool:
-    """False: no such session, or it was used here."""
-    return _write(END_COPY, session_key)
+def end_imported(session_key: str) -> bool:
+    """False: there is no such row, or it was used here."""
+    return _write(END_IMPORTED, session_key)
 
 
-# A row that was only imported is no session yet while the old engine has to be asked.
-MERGE = Statement("""
+# While a fallback engine is set, a row that was only imported is no session yet: the previous engine is asked first.
+MERGE = Statement(f"""
 UPDATE pgonly_session SET
     data = (data - %(removed)s::text[]) || %(changed)s::jsonb,
     user_id = CASE WHEN %(sets_user)s THEN %(user)s::text ELSE user_id END,
     last_seen_at = statement_timestamp(),
-    expires_at = CASE
-        WHEN %(sets_expiry)s OR data -> '_session_expiry' IS NOT DISTINCT FROM %(expiry)s::jsonb
-        THEN statement_timestamp() + %(age)s::float8 * interval '1 second'
-        ELSE expires_at
-    END,
-    ip = coalesce(%(ip)s::inet, ip),
-    user_agent = coalesce(%(agent)s::text, user_agent)
-WHERE key_hash = %(key)s AND data IS NOT NULL AND (last_seen_at IS NOT NULL OR %(takes_copy)s)
-  AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
+    {KEEP_PARALLEL_EXPIRY},
+    {NOTE_CLIENT}
+WHERE key_hash = %(key)s AND data IS NOT NULL AND (last_seen_at IS NOT NULL OR %(takes_imported)s) AND {SET_COMMIT}
 RETURNING true
 """)
 
@@ -165,24 +188,23 @@ def merge(
 ) -> bool:
     """Keys that neither changed nor were removed stay as the row has them by now. False: no such session.
 
-    `user` says whether the user changed, and to whom.
+    `user`: whether the user changed, and the new one.
     """
     return _write(
-        MERGE, session_key, changed=changed, removed=removed, sets_user=user[0], user=user[1],
+        MERGE, session_key, client, changed=changed, removed=removed, sets_user=user[0], user=user[1],
         age=float(expiry.seconds), sets_expiry=expiry.is_set_here, expiry=expiry.found,
-        ip=client.ip, agent=client.user_agent, takes_copy=not settings().session_fallback_engine,
-        commit=None if user[0] or settings().session_wait_for_disk else _without_waiting(),
+        takes_imported=not settings().session_fallback_engine,
+        commit=None if user[0] or settings().session_wait_for_disk else _no_wait_for_disk(),
     )  # fmt: skip
 
 
-REPLACE = Statement("""
+REPLACE = Statement(f"""
 UPDATE pgonly_session SET
     data = %(data)s::jsonb,
     user_id = %(user)s::text,
     last_seen_at = statement_timestamp(),
-    expires_at = statement_timestamp() + %(age)s::float8 * interval '1 second',
-    ip = coalesce(%(ip)s::inet, ip),
-    user_agent = coalesce(%(agent)s::text, user_agent)
+    expires_at = {AGE_FROM_NOW},
+    {NOTE_CLIENT}
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
 """)
@@ -190,49 +212,40 @@ RETURNING true
 
 def replace(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
     """For a session that was emptied before it was filled again. False: no such session."""
-    return _write(
-        REPLACE, session_key, data=data, user=user_id, age=float(age), ip=client.ip, agent=client.user_agent
-    )
+    return _write(REPLACE, session_key, client, data=data, user=user_id, age=float(age))
 
 
-# Leaves `data` alone: an assignment would write a large value anew. Committed without waiting for the disk:
-# a crash of the database server in the next 0.6 s loses no more than that the session was seen.
-TOUCH = Statement("""
+# Does not assign `data`: that would write a large value again. Does not wait for the disk: a crash of the database
+# server in the next 0.6 s loses no more than the time at which the session was seen.
+TOUCH = Statement(f"""
 UPDATE pgonly_session SET
     last_seen_at = statement_timestamp(),
-    expires_at = CASE
-        WHEN %(age)s::float8 IS NULL THEN expires_at
-        WHEN %(sets_expiry)s OR data -> '_session_expiry' IS NOT DISTINCT FROM %(expiry)s::jsonb
-        THEN statement_timestamp() + %(age)s::float8 * interval '1 second'
-        ELSE expires_at
-    END,
-    ip = coalesce(%(ip)s::inet, ip),
-    user_agent = coalesce(%(agent)s::text, user_agent)
-WHERE key_hash = %(key)s AND data IS NOT NULL
-  AND set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true) > ''
+    {KEEP_PARALLEL_EXPIRY},
+    {NOTE_CLIENT}
+WHERE key_hash = %(key)s AND data IS NOT NULL AND {SET_COMMIT}
 RETURNING true
 """)
 
 
 def touch(session_key: str, expiry: Expiry | None, client: Client) -> bool:
-    """Seen now; with an `expiry` it also lives that long from now. False: no such session."""
+    """The session was seen now; with an `expiry` it also lives that long from now. False: no such session."""
     return _write(
-        TOUCH, session_key, age=expiry and float(expiry.seconds),
+        TOUCH, session_key, client, age=expiry and float(expiry.seconds),
         sets_expiry=expiry is not None and expiry.is_set_here, expiry=expiry and expiry.found,
-        ip=client.ip, agent=client.user_agent, commit=_without_waiting(),
+        commit=_no_wait_for_disk(),
     )  # fmt: skip
 
 
-RENAME = Statement("""
+CHANGE_KEY = Statement("""
 UPDATE pgonly_session SET key_hash = %(new)s
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
 """)
 
 
-def rename(session_key: str, new_key: str) -> bool:
+def change_key(session_key: str, new_key: str) -> bool:
     """False: no such session."""
-    return _write(RENAME, session_key, new=hash_key(new_key))
+    return _write(CHANGE_KEY, session_key, new=hash_key(new_key))
 
 
 DELETE = Statement("DELETE FROM pgonly_session WHERE key_hash = %(key)s RETURNING true")
@@ -242,42 +255,55 @@ def delete(session_key: str) -> bool:
     return _write(DELETE, session_key)
 
 
-# What ends a session while another engine may bring it back: a row that says no.
-BURY = Statement("""
+# A row without data says that the session ended, so that the fallback engine does not bring it back.
+KEEP_ENDED = Statement(f"""
 INSERT INTO pgonly_session AS here (key_hash, created_at, expires_at)
-VALUES (
-    %(key)s, statement_timestamp(), statement_timestamp() + %(age)s::float8 * interval '1 second'
-)
+VALUES (%(key)s, statement_timestamp(), {AGE_FROM_NOW})
 ON CONFLICT (key_hash) DO UPDATE SET
     data = NULL, user_id = NULL, expires_at = greatest(here.expires_at, excluded.expires_at)
 RETURNING true
 """)
 
 
-def bury(session_key: str, age: float) -> None:
-    _write(BURY, session_key, age=float(age))
+def keep_ended(session_key: str, age: float) -> None:
+    _write(KEEP_ENDED, session_key, age=float(age))
 
 
-def bury_user(user_id: str, age: float) -> None:
-    """No session of theirs is moved here any more: another engine's sessions cannot be listed by user."""
-    first_row(router.db_for_write(Session), BURY, {"key": hash_user(user_id), "age": float(age)})
+def keep_user_ended(user_id: str, age: float) -> None:
+    """From now on no session of this user is moved here: those of another engine cannot be listed by user."""
+    first_row(router.db_for_write(Session), KEEP_ENDED, {"key": hash_user(user_id), "age": float(age)})
 
 
-def may_roll_back() -> bool:
-    """Is what was just written still at the mercy of a transaction?"""
-    return in_transaction(router.db_for_write(Session))
+def _write(statement: Statement, session_key: str, client: Client | None = None, **params: Any) -> bool:
+    bound: Params = {"key": hash_key(session_key), **params}
+    if client is not None:
+        bound["ip"], bound["agent"] = client.ip, client.user_agent
+    return first_row(router.db_for_write(Session), statement, bound) is not None
+
+
+def _no_wait_for_disk() -> str | None:
+    """For `commit`: off, but a transaction of the caller's keeps its own setting."""
+    return None if _is_in_transaction(router.db_for_write(Session)) else "off"
 
 
 def after_commit(do: Callable[[], None]) -> bool:
-    """See connection.after_commit()."""
-    return connection.after_commit(router.db_for_write(Session), do)
+    """Call `do` once what was just written is certain: at once where no rollback can undo it.
+
+    False, and `do` is not called, where Django does not run code at the commit: with AUTOCOMMIT off, outside atomic().
+    """
+    alias = router.db_for_write(Session)
+    if not _is_in_transaction(alias):
+        do()
+    elif connections[alias].in_atomic_block:
+        transaction.on_commit(do, using=alias)
+    else:
+        return False
+    return True
 
 
-def _without_waiting() -> str | None:
-    """For the transaction of one statement only; a transaction of the caller's keeps its own setting."""
-    return None if may_roll_back() else "off"
-
-
-def _write(statement: Statement, session_key: str, **params: Any) -> bool:
-    bound: Params = {"key": hash_key(session_key), **params}
-    return first_row(router.db_for_write(Session), statement, bound) is not None
+def _is_in_transaction(alias: str) -> bool:
+    """Whether a rollback may still undo what was written. A TestCase's own transaction does not count."""
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+    return connection.connection is not None and not connection.get_autocommit()

@@ -1,9 +1,11 @@
+"""The session store. A save goes through codec.py and statements.py to Django's own connection."""
+
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -21,10 +23,10 @@ from django.utils.crypto import get_random_string
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.sessions import expiry, fallback, statements
+from pgonly_django.sessions import expiry, fallback_engine, statements
 from pgonly_django.sessions.codec import Codec, Entries
-from pgonly_django.sessions.revoke import prune_expired
-from pgonly_django.sessions.statements import Client, Expiry, Stored
+from pgonly_django.sessions.prune import prune_expired
+from pgonly_django.sessions.statements import Client, Expiry, StoredSession
 
 EXPIRY_KEY = "_session_expiry"  # of set_expiry()
 NEVER = float("inf")
@@ -34,20 +36,20 @@ PRUNE_BATCH = 1000
 class SessionStore(SessionBase):
     """Django's session contract over one row per session.
 
-    The a-methods of SessionBase run these in Django's thread for database work, one hop each: Django's
-    connections are bound to threads, and a request's session must be on the request's connection.
+    The async methods of SessionBase run these in Django's thread for database work, with one change of thread each:
+    Django's connections are bound to threads, and a request's session must be on the request's connection.
     """
 
     # SessionBase's property: the dict, loaded on first use.
     _session: dict[Any, Any]
     # Set by pgonly_django.middleware.SessionMiddleware.
     client = Client()
-    # The members of the row as far as this request knows; None: the next save replaces them all.
+    # The members of the row as far as this request knows. None: the next save replaces them all.
     _stored: Entries | None = None
-    # What a transaction has written and may still take back; None where it is out of date.
+    # What the last save sent. It becomes _stored at the commit, unless another save or clear() came in between.
     _sent: Entries | None = None
     _idle_seconds = NEVER
-    # Does the expiry come from this request, and what did the row's member say of it, as JSON?
+    # Whether the expiry comes from this request, and the row's member of it when it was loaded, as JSON.
     _sets_expiry = False
     _found_expiry: str | None = None
 
@@ -55,7 +57,7 @@ class SessionStore(SessionBase):
     def get_model_class(cls) -> type[Session]:
         return Session
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
         return Codec(self.serializer, self.key_salt)
 
@@ -64,20 +66,20 @@ class SessionStore(SessionBase):
         if not isinstance(key, str):
             return {}
         stored = statements.load(key)
-        if (stored is None or stored.idle_seconds is None) and fallback.moved_here(
-            key, self.codec, self.client, is_copied=stored is not None
+        if (stored is None or stored.idle_seconds is None) and fallback_engine.move(
+            key, self.codec, self.client, is_imported=stored is not None
         ):
             stored = statements.load(key, just_written=True)
         if stored is None:
             self._session_key = None
             return {}
-        return self._take(stored)
+        return self._read(stored)
 
     def exists(self, session_key: str | None) -> bool:
         return session_key is not None and statements.exists(session_key)
 
     def create(self) -> None:
-        """A row of its own under a new key. The INSERT itself answers whether the key is free."""
+        """Insert a row under a new key. The INSERT itself tells whether the key is free."""
         while True:
             self._session_key = self._get_new_session_key()
             try:
@@ -88,7 +90,7 @@ class SessionStore(SessionBase):
             return
 
     def save(self, must_create: bool = False) -> None:
-        """Write what this request changed, nothing when it changed nothing and was seen just now.
+        """Write what this request changed. Nothing, when it changed nothing and the row was written just now.
 
         Raises UpdateError when the session was ended elsewhere, CreateError when `must_create` and the key
         is taken.
@@ -97,10 +99,10 @@ class SessionStore(SessionBase):
             self.create()
             return
         session = self._get_session(no_load=must_create)  # type: ignore[attr-defined] # missing in the stubs
-        if self.session_key is None:  # it was not found: never write under a key a visitor brought along
+        if self.session_key is None:  # it was not found: a key that a visitor made up is never used
             self.create()
             return
-        entries = self.codec.entries(session)
+        entries = self.codec.encode(session)
         if must_create:
             self._insert(entries)
         elif self._stored is None:
@@ -117,22 +119,22 @@ class SessionStore(SessionBase):
     def delete(self, session_key: str | None = None) -> None:
         key = session_key or self.session_key
         if key is not None:
-            if fallback.is_set():
-                fallback.end(key)
+            if fallback_engine.is_set():
+                fallback_engine.end(key)
             else:
                 statements.delete(key)
         if key == self.session_key:
-            self._stored = self._sent = None  # so that a save finds out, even if it has nothing new to say
+            self._stored = self._sent = None  # so that a later save writes, and finds that the row is gone
 
     def clear(self) -> None:
         super().clear()
         self._stored = self._sent = None
 
     def cycle_key(self) -> None:
-        """The same row under a new key; what changed is saved as ever.
+        """Give the row a new key. save() writes what changed.
 
-        Raises SessionInterrupted when the session of a logged-in user was ended elsewhere: it must not
-        come back under the new key.
+        Raises SessionInterrupted when the session of a logged-in user was ended elsewhere: it must not come back
+        under the new key.
         """
         session = self._session
         old = self.session_key
@@ -140,9 +142,9 @@ class SessionStore(SessionBase):
             self.create()
             return
         new = self._get_new_session_key()
-        if statements.rename(old, new):
-            if fallback.is_set():
-                fallback.end(old)
+        if statements.change_key(old, new):
+            if fallback_engine.is_set():
+                fallback_engine.end(old)
             self._session_key = new
             self.modified = True
         elif USER_KEY in session:
@@ -155,7 +157,7 @@ class SessionStore(SessionBase):
         await sync_to_async(self.cycle_key)()
 
     def set_expiry(self, value: Any) -> None:
-        """As Django's. Raises TypeError or ValueError for what is no expiry; more than 36,500 days count as those."""
+        """As Django's. Raises TypeError or ValueError for what is no expiry. More than 36,500 days count as 36,500."""
         super().set_expiry(expiry.checked(value))
 
     async def aset_expiry(self, value: Any) -> None:
@@ -190,8 +192,8 @@ class SessionStore(SessionBase):
             pass
 
     def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
-        """What load() would make of a row's data."""
-        return self.codec.read(column)[0]
+        """The session that load() would read from a row's data."""
+        return self.codec.decode(column)[0]
 
     def _get_new_session_key(self) -> str:
         return get_random_string(32, VALID_KEY_CHARS)
@@ -199,10 +201,10 @@ class SessionStore(SessionBase):
     async def _aget_new_session_key(self) -> str:
         return self._get_new_session_key()
 
-    def _take(self, stored: Stored) -> dict[Any, Any]:
-        session, self._stored = self.codec.read(stored.column)
+    def _read(self, stored: StoredSession) -> dict[Any, Any]:
+        session, self._stored = self.codec.decode(stored.column)
         self._idle_seconds = NEVER if stored.idle_seconds is None else stored.idle_seconds
-        # As it stands in the row: encoded again it might read otherwise.
+        # As it stands in the row: encoded again it might be another text.
         if EXPIRY_KEY in stored.column:
             self._found_expiry = json.dumps(stored.column[EXPIRY_KEY])
         return session
@@ -229,14 +231,14 @@ class SessionStore(SessionBase):
             return False
         user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
         self._sets_expiry = self._sets_expiry or EXPIRY_KEY in changed or EXPIRY_KEY in removed
-        column, lifetime = self.codec.column(changed), self._expiry()
-        self._update(partial(statements.merge, self._key, column, removed, user, lifetime, self.client))
+        column = self.codec.column(changed)
+        self._update(partial(statements.merge, self._key, column, removed, user, self._expiry(), self.client))
         self._wrote(entries)
         return True
 
     def _update(self, write: Callable[[], bool]) -> None:
-        """A session whose move here was rolled back with its view is moved once more. UpdateError: it was ended."""
-        if not write() and not (fallback.moved_here(self._key, self.codec, self.client) and write()):
+        """Raises UpdateError when the session was ended. One whose move was rolled back with a view is moved again."""
+        if not write() and not (fallback_engine.move(self._key, self.codec, self.client) and write()):
             raise UpdateError
 
     def _touch(self) -> None:
@@ -248,7 +250,7 @@ class SessionStore(SessionBase):
         return Expiry(self.get_expiry_age(), self._sets_expiry, self._found_expiry)
 
     def _wrote(self, entries: Entries) -> None:
-        """What a rollback may undo has to be sent again by the next save."""
+        """Until the commit a rollback may undo it, and the next save has to send it again."""
         self._idle_seconds = 0
         self._sent = entries
         statements.after_commit(partial(self._committed, entries))

@@ -209,7 +209,7 @@ def test_two_pruners_never_wait_for_each_other():
 
 
 def test_pruning_walks_the_index_of_hours():
-    from pgonly_django.sessions.revoke import PRUNE
+    from pgonly_django.sessions.prune import PRUNE
 
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")

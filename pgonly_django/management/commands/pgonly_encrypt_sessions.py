@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from pgonly_django.conf import settings
-from pgonly_django.sessions.rewriting import rewrite_sessions
+from pgonly_django.sessions.reencrypt import reencrypt_sessions
 
 
 class Command(BaseCommand):
@@ -17,7 +17,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, verbosity: int, **_options: Any) -> None:
         what = "encrypted" if settings().session_encrypt_data else "decrypted"
         count = 0
-        for count in rewrite_sessions():
+        for count in reencrypt_sessions():
             if verbosity > 1:
                 self.stdout.write(f"{count} sessions {what}")
         self.stdout.write(self.style.SUCCESS(f"{count} sessions {what}"))

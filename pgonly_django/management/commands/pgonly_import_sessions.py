@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from pgonly_django.conf import settings
 from pgonly_django.exceptions import CannotListKeysError
-from pgonly_django.sessions.importing import Result, import_sessions
+from pgonly_django.sessions.bulk_import import Counts, import_sessions
 
 ENGINES = {name: f"django.contrib.sessions.backends.{name}" for name in ("db", "cache", "cached_db")}
 
@@ -27,14 +27,14 @@ class Command(BaseCommand):
             raise CommandError(f"--batch must be at least 1, got {batch}.")
         self._refuse_what_could_revive()
         self._refuse_another_engine(engine)
-        result = Result()
+        counts = Counts()
         try:
-            for result in import_sessions(ENGINES[engine], batch):
+            for counts in import_sessions(ENGINES[engine], batch):
                 if verbosity > 1:
-                    self.stdout.write(_said(result))
+                    self.stdout.write(_summary(counts))
         except CannotListKeysError as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(self.style.SUCCESS(_said(result)))
+        self.stdout.write(self.style.SUCCESS(_summary(counts)))
 
     def _refuse_what_could_revive(self) -> None:
         """Once this engine serves, only with the fallback set does an ended session leave a mark."""
@@ -55,11 +55,11 @@ class Command(BaseCommand):
             raise CommandError(f"The sessions of this site are in {serving}. Type --from {right}.")
 
 
-def _said(result: Result) -> str:
+def _summary(counts: Counts) -> str:
     said = (
-        f"{result.copied} copied, {result.refreshed} brought up to date, {result.kept} kept as they were, "
-        f"{result.dropped} dropped that ended meanwhile"
+        f"{counts.copied} copied, {counts.refreshed} brought up to date, {counts.kept} kept as they were, "
+        f"{counts.dropped} dropped that ended meanwhile"
     )
-    if result.left_out:
-        said += f"; {result.left_out} values left out that cannot be encoded here"
+    if counts.left_out:
+        said += f"; {counts.left_out} values left out that cannot be encoded here"
     return said

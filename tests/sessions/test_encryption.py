@@ -14,8 +14,8 @@ from django.core.signing import BadSignature
 from django.db import connection
 
 from pgonly_django.models import Session
-from pgonly_django.sessions import SessionStore, sealing
-from pgonly_django.sessions.rewriting import rewrite_sessions
+from pgonly_django.sessions import SessionStore, encryption
+from pgonly_django.sessions.reencrypt import reencrypt_sessions
 from tests.sessions.test_codec import ODD_VALUES
 
 pytestmark = pytest.mark.django_db
@@ -122,7 +122,7 @@ def test_what_was_written_before_the_change_stays_readable_and_mixes(settings, b
 
 
 @pytest.mark.usefixtures("encrypted")
-def test_after_a_rotation_the_fallback_opens_what_the_old_key_sealed(settings):
+def test_after_a_rotation_the_fallback_decrypts_what_the_old_key_encrypted(settings):
     settings.SECRET_KEY = OLD
     session = stored(a=1)
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
@@ -135,7 +135,7 @@ def test_after_a_rotation_the_fallback_opens_what_the_old_key_sealed(settings):
 
 
 @pytest.mark.usefixtures("encrypted")
-def test_a_value_that_no_key_opens_is_logged_left_out_and_left_alone(settings, caplog):
+def test_a_value_that_no_key_decrypts_is_logged_left_out_and_left_alone(settings, caplog):
     settings.SECRET_KEY = OLD
     session = stored(a=1)
     settings.SECRET_KEY = NEW
@@ -158,15 +158,15 @@ def test_a_forged_value_is_left_out(member):
 
 
 @pytest.mark.usefixtures("encrypted")
-def test_a_value_does_not_open_under_another_name():
-    sealed = sealing.seal("nickname", '"7"')
-    assert sealing.unseal("nickname", sealed) == '"7"'
+def test_a_value_is_not_decrypted_under_another_name():
+    encrypted = encryption.encrypt("nickname", '"7"')
+    assert encryption.decrypt("nickname", encrypted) == '"7"'
     with pytest.raises(BadSignature):
-        sealing.unseal("_auth_user_id", sealed)
+        encryption.decrypt("_auth_user_id", encrypted)
 
 
-def test_the_same_value_is_sealed_otherwise_each_time():
-    assert sealing.seal("a", "1") != sealing.seal("a", "1")
+def test_the_same_value_is_encrypted_otherwise_each_time():
+    assert encryption.encrypt("a", "1") != encryption.encrypt("a", "1")
 
 
 @pytest.mark.usefixtures("encrypted")
@@ -255,7 +255,7 @@ INSERT INTO pgonly_session (key_hash, data, expires_at) VALUES ('\\x00', %s, now
 def test_a_session_that_gets_another_key_meanwhile_is_rewritten_too(settings):
     sessions = [stored(number=number) for number in range(3)]
     encrypt(settings)
-    rewriting = rewrite_sessions(batch=1)
+    rewriting = reencrypt_sessions(batch=1)
     next(rewriting)
     first, *_, last = Session.objects.order_by("pk")
     moved = "00" * 32  # to the front, which has been passed
@@ -282,12 +282,12 @@ from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.checks import check_sessions
 print(*[f"{message.id}: {message.msg} {message.hint}" for message in check_sessions()])
 codec = SessionStore().codec
-for use in (lambda: codec.column({"a": "1"}), lambda: codec.read({"a": {"sealed": "AAAA"}})):
+for use in (lambda: codec.column({"a": "1"}), lambda: codec.decode({"a": {"sealed": "AAAA"}})):
     try:
         use()
     except ImproperlyConfigured as error:
         print(error)
-print(codec.read({"a": "1"})[0])
+print(codec.decode({"a": "1"})[0])
 """
 
 

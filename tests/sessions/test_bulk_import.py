@@ -17,7 +17,7 @@ from benchmarks.servers import redis
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.importing import import_sessions
+from pgonly_django.sessions.bulk_import import import_sessions
 
 pytestmark = pytest.mark.django_db
 

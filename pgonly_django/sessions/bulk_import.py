@@ -1,4 +1,4 @@
-"""Live sessions of another engine, copied here under the same cookies."""
+"""Copies all live sessions of the previous engine here, under the same cookies: pgonly_import_sessions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from django.utils import timezone
 from pgonly_django.exceptions import CannotListKeysError
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
-from pgonly_django.sessions import expiry, old_engine
-from pgonly_django.sessions.old_engine import OldSession
+from pgonly_django.sessions import expiry, previous_engine
+from pgonly_django.sessions.previous_engine import PreviousSession
 from pgonly_django.sessions.store import SessionStore
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CACHE_ENGINE = "django.contrib.sessions.backends.cache"
 
 
 @dataclass
-class Result:
+class Counts:
     copied: int = 0
     refreshed: int = 0
     kept: int = 0
@@ -34,27 +34,27 @@ class Result:
     left_out: int = 0
 
 
-def import_sessions(engine: str, batch: int = 1000) -> Iterator[Result]:
-    """Copy all live sessions of `engine`, yielding the sums so far after every batch.
+def import_sessions(engine: str, batch: int = 1000) -> Iterator[Counts]:
+    """Copy all live sessions of `engine`. Yields the counts so far after every batch.
 
-    A row that this engine has written is never changed. One that was only imported is brought up to date,
-    and dropped when the old engine has ended it since. So it may be killed and run again at any time, and
-    beside another run. Values that cannot be encoded here are logged by their keys and left out.
+    A row that was written here is never changed. One that was only imported is brought up to date, and dropped when
+    `engine` has ended it since. So it may be killed and run again at any time, and beside another run. Values that
+    cannot be encoded here are logged by their keys and left out.
     """
-    result, known, began_at = Result(), set[bytes](), _database_time()
+    counts, known, began_at = Counts(), set[bytes](), _database_time()
     sessions = _cached_sessions(engine) if engine == CACHE_ENGINE else _stored_sessions(engine, batch)
     while taken := list(islice(sessions, batch)):
         listed = {hash_key(session.key): session for session in taken}  # Redis may list a key twice
-        _copy({key: session for key, session in listed.items() if key not in known}, result)
+        _copy({key: session for key, session in listed.items() if key not in known}, counts)
         known.update(listed)
-        yield result
-    result.dropped = _drop_ended(known, began_at, batch)
-    yield result
+        yield counts
+    counts.dropped = _drop_ended(known, began_at, batch)
+    yield counts
 
 
-def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
-    """From the table of the engines db and cached_db, in the order of their keys, read in batches."""
-    store: Any = old_engine.store_of(engine)
+def _stored_sessions(engine: str, batch: int) -> Iterator[PreviousSession]:
+    """From the table of the engines db and cached_db, in batches in the order of their keys."""
+    store: Any = previous_engine.store_of(engine)
     model = store.get_model_class()
     last = ""
     while True:
@@ -63,24 +63,24 @@ def _stored_sessions(engine: str, batch: int) -> Iterator[OldSession]:
         for row in rows:
             if data := store.decode(row.session_data):
                 left = expiry.bounded((row.expire_date - now).total_seconds())
-                yield OldSession(row.session_key, data, left)
+                yield PreviousSession(row.session_key, data, left)
         if len(rows) < batch:
             return
         last = rows[-1].session_key
 
 
-def _cached_sessions(engine: str) -> Iterator[OldSession]:
-    store: Any = old_engine.store_of(engine)
-    cache = old_engine.outspoken(caches[django_settings.SESSION_CACHE_ALIAS])
+def _cached_sessions(engine: str) -> Iterator[PreviousSession]:
+    store: Any = previous_engine.store_of(engine)
+    cache = previous_engine.raising(caches[django_settings.SESSION_CACHE_ALIAS])
     for key in cached_keys(cache, store.cache_key_prefix):
-        if session := old_engine.read(engine, key):
+        if session := previous_engine.read(engine, key):
             yield session
 
 
 def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
     """The session keys in `cache`, for the caches that can list their keys."""
     if hasattr(cache, "iter_keys"):  # pgonly_django's and django-redis'
-        # A KEY_PREFIX with a colon comes back from django-redis in part.
+        # django-redis gives a part of a KEY_PREFIX that has a colon.
         yield from (
             (name.rpartition(prefix)[2] if prefix else name) for name in cache.iter_keys(f"{prefix}*")
         )
@@ -114,7 +114,7 @@ def _table_names(cache: Any, start: str) -> Iterator[str]:
         return iter([row[0] for row in cursor.fetchall()])
 
 
-# xmax is 0 in a row that this statement made. An expiry alone that slid on is written once it is a minute off.
+# xmax is 0 in a row that this statement inserted. If nothing but the expiry differs, by up to a minute, it is left.
 COPY = """
 INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, expires_at)
 SELECT key_hash, data::jsonb, user_id, statement_timestamp(),
@@ -134,19 +134,19 @@ RETURNING xmax = 0
 """
 
 
-def _copy(sessions: dict[bytes, OldSession], result: Result) -> None:
+def _copy(sessions: dict[bytes, PreviousSession], counts: Counts) -> None:
     codec, old = SessionStore().codec, list(sessions.values())
-    columns = [old_engine.column_of(session, codec) for session in old]
+    columns = [previous_engine.column_of(session, codec) for session in old]
     users = [session.user_id for session in old]
     user_keys = [None if user is None else hash_user(user) for user in users]
     left = [session.seconds_left for session in old]
     with connections[router.db_for_write(Session)].cursor() as cursor:
         cursor.execute(COPY, [list(sessions), [data for data, _ in columns], users, user_keys, left])
         made = [row[0] for row in cursor.fetchall()]
-    result.copied += sum(made)
-    result.refreshed += len(made) - sum(made)
-    result.kept += len(old) - len(made)
-    result.left_out += sum(left_out for _, left_out in columns)
+    counts.copied += sum(made)
+    counts.refreshed += len(made) - sum(made)
+    counts.kept += len(old) - len(made)
+    counts.left_out += sum(left_out for _, left_out in columns)
 
 
 def _database_time() -> datetime:
@@ -157,19 +157,17 @@ def _database_time() -> datetime:
 
 
 def _drop_ended(known: set[bytes], began_at: datetime, batch: int) -> int:
-    """Imported, not used here yet, and gone from the old engine: its user has logged out there.
+    """Delete sessions that were imported, were not used here, and are gone from the previous engine: ended there.
 
-    What came after `began_at` another run has brought, which may know sessions that began after ours listed them.
+    Rows that came after `began_at` are another run's, which may know sessions that began after ours were listed.
     """
     dropped, last = 0, ""
-    unseen = Session.objects.filter(last_seen_at=None, data__isnull=False, created_at__lt=began_at).order_by(
-        "pk"
-    )
+    imported = Session.objects.filter(last_seen_at=None, data__isnull=False)
     while True:
-        rows = unseen.filter(pk__gt=last) if last else unseen
+        rows = imported.filter(created_at__lt=began_at, pk__gt=last).order_by("pk")
         keys = list(rows.values_list("pk", flat=True)[:batch])
         gone = [key for key in keys if bytes.fromhex(key) not in known]
-        dropped += Session.objects.filter(pk__in=gone, last_seen_at=None, data__isnull=False).delete()[0]
+        dropped += imported.filter(pk__in=gone).delete()[0]
         if len(keys) < batch:
             return dropped
         last = keys[-1]

@@ -1,0 +1,86 @@
+"""Deletes expired sessions, for the worker and `clearsessions`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, connections
+
+from pgonly_django.conf import settings
+from pgonly_django.events import emit
+from pgonly_django.models.pruning import delete_what_can_go
+from pgonly_django.sessions.expiry import cookie_age
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Walks the index pgonly_session_expires from its start. Rows that another process is pruning are skipped.
+EXPIRED = """
+    SELECT key_hash FROM pgonly_session
+    WHERE expires_hour <= floor(extract(epoch FROM statement_timestamp()) / 3600)::integer
+      AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+    ORDER BY expires_hour
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+"""
+# As an array: in a nested loop a subquery that locks would take another batch each time it starts.
+PRUNE = f"""
+WITH pruned AS (
+    DELETE FROM pgonly_session WHERE key_hash = ANY (ARRAY({EXPIRED}))
+    RETURNING 1
+)
+SELECT count(*) FROM pruned
+"""
+# Index of both: the primary key.
+PRUNE_THESE = """
+DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[])
+    AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+"""
+# Without its data, which would be valid again for that day.
+PUT_OFF = """
+UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
+WHERE key_hash = %(key)s::bytea AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+"""
+KEPT_NAMED = 10
+
+
+def prune_expired(alias: str, limit: int = 1000) -> int:
+    """Delete up to `limit` expired sessions of the database `alias`. Returns how many it deleted or put off.
+
+    One that cannot be deleted, because a row of the project's refers to it, loses its data and is tried again a day
+    later.
+    """
+    with connections[alias].cursor() as cursor:
+        try:
+            cursor.execute(PRUNE, {"grace": _grace_seconds(), "limit": limit})
+            return int(cursor.fetchone()[0])
+        except IntegrityError:
+            if connections[alias].in_atomic_block:
+                raise  # that transaction is lost
+            return _prune_what_can_go(cursor, limit)
+
+
+def _prune_what_can_go(cursor: Any, limit: int) -> int:
+    """For a batch with a session that cannot be deleted."""
+    grace = {"grace": _grace_seconds()}
+
+    def delete(keys: Sequence[str]) -> int:
+        cursor.execute(PRUNE_THESE, {**grace, "keys": [bytes.fromhex(key) for key in keys]})
+        return int(cursor.rowcount)
+
+    def put_off(key: str) -> None:
+        cursor.execute(PUT_OFF, {**grace, "key": bytes.fromhex(key)})
+
+    cursor.execute(EXPIRED, {**grace, "limit": limit})
+    keys = [bytes(key).hex() for (key,) in cursor.fetchall()]
+    pruned = delete_what_can_go(keys, delete, put_off, IntegrityError)
+    named = "; ".join(f"{kept.id}: {kept.reason}" for kept in pruned.kept[:KEPT_NAMED])
+    message = f"{len(pruned.kept)} expired session(s) cannot be deleted and are kept for a day more. {named}"
+    emit("sessions.kept", message, level=logging.WARNING, sessions=[kept.id for kept in pruned.kept])
+    return pruned.deleted + len(pruned.kept)
+
+
+def _grace_seconds() -> float:
+    """With a fallback engine an expired row stays for a while: it says that this session was moved here."""
+    return float(cookie_age()) if settings().session_fallback_engine else 0.0
