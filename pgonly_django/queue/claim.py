@@ -24,7 +24,7 @@ What it means when a claim returns fewer jobs than it may take:
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -160,7 +160,7 @@ UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, w
 WHERE job.id = ANY (ARRAY
 """
 
-Band = tuple[str, int]
+Band = tuple[str, int]  # queue and priority
 LOWEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -187,6 +187,23 @@ def candidates_sql(alias: str) -> str:
     return f"SELECT id FROM ({sql}) AS oldest LIMIT band.job_limit"
 
 
+@dataclass(slots=True)
+class Claim:
+    """How many jobs to claim."""
+
+    free_slots: int  # so many of each queue
+    prefetch_limits: dict[str, int]  # and so many instead of queues whose jobs are short
+    take_suspect: bool  # one at most
+
+    @property
+    def limit(self) -> int:
+        """How many of all queues together."""
+        return max([self.free_slots, *self.prefetch_limits.values()])
+
+    def limit_of(self, queue: str) -> int:
+        return self.prefetch_limits.get(queue, self.free_slots)
+
+
 @dataclass
 class Claimer:
     """Builds the claims of one worker process and remembers its bands."""
@@ -201,20 +218,17 @@ class Claimer:
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
 
-    def statement(
-        self, free_slots: int, prefetch_limits: Mapping[str, int], *, take_suspect: bool
-    ) -> tuple[Statement, Params]:
-        """The next claim. It takes `free_slots` jobs of a queue at most, or its number in `prefetch_limits`."""
+    def statement(self, claim: Claim) -> tuple[Statement, Params]:
+        """The next claim, from the head or from the floors."""
         self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
-        limit = max([free_slots, *prefetch_limits.values()])
-        common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": limit}
+        common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit}
         if self.looked_from_head:
             return _head(self.alias, bool(self.queues)), {
                 **common,
-                "free_slots": free_slots,
-                "prefetch_queues": list(prefetch_limits),
-                "prefetch_limits": list(prefetch_limits.values()),
-                "take_suspect": take_suspect,
+                "free_slots": claim.free_slots,
+                "prefetch_queues": list(claim.prefetch_limits),
+                "prefetch_limits": list(claim.prefetch_limits.values()),
+                "take_suspect": claim.take_suspect,
                 "last_queue": self._last_queue,
                 "queues": list(self.queues),
             }
@@ -224,7 +238,7 @@ class Claimer:
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],
             "floors": [self.floors[band] for band in bands],
-            "job_limits": [prefetch_limits.get(queue, free_slots) for queue, _ in bands],
+            "job_limits": [claim.limit_of(queue) for queue, _ in bands],
         }
 
     def absorb(self, jobs: list[ClaimedJob], took_seconds: float) -> None:

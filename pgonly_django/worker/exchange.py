@@ -19,11 +19,11 @@ from psycopg.types.json import set_json_loads
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, connect
-from pgonly_django.database.libpq import Params, Statement, execute, prepare, takes_statements
+from pgonly_django.database.libpq import Statement, execute, prepare, takes_statements
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.queue import workers
-from pgonly_django.queue.claim import ClaimedJob, Claimer, Unreadable
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.lease import cancel_requested
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
@@ -49,19 +49,6 @@ ROW_ERRORS = (
 # Index: the primary key. Whose the rows are that a finish did not match.
 WHOSE = "SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
 NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
-
-
-@dataclass(slots=True)
-class Claim:
-    """What to ask for along with the writes."""
-
-    free: int
-    rooms: dict[str, int]
-    take_suspect: bool
-
-    @property
-    def limit(self) -> int:
-        return max([self.free, *self.rooms.values()])
 
 
 @dataclass(slots=True)
@@ -228,7 +215,7 @@ class Exchanger:
             with connection.own_terms():
                 jobs = _jobs(self._execute_claim(connection, claim))
             return ExchangeResult(jobs=jobs, claimed=True)
-        statement, params = self._next_claim(claim)
+        statement, params = self.claimer.statement(claim)
         if statement not in self._prepared:
             prepare(connection, statement)
             self._prepared.add(statement)
@@ -238,11 +225,8 @@ class Exchanger:
         return ExchangeResult(jobs=rows.load_rows(0, result.ntuples, ClaimedJob._make), claimed=True)
 
     def _execute_claim(self, connection: OwnConnection, claim: Claim) -> psycopg.Cursor[Any]:
-        statement, params = self._next_claim(claim)
+        statement, params = self.claimer.statement(claim)
         return connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
-
-    def _next_claim(self, claim: Claim) -> tuple[Statement, Params]:
-        return self.claimer.statement(claim.free, claim.rooms, take_suspect=claim.take_suspect)
 
     def _pipeline(
         self,

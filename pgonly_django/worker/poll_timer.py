@@ -6,9 +6,8 @@ import time
 from collections import Counter
 
 from pgonly_django.database import notify
-from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.promote import Promotion
-from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.listener import Listener
 from pgonly_django.worker.options import WorkerOptions
 
@@ -92,12 +91,12 @@ class PollTimer:
         self._refused_until = time.monotonic() + REFUSED_SECONDS
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
-        """A claim that began then took `jobs`: plan the next."""
+        """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
         counts = Counter((job.queue, job.priority) for job in jobs)
         self._backlog = len(jobs) >= claim.limit or any(
-            count >= claim.rooms.get(queue, claim.free) for (queue, _), count in counts.items()
+            count >= claim.limit_of(queue) for (queue, _), count in counts.items()
         )
-        self._passed_over = claim.free == 0
+        self._passed_over = claim.free_slots == 0
         self.drained = claimer.looked_from_head and not self._backlog and not self._passed_over
         if began >= self._look_again_at:
             self._look_again_at = NEVER

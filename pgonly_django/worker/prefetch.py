@@ -30,7 +30,7 @@ class Prefetch:
             return 0
         return min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
 
-    def rooms(self, held: int) -> dict[str, int]:
+    def limits(self, held: int) -> dict[str, int]:
         """For each queue of short jobs: how many of them to claim now."""
         aheads = {queue: self.ahead(queue) for queue in self._average}
         return {queue: self.threads + ahead - held for queue, ahead in aheads.items() if ahead > 0}

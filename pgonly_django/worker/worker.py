@@ -18,10 +18,10 @@ from pgonly_django.context.run import Run, lease_end
 from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.models.job import SUSPECT_FROM, State
-from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import outcomes, watchdog
-from pgonly_django.worker.exchange import Claim, Exchanger, ExchangeResult
+from pgonly_django.worker.exchange import Exchanger, ExchangeResult
 from pgonly_django.worker.executor import Ended, Executor
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.heartbeat import Heartbeat
@@ -303,11 +303,13 @@ class WorkerLoop:
         ):
             return None
         left = self.jobs_left
-        rooms = {name: int(min(room, left)) for name, room in self.prefetch.rooms(held).items() if room > 0}
-        free = int(min(max(self.options.threads - held, 0), left))
-        if free == 0 and not rooms:
+        limits = {
+            queue: int(min(limit, left)) for queue, limit in self.prefetch.limits(held).items() if limit > 0
+        }
+        free_slots = int(min(max(self.options.threads - held, 0), left))
+        if free_slots == 0 and not limits:
             return None
-        return Claim(free, rooms, take_suspect=not watchdog.suspects(self.runs.values()))
+        return Claim(free_slots, limits, take_suspect=not watchdog.suspects(self.runs.values()))
 
     def _settle(self, answer: ExchangeResult) -> None:
         for job_id in answer.finished:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue, workers
-from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
 from pgonly_django.worker import exchange
@@ -18,7 +18,7 @@ ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in 
 
 def head_claim(*queues):
     claimer = Claimer("default", WORKER, LEASE, queues)
-    return texts(claimer.statement(50, {}, take_suspect=True))
+    return texts(claimer.statement(Claim(50, {}, take_suspect=True)))
 
 
 def floor_claim():
@@ -26,7 +26,7 @@ def floor_claim():
     floor = datetime.now(UTC) - timedelta(seconds=10)
     claimer.floors = dict.fromkeys(ALL_BANDS, floor)
     claimer.head_due_at = float("inf")
-    return texts(claimer.statement(50, {}, take_suspect=False))
+    return texts(claimer.statement(Claim(50, {}, take_suspect=False)))
 
 
 def texts(claim):

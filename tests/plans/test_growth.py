@@ -10,9 +10,9 @@ from django.db import connection
 from pgonly_django.cache import PostgresCache
 from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
-from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.exchange import Claim, Exchanger
+from pgonly_django.worker.exchange import Exchanger
 from tests.jobs import add
 from tests.waiting import wait_for
 

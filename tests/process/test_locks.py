@@ -13,9 +13,9 @@ from django.db import connections
 from pgonly_django.compat import uuid7
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State, Worker
-from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.exchange import Claim, Exchanger
+from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -118,7 +118,7 @@ def test_who_keeps_notifies_waiting_holds_up_no_end(own_ledger, own_server):
         waiting = threading.Thread(target=notify_and_wait_for_a_standby, args=[own_server.url()])
         waiting.start()
         wait_for(lambda: server.execute(WAITS_FOR_STANDBY).fetchone() == (1,))
-        answer = own_ledger.exchange([finish], [], Claim(free=1, rooms={}, take_suspect=True))
+        answer = own_ledger.exchange([finish], [], Claim(free_slots=1, prefetch_limits={}, take_suspect=True))
         server.execute("ALTER SYSTEM RESET synchronous_standby_names")
         server.execute("SELECT pg_reload_conf()")
         waiting.join(10)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
-from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 
 LEASE = timedelta(seconds=60)
@@ -51,9 +51,11 @@ def claimer(*queues: str, worker_id: UUID | None = None) -> Claimer:
     return Claimer("default", worker_id or uuid4(), LEASE, queues)
 
 
-def claim(connection, by: Claimer, free=10, rooms=None, *, take_suspect=True, took_seconds=0.0):
+def claim(
+    connection, by: Claimer, free_slots=10, prefetch_limits=None, *, take_suspect=True, took_seconds=0.0
+):
     """One claim of `by`. `took_seconds` in the hours keeps the next ones on the floors."""
-    statement, parameters = by.statement(free, rooms or {}, take_suspect=take_suspect)
+    statement, parameters = by.statement(Claim(free_slots, prefetch_limits or {}, take_suspect))
     jobs = [ClaimedJob._make(row) for row in connection.execute(statement.sql, parameters, prepare=True)]
     by.absorb(jobs, took_seconds)
     return jobs

@@ -11,16 +11,16 @@ from django.db import connection, connections
 from pgonly_django.compat import task_finished, uuid7
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.queue.claim import Claimer
+from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
-from pgonly_django.worker.exchange import Claim, Exchanger
+from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
 from tests.proxy import LosingProxy
 from tests.queue.rows import finish_of, fresh, make, make_running
 from tests.waiting import wait_for
 
-CLAIM = Claim(free=5, rooms={}, take_suspect=True)
+CLAIM = Claim(free_slots=5, prefetch_limits={}, take_suspect=True)
 
 
 @pytest.fixture

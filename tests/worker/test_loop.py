@@ -13,8 +13,8 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.claim import Claim
 from pgonly_django.worker import worker as worker_module
-from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs, watched
@@ -45,7 +45,7 @@ def test_suspects_never_run_side_by_side_in_a_process(work, marks):
 def test_a_second_look_follows_each_word(transactional_db):
     """The word may stand for another job, whose own was held back and which commits right after the first look."""
     worker = WorkerLoop(WorkerOptions())
-    claim = Claim(free=1, rooms={}, take_suspect=True)
+    claim = Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
     worker.exchanger.exchange([], [], claim)
     worker.exchanger.close()
     for _ in range(2):  # two words in a row: the second look is due after the last

@@ -10,8 +10,8 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
+from pgonly_django.queue.claim import Claim
 from pgonly_django.queue.promote import Promotion
-from pgonly_django.worker.exchange import Claim
 from pgonly_django.worker.listener import Listener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer

@@ -12,13 +12,13 @@ def paced(threads=4, **seconds):
 
 def test_a_queue_whose_run_times_are_not_known_is_not_claimed_ahead():
     assert paced().ahead("ai") == 0
-    assert paced().rooms(held=0) == {}
+    assert paced().limits(held=0) == {}
 
 
 def test_long_jobs_are_not_claimed_ahead():
     prefetch = paced(ai=7200.0, mail=0.3)
     assert (prefetch.ahead("ai"), prefetch.ahead("mail")) == (0, 0)
-    assert prefetch.rooms(held=0) == {}
+    assert prefetch.limits(held=0) == {}
     assert prefetch.wants_more(held=3)
     assert not prefetch.wants_more(held=4)
 
@@ -26,7 +26,7 @@ def test_long_jobs_are_not_claimed_ahead():
 def test_short_jobs_are_claimed_ahead_for_a_fifth_of_a_second():
     prefetch = paced(ai=7200.0, mail=0.01)
     assert prefetch.ahead("mail") == 20
-    assert prefetch.rooms(held=4) == {"mail": 20}
+    assert prefetch.limits(held=4) == {"mail": 20}
     assert prefetch.wants_more(held=11)
     assert not prefetch.wants_more(held=12)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
-from pgonly_django.worker.exchange import Claim
+from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
@@ -23,7 +23,7 @@ def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(
     """A claim ahead, of short jobs while all slots are taken, says nothing about the other queues."""
     jobs.add.using(queue_name="others").enqueue(1)
     worker = WorkerLoop(WorkerOptions(threads=1))
-    ahead = Claim(free=0, rooms={"short": 5}, take_suspect=True)
+    ahead = Claim(free_slots=0, prefetch_limits={"short": 5}, take_suspect=True)
     answer = worker.exchanger.exchange([], [], ahead)
     assert answer.jobs == []
     worker.poll_timer.looked(answer.jobs, ahead, worker.claimer, began=0.0)
