@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgonly_django.cache import keys
-from pgonly_django.cache.statement import LIVE, SIZE, Statement, first_bytes
+from pgonly_django.cache.entry import LIVE, SIZE, first_bytes
+from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import BATCH, Store, batches
 from pgonly_django.database.binary import integer, text_array
 from pgonly_django.database.connection import Params

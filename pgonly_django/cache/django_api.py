@@ -14,9 +14,10 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django import events
 from pgonly_django.cache import deletion
 from pgonly_django.cache.durations import timeout_seconds
+from pgonly_django.cache.entry import Row
 from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import default_timeout, parse
-from pgonly_django.cache.store import Row, Store
+from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, ValueTooLargeError

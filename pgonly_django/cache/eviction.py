@@ -20,8 +20,9 @@ import psycopg
 
 from pgonly_django import events
 from pgonly_django.cache import keys
+from pgonly_django.cache.entry import DELETED_BYTES, SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import DELETED_BYTES, SIZE, TABLES, Statement, first_bytes
+from pgonly_django.cache.statement import Statement
 from pgonly_django.database import connect, testrun
 from pgonly_django.database.binary import integer
 from pgonly_django.database.operation import Operation, run
@@ -163,7 +164,7 @@ class Usage:
     PRUNE = Statement(
         "WITH old AS MATERIALIZED (SELECT key, prune_minute, " + SIZE + """ AS size FROM {table}
             WHERE split_part(key, ':', 1) = $1
-            AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
+            AND prune_minute < """ + minute_of("statement_timestamp()") + """
             ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED),
         gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("old", "prune_minute, key") + """))
             RETURNING """ + SIZE + """ AS size)

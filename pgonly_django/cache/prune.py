@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
+from pgonly_django.cache.entry import SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
-from pgonly_django.cache.statement import SIZE, TABLES, first_bytes
 from pgonly_django.cache.stats import our_settings
 from pgonly_django.models import CacheEntry
 
@@ -26,7 +26,9 @@ expired AS MATERIALIZED (SELECT found.* FROM space CROSS JOIN LATERAL (
         SELECT key, prune_minute, """
     + SIZE
     + """ AS size FROM {table} WHERE split_part(key, ':', 1) = space.name
-        AND prune_minute < floor(date_part('epoch', statement_timestamp()) / 60)::int4
+        AND prune_minute < """
+    + minute_of("statement_timestamp()")
+    + """
         ORDER BY prune_minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ) AS found LIMIT %(limit)s
 ),

@@ -6,7 +6,8 @@ from typing import Any
 
 from pgonly_django.cache import keys
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.statement import LIVE, SIZE, Statement
+from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after
+from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import Store, seconds_param
 from pgonly_django.database.binary import integer
 from pgonly_django.database.operation import Operation
@@ -30,10 +31,10 @@ def pttl(store: Store, key: bytes) -> Operation[int | None]:
 
 
 EXPIRE_AT = Statement(
-    """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
-    FROM (SELECT to_timestamp($2)) AS x (e) WHERE key = $1 AND """ + LIVE + " RETURNING e <= clock_timestamp()",
+    f"""UPDATE {{table}} {EXPIRE} FROM (SELECT to_timestamp($2)) AS x (e)
+    WHERE key = $1 AND {LIVE} RETURNING e <= clock_timestamp()""",
     "text float8",
-)  # fmt: skip
+)
 FORGET = Statement(
     "DELETE FROM {table} WHERE key = $1 AND expires_at <= clock_timestamp() RETURNING " + SIZE, "text"
 )
@@ -69,11 +70,7 @@ def persist(store: Store, key: bytes) -> Operation[bool]:
 
 
 GET_AND_TOUCH = Statement(
-    """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
-    FROM (SELECT clock_timestamp() + $2 * interval '1 second') AS x (e)
-    WHERE key = $1 AND """
-    + LIVE
-    + " RETURNING number, codec, value",
+    f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE} RETURNING {VALUE}",
     "text float8",
 )
 

@@ -18,8 +18,9 @@ from psycopg.pq.abc import PGresult
 from pgonly_django import events
 from pgonly_django.cache.background import later
 from pgonly_django.cache.circle import computing, refuse_circle
-from pgonly_django.cache.statement import LIVE, SIZE, Statement
-from pgonly_django.cache.store import REWRITE, Row, Store, row_size
+from pgonly_django.cache.entry import LIVE, REWRITE, ROW_TYPES, SIZE, VALUE, Row, after, minute_of
+from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.store import Store
 from pgonly_django.database.binary import integer, text_array
 from pgonly_django.database.listener import CHANNEL, Watch, listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
@@ -72,7 +73,7 @@ class Flight:
 
     # Served by the primary key, like every statement here.
     LOOK = Statement(
-        "SELECT number, codec, value, " + LIVE + """, coalesce(claimed_until > clock_timestamp(), false),
+        f"SELECT {VALUE}, {LIVE}" + """, coalesce(claimed_until > clock_timestamp(), false),
         num_nonnulls(value, number) > 0 AND expires_at + $2 * interval '1 second' > clock_timestamp()
         FROM {table} WHERE key = $1""",
         "text float8",
@@ -107,9 +108,8 @@ class Flight:
 
     # With the tags of a value that is shown stale meanwhile, so that a deletion by any of them ends both.
     CLAIM = Statement(
-        """INSERT INTO {table} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
-        SELECT $1, 0, to_timestamp(0), floor(date_part('epoch', until) / 60), $2, until, $4
-        FROM (SELECT clock_timestamp() + $3 * interval '1 second') AS x (until)
+        f"""INSERT INTO {{table}} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
+        SELECT $1, 0, to_timestamp(0), {minute_of("e")}, $2, e, $4 FROM {after("$3")}
         ON CONFLICT (key) DO UPDATE SET claim = EXCLUDED.claim, claimed_until = EXCLUDED.claimed_until,
             prune_minute = greatest(entry.prune_minute, EXCLUDED.prune_minute),
             tags = CASE WHEN entry.tags @> EXCLUDED.tags THEN entry.tags ELSE entry.tags || EXCLUDED.tags END
@@ -204,14 +204,14 @@ class Flight:
         + "', $9), (SELECT "
         + SIZE
         + " FROM {table} AS before WHERE before.key = $1)",
-        "text bytea int8 int2 float8 float8 text[] int8 text",
+        f"{ROW_TYPES} int8 text",
     )
 
     def _fill(self, token: int, row: Row) -> Operation[None]:
         """Write the row and wake the waiting, if the claim is still ours."""
         result = yield from self.store.call(self.FILL, (*row, b"%d" % token, payload(self.key)))
         if result.ntuples:
-            size, before = row_size(row), integer(result.get_value(0, 1))
+            size, before = row.size, integer(result.get_value(0, 1))
             if self.store.usage.wrote(entries=0, size=size - before, written=size):
                 yield from self.store.usage.clean()
 

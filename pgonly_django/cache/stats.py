@@ -10,15 +10,14 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
-from django.db.models import BigIntegerField, Count, Q, Sum, Value
-from django.db.models.functions import Coalesce, Length, Now
+from django.db.models import BigIntegerField, Count, Q, Sum
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce, Now
 from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache
-from pgonly_django.cache.statement import TABLES
+from pgonly_django.cache.entry import SIZE, TABLES
 from pgonly_django.models import CacheEntry, CacheUsage, DurableCacheEntry
-
-ROW_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +82,13 @@ def figures(tables: Container[str] = TABLES) -> list[Figures]:
 def _figures(alias: str, cache: PostgresCache) -> Figures:
     store = cache.store
     model = DurableCacheEntry if store.durable else CacheEntry
-    size = Length("key") * 2 + Coalesce(Length("value"), 0) + Value(ROW_BYTES)
+    size = RawSQL(SIZE, (), BigIntegerField())  # noqa: S611 - a constant
     counted = (
         model.objects.using(store.pool.alias)
         .of(store.location)
         .aggregate(
             entries=Count("pk"),
-            bytes=Coalesce(Sum(size, output_field=BigIntegerField()), 0),
+            bytes=Coalesce(Sum(size), 0),
             expired=Count("pk", filter=Q(expires_at__lte=Now())),
         )
     )

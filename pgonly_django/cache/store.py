@@ -1,4 +1,4 @@
-"""What the cache asks PostgreSQL: one statement a call. Keys and seconds come ready-made from backend.py."""
+"""What the cache asks PostgreSQL: one statement a call. Keys and seconds come ready-made from django_api.py."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from pgonly_django import events
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import INTEGER, Codec
 from pgonly_django.cache.durations import LONGEST_SECONDS
+from pgonly_django.cache.entry import (
+    EXPIRE,
+    INSERT,
+    INSERT_MANY,
+    INSERT_MANY_TYPES,
+    LIVE,
+    OVERHEAD_BYTES,
+    OVERWRITE,
+    REWRITE,
+    ROW_TYPES,
+    SIZE,
+    VALUE,
+    Row,
+    after,
+    size_of,
+)
 from pgonly_django.cache.eviction import usage_for
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import LIVE, SIZE, Statement
+from pgonly_django.cache.statement import Statement
 from pgonly_django.database.binary import bytea_array, int2_array, int8_array, integer, text_array
 from pgonly_django.database.connection import Params
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
 from pgonly_django.exceptions import CacheError, UnreadableEntryError, ValueTooLargeError
 
-# Where a whole row is overwritten: a value, its expiry, and no computation under way.
-OVERWRITE = """ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, number = EXCLUDED.number,
-    codec = EXCLUDED.codec, expires_at = EXCLUDED.expires_at, prune_minute = EXCLUDED.prune_minute,
-    tags = EXCLUDED.tags, claim = NULL, claimed_until = NULL"""
-# The same where it is updated in place: $1 to $7 as row() makes them.
-REWRITE = """SET value = $2, number = $3, codec = $4, expires_at = e, tags = $7,
-    prune_minute = floor((date_part('epoch', e) + $6) / 60), claim = NULL, claimed_until = NULL
-    FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e)"""
 # Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
 BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = $1) "
 NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
@@ -39,7 +47,6 @@ NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
 LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
-Row = Sequence[bytes | None]  # $1 to $7 of a write
 Keys = set[bytes]
 Stored = tuple[bytes | None, bytes | None]  # columns value and number
 Batch = list[tuple[bytes, int | None, int, bytes | None]]  # of a set_many: key, number, codec, value
@@ -65,7 +72,7 @@ class Store:
         self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
         # Fits whatever its key: almost every value is asked no more than this.
-        self._fits = min(FIELD_LIMIT, self._max_bytes) - 2 * keys.LIMIT - 100
+        self._fits = min(FIELD_LIMIT, self._max_bytes) - size_of(keys.LIMIT, 0)
         self.usage = usage_for(self, options)
 
     def is_same(self, other: Store) -> bool:
@@ -81,7 +88,7 @@ class Store:
         return self.pool.call(variant, params, timeout or usual, usual)
 
     # Served by the primary key, like every statement here that names its keys.
-    GET = Statement("SELECT number, codec, value FROM {table} WHERE key = $1 AND " + LIVE, "text")
+    GET = Statement(f"SELECT {VALUE} FROM {{table}} WHERE key = $1 AND {LIVE}", "text")
 
     def get(self, key: bytes, default: Any) -> Operation[Any]:
         result = yield from self.call(self.GET, (key,))
@@ -113,13 +120,8 @@ class Store:
         result = yield from self.call(self.HAS, (key,))
         return result.ntuples == 1
 
-    # prune_minute is coarse so that writing a key again soon leaves its index alone (a HOT update).
-    _WRITE = """INSERT INTO {table} AS entry (key, value, number, codec, expires_at, prune_minute, tags)
-        SELECT $1, $2, $3, $4, e, floor((date_part('epoch', e) + $6) / 60), $7
-        FROM (SELECT clock_timestamp() + $5 * interval '1 second') AS x (e) """
-    _WRITE_TYPES = "text bytea int8 int2 float8 float8 text[]"
-    SET = Statement(_WRITE + OVERWRITE, _WRITE_TYPES)
-    SET_COUNTED = Statement(BEFORE + _WRITE + OVERWRITE + NEW_AND_BEFORE, _WRITE_TYPES)
+    SET = Statement(INSERT + OVERWRITE, ROW_TYPES)
+    SET_COUNTED = Statement(BEFORE + INSERT + OVERWRITE + NEW_AND_BEFORE, ROW_TYPES)
 
     def set(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
@@ -135,9 +137,9 @@ class Store:
         result = yield from self.call(self.SET_COUNTED if counted else self.SET, row)
         yield from self.wrote(row, result if counted else None)
 
-    REPLACE = Statement("UPDATE {table} " + REWRITE + " WHERE key = $1 AND " + LIVE, _WRITE_TYPES)
+    REPLACE = Statement("UPDATE {table} " + REWRITE + " WHERE key = $1 AND " + LIVE, ROW_TYPES)
     REPLACE_COUNTED = Statement(
-        BEFORE + REPLACE.sql + " RETURNING false, (SELECT size FROM before)", _WRITE_TYPES
+        BEFORE + REPLACE.sql + " RETURNING false, (SELECT size FROM before)", ROW_TYPES
     )
 
     def replace(
@@ -158,9 +160,9 @@ class Store:
         yield from self.wrote(row, result if counted else None)
         return True
 
-    _ADD = _WRITE + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
-    ADD = Statement(_ADD, _WRITE_TYPES)
-    ADD_COUNTED = Statement(BEFORE + _ADD + NEW_AND_BEFORE, _WRITE_TYPES)
+    _ADD = INSERT + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
+    ADD = Statement(_ADD, ROW_TYPES)
+    ADD_COUNTED = Statement(BEFORE + _ADD + NEW_AND_BEFORE, ROW_TYPES)
 
     def add(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
@@ -204,15 +206,15 @@ class Store:
         codec, number, data = self._codec.encode(value)
         if data is not None and len(data) > self._fits and (error := self._too_large(key, len(data))):
             raise error
-        return [
+        return Row(
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
             seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS), text_array(tags) if tags else None,
-        ]  # fmt: skip
+        )  # fmt: skip
 
     def _too_large(self, key: bytes, size: int) -> ValueTooLargeError | None:
         if size > FIELD_LIMIT:
             return ValueTooLargeError(self.name(key), size, FIELD_LIMIT, "one field of PostgreSQL")
-        if (whole := size + 2 * len(key) + 100) > self._max_bytes:
+        if (whole := size_of(len(key), size)) > self._max_bytes:
             return ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
         return None
 
@@ -230,15 +232,14 @@ class Store:
 
     def value_of(self, row: Row) -> Any:
         """What a read would give after row() is written: a copy, as the serializer makes it."""
-        if row[2] is not None:
-            return int(row[2])
-        assert row[1] is not None
-        assert row[3] is not None
-        return self._codec.decode(int(row[3]), row[1])
+        if row.number is not None:
+            return int(row.number)
+        assert row.value is not None
+        return self._codec.decode(int(row.codec), row.value)
 
     def wrote(self, row: Row, counted: PGresult | None) -> Operation[None]:
         """Count a write, whose result says NEW_AND_BEFORE; every so often it pays for a share of the cleaning."""
-        size, new, more = row_size(row), False, 0
+        size, new, more = row.size, False, 0
         if counted is not None:
             new, before = counted.get_value(0, 0) == b"\x01", counted.get_value(0, 1)
             more = size if new else size - integer(before) if before else 0
@@ -246,11 +247,7 @@ class Store:
             yield from self.usage.clean()
 
     TOUCH = Statement(
-        """UPDATE {table} SET expires_at = e, prune_minute = floor(date_part('epoch', e) / 60)
-        FROM (SELECT clock_timestamp() + $2 * interval '1 second') AS x (e)
-        WHERE key = $1 AND """
-        + LIVE,
-        "text float8",
+        f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE}", "text float8"
     )
 
     def touch(self, key: bytes, seconds: float | None) -> Operation[bool]:
@@ -316,9 +313,7 @@ class Store:
         if self.usage.removed(entries, size):
             yield from self.usage.tell()
 
-    GET_MANY = Statement(
-        "SELECT key, number, codec, value FROM {table} WHERE key = ANY($1) AND " + LIVE, "text[]"
-    )
+    GET_MANY = Statement(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY($1) AND {LIVE}", "text[]")
 
     def get_many(self, wanted: Sequence[bytes]) -> Operation[dict[bytes, Any]]:
         found: dict[bytes, Any] = {}
@@ -338,15 +333,7 @@ class Store:
                 raise
             events.emit("cache.failed", str(error), level=logging.WARNING)
 
-    # unnest keeps the order given, so rows are locked in key order. OFFSET 0: the expiry is computed once.
-    SET_MANY = Statement(
-        """INSERT INTO {table} (key, value, number, codec, expires_at, prune_minute, tags)
-        SELECT row.*, e, minute, $6 FROM unnest($1, $2, $3, $4) AS row,
-            (SELECT e, floor(date_part('epoch', e) / 60)::int4 AS minute
-             FROM (SELECT clock_timestamp() + $5 * interval '1 second' OFFSET 0) AS x (e) OFFSET 0) AS y """
-        + OVERWRITE,
-        "text[] bytea[] int8[] int2[] float8 text[]",
-    )
+    SET_MANY = Statement(INSERT_MANY + OVERWRITE, INSERT_MANY_TYPES)
     SET_MANY_COUNTED = Statement(
         BEFORE.replace("key = $1", "key = ANY($1)") + ", written AS (" + SET_MANY.sql
         + " RETURNING xmax = 0 AS new, " + SIZE + " AS size) "
@@ -379,11 +366,11 @@ class Store:
         for batch in encoded:
             names, numbers, codecs, data = zip(*batch, strict=True)
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
-            params = (*arrays, seconds_param(seconds), text_array(tags) if tags else None)
+            params = (*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None)
             result = yield from self.call(statement, params)
             stored.update(names)
             new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
-            written = len(arrays[0]) + len(arrays[1]) + 100 * len(batch)
+            written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
             if self.usage.wrote(entries=new, size=more, written=written, writes=len(batch)):
                 yield from self.usage.clean()
 
@@ -411,12 +398,6 @@ class Store:
 def seconds_param(seconds: float | None) -> bytes | None:
     """None (for ever) also for more than the columns hold."""
     return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds
-
-
-def row_size(row: Row) -> int:
-    """The same sum as SIZE."""
-    key, data = row[0] or b"", row[1] or b""
-    return len(key) * 2 + len(data) + 100
 
 
 def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -14,11 +14,11 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from pgonly_django.cache.circle import computing, refuse_circle
 from pgonly_django.cache.durations import milliseconds, moment, not_negative, positive
+from pgonly_django.cache.entry import Row
 from pgonly_django.cache.journal import Change, Pending, Seen
 from pgonly_django.cache.keys import escape_glob, tag_names
 from pgonly_django.cache.lock import Lock
 from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE
-from pgonly_django.cache.store import Row
 from pgonly_django.cache.transaction_view import MISSING, TransactionView, inside, twin
 from pgonly_django.exceptions import ValueTooLargeError
 
@@ -65,7 +65,9 @@ class TransactionalCache(TransactionView):
         return None
 
     def _written(self, row: Row) -> Change:
-        entry = Seen(lambda: self.cache.store.value_of(row), None if row[4] is None else float(row[4]) * 1000)
+        entry = Seen(
+            lambda: self.cache.store.value_of(row), None if row.seconds is None else float(row.seconds) * 1000
+        )
         return lambda _: entry
 
     @inside

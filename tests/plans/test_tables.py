@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import connection
 
 from pgonly_django import cache, sessions
-from pgonly_django.cache.statement import TABLES as CACHE_TABLES
+from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.cache.statement import Statement as CacheStatement
 from pgonly_django.database.connect import connect
 from pgonly_django.database.libpq import Statement

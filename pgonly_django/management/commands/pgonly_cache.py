@@ -9,7 +9,7 @@ from django.db import connections
 
 from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache
-from pgonly_django.cache.statement import TABLES
+from pgonly_django.cache.entry import TABLES
 from pgonly_django.cache.stats import Figures, figures, our_caches
 from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation, run
