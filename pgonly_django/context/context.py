@@ -1,4 +1,4 @@
-"""The job's own face: what a task with `takes_context=True` gets as its first argument."""
+"""The job context: what a task with `takes_context=True` gets as its first argument."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 
 from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
-from pgonly_django.context.memory import Memory, watched
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
 from pgonly_django.database.libpq import printable
@@ -27,12 +27,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SAVE_EVERY_SECONDS = 1.0
-DOUBT_POLL_SECONDS = 0.1
+LEASE_POLL_SECONDS = 0.1
 LOG_LINE_LIMIT = 1000
 
 
 class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
-    """Progress, checkpoint, steps and the wish to stop of one running job.
+    """Progress, checkpoint, steps and the request to stop of one running job.
 
     Every write is fenced: once the job belongs to another worker, a write raises LeaseLost. The methods with a
     leading `a` are the same for async tasks.
@@ -46,10 +46,10 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     ) -> None:
         self.task_result = task_result
         self._run = run
-        self._memory = Memory(run.alias, saved or checkpoints.Saved(), self._prove_itself)
+        self._state = CheckpointState(run.alias, saved or checkpoints.Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
 
-    # What is known without a query.
+    # Known without a query.
 
     @property
     def attempt(self) -> int:
@@ -62,14 +62,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def checkpoint(self) -> Any:
-        """A copy of what save_checkpoint() saved last, in this run or an earlier one; None when nothing was."""
-        return json.loads(self._memory.state.saved.value)
+        """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None without one."""
+        return json.loads(self._state.values.reached.value)
 
     @property
     def should_stop(self) -> bool:
         """Whether to save and then call stop(): the worker stops, the job was cancelled, timed out or lost its lease.
 
-        A job that returns instead has succeeded, whatever is left to do.
+        A job that returns instead has succeeded, even where work is left.
         """
         return self._run.interruption is not None
 
@@ -86,15 +86,15 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         limits = [limit for limit in (self._run.deadline, self._run.stop_until) if limit is not None]
         return max(min(limits) - time.monotonic(), 0.0) if limits else None
 
-    # Progress and log lines: kept here, written by the worker within a second, out of the job's transaction.
+    # Progress and log lines: kept here, written by the worker within a second, outside of the job's transaction.
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Say how far the job is. Costs no statement here; throttled, and visible within a second.
 
-        Raises NotStorableError for numbers that are no JSON.
+        Raises NotStorableError for numbers that are not JSON.
         """
-        said = {"done": done, "total": total, "message": printable(str(message))}
-        self._run.progress = to_json(said, "The progress")
+        progress = {"done": done, "total": total, "message": printable(str(message))}
+        self._run.progress = to_json(progress, "The progress")
         self._run.needs_report = True
 
     def log(self, line: str) -> None:
@@ -109,14 +109,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See log()."""
         self.log(line)
 
-    # What survives the death of the worker.
+    # Kept when the worker dies.
 
     def save_checkpoint(self, value: Any) -> None:
         """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic().
 
-        Raises NotStorableError for what is not JSON, LeaseLost when the job belongs to another worker.
+        Raises NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker.
         """
-        saved = self._memory.writable
+        saved = self._state.to_write
         saved.value = to_json(value, "The checkpoint")
         self._write(saved)
 
@@ -127,16 +127,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
 
-        The result comes back as PostgreSQL keeps JSON, the same in every run (a tuple as a list, the keys of a
-        dict in an order of its own). `name` must be unique in the job. Killed between the call and its INSERT,
-        the call is made again: at most the calls in flight are repeated.
+        Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
+        in PostgreSQL's order. `name` must be unique in the job. If the worker is killed between the call and its
+        INSERT, the next run makes the call again: at most the calls under way are repeated.
         Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end,
         StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
-        JSON: that fails the job for good, since every attempt would pay again.
+        JSON: that fails the job without another attempt, since every attempt would pay again.
         """
         found = self._find_step(name)
         if found is None:
-            self._wait_for_lease()
+            while self._waits_for_lease:
+                time.sleep(LEASE_POLL_SECONDS)
+            self._check()
             found = self._keep_step(name, function(*args, **kwargs))
         result: T = json.loads(found)
         return result
@@ -147,7 +149,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See step(); `function` is a coroutine function."""
         found = await sync_to_async(self._find_step)(name)
         if found is None:
-            await self._await_lease()
+            while self._waits_for_lease:  # noqa: ASYNC110 - a thread renews it
+                await asyncio.sleep(LEASE_POLL_SECONDS)
+            await self._acheck()
             value = await function(*args, **kwargs)
             found = await sync_to_async(self._keep_step)(name, value)
         result: T = json.loads(found)
@@ -160,16 +164,16 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
         commits or rolls back with the rest. `name` tells several loops of a job apart: LoopNameError when this run
         has begun a loop of that name already, even one that was left by a break; a transaction that is rolled back
-        gives the name back as well. Raises as step() does, between two items.
+        frees the name as well. Raises as step() does, between two items.
         """
-        done, watched_connections = self._begin_loop(name)
+        done, job_connections = self._begin_loop(name)
         total = total if total is not None else count(items)
         self.progress(done, total)
         for item in iterate_from(items, done):
             self._check()
             yield item
             done += 1
-            if self._advanced(name, done, total, watched_connections):
+            if self._advance_loop(name, done, total, job_connections):
                 self.flush()
         self.flush()
 
@@ -177,111 +181,110 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
-        done, watched_connections = await sync_to_async(self._begin_loop)(name)
+        done, job_connections = await sync_to_async(self._begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items)
         self.progress(done, total)
         async for item in aiterate_from(items, done):
-            await sync_to_async(self._check)() if self.should_stop else None
+            await self._acheck()
             yield item
             done += 1
-            if self._advanced(name, done, total, watched_connections):
+            if self._advance_loop(name, done, total, job_connections):
                 await sync_to_async(self.flush)()
         await sync_to_async(self.flush)()
 
     def flush(self) -> None:
         """Write the loop positions that are not saved yet, as part of the transaction that is open."""
         self._saved_at = time.monotonic()
-        if self._is_unsaved:
-            self._write(self._memory.writable)
+        if self._is_unwritten:
+            self._write(self._state.to_write)
 
     # For the worker, at the end of the run.
 
     def close(self) -> None:
         """The run is over: take back what it reached in transactions that it left open. They will be rolled back."""
-        self._memory.end()
+        self._state.close()
 
     def close_failed(self) -> None:
-        """See close(). The run has failed: also write the loop positions that were reached outside of its
-        transactions. Where that cannot be written, the next run repeats a few items; the outcome is the same."""
+        """See close(). The run has failed: also write the loop positions that it reached outside of transactions.
+        Where they cannot be written, the next run repeats a few items; the outcome is the same."""
         self.close()
-        if self._is_unsaved:
+        if self._is_unwritten:
             self._write_or_warn()
 
     async def aclose_failed(self) -> None:
         """See close_failed()."""
         self.close()
-        if self._is_unsaved:
+        if self._is_unwritten:
             await sync_to_async(self._write_or_warn)()
 
-    # The parts.
+    # Overridden by DetachedContext: everything below that the methods above call.
 
     @property
-    def _is_unsaved(self) -> bool:
-        return self._memory.is_unsaved and not self._run.lease_lost
+    def _waits_for_lease(self) -> bool:
+        """Whether a paid call has to wait for the next heartbeat: the job may be running elsewhere."""
+        return self._run.lease_in_doubt and not self.should_stop
+
+    def _check(self) -> None:
+        """Raise the interruption of a run that has to end, with its loop positions saved."""
+        interruption = self._run.interruption
+        if interruption is None:
+            return
+        self._run.context_raised = True
+        if interruption is not LeaseLost and self._state.is_unwritten:
+            self._write_or_warn()
+        raise interruption
+
+    async def _acheck(self) -> None:
+        if self.should_stop:
+            await sync_to_async(self._check)()
 
     def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
-        """How many of its items are done, and the connections whose transactions its loop body may be in."""
-        return self._memory.begin(name), watched()
+        """How many of its items are done, and the connections whose transactions the loop's body may use."""
+        return self._state.begin_loop(name), thread_connections()
 
-    def _advanced(self, name: str, done: int, total: int | None, watched_connections: Sequence[Any]) -> bool:
-        """Note it; whether it is time to save."""
-        self._memory.advance(name, done, watched_connections)
+    def _advance_loop(self, name: str, done: int, total: int | None, job_connections: Sequence[Any]) -> bool:
+        """Note that another item is done. Whether it is time to save."""
+        self._state.advance_loop(name, done, job_connections)
         self.progress(done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
-
-    def _write(self, saved: checkpoints.Saved) -> None:
-        job, positions = self._run.job, json.dumps(saved.positions)
-        retry_while_down(
-            self._run, checkpoints.save_checkpoint, job.id, job.lease_epoch, saved.value, positions
-        )
-        self._saved_at = time.monotonic()
-        self._memory.note_written(saved)
-
-    def _write_or_warn(self) -> None:
-        try:
-            self._write(self._memory.writable)
-        except DatabaseError as error:
-            message = f"Could not save a loop's position: {error}"
-            emit("worker.position_unsaved", message, level=logging.WARNING)
-
-    def _prove_itself(self) -> None:
-        """Progress that lasts: the job is no suspect of killing its worker any more. One that saves in each run
-        what it saved before may still be the one."""
-        run, memory = self._run, self._memory
-        if run.job.crashes and not run.saved_something_new and memory.has_progress:
-            run.saved_something_new = run.needs_report = True
 
     def _find_step(self, name: str) -> str | None:
         checkpoints.check_step_name(name)
         self._check()
-        return retry_while_down(
-            self._run, checkpoints.find_step, self._run.job.id, self._run.job.lease_epoch, name
-        )
+        return self._fenced(checkpoints.find_step, name)
 
     def _keep_step(self, name: str, value: Any) -> str:
-        job, text = self._run.job, to_json(value, f"The result of step {name!r}")
-        kept, is_new = retry_while_down(self._run, checkpoints.save_step, job.id, job.lease_epoch, name, text)
+        text = to_json(value, f"The result of step {name!r}")
+        kept, is_new = self._fenced(checkpoints.save_step, name, text)
         if is_new:
-            self._memory.note_new_step()
+            self._state.note_new_step()
         return kept
 
-    def _check(self) -> None:
-        interrupt = self._run.interruption
-        if interrupt is None:
-            return
-        self._run.context_raised = True
-        if interrupt is not LeaseLost and self._memory.is_unsaved:
-            self._write_or_warn()
-        raise interrupt
+    # Statements.
 
-    def _wait_for_lease(self) -> None:
-        """No paid call while the job may be running elsewhere: wait for the heartbeat's word."""
-        while self._run.lease_in_doubt and not self.should_stop:
-            time.sleep(DOUBT_POLL_SECONDS)
-        self._check()
+    @property
+    def _is_unwritten(self) -> bool:
+        return self._state.is_unwritten and not self._run.lease_lost
 
-    async def _await_lease(self) -> None:
-        while self._run.lease_in_doubt and not self.should_stop:  # noqa: ASYNC110 - told by a thread
-            await asyncio.sleep(DOUBT_POLL_SECONDS)
-        if self.should_stop:
-            await sync_to_async(self._check)()
+    def _fenced(self, statement: Callable[..., T], *values: str) -> T:
+        job = self._run.job
+        return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
+
+    def _write(self, saved: checkpoints.Saved) -> None:
+        self._fenced(checkpoints.save_checkpoint, saved.value, json.dumps(saved.positions))
+        self._saved_at = time.monotonic()
+        self._state.note_written(saved)
+
+    def _write_or_warn(self) -> None:
+        try:
+            self._write(self._state.to_write)
+        except DatabaseError as error:
+            message = f"Could not save a loop's position: {error}"
+            emit("worker.position_unsaved", message, level=logging.WARNING)
+
+    def _clear_suspicion(self) -> None:
+        """Something was committed. If it is new, the job is no longer suspected of killing its worker: a job that
+        saves the same in each run may still be the cause."""
+        run = self._run
+        if run.job.crashes and not run.saved_something_new and self._state.has_progress:
+            run.saved_something_new = run.needs_report = True

@@ -1,4 +1,4 @@
-"""Reaching into a running job from outside: an exception in its thread, or the cancellation of its task."""
+"""Interrupts a running job from outside: raises an exception in its thread, or cancels its asyncio task."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pgonly_django.exceptions import JobInterrupt
 _set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
 
-# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) is no way: until 3.12
-# that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
+# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
+# 3.12 that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
 JUMPS = 100
 
 Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
 
 class Interrupter:
-    """Open while the job's own code runs; only then, and only once, does interrupt() reach it.
+    """Open while the job's own code runs. Only then does interrupt() reach it, and once at most.
 
-    Whoever takes the one token, interrupt() or close(), has won: no lock, which an exception between two
-    bytecodes could leave held. CPython raises an asynchronous exception just there, so a thread that waits inside
-    a C call (a socket, a sleep) feels it when that call returns.
+    There is one token; interrupt() and close() compete for it. A lock would not do: an exception between two
+    bytecodes could leave it held. CPython raises an asynchronous exception just there, so a thread that waits inside
+    a C call (a socket, a sleep) notices it when that call returns.
     """
 
-    __slots__ = ("_sent", "_task", "_thread", "_token", "has_reached_job")
+    __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
 
     def __init__(self) -> None:
         self._token: list[None] = []
         self._thread: int | None = None
         self._task: Task | None = None
-        self._sent = False
+        self._is_sent = False
         self.has_reached_job = False  # the interruption was raised in the job's own code
 
     def open_thread(self) -> None:
@@ -45,11 +45,11 @@ class Interrupter:
         self._token.append(None)
 
     def close(self) -> None:
-        """From here on nothing arrives; what was under way to this thread arrives here, and has not reached the job."""
+        """After this, no interruption arrives. One on its way to this thread is caught here: it missed the job."""
         if self._take_token() or self._thread is None:
             return
         try:
-            while not self._sent:
+            while not self._is_sent:
                 time.sleep(0.0001)
             for _ in range(JUMPS):
                 pass
@@ -58,14 +58,15 @@ class Interrupter:
         self.has_reached_job = True
 
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
-        """Raise `reason` in the job's thread, or cancel its task. False when its code is not running (any more)."""
+        """Raise `reason` in the job's thread, or cancel its task. False when the job's code does not run, or was
+        interrupted before."""
         if not self._take_token():
             return False
         if self._thread is not None:
             _set_async_exception(self._thread, id(reason))
         elif self._task is not None:
             self._task[0].call_soon_threadsafe(self._cancel)
-        self._sent = True
+        self._is_sent = True
         return True
 
     def _cancel(self) -> None:

@@ -1,4 +1,4 @@
-"""Going through items from a position on: sequences and querysets are sliced, the rest is skipped over."""
+"""Walks through items from a position on: slices sequences and querysets, skips the first items of anything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def count(items: Any) -> int | None:
-    """How many there are, None when that cannot be told without going through them."""
+    """How many items there are; None for an iterator or generator, which has no length."""
     if isinstance(items, QuerySet):
         return items.count()
     return len(items) if hasattr(items, "__len__") else None
@@ -24,7 +24,7 @@ def iterate_from(items: Iterable[T], start: int) -> Iterator[T]:
     if isinstance(items, QuerySet):
         return iter(items[start:])
     if isinstance(items, Sequence):
-        with contextlib.suppress(TypeError):  # a deque is a Sequence and knows no slices
+        with contextlib.suppress(TypeError):  # a deque is a Sequence without slices
             return iter(items[start:])
     return islice(items, start, None)
 

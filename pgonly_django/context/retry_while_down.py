@@ -1,4 +1,4 @@
-"""The memory of a job, written and read again and again while the database is away."""
+"""Repeats a write or read of the job context while the database is down."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pgonly_django.exceptions import LeaseLost
 
 T = TypeVar("T")
 
-AWAY_SECONDS = 0.5
+PAUSE_SECONDS = 0.5
 
 
 def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
-    """`statement(alias, *arguments)`, one of memo's, repeated until the database is back: what was paid for is
-    not thrown away. They are fenced, and the same when repeated.
+    """`statement(alias, *arguments)`, a function of queue.checkpoints, repeated until the database is back: the result
+    of a paid call is not thrown away. These functions are fenced and do the same when they are repeated.
 
-    Not inside atomic(), whose transaction is gone. A run that has to end raises its interruption instead, at a
-    planned stop when the grace is over.
+    Inside atomic() it raises, since the transaction is lost. A run that was asked to end raises its interruption
+    instead of waiting; after a planned stop it waits until the grace is over.
     """
     while True:
         try:
@@ -32,27 +32,27 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
             raise
         except (OperationalError, InterfaceError, InternalError) as error:
             connection = connections[run.alias]
-            if _is_collision(connection, error):
+            if _is_conflict(connection, error):
                 continue
-            if not _is_away(connection, error):
+            if not _is_down(connection, error):
                 raise
             if run.interruption is not None and not run.is_in_grace:
                 run.context_raised = True
                 raise run.interruption from error
-            time.sleep(AWAY_SECONDS)
+            time.sleep(PAUSE_SECONDS)
 
 
-def _is_collision(connection: Any, error: Exception) -> bool:
-    """Whether the statement, a transaction of its own, met another one, as some do under SERIALIZABLE."""
-    collisions = (errors.SerializationFailure, errors.DeadlockDetected)
-    return isinstance(error.__cause__, collisions) and not connection.in_atomic_block
+def _is_conflict(connection: Any, error: Exception) -> bool:
+    """Whether the statement, in a transaction of its own, met another transaction, as some do under SERIALIZABLE."""
+    conflicts = (errors.SerializationFailure, errors.DeadlockDetected)
+    return isinstance(error.__cause__, conflicts) and not connection.in_atomic_block
 
 
-def _is_away(connection: Any, error: Exception) -> bool:
-    """Whether there is no primary to write to, and no transaction of the job's. The next try is on a new connection."""
+def _is_down(connection: Any, error: Exception) -> bool:
+    """Whether no primary answers, and the job has no transaction open. The next attempt uses a new connection."""
     if connection.in_atomic_block:
         return False
-    is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # amid a failover
+    is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # during a failover
     if connection.connection is not None and not connection.connection.closed and not is_standby:
         return False
     connection.close()

@@ -1,4 +1,4 @@
-"""The state of one run that the worker and the job's context share. Plain attributes: one writer each."""
+"""The state of one run that the worker and the job context share. Plain attributes: each has one writer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, Job
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 
-# Held while leases are renewed. Who sets `keeps_snapshot` with it knows that no renewal of that row is under way.
+# Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
+# that row is under way.
 renewing = threading.Lock()
 
 
@@ -43,21 +44,23 @@ class Run:
     progress: str | None = None  # JSON
     log_lines: deque[dict[str, str]] | None = None
     needs_report: bool = False
-    saved_something_new: bool = False
-    is_cleared: bool = False  # and its row says so
+    saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
+    is_cleared: bool = False  # its row says that the job is no longer suspected of killing its worker
     # Between the worker and the thread or event loop that runs it.
     interrupter: Interrupter = field(default_factory=Interrupter)
     task_is_known: bool = False  # its task had been imported when it was handed out
     in_thread: bool = False
     reports_itself: bool = False  # with its own transaction, which is about to end
-    keeps_snapshot: bool = False  # its own transaction could not write its row any more if somebody else had
+    keeps_snapshot: bool = (
+        False  # if the worker wrote the row now, the job's own transaction could not any more
+    )
     abandoned: bool = False
     interrupted_at: float | None = None
-    context_raised: bool = False  # a method of its context has raised the interruption
+    context_raised: bool = False  # a method of the context has raised the interruption
     _ticket: list[None] = field(default_factory=lambda: [None])
 
     def take(self) -> bool:
-        """True for the first who asks, ever: either a slot starts the job, or the worker gives it back."""
+        """True for the first caller only: either a slot starts the job, or the worker gives it back."""
         try:
             self._ticket.pop()
         except IndexError:
@@ -75,12 +78,12 @@ class Run:
         self.needs_report = True
 
     def now(self) -> datetime:
-        """The database's time, carried on from the claim by this machine's monotonic clock."""
+        """The database's time: the time of the claim plus what this machine's monotonic clock has counted since."""
         return self.job.attempted_at + timedelta(seconds=time.monotonic() - self.claimed_at)
 
     @property
     def seconds(self) -> float:
-        """How long it has been running; 0 before its start."""
+        """How long it has been running; 0 before the start."""
         return 0.0 if self.started_at is None else time.monotonic() - self.started_at
 
     @property
@@ -92,7 +95,7 @@ class Run:
 
     @property
     def is_in_grace(self) -> bool:
-        """Asked to stop, and nothing worse, with time left to save."""
+        """Whether this is a planned stop with time left to save."""
         return (
             self.interruption is JobStopped
             and self.stop_until is not None
@@ -101,7 +104,7 @@ class Run:
 
     @property
     def lease_in_doubt(self) -> bool:
-        """The lease should be over by now: unless a heartbeat gets through, the job may be somebody else's."""
+        """Whether the lease should be over by now. Until a heartbeat renews it, the job may run elsewhere."""
         return time.monotonic() >= self.lease_until
 
     def raise_if_swallowed(self) -> None:

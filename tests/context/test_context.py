@@ -1,4 +1,4 @@
-"""What a running job's context does by itself: saves, waits, leaves."""
+"""What the job context does without being asked: it saves, waits for the lease and leaves."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ import time
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import transaction
 
-from pgonly_django.context.context import JobContext
-from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobCancelled, JobStopped, JobTimedOut
 from pgonly_django.models import Checkpoint
 from pgonly_django.queue import checkpoints
-from tests.queue.rows import claim, claimer, make
-
-
-@pytest.fixture
-def context(transactional_db):
-    make()
-    with connect("default", application_name="pgonly tests") as server:
-        (job,) = claim(server, claimer())
-    run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
-    return JobContext(None, run, checkpoints.Saved())
 
 
 def loop(context, body):
@@ -123,3 +112,31 @@ def test_a_paid_step_is_not_made_when_the_lease_is_lost_for_sure(context, go):
         go(context, lambda: called.append(1))
     wish.join()
     assert called == []
+
+
+@pytest.mark.parametrize(("saved", "clears"), [({"page": 1}, False), ({"page": 2}, True)])
+def test_only_what_is_new_in_a_checkpoint_clears_a_suspect(make_context, saved, clears):
+    context = make_context('{"page": 1}', crashes=1)
+    context.save_checkpoint(saved)
+    assert context._run.saved_something_new is clears
+
+
+def test_a_step_that_is_made_clears_a_suspect_and_one_that_was_made_before_does_not(make_context):
+    context = make_context(crashes=1)
+    checkpoints.save_step("default", context.job_id, context._run.job.lease_epoch, "ask", "1")
+    context.step("ask", int)
+    assert not context._run.saved_something_new
+    context.step("ask more", int)
+    assert context._run.saved_something_new
+
+
+def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(make_context):
+    context = make_context(crashes=1)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        context.step("ask", int)
+        raise ZeroDivisionError
+    assert not context._run.saved_something_new
+    with transaction.atomic():
+        context.step("ask", int)
+        assert not context._run.saved_something_new
+    assert context._run.saved_something_new

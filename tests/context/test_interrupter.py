@@ -1,4 +1,4 @@
-"""The seam between a job's thread and those who interrupt it."""
+"""Raising an exception in a job's thread from outside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# In a process of its own: where the interpreter hangs, only a kill helps.
+# In a separate process: if the interpreter hangs, only a kill helps.
 TRACED = """
 import sys, threading
 from pgonly_django.exceptions import JobStopped

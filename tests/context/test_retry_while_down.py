@@ -1,4 +1,4 @@
-"""What a job's memory does while the database is away."""
+"""What the job context does while the database is down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch):
-    monkeypatch.setattr(module, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

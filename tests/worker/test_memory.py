@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
-from django.db import transaction
 
-from pgonly_django.context.context import JobContext
-from pgonly_django.context.run import Run
-from pgonly_django.database.connect import connect
 from pgonly_django.models import State
-from pgonly_django.queue import checkpoints
 from tests import jobs, looping
-from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
 
@@ -91,48 +83,6 @@ def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(work):
     result = jobs.compare_answers.enqueue()
     work(threads=1)
     assert result.wait(1).return_value is True
-
-
-@pytest.fixture
-def context_of_suspect(transactional_db):
-    """The context of a claimed job whose worker died once, after it had saved `saved`."""
-
-    def make_context(saved="null"):
-        make(crashes=1)
-        with connect("default", application_name="pgonly tests") as connection:
-            (job,) = claim(connection, claimer())
-        run = Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60)
-        return JobContext(None, run, checkpoints.Saved(saved))
-
-    return make_context
-
-
-@pytest.mark.parametrize(("saved", "clears"), [({"page": 1}, False), ({"page": 2}, True)])
-def test_only_what_is_new_in_a_checkpoint_clears_a_suspect(context_of_suspect, saved, clears):
-    context = context_of_suspect('{"page": 1}')
-    context.save_checkpoint(saved)
-    assert context._run.saved_something_new is clears
-
-
-def test_a_step_that_is_made_clears_a_suspect_and_one_that_was_made_before_does_not(context_of_suspect):
-    context = context_of_suspect()
-    checkpoints.save_step("default", context.job_id, context._run.job.lease_epoch, "ask", "1")
-    context.step("ask", int)
-    assert not context._run.saved_something_new
-    context.step("ask more", int)
-    assert context._run.saved_something_new
-
-
-def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(context_of_suspect):
-    context = context_of_suspect()
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        context.step("ask", int)
-        raise ZeroDivisionError
-    assert not context._run.saved_something_new
-    with transaction.atomic():
-        context.step("ask", int)
-        assert not context._run.saved_something_new
-    assert context._run.saved_something_new
 
 
 @pytest.mark.parametrize("gathers", [False, True])

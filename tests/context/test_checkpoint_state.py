@@ -1,37 +1,18 @@
-"""How far a loop came is known to memory and to the row alike, whatever becomes of the transaction it ran in."""
+"""A rollback takes back what the context has reached, in memory as in the row, whichever way it comes."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
 
-from pgonly_django.context.context import JobContext
-from pgonly_django.context.detached import DetachedContext
-from pgonly_django.context.run import Run
-from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.models import Checkpoint
-from pgonly_django.queue import checkpoints
-from tests.queue.rows import claim, claimer, make
 
 
 class UndoError(Exception):
     pass
-
-
-@pytest.fixture
-def context(transactional_db):
-    make()
-    with connect("default", application_name="pgonly tests") as server:
-        (job,) = claim(server, claimer())
-    return JobContext(
-        None,
-        Run(job, "default", claimed_at=time.monotonic(), lease_until=time.monotonic() + 60),
-        checkpoints.Saved(),
-    )
 
 
 @pytest.fixture
@@ -256,12 +237,3 @@ def test_loops_side_by_side_have_names_of_their_own(context):
     with pytest.raises(LoopNameError):
         list(zip(context.iterate("ab"), context.iterate("cd"), strict=True))
     assert list(zip(context.iterate("ab", name="a"), context.iterate("cd", name="b"), strict=True))
-
-
-def test_without_a_job_the_names_of_loops_are_guarded_alike():
-    context = DetachedContext(None)
-    context.progress = lambda *_: None
-    for _ in context.iterate("ab"):
-        break
-    with pytest.raises(LoopNameError):
-        list(context.iterate("cd"))

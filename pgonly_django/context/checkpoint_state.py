@@ -1,0 +1,136 @@
+"""How far a run has come: its checkpoint, its loops' positions and names. A rollback takes them back as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connections
+
+from pgonly_django.context.rollback_tracker import RollbackTracker, is_in_transaction
+from pgonly_django.exceptions import LoopNameError
+from pgonly_django.queue.checkpoints import Saved
+
+
+@dataclass(slots=True)
+class Values:
+    reached: Saved  # by the job
+    in_row: Saved  # as the open transaction sees the row
+    loop_names: set[str] = field(default_factory=set)  # of the loops that have begun
+    has_new_step: bool = False
+
+    def copy(self) -> Values:
+        return Values(self.reached.copy(), self.in_row, self.loop_names.copy(), self.has_new_step)
+
+
+class CheckpointState:
+    """Changed by the job's own threads only. `on_commit` is called when something written has been committed."""
+
+    def __init__(self, alias: str, saved: Saved, on_commit: Callable[[], None]) -> None:
+        self.alias = alias
+        self.loaded = saved.copy()
+        self._values = Values(saved, self.loaded)
+        self._on_commit = on_commit
+        self._trackers: list[RollbackTracker[Values]] = []  # in the order in which their transactions began
+
+    @property
+    def values(self) -> Values:
+        if self._trackers:
+            self._apply_rollbacks()
+        return self._values
+
+    @property
+    def is_unwritten(self) -> bool:
+        return self.to_write != self._values.in_row
+
+    @property
+    def to_write(self) -> Saved:
+        """Everything reached, but no position that was reached in an open transaction of another database: that may
+        still be rolled back."""
+        reached = self.values.reached
+        for tracker in self._trackers:
+            if tracker.connection.alias != self.alias:
+                return Saved(reached.value, tracker.before.reached.positions.copy())
+        return reached.copy()
+
+    def begin_loop(self, name: str) -> int:
+        """Take the name for a loop; how many of its items are done. Raises LoopNameError where it is taken."""
+        self.track(thread_connections())
+        values = self.values
+        if name in values.loop_names:
+            raise LoopNameError(name)
+        values.loop_names.add(name)
+        return values.reached.positions.get(name, 0)
+
+    def advance_loop(self, name: str, done: int, job_connections: Sequence[Any]) -> None:
+        self.track(job_connections)
+        self.values.reached.positions[name] = done
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether this run has written something that was not there before."""
+        in_row, loaded = self.values.in_row, self.loaded
+        return (
+            self._values.has_new_step
+            or in_row.positions != loaded.positions
+            or json.loads(in_row.value) != json.loads(loaded.value)
+        )
+
+    def note_written(self, saved: Saved) -> None:
+        self.track([connections[self.alias]])
+        self.values.in_row = saved
+        self._values.reached.value = saved.value
+        self._tell_if_committed()
+
+    def note_new_step(self) -> None:
+        self.track([connections[self.alias]])
+        self.values.has_new_step = True
+        self._tell_if_committed()
+
+    def track(self, job_connections: Sequence[Any]) -> None:
+        """Call it before a change: a rollback of a transaction that is open on these connections takes it back."""
+        self._apply_rollbacks()
+        tracked = [tracker.connection for tracker in self._trackers]
+        for connection in job_connections:
+            if is_in_transaction(connection) and connection not in tracked:
+                restore = self._restore if connection.alias == self.alias else self._restore_positions
+                tracker = RollbackTracker(connection, self._snapshot, restore, self._tell_if_committed)
+                self._trackers.append(tracker)
+
+    def close(self) -> None:
+        """The run is over: transactions that are still open will be rolled back."""
+        if self._trackers:
+            self._apply_rollbacks()
+            for tracker in reversed(self._trackers):
+                tracker.roll_back()
+            self._trackers = []
+
+    def _apply_rollbacks(self) -> None:
+        """Take back what was rolled back. The latest transaction comes first, so that the oldest has the last word."""
+        ended = {id(tracker) for tracker in reversed(self._trackers) if tracker.has_ended()}
+        self._trackers = [tracker for tracker in self._trackers if id(tracker) not in ended]
+
+    def _snapshot(self) -> Values:
+        return self._values.copy()
+
+    def _restore(self, values: Values) -> None:
+        self._values = values.copy()
+
+    def _restore_positions(self, values: Values) -> None:
+        """After a rollback in another database. The checkpoint, saved in the jobs' database, stays."""
+        self._values.reached.positions = values.reached.positions.copy()
+        self._values.loop_names = values.loop_names.copy()
+
+    def _tell_if_committed(self) -> None:
+        """Not while a transaction of the jobs' database is open: its tracker calls this after the commit."""
+        if self.alias not in [
+            tracker.connection.alias for tracker in self._trackers if not tracker.has_ended()
+        ]:
+            self._on_commit()
+
+
+def thread_connections() -> list[Any]:
+    """This thread's connections. A rollback on one of them may take back what the job does."""
+    return [connections[alias] for alias in connections]
