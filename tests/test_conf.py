@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import logging
-
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django import checks, events
+from pgonly_django import checks
 from pgonly_django.conf import settings as our_settings
 
 
@@ -39,25 +37,3 @@ def test_a_wrong_setting_is_named_with_its_remedy(settings, value, message):
         our_settings()
     assert message in str(raised.value)
     assert [error.id for error in checks.check_settings()] == ["pgonly_django.E001"]
-
-
-def test_an_event_is_logged_with_its_facts_and_told_to_subscribers(caplog):
-    heard = []
-    unsubscribe = events.subscribe(lambda name, facts: heard.append((name, facts)))
-    with caplog.at_level(logging.INFO, "pgonly_django"):
-        events.emit("worker.started", "A worker started.", threads=3)
-    unsubscribe()
-    events.emit("worker.started", "Another one.", threads=4)
-    assert heard == [("worker.started", {"threads": 3})]
-    assert caplog.records[0].name == "pgonly_django.worker"
-    assert caplog.records[0].threads == 3
-
-
-def test_a_subscriber_that_raises_stops_nobody(caplog):
-    def broken(name, facts):
-        raise ValueError("broken")
-
-    unsubscribe = events.subscribe(broken)
-    events.emit("worker.started", "A worker started.")
-    unsubscribe()
-    assert "broken" in caplog.text

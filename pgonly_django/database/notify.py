@@ -71,7 +71,7 @@ def send_coalesced(alias: str, payload: str, sent: Errand | None = None) -> None
         try:
             first_row(alias, NOTIFY, _params(payload))
         except Error as error:
-            emit("queue.wake_failed", f"Could not wake the workers: {error}", level=logging.WARNING)
+            emit("queue.notify_failed", f"Could not wake the workers: {error}", level=logging.WARNING)
         else:
             # The time before sending: a row held back at this moment is committed before the second look.
             _last_sent[key] = now

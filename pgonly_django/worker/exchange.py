@@ -335,7 +335,7 @@ class Exchanger:
             psycopg.Error
         ) as error:  # a lost connection is noticed by the next exchange: this one's answer counts
             message = f"The other workers could not be told of jobs that went back: {str(error).strip()}"
-            emit("worker.wake_failed", message, level=logging.WARNING)
+            emit("queue.notify_failed", message, level=logging.WARNING)
 
     def _judge(self, connection: OwnConnection, finishes: Sequence[Finish], answer: ExchangeResult) -> None:
         """Some finish matched no row: it was written before (its answer got lost), its row is locked and still ours,

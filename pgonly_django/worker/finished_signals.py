@@ -90,7 +90,7 @@ def _emit_failed(news: Ended | str) -> None:
     what = news if isinstance(news, str) else f"{news.run.job.task} {news.run.job.id}"
     message = f"task_finished could not be sent for {what}"
     with contextlib.suppress(BaseException):  # a handler of the project's may raise as its receiver did
-        emit("worker.announcement_failed", message, level=logging.ERROR, exc_info=True)
+        emit("worker.finished_signal_failed", message, level=logging.ERROR, exc_info=True)
 
 
 def _send(result: Any, error: BaseException | None) -> None:

@@ -178,7 +178,7 @@ class Heartbeat(threading.Thread):
         except errors.InsufficientPrivilege as error:
             self._ends_of_any_role = False
             message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
-            emit("worker.transactions_stay", message, level=logging.WARNING)
+            emit("worker.transactions_not_ended", message, level=logging.WARNING)
             ended = end_transactions(*terms, of_any_role=False)
         for worker_id, pid in ended:
             message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
