@@ -15,6 +15,7 @@ from pgonly_django.conf import unknown_key
 # Django's own, read by BaseCache. CULL_FREQUENCY is accepted and means nothing here: just the excess goes.
 _OF_DJANGO = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 _BESIDE = {"BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"}
+LONG_SECONDS = 10.0
 _CHOICES = {"ON_ERROR": (None, "raise", "ignore"), "COMPRESSOR": (None, "zlib", "zstd")}
 
 
@@ -26,10 +27,16 @@ class Options:
     compressor: str | None = None  # "zlib" or "zstd", for values above COMPRESS_ABOVE bytes
     compress_above: int = 1024
     timeout_seconds: float = 1.0  # how long one call may wait for PostgreSQL
-    pool_size: int = 8  # connections of this process for all its caches in that database
+    # Connections that this process opens at most for its caches with the same DATABASE and POOL_SIZE.
+    pool_size: int = 8
     on_error: str | None = None  # None: reads miss and writes raise; "raise" or "ignore": all do
     max_entries: int | None = None
     max_bytes: int | None = None
+
+    @property
+    def long_timeout_seconds(self) -> float:
+        """For the few statements that may walk over many entries."""
+        return max(self.timeout_seconds, LONG_SECONDS)
 
 
 def parse(given: dict[str, Any]) -> Options:

@@ -133,7 +133,7 @@ class Flight:
         if not result.ntuples:
             return None
         if result.get_value(0, 0) == _TRUE:
-            self.store.usage.wrote(entries=1, size=integer(result.get_value(0, 1)), written=0, writes=0)
+            self.store.counters.wrote(entries=1, size=integer(result.get_value(0, 1)), written=0, writes=0)
         return token
 
     def _wait(self) -> Operation[_Found | int | None]:
@@ -212,8 +212,8 @@ class Flight:
         result = yield from self.store.call(self.FILL, (*row, b"%d" % token, payload(self.key)))
         if result.ntuples:
             size, before = row.size, integer(result.get_value(0, 1))
-            if self.store.usage.wrote(entries=0, size=size - before, written=size):
-                yield from self.store.usage.clean()
+            if self.store.counters.wrote(entries=0, size=size - before, written=size):
+                yield from self.store.eviction.clean()
 
     GIVE_UP = Statement(
         "UPDATE {table} SET claim = NULL, claimed_until = NULL WHERE key = $1 AND claim = $2 "

@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.entry import SIZE, TABLES
+from pgonly_django.cache.eviction import cache_name
 from pgonly_django.models import CacheEntry, CacheUsage, DurableCacheEntry
 
 
@@ -92,7 +93,7 @@ def _figures(alias: str, cache: PostgresCache) -> Figures:
             expired=Count("pk", filter=Q(expires_at__lte=Now())),
         )
     )
-    name = f"{TABLES[store.durable]}:{store.namespace}"
+    name = cache_name(store.durable, store.namespace)
     usage = CacheUsage.objects.using(store.pool.alias).filter(name=name).first()
     hits, misses = (usage.hits, usage.misses) if usage else (0, 0)
     return Figures(alias, store.location, TABLES[store.durable], **counted, hits=hits, misses=misses)

@@ -31,7 +31,7 @@ from pgonly_django.cache.entry import (
     after,
     size_of,
 )
-from pgonly_django.cache.eviction import usage_for
+from pgonly_django.cache.eviction import eviction_for
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import Statement
 from pgonly_django.database.binary import bytea_array, int2_array, int8_array, integer, text_array
@@ -44,7 +44,6 @@ from pgonly_django.exceptions import CacheError, UnreadableEntryError, ValueTooL
 BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = $1) "
 NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
 
-LONG_SECONDS = 10.0  # allowed to the few statements that may walk over many entries
 BATCH = 1000  # entries a statement, so that none runs long
 BATCH_BYTES = 8 * 1024 * 1024
 Keys = set[bytes]
@@ -69,11 +68,12 @@ class Store:
         self._codec = Codec(options.serializer, options.compressor, options.compress_above)
         self._strict = options.on_error == "raise"
         self._timeout = options.timeout_seconds
-        self.long_timeout = max(options.timeout_seconds, LONG_SECONDS)
+        self.long_timeout = options.long_timeout_seconds
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
         # Fits whatever its key: almost every value is asked no more than this.
         self._fits = min(FIELD_LIMIT, self._max_bytes) - size_of(keys.LIMIT, 0)
-        self.usage = usage_for(self, options)
+        self.eviction = eviction_for(self.pool, self.namespace, options)
+        self.counters = self.eviction.counters
 
     def is_same(self, other: Store) -> bool:
         """True when both are the same entries."""
@@ -93,14 +93,14 @@ class Store:
     def get(self, key: bytes, default: Any) -> Operation[Any]:
         result = yield from self.call(self.GET, (key,))
         hit = result.ntuples == 1
-        if self.usage.read(hits=hit, misses=not hit):
-            yield from self.usage.tell()
+        if self.counters.read(hits=hit, misses=not hit):
+            yield from self.eviction.flush()
         return self.value(result, 0) if hit else default
 
     def read(self, *, hits: int, misses: int) -> Operation[None]:
-        """Count reads; every so often the database is told."""
-        if self.usage.read(hits=hits, misses=misses):
-            yield from self.usage.tell()
+        """Count reads, and flush the counts once in a while."""
+        if self.counters.read(hits=hits, misses=misses):
+            yield from self.eviction.flush()
 
     def value(self, result: PGresult, row: int, column: int = 0) -> Any:
         """The Python value of three columns: number, codec, value. Raises UnreadableEntryError."""
@@ -133,7 +133,7 @@ class Store:
 
     def write(self, row: Row) -> Operation[None]:
         """Write what row() made, whatever there is."""
-        counted = self.usage.bounded
+        counted = self.counters.bounded
         result = yield from self.call(self.SET_COUNTED if counted else self.SET, row)
         yield from self.wrote(row, result if counted else None)
 
@@ -153,7 +153,7 @@ class Store:
 
     def write_if_live(self, row: Row) -> Operation[bool]:
         """Write what row() made where there is a live entry; whether there was one."""
-        counted = self.usage.bounded
+        counted = self.counters.bounded
         result = yield from self.call(self.REPLACE_COUNTED if counted else self.REPLACE, row)
         if result.command_tuples != 1:
             return False
@@ -173,7 +173,7 @@ class Store:
 
     def write_if_none(self, row: Row) -> Operation[bool]:
         """Write what row() made where there is no live entry; whether there was none."""
-        counted = self.usage.bounded
+        counted = self.counters.bounded
         result = yield from self.call(self.ADD_COUNTED if counted else self.ADD, row)
         if result.command_tuples != 1:
             return False
@@ -243,8 +243,8 @@ class Store:
         if counted is not None:
             new, before = counted.get_value(0, 0) == b"\x01", counted.get_value(0, 1)
             more = size if new else size - integer(before) if before else 0
-        if self.usage.wrote(entries=new, size=more, written=size):
-            yield from self.usage.clean()
+        if self.counters.wrote(entries=new, size=more, written=size):
+            yield from self.eviction.clean()
 
     TOUCH = Statement(
         f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE}", "text float8"
@@ -309,9 +309,9 @@ class Store:
         return result.get_value(0, 0) == b"\x01"
 
     def removed(self, entries: int, size: int) -> Operation[None]:
-        """Count what is gone; when it is much, all processes know it before they evict."""
-        if self.usage.removed(entries, size):
-            yield from self.usage.tell()
+        """Count what was deleted. When it is much, flush: other processes should know before they evict."""
+        if self.counters.removed(entries, size):
+            yield from self.eviction.flush()
 
     GET_MANY = Statement(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY($1) AND {LIVE}", "text[]")
 
@@ -362,7 +362,7 @@ class Store:
     def _write_many(
         self, encoded: Iterable[Batch], seconds: float | None, tags: Sequence[bytes], stored: Keys
     ) -> Operation[None]:
-        statement = self.SET_MANY_COUNTED if self.usage.bounded else self.SET_MANY
+        statement = self.SET_MANY_COUNTED if self.counters.bounded else self.SET_MANY
         for batch in encoded:
             names, numbers, codecs, data = zip(*batch, strict=True)
             arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
@@ -371,8 +371,8 @@ class Store:
             stored.update(names)
             new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
             written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
-            if self.usage.wrote(entries=new, size=more, written=written, writes=len(batch)):
-                yield from self.usage.clean()
+            if self.counters.wrote(entries=new, size=more, written=written, writes=len(batch)):
+                yield from self.eviction.clean()
 
     def _encoded_batches(
         self, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]

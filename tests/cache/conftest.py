@@ -24,8 +24,8 @@ hypothesis.settings.load_profile("without a deadline")
 @pytest.fixture(autouse=True)
 def _each_test_counts_for_itself():
     """A process counts what all its caches of one name do."""
-    for counted in tuple(eviction._usages.values()):
-        counted.forget()
+    for each in tuple(eviction._evictions.values()):
+        each.counters.reset()
 
 
 @pytest.fixture

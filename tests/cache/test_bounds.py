@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
-from pgonly_django.cache.eviction import PRUNE_LIMIT, WRITES_PER_CLEANING
+from pgonly_django.cache.counters import WRITES_PER_CLEANING
+from pgonly_django.cache.eviction import PRUNE_LIMIT
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
@@ -192,19 +193,19 @@ def vacuums():
 
 def test_a_process_that_only_reads_takes_no_vacuum_away_from_those_that_write(cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.eviction.VACUUM_BYTES", 1)
-    counted = cache.store.usage
+    counted, eviction = cache.store.counters, cache.store.eviction
     before = vacuums()
     for number in range(4):
         counted.wrote(entries=0, size=0, written=10**9)
-        run(counted.tell())
+        run(eviction.flush())
         counted.read(hits=1, misses=0)
-        run(counted.tell())
+        run(eviction.flush())
         if number % 2:  # of two writes the second one finds that enough was written
             wait_for(lambda expected=before + (number + 1) // 2: vacuums() == expected)
 
 
 def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):
-    counted = make_cache(MAX_ENTRIES=1000).store.usage
+    counted = make_cache(MAX_ENTRIES=1000).store.counters
     due = [counted.wrote(entries=1, size=100, written=100) for _ in range(200)]
     assert sum(due) <= 200 / 20 + 1
 
@@ -213,7 +214,9 @@ def test_cleaning_is_served_by_its_index(cache):
     cache.set_many({str(number): 1 for number in range(5000)})
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE pgonly_cache")
-        statement = cache.store.usage.PRUNE.variants[0].sql.decode().replace("$1", "'x'").replace("$2", "100")
+        statement = (
+            cache.store.eviction.PRUNE.variants[0].sql.decode().replace("$1", "'x'").replace("$2", "100")
+        )
         cursor.execute(f"EXPLAIN {statement}")
         assert "pgonly_cache_prune" in str(cursor.fetchall())
 
@@ -234,20 +237,20 @@ def test_the_claim_of_a_computation_is_not_evicted(make_cache, bound):
 
 
 def test_a_forked_child_counts_from_nought_and_waits_for_no_lock_of_its_parent(make_cache):
-    counted = make_cache().store.usage
+    counted = make_cache().store.counters
     counted.wrote(entries=5, size=500, written=500)
     heard, tell = os.pipe()
-    with counted._lock, warnings.catch_warnings():
+    with counted.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: what servers do
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)  # ends the child where it waits for the lock
             counted.wrote(entries=1, size=100, written=100)
-            os.write(tell, f"{counted._counts.writes} {counted._counts.bytes}".encode())
+            os.write(tell, f"{counted.counts.writes} {counted.counts.bytes}".encode())
             os._exit(0)
     os.close(tell)
     assert os.read(heard, 100) == b"1 100"
     os.waitpid(child, 0)
     os.close(heard)
-    assert (counted._counts.writes, counted._counts.bytes) == (1, 500)
+    assert (counted.counts.writes, counted.counts.bytes) == (1, 500)

@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from pgonly_django.cache.eviction import READS_PER_FLUSH
+from pgonly_django.cache.counters import READS_PER_FLUSH
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
 

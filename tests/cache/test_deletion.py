@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 
-from pgonly_django.cache.eviction import BYTES_PER_CLEANING
+from pgonly_django.cache.counters import BYTES_PER_CLEANING
 from pgonly_django.cache.prune import prune_expired
 from pgonly_django.models import CacheEntry
 
@@ -91,7 +91,9 @@ def test_large_values_are_evicted_a_few_in_a_statement(make_cache, deleted):
     bounded = make_cache("shared", MAX_BYTES=VALUE_BYTES * 2)
     bounded.set("mine", 1)
     bounded.set("large:0", os.urandom(VALUE_BYTES))
-    bounded.store.usage.removed(-VALUES, -VALUES * VALUE_BYTES)  # what the other cache object did not count
+    bounded.store.counters.removed(
+        -VALUES, -VALUES * VALUE_BYTES
+    )  # what the other cache object did not count
     bounded.set("one more", os.urandom(VALUE_BYTES // 10))
     assert CacheEntry.objects.filter(key__contains="large").count() <= 2
     assert max(deleted()) <= AT_ONCE + VALUE_BYTES

@@ -1,0 +1,89 @@
+"""What the threads of this process read and wrote of one cache since the last flush to the database (eviction.py)."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+
+READS_PER_FLUSH = 1000
+WRITES_PER_CLEANING = 1000
+BYTES_PER_CLEANING = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Counts:
+    reads: int = 0
+    hits: int = 0
+    misses: int = 0
+    writes: int = 0
+    written: int = 0  # bytes
+    entries: int = 0  # how many more there are
+    bytes: int = 0  # how much larger they are
+
+
+class Counters:
+    def __init__(self, max_entries: int | None, max_bytes: int | None) -> None:
+        self.bounded = bool(max_entries or max_bytes)
+        self._writes_allowed = min(WRITES_PER_CLEANING, max(1, (max_entries or 10**9) // 50))
+        self._bytes_allowed = max(1, (max_bytes or 10**18) // 200)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin at 0, as in a forked process: the parent flushes its own counts."""
+        self.counts = Counts()
+        self.lock = threading.Lock()
+        # The first cleaning comes after a random share, so that processes which end after a few writes do theirs.
+        self._writes_due = random.randint(1, self._writes_allowed)  # noqa: S311 - no secret
+        self._bytes_due = self._bytes_allowed
+        self._written_due = random.randint(1, BYTES_PER_CLEANING)  # noqa: S311 - no secret
+        self._was_taken = False
+
+    def read(self, *, hits: int, misses: int) -> bool:
+        """Count the reads of a call; True when a flush is due."""
+        with self.lock:
+            counts = self.counts
+            counts.reads += 1
+            counts.hits += hits
+            counts.misses += misses
+            return counts.reads >= READS_PER_FLUSH
+
+    def wrote(self, *, entries: int, size: int, written: int, writes: int = 1) -> bool:
+        """Count writes: new entries, bytes more than before, bytes written. True when a cleaning is due."""
+        with self.lock:
+            counts = self.counts
+            counts.writes += writes
+            counts.written += written
+            counts.entries += entries
+            counts.bytes += size
+            due = (
+                counts.writes >= self._writes_due
+                or counts.bytes >= self._bytes_due
+                or counts.written >= self._written_due
+            )
+            if due:  # for this writer only, not for all those beside it
+                self._written_due = counts.written + BYTES_PER_CLEANING
+                self._writes_due = counts.writes + self._writes_allowed
+                self._bytes_due = counts.bytes + self._bytes_allowed
+            return due
+
+    def removed(self, entries: int, size: int) -> bool:
+        """Count what was deleted; True when it is so much that other processes should know before they evict."""
+        with self.lock:
+            counts = self.counts
+            counts.entries -= entries
+            counts.bytes -= size
+            much = -counts.entries >= self._writes_allowed or -counts.bytes >= self._bytes_allowed
+            return self.bounded and much
+
+    def take(self) -> Counts:
+        """The counts, which begin at 0 again."""
+        with self.lock:
+            counts, self.counts = self.counts, Counts()
+            if not self._was_taken:  # on behalf of the processes that ended before they flushed
+                counts.writes = max(counts.writes, self._writes_allowed)
+            self._was_taken, self._bytes_due = True, self._bytes_allowed
+            self._written_due = BYTES_PER_CLEANING
+            # Random, or processes that began together would all flush at the same moment.
+            self._writes_due = random.randint(-(-self._writes_allowed // 2), self._writes_allowed)  # noqa: S311
+        return counts
