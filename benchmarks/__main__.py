@@ -1,4 +1,4 @@
-"""python -m benchmarks NAME [options]: every figure the docs print comes from here."""
+"""python -m benchmarks NAME [options]: every figure in the docs comes from one of these commands."""
 
 from __future__ import annotations
 

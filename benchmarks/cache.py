@@ -1,7 +1,7 @@
 """python -m benchmarks cache: this cache, Django's DatabaseCache and RedisCache, django-redis, and raw SQL.
 
-All in one run, in turns, every turn on fresh connections: on a small machine the same pair of processes is
-fast or slow by a factor of three with the core it landed on, so only medians over many turns compare.
+One run measures all of them in turns, and each turn opens new connections. On a small machine the same pair of
+processes is faster or slower by a factor of three, depending on its core, so compare only medians over many turns.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=150, help="calls of one operation in a turn")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 10_240], help="bytes of a value")
     parser.add_argument(
-        "--only", choices=["latency", "threads", "async", "statements"], help="one part of it"
+        "--only", choices=["latency", "threads", "async", "statements"], help="measure only this part"
     )
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--soak", choices=["bounds", "deadlock"], help="a long run instead; see --seconds")
     parser.add_argument("--seconds", type=float, help="length of the long run")
     return parser.parse_args(argv)
@@ -109,13 +109,13 @@ def _operations(
 ) -> Iterator[tuple[str, int, Callable[[], Any]]]:
     value = servers.incompressible(size)
     many = {f"many:{number}": value for number in range(MANY)}
-    fresh, doomed = count(), count()
+    added, deleted = count(), count()
     contender.set("hit", value)
     contender.set("number", 1)
     contender.set_many(many)
     if contender.name == "DatabaseCache":
         calls = max(10, calls // 5)
-    # In turns, too: what comes first on a new connection finds another machine than what comes last.
+    # These take turns too: the first calls on a new connection run at another speed than the last ones.
     alike: list[tuple[str, Callable[[], Any]]] = [
         ("get", lambda: contender.get("hit")),
         ("get miss", lambda: contender.get("missing")),
@@ -126,8 +126,8 @@ def _operations(
     shift = turn % len(alike)
     for name, act in alike[shift:] + alike[:shift]:
         yield name, calls, act
-    yield "add", calls, lambda: contender.add(f"add:{turn}:{next(fresh)}", value)
-    yield "delete", calls, lambda: contender.delete(f"add:{turn}:{next(doomed)}")
+    yield "add", calls, lambda: contender.add(f"add:{turn}:{next(added)}", value)
+    yield "delete", calls, lambda: contender.delete(f"add:{turn}:{next(deleted)}")
     batches = max(5, calls // 10)
     yield "get_many(100)", batches, lambda: contender.get_many(list(many))
     if contender.name != "DatabaseCache":

@@ -1,4 +1,4 @@
-"""Who is measured by the cache benchmark: Django cache backends, and the least SQL a cache needs."""
+"""What the cache benchmark measures: Django cache backends, and the least SQL that a cache needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def contenders(url: str) -> list[Any]:
 
 
 class Backend:
-    """A Django cache. Its operations are the cache's own; only reconnecting differs between backends."""
+    """A Django cache. It passes operations through; only reconnecting differs between backends."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Backend:
 
 
 class Floor:
-    """psycopg, one connection a thread, prepared, no Django: what nobody can beat by much."""
+    """psycopg with prepared statements and one connection per thread, without Django: the floor of every ratio."""
 
     name = "floor"
 
@@ -131,7 +131,7 @@ class Floor:
 
 
 def statements_per_call(calls: int = 1000) -> dict[str, float]:
-    """Round trips to PostgreSQL per call, counted where they are sent. Cleaning is included."""
+    """Round trips to PostgreSQL per call, counted where the connection sends them, cleaning included."""
     cache = caches["pgonly"]
     many = {f"many:{number}": b"value" for number in range(100)}
     cache.set("number", 1)

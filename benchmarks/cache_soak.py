@@ -1,4 +1,4 @@
-"""python -m benchmarks cache --soak bounds | deadlock: the long runs; tests/cache has the same in seconds."""
+"""python -m benchmarks cache --soak bounds | deadlock: the long runs. tests/cache has the same in seconds."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _bounds(url: str, arguments: argparse.Namespace) -> int:
-    """Four processes write for five minutes into 50 MB: table size and p50 of a write, slice by slice.
+    """Four processes write into 50 MB for five minutes: prints the table's size and the p50 of a write for each tenth.
 
-    Beside it the p50 of a bare upsert into a small table, made in the same moments by the same processes.
+    The same processes also time a bare upsert into a small table, so a slow moment of the machine shows in both.
     """
     seconds = arguments.seconds or 300
     _migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FLOOR_TABLE)
     writers = [_start(url, "write", seconds, number) for number in range(PROCESSES)]
-    sizes = _watch(url, seconds)
+    sizes = _measure_sizes(url, seconds)
     writes = [json.loads(line) for writer in writers for line in writer.communicate()[0].splitlines()]
     slices = _slices(writes, sizes, seconds)
     for each in slices:
@@ -50,8 +50,8 @@ def _bounds(url: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(url: str, seconds: float) -> list[dict[str, Any]]:
-    """Ten looks at the table, one at the end of each tenth of the run."""
+def _measure_sizes(url: str, seconds: float) -> list[dict[str, Any]]:
+    """The size of the table at the end of each tenth of the run."""
     query = """SELECT count(*),
         coalesce(sum(octet_length(key) * 2 + coalesce(octet_length(value), 0) + 100), 0),
         pg_total_relation_size('pgonly_cache') FROM pgonly_cache"""
@@ -82,7 +82,7 @@ def _slice(size: dict[str, Any], pairs: list[tuple[float, float]]) -> dict[str, 
 
 
 def _deadlock(url: str, arguments: argparse.Namespace) -> int:
-    """set_many and delete_many of the same keys in opposite orders, by four processes, for a minute."""
+    """Four processes call set_many and delete_many on the same keys in opposite orders for a minute."""
     seconds = arguments.seconds or 60
     _migrate(url)
     workers = [_start(url, "opposite", seconds, number) for number in range(PROCESSES)]
@@ -122,14 +122,14 @@ def _configure(url: str) -> Any:
     return PostgresCache("soak", {"OPTIONS": {"MAX_BYTES": MAX_BYTES, "TIMEOUT_SECONDS": 30}})
 
 
-# Of the writes of the long run, each so-manieth is reported: all of them would be a million lines.
-SAMPLE = 11  # no multiple of the four sizes' cycle
+# One write in 11 is reported, because all of them would be a million lines.
+SAMPLE = 11  # not a multiple of 4, so the samples cover the four sizes of values
 FLOOR_TABLE = "CREATE UNLOGGED TABLE floor_entry (key text PRIMARY KEY, value bytea) WITH (fillfactor = 50)"
 UPSERT = "INSERT INTO floor_entry VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value"
 
 
 def write(url: str, number: int, seconds: float) -> None:
-    """Values of 100 B to 20 KB under ever new keys, a tenth of them written again."""
+    """Write values of 100 B to 20 KB under new keys; a tenth of the writes overwrites one."""
     cache = _configure(url)
     written, samples, stop_at = 0, [], time.monotonic() + seconds
     floor = psycopg.connect(url, autocommit=True)

@@ -22,7 +22,7 @@ def median(samples: Sequence[float]) -> float:
 
 
 def write_report(path: str | None, figures: dict[str, Any]) -> None:
-    """All figures of a run as JSON, with what machine and versions they come from."""
+    """Write all figures of a run as JSON, with the versions and the number of CPUs they come from."""
     if path is None:
         return
     import django

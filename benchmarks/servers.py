@@ -1,4 +1,4 @@
-"""The servers a benchmark measures against: each private to the run, on TCP loopback, stopped at its end."""
+"""The servers for a benchmark. Each listens on TCP loopback, serves one run, and stops at its end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from pgonly_django.database.embedded import Server
 
-# For redis(): each write is on disk before it is answered.
+# For redis(): it answers a write after it is on disk.
 APPEND_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @contextlib.contextmanager
 def postgres(*options: str) -> Iterator[str]:
-    """The URL of a fresh PostgreSQL in default configuration, or DATABASE_URL where that is set."""
+    """The URL of a new PostgreSQL with its default configuration, or DATABASE_URL if it is set."""
     given = os.environ.get("DATABASE_URL")
     if given:
         yield given
@@ -37,7 +37,7 @@ def postgres(*options: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def redis(*options: str) -> Iterator[str | None]:
-    """The URL of a fresh redis-server, None where no binary is found. It keeps nothing on disk without `options`."""
+    """The URL of a new redis-server, or None without its binary. It writes nothing to disk unless `options` say so."""
     binary = shutil.which("redis-server")
     if binary is None:
         yield None
@@ -70,5 +70,5 @@ def _wait_for_port(port: int, seconds: float = 10) -> None:
 
 
 def incompressible(size: int) -> bytes:
-    """Bytes that neither a compressor nor TOAST makes smaller."""
+    """Random bytes, which neither a compressor nor TOAST makes smaller."""
     return os.urandom(size)

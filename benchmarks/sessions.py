@@ -1,4 +1,4 @@
-"""python -m benchmarks sessions: this engine beside Django's, alternated: p50, statements, lost keys."""
+"""python -m benchmarks sessions: p50, statements and lost keys of this engine and of Django's, in turns."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FLOOR = "psycopg alone"
 DB = "django.contrib.sessions.backends.db"
 CACHED_DB = "django.contrib.sessions.backends.cached_db"
 CACHE = "django.contrib.sessions.backends.cache"
-# On a Redis that has each write on disk before it answers, as PostgreSQL has.
+# On a Redis that answers a write after it is on disk, as PostgreSQL does.
 DURABLE_CACHE = f"{CACHE}, durable"
-# What an engine is measured under, beside SESSION_ENGINE, which is its name up to the comma.
+# Settings for an engine's turns. SESSION_ENGINE is its name up to the comma.
 SETTINGS: dict[str, dict[str, Any]] = {
     UNWAITING: {"PGONLY": {"SESSION_WAIT_FOR_DISK": False}},
     DURABLE_CACHE: {"SESSION_CACHE_ALIAS": "durable"},
@@ -34,7 +34,7 @@ SESSION = {
     "_auth_user_hash": "7f" * 32,
     "cart": [1, 2, 3],
 }
-# To reach: our p50 as a share of theirs.
+# Targets: our p50 divided by theirs.
 TARGETS = (
     ("load", DB, 0.4),
     ("load", CACHED_DB, 1.0),
@@ -49,7 +49,7 @@ Act = Callable[[], Any]
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks sessions", description=__doc__)
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument(
         "--calls", type=int, default=20, help="calls of each operation of each engine a round"
@@ -129,7 +129,7 @@ def _modify(engine: str, key: str) -> Act:
 
 
 def _touched(engine: str, key: str) -> Act:
-    """What the middleware does under SESSION_SAVE_EVERY_REQUEST when the view changed nothing."""
+    """What the middleware does with SESSION_SAVE_EVERY_REQUEST when the view changed nothing."""
 
     def act() -> None:
         session = _store(engine, key)
@@ -140,7 +140,7 @@ def _touched(engine: str, key: str) -> Act:
 
 
 def _request(_: str, key: str) -> Act:
-    """A whole request and response through the middleware: session, user, and a view that writes one key."""
+    """A request through the session middleware to a view that writes one key, and its response."""
     from django.conf import settings
     from django.contrib.sessions.middleware import SessionMiddleware
     from django.http import HttpRequest, HttpResponse
@@ -179,7 +179,7 @@ def _floor_acts(floor: Floor) -> dict[str, Act]:
 
 
 def _measure(name: str, engines: list[str], floor: Floor, options: argparse.Namespace) -> dict[str, float]:
-    """p50 in microseconds of each engine, in alternating blocks so that a busy machine disturbs all alike."""
+    """The p50 of each engine in microseconds. The engines take turns, so a busy machine slows all alike."""
     acts = {engine: _act(name, engine) for engine in engines}
     if least := _floor_acts(floor).get(name):
         acts[FLOOR] = least
@@ -196,7 +196,7 @@ def _measure(name: str, engines: list[str], floor: Floor, options: argparse.Name
 
 
 def _count(name: str, engine: str) -> str:
-    """Statements of one operation, BEGIN and COMMIT among them, and Redis commands."""
+    """How many statements one operation sends, BEGIN and COMMIT included, and how many Redis commands."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
@@ -222,11 +222,11 @@ def _redis_commands() -> Iterator[list[str]]:
         commands.append(str(args[0]))
         return kept(self, *args, **kwargs)
 
-    Connection.send_command = counted  # type: ignore[method-assign] # counted for one operation only
+    Connection.send_command = counted  # type: ignore[method-assign] # to count the commands of one operation
     try:
         yield commands
     finally:
-        Connection.send_command = kept  # type: ignore[method-assign] # as it was
+        Connection.send_command = kept  # type: ignore[method-assign] # the original again
 
 
 def _lost_keys(engine: str) -> int:
@@ -235,15 +235,15 @@ def _lost_keys(engine: str) -> int:
 
 
 def _lost_of_parallel(engine: str, requests: int) -> int:
-    """How many keys are missing after requests that all loaded before any of them saved."""
+    """How many keys are missing after parallel requests that all loaded the session before the first one saved it."""
     from django.db import connections
 
-    key, everyone_loaded = _saved(engine), threading.Barrier(requests)
+    key, all_loaded = _saved(engine), threading.Barrier(requests)
 
     def one_request(number: int) -> None:
         session = _store(engine, key)
         session[f"key-{number}"] = number
-        everyone_loaded.wait(timeout=60)
+        all_loaded.wait(timeout=60)
         session.save()
         connections.close_all()
 
@@ -278,5 +278,5 @@ def _report_target(name: str, peer: str, most: float, ours: dict[str, float], th
     verdict = "reached" if ratio <= most else "MISSED"
     least = ours[FLOOR] / theirs
     print(
-        f"{name} / {peer}: {ratio:.2f} (to reach: {most}) {verdict}; not waiting: {unwaiting:.2f}; {FLOOR}: {least:.2f}"
+        f"{name} / {peer}: {ratio:.2f} (target: {most}) {verdict}; not waiting: {unwaiting:.2f}; {FLOOR}: {least:.2f}"
     )

@@ -1,4 +1,4 @@
-"""The least SQL a session engine needs: psycopg alone, one logged table, prepared statements, whole sessions."""
+"""The least SQL that a session engine needs: psycopg, one logged table, prepared statements, whole sessions."""
 
 from __future__ import annotations
 

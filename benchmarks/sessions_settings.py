@@ -1,4 +1,4 @@
-"""Settings of `python -m benchmarks sessions`: Django's, a persistent connection, Redis where found."""
+"""Settings of `python -m benchmarks sessions`: a persistent connection, and Redis if there is one."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks queue: enqueue, drain, pick-up, costs, and a table under an old snapshot."""
+"""python -m benchmarks queue: enqueue, drain, pick-up, cost, and load under a held snapshot."""
 
 from benchmarks.queue.command import main
 

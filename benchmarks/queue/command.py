@@ -1,4 +1,4 @@
-"""What `python -m benchmarks queue` does: every part against the bare-SQL floor of the same run."""
+"""The command `python -m benchmarks queue`: measures each part against the bare-SQL floor of the same run."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parts() -> dict[str, Callable[[str, Sizes], list[Figure]]]:
-    from benchmarks.queue import cost, drain, enqueue, held, pickup
+    from benchmarks.queue import cost, drain, enqueue, held_snapshot, pickup
 
     return {
         "enqueue": enqueue.measure,
         "drain": drain.measure,
         "pickup": pickup.measure,
         "cost": cost.measure,
-        "held": held.measure,
+        "held": held_snapshot.measure,
     }
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks queue", description=main.__doc__)
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
     parser.add_argument("--quick", action="store_true", help="less of everything, under a minute")
     parser.add_argument("--only", type=lambda text: text.split(","), help="enqueue,drain,pickup,cost,held")
     return parser.parse_args(argv)

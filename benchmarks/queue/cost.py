@@ -1,4 +1,4 @@
-"""What a job costs: statements, bytes of WAL, CPU of the worker; and what an idle worker asks for."""
+"""The cost of a job: statements, bytes of WAL and CPU of the worker. And the statements of an idle worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.queue.report import Figure
 from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import Workers, django_on, empty, first, workers
 
-SETTLED_SECONDS = 25.0  # until its looks come no sooner than its safety poll
-# The statements of everybody but this benchmark; a heartbeat is what names the worker's own row.
+SETTLE_SECONDS = 25.0  # until an idle worker claims only at its safety poll
+# All statements but those of this benchmark. A heartbeat is a statement that names the worker's row.
 CALLS = """
 SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
 WHERE toplevel AND query !~ 'pg_stat_statements' AND query !~* '^(begin|commit|copy|truncate|vacuum)'
@@ -49,7 +49,7 @@ def _idle(url: str, sizes: Sizes) -> tuple[float, float]:
     with psycopg.connect(url, autocommit=True) as connection:
         empty(connection)
         with workers(url, 1):
-            time.sleep(SETTLED_SECONDS)
+            time.sleep(SETTLE_SECONDS)
             connection.execute("SELECT pg_stat_statements_reset()")
             time.sleep(sizes.idle_seconds)
             beats, calls = first(connection, HEARTBEATS), first(connection, CALLS)

@@ -1,4 +1,4 @@
-"""No-op jobs worked off by warm worker processes, from first claim to last finish by the database's clock."""
+"""How fast warm worker processes drain no-op jobs, from first claim to last finish by the database's clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPAN = """
 SELECT extract(epoch FROM max(finished_at) - min(started_at))::float8 FROM pgonly_job
 WHERE state = 'succeeded'
 """
-OVER = "SELECT state = 'succeeded' FROM pgonly_job WHERE id = %s"
+IS_DONE = "SELECT state = 'succeeded' FROM pgonly_job WHERE id = %s"
 UNFINISHED = "SELECT EXISTS (SELECT FROM pgonly_job WHERE state IN ('scheduled', 'ready', 'running'))"
 
 
@@ -32,7 +32,7 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
                 least = drain_in_processes(url, processes, sizes.drained)
                 rates.setdefault(("floor", processes), []).append(least)
     rate = {key: median(values) for key, values in rates.items()}
-    scaling = (rate[who, 2] / rate[who, 1] for who in ("pgonly", "floor"))
+    scaling = (rate[name, 2] / rate[name, 1] for name in ("pgonly", "floor"))
     return [
         Figure("one process", "jobs/s", rate["pgonly", 1], rate["floor", 1], target=0.5),
         Figure("two processes", "jobs/s", rate["pgonly", 2], rate["floor", 2]),
@@ -41,7 +41,7 @@ def measure(url: str, sizes: Sizes) -> list[Figure]:
 
 
 def drained(url: str, processes: int, count: int) -> tuple[float, float]:
-    """Jobs a second, and the CPU seconds of the worker processes, their start included."""
+    """Jobs per second, and the CPU seconds of the worker processes including their start."""
     from benchmarks.queue.jobs import nothing
     from pgonly_django import enqueue_many
 
@@ -49,9 +49,9 @@ def drained(url: str, processes: int, count: int) -> tuple[float, float]:
         empty(connection)
         with workers(url, processes) as running:
             results = enqueue_many((nothing, (number,)) for number in range(count))
-            # The last one first: looking for unfinished ones walks the index entries of all that were.
-            over = partial(first, connection, OVER, results[-1].id)
-            wait_for(over, "the last job", pause=0.05)
+            # First wait for the last job: a query for unfinished jobs reads the index entries of all finished ones.
+            is_done = partial(first, connection, IS_DONE, results[-1].id)
+            wait_for(is_done, "the last job", pause=0.05)
             wait_for(lambda: not first(connection, UNFINISHED), "the drain", pause=0.1)
             seconds = first(connection, SPAN)
             return count / seconds, running.stop()

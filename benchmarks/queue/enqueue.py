@@ -1,4 +1,4 @@
-"""One job at a time, and ten thousand at once, in turns with the floor."""
+"""Enqueue one job at a time, and ten thousand at once, in turns with the floor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from benchmarks.queue.floor import Floor
 from benchmarks.queue.report import Figure
 from benchmarks.queue.sizes import Sizes
 
-# Turns of a fraction of a second, often: the machine's speed changes from second to second.
-TURN = 100
+# Many short turns, because the machine's speed changes from second to second.
+TURN = 100  # calls
 
 
 def measure(url: str, sizes: Sizes) -> list[Figure]:

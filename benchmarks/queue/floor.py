@@ -1,4 +1,4 @@
-"""The least SQL a queue can do with: no retries, leases or registry. Every ratio is taken to it."""
+"""The least SQL that a queue needs, without retries, leases or a registry: the floor of every ratio."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import psycopg
-
-from pgonly_django.queue.enqueue import new_ids
 
 BATCH = 100
 
@@ -36,10 +34,13 @@ COMPLETE = "UPDATE floor_job SET state = 'succeeded', finished_at = clock_timest
 
 
 class Floor:
-    """One connection that enqueues and works off as plainly as can be."""
+    """One connection that enqueues and drains with the simplest statements."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        # Not at the top: the floor's processes import this module without setting up Django.
+        from pgonly_django.queue.enqueue import new_ids
+
+        self.new_ids = new_ids
         self.connection = psycopg.connect(url, autocommit=True)
 
     def __enter__(self) -> Self:
@@ -54,16 +55,18 @@ class Floor:
         self.connection.execute("TRUNCATE floor_job")
 
     def insert(self, number: int) -> None:
-        (job_id,) = new_ids(1)
+        (job_id,) = self.new_ids(1)
         self.connection.execute(INSERT, (job_id, json.dumps([number])), prepare=True)
 
     def copy(self, count: int) -> None:
-        lines = [f"{job_id}\tdefault\tbenchmarks.nothing\t[{n}]\n" for n, job_id in enumerate(new_ids(count))]
+        lines = [
+            f"{job_id}\tdefault\tbenchmarks.nothing\t[{n}]\n" for n, job_id in enumerate(self.new_ids(count))
+        ]
         with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.write("".join(lines))
 
     def drain(self) -> deque[float]:
-        """Work everything off; when each batch was done."""
+        """Drain the table. Returns when each batch was done."""
         return drain(self.connection)
 
 
@@ -80,7 +83,7 @@ def drain(connection: psycopg.Connection[Any]) -> deque[float]:
 
 
 def drain_in_processes(url: str, processes: int, count: int) -> float:
-    """Jobs a second of several processes, from their common start to the last batch."""
+    """Jobs per second of several processes, from their common start to the last batch."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes + 1)
     workers = [context.Process(target=_drain_process, args=(url, barrier)) for _ in range(processes)]

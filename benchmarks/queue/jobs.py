@@ -9,10 +9,10 @@ from pgonly_django import task
 
 @task
 def nothing(number: int) -> None:
-    """No work: what is left is the queue's own."""
+    """Does nothing, so only the queue is measured."""
 
 
 @task
 def tell_start(sent_at: float) -> float:
-    """Seconds from `sent_at` to here, on this machine's clock that all its processes share."""
+    """Seconds from `sent_at` to now by CLOCK_MONOTONIC, which all processes of a machine share."""
     return time.clock_gettime(time.CLOCK_MONOTONIC) - sent_at

@@ -1,4 +1,4 @@
-"""From just before enqueue() to the first line of the job, on an idle worker; one machine, one clock."""
+"""The time from just before enqueue() to the first line of the job, on an idle worker of the same machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from benchmarks.queue.floor import CLAIM, COMPLETE, INSERT, TABLE, Floor
 from benchmarks.queue.report import Figure
 from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import empty, first, wait_for, workers
-from pgonly_django.queue.enqueue import new_ids
 
-# Long enough for the worker to be idle again; much longer, and the machine's own sleep is measured.
-PAUSES = (0.005, 0.009)
+# Long enough for the worker to be idle again. After much longer ones the machine's own sleep would be measured.
+PAUSES = (0.005, 0.009)  # seconds
 CHANNEL = "floor"
-WARM_UP = 10  # uncounted at the start of each turn: imports, the first thread, statements to be prepared
+WARM_UP = 10  # jobs not counted at the start of each turn: imports, the first thread, preparing statements
 
 
 def now() -> float:
@@ -28,7 +27,7 @@ def now() -> float:
 
 
 def measure(url: str, sizes: Sizes) -> list[Figure]:
-    """In turns with the floor, a fresh worker each time."""
+    """In turns with the floor, with a new worker each time."""
     ours: list[float] = []
     least: list[float] = []
     for _ in range(sizes.rounds):
@@ -56,7 +55,7 @@ def _ours(url: str, count: int) -> list[float]:
 
 
 def _floor(url: str, count: int) -> list[float]:
-    """LISTEN, claim, look at the clock, complete: in a process of its own, as a worker is."""
+    """LISTEN, claim, read the clock, complete: in another process, as a worker does it."""
     context = multiprocessing.get_context("spawn")
     answers: Any = context.SimpleQueue()
     with Floor(url) as floor:
@@ -66,7 +65,7 @@ def _floor(url: str, count: int) -> list[float]:
         assert answers.get() == "ready"
 
         def enqueue() -> None:
-            floor.connection.execute(INSERT, (*new_ids(1), f"[{now()!r}]"), prepare=True)
+            floor.connection.execute(INSERT, (*floor.new_ids(1), f"[{now()!r}]"), prepare=True)
             floor.connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,), prepare=True)
 
         _enqueue_at_intervals(enqueue, count)
@@ -77,13 +76,13 @@ def _floor(url: str, count: int) -> list[float]:
 
 def _listen(url: str, count: int, answers: Any) -> None:
     samples: list[float] = []
-    with psycopg.connect(url, autocommit=True) as ear, psycopg.connect(url, autocommit=True) as hand:
-        ear.execute(f"LISTEN {CHANNEL}")
+    with psycopg.connect(url, autocommit=True) as listener, psycopg.connect(url, autocommit=True) as claimer:
+        listener.execute(f"LISTEN {CHANNEL}")
         answers.put("ready")
-        for _ in ear.notifies():
-            rows = hand.execute(CLAIM, (1,), prepare=True).fetchall()
+        for _ in listener.notifies():
+            rows = claimer.execute(CLAIM, (1,), prepare=True).fetchall()
             samples += [(now() - args[0]) * 1000 for _, _, args in rows]
-            hand.execute(COMPLETE, ([row[0] for row in rows],), prepare=True)
+            claimer.execute(COMPLETE, ([row[0] for row in rows],), prepare=True)
             if len(samples) >= count:
                 break
     answers.put(samples)

@@ -1,4 +1,4 @@
-"""One figure beside its floor and its target, as a line of the table and as JSON."""
+"""A figure with its floor and its target, as a line of a table and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Django project of the benchmark: nothing but the queue, on the database in BENCH_DATABASE_URL."""
+"""The settings of the benchmark: only the queue, on the database in BENCH_DATABASE_URL."""
 
 import environ
 
@@ -7,7 +7,7 @@ DATABASES = {"default": environ.Env().db("BENCH_DATABASE_URL")}
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
 INSTALLED_APPS = ["pgonly_django"]
 USE_TZ = True
-# Django logs each start and end of a task at INFO, and a worker each end, which here nobody reads.
+# Django logs the start and the end of each task at INFO, and a worker each end. Here that only costs time.
 LOGGING = {
     "version": 1,
     "loggers": {

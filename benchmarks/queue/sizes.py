@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything: `quick` is for a first look, the rest for figures that are quoted."""
+    """How much of each part to measure. QUICK is for a first look, the defaults are for figures in the docs."""
 
     rounds: int = 5
     singles: int = 600
     many: int = 10_000
     drained: int = 20_000
     pickups: int = 300
-    idle_seconds: float = 45.0  # three heartbeats and a look; the first cleaning comes later
+    idle_seconds: float = 45.0  # three heartbeats and one safety poll; the first maintenance run comes later
     held: int = 100_000
 
 

@@ -1,4 +1,4 @@
-"""Real `runworker` processes, and the state of the table they work on."""
+"""Real `runworker` processes, and queries on the tables that they work on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import psycopg
 from django.core.management import call_command
 from django.db import connections
 
-TABLES = "TRUNCATE pgonly_job, pgonly_worker, pgonly_checkpoint, pgonly_step"
+EMPTY = "TRUNCATE pgonly_job, pgonly_worker, pgonly_checkpoint, pgonly_step"
 
 
 class Workers:
-    """`count` worker processes, started and warm: registered, and silent for want of jobs."""
+    """`count` worker processes. After wait_until_ready() they are registered and idle."""
 
     def __init__(self, url: str, count: int, *flags: str) -> None:
         self.url = url
@@ -35,10 +35,10 @@ class Workers:
         listening = "SELECT count(*) FROM pgonly_worker WHERE stopped_at IS NULL"
         with psycopg.connect(self.url, autocommit=True) as connection:
             wait_for(lambda: first(connection, listening) >= len(self.processes), "the workers")
-        time.sleep(0.3)  # the first look, from the head
+        time.sleep(0.3)  # for the first claim
 
     def stop(self) -> float:
-        """End them as a deploy does. The seconds of CPU that they took."""
+        """Stop them with SIGTERM, as a deploy does. Returns the CPU seconds that they took."""
         seconds = 0.0
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
@@ -64,7 +64,7 @@ def workers(url: str, count: int, *flags: str) -> Iterator[Workers]:
 
 @contextlib.contextmanager
 def django_on(url: str) -> Iterator[None]:
-    """Another server for this process's Django as well, with the tables of the project."""
+    """Point this process's Django at another server too, and migrate it."""
     connection = connections["default"]
     before = dict(connection.settings_dict)
     connection.close()
@@ -78,7 +78,7 @@ def django_on(url: str) -> Iterator[None]:
 
 
 def empty(connection: psycopg.Connection[Any]) -> None:
-    connection.execute(TABLES)
+    connection.execute(EMPTY)
     connection.execute("VACUUM ANALYZE pgonly_job")
 
 

@@ -1,4 +1,4 @@
-"""A long transaction elsewhere: enqueue and drain go on while its snapshot keeps every dead row alive."""
+"""Enqueue and drain while another transaction's snapshot keeps vacuum from removing any dead row."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _floor(url: str, count: int) -> list[float]:
 
 @contextlib.contextmanager
 def old_snapshot(url: str) -> Iterator[None]:
-    """A REPEATABLE READ transaction that has taken its snapshot: with its first query, not with BEGIN."""
+    """A REPEATABLE READ transaction with its snapshot taken, which its first query does and BEGIN does not."""
     with psycopg.connect(url) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.execute("SELECT count(*) FROM pgonly_job")
@@ -80,13 +80,13 @@ def old_snapshot(url: str) -> Iterator[None]:
 def _keep_busy(
     connection: psycopg.Connection[Any], table: str, enqueue: Callable[[int], str], count: int
 ) -> None:
-    """Enqueue chunk after chunk, a few ahead of the worker; back when all are done."""
+    """Enqueue chunk after chunk, CHUNKS_AHEAD of the worker. Returns when all jobs are done."""
     last_of_chunk: list[str] = []
-    over = f"SELECT state = 'succeeded' FROM {table} WHERE id = %s"
+    is_done = f"SELECT state = 'succeeded' FROM {table} WHERE id = %s"
     for _ in range(count // CHUNK):
         last_of_chunk.append(enqueue(CHUNK))
         if len(last_of_chunk) > CHUNKS_AHEAD:
-            done = partial(first, connection, over, last_of_chunk[-1 - CHUNKS_AHEAD])
+            done = partial(first, connection, is_done, last_of_chunk[-1 - CHUNKS_AHEAD])
             wait_for(done, "a chunk", pause=0.005)
     unfinished = f"SELECT count(*) FROM {table} WHERE state IN ('scheduled', 'ready', 'running')"
     wait_for(lambda: first(connection, unfinished) == 0, "the last chunk", pause=0.1)
