@@ -31,10 +31,9 @@ ERRORS_KEPT = 10
 REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
 # When the retention of a job that ends now is over; longer than LONGEST is for ever.
-EXPIRES_AT = (
-    f"CASE WHEN {{job}}retention <= interval '{LONGEST.days} days' "
-    "THEN clock_timestamp() + {job}retention END"
-)
+EXPIRES_AT = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
+# `errors` with room for one more entry.
+EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
 
 class ClockTimestamp(Func):
@@ -134,7 +133,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 def _expiry() -> models.expressions.Combinable:
-    return RawSQL(EXPIRES_AT.format(job=""), [], output_field=models.DateTimeField())  # noqa: S611 - our own text
+    return RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 
 
 class Job(models.Model):

@@ -1,8 +1,8 @@
-"""The durable memory of a job: its checkpoint and its steps, written on the caller's own Django connection.
+"""The durable memory of a job: its checkpoint and its steps.
 
-So inside atomic() they commit together with the rows they describe. Every write locks the job row FOR KEY SHARE
-and checks its lease: a heartbeat passes that lock, a rescue does not, and a run that was declared dead writes
-nothing.
+They are written on the caller's own Django connection: inside atomic() they commit together with the rows they
+describe. Every write locks the job row FOR KEY SHARE and checks its lease. A heartbeat passes that lock, a rescue waits
+for it or skips the row, and a run that was declared dead writes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
 
-# Index: the primary keys.
+# Index: the primary keys, here and in LOAD_CHECKPOINT.
 SAVE_CHECKPOINT = """
 INSERT INTO pgonly_checkpoint (job_id, value, positions, saved_at)
 SELECT job.id, %s::jsonb, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
@@ -26,7 +26,7 @@ ON CONFLICT (job_id) DO UPDATE
 """
 LOAD_CHECKPOINT = "SELECT value::text, positions::text FROM pgonly_checkpoint WHERE job_id = %s"
 
-# Index: the primary key, then pgonly_step_once (job, name).
+# Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
 FIND_STEP = """
 SELECT step.id IS NOT NULL, step.result::text
 FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
@@ -43,7 +43,7 @@ RETURNING result::text
 
 @dataclass(slots=True)
 class Saved:
-    """What a checkpoint row holds: the job's own value as JSON text, and how far each iterate() came."""
+    """A checkpoint row: the value of the job as JSON text, and how many items each iterate() has done."""
 
     value: str = "null"
     positions: dict[str, int] = field(default_factory=dict)
@@ -58,12 +58,13 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
         row = cursor.fetchone()
     if row is None:
         return Saved()
-    return Saved(_or_null(row[0]), json.loads(row[1]))
+    value, positions = row
+    return Saved(_or_null(value), json.loads(positions))
 
 
 def save_checkpoint(alias: str, job_id: str, lease_epoch: int, value: str, positions: str) -> None:
     """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now, and
-    ManualCommitError where it would wait for a commit of the job's own."""
+    ManualCommitError where the job itself would have to commit it."""
     require_autocommit(alias, "save_checkpoint() or iterate()")
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease_epoch])
@@ -72,7 +73,7 @@ def save_checkpoint(alias: str, job_id: str, lease_epoch: int, value: str, posit
 
 
 def check_step_name(name: object) -> None:
-    """Raises StepNameError for what a step cannot be kept under."""
+    """Raises StepNameError for a name that the table cannot hold."""
     if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LENGTH:
         raise StepNameError(name, STEP_NAME_LENGTH)
 
@@ -80,8 +81,8 @@ def check_step_name(name: object) -> None:
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
     """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none.
 
-    Raises LeaseLost and ManualCommitError as save_checkpoint(): no call is paid for by a run that could not keep
-    its answer.
+    Raises LeaseLost and ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could
+    not keep.
     """
     require_autocommit(alias, "step()")
     with connections[alias].cursor() as cursor:
@@ -94,13 +95,14 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
 
 
 def save_step(alias: str, job_id: str, lease_epoch: int, name: str, result: str) -> tuple[str, bool]:
-    """Keep the result of a step (JSON text). The first writer wins: returns what is kept, as find_step() does, and
-    whether it is this one. Raises LeaseLost as save_checkpoint()."""
+    """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
+    whether it is this one. Raises LeaseLost as save_checkpoint() does."""
     with connections[alias].cursor() as cursor:
         cursor.execute(SAVE_STEP, [name, result, job_id, lease_epoch])
         row = cursor.fetchone()
     if row is not None:
-        return _or_null(row[0]), True
+        (kept,) = row
+        return _or_null(kept), True
     kept = find_step(alias, job_id, lease_epoch, name)
     assert kept is not None
     return kept, False

@@ -1,4 +1,4 @@
-"""The end of a run, whatever it was: one statement writes a whole batch, each row fenced by its lease."""
+"""Writes the ends of runs: one statement for a whole batch, each row fenced by its lease."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pgonly_django.models.job import ERRORS_KEPT, EXPIRES_AT, State
+from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
 
 
 class Outcome(StrEnum):
@@ -27,9 +27,9 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Finish:
-    """One fenced write: the state after the run, and what it leaves behind.
+    """One fenced write: the state after the run, its result or its entry for the errors.
 
-    Every run makes one; frozen it would take four times as long to make.
+    Not frozen: every run makes one, and a frozen one takes four times as long.
     """
 
     id: str
@@ -48,23 +48,23 @@ class Finish:
 
     @property
     def proves_nothing(self) -> bool:
-        """Whether the run says nothing of the suspicion that the job kills its worker."""
+        """Whether a suspect stays one: the run does not show that the job spares its worker."""
         return self.outcome in (Outcome.RELEASED, Outcome.POSTPONED)
 
 
-# Both: index, the primary key. "state || ''" is the same question, asked so that the index of running rows cannot
-# answer it: under an old snapshot its dead entries pile up, and every finish would walk them.
+# Index, of both statements: the primary key. "state || ''" keeps the planner from pgonly_job_running: under an old
+# snapshot the dead entries of that index pile up, and every finish would walk over them.
 
-# The common case, kept lean: jobs of one lease_epoch, found by `= ANY` at half the cost of a join (9 instead of
-# 15 us a job), their results in one JSON object by id; what is not in it has none.
+# The common case is lean: jobs of one lease_epoch are found by `= ANY` at half the cost of a join (9 instead of 15 us a
+# job). Their results are one JSON object by id; a job that is not in it has none.
 SUCCEED = f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
-    expires_at = {EXPIRES_AT.format(job="job.")}
+    expires_at = {EXPIRES_AT}
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """
 
-# A job whose cancellation was asked for meanwhile does not go back to waiting.
+# A job that was asked to cancel does not wait again.
 FINISH = f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ('ready', 'scheduled')
@@ -75,31 +75,31 @@ UPDATE pgonly_job AS job SET
     lease_expires_at = NULL,
     attempt = job.attempt - ended.uncounted,
     interruptions = job.interruptions + ended.interrupted,
-    crashes = job.crashes * ended.suspect,
+    crashes = job.crashes * ended.stays_suspect,
     errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
         (CASE WHEN job.errors -> -1 ->> 'outcome' = 'postponed' AND ended.entry::jsonb ->> 'outcome' = 'postponed'
             THEN job.errors - (-1)
-            WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+            ELSE {EARLIER_ERRORS} END)
             || (ended.entry::jsonb || jsonb_build_object(
                 'attempt', job.attempt, 'started_at', job.attempted_at, 'finished_at', clock_timestamp())) END,
     finished_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() END,
     expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
-        THEN NULL ELSE {EXPIRES_AT.format(job="job.")} END
+        THEN NULL ELSE {EXPIRES_AT} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
-    %(interrupted)s::int[], %(suspect)s::int[], %(entries)s::text[])
-    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, suspect, entry)
-WHERE job.id = ended.id {{free}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
+    %(interrupted)s::int[], %(stay_suspect)s::int[], %(entries)s::text[])
+    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry)
+WHERE job.id = ended.id {{and_unlocked}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
 """
 
-# The same, leaving out the rows that somebody else has locked. Each row is locked before it is updated, which costs
-# 1 us a job: only for a while after such a lock was met.
-FREE = """ARRAY (
+# The same statements without the rows that another transaction has locked. They lock each row before they update it,
+# which costs 1 us a job: a worker uses them for a while after it has met such a lock.
+UNLOCKED = """ARRAY (
     SELECT held.id FROM pgonly_job AS held WHERE held.id = ANY (%(ids)s::uuid[]) AND held.state || '' = 'running'
     FOR NO KEY UPDATE SKIP LOCKED)"""
-WAITING = SUCCEED.format(ids="%(ids)s::uuid[]"), FINISH.format(free="")
-SKIPPING = SUCCEED.format(ids=FREE), FINISH.format(free=f"AND job.id = ANY ({FREE}) ")
+WAITING = SUCCEED.format(ids="%(ids)s::uuid[]"), FINISH.format(and_unlocked="")
+SKIPPING = SUCCEED.format(ids=UNLOCKED), FINISH.format(and_unlocked=f"AND job.id = ANY ({UNLOCKED}) ")
 
 # Characters of the results in one statement: JSONB holds 256 MB, and a message of 1 GB breaks the connection.
 RESULTS_AT_MOST = 60_000_000
@@ -108,7 +108,7 @@ Statement = tuple[str, dict[str, Any]]
 
 
 def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> list[Statement]:
-    """What to execute for `batch`. A row that no statement matched was not this run's any more, or was skipped."""
+    """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
     for finish in batch:
@@ -126,7 +126,7 @@ def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> 
 
 
 def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[dict[str, Any]]:
-    """The parameters of one statement, or of more where all results together would break the connection."""
+    """The parameters of one statement, or of several where all results together would break the connection."""
     parameters = _succeed_parameters(lease_epoch, batch)
     if len(parameters["results"]) <= RESULTS_AT_MOST or len(batch) == 1:
         return [parameters]
@@ -156,6 +156,6 @@ def _finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
         "delays": [finish.delay_seconds for finish in batch],
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.interrupted) for finish in batch],
-        "suspect": [int(finish.proves_nothing) for finish in batch],
+        "stay_suspect": [int(finish.proves_nothing) for finish in batch],
         "entries": [finish.entry for finish in batch],
     }

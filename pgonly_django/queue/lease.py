@@ -1,4 +1,5 @@
-"""The lease of a running job: renewed by a list of (id, lease_epoch), so that only what is truly held stays held."""
+"""The leases of running jobs. A worker renews its own by a list of (id, lease_epoch), so a job that another worker has
+claimed since is left alone."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ from uuid import UUID
 
 import psycopg
 
-# Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that somebody else has locked is
-# skipped, reported as held and renewed next time; rescue skips it as well. One that stands still is left alone.
+# Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that another transaction has locked is
+# skipped, reported as held and renewed next time; rescue skips it as well.
 RENEW = """
 WITH mine AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(still)s::bool[]) AS m(id, lease_epoch, still)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(unwritten)s::bool[])
+        AS m(id, lease_epoch, unwritten)
 ),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease_epoch = mine.lease_epoch
-    WHERE job.state || '' = 'running' AND NOT mine.still FOR NO KEY UPDATE OF job SKIP LOCKED
+    WHERE job.state || '' = 'running' AND NOT mine.unwritten FOR NO KEY UPDATE OF job SKIP LOCKED
 ),
 renewed AS (
     UPDATE pgonly_job SET lease_expires_at = clock_timestamp() + %(lease_for)s::interval
@@ -28,18 +30,9 @@ FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease_epoch = mine.
 WHERE job.state || '' = 'running'
 """
 
-# Index: pgonly_job_running (all running rows are few).
-CLAIMED_BY = "SELECT id::text, lease_epoch FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
-
-# Index: the primary key.
-CANCEL_REQUESTED = """
-SELECT id::text FROM pgonly_job
-WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
-"""
-
 
 class Renewal(NamedTuple):
-    """What a heartbeat learnt of one held job."""
+    """The answer for one job."""
 
     cancel_requested: bool
     renewed: bool
@@ -49,30 +42,40 @@ def renew(
     connection: psycopg.Connection[Any],
     held: Mapping[str, int],
     lease_for: timedelta,
-    still: Container[str] = (),
+    unwritten: Container[str] = (),
 ) -> dict[str, Renewal]:
-    """Renew the leases in `held` (id -> lease_epoch). A job missing from the answer is lost.
+    """Renew the leases in `held` (id -> lease_epoch). A job that is missing from the answer is lost.
 
-    Nothing is written to the rows of those in `still`, whose jobs are safe while their worker's heartbeat is heard.
+    The rows of the jobs in `unwritten` are read only; those jobs are safe while their worker's heartbeat is fresh.
     """
     if not held:
         return {}
     parameters = {
         "ids": list(held),
         "lease_epochs": list(held.values()),
-        "still": [job_id in still for job_id in held],
+        "unwritten": [job_id in unwritten for job_id in held],
         "lease_for": lease_for,
     }
-    rows = connection.execute(RENEW, parameters, prepare=True).fetchall()
+    rows = connection.execute(RENEW, parameters, prepare=True)
     return {job_id: Renewal(cancel, renewed) for job_id, cancel, renewed in rows}
 
 
+# Index: pgonly_job_running (all running rows are few).
+CLAIMED_BY = "SELECT id::text, lease_epoch FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+
+
 def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[str, int]:
-    """All rows that are running in this worker's name, whether or not it knows of them."""
+    """All jobs that run in this worker's name (id -> lease_epoch), whether or not it knows of them."""
     return dict(connection.execute(CLAIMED_BY, {"worker": worker_id}, prepare=True).fetchall())
 
 
+# Index: the primary key.
+CANCEL_REQUESTED = """
+SELECT id::text FROM pgonly_job
+WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
+"""
+
+
 def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> list[str]:
-    """Which of the running jobs `ids` somebody wants cancelled."""
-    rows = connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True).fetchall()
-    return [job_id for (job_id,) in rows]
+    """Those of the running jobs `ids` that a person wants cancelled."""
+    return [job_id for (job_id,) in connection.execute(CANCEL_REQUESTED, {"ids": ids}, prepare=True)]

@@ -1,4 +1,4 @@
-"""Progress and log lines of running jobs, written in batches beside the run and fenced by the lease."""
+"""Writes progress and log lines of running jobs, in batches, fenced by the lease."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pgonly_django.models.job import LOG_LINES_KEPT
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one running job has to say. JSON columns are text already; None leaves the column alone."""
+    """What one running job reports. JSON values are text already; None leaves the column alone."""
 
     id: str
     lease_epoch: int
     progress: str | None
     log_lines: str | None
-    cleared: bool  # a checkpoint or step was saved: it is no suspect any more
+    cleared: bool  # it has saved a checkpoint or a step, so it is no suspect any more
 
 
-# Index: the primary key (for "state || ''" see queue/finish.py). A row that somebody else holds locked is left for the
-# worker's next report; LAST_REPORT, in the transaction of the job itself, has no next one and waits.
+# Index: the primary key (for "state || ''" see queue/finish.py). REPORT skips rows that others have locked:
+# the worker's next report has them. LAST_REPORT runs in the job's own transaction, has no next report, and waits.
 LAST_REPORT = f"""
-WITH said AS (
+WITH report AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(progress)s::text[], %(lines)s::text[],
-        %(cleared)s::bool[]) AS s(id, lease_epoch, progress, lines, cleared)
+        %(cleared)s::bool[]) AS r(id, lease_epoch, progress, lines, cleared)
 ),
 free AS MATERIALIZED (
-    SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease_epoch = said.lease_epoch
+    SELECT job.id FROM pgonly_job AS job JOIN report ON job.id = report.id AND job.lease_epoch = report.lease_epoch
     WHERE job.state || '' = 'running' FOR NO KEY UPDATE OF job
 )
 UPDATE pgonly_job AS job SET
-    progress = coalesce(said.progress::jsonb, job.progress),
-    crashes = CASE WHEN said.cleared THEN 0 ELSE job.crashes END,
-    log = CASE WHEN said.lines IS NULL THEN job.log ELSE (
+    progress = coalesce(report.progress::jsonb, job.progress),
+    crashes = CASE WHEN report.cleared THEN 0 ELSE job.crashes END,
+    log = CASE WHEN report.lines IS NULL THEN job.log ELSE (
         SELECT jsonb_agg(line ORDER BY place) FROM (
-            SELECT line, place FROM jsonb_array_elements(job.log || said.lines::jsonb)
+            SELECT line, place FROM jsonb_array_elements(job.log || report.lines::jsonb)
                 WITH ORDINALITY AS l(line, place) ORDER BY place DESC LIMIT {LOG_LINES_KEPT}
         ) AS newest
     ) END
-FROM said WHERE job.id = said.id AND job.id = ANY (ARRAY (SELECT id FROM free))
+FROM report WHERE job.id = report.id AND job.id = ANY (ARRAY (SELECT id FROM free))
 RETURNING job.id::text
 """
 REPORT = LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED")

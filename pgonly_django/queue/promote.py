@@ -1,4 +1,4 @@
-"""Scheduled jobs become ready when they are due; the answer says when the next one is."""
+"""Makes scheduled jobs ready when they are due, and says when the next one is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pgonly_django.database import notify
 
 BATCH = 1000
 
-# Index: pgonly_job_scheduled, then the primary key. Two promoters take different rows; the NOTIFY goes out with
-# the commit, to whoever serves those queues. clock_timestamp() is volatile, so no range of an index: with it
-# every promotion would walk all that is scheduled, ever so far ahead.
+# Index: pgonly_job_scheduled, then the primary key. Two workers that promote at once take different rows. The NOTIFY is
+# sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
+# promotion would walk over all scheduled jobs.
 PROMOTE = f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()

@@ -1,4 +1,4 @@
-"""Finished jobs leave when their retention is over, with their steps and checkpoint."""
+"""Deletes finished jobs when their retention is over, with their steps and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pgonly_django.models.pruning import Pruned, delete_what_can_go
 
 BATCH = 1000
 
-# Index: pgonly_job_finished (a range of it: clock_timestamp() is volatile and would walk all of it).
+# Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = f"""
     SELECT id FROM pgonly_job
     WHERE state IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
-# Index: the children by job_id. The foreign keys are checked at the commit, after all three.
+# Index: pgonly_step_once, the primary keys. The foreign keys are checked at the commit, after all three deletions.
 DELETE = """
 ids AS (SELECT array_agg(id) AS list FROM expired),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
@@ -33,7 +33,7 @@ WITH expired AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), {DELETE}
 """
-# Index: the primary key. Those that cannot go would stand at the head of every batch.
+# Index: the primary key. Otherwise a job that cannot be deleted would stand at the head of every batch.
 PUT_OFF = f"""
 UPDATE pgonly_job SET expires_at = clock_timestamp() + interval '1 day'
 WHERE id = %(id)s AND state IN ({FINISHED_STATES})
@@ -41,9 +41,9 @@ WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 
 
 def prune(connection: psycopg.Connection[Any], limit: int = BATCH) -> Pruned:
-    """Delete one batch of jobs whose retention is over. Fewer than `limit` in all means that was all.
+    """Delete one batch of jobs whose retention is over. When the answer counts fewer than `limit`, no more are left.
 
-    Those that could not be deleted are tried again a day later.
+    Jobs that cannot be deleted are tried again a day later.
     """
     try:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])

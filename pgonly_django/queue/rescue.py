@@ -1,16 +1,15 @@
-"""Jobs of a dead worker go back to ready; the one that seems to kill its workers is stopped at three.
+"""Gives the jobs of dead workers back, and stops a job whose worker died three times.
 
-A worker is dead when a lease of its has run out and its heartbeat is older than a lease. All its running rows
-are taken at once, whatever their own lease says, so that they are judged together. A first death says little:
-most workers are killed by their platform, and their jobs go on at once, side by side. From the second on a job
-is a suspect, of which a process runs one at a time:
+A worker is dead when a lease of its jobs has run out and its heartbeat is older than a lease. All its running rows are
+taken at once, whatever their own leases say, so that they are judged together. The first death says little, since most
+workers are killed by their platform: the jobs go on at once, side by side. From the second death on a job is a suspect,
+and a process runs one suspect at a time. At each death:
 
-* without a suspect among them, all are blamed (crashes 0 -> 1, 1 -> 2);
-* with one, and with others that were there at an earlier death too: it may have been those, who become
-  suspects; the one is not blamed for them;
-* with one beside jobs without a past only: it is blamed (2 -> 3, the end), its neighbours are not.
+* no suspect among the jobs: all are blamed (crashes 0 -> 1, 1 -> 2);
+* a suspect, and jobs that were there at an earlier death too: those are blamed and become suspects; the suspect is not;
+* a suspect, and only jobs without an earlier death beside it: the suspect alone is blamed (2 -> 3, its end).
 
-What a worker that stopped as planned could not give back (its row was locked) is released late: nothing is blamed.
+Jobs that a stopped worker could not give back, because their rows were locked, are released late: no job is blamed.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, EXPIRES_AT, SUSPECT_FROM
+from pgonly_django.models.job import CRASHES_ALLOWED, EARLIER_ERRORS, EXPIRES_AT, SUSPECT_FROM
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
-END_WITHIN_MS = 2000  # a backend that is ended has rolled back and let go of its locks
+END_WITHIN_MS = 2000  # by then a backend that is ended has rolled back and released its locks
 
-# Index: pgonly_job_running. A worker whose row somebody holds locked cannot write its heartbeat: it is dead when none
-# of its leases is good any more.
+# Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked cannot write its
+# heartbeat: it is dead when all its leases have run out.
 DEAD_WORKER = f"""
 silent AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(lease_for)s::interval
@@ -46,55 +45,57 @@ dead_worker AS (
 )
 """
 
-# Index: pgonly_job_running, the primary key of pgonly_worker. Two rescuers: the lock lets one through; were
-# both through, SKIP LOCKED and the state would keep them apart. Errors that are no list (another program wrote them)
-# must not raise here: no job of any dead worker would be rescued.
+# Index: pgonly_job_running, the primary keys. Of two workers that rescue at once the advisory lock lets one through;
+# without it, SKIP LOCKED and the state would keep them apart. `errors` that are no list, written by another program,
+# must not raise an error: no job of any dead worker would be rescued.
 RESCUE = f"""
 WITH {DEAD_WORKER},
 orphan AS MATERIALIZED (
-    SELECT job.id, job.worker_id, job.crashes FROM pgonly_job AS job
+    SELECT job.id, job.worker_id, job.crashes, job.cancel_requested_at FROM pgonly_job AS job
     WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
     FOR UPDATE OF job SKIP LOCKED
 ),
 judged AS (
-    SELECT orphan.id, worker.name AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped, orphan.crashes + (CASE
+    SELECT orphan.*, coalesce(worker.name, 'unknown') AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped,
+        orphan.crashes + (CASE
         WHEN worker.stopped_at IS NOT NULL THEN false
         WHEN orphan.crashes >= {SUSPECT_FROM} THEN NOT bool_or(orphan.crashes = 1) OVER beside
         WHEN orphan.crashes = 1 THEN true
-        ELSE NOT bool_or(orphan.crashes >= {SUSPECT_FROM}) OVER beside END)::int AS crashes, orphan.crashes AS before
+        ELSE NOT bool_or(orphan.crashes >= {SUSPECT_FROM}) OVER beside END)::int AS crashes_now
     FROM orphan LEFT JOIN pgonly_worker AS worker ON worker.id = orphan.worker_id
     WINDOW beside AS (PARTITION BY orphan.worker_id)
+),
+rescued AS (
+    SELECT judged.*, CASE WHEN crashes_now >= {CRASHES_ALLOWED} THEN 'failed'
+        WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'ready' END AS state
+    FROM judged
 )
 UPDATE pgonly_job AS job SET
-    state = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} THEN 'failed'
-        WHEN job.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'ready' END,
+    state = rescued.state,
     ready_at = clock_timestamp(),
     lease_expires_at = NULL,
-    attempt = greatest(job.attempt - 1, 0),
-    crashes = judged.crashes,
-    interruptions = job.interruptions + judged.was_stopped::int,
-    errors = (CASE WHEN jsonb_typeof(job.errors) <> 'array' THEN '[]'::jsonb
-            WHEN jsonb_array_length(job.errors) >= {ERRORS_KEPT} THEN job.errors - 0 ELSE job.errors END)
+    attempt = greatest(attempt - 1, 0),
+    crashes = crashes_now,
+    interruptions = interruptions + was_stopped::int,
+    errors = (CASE WHEN jsonb_typeof(errors) <> 'array' THEN '[]'::jsonb ELSE {EARLIER_ERRORS} END)
         || jsonb_build_object(
-            'outcome', CASE WHEN judged.was_stopped THEN 'released' ELSE 'crashed' END,
-            'attempt', job.attempt,
+            'outcome', CASE WHEN was_stopped THEN 'released' ELSE 'crashed' END,
+            'attempt', attempt,
             'worker_id', job.worker_id,
-            'worker', coalesce(judged.worker_name, 'unknown'),
-            'started_at', job.attempted_at,
+            'worker', worker_name,
+            'started_at', attempted_at,
             'finished_at', clock_timestamp(),
-            'reason', CASE WHEN judged.was_stopped THEN 'Its worker was stopped and could not give it back.'
-                WHEN judged.crashes >= {CRASHES_ALLOWED}
-                THEN format('Its worker died %%s times while it ran; it is not started again.', judged.crashes)
-                WHEN judged.crashes > judged.before
-                THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', judged.crashes)
+            'reason', CASE WHEN was_stopped THEN 'Its worker was stopped and could not give it back.'
+                WHEN crashes_now >= {CRASHES_ALLOWED}
+                THEN format('Its worker died %%s times while it ran; it is not started again.', crashes_now)
+                WHEN crashes_now > rescued.crashes
+                THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', crashes_now)
                 ELSE 'Its worker died while it ran; another job is suspected.' END
         ),
-    finished_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
-        THEN clock_timestamp() END,
-    expires_at = CASE WHEN judged.crashes >= {CRASHES_ALLOWED} OR job.cancel_requested_at IS NOT NULL
-        THEN {EXPIRES_AT.format(job="job.")} END
-FROM judged WHERE job.id = judged.id
-RETURNING job.id, job.task, job.queue, job.state, job.crashes, coalesce(judged.worker_name, 'unknown')
+    finished_at = CASE WHEN rescued.state <> 'ready' THEN clock_timestamp() END,
+    expires_at = CASE WHEN rescued.state <> 'ready' THEN {EXPIRES_AT} END
+FROM rescued WHERE job.id = rescued.id
+RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name
 """
 
 
@@ -108,15 +109,15 @@ class Rescued(NamedTuple):
 
 
 def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta) -> list[Rescued]:
-    """Take back the jobs of dead workers. `settle_for`: nobody is called dead this soon after a server start."""
-    parameters = {"lease_for": lease_for, "settle_for": settle_for}
-    rows = connection.execute(RESCUE, parameters).fetchall()
+    """Give the jobs of dead workers back. No worker is declared dead within `settle_for` of a start of the server."""
+    rows = connection.execute(RESCUE, {"lease_for": lease_for, "settle_for": settle_for})
     return [Rescued(*row) for row in rows]
 
 
-# Index: pgonly_job_running. A process that is frozen keeps its transactions open, and locked the row of each job that
-# saved a step inside, as well as rows of the project's that its next run needs. Its connections bear its id in their
-# names, in whatever database of the server; those that have written or locked something have a transaction id.
+# Index: pgonly_job_running, the primary key of pgonly_worker. A frozen process keeps its transactions open: they lock
+# the row of each job that saved a step inside, and rows of the project that the next run needs. The names of its
+# connections, in every database of the server, contain its id; those that have written or locked rows have a
+# transaction id.
 END_TRANSACTIONS = f"""
 WITH {DEAD_WORKER}
 SELECT dead_worker.id, activity.pid, pg_terminate_backend(activity.pid, {END_WITHIN_MS})
@@ -133,11 +134,11 @@ def end_transactions(
     *,
     of_any_role: bool = True,
 ) -> list[tuple[UUID, int]]:
-    """End what dead workers have open, before their jobs are rescued: (worker's id, process id of the server).
+    """End the open transactions of dead workers before their jobs are rescued: (id of the worker, pid of the backend).
 
-    Their runs may write nothing any more, and are rolled back. Raises InsufficientPrivilege where some of it belongs
-    to a role whose connections this one may not end; `of_any_role` False leaves all of those out.
+    Those runs are fenced off already; what they wrote is rolled back. Raises InsufficientPrivilege where a transaction
+    belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those out.
     """
     parameters = {"lease_for": lease_for, "settle_for": settle_for, "of_any_role": of_any_role}
-    rows = connection.execute(END_TRANSACTIONS, parameters).fetchall()
+    rows = connection.execute(END_TRANSACTIONS, parameters)
     return [(worker_id, pid) for worker_id, pid, _ in rows]

@@ -20,8 +20,8 @@ BackoffFunction = Callable[[int, BaseException], Delay]
 class Backoff:
     """Exponential backoff with full jitter: uniform between 0 and min(cap, base * 2 ** (attempt - 1)).
 
-    Full jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): retries of many jobs that
-    failed together spread over the whole window.
+    Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015) spreads the retries of jobs that failed
+    together over the whole window.
     """
 
     base: timedelta = timedelta(seconds=10)
@@ -44,7 +44,7 @@ class Backoff:
 def delay_seconds(backoff: BackoffFunction, attempt: int, error: BaseException) -> float:
     """Seconds until the next attempt after `attempt` failed with `error`; never negative.
 
-    Raises OptionError when a callable of the user's returns something else than a timedelta or seconds.
+    Raises OptionError when the user's function returns something else than a timedelta or seconds.
     """
     delay: Any = backoff(attempt, error)
     if isinstance(delay, timedelta):

@@ -1,22 +1,21 @@
-"""JSON on its way into JSONB: what the column cannot hold is refused here, by name, before any statement."""
+"""Makes JSON text for JSONB columns, and refuses what such a column cannot hold before any statement is sent."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from pgonly_django.compat import normalize_json
 from pgonly_django.exceptions import NotStorableError
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
-# An escape of its own, not the text of one: an odd number of backslashes before the u.
+# An escape, not the text of one: there is an odd number of backslashes before the u.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-# What one Python enqueues any other must be able to claim: 3.11 reads 993 levels of JSON, less what its stack holds
-# already, 3.12 reads 1,497 and 3.13 9,998.
+# A job that one Python enqueues must be readable by every other: 3.11 reads 993 levels of JSON, less what its stack
+# holds already, 3.12 reads 1,497 and 3.13 9,998.
 NESTING_LIMIT = 500
-# JSONB holds 256 MB, which its refusal says; a message of 1 GB, in UTF-8 four bytes a character, breaks the connection.
+# JSONB holds 256 MB and refuses more; a message of 1 GB (up to four bytes a character) breaks the connection.
 LENGTH_LIMIT = 200_000_000
 CONTAINERS = (dict, list, tuple)
 TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
@@ -25,8 +24,8 @@ TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
 def to_json(value: Any, what: str) -> str:
     """`value` as JSON text that a JSONB column takes and every supported Python reads.
 
-    Raises NotStorableError naming `what` and the reason. Tuples become lists and keys strings, as everywhere in
-    JSON; UTF-8 bytes become text, as in Django's tasks.
+    Raises NotStorableError, which names `what` and the reason. Tuples become lists and keys become strings, as
+    everywhere in JSON; UTF-8 bytes become text, as in Django's tasks.
     """
     try:
         text = _encode(value)
@@ -39,8 +38,11 @@ def to_json(value: Any, what: str) -> str:
             raise NotStorableError(what, f"it has {len(text):,} characters, more than {LENGTH_LIMIT:,}")
     if "\\u0000" in text and _NUL.search(text):
         raise NotStorableError(what, "it holds a NUL character, which PostgreSQL text cannot")
-    if not text.isascii():
-        _refuse_lone_surrogates(text, what)
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise NotStorableError(what, "it holds half of a surrogate pair, which is not text") from error
     return text
 
 
@@ -55,23 +57,13 @@ def _normalized(value: Any, what: str) -> tuple[Any, str]:
 
 
 def _is_too_deep(value: Any, text: str) -> bool:
-    """Counts the brackets first: few cannot be deep, and counting takes a third of the time of walking."""
+    """Whether it has more levels than NESTING_LIMIT. To count brackets takes a third of the time of a walk."""
     if text.count("[") + text.count("{") <= NESTING_LIMIT:
         return False
     level: list[Any] = [[value]]
     for _ in range(NESTING_LIMIT + 1):
-        level = [inner for outer in level for inner in _members(outer) if isinstance(inner, CONTAINERS)]
+        members = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = [inner for each in members for inner in each if isinstance(inner, CONTAINERS)]
         if not level:
             return False
     return True
-
-
-def _members(container: Any) -> Iterable[Any]:
-    return container.values() if isinstance(container, dict) else container
-
-
-def _refuse_lone_surrogates(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise NotStorableError(what, "it holds half of a surrogate pair, which is not text") from error

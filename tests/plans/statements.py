@@ -67,7 +67,7 @@ def renewal(held):
     return lease.RENEW, {
         "ids": held,
         "lease_epochs": [1] * len(held),
-        "still": [False] * len(held),
+        "unwritten": [False] * len(held),
         "lease_for": LEASE,
     }
 
