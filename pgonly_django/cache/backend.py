@@ -13,7 +13,7 @@ from pgonly_django.cache.django_api import DjangoCache, Timeout
 from pgonly_django.cache.durations import count, milliseconds, moment, not_negative, positive
 from pgonly_django.cache.keys import escape_glob
 from pgonly_django.cache.lock import Lock
-from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE, Flight
+from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE, SingleFlight
 from pgonly_django.cache.transactional import TransactionalCache
 from pgonly_django.database.operation import Operation, run
 
@@ -32,7 +32,7 @@ class PostgresCache(DjangoCache):
         computation keeps it from being stored. Without a database the value is computed, and not stored.
         Raises CircularComputationError where `default()` asks for its own key again.
         """
-        return run(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
+        return run(self._single_flight(key, default, timeout, version, stale, lock_timeout, tags))
 
     async def aget_or_set(
         self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
@@ -40,9 +40,11 @@ class PostgresCache(DjangoCache):
         tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """See get_or_set(). `default` may be an async function."""
-        return await self._arun(self._flight(key, default, timeout, version, stale, lock_timeout, tags))
+        return await self._arun(
+            self._single_flight(key, default, timeout, version, stale, lock_timeout, tags)
+        )
 
-    def _flight(
+    def _single_flight(
         self, key: Any, default: Any, timeout: Timeout, version: int | None,
         stale: float | timedelta, lock_timeout: float | timedelta, tags: Iterable[str],
     ) -> Operation[Any]:  # fmt: skip
@@ -52,7 +54,9 @@ class PostgresCache(DjangoCache):
         # The usual times are known to be right: to ask would cost each call 1 of its 22 us.
         spare = NEVER_STALE if stale is NEVER_STALE else not_negative(stale, "stale")
         limit = LOCK_TIMEOUT if lock_timeout is LOCK_TIMEOUT else positive(lock_timeout, "lock_timeout")
-        return Flight(self.store, stored, function, seconds, spare, limit, self._tags(tags), strict).run()
+        return SingleFlight(
+            self.store, stored, function, seconds, spare, limit, self._tags(tags), strict
+        ).run()
 
     def transactional(self, using: str | None = None) -> TransactionalCache:
         """This cache for use inside atomic(): writes wait for the commit, and vanish with a rollback.

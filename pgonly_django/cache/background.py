@@ -1,4 +1,4 @@
-"""What a cancelled or unanswered call left undone: one thread does it, again and again while it is of use."""
+"""What a cancelled or unanswered call left undone. One thread does it, and tries again while that is of use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ Job = Callable[[], object]
 Databases = list[object] | None
 
 
-class Later:
+class Background:
     """The thread exists while there is something to do. It is no daemon: a process that ends tries once more."""
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[Job, float, Databases]] = deque()
-        self._lock = threading.RLock()  # the garbage collector may come here while this thread has it
+        # Reentrant: the garbage collector may call add() in this thread while it holds the lock.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
     def add(self, job: Job, seconds: float) -> None:
@@ -34,15 +35,10 @@ class Later:
         with self._lock:
             self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
             if self._thread is None:
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # the interpreter ends, and starts no threads any more
-                    self._start()
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name="pgonly cache later")
-        thread.start()
-        self._thread = thread
+                with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
+                    thread = threading.Thread(target=self._work, name="pgonly cache background")
+                    thread.start()
+                    self._thread = thread
 
     def _work(self) -> None:
         while self._has_jobs():
@@ -59,7 +55,7 @@ class Later:
 
     def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
         if databases != testrun.databases():
-            return  # what a test left undone is no business of the databases that came after it
+            return  # a test left it undone, and its databases have been replaced
         try:
             job()
         except testrun.Refusal:
@@ -68,9 +64,9 @@ class Later:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
                 self._jobs.append((job, give_up_at, databases))
         except Exception:
-            logger.exception("What a cache call left undone failed.")  # and the next one is not kept waiting
+            logger.exception("What a cache call left undone failed.")  # the next job is done all the same
 
 
-later = Later()
+background = Background()
 
-os.register_at_fork(after_in_child=lambda: Later.__init__(later))  # the parent still does what there was
+os.register_at_fork(after_in_child=lambda: Background.__init__(background))  # the jobs are the parent's

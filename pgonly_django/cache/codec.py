@@ -1,4 +1,4 @@
-"""Python values to bytes and back. Every entry says how it was written, so settings may change any time."""
+"""Python values to bytes and back. Every entry says how it was written, so the settings may change at any time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.module_loading import import_string
 
-INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3  # low digit of the column `codec`
-NONE, ZLIB, ZSTD = 0, 10, 20  # its tens
+# The column `codec` says how its entry was written: these two added up. An INTEGER is in the column `number`.
+INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3
+NONE, ZLIB, ZSTD = 0, 10, 20
 _SERIALIZERS = {"pickle": PICKLE, "json": JSON}
 _COMPRESSORS = {None: NONE, "zlib": ZLIB, "zstd": ZSTD}
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from pgonly_django import events
-from pgonly_django.cache.background import later
+from pgonly_django.cache.background import background
 from pgonly_django.cache.durations import positive, seconds
 from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import Store
@@ -234,7 +234,7 @@ class Lock:
     def _give_back_later(self, holder: bytes) -> None:
         """In the background: whoever was cancelled is not kept waiting. After its lease it is free anyway."""
         params = self._key, holder, payload(self._key)
-        later.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
+        background.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
 
     PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8", may_take_long=True)
 

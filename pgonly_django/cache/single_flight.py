@@ -1,7 +1,7 @@
-"""get_or_set: of many callers who miss, one computes, the others wait for its answer.
+"""get_or_set(): of many callers who miss, one computes and the others wait for its answer.
 
-The one who computes holds a claim in the entry's own row. So whatever removes or overwrites the row meanwhile
-(delete, clear, delete_tags, set) also ends the claim, and a value computed from old data is not stored.
+The caller who computes holds a claim in the row of the entry. So a delete(), clear(), delete_tags() or set() during
+the computation also ends the claim, and a value that was computed from old data is not stored.
 """
 
 from __future__ import annotations
@@ -10,31 +10,42 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
-from pgonly_django.cache.background import later
-from pgonly_django.cache.circle import computing, refuse_circle
+from pgonly_django.cache.background import background
+from pgonly_django.cache.circular import computing, refuse_circular
 from pgonly_django.cache.entry import LIVE, REWRITE, ROW_TYPES, SIZE, VALUE, Row, after, minute_of
 from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import Store
 from pgonly_django.database.binary import integer, text_array
-from pgonly_django.database.listener import CHANNEL, Watch, listener_for, payload
+from pgonly_django.database.listener import CHANNEL, listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
-NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # get_or_set's own, in seconds
-PATIENCE = 2  # lock_timeouts that a caller waits: one for a computer that died, one for its successor
+NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # the defaults of get_or_set(), in seconds
+PATIENCE = 2  # lock_timeouts that a caller waits: one for a caller that died computing, one for its successor
 UNCONFIRMED_SECONDS = 5  # PostgreSQL ends the statement of a client that is gone within about one
 _TRUE = b"\x01"
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the row of a key says to this caller."""
+
+    value: Any = None
+    is_live: bool = False
+    is_shown: bool = False  # this caller gets `value`: it is live, or stale while another caller refreshes it
+    is_claimed: bool = False  # another caller computes
+
+
 @dataclass(slots=True)
-class Flight:
-    """One get_or_set call. Times in seconds; `lock_timeout` is how long a computation may take."""
+class SingleFlight:
+    """One call of get_or_set(). Times in seconds; `lock_timeout` is how long a computation may take."""
 
     store: Store
     key: bytes
@@ -46,9 +57,9 @@ class Flight:
     strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """The value. A database that fails costs the caching, not the value (but with ON_ERROR "raise").
+        """The value. Where the database fails, it is computed and not stored (with ON_ERROR "raise": raises).
 
-        What the function raises comes out as it is, a CacheError of its own too.
+        What the function raises is raised as it is, even if it is a CacheError.
         """
         try:
             answer = yield from self._look_or_claim()
@@ -65,9 +76,9 @@ class Flight:
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
         if found.is_shown:
             return found
-        refuse_circle(self.store.place(self.key), self.store.name(self.key))
+        refuse_circular(self.store.place(self.key), self.store.name(self.key))
         if self.timeout is not None and self.timeout <= 0:
-            return None  # nobody is given what is not stored, so nobody shall wait for it
+            return None  # the value will not be stored, so no caller should wait for it
         token = yield from self._claim()
         return token if token is not None else (yield from self._wait())
 
@@ -80,7 +91,7 @@ class Flight:
     )  # fmt: skip
 
     def _look(self) -> Operation[_Found]:
-        """What is there for us: of a stale value, one caller is not told."""
+        """What is in the cache for this caller. A stale value counts only while another caller refreshes it."""
         result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
         if not result.ntuples:
             return _Found()
@@ -100,13 +111,13 @@ class Flight:
     )
 
     def _replace(self, result: PGresult, error: UnreadableEntryError) -> Operation[_Found]:
-        """Let one caller compute what none like us can read, instead of every caller for ever."""
+        """Expire an entry that cannot be read here: then one caller replaces it, and not every caller computes."""
         _note(error)
         codec, data = integer(result.get_value(0, 1)), result.get_value(0, 2)
         yield from self.store.call(self.EXPIRE, (self.key, b"%d" % codec, data))
         return _Found()
 
-    # With the tags of a value that is shown stale meanwhile, so that a deletion by any of them ends both.
+    # The tags of a stale value stay, so that a deletion by any of them ends the value and the claim.
     CLAIM = Statement(
         f"""INSERT INTO {{table}} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
         SELECT $1, 0, to_timestamp(0), {minute_of("e")}, $2, e, $4 FROM {after("$3")}
@@ -121,14 +132,14 @@ class Flight:
     )
 
     def _claim(self) -> Operation[int | None]:
-        """A token for the right to compute; None when the value is there or somebody else computes."""
+        """A token, which is the right to compute; None where the value is there or another caller computes."""
         token = secrets.randbits(63)
         tags = text_array(self.tags) if self.tags else None
         params = (self.key, b"%d" % token, b"%f" % self.lock_timeout, tags)
         try:
             result = yield from self.store.call(self.CLAIM, params)
         except BaseException:
-            self._give_up_later(token, unconfirmed=True)  # it may be ours, though we were not told
+            self._give_up_later(token, unconfirmed=True)  # the row may say it is ours, though no answer came
             raise
         if not result.ntuples:
             return None
@@ -137,41 +148,35 @@ class Flight:
         return token
 
     def _wait(self) -> Operation[_Found | int | None]:
-        """The other's value, or a token of our own when the others fail, die or take too long."""
-        watch = listener_for(self.store.pool.alias).watch(self.key)
-        try:
-            return (yield from self._wait_with(watch))
-        finally:
-            watch.close()
-
-    def _wait_with(self, watch: Watch) -> Operation[_Found | int | None]:
+        """The other caller's value, or a token for this one when the other fails, dies or takes too long."""
         give_up_at = time.monotonic() + PATIENCE * self.lock_timeout
-        while (remaining := give_up_at - time.monotonic()) > 0:
-            found = yield from self._look()
-            if found.is_shown:
-                return found
-            if not found.is_claimed and (token := (yield from self._claim())) is not None:
-                return token
-            yield watch.next(remaining)
+        with closing(listener_for(self.store.pool.alias).watch(self.key)) as watch:
+            while (remaining := give_up_at - time.monotonic()) > 0:
+                found = yield from self._look()
+                if found.is_shown:
+                    return found
+                if not found.is_claimed and (token := (yield from self._claim())) is not None:
+                    return token
+                yield watch.next(remaining)
         return None
 
     def _compute(self, token: int | None) -> Operation[Any]:
-        """No connection is held meanwhile. Without a token the value is returned but not stored."""
+        """Computes without holding a connection. Without a token the value is returned but not stored."""
         try:
             value = yield Compute(
                 computing(self.store.place(self.key), self.store.name(self.key), self.function)
             )
-        except GeneratorExit:  # whoever waited for this is gone, and nothing more can be awaited
+        except GeneratorExit:  # the caller is gone, and an operation that is closed can await nothing
             self._give_up_later(token)
             raise
         except BaseException:
             yield from self._give_up(token)
             raise
         if token is not None:
-            yield from self._keep(token, value)
+            yield from self._store(token, value)
         return value
 
-    def _keep(self, token: int, value: Any) -> Operation[None]:
+    def _store(self, token: int, value: Any) -> Operation[None]:
         """Store the value. Raises what the serializer raises."""
         try:
             row = yield from self.store.made(self.key, value, self.timeout, self.tags, self.stale)
@@ -181,17 +186,17 @@ class Flight:
                 raise
             self._warn(error)
         else:
-            yield from self._store(token, row)
+            yield from self._store_row(token, row)
 
-    def _store(self, token: int, row: Row) -> Operation[None]:
-        """What was paid for is stored, if need be after the database is back, or the caller is gone."""
+    def _store_row(self, token: int, row: Row) -> Operation[None]:
+        """In the background where that fails: the value was paid for, so it is stored when the database is back."""
         try:
             yield from self._fill(token, row)
         except BaseException as error:
             if isinstance(error, CacheError) and not isinstance(error, CacheUnavailableError):
                 yield from self._give_up(token)
             else:
-                later.add(lambda: run(self._fill(token, row)), self.lock_timeout)
+                background.add(lambda: run(self._fill(token, row)), self.lock_timeout)
             if not isinstance(error, CacheError):
                 raise
             self._warn(error)
@@ -208,7 +213,7 @@ class Flight:
     )
 
     def _fill(self, token: int, row: Row) -> Operation[None]:
-        """Write the row and wake the waiting, if the claim is still ours."""
+        """Write the row and wake the callers who wait, if the claim is still ours."""
         result = yield from self.store.call(self.FILL, (*row, b"%d" % token, payload(self.key)))
         if result.ntuples:
             size, before = row.size, integer(result.get_value(0, 1))
@@ -222,7 +227,7 @@ class Flight:
     )
 
     def _give_up(self, token: int | None) -> Operation[None]:
-        """Let the next caller compute, now. Never hides the reason for it behind an error of its own."""
+        """Let the next caller compute, now. Its own CacheError never hides the error that led here."""
         if token is None:
             return
         try:
@@ -235,31 +240,20 @@ class Flight:
             raise
 
     def _give_up_later(self, token: int | None, *, unconfirmed: bool = False) -> None:
-        """In the background. An unconfirmed claim may still be on its way: until it cannot be any more."""
+        """In the background. An unconfirmed claim may still reach PostgreSQL: try until it cannot any more."""
         if token is not None:
             seconds = UNCONFIRMED_SECONDS if unconfirmed else self.lock_timeout
-            later.add(lambda: run(self._end_claim(token, unconfirmed=unconfirmed)), seconds)
+            background.add(lambda: run(self._end_claim(token, unconfirmed=unconfirmed)), seconds)
 
     def _end_claim(self, token: int, *, unconfirmed: bool = False) -> Operation[None]:
         result = yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
         if unconfirmed and not result.ntuples:
-            raise CacheError("There is no such claim yet.")  # to be tried again
+            raise CacheError("There is no such claim yet.")  # so the background tries again
 
     def _warn(self, error: CacheError) -> None:
         if self.strict:
             raise error
         _note(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What stands under the key. `is_shown`: `value` is for this caller, because it is live, or stale and
-    being refreshed by another."""
-
-    value: Any = None
-    is_live: bool = False
-    is_shown: bool = False
-    is_claimed: bool = False
 
 
 def _note(error: CacheError) -> None:

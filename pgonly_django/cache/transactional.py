@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from pgonly_django.cache.circle import computing, refuse_circle
+from pgonly_django.cache.circular import computing, refuse_circular
 from pgonly_django.cache.durations import milliseconds, moment, not_negative, positive
 from pgonly_django.cache.entry import Row
 from pgonly_django.cache.journal import Change, Pending, Seen
@@ -253,7 +253,7 @@ class TransactionalCache(TransactionView):
     def _computation(self, key: Any, default: Any, version: int | None) -> Callable[[], Any]:
         stored = self.cache.stored_key(key, version)
         place, name = ("in a transaction", *self.cache.store.place(stored)), self.cache.store.name(stored)
-        refuse_circle(place, name)
+        refuse_circular(place, name)
         return computing(place, name, default if callable(default) else lambda: default)
 
     @inside

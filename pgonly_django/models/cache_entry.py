@@ -50,9 +50,10 @@ class AbstractEntry(models.Model):
     key = models.TextField(primary_key=True)
     value = models.BinaryField(null=True)
     number = models.BigIntegerField(null=True)
+    # How `value` was written (cache/codec.py): units are the serializer, tens the compressor. 0: see `number`.
     codec = models.SmallIntegerField()
     expires_at = TimestampField(null=True)
-    # The minute since 1970 after which the row is of no use; coarse, so most writes leave its index alone.
+    # The minute since 1970 after which the row may be deleted; coarse, so most writes leave its index alone.
     prune_minute = models.IntegerField(null=True)
     tags = TextArrayField(null=True)
     # The computation of get_or_set that is under way for this key.

@@ -17,7 +17,7 @@ from django.test import TestCase
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
-from pgonly_django.cache.background import later
+from pgonly_django.cache.background import background
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
@@ -188,7 +188,7 @@ def test_what_was_not_sent_leaves_nothing_to_do(make_cache):
     cache.store.pool._failed_at = time.monotonic()
     with pytest.raises(CacheUnavailableError, match="not tried again yet"):
         cache.lock("name", timeout=60).acquire()
-    assert not later._jobs
+    assert not background._jobs
 
 
 def test_releases_delete_the_rows_of_locks_that_nobody_used_for_an_hour(cache, monkeypatch):

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import async_to_sync
 
-from pgonly_django.cache.background import Later
-from pgonly_django.cache.single_flight import Flight
+from pgonly_django.cache.background import Background
+from pgonly_django.cache.single_flight import SingleFlight
 from pgonly_django.exceptions import CacheError, CircularComputationError
 from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import start_crowd
@@ -243,7 +243,7 @@ def test_an_unreadable_entry_costs_get_many_that_entry_only(make_cache, caplog):
 
 def test_a_caller_cancelled_while_it_claims_keeps_nobody_waiting(cache):
     """Cut off between what PostgreSQL did and what it said of it."""
-    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
     operation = flight._claim()
     wait = next(operation)
     while not CacheEntry.objects.filter(claim__isnull=False).exists():
@@ -263,7 +263,9 @@ def cut_off(operation, error):
 
 
 def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
-    flight = Flight(cache.store, cache.stored_key("key", None), lambda: "paid for", 60, 0, 600, (), False)
+    flight = SingleFlight(
+        cache.store, cache.stored_key("key", None), lambda: "paid for", 60, 0, 600, (), False
+    )
     operation, wait = flight.run(), None
     wait = next(operation)
     computed = False
@@ -276,7 +278,7 @@ def test_a_caller_cancelled_while_it_stores_has_stored_what_it_paid_for(cache):
 
 
 def test_an_abandoned_computation_says_nothing_and_frees_its_claim_in_time(cache):
-    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 0.2, (), False)
+    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 0.2, (), False)
     operation = flight.run()
     wait = next(operation)
     while type(wait).__name__ != "Compute":
@@ -294,7 +296,7 @@ def test_reads_by_get_or_set_are_told(cache):
 
 
 def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
-    flight = Flight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
+    flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
     flight._give_up_later(4711, unconfirmed=True)
     CacheEntry.objects.create(
         key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
@@ -317,16 +319,16 @@ def test_where_no_thread_can_be_started_callers_look_by_themselves(cache, monkey
     assert in_two_threads(cache, lambda: "first", call_meanwhile) == "first"
 
 
-def test_a_job_for_later_that_fails_keeps_no_other_from_being_done(caplog):
+def test_a_background_job_that_fails_keeps_no_other_from_being_done(caplog):
     done = threading.Event()
-    later = Later()
-    later.add(lambda: 1 / 0, 10)
-    later.add(done.set, 10)
+    background = Background()
+    background.add(lambda: 1 / 0, 10)
+    background.add(done.set, 10)
     assert done.wait(10)
     assert "ZeroDivisionError" in caplog.text
 
 
-class TestACircle:
+class TestACircularComputation:
     """A computation that asks for its own key would wait for itself until its lock_timeout."""
 
     def test_is_refused_with_the_keys_it_goes_through(self, cache):

@@ -1,6 +1,6 @@
-"""Finds the get_or_set that would wait for itself: the thread or task that calls it is computing its key.
+"""Refuses a get_or_set() that would wait for itself: the thread or task that calls it is computing the same key.
 
-A task that the computation has started counts as part of it.
+A task that the computation started counts as part of it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pgonly_django.exceptions import CircularComputationError
 
 
 class _Computation:
-    """Of one entry (`place`); entered while its function runs. A task that outlives it may ask for the key again."""
+    """Of one entry (`place`); entered while its function runs. A task that runs on after it may ask for the key."""
 
     def __init__(self, place: Hashable, name: str) -> None:
         self.place, self.name, self.is_over = place, name, False
         self._token: Token[tuple[_Computation, ...]] | None = None
 
     def __enter__(self) -> Self:
-        self.is_over, self._token = False, _computing.set((*_computing.get(), self))
+        self.is_over, self._token = False, _running.set((*_running.get(), self))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -31,25 +31,25 @@ class _Computation:
         with contextlib.suppress(
             ValueError
         ):  # the garbage collector ends a forgotten task in another context
-            _computing.reset(self._token)
+            _running.reset(self._token)
 
     async def awaited(self, value: Awaitable[Any]) -> Any:
         with self:
             return await value
 
 
-_computing: ContextVar[tuple[_Computation, ...]] = ContextVar("pgonly_cache_computing", default=())
+_running: ContextVar[tuple[_Computation, ...]] = ContextVar("pgonly_cache_computing", default=())
 
 
-def refuse_circle(place: Hashable, name: str) -> None:
-    """Raises CircularComputationError where the caller is the computation of this place, or is part of it."""
-    running = [each for each in _computing.get() if not each.is_over]
+def refuse_circular(place: Hashable, name: str) -> None:
+    """Raises CircularComputationError where the caller computes this place, or is part of its computation."""
+    running = [each for each in _running.get() if not each.is_over]
     if any(each.place == place for each in running):
         raise CircularComputationError([*(each.name for each in running), name])
 
 
 def computing(place: Hashable, name: str, function: Callable[[], Any]) -> Callable[[], Any]:
-    """`function`, sync or async, during which refuse_circle() refuses this place."""
+    """`function`, sync or async, during which refuse_circular() refuses this place."""
 
     def compute() -> Any:
         with _Computation(place, name) as computation:
