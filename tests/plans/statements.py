@@ -10,6 +10,7 @@ from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
 from pgonly_django.worker import exchange
+from tests.plans.found import positional
 from tests.plans.table import WORKER
 
 LEASE = timedelta(seconds=60)
@@ -72,12 +73,9 @@ def renewal(held):
     }
 
 
-def of_a_job(sql, *values):
-    """One of memo's, with the places of its parameters named."""
-    names = [f"p{place}" for place in range(len(values))]
-    for name in names:
-        sql = sql.replace("%s", f"%({name})s", 1)
-    return sql, dict(zip(names, values, strict=True))
+def values(sql, *parameters):
+    """For a statement whose parameters have no names."""
+    return sql, dict(zip(positional(sql)[1], parameters, strict=True))
 
 
 PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_job_running"}
@@ -111,13 +109,13 @@ STATEMENTS = {
     "worker stopped": (lambda _: (workers.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
     "whose": (lambda held: (exchange.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (
-        lambda held: of_a_job(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
+        lambda held: values(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
         PRIMARY,
         NONE,
     ),
-    "load checkpoint": (lambda held: of_a_job(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
-    "find step": (lambda held: of_a_job(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
-    "save step": (lambda held: of_a_job(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
+    "load checkpoint": (lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
+    "find step": (lambda held: values(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
+    "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
     "rescue": (
         lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
         RUNNING | PRIMARY | WORKER_ROW,
@@ -135,4 +133,16 @@ STATEMENTS = {
     "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT, NONE),
     "prune, these": (lambda held: (prune.PRUNE_THESE, {"ids": held}), PRIMARY | STEP | CHECKPOINT, NONE),
     "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
+    "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),
+    "last report": (lambda held: (progress.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
+    "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
+}
+# Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
+INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
+PARTS = {
+    "queue.claim.BANDS_OF_GIVEN_QUEUES",
+    "queue.claim.HEAD",
+    "queue.claim.UPDATE",
+    "queue.finish.SUCCEED",
+    "queue.finish.FINISH",
 }

@@ -48,7 +48,6 @@ STEPS = """
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job_id, 'step ' || n, '1', clock_timestamp() FROM pgonly_checkpoint, generate_series(1, 5) AS n
 """
-TABLES = ("pgonly_job", "pgonly_worker", "pgonly_step", "pgonly_checkpoint")
 
 
 def fill(cursor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import count
 
 import psycopg
@@ -10,19 +9,20 @@ import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
+from tests.plans.found import OF_THE_QUEUE, positional
 from tests.plans.statements import STATEMENTS
-from tests.plans.table import TABLES, fill
+from tests.plans.table import fill
 
 # Of each table: a batch is 1,000 rows at most, found and updated; a few thousand are due. All ready jobs are 20,000.
 ROWS_READ_AT_MOST = 6000
 
 # As many rows as there were workers lately, and asked once a rescue.
-MAY_BE_READ_WHOLE = {name: {"pgonly_worker"} for name in ("rescue", "end transactions")}
+MAY_BE_READ_WHOLE = {name: {"pgonly_worker"} for name in ("rescue", "end transactions", "forget workers")}
 
 pytestmark = pytest.mark.django_db
 number = count(1)
 
-ALL = ", ".join(TABLES)
+ALL = ", ".join(OF_THE_QUEUE)
 # The planner knows no more of the tables than their size, as after a restore without ANALYZE.
 FORGET_STATISTICS = f"""
 DELETE FROM pg_statistic WHERE starelid = ANY ('{{{ALL}}}'::regclass[])
@@ -39,12 +39,12 @@ WHERE oid = ANY ('{{{ALL}}}'::regclass[])
 def big_table(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            for table in TABLES:
+            for table in OF_THE_QUEUE:
                 cursor.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             fill(cursor)
         yield
         with connection.cursor() as cursor:
-            for table in TABLES:
+            for table in OF_THE_QUEUE:
                 cursor.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
             cursor.execute(f"TRUNCATE {ALL}")
 
@@ -74,7 +74,7 @@ def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
     read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     assert read_whole <= MAY_BE_READ_WHOLE.get(name, set())
     assert required - {f"{table}_pkey" for table in read_whole} <= used <= required | optional
-    for table in TABLES:
+    for table in OF_THE_QUEUE:
         of_table = [node for node in nodes if node.get("Relation Name") == table]
         assert sum(map(rows_read, of_table)) < ROWS_READ_AT_MOST
 
@@ -93,11 +93,9 @@ def explain(server, sql, parameters, kind):
 
 
 def numbered(sql, parameters):
-    """`%(name)s` as `$1`: each parameter once, in the order of its first place."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", sql)))
-    for place, name in enumerate(names, start=1):
-        sql = sql.replace(f"%({name})s", f"${place}")
-    return sql.replace("%%", "%"), [parameters[name] for name in names]
+    """The statement with `$1` and so on, and their values."""
+    text, names = positional(sql)
+    return text, [parameters[name] for name in names]
 
 
 def walk(node):

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
+from tests.plans.found import OF_THE_QUEUE
 from tests.process.conftest import ROOT, database_url
 from tests.snippets import snippet
 
@@ -24,7 +25,6 @@ env = environ.Env()
 DATABASES = {"default": env.db("DATABASE_URL"), "jobs": env.db("JOBS_URL")}
 """
 TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
-OF_THE_QUEUE = {"pgonly_job", "pgonly_step", "pgonly_checkpoint", "pgonly_worker"}
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""Every statement that a module or class of the package keeps in a constant, found by its text."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from typing import Any
+
+from django.apps import apps
+
+import pgonly_django
+
+MODELS = list(apps.get_app_config("pgonly_django").get_models())
+TABLES = {model._meta.db_table for model in MODELS}
+# All but those of the cache and the sessions.
+OF_THE_QUEUE = {
+    model._meta.db_table for model in MODELS if not model.__module__.endswith((".cache_entry", ".session"))
+}
+STATEMENT = re.compile(
+    rf"\s*(WITH|SELECT|INSERT|UPDATE|DELETE|COPY)\b.*(\b({'|'.join(TABLES)})\b|{{table}})", re.DOTALL
+)
+MARKS = re.compile(r"%%|%s|%\((\w+)\)s")
+
+
+def sql_of(constant: Any) -> str | None:
+    """The text of a statement, be it a str or an object that has one; None of anything else."""
+    text = constant if isinstance(constant, str) else getattr(constant, "sql", None)
+    return text if isinstance(text, str) and STATEMENT.match(text) else None
+
+
+def found() -> dict[str, Any]:
+    """By the places where they stand: "sessions.statements.LOAD". One that several modules import stands once."""
+    constants: dict[str, tuple[str, Any]] = {}
+    for info in pkgutil.walk_packages(pgonly_django.__path__, "pgonly_django."):
+        if ".migrations" in info.name:
+            continue
+        module = importlib.import_module(info.name)
+        own_classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == info.name]
+        for owner in (module, *own_classes):
+            place = info.name if owner is module else f"{info.name}.{owner.__name__}"
+            for name, constant in vars(owner).items():
+                if (sql := sql_of(constant)) and not name.startswith("__"):
+                    constants.setdefault(sql, (f"{place}.{name}".removeprefix("pgonly_django."), constant))
+    return dict(constants.values())
+
+
+def positional(sql: str) -> tuple[str, list[str]]:
+    """With `$1` for `%(name)s` and `%s`, each name once, in the order of its first place: and those names."""
+    names: list[str] = []
+
+    def number(mark: re.Match[str]) -> str:
+        if mark.group() == "%%":
+            return "%"
+        name = mark.group(1) or f"p{len(names)}"
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return MARKS.sub(number, sql), names
