@@ -1,5 +1,7 @@
-"""What Django's admin shows. One module per table; importing it registers it."""
+"""What Django's admin shows. Importing this package registers every ModelAdmin in it: a new one needs no list."""
 
-from pgonly_django.admin import cache, jobs, sessions, workers
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["cache", "jobs", "sessions", "workers"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

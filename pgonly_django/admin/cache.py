@@ -1,4 +1,4 @@
-"""Cache entries in the admin: look, search by prefix, delete; numbers per cache, and clearing one."""
+"""Cache entries in the admin: listed, found by the beginning of a key, deleted. Numbers of each cache; clearing one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from django.utils.html import format_html
 from django.utils.timesince import timeuntil
 from django.utils.timezone import now
 
+from pgonly_django.admin.base import ReadOnlyAdmin, delete_selected
+from pgonly_django.admin.verbs import log_once
 from pgonly_django.cache import PostgresCache, codec, deletion
 from pgonly_django.cache.stats import figures, our_caches
 from pgonly_django.database.operation import run
@@ -56,7 +58,8 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.expired() if self.value() == "expired" else queryset
 
 
-class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own takes no parameters at run time
+@admin.register(CacheEntry, DurableCacheEntry)
+class EntryAdmin(ReadOnlyAdmin):
     list_display = ("name", "cache", "kind", "size", "expires", "tag_names")
     list_filter = (CacheFilter, StateFilter)
     search_fields = ("key",)
@@ -72,22 +75,12 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
         "tag_names",
         "content",
     )
-    show_full_result_count = False
+    actions = (delete_selected,)
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """The filters above only: one on `value` would tell what the pages never open."""
+        """Only the filters above: one on `value` would tell what the pages do not show."""
         return lookup in (CacheFilter.parameter_name, StateFilter.parameter_name)
-
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """None for what PostgreSQL cannot even look for."""
-        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         entries: QuerySet[Any] = self.model.objects.using(self._database()).with_size()
@@ -96,7 +89,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By the beginning of the key, as the caller wrote it or as Django made it: ranges of keys."""
+        """By the beginning of the key as the caller wrote it, or as Django made it: each a range of the primary key."""
         if not search_term:
             return queryset, False
         found = Q(key__startswith=search_term)
@@ -139,7 +132,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
 
     @admin.display(description="value")
     def content(self, entry: Any) -> str:
-        """Never unpickled: a pickle runs what it says. Numbers and JSON are shown, nothing else."""
+        """Numbers and JSON. Nothing is unpickled: a pickle can run any code."""
         if entry.number is not None:
             return str(entry.number)
         if entry.value is None or entry.codec % 10 != codec.JSON:
@@ -154,33 +147,35 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("numbers/", view(self.numbers_view), name=self._named("numbers")),
-            path("clear/<path:alias>/", view(self.clear_view), name=self._named("clear")),
+            path("numbers/", view(self.numbers_view), name=self._named("numbers").removeprefix("admin:")),
+            path(
+                "clear/<path:alias>/", view(self.clear_view), name=self._named("clear").removeprefix("admin:")
+            ),
             *super().get_urls(),
         ]
 
     def numbers_view(self, request: HttpRequest) -> HttpResponse:
-        """Entries, bytes, expired entries and hit rate of the caches whose entries this person may see."""
+        """Entries, bytes, expired entries and hit rate of the caches whose entries this person may view."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        visible = self._visible_tables(request)
-        rows = [(each, visible[each.table].clear_url_name(request)) for each in figures(visible)]
+        admins = self._admins_to_view(request)
+        rows = []
+        for each in figures(admins):
+            entry_admin = admins[each.table]
+            may_clear = entry_admin.has_delete_permission(request)
+            rows.append((each, entry_admin._named("clear") if may_clear else ""))  # noqa: SLF001 - the same class
         context = self._context(request, "Caches", rows=rows)
         return TemplateResponse(request, "admin/pgonly_django/cacheentry/numbers.html", context)
 
-    def _visible_tables(self, request: HttpRequest) -> dict[str, EntryAdmin]:
-        """The tables whose entries this person may see, each with its admin."""
-        site, models = self.admin_site, (CacheEntry, DurableCacheEntry)
+    def _admins_to_view(self, request: HttpRequest) -> dict[str, EntryAdmin]:
+        """By table: the admins of this kind on this site whose entries this person may view."""
+        site, models = self.admin_site, self.opts.app_config.get_models()
         admins = [site.get_model_admin(model) for model in models if site.is_registered(model)]
-        ours = [each for each in admins if isinstance(each, EntryAdmin)]
-        return {each.opts.db_table: each for each in ours if each.has_view_permission(request)}
-
-    def clear_url_name(self, request: HttpRequest) -> str:
-        """Of the view that clears a cache of this table; "" for a person who may not."""
-        return f"admin:{self._named('clear')}" if self.has_delete_permission(request) else ""
+        entry_admins = [each for each in admins if isinstance(each, EntryAdmin)]
+        return {each.opts.db_table: each for each in entry_admins if each.has_view_permission(request)}
 
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
-        """Clears one cache of this table, once the person has confirmed it."""
+        """Clears one cache of this table after the person has confirmed it."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
         cache = our_caches().get(alias)
@@ -188,8 +183,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
             raise Http404
         if request.method == "POST":
             self._clear(request, alias, cache)
-            page = reverse(f"admin:{self._named('numbers')}", current_app=self.admin_site.name)
-            return HttpResponseRedirect(page)
+            return HttpResponseRedirect(reverse(self._named("numbers"), current_app=self.admin_site.name))
         context = self._context(request, f"Clear the cache {alias}?", alias=alias)
         return TemplateResponse(request, "admin/pgonly_django/cacheentry/clear.html", context)
 
@@ -199,32 +193,27 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's own ta
         except CacheError as error:
             messages.error(request, f"The cache {alias!r} was not cleared: {error}")
         else:
+            log_once(request.user.pk, self.model, f"the cache {alias!r}", "Cleared.")
             messages.success(request, f"The cache {alias!r} was cleared.")
 
     def _context(self, request: HttpRequest, title: str, **more: Any) -> dict[str, Any]:
-        return {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "numbers_url": f"admin:{self._named('numbers')}",
-            **more,
-        }
+        site = self.admin_site.each_context(request)
+        return {**site, "title": title, "opts": self.opts, "numbers_url": self._named("numbers"), **more}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        more = {"numbers_url": f"admin:{self._named('numbers')}", **(extra_context or {})}
-        return super().changelist_view(request, more)
+        return super().changelist_view(
+            request, {"numbers_url": self._named("numbers"), **(extra_context or {})}
+        )
 
-    def _named(self, action: str) -> str:
-        return f"{self.opts.app_label}_{self.opts.model_name}_{action}"
+    def _named(self, page: str) -> str:
+        """The name of the address of this page."""
+        return f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
 
     def _database(self) -> str:
-        """The alias of the database that has this table's caches."""
+        """The alias of the database with this table's caches."""
         aliases = (cache.store.pool.alias for cache in our_caches().values() if self._has(cache))
         return next(aliases, "default")
 
     def _has(self, cache: PostgresCache) -> bool:
         """Whether the cache's entries are in this table."""
         return cache.store.durable == (self.model is DurableCacheEntry)
-
-
-admin.site.register((CacheEntry, DurableCacheEntry), EntryAdmin)

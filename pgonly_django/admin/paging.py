@@ -1,4 +1,4 @@
-"""Lists of tables that may hold ten million rows: counts end at a cap, and no page may take long."""
+"""Lists of tables that may hold ten million rows: counts end at a cap, and no page takes long."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import OperationalError, connections, models, transaction
@@ -15,8 +16,6 @@ from django.db.models import Subquery, Value
 from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
-
-from pgonly_django.admin.requests import refuse_nul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +49,7 @@ class CappedPaginator(QuerySetPaginator):
 
 
 def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
-    """How many rows there are, for people: "10,000+" beyond the cap."""
+    """How many `rows` there are, for people: "10,000+" beyond the cap."""
     return _label(capped_count(rows, cap + 1), cap)
 
 
@@ -59,7 +58,7 @@ def _label(counted: int, cap: int) -> str:
 
 
 def capped_count(rows: models.QuerySet[Any], limit: int) -> int:
-    """How many rows there are, never reading more than `limit` of them."""
+    """How many `rows` there are; reads `limit` of them at most."""
     return rows.order_by().values("pk")[:limit].count()
 
 
@@ -69,13 +68,13 @@ LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('sta
 
 @contextmanager
 def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
-    """Each statement inside may take this long, then raises OperationalError (see `timed_out`)."""
+    """A statement inside that takes longer raises OperationalError (see `timed_out`)."""
     milliseconds = str(int(limit / timedelta(milliseconds=1)))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute(LIMIT_STATEMENTS, [milliseconds])
         before, _ours = cursor.fetchone() or ("0", "")
         yield
-        # For a caller who is in a transaction already; otherwise it ends here, and the setting with it.
+        # For a caller that is in a transaction already. Otherwise the setting ends with the transaction here.
         cursor.execute(LIMIT_STATEMENTS, [before])
 
 
@@ -83,21 +82,32 @@ def timed_out(error: OperationalError) -> bool:
     return isinstance(error.__cause__, QueryCanceled)
 
 
-class BoundedChangeList(ChangeList):
-    """Looks at the whole table; when that takes too long, at its newest rows; then gives up and says so.
+class NulSafeChangeList(ChangeList):
+    """An address with a NUL character, which no statement accepts, leads back to the plain list."""
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> models.QuerySet[Any]:
+        if any("\x00" in value for _name, values in request.GET.lists() for value in values):
+            raise IncorrectLookupParameters
+        rows: models.QuerySet[Any] = super().get_queryset(request, exclude_parameters)
+        return rows
+
+
+class BoundedChangeList(NulSafeChangeList):
+    """Reads the whole table; when that takes too long, its newest rows; when even that does, it stops and says so.
 
     For models whose primary key is ordered by time.
     """
 
     statement_limit = timedelta(seconds=3)
     newest_rows = 100_000
-    scope: int | None = None  # how many of the newest rows are looked at; None: all
+    scope: int | None = None  # how many of the newest rows are read; None: all
     paginator: CappedPaginator
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> models.QuerySet[Any]:
-        refuse_nul(request)
         rows = super().get_queryset(request, exclude_parameters)
         return rows if self.scope is None else newest(rows, self.scope)
 
@@ -123,8 +133,8 @@ class BoundedChangeList(ChangeList):
         seconds = self.statement_limit / timedelta(seconds=1)
         if self.scope:
             return _(
-                "Looking through all of the table took longer than %(seconds)g s, so only the newest "
-                "%(rows)s rows were looked at."
+                "Reading all of the table took longer than %(seconds)g s, so only the newest "
+                "%(rows)s rows were read."
             ) % {"seconds": seconds, "rows": f"{self.scope:,}"}
         return _(
             "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
@@ -133,7 +143,7 @@ class BoundedChangeList(ChangeList):
 
 
 def newest(rows: models.QuerySet[Any], count: int) -> models.QuerySet[Any]:
-    """Only those `rows` that are among the newest `count` of their table. Index: the primary key."""
+    """Those `rows` that are among the newest `count` of their table. Index: the primary key."""
     if count == 0:
         return rows.none()
     table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)

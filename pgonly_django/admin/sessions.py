@@ -1,9 +1,10 @@
+"""Sessions in the admin: found by user and address, revoked, and looked into by who may."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Q
@@ -11,11 +12,11 @@ from django.db.models.functions import Now
 from django.utils.html import format_html
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
+from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.admin.formats import pretty_json
-from pgonly_django.admin.paging import CappedPaginator
-from pgonly_django.admin.requests import drop_impossible_keys, refuse_nul
+from pgonly_django.admin.paging import NulSafeChangeList
+from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from django.db.models import QuerySet
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
 
-    SessionModelAdmin = admin.ModelAdmin[Session]
-else:
-    SessionModelAdmin = admin.ModelAdmin
-
-SEE_DATA = "pgonly_django.view_session_data"
+VIEW_DATA = "pgonly_django.view_session_data"
 USERS_FOUND = 1000
+REVOKE = Verb(name="revoke", method=revoke_for, label=_("Revoke"), logged=_("Revoked."))
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -50,11 +48,10 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.exclude(active) if self.value() == "over" else queryset
 
 
-class SessionList(ChangeList):
-    """The page's users are named by one query, and what is inside its sessions is not read."""
+class SessionChangeList(NulSafeChangeList):
+    """One query names the users of the page. What is inside the sessions is not read."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        refuse_nul(request)
         return super().get_queryset(request, exclude_parameters).defer("data")
 
     def get_results(self, request: HttpRequest) -> None:
@@ -67,16 +64,14 @@ class SessionList(ChangeList):
 
 
 @admin.register(Session)
-class SessionAdmin(SessionModelAdmin):
+class SessionAdmin(ReadOnlyAdmin):
     list_display = ("user", "device", "ip", "last_seen_at", "expires_at", "state")
     list_filter = (StateFilter, "last_seen_at")
     search_fields = ("user_id",)  # shows the box; get_search_results does the search
     search_help_text = _("User name, user id, IP address or its beginning")
-    # By `expires_at`, and the hour of it has the index: the sessions of one hour are sorted, not all.
+    # In fact by `expires_at`. Its hour has an index, so PostgreSQL sorts the sessions of one hour and not all.
     ordering = ("-expires_hour", "-expires_at")
-    actions = ("delete_selected",)  # under the name of the action of every admin, whose place it takes
-    show_full_result_count = False
-    paginator = CappedPaginator
+    actions = ("delete_selected",)  # in the place of Django's action of this name
     fields: ClassVar[Any] = (
         "user", "state", "device", "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
     )  # fmt: skip
@@ -84,21 +79,19 @@ class SessionAdmin(SessionModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
         shown = super().get_fields(request, obj)
-        return (*shown, "decoded_data") if request.user.has_perm(SEE_DATA) else shown
+        return (*shown, "decoded_data") if request.user.has_perm(VIEW_DATA) else shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
-        """Without the rows that only keep something of the old engine's out: none was ever a session here."""
-        sessions = super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
+        """Without the rows that only keep sessions of the fallback engine out: none of them was a session here."""
+        sessions: QuerySet[Session] = super().get_queryset(request)
+        sessions = sessions.exclude(data__isnull=True, last_seen_at=None)
         return sessions.annotate(is_ended=Q(data__isnull=True))
 
-    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
-        return SessionList
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[SessionChangeList]:
+        return SessionChangeList
 
     def get_search_results(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[Session],
-        search_term: str,
+        self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
     ) -> tuple[QuerySet[Session], bool]:
         for word in search_term.split():
             users = user_ids_like(word)
@@ -106,26 +99,13 @@ class SessionAdmin(SessionModelAdmin):
         return queryset, False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Not what is inside a session: a filter that finds it or does not would tell it, letter by letter."""
+        """Not on what is inside a session: by trying values, a filter would tell it letter by letter."""
         return not lookup.startswith("data") and super().lookup_allowed(lookup, value, request)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
-        return False
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        drop_impossible_keys(request, self.opts.pk)
-        return super().changelist_view(request, extra_context)
 
     @admin.action(description=_("Revoke the selected sessions"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
         keys = queryset.order_by().values("pk")  # not a list: "all" may be a million
-        count = revoke_for(request, Session.objects.filter(pk__in=keys))
-        self.message_user(request, ngettext("%d session is over.", "%d sessions are over.", count) % count)
+        REVOKE.use_on_all(self, request, Session.objects.filter(pk__in=keys))
 
     def delete_model(self, request: HttpRequest, obj: Session) -> None:
         revoke_for(request, Session.objects.filter(pk=obj.pk))
@@ -154,7 +134,7 @@ class SessionAdmin(SessionModelAdmin):
 
 
 def user_names(user_ids: Iterable[str]) -> dict[str, str]:
-    """Login names by the text of the primary key; users that are gone are left out."""
+    """Login names by the text of the primary key. Deleted users are left out."""
     primary_key = get_user_model()._meta.pk  # noqa: SLF001 - documented under this name
     keys = []
     for user_id in user_ids:

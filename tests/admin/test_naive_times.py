@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Checkpoint, Job, Session, State, Step
 from tests.admin.conftest import LIST, make_job, page_of
-from tests.admin.test_jobs import cells
+from tests.admin.jobs.test_cells import cells
 from tests.admin.test_workers import LIST as WORKERS
 from tests.admin.test_workers import make_worker
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.urls import path
 
-from pgonly_django.models import CacheEntry, DurableCacheEntry, Job, Session, State, Worker
+from pgonly_django.models import DurableCacheEntry, State
 from tests.admin.conftest import make_job
 from tests.admin.test_hostile_rows import make_entry, make_session
 from tests.admin.test_workers import make_worker
@@ -17,8 +18,9 @@ from tests.admin.test_workers import make_worker
 pytestmark = pytest.mark.django_db
 
 site = AdminSite(name="backoffice")
-for model in (Job, Worker, Session, CacheEntry, DurableCacheEntry):
-    site.register(model, type(admin.site.get_model_admin(model)))
+for model in apps.get_app_config("pgonly_django").get_models():
+    if admin.site.is_registered(model):
+        site.register(model, type(admin.site.get_model_admin(model)))
 
 
 class Alone:

@@ -36,7 +36,7 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
     wanted = make_job(args=["needle"])
     response = admin_client.get(f"{LIST}?q=needle")
     assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
-    assert "only the newest 5 rows were looked at" in response.content.decode()
+    assert "only the newest 5 rows were read" in response.content.decode()
 
 
 def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Worker
-from tests.admin.test_jobs import cells
+from tests.admin.jobs.test_cells import cells
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/pgonly_django/worker/"

@@ -1,4 +1,4 @@
-"""The filters of the job list. What they offer is found without scanning a table of ten million rows."""
+"""The filters of the job list. The values that they offer are found without reading ten million rows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
-# Queues with unfinished work by loose scans, one index descent per queue (pgonly_job_ready and
-# pgonly_job_running begin with queue), those of suspects by pgonly_job_suspect; the others as far as the
-# newest rows name them (primary key).
+# Queues with ready or running jobs by loose scans: one index descent per queue, since pgonly_job_ready and
+# pgonly_job_running begin with queue. Those of suspects by pgonly_job_suspect. Others if the newest rows name them
+# (primary key).
 KNOWN_QUEUES = f"""
 WITH RECURSIVE ready(queue) AS (
     (SELECT queue FROM pgonly_job WHERE {READY_ROW} ORDER BY queue LIMIT 1)
@@ -54,7 +54,7 @@ ORDER BY task LIMIT 101
 
 
 class StateFilter(ChoicesFieldListFilter):
-    """Ready rows stand in two partial indexes that share none; naming both conditions lets them serve."""
+    """Ready rows are in two partial indexes. PostgreSQL uses them when the query names the conditions of both."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
         if request.GET.get("state__exact") == State.READY:
@@ -63,7 +63,7 @@ class StateFilter(ChoicesFieldListFilter):
 
 
 class KnownValueFilter(SimpleListFilter):
-    """Offers the values that `known` finds, and always the one that is chosen."""
+    """Offers the values of a column that the statement `known` finds, and the one that is chosen."""
 
     known: str
 
@@ -77,6 +77,9 @@ class KnownValueFilter(SimpleListFilter):
     def label(self, value: str) -> str:
         return value
 
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
     def has_output(self) -> bool:
         return len(self.lookup_choices) > 1 or self.value() is not None
 
@@ -86,9 +89,6 @@ class QueueFilter(KnownValueFilter):
     parameter_name = "queue"
     known = KNOWN_QUEUES
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(queue=self.value()) if self.value() else queryset
-
 
 class TaskFilter(KnownValueFilter):
     title = _("task")
@@ -97,6 +97,3 @@ class TaskFilter(KnownValueFilter):
 
     def label(self, value: str) -> str:
         return short_name(value)
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(task=self.value()) if self.value() else queryset

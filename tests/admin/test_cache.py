@@ -4,6 +4,7 @@ import datetime as dt
 import re
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission
 from django.contrib.messages import get_messages
@@ -11,6 +12,7 @@ from django.core.cache import caches
 from django.db import connection
 from django.urls import reverse
 
+from pgonly_django.admin.base import DELETED_AT_ONCE
 from pgonly_django.models import CacheEntry
 
 LIST = "admin:pgonly_django_cacheentry_changelist"
@@ -93,7 +95,15 @@ def test_deleting_asks_first(admin_client):
     assert CacheEntry.objects.count() == 0
 
 
-def test_numbers_and_clearing_one_cache_asks_first(admin_client):
+def test_everything_at_once_takes_as_many_as_the_page_that_asks_can_post(admin_client):
+    caches["default"].set_many(dict.fromkeys(map(str, range(DELETED_AT_ONCE + 1)), 1))
+    data = {"action": "delete_selected", "_selected_action": ["x"], "select_across": "1"}
+    assert admin_client.post(reverse(LIST), data).text.count('name="_selected_action"') == DELETED_AT_ONCE
+    admin_client.post(reverse(LIST), {**data, "post": "yes"})
+    assert CacheEntry.objects.count() == 1
+
+
+def test_numbers_and_clearing_one_cache_asks_first(admin_client, admin_user):
     caches["default"].set_many({"a": 1, "b": 1})
     caches["json"].set("c", 1)
     assert "answers" in admin_client.get(reverse(NUMBERS)).content.decode()
@@ -102,6 +112,12 @@ def test_numbers_and_clearing_one_cache_asks_first(admin_client):
     assert CacheEntry.objects.count() == 3
     assert admin_client.post(url).status_code == 302
     assert [entry.name for entry in CacheEntry.objects.all()] == [":1:c"]
+    logged = LogEntry.objects.get()
+    assert (logged.user, logged.object_repr, logged.change_message) == (
+        admin_user,
+        "the cache 'default'",
+        "Cleared.",
+    )
     assert admin_client.post(url.replace("default", "unknown")).status_code == 404
 
 
@@ -199,3 +215,22 @@ def test_the_numbers_name_a_cache_whose_database_refuses(transactional_db, admin
             cursor.execute("ALTER TABLE gone RENAME TO pgonly_cache_durable")
     assert "No numbers: relation" in page
     assert re.search(r"<td>pages</td>\s*<td>pgonly_cache</td>\s*<td>1</td>", page)
+
+
+ENTRIES, DURABLE_ENTRIES = "/admin/pgonly_django/cacheentry/", "/admin/pgonly_django/durablecacheentry/"
+
+
+@pytest.mark.parametrize(
+    ("entries", "page", "above"),
+    [(ENTRIES, "numbers/", []), (DURABLE_ENTRIES, "clear/durable/", [f"{DURABLE_ENTRIES}numbers/"])],
+)
+def test_the_way_back_to_the_entries_is_at_the_top(admin_client, entries, page, above):
+    html = admin_client.get(entries + page).text
+    breadcrumbs = re.search(r'<ol class="breadcrumbs.*?</ol>', html, re.DOTALL)[0]
+    assert re.findall('href="(.*?)"', breadcrumbs) == ["/admin/", "/admin/pgonly_django/", entries, *above]
+    assert "pgonly_django/admin.css" in html
+
+
+def test_a_narrow_screen_scrolls_the_numbers_not_the_page(admin_client):
+    html = admin_client.get(reverse(NUMBERS)).text
+    assert re.search(r'class="[^"]*pgonly-wide">\s*<table>', html)

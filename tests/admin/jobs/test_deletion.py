@@ -4,7 +4,8 @@ import pytest
 from django.contrib.admin.sites import site
 from django.core.exceptions import PermissionDenied
 
-from pgonly_django.admin import deletion
+from pgonly_django.admin.base import DELETED_AT_ONCE
+from pgonly_django.admin.jobs import deletion
 from pgonly_django.models import Checkpoint, Job, State, Step
 from tests.admin.conftest import LIST, make_job, page_of
 
@@ -67,7 +68,7 @@ def test_a_selection_is_deleted_after_it_was_confirmed(admin_client):
 
 def test_everything_at_once_takes_the_newest_only(admin_client):
     oldest = make_job()
-    Job.objects.bulk_create(Job(task="tests.jobs.add") for _ in range(deletion.AT_ONCE))
+    Job.objects.bulk_create(Job(task="tests.jobs.add") for _ in range(DELETED_AT_ONCE))
     select(admin_client, [oldest], select_across="1", post="yes")
     assert list(Job.objects.all()) == [oldest]
 

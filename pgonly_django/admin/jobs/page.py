@@ -1,4 +1,4 @@
-"""Everything the detail page of one job shows, in a bounded number of queries."""
+"""What the page of one job shows, in a bounded number of queries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import as_text, pretty_json, short_duration
+from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.admin.paging import count_label
-from pgonly_django.admin.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 
 STEPS_SHOWN = 50
 STEP_RESULT_SHOWN = 2_000
 MESSAGE_SHOWN = 1_000
-LARGEST_FIGURE = 1e300  # what can be divided by what else is shown
+LARGEST_FIGURE = 1e300  # so that done / total can be computed
 
 
-def details(job: Job) -> dict[str, Any]:
-    """The template's context."""
+def page_context(job: Job) -> dict[str, Any]:
+    """For the template change_form.html."""
     worker = _worker_name(job)
     attempts = attempts_of(job, worker)
     steps = job.steps.all()
@@ -42,18 +42,18 @@ def details(job: Job) -> dict[str, Any]:
 
 
 def newest_steps(steps: QuerySet[Step]) -> QuerySet[Step]:
-    """Sorted by a column without an index, so that pgonly_step_once finds the job's own rows first."""
+    """Sorted by a column without an index, so that PostgreSQL finds the job's own rows first, by pgonly_step_once."""
     preview = Left(Cast("result", TextField()), STEP_RESULT_SHOWN)
     return steps.order_by("-finished_at").annotate(preview=preview).defer("result")[:STEPS_SHOWN]
 
 
 def progress_of(job: Job) -> dict[str, Any] | None:
-    """done, total, both as figures, and message; None when the job said nothing that can be shown."""
-    said = job.progress if isinstance(job.progress, dict) else {}
-    done, total = said.get("done"), said.get("total")
+    """`done`, `total`, both as `figures`, and `message`. None when the job reported nothing that can be shown."""
+    reported = job.progress if isinstance(job.progress, dict) else {}
+    done, total = reported.get("done"), reported.get("total")
     counted = _is_figure(done)
     measured = counted and _is_figure(total) and total > 0
-    message = as_text(said.get("message") or "", MESSAGE_SHOWN)
+    message = as_text(reported.get("message") or "", MESSAGE_SHOWN)
     if not counted and not message:
         return None
     figures = [f"{number:,}" for number, known in ((done, counted), (total, measured)) if known]
@@ -78,7 +78,7 @@ def _worker_name(job: Job) -> str:
 
 
 def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
-    """Label and value; without the empty ones."""
+    """Label and value; facts without a value are left out."""
     facts: list[tuple[str, Any]] = [
         (_("Id"), job.pk),
         (_("Task"), job.task),
@@ -90,8 +90,8 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Crashes"), job.crashes or None),
         (_("Worker"), worker if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
-        (_("Longest run allowed"), job.max_runtime and short_duration(job.max_runtime)),
-        (_("Kept once finished"), short_duration(job.retention) if job.retention else _("for ever")),
+        (_("Maximum run time"), job.max_runtime and short_duration(job.max_runtime)),
+        (_("Kept after it finished"), short_duration(job.retention) if job.retention else _("for ever")),
     ]
     return [(label, value) for label, value in facts if value not in (None, "")]
 
@@ -101,12 +101,12 @@ def _lease(job: Job) -> str | None:
         return None
     left = job.lease_expires_at - timezone.now()
     if left.total_seconds() < 0:
-        return _("ran out %s ago") % short_duration(-left)
+        return _("expired %s ago") % short_duration(-left)
     return _("%s left") % short_duration(left)
 
 
 def _values(job: Job) -> list[tuple[str, str, str]]:
-    """Heading, JSON and what to say when there is none."""
+    """Heading, JSON, and the text to show when there is none."""
     no_result = _("None.") if job.is_finished else _("None yet.")
     return [
         (_("Positional arguments"), pretty_json(job.args) if job.args else "", _("None.")),

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.sites import site
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -16,7 +17,7 @@ from model_bakery import baker
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore
-from tests.admin.test_plans import rows_read
+from tests.admin.jobs.test_plans import rows_read
 
 pytestmark = pytest.mark.django_db
 
@@ -24,8 +25,8 @@ LIST = "/admin/pgonly_django/session/"
 
 
 @pytest.fixture(autouse=True)
-def _admin_urls(settings):
-    settings.ROOT_URLCONF = "tests.urls"
+def _this_engine(settings):
+    settings.SESSION_ENGINE = "pgonly_django.sessions"
 
 
 def session_of(name: str, ip: str, **values) -> Session:
@@ -136,6 +137,15 @@ def test_a_session_whose_user_is_gone_is_still_listed(admin_client, ada):
 def test_the_selected_sessions_are_revoked(admin_client, ada, grace):
     admin_client.post(LIST, {"action": "delete_selected", "_selected_action": [ada.pk]})
     assert list(Session.objects.filter(user_id__in=[ada.user_id, grace.user_id])) == [grace]
+
+
+def test_a_revocation_is_told_and_logged_once_for_all_its_sessions(admin_client, admin_user, ada, grace):
+    data = {"action": "delete_selected", "_selected_action": [ada.pk, grace.pk]}
+    answer = admin_client.post(LIST, data, follow=True)
+    assert [str(message) for message in answer.context["messages"]] == ["Revoke: 2 sessions."]
+    entry = LogEntry.objects.get()
+    assert (entry.user, entry.object_repr, entry.change_message) == (admin_user, "2 sessions", "Revoked.")
+    assert "2 sessions" in admin_client.get("/admin/").text
 
 
 def test_deleting_a_session_while_a_fallback_is_set_keeps_it_ended(admin_client, ada, settings):

@@ -1,4 +1,4 @@
-"""A job's life as the detail page tells it: its attempts, and the moments in order."""
+"""A job's attempts and its timeline, for its page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pgonly_django.models.readable import entries_of
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as Lazy
 
-# More than the worker keeps of either.
+# Of the attempts and of the log lines; the worker keeps fewer of either.
 ENTRIES_SHOWN = 200
-# A day away from the ends of what Python has, so that every time zone can show them.
+# A day away from the first and last time that Python has, so that every time zone can show them.
 FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 OUTCOMES: dict[str, Lazy] = {
@@ -40,7 +40,7 @@ OUTCOMES: dict[str, Lazy] = {
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run, or one decision of a person, as the job's errors keep it."""
+    """One run of the job, or one decision of a person, as `errors` keeps it."""
 
     outcome: str
     number: int | None = None
@@ -63,7 +63,7 @@ class Attempt:
 
     @property
     def cause(self) -> str:
-        """The exception's own name and what it said, or the reason that was given."""
+        """The exception's short name and message, or the reason that was given."""
         return ": ".join(filter(None, (short_name(self.exception), self.message)))
 
 
@@ -81,7 +81,7 @@ class Moment:
 
 
 def attempts_of(job: Job, worker: str) -> list[Attempt]:
-    """Oldest first: those on record, then the present or the successful one, which `worker` ran."""
+    """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`."""
     attempts = [_recorded(entry) for entry in _entries(job.errors)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         attempts.append(Attempt(job.state, job.attempt, worker, job.attempted_at, job.finished_at))
@@ -102,18 +102,18 @@ def _recorded(entry: dict[str, Any]) -> Attempt:
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:
-    """When and what, newest first."""
+    """Time and text, newest first."""
     lines = reversed(_entries(job.log))
     return [(_time(line.get("at")), as_text(line.get("text", ""))) for line in lines]
 
 
 def _entries(column: Any) -> list[dict[str, Any]]:
-    """The newest of what has the right shape, whoever wrote the row."""
+    """The newest. Entries of another shape, which another program wrote, are left out."""
     return entries_of(column)[-ENTRIES_SHOWN:]
 
 
 def _time(text: Any) -> datetime | None:
-    """Comparable to the times in the row's own columns."""
+    """As Django reads times from the row's columns, so that both can be compared."""
     try:
         moment = parse_datetime(text) if isinstance(text, str) else None
     except ValueError:
@@ -125,28 +125,32 @@ def _time(text: Any) -> datetime | None:
 
 
 def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
-    """Everything that is known to have happened, and what is ahead, in order of time."""
-    moments = [*_beginnings(job), *map(_of_attempt, attempts), *_ends(job)]
+    """What happened to the job, and what is due, in order of time."""
+    moments = [*_beginnings(job), *map(_attempt_moment, attempts), *_ends(job)]
     return sorted((moment for moment in moments if moment is not None), key=lambda moment: moment.at)
 
 
 def _beginnings(job: Job) -> list[Moment | None]:
     scheduled = job.run_at if job.state == State.SCHEDULED else None
+    waited = (job.started_at or job.enqueued_at) - job.enqueued_at
+    after = _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
     return [
         Moment(job.enqueued_at, "enqueued", _("Enqueued"), note=_("queue %s") % job.queue),
         _moment(scheduled, "scheduled", _("Due")),
-        _moment(job.started_at, "started", _("First started"), _waited(job)),
-        _moment(job.cancel_requested_at, "cancelled", _("Cancel asked for")),
+        _moment(job.started_at, "started", _("First started"), after),
+        _moment(job.cancel_requested_at, "cancelled", _("Cancel requested")),
     ]
 
 
 def _ends(job: Job) -> list[Moment | None]:
-    """A success is the end of an attempt already; other ends may come from elsewhere."""
+    """The end of the job, where it is not the end of an attempt as well (a success is), and of its retention."""
     ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
-    gone = _("Retention ended") if job.expires_at and job.expires_at < timezone.now() else _("Retention ends")
+    took = _("after %s in all") % short_duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
+    is_past = job.expires_at is not None and job.expires_at < timezone.now()
+    retention = _("Retention ended") if is_past else _("Retention ends")
     return [
-        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), _lasted(job)),
-        _moment(job.expires_at, "pruned", gone, _("the row may be deleted")),
+        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
+        _moment(job.expires_at, "pruned", retention, _("the row may be deleted")),
     ]
 
 
@@ -154,15 +158,6 @@ def _moment(at: datetime | None, kind: str, label: str, note: str = "") -> Momen
     return None if at is None else Moment(at, kind, label, note=note)
 
 
-def _waited(job: Job) -> str:
-    waited = (job.started_at or job.enqueued_at) - job.enqueued_at
-    return _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
-
-
-def _lasted(job: Job) -> str:
-    return _("after %s in all") % short_duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
-
-
-def _of_attempt(attempt: Attempt) -> Moment | None:
+def _attempt_moment(attempt: Attempt) -> Moment | None:
     at = attempt.started_at if attempt.outcome == "running" else attempt.finished_at or attempt.started_at
     return None if at is None else Moment(at, attempt.outcome, attempt.label, attempt)

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pgonly_django.models import Checkpoint, State, Step, Worker
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests.admin.conftest import make_job, page_of
-from tests.admin.test_jobs import assert_no_inline_code
+from tests.admin.jobs.test_cells import assert_no_inline_code
 from tests.jobs import nest
 
 pytestmark = pytest.mark.django_db
@@ -137,7 +137,7 @@ def test_what_is_ahead_is_marked_so(page):
 def test_a_cancelled_job_says_when_it_was_asked_and_when_it_ended(page):
     times = {"cancel_requested_at": NOON + timedelta(hours=1), "finished_at": NOON + timedelta(hours=2)}
     text = " ".join(moments(page(make_job(State.CANCELLED, enqueued_at=NOON, **times))))
-    assert text.index("Cancel asked for") < text.index("Finished: cancelled after 2 h in all")
+    assert text.index("Cancel requested") < text.index("Finished: cancelled after 2 h in all")
 
 
 def test_every_attempt_has_its_traceback_and_the_newest_is_open(page):

@@ -1,4 +1,4 @@
-"""The search box over the job list: an id, a task, or something in the arguments."""
+"""The search box of the job list: an id, a part of a task's name, or something in the arguments."""
 
 from __future__ import annotations
 
@@ -24,33 +24,24 @@ HELP = _(
 
 
 def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
-    """Those of `jobs` that `term` is the id of, or whose task or arguments contain it."""
+    """The job with the id `term`, the jobs with that keyword argument, or those whose task or arguments contain it."""
     term = term.strip()
-    if (job_id := _as_uuid(term)) is not None:
-        return jobs.filter(pk=job_id)
+    try:
+        return jobs.filter(pk=UUID(term))
+    except ValueError:
+        pass
     if (keyword := _keyword_condition(term)) is not None:
         return jobs.filter(keyword)
-    jobs = jobs.alias(args_text=Cast("args", TextField()), kwargs_text=Cast("kwargs", TextField()))
-    return jobs.filter(_contains(term))
-
-
-def _contains(term: str) -> Q:
     condition = Q(task__icontains=term)
     # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
     for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
         condition |= Q(args_text__icontains=text) | Q(kwargs_text__icontains=text)
-    return condition
-
-
-def _as_uuid(term: str) -> UUID | None:
-    try:
-        return UUID(term)
-    except ValueError:
-        return None
+    texts = {"args_text": Cast("args", TextField()), "kwargs_text": Cast("kwargs", TextField())}
+    return jobs.alias(**texts).filter(condition)
 
 
 def _keyword_condition(term: str) -> Q | None:
-    """name=value, where value is JSON or, quotes left off, a string."""
+    """For `name=value`, where value is JSON, or a string without its quotes."""
     name, equals, value = term.partition("=")
     if not equals or not name.isidentifier():
         return None
@@ -58,7 +49,7 @@ def _keyword_condition(term: str) -> Q | None:
 
 
 def _as_json(value: str) -> Any:
-    """What no job can hold (a NUL character, 1e400, thousands of levels) is looked for as text."""
+    """`value` read as JSON. What no job can hold (a NUL character, 1e400, thousands of levels) stays text."""
     try:
         read = json.loads(value, parse_constant=str)
         to_json(read, "The value")

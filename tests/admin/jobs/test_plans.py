@@ -9,8 +9,8 @@ from django.contrib.admin.sites import site
 from django.db import connection
 from django.test import RequestFactory
 
-from pgonly_django.admin.details import newest_steps
-from pgonly_django.admin.filters import KNOWN_QUEUES, KNOWN_TASKS
+from pgonly_django.admin.jobs.filters import KNOWN_QUEUES, KNOWN_TASKS
+from pgonly_django.admin.jobs.page import newest_steps
 from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -12,8 +13,9 @@ from django.test import Client
 from django.utils import timezone
 from psycopg.errors import LockNotAvailable
 
-from pgonly_django.admin import columns, operations
-from pgonly_django.admin.operations import CANCEL, DISCARD, OPERATIONS, RETRY, Done
+from pgonly_django.admin import verbs
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, RETRY
+from pgonly_django.admin.verbs import Done
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job, page_of
@@ -30,6 +32,7 @@ OUTCOMES = {
     },
     "discard": {State.READY: State.FAILED, State.SCHEDULED: State.FAILED},
 }
+LOGGED = {"retry": "Retried.", "cancel": "Cancelled.", "discard": "Discarded."}
 
 
 def button(job, verb):
@@ -39,6 +42,14 @@ def button(job, verb):
 def select(client, verb, jobs, **more):
     data = {"action": f"{verb}_jobs", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
     return client.post(LIST, data, follow=True)
+
+
+@pytest.fixture
+def by_admin(rf, admin_user):
+    """A request of the administrator's."""
+    request = rf.post("/")
+    request.user = admin_user
+    return request
 
 
 def messages(response):
@@ -66,7 +77,7 @@ def test_an_action_of_the_list_changes_and_logs_those_that_allow_it(admin_client
         assert job.state == OUTCOMES[verb].get(state, state)
     logged = LogEntry.objects.filter(user=admin_user, action_flag=CHANGE)
     assert {entry.object_id for entry in logged} == {str(jobs[state].pk) for state in OUTCOMES[verb]}
-    assert {entry.change_message for entry in logged} == {str(OPERATIONS[verb].logged)}
+    assert {entry.change_message for entry in logged} == {LOGGED[verb]}
     moved = sum(state != after for state, after in OUTCOMES[verb].items())
     assert f": {moved} jobs." in messages(response)[0]
 
@@ -79,7 +90,7 @@ def test_running_jobs_are_said_to_be_asked_to_stop_not_to_be_cancelled(admin_cli
 
 
 def test_large_numbers_of_jobs_are_told_as_the_list_tells_them():
-    text, level = columns.outcome(CANCEL, Done(moved=1234, asked=5678, more=True))
+    text, level = CANCEL.outcome(Job._meta, Done(changed=1234, asked=5678, more=True))
     assert text.startswith("Cancel: 1,234 jobs. 5,678 jobs were asked to stop. There are more")
     assert level == WARNING
 
@@ -173,15 +184,15 @@ def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
     assert other.state == State.FAILED
 
 
-def test_a_limit_takes_the_newest_in_batches_and_says_that_more_are_left(admin_user):
-    oldest, limit = make_job(State.FAILED), operations.BATCH + 5
+def test_a_limit_takes_the_newest_in_batches_and_says_that_more_are_left(by_admin):
+    oldest, limit = make_job(State.FAILED), verbs.BATCH + 5
     Job.objects.bulk_create(Job(task="tests.jobs.add", state=State.FAILED) for _ in range(limit))
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit) == Done(moved=limit, asked=0, more=True)
+    assert RETRY.perform(by_admin, Job.objects.all(), limit) == Done(changed=limit, more=True)
     assert Job.objects.get(state=State.FAILED) == oldest
-    assert RETRY.perform(Job.objects.all(), admin_user.pk, limit) == Done(moved=1, asked=0)
+    assert RETRY.perform(by_admin, Job.objects.all(), limit) == Done(changed=1)
 
 
-def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user):
+def test_what_changed_meanwhile_is_neither_changed_nor_logged(by_admin):
     """Between the search for ids and the locks, a worker may have finished the job."""
     job, other = make_job(), make_job()
 
@@ -191,18 +202,18 @@ def test_what_changed_meanwhile_is_neither_changed_nor_logged(admin_user):
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(overtake):
-        assert CANCEL.perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
+        assert CANCEL.perform(by_admin, Job.objects.all()) == Done(changed=1)
     assert LogEntry.objects.get().object_id == str(other.pk)
     job.refresh_from_db()
     assert job.state == State.SUCCEEDED
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to_them(admin_user):
+def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to_them(by_admin):
     job = make_job()
     errors = []
 
-    def verb(jobs):
+    def method(_request, jobs):
         with connect("default", application_name="test") as other:
             other.execute("SET lock_timeout = '50ms'")
             other.execute(
@@ -214,8 +225,7 @@ def test_the_jobs_are_locked_while_the_verb_works_but_not_for_those_who_refer_to
                 errors.append(error)
         return len(jobs)
 
-    operation = operations.Operation("test", CANCEL.states, verb, CANCEL.label, CANCEL.hint, CANCEL.logged)
-    assert operation.perform(Job.objects.all(), admin_user.pk) == Done(moved=1, asked=0)
+    assert replace(CANCEL, method=method).perform(by_admin, Job.objects.all()) == Done(changed=1)
     assert len(errors) == 1
 
 

@@ -1,0 +1,72 @@
+"""What all our pages in the admin share: no form edits a row, counts end at a cap, and odd requests get an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.actions import delete_selected as djangos_delete_selected
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.paging import CappedPaginator
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+# The page that asks for confirmation posts one field per row, and Django accepts 1,000 of them.
+DELETED_AT_ONCE = 500
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """For rows that are neither added nor edited by hand."""
+
+    show_full_result_count = False
+    paginator = CappedPaginator
+
+    class Media:
+        css = {"all": ["pgonly_django/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """None for an id with a NUL character, which no statement accepts."""
+        return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Of the rows that were selected for an action it takes those whose keys are possible."""
+        selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        possible = [key for key in selected if self._is_possible(key)]
+        if possible != selected:
+            post = request.POST.copy()
+            post.setlist(ACTION_CHECKBOX_NAME, possible)
+            request.POST = post  # type: ignore[assignment] # a QueryDict as before
+        return super().changelist_view(request, extra_context)
+
+    def _is_possible(self, key: str) -> bool:
+        try:
+            self.opts.pk.to_python(key)
+        except ValidationError:
+            return False
+        return "\x00" not in key
+
+
+@admin.action(permissions=["delete"], description=_("Delete selected %(verbose_name_plural)s"))
+def delete_selected(
+    model_admin: ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]
+) -> HttpResponse | None:
+    """Django's own, for DELETED_AT_ONCE rows at most: the newest, where keys are ordered by time."""
+    keys = list(queryset.order_by("-pk").values_list("pk", flat=True)[:DELETED_AT_ONCE])
+    return djangos_delete_selected(model_admin, request, queryset.filter(pk__in=keys))

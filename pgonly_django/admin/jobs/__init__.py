@@ -1,0 +1,5 @@
+"""Jobs in the admin: the list, a job's page, and what a person may do to jobs."""
+
+from pgonly_django.admin.jobs.job_admin import JobAdmin, JobChangeList
+
+__all__ = ["JobAdmin", "JobChangeList"]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin import ShowFacets
+from django.core.exceptions import PermissionDenied
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.base import delete_selected
+from pgonly_django.admin.formats import short_name
+from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs.filters import QueueFilter, StateFilter, TaskFilter
+from pgonly_django.admin.jobs.page import page_context
+from pgonly_django.admin.jobs.search import HELP, search_jobs
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, LARGE, RETRY
+from pgonly_django.admin.paging import BoundedChangeList
+from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.models import Job, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+
+
+class JobChangeList(BoundedChangeList):
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> QuerySet[Job]:
+        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)
+        return jobs.annotate(**cells.LAST_ERROR)
+
+
+@admin.register(Job)
+class JobAdmin(VerbAdmin):
+    list_display = (
+        cells.state_badge, cells.task_name, "queue", cells.progress_cell, cells.age, cells.attempts,
+    )  # fmt: skip
+    list_display_links = (cells.state_badge, cells.task_name)
+    list_filter = (("state", StateFilter), QueueFilter, TaskFilter)
+    sortable_by = ()
+    ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
+    search_fields = ("task",)  # shows the box; get_search_results does the search
+    search_help_text = HELP
+    show_facets = ShowFacets.NEVER
+    list_per_page = 50
+    verbs = (RETRY, CANCEL, DISCARD)
+    actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), delete_selected)
+    fieldsets = ()
+
+    class Media:
+        js = ["pgonly_django/job.js"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
+        running = obj is not None and obj.state == State.RUNNING
+        return not running and super().has_delete_permission(request, obj)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": _("Jobs"), **(extra_context or {})})
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
+        return JobChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        return (search_jobs(queryset, search_term) if search_term.strip() else queryset), False
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Job | None = None,
+    ) -> HttpResponse:
+        assert obj is not None  # nothing is added by hand
+        context |= page_context(obj) | {
+            "title": short_name(obj.task),
+            "subtitle": None,
+            "verbs": self.verbs_for(request, obj),
+            "may_delete": self.has_delete_permission(request, obj),
+            "state_badge": cells.state_badge(obj),
+        }
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def get_deleted_objects(self, objs: Sequence[Job] | QuerySet[Job], request: HttpRequest) -> Any:
+        return deletion.summary(objs, self.has_delete_permission(request))
+
+    def delete_model(self, request: HttpRequest, obj: Job) -> None:
+        if not deletion.delete_jobs(self.get_queryset(request).filter(pk=obj.pk)):
+            raise PermissionDenied(_("It runs by now: cancel it first."))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        deletion.delete_jobs(queryset)

@@ -1,0 +1,60 @@
+"""What a person may do to jobs, in the list and on a job's page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.verbs import Verb
+from pgonly_django.models import Job, State
+from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+# Columns that may be megabytes; neither the list nor a verb reads them.
+LARGE = ("args", "kwargs", "options", "result", "errors", "log")
+
+
+def is_cancelling(job: Job) -> bool:
+    """Whether a running job was asked to stop."""
+    return job.state == State.RUNNING and job.cancel_requested_at is not None
+
+
+def _verb(states: Sequence[State], **texts_and_method: Any) -> Verb:
+    return Verb(
+        **texts_and_method,
+        allowed=Q(state__in=states),
+        allows=lambda job: job.state in states and not is_cancelling(job),
+        only_asks=lambda job: job.state == State.RUNNING,
+        deferred=LARGE,
+    )
+
+
+RETRY = _verb(
+    RETRYABLE,
+    name="retry",
+    method=lambda _request, jobs: jobs.retry(),
+    label=_("Retry"),
+    hint=_("Ready now, with all its attempts, from its last checkpoint."),
+    logged=_("Retried."),
+)
+CANCEL = _verb(
+    CANCELLABLE,
+    name="cancel",
+    method=lambda _request, jobs: jobs.cancel(),
+    label=_("Cancel"),
+    hint=_("A waiting job is cancelled at once; a running job is asked to stop."),
+    logged=_("Cancelled."),
+)
+DISCARD = _verb(
+    DISCARDABLE,
+    name="discard",
+    method=lambda _request, jobs: jobs.discard(),
+    label=_("Discard"),
+    hint=_("Failed now, without another attempt."),
+    logged=_("Discarded."),
+)

@@ -1,0 +1,177 @@
+"""A verb of a model's QuerySet as people use it in the admin: in a list's action, or by a button on a row's page.
+
+It locks the rows, calls the verb, writes the admin log and tells the person what happened. A new one is a Verb; the
+rules of what it may change stay in the QuerySet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import model_ngettext, quote, unquote
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.db import router, transaction
+from django.db.models import Q
+from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import path, reverse
+from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from pgonly_django.admin.base import ReadOnlyAdmin
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+    from django.db.models.options import Options
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+    from django.utils.functional import _StrPromise as Lazy
+
+AT_ONCE = 10_000
+BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How many rows a verb changed, and how many it only asked to stop."""
+
+    changed: int
+    asked: int = 0
+    more: bool = False  # whether there are more rows that it may change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    # In addresses and in the names of actions.
+    name: str
+    # Calls the QuerySet's verb. Returns how many rows it changed.
+    method: Callable[[HttpRequest, Any], int]
+    label: Lazy
+    logged: Lazy
+    hint: Lazy = gettext_lazy("")
+    # The rows that it may change; and the same of one row that is loaded, for its button.
+    allowed: Q = Q()
+    allows: Callable[[Any], bool] = lambda _row: True
+    # True of a row that does not change at once: its worker is asked to stop it.
+    only_asks: Callable[[Any], bool] = lambda _row: False
+    # Large columns that neither str(row) nor `only_asks` reads.
+    deferred: Sequence[str] = ()
+
+    def use(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        """Do it to those `rows` that allow it, and tell the person."""
+        text, level = self.outcome(model_admin.opts, self.perform(request, rows))
+        model_admin.message_user(request, text, level)
+
+    def perform(self, request: HttpRequest, rows: QuerySet[Any], limit: int = AT_ONCE) -> Done:
+        """Do it to `limit` rows at most, those with the highest keys first, and log each."""
+        keys = rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)
+        found = list(keys[: limit + 1])
+        starts = range(0, min(len(found), limit), BATCH)
+        batches = [found[start : min(start + BATCH, limit)] for start in starts]
+        done = [self._perform_batch(request, rows.model, batch) for batch in batches]
+        return Done(sum(d.changed for d in done), sum(d.asked for d in done), more=len(found) > limit)
+
+    def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any]) -> Done:
+        """The rows are locked first, so that exactly those are logged that change."""
+        assert request.user.pk is not None
+        database = router.db_for_write(model)
+        with transaction.atomic(using=database):
+            rows = model.objects.using(database)
+            allowed = rows.filter(self.allowed, pk__in=keys).defer(*self.deferred)
+            locked = list(allowed.order_by("pk").select_for_update(no_key=True))
+            count = self.method(request, rows.filter(pk__in=[row.pk for row in locked]))
+            if locked:
+                LogEntry.objects.log_actions(request.user.pk, locked, CHANGE, str(self.logged))
+        asked = sum(map(self.only_asks, locked))
+        return Done(count - asked, asked)
+
+    def use_on_all(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        """As use(), but in one statement and with one entry in the log for all: `rows` may be a million.
+
+        The verb is done before it is logged: a log that fails does not undo it.
+        """
+        user_id = request.user.pk  # the verb may log this person out
+        count = self.method(request, rows)
+        if count:
+            log_once(user_id, rows.model, _counted(model_admin.opts, count), str(self.logged))
+        text, level = self.outcome(model_admin.opts, Done(count))
+        model_admin.message_user(request, text, level)
+
+    def outcome(self, opts: Options[Any], done: Done) -> tuple[str, int]:
+        """What to tell the person, and the level of the message."""
+        said = []
+        if done.changed:
+            said.append(f"{self.label}: {_counted(opts, done.changed)}.")
+        if done.asked:
+            text = ngettext("%s was asked to stop.", "%s were asked to stop.", done.asked)
+            said.append(text % _counted(opts, done.asked))
+        if not said:
+            text = _("%s: nothing to do; none of them is in a state that allows it.")
+            return text % self.label, messages.WARNING
+        if done.more:
+            said.append(_("There are more; do it again for the next ones."))
+        return " ".join(said), messages.WARNING if done.more else messages.SUCCESS
+
+    def as_action(self, name: str) -> Any:
+        """For ModelAdmin.actions, under this name."""
+
+        def act(model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
+            self.use(model_admin, request, rows)
+
+        act.__name__ = name
+        description = format_lazy(gettext_lazy("{} selected %(verbose_name_plural)s"), self.label)
+        return admin.action(act, permissions=["operate"], description=description)
+
+
+class VerbAdmin(ReadOnlyAdmin):
+    """An admin whose rows' pages have a button for each of `verbs`, for persons with the permission operate_<model>."""
+
+    verbs: tuple[Verb, ...] = ()
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.operate_{self.opts.model_name}")
+
+    def verbs_for(self, request: HttpRequest, row: Any) -> list[Verb]:
+        """The buttons of this row's page."""
+        return [verb for verb in self.verbs if self.has_operate_permission(request) and verb.allows(row)]
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.operate_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}_operate"
+        return [path("<path:object_id>/operate/<str:name>/", view, name=name), *super().get_urls()]
+
+    def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """What a button posts to."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not (self.has_operate_permission(request) and self.has_view_permission(request)):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        verb = next((verb for verb in self.verbs if verb.name == name), None)
+        if row is None or verb is None:
+            raise Http404
+        verb.use(self, request, self.get_queryset(request).filter(pk=row.pk))
+        page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        return HttpResponseRedirect(reverse(page, args=[quote(row.pk)], current_app=self.admin_site.name))
+
+
+def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
+    """One entry in the admin log for something that has no row of its own: many rows, or a whole cache."""
+    content_type = ContentType.objects.get_for_model(model)
+    LogEntry.objects.create(
+        user_id=user_id,
+        content_type=content_type,
+        object_repr=what[:200],
+        action_flag=CHANGE,
+        change_message=message,
+    )
+
+
+def _counted(opts: Options[Any], count: int) -> str:
+    """As "1,204 jobs"."""
+    return f"{count:,} {model_ngettext(opts, count)}"
