@@ -74,7 +74,7 @@ class WorkerAdmin(ReadOnlyAdmin):
         text = _("%s ago") % formats.short_duration(worker.silence)
         return formats.time_tag(worker.heartbeat_at, text)
 
-    @admin.display(description=gettext_lazy("up"))
+    @admin.display(description=gettext_lazy("uptime"))
     def since(self, worker: Worker) -> SafeString:
         end = worker.stopped_at or worker.heartbeat_at
         return formats.time_tag(worker.started_at, formats.short_duration(end - worker.started_at))
