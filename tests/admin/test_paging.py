@@ -11,17 +11,16 @@ from django.test.utils import CaptureQueriesContext
 from pgonly_django.admin.paging import BoundedChangeList, count_label, newest, time_limit, timed_out
 from pgonly_django.models import Job
 from tests.admin.conftest import LIST, make_job
+from tests.queue.rows import insert_jobs
 
 pytestmark = pytest.mark.django_db
 
 # 100 MB of arguments in little space: reading through them takes far longer than the limit below.
-LARGE_ROWS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
-    interruptions, crashes, errors, log)
-SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'default', 'tests.jobs.add',
-    jsonb_build_array(repeat('x', 100000)), '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]'
-FROM generate_series(1, 1000) AS i
-"""
+LARGE_ROWS = insert_jobs(
+    "generate_series(1, 1000) AS i",
+    id="('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid",
+    args="jsonb_build_array(repeat('x', 100000))",
+)
 
 
 @pytest.fixture

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from tests.queue.rows import insert_jobs
+
 WORKER = UUID("00000000-0000-7000-8000-000000000001")
 SILENT_WORKER = UUID("00000000-0000-7000-8000-000000000002")
 FINISHED, READY, SCHEDULED, RUNNING = 170_000, 20_000, 9_000, 1_000
 STOPPED_WORKERS = 1_000
 
-COLUMNS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, max_attempts, retention, state,
-    lease_epoch, attempt, interruptions, crashes, errors, log, ready_at, run_at, worker_id, lease_expires_at,
-    expires_at)
-SELECT gen_random_uuid(), 'default', 'queue ' || n %% 7, 'tests.jobs.add', '[1]', '{}', n %% 3, 4,
-    '7 days', state, 1, 1, 0, 0, '[]', '[]', clock_timestamp() - n * interval '1 ms'
-"""
+
+def jobs(rows, state, **columns):
+    common = {"queue": "'queue ' || n %% 7", "priority": "n %% 3", "lease_epoch": "1", "attempt": "1",
+              "retention": "'7 days'", "ready_at": "clock_timestamp() - n * interval '1 ms'"}  # fmt: skip
+    return insert_jobs(f"generate_series(1, {rows}) AS n", **{**common, "state": f"'{state}'", **columns})
+
+
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.
 KINDS = (
-    COLUMNS + """, NULL, NULL, NULL, clock_timestamp() + (n %% 100 - 1) * interval '1 hour'
-    FROM generate_series(1, %(finished)s) AS n, LATERAL (SELECT 'succeeded' AS state) AS s""",
-    COLUMNS + """, NULL, NULL, NULL, NULL
-    FROM generate_series(1, %(ready)s) AS n, LATERAL (SELECT 'ready' AS state) AS s""",
-    COLUMNS + """, clock_timestamp() + (n %% 10 - 1) * interval '1 hour', NULL, NULL, NULL
-    FROM generate_series(1, %(scheduled)s) AS n, LATERAL (SELECT 'scheduled' AS state) AS s""",
-    COLUMNS + """, NULL, CASE n %% 10 WHEN 0 THEN %(silent)s ELSE %(worker)s END,
-        clock_timestamp() + (n %% 10 - 0.5) * interval '1 hour', NULL
-    FROM generate_series(1, %(running)s) AS n, LATERAL (SELECT 'running' AS state) AS s""",
-)  # fmt: skip
+    jobs("%(finished)s", "succeeded", expires_at="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'"),
+    jobs("%(ready)s", "ready"),
+    jobs("%(scheduled)s", "scheduled", run_at="clock_timestamp() + (n %% 10 - 1) * interval '1 hour'"),
+    jobs(
+        "%(running)s",
+        "running",
+        worker_id="CASE n %% 10 WHEN 0 THEN %(silent)s ELSE %(worker)s END",
+        lease_expires_at="clock_timestamp() + (n %% 10 - 0.5) * interval '1 hour'",
+    ),
+)
 WORKERS = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, heartbeat_at, started_at)
 VALUES (%(worker)s, 'alive', 'host', 1, '[]', 8, 0, clock_timestamp(), clock_timestamp()),

@@ -11,13 +11,12 @@ from pgonly_django.queue.claim import BAND_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.prefetch import AHEAD_LIMIT
 from tests.plans.statements import STATEMENTS
-from tests.plans.table import COLUMNS
+from tests.plans.table import jobs
 from tests.plans.test_plans import FORGET_STATISTICS, numbered
 
 # A sixth of jit_above_cost. What grows with the jobs was above it at 200,000 of them.
 COST_AT_MOST = 15_000
-READY = COLUMNS.replace("'queue ' || n %% 7", "'default'").replace("n %% 3", "0") + """, NULL, NULL, NULL, NULL
-FROM generate_series(1, 200000) AS n, LATERAL (SELECT 'ready' AS state) AS s"""  # fmt: skip
+READY = jobs("200000", "ready", queue="'default'", priority="0")
 CLAIMS = [name for name in STATEMENTS if name.startswith("claim, ")]
 
 pytestmark = pytest.mark.django_db

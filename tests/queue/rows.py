@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 from django.utils import timezone
+from psycopg.sql import quote
 
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
@@ -23,6 +25,20 @@ def ago(delta: timedelta):
 def make(**facts) -> Job:
     """A ready job, unless `facts` say otherwise."""
     return Job.objects.create(**{"task": "tests.jobs.add", **facts})
+
+
+def insert_jobs(rows: str, **columns: str) -> str:
+    """An INSERT of one job for each of the `rows`, a FROM item; `columns` are SQL, the others as make() leaves them."""
+    job = Job(task="tests.jobs.add")
+    needed = [
+        each for each in Job._meta.fields if not (each.null or each.has_db_default() or each.primary_key)
+    ]
+    defaults = {each.name: each.value_from_object(job) for each in needed}
+    literals = {
+        name: quote(json.dumps(it) if isinstance(it, list | dict) else it) for name, it in defaults.items()
+    }
+    values = {"id": "gen_random_uuid()", **literals, **columns}
+    return f"INSERT INTO pgonly_job ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {rows}"
 
 
 def make_running(worker_id: UUID | None = None, **facts) -> Job:

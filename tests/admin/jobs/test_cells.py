@@ -13,6 +13,7 @@ from django.utils import timezone
 from pgonly_django.admin.paging import COUNTED_AT_MOST
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
+from tests.queue.rows import insert_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -147,17 +148,9 @@ def test_the_count_does_not_read_what_only_a_page_shows(admin_client):
     assert "errors" not in count
 
 
-MANY_JOBS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
-    interruptions, crashes, errors, log)
-SELECT gen_random_uuid(), 'default', 'default', 'tests.jobs.add', '[]', '{}', 0, 'ready', 0, 0, 4, 0, 0, '[]', '[]'
-FROM generate_series(1, %s)
-"""
-
-
 def test_a_count_beyond_the_cap_is_shown_as_such(admin_client):
     with connection.cursor() as cursor:
-        cursor.execute(MANY_JOBS, [COUNTED_AT_MOST])
+        cursor.execute(insert_jobs(f"generate_series(1, {COUNTED_AT_MOST})"))
     assert "10,000 jobs" in admin_client.get(LIST).content.decode()
     make_job()
     page = admin_client.get(LIST).content.decode()

@@ -13,17 +13,19 @@ from pgonly_django.admin.jobs.filters import KNOWN_QUEUES, KNOWN_TASKS
 from pgonly_django.admin.jobs.page import newest_steps
 from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
+from tests.queue.rows import insert_jobs
 
-ROWS = """
-INSERT INTO pgonly_job (id, backend, queue, task, args, kwargs, priority, state, lease_epoch, attempt, max_attempts,
-    interruptions, crashes, errors, log, worker_id, lease_expires_at, expires_at)
-SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, 'default', 'queue ' || i % 5,
-    'tests.jobs.add', '[]', '{}', 0,
-    CASE WHEN i % 1000 = 0 THEN 'running' WHEN i <= 100 THEN 'ready'
-        WHEN i % 1000 = 1 THEN 'failed' ELSE 'succeeded' END,
-    0, 0, 4, 0, (i <= 100 AND i % 4 = 1)::int, '[]', '[]', gen_random_uuid(), now(), now() + interval '7 days'
-FROM generate_series(1, 100000) AS i
-"""
+ROWS = insert_jobs(
+    "generate_series(1, 100000) AS i",
+    id="('00000000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid",
+    queue="'queue ' || i % 5",
+    state="""CASE WHEN i % 1000 = 0 THEN 'running' WHEN i <= 100 THEN 'ready'
+        WHEN i % 1000 = 1 THEN 'failed' ELSE 'succeeded' END""",
+    crashes="(i <= 100 AND i % 4 = 1)::int",
+    worker_id="gen_random_uuid()",
+    lease_expires_at="now()",
+    expires_at="now() + interval '7 days'",
+)
 STEPS = """
 INSERT INTO pgonly_step (job_id, name)
 SELECT id, 'step ' || n
