@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Snooze,
     )
     from pgonly_django.queue.retry import Backoff
-    from pgonly_django.tasks.many import enqueue_many
+    from pgonly_django.tasks.bulk import enqueue_many
     from pgonly_django.tasks.task import task
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     "Backoff": "pgonly_django.queue.retry",
     "JobContext": "pgonly_django.context.context",
-    "enqueue_many": "pgonly_django.tasks.many",
+    "enqueue_many": "pgonly_django.tasks.bulk",
     "task": "pgonly_django.tasks.task",
 }
 

@@ -1,7 +1,16 @@
-"""The face towards django.tasks. Nothing here needs loaded apps: TASKS is read while they load."""
+"""Django's tasks on this package's queue. Importing it needs no loaded apps: TASKS is read while they load.
+
+task, backend, bulk   @task, enqueue() and enqueue_many()
+task_fields           whether the fields of a task fit their columns
+options               max_attempts, backoff, ...: their values, and which layer wins
+arguments             whether a call fits the function and JSON
+settings, checks      one entry of settings.TASKS, and the system checks of it
+result, registry      from a row back to a result and to its task
+signals               whether Django's signals have receivers
+"""
 
 from pgonly_django.tasks.backend import PostgresBackend
-from pgonly_django.tasks.many import enqueue_many
+from pgonly_django.tasks.bulk import enqueue_many
 from pgonly_django.tasks.task import PostgresTask, task
 
 __all__ = ["PostgresBackend", "PostgresTask", "enqueue_many", "task"]

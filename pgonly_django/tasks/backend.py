@@ -1,4 +1,4 @@
-"""`TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}`."""
+"""The TASKS backend: `TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router, transaction
+from django.db import transaction
 
 from pgonly_django.compat import (
     BaseTaskBackend,
@@ -27,33 +27,32 @@ from pgonly_django.compat import (
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import Errand, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
-from pgonly_django.tasks.configuration import problems, unknown_queue, usable
-from pgonly_django.tasks.options import Defaults, TaskOptions, storable
+from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.options import TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
-from pgonly_django.tasks.signals import is_heard
-from pgonly_django.tasks.signature import CallShape, arguments_to_json, call_shape
+from pgonly_django.tasks.settings import TasksEntry
+from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.tasks.task import PostgresTask
-from pgonly_django.tasks.validation import validate_fields, validate_place
+from pgonly_django.tasks.task_fields import validate_fields, validate_place
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
-Prepared = tuple[Any, NewJob]
-FORMS_KEPT = 1024
+PREPARED_AT_MOST = 1024
 
 _decode = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A task that may be enqueued, and all that its calls have in common."""
+class PreparedTask:
+    """A task that was validated, and everything that its calls have in common."""
 
     task: Any
-    shape: CallShape
+    signature: CallSignature
     template: Template
 
-    def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
+    def new_job(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
         """The job of one call. Raises WrongArgumentsError or NotStorableError, naming the argument."""
-        self.shape.check(args, kwargs)
-        return NewJob(self.template, *arguments_to_json(self.shape, args, kwargs))
+        self.signature.check(args, kwargs)
+        return NewJob(self.template, *self.signature.to_json(args, kwargs))
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -70,27 +69,26 @@ class PostgresBackend(BaseTaskBackend):
     supports_priority = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
-        super().__init__(alias, usable(params))
+        self.entry = TasksEntry(alias, params)
+        super().__init__(alias, {**params, "QUEUES": self.entry.queues, "OPTIONS": self.entry.options})
         if apps.apps_ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        self.problems = problems(alias, params)
-        self.defaults = Defaults({}, {}) if self.problems else Defaults.from_options(alias, self.options)
-        self._forms: dict[int, Form] = {}
+        self._prepared: dict[int, PreparedTask] = {}
 
     @property
     def database(self) -> str:
         """The alias in DATABASES that holds the jobs."""
-        from pgonly_django.models import Job
-
-        chosen: str = self.options.get("database") or router.db_for_write(Job)
-        return chosen
+        return self.entry.database
 
     def validate_task(self, task: Any) -> None:
-        """Django's rules, what the columns take, and: a coroutine cannot run inside atomic(), which belongs to one
-        thread. Raises InvalidTask. A wrong entry in TASKS is for the checks, which import the tasks, and enqueue()."""
+        """Raises InvalidTask for what breaks Django's rules or does not fit a column, and for an async task that is
+        atomic: a transaction belongs to one thread.
+
+        A wrong entry in TASKS raises in enqueue(), not here: the checks, which report it, import the tasks.
+        """
         validate_fields(task)
         if self.queues and task.queue_name not in self.queues:
-            raise InvalidTask(unknown_queue(self.alias, task.queue_name, self.queues))
+            raise InvalidTask(self.entry.unknown_queue(task.queue_name))
         super().validate_task(task)
         if iscoroutinefunction(task.func) and self.options_of(task).atomic:
             raise InvalidTask(
@@ -100,10 +98,10 @@ class PostgresBackend(BaseTaskBackend):
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
         """One INSERT in the caller's transaction; it commits or rolls back with the rest.
 
-        Raises WrongArgumentsError or NotStorableError, naming the argument, before anything is written; so too
+        Before anything is written it raises WrongArgumentsError or NotStorableError, naming the argument,
         ManualCommitError with autocommit off, and ImproperlyConfigured where the entry in TASKS is wrong.
         """
-        new = self._form_of(task).fill(args, kwargs)
+        new = self._prepare(task).new_job(args, kwargs)
         database = self.database
         require_autocommit(database, "enqueue()")
         errand = (
@@ -113,7 +111,7 @@ class PostgresBackend(BaseTaskBackend):
         result = _result(task, job_id, new, enqueued_at)
         payloads = new.template.payloads(enqueued_at)
         transaction.on_commit(
-            lambda: self._committed(database, payloads, (result,), errand), using=database, robust=True
+            lambda: self._after_commit(database, payloads, (result,), errand), using=database, robust=True
         )
         return result
 
@@ -122,34 +120,34 @@ class PostgresBackend(BaseTaskBackend):
         return await sync_to_async(self.enqueue, thread_sensitive=True)(task, args, kwargs)
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[JobResult]:
-        """All `calls` in one COPY in the caller's transaction, all or none; results in the same order."""
+        """All `calls` in one COPY in the caller's transaction, all or none; the results in the same order."""
         return self.insert_many(self.prepare_many(calls))
 
-    def prepare_many(self, calls: Iterable[Call]) -> list[Prepared]:
-        """What insert_many() takes. Raises as enqueue() does; writes nothing."""
-        prepared = [(task, self._form_of(task).fill(args, kwargs)) for task, args, kwargs in calls]
-        if prepared:
+    def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
+        """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
+        jobs = [(task, self._prepare(task).new_job(args, kwargs)) for task, args, kwargs in calls]
+        if jobs:
             require_autocommit(self.database, "enqueue_many()")
-        return prepared
+        return jobs
 
-    def insert_many(self, prepared: Sequence[Prepared]) -> list[JobResult]:
+    def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
         """See enqueue_many()."""
-        if not prepared:
+        if not jobs:
             return []
         database = self.database
-        ids, enqueued_at = insert_many(database, [new for _, new in prepared])
+        ids, enqueued_at = insert_many(database, [new for _, new in jobs])
         results = [
-            _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(prepared, ids, strict=True)
+            _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(jobs, ids, strict=True)
         ]
-        templates = {id(new.template): new.template for _, new in prepared}.values()
+        templates = {id(new.template): new.template for _, new in jobs}.values()
         payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
         transaction.on_commit(
-            lambda: self._committed(database, payloads, results), using=database, robust=True
+            lambda: self._after_commit(database, payloads, results), using=database, robust=True
         )
         return results
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
-        """Raises TaskResultDoesNotExist for an id that is no job of this backend (any more).
+        """Raises TaskResultDoesNotExist when this backend has no job of this id (any more).
 
         Where the code of the task is gone, the result's task is a stand-in that raises when it is called.
         """
@@ -167,34 +165,37 @@ class PostgresBackend(BaseTaskBackend):
         return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
-        from pgonly_django.tasks.checks import check_task_backend
+        from pgonly_django.tasks.checks import check_tasks_entry
 
-        return check_task_backend(self)
+        return check_tasks_entry(self.entry)
 
-    def options_of(self, task: Any) -> TaskOptions:
-        """What holds for a call of `task`; a plain Task (Django's own decorator) has the defaults."""
-        return self.defaults.resolve(task.queue_name, getattr(task, "declared", {}), _overrides(task))
+    def options_of(self, task: Any, overrides: Mapping[str, Any] | None = None) -> TaskOptions:
+        """The options of a call of `task`, with those of .using() or with `overrides`. A plain Task (of Django's own
+        decorator) has the defaults."""
+        declared = getattr(task, "declared", {})
+        chosen = _overrides(task) if overrides is None else overrides
+        return self.entry.defaults.resolve(task.queue_name, declared, chosen)
 
-    def _form_of(self, task: Any) -> Form:
-        """Known once per task object: checking it and its options takes longer than the rest of a call."""
-        known = self._forms.get(id(task))
+    def _prepare(self, task: Any) -> PreparedTask:
+        """Kept for each task object: to check it and its options takes longer than the rest of a call."""
+        known = self._prepared.get(id(task))
         if known is None:
-            if len(self._forms) >= FORMS_KEPT:
-                self._forms.clear()
-            # The form holds the task, so its id is not given to another one meanwhile.
-            known = self._forms[id(task)] = self._make_form(task)
+            if len(self._prepared) >= PREPARED_AT_MOST:
+                self._prepared.clear()
+            # It holds the task, so no other object gets the same id.
+            known = self._prepared[id(task)] = self._prepare_new(task)
         return known
 
-    def _make_form(self, task: Any) -> Form:
-        if self.problems:
-            raise ImproperlyConfigured(" ".join(self.problems))
+    def _prepare_new(self, task: Any) -> PreparedTask:
+        if self.entry.problems:
+            raise ImproperlyConfigured(" ".join(self.entry.problems))
         self.validate_task(task)
         validate_place(task)
         options = self.options_of(task)
         stored = storable(_overrides(task))
         template = Template(
             backend=self.alias,
-            queue=str.__str__(task.queue_name),  # the text of an Enum that is one
+            queue=str.__str__(task.queue_name),  # of an Enum that is a str: its value
             task=task.module_path,
             priority=int(task.priority),
             max_attempts=options.max_attempts,
@@ -203,9 +204,9 @@ class PostgresBackend(BaseTaskBackend):
             max_runtime=options.max_runtime,
             retention=options.retention,
         )
-        return Form(task, call_shape(task.func, task.takes_context), template)
+        return PreparedTask(task, call_signature(task.func, task.takes_context), template)
 
-    def _committed(
+    def _after_commit(
         self,
         database: str,
         payloads: Iterable[str],
@@ -214,7 +215,7 @@ class PostgresBackend(BaseTaskBackend):
     ) -> None:
         for payload in payloads:
             notify.send_coalesced(database, payload, errand)
-        if is_heard(task_enqueued, logging.DEBUG):
+        if has_receivers(task_enqueued, logging.DEBUG):
             for result in results:
                 task_enqueued.send(type(self), task_result=result)
 

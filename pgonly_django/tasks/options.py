@@ -13,16 +13,16 @@ from django.utils.module_loading import import_string
 from pgonly_django.conf import LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import Backoff, BackoffFunction
-from pgonly_django.tasks.validation import what_is_wrong_with_name
+from pgonly_django.tasks.task_fields import what_is_wrong_with_name
 
 MAX_ATTEMPTS_LIMIT = 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
-NO_DEFAULTS = ("database", "queues")  # in the OPTIONS of TASKS besides the defaults of tasks
+NO_DEFAULTS = ("database", "queues")  # in the OPTIONS of TASKS, and no defaults of tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """Everything set for one call. Durations are timedeltas; `retention` None keeps finished jobs for ever."""
+    """The options of one call. Durations are timedeltas; `retention` None keeps finished jobs for ever."""
 
     max_attempts: int = 4
     backoff: BackoffFunction = field(default_factory=Backoff)
@@ -35,9 +35,10 @@ OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
 
 
 def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """`options` with their types checked. Raises OptionError that names `where`, the option and its value.
+    """`options`, once their names, types and bounds are checked. Raises OptionError that names `where`, the option and
+    its value.
 
-    `beside`: the names that may stand there besides, for the message about an unknown one.
+    `beside`: other names that are allowed in the same place, for the message about an unknown one.
     """
     for name, value in options.items():
         if name not in OPTION_NAMES:
@@ -52,7 +53,11 @@ def _what_is_wrong(name: str, value: Any) -> str | None:
     match name:
         case "max_attempts":
             whole = isinstance(value, int) and not isinstance(value, bool)
-            return None if whole and 1 <= value <= MAX_ATTEMPTS_LIMIT else "a whole number from 1 to 1000"
+            return (
+                None
+                if whole and 1 <= value <= MAX_ATTEMPTS_LIMIT
+                else f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"
+            )
         case "backoff":
             return None if callable(value) else "a Backoff or a callable (attempt, error) -> timedelta"
         case "atomic":
@@ -94,7 +99,6 @@ class Defaults:
 
 
 def _by_queue(queues: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Raises OptionError."""
     if not isinstance(queues, Mapping):
         raise OptionError(
             f"{where} must be a dict of options by queue name, got {queues!r}. The names that are allowed belong "
@@ -109,7 +113,7 @@ def _by_queue(queues: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What .using() set that has no column of its own, as JSON for the row; None when there is nothing."""
+    """The options of .using() that have no column, as JSON for the row; None when there are none."""
     stored: dict[str, Any] = {}
     if "atomic" in overrides:
         stored["atomic"] = overrides["atomic"]

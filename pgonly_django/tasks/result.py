@@ -21,7 +21,7 @@ REFRESHED = (
     "errors", "finished_at", "started_at", "last_attempted_at", "status", "enqueued_at", "worker_ids", "_return_value",
     "_attempts",
 )  # fmt: skip
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.02, 1.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
 STATUS = {
     "scheduled": TaskResultStatus.READY,
@@ -34,7 +34,7 @@ STATUS = {
 
 
 class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs only
-    """What enqueue() and get_result() return. `refresh()` reloads it; `job` is the row itself, read afresh."""
+    """Returned by enqueue() and get_result(). `refresh()` reloads it; `job` reads the row."""
 
     _attempts: int
 
@@ -45,20 +45,20 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     @property
     def attempts(self) -> int:
-        """The runs that count against max_attempts, as `context.attempt` has them; 0 before the first.
+        """How many runs count against max_attempts, the present one too, as in `context.attempt`; 0 before the first.
 
-        Planned stops, snoozes and the deaths of workers are free; a person's retry begins at 0 again.
-        `worker_ids` are those of the last 10 runs and the present or successful one.
+        Planned stops, snoozes and the deaths of workers are free; after retry() it is 0 again. `worker_ids` has the
+        workers of the last 10 runs that failed or were ended, and of the present or successful one.
         """
         return self._attempts
 
     @property
     def progress(self) -> dict[str, Any] | None:
-        """{"done", "total", "message"} as the job last said; None before it said anything."""
+        """{"done", "total", "message"} of the job's last progress(); None before the first."""
         return self._rows.values_list("progress", flat=True).get()
 
     def cancel(self) -> bool:
-        """Cancel the job: at once when it waits, within seconds when it runs. False when it is over already."""
+        """Cancel the job: at once when it waits, within seconds when it runs. False when it has ended already."""
         return bool(self._rows.cancel())
 
     def retry(self) -> bool:
@@ -74,7 +74,7 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         """
         if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
             raise WrongArgumentsError("wait()", f"timeout must be a number of seconds, got {timeout!r}")
-        deadline, pause = time.monotonic() + timeout, FIRST_LOOK_SECONDS
+        deadline, pause = time.monotonic() + timeout, SHORTEST_PAUSE_SECONDS
         while True:
             self.refresh()
             if self.is_finished:
@@ -83,7 +83,7 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
             if left <= 0:
                 raise WaitTimeoutError(self.id, timeout)
             time.sleep(min(pause, left))
-            pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self).copy()
@@ -93,13 +93,13 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     def refresh(self) -> None:
         """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
-        self._take_over(self.task.get_backend().get_result(self.id))
+        self._take_fields_of(self.task.get_backend().get_result(self.id))
 
     async def arefresh(self) -> None:
         """See refresh()."""
-        self._take_over(await self.task.get_backend().aget_result(self.id))
+        self._take_fields_of(await self.task.get_backend().aget_result(self.id))
 
-    def _take_over(self, fresh: TaskResult[..., Any]) -> None:
+    def _take_fields_of(self, fresh: TaskResult[..., Any]) -> None:
         for name in REFRESHED:
             object.__setattr__(self, name, getattr(fresh, name))
 
@@ -111,7 +111,7 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         return Job.objects.using(database).filter(pk=self.id)
 
 
-# The fields live in the instance's dict, not in TaskResult's slots: they are set in one go instead of thirteen.
+# The fields are kept in the instance's dict, not in TaskResult's slots: set in one go instead of thirteen.
 for _field in fields(TaskResult):
     setattr(JobResult, _field.name, None)
 
@@ -146,10 +146,12 @@ def build_result(
         "kwargs": kwargs,
         "backend": backend,
         "errors": _task_errors(errors) if errors else [],
-        "worker_ids": _worker_ids(errors, worker_id),
+        "worker_ids": _worker_ids(errors) if errors else [],
         "_return_value": return_value,
         "_attempts": attempts,
     }
+    if worker_id is not None:
+        values["worker_ids"].append(worker_id)
     result = object.__new__(JobResult)
     object.__setattr__(result, "__dict__", values)
     return result
@@ -157,7 +159,7 @@ def build_result(
 
 def result_of(job: Job, task: Any) -> JobResult:
     """The result of a row."""
-    unrecorded = job.state in ("running", "succeeded")
+    is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
     return build_result(
         task,
         str(job.id),
@@ -170,7 +172,7 @@ def result_of(job: Job, task: Any) -> JobResult:
         attempted_at=job.attempted_at,
         finished_at=job.finished_at,
         errors=job.error_entries,
-        worker_id=str(job.worker_id) if unrecorded else None,
+        worker_id=None if is_recorded else str(job.worker_id),
         return_value=job.result,
         attempts=job.attempt,
     )
@@ -185,12 +187,10 @@ def _task_errors(entries: Sequence[dict[str, Any]]) -> list[TaskError]:
     ]
 
 
-def _worker_ids(entries: Sequence[dict[str, Any]], worker_id: str | None) -> list[str]:
-    """The workers of the runs on record, then the one of the present or successful run."""
-    ids = [entry["worker_id"] for entry in entries if entry.get("worker_id") and not _never_ran(entry)]
-    return ids if worker_id is None else [*ids, worker_id]
-
-
-def _never_ran(entry: dict[str, Any]) -> bool:
-    """A worker claimed the job and did not know its task."""
-    return entry.get("outcome") == "postponed"
+def _worker_ids(entries: Sequence[dict[str, Any]]) -> list[str]:
+    """The workers of the recorded runs. One that postponed the job, since it did not know the task, did not run it."""
+    return [
+        entry["worker_id"]
+        for entry in entries
+        if entry.get("worker_id") and entry.get("outcome") != "postponed"
+    ]

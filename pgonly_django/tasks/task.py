@@ -1,4 +1,4 @@
-"""`@task` for every supported Django, and the Task that carries our options."""
+"""`@task` for every supported Django, and the Task that carries this package's options."""
 
 from __future__ import annotations
 
@@ -17,27 +17,24 @@ T = TypeVar("T")
 
 
 class _Unset:
-    """The default of an option, told apart from None, which is a value ("no limit", "for ever")."""
+    """The default of an option. Not None, which is a value ("no limit", "for ever")."""
 
     def __repr__(self) -> str:
         return "<unset>"
 
     def __reduce__(self) -> str:
-        return "UNSET"  # a copy would be another
+        return "UNSET"  # copies and pickles are this object
 
 
 UNSET: Any = _Unset()
-# Django's own parameters, which stand beside our options.
-DJANGOS = ("priority", "queue_name", "backend", "takes_context")
-RUN_AFTER = (
-    "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."
-)
-DJANGOS_FOR_ONE_CALL = ("priority", "queue_name", "backend", "run_after")
+# Django's own parameters of @task and of .using().
+DJANGO_TASK = ("priority", "queue_name", "backend", "takes_context")
+DJANGO_USING = ("priority", "queue_name", "backend", "run_after")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
-    """Django's Task with our options. `overrides` holds what .using() set for one call alone."""
+    """Django's Task with the options of this package. `overrides` holds those that .using() set for some calls."""
 
     max_attempts: int = UNSET
     backoff: BackoffFunction = UNSET
@@ -78,12 +75,12 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         }  # fmt: skip
         changes = {name: value for name, value in changes.items() if value is not None}
         if options:
-            checked = validated(options, f"{self.func.__qualname__}.using()", DJANGOS_FOR_ONE_CALL)
+            checked = validated(options, f"{self.func.__qualname__}.using()", DJANGO_USING)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
         return replace(self, **changes)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function here and now; another backend's plain context becomes one with our methods."""
+        """Call the function here and now. Another backend's plain TaskContext becomes a DetachedContext."""
         return Task.call(self, *self._with_context(args), **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +99,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
 
 
 def _place(function: Any) -> str:
-    """For messages: what is decorated may be no function at all."""
+    """For messages; the decorated object may be anything."""
     return f"@task {getattr(function, '__qualname__', repr(function))}"
 
 
@@ -137,13 +134,15 @@ def task(
     TypeError for `run_after`.
     """
     if "run_after" in options:
-        raise TypeError(RUN_AFTER)
+        raise TypeError(
+            "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."
+        )
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
         unknown = set(options) - set(OPTION_NAMES)
         if unknown:
             try:
-                validated(dict.fromkeys(unknown), _place(decorated), DJANGOS)
+                validated(dict.fromkeys(unknown), _place(decorated), DJANGO_TASK)
             except OptionError as error:
                 raise InvalidTask(str(error)) from error
         return PostgresTask(

@@ -33,11 +33,11 @@ from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.progress import LAST_REPORT, Report, report_parameters
+from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.options import TaskOptions, restored
-from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_run_after
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_fields
 from pgonly_django.tasks.result import JobResult, build_result
-from pgonly_django.tasks.signals import OWN_RECEIVERS, is_heard
-from pgonly_django.tasks.signature import call_shape
+from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import forked_child, outcomes, watchdog
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
@@ -261,7 +261,7 @@ class Executor:
     def _prepared(self, run: Run) -> _Call:
         _refuse_unreadable(run.job)
         job, placed = run.job, self._place(run.job)
-        task = placed.task if job.run_at is None else with_run_after(placed.task, job.run_at)
+        task = placed.task if job.run_at is None else with_fields(placed.task, run_after=job.run_at)
         result = build_result(
             task,
             job.id,
@@ -277,7 +277,7 @@ class Executor:
             attempts=job.attempt,
         )
         run.result = result
-        if is_heard(task_started, logging.INFO):
+        if has_receivers(task_started, logging.INFO):
             task_started.send(type(placed.backend), task_result=result)
         context = self._context(run, result) if task.takes_context else None
         return _Call(task, result, context, self._options(placed, job))
@@ -294,9 +294,7 @@ class Executor:
             overrides = restored(job.options)
         except ImportError as error:
             raise UnknownTaskError(f"{job.task}: its backoff cannot be imported: {error}") from error
-        options: TaskOptions = placed.backend.defaults.resolve(
-            job.queue, getattr(placed.task, "declared", {}), overrides
-        )
+        options: TaskOptions = placed.backend.options_of(placed.task, overrides)
         return options
 
     def _place(self, job: ClaimedJob) -> Placed:
@@ -341,7 +339,7 @@ class Executor:
         """Whether the job was enqueued for other parameters than the task has here: asked after a TypeError only."""
         task = self._place(job).task
         try:
-            call_shape(task.func, task.takes_context).check(job.args, job.kwargs or {})
+            call_signature(task.func, task.takes_context).check(job.args, job.kwargs or {})
         except WrongArgumentsError as error:
             return UnfitArgumentsError(str(error))
         return None

@@ -16,7 +16,7 @@ from pgonly_django.events import emit
 from pgonly_django.models.job import Job, State
 from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
-from pgonly_django.tasks.signals import is_heard
+from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.executor import Ended
 
@@ -41,7 +41,7 @@ class FinishedSignals:
     def announce(self, ended: Ended) -> None:
         if ended.finish is not None and ended.finish.state in FINAL:
             level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
-            if is_heard(task_finished, level):
+            if has_receivers(task_finished, level):
                 self._inbox.put(ended)
 
     def close(self, timeout: float) -> None:

@@ -125,8 +125,8 @@ def test_new_settings_hold_for_tasks_enqueued_before(settings):
 @pytest.mark.django_db
 def test_many_tasks_made_for_one_call_each_are_not_kept():
     for number in range(3000):
-        backend()._form_of(add.using(priority=number % 100))
-    assert len(backend()._forms) <= 1024
+        backend()._prepare(add.using(priority=number % 100))
+    assert len(backend()._prepared) <= 1024
 
 
 @pytest.mark.django_db

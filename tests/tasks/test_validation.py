@@ -18,7 +18,7 @@ from pgonly_django.compat import InvalidTask, TaskResultDoesNotExist
 from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
-from pgonly_django.tasks.signature import LENGTH_LIMIT
+from pgonly_django.tasks.arguments import LENGTH_LIMIT
 from tests.tasks import calls
 from tests.tasks.calls import add, backend, linear
 
@@ -120,7 +120,7 @@ def test_an_enum_is_stored_as_its_text_or_number(queue):
     enqueue_many([(chosen, [queue, Priority.HIGH])])
     facts = ("queue", "priority", "max_attempts", "args")
     assert list(Job.objects.values_list(*facts)) == [("mail", 7, 7, ["mail", 7])] * 2
-    (template,) = [backend()._form_of(chosen).template]
+    (template,) = [backend()._prepare(chosen).template]
     assert template.payloads(timezone.now()) == ("ready mail",)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
 from pgonly_django.queue.values import NESTING_LIMIT
-from pgonly_django.tasks.signature import arguments_to_json, call_shape
+from pgonly_django.tasks.arguments import call_signature
 from tests.jobs import nest
 
 
@@ -33,16 +33,16 @@ def test_a_call_is_refused_exactly_when_python_would(function, args, kwargs):
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
         with pytest.raises(WrongArgumentsError, match=function.__name__):
-            call_shape(function, False).check(args, kwargs)
+            call_signature(function, False).check(args, kwargs)
     else:
-        call_shape(function, False).check(args, kwargs)
+        call_signature(function, False).check(args, kwargs)
 
 
 def test_the_context_is_no_argument_of_the_call():
-    shape = call_shape(with_context, True)
-    shape.check([1], {"size": 2})
+    signature = call_signature(with_context, True)
+    signature.check([1], {"size": 2})
     with pytest.raises(WrongArgumentsError, match=r"with_context\(page, size=10\).*missing.*'page'"):
-        shape.check([], {})
+        signature.check([], {})
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_the_context_is_no_argument_of_the_call():
 )
 def test_the_argument_that_cannot_be_stored_is_named(function, args, kwargs, named):
     with pytest.raises(NotStorableError, match=f"^{named}"):
-        arguments_to_json(call_shape(function, False), args, kwargs)
+        call_signature(function, False).to_json(args, kwargs)
 
 
 def test_the_argument_after_the_context_is_named_by_its_own_name():
     with pytest.raises(NotStorableError, match=r"^Argument 'page' of with_context"):
-        arguments_to_json(call_shape(with_context, True), [object()], {})
+        call_signature(with_context, True).to_json([object()], {})

@@ -1,4 +1,4 @@
-"""Many calls at once, of tasks of one backend or several."""
+"""enqueue_many(): many calls at once, of one TASKS backend or several."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order.
 
     One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming
-    the argument, and WrongArgumentsError for what is no such call; nothing is written then.
+    the argument, and WrongArgumentsError for an entry of another form; nothing is written then.
     """
     groups = _by_backend(calls)
     backends = [_backend(of_backend[0][0]) for _, of_backend in groups]
-    # All of them first: an error in the last one's calls must find nothing of the first one's written.
+    # All are prepared before any is written: an error in the calls of the last backend leaves nothing behind.
     prepared = [
         backend.prepare_many(of_backend) for backend, (_, of_backend) in zip(backends, groups, strict=True)
     ]
@@ -44,7 +44,7 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
 
 
 def _by_backend(calls: Any) -> list[tuple[list[int], list[Call]]]:
-    """The calls of each backend, and their places among all."""
+    """The calls of each backend, and their places in the list."""
     groups: dict[str, tuple[list[int], list[Call]]] = {}
     for place, entry in enumerate(_each(calls)):
         call = _call(place, entry)
@@ -61,9 +61,9 @@ def _each(calls: Any) -> Iterable[Any]:
 
 
 def _call(place: int, entry: Any) -> Call:
-    """Raises WrongArgumentsError for what cannot be meant: a task alone, or a text where the arguments stand."""
+    """Raises WrongArgumentsError for an entry of another form: a task alone, or a text as the arguments."""
     if type(entry) is tuple and len(entry) == PAIR and type(entry[1]) in LISTS and isinstance(entry[0], Task):
-        return entry[0], entry[1], NO_KWARGS  # what nearly all are, told at half the cost
+        return entry[0], entry[1], NO_KWARGS  # nearly every call: checked at half the cost
     if not isinstance(entry, tuple | list) or len(entry) not in (2, 3) or not isinstance(entry[0], Task):
         raise WrongArgumentsError("enqueue_many()", f"call {place} must be {FORMS}, got {entry!r}")
     task, args, kwargs = entry if len(entry) == 3 else (*entry, {})  # noqa: PLR2004 - the second form

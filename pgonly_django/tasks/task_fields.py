@@ -1,5 +1,5 @@
-"""What a task may say of itself, judged before a row is made of it: PostgreSQL would refuse it in the caller's
-transaction, which that aborts."""
+"""Whether the fields of a task fit the columns of its row. PostgreSQL would refuse them in the caller's transaction,
+which would be lost with that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pgonly_django.compat import InvalidTask
 
 NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
-YEARS = range(1000, 9000)  # what PostgreSQL and Python can both hold in every time zone
+YEARS = range(1000, 9000)  # PostgreSQL and Python can both hold these in every time zone
 
 
 def validate_fields(task: Any) -> None:
@@ -26,16 +26,23 @@ def validate_fields(task: Any) -> None:
         )
     if wrong := what_is_wrong_with_name(task.queue_name):
         raise InvalidTask(f"queue_name must be {wrong}, got {task.queue_name!r}.")
-    if not _is_number(task.priority):
+    priority, moment = task.priority, task.run_after
+    is_number = isinstance(priority, Real) and not isinstance(priority, bool)
+    if not is_number or priority != priority:  # noqa: PLR0124 - only NaN differs from itself; Django cannot compare it
+        raise InvalidTask(f"priority must be a whole number between -100 and 100. It cannot be {priority!r}.")
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
         raise InvalidTask(
-            f"priority must be a whole number between -100 and 100. It cannot be {task.priority!r}."
+            f"run_after must be an aware datetime. It cannot be {moment!r}; for a delay: timezone.now() + delay."
         )
-    _validate_run_after(task.run_after)
+    if moment.year not in YEARS:
+        raise InvalidTask(f"run_after must lie in the years {YEARS[0]} to {YEARS[-1]}, got {moment}.")
 
 
 def validate_place(task: Any) -> None:
-    """Raises InvalidTask where a worker would not find the task at its path: it is bound to another name than its
-    function's, or hidden there by another decorator. Asked when it is enqueued: only then its module is complete."""
+    """Raises InvalidTask where a worker would not find the task at its path: the task has another name than its
+    function, or another decorator hides it. Called by enqueue(): before that, its module may be half imported."""
     function = task.func
     module = sys.modules.get(function.__module__)
     found = getattr(module, function.__qualname__, None)
@@ -49,31 +56,15 @@ def validate_place(task: Any) -> None:
 
 
 def what_is_wrong_with_name(name: Any) -> str:
-    """What a queue's name has to be, where `name` is not; else the empty string."""
-    fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and is_text(name)
+    """For a message: the rule for names of queues, where `name` breaks it; else the empty string."""
+    fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and _is_text(name)
     return "" if fits else f"a str of 1 to {NAME_LENGTH} characters without NUL"
 
 
-def is_text(value: str) -> bool:
+def _is_text(value: str) -> bool:
     """Whether PostgreSQL can hold it: no NUL, no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
         return False
     return "\x00" not in value
-
-
-def _is_number(value: Any) -> bool:
-    """Nor NaN, which Django's rule cannot compare."""
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN alone is not
-
-
-def _validate_run_after(moment: Any) -> None:
-    if moment is None:
-        return
-    if not isinstance(moment, datetime):
-        raise InvalidTask(
-            f"run_after must be an aware datetime. It cannot be {moment!r}; for a delay: timezone.now() + delay."
-        )
-    if moment.year not in YEARS:
-        raise InvalidTask(f"run_after must lie in the years {YEARS[0]} to {YEARS[-1]}, got {moment}.")
