@@ -1,4 +1,4 @@
-"""Settings for Django's own task tests: a database of their own, and one attempt, as Django's backends have it."""
+"""Settings for Django's own task tests in a database of their own."""
 
 import os
 import sys
@@ -14,6 +14,5 @@ TASKS = {
     "default": {
         "BACKEND": "tests.contract.task_backends.Kept",
         "QUEUES": [],
-        "OPTIONS": {"max_attempts": 1},
     }
 }

@@ -12,12 +12,8 @@ from pgonly_django import task
 from pgonly_django.tasks import PostgresBackend
 from tests.contract.task_backends import Kept, RunAtOnce
 
-WHICH = "it asks which backend serves, and that it has no OPTIONS"
-A_ROW = "the state is in the row, not in an object of this process: tests/tasks/test_results.py"
 MORE = "this backend can do what it says cannot be done"
 COMMITS = "a job is part of its transaction, so it cannot run before the commit: promise 1"
-RECORDED = "what a job raises ends the job and never its worker: tests/worker/test_worker.py"
-ITS_CLASS = "the error is NotStorableError, a TypeError that names the task"
 
 OURS = {
     "django.tasks.backends.dummy.DummyBackend": "tests.contract.task_backends.Kept",
@@ -26,13 +22,9 @@ OURS = {
 
 
 def in_ours(tasks):
-    """TASKS with our backend in the place of Django's, and one attempt."""
+    """TASKS with our backend in the place of Django's."""
     return {
-        alias: {
-            **entry,
-            "BACKEND": OURS.get(entry["BACKEND"], entry["BACKEND"]),
-            "OPTIONS": {"max_attempts": 1},
-        }
+        alias: {**entry, "BACKEND": OURS.get(entry["BACKEND"], entry["BACKEND"])}
         for alias, entry in tasks.items()
     }
 
@@ -67,9 +59,7 @@ class TasksOfOurDecorator(Tasks):
 
 @tasks_of(dummy.DummyBackendTestCase)
 class Enqueueing(dummy.DummyBackendTestCase, TransactionTestCase):
-    test_using_correct_backend = skip(WHICH)(dummy.DummyBackendTestCase.test_using_correct_backend)
-    test_refresh_result = skip(A_ROW)(dummy.DummyBackendTestCase.test_refresh_result)
-    test_refresh_result_async = skip(A_ROW)(dummy.DummyBackendTestCase.test_refresh_result_async)
+    pass
 
 
 class EnqueueingInATransaction(dummy.DummyBackendTransactionTestCase):
@@ -79,12 +69,19 @@ class EnqueueingInATransaction(dummy.DummyBackendTransactionTestCase):
 @tasks_of(immediate.ImmediateBackendTestCase)
 class Running(immediate.ImmediateBackendTestCase, TransactionTestCase):
     its = immediate.ImmediateBackendTestCase
-    test_using_correct_backend = skip(WHICH)(its.test_using_correct_backend)
     test_cannot_get_result = skip(MORE)(its.test_cannot_get_result)
     test_cannot_refresh_result = skip(MORE)(its.test_cannot_refresh_result)
     test_cannot_pass_run_after = skip(MORE)(its.test_cannot_pass_run_after)
-    test_throws_keyboard_interrupt = skip(RECORDED)(its.test_throws_keyboard_interrupt)
-    test_complex_return_value = skip(ITS_CLASS)(its.test_complex_return_value)
+
+    def test_complex_return_value(self):
+        """The error is NotStorableError, a TypeError that names the task: all but its exact class is as in Django."""
+        equal = self.assertEqual
+
+        def equal_or_subclass(first, second):
+            return self.assertTrue(issubclass(first, second)) if second is TypeError else equal(first, second)
+
+        with mock.patch.object(self, "assertEqual", equal_or_subclass):
+            super().test_complex_return_value()
 
 
 class RunningInATransaction(immediate.ImmediateBackendTransactionTestCase):

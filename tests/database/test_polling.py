@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def test_it_says_what_a_socket_is_ready_for(kind):
         assert poll.poll(1) == []
         there.send(b"word")
         assert poll.poll() == [(here.fileno(), READ)]
+
+
+def test_poll_is_not_used_any_more_once_it_is_taken_away(monkeypatch):
+    """The kept function would wait with all green threads of the process."""
+    monkeypatch.delattr(select, "poll")  # as eventlet.monkey_patch() does, after our modules were imported
+    assert isinstance(new_poll(), PollBySelect)
 
 
 @pytest.mark.process

@@ -60,7 +60,7 @@ def run(database, *arguments):
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"{PACKAGE}.settings", "SAMPLE_DATABASE": database}
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout + done.stderr

@@ -24,8 +24,15 @@ def test_a_delay_lies_within_the_doubled_window_and_the_cap(base, cap, attempt):
 def test_jobs_that_failed_together_spread_over_the_window():
     backoff = Backoff(base=timedelta(seconds=100), cap=timedelta(hours=1))
     delays = [backoff(1, ERROR).total_seconds() for _ in range(500)]
-    assert min(delays) < 20
-    assert max(delays) > 80
+    assert 0 <= min(delays) < 5
+    assert 95 < max(delays) <= 100
+
+
+@pytest.mark.parametrize(("attempt", "longest"), [(2, 200), (3, 250), (1000, 250)])
+def test_the_window_doubles_with_each_attempt_up_to_the_cap(attempt, longest):
+    backoff = Backoff(base=timedelta(seconds=100), cap=timedelta(seconds=250))
+    delays = [backoff(attempt, ERROR).total_seconds() for _ in range(500)]
+    assert 0.95 * longest < max(delays) <= longest
 
 
 @given(base=seconds, shorter=seconds)

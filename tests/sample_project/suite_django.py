@@ -32,13 +32,13 @@ CALLS = {
     "get_or_set": lambda cache: cache.get_or_set("new", "test"),
     "delete_pattern": lambda cache: cache.delete_pattern("*"),
     "clear": lambda cache: cache.clear(),
-    "lock": lambda cache: cache.lock("lock").acquire(),
+    "lock": lambda cache: cache.lock("lock").acquire(blocking=False),
 }
 ASYNC_CALLS = {
     "aset": lambda cache: cache.aset("planted", "test"),
     "aclear": lambda cache: cache.aclear(),
     "aget_or_set": lambda cache: cache.aget_or_set("new", "test"),
-    "lock.aacquire": lambda cache: cache.lock("lock").aacquire(),
+    "lock.aacquire": lambda cache: cache.lock("lock").aacquire(blocking=False),
 }
 
 try:

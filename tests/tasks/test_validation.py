@@ -260,7 +260,14 @@ def test_a_delay_beyond_all_time_is_the_longest_there_is(instruction):
 
 @pytest.mark.parametrize(
     ("base", "cap"),
-    [(5, HOUR), (HOUR, "1 h"), (None, None), (HOUR, timedelta.max), (HOUR, timedelta(minutes=1))],
+    [
+        (5, HOUR),
+        (HOUR, "1 h"),
+        (None, None),
+        (HOUR, timedelta.max),
+        (HOUR, timedelta(minutes=1)),
+        (-HOUR, HOUR),
+    ],
 )
 def test_a_backoff_takes_timedeltas_that_a_date_can_hold(base, cap):
     with pytest.raises(OptionError, match="Backoff needs"):
