@@ -227,5 +227,6 @@ def test_delete_pattern_with_another_prefix_than_the_caches_own(make_cache):
     assert own.keys("*") == ["page:1", "user:1"]
     assert bare.keys("*") == ["page:1"]
     assert asyncio.run(bare.adelete_pattern("*", version=2, prefix="own*")) == 1
+    assert (own.get("user:2", version=2), bare.get("user:2", version=2)) == (None, 1)
     assert bare.delete_pattern("*", prefix="o*") == 0  # a prefix is no pattern
     assert own.delete_pattern("*") == 2

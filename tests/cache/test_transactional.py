@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -324,6 +325,35 @@ def test_what_is_too_large_is_refused_at_set_and_leaves_no_older_value(make_cach
     assert cache.get_many("abc") == lenient.get_many("abc") == {"c": 1}
 
 
+def test_whether_there_is_an_entry_is_asked_again_at_the_commit(cache):
+    cache.set_many({"deleted": "old", "sum": 1})
+    with transaction.atomic():
+        mine = cache.transactional()
+        assert mine.set("deleted", "new", xx=True)
+        assert mine.set("made", "new", nx=True)
+        assert mine.add("made too", "new")
+        assert mine.incr("sum", 5) == 6
+        cache.delete("deleted")
+        cache.set_many({"made": "first", "made too": "first", "sum": 100})
+    assert cache.get_many(["deleted", "made", "made too", "sum"]) == {
+        "made": "first",
+        "made too": "first",
+        "sum": 105,
+    }
+
+
+def test_delete_pattern_with_another_prefix_than_the_caches_own(make_cache):
+    own, bare = make_cache("two prefixes", KEY_PREFIX="own"), make_cache("two prefixes")
+    for cache in (own, bare):
+        cache.set_many({"key": 1, "other": 1})
+    with transaction.atomic():
+        mine = own.transactional()
+        assert mine.delete_pattern("k*", prefix="") == 1
+        assert mine.keys("*") == ["key", "other"]
+        assert bare.transactional().keys("*") == ["other"]
+    assert (own.keys("*"), bare.keys("*")) == (["key", "other"], ["other"])
+
+
 def test_a_lock_is_taken_at_once(cache):
     mine = cache.transactional()
     with pytest.raises(Rollback), transaction.atomic():
@@ -358,3 +388,14 @@ def test_with_autocommit_off_a_write_is_refused(cache):
         connection.rollback()
         connection.set_autocommit(True)
     assert cache.get("key") is None
+
+
+def test_a_connection_that_is_not_open_is_taken_as_it_will_be_opened(cache, monkeypatch):
+    with ThreadPoolExecutor(1) as thread:  # whose connection has never been open
+        thread.submit(cache.transactional().set, "key", 1).result()
+    assert cache.get("key") == 1
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    with pytest.raises(transaction.TransactionManagementError, match="autocommit is off in 'default'"):
+        cache.transactional().set("key", 2)
+    assert connection.connection is None
