@@ -1,4 +1,7 @@
-"""The cache's tables. The cache itself does not come here (cache/store.py); the admin and commands do."""
+"""The tables of the cache, for the admin and the commands. The cache itself has statements of its own (cache/entry.py).
+
+Which other files know the columns: ARCHITECTURE.md, "When you change a column".
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ from pgonly_django.models.readable import TimestampField
 
 
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
-    """text[]; Django's own ArrayField would make every user install django.contrib.postgres."""
+    """text[]. With Django's own ArrayField every project would have to install django.contrib.postgres."""
 
     def db_type(self, connection: object) -> str:  # noqa: ARG002 - Django's signature
         return "text[]"
 
     def value_to_string(self, obj: models.Model) -> str:
-        """As dumpdata writes it, in JSON and in XML."""
+        """For dumpdata, in JSON and in XML."""
         return json.dumps(self.value_from_object(obj))
 
     def to_python(self, value: Any) -> Any:
-        """What loaddata reads."""
+        """From what dumpdata wrote."""
         return json.loads(value) if isinstance(value, str) else value
 
 
 class Entries(models.QuerySet[Any]):
     def of(self, namespace: str, prefix: str = "") -> Entries:
-        """The entries of one cache (its LOCATION), or those whose key starts so: a range of keys."""
+        """The entries of one cache (its LOCATION), or those of them whose name begins with `prefix`."""
         start = f"{namespace}:{prefix}"
         return self.filter(key__gte=start, key__lt=f"{start}\U0010ffff")
 
@@ -41,7 +44,7 @@ class Entries(models.QuerySet[Any]):
         return self.filter(expires_at__lte=Now())
 
     def with_size(self) -> Entries:
-        """Each with `size`: bytes of its value as stored, without reading it."""
+        """Each with `size`: the bytes of its value as stored. Does not read the value."""
         sized: Entries = self.defer("value").annotate(size=Length("value"))
         return sized
 
@@ -98,7 +101,7 @@ class DurableCacheEntry(AbstractEntry):
 
 
 class CacheUsage(models.Model):
-    """What the processes have counted of one cache; `name` is its table and LOCATION."""
+    """What all processes have counted of one cache. `name` is its table and LOCATION."""
 
     name = models.TextField(primary_key=True)
     hits = models.BigIntegerField()
@@ -118,7 +121,7 @@ class CacheUsage(models.Model):
 
 
 class CacheLock(models.Model):
-    """A lock that somebody holds, or held within the last hour: `token` grows with every acquisition."""
+    """A lock that is held, or was held within the last hour. `token` grows with every acquisition."""
 
     name = models.TextField(primary_key=True)
     token = models.BigIntegerField()
@@ -141,7 +144,7 @@ SELECT setval('pgonly_cache_lock_token', %s) FROM pgonly_cache_lock_token WHERE 
 
 @receiver(post_save, sender=CacheLock)
 def _continue_tokens(*, instance: CacheLock, raw: bool, using: str, **_: Any) -> None:
-    """After loaddata tokens go on above those it wrote: Django's reset of sequences is for primary keys only."""
+    """After loaddata, new tokens are larger than those it wrote. Django resets the sequences of primary keys only."""
     if raw:
         with connections[using].cursor() as cursor:
             cursor.execute(NO_OLDER_TOKENS, [instance.token, instance.token])

@@ -1,7 +1,7 @@
-"""What a job wants back when it resumes: its checkpoint and the memo of its steps.
+"""What a job finds again when it resumes: its checkpoint and the results of its steps.
 
-Both stand beside the job, not in its row: written inside a two-hour atomic() they would lock that row, and
-with it the heartbeat that keeps the lease.
+Both have tables of their own: inside a two-hour atomic() a write to the job's row would lock it, and the heartbeat
+could not renew the lease. Which other files know the columns: ARCHITECTURE.md, "When you change a column".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checkpoint(models.Model):
 
 
 class Step(models.Model):
-    """The durable result of one named step of a job; made once, read by every later run."""
+    """The durable result of one named step: written once, read by every later run of the job."""
 
     id = models.BigAutoField(primary_key=True)
     job = models.ForeignKey(Job, models.CASCADE, related_name="steps", db_index=False)

@@ -1,4 +1,7 @@
-"""The job row and its verbs. Every change of state that does not belong to a worker's run is here."""
+"""The job row, its states, and the verbs that people use on it; what workers do to it is in queue/.
+
+Which other files know its columns: ARCHITECTURE.md, "When you change a column".
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from pgonly_django.database.libpq import printable
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
 
-# After this many deaths of its worker a job is a suspect, of which a process runs one at a time; after
-# CRASHES_ALLOWED it is not started again.
-SUSPECT_FROM, CRASHES_ALLOWED = 2, 3
+# After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
+SUSPECT_FROM = 2
+CRASHES_ALLOWED = 3  # after so many it is not started again
 # The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
 # parameter the planner cannot use the partial index once the prepared plan is generic.
 READY_ROW = f"state = 'ready' AND crashes < {SUSPECT_FROM}"
@@ -37,14 +40,14 @@ EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN er
 
 
 class ClockTimestamp(Func):
-    """The database's clock, which moves on inside a transaction (now() does not)."""
+    """The database's clock. It goes on inside a transaction, where now() stands still."""
 
     template = "clock_timestamp()"
     output_field = models.DateTimeField()
 
 
 class State(models.TextChoices):
-    SCHEDULED = "scheduled", _("Scheduled")  # waits for run_at: asked for, or the backoff after an error
+    SCHEDULED = "scheduled", _("Scheduled")  # waits for run_at, which its caller or its backoff chose
     READY = "ready", _("Ready")  # any worker may claim it
     RUNNING = "running", _("Running")  # belongs to worker_id while the lease lasts
     SUCCEEDED = "succeeded", _("Succeeded")
@@ -56,7 +59,7 @@ WAITING = (State.SCHEDULED, State.READY)
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 # For `state IN (...)`, as pgonly_job_finished has it.
 FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
-# From which states a person's verb may move a job. `cancel` of a running job is a request to its worker.
+# The states from which retry(), cancel() and discard() may move a job.
 RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED)
 CANCELLABLE = (*WAITING, State.RUNNING)
 DISCARDABLE = WAITING
@@ -78,7 +81,7 @@ class JobQuerySet(models.QuerySet["Job"]):
     def retry(self) -> int:
         """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many.
 
-        Steps and checkpoint stay: a retried job resumes where it stood. Others are left alone.
+        Steps and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone.
         """
         alias = self._writing_alias()
         count = self.filter(state__in=RETRYABLE).update(
@@ -98,7 +101,7 @@ class JobQuerySet(models.QuerySet["Job"]):
     def cancel(self) -> int:
         """Cancel waiting jobs at once and ask the workers of running ones to stop them. Returns how many."""
         alias, running = self._writing_alias(), Q(state=State.RUNNING)
-        # One statement: a job that is claimed or released meanwhile is judged by its newest row.
+        # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
         count = self.filter(state__in=CANCELLABLE).update(
             cancel_requested_at=ClockTimestamp(),
             finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
@@ -117,16 +120,17 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.FAILED,
             finished_at=ClockTimestamp(),
             expires_at=_expiry(),
-            # Relies on no index; the column is this row's own.
             errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
         )
 
     def _writing_alias(self) -> str:
-        """Where update() is going to write, which `db` does not tell by itself: it is the router's for reading.
+        """The database to which update() is going to write.
 
         Raises ManualCommitError where the workers could not be woken after the commit.
         """
-        self._for_write = True  # as all of Django's own that write, for `db`
+        self._for_write = (
+            True  # or `db` would be the router's for reading; Django's own writing methods set it too
+        )
         alias: str = self.db
         require_autocommit(alias, "retry() and cancel()")
         return alias
@@ -185,7 +189,7 @@ class Job(models.Model):
         verbose_name = _("job")
         permissions = [("operate_job", _("Can retry, cancel and discard jobs"))]
         indexes = [
-            # The claim: one exact range per (queue, priority). Also the bands themselves, by loose scan.
+            # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
             models.Index(
                 "queue",
                 F("priority").desc(),
@@ -194,22 +198,22 @@ class Job(models.Model):
                 condition=Q(state="ready", crashes__lt=SUSPECT_FROM),
                 name="pgonly_job_ready",
             ),
-            # Suspects are few and claimed one at a time, apart from the crowd. The two indexes share no row, so
-            # no statistics, however old, can make the planner take one for the other.
+            # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
+            # for the other, however old its statistics are.
             models.Index(
                 "ready_at",
                 condition=Q(state="ready", crashes__gte=SUSPECT_FROM),
                 name="pgonly_job_suspect",
             ),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
-            # Rescue, the heartbeat's reconciliation and the admin; renewing touches no column of it.
+            # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
             models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
             models.Index(
                 "expires_at",
                 condition=Q(state__in=[state.value for state in FINISHED]),
                 name="pgonly_job_finished",
             ),
-            # The failed ones, newest first, among millions that succeeded; written only when a job fails.
+            # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
             models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
         ]
         constraints = [
@@ -232,14 +236,14 @@ class Job(models.Model):
 
     @property
     def error_entries(self) -> list[dict[str, Any]]:
-        """`errors`, also where another program has put something else than a list of objects there."""
+        """The objects in `errors`, even where another program has written something else there."""
         return entries_of(self.errors)
 
     @property
     def run_seconds(self) -> float | None:
-        """How long the latest run took, or has been taking by this machine's clock; None where none is known.
+        """How long the latest run took, or has taken so far by this machine's clock; None when no run is known.
 
-        The time until a person's verb, or in a waiting state, is no part of it.
+        The time that the job then waited, for another attempt or a person, does not count.
         """
         if self.attempted_at is None:
             return None
@@ -250,7 +254,7 @@ class Job(models.Model):
 
 
 def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
-    """The length of the last run on record; a task that no worker knew yet has not run."""
+    """The length of the last run in `errors`. A postponed job has not run: its worker did not know the task."""
     for entry in reversed(entries):
         if "started_at" in entry and entry.get("outcome") != "postponed":
             return seconds_between(entry["started_at"], entry.get("finished_at"))
@@ -258,7 +262,7 @@ def _recorded_seconds(entries: list[dict[str, Any]]) -> float | None:
 
 
 def seconds_between(began: str | None, ended: str | None) -> float | None:
-    """Of two times as an entry of `errors` has them; None where one is missing or no time."""
+    """Between two times as text, as an entry of `errors` has them; None where one is missing or is no time."""
     try:
         start, end = parse_datetime(began or ""), parse_datetime(ended or "")
         return None if start is None or end is None else max((end - start) / timedelta(seconds=1), 0.0)

@@ -1,4 +1,4 @@
-"""Deletes a batch although some of its rows cannot go, as a rule because rows of the project's refer to them."""
+"""Deletes a batch although some of its rows cannot be deleted, mostly because rows of the project refer to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Kept(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What became of one batch."""
+    """The answer for one batch."""
 
     deleted: int
     kept: list[Kept]
@@ -26,8 +26,10 @@ def delete_what_can_go(
     put_off: Callable[[str], object],
     refusal: type[Exception],
 ) -> Pruned:
-    """`delete(ids)` in one statement, or else each half for itself, down to the ones that cannot go: those are put
-    off, or they would stand at the head of every batch."""
+    """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted.
+
+    Those are put off: otherwise they would stand at the head of every batch.
+    """
     if not ids:
         return Pruned(0, [])
     try:

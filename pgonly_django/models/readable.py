@@ -1,4 +1,4 @@
-"""Columns that can always be read, so that one odd row breaks no list: PostgreSQL's values exceed Python's."""
+"""Fields that read every value that PostgreSQL can hold, also those that Python cannot: one odd row breaks no list."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 else:
     DateTime, Duration, Json = models.DateTimeField, models.DurationField, models.JSONField
 
-# A day away from Python's own ends, so that every time zone can show them.
+# A day within Python's own bounds, so that every time zone can show them.
 FIRST, LAST = "'0001-01-02 00:00+00'", "'9999-12-30 00:00+00'"
-# PostgreSQL compares a month as 30 days and psycopg reads a year as 365: this is within a timedelta either way.
+# PostgreSQL counts a month as 30 days and psycopg a year as 365: by both counts this fits into a timedelta.
 LONGEST = "'980000000 days'"
 
 
 class _TimestampField(DateTime):
-    """A DateTimeField. What is infinite, BC or after the year 9999 is read as the first or last day of Python's.
+    """A DateTimeField. A time that is infinite, BC or after the year 9999 is read as Python's first or last day.
 
-    Only what is read is bounded. Filters see the column as it is, and so does the order: except where values() or
-    values_list() reads the same column, which is then put in order as it is read, without its index.
+    Filters and the order see the column as it is, with one exception: where values() or values_list() reads the column
+    that it orders by, it orders by the bounded time, without an index.
     """
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
@@ -42,7 +42,7 @@ class _TimestampField(DateTime):
 
 
 class _IntervalField(Duration):
-    """A DurationField. What is longer than a timedelta can be is read as 980,000,000 days."""
+    """A DurationField. An interval that is longer than a timedelta can be is read as 980,000,000 days."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
         bounded = (
@@ -62,7 +62,7 @@ class UnreadableJson(str):
 
 
 def entries_of(column: Any) -> list[dict[str, Any]]:
-    """The objects in a column that is a list of them; what another program put there instead is left out."""
+    """The objects in a list of objects; what another program has written there instead is left out."""
     return [entry for entry in column if isinstance(entry, dict)] if isinstance(column, list) else []
 
 
@@ -76,7 +76,7 @@ class _ReadableJsonField(Json):
             return UnreadableJson(value)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        """The text of an UnreadableJson is JSON already; encoded once more it would be a string."""
+        """The text of an UnreadableJson is JSON already; to encode it again would make a JSON string of it."""
         if isinstance(value, UnreadableJson):
             return Jsonb(value, dumps=str)
         return super().get_db_prep_value(value, connection, prepared)
@@ -86,7 +86,7 @@ class _ReadableJsonField(Json):
 
 
 def _as_djangos(deconstructed: Any, name: str) -> Any:
-    """The columns are Django's own, so migrations name Django's fields."""
+    """Migrations name Django's own field: the column is the same."""
     own_name, _path, args, kwargs = deconstructed
     return own_name, f"django.db.models.{name}", args, kwargs
 

@@ -1,3 +1,5 @@
+"""The row of a session. Which other files know its columns: ARCHITECTURE.md, "When you change a column"."""
+
 from __future__ import annotations
 
 import hashlib
@@ -23,17 +25,17 @@ else:
 
 
 def hash_key(session_key: str) -> bytes:
-    """What the table knows of a cookie: SHA-256 needs no salt or stretching, a key has 165 random bits."""
+    """The table holds this hash of the cookie. SHA-256 needs no salt and no stretching: a key has 165 random bits."""
     return hashlib.sha256(session_key.encode("utf-8", "surrogatepass")).digest()
 
 
 def hash_user(user_id: str) -> bytes:
-    """The key of the row that keeps a user's sessions of another engine out. No cookie's: no text has such a byte."""
+    """The key of the row that keeps a user's sessions of another engine out. No text, so no cookie, has this byte."""
     return hashlib.sha256(b"\xffuser:" + user_id.encode("utf-8", "surrogatepass")).digest()
 
 
 def user_id_of(user: AbstractBaseUser) -> str:
-    """What `Session.user_id` says of `user`."""
+    """The text that `Session.user_id` has for `user`."""
     return user._meta.pk.value_to_string(user)  # noqa: SLF001 - documented under this name
 
 
@@ -60,9 +62,9 @@ class DigestField(StrField):
 
 
 class StoredGeneratedField(models.GeneratedField):
-    """Django's GeneratedField, with a check that asks no database: every supported PostgreSQL has stored columns.
+    """Django's GeneratedField, without the question to a server that `check` and `makemigrations` ask on Django 6.1.
 
-    On Django 6.1 `check` and `makemigrations` would need a server that answers. Migrations have Django's own.
+    Every supported PostgreSQL has stored columns. Migrations name Django's own field.
     """
 
     def _check_supported(self, databases: Any) -> list[CheckMessage]:  # noqa: ARG002 - Django's signature
@@ -79,11 +81,11 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return self.filter(expires_at__gt=Now(), data__isnull=False)
 
     def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:
-        """Sessions `user` is logged in with, the last used first."""
+        """The sessions in which `user` is logged in, the last used first."""
         return self.filter(user_id=user_id_of(user)).order_by(models.F("last_seen_at").desc(nulls_last=True))
 
     def for_key(self, session_key: str) -> SessionQuerySet:
-        """The session whose cookie says `session_key`."""
+        """The session whose cookie has this key."""
         return self.filter(key_hash=hash_key(session_key).hex())
 
     def revoke(self) -> int:
@@ -95,20 +97,20 @@ class SessionQuerySet(models.QuerySet["Session"]):
         if settings().session_fallback_engine:
             count = self.filter(data__isnull=False).update(data=None, user_id=None)
         else:
-            count = self._delete_at_once()
+            self._for_write = (
+                True  # or `db` would be the router's for reading; Django's own writing methods set it
+            )
+            # In one statement, without signals: where somebody listens to those, delete() reads the keys first, and a
+            # login may change one in between.
+            count = self.order_by()._raw_delete(self.db) or 0  # noqa: SLF001 - see above
         emit("sessions.revoked", f"Ended {count} sessions", count=count)
         return count
-
-    def _delete_at_once(self) -> int:
-        """In one statement, without signals."""
-        self._for_write = True  # as all of Django's own that write, for `db`
-        # delete() reads the keys first where somebody listens to its signals, and a login may change one meanwhile.
-        return self.order_by()._raw_delete(self.db) or 0  # noqa: SLF001 - for that reason
 
 
 class Session(models.Model):
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
-    # One member per top-level key of the session, see sessions/codec.py. NULL: ended, kept as a reminder.
+    # One member for each top-level key of the session, see sessions/codec.py. NULL: the session has ended, and the row
+    # keeps it from being moved here again.
     data = ReadableJsonField(_("data"), null=True)
     # The text of any user model's primary key; no constraint, so that users come and go without locks here.
     user_id = models.TextField(_("user id"), null=True)  # noqa: DJ001 - NULL keeps visitors out of the index
@@ -116,7 +118,7 @@ class Session(models.Model):
     # NULL: imported from another engine and not written here since.
     last_seen_at = TimestampField(_("last seen at"), null=True)
     expires_at = TimestampField(_("expires at"))
-    # An index on expires_at itself would end HOT updates; on the hour of it, all but one in an hour stay HOT.
+    # With an index on expires_at itself no update would be HOT; with one on its hour, all but one in an hour are.
     expires_hour = StoredGeneratedField(
         expression=Func(
             "expires_at",

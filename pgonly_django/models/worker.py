@@ -1,3 +1,5 @@
+"""The row of a worker process. Which other files know its columns: ARCHITECTURE.md, "When you change a column"."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -12,7 +14,7 @@ from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
     def live(self, within: timedelta) -> WorkerQuerySet:
-        """Workers that have not stopped and were heard of `within` this long."""
+        """Workers that have not stopped and whose last heartbeat is younger than `within`."""
         return self.filter(stopped_at=None, heartbeat_at__gt=ClockTimestamp() - within)
 
 
