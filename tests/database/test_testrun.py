@@ -29,7 +29,7 @@ def real_data():
         for each in names:
             server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(each)))
         try:
-            run(name, "-m", f"{PACKAGE}.plant")
+            run(name, "-m", f"{PACKAGE}.write_real_data")
             yield lambda: {each: rows_of(each) for each in names}
         finally:
             made = server.execute("SELECT datname FROM pg_database WHERE datname LIKE %s", [f"%{name}%"])

@@ -1,4 +1,4 @@
-"""A project that keeps its caches, sessions and jobs in two databases, and has data in both."""
+"""A project with caches, sessions and jobs in two databases, and with data in both."""
 
 import os
 from typing import Any

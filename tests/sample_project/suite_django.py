@@ -1,4 +1,4 @@
-"""What the project's own tests are allowed; run by Django's runner and by pytest (tests/test_testrun.py)."""
+"""What the project's own tests may do. Django's runner and pytest run them (tests/database/test_testrun.py)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.sample_project.tasks import do_nothing
 
 OF_DEFAULT = ("default", "ignoring", "durable")
 CALLS = {
-    "get": lambda cache: cache.get("planted"),
-    "set": lambda cache: cache.set("planted", "test"),
+    "get": lambda cache: cache.get("stored"),
+    "set": lambda cache: cache.set("stored", "test"),
     "add": lambda cache: cache.add("new", "test"),
-    "incr": lambda cache: cache.incr("planted"),
-    "delete": lambda cache: cache.delete("planted"),
-    "get_many": lambda cache: cache.get_many(["planted"]),
-    "set_many": lambda cache: cache.set_many({"planted": "test"}),
-    "delete_many": lambda cache: cache.delete_many(["planted"]),
+    "incr": lambda cache: cache.incr("stored"),
+    "delete": lambda cache: cache.delete("stored"),
+    "get_many": lambda cache: cache.get_many(["stored"]),
+    "set_many": lambda cache: cache.set_many({"stored": "test"}),
+    "delete_many": lambda cache: cache.delete_many(["stored"]),
     "get_or_set": lambda cache: cache.get_or_set("new", "test"),
     "delete_pattern": lambda cache: cache.delete_pattern("*"),
     "clear": lambda cache: cache.clear(),
     "lock": lambda cache: cache.lock("lock").acquire(blocking=False),
 }
 ASYNC_CALLS = {
-    "aset": lambda cache: cache.aset("planted", "test"),
+    "aset": lambda cache: cache.aset("stored", "test"),
     "aclear": lambda cache: cache.aclear(),
     "aget_or_set": lambda cache: cache.aget_or_set("new", "test"),
     "lock.aacquire": lambda cache: cache.lock("lock").aacquire(blocking=False),
@@ -62,7 +62,7 @@ class RefusesTestCase(SimpleTestCase):
 
 
 class InSimpleTestCase(RefusesTestCase):
-    def test_when_the_module_was_imported_the_cache_was_refused_too(self):
+    def test_at_import_the_cache_was_refused_too(self):
         self.assertIsInstance(AT_IMPORT, (DatabaseOperationForbidden, RuntimeError))
 
     def test_every_call_is_refused(self):
@@ -107,7 +107,7 @@ async def sync_clear():
 class WithOneOfTheDatabases(RefusesTestCase, TestCase):
     databases = frozenset({"default"})
 
-    def test_the_other_one_is_refused(self):
+    def test_the_other_database_is_refused(self):
         for name, call in CALLS.items():
             with self.subTest(call=name):
                 self.assert_refused(call, caches["other"])
@@ -115,7 +115,7 @@ class WithOneOfTheDatabases(RefusesTestCase, TestCase):
 
 
 class RollsBack(TestCase):
-    """In this order: what one test caches must be gone in the next."""
+    """The tests run in this order: what one test caches must be gone in the next."""
 
     databases = frozenset({"default", "other"})
 
@@ -124,19 +124,19 @@ class RollsBack(TestCase):
         for alias in caches.settings:
             caches[alias].set("of the class", 1)
 
-    def look_and_leave(self):
+    def check_and_write(self):
         for alias in caches.settings:
             self.assertEqual(caches[alias].get("of the class"), 1)
-            self.assertIsNone(caches[alias].get("planted"))
+            self.assertIsNone(caches[alias].get("stored"))
             self.assertTrue(caches[alias].add("left behind", 1))
 
     def test_one(self):
-        self.look_and_leave()
+        self.check_and_write()
 
     def test_the_next(self):
-        self.look_and_leave()
+        self.check_and_write()
 
-    async def look_and_leave_async(self):
+    async def check_and_write_async(self):
         for alias in caches.settings:
             self.assertEqual(await caches[alias].aget("of the class"), 1)
             self.assertTrue(await caches[alias].aadd("left behind", 1))
@@ -145,10 +145,10 @@ class RollsBack(TestCase):
                 self.assertTrue(await sync_to_async(caches[alias].add)("left by the test's thread", 1))
 
     async def test_one_in_coroutines(self):
-        await self.look_and_leave_async()
+        await self.check_and_write_async()
 
     async def test_the_next_in_coroutines(self):
-        await self.look_and_leave_async()
+        await self.check_and_write_async()
 
     def test_views(self):
         self.assertEqual(self.client.get("/count/").content, b"1")
@@ -159,12 +159,12 @@ class RollsBack(TestCase):
         self.assertEqual((await self.async_client.get("/count/")).content, b"1")
         self.assertEqual((await self.async_client.get("/count-async/")).content, b"2")
 
-    def test_a_lock_is_kept_without_a_thread_that_renews_it(self):
+    def test_a_lock_is_held_without_a_thread_that_renews_it(self):
         before = threading.active_count()
         with cache.lock("lock"):
             self.assertEqual(threading.active_count(), before)
 
-    def test_threads_are_refused_since_nothing_would_undo_what_they_do(self):
+    def test_threads_are_refused_because_their_writes_would_not_roll_back(self):
         for alias in caches.settings:
             with self.assertRaisesRegex(DatabaseOperationForbidden, "TransactionTestCase"):
                 in_a_thread(caches[alias].set, "left behind", 1)
@@ -182,7 +182,7 @@ async def one():
 
 
 class AfterAllTestCases(TransactionTestCase):
-    """Django runs these behind the others, and this one first of them."""
+    """Django runs TransactionTestCases after all TestCases, and this one first."""
 
     databases = frozenset({"default", "other"})
 
@@ -197,7 +197,7 @@ class Commits(TransactionTestCase):
 
     def test_the_cache_works_in_threads_and_coroutines_on_the_test_database(self):
         for alias in caches.settings:
-            self.assertIsNone(caches[alias].get("planted"))
+            self.assertIsNone(caches[alias].get("stored"))
             caches[alias].set("number", 1)
             self.assertEqual(in_a_thread(caches[alias].incr, "number"), 2)
             self.assertEqual(asyncio.run(caches[alias].aincr("number")), 3)
@@ -207,18 +207,18 @@ class Commits(TransactionTestCase):
         cache.set("number", 1)
         self.assertEqual(await cache.aincr("number"), 2)
 
-    def test_its_view(self):
+    def test_a_view(self):
         self.assertEqual(self.client.get("/count/").content, b"1")
 
-    def test_a_thread_that_goes_on_when_all_tests_are_over_does_not_reach_the_real_database(self):
-        """No test sees the error any more: tests/test_testrun.py looks at the real database."""
+    def test_a_thread_that_outlives_all_tests_does_not_reach_the_real_database(self):
+        """No test can see its error, so tests/database/test_testrun.py checks the real database."""
 
         def work():
             while threading.main_thread().is_alive():
                 time.sleep(0.01)
-            cache.set("planted", "test")
+            cache.set("stored", "test")
 
-        cache.set("planted", "test")
+        cache.set("stored", "test")
         threading.Thread(target=work).start()
 
 

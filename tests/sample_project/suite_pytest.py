@@ -1,4 +1,4 @@
-"""What pytest-django allows the project's own tests; see suite_django.py."""
+"""What the project's own tests may do under pytest-django. See suite_django.py."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_without_the_mark_sessions_jobs_and_workers_are_refused():
 @pytest.mark.parametrize("time", ["first", "second"])
 @of_default
 def test_with_the_mark_it_rolls_back(db, alias, time):
-    assert caches[alias].get("planted") is None
+    assert caches[alias].get("stored") is None
     assert caches[alias].add("left behind", 1)
 
 
@@ -82,9 +82,9 @@ def test_with_the_mark_a_view_rolls_back(db, client):
 
 @pytest.mark.django_db(transaction=True, databases=["default", "other"])
 @every_cache
-def test_with_a_transaction_of_its_own_it_is_in_the_test_database(alias):
+def test_with_real_transactions_it_is_in_the_test_database(alias):
     assert CacheEntry.objects.count() == 0
-    assert caches[alias].get("planted") is None
+    assert caches[alias].get("stored") is None
     caches[alias].set("number", 1)
     assert in_a_thread(caches[alias].incr, "number") == 2
     caches[alias].clear()

@@ -1,4 +1,4 @@
-"""Make the project's real data: `python -m tests.sample_project.plant`."""
+"""Writes the project's real data: `python -m tests.sample_project.write_real_data`."""
 
 import django
 
@@ -14,9 +14,9 @@ def main() -> None:
     for alias in ("default", "other"):
         call_command("migrate", database=alias, verbosity=0)
     for cache in caches.settings:
-        caches[cache].set("planted", "real", None)
+        caches[cache].set("stored", "real", None)
     session = SessionStore()
-    session["planted"] = "real"
+    session["stored"] = "real"
     session.save()
     do_nothing.enqueue()
 
