@@ -18,9 +18,8 @@ from pgonly_django.worker.worker import WorkerLoop
 class OneAttempt(PostgresBackend):
     """Runs a task once, as Django's backends do, without an entry in OPTIONS: some of the tests want none there."""
 
-    def __init__(self, alias, params):
-        super().__init__(alias, params)
-        self.defaults = replace(self.defaults, common={"max_attempts": 1, **self.defaults.common})
+    def options_of(self, task):
+        return replace(super().options_of(task), max_attempts=1)
 
 
 class Kept(OneAttempt):
