@@ -16,7 +16,14 @@ SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | 
 PATH = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|toml)))`")
 PAGES = [
     ROOT / name
-    for name in ("ARCHITECTURE.md", "CHANGELOG.md", "README.md", "docs/benchmarks.md", "docs/example.md")
+    for name in (
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "README.md",
+        "docs/benchmarks.md",
+        "docs/example.md",
+        "docs/queue.md",
+    )
 ]
 CODE = [
     file for folder in ("pgonly_django", "tests", "example_project") for file in (ROOT / folder).rglob("*.py")
