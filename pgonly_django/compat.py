@@ -1,4 +1,4 @@
-"""The one module that knows which Django and which Python is running.
+"""What differs between versions of Django and Python; no other module asks for them.
 
 django.tasks came with Django 6.0; on 5.2 its backport django-tasks serves the same names.
 """

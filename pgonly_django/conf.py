@@ -1,6 +1,6 @@
 """`settings.PGONLY` as one frozen, validated object.
 
-A new setting is one field below: its default, its type (checked), its bounds (`at_least`).
+A new setting is one field of Settings: its type and its bound (`at_least`) are checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 Seconds = float
-# No duration of a job is longer: what PostgreSQL and Python can add to a date has an end.
+# No duration is longer: PostgreSQL and Python can add only so much to a date.
 LONGEST = timedelta(days=36_500)
 LONGEST_SECONDS = LONGEST.total_seconds()
 
@@ -28,31 +28,27 @@ def _setting(default: Any, *, at_least: float | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    # A running job belongs to its worker this long after the last heartbeat.
+    # A running job belongs to its worker for so long after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
     # A session's last_seen_at and sliding expiry are written at most this often.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
-    # False: changes that neither begin a session nor change its user are acknowledged before they are on disk.
+    # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
     session_wait_for_disk: bool = _setting(default=True)
-    # How many proxies of yours stand before Django and append to X-Forwarded-For; 0: the header is ignored.
+    # So many of your proxies append to X-Forwarded-For; 0: the header is ignored.
     session_trusted_proxies: int = _setting(0, at_least=0)
-    # Values inside sessions are encrypted under a key derived from SECRET_KEY.
+    # True: the values inside sessions are encrypted with a key derived from SECRET_KEY.
     session_encrypt_data: bool = _setting(default=False)
-    # The session engine to move from: asked when a session is not found here. "": none.
+    # The session engine to move from. It is asked when a session is not found here; "": none.
     session_fallback_engine: str = _setting("")
-    # Values under keys that match one of these shell patterns are not shown in the admin.
+    # The admin hides the values under keys that match one of these shell patterns.
     session_masked_keys: tuple[str, ...] = _setting(
         ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*")
     )
 
 
-def settings() -> Settings:
-    """The validated settings. Raises ImproperlyConfigured naming the wrong key, value and remedy."""
-    return _load()
-
-
 @lru_cache(maxsize=1)
-def _load() -> Settings:
+def settings() -> Settings:
+    """The validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the remedy."""
     raw: Any = getattr(django_settings, "PGONLY", {})
     if not isinstance(raw, dict):
         raise ImproperlyConfigured(f'PGONLY must be a dict, such as {{"LEASE_SECONDS": 60}}, got {raw!r}.')
@@ -69,7 +65,7 @@ def _load() -> Settings:
 
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:
-    """What the value of this field must be, where it is not."""
+    """What the value of this field must be, or None when it is right."""
     kind = type(spec.default)
     if kind not in (int, float):
         return None if isinstance(value, kind) else f"a {kind.__name__}"
@@ -84,7 +80,7 @@ def _what_is_wrong(spec: Any, value: Any) -> str | None:
 
 
 def unknown_key(shape: str, key: Any, known: Any) -> str:
-    """The message for an option that does not exist, naming the nearest known one."""
+    """The message for an option that does not exist. It names the nearest known one."""
     key = str(key)
     same = [name for name in known if name.lower() == key.lower()]
     near = same or difflib.get_close_matches(key, list(known), n=1)
@@ -95,4 +91,4 @@ def unknown_key(shape: str, key: Any, known: Any) -> str:
 @receiver(setting_changed)
 def _reset(*, setting: str, **_: Any) -> None:
     if setting == "PGONLY":
-        _load.cache_clear()
+        settings.cache_clear()

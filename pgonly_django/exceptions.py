@@ -1,4 +1,4 @@
-"""Errors of this package. Each carries the facts it speaks of and builds its own message."""
+"""The errors of this package. Each builds its own message and has its facts as attributes."""
 
 from __future__ import annotations
 
@@ -10,72 +10,26 @@ from django.db.transaction import TransactionManagementError
 
 
 class PgonlyError(Exception):
-    """Base of every error this package raises on its own account."""
+    """The base of all errors of this package but the interrupts."""
 
 
-class CacheError(PgonlyError):
-    """A cache call that PostgreSQL refused."""
+# Wrong options, arguments and values.
 
 
-class CacheUnavailableError(CacheError):
-    """The database behind the cache could not be reached, or did not answer in time."""
+class OptionError(PgonlyError, ValueError):
+    """An option of a task, of the worker or of TASKS with a value that it cannot have."""
 
 
-class UnansweredError(CacheUnavailableError):
-    """The call was sent, and no answer came: whether PostgreSQL did what it says is unknown."""
+class WrongArgumentsError(PgonlyError, TypeError):
+    """Arguments that do not fit the signature of a task, or arguments of a wrong type in another call."""
 
-
-class ValueTooLargeError(CacheError):
-    """A value beyond what one PostgreSQL field can hold, or beyond the MAX_BYTES of its whole cache."""
-
-    def __init__(self, key: str, size: int, limit: int, bound: str) -> None:
-        self.key, self.size, self.limit, self.bound = key, size, limit, bound
-        super().__init__(
-            f"A cached value must be at most {limit:,} bytes after serializing, got {size:,} for {key!r} ({bound}). "
-            "Store it as a file and cache its name, or cut it into parts."
-        )
-
-
-class CircularComputationError(PgonlyError, RuntimeError):
-    """get_or_set was called for a key by the function that computes it, and would wait for itself."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = tuple(keys)
-        super().__init__(
-            f"get_or_set would wait for itself: {' -> '.join(map(repr, keys))}. The function that computes a key "
-            "may not ask for that key again; let it compute the value itself, or take another key."
-        )
-
-
-class UnreadableEntryError(CacheError):
-    """An entry whose value this process cannot make of its bytes: a class is gone, a module missing."""
-
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(f"A cached value cannot be read: {reason!r}")
-
-
-class LockError(PgonlyError):
-    """A lock was released or extended by someone who does not hold it (any more)."""
-
-    def __init__(self, name: str, verb: str) -> None:
-        super().__init__(
-            f"Lock {name!r} cannot be {verb}: it is not held, or its time is over and it may be another's."
-        )
-
-
-class LockNotAcquiredError(LockError):
-    """`blocking_timeout` passed while somebody else held the lock."""
-
-    def __init__(self, name: str, seconds: float | None) -> None:
-        PgonlyError.__init__(self, f"Lock {name!r} was not free within {seconds} s.")
-
-
-class EmbeddedPostgresError(PgonlyError):
-    """The PostgreSQL from the wheel could not be started; the message says what to do."""
+    def __init__(self, task: str, reason: str) -> None:
+        self.task, self.reason = task, reason
+        super().__init__(f"{task} cannot be called with these arguments: {reason}.")
 
 
 class NotStorableError(PgonlyError, TypeError, ValueError):
-    """A value that a JSONB column cannot hold; a TypeError, as Django's tasks have it, and a ValueError."""
+    """A value that a JSONB column cannot hold. It is a TypeError, as in Django's tasks, and a ValueError."""
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
@@ -84,68 +38,21 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
         )
 
 
-class ManualCommitError(PgonlyError, TransactionManagementError):
-    """A call that belongs to Django's transactions, where autocommit is off; nothing was written."""
-
-    def __init__(self, alias: str, what: str) -> None:
-        self.alias = alias
-        super().__init__(
-            f"{what} needs Django's autocommit, which is off for {alias!r}: no on_commit() would tell of your own "
-            "commit. Call it inside transaction.atomic(), or after set_autocommit(True); AUTOCOMMIT in DATABASES "
-            "stays True."
-        )
-
-
-class TransactionLeftOpenError(PgonlyError):
-    """A job that returned without the commit of what it had written."""
-
-    def __init__(self, aliases: list[str]) -> None:
-        super().__init__(
-            f"The job returned with its transaction on {', '.join(map(repr, aliases))} open, so what it wrote there "
-            "was rolled back. Write inside `with transaction.atomic():`, or commit before the return."
-        )
-
-
-class UnreadableJobError(PgonlyError, ValueError):
-    """A row that PostgreSQL holds and this Python cannot load: written by other means than enqueue()."""
-
-    def __init__(self, column: str, reason: str) -> None:
-        self.column, self.reason = column, reason
-        super().__init__(
-            f"The {column} of this job cannot be loaded: {reason}. Enqueue it again, with values that are flatter "
-            "and shorter."
-        )
-
-
-class WrongArgumentsError(PgonlyError, TypeError):
-    """The arguments given to enqueue do not fit the task's signature, or those of another call are of a wrong type."""
-
-    def __init__(self, task: str, reason: str) -> None:
-        self.task, self.reason = task, reason
-        super().__init__(f"{task} cannot be called with these arguments: {reason}.")
-
-
-class OptionError(PgonlyError, ValueError):
-    """A task option, worker flag or TASKS option with a value it cannot have."""
-
-
 class StepNameError(PgonlyError, ValueError):
-    """A name that a step cannot be kept under; raised before the call that it would cost."""
+    """A step's name that cannot be stored. It is raised before the step is called."""
 
     def __init__(self, name: object, limit: int) -> None:
         self.name = name
+        remedy = (
+            f" ({len(name)} characters). Shorten it, or use a hash of it." if isinstance(name, str) else "."
+        )
         super().__init__(
-            f"A step's name must be a str of 1 to {limit} characters, got {str(name)[:80]!r}"
-            + (
-                f" ({len(name)} characters). Shorten it, or use a hash of it."
-                if isinstance(name, str)
-                else "."
-            )
+            f"A step's name must be a str of 1 to {limit} characters, got {str(name)[:80]!r}{remedy}"
         )
 
 
 class LoopNameError(PgonlyError, ValueError):
-    """A second loop under a name that is taken in this run: it would skip the items that the first one has done."""
+    """A second loop with the same name in one run: it would skip the items that the first one has done."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -156,8 +63,44 @@ class LoopNameError(PgonlyError, ValueError):
         )
 
 
+class ManualCommitError(PgonlyError, TransactionManagementError):
+    """A call that needs Django's transactions, on a connection with autocommit off."""
+
+    def __init__(self, alias: str, what: str) -> None:
+        self.alias = alias
+        super().__init__(
+            f"{what} needs Django's autocommit, which is off for {alias!r}: no on_commit() would tell of your own "
+            "commit. Call it inside transaction.atomic(), or after set_autocommit(True); AUTOCOMMIT in DATABASES "
+            "stays True."
+        )
+
+
+# The queue.
+
+
+class UnreadableJobError(PgonlyError, ValueError):
+    """A row that this Python cannot load; it was not written by enqueue()."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        self.column, self.reason = column, reason
+        super().__init__(
+            f"The {column} of this job cannot be loaded: {reason}. Enqueue it again, with values that are flatter "
+            "and shorter."
+        )
+
+
+class TransactionLeftOpenError(PgonlyError):
+    """A job that returned without committing what it had written."""
+
+    def __init__(self, aliases: list[str]) -> None:
+        super().__init__(
+            f"The job returned with its transaction on {', '.join(map(repr, aliases))} open, so what it wrote there "
+            "was rolled back. Write inside `with transaction.atomic():`, or commit before the return."
+        )
+
+
 class NotStoppingError(PgonlyError, RuntimeError):
-    """stop() in a run that was not asked to end."""
+    """stop() was called in a run that was not asked to end."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -167,18 +110,18 @@ class NotStoppingError(PgonlyError, RuntimeError):
 
 
 class WaitTimeoutError(PgonlyError, TimeoutError):
-    """A job was not finished within the time that `wait()` was given."""
+    """A job did not finish within the time given to `wait()`."""
 
     def __init__(self, job_id: str, seconds: float) -> None:
         self.job_id, self.seconds = job_id, seconds
         super().__init__(f"Job {job_id} was not finished after {seconds:g} s.")
 
 
-# What a task raises to end its run on purpose.
+# A task raises one of these to end its run on purpose.
 
 
 class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to run again after `delay`, without using up an attempt."""
+    """Raise it to run again after `delay`; this costs no attempt."""
 
     def __init__(self, delay: timedelta | float) -> None:
         self.delay = _as_timedelta(delay, "Snooze()")
@@ -186,7 +129,7 @@ class Snooze(PgonlyError):  # noqa: N818 - an instruction to the worker, not an 
 
 
 class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to use up this attempt and run again after `delay` instead of the task's backoff."""
+    """Raise it to run again after `delay`, instead of the task's backoff; this costs an attempt."""
 
     def __init__(self, delay: timedelta | float, reason: str = "") -> None:
         self.delay = _as_timedelta(delay, "Retry()")
@@ -194,7 +137,7 @@ class Retry(PgonlyError):  # noqa: N818 - an instruction to the worker, not an e
 
 
 class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
-    """Raise it to fail now, with `reason`, however many attempts are left."""
+    """Raise it to fail now with `reason`, whatever attempts are left."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -202,7 +145,7 @@ class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an
 
 
 def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
-    """What is too long for a timedelta is the longest there is; the worker has a bound of its own."""
+    """A delay too long for a timedelta becomes the longest one; the worker bounds it further."""
     if isinstance(delay, timedelta):
         return delay
     if isinstance(delay, bool) or not isinstance(delay, Real) or delay != delay:  # noqa: PLR0124 - NaN alone is not
@@ -213,34 +156,101 @@ def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
         return timedelta.max if delay > 0 else timedelta(0)
 
 
-# What the worker raises inside a task. BaseException, so that `except Exception` does not swallow it.
+# The worker raises these inside a task. They are no Exception, so that `except Exception` does not swallow them.
 
 
 class JobInterrupt(BaseException):
-    """Base of what ends a run from outside. Clean up and let it pass."""
+    """The base of what ends a run from outside. Clean up and let it pass."""
 
 
 class JobStopped(JobInterrupt):
-    """The worker stops: the job goes back with its checkpoint and costs no attempt."""
+    """The worker stops: the job goes back with its checkpoint; this costs no attempt."""
 
 
 class JobCancelled(JobInterrupt):
-    """Somebody cancelled the job."""
+    """The job was cancelled."""
 
 
 class JobTimedOut(JobInterrupt):
-    """The job ran longer than its max_runtime. Counts as an error."""
+    """The job ran longer than its max_runtime; this counts as an error."""
 
 
 class LeaseLost(JobInterrupt):
-    """The job belongs to another worker by now: this run may not write any more."""
+    """The job belongs to another worker by now: this run can write nothing any more."""
+
+
+# The cache.
+
+
+class CacheError(PgonlyError):
+    """A cache call that PostgreSQL refused."""
+
+
+class CacheUnavailableError(CacheError):
+    """The database of the cache could not be reached, or did not answer in time."""
+
+
+class UnansweredError(CacheUnavailableError):
+    """The call was sent and no answer came: PostgreSQL may have done it or not."""
+
+
+class ValueTooLargeError(CacheError):
+    """A value that is larger than a field of PostgreSQL can be, or than MAX_BYTES of its cache."""
+
+    def __init__(self, key: str, size: int, limit: int, bound: str) -> None:
+        self.key, self.size, self.limit, self.bound = key, size, limit, bound
+        super().__init__(
+            f"A cached value must be at most {limit:,} bytes after serializing, got {size:,} for {key!r} ({bound}). "
+            "Store it as a file and cache its name, or cut it into parts."
+        )
+
+
+class UnreadableEntryError(CacheError):
+    """An entry whose value this process cannot load, because a class or a module is missing, for example."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(f"A cached value cannot be read: {reason!r}")
+
+
+class CircularComputationError(PgonlyError, RuntimeError):
+    """The function that computes the value of a key called get_or_set for that key: it would wait for itself."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        super().__init__(
+            f"get_or_set would wait for itself: {' -> '.join(map(repr, keys))}. The function that computes a key "
+            "may not ask for that key again; let it compute the value itself, or take another key."
+        )
+
+
+class LockError(PgonlyError):
+    """A lock was released or extended by a caller that does not hold it (any more)."""
+
+    def __init__(self, name: str, verb: str) -> None:
+        super().__init__(
+            f"Lock {name!r} cannot be {verb}: it is not held, or its time is over and it may be another's."
+        )
+
+
+class LockNotAcquiredError(LockError):
+    """Another holder kept the lock for longer than `blocking_timeout`."""
+
+    def __init__(self, name: str, seconds: float | None) -> None:
+        PgonlyError.__init__(self, f"Lock {name!r} was not free within {seconds} s.")
+
+
+# Sessions, and PostgreSQL from a wheel.
 
 
 class CannotListKeysError(PgonlyError):
-    """A cache that cannot say which keys it holds, so its sessions cannot be copied in one go."""
+    """A cache that cannot list its keys, so its sessions cannot be copied all at once."""
 
     def __init__(self, cache: str) -> None:
         super().__init__(
             f"{cache} cannot list its keys. Leave its sessions where they are and set "
             'PGONLY["SESSION_FALLBACK_ENGINE"]: each is moved when it is next used.'
         )
+
+
+class EmbeddedPostgresError(PgonlyError):
+    """The PostgreSQL from the wheel could not be started; the message says what to do."""
