@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from pgonly_django.database.libpq import Params
 from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
 
 
@@ -104,10 +104,8 @@ SKIPPING = SUCCEED.format(ids=UNLOCKED), FINISH.format(and_unlocked=f"AND job.id
 # Characters of the results in one statement: JSONB holds 256 MB, and a message of 1 GB breaks the connection.
 RESULTS_AT_MOST = 60_000_000
 
-Statement = tuple[str, dict[str, Any]]
 
-
-def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> list[Statement]:
+def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> list[tuple[str, Params]]:
     """The statements that write `batch`. A row that none matched belongs to another run by now, or was skipped."""
     succeeded: dict[int, list[Finish]] = {}
     others: list[Finish] = []
@@ -125,7 +123,7 @@ def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> 
     return [*statements, (end, _finish_parameters(others))] if others else statements
 
 
-def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[dict[str, Any]]:
+def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[Params]:
     """The parameters of one statement, or of several where all results together would break the connection."""
     parameters = _succeed_parameters(lease_epoch, batch)
     if len(parameters["results"]) <= RESULTS_AT_MOST or len(batch) == 1:
@@ -134,7 +132,7 @@ def _successes(lease_epoch: int, batch: Sequence[Finish]) -> list[dict[str, Any]
     return _successes(lease_epoch, batch[:middle]) + _successes(lease_epoch, batch[middle:])
 
 
-def _succeed_parameters(lease_epoch: int, batch: Sequence[Finish]) -> dict[str, Any]:
+def _succeed_parameters(lease_epoch: int, batch: Sequence[Finish]) -> Params:
     results = [f'"{finish.id}":{finish.result}' for finish in batch if finish.result not in (None, "null")]
     return {
         "ids": _array(finish.id for finish in batch),
@@ -148,7 +146,7 @@ def _array(items: Iterable[str]) -> str:
     return "{" + ",".join(items) + "}"
 
 
-def _finish_parameters(batch: Sequence[Finish]) -> dict[str, Any]:
+def _finish_parameters(batch: Sequence[Finish]) -> Params:
     return {
         "ids": [finish.id for finish in batch],
         "lease_epochs": [finish.lease_epoch for finish in batch],

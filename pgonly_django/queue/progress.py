@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pgonly_django.database.libpq import Params
 from pgonly_django.models.job import LOG_LINES_KEPT
 
 
@@ -46,7 +46,7 @@ RETURNING job.id::text
 REPORT = LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED")
 
 
-def report_parameters(reports: Sequence[Report]) -> dict[str, Any]:
+def report_parameters(reports: Sequence[Report]) -> Params:
     """The parameters of REPORT and LAST_REPORT."""
     return {
         "ids": [report.id for report in reports],

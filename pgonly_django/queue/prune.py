@@ -9,8 +9,6 @@ import psycopg
 from pgonly_django.models.job import FINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
 
-BATCH = 1000
-
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = f"""
     SELECT id FROM pgonly_job
@@ -40,7 +38,7 @@ WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 """
 
 
-def prune(connection: psycopg.Connection[Any], limit: int = BATCH) -> Pruned:
+def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
     """Delete one batch of jobs whose retention is over. When the answer counts fewer than `limit`, no more are left.
 
     Jobs that cannot be deleted are tried again a day later.

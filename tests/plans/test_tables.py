@@ -14,6 +14,7 @@ from django.db import connection
 
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
+from pgonly_django.models import State
 from tests.plans.found import TABLES, found, positional, sql_of
 from tests.plans.statements import INSERTS, PARTS, STATEMENTS
 from tests.plans.table import WORKER
@@ -119,6 +120,14 @@ def test_every_table_is_asked_about(server):
     ]
     asked = {node["Relation Name"] for nodes in plans for node in nodes if "Relation Name" in node}
     assert asked == TABLES
+
+
+STATES = re.compile(r"\bstate(?: \|\| '')? (?:=|<>|IN) ('\w+'|\(['\w, ]+\))")
+
+
+def test_statements_name_only_states_that_exist():
+    places = [place for each in FOUND.values() for place in STATES.findall(sql_of(each))]
+    assert set(re.findall(r"\w+", " ".join(places))) == set(State.values)
 
 
 def test_every_statement_is_asked_about():
