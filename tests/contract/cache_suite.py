@@ -1,4 +1,4 @@
-"""Django's own cache tests with this cache in the place of Django's, sync and through its a-methods."""
+"""Django's own cache tests, run on this cache instead of Django's, sync and async."""
 
 from unittest import skip
 
@@ -16,10 +16,7 @@ from cache.tests import (
 from django.core.cache import cache
 from django.test import TestCase, TransactionTestCase, override_settings
 
-ANY_KEY_WORKS = "any key works here, so there is none to warn of"
-# Django leaves these two out for Redis and memcached as well.
-NO_CULLING = "bounds are held by evicting just the excess, not a share of all: tests/cache/test_bounds.py"
-COUNTS = "delete_many says how many there were, so 0 and not None"
+from tests.contract.reasons import ANY_KEY_WORKS, COUNTS, NO_CULLING
 
 CACHES = caches_setting_for_tests(BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract")
 
@@ -48,7 +45,7 @@ class OnItsOwnConnections(PostgresCacheTests, TransactionTestCase):
     pass
 
 
-# These close the connection of a TestCase, by the end of a request that was none.
+# Not in a TestCase: these send request_finished, which closes the connection.
 PAGES = {
     "default": {"BACKEND": "pgonly_django.cache.PostgresCache"},
     "other": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "other", "TIMEOUT": "1"},

@@ -1,4 +1,4 @@
-"""Django's own session tests with this engine in the place of its database engine."""
+"""Django's own session tests, run on this engine instead of Django's database engine."""
 
 from unittest import skip
 
@@ -6,12 +6,9 @@ from django.test import TransactionTestCase, override_settings
 from sessions_tests import tests as djangos
 
 from pgonly_django.sessions import SessionStore
+from tests.contract.reasons import DJANGOS_TABLE, HASHED, NO_MANAGER_SAVE
 
-HASHED = "the row knows the hash of the key only: tests/sessions/test_leaks.py, test_model.py"
-DJANGOS_TABLE = "it looks into django_session: tests/sessions/test_store.py has its like"
-NO_MANAGER_SAVE = "nothing but the store writes rows, so that every write is a merge"
-
-# The middleware's tests make sessions of this class by themselves.
+# The middleware's tests create sessions of this class.
 djangos.DatabaseSession = SessionStore
 
 

@@ -1,4 +1,4 @@
-"""Django's own task tests with our backend in the place of both of Django's, and our decorator beside Django's."""
+"""Django's own task tests, run on our backend instead of Django's two, with Django's decorator and with ours."""
 
 from unittest import mock, skip
 
@@ -10,10 +10,8 @@ from tasks import test_tasks as djangos
 
 from pgonly_django import task
 from pgonly_django.tasks import PostgresBackend
+from tests.contract.reasons import COMMITS, MORE
 from tests.contract.task_backends import Kept, RunAtOnce
-
-MORE = "this backend can do what it says cannot be done"
-COMMITS = "a job is part of its transaction, so it cannot run before the commit: promise 1"
 
 OURS = {
     "django.tasks.backends.dummy.DummyBackend": "tests.contract.task_backends.Kept",

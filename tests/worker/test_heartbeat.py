@@ -35,18 +35,6 @@ def worker(transactional_db, settings):
     made.finished_signals.close(5)
 
 
-@pytest.fixture
-def server(transactional_db):
-    with connect("default", application_name="pgonly tests") as opened:
-        yield opened
-
-
-@pytest.fixture
-def other(transactional_db):
-    with connect("default", application_name="pgonly tests, another") as opened:
-        yield opened
-
-
 def test_a_row_in_its_name_that_it_does_not_know_twice_goes_back(worker, server):
     """A claim whose answer was lost. Once unknown, it may be on its way here."""
     job = make_running(worker.id)
