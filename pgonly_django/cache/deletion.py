@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgonly_django.cache import keys
+from pgonly_django.cache.bulk import BATCH, batches
 from pgonly_django.cache.entry import LIVE, SIZE, first_bytes
 from pgonly_django.cache.statement import Statement
-from pgonly_django.cache.store import BATCH, Store, batches
+from pgonly_django.cache.store import Store
 from pgonly_django.database.binary import integer, text_array
 from pgonly_django.database.connection import Params
 from pgonly_django.database.operation import Operation
@@ -90,7 +91,5 @@ DELETE_PATTERN = _deleting("key >= $3 AND key < $4 AND key ~ $5", "text text tex
 
 def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
     """Delete the entries whose made key matches the glob, `itersize` at most in a statement."""
-    start = store.namespace + keys.literal_prefix(pattern)
-    regex = keys.as_regex(keys.escape_glob(store.namespace) + pattern)
-    params = start.encode(), keys.following(start), regex.encode()
+    params = keys.matching(store.namespace, pattern)
     return _delete(store, DELETE_PATTERN, params, itersize, store.long_timeout)

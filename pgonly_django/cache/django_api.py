@@ -1,4 +1,4 @@
-"""Django's cache API over the store: every method one operation, sync and async."""
+"""Django's cache API. Each method runs one operation of the store (store.py, bulk.py, ...), sync or async."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
-from pgonly_django.cache import deletion
+from pgonly_django.cache import bulk, deletion, expiry, increment
 from pgonly_django.cache.durations import timeout_seconds
-from pgonly_django.cache.entry import Row
 from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import default_timeout, parse
 from pgonly_django.cache.store import Store
@@ -24,8 +23,6 @@ from pgonly_django.exceptions import CacheError, ValueTooLargeError
 
 T = TypeVar("T")
 Timeout = float | timedelta | None  # seconds, or a timedelta
-SWAPS = 20  # attempts to write a sum before another caller's, where it is no stored integer
-_MISSING = object()
 
 
 class DjangoCache(BaseCache):
@@ -34,7 +31,7 @@ class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        # What Django would read of these two, it reads wrongly or fails at; _configure() reads them.
+        # Django would read these two wrongly, or fail at them; _configure() reads them.
         super().__init__({**params, "timeout": None, "OPTIONS": {}})
         try:
             self._configure(location, params)
@@ -42,17 +39,17 @@ class DjangoCache(BaseCache):
             self.__class__ = _misconfigured(type(self), str(error))
 
     def _configure(self, location: str, params: dict[str, Any]) -> None:
-        """Raises ImproperlyConfigured, which the first use of this cache then does as well.
+        """Raises ImproperlyConfigured. The first use of this cache raises it then, __init__() does not.
 
-        Not its making: Django's checks make every cache, and would end there before ours say what is wrong.
+        Django's checks make every cache, and would end there before our checks can say what is wrong.
         """
         options = parse(params.get("OPTIONS", {}))
         self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
         self.store = Store(location, options)
-        self._on_error = options.on_error
+        self._on_error, self._strict = options.on_error, options.on_error == "raise"
 
     def validate_key(self, key: str) -> None:
-        """Any key works, so there is none to warn of."""
+        """Any key works."""
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         return self._do(self.store.get(self.stored_key(key, version), default), default)
@@ -96,11 +93,11 @@ class DjangoCache(BaseCache):
         return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
+        operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
         return self._do(operation, False, write=True)
 
     async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = self.store.touch(self.stored_key(key, version), self.seconds_of(timeout))
+        operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
         return await self._ado(operation, False, write=True)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
@@ -117,11 +114,15 @@ class DjangoCache(BaseCache):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
-        return self._do(self._incr(key, delta, version), None, write=True)
+        return self._do(
+            increment.incr(self.store, self.stored_key(key, version), delta, key), None, write=True
+        )
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """See incr()."""
-        return await self._ado(self._incr(key, delta, version), None, write=True)
+        return await self._ado(
+            increment.incr(self.store, self.stored_key(key, version), delta, key), None, write=True
+        )
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         return self.incr(key, -delta, version)
@@ -130,20 +131,22 @@ class DjangoCache(BaseCache):
         return await self.aincr(key, -delta, version)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        wanted = self._named(keys, version)
-        return self._under_their_names(wanted, self._do(self.store.get_many(list(wanted)), {}))
+        named = self._named(keys, version)
+        found = self._do(bulk.get_many(self.store, list(named), strict=self._strict), {})
+        return {named[key]: value for key, value in found.items()}
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
-        wanted = self._named(keys, version)
-        return self._under_their_names(wanted, await self._ado(self.store.get_many(list(wanted)), {}))
+        named = self._named(keys, version)
+        found = await self._ado(bulk.get_many(self.store, list(named), strict=self._strict), {})
+        return {named[key]: value for key, value in found.items()}
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> list[Any]:  # fmt: skip
-        """The keys that are not stored: none, since what keeps one from it raises; but see ON_ERROR "ignore".
+        """The keys that are not stored: none, since that raises, but with ON_ERROR "ignore".
 
-        What is too large raises ValueTooLargeError once all others are stored; its key is deleted.
+        A value too large raises ValueTooLargeError once all others are stored; its key is deleted.
         """
         return self._do(self._set_many(data, timeout, version, tags), [], write=True)
 
@@ -180,7 +183,7 @@ class DjangoCache(BaseCache):
     async def aclose(self, **_: Any) -> None:
         """See close()."""
 
-    # The operations behind both faces, where they are more than one call of the store.
+    # Operations that the sync and the async method share, where they are more than one call of the store.
 
     def _set(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
@@ -219,68 +222,20 @@ class DjangoCache(BaseCache):
             if seconds is not None and seconds <= 0:
                 yield from deletion.delete_many(self.store, list(entries))
                 return []
-            yield from self.store.set_many(entries, seconds, names, stored)
+            yield from bulk.set_many(self.store, entries, seconds, names, stored)
         except CacheError as error:
             self.failed(error, None, write=True)  # raises, but with ON_ERROR "ignore"
         return [name for key, name in named.items() if key not in stored]
-
-    def _incr(self, key: Any, delta: Any, version: int | None) -> Operation[Any]:
-        stored = self.stored_key(key, version)
-        if isinstance(delta, int):
-            total = yield from self.store.add_to(stored, delta)
-            if total is not None:
-                return total
-        for _ in range(SWAPS):
-            found = yield from self.store.stored(stored)
-            if found is None:
-                raise ValueError(f"Key {key!r} not found")
-            total = found[0] + delta
-            if (yield from self.store.swap(stored, found[1], total)):
-                return total
-        raise CacheError(f"Key {key!r} was written by others {SWAPS} times while {delta!r} was added to it.")
-
-    # For a write that is made ready now and happens later (transactional.py).
-
-    def row(
-        self,
-        key: Any,
-        value: Any,
-        timeout: Timeout,
-        version: int | None,
-        tags: Iterable[str],
-        stale: float = 0,
-    ) -> Row | None:
-        """What a set() would write; None where its timeout is over already. Raises what set() raises for it."""
-        seconds = self.seconds_of(timeout)
-        if seconds is not None and seconds <= 0:
-            return None
-        return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags), stale)
-
-    def write(self, row: Row) -> None:
-        """See set()."""
-        self._do(self.store.write(row), None, write=True)
-
-    def write_if_live(self, row: Row) -> bool:
-        """See set() with xx."""
-        return self._do(self.store.write_if_live(row), False, write=True)
-
-    def write_if_none(self, row: Row) -> bool:
-        """See add()."""
-        return self._do(self.store.write_if_none(row), False, write=True)
 
     def stored_key(self, key: Any, version: int | None) -> bytes:
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """The keys by how they are stored. Django's own KEY_FUNCTION puts them last, so once is enough."""
+        """The keys by their stored form. Django's KEY_FUNCTION puts them last, so one call of it is enough."""
         if self.key_func is not default_key_func:
             return {self.stored_key(key, version): key for key in keys}
         start, stored = self.make_key("", version), self.store.key
         return {stored(f"{start}{key}"): key for key in keys}
-
-    @staticmethod
-    def _under_their_names(named: dict[bytes, Any], found: dict[bytes, Any]) -> dict[Any, Any]:
-        return {named[key]: value for key, value in found.items()}
 
     def seconds_of(self, timeout: Timeout) -> float | None:
         """None: for ever. Raises TypeError and ValueError for what is no number of seconds."""
@@ -308,8 +263,8 @@ class DjangoCache(BaseCache):
         return await arun_in_place(self.store.pool.alias, operation)
 
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
-        """Reads miss and deletes say no, both logged; writes raise. ON_ERROR makes all the same."""
-        if self._on_error == "raise" or (write and self._on_error is None):
+        """Reads give a miss, deletes 0 or False, both logged; writes raise. ON_ERROR changes it."""
+        if self._strict or (write and self._on_error is None):
             raise error
         what = "Not cached" if isinstance(error, ValueTooLargeError) else "The cache did without the database"
         events.emit("cache.failed", f"{what}: {error}", level=logging.WARNING)
@@ -317,7 +272,7 @@ class DjangoCache(BaseCache):
 
 
 def _misconfigured(kind: type[DjangoCache], problem: str) -> type[DjangoCache]:
-    """Of a cache that no method can use. A class, since __getattr__ would slow down every attribute of all others."""
+    """A class whose every method refuses. With a __getattr__ instead, all other caches would get slower."""
 
     def refuse(_: DjangoCache) -> None:
         raise ImproperlyConfigured(problem)

@@ -111,6 +111,12 @@ def _literal(character: str) -> str:
     return character if character.isalnum() or not character.isascii() else f"\\{character}"
 
 
+def matching(namespace: str, pattern: str) -> tuple[bytes, bytes, bytes]:
+    """The range of the stored keys whose made key may match a glob, and the regular expression that tells."""
+    start = namespace + literal_prefix(pattern)
+    return start.encode(), following(start), as_regex(escape_glob(namespace) + pattern).encode()
+
+
 def escape_glob(text: str) -> str:
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 

@@ -1,10 +1,9 @@
-"""What Redis users ask beyond Django's API: times to live, and keys by pattern."""
+"""When an entry expires: asking for it and changing it. Served by the primary key."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pgonly_django.cache import keys
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after
 from pgonly_django.cache.statement import Statement
@@ -12,9 +11,6 @@ from pgonly_django.cache.store import Store, seconds_param
 from pgonly_django.database.binary import integer
 from pgonly_django.database.operation import Operation
 
-ITERSIZE = 1000
-
-# Served by the primary key, like every statement here.
 TTL = Statement(
     """SELECT expires_at IS NULL, coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000, 0)::int8
     FROM {table} WHERE key = $1 AND """ + LIVE,
@@ -30,12 +26,23 @@ def pttl(store: Store, key: bytes) -> Operation[int | None]:
     return None if result.get_value(0, 0) == b"\x01" else max(1, integer(result.get_value(0, 1)))
 
 
+TOUCH = Statement(f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE}", "text float8")
+
+
+def touch(store: Store, key: bytes, seconds: float | None) -> Operation[bool]:
+    """Let `key` expire in so many seconds. False when there is no such key."""
+    if seconds is not None and seconds <= 0:
+        return (yield from store.delete(key))
+    result = yield from store.call(TOUCH, (key, seconds_param(seconds)))
+    return result.command_tuples == 1
+
+
 EXPIRE_AT = Statement(
     f"""UPDATE {{table}} {EXPIRE} FROM (SELECT to_timestamp($2)) AS x (e)
     WHERE key = $1 AND {LIVE} RETURNING e <= clock_timestamp()""",
     "text float8",
 )
-FORGET = Statement(
+DELETE_EXPIRED = Statement(
     "DELETE FROM {table} WHERE key = $1 AND expires_at <= clock_timestamp() RETURNING " + SIZE, "text"
 )
 
@@ -45,12 +52,14 @@ def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
     if timestamp <= 0:
         return (yield from store.delete(key))
     if timestamp > LONGEST_SECONDS:
-        return (yield from store.touch(key, None))
+        return (yield from touch(store, key, None))
     result = yield from store.call(EXPIRE_AT, (key, b"%f" % timestamp))
     if not result.ntuples:
         return False
-    if result.get_value(0, 0) == b"\x01":  # over by the database's clock: deleted, or it would be shown stale
-        result = yield from store.call(FORGET, (key,))
+    if (
+        result.get_value(0, 0) == b"\x01"
+    ):  # over by the database's clock: deleted, or get_or_set would show it stale
+        result = yield from store.call(DELETE_EXPIRED, (key,))
         if result.ntuples:
             yield from store.removed(1, integer(result.get_value(0, 0)))
     return True
@@ -84,21 +93,3 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)
     return store.value(result, 0) if hit else default
-
-
-SCAN = Statement(
-    "SELECT key FROM {table} WHERE key > $1 AND key >= $2 AND key < $3 AND key ~ $4 AND "
-    + LIVE
-    + " ORDER BY key LIMIT $5",
-    "text text text text int8",
-    may_take_long=True,
-)
-
-
-def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
-    """The next live keys, in their order, whose made key matches the glob `pattern`."""
-    start = store.namespace + keys.literal_prefix(pattern)
-    regex = keys.as_regex(keys.escape_glob(store.namespace) + pattern)
-    params = after, start.encode(), keys.following(start), regex.encode(), b"%d" % itersize
-    result = yield from store.call(SCAN, params, store.long_timeout)
-    return [key for row in range(result.ntuples) if (key := result.get_value(row, 0))]

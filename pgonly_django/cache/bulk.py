@@ -1,0 +1,146 @@
+"""Reading and writing many entries in one statement, and walking over keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import SynchronousOnlyOperation
+from psycopg.pq.abc import PGresult
+
+from pgonly_django import events
+from pgonly_django.cache import keys
+from pgonly_django.cache.entry import (
+    INSERT_MANY,
+    INSERT_MANY_TYPES,
+    LIVE,
+    OVERHEAD_BYTES,
+    OVERWRITE,
+    SIZE,
+    VALUE,
+)
+from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.store import BEFORE, Store, seconds_param
+from pgonly_django.database.binary import bytea_array, int2_array, int8_array, integer, text_array
+from pgonly_django.database.operation import InThread, Operation
+from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError
+
+BATCH = 1000  # entries a statement, so that none takes long
+BATCH_BYTES = 8 * 1024 * 1024
+ITERSIZE = 1000
+Encoded = list[tuple[bytes, int | None, int, bytes | None]]  # key, number, codec, value
+
+
+def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+# Served by the primary key, like every statement here.
+GET_MANY = Statement(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY($1) AND {LIVE}", "text[]")
+
+
+def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operation[dict[bytes, Any]]:
+    """The values by their keys. With `strict`, raises UnreadableEntryError."""
+    found: dict[bytes, Any] = {}
+    for batch in batches(wanted):
+        result = yield from store.call(GET_MANY, (text_array(batch),))
+        for row in range(result.ntuples):
+            _collect(store, found, result, row, strict=strict)
+    yield from store.read(hits=len(found), misses=len(wanted) - len(found))
+    return found
+
+
+def _collect(store: Store, found: dict[bytes, Any], result: PGresult, row: int, *, strict: bool) -> None:
+    """An entry that cannot be read is a miss; the others are returned all the same."""
+    try:
+        found[result.get_value(row, 0) or b""] = store.value(result, row, 1)
+    except UnreadableEntryError as error:
+        if strict:
+            raise
+        events.emit("cache.failed", str(error), level=logging.WARNING)
+
+
+SET_MANY = Statement(INSERT_MANY + OVERWRITE, INSERT_MANY_TYPES)
+SET_MANY_COUNTED = Statement(
+    BEFORE.replace("key = $1", "key = ANY($1)") + ", written AS (" + SET_MANY.sql
+    + " RETURNING xmax = 0 AS new, " + SIZE + " AS size) "
+    "SELECT count(*) FILTER (WHERE new), sum(size) - (SELECT coalesce(sum(size), 0) FROM before) FROM written",
+    SET_MANY.types,
+)  # fmt: skip
+
+
+def set_many(
+    store: Store,
+    entries: Mapping[bytes, Any],
+    seconds: float | None,
+    tags: Sequence[bytes],
+    stored: set[bytes],
+) -> Operation[None]:
+    """Write the entries, and put the keys of those that are written into `stored`.
+
+    What is too large raises ValueTooLargeError once the others are written.
+    """
+    refused: dict[bytes, ValueTooLargeError] = {}
+    try:
+        yield from _write_many(store, _encoded(store, entries, refused), seconds, tags, stored)
+    except SynchronousOnlyOperation:  # see Store.made()
+        encoded = yield InThread(lambda: list(_encoded(store, entries, refused)))
+        yield from _write_many(store, encoded, seconds, tags, stored)
+    for key in refused:
+        yield from store.delete(key)
+    if refused:
+        raise next(iter(refused.values()))
+
+
+def _write_many(
+    store: Store, encoded: Iterable[Encoded], seconds: float | None, tags: Sequence[bytes], stored: set[bytes]
+) -> Operation[None]:
+    statement = SET_MANY_COUNTED if store.counters.bounded else SET_MANY
+    for batch in encoded:
+        names, numbers, codecs, data = zip(*batch, strict=True)
+        arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
+        params = (*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None)
+        result = yield from store.call(statement, params)
+        stored.update(names)
+        new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
+        written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
+        if store.counters.wrote(entries=new, size=more, written=written, writes=len(batch)):
+            yield from store.eviction.clean()
+
+
+def _encoded(
+    store: Store, entries: Mapping[bytes, Any], refused: dict[bytes, ValueTooLargeError]
+) -> Iterator[Encoded]:
+    """In the order of the keys, each batch small enough for one statement."""
+    batch: Encoded = []
+    size, encode = 0, store.codec.encode
+    for key in sorted(entries):
+        codec, number, data = encode(entries[key])
+        length = len(key) + len(data or b"")
+        if length > store.fits and (error := store.too_large(key, len(data or b""))):
+            refused[key] = error
+            continue
+        if batch and (len(batch) == BATCH or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((key, number, codec, data))
+        size += length
+    if batch:
+        yield batch
+
+
+SCAN = Statement(
+    "SELECT key FROM {table} WHERE key > $1 AND key >= $2 AND key < $3 AND key ~ $4 AND "
+    + LIVE
+    + " ORDER BY key LIMIT $5",
+    "text text text text int8",
+    may_take_long=True,
+)
+
+
+def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
+    """The next live keys after `after`, in their order, whose made key matches the glob `pattern`."""
+    params = after, *keys.matching(store.namespace, pattern), b"%d" % itersize
+    result = yield from store.call(SCAN, params, store.long_timeout)
+    return [key for row in range(result.ntuples) if (key := result.get_value(row, 0))]
