@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from pgonly_django.models import Job, State
-from tests import jobs, looping
+from tests import jobs
+from tests.jobs import ending, looping
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
@@ -81,15 +82,17 @@ def test_the_jobs_of_a_killed_worker_go_on_side_by_side(workers, marks):
 
 
 def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succeed(workers, marks):
-    innocents = [jobs.innocent.enqueue(f"innocent {i}", 1.5) for i in range(20)]
+    innocents = [ending.innocent.enqueue(f"innocent {i}", 1.5) for i in range(20)]
     worker = workers.start("--threads", "21")
     wait_for(lambda: Job.objects.running().count() == 20, what="the innocents to run")
-    poison = jobs.kill_the_worker.enqueue()
+    poison = ending.kill_the_worker.enqueue()
     restarts, cleared = 0, set()
 
     def over():
         nonlocal worker, restarts
-        survivors = Job.objects.running().filter(task=jobs.innocent.module_path, crashes=0).exclude(errors=[])
+        survivors = (
+            Job.objects.running().filter(task=ending.innocent.module_path, crashes=0).exclude(errors=[])
+        )
         cleared.update(survivors.values_list("pk", flat=True))
         if worker.process.poll() is not None:
             assert worker.process.returncode == -signal.SIGKILL, worker.output

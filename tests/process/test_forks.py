@@ -11,7 +11,8 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import State, Worker
-from tests import forking_jobs, jobs
+from tests import jobs
+from tests.jobs import forking
 from tests.waiting import wait_for
 
 pytestmark = [
@@ -29,7 +30,7 @@ def lives(pid):
 
 @pytest.mark.parametrize(("method", "times"), [("fork", 10), ("forkserver", 2), ("spawn", 2)])
 def test_a_pool_inside_a_job_ends(workers, method, times):
-    result = forking_jobs.map_in_a_pool.enqueue(method, times)
+    result = forking.map_in_a_pool.enqueue(method, times)
     worker = workers.start("--threads", "2", "--burst", ready=False)
     assert worker.wait(60) == 0
     result.refresh()
@@ -37,7 +38,7 @@ def test_a_pool_inside_a_job_ends(workers, method, times):
 
 
 def test_a_child_ends_when_it_is_terminated(workers):
-    result = forking_jobs.terminate_a_child.enqueue()
+    result = forking.terminate_a_child.enqueue()
     worker = workers.start("--burst", ready=False)
     assert worker.wait() == 0
     result.refresh()
@@ -45,7 +46,7 @@ def test_a_child_ends_when_it_is_terminated(workers):
 
 
 def test_a_child_has_a_connection_of_its_own_and_leaves_the_job_s_alone(workers, marks):
-    result = forking_jobs.share_the_database_with_a_child.enqueue()
+    result = forking.share_the_database_with_a_child.enqueue()
     worker = workers.start("--burst", ready=False)
     assert worker.wait() == 0
     result.refresh()
@@ -55,7 +56,7 @@ def test_a_child_has_a_connection_of_its_own_and_leaves_the_job_s_alone(workers,
 
 @pytest.mark.parametrize(("how", "code"), [("return", 0), ("raise", 1), ("exit", 7)])
 def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, code):
-    result = forking_jobs.come_back_twice.enqueue(how, "k")
+    result = forking.come_back_twice.enqueue(how, "k")
     other = jobs.add.enqueue(1)
     worker = workers.start("--burst", "--threads", "1", ready=False)
     assert worker.wait() == 0
@@ -68,7 +69,7 @@ def test_a_child_that_comes_back_out_of_the_job_ends_there(workers, marks, how, 
 
 @pytest.mark.parametrize("signal_name", ["start", "end"])
 def test_a_child_that_comes_back_out_of_a_receiver_ends_there_and_runs_no_job(workers, marks, signal_name):
-    forking_jobs.fork_at_the_next.enqueue(signal_name)
+    forking.fork_at_the_next.enqueue(signal_name)
     result = jobs.mark_once.enqueue("k")
     worker = workers.start("--burst", "--threads", "1", ready=False)
     assert worker.wait() == 0
@@ -76,7 +77,7 @@ def test_a_child_that_comes_back_out_of_a_receiver_ends_there_and_runs_no_job(wo
 
 
 def test_a_child_that_comes_back_out_of_an_async_job_ends_there(workers):
-    result = forking_jobs.come_back_twice_async.enqueue()
+    result = forking.come_back_twice_async.enqueue()
     worker = workers.start("--burst", ready=False)
     assert worker.wait() == 0
     result.refresh()
@@ -87,7 +88,7 @@ def test_a_child_that_comes_back_out_of_an_async_job_ends_there(workers):
 @pytest.mark.parametrize("daemon", [False, True])
 def test_children_of_released_jobs_do_not_outlive_the_worker(workers, marks, daemon):
     worker = workers.start("--grace-seconds", "0.5")
-    result = forking_jobs.leave_a_child_behind.enqueue("k", daemon)
+    result = forking.leave_a_child_behind.enqueue("k", daemon)
     (child,) = [int(mark.partition(":")[2]) for mark in wait_for(marks, what="the child")]
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
@@ -97,7 +98,7 @@ def test_children_of_released_jobs_do_not_outlive_the_worker(workers, marks, dae
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the server's side of a socket")
 def test_a_killed_worker_s_child_holds_none_of_its_connections_open(workers):
-    forking_jobs.die_beside_a_child.enqueue("k")
+    forking.die_beside_a_child.enqueue("k")
     worker = workers.start(ready=False)
     assert worker.wait() == -signal.SIGKILL
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from pgonly_django.models import State, Worker
-from tests import hostile, jobs
+from tests import jobs
+from tests.jobs import hostile
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process

@@ -17,6 +17,7 @@ from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
+from tests.jobs import transactions
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
@@ -68,7 +69,7 @@ def test_locked_rows_are_written_as_soon_as_they_are_free(workers, marks, view):
 
 def test_a_job_that_is_frozen_inside_its_transaction_runs_elsewhere(workers, marks, view):
     frozen = workers.start("--threads", "1")
-    result = jobs.pay_inside_a_transaction.enqueue("k")
+    result = transactions.pay_inside_a_transaction.enqueue("k")
     wait_for(lambda: view.execute(STAYS).fetchone() == (1,), what="its step")
     frozen.send(signal.SIGSTOP)
     second = workers.start("--threads", "1")

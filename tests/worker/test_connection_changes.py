@@ -7,7 +7,7 @@ from django.db import connections
 
 from pgonly_django.models import State
 from pgonly_django.worker.connection_changes import outlasts_its_transaction
-from tests import connection_changes as changes
+from tests.jobs import connection_changes as changes
 
 CHANGES = [
     "SET ROLE pg_monitor",

@@ -16,6 +16,7 @@ from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
 from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
+from tests.jobs import transactions
 from tests.proxy import LosingProxy
 from tests.queue.rows import finish_of, fresh, make, make_running
 from tests.waiting import wait_for
@@ -119,7 +120,7 @@ def test_an_end_is_kept_while_the_database_is_away(background_worker, marks):
     """The worker's connection is cut when the job has ended: its end is written by the next one."""
     worker = background_worker(threads=1)
     lost = worker.exchanger.connection()
-    result = jobs.cut_the_worker.enqueue("k", str(worker.id))
+    result = transactions.cut_the_worker.enqueue("k", str(worker.id))
     assert result.wait(10).job.state == State.SUCCEEDED
     assert worker.exchanger.connection() is not lost
     assert (marks(), result.job.lease_epoch) == (["k"], 1)

@@ -11,7 +11,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.worker.executor import Executor
-from tests import leaving, looping
+from tests.jobs import leaving, looping
 from tests.queue.rows import claim, claimer, make
 
 

@@ -10,7 +10,7 @@ import pytest
 from pgonly_django.context.interrupter import Interrupter
 from pgonly_django.exceptions import JobInterrupt, JobStopped
 from pgonly_django.models import State
-from tests import leaving
+from tests.jobs import leaving
 from tests.waiting import wait_for
 
 SHORT = timedelta(seconds=0.5)

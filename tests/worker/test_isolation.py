@@ -15,6 +15,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import State
 from pgonly_django.queue import checkpoints
 from tests import jobs
+from tests.jobs import transactions
 from tests.queue.rows import claim, claimer, fresh, make
 from tests.waiting import wait_for
 
@@ -41,7 +42,7 @@ def snapshots(request, transactional_db, settings):
 
 @pytest.mark.usefixtures("snapshots")
 def test_an_atomic_job_commits_though_its_leases_were_renewed_meanwhile(work, marks, caplog):
-    result = jobs.mark_atomically_over_two_beats.enqueue("k")
+    result = transactions.mark_atomically_over_two_beats.enqueue("k")
     work()
     assert (result.job.state, result.job.errors) == (State.SUCCEEDED, [])
     assert result.job.progress == {"done": 1, "total": 2, "message": ""}

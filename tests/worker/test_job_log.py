@@ -9,6 +9,7 @@ import pytest
 
 from pgonly_django.models import Job, State
 from tests import jobs
+from tests.jobs import ending, transactions
 from tests.waiting import wait_for
 
 ENDS = ("worker.job_ended", "worker.attempt_failed", "worker.task_unknown")
@@ -31,10 +32,10 @@ def lines(caplog):
     [
         (jobs.add, (1,), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
         (jobs.add_async, (1, 1), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
-        (jobs.mark_atomically, ("k",), [("INFO", r"succeeded after")]),
-        (jobs.give_up, (), [("WARNING", r"discarded after [\d.e-]+ s: pointless")]),
-        (jobs.snooze_for_ages, (), [("INFO", r"snoozed after [\d.e-]+ s: Snoozed for")]),
-        (jobs.ask_for_retry, (), [("INFO", r"retried after"), ("ERROR", r"retried after")]),
+        (transactions.mark_atomically, ("k",), [("INFO", r"succeeded after")]),
+        (ending.give_up, (), [("WARNING", r"discarded after [\d.e-]+ s: pointless")]),
+        (ending.snooze_for_ages, (), [("INFO", r"snoozed after [\d.e-]+ s: Snoozed for")]),
+        (ending.ask_for_retry, (), [("INFO", r"retried after"), ("ERROR", r"retried after")]),
         (
             jobs.fail.using(max_attempts=2),
             (),

@@ -17,7 +17,8 @@ from pgonly_django.queue.claim import Claim
 from pgonly_django.worker import worker as worker_module
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
-from tests import jobs, watched
+from tests import jobs
+from tests.jobs import watched
 from tests.queue.rows import make
 from tests.waiting import wait_for
 

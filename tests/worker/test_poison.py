@@ -16,7 +16,8 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.worker.executor import Executor
-from tests import jobs, poison
+from tests import jobs
+from tests.jobs import poison
 from tests.queue.rows import claim, claimer, make
 from tests.waiting import wait_for
 
@@ -89,13 +90,15 @@ def test_twenty_poison_jobs_of_every_kind_leave_a_worker_that_works(background_w
     good = enqueue_many([(jobs.add, (i,)) for i in range(50)] + [(jobs.add_async, (i, 1)) for i in range(50)])
     assert [result.wait(30).return_value for result in good] == [i % 50 + 1 for i in range(100)]
     assert worker.slots.stuck == 0
-    ends = Counter(Job.objects.filter(task__startswith="tests.poison").values_list("task", "state"))
+    ends = Counter(Job.objects.filter(task__startswith="tests.jobs.poison").values_list("task", "state"))
     assert {state for _, state in ends} <= {State.FAILED, State.SCHEDULED}
     assert set(ends.values()) == {of_each}
 
 
 def unfinished():
-    poisoned = Job.objects.filter(task__startswith="tests.poison", state__in=[State.READY, State.RUNNING])
+    poisoned = Job.objects.filter(
+        task__startswith="tests.jobs.poison", state__in=[State.READY, State.RUNNING]
+    )
     return set(poisoned.values_list("task", flat=True))
 
 
@@ -106,7 +109,7 @@ def test_what_breaks_its_own_record_still_says_what_it_was(work):
     work(threads=1)
     for result in results.values():
         (entry,) = result.job.errors
-        assert entry["exception"].startswith("tests.poison.")
+        assert entry["exception"].startswith("tests.jobs.poison.")
         assert 'poison.py"' in entry["traceback"]
     assert "its text cannot be had: SystemExit" in results["no_text"].job.errors[0]["message"]
 

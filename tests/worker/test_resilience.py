@@ -22,8 +22,9 @@ from pgonly_django.worker.connection_cleanup import noticing_dead_servers
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
-from tests import jobs, watched
+from tests import jobs
 from tests.gate import GATE
+from tests.jobs import ending, paying, transactions, watched
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 from tests.waiting import wait_for
 
@@ -39,13 +40,13 @@ def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
 
 
 def test_a_discard_with_an_exception_as_reason_says_its_words(work):
-    result = jobs.discard_with_an_exception.enqueue()
+    result = ending.discard_with_an_exception.enqueue()
     work(threads=1)
     assert (result.job.state, result.job.errors[0]["reason"]) == (State.FAILED, "the cause")
 
 
 def test_an_async_job_that_exits_fails_alone(work):
-    exits, others = jobs.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
+    exits, others = ending.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
     work()
     assert exits.job.state == State.SCHEDULED
     assert "SystemExit" in exits.job.errors[0]["exception"]
@@ -113,7 +114,7 @@ def test_two_cancels_in_a_row_are_both_heard(background_worker, marks):
 
 
 def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
-    result = jobs.pay_and_lose_the_connection.enqueue("paid")
+    result = paying.pay_and_lose_the_connection.enqueue("paid")
     work(threads=1)
     assert result.wait(1).return_value == 7
     assert (result.job.attempt, marks()) == (1, ["paid"])
@@ -128,7 +129,7 @@ def test_several_suspects_are_all_run_before_a_burst_ends(work):
 
 
 def test_an_atomic_job_keeps_its_progress_and_log(work):
-    result = jobs.report_atomically.enqueue()
+    result = transactions.report_atomically.enqueue()
     work()
     assert result.progress == {"done": 5, "total": 5, "message": ""}
     assert [line["text"] for line in result.job.log] == ["hello"]
@@ -182,7 +183,7 @@ def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_work
 
 def test_jobs_that_leave_transactions_open_use_up_no_place_of_djangos_pool(pooled, work):
     for _ in range(5):
-        jobs.leave_transaction_open.enqueue("lost")
+        transactions.leave_transaction_open.enqueue("lost")
     good = jobs.mark_once.enqueue("kept")
     worker = work(threads=1)
     assert good.wait(1).status == TaskResultStatus.SUCCESSFUL
@@ -214,7 +215,7 @@ def test_log_lines_said_while_the_row_was_locked_are_kept(background_worker, mar
 
 def test_a_job_that_was_cut_off_waits_for_its_own_backoff(background_worker, marks):
     background_worker(grace_seconds=0.0)
-    result = jobs.stubborn_with_a_backoff.enqueue("k")
+    result = ending.stubborn_with_a_backoff.enqueue("k")
     wait_for(lambda: result.job.state == State.SCHEDULED, seconds=15)
     assert result.job.run_at > timezone.now() + timezone.timedelta(minutes=5)
 
@@ -346,9 +347,9 @@ def test_django_s_connections_of_a_worker_notice_a_dead_server(transactional_db,
 
 
 def test_a_connection_lost_below_asyncio_run_harms_no_later_job(work, marks):
-    lost, later = jobs.query_below_asyncio_run.enqueue("lost", cuts=True), []
+    lost, later = transactions.query_below_asyncio_run.enqueue("lost", cuts=True), []
     work(threads=1)
-    later = [jobs.query_below_asyncio_run.enqueue(str(i)) for i in range(3)]
+    later = [transactions.query_below_asyncio_run.enqueue(str(i)) for i in range(3)]
     work(threads=1)
     assert {result.job.state for result in (lost, *later)} == {State.SUCCEEDED}
     assert marks() == ["lost", "0", "1", "2"]
@@ -360,7 +361,7 @@ def test_what_a_sync_job_did_below_asyncio_run_leaves_no_connection(work, marks)
         "WHERE datname = current_database() AND backend_type = 'client backend'"
     )
     before = connection.cursor().execute(count).fetchone()
-    jobs.query_below_asyncio_run.enqueue("k")
+    transactions.query_below_asyncio_run.enqueue("k")
     work(threads=1)
     assert marks() == ["k"]
     wait_for(lambda: connection.cursor().execute(count).fetchone() <= before, what="its end")
@@ -400,9 +401,9 @@ def test_a_type_error_inside_a_job_is_an_error_of_its_own(work):
 def test_a_traceback_begins_in_the_job(work):
     results = [
         jobs.fail.using(max_attempts=1).enqueue("broken"),
-        jobs.exit_async.using(max_attempts=1).enqueue(),
+        ending.exit_async.using(max_attempts=1).enqueue(),
     ]
     work()
     for result in results:
         first_frame = result.job.errors[-1]["traceback"].splitlines()[1]
-        assert "tests/jobs.py" in first_frame
+        assert "tests/jobs/" in first_frame

@@ -9,10 +9,11 @@ from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
+from tests.jobs import ending
 
 
 def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
-    enqueue_many([(jobs.fail_until, [3]) for _ in range(100)])
+    enqueue_many([(ending.fail_until, [3]) for _ in range(100)])
     worker = work(threads=2)
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 3)}
     assert worker.jobs_done == 300

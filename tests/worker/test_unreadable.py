@@ -11,6 +11,7 @@ from pgonly_django.exceptions import UnreadableJobError
 from pgonly_django.models import Job, State
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests import jobs
+from tests.jobs import ending, unstorable
 
 # More digits than any Python makes a number of; more levels than 3.11 and 3.12 can read, and 3.13 could enqueue.
 UNREADABLE = {"digits": "('[1' || repeat('0', 5000) || ']')::jsonb"}
@@ -68,10 +69,10 @@ def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(work):
 @pytest.mark.parametrize(
     ("task", "what"),
     [
-        (jobs.return_nested, "The return value of tests.jobs.return_nested"),
-        (jobs.step_nested, "The result of step 'nest'"),
-        (jobs.save_nested, "The checkpoint"),
-        (jobs.report_nested, "The progress"),
+        (unstorable.return_nested, "The return value of tests.jobs.unstorable.return_nested"),
+        (unstorable.step_nested, "The result of step 'nest'"),
+        (unstorable.save_nested, "The checkpoint"),
+        (unstorable.report_nested, "The progress"),
     ],
 )
 def test_a_value_nested_too_deeply_fails_only_its_own_job(work, task, what):
@@ -86,7 +87,7 @@ def test_a_value_nested_too_deeply_fails_only_its_own_job(work, task, what):
 
 
 def test_progress_that_is_no_json_fails_only_its_own_job(work):
-    bad, good = jobs.report_an_object.enqueue(), jobs.add.enqueue(1)
+    bad, good = unstorable.report_an_object.enqueue(), jobs.add.enqueue(1)
     work(threads=2)
     assert good.wait(1).return_value == 2
     assert bad.job.state == State.FAILED
@@ -122,7 +123,7 @@ def test_a_time_that_python_cannot_hold_harms_nobody(work, run_at):
 
 
 def test_a_delay_no_date_can_hold_is_cut(work):
-    result = jobs.snooze_for_ages.enqueue()
+    result = ending.snooze_for_ages.enqueue()
     work(threads=1)
     assert result.job.state == State.SCHEDULED
     assert result.job.run_at.year < 2200

@@ -9,7 +9,8 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, t
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker.worker import ExitCode
-from tests import jobs, watched
+from tests import jobs
+from tests.jobs import ending, transactions, unstorable, watched
 from tests.waiting import wait_for
 
 
@@ -52,7 +53,7 @@ def test_a_failing_job_is_retried_and_keeps_each_traceback(work):
 
 
 def test_a_job_that_succeeds_at_last_has_its_earlier_errors(work):
-    result = jobs.fail_until.enqueue(3)
+    result = ending.fail_until.enqueue(3)
     work()
     result.refresh()
     assert result.return_value == 3
@@ -75,28 +76,28 @@ def test_backoff_schedules_the_retry(work):
 
 def test_a_snoozed_job_runs_again_without_using_an_attempt(marks, background_worker):
     background_worker()
-    result = jobs.snooze_once.enqueue("k")
+    result = ending.snooze_once.enqueue("k")
     assert result.wait(20).return_value == "awake"
     assert result.job.attempt == 1
     assert marks() == ["k", "k"]
 
 
 def test_retry_uses_the_attempt_and_its_own_delay(work):
-    result = jobs.ask_for_retry.enqueue()
+    result = ending.ask_for_retry.enqueue()
     work()
     assert result.job.state == State.FAILED
     assert [entry["outcome"] for entry in result.job.errors] == ["retried", "retried"]
 
 
 def test_discard_fails_at_once_with_the_reason(work):
-    result = jobs.give_up.enqueue()
+    result = ending.give_up.enqueue()
     work()
     job = result.job
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert job.errors[0]["reason"] == "pointless"
 
 
-@pytest.mark.parametrize("task", [jobs.return_nul, jobs.return_nan])
+@pytest.mark.parametrize("task", [unstorable.return_nul, unstorable.return_nan])
 def test_a_result_that_json_cannot_hold_fails_only_its_own_job(work, task):
     bad = task.enqueue()
     good = [jobs.add.enqueue(i) for i in range(10)]
@@ -108,13 +109,16 @@ def test_a_result_that_json_cannot_hold_fails_only_its_own_job(work, task):
 
 
 def test_an_exception_with_unstorable_text_is_stored_readably(work):
-    result = jobs.raise_nul.enqueue()
+    result = unstorable.raise_nul.enqueue()
     work()
     assert result.job.errors[0]["message"] == "bad \\x00 text \\ud800"
 
 
 def test_an_atomic_task_commits_with_its_finish(work, marks):
-    good, bad = jobs.mark_atomically.enqueue("good"), jobs.mark_atomically.enqueue("bad", fail=True)
+    good, bad = (
+        transactions.mark_atomically.enqueue("good"),
+        transactions.mark_atomically.enqueue("bad", fail=True),
+    )
     work()
     assert marks() == ["good"]
     assert good.job.state == State.SUCCEEDED
@@ -130,17 +134,17 @@ def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
 
 def test_a_transaction_left_open_is_rolled_back_and_warned_about(work, marks, caplog):
     with caplog.at_level(logging.WARNING, "pgonly_django"):
-        jobs.leave_transaction_open.enqueue("lost")
+        transactions.leave_transaction_open.enqueue("lost")
         jobs.mark_once.enqueue("kept")
         work(threads=1)
     assert marks() == ["kept"]
-    assert "tests.jobs.leave_transaction_open left a transaction open" in caplog.text
+    assert "tests.jobs.transactions.leave_transaction_open left a transaction open" in caplog.text
 
 
 def test_a_job_whose_rows_were_lost_with_its_transaction_has_not_succeeded(work, marks):
-    read = jobs.read_in_an_open_transaction.enqueue()
-    lost = jobs.leave_transaction_open.using(max_attempts=1).enqueue("lost")
-    alone = jobs.leave_transaction_open_async.using(max_attempts=1).enqueue("lost")
+    read = transactions.read_in_an_open_transaction.enqueue()
+    lost = transactions.leave_transaction_open.using(max_attempts=1).enqueue("lost")
+    alone = transactions.leave_transaction_open_async.using(max_attempts=1).enqueue("lost")
     work(threads=1)
     assert marks() == []
     for result in (lost, alone):
@@ -151,7 +155,7 @@ def test_a_job_whose_rows_were_lost_with_its_transaction_has_not_succeeded(work,
 
 @pytest.mark.parametrize("how", ["step", "checkpoint", "iterate"])
 def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(work, marks, how):
-    result = jobs.remember_without_autocommit.enqueue(how)
+    result = transactions.remember_without_autocommit.enqueue(how)
     work(threads=1)
     assert result.job.state == State.FAILED
     assert result.job.errors[-1]["exception"] == "pgonly_django.exceptions.ManualCommitError"
@@ -161,17 +165,17 @@ def test_a_job_that_commits_by_hand_is_refused_what_it_could_lose(work, marks, h
 
 def test_a_broken_connection_is_closed_and_warned_about(work, marks, caplog):
     with caplog.at_level(logging.WARNING, "pgonly_django"):
-        jobs.break_connection.enqueue()
+        transactions.break_connection.enqueue()
         result = jobs.mark_once.enqueue("after")
         work(threads=1)
-    assert "tests.jobs.break_connection left a broken connection" in caplog.text
+    assert "tests.jobs.transactions.break_connection left a broken connection" in caplog.text
     assert result.wait(1).is_finished
     assert marks() == ["after"]
 
 
 def test_a_job_that_runs_too_long_is_ended(background_worker):
     background_worker()
-    result = jobs.run_too_long.enqueue()
+    result = ending.run_too_long.enqueue()
     result.wait(20)
     entry = result.job.errors[-1]
     assert (result.job.state, entry["outcome"]) == (State.FAILED, "timed out")
@@ -254,7 +258,7 @@ def test_an_async_task_cannot_be_atomic():
 
 
 def test_a_job_that_closed_its_connection_gets_none_back_from_the_context(work):
-    result = jobs.let_go_of_the_database.enqueue()
+    result = transactions.let_go_of_the_database.enqueue()
     work()
     assert result.wait(1).return_value is True
 

@@ -5,43 +5,43 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import State
-from tests import jobs, looping
+from tests.jobs import ending, looping, paying
 from tests.waiting import wait_for
 
 
 def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(work, marks):
-    result = jobs.pay_under.enqueue("x" * 256)
+    result = paying.pay_under.enqueue("x" * 256)
     work(threads=1)
     assert marks() == []
     assert "1 to 255 characters" in result.job.errors[0]["message"]
-    jobs.pay_under.enqueue("x" * 255)
+    paying.pay_under.enqueue("x" * 255)
     work(threads=1)
     assert marks() == ["paid k"]
 
 
 def test_a_step_whose_result_is_no_json_is_paid_once(work, marks):
-    result = jobs.pay_for_what_is_no_json.enqueue()
+    result = paying.pay_for_what_is_no_json.enqueue()
     work(threads=1)
     assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
     assert marks() == ["paid k"]
 
 
 def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(work, marks):
-    result = jobs.loop_in_a_transaction.enqueue("k")
+    result = looping.loop_in_a_transaction.enqueue("k")
     work(threads=1)
     assert result.job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
 def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(work, marks):
-    result = jobs.loop_behind_a_transaction.enqueue("k")
+    result = looping.loop_behind_a_transaction.enqueue("k")
     work(threads=1)
     assert result.job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(3)]
 
 
 def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(work, marks):
-    result = jobs.loop_twice.enqueue("k")
+    result = looping.loop_twice.enqueue("k")
     work(threads=1)
     assert result.job.state == State.FAILED
     assert "Give each loop a name of its own" in result.job.errors[0]["message"]
@@ -73,14 +73,14 @@ def test_a_loop_inside_another_of_its_name_is_refused(work, task):
 
 
 def test_a_checkpoint_is_what_it_was_when_it_was_saved(work):
-    result = jobs.sum_up.enqueue()
+    result = paying.sum_up.enqueue()
     work(threads=1)
     assert result.wait(1).return_value == 2  # the first item is done, and was not saved with its sum
     assert result.job.attempt == 2
 
 
 def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(work):
-    result = jobs.compare_answers.enqueue()
+    result = paying.compare_answers.enqueue()
     work(threads=1)
     assert result.wait(1).return_value is True
 
@@ -89,7 +89,7 @@ def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(work):
 def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, marks, gathers):
     """An ExceptionGroup hides the interruption, gather(return_exceptions=True) swallows it."""
     worker = background_worker(grace_seconds=10.0)
-    result = jobs.call_in_groups.enqueue("k", gathers)
+    result = paying.call_in_groups.enqueue("k", gathers)
     wait_for(lambda: "k:started" in marks())
     worker.stop()
     wait_for(lambda: result.job.state == State.READY, what="its release")
@@ -97,14 +97,14 @@ def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, mar
 
 
 def test_a_discard_in_a_group_of_calls_is_one(work):
-    result = jobs.give_up_in_a_group.enqueue()
+    result = ending.give_up_in_a_group.enqueue()
     work()
     assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
     assert result.job.errors[0]["reason"] == "pointless"
 
 
 def test_a_paid_step_survives_a_primary_that_becomes_a_standby(work, marks):
-    result = jobs.pay_through_a_failover.enqueue()
+    result = paying.pay_through_a_failover.enqueue()
     work(threads=1)
     assert result.wait(1).return_value == 7
     assert marks() == ["paid k"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import sys
 import threading
 from datetime import timedelta
@@ -137,7 +138,8 @@ def chain_deeply():
 
 @poison
 def delete_its_globals():
-    mine = sys.modules.pop("tests.poison_module", None) or __import__("tests.poison_module").poison_module
+    name = "tests.jobs.poison_module"
+    mine = sys.modules.pop(name, None) or importlib.import_module(name)
     mine.forget_everything()
 
 

@@ -105,3 +105,30 @@ async def fail_at_the_third_async(context, key):
         await sync_to_async(mark)(f"{key}:{i}")
         if i == 2 and context.attempt == 1:
             raise ValueError("once")
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def loop_in_a_transaction(context, key):
+    """Fails at the third item of its first attempt, and with it what the transaction held."""
+    with transaction.atomic():
+        for i in context.iterate(range(5)):
+            mark(f"{key}:{i}")
+            if i == 2 and context.attempt == 1:
+                raise ValueError("once")
+
+
+@task(takes_context=True, backoff=AT_ONCE, max_attempts=2)
+def loop_behind_a_transaction(context, key):
+    with transaction.atomic():
+        for i in context.iterate(range(3), name="first"):
+            mark(f"{key}:{i}")
+    if context.attempt == 1:
+        raise ValueError("once")
+
+
+@task(takes_context=True, max_attempts=1)
+def loop_twice(context, key):
+    for i in context.iterate("ab"):
+        mark(f"{key}:{i}")
+    for i in context.iterate("cdef"):
+        mark(f"{key}:{i}")
