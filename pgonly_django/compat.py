@@ -11,7 +11,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from django import VERSION
+
+if TYPE_CHECKING or VERSION >= (6, 0):
     from django.tasks import task_backends
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
@@ -26,38 +28,24 @@ if TYPE_CHECKING:
     from django.utils.json import normalize_json
 else:
     try:
-        from django.tasks import task_backends
-        from django.tasks.backends.base import BaseTaskBackend
-        from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-        from django.tasks.exceptions import (
-            InvalidTask,
-            InvalidTaskBackend,
-            TaskResultDoesNotExist,
-            TaskResultMismatch,
+        import django_tasks.checks  # noqa: F401 - registers the check of TASKS, as importing Django's own does
+        from django_tasks import task_backends
+        from django_tasks.backends.base import BaseTaskBackend
+        from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
+        from django_tasks.exceptions import (
+            InvalidTaskBackendError as InvalidTaskBackend,
         )
-        from django.tasks.signals import logger as tasks_logger
-        from django.tasks.signals import task_enqueued, task_finished, task_started
-        from django.utils.json import normalize_json
-    except ImportError:
-        try:
-            import django_tasks.checks  # noqa: F401 - registers the check of TASKS, as importing Django's own does
-            from django_tasks import task_backends
-            from django_tasks.backends.base import BaseTaskBackend
-            from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-            from django_tasks.exceptions import (
-                InvalidTaskBackendError as InvalidTaskBackend,
-            )
-            from django_tasks.exceptions import (
-                InvalidTaskError as InvalidTask,
-            )
-            from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
-            from django_tasks.signals import logger as tasks_logger
-            from django_tasks.signals import task_enqueued, task_finished, task_started
-            from django_tasks.utils import normalize_json
-        except ImportError as error:
-            raise ImportError(
-                "Django 5.2 has no django.tasks. Install its backport: pip install 'django-tasks>=0.12'"
-            ) from error
+        from django_tasks.exceptions import (
+            InvalidTaskError as InvalidTask,
+        )
+        from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
+        from django_tasks.signals import logger as tasks_logger
+        from django_tasks.signals import task_enqueued, task_finished, task_started
+        from django_tasks.utils import normalize_json
+    except ImportError as error:
+        raise ImportError(
+            "Django 5.2 has no django.tasks. Install its backport: pip install 'django-tasks>=0.12'"
+        ) from error
 
 __all__ = [
     "BaseTaskBackend",

@@ -13,9 +13,6 @@ class PgonlyError(Exception):
     """The base of all errors of this package but the interrupts."""
 
 
-# Wrong options, arguments and values.
-
-
 class OptionError(PgonlyError, ValueError):
     """An option of a task, of the worker or of TASKS with a value that it cannot have."""
 
@@ -73,9 +70,6 @@ class ManualCommitError(PgonlyError, TransactionManagementError):
             "commit. Call it inside transaction.atomic(), or after set_autocommit(True); AUTOCOMMIT in DATABASES "
             "stays True."
         )
-
-
-# The queue.
 
 
 class UnreadableJobError(PgonlyError, ValueError):
@@ -179,9 +173,6 @@ class LeaseLost(JobInterrupt):
     """The job belongs to another worker by now: this run can write nothing any more."""
 
 
-# The cache.
-
-
 class CacheError(PgonlyError):
     """A cache call that PostgreSQL refused."""
 
@@ -237,9 +228,6 @@ class LockNotAcquiredError(LockError):
 
     def __init__(self, name: str, seconds: float | None) -> None:
         PgonlyError.__init__(self, f"Lock {name!r} was not free within {seconds} s.")
-
-
-# Sessions, and PostgreSQL from a wheel.
 
 
 class CannotListKeysError(PgonlyError):

@@ -91,8 +91,11 @@ SHORTER = {
 }
 COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 
-# Index: pgonly_job_ready. Each step is one probe: the next lower priority of the queue, else the next queue.
-BANDS_OF_ALL_QUEUES = f"""
+# The parts of HEAD that differ between workers of all queues and of given queues. `bands` relies on pgonly_job_ready:
+# each step is one probe, for the next lower priority of the queue, else for the next queue. `order` is the order of
+# service: as the queues were given, else by priority, and in turns among equals.
+ALL_QUEUES = {
+    "bands": f"""
     (SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
@@ -103,9 +106,12 @@ BANDS_OF_ALL_QUEUES = f"""
         (SELECT queue, priority FROM pgonly_job
          WHERE {READY_ROW} AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
-    ) AS next
-"""
-BANDS_OF_GIVEN_QUEUES = f"""
+    ) AS next""",
+    "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
+    "suspect": SUSPECT_ROW,
+}
+GIVEN_QUEUES = {
+    "bands": f"""
     SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
         SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} AND queue = given.queue
         ORDER BY priority DESC LIMIT 1
@@ -115,11 +121,10 @@ BANDS_OF_GIVEN_QUEUES = f"""
         SELECT queue, priority FROM pgonly_job
         WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
         ORDER BY priority DESC LIMIT 1
-    ) AS next
-"""
-# Serving order: as the queues were given; else by priority, and among equals in turns.
-ORDER_OF_GIVEN_QUEUES = "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC"
-ORDER_OF_ALL_QUEUES = "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue"
+    ) AS next""",
+    "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
+    "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[])",
+}
 
 # Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key.
 HEAD = """
@@ -133,7 +138,7 @@ band AS (
 ),
 suspect AS MATERIALIZED (
     SELECT id FROM pgonly_job
-    WHERE {suspect_row} AND %(take_suspect)s::bool AND {suspect_queues}
+    WHERE {suspect} AND %(take_suspect)s::bool
     ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 picked AS MATERIALIZED (
@@ -187,6 +192,15 @@ def candidates_sql(alias: str) -> str:
     return f"SELECT id FROM ({sql}) AS oldest LIMIT band.job_limit"
 
 
+@lru_cache
+def claim_statement(alias: str, template: str, given_queues: bool = False) -> Statement:
+    """HEAD or FLOOR as a whole."""
+    parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
+    return Statement(
+        template.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS, **parts)
+    )
+
+
 @dataclass(slots=True)
 class Claim:
     """How many jobs to claim."""
@@ -223,7 +237,7 @@ class Claimer:
         self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
         common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit}
         if self.looked_from_head:
-            return _head(self.alias, bool(self.queues)), {
+            return claim_statement(self.alias, HEAD, bool(self.queues)), {
                 **common,
                 "free_slots": claim.free_slots,
                 "prefetch_queues": list(claim.prefetch_limits),
@@ -233,7 +247,7 @@ class Claimer:
                 "queues": list(self.queues),
             }
         bands = self._bands_in_order()
-        return _floor(self.alias), {
+        return claim_statement(self.alias, FLOOR), {
             **common,
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],
@@ -260,7 +274,7 @@ class Claimer:
         self.head_due_at = 0.0
 
     def _bands_in_order(self) -> list[Band]:
-        """See ORDER_OF_GIVEN_QUEUES and ORDER_OF_ALL_QUEUES."""
+        """In the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
         if self.queues:
             return sorted(self.floors, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(self.floors, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))
@@ -270,22 +284,3 @@ class Claimer:
             if now - seen_at > BAND_MEMORY_SECONDS:
                 del self._band_seen_at[band]
                 self.floors.pop(band, None)
-
-
-@lru_cache
-def _floor(alias: str) -> Statement:
-    return Statement(FLOOR.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS))
-
-
-@lru_cache
-def _head(alias: str, given_queues: bool) -> Statement:
-    sql = HEAD.format(
-        bands=BANDS_OF_GIVEN_QUEUES if given_queues else BANDS_OF_ALL_QUEUES,
-        order=ORDER_OF_GIVEN_QUEUES if given_queues else ORDER_OF_ALL_QUEUES,
-        suspect_row=SUSPECT_ROW,
-        suspect_queues="queue = ANY (%(queues)s::text[])" if given_queues else "true",
-        candidates=candidates_sql(alias),
-        update=UPDATE,
-        columns=COLUMNS,
-    )
-    return Statement(sql)

@@ -140,7 +140,6 @@ STATEMENTS = {
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
 PARTS = {
-    "queue.claim.BANDS_OF_GIVEN_QUEUES",
     "queue.claim.HEAD",
     "queue.claim.UPDATE",
     "queue.finish.SUCCEED",
