@@ -1,4 +1,4 @@
-"""The tables of the cache, for the admin and the commands. The cache itself has statements of its own (cache/entry.py).
+"""The tables of the cache, for the admin and the commands. The cache itself writes SQL (cache/entry.py).
 
 Which other files know the columns: ARCHITECTURE.md, "When you change a column".
 """

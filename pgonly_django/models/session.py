@@ -100,7 +100,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
             self._for_write = (
                 True  # or `db` would be the router's for reading; Django's own writing methods set it
             )
-            # In one statement, without signals: where somebody listens to those, delete() reads the keys first, and a
+            # In one statement, without signals: where those have receivers, delete() reads the keys first, and a
             # login may change one in between.
             count = self.order_by()._raw_delete(self.db) or 0  # noqa: SLF001 - see above
         emit("sessions.revoked", f"Ended {count} sessions", count=count)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 
-# Does not wait where somebody holds the row locked.
+# Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
 REGISTER = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
@@ -39,7 +39,7 @@ FROM pgonly_worker WHERE id = %(worker)s
 
 
 class Beat(NamedTuple):
-    was_written: bool  # not where somebody holds the worker's row locked
+    was_written: bool  # False where another transaction has locked the worker's row
     some_lease_expired: bool  # of any worker
 
 
@@ -69,5 +69,5 @@ DELETE FROM pgonly_worker WHERE id IN (
 
 
 def forget(connection: psycopg.Connection[Any], older_than: timedelta) -> int:
-    """Delete the rows of workers that were last heard of longer ago than this. Returns how many."""
+    """Delete the rows of workers whose last heartbeat is older than this. Returns how many."""
     return connection.execute(FORGET, {"older_than": older_than}).rowcount

@@ -1,4 +1,4 @@
-"""The verbs of a person: which state allows which, and what each leaves behind."""
+"""The verbs that people use on jobs: which state allows which, and what each changes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from pgonly_django.models import Checkpoint, Job
+from pgonly_django.models import Checkpoint, Job, Worker
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE, State
 from pgonly_django.queue.finish import Outcome
+from pgonly_django.tasks.options import TaskOptions
+from pgonly_django.tasks.task_fields import NAME_LENGTH, PATH_LENGTH
+from pgonly_django.worker import options
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
 
 MINUTE = timedelta(minutes=1)
@@ -163,3 +166,11 @@ def wait_until_somebody_waits_for_a_lock(connection):
     deadline = time.monotonic() + 10
     while connection.execute(query).rowcount == 0:
         assert time.monotonic() < deadline, "nobody waited"
+
+
+def test_what_may_be_named_fits_its_column():
+    """The limits stand in modules that are imported before there are models."""
+    limits = {"backend": NAME_LENGTH, "queue": NAME_LENGTH, "task": PATH_LENGTH}
+    assert {name: Job._meta.get_field(name).max_length for name in limits} == limits
+    assert Worker._meta.get_field("name").max_length == options.NAME_LENGTH
+    assert Job._meta.get_field("max_attempts").default == TaskOptions().max_attempts

@@ -12,8 +12,8 @@ from pgonly_django.queue.progress import Report
 from pgonly_django.worker import exchange
 from tests.plans.found import positional
 from tests.plans.table import WORKER
+from tests.queue.rows import LEASE
 
-LEASE = timedelta(seconds=60)
 ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in range(3)]
 
 

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 from django.utils import timezone
 from psycopg.sql import quote
 
+from pgonly_django.conf import settings
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=settings().lease_seconds)
 HOUR = timedelta(hours=1)
 
 
