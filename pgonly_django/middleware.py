@@ -1,4 +1,4 @@
-"""Django's SessionMiddleware, which also notes from where and when each session was used."""
+"""Django's SessionMiddleware, which also writes down from where and when each session was used."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ USER_AGENT_LENGTH = 512
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
-    """In the place of Django's, which it extends: IP address, user agent and last use reach the row.
+    """Put it in the place of Django's, which it extends. It writes IP address, user agent and last use to the row.
 
-    A session that the request used but did not change is written at most once in SESSION_TOUCH_SECONDS.
+    For a session that the request used but did not change, it does so at most once in SESSION_TOUCH_SECONDS.
     """
 
     def process_request(self, request: HttpRequest) -> None:
@@ -40,29 +40,31 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
 
 def _touch(session: SessionStore) -> None:
-    """The response is made by now: a database that does not take the note (it is read-only, say) is no error of it."""
+    """The response is complete by now, so an error here (the database is read-only, say) is only logged."""
     try:
         session.touch_if_due()
     except Error as error:
-        message = f"When a session was used could not be noted: {str(error).strip()}"
+        message = f"The time at which a session was used could not be written: {str(error).strip()}"
         emit("sessions.touch_failed", message, level=logging.WARNING)
 
 
 def client_ip(request: HttpRequest) -> str | None:
-    """The address of whoever spoke to the outermost of your proxies; None where it is not an address.
+    """The address of the client that connected to the outermost of your proxies. None where it is not an address.
 
-    Each proxy appends whom it heard to X-Forwarded-For, so the last PGONLY["SESSION_TRUSTED_PROXIES"] entries
-    are theirs, all before are the client's own claims. Fewer entries, or none: the request came around the proxies.
+    Each proxy appends the address of its client to X-Forwarded-For, so your proxies wrote the last
+    PGONLY["SESSION_TRUSTED_PROXIES"] entries; those before may be made up. With fewer entries, or without the
+    header, the request did not come through the proxies.
     """
     proxies = int(settings().session_trusted_proxies)
     header = request.META.get("HTTP_X_FORWARDED_FOR", "")
-    heard = header.split(",") if header and proxies else []
-    claimed = heard[-proxies] if len(heard) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
-    return _address(claimed.strip())
+    entries = header.split(",") if header and proxies else []
+    address = entries[-proxies] if len(entries) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
+    return _ip(address.strip())
 
 
-def _address(text: str) -> str | None:
-    """Also of `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`; `::ffff:1.2.3.4` is 1.2.3.4 on a socket for both kinds."""
+def _ip(text: str) -> str | None:
+    """Understands `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`. A socket for both kinds names 1.2.3.4
+    `::ffff:1.2.3.4`."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

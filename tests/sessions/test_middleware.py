@@ -107,7 +107,7 @@ def test_a_database_that_has_become_read_only_costs_no_response(client, caplog):
         assert client.get("/whoami/").content == b"ada"
     finally:
         connection.close()
-    assert "could not be noted" in caplog.text
+    assert "could not be written" in caplog.text
 
 
 def test_a_request_without_a_session_writes_nothing(client, django_assert_num_queries):

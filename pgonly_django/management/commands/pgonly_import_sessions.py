@@ -14,18 +14,18 @@ ENGINES = {name: f"django.contrib.sessions.backends.{name}" for name in ("db", "
 
 class Command(BaseCommand):
     help = (
-        "Copy the live sessions of another engine here; nobody is logged out. Run it while the old engine "
+        "Copy the live sessions of the previous engine here, without logging any user out. Run it while that engine "
         "still serves, as often as you like, and a last time right before the switch."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--from", dest="engine", choices=ENGINES, required=True, help="the old engine")
-        parser.add_argument("--batch", type=int, default=1000, help="sessions a statement (default: 1000)")
+        parser.add_argument("--from", dest="engine", choices=ENGINES, required=True, help="the previous engine")
+        parser.add_argument("--batch", type=int, default=1000, help="sessions per statement (default: 1000)")
 
     def handle(self, *_args: Any, engine: str, batch: int, verbosity: int, **_options: Any) -> None:
         if batch < 1:
             raise CommandError(f"--batch must be at least 1, got {batch}.")
-        self._refuse_what_could_revive()
+        self._refuse_revival()
         self._refuse_another_engine(engine)
         counts = Counts()
         try:
@@ -36,19 +36,17 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         self.stdout.write(self.style.SUCCESS(_summary(counts)))
 
-    def _refuse_what_could_revive(self) -> None:
-        """Once this engine serves, only with the fallback set does an ended session leave a mark."""
-        if (
-            django_settings.SESSION_ENGINE == "pgonly_django.sessions"
-            and not settings().session_fallback_engine
-        ):
+    def _refuse_revival(self) -> None:
+        """Once this engine serves, a session that ends leaves a row only while the fallback is set."""
+        serves_here = django_settings.SESSION_ENGINE == "pgonly_django.sessions"
+        if serves_here and not settings().session_fallback_engine:
             raise CommandError(
                 "Sessions that were ended here since the switch would come back. Set "
-                'PGONLY["SESSION_FALLBACK_ENGINE"] to the old engine, or import before the switch.'
+                'PGONLY["SESSION_FALLBACK_ENGINE"] to the previous engine, or import before the switch.'
             )
 
     def _refuse_another_engine(self, name: str) -> None:
-        """What one engine does not know has not ended in the other: all that came from that would be dropped."""
+        """A session that the wrong engine does not know would look ended: every imported one would be dropped."""
         serving = settings().session_fallback_engine or django_settings.SESSION_ENGINE
         right = next((known for known, engine in ENGINES.items() if engine == serving), None)
         if right is not None and (right == "cache") != (name == "cache"):
@@ -56,10 +54,10 @@ class Command(BaseCommand):
 
 
 def _summary(counts: Counts) -> str:
-    said = (
+    text = (
         f"{counts.copied} copied, {counts.refreshed} brought up to date, {counts.kept} kept as they were, "
-        f"{counts.dropped} dropped that ended meanwhile"
+        f"{counts.dropped} dropped because they ended"
     )
     if counts.left_out:
-        said += f"; {counts.left_out} values left out that cannot be encoded here"
-    return said
+        text += f"; {counts.left_out} values left out that cannot be encoded here"
+    return text
