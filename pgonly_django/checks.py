@@ -1,4 +1,4 @@
-"""System checks, registered when the app is ready. Ids E001-E099: the queue; its backend's are in tasks/checks.py."""
+"""The system check of settings.PGONLY. Those of TASKS, CACHES and sessions stand in their folders' checks.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people get wrong in CACHES, found before it costs a request. Ids E101-E199 and W101-W199."""
+"""System checks of CACHES. Ids E101-E199 and W101-W199."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCS = "docs/cache.md#checks"
 
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
-    """E101: an option that is unknown, misplaced or of a wrong value. E102: the database. W101: the router."""
+    """E101: an option is unknown, misplaced or has a wrong value. E102: the database. W101: the router."""
     found: list[checks.CheckMessage] = []
     for alias, options in _ours():
         if isinstance(options, Options):
@@ -26,7 +26,7 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
             found.append(_wrong_option(alias, str(options)))
     for alias, cache in our_settings().items():
         for name in misplaced(cache):
-            found.append(_wrong_option(alias, f"{name} has no effect beside OPTIONS; it stands in it."))
+            found.append(_wrong_option(alias, f"{name} has no effect beside OPTIONS. Put it in OPTIONS."))
     return found
 
 
@@ -50,7 +50,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
 
 
 def _connections_allowed(database: str) -> int | None:
-    """None where E102 has more to say, or where the server is not there: a check may run without it."""
+    """None where E102 reports the database, and where the server does not answer: a check may run without it."""
     if database not in connections or connections[database].vendor != "postgresql":
         return None
     try:
@@ -62,7 +62,7 @@ def _connections_allowed(database: str) -> int | None:
 
 
 def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
-    """Each cache of ours with its options, or with what is wrong with them."""
+    """Each cache with this backend: its options, or the error in them."""
     for alias, cache in our_settings().items():
         try:
             options = parse(cache.get("OPTIONS", {}))
@@ -87,9 +87,9 @@ def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:
         )
         return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
     if not router.allow_migrate(database, "pgonly_django", model_name="cacheentry"):
-        message = f"CACHES[{alias!r}] needs tables in {database!r} that DATABASE_ROUTERS keep from there."
-        hint = (
-            f"Let allow_migrate({database!r}, 'pgonly_django') be true, then migrate --database={database}."
+        message = (
+            f"CACHES[{alias!r}] needs tables in {database!r}, but DATABASE_ROUTERS do not allow them there."
         )
+        hint = f"Let allow_migrate({database!r}, 'pgonly_django') return True, then migrate --database={database}."
         return [checks.Warning(message, hint=hint, id="pgonly_django.W101")]
     return []

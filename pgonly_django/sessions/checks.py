@@ -20,7 +20,7 @@ DOCS = "docs/sessions.md#checks"
 
 
 def check_sessions(**_: object) -> list[checks.CheckMessage]:
-    """What is wrong with the settings of the sessions, each with its remedy."""
+    """E201 to E205, W201 to W203: see docs/sessions.md."""
     try:
         settings()
     except ImproperlyConfigured:
@@ -43,7 +43,7 @@ def _database() -> list[checks.CheckMessage]:
         message = (
             f"Sessions are kept in {alias!r}, which has AUTOCOMMIT = False: no login would be committed."
         )
-        return [_error(message, "Take the line out, and use atomic() in views.", 204)]
+        return [_error(message, "Remove AUTOCOMMIT from it, and use atomic() in views.", 204)]
     return []
 
 
@@ -51,32 +51,34 @@ def _fallback() -> list[checks.CheckMessage]:
     engine = settings().session_fallback_engine
     if not engine:
         return []
-    what = f'PGONLY["SESSION_FALLBACK_ENGINE"] is {engine!r}, '
+    setting = f'PGONLY["SESSION_FALLBACK_ENGINE"] is {engine!r}, '
     hint = "Name the module that SESSION_ENGINE named before, or remove the setting."
     if engine == OURS:
-        return [_error(f"{what}which is this engine itself.", hint, 202)]
+        return [_error(f"{setting}which is this engine itself.", hint, 202)]
     try:
         store = import_module(engine).SessionStore
         if hasattr(store, "get_model_class"):
             store.get_model_class()
     except (ImportError, AttributeError) as error:
-        return [_error(f"{what}which is not a session engine: {error}.", hint, 202)]
+        return [_error(f"{setting}which is not a session engine: {error}.", hint, 202)]
     except RuntimeError:  # the model of an app that is not installed
         hint = 'Keep "django.contrib.sessions" in INSTALLED_APPS until the setting is removed.'
-        return [_error(f"{what}whose app is not in INSTALLED_APPS.", hint, 202)]
+        return [_error(f"{setting}whose app is not in INSTALLED_APPS.", hint, 202)]
     if not _is_ours():
-        return [_warning(f"{what}which nothing asks while SESSION_ENGINE is another.", hint, 202)]
+        return [_warning(f"{setting}which has no effect with another SESSION_ENGINE than {OURS}.", hint, 202)]
     return []
 
 
 def _middleware() -> list[checks.CheckMessage]:
     used = set(django_settings.MIDDLEWARE)
     if {OUR_MIDDLEWARE, DJANGOS_MIDDLEWARE} <= used:
-        hint = f"Remove {DJANGOS_MIDDLEWARE}; ours extends it."
+        hint = f"Remove {DJANGOS_MIDDLEWARE}: the other one extends it."
         return [_error("MIDDLEWARE names two session middlewares.", hint, 203)]
     if OUR_MIDDLEWARE in used and not _is_ours():
         hint = f'Set SESSION_ENGINE = "{OURS}", or use Django\'s middleware.'
-        return [_warning(f"{OUR_MIDDLEWARE} notes nothing with another SESSION_ENGINE.", hint, 201)]
+        return [
+            _warning(f"{OUR_MIDDLEWARE} has no effect with another SESSION_ENGINE than {OURS}.", hint, 201)
+        ]
     if settings().session_trusted_proxies and OUR_MIDDLEWARE not in used:
         hint = f"Put {OUR_MIDDLEWARE} in the place of Django's."
         message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'

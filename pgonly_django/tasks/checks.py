@@ -32,11 +32,11 @@ def _database_error(entry: TasksEntry, database: str) -> checks.CheckMessage | N
         message = f"{entry.place} keeps its jobs in {database!r}, which is {connection.vendor}."
         remedy = f'Make DATABASES[{database!r}] a PostgreSQL database (ENGINE "{POSTGRESQL}")'
         other = 'OPTIONS["database"]' if entry.options.get("database") else 'a router or OPTIONS["database"]'
-        hint = f"{remedy}, or lead the jobs to another one by {other}, see {DOCS}."
+        hint = f"{remedy}, or keep the jobs in another one, by {other}. See {DOCS}."
         return checks.Error(message, hint=hint, id="pgonly_django.E003")
     if not connection.settings_dict["AUTOCOMMIT"]:
         message = f"{entry.place} keeps its jobs in {database!r}, which has AUTOCOMMIT = False."
-        hint = "Take the line out: without autocommit workers neither start nor hear of jobs. Use atomic()."
+        hint = "Remove AUTOCOMMIT from it, and use atomic(): without autocommit workers do not start and get no NOTIFY."
         return checks.Error(message, hint=hint, id="pgonly_django.E004")
     return None
 
@@ -47,7 +47,7 @@ def _routing(entry: TasksEntry, database: str) -> list[checks.CheckMessage]:
         return []
     others = " and ".join(map(repr, sorted(routed)))
     message = f"{entry.place} keeps its jobs in {database!r}, but Job.objects and the admin look in {others}."
-    hint = f"Route the queue's models to {database!r}, see {DOCS}."
+    hint = f"Route the queue's models to {database!r}. See {DOCS}."
     return [checks.Warning(message, hint=hint, id="pgonly_django.W001")]
 
 

@@ -18,6 +18,7 @@ from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
 from pgonly_django.sessions import SessionStore
 from tests.admin.jobs.test_plans import rows_read
+from tests.sessions.rows import PICKLE
 
 pytestmark = pytest.mark.django_db
 
@@ -209,7 +210,7 @@ class Credentials:
 
 
 def test_of_an_object_only_the_type_is_shown(admin_client, settings):
-    settings.SESSION_SERIALIZER = "tests.sessions.test_codec.PickleSerializer"
+    settings.SESSION_SERIALIZER = PICKLE
     odd = session_of(
         "bob", "192.0.2.1", login=Credentials("s3cr3t"), at=date(2026, 1, 2), sum=Decimal("1.50")
     )

@@ -131,7 +131,7 @@ def test_an_option_beside_options_would_have_no_effect_and_is_named():
     with override_settings(CACHES={"default": cache}):
         message = only(check_caches())
     assert message.id == "pgonly_django.E101"
-    assert message.msg == "CACHES['default']: MAX_BYTES has no effect beside OPTIONS; it stands in it."
+    assert message.msg == "CACHES['default']: MAX_BYTES has no effect beside OPTIONS. Put it in OPTIONS."
 
 
 def test_zstd_without_its_module_is_found_before_the_first_large_value():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-import pickle
 
 import pytest
 from django.contrib.sessions.serializers import JSONSerializer
@@ -13,16 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgonly_django.sessions import SessionStore
+from tests.sessions.rows import PICKLE
 
 pytestmark = pytest.mark.django_db
-
-
-class PickleSerializer:
-    def dumps(self, obj):
-        return pickle.dumps(obj)
-
-    def loads(self, data):
-        return pickle.loads(data)
 
 
 def through_the_database(values: dict) -> dict:
@@ -84,7 +76,7 @@ def test_any_json_value_comes_back_as_it_went(values):
 
 
 def test_a_pickled_session_merges_and_comes_back(settings):
-    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    settings.SESSION_SERIALIZER = PICKLE
     session = SessionStore()
     session.update({"when": dt.datetime(2026, 1, 1), (1, "a"): {2}, "kept": 1})
     session.save()
@@ -102,7 +94,7 @@ def test_a_pickled_session_merges_and_comes_back(settings):
 
 
 def test_a_pickled_value_that_did_not_change_is_not_written(settings, django_assert_num_queries):
-    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    settings.SESSION_SERIALIZER = PICKLE
     session = SessionStore()
     session["when"] = dt.datetime(2026, 1, 1)
     session.save()
@@ -114,14 +106,14 @@ def test_a_new_serializer_still_reads_what_json_wrote(settings):
     session = SessionStore()
     session["a"] = [1]
     session.save()
-    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    settings.SESSION_SERIALIZER = PICKLE
     assert SessionStore(session.session_key)["a"] == [1]
 
 
 def test_a_forged_value_is_logged_and_left_out(settings, caplog):
     from pgonly_django.models import Session
 
-    settings.SESSION_SERIALIZER = f"{__name__}.PickleSerializer"
+    settings.SESSION_SERIALIZER = PICKLE
     session = SessionStore()
     session["good"] = 1
     session.save()

@@ -5,52 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from io import StringIO
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
 from django.core.signing import BadSignature
-from django.db import connection
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, encryption
-from pgonly_django.sessions.reencrypt import reencrypt_sessions
+from tests.sessions.rows import NEW, OLD, PICKLE, again, column, encrypt, stored
 from tests.sessions.test_codec import ODD_VALUES
 
 pytestmark = pytest.mark.django_db
-
-OLD, NEW = (
-    "the old key, of fifty characters or somewhat less",
-    "the new key, of fifty characters or somewhat less",
-)
-PICKLE = "tests.sessions.test_codec.PickleSerializer"
-
-
-def encrypt(settings, on: bool = True) -> None:
-    settings.PGONLY = {"SESSION_ENCRYPT_DATA": on}
-
-
-@pytest.fixture
-def encrypted(settings):
-    encrypt(settings)
-
-
-def stored(**values) -> SessionStore:
-    session = SessionStore()
-    session.update(values)
-    session.save()
-    return session
-
-
-def again(session: SessionStore) -> SessionStore:
-    return SessionStore(session.session_key)
-
-
-def column() -> str:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT data::text FROM pgonly_session")
-        return "".join(text for (text,) in cursor.fetchall())
 
 
 @pytest.mark.usefixtures("encrypted")
@@ -154,7 +119,6 @@ def test_a_forged_value_is_left_out(member):
     data = Session.objects.get().data
     Session.objects.update(data={**data, "forged": {"sealed": member}})
     assert dict(again(session).items()) == {"good": 1}
-    assert rewrite() == "0 sessions encrypted"
 
 
 @pytest.mark.usefixtures("encrypted")
@@ -175,95 +139,6 @@ def test_a_login_works_and_its_user_is_listed(client):
     client.force_login(user)
     assert client.get("/whoami/").content == b"ada"
     assert Session.objects.for_user(user).count() == 1
-
-
-def rewrite() -> str:
-    out = StringIO()
-    call_command("pgonly_encrypt_sessions", stdout=out)
-    return out.getvalue().strip()
-
-
-def test_the_command_encrypts_what_is_there_and_decrypts_it_again(settings):
-    sessions = [stored(a=number, **{"odd\x00": number}) for number in range(3)]
-    encrypt(settings)
-    assert rewrite() == "3 sessions encrypted"
-    assert column().count("sealed") == 6
-    assert rewrite() == "0 sessions encrypted"
-    encrypt(settings, on=False)
-    assert rewrite() == "3 sessions decrypted"
-    assert "sealed" not in column()
-    assert [again(session)["a"] for session in sessions] == [0, 1, 2]
-
-
-@pytest.mark.usefixtures("encrypted")
-def test_the_command_makes_the_old_key_superfluous(settings):
-    settings.SECRET_KEY = OLD
-    session = stored(a=1)
-    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = NEW, [OLD]
-    assert rewrite() == "1 sessions encrypted"
-    settings.SECRET_KEY_FALLBACKS = []
-    assert again(session)["a"] == 1
-
-
-@pytest.mark.usefixtures("encrypted")
-def test_the_command_leaves_what_it_cannot_read(settings):
-    settings.SECRET_KEY = OLD
-    session = stored(a=1)
-    settings.SECRET_KEY = NEW
-    assert rewrite() == "0 sessions encrypted"
-    settings.SECRET_KEY = OLD
-    assert again(session)["a"] == 1
-
-
-def test_the_command_does_not_undo_what_a_request_writes_meanwhile(settings):
-    session = stored(a="old", b="old")
-    encrypt(settings)
-    changed = []
-
-    def change_first(execute, sql, params, many, context):
-        if "data ||" in sql and not changed:
-            changed.append(True)
-            parallel = again(session)
-            parallel["a"] = "new"
-            parallel.save()
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(change_first):
-        assert rewrite() == "1 sessions encrypted"
-    assert changed
-    assert dict(again(session).items()) == {"a": "new", "b": "old"}
-    assert column().count("sealed") == 2
-
-
-@pytest.mark.parametrize("encrypts", [True, False])
-@pytest.mark.parametrize("data", ["[]", "5", '"text"', "[" * 3000 + "]" * 3000, '{"a": [{"sealed": 5}]}'])
-def test_the_command_goes_past_a_row_that_holds_no_session(settings, data, encrypts):
-    encrypt(settings, on=not encrypts)
-    session = stored(a=1)
-    with connection.cursor() as cursor:
-        cursor.execute(ODD_ROW, [data])
-    encrypt(settings, on=encrypts)
-    assert rewrite() == f"1 sessions {'encrypted' if encrypts else 'decrypted'}"
-    assert again(session)["a"] == 1
-
-
-ODD_ROW = """
-INSERT INTO pgonly_session (key_hash, data, expires_at) VALUES ('\\x00', %s, now() + interval '1 day')
-"""
-
-
-def test_a_session_that_gets_another_key_meanwhile_is_rewritten_too(settings):
-    sessions = [stored(number=number) for number in range(3)]
-    encrypt(settings)
-    rewriting = reencrypt_sessions(batch=1)
-    next(rewriting)
-    first, *_, last = Session.objects.order_by("pk")
-    moved = "00" * 32  # to the front, which has been passed
-    Session.objects.filter(pk=last.pk).update(key_hash=moved)
-    assert list(rewriting)[-1] == 3
-    assert all("sealed" in data["number"] for data in Session.objects.values_list("data", flat=True))
-    assert first.pk > moved
-    assert len(sessions) == 3
 
 
 WITHOUT_THE_LIBRARY = """

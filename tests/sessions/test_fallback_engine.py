@@ -18,7 +18,7 @@ from model_bakery import baker
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, prune_expired, revoke_all, revoke_other_sessions
-from tests.sessions.test_revoke import waiting_for_us
+from tests.sessions.rows import waiting_for_us
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

@@ -19,7 +19,9 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--from", dest="engine", choices=ENGINES, required=True, help="the previous engine")
+        parser.add_argument(
+            "--from", dest="engine", choices=ENGINES, required=True, help="the previous engine"
+        )
         parser.add_argument("--batch", type=int, default=1000, help="sessions per statement (default: 1000)")
 
     def handle(self, *_args: Any, engine: str, batch: int, verbosity: int, **_options: Any) -> None:

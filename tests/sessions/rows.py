@@ -1,0 +1,77 @@
+"""Sessions in the database, and what tests ask of them."""
+
+from __future__ import annotations
+
+import pickle
+
+from django.db import connection
+from model_bakery import baker
+
+from pgonly_django.models import Session
+from pgonly_django.models.session import hash_key
+from pgonly_django.sessions import SessionStore
+
+
+def stored(**values) -> SessionStore:
+    session = SessionStore()
+    session.update(values)
+    session.save()
+    return session
+
+
+def again(session: SessionStore) -> SessionStore:
+    return SessionStore(session.session_key)
+
+
+def seen_seconds_ago(session: SessionStore, seconds: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pgonly_session SET last_seen_at = now() - %s * interval '1 second'", [seconds])
+
+
+OLD, NEW = (
+    "the old key, of fifty characters or somewhat less",
+    "the new key, of fifty characters or somewhat less",
+)
+PICKLE = f"{__name__}.PickleSerializer"
+
+
+class PickleSerializer:
+    def dumps(self, obj):
+        return pickle.dumps(obj)
+
+    def loads(self, data):
+        return pickle.loads(data)
+
+
+def session_of(user) -> SessionStore:
+    session = SessionStore()
+    session["_auth_user_id"] = str(user.pk)
+    session.save()
+    return session
+
+
+def expired(count: int) -> None:
+    for number in range(count):
+        baker.make(Session, key_hash=hash_key(f"old-{number}").hex(), expires_at="2020-01-01T00:00Z", data={})
+
+
+def waiting_for_us() -> int:
+    """How many wait for the transaction of this very connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING)
+        return cursor.fetchone()[0]
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
+"""
+
+
+def encrypt(settings, on: bool = True) -> None:
+    settings.PGONLY = {"SESSION_ENCRYPT_DATA": on}
+
+
+def column() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT data::text FROM pgonly_session")
+        return "".join(text for (text,) in cursor.fetchall())

@@ -1,0 +1,123 @@
+"""Expired sessions are deleted in batches."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection, connections, transaction
+from model_bakery import baker
+
+from pgonly_django.models import Session
+from pgonly_django.sessions import SessionStore, prune_expired
+from pgonly_django.worker.maintenance import Maintenance
+from tests.sessions.rows import expired, session_of
+
+pytestmark = pytest.mark.django_db
+
+
+# With these off the planner has nothing left but to start the subquery anew for every row.
+UNUSABLE = ("hashjoin", "mergejoin", "hashagg", "material", "sort")
+
+
+@pytest.mark.parametrize("off", [(), UNUSABLE], ids=["planned", "nested"])
+def test_pruning_deletes_a_bounded_batch_of_the_expired(off):
+    live = session_of(baker.make(get_user_model()))
+    expired(5)
+    with connection.cursor() as cursor:
+        for means in off:
+            cursor.execute(f"SET LOCAL enable_{means} = off")
+    assert [prune_expired("default", 3) for _ in range(3)] == [3, 2, 0]
+    assert SessionStore().exists(live.session_key)
+
+
+def test_a_session_that_expired_a_moment_ago_is_pruned_too():
+    session = session_of(baker.make(get_user_model()))
+    session.set_expiry(-1)
+    session.save()
+    assert prune_expired("default") == 1
+
+
+def test_clearsessions_prunes_in_batches():
+    expired(5)
+    call_command("clearsessions")
+    assert Session.objects.count() == 0
+
+
+def test_clearsessions_is_there_without_djangos_sessions_app(settings):
+    from django.core.management import get_commands, load_command_class
+
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"]
+    get_commands.cache_clear()
+    assert get_commands()["clearsessions"] == "pgonly_django"
+    load_command_class("pgonly_django", "clearsessions")
+    expired(1)
+    call_command("clearsessions")
+    get_commands.cache_clear()
+    assert Session.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_pruners_never_wait_for_each_other():
+    expired(4)
+    pruned = []
+
+    def prune_rest() -> None:
+        pruned.append(prune_expired("default", 10))
+        connections.close_all()
+
+    with transaction.atomic():
+        assert prune_expired("default", 2) == 2
+        other = threading.Thread(target=prune_rest)
+        other.start()
+        other.join(timeout=10)
+        assert pruned == [2]
+    assert Session.objects.count() == 0
+
+
+def test_pruning_walks_the_index_of_hours():
+    from pgonly_django.sessions.prune import PRUNE
+
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {PRUNE}", {"grace": 0.0, "limit": 10})
+        assert "pgonly_session_expires" in "\n".join(row[0] for row in cursor.fetchall())
+
+
+@pytest.fixture
+def visit(transactional_db):
+    """A table of the project's with a foreign key to the sessions, checked at the commit as Django's are."""
+    execute(
+        "CREATE TABLE visit (session_id bytea CONSTRAINT visit_of_session REFERENCES pgonly_session"
+        " DEFERRABLE INITIALLY DEFERRED)"
+    )
+    yield lambda session: execute("INSERT INTO visit VALUES (%s)", bytes.fromhex(session.key_hash))
+    execute("DROP TABLE visit")
+
+
+def execute(sql, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_session_that_a_row_of_the_projects_refers_to_keeps_no_other_from_going(visit, caplog):
+    expired(9)
+    referenced = Session.objects.for_key("old-4").get()
+    visit(referenced)
+    assert prune_expired("default") == 9
+    kept = Session.objects.get()
+    assert kept.key_hash == referenced.key_hash
+    assert (kept.data, list(Session.objects.active())) == (None, [])  # it was over and stays over
+    assert f'{kept.key_hash}: update or delete on table "pgonly_session" violates' in caplog.text
+    assert prune_expired("default") == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_worker_prunes_the_sessions_that_can_go(visit):
+    expired(3)
+    visit(Session.objects.for_key("old-0").get())
+    Maintenance("default").run_once()
+    assert Session.objects.count() == 1

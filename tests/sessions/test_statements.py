@@ -1,0 +1,165 @@
+"""How many statements a request takes, when it touches the row, and which commits wait for the disk."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.base import UpdateError
+from django.db import connection, transaction
+from model_bakery import baker
+
+from pgonly_django.models import Session
+from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.statements import Client, Expiry, touch
+from tests.sessions.rows import again, seen_seconds_ago, session_of, stored
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_load_is_one_statement(django_assert_num_queries):
+    session = again(stored(a=1))
+    with django_assert_num_queries(1):
+        assert session["a"] == 1
+
+
+def test_a_new_session_is_one_statement(django_assert_num_queries):
+    session = SessionStore()
+    session["a"] = 1
+    with django_assert_num_queries(1):
+        session.save()
+
+
+def test_a_changed_session_is_one_statement_more(django_assert_num_queries):
+    session = again(stored(a=1))
+    with django_assert_num_queries(2):
+        session["a"] = 2
+        session.save()
+
+
+def test_a_logout_is_one_statement_after_the_load(django_assert_num_queries):
+    session = again(stored(a=1))
+    with django_assert_num_queries(2):
+        assert session["a"] == 1
+        session.flush()
+
+
+def test_a_login_is_three_statements(django_assert_num_queries):
+    session = again(stored(a=1))
+    with django_assert_num_queries(3):
+        session.cycle_key()
+        session["_auth_user_id"] = "7"
+        session.save()
+
+
+def test_saving_what_did_not_change_is_no_statement(django_assert_num_queries):
+    session = again(stored(a=1))
+    with django_assert_num_queries(1):
+        session["a"] = 1
+        session.save()
+
+
+def test_a_touch_is_one_statement_a_minute(django_assert_num_queries):
+    first = again(stored(a=1))
+    seen_seconds_ago(first, 61)
+    Session.objects.update(expires_at="2100-01-01T00:00Z")
+    with django_assert_num_queries(2):
+        assert first["a"] == 1
+        first.save()
+        first.save()
+    assert Session.objects.get().expires_at.year < 2100
+    with django_assert_num_queries(1):
+        again(first).save()
+
+
+def test_a_short_lived_session_is_touched_before_it_can_expire():
+    session = stored(a=1)
+    session.set_expiry(20)
+    session.save()
+    seen_seconds_ago(session, 3)
+    before = Session.objects.get().last_seen_at
+    again(session).save()
+    assert Session.objects.get().last_seen_at > before
+
+
+def test_touching_keeps_a_large_value_as_it_is():
+    session = stored(large="x" * 500_000)
+    seen_seconds_ago(session, 61)
+    again(session).save()
+    assert again(session)["large"] == "x" * 500_000
+
+
+def test_a_touch_notices_that_the_session_was_ended():
+    session = again(stored(a=1))
+    seen_seconds_ago(session, 61)
+    assert session["a"] == 1
+    again(session).delete()
+    with pytest.raises(UpdateError):
+        session.save()
+
+
+def test_a_merge_and_a_touch_are_hot_updates():
+    session = session_of(baker.make(get_user_model()))
+    before = hot_updates()
+    session["a"] = 1
+    session.save()
+    assert touch(session.session_key, Expiry(1_209_600, True, None), Client("203.0.113.7", "Browser"))
+    assert hot_updates() - before == 2
+
+
+def hot_updates() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_get_xact_tuples_hot_updated('pgonly_session'::regclass)")
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("waits", "expected"), [(True, "on"), (False, "off")])
+def test_whether_a_merge_waits_for_the_disk_is_a_setting(settings, waits, expected):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": waits}
+    assert commit_setting_of(lambda session: session.update({"b": 2})) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_login_always_waits_for_the_disk(settings):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": False}
+    assert commit_setting_of(lambda session: session.update({"_auth_user_id": "7"})) == "on"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_touch_never_waits_for_the_disk():
+    assert commit_setting_of(lambda session: seen_seconds_ago(session, 61)) == "off"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_callers_transaction_keeps_its_own_setting(settings):
+    settings.PGONLY = {"SESSION_WAIT_FOR_DISK": False}
+    session = again(stored(a=1))
+    with transaction.atomic(), connection.cursor() as cursor:
+        session["a"] = 2
+        session.save()
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+
+
+def commit_setting_of(change) -> str:
+    """The synchronous_commit under which the save after `change` commits, noted by a trigger."""
+    session = again(stored(a=1))
+    with connection.cursor() as cursor:
+        cursor.execute(NOTE_COMMIT_SETTING)
+        change(session)
+        session.save()
+        cursor.execute("SELECT setting FROM noted_commit ORDER BY at DESC LIMIT 1")
+        (noted,) = cursor.fetchone()
+        cursor.execute("DROP TABLE noted_commit; DROP FUNCTION note_commit CASCADE")
+    return noted
+
+
+NOTE_COMMIT_SETTING = """
+CREATE TABLE noted_commit (setting text, at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO noted_commit (setting) VALUES (current_setting('synchronous_commit'));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_commit AFTER UPDATE ON pgonly_session FOR EACH ROW EXECUTE FUNCTION note_commit();
+"""
