@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -179,7 +180,7 @@ def test_reload_gives_running_jobs_back_and_starts_afresh(workers, marks):
         # Again every three seconds: the reloader notices a change of a file it has seen before.
         nonlocal touched_at
         if time.monotonic() - touched_at > 3:
-            (ROOT / "tests" / "jobs.py").touch()
+            Path(jobs.__file__).touch()
             touched_at = time.monotonic()
         return marks().count("k:started") == 2
 
