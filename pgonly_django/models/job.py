@@ -35,6 +35,7 @@ REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
 # When the retention of a job that ends now is over; longer than LONGEST is for ever.
 EXPIRES_AT = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
+EXPIRY = RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
@@ -105,7 +106,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         count = self.filter(state__in=CANCELLABLE).update(
             cancel_requested_at=ClockTimestamp(),
             finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
-            expires_at=Case(When(running, then=F("expires_at")), default=_expiry()),
+            expires_at=Case(When(running, then=F("expires_at")), default=EXPIRY),
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
         if count:
@@ -119,7 +120,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,
             finished_at=ClockTimestamp(),
-            expires_at=_expiry(),
+            expires_at=EXPIRY,
             errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
         )
 
@@ -128,16 +129,11 @@ class JobQuerySet(models.QuerySet["Job"]):
 
         Raises ManualCommitError where the workers could not be woken after the commit.
         """
-        self._for_write = (
-            True  # or `db` would be the router's for reading; Django's own writing methods set it too
-        )
+        # As Django's own writing methods do: otherwise `db` is the router's for reading.
+        self._for_write = True
         alias: str = self.db
         require_autocommit(alias, "retry() and cancel()")
         return alias
-
-
-def _expiry() -> models.expressions.Combinable:
-    return RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 
 
 class Job(models.Model):

@@ -97,9 +97,8 @@ class SessionQuerySet(models.QuerySet["Session"]):
         if settings().session_fallback_engine:
             count = self.filter(data__isnull=False).update(data=None, user_id=None)
         else:
-            self._for_write = (
-                True  # or `db` would be the router's for reading; Django's own writing methods set it
-            )
+            # As Django's own writing methods do: otherwise `db` is the router's for reading.
+            self._for_write = True
             # In one statement, without signals: where those have receivers, delete() reads the keys first, and a
             # login may change one in between.
             count = self.order_by()._raw_delete(self.db) or 0  # noqa: SLF001 - see above
