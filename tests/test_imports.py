@@ -54,7 +54,6 @@ def find_circle(root: Path) -> list[str]:
     return []
 
 
-@pytest.mark.xfail(strict=True, reason="cache/backend, transaction_view and transactional")
 def test_no_files_import_each_other_in_a_circle():
     assert find_circle(ROOT) == []
 

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import psycopg
 
+from pgonly_django.queue.enqueue import new_ids
+
 BATCH = 100
 
 TABLE = """
@@ -37,10 +39,6 @@ class Floor:
     """One connection that enqueues and drains with the simplest statements."""
 
     def __init__(self, url: str) -> None:
-        # Not at the top: the floor's processes import this module without setting up Django.
-        from pgonly_django.queue.enqueue import new_ids
-
-        self.new_ids = new_ids
         self.connection = psycopg.connect(url, autocommit=True)
 
     def __enter__(self) -> Self:
@@ -55,13 +53,11 @@ class Floor:
         self.connection.execute("TRUNCATE floor_job")
 
     def insert(self, number: int) -> None:
-        (job_id,) = self.new_ids(1)
+        (job_id,) = new_ids(1)
         self.connection.execute(INSERT, (job_id, json.dumps([number])), prepare=True)
 
     def copy(self, count: int) -> None:
-        lines = [
-            f"{job_id}\tdefault\tbenchmarks.nothing\t[{n}]\n" for n, job_id in enumerate(self.new_ids(count))
-        ]
+        lines = [f"{job_id}\tdefault\tbenchmarks.nothing\t[{n}]\n" for n, job_id in enumerate(new_ids(count))]
         with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.write("".join(lines))
 

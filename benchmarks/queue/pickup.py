@@ -15,6 +15,7 @@ from benchmarks.queue.floor import CLAIM, COMPLETE, INSERT, TABLE, Floor
 from benchmarks.queue.report import Figure
 from benchmarks.queue.sizes import Sizes
 from benchmarks.queue.workers import empty, first, wait_for, workers
+from pgonly_django.queue.enqueue import new_ids
 
 # Long enough for the worker to be idle again. After much longer ones the machine's own sleep would be measured.
 PAUSES = (0.005, 0.009)  # seconds
@@ -65,7 +66,7 @@ def _floor(url: str, count: int) -> list[float]:
         assert answers.get() == "ready"
 
         def enqueue() -> None:
-            floor.connection.execute(INSERT, (*floor.new_ids(1), f"[{now()!r}]"), prepare=True)
+            floor.connection.execute(INSERT, (*new_ids(1), f"[{now()!r}]"), prepare=True)
             floor.connection.execute("SELECT pg_notify(%s, '')", (CHANNEL,), prepare=True)
 
         _enqueue_at_intervals(enqueue, count)

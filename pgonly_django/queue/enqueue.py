@@ -17,7 +17,6 @@ from psycopg import sql
 from pgonly_django.database import notify
 from pgonly_django.database.libpq import Statement
 from pgonly_django.database.on_django import Errand, first_row
-from pgonly_django.models.job import State
 
 UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)
@@ -151,7 +150,8 @@ def _copy_text(ids: Sequence[str], jobs: Sequence[NewJob], now: datetime) -> str
 def _end_of_line(template: Template, now: datetime) -> str:
     """All columns behind `kwargs`: the same for every job of `template`."""
     is_later = template.run_at is not None and template.run_at > now
-    state = State.SCHEDULED if is_later else State.READY
+    # As text: `@task` imports this module, perhaps before the models can be loaded.
+    state = "scheduled" if is_later else "ready"
     values = [*(getattr(template, name) for name in TEMPLATE_COLUMNS), state, now, now, *NEW.values()]
     return "\t".join(map(_copy_value, values)) + "\n"
 
