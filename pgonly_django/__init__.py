@@ -39,7 +39,7 @@ __all__ = [
     "task",
 ]
 
-_HOMES = {
+_MODULES = {
     "Backoff": "pgonly_django.queue.retry",
     "JobContext": "pgonly_django.context.context",
     "enqueue_many": "pgonly_django.tasks.bulk",
@@ -50,4 +50,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "pgonly_django.exceptions")), name)
+    return getattr(importlib.import_module(_MODULES.get(name, "pgonly_django.exceptions")), name)

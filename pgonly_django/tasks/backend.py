@@ -119,21 +119,14 @@ class PostgresBackend(BaseTaskBackend):
         """See enqueue(). Runs it in the thread that holds the caller's connection and transaction."""
         return await sync_to_async(self.enqueue, thread_sensitive=True)(task, args, kwargs)
 
-    def enqueue_many(self, calls: Iterable[Call]) -> list[JobResult]:
-        """All `calls` in one COPY in the caller's transaction, all or none; the results in the same order."""
-        return self.insert_many(self.prepare_many(calls))
-
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
         """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
         jobs = [(task, self._prepare(task).new_job(args, kwargs)) for task, args, kwargs in calls]
-        if jobs:
-            require_autocommit(self.database, "enqueue_many()")
+        require_autocommit(self.database, "enqueue_many()")
         return jobs
 
     def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        """See enqueue_many()."""
-        if not jobs:
-            return []
+        """All in one COPY in the caller's transaction, all or none; the results in the same order."""
         database = self.database
         ids, enqueued_at = insert_many(database, [new for _, new in jobs])
         results = [

@@ -25,39 +25,27 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming
     the argument, and WrongArgumentsError for an entry of another form; nothing is written then.
     """
-    groups = _by_backend(calls)
-    backends = [_backend(of_backend[0][0]) for _, of_backend in groups]
+    if not isinstance(calls, Iterable) or isinstance(calls, str | bytes | Mapping):
+        raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
+    checked = [_call(place, entry) for place, entry in enumerate(calls)]
+    places: dict[str, list[int]] = {}
+    for place, (task, _, _) in enumerate(checked):
+        places.setdefault(task.backend, []).append(place)
+    backends = [_backend(checked[own[0]][0]) for own in places.values()]
     # All are prepared before any is written: an error in the calls of the last backend leaves nothing behind.
     prepared = [
-        backend.prepare_many(of_backend) for backend, (_, of_backend) in zip(backends, groups, strict=True)
+        (backend, own, backend.prepare_many([checked[place] for place in own]))
+        for backend, own in zip(backends, places.values(), strict=True)
     ]
-    if len(backends) == 1:
-        return backends[0].insert_many(prepared[0])
-    results: list[Any] = [None] * sum(map(len, prepared))
+    results: list[Any] = [None] * len(checked)
     with ExitStack() as transactions:
-        for database in {backend.database for backend in backends}:
-            transactions.enter_context(transaction.atomic(using=database))
-        for backend, jobs, (places, _) in zip(backends, prepared, groups, strict=True):
-            for place, result in zip(places, backend.insert_many(jobs), strict=True):
+        if len(backends) > 1:
+            for database in {backend.database for backend in backends}:
+                transactions.enter_context(transaction.atomic(using=database))
+        for backend, own, jobs in prepared:
+            for place, result in zip(own, backend.insert_many(jobs), strict=True):
                 results[place] = result
     return results
-
-
-def _by_backend(calls: Any) -> list[tuple[list[int], list[Call]]]:
-    """The calls of each backend, and their places in the list."""
-    groups: dict[str, tuple[list[int], list[Call]]] = {}
-    for place, entry in enumerate(_each(calls)):
-        call = _call(place, entry)
-        places, of_backend = groups.get(call[0].backend) or groups.setdefault(call[0].backend, ([], []))
-        places.append(place)
-        of_backend.append(call)
-    return list(groups.values())
-
-
-def _each(calls: Any) -> Iterable[Any]:
-    if isinstance(calls, Iterable) and not isinstance(calls, str | bytes | Mapping):
-        return calls
-    raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
 
 
 def _call(place: int, entry: Any) -> Call:

@@ -145,8 +145,17 @@ def build_result(
         "args": args,
         "kwargs": kwargs,
         "backend": backend,
-        "errors": _task_errors(errors) if errors else [],
-        "worker_ids": _worker_ids(errors) if errors else [],
+        "errors": [
+            TaskError(exception_class_path=entry["exception"], traceback=entry.get("traceback", ""))
+            for entry in errors
+            if entry.get("exception")
+        ],
+        # A worker that postponed the job, since it did not know the task, did not run it.
+        "worker_ids": [
+            entry["worker_id"]
+            for entry in errors
+            if entry.get("worker_id") and entry.get("outcome") != "postponed"
+        ],
         "_return_value": return_value,
         "_attempts": attempts,
     }
@@ -176,21 +185,3 @@ def result_of(job: Job, task: Any) -> JobResult:
         return_value=job.result,
         attempts=job.attempt,
     )
-
-
-def _task_errors(entries: Sequence[dict[str, Any]]) -> list[TaskError]:
-    """The attempts that ended with an exception, oldest first."""
-    return [
-        TaskError(exception_class_path=entry["exception"], traceback=entry.get("traceback", ""))
-        for entry in entries
-        if entry.get("exception")
-    ]
-
-
-def _worker_ids(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """The workers of the recorded runs. One that postponed the job, since it did not know the task, did not run it."""
-    return [
-        entry["worker_id"]
-        for entry in entries
-        if entry.get("worker_id") and entry.get("outcome") != "postponed"
-    ]
