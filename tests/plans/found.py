@@ -31,7 +31,8 @@ def sql_of(constant: Any) -> str | None:
 
 
 def found() -> dict[str, Any]:
-    """By the places where they stand: "sessions.statements.LOAD". One that several modules import stands once."""
+    """By the places where they stand: "sessions.statements.LOAD". One that several modules import stands once, and what
+    is a part of another one does not."""
     constants: dict[str, tuple[str, Any]] = {}
     for info in pkgutil.walk_packages(pgonly_django.__path__, "pgonly_django."):
         if ".migrations" in info.name:
@@ -43,7 +44,11 @@ def found() -> dict[str, Any]:
             for name, constant in vars(owner).items():
                 if (sql := sql_of(constant)) and not name.startswith("__"):
                     constants.setdefault(sql, (f"{place}.{name}".removeprefix("pgonly_django."), constant))
-    return dict(constants.values())
+    return dict(each for sql, each in constants.items() if not any(is_part(sql, of) for of in constants))
+
+
+def is_part(sql: str, of: str) -> bool:
+    return sql.strip() in of and sql.strip() != of.strip()
 
 
 def positional(sql: str) -> tuple[str, list[str]]:

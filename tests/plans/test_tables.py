@@ -35,15 +35,8 @@ SELECT 'key ' || n, 'value', 0, clock_timestamp() + n * interval '1 minute', n F
 
 FOUND = found()
 OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
-# Parts of the statements of the store.
-PARTS_OF_CACHE = {
-    "cache.entry.INSERT",
-    "cache.entry.INSERT_MANY",
-    "cache.store.BEFORE",
-    "cache.store.Store._ADD",
-}
-OF_CACHE = [name for name in FOUND if name.startswith("cache.") and name not in PARTS_OF_CACHE]
-ELSEWHERE = ("sessions.", "cache.", "admin.")  # below, and in tests/admin/test_plans.py
+OF_CACHE = [name for name in FOUND if name.startswith("cache.")]
+ELSEWHERE = ("sessions.", "cache.", "admin.")  # below, and in tests/admin/jobs/test_plans.py
 
 
 @pytest.fixture(scope="module")
