@@ -1,4 +1,4 @@
-"""A lock over all processes: a row with a token and an expiry, so a dead holder blocks nobody for long."""
+"""A lock over all processes: a row with a token and an expiry, so that the lock of a dead holder becomes free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -20,19 +20,19 @@ from pgonly_django.cache.statement import Statement
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
 from pgonly_django.database.binary import integer
-from pgonly_django.database.listener import CHANNEL, Watch, listener_for, payload
+from pgonly_django.database.listener import CHANNEL, listener_for, payload
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
 T = TypeVar("T")
 Duration = float | timedelta  # seconds, or a timedelta
-LEASE_SECONDS = 30.0  # of a lock without a timeout, renewed by its holder three times as often
+LEASE_SECONDS = 30.0  # of a lock without a timeout; its holder renews it every 10 s
 RELEASES_PER_CLEANING = 1000  # on average, of all processes together
-PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released meanwhile
+PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released since the last cleaning
 
-# Free locks, and those of holders that died. The hour is for a statement that got its token before it met the
-# row: with the row gone it would insert that token, which is older than those given since. Few rows: no index.
+# Deletes free locks, and those of dead holders, after an hour: a TAKE may have got its token long before it meets
+# the row, and where the row is gone it would insert that token, older than those given since. Few rows: no index.
 PRUNE_LOCKS = """
 WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
@@ -43,7 +43,7 @@ WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of acquire(). `holder` is what the row says while the lock is ours."""
+    """One call of acquire(). `holder` is the text in the row while the lock is ours."""
 
     holder: bytes
     may_hold: bool = False  # PostgreSQL was asked, and did not say no
@@ -52,9 +52,9 @@ class Attempt:
 class Lock:
     """`with cache.lock("name", timeout=60): ...`, or `async with`. One holder at a time, over all processes.
 
-    After `timeout` seconds the lock is free whatever its holder does; without one it is held until released,
-    and free 30 s after its process died. `token` grows with every acquisition: give it to what you protect
-    and let that refuse a smaller one, then even a holder that slept through its timeout does no harm.
+    After `timeout` seconds the lock is free even if its holder still works. Without a timeout it is held until
+    it is released, and free 30 s after its process died. `token` grows with every acquisition: give it to what you
+    protect, and let that refuse a smaller token. Then a holder that slept through its timeout does no harm.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Lock:
         *, blocking: bool = True,
     ) -> None:  # fmt: skip
         self.name, self.token, self._holder = name, 0, b""
-        self.blocking, self.blocking_timeout = blocking, _patience(blocking_timeout)
+        self.blocking, self.blocking_timeout = blocking, _not_below_zero(blocking_timeout)
         self._store, self._key = store, key
         self._lease = LEASE_SECONDS if timeout is None else positive(timeout, "A lock's timeout")
-        self._renewal = _Renewal(self) if timeout is None else None
+        self._is_renewed, self._stop_renewal = timeout is None, threading.Event()
 
     def acquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
-        """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: wait on)."""
+        """True: it is ours now. False: it was not free within `blocking_timeout` seconds (None: no limit)."""
         with self._attempt() as attempt:
             return run(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
 
@@ -94,7 +94,7 @@ class Lock:
         await self._arun(self._extend(positive(seconds, "The time to extend a lock by")))
 
     def locked(self) -> bool:
-        """True when anybody holds it."""
+        """True when it is held, by this object or another."""
         return run(self._is_held(b""))
 
     def owned(self) -> bool:
@@ -125,29 +125,29 @@ class Lock:
         return await arun_in_place(self._store.pool.alias, operation)
 
     def _patience(self, blocking: bool | None, blocking_timeout: Duration | None) -> float:
-        """How many seconds to wait for it."""
+        """How many seconds acquire() waits."""
         if not (self.blocking if blocking is None else blocking):
             return 0.0
-        chosen = self.blocking_timeout if blocking_timeout is None else _patience(blocking_timeout)
+        chosen = self.blocking_timeout if blocking_timeout is None else _not_below_zero(blocking_timeout)
         return float("inf") if chosen is None else chosen
 
     @contextmanager
     def _attempt(self) -> Iterator[Attempt]:
-        """Gives back what an acquire() that ends with an error (a cancellation, Ctrl+C) may have taken."""
+        """Gives back the lock that an acquire() may have taken though it ended with an error (Ctrl+C, say)."""
         attempt = Attempt(secrets.token_hex(8).encode())
         try:
             yield attempt
         except testrun.Refusal:
             raise
         except BaseException as error:
-            # Any other CacheError: PostgreSQL was not reached, or refused.
+            # After any other CacheError it holds nothing: PostgreSQL was not reached, or refused.
             if attempt.may_hold and (isinstance(error, UnansweredError) or not isinstance(error, CacheError)):
                 self._forget(attempt.holder)
                 self._give_back_later(attempt.holder)
             raise
 
-    # Served by the primary key, like every statement here. The token is made again under the row's lock: the
-    # INSERT's own may be older than that of the holder before.
+    # Served by the primary key, like every statement here. The UPDATE takes another token, under the lock of the
+    # row: the one that the INSERT took may be older than that of the last holder.
     TAKE = Statement(
         """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, holder)
         VALUES ($1, clock_timestamp() + $2 * interval '1 second', $3)
@@ -163,18 +163,13 @@ class Lock:
             return True
         if patience <= 0:
             return False
-        watch = listener_for(self._store.pool.alias).watch(self._key)
-        try:
-            return (yield from self._acquire_with(watch, attempt, time.monotonic() + patience))
-        finally:
-            watch.close()
-
-    def _acquire_with(self, watch: Watch, attempt: Attempt, give_up_at: float) -> Operation[bool]:
-        while not (yield from self._take(attempt)):
-            remaining = give_up_at - time.monotonic()
-            if remaining <= 0:
-                return False
-            yield watch.next(remaining)
+        give_up_at = time.monotonic() + patience
+        with closing(listener_for(self._store.pool.alias).watch(self._key)) as watch:
+            while not (yield from self._take(attempt)):
+                remaining = give_up_at - time.monotonic()
+                if remaining <= 0:
+                    return False
+                yield watch.next(remaining)
         return True
 
     def _take(self, attempt: Attempt) -> Operation[bool]:
@@ -185,11 +180,26 @@ class Lock:
             attempt.may_hold = False
             return False
         self.token, self._holder = integer(result.get_value(0, 0)), attempt.holder
-        if self._renewal and not (testrun.is_on() and testrun.is_any_in_testcase(self._store.pool.alias)):
-            self._renewal.start()  # not in a TestCase, whose transaction no thread can use
+        # Not in a TestCase, whose transaction no other thread can use.
+        if self._is_renewed and not (testrun.is_on() and testrun.is_any_in_testcase(self._store.pool.alias)):
+            self._stop_renewal = stop = threading.Event()
+            threading.Thread(target=self._renew, args=(stop,), name="pgonly cache lock", daemon=True).start()
         return True
 
-    # The row stays, so that the next holder's token is made under its lock.
+    def _renew(self, stop: threading.Event) -> None:
+        """Extend the lock until it is released or lost."""
+        while not stop.wait(LEASE_SECONDS / 3):
+            try:
+                self.extend(LEASE_SECONDS)
+            except CacheError as error:
+                message = f"Lock {self.name!r} not renewed: {error}"
+                events.emit("cache.failed", message, level=logging.WARNING)
+            except LockError as error:
+                if not stop.is_set():
+                    events.emit("cache.lock_lost", str(error), level=logging.ERROR)
+                return
+
+    # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(
         """UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
         WHERE name = $1 AND holder = $2 RETURNING pg_notify('"""
@@ -212,13 +222,12 @@ class Lock:
             yield from self._prune()
 
     def _forget(self, holder: bytes) -> None:
-        """This object holds nothing any more, unless it has acquired the lock anew meanwhile."""
+        """This object holds nothing any more, unless it has acquired the lock again since."""
         if holder == self._holder:
             self.token, self._holder = 0, b""
-            if self._renewal:
-                self._renewal.stop()
+            self._stop_renewal.set()
 
-    # Works in any order: a TAKE of this holder that arrives later finds itself refused.
+    # Also where it arrives before the TAKE that it gives back: that TAKE is refused then.
     GIVE_BACK = Statement(
         """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
         VALUES ($1, clock_timestamp(), ARRAY[$2])
@@ -232,14 +241,14 @@ class Lock:
     )
 
     def _give_back_later(self, holder: bytes) -> None:
-        """In the background: whoever was cancelled is not kept waiting. After its lease it is free anyway."""
+        """In the background, so a cancelled caller does not wait. Once its lease is over the lock is free anyway."""
         params = self._key, holder, payload(self._key)
         background.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
 
     PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8", may_take_long=True)
 
     def _prune(self) -> Operation[None]:
-        """Delete the rows of locks that nobody uses any more. Never fails the release before."""
+        """Delete the rows of locks that were free for an hour. Never fails the release before it."""
         try:
             yield from self._store.call(self.PRUNE, (b"%d" % PRUNE_LIMIT,), self._store.long_timeout)
         except CacheError as error:
@@ -265,41 +274,11 @@ class Lock:
     )
 
     def _is_held(self, holder: bytes) -> Operation[bool]:
-        """By this holder; by anybody when it is empty."""
+        """By this holder, or by any holder where it is empty."""
         result = yield from self._store.call(self.HELD, (self._key, holder))
         return result.ntuples == 1
 
 
-def _patience(blocking_timeout: Duration | None) -> float | None:
-    """Less than nothing is nothing: what is left of a time may be."""
+def _not_below_zero(blocking_timeout: Duration | None) -> float | None:
+    """In seconds. A caller may give what is left of a time, which is negative once it is over."""
     return None if blocking_timeout is None else max(0.0, seconds(blocking_timeout, "blocking_timeout"))
-
-
-class _Renewal:
-    """Extends a held lock in the background until it is released or lost."""
-
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
-        self._stop = threading.Event()
-
-    def start(self) -> None:
-        self._stop = threading.Event()
-        threading.Thread(
-            target=self._renew, args=(self._stop,), name="pgonly cache lock", daemon=True
-        ).start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _renew(self, stop: threading.Event) -> None:
-        while not stop.wait(LEASE_SECONDS / 3):
-            try:
-                self._lock.extend(LEASE_SECONDS)
-            except CacheError as error:
-                events.emit(
-                    "cache.failed", f"Lock {self._lock.name!r} not renewed: {error}", level=logging.WARNING
-                )
-            except LockError as error:
-                if not stop.is_set():
-                    events.emit("cache.lock_lost", str(error), level=logging.ERROR)
-                return
