@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -63,34 +63,33 @@ class DjangoCache(BaseCache):
     ) -> Any:  # fmt: skip
         """`tags` name groups for delete_tags().
 
-        With `nx` as add(), only where there is none yet; with `xx` only where there is one: True or False.
+        With `nx` as add(), only where there is no entry yet; with `xx` only where there is one: True or False.
         Raises ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
         """
-        if nx or xx:
-            return self._do(self._set_where(key, value, timeout, version, tags, nx, xx), False, write=True)
-        return self._do(self._set(key, value, timeout, version, tags), None, write=True)
+        operation = self._set(key, value, timeout, version, tags, nx, xx)
+        return self._do(operation, False if nx or xx else None, write=True)
 
     async def aset(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
     ) -> Any:  # fmt: skip
         """See set()."""
-        if nx or xx:
-            operation = self._set_where(key, value, timeout, version, tags, nx, xx)
-            return await self._ado(operation, False, write=True)
-        return await self._ado(self._set(key, value, timeout, version, tags), None, write=True)
+        operation = self._set(key, value, timeout, version, tags, nx, xx)
+        return await self._ado(operation, False if nx or xx else None, write=True)
 
     def add(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
-        return self._do(self._add(key, value, timeout, version, tags), False, write=True)
+        operation: Operation[bool] = self._set(key, value, timeout, version, tags, nx=True)
+        return self._do(operation, False, write=True)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
-        return await self._ado(self._add(key, value, timeout, version, tags), False, write=True)
+        operation: Operation[bool] = self._set(key, value, timeout, version, tags, nx=True)
+        return await self._ado(operation, False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
@@ -186,31 +185,16 @@ class DjangoCache(BaseCache):
     # Operations that the sync and the async method share, where they are more than one call of the store.
 
     def _set(
-        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
-    ) -> Operation[None]:
-        return self.store.set(
-            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
-        )
-
-    def _set_where(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
-        nx: bool, xx: bool,
-    ) -> Operation[bool]:  # fmt: skip
+        nx: bool = False, xx: bool = False,
+    ) -> Operation[Any]:  # fmt: skip
         if nx and xx:
             raise ValueError(
                 "nx writes only where there is no entry, xx only where there is one: give one of them."
             )
-        if nx:
-            return self._add(key, value, timeout, version, tags)
-        stored = self.stored_key(key, version)
-        return self.store.replace(stored, value, self.seconds_of(timeout), self._tags(tags))
-
-    def _add(
-        self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str]
-    ) -> Operation[bool]:
-        return self.store.add(
-            self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags)
-        )
+        write: Callable[..., Operation[Any]]
+        write = self.store.add if nx else self.store.replace if xx else self.store.set
+        return write(self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags))
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]
