@@ -81,8 +81,8 @@ class PostgresBackend(BaseTaskBackend):
         return self.entry.database
 
     def validate_task(self, task: Any) -> None:
-        """Raises InvalidTask for what breaks Django's rules or does not fit a column, and for an async task that is
-        atomic: a transaction belongs to one thread.
+        """Raises InvalidTask for a task that breaks Django's rules or does not fit its columns, and for an async task
+        that is atomic: a transaction belongs to one thread.
 
         A wrong entry in TASKS raises in enqueue(), not here: the checks, which report it, import the tasks.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
@@ -34,6 +34,24 @@ class TaskOptions:
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
 
 
+def _is_attempts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ATTEMPTS_LIMIT
+
+
+def _is_duration_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST)
+
+
+# Whether a value is allowed, and the rule in words.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_attempts": (_is_attempts, f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"),
+    "backoff": (callable, "a Backoff or a callable (attempt, error) -> timedelta"),
+    "max_runtime": (_is_duration_or_none, f"{DURATION} or None"),
+    "atomic": (lambda value: isinstance(value, bool), "True or False"),
+    "retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
+}
+
+
 def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
     """`options`, once their names, types and bounds are checked. Raises OptionError that names `where`, the option and
     its value.
@@ -41,35 +59,12 @@ def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()
     `beside`: other names that are allowed in the same place, for the message about an unknown one.
     """
     for name, value in options.items():
-        if name not in OPTION_NAMES:
+        if name not in RULES:
             raise OptionError(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
-        reason = _what_is_wrong(name, value)
-        if reason:
-            raise OptionError(f"{where}: {name} must be {reason}, got {value!r}.")
+        is_allowed, rule = RULES[name]
+        if not is_allowed(value):
+            raise OptionError(f"{where}: {name} must be {rule}, got {value!r}.")
     return dict(options)
-
-
-def _what_is_wrong(name: str, value: Any) -> str | None:
-    match name:
-        case "max_attempts":
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            return (
-                None
-                if whole and 1 <= value <= MAX_ATTEMPTS_LIMIT
-                else f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"
-            )
-        case "backoff":
-            return None if callable(value) else "a Backoff or a callable (attempt, error) -> timedelta"
-        case "atomic":
-            return None if isinstance(value, bool) else "True or False"
-        case "max_runtime":
-            return None if value is None or _is_duration(value) else f"{DURATION} or None"
-        case _:
-            return None if value is None or _is_duration(value) else f"{DURATION} or None (keep for ever)"
-
-
-def _is_duration(value: Any) -> bool:
-    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class Defaults:
 
     @classmethod
     def from_options(cls, alias: str, options: Mapping[str, Any]) -> Defaults:
-        """Raises ImproperlyConfigured for what @task() would refuse."""
+        """Raises ImproperlyConfigured for an option that @task() would refuse."""
         where = f'TASKS[{alias!r}]["OPTIONS"]'
         rest = {name: value for name, value in options.items() if name not in NO_DEFAULTS}
         try:

@@ -151,7 +151,7 @@ def log_slowly(context, lines):
 
 @task
 def print_and_open():
-    """The number that the system gives to what is opened next."""
+    """The number that the system gives to the next opened file."""
     print("to whom it may concern")
     number = os.open(os.devnull, os.O_RDONLY)
     os.close(number)

@@ -11,7 +11,7 @@ from tests.jobs import AT_ONCE, mark
 
 
 def pay(key):
-    """Makes its mark on a connection of its own and has the job's own connection shot meanwhile."""
+    """Makes its mark on a separate connection, and ends the job's connection before it returns."""
     from pgonly_django.database.connect import connect
 
     connection.ensure_connection()
@@ -86,7 +86,7 @@ async def call_in_groups(context, key, gathers=False):
 
 
 def pay_amid_a_failover(key):
-    """The primary has become a standby by the time the answer is there."""
+    """The primary becomes a standby before the answer arrives."""
     answer = pay_once(key, 7)
     connection.connection.execute("SET default_transaction_read_only = on")
     return answer

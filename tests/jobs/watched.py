@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 @task(takes_context=True)
 def tell_when_stopped(context, key):
-    """Asks its context only, which asks nobody."""
+    """Asks only its context, which runs no query."""
     mark(f"{key}:started")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not context.should_stop:
