@@ -1,4 +1,4 @@
-"""The arguments of a call as a short text: two calls whose arguments differ never share one."""
+"""The arguments of a call as a short text, another one for other arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 
 def digest(arguments: Mapping[str, Any]) -> str:
-    """32 hex digits. Raises TypeError naming the argument that nothing tells from all others."""
+    """32 hex digits. Raises TypeError, which names an argument whose value has no such form."""
     forms = {name: _named(name, value) for name, value in arguments.items()}
     return hashlib.sha256(_text(forms).encode()).hexdigest()[:32]
 
@@ -29,7 +29,7 @@ def _named(name: str, value: Any) -> Any:
 
 
 def _form(value: Any) -> Any:
-    """`value` as JSON that gives away its type. A list in it always begins with the name of a type."""
+    """`value` as JSON that also says its type. A list in it always begins with the name of a type."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -39,7 +39,7 @@ def _form(value: Any) -> Any:
         return ["Model", value._meta.label, _form(_primary_key(value))]  # noqa: SLF001 - documented by Django
     if isinstance(value, Enum):
         return _of_member(value)
-    if isinstance(value, (date, time)):  # of a class of its own, as freezegun's are
+    if isinstance(value, (date, time)):  # of a subclass, as those of freezegun are
         return [_path(kind), value.isoformat()]
     raise TypeError(f"a value of {_path(kind)}")
 
@@ -76,7 +76,7 @@ def _text(form: Any) -> str:
     return json.dumps(form, sort_keys=True)
 
 
-# JSON writes these without loss, and none like another.
+# JSON writes each value of these without loss, and no two alike.
 _PLAIN = {type(None), bool, float, str}
 # Of exactly these types: a subclass may hold more than its base shows.
 _FORMS: dict[type, Callable[[Any], Any]] = {

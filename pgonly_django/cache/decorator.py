@@ -1,4 +1,4 @@
-"""@cached: a function whose answers are kept, for sync and async functions."""
+"""@cached: keeps the answers of a function, sync or async, in a cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cached(
     stale, lock_timeout = not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
 
     def decorate(function: F) -> F:
-        if key is None and not _has_a_name_of_its_own(function):
+        if key is None and not _has_unique_name(function):
             raise TypeError(
                 f"{function!r} has no name that is its alone, so its answers would mix with those of others. "
                 'Give @cached a key, for example key="paper:{pmid}".'
@@ -58,8 +58,8 @@ def cached(
     return decorate
 
 
-def _has_a_name_of_its_own(function: Callable[..., Any]) -> bool:
-    """Not so of a lambda, a function inside another, a functools.partial."""
+def _has_unique_name(function: Callable[..., Any]) -> bool:
+    """False for a lambda, a function inside another, and a functools.partial."""
     return "<" not in getattr(function, "__qualname__", "<")
 
 
@@ -126,7 +126,7 @@ class _Cached:
             ) from error
 
     def _options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """What only this cache's get_or_set knows; another backend behind the alias gets the timeout only."""
+        """The arguments that only our get_or_set() has. Another backend under the alias gets the timeout only."""
         if not isinstance(caches[self.alias], PostgresCache):
             return {}
         return {"tags": self._tags(args, kwargs), "stale": self.stale, "lock_timeout": self.lock_timeout}

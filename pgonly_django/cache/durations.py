@@ -1,4 +1,4 @@
-"""What callers may give as a time or a count; anything else is refused by name before PostgreSQL is asked."""
+"""The times and counts that callers may give. Anything else is refused before PostgreSQL is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = int, float
 
 
 def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
-    """`value` in seconds, maybe infinite. TypeError for what is no time, ValueError for NaN."""
+    """`value` in seconds, maybe infinite. Raises TypeError where it is no time, ValueError for NaN."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
@@ -42,7 +42,7 @@ def timeout_seconds(value: Any) -> float | None:
 
 
 def milliseconds(timeout: Any) -> Any:
-    """A number of them as seconds; None, a timedelta and DEFAULT_TIMEOUT as they are."""
+    """A number of milliseconds as seconds; None, a timedelta and DEFAULT_TIMEOUT as they are."""
     if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, timedelta):
         return timeout
     return seconds(timeout, "A timeout", "a number of milliseconds, a timedelta or None") / 1000
@@ -50,7 +50,7 @@ def milliseconds(timeout: Any) -> Any:
 
 def not_negative(value: Any, what: str) -> float:
     """See seconds(). At most LONGEST_SECONDS."""
-    if type(value) in _NUMBERS and 0 <= value <= LONGEST_SECONDS:  # the usual, in each get_or_set
+    if type(value) in _NUMBERS and 0 <= value <= LONGEST_SECONDS:  # the usual case, faster
         return float(value)
     number = seconds(value, what)
     if number < 0:
@@ -69,7 +69,7 @@ def positive(value: Any, what: str) -> float:
 
 
 def moment(value: Any, *, units: float = 1) -> float:
-    """A datetime, or a number of which 1 s has `units`, as seconds since 1970, maybe infinite."""
+    """A datetime, or a number in `units` a second, as seconds since 1970, maybe infinite."""
     if isinstance(value, datetime):
         return _timestamp(value)
     if isinstance(value, timedelta):
@@ -81,7 +81,7 @@ def moment(value: Any, *, units: float = 1) -> float:
 def _timestamp(value: datetime) -> float:
     try:
         return value.timestamp()
-    except (OverflowError, ValueError):  # beyond what the calendar of the machine knows
+    except (OverflowError, ValueError):  # beyond the calendar of the machine
         return math.inf if value.year > 1970 else -math.inf  # noqa: PLR2004 - the year that timestamps count from
 
 

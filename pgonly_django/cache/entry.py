@@ -96,7 +96,7 @@ REWRITE = (
     + f" FROM ({_EXPIRY}) AS expiry"
 )
 
-# Deleting a value takes as long as it is large (each 2 KB of it is a row of its own): 32 MB take 0.03 to 0.15 s.
+# Deleting a value takes as long as it is large (each 2 KB of it is a row): 32 MB take 0.03 to 0.15 s.
 DELETED_BYTES = 32 * 1024 * 1024
 
 

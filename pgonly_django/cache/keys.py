@@ -1,6 +1,6 @@
-"""Keys as they stand in the table: `<namespace>:<what Django made of the key>`, readable where they can be.
+"""Keys as they are in the table: `<namespace>:<what Django made of the key>`, readable where possible. Also globs.
 
-The namespace (LOCATION) has no ":" of its own, so one cache is one range of the primary key.
+The namespace (LOCATION) contains no ":", so one cache is one range of the primary key.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _is_valid(raw: bytes) -> bool:
 
 
 def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags as given. TypeError for a single text, which is a tag for each of its letters otherwise."""
+    """The tags as given. TypeError for a single text, or each of its letters would be a tag."""
     if isinstance(tags, str):
         raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
     names = tuple(tags)
@@ -60,13 +60,13 @@ def following(prefix: str) -> bytes:
 
 
 def span(prefix: str) -> tuple[bytes, bytes]:
-    """The first key that may start with `prefix`, and one after all that do; nothing lies between if none can."""
-    return (prefix.encode(), following(prefix)) if _UNHELD.search(prefix) is None else (b"", b"")
+    """The first key that may start with `prefix`, and one after all that do; an empty range if none can."""
+    return (prefix.encode(), following(prefix)) if _UNSTORABLE.search(prefix) is None else (b"", b"")
 
 
-# What is in no stored key: NUL and lone surrogates.
-_UNHELD = re.compile("[\0\ud800-\udfff]")
-# Possessive, or a class without its end would be taken apart once more for each of its characters.
+# NUL and lone surrogates are in no stored key.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+# Possessive, or a class without its "]" would be tried again from each of its characters.
 _TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^]]-.|[^]])*+]?|.", re.DOTALL)
 _MEMBER = re.compile(r"\\.|[^]]-.|[^]]", re.DOTALL)
 _NEVER = "(?!)"
@@ -75,7 +75,7 @@ _NEVER = "(?!)"
 def as_regex(pattern: str) -> str:
     """A glob (`*`, `?`, `[abc]`, `[^a-z]`, backslash escapes) as a POSIX regular expression.
 
-    Whatever stands in it: as Redis reads a class without its end, an empty one, a range from z to a.
+    Every text is a glob: a class without "]", an empty class, and a range from z to a are read as Redis reads them.
     """
     return f"^{''.join(map(_translate, _TOKEN.findall(pattern)))}$"
 
@@ -87,7 +87,7 @@ def _translate(token: str) -> str:
         return "."
     if token[0] == "[":
         return _translate_class(token[1:])
-    return _NEVER if _UNHELD.match(token[-1]) else _literal(token[-1])
+    return _NEVER if _UNSTORABLE.match(token[-1]) else _literal(token[-1])
 
 
 def _translate_class(inside: str) -> str:
@@ -99,7 +99,7 @@ def _translate_class(inside: str) -> str:
 
 
 def _translate_member(member: str) -> str:
-    """A range, also of one character; its ends moved to what a key can hold."""
+    """A range, also of one character. Its ends are moved to characters that a key can hold."""
     is_range = len(member) == len("a-z")
     low, high = sorted(member[::2]) if is_range else (member[-1], member[-1])
     low = "\ue000" if "\ud800" <= low <= "\udfff" else max(low, "\x01")
@@ -122,6 +122,6 @@ def escape_glob(text: str) -> str:
 
 
 def literal_prefix(pattern: str) -> str:
-    """The part of a glob before its first special or unholdable character: where its keys begin."""
+    """The part of a glob before its first special or unstorable character: all its keys begin so."""
     prefix = re.match("[^\\\\*?\\[\0\ud800-\udfff]*", pattern)
     return prefix.group() if prefix else ""

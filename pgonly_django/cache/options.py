@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django.cache.durations import timeout_seconds
 from pgonly_django.conf import unknown_key
 
-# Django's own, read by BaseCache. CULL_FREQUENCY is accepted and means nothing here: just the excess goes.
+# Django's own. CULL_FREQUENCY is accepted and has no effect: eviction deletes the excess only.
 _OF_DJANGO = {"MAX_ENTRIES", "CULL_FREQUENCY"}
 _BESIDE = {"BACKEND", "LOCATION", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"}
 LONG_SECONDS = 10.0
@@ -53,7 +53,7 @@ def parse(given: dict[str, Any]) -> Options:
 
 
 def default_timeout(given: Any) -> float | None:
-    """TIMEOUT, which may be a fraction, a timedelta, or text as it comes from the environment. See parse()."""
+    """TIMEOUT: a number, a timedelta, None, or text as it comes from the environment. Raises as parse() does."""
     try:
         return (
             given
@@ -67,11 +67,11 @@ def default_timeout(given: Any) -> float | None:
 
 
 def misplaced(names: Iterable[str]) -> list[str]:
-    """Those names beside OPTIONS that say something only inside it."""
+    """The names beside OPTIONS that have an effect only inside it."""
     return [name for name in names if name in _KNOWN]
 
 
-# PostgreSQL counts in 64 bits; a socket is waited for in milliseconds of 32.
+# PostgreSQL counts in 64 bits. A wait for a socket is in milliseconds, in 32 bits.
 _MOST = {"TIMEOUT_SECONDS": 86_400}
 _MOST_OF_ANY = 10**15
 _KNOWN = {field.name.upper(): field for field in fields(Options)}

@@ -1,4 +1,4 @@
-"""The worker's share of cleaning: what expired in caches that nobody writes to any more."""
+"""The worker deletes expired entries too, since no write does it in a cache that is no longer written to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pgonly_django.cache.options import parse
 from pgonly_django.cache.stats import our_settings
 from pgonly_django.models import CacheEntry
 
-# Served by <table>_prune: the WITH walks from namespace to namespace, one step each. A cache whose numbers are
-# being written at this moment learns of the removal by its next recount: nothing here waits.
+# Served by <table>_prune: the WITH walks from namespace to namespace, one step each. Waits for no lock: where the
+# row of a cache in pgonly_cache_usage is locked, the next recount corrects its numbers.
 PRUNE_EXPIRED = (
     """
 WITH RECURSIVE space (name) AS (
@@ -55,19 +55,19 @@ def prunable_databases(own: str) -> set[str]:
         try:
             found.add(parse(cache.get("OPTIONS", {})).database)
         except ImproperlyConfigured:
-            continue  # nobody can use that cache; `check` says why
+            continue  # no method of that cache works; `check` says why
     return {alias for alias in found if alias in connections and connections[alias].vendor == "postgresql"}
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:
-    """Delete up to `limit` expired rows of all caches of a database, and say how many. Waits for no lock.
+    """Delete up to `limit` expired rows of all caches in a database; how many. Waits for no lock.
 
-    Call it again until it says less than `limit`.
+    Call it again until it returns less than `limit`.
     """
     pruned = 0
     for statement in (*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS):
         gone = 1
-        while gone and pruned < limit:  # its bytes too end a batch of rows
+        while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
             gone = _execute(alias, statement, limit - pruned)
             pruned += gone
     return pruned

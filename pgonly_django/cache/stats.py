@@ -1,4 +1,4 @@
-"""What the caches of settings.CACHES hold, counted; for the command, the admin and monitoring."""
+"""Counts what the caches of settings.CACHES hold, for the command, the admin and monitoring."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Figures:
 
     @property
     def hit_rate(self) -> float | None:
-        """Hits of all reads that were told so far, 0 to 1; None before the first."""
+        """Hits of all reads that were flushed so far, 0 to 1; None before the first."""
         reads = self.hits + self.misses
         return self.hits / reads if reads else None
 
@@ -45,7 +45,7 @@ class Figures:
 
 
 def our_caches() -> dict[str, PostgresCache]:
-    """The caches of settings.CACHES that are ours, by alias; without those of which `check` says what is wrong."""
+    """The caches of settings.CACHES that are ours, by alias, but not those that are misconfigured."""
     ours = {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
     return {alias: cache for alias, cache in ours.items() if cache.is_configured}
 
@@ -64,9 +64,9 @@ def _is_ours(cache: dict[str, Any]) -> bool:
 
 
 def figures(tables: Container[str] = TABLES) -> list[Figures]:
-    """Of the caches in these tables, counted now: one walk over the entries of each.
+    """Of the caches in these tables. Walks over all entries of each.
 
-    One whose database does not answer has its `problem` and no numbers.
+    Where the database of one does not answer, it has a `problem` and no numbers.
     """
     found = []
     for alias, cache in our_caches().items():

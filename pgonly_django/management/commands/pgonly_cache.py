@@ -1,4 +1,4 @@
-"""manage.py pgonly_cache: what the caches hold; clears them; makes their tables survive a crash or not."""
+"""manage.py pgonly_cache: shows what the caches hold, clears one, makes a table logged or unlogged."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Command(BaseCommand):
 
 
 def _deletion(store: Store, prefix: str, tag: str | None) -> Operation[int]:
-    """Not by the cache's methods, because those only log that they failed."""
+    """Not by the methods of the cache, which only log that they failed."""
     if tag is None:
         return deletion.clear(store, prefix)
     return deletion.delete_tags(store, [store.tag(tag)])
