@@ -91,10 +91,9 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         from pgonly_django.context.context import JobContext
         from pgonly_django.context.detached import DetachedContext
 
-        if not self.takes_context or not args or isinstance(args[0], JobContext):
-            return args
-        if isinstance(args[0], TaskContext):
-            return (DetachedContext(args[0].task_result), *args[1:])
+        context = args[0] if self.takes_context and args else None
+        if isinstance(context, TaskContext) and not isinstance(context, JobContext):
+            return (DetachedContext(context.task_result), *args[1:])
         return args
 
 
@@ -139,12 +138,10 @@ def task(
         )
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
-        unknown = set(options) - set(OPTION_NAMES)
-        if unknown:
-            try:
-                validated(dict.fromkeys(unknown), _place(decorated), DJANGO_TASK)
-            except OptionError as error:
-                raise InvalidTask(str(error)) from error
+        try:
+            validated(options, _place(decorated), DJANGO_TASK)
+        except OptionError as error:
+            raise InvalidTask(str(error)) from error
         return PostgresTask(
             func=decorated,
             priority=priority,
