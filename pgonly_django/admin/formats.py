@@ -1,4 +1,4 @@
-"""How the admin writes times, JSON and states. Everything that comes from a row is escaped here."""
+"""How the admin shows times, JSON and states. Whatever comes from a row is escaped here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNITS = (
 
 
 def short_duration(duration: timedelta) -> str:
-    """The two largest units of it: "2 h 5 min", "12 s", "80 ms". Negative ones count as none."""
+    """In its two largest units: "2 h 5 min", "12 s", "80 ms". A negative one counts as zero."""
     seconds = max(duration / timedelta(seconds=1), 0.0)
     if seconds < 1:
         return _("%d ms") % (seconds * 1000)
@@ -39,7 +39,7 @@ def short_duration(duration: timedelta) -> str:
 
 
 def _whole_units(seconds: int) -> list[str]:
-    """From the first unit that is not zero downwards; a zero after it ends the list."""
+    """From the largest unit that is not zero down to the next one that is."""
     parts: list[str] = []
     for size, label in UNITS:
         count, seconds = divmod(seconds, size)
@@ -56,30 +56,30 @@ def short_name(path: str) -> str:
 
 
 def age(since: datetime) -> str:
-    """How long ago that was."""
+    """How long ago `since` was."""
     return short_duration(timezone.now() - since)
 
 
 def as_read(moment: datetime) -> datetime:
-    """An aware time as Django reads it from a row: without USE_TZ naive, in TIME_ZONE."""
+    """An aware time as Django reads it from a row: naive and in TIME_ZONE without USE_TZ."""
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def _aware(moment: datetime) -> datetime:
-    """The inverse of as_read(); an aware time as it is."""
+    """The inverse of as_read(). An aware time is returned unchanged."""
     if timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())
 
 
 def exact_time(moment: datetime) -> str:
-    """Date and time to the second, in the time zone of whoever looks; without USE_TZ in TIME_ZONE."""
+    """Date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
     shown = timezone.localtime(moment) if settings.USE_TZ else moment
     return date_format(shown, "Y-m-d H:i:s")
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
-    """`text` with the exact time on hover and for machines."""
+    """`text`, with the exact time on hover and for machines."""
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', _aware(moment).isoformat(), exact_time(moment), text
     )
@@ -101,20 +101,20 @@ def progress_bar(done: float, total: float) -> SafeString:
 
 
 def pretty_json(value: Any, **options: Any) -> str:
-    """Indented JSON in the order of its keys, half surrogate pairs as escapes.
+    """Indented JSON in the order of its keys, with half surrogate pairs as escapes. `options` are for json.dumps().
 
-    What is beyond TEXT_SHOWN characters is cut, and that is said. `options` are those of json.dumps().
+    Cut after TEXT_SHOWN characters, with a note that says so.
     """
     if isinstance(value, UnreadableJson):
         return shortened(value)
     try:
         return shortened(printable(json.dumps(value, indent=2, ensure_ascii=False, **options)))
-    except (ValueError, RecursionError):  # a circle among objects as well
+    except (ValueError, RecursionError):  # also for objects that contain each other
         return _("It cannot be shown: it is nested too deeply, or has a number of thousands of digits.")
 
 
 def as_text(value: Any, limit: int = TEXT_SHOWN) -> str:
-    """Text from a row as it is; what another program put in its place as JSON, which str() may be too deep for."""
+    """Text from a row as it is. Any other value, which another program wrote there, as JSON."""
     return shortened(value if isinstance(value, str) else pretty_json(value), limit)
 
 

@@ -1,60 +1,59 @@
 "use strict";
 
-// Keeps the page of an unfinished job up to date: fetches the page itself and swaps the parts that changed.
-// Without this script the page is the same, only still.
+// Keeps the page of an unfinished job up to date: fetches the page again and replaces the parts that changed.
+// Without this script the page shows the same, but does not refresh.
 {
-    const MOVING = "[data-live]";
+    const PARTS = "[data-live]";
+    const SCROLLING = ".pgonly-code, .pgonly-scroll";
     const page = () => document.querySelector("[data-refresh-seconds]");
 
-    const SCROLLING = ".pgonly-code, .pgonly-scroll";
-    const openedIn = (part) => new Map([...part.querySelectorAll("details[id]")].map((d) => [d.id, d.open]));
-
-    // The forms carry a CSRF token that is new in every answer; it alone is no change.
-    const essence = (part) => {
+    // Without the CSRF token, which differs in every answer, and without what the reader has opened.
+    const comparable = (part) => {
         const copy = part.cloneNode(true);
         copy.querySelectorAll("input[name=csrfmiddlewaretoken]").forEach((input) => input.remove());
         copy.querySelectorAll("details").forEach((details) => details.removeAttribute("open"));
         return copy.innerHTML;
     };
 
-    const swap = (old, fresh) => {
-        if (essence(old) === essence(fresh)) return;
-        const opened = openedIn(old);
+    // Keeps what the reader has opened and scrolled.
+    const replacePart = (old, fresh) => {
+        if (comparable(old) === comparable(fresh)) return;
+        const opened = [...old.querySelectorAll("details[id]")].map((details) => [details.id, details.open]);
         const scrolled = [...old.querySelectorAll(SCROLLING)].map((box) => box.scrollTop);
         old.replaceChildren(...fresh.childNodes);
-        opened.forEach((open, id) => {
+        opened.forEach(([id, open]) => {
             const details = document.getElementById(id);
             if (details) details.open = open;
         });
         old.querySelectorAll(SCROLLING).forEach((box, place) => { box.scrollTop = scrolled[place] ?? 0; });
     };
 
-    const take = (fresh) => {
-        const names = (root) => [...root.querySelectorAll(MOVING)].map((part) => part.dataset.live).join();
+    const replaceParts = (fresh) => {
+        const names = (root) => [...root.querySelectorAll(PARTS)].map((part) => part.dataset.live).join();
         if (names(page()) !== names(fresh)) {
-            page().replaceWith(fresh);  // a part came or went
-        } else {
-            fresh.querySelectorAll(MOVING).forEach((part) => {
-                swap(page().querySelector(`[data-live="${part.dataset.live}"]`), part);
-            });
-            if (!fresh.dataset.refreshSeconds) delete page().dataset.refreshSeconds;
+            page().replaceWith(fresh);  // a part appeared or disappeared
+            return;
         }
+        fresh.querySelectorAll(PARTS).forEach((part) => {
+            replacePart(page().querySelector(`[data-live="${part.dataset.live}"]`), part);
+        });
+        if (!fresh.dataset.refreshSeconds) delete page().dataset.refreshSeconds;
     };
 
     const refresh = async () => {
         const answer = await fetch(location.href, { credentials: "same-origin" });
         if (!answer.ok || answer.redirected) return;
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".pgonly-job");
-        if (fresh && page()) take(fresh);
+        if (fresh && page()) replaceParts(fresh);
     };
 
-    const wait = () => {
+    const refreshLater = () => {
         if (!page()) return;
         setTimeout(async () => {
-            if (!document.hidden) await refresh().catch(() => undefined);  // offline: try again
-            wait();
+            if (!document.hidden) await refresh().catch(() => undefined);  // offline: the next one may succeed
+            refreshLater();
         }, 1000 * Number(page().dataset.refreshSeconds));
     };
 
-    document.addEventListener("DOMContentLoaded", wait);
+    document.addEventListener("DOMContentLoaded", refreshLater);
 }
