@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import Any
 
+import psycopg
 from django.db import Error, transaction
 
 from pgonly_django.database.libpq import Params, Statement
@@ -86,3 +87,11 @@ def _is_held_back(key: tuple[str, str], now: float) -> bool:
 
 def _params(payload: str) -> Params:
     return {"channel": CHANNEL, "payload": payload}
+
+
+NOTIFY_ALL = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text[]) AS p(payload)"
+
+
+def send(connection: psycopg.Connection[Any], *payloads: str) -> None:
+    """Send `payloads` on a worker's connection. Raises psycopg.Error."""
+    connection.execute(NOTIFY_ALL, {"channel": CHANNEL, "payloads": list(payloads)}, prepare=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import psycopg
+
 from pgonly_django.database.libpq import Params
 from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
 
@@ -146,3 +148,13 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "stay_suspect": [int(finish.proves_nothing) for finish in batch],
         "entries": [finish.entry for finish in batch],
     }
+
+
+# Index: the primary key.
+WHOSE = "SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
+
+
+def whose(connection: psycopg.Connection[Any], ids: list[str]) -> dict[str, tuple[int, str]]:
+    """(lease_epoch, state) of the rows that a finish did not match."""
+    rows = connection.execute(WHOSE, {"ids": ids}).fetchall()
+    return {job_id: (lease_epoch, state) for job_id, lease_epoch, state in rows}

@@ -38,25 +38,15 @@ from pgonly_django.tasks.options import TaskOptions, restored
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task, with_fields
 from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
-from pgonly_django.worker import forked_child, outcomes, watchdog
+from pgonly_django.worker import forked_child, outcomes, reports
 from pgonly_django.worker.connection_cleanup import clean_up_connections
+from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.tracebacks import name_of, traceback_of, without_outer_frames
 
 DELIVER_AGAIN_SECONDS = 0.1
 LEAVE_SECONDS = 1.0
 
 KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
-
-
-@dataclass(slots=True)
-class Ended:
-    """A run that is over in this process. `finish` None: the job is not ours any more, nothing is to be written."""
-
-    run: Run
-    finish: Finish | None
-    took_seconds: float = 0.0
-    committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
-    error: BaseException | None = None  # what the run ended with
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +75,9 @@ class _Call:
 class Executor:
     """Runs jobs for one worker and hands each end to `deliver`, from whatever thread it happens in."""
 
-    def __init__(
-        self, alias: str, worker_id: str, worker_name: str, deliver: Callable[[Ended], None]
-    ) -> None:
+    def __init__(self, alias: str, worker: outcomes.WorkerFacts, deliver: Callable[[Ended], None]) -> None:
         self.alias = alias
-        self.worker = outcomes.WorkerFacts(worker_id, worker_name)
+        self.worker = worker
         self.deliver = deliver
         self._isolation: str | None = None
         self._placed: dict[tuple[str, str, str, int], Placed] = {}
@@ -152,10 +140,10 @@ class Executor:
         try:
             with transaction.atomic(using=self.alias):
                 finish = outcomes.succeeded(run, self._guarded(run, call))
-                said += watchdog.last_news(run)
+                said += reports.last_report_of(run)
                 self._finish(run, finish, said)
         except BaseException:
-            watchdog.put_back({run.job.id: run}, said)
+            reports.put_back({run.job.id: run}, said)
             raise
         finally:
             run.keeps_snapshot = run.reports_itself = False

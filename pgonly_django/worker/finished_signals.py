@@ -18,7 +18,7 @@ from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.executor import Ended
+from pgonly_django.worker.ended import Ended
 
 FINAL = {
     State.SUCCEEDED: TaskResultStatus.SUCCESSFUL,
@@ -38,7 +38,7 @@ class FinishedSignals:
     def start(self) -> None:
         self._thread.start()
 
-    def announce(self, ended: Ended) -> None:
+    def send_later(self, ended: Ended) -> None:
         if ended.finish is not None and ended.finish.state in FINAL:
             level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
             if has_receivers(task_finished, level):
@@ -50,7 +50,7 @@ class FinishedSignals:
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
-    def announce_row(self, job_id: str) -> None:
+    def send_for_row(self, job_id: str) -> None:
         """For a job that a rescue ended: its own worker is dead."""
         self._inbox.put(job_id)
 

@@ -9,7 +9,7 @@ import logging
 from pgonly_django import events
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.executor import Ended
+from pgonly_django.worker.ended import Ended
 
 _logger = logging.getLogger("pgonly_django.worker")
 

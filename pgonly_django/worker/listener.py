@@ -1,4 +1,4 @@
-"""Hears NOTIFYs on the very connection that claims: no thread and no cold connection between the word and the job."""
+"""Hears NOTIFY on the connection that claims."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SELF_TEST_SECONDS = 2.0
 UNAVAILABLE = (
     "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
 )
-MISSED = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE))
+ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE))
 
 
-class Listener:
+class JobsListener:
     """`listens` says whether LISTEN works; while that is not known, whether it shall be tried."""
 
     def __init__(self, alias: str, *, listens: bool) -> None:
@@ -44,29 +44,28 @@ class Listener:
             connection.execute(f"LISTEN {notify.CHANNEL}")
             if not self._is_tested:
                 self._test(connection)
-        # Whatever was said while nobody listened.
-        self._heard.extend(MISSED)
+        self._heard.extend(ALL)  # that could have been sent while there was no connection
 
     def hear(self, connection: psycopg.Connection[Any]) -> list[str]:
         """The payloads that have come since the last call. Does not wait. Raises psycopg.Error."""
         if self.listens:
             connection.pgconn.consume_input()
-            while (notify := connection.pgconn.notifies()) is not None:
-                self._note(notify)
-        words = list(self._heard)
+            while (notification := connection.pgconn.notifies()) is not None:
+                self._note(notification)
+        payloads = list(self._heard)
         self._heard.clear()
-        return words
+        return payloads
 
-    def _note(self, notify: PGnotify) -> None:
-        self._heard.append(notify.extra.decode(errors="replace"))
+    def _note(self, notification: PGnotify) -> None:
+        self._heard.append(notification.extra.decode(errors="replace"))
 
     def _test(self, connection: psycopg.Connection[Any]) -> None:
-        """Have ourselves told a word from another connection: a pooler in transaction mode swallows it."""
-        word = f"test {uuid4()}"
+        """Send a NOTIFY from another connection: behind a pooler in transaction mode it does not arrive."""
+        payload = f"test {uuid4()}"
         with connect(self.alias, application_name="pgonly self-test") as other:
-            other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, word])
+            notify.send(other, payload)
         deadline = time.monotonic() + SELF_TEST_SECONDS
-        while word not in self.hear(connection):
+        while payload not in self.hear(connection):
             left = deadline - time.monotonic()
             if left <= 0:
                 self.listens = False

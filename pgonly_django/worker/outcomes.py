@@ -142,11 +142,9 @@ def released(run: Run, worker: WorkerFacts, reason: str = "Its worker was stoppe
     return _finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
 
 
-def given_back(run: Run) -> Finish:
-    """Back to ready: claimed ahead and never started. It leaves no trace in the job's errors."""
-    return Finish(
-        run.job.id, run.job.lease_epoch, Outcome.RELEASED, State.READY, costs_attempt=False, started=False
-    )
+def never_started(job_id: str, lease_epoch: int) -> Finish:
+    """Back to ready: claimed and never started. It leaves no trace in the job's errors."""
+    return Finish(job_id, lease_epoch, Outcome.RELEASED, State.READY, costs_attempt=False, started=False)
 
 
 def closed_by_force(run: Run, options: TaskOptions, worker: WorkerFacts) -> Finish:

@@ -1,4 +1,8 @@
-"""When a worker's loop has what to do next. All times are time.monotonic()."""
+"""When to look at the database: for ready jobs, and (see duties/promotion.py) for due ones. Times are time.monotonic().
+
+A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a second look follows each, and after that
+ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
+"""
 
 from __future__ import annotations
 
@@ -7,125 +11,78 @@ from collections import Counter
 
 from pgonly_django.database import notify
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.promote import Promotion
-from pgonly_django.worker.listener import Listener
+from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 
 LOOK_AGAIN_SECONDS = notify.COALESCE_SECONDS + 0.002
-# After what was heard or found the pauses between looks grow to the longest, by these factors with LISTEN and without:
-# a row that somebody had locked when it was looked for is not told of when its lock goes. The second look after a
-# NOTIFY takes the first of the pauses, so that the next come 1, 5 and 21 seconds later.
+# The first pause between two looks, and how much longer the next ones are, with LISTEN and without. The second look
+# after a NOTIFY takes the first of the pauses, so that the next looks come 1, 5 and 21 seconds later.
 FIRST_PAUSE_SECONDS, GROWTH = 0.25, 4
 BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
 REFUSED_SECONDS = 0.1
 NEVER = float("inf")
 
 
+class Pauses:
+    """Growing pauses, up to the longest that the options allow."""
+
+    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
+        self._options = options
+        self._listener = listener
+        self.restart()
+
+    def restart(self) -> None:
+        self._next = FIRST_PAUSE_SECONDS if self._listener.listens else BLIND_FIRST_PAUSE_SECONDS
+
+    def next(self) -> float:
+        listens = self._listener.listens
+        pause = min(self._next, self._options.longest_pause(listening=listens))
+        self._next = pause * (GROWTH if listens else BLIND_GROWTH)
+        return pause
+
+
 class PollTimer:
-    """The next look for ready jobs and the next promotion of due ones.
+    """The next look for ready jobs."""
 
-    A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so each is followed by a second look, and
-    that by ever rarer ones.
-    """
-
-    def __init__(self, options: WorkerOptions, listener: Listener) -> None:
-        self.options = options
-        self.listener = listener
-        self.drained = False  # the last look, from the head, found no more than it took
+    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
+        self.drained = False  # the last look, a head claim, found fewer jobs than it may take
         self.busy_at = time.monotonic()
-        self._backlog = True
-        self._passed_over = (
-            False  # the last look had no slot to fill: only queues of short jobs were looked at
-        )
-        self._look_at = self._promote_at = 0.0
-        self._look_again_at = self._promote_again_at = NEVER
-        self._refused_until = 0.0
-        self._due_at = NEVER  # as far as is known
-        self._look_pause = self._promote_pause = self._first_pause
-
-    # What was heard.
+        self._pauses = Pauses(options, listener)
+        self._has_backlog = True
+        self._had_no_slot = False  # at the last look, which was for queues of short jobs only
+        self._look_at = self._refused_until = 0.0
+        self._look_again_at = NEVER
 
     def hear_ready(self) -> None:
         now = time.monotonic()
         self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
-        self._look_pause = self._first_pause
-
-    def hear_due(self) -> None:
-        now = time.monotonic()
-        self._promote_at, self._promote_again_at = now, now + LOOK_AGAIN_SECONDS
-        self._promote_pause = self._first_pause
+        self._pauses.restart()
 
     def look_now(self) -> None:
-        """There is a ready job that nobody will be told of: our own doing."""
+        """There is a ready job that no NOTIFY tells us of: our own doing."""
         self._look_at, self.drained = 0.0, False
 
-    def expect_due(self, in_seconds: float) -> None:
-        self._due_at = min(self._due_at, time.monotonic() + in_seconds)
-        self._promote_at = min(self._promote_at, self._due_at)
-
-    # What is due.
-
-    def look_is_due(self, now: float, *, has_slot: bool) -> bool:
-        return now >= self.next_look(has_slot=has_slot)
-
-    def promotion_is_due(self, now: float) -> bool:
-        return now >= self.next_promotion
-
     def next_look(self, *, has_slot: bool) -> float:
-        if self._backlog or (self._passed_over and has_slot):
+        if self._has_backlog or (self._had_no_slot and has_slot):
             return self._refused_until
         return max(min(self._look_at, self._look_again_at), self._refused_until)
 
-    @property
-    def next_promotion(self) -> float:
-        return max(min(self._promote_at, self._promote_again_at), self._refused_until)
-
-    @property
-    def idle_seconds(self) -> float:
-        return time.monotonic() - self.busy_at
-
-    # What came of it.
-
-    def refused(self) -> None:
-        """The database would not have it now, a whole table being locked, say: leave it alone for a moment."""
+    def put_off(self) -> None:
+        """The database refused the claim, a whole table being locked, say: leave it alone for a moment."""
         self._refused_until = time.monotonic() + REFUSED_SECONDS
 
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
         """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
+        now = time.monotonic()
         counts = Counter((job.queue, job.priority) for job in jobs)
-        self._backlog = len(jobs) >= claim.limit or any(
+        self._has_backlog = len(jobs) >= claim.limit or any(
             count >= claim.limit_of(queue) for (queue, _), count in counts.items()
         )
-        self._passed_over = claim.free_slots == 0
-        self.drained = claimer.looked_from_head and not self._backlog and not self._passed_over
+        self._had_no_slot = claim.free_slots == 0
+        self.drained = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
         if began >= self._look_again_at:
             self._look_again_at = NEVER
         if jobs:
-            self.busy_at, self._look_pause = time.monotonic(), self._first_pause
-        if claimer.looked_from_head:
-            self._look_at = time.monotonic() + self._look_pause
-            self._look_pause = self._longer(self._look_pause)
-        else:
-            self._look_at = claimer.head_due_at
-
-    def promoted(self, promotion: Promotion, began: float) -> None:
-        now, next_due = time.monotonic(), promotion.next_due_in_seconds
-        if promotion.promoted or began >= self._due_at:
-            self._promote_pause = self._first_pause
-        self._due_at = NEVER if next_due is None else now + next_due
-        self._promote_at = min(self._due_at, now + self._promote_pause)
-        self._promote_pause = self._longer(self._promote_pause)
-        if began >= self._promote_again_at:
-            self._promote_again_at = NEVER
-        if promotion.promoted:
-            self.look_now()
-
-    @property
-    def _first_pause(self) -> float:
-        return self._at_most(FIRST_PAUSE_SECONDS if self.listener.listens else BLIND_FIRST_PAUSE_SECONDS)
-
-    def _longer(self, pause: float) -> float:
-        return self._at_most(pause * (GROWTH if self.listener.listens else BLIND_GROWTH))
-
-    def _at_most(self, pause: float) -> float:
-        return min(pause, self.options.longest_pause(listening=self.listener.listens))
+            self.busy_at = now
+            self._pauses.restart()
+        self._look_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at

@@ -1,33 +1,32 @@
-"""The end of a worker process, from the first wish to stop on: what the jobs are told, and when they go back."""
+"""A planned stop, step by step: what the jobs are told, and when they go back."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Mapping
 
-from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.worker import outcomes
-from pgonly_django.worker.executor import Ended
+from pgonly_django.worker.ended import Ended
+from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.poll_timer import NEVER
 
-# Ends that are not written this long after the grace are left to the leases, which will run out by themselves. The
-# database may come back; a row that somebody keeps locked is not worth waiting for.
+# Ends that are not written so long after the grace are left to the leases, which run out by themselves. The database
+# may come back; a row that somebody keeps locked is not worth waiting for.
 GIVE_UP_AWAY_SECONDS, GIVE_UP_LOCKED_SECONDS = 5.0, 1.0
-LAST_WORD_SECONDS = 1.0
+LAST_SECONDS = 1.0
 
 
 class Shutdown:
-    """ask() may be called by signal handlers, the rest is the loop's. All times are time.monotonic()."""
+    """Signal handlers may call ask(), the rest is the main loop's. All times are time.monotonic()."""
 
     def __init__(self, grace_seconds: float, worker: outcomes.WorkerFacts) -> None:
         self.grace_seconds = grace_seconds
         self.worker = worker
         self.is_asked = False
-        self.left_behind = False  # jobs of ours are still running here, given back
+        self.left_behind = False  # jobs that were given back still run here
         self._at_once = False
-        self._is_over = False  # the grace, and the jobs that were left have been given back
+        self._is_over = False  # the grace; the jobs that still ran have been given back
         self._until: float | None = None
 
     def ask(self, *, at_once: bool = False) -> None:
@@ -40,18 +39,18 @@ class Shutdown:
             return NEVER
         if self._is_over:
             return self._until + GIVE_UP_LOCKED_SECONDS
-        return self._until if now >= self._last_word_at else self._last_word_at
+        return self._until if now >= self._interrupt_at(self._until) else self._interrupt_at(self._until)
 
-    def obey(self, now: float, runs: Mapping[str, Run], over: Container[str]) -> list[Ended]:
-        """Tell the jobs what time it is; the ends of those that go back now. Those in `over` have theirs."""
-        going = self._begin(now, runs) if self._until is None else []
-        assert self._until is not None
+    def obey(self, now: float, in_flight: InFlight) -> None:
+        """Take the step that is due. Jobs that go back now get their ends."""
+        if self._until is None:
+            self._until = self._begin(now, in_flight)
         if self._at_once or now >= self._until:
             self._until, self._is_over = min(self._until, now), True
-            going += self._release(runs, over, {ended.run.job.id for ended in going})
-        elif now >= self._last_word_at:
-            self._say_last_word(runs)
-        return going
+            self._release(in_flight)
+        elif now >= self._interrupt_at(self._until):
+            for run in in_flight.runs.values():
+                run.interrupter.interrupt(JobStopped)
 
     def gives_up(self, *, is_away: bool) -> bool:
         """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
@@ -60,34 +59,29 @@ class Shutdown:
         patience = GIVE_UP_AWAY_SECONDS if is_away else GIVE_UP_LOCKED_SECONDS
         return (self._at_once and is_away) or time.monotonic() >= self._until + patience
 
-    @property
-    def _last_word_at(self) -> float:
+    def _interrupt_at(self, until: float) -> float:
         """When jobs that have not heeded should_stop get an exception: time for their `finally`."""
-        assert self._until is not None
-        return self._until - min(LAST_WORD_SECONDS, self.grace_seconds / 4)
+        return until - min(LAST_SECONDS, self.grace_seconds / 4)
 
-    def _begin(self, now: float, runs: Mapping[str, Run]) -> list[Ended]:
-        """Ask all jobs to stop; what has not begun will not begin."""
-        self._until = now + self.grace_seconds
+    def _begin(self, now: float, in_flight: InFlight) -> float:
+        """Ask all jobs to stop; what has not begun will not begin. Returns the end of the grace."""
+        until, runs = now + self.grace_seconds, in_flight.runs.values()
         self._emit(len(runs))
-        for run in runs.values():
-            run.stop_until, run.stop_requested = self._until, True
-        return [Ended(run, outcomes.given_back(run)) for run in runs.values() if run.take()]
+        for run in runs:
+            run.stop_until, run.stop_requested = until, True
+            if run.take():
+                in_flight.end(Ended(run, outcomes.never_started(run.job.id, run.job.lease_epoch)))
+        return until
 
-    def _say_last_word(self, runs: Mapping[str, Run]) -> None:
-        for run in runs.values():
-            run.interrupter.interrupt(JobStopped)
-
-    def _release(self, runs: Mapping[str, Run], *over: Container[str]) -> list[Ended]:
+    def _release(self, in_flight: InFlight) -> None:
         """The grace is over: what still runs goes back with its checkpoint; its thread dies with the process.
 
-        It may be claimed at once, so from here on the process hurries to its end.
+        Another worker may claim it at once, so from here on the process hurries to its end.
         """
-        left = [run for job_id, run in runs.items() if not any(job_id in each for each in over)]
-        for run in left:
+        for run in [run for job_id, run in in_flight.runs.items() if job_id not in in_flight.ended]:
             run.abandoned = self.left_behind = True
             run.interrupter.interrupt(JobStopped)
-        return [Ended(run, outcomes.released(run, self.worker)) for run in left]
+            in_flight.end(Ended(run, outcomes.released(run, self.worker)))
 
     def _emit(self, running: int) -> None:
         grace = self.grace_seconds

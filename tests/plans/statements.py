@@ -9,7 +9,6 @@ from pgonly_django.queue import checkpoints, finish, lease, progress, promote, p
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
-from pgonly_django.worker import exchange
 from tests.plans.found import positional
 from tests.plans.table import WORKER
 from tests.queue.rows import LEASE
@@ -107,7 +106,7 @@ STATEMENTS = {
         NONE,
     ),
     "worker stopped": (lambda _: (workers.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
-    "whose": (lambda held: (exchange.WHOSE, {"ids": held}), PRIMARY, NONE),
+    "whose": (lambda held: (finish.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (
         lambda held: values(checkpoints.SAVE_CHECKPOINT, "1", "{}", held[0], 1),
         PRIMARY,

@@ -12,6 +12,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests.jobs import add
 from tests.waiting import wait_for
@@ -50,7 +51,9 @@ def test_claims_and_finishes():
         add.enqueue(number)
     small_and_known("pgonly_job")
     before = full_reads("pgonly_job")
-    exchanger = Exchanger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
+    exchanger = Exchanger(
+        WorkerConnection("default", uuid7(), "growth"), Claimer("default", uuid7(), timedelta(seconds=60))
+    )
     finishes: list[Finish] = []
     for _ in range(CALLS):
         answer = exchanger.exchange(finishes, [], Claim(1, {}, take_suspect=True))
@@ -58,16 +61,18 @@ def test_claims_and_finishes():
             Finish(job.id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED) for job in answer.jobs
         ]
         assert len(finishes) == 1
-    exchanger.close()
+    exchanger.database.close()
     assert full_reads("pgonly_job") == before
 
 
 def test_nothing_of_a_worker_is_compiled():
-    exchanger = Exchanger("default", "growth", Claimer("default", uuid7(), timedelta(seconds=60)))
-    own = exchanger.connection()
+    exchanger = Exchanger(
+        WorkerConnection("default", uuid7(), "growth"), Claimer("default", uuid7(), timedelta(seconds=60))
+    )
+    own = exchanger.database.connection()
     assert own is not None
     assert own.execute("SHOW jit").fetchone() == ("off",)
-    exchanger.close()
+    exchanger.database.close()
 
 
 def test_calls_of_the_cache(monkeypatch):

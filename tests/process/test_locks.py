@@ -15,6 +15,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
 from tests.jobs import transactions
@@ -94,7 +95,7 @@ def test_a_worker_whose_own_row_is_locked_longer_than_a_lease_is_not_dead(worker
 
 
 @pytest.fixture
-def own_ledger(transactional_db, own_server):
+def own_exchanger(transactional_db, own_server):
     """A worker's connection to a server of the test's own."""
     settings = connections.settings["default"]
     with pytest.MonkeyPatch.context() as patch, psycopg.connect(own_server.url()) as there:
@@ -103,13 +104,14 @@ def own_ledger(transactional_db, own_server):
         patch.setitem(settings, "PORT", str(info.port))
         patch.setitem(settings, "NAME", info.dbname)
         patch.setitem(settings, "USER", info.user)
-        exchanger = Exchanger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
-        assert exchanger.connection() is not None
+        database = WorkerConnection("default", uuid7(), "tests")
+        exchanger = Exchanger(database, Claimer("default", uuid7(), timedelta(seconds=60)))
+        assert database.connection() is not None
         yield exchanger
-        exchanger.close()
+        database.close()
 
 
-def test_who_keeps_notifies_waiting_holds_up_no_end(own_ledger, own_server):
+def test_who_keeps_notifies_waiting_holds_up_no_end(own_exchanger, own_server):
     """All commits with a NOTIFY queue for one lock, which one that waits for a standby keeps."""
     finish = Finish(str(uuid7()), 1, Outcome.RETRIED, State.SCHEDULED, delay_seconds=60.0)
     with psycopg.connect(own_server.url(), autocommit=True) as server:
@@ -119,7 +121,9 @@ def test_who_keeps_notifies_waiting_holds_up_no_end(own_ledger, own_server):
         waiting = threading.Thread(target=notify_and_wait_for_a_standby, args=[own_server.url()])
         waiting.start()
         wait_for(lambda: server.execute(WAITS_FOR_STANDBY).fetchone() == (1,))
-        answer = own_ledger.exchange([finish], [], Claim(free_slots=1, prefetch_limits={}, take_suspect=True))
+        answer = own_exchanger.exchange(
+            [finish], [], Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
+        )
         server.execute("ALTER SYSTEM RESET synchronous_standby_names")
         server.execute("SELECT pg_reload_conf()")
         waiting.join(10)

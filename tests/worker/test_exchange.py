@@ -13,7 +13,11 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.lease import cancel_requested
 from pgonly_django.queue.progress import Report
+from pgonly_django.queue.promote import promote
+from pgonly_django.queue.workers import stopped
+from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests import jobs
 from tests.jobs import transactions
@@ -26,10 +30,13 @@ CLAIM = Claim(free_slots=5, prefetch_limits={}, take_suspect=True)
 
 @pytest.fixture
 def exchanger(transactional_db):
-    opened = Exchanger("default", "tests", Claimer("default", uuid7(), timedelta(seconds=60)))
-    assert opened.connection() is not None
+    worker_id = uuid7()
+    opened = Exchanger(
+        WorkerConnection("default", worker_id, "tests"), Claimer("default", worker_id, timedelta(seconds=60))
+    )
+    assert opened.database.connection() is not None
     yield opened
-    opened.close()
+    opened.database.close()
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ def test_one_that_cannot_be_stored_beside_locked_ones_fails_alone(exchanger, oth
 
 def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
     job, report = make_running(), None
-    before = exchanger.connection()
+    before = exchanger.database.connection()
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
         report = Report(str(job.id), job.lease_epoch, "{}", None, cleared=False)
@@ -80,31 +87,31 @@ def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
         assert [finish.id for finish in answer.locked] == [str(job.id)]
         assert (answer.was_refused, answer.claimed, answer.reported) == (True, False, set())
         assert exchanger.exchange([], [], CLAIM).was_refused
-        assert exchanger.promote() is None
-        assert exchanger.cancel_requested([str(job.id)]) is None
+        assert exchanger.database.ask(promote) is None
+        assert exchanger.database.ask(lambda own: cancel_requested(own, [str(job.id)])) is None
     assert exchanger.exchange([finish_of(job)], [report], CLAIM).finished == [str(job.id)]
-    assert (exchanger.connection(), exchanger.is_away) == (before, False)
+    assert (exchanger.database.connection(), exchanger.database.is_away) == (before, False)
     assert "away" not in caplog.text
 
 
 def test_a_statement_that_is_cancelled_is_no_lost_database(exchanger, other, caplog):
     slow, quick = make_running(), make_running()
-    own = exchanger.connection()
+    own = exchanger.database.connection()
     own.execute("SET lock_timeout = 0")
     own.execute("SET statement_timeout = '100ms'")
     with other.transaction():
         lock(other, slow)
         answer = exchanger.exchange([finish_of(slow), finish_of(quick)], [], CLAIM)
     assert (answer.finished, answer.claimed) == ([str(quick.id)], True)
-    assert (exchanger.connection(), exchanger.is_away) == (own, False)
+    assert (exchanger.database.connection(), exchanger.database.is_away) == (own, False)
     assert "away" not in caplog.text
 
 
 def test_the_row_of_a_worker_that_stops_may_be_locked(exchanger, other):
     with other.transaction():
         other.execute("LOCK TABLE pgonly_worker")
-        exchanger.say_stopped(uuid7())
-    assert not exchanger.is_away
+        exchanger.database.ask(lambda own: stopped(own, uuid7()))
+    assert not exchanger.database.is_away
 
 
 def test_the_worker_s_connection_is_named_by_its_id(exchanger):
@@ -119,10 +126,10 @@ def test_the_worker_s_connection_is_named_by_its_id(exchanger):
 def test_an_end_is_kept_while_the_database_is_away(background_worker, marks):
     """The worker's connection is cut when the job has ended: its end is written by the next one."""
     worker = background_worker(threads=1)
-    lost = worker.exchanger.connection()
+    lost = worker.database.connection()
     result = transactions.cut_the_worker.enqueue("k", str(worker.id))
     assert result.wait(10).job.state == State.SUCCEEDED
-    assert worker.exchanger.connection() is not lost
+    assert worker.database.connection() is not lost
     assert (marks(), result.job.lease_epoch) == (["k"], 1)
 
 

@@ -11,6 +11,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.outcomes import WorkerFacts
 from tests.jobs import leaving, looping
 from tests.queue.rows import claim, claimer, make
 
@@ -29,7 +30,7 @@ def run_of(transactional_db):
 def execute(run):
     """Its end, out of a thread as a worker has them."""
     ends = []
-    executor = Executor("default", "id", "name", ends.append)
+    executor = Executor("default", WorkerFacts("id", "name"), ends.append)
 
     def target():
         asyncio.run(executor.arun(run)) if executor.is_async(run) else executor.run(run)

@@ -98,7 +98,7 @@ def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_w
     make()
     (job,) = claim(server, make_claimer(worker_id=worker.id))
     run = Run(job, "default", claimed_at=0.0, lease_until=0.0)
-    worker.runs[job.id] = run
+    worker.in_flight.hold([run])
     worker.heartbeat.beat(server)
     WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
     server.execute("SET lock_timeout = '100ms'")

@@ -9,7 +9,7 @@ from django.db import connection, connections
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.worker.listener import MISSED, Listener
+from pgonly_django.worker.listener import ALL, JobsListener
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -28,7 +28,7 @@ def line():
 
 @pytest.fixture
 def listener(line):
-    opened = Listener("default", listens=True)
+    opened = JobsListener("default", listens=True)
     opened.open(line)
     opened.hear(line)
     return opened
@@ -77,24 +77,24 @@ def test_words_that_come_along_with_an_answer_are_heard(listener, line):
 
 
 def test_a_new_connection_has_missed_everything(line):
-    listener = Listener("default", listens=True)
+    listener = JobsListener("default", listens=True)
     listener.open(line)
     assert listener.reaches_postgres
     assert {"ready *", "due", "cancel *"} <= set(listener.hear(line))
 
 
 def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
-    listener = Listener("default", listens=False)
+    listener = JobsListener("default", listens=False)
     listener.open(line)
     tell("ready mail")
     line.execute("SELECT pg_sleep(0.1)")
-    assert listener.hear(line) == list(MISSED)
+    assert listener.hear(line) == list(ALL)
     assert not listener.reaches_postgres
 
 
 def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
     """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
-    listener = Listener("default", listens=True)
+    listener = JobsListener("default", listens=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
         patch.setitem(connections.settings["default"], "PORT", str(pooler))
@@ -109,9 +109,9 @@ def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
 def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
     worker = background_worker(poll_seconds=60.0)
     wait_for(lambda: worker.poll_timer.drained)
-    lost = worker.exchanger.connection()
+    lost = worker.database.connection()
     cut()
-    wait_for(lambda: worker.exchanger._connection not in (lost, None), what="the new connection")
+    wait_for(lambda: worker.database._connection not in (lost, None), what="the new connection")
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     assert jobs.add.enqueue(2).wait(10).return_value == 3
 

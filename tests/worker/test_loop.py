@@ -14,7 +14,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker import worker as worker_module
+from pgonly_django.worker import in_flight
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
@@ -48,7 +48,7 @@ def test_a_second_look_follows_each_word(transactional_db):
     worker = WorkerLoop(WorkerOptions())
     claim = Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
     worker.exchanger.exchange([], [], claim)
-    worker.exchanger.close()
+    worker.database.close()
     for _ in range(2):  # two words in a row: the second look is due after the last
         worker.poll_timer.hear_ready()
     heard_at = time.monotonic()
@@ -74,13 +74,13 @@ def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker
 
 def test_an_end_that_waits_for_a_lock_takes_no_slot(background_worker, marks, monkeypatch):
     """Else the other jobs would start at the tries to write it only, and the loop would turn without a pause."""
-    monkeypatch.setattr(worker_module, "LOCKED_RETRY_SECONDS", (30.0, 30.0))
+    monkeypatch.setattr(in_flight, "LOCKED_RETRY_SECONDS", (30.0, 30.0))
     worker = background_worker(threads=1)
     held = jobs.sleep_in_slices.enqueue("k", 0.5)
     wait_for(lambda: "k:started" in marks())
     with connect("default", application_name="a view") as view, view.transaction():
         view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [held.id])
-        wait_for(lambda: worker.locked, what="its end to meet the lock")
+        wait_for(lambda: worker.in_flight._locked, what="its end to meet the lock")
         assert jobs.add.enqueue(1).wait(10).return_value == 2
     assert held.job.state == State.RUNNING
 
@@ -92,12 +92,12 @@ def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(back
     Job.objects.filter(pk=result.id).update(
         state=State.READY, ready_at=Now()
     )  # as a rescue by another worker
-    worker.wake_up(notify.ready("default"))
+    worker.inbox.put(notify.ready("default"))
     wait_for(lambda: "k:started 2" in marks())
     with connect("default", application_name="a view") as view, view.transaction():
         view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
         jobs.mark("k:go")
-        wait_for(lambda: worker.locked, what="its end to meet the lock")
+        wait_for(lambda: worker.in_flight._locked, what="its end to meet the lock")
         wait_for(lambda: "was cut off" in caplog.text)
     assert result.wait(10).job.state == State.SUCCEEDED
 

@@ -158,7 +158,7 @@ def test_what_rows_of_the_projects_refer_to_is_named_and_keeps_nothing_else(refe
     assert free.pk != referenced.pk
     assert "1 finished job(s) cannot be deleted and are kept for a day more" in caplog.text
     assert f'{referenced.pk}: update or delete on table "pgonly_job" violates' in caplog.text
-    assert "Pruning workers failed" in caplog.text
+    assert "Forgetting workers failed" in caplog.text
 
 
 def expired_session():

@@ -16,6 +16,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.outcomes import WorkerFacts
 from tests import jobs
 from tests.jobs import poison
 from tests.queue.rows import claim, claimer, make
@@ -126,7 +127,7 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
         delivered.append(ended)
 
     run = Run(job, "default", claimed_at=0.0, lease_until=float("inf"))
-    executor = Executor("default", "id", "name", deliver)
+    executor = Executor("default", WorkerFacts("id", "name"), deliver)
     thread = threading.Thread(target=executor.run, args=(run,))
     thread.start()
     thread.join(10)

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.queue.promote import Promotion
-from pgonly_django.worker.listener import Listener
+from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
 from tests.queue.rows import claimer as make_claimer
@@ -21,16 +18,11 @@ from tests.waiting import wait_for
 
 
 def test_what_the_database_refused_is_not_asked_for_again_at_once():
-    poll_timer = PollTimer(WorkerOptions(), Listener("default", listens=True))
-    assert poll_timer.look_is_due(time.monotonic(), has_slot=True)
-    assert poll_timer.promotion_is_due(time.monotonic())
+    poll_timer = PollTimer(WorkerOptions(), JobsListener("default", listens=True))
     now = time.monotonic()
-    poll_timer.refused()
-    assert not poll_timer.look_is_due(now, has_slot=True)
-    assert not poll_timer.promotion_is_due(now)
-    later = now + REFUSED_SECONDS + 1.0
-    assert poll_timer.look_is_due(later, has_slot=True)
-    assert poll_timer.promotion_is_due(later)
+    assert poll_timer.next_look(has_slot=True) <= now
+    poll_timer.put_off()
+    assert now < poll_timer.next_look(has_slot=True) <= now + REFUSED_SECONDS + 1.0
 
 
 @pytest.fixture
@@ -63,28 +55,11 @@ def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_th
     wait_for(lambda: is_over(job))
 
 
-def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, view):
-    worker = background_worker(poll_seconds=600.0)
-    due_at = timezone.now() + timedelta(seconds=1)
-    job = make(task="tests.jobs.add", args=[1], state=State.SCHEDULED, run_at=due_at)
-    with view.transaction():
-        lock(view, job)
-        send_coalesced("default", notify.DUE)
-        wait_for(
-            lambda: timezone.now() > due_at and worker.poll_timer.next_promotion > time.monotonic() + 0.05,
-            what="the promotion that passes it by",
-        )
-    wait_for(lambda: is_over(job))
-
-
 def test_an_idle_worker_looks_ever_more_seldom():
-    poll_timer, claimer = PollTimer(WorkerOptions(), Listener("default", listens=True)), make_claimer()
-    poll_timer.hear_ready(), poll_timer.hear_due()
+    poll_timer, claimer = PollTimer(WorkerOptions(), JobsListener("default", listens=True)), make_claimer()
+    poll_timer.hear_ready()
     pauses = []
     for _ in range(6):
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
-        poll_timer.promoted(Promotion(0, None), began=time.monotonic() + 1)
-        now = time.monotonic()
-        pauses.append(round(poll_timer.next_look(has_slot=True) - now, 1))
-        assert round(poll_timer.next_promotion - now, 1) == pauses[-1]
+        pauses.append(round(poll_timer.next_look(has_slot=True) - time.monotonic(), 1))
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]

@@ -7,7 +7,6 @@ import re
 import sys
 import threading
 import time
-from uuid import uuid4
 
 import pytest
 from django.db import connection, connections, transaction
@@ -19,7 +18,6 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.worker.connection_cleanup import noticing_dead_servers
-from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
@@ -57,14 +55,14 @@ def test_a_worker_that_claims_a_job_it_still_runs_ends_the_older_run(background_
     worker = background_worker(threads=2)
     result = jobs.sleep_in_slices.enqueue("k", 20.0)
     wait_for(lambda: "k:started" in marks())
-    older = worker.runs[result.id]
+    older = worker.in_flight.runs[result.id]
     # As if the process had been frozen past its lease, and somebody had rescued the job.
     Job.objects.filter(pk=result.id).update(state=State.READY, lease_expires_at=None)
-    worker.wake_up("ready default")
+    worker.inbox.put("ready default")
     wait_for(lambda: marks().count("k:started") == 2, what="the second run")
     assert older.lease_lost
     wait_for(lambda: marks().count("k:cleaned up") == 1, what="the older run to end")
-    assert worker.runs[result.id].job.lease_epoch == 2
+    assert worker.in_flight.runs[result.id].job.lease_epoch == 2
     assert result.job.state == State.RUNNING
     result.cancel()
     assert result.wait(10).job.state == State.CANCELLED
@@ -307,8 +305,7 @@ def test_a_worker_back_from_a_long_silence_calls_nobody_dead_at_once(transaction
     settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
     silent = make_worker(silent_for=HOUR)
     job = make_running(silent.id, lease_expires_at=ago(HOUR))
-    options = WorkerOptions()
-    heartbeat = Heartbeat(uuid4(), options, WorkerLoop(options))
+    heartbeat = WorkerLoop(WorkerOptions()).heartbeat
     with connect("default", application_name="pgonly tests") as server:
         _beat_through_a_gap(heartbeat, server, job, silent)
 
@@ -319,10 +316,10 @@ def _beat_through_a_gap(heartbeat, server, job, silent):
     heartbeat.beat(server)
     assert fresh(job).state == State.READY
     Job.objects.filter(pk=job.pk).update(state=State.RUNNING, worker_id=silent.id, lease_expires_at=ago(HOUR))
-    heartbeat._beaten_at -= lease_seconds
+    heartbeat.rescue._contact_at -= lease_seconds
     heartbeat.beat(server)
     assert fresh(job).state == State.RUNNING
-    heartbeat._settled_at -= lease_seconds
+    heartbeat.rescue._settled_at -= lease_seconds
     heartbeat.beat(server)
     assert fresh(job).state == State.READY
 

@@ -17,7 +17,7 @@ def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     worker = work(threads=2)
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 3)}
     assert worker.jobs_done == 300
-    assert worker.superseded == []
+    assert worker.in_flight.superseded == []
 
 
 def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(transactional_db):
@@ -29,6 +29,6 @@ def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(
     assert answer.jobs == []
     worker.poll_timer.looked(answer.jobs, ahead, worker.claimer, began=0.0)
     assert not worker.poll_timer.drained
-    assert not worker.poll_timer.look_is_due(0.1, has_slot=False)
-    assert worker.poll_timer.look_is_due(0.1, has_slot=True)
-    worker.exchanger.close()
+    assert worker.poll_timer.next_look(has_slot=False) > 0.1
+    assert worker.poll_timer.next_look(has_slot=True) <= 0.1
+    worker.database.close()

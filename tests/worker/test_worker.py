@@ -302,7 +302,7 @@ def test_without_listen_jobs_are_found_by_polling(background_worker):
     worker = background_worker(listen=False, poll_seconds=0.1)
     result = jobs.add.enqueue(1)
     assert result.wait(20).return_value == 2
-    assert not worker.exchanger.listener.listens
+    assert not worker.database.listener.listens
 
 
 def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_worker, marks):

@@ -1,0 +1,80 @@
+"""The main loop's connection: claims, ends, promotion and NOTIFY travel on it. No thread and no second connection
+stand between a NOTIFY and the claim that it causes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from json.scanner import make_scanner
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import set_json_loads
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.database.libpq import Statement
+from pgonly_django.database.reconnecting import Reconnecting
+from pgonly_django.events import emit
+from pgonly_django.queue.claim import Unreadable
+from pgonly_django.worker.listener import JobsListener
+
+# A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
+# than the commit of a heartbeat takes would be too short.
+LOCK_WAIT = "50ms"
+
+# Without the search for white space around it.
+_scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type] # typeshed only knows the C class
+
+
+class WorkerConnection(Reconnecting):
+    def __init__(self, alias: str, worker_id: UUID, worker_name: str, *, listen: bool = True) -> None:
+        super().__init__(
+            alias,
+            application_name=f"pgonly worker {worker_id} {worker_name}",
+            lock_wait=LOCK_WAIT,
+            opened=self._prepare,
+            lost=self._emit_lost,
+            back=self._emit_back,
+        )
+        self.listener = JobsListener(alias, listens=listen)
+        self.prepared: set[Statement] = set()  # on the open connection
+
+    def heard(self) -> list[str]:
+        """The payloads since the last call. After a time without connection: all that could have been sent."""
+        return self.ask(self.listener.hear) or []
+
+    @property
+    def socket(self) -> int | None:
+        """Readable when there is something to hear. None when there is nothing to wait for."""
+        if self._connection is None or self._connection.closed or not self.listener.listens:
+            return None
+        return self._connection.pgconn.socket
+
+    def _prepare(self, connection: OwnConnection) -> None:
+        self.prepared.clear()
+        set_json_loads(_load_json, connection)
+        self.listener.open(connection)
+        if self.listener.reaches_postgres:
+            self.note_direct()
+
+    def _emit_lost(self, error: Exception) -> None:
+        message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
+        emit("worker.database_lost", message, level=logging.WARNING)
+
+    def _emit_back(self) -> None:
+        emit("worker.database_back", "PostgreSQL is back.")
+
+
+def _load_json(data: bytes | str) -> Any:
+    """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty.
+
+    What cannot be loaded becomes an Unreadable, so that the other rows of the claim are read (promise 8).
+    """
+    if data == b"[]":
+        return []
+    if data == b"{}":
+        return {}
+    try:
+        return _scan(data if isinstance(data, str) else data.decode(), 0)[0]
+    except (RecursionError, ValueError) as error:  # too deep, or a number of more than 4,300 digits
+        return Unreadable(str(error))

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.queue import workers
+from pgonly_django.worker.duties.batches import INTERVAL_SECONDS
+
+FORGOTTEN_AFTER = timedelta(days=1)
+
+
+class ForgetWorkers:
+    """Deletes the rows of workers that were last heard of a day ago."""
+
+    name, interval = "Forgetting workers", INTERVAL_SECONDS
+
+    def run_once(self, connection: OwnConnection) -> int:
+        return workers.forget(connection, FORGOTTEN_AFTER)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from threading import Event
+
+from pgonly_django.cache.prune import prunable_databases, prune_expired
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
+from pgonly_django.worker.duties.duty import tried
+
+
+class PruneCaches:
+    """Deletes expired cache rows, in each database that a cache uses."""
+
+    name, interval = "Pruning caches", INTERVAL_SECONDS
+
+    def __init__(self, alias: str, over: Event) -> None:
+        self.alias = alias
+        self.over = over
+
+    def run_once(self, connection: OwnConnection) -> int:  # noqa: ARG002 - a duty's signature
+        aliases = sorted(prunable_databases(self.alias))
+        return sum(tried(f"Pruning the cache in {alias!r}", self._prune, alias) for alias in aliases)
+
+    def _prune(self, alias: str) -> int:
+        with no_timeout(alias):
+            return in_batches(lambda: prune_expired(alias, BATCH), self.over)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import logging
+from threading import Event
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.events import emit
+from pgonly_django.models.pruning import Kept
+from pgonly_django.queue.prune import prune
+from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches
+
+KEPT_NAMED = 10
+
+
+class PruneJobs:
+    """Deletes finished jobs whose retention is over."""
+
+    name, interval = "Pruning jobs", INTERVAL_SECONDS
+
+    def __init__(self, over: Event) -> None:
+        self.over = over
+
+    def run_once(self, connection: OwnConnection) -> int:
+        return in_batches(lambda: _prune(connection), self.over)
+
+
+def _prune(connection: OwnConnection) -> int:
+    deleted, kept = prune(connection, BATCH)
+    if kept:
+        _emit_kept(kept)
+    return deleted + len(kept)
+
+
+def _emit_kept(kept: list[Kept]) -> None:
+    named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
+    message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
+    emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from threading import Event
+
+from django.db import connections, router
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.models import Session
+from pgonly_django.sessions import prune_expired
+from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
+
+
+class PruneSessions:
+    """Deletes expired sessions: where the router keeps them, which may be another database than that of the jobs."""
+
+    name, interval = "Pruning sessions", INTERVAL_SECONDS
+
+    def __init__(self, over: Event) -> None:
+        self.over = over
+
+    def run_once(self, connection: OwnConnection) -> int:  # noqa: ARG002 - a duty's signature
+        alias = router.db_for_write(Session)
+        if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
+            return 0
+        with no_timeout(alias):
+            return in_batches(lambda: prune_expired(alias, BATCH), self.over)

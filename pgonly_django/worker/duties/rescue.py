@@ -1,0 +1,80 @@
+"""Takes the jobs of dead workers back, after ending the transactions that those have open."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from psycopg import errors
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.events import emit
+from pgonly_django.models.job import FINISHED, State
+from pgonly_django.queue.rescue import end_transactions, rescue
+from pgonly_django.worker.finished_signals import FinishedSignals
+from pgonly_django.worker.options import WorkerOptions
+
+
+class Rescue:
+    """After a time without contact to the database the other workers may have been cut off as well, and be about to
+    return. No worker is declared dead for half a lease then, as after the start of the server.
+    """
+
+    def __init__(
+        self, options: WorkerOptions, tell: Callable[[str], None], finished_signals: FinishedSignals
+    ) -> None:
+        self.options = options
+        self.tell = tell
+        self.finished_signals = finished_signals
+        self._contact_at: float | None = None
+        self._settled_at = 0.0
+        self._ends_of_any_role = True
+
+    @property
+    def _settle_for(self) -> timedelta:
+        return self.options.lease_for / 2
+
+    def note_contact(self) -> None:
+        """The database answers. Call it before and after each beat: one that hung is a time without contact."""
+        now = time.monotonic()
+        if self._contact_at is not None and now - self._contact_at > self._settle_for.total_seconds():
+            self.wait_until_settled()
+        self._contact_at = now
+
+    def wait_until_settled(self) -> None:
+        self._settled_at = time.monotonic() + self._settle_for.total_seconds()
+
+    def run_once(self, connection: OwnConnection) -> int:
+        if time.monotonic() < self._settled_at:
+            return 0
+        self._end_transactions(connection)
+        rescued = rescue(connection, self.options.lease_for, self._settle_for)
+        for job in rescued:
+            message = f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
+            level = logging.ERROR if job.state == State.FAILED else logging.WARNING
+            if job.state in FINISHED:
+                self.finished_signals.send_for_row(str(job.id))
+            emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
+        for payload in {notify.ready(job.queue) for job in rescued if job.state == State.READY}:
+            notify.send(connection, payload)
+            self.tell(payload)
+        return len(rescued)
+
+    def _end_transactions(self, connection: OwnConnection) -> None:
+        """See queue.rescue. Transactions of roles that may not be ended here keep no others from being ended."""
+        terms = (connection, self.options.lease_for, self._settle_for)
+        try:
+            ended = end_transactions(*terms, of_any_role=self._ends_of_any_role)
+        except errors.InsufficientPrivilege as error:
+            self._ends_of_any_role = False
+            message = f"What dead workers have open as another role keeps its locks: {str(error).strip()}"
+            emit("worker.transactions_not_ended", message, level=logging.WARNING)
+            ended = end_transactions(*terms, of_any_role=False)
+        for worker_id, pid in ended:
+            message = f"Ended the transaction that the dead worker {worker_id} had open (process {pid} of the server)."
+            emit(
+                "worker.transaction_ended", message, level=logging.WARNING, worker_id=str(worker_id), pid=pid
+            )

@@ -1,0 +1,140 @@
+"""The jobs in flight: claimed by this process, their ends not yet written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pgonly_django.context.run import Run
+from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.finish import Finish
+from pgonly_django.worker.ended import Ended
+from pgonly_django.worker.exchange import ExchangeResult
+from pgonly_django.worker.poll_timer import NEVER
+
+# An end whose row was locked is tried again after half the time that the row has been locked, within these.
+LOCKED_RETRY_SECONDS = (0.1, 1.0)
+
+
+@dataclass(slots=True)
+class Locked:
+    """Since when a row was found locked, and when to try again."""
+
+    since: float
+    retry_at: float
+
+
+class InFlight:
+    """For the main loop; only held() may be called from other threads. All times are time.monotonic()."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.ended: dict[str, Ended] = {}  # of these runs, those that are over here and not yet written
+        self.superseded: list[
+            Run
+        ] = []  # still running here, though the job was lost, rescued and claimed again by us
+        self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
+        self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
+
+    def hold(self, runs: Iterable[Run]) -> None:
+        """These were claimed. A run of the same job that goes on here has lost its lease."""
+        for run in runs:
+            job_id = run.job.id
+            older = self.runs.get(job_id)
+            if older is not None:
+                older.lease_lost = True
+                if self.ended.pop(job_id, None) is None and not older.take():
+                    self.superseded.append(older)
+            self._unknown_claims.pop(job_id, None)
+            self._locked.pop(job_id, None)
+            self.runs[job_id] = run
+
+    def held(self) -> dict[str, Run]:
+        return self.runs.copy()
+
+    def end(self, ended: Ended) -> None:
+        """The run is over here; its finish is to be written."""
+        self.ended[ended.run.job.id] = ended
+
+    def release_unknown(self, finish: Finish) -> None:
+        """Write `finish` for a row in our name, unless we know of the run by now."""
+        run = self.runs.get(finish.id)
+        if run is None or run.job.lease_epoch != finish.lease_epoch:
+            self._unknown_claims[finish.id] = finish
+
+    def finishes(self, now: float) -> list[Finish]:
+        """What is to be written now."""
+        finishes = [ended.finish for ended in self.ended.values() if ended.finish is not None]
+        finishes += self._unknown_claims.values()
+        if not self._locked:
+            return finishes
+        locked = self._locked
+        return [each for each in finishes if each.id not in locked or now >= locked[each.id].retry_at]
+
+    def settle(self, result: ExchangeResult) -> Iterator[Ended]:
+        """What came of the finishes. Yields each end that is written, or has `finish` None since the job was not ours
+        any more; these are still to be forgotten."""
+        was_changed = bool(result.states or result.replaced)
+        for job_id in result.finished:
+            self._forget_unknown(job_id)
+            ended = self.ended.get(job_id)
+            if ended is not None:
+                if was_changed and ended.finish is not None:
+                    ended.finish = result.as_written(ended.finish)
+                yield ended
+        for finish in result.lost:
+            self._forget_unknown(finish.id)
+            ended = self.ended.get(finish.id)
+            if ended is not None:
+                yield Ended(ended.run, None)
+        for finish in result.locked:
+            self._try_later(finish.id)
+
+    def forget(self, run: Run) -> None:
+        """The job is off our hands. A later run of it stays."""
+        job_id = run.job.id
+        if self.runs.get(job_id) is run:
+            del self.runs[job_id]
+            self.ended.pop(job_id, None)
+            self._locked.pop(job_id, None)
+        elif run in self.superseded:
+            self.superseded.remove(run)
+
+    def going(self) -> list[Run]:
+        """The runs that are not over here."""
+        return [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.superseded
+
+    @property
+    def slots_taken(self) -> int:
+        """How many runs have a slot, or wait for one: an end that cannot be written yet takes none."""
+        return len(self.runs) - len(self.ended)
+
+    @property
+    def has_suspect(self) -> bool:
+        """Whether a job is among them that may have killed its workers, and is not cleared in its row by now."""
+        return any(run.job.crashes >= SUSPECT_FROM and not run.is_cleared for run in self.runs.values())
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.runs or self._unknown_claims)
+
+    @property
+    def ids(self) -> list[str]:
+        """The jobs whose end, or release, is not in their row."""
+        return list({**self.runs, **self._unknown_claims})
+
+    def next_write(self, now: float) -> float:
+        """When there is something to write."""
+        if any(job_id not in self._locked for each in (self.ended, self._unknown_claims) for job_id in each):
+            return now
+        return min((locked.retry_at for locked in self._locked.values()), default=NEVER)
+
+    def _forget_unknown(self, job_id: str) -> None:
+        if self._unknown_claims.pop(job_id, None) is not None:
+            self._locked.pop(job_id, None)
+
+    def _try_later(self, job_id: str) -> None:
+        now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
+        locked = self._locked.setdefault(job_id, Locked(now, now))
+        locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.database.notify import send_coalesced
+from pgonly_django.models import Job, State
+from pgonly_django.worker.duties.promotion import Promotion
+from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
+from tests.queue.rows import make
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def promotion():
+    options, listener = WorkerOptions(), JobsListener("default", listens=True)
+    return Promotion(options, listener, PollTimer(options, listener))
+
+
+@pytest.fixture
+def server(transactional_db):
+    with connect("default", application_name="pgonly tests") as connection:
+        yield connection
+
+
+def test_it_runs_next_when_the_next_job_is_due(promotion, server):
+    make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=-1))
+    make(state=State.SCHEDULED, run_at=timezone.now() + timedelta(seconds=0.2))
+    assert promotion.run_once(server) == 1
+    assert promotion.next_run <= time.monotonic() + 0.2
+    assert promotion.poll_timer.next_look(has_slot=True) <= time.monotonic()
+
+
+def test_what_the_database_refused_is_not_asked_for_again_at_once(promotion):
+    now = time.monotonic()
+    assert promotion.next_run <= now
+    promotion.put_off()
+    assert now < promotion.next_run <= now + REFUSED_SECONDS + 1.0
+
+
+def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
+    promotion.hear_due()
+    promotion._run_again_at = 0.0  # the second look is over as well
+    pauses = []
+    for _ in range(6):
+        promotion.run_once(server)
+        pauses.append(round(promotion.next_run - time.monotonic(), 1))
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]
+
+
+@pytest.fixture
+def view(transactional_db):
+    """The connection of a view that takes its time."""
+    with connect("default", application_name="a view") as connection:
+        yield connection
+
+
+def lock(view, job):
+    view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
+
+
+def is_over(job):
+    return Job.objects.get(pk=job.pk).state == State.SUCCEEDED
+
+
+def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, view):
+    worker = background_worker(poll_seconds=600.0)
+    due_at = timezone.now() + timedelta(seconds=1)
+    job = make(task="tests.jobs.add", args=[1], state=State.SCHEDULED, run_at=due_at)
+    with view.transaction():
+        lock(view, job)
+        send_coalesced("default", notify.DUE)
+        wait_for(
+            lambda: timezone.now() > due_at and worker.promotion.next_run > time.monotonic() + 0.05,
+            what="the promotion that passes it by",
+        )
+    wait_for(lambda: is_over(job))
