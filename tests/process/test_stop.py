@@ -54,7 +54,7 @@ def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
     started(marks, "deaf")
     for number in signals:
         worker.send(number)
-        wait_for(lambda: "Shutdown" in worker.output, what="the first signal to be heard")
+        wait_for(lambda: "Stopping" in worker.output, what="the first signal to be heard")
     assert worker.wait(10) == 0
     assert job_of(result).state == State.READY
     assert "Ctrl-C again releases them now" in worker.output
