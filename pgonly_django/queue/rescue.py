@@ -59,8 +59,9 @@ judged AS (
     SELECT orphan.*, coalesce(worker.name, 'unknown') AS worker_name, worker.stopped_at IS NOT NULL AS was_stopped,
         orphan.crashes + (CASE
         WHEN worker.stopped_at IS NOT NULL THEN false
-        WHEN orphan.crashes >= {SUSPECT_FROM} THEN NOT bool_or(orphan.crashes = 1) OVER beside
-        WHEN orphan.crashes = 1 THEN true
+        WHEN orphan.crashes >= {SUSPECT_FROM}
+        THEN NOT bool_or(orphan.crashes BETWEEN 1 AND {SUSPECT_FROM - 1}) OVER beside
+        WHEN orphan.crashes > 0 THEN true
         ELSE NOT bool_or(orphan.crashes >= {SUSPECT_FROM}) OVER beside END)::int AS crashes_now
     FROM orphan LEFT JOIN pgonly_worker AS worker ON worker.id = orphan.worker_id
     WINDOW beside AS (PARTITION BY orphan.worker_id)

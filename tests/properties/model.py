@@ -86,5 +86,5 @@ class Job:
 def is_blamed(crashes: int, beside: list[int]) -> bool:
     """Whether a job with so many deaths behind it is blamed for one more, with these running in the same worker."""
     if crashes >= SUSPECT_FROM:
-        return 1 not in beside
-    return crashes == 1 or max(beside) < SUSPECT_FROM
+        return not any(0 < each < SUSPECT_FROM for each in beside)
+    return crashes > 0 or max(beside) < SUSPECT_FROM

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from pgonly_django.models import Job
-from pgonly_django.models.job import State
+from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
 from pgonly_django.queue.enqueue import Template, new_ids
 from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
@@ -178,8 +178,8 @@ def test_a_band_that_gave_nothing_for_long_is_forgotten_at_the_head(server):
 
 
 def test_suspects_are_claimed_one_at_a_time(server):
-    first = make(crashes=2, ready_at=ago(HOUR))
-    make(crashes=2)
+    first = make(crashes=SUSPECT_FROM, ready_at=ago(HOUR))
+    make(crashes=SUSPECT_FROM)
     by = claimer()
     assert ids(claim(server, by, 5)) == ids([first])
     assert claim(server, by, 5, take_suspect=False) == []
@@ -187,11 +187,11 @@ def test_suspects_are_claimed_one_at_a_time(server):
 
 
 def test_a_suspect_comes_beside_the_crowd_within_the_same_room(server):
-    make(crashes=2)
+    make(crashes=SUSPECT_FROM)
     for _ in range(5):
         make()
     jobs = claim(server, claimer(), 3)
-    assert sorted(job.crashes for job in jobs) == [0, 0, 2]
+    assert sorted(job.crashes for job in jobs) == [0, 0, SUSPECT_FROM]
 
 
 def test_jobs_of_a_worker_that_died_once_go_on_side_by_side(server):
@@ -200,14 +200,14 @@ def test_jobs_of_a_worker_that_died_once_go_on_side_by_side(server):
 
 
 def test_suspects_of_other_queues_are_left_alone(server):
-    make(queue="other", crashes=2)
-    mine = make(queue="mine", crashes=2)
+    make(queue="other", crashes=SUSPECT_FROM)
+    mine = make(queue="mine", crashes=SUSPECT_FROM)
     by = claimer("mine")
     assert ids(claim(server, by) + claim(server, by)) == ids([mine])
 
 
 def test_a_suspect_does_not_raise_the_floor_of_its_band(server):
-    make(crashes=2)
+    make(crashes=SUSPECT_FROM)
     by = claimer()
     claim(server, by, took_seconds=ON_THE_FLOORS)
     assert by.floors == {}
