@@ -14,7 +14,7 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.database.libpq import printable
+from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from pgonly_django import events
 from pgonly_django.cache import keys
 from pgonly_django.cache.entry import (
     INSERT_MANY,
-    INSERT_MANY_TYPES,
     LIVE,
     OVERHEAD_BYTES,
     OVERWRITE,
+    ROW,
     SIZE,
     VALUE,
 )
-from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.statement import for_both_tables
 from pgonly_django.cache.store import BEFORE, Store, seconds_param
-from pgonly_django.database.binary import bytea_array, int2_array, int8_array, integer, text_array
 from pgonly_django.database.operation import InThread, Operation
+from pgonly_django.database.statement import bytea_array, int2_array, int8_array, integer, text_array
 from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError
 
 BATCH = 1000  # entries a statement, so that none takes long
@@ -37,14 +37,14 @@ def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 # Served by the primary key, like every statement here.
-GET_MANY = Statement(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY($1) AND {LIVE}", "text[]")
+GET_MANY = for_both_tables(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY(%(keys)s::text[]) AND {LIVE}")
 
 
 def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operation[dict[bytes, Any]]:
     """The values by their keys. With `strict`, raises UnreadableEntryError."""
     found: dict[bytes, Any] = {}
     for batch in batches(wanted):
-        result = yield from store.call(GET_MANY, (text_array(batch),))
+        result = yield from store.send(GET_MANY, (text_array(batch),))
         for row in range(result.ntuples):
             _collect(store, found, result, row, strict=strict)
     yield from store.read(hits=len(found), misses=len(wanted) - len(found))
@@ -61,12 +61,12 @@ def _collect(store: Store, found: dict[bytes, Any], result: PGresult, row: int, 
         events.emit("cache.failed", str(error), level=logging.WARNING)
 
 
-SET_MANY = Statement(INSERT_MANY + OVERWRITE, INSERT_MANY_TYPES)
-SET_MANY_COUNTED = Statement(
-    BEFORE.replace("key = $1", "key = ANY($1)") + ", written AS (" + SET_MANY.sql
+SET_MANY = for_both_tables(INSERT_MANY + OVERWRITE, ROW)
+SET_MANY_COUNTED = for_both_tables(
+    BEFORE.replace("%(key)s::text", "ANY(%(key)s::text[])") + ", written AS (" + INSERT_MANY + OVERWRITE
     + " RETURNING xmax = 0 AS new, " + SIZE + " AS size) "
     "SELECT count(*) FILTER (WHERE new), sum(size) - (SELECT coalesce(sum(size), 0) FROM before) FROM written",
-    SET_MANY.types,
+    ROW,
 )  # fmt: skip
 
 
@@ -96,12 +96,12 @@ def set_many(
 def _write_many(
     store: Store, encoded: Iterable[Encoded], seconds: float | None, tags: Sequence[bytes], stored: set[bytes]
 ) -> Operation[None]:
-    statement = SET_MANY_COUNTED if store.counters.bounded else SET_MANY
+    statements = SET_MANY_COUNTED if store.counters.bounded else SET_MANY
     for batch in encoded:
         names, numbers, codecs, data = zip(*batch, strict=True)
         arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
-        params = (*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None)
-        result = yield from store.call(statement, params)
+        values = (*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None)
+        result = yield from store.send(statements, values)
         stored.update(names)
         new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
         written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
@@ -130,17 +130,17 @@ def _encoded(
         yield batch
 
 
-SCAN = Statement(
-    "SELECT key FROM {table} WHERE key > $1 AND key >= $2 AND key < $3 AND key ~ $4 AND "
-    + LIVE
-    + " ORDER BY key LIMIT $5",
-    "text text text text int8",
+SCAN = for_both_tables(
+    f"""SELECT key FROM {{table}} WHERE key > %(after)s::text AND key >= %(start)s::text AND key < %(end)s::text
+    AND key ~ %(regex)s::text AND {LIVE} ORDER BY key LIMIT %(limit)s::int8""",
     may_take_long=True,
 )
 
 
 def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
     """The next live keys after `after`, in their order, whose made key matches the glob `pattern`."""
-    params = after, *keys.matching(store.namespace, pattern), b"%d" % itersize
-    result = yield from store.call(SCAN, params, store.long_timeout)
+    start, end, regex = keys.matching(store.namespace, pattern)
+    result = yield from store.call(
+        SCAN, store.long_timeout, after=after, start=start, end=end, regex=regex, limit=itersize
+    )
     return [key for row in range(result.ntuples) if (key := result.get_value(row, 0))]

@@ -38,7 +38,7 @@ EXPIRE = f"SET expires_at = e, prune_minute = {minute_of('e')}"
 
 
 class Row(NamedTuple):
-    """The parameters $1 to $7 of a write, as they are sent."""
+    """The parameters of a write, as they are sent."""
 
     key: bytes
     value: bytes | None
@@ -54,23 +54,23 @@ class Row(NamedTuple):
         return size_of(len(self.key), 0 if self.value is None else len(self.value))
 
 
-ROW_TYPES = "text bytea int8 int2 float8 float8 text[]"
+ROW = " ".join(Row._fields)
 
 # Every column that a write sets, with its value. A claim ends with a write.
 _VALUES = {
-    "key": "$1",
-    "value": "$2",
-    "number": "$3",
-    "codec": "$4",
+    "key": "%(key)s::text",
+    "value": "%(value)s::bytea",
+    "number": "%(number)s::int8",
+    "codec": "%(codec)s::int2",
     "expires_at": "e",
     "prune_minute": "minute",
-    "tags": "$7",
+    "tags": "%(tags)s::text[]",
     "claim": "NULL",
     "claimed_until": "NULL",
 }
 _UNNESTED = ("key", "value", "number", "codec")
-_KEPT_UNTIL = "e + $6 * interval '1 second'"
-_EXPIRY = f"SELECT e, {minute_of(_KEPT_UNTIL)} AS minute FROM {after('$5')}"
+_KEPT_UNTIL = "e + %(stale)s::float8 * interval '1 second'"
+_EXPIRY = f"SELECT e, {minute_of(_KEPT_UNTIL)} AS minute FROM {after('%(seconds)s::float8')}"
 
 
 def _insert(values: dict[str, str], source: str) -> str:
@@ -78,13 +78,13 @@ def _insert(values: dict[str, str], source: str) -> str:
 
 
 INSERT = _insert(_VALUES, f"({_EXPIRY}) AS expiry")
-# $1 to $4 are arrays. unnest keeps the order given, so rows are locked in the order of their keys. OFFSET 0: the
-# expiry is computed once.
+# The items come as arrays. unnest keeps the order given, so rows are locked in the order of their keys. OFFSET 0:
+# the expiry is computed once.
 INSERT_MANY = _insert(
     {**_VALUES, **{column: f"item.{column}" for column in _UNNESTED}},
-    f"unnest($1, $2, $3, $4) AS item ({', '.join(_UNNESTED)}), ({_EXPIRY} OFFSET 0) AS expiry",
+    f"unnest({', '.join(f'{_VALUES[column]}[]' for column in _UNNESTED)}) AS item ({', '.join(_UNNESTED)}), "
+    f"({_EXPIRY} OFFSET 0) AS expiry",
 )
-INSERT_MANY_TYPES = "text[] bytea[] int8[] int2[] float8 float8 text[]"
 # Behind an INSERT: every column is overwritten.
 OVERWRITE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(
     f"{column} = EXCLUDED.{column}" for column in _VALUES if column != "key"

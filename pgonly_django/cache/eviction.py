@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import threading
+from typing import Any
 
 from psycopg.pq.abc import PGresult
 
@@ -19,12 +20,11 @@ from pgonly_django.cache import keys
 from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, Counters, Counts
 from pgonly_django.cache.entry import DELETED_BYTES, SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.cache.vacuum import vacuum_in_background
-from pgonly_django.database.binary import integer
-from pgonly_django.database.connection import Params
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.pool import Pool
+from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
 
 # More than was written since the last cleaning, so expired rows cannot pile up.
@@ -89,29 +89,27 @@ class Eviction:
         except Exception as error:  # noqa: BLE001 - the process is ending, and these are only numbers
             _warn("Counting", error)
 
-    def _call(self, statement: Statement, params: Params, *, takes_long: bool = True) -> Operation[PGresult]:
-        usual = self._options.timeout_seconds
+    def _call(self, statements: Statements, *, takes_long: bool = True, **params: Any) -> Operation[PGresult]:
+        statement, usual = statements[self._options.durable], self._options.timeout_seconds
         timeout = self._options.long_timeout_seconds if takes_long else usual
-        return self._pool.call(statement.variants[self._options.durable], params, timeout, usual)
+        return self._pool.call(statement, statement.values(params), timeout, usual)
 
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
-    PRUNE = Statement(
+    PRUNE = for_both_tables(
         "WITH old AS MATERIALIZED (SELECT key, prune_minute, " + SIZE + """ AS size FROM {table}
-            WHERE split_part(key, ':', 1) = $1
+            WHERE split_part(key, ':', 1) = %(space)s::text
             AND prune_minute < """ + minute_of("statement_timestamp()") + """
-            ORDER BY prune_minute LIMIT $2 FOR UPDATE SKIP LOCKED),
+            ORDER BY prune_minute LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED),
         gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("old", "prune_minute, key") + """))
             RETURNING """ + SIZE + """ AS size)
         SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone""",
-        "text int8", may_take_long=True,
+        may_take_long=True,
     )  # fmt: skip
 
     def _prune(self) -> Operation[None]:
         rows = size = 0
         while rows < PRUNE_LIMIT and size < PRUNE_BYTES:
-            limit = PRUNE_LIMIT - rows
-            params = self._space, b"%d" % limit
-            result = yield from self._call(self.PRUNE, params)
+            result = yield from self._call(self.PRUNE, space=self._space, limit=PRUNE_LIMIT - rows)
             gone, freed = integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
             self.counters.removed(gone, freed)
             rows, size = rows + gone, size + freed
@@ -119,34 +117,30 @@ class Eviction:
                 return
 
     # writes = 0 in the answer says that a recount is due: exactly one of those who flush gets it.
-    FLUSH = Statement(
+    FLUSH = for_both_tables(
         """INSERT INTO pgonly_cache_usage AS usage (name, hits, misses, entries, bytes, writes, written)
-        VALUES ($1, $2, $3, $4, $5, 0, $7) ON CONFLICT (name) DO UPDATE SET
+        VALUES (%(name)s::text, %(hits)s::int8, %(misses)s::int8, %(entries)s::int8, %(bytes)s::int8, 0,
+            %(written)s::int8) ON CONFLICT (name) DO UPDATE SET
         hits = usage.hits + EXCLUDED.hits, misses = usage.misses + EXCLUDED.misses,
         entries = greatest(usage.entries + EXCLUDED.entries, 0),
         bytes = greatest(usage.bytes + EXCLUDED.bytes, 0),
         writes = CASE WHEN usage.writes < greatest(100, usage.entries / 4)
-            THEN usage.writes + $6 ELSE 0 END,
-        written = CASE WHEN $7 = 0 OR usage.written < greatest($8, pg_total_relation_size('{table}') / 2)
-            THEN usage.written + $7 ELSE 0 END
-        RETURNING entries, bytes, writes, written = 0 AND $7 > 0""",
-        "text int8 int8 int8 int8 int8 int8 int8",
+            THEN usage.writes + %(writes)s::int8 ELSE 0 END,
+        written = CASE WHEN %(written)s::int8 = 0
+            OR usage.written < greatest(%(vacuum_bytes)s::int8, pg_total_relation_size('{table}') / 2)
+            THEN usage.written + %(written)s::int8 ELSE 0 END
+        RETURNING entries, bytes, writes, written = 0 AND %(written)s::int8 > 0""",
         may_take_long=True,
     )
 
     def _flush(self) -> Operation[None]:
         """Add the counts to the cache's row, and evict where a bound is passed."""
         counts = self.counters.take()
-        added = (
-            counts.hits,
-            counts.misses,
-            counts.entries,
-            counts.bytes,
-            max(counts.writes, 1),
-            counts.written,
-        )
-        params = self._name, *(b"%d" % each for each in (*added, VACUUM_BYTES))
-        result = yield from self._call(self.FLUSH, params, takes_long=False)
+        result = yield from self._call(
+            self.FLUSH, takes_long=False, name=self._name, hits=counts.hits, misses=counts.misses,
+            entries=counts.entries, bytes=counts.bytes, writes=max(counts.writes, 1), written=counts.written,
+            vacuum_bytes=VACUUM_BYTES,
+        )  # fmt: skip
         if result.get_value(0, 3) == b"\x01":
             vacuum_in_background(self._pool.alias, TABLES[self._options.durable])
         if not self.counters.bounded:
@@ -162,34 +156,34 @@ class Eviction:
         return entries > (options.max_entries or entries) or size > (options.max_bytes or size)
 
     # Served by the primary key: one namespace is one range of it.
-    RECOUNT = Statement(
+    RECOUNT = for_both_tables(
         """WITH counted AS (SELECT count(*) AS rows, coalesce(sum("""
         + SIZE
-        + """), 0)::int8 AS size FROM {table} WHERE key >= $2 AND key < $3)
-        UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = $1
+        + """), 0)::int8 AS size FROM {table} WHERE key >= %(start)s::text AND key < %(end)s::text)
+        UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = %(name)s::text
         RETURNING entries, bytes""",
-        "text text text",
         may_take_long=True,
     )
 
     def _recount(self) -> Operation[tuple[int, int]]:
         """Write the true number of entries and bytes to the cache's row; and those numbers."""
-        params = self._name, self._namespace.encode(), keys.following(self._namespace)
-        result = yield from self._call(self.RECOUNT, params)
+        end = keys.following(self._namespace)
+        result = yield from self._call(self.RECOUNT, name=self._name, start=self._namespace, end=end)
         if not result.ntuples:
             return 0, 0
         return integer(result.get_value(0, 0)), integer(result.get_value(0, 1))
 
     # The excess is read under the lock of the usage row, so two processes never evict for the same excess. The
-    # average size of an entry says how many rows make up the excess; $6 times as many are looked at, and those
+    # average size of an entry says how many rows make up the excess; `factor` times as many are looked at, and those
     # above the bounds are deleted. coalesce, because a LIMIT of NULL is no limit at all.
-    EVICT = Statement(
+    EVICT = for_both_tables(
         """WITH excess AS MATERIALIZED (
-            SELECT entries - $3 AS rows, bytes - $4 AS size, least($5, $6 * greatest(entries - $3,
-                ceil((bytes - $4) * (entries / greatest(bytes, 1.0)))))::int8 AS looked_at
-            FROM pgonly_cache_usage WHERE name = $1 FOR UPDATE SKIP LOCKED),
+            SELECT entries - %(most_entries)s::int8 AS rows, bytes - %(most_bytes)s::int8 AS size,
+                least(%(limit)s::int8, %(factor)s::int8 * greatest(entries - %(most_entries)s::int8,
+                ceil((bytes - %(most_bytes)s::int8) * (entries / greatest(bytes, 1.0)))))::int8 AS looked_at
+            FROM pgonly_cache_usage WHERE name = %(name)s::text FOR UPDATE SKIP LOCKED),
         old AS MATERIALIZED (SELECT key, prune_minute, """ + SIZE + """ AS size FROM {table}
-            WHERE split_part(key, ':', 1) = $2
+            WHERE split_part(key, ':', 1) = %(space)s::text
             AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
             LIMIT coalesce((SELECT greatest(looked_at, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED),
         above AS (SELECT old.key, old.size, prune_minute, row_number() OVER first AS number,
@@ -202,17 +196,18 @@ class Eviction:
         total AS (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM gone)
         UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
         bytes = greatest(bytes - size, 0) FROM total
-        WHERE name = $1 AND (SELECT looked_at > 0 FROM excess) RETURNING rows, entries, bytes""",
-        "text text int8 int8 int8 int8", may_take_long=True,
+        WHERE name = %(name)s::text AND (SELECT looked_at > 0 FROM excess) RETURNING rows, entries, bytes""",
+        may_take_long=True,
     )  # fmt: skip
 
     def _evict(self) -> Operation[None]:
         """Delete what is above the bounds. Where the numbers say so but nothing is found, recount."""
-        bounds = self._options.max_entries or 10**15, self._options.max_bytes or 10**18
         factor = 1
         while True:
-            params = self._name, self._space, *(b"%d" % each for each in (*bounds, EVICT_LIMIT, factor))
-            result = yield from self._call(self.EVICT, params)
+            result = yield from self._call(
+                self.EVICT, name=self._name, space=self._space, limit=EVICT_LIMIT, factor=factor,
+                most_entries=self._options.max_entries or 10**15, most_bytes=self._options.max_bytes or 10**18,
+            )  # fmt: skip
             if not result.ntuples:
                 return
             evicted, entries, size = (integer(result.get_value(0, column)) for column in range(3))

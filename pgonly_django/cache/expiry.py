@@ -6,44 +6,43 @@ from typing import Any
 
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after
-from pgonly_django.cache.statement import Statement
-from pgonly_django.cache.store import Store, seconds_param
-from pgonly_django.database.binary import integer
+from pgonly_django.cache.statement import for_both_tables
+from pgonly_django.cache.store import Store, storable
 from pgonly_django.database.operation import Operation
+from pgonly_django.database.statement import integer
 
-TTL = Statement(
+TTL = for_both_tables(
     """SELECT expires_at IS NULL, coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000, 0)::int8
-    FROM {table} WHERE key = $1 AND """ + LIVE,
-    "text",
+    FROM {table} WHERE key = %(key)s::text AND """ + LIVE
 )  # fmt: skip
 
 
 def pttl(store: Store, key: bytes) -> Operation[int | None]:
     """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
-    result = yield from store.call(TTL, (key,))
+    result = yield from store.call(TTL, key=key)
     if not result.ntuples:
         return 0
     return None if result.get_value(0, 0) == b"\x01" else max(1, integer(result.get_value(0, 1)))
 
 
-TOUCH = Statement(f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE}", "text float8")
+_TOUCH = f"UPDATE {{table}} {EXPIRE} FROM {after('%(seconds)s::float8')} WHERE key = %(key)s::text AND {LIVE}"
+TOUCH = for_both_tables(_TOUCH)
 
 
 def touch(store: Store, key: bytes, seconds: float | None) -> Operation[bool]:
     """Let `key` expire in so many seconds. False when there is no such key."""
     if seconds is not None and seconds <= 0:
         return (yield from store.delete(key))
-    result = yield from store.call(TOUCH, (key, seconds_param(seconds)))
+    result = yield from store.call(TOUCH, key=key, seconds=storable(seconds))
     return result.command_tuples == 1
 
 
-EXPIRE_AT = Statement(
-    f"""UPDATE {{table}} {EXPIRE} FROM (SELECT to_timestamp($2)) AS x (e)
-    WHERE key = $1 AND {LIVE} RETURNING e <= clock_timestamp()""",
-    "text float8",
+EXPIRE_AT = for_both_tables(
+    f"""UPDATE {{table}} {EXPIRE} FROM (SELECT to_timestamp(%(timestamp)s::float8)) AS x (e)
+    WHERE key = %(key)s::text AND {LIVE} RETURNING e <= clock_timestamp()"""
 )
-DELETE_EXPIRED = Statement(
-    "DELETE FROM {table} WHERE key = $1 AND expires_at <= clock_timestamp() RETURNING " + SIZE, "text"
+DELETE_EXPIRED = for_both_tables(
+    "DELETE FROM {table} WHERE key = %(key)s::text AND expires_at <= clock_timestamp() RETURNING " + SIZE
 )
 
 
@@ -53,35 +52,30 @@ def expire_at(store: Store, key: bytes, timestamp: float) -> Operation[bool]:
         return (yield from store.delete(key))
     if timestamp > LONGEST_SECONDS:
         return (yield from touch(store, key, None))
-    result = yield from store.call(EXPIRE_AT, (key, b"%f" % timestamp))
+    result = yield from store.call(EXPIRE_AT, key=key, timestamp=timestamp)
     if not result.ntuples:
         return False
-    if (
-        result.get_value(0, 0) == b"\x01"
-    ):  # over by the database's clock: deleted, or get_or_set would show it stale
-        result = yield from store.call(DELETE_EXPIRED, (key,))
+    # Over by the database's clock: deleted, or get_or_set would show it stale.
+    if result.get_value(0, 0) == b"\x01":
+        result = yield from store.call(DELETE_EXPIRED, key=key)
         if result.ntuples:
             yield from store.removed(1, integer(result.get_value(0, 0)))
     return True
 
 
-PERSIST = Statement(
+PERSIST = for_both_tables(
     """UPDATE {table} SET expires_at = NULL, prune_minute = NULL
-    WHERE key = $1 AND expires_at > clock_timestamp()""",
-    "text",
+    WHERE key = %(key)s::text AND expires_at > clock_timestamp()"""
 )
 
 
 def persist(store: Store, key: bytes) -> Operation[bool]:
     """Let `key` never expire. False when it did not expire anyway, or there is none."""
-    result = yield from store.call(PERSIST, (key,))
+    result = yield from store.call(PERSIST, key=key)
     return result.command_tuples == 1
 
 
-GET_AND_TOUCH = Statement(
-    f"UPDATE {{table}} {EXPIRE} FROM {after('$2')} WHERE key = $1 AND {LIVE} RETURNING {VALUE}",
-    "text float8",
-)
+GET_AND_TOUCH = for_both_tables(f"{_TOUCH} RETURNING {VALUE}")
 
 
 def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
@@ -89,7 +83,7 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
         value = yield from store.get(key, default)
         yield from store.delete(key)
         return value
-    result = yield from store.call(GET_AND_TOUCH, (key, seconds_param(seconds)))
+    result = yield from store.call(GET_AND_TOUCH, key=key, seconds=storable(seconds))
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)
     return store.value(result, 0) if hit else default

@@ -7,10 +7,10 @@ from typing import Any
 from psycopg.errors import NumericValueOutOfRange
 
 from pgonly_django.cache.entry import LIVE
-from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.statement import for_both_tables
 from pgonly_django.cache.store import Store
-from pgonly_django.database.binary import integer
 from pgonly_django.database.operation import Operation
+from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
 
 SWAPS = 20  # attempts to write the sum before other callers change the value, where it is not in `number`
@@ -23,32 +23,29 @@ def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
         if total is not None:
             return total
     for _ in range(SWAPS):
-        found = yield from store.call(store.GET, (key,))
+        found = yield from store.call(store.GET, key=key)
         if not found.ntuples:
             raise ValueError(f"Key {name!r} not found")
         total = store.value(found, 0) + delta
         number = found.get_value(0, 0)
         before = found.get_value(0, 2), None if number is None else b"%d" % integer(number)
-        new = store.row(key, total, None)
-        swapped = yield from store.call(SWAP, (key, new.value, new.number, new.codec, *before))
+        swapped = yield from store.send(SWAP, (*store.row(key, total, None)[:4], *before))
         if swapped.command_tuples == 1:
             return total
     raise CacheError(f"Key {name!r} was written by others {SWAPS} times while {delta!r} was added to it.")
 
 
 # Served by the primary key, like the statement below.
-INCR = Statement(
-    "UPDATE {table} SET number = number + $2 WHERE key = $1 AND number IS NOT NULL AND "
-    + LIVE
-    + " RETURNING number",
-    "text int8",
+INCR = for_both_tables(
+    f"""UPDATE {{table}} SET number = number + %(delta)s::int8
+    WHERE key = %(key)s::text AND number IS NOT NULL AND {LIVE} RETURNING number"""
 )
 
 
 def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
     """The sum; None where the entry is no integer in `number`, or the sum needs more than 64 bits."""
     try:
-        result = yield from store.call(INCR, (key, b"%d" % delta))
+        result = yield from store.call(INCR, key=key, delta=delta)
     except CacheError as error:
         if isinstance(error.__cause__, NumericValueOutOfRange):
             return None
@@ -56,9 +53,10 @@ def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
     return integer(result.get_value(0, 0)) if result.ntuples else None
 
 
-SWAP = Statement(
-    """UPDATE {table} SET value = $2, number = $3, codec = $4 WHERE key = $1
-    AND value IS NOT DISTINCT FROM $5 AND number IS NOT DISTINCT FROM $6 AND """
+SWAP = for_both_tables(
+    """UPDATE {table} SET value = %(value)s::bytea, number = %(number)s::int8, codec = %(codec)s::int2
+    WHERE key = %(key)s::text AND value IS NOT DISTINCT FROM %(value_before)s::bytea
+    AND number IS NOT DISTINCT FROM %(number_before)s::int8 AND """
     + LIVE,
-    "text bytea int8 int2 bytea int8",
+    "key value number codec value_before number_before",
 )

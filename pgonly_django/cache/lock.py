@@ -16,12 +16,12 @@ from typing import Self, TypeVar
 from pgonly_django import events
 from pgonly_django.cache.background import background
 from pgonly_django.cache.durations import positive, seconds
-from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.statement import WAKE_UP
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
-from pgonly_django.database.binary import integer
-from pgonly_django.database.listener import CHANNEL, listener_for, payload
+from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Operation, run
+from pgonly_django.database.statement import Statement, integer
 from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
@@ -36,7 +36,7 @@ PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released since the las
 PRUNE_LOCKS = """
 WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED
 )) RETURNING 1) SELECT count(*) FROM gone
 """
 
@@ -150,12 +150,11 @@ class Lock:
     # row: the one that the INSERT took may be older than that of the last holder.
     TAKE = Statement(
         """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, holder)
-        VALUES ($1, clock_timestamp() + $2 * interval '1 second', $3)
+        VALUES (%(name)s::text, clock_timestamp() + %(lease)s::float8 * interval '1 second', %(holder)s::text)
         ON CONFLICT (name) DO UPDATE SET token = nextval('pgonly_cache_lock_token'),
-        expires_at = clock_timestamp() + $2 * interval '1 second', holder = EXCLUDED.holder
+        expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second', holder = EXCLUDED.holder
         WHERE (lock.holder IS NULL OR lock.expires_at <= clock_timestamp())
-        AND $3 <> ALL (coalesce(lock.refused, '{}')) RETURNING token""",
-        "text float8 text",
+        AND %(holder)s::text <> ALL (coalesce(lock.refused, '{}')) RETURNING token"""
     )
 
     def _acquire(self, attempt: Attempt, patience: float) -> Operation[bool]:
@@ -174,8 +173,9 @@ class Lock:
 
     def _take(self, attempt: Attempt) -> Operation[bool]:
         attempt.may_hold = True
-        params = self._key, b"%f" % self._lease, attempt.holder
-        result = yield from self._store.call(self.TAKE, params)
+        result = yield from self._store.call(
+            self.TAKE, name=self._key, lease=self._lease, holder=attempt.holder
+        )
         if not result.ntuples:
             attempt.may_hold = False
             return False
@@ -202,17 +202,18 @@ class Lock:
     # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(
         """UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
-        WHERE name = $1 AND holder = $2 RETURNING pg_notify('"""
-        + CHANNEL
-        + "', $3)",
-        "text text text",
+        WHERE name = %(name)s::text AND holder = %(holder)s::text
+        RETURNING """
+        + WAKE_UP
     )
 
     def _release(self) -> Operation[None]:
         holder = self._holder
         self._forget(holder)
         try:
-            result = yield from self._store.call(self.RELEASE, (self._key, holder, payload(self._key)))
+            result = yield from self._store.call(
+                self.RELEASE, name=self._key, holder=holder, payload=payload(self._key)
+            )
         except BaseException:
             self._give_back_later(holder)
             raise
@@ -230,52 +231,53 @@ class Lock:
     # Also where it arrives before the TAKE that it gives back: that TAKE is refused then.
     GIVE_BACK = Statement(
         """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
-        VALUES ($1, clock_timestamp(), ARRAY[$2])
-        ON CONFLICT (name) DO UPDATE SET refused = ($2 || coalesce(lock.refused, '{}'))[1:100],
-        holder = nullif(lock.holder, $2),
-        expires_at = CASE WHEN lock.holder = $2 THEN clock_timestamp() ELSE lock.expires_at END
-        RETURNING pg_notify('"""
-        + CHANNEL
-        + "', $3)",
-        "text text text",
+        VALUES (%(name)s::text, clock_timestamp(), ARRAY[%(holder)s::text])
+        ON CONFLICT (name) DO UPDATE SET refused = (%(holder)s::text || coalesce(lock.refused, '{}'))[1:100],
+        holder = nullif(lock.holder, %(holder)s::text),
+        expires_at = CASE WHEN lock.holder = %(holder)s::text THEN clock_timestamp() ELSE lock.expires_at END
+        RETURNING """
+        + WAKE_UP
     )
 
     def _give_back_later(self, holder: bytes) -> None:
         """In the background, so a cancelled caller does not wait. Once its lease is over the lock is free anyway."""
-        params = self._key, holder, payload(self._key)
-        background.add(lambda: run(self._store.call(self.GIVE_BACK, params)), self._lease)
 
-    PRUNE = Statement(PRUNE_LOCKS.replace("%(limit)s", "$1"), "int8", may_take_long=True)
+        def give_back() -> None:
+            run(self._store.call(self.GIVE_BACK, name=self._key, holder=holder, payload=payload(self._key)))
+
+        background.add(give_back, self._lease)
+
+    PRUNE = Statement(PRUNE_LOCKS, may_take_long=True)
 
     def _prune(self) -> Operation[None]:
         """Delete the rows of locks that were free for an hour. Never fails the release before it."""
         try:
-            yield from self._store.call(self.PRUNE, (b"%d" % PRUNE_LIMIT,), self._store.long_timeout)
+            yield from self._store.call(self.PRUNE, self._store.long_timeout, limit=PRUNE_LIMIT)
         except CacheError as error:
             message = f"Pruning free locks failed: {error}"
             events.emit("cache.cleaning_failed", message, level=logging.WARNING)
 
     EXTEND = Statement(
-        """UPDATE pgonly_cache_lock SET expires_at = clock_timestamp() + $3 * interval '1 second'
-        WHERE name = $1 AND holder = $2""",
-        "text text float8",
+        """UPDATE pgonly_cache_lock SET expires_at = clock_timestamp() + %(seconds)s::float8 * interval '1 second'
+        WHERE name = %(name)s::text AND holder = %(holder)s::text"""
     )
 
     def _extend(self, seconds: float) -> Operation[None]:
-        params = self._key, self._holder, b"%f" % seconds
-        result = yield from self._store.call(self.EXTEND, params)
+        result = yield from self._store.call(
+            self.EXTEND, name=self._key, holder=self._holder, seconds=seconds
+        )
         if result.command_tuples != 1:
             raise LockError(self.name, "extended")
 
     HELD = Statement(
         """SELECT FROM pgonly_cache_lock
-        WHERE name = $1 AND expires_at > clock_timestamp() AND holder = coalesce(nullif($2, ''), holder)""",
-        "text text",
+        WHERE name = %(name)s::text AND expires_at > clock_timestamp()
+        AND holder = coalesce(nullif(%(holder)s::text, ''), holder)"""
     )
 
     def _is_held(self, holder: bytes) -> Operation[bool]:
         """By this holder, or by any holder where it is empty."""
-        result = yield from self._store.call(self.HELD, (self._key, holder))
+        result = yield from self._store.call(self.HELD, name=self._key, holder=holder)
         return result.ntuples == 1
 
 

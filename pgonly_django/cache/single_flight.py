@@ -19,12 +19,12 @@ from psycopg.pq.abc import PGresult
 from pgonly_django import events
 from pgonly_django.cache.background import background
 from pgonly_django.cache.circular import computing, refuse_circular
-from pgonly_django.cache.entry import LIVE, REWRITE, ROW_TYPES, SIZE, VALUE, Row, after, minute_of
-from pgonly_django.cache.statement import Statement
+from pgonly_django.cache.entry import LIVE, REWRITE, ROW, SIZE, VALUE, Row, after, minute_of
+from pgonly_django.cache.statement import WAKE_UP, for_both_tables
 from pgonly_django.cache.store import Store
-from pgonly_django.database.binary import integer, text_array
-from pgonly_django.database.listener import CHANNEL, listener_for, payload
+from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
+from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
 
 NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # the defaults of get_or_set(), in seconds
@@ -83,16 +83,16 @@ class SingleFlight:
         return token if token is not None else (yield from self._wait())
 
     # Served by the primary key, like every statement here.
-    LOOK = Statement(
-        f"SELECT {VALUE}, {LIVE}" + """, coalesce(claimed_until > clock_timestamp(), false),
-        num_nonnulls(value, number) > 0 AND expires_at + $2 * interval '1 second' > clock_timestamp()
-        FROM {table} WHERE key = $1""",
-        "text float8",
-    )  # fmt: skip
+    LOOK = for_both_tables(
+        f"""SELECT {VALUE}, {LIVE}, coalesce(claimed_until > clock_timestamp(), false),
+        num_nonnulls(value, number) > 0
+            AND expires_at + %(stale)s::float8 * interval '1 second' > clock_timestamp()
+        FROM {{table}} WHERE key = %(key)s::text"""
+    )
 
     def _look(self) -> Operation[_Found]:
         """What is in the cache for this caller. A stale value counts only while another caller refreshes it."""
-        result = yield from self.store.call(self.LOOK, (self.key, b"%f" % self.stale))
+        result = yield from self.store.call(self.LOOK, key=self.key, stale=self.stale)
         if not result.ntuples:
             return _Found()
         live, claimed, stale = (result.get_value(0, column) == _TRUE for column in (3, 4, 5))
@@ -104,40 +104,39 @@ class SingleFlight:
             return (yield from self._replace(result, error))
         return _Found(value, is_live=live, is_shown=True)
 
-    EXPIRE = Statement(
-        """UPDATE {table} SET expires_at = to_timestamp(0) WHERE key = $1 AND codec = $2
-        AND value IS NOT DISTINCT FROM $3""",
-        "text int2 bytea",
+    EXPIRE = for_both_tables(
+        """UPDATE {table} SET expires_at = to_timestamp(0) WHERE key = %(key)s::text AND codec = %(codec)s::int2
+        AND value IS NOT DISTINCT FROM %(value)s::bytea"""
     )
 
     def _replace(self, result: PGresult, error: UnreadableEntryError) -> Operation[_Found]:
         """Expire an entry that cannot be read here: then one caller replaces it, and not every caller computes."""
         _note(error)
         codec, data = integer(result.get_value(0, 1)), result.get_value(0, 2)
-        yield from self.store.call(self.EXPIRE, (self.key, b"%d" % codec, data))
+        yield from self.store.call(self.EXPIRE, key=self.key, codec=codec, value=data)
         return _Found()
 
     # The tags of a stale value stay, so that a deletion by any of them ends the value and the claim.
-    CLAIM = Statement(
+    CLAIM = for_both_tables(
         f"""INSERT INTO {{table}} AS entry (key, codec, expires_at, prune_minute, claim, claimed_until, tags)
-        SELECT $1, 0, to_timestamp(0), {minute_of("e")}, $2, e, $4 FROM {after("$3")}
+        SELECT %(key)s::text, 0, to_timestamp(0), {minute_of("e")}, %(token)s::int8, e, %(tags)s::text[]
+        FROM {after("%(seconds)s::float8")}
         ON CONFLICT (key) DO UPDATE SET claim = EXCLUDED.claim, claimed_until = EXCLUDED.claimed_until,
             prune_minute = greatest(entry.prune_minute, EXCLUDED.prune_minute),
             tags = CASE WHEN entry.tags @> EXCLUDED.tags THEN entry.tags ELSE entry.tags || EXCLUDED.tags END
         WHERE entry.expires_at <= clock_timestamp()
             AND (entry.claimed_until IS NULL OR entry.claimed_until <= clock_timestamp())
         RETURNING xmax = 0, """
-        + SIZE,
-        "text int8 float8 text[]",
+        + SIZE
     )
 
     def _claim(self) -> Operation[int | None]:
         """A token, which is the right to compute; None where the value is there or another caller computes."""
         token = secrets.randbits(63)
-        tags = text_array(self.tags) if self.tags else None
-        params = (self.key, b"%d" % token, b"%f" % self.lock_timeout, tags)
         try:
-            result = yield from self.store.call(self.CLAIM, params)
+            result = yield from self.store.call(
+                self.CLAIM, key=self.key, token=token, seconds=self.lock_timeout, tags=self.tags or None
+            )
         except BaseException:
             self._give_up_later(token, unconfirmed=True)  # the row may say it is ours, though no answer came
             raise
@@ -201,29 +200,24 @@ class SingleFlight:
                 raise
             self._warn(error)
 
-    FILL = Statement(
-        "UPDATE {table} "
-        + REWRITE
-        + " WHERE key = $1 AND claim = $8 RETURNING pg_notify('"
-        + CHANNEL
-        + "', $9), (SELECT "
-        + SIZE
-        + " FROM {table} AS before WHERE before.key = $1)",
-        f"{ROW_TYPES} int8 text",
+    FILL = for_both_tables(
+        f"""UPDATE {{table}} {REWRITE} WHERE key = %(key)s::text AND claim = %(token)s::int8
+        RETURNING {WAKE_UP}, (SELECT {SIZE} FROM {{table}} AS before WHERE before.key = %(key)s::text)""",
+        f"{ROW} token payload",
     )
 
     def _fill(self, token: int, row: Row) -> Operation[None]:
         """Write the row and wake the callers who wait, if the claim is still ours."""
-        result = yield from self.store.call(self.FILL, (*row, b"%d" % token, payload(self.key)))
+        result = yield from self.store.send(self.FILL, (*row, b"%d" % token, payload(self.key)))
         if result.ntuples:
             size, before = row.size, integer(result.get_value(0, 1))
             if self.store.counters.wrote(entries=0, size=size - before, written=size):
                 yield from self.store.eviction.clean()
 
-    GIVE_UP = Statement(
-        "UPDATE {table} SET claim = NULL, claimed_until = NULL WHERE key = $1 AND claim = $2 "
-        "RETURNING pg_notify('" + CHANNEL + "', $3)",
-        "text int8 text",
+    GIVE_UP = for_both_tables(
+        """UPDATE {table} SET claim = NULL, claimed_until = NULL
+        WHERE key = %(key)s::text AND claim = %(token)s::int8 RETURNING """
+        + WAKE_UP
     )
 
     def _give_up(self, token: int | None) -> Operation[None]:
@@ -246,7 +240,9 @@ class SingleFlight:
             background.add(lambda: run(self._end_claim(token, unconfirmed=unconfirmed)), seconds)
 
     def _end_claim(self, token: int, *, unconfirmed: bool = False) -> Operation[None]:
-        result = yield from self.store.call(self.GIVE_UP, (self.key, b"%d" % token, payload(self.key)))
+        result = yield from self.store.call(
+            self.GIVE_UP, key=self.key, token=token, payload=payload(self.key)
+        )
         if unconfirmed and not result.ntuples:
             raise CacheError("There is no such claim yet.")  # so the background tries again
 

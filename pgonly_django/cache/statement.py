@@ -1,19 +1,23 @@
-"""A statement of the cache: its text for each of the two tables, and how its parameters travel."""
+"""The statements of the cache: each exists twice, once for each of the two tables."""
 
 from __future__ import annotations
 
 from pgonly_django.cache.entry import TABLES
-from pgonly_django.database.binary import prepared
+from pgonly_django.database.statement import Statement
+
+Statements = tuple[Statement, Statement]  # indexed by OPTIONS["DURABLE"]
+
+# In a statement: wakes those who wait for what payload() of listener.py makes of a key.
+CHANNEL = "pgonly_cache"
+WAKE_UP = f"pg_notify('{CHANNEL}', %(payload)s::text)"
 
 
-class Statement:
-    """`sql` with `{table}` where the entries are, and the types of `$1`, `$2`, ... in one string.
+def for_both_tables(sql: str, names: str = "", *, may_take_long: bool = False) -> Statements:
+    """`sql` has `{table}` where the entries are. See Statement for `names`.
 
     Cleaning, and what walks over many entries, may take long: then no other call is refused for it.
     """
-
-    def __init__(self, sql: str, types: str = "", *, may_take_long: bool = False) -> None:
-        self.sql, self.types = sql, types
-        self.variants = tuple(
-            prepared(sql.replace("{table}", table), types, may_take_long=may_take_long) for table in TABLES
-        )
+    unlogged, durable = (
+        Statement(sql.replace("{table}", table), names, may_take_long=may_take_long) for table in TABLES
+    )
+    return unlogged, durable

@@ -20,7 +20,7 @@ from pgonly_django.cache.entry import (
     LIVE,
     OVERWRITE,
     REWRITE,
-    ROW_TYPES,
+    ROW,
     SIZE,
     VALUE,
     Row,
@@ -28,15 +28,14 @@ from pgonly_django.cache.entry import (
 )
 from pgonly_django.cache.eviction import eviction_for
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import Statement
-from pgonly_django.database.binary import integer, text_array
-from pgonly_django.database.connection import Params
+from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
+from pgonly_django.database.statement import Statement, Values, integer, text_array
 from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError
 
 # Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
-BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = $1) "
+BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = %(key)s::text) "
 NEW_AND_BEFORE = " RETURNING xmax = 0, (SELECT size FROM before)"
 FIELD_LIMIT = 1_000_000_000  # PostgreSQL: a message, and so a row on its way, holds less than 1 GiB
 
@@ -80,15 +79,23 @@ class Store:
         """True when both are the same entries."""
         return self.place(self.namespace.encode()) == other.place(other.namespace.encode())
 
-    def call(self, statement: Statement, params: Params, timeout: float = 0) -> Operation[PGresult]:
-        variant, usual = statement.variants[self.durable], self._timeout
-        return self.pool.call(variant, params, timeout or usual, usual)
+    def call(
+        self, statement: Statement | Statements, timeout: float = 0, **params: Any
+    ) -> Operation[PGresult]:
+        """The result of the statement, of two of that for this table. It may take `timeout` seconds, or the usual."""
+        one = statement if isinstance(statement, Statement) else statement[self.durable]
+        return self.pool.call(one, one.values(params), timeout or self._timeout, self._timeout)
+
+    def send(self, statements: Statements, values: Values) -> Operation[PGresult]:
+        """call() with parameters that are encoded already, in the order of the statement's names: where naming and
+        encoding them would be a noticeable part of a get() or set()."""
+        return self.pool.call(statements[self.durable], values, self._timeout, self._timeout)
 
     # Served by the primary key, like every statement here.
-    GET = Statement(f"SELECT {VALUE} FROM {{table}} WHERE key = $1 AND {LIVE}", "text")
+    GET = for_both_tables(f"SELECT {VALUE} FROM {{table}} WHERE key = %(key)s::text AND {LIVE}")
 
     def get(self, key: bytes, default: Any) -> Operation[Any]:
-        result = yield from self.call(self.GET, (key,))
+        result = yield from self.send(self.GET, (key,))
         hit = result.ntuples == 1
         if self.counters.read(hits=hit, misses=not hit):
             yield from self.eviction.flush()
@@ -111,14 +118,14 @@ class Store:
         except Exception as error:
             raise UnreadableEntryError(error) from error
 
-    HAS = Statement("SELECT FROM {table} WHERE key = $1 AND " + LIVE, "text")
+    HAS = for_both_tables("SELECT FROM {table} WHERE key = %(key)s::text AND " + LIVE)
 
     def has(self, key: bytes) -> Operation[bool]:
-        result = yield from self.call(self.HAS, (key,))
+        result = yield from self.call(self.HAS, key=key)
         return result.ntuples == 1
 
-    SET = Statement(INSERT + OVERWRITE, ROW_TYPES)
-    SET_COUNTED = Statement(BEFORE + INSERT + OVERWRITE + NEW_AND_BEFORE, ROW_TYPES)
+    SET = for_both_tables(INSERT + OVERWRITE, ROW)
+    SET_COUNTED = for_both_tables(BEFORE + INSERT + OVERWRITE + NEW_AND_BEFORE, ROW)
 
     def set(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
@@ -132,10 +139,9 @@ class Store:
         """Write what row() made, whatever is there."""
         return self._write(self.SET_COUNTED if self.counters.bounded else self.SET, row)
 
-    REPLACE = Statement("UPDATE {table} " + REWRITE + " WHERE key = $1 AND " + LIVE, ROW_TYPES)
-    REPLACE_COUNTED = Statement(
-        BEFORE + REPLACE.sql + " RETURNING false, (SELECT size FROM before)", ROW_TYPES
-    )
+    _REPLACE = "UPDATE {table} " + REWRITE + " WHERE key = %(key)s::text AND " + LIVE
+    REPLACE = for_both_tables(_REPLACE, ROW)
+    REPLACE_COUNTED = for_both_tables(BEFORE + _REPLACE + " RETURNING false, (SELECT size FROM before)", ROW)
 
     def replace(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
@@ -151,8 +157,8 @@ class Store:
         return self._write(self.REPLACE_COUNTED if self.counters.bounded else self.REPLACE, row)
 
     _ADD = INSERT + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
-    ADD = Statement(_ADD, ROW_TYPES)
-    ADD_COUNTED = Statement(BEFORE + _ADD + NEW_AND_BEFORE, ROW_TYPES)
+    ADD = for_both_tables(_ADD, ROW)
+    ADD_COUNTED = for_both_tables(BEFORE + _ADD + NEW_AND_BEFORE, ROW)
 
     def add(
         self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
@@ -166,9 +172,9 @@ class Store:
         """Write what row() made where there is no live entry; whether there was none."""
         return self._write(self.ADD_COUNTED if self.counters.bounded else self.ADD, row)
 
-    def _write(self, statement: Statement, row: Row) -> Operation[bool]:
+    def _write(self, statements: Statements, row: Row) -> Operation[bool]:
         """Whether the row was written. Counts it, and cleans a little once in a while."""
-        result = yield from self.call(statement, row)
+        result = yield from self.send(statements, row)
         if result.command_tuples != 1:
             return False
         size, new, more = row.size, False, 0
@@ -225,11 +231,11 @@ class Store:
         assert row.value is not None
         return self.codec.decode(int(row.codec), row.value)
 
-    DELETE = Statement("DELETE FROM {table} WHERE key = $1 RETURNING " + LIVE + ", " + SIZE, "text")
+    DELETE = for_both_tables("DELETE FROM {table} WHERE key = %(key)s::text RETURNING " + LIVE + ", " + SIZE)
 
     def delete(self, key: bytes) -> Operation[bool]:
         """Whether there was a live entry."""
-        result = yield from self.call(self.DELETE, (key,))
+        result = yield from self.call(self.DELETE, key=key)
         if not result.ntuples:
             return False
         yield from self.removed(1, integer(result.get_value(0, 1)))
@@ -241,6 +247,11 @@ class Store:
             yield from self.eviction.flush()
 
 
-def seconds_param(seconds: float | None) -> bytes | None:
+def storable(seconds: float | None) -> float | None:
     """None (for ever) also for more than the columns hold."""
+    return None if seconds is None or seconds > LONGEST_SECONDS else seconds
+
+
+def seconds_param(seconds: float | None) -> bytes | None:
+    """storable(), encoded."""
     return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds

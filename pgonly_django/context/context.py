@@ -17,7 +17,7 @@ from pgonly_django.context.checkpoint_state import CheckpointState, thread_conne
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
-from pgonly_django.database.libpq import printable
+from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost, NotStoppingError
 from pgonly_django.queue import checkpoints

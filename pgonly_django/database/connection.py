@@ -16,9 +16,9 @@ from typing import Any
 from psycopg import errors, pq
 from psycopg.sql import Identifier
 
-from pgonly_django.database.binary import Prepared
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.polling import READ, WRITE, new_poll
+from pgonly_django.database.statement import Statement, Values
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
@@ -48,7 +48,6 @@ CASE current_setting('client_connection_check_interval', true) WHEN '0'
 """
 
 NOWHERE = object()  # equals no NAME, not an empty one either
-Params = Sequence[bytes | None]
 
 
 class SilentError(CacheUnavailableError):
@@ -97,7 +96,7 @@ class Link:
         """After a fork, in the child: never use it, and never say goodbye, the parent does both."""
         self.is_open, self.database = False, NOWHERE
 
-    def call(self, statement: Prepared, params: Params, timeout: float) -> Operation[pq.abc.PGresult]:
+    def call(self, statement: Statement, values: Values, timeout: float) -> Operation[pq.abc.PGresult]:
         """The result of one statement, in binary. Raises CacheError as PostgreSQL says."""
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
@@ -106,8 +105,8 @@ class Link:
             if self.prepares and statement.name not in self._known:
                 yield from self._prepare(statement)
             while True:
-                if self._send(statement, params):
-                    yield from self._send_rest(params)
+                if self._send(statement, values):
+                    yield from self._send_rest(values)
                 result = yield from self._answer()
                 if result.status in _GOOD or tried or not (yield from self._may_repeat(statement, result)):
                     break
@@ -117,7 +116,7 @@ class Link:
         raise_for(result)
         return result
 
-    def _may_repeat(self, statement: Prepared, failed: pq.abc.PGresult) -> Operation[bool]:
+    def _may_repeat(self, statement: Statement, failed: pq.abc.PGresult) -> Operation[bool]:
         """Whether it only came to nothing because of what was prepared, which is mended here."""
         if _state(failed) == _UNKNOWN_STATEMENT:
             self.prepares = False  # a pooler between us gives every statement another server
@@ -190,25 +189,25 @@ class Link:
             result = yield from self._ask(OUR_WAYS % (pid, "NULL"))
         self.prepares = result.get_value(0, 0) is not None
 
-    def _send(self, statement: Prepared, params: Params) -> int:
+    def _send(self, statement: Statement, values: Values) -> int:
         """Not nought when there is something left to send."""
         if self.prepares:
-            self.pgconn.send_query_prepared(statement.name, params, statement.formats, 1)
+            self.pgconn.send_query_prepared(statement.name, values, statement.formats, 1)
         else:
-            self.pgconn.send_query_params(statement.sql, params, statement.types, statement.formats, 1)
+            self.pgconn.send_query_params(statement.positional, values, statement.types, statement.formats, 1)
         return self.pgconn.flush()
 
-    def _prepare(self, statement: Prepared) -> Operation[None]:
-        self.pgconn.send_prepare(statement.name, statement.sql, statement.types)
+    def _prepare(self, statement: Statement) -> Operation[None]:
+        self.pgconn.send_prepare(statement.name, statement.positional, statement.types)
         self.pgconn.flush()
         result = yield from self._answer()
         if _state(result) != _ALREADY_PREPARED:
             raise_for(result)
         self._known.add(statement.name)
 
-    def _send_rest(self, params: Params) -> Operation[None]:
+    def _send_rest(self, values: Values) -> Operation[None]:
         """Send what did not fit into the socket; as long as some of it goes out, the time starts anew."""
-        size = sum(len(param) for param in params if param is not None)
+        size = sum(len(value) for value in values if value is not None)
         if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
             self._enlarge_send_buffer()
         self._watch(READ | WRITE)

@@ -6,12 +6,9 @@ SELECT, and three times as much where the caller has slept and its code has left
 
 from __future__ import annotations
 
-import hashlib
-import re
 import select
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,14 +16,12 @@ import psycopg
 from psycopg import errors, pq
 
 from pgonly_django.database.polling import READ, WRITE, Poll, new_poll
+from pgonly_django.database.statement import Params, Statement
 
-Params = dict[str, Any]
 Raw = psycopg.Connection[Any]
 # Reads what a connection answers, within so many seconds.
 Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
 
-_marks = re.compile(r"%%|%\((\w+)\)s")
-_special = re.compile(r'(["\\])')
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 LIBPQ_14 = 140_000  # the first that knows of pipelines
@@ -34,31 +29,6 @@ CAN_GO_STRAIGHT = hasattr(select, "poll") and pq.version() >= LIBPQ_14
 BOTH = 2
 SLICE_SECONDS = 0.1
 PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
-
-
-class Statement:
-    """`sql` with psycopg's `%(name)s`; on a server it may be prepared as `name`, with `$1`, `$2`, ...
-
-    The same text has the same name everywhere: what is prepared under it already is this very statement.
-    """
-
-    def __init__(self, sql: str) -> None:
-        self.sql = sql
-        self._order: list[str] = []
-        self.positional = _marks.sub(self._number, sql).encode()
-        self.name = f"pgonly_{hashlib.sha256(self.positional).hexdigest()[:24]}".encode()
-
-    def _number(self, mark: re.Match[str]) -> str:
-        name = mark.group(1)
-        if name is None:
-            return "%"
-        if name not in self._order:
-            self._order.append(name)
-        return f"${self._order.index(name) + 1}"
-
-    def values(self, params: Params) -> list[bytes | None]:
-        """The parameters in the order of `positional`, in PostgreSQL's text form."""
-        return [_text(params[name]) for name in self._order]
 
 
 def takes_statements(raw: Raw) -> bool:
@@ -72,7 +42,9 @@ def takes_statements(raw: Raw) -> bool:
 
 def prepare(raw: Raw, statement: Statement) -> None:
     """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
-    _answer(raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional), _read)
+    _answer(
+        raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional, statement.types), _read
+    )
 
 
 def deallocate(raw: Raw, name: bytes) -> None:
@@ -87,10 +59,9 @@ def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = Fa
     cancelled after a second, before the exception goes on, so that the next statement gets its own answer.
     """
     values = statement.values(params)
-    result_format = int(binary)
     return _answer(
         raw,
-        lambda pgconn: pgconn.send_query_prepared(statement.name, values, result_format=result_format),
+        lambda pgconn: pgconn.send_query_prepared(statement.name, values, statement.formats, int(binary)),
         _read,
     )
 
@@ -108,9 +79,9 @@ def execute_both(
 
     def send(pgconn: pq.abc.PGconn) -> None:
         pgconn.enter_pipeline_mode()
-        pgconn.send_query_prepared(first.name, values)
+        pgconn.send_query_prepared(first.name, values, first.formats)
         pgconn.pipeline_sync()
-        pgconn.send_query_prepared(second.name, second_values)
+        pgconn.send_query_prepared(second.name, second_values, second.formats)
         pgconn.pipeline_sync()
 
     try:
@@ -242,33 +213,3 @@ def _leave_clean(raw: Raw, read: Reader) -> None:
     except BaseException:
         raw.close()
         raise
-
-
-def _text(value: Any) -> bytes | None:
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return b"\\x" + value.hex().encode()
-    if isinstance(value, list):
-        value = _array(value)
-    elif isinstance(value, timedelta):
-        value = f"{value.total_seconds()} seconds"
-    text = _exact(value).encode()
-    if b"\0" in text:  # libpq would end the text there
-        raise psycopg.DataError("PostgreSQL text cannot contain NUL (0x00) bytes")
-    return text
-
-
-def _array(items: list[str] | list[int] | list[datetime]) -> str:
-    quoted = (_special.sub(r"\\\1", _exact(item)) for item in items)
-    return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
-
-
-def _exact(value: Any) -> str:
-    """The value itself of what is a str by birth: an enum's member calls itself otherwise."""
-    return str.__str__(value) if isinstance(value, str) else str(value)
-
-
-def printable(text: str) -> str:
-    """`text` with what PostgreSQL's text cannot hold made visible: for reasons, tracebacks and log lines."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 from django.db import Error, transaction
 
-from pgonly_django.database.libpq import Params, Statement
 from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
 
 CHANNEL = "pgonly_jobs"

@@ -21,15 +21,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.database.libpq import (
-    Params,
     Raw,
-    Statement,
     deallocate,
     execute,
     execute_both,
     prepare,
     takes_statements,
 )
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.exceptions import ManualCommitError
 
 # As psycopg gives it, or in PostgreSQL's text form where the statement went straight over libpq.

@@ -17,11 +17,11 @@ from django.db.backends.signals import connection_created
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import listener, testrun
-from pgonly_django.database.binary import Prepared
 from pgonly_django.database.connect import connection_params
-from pgonly_django.database.connection import Link, Params, SilentError
+from pgonly_django.database.connection import Link, SilentError
 from pgonly_django.database.hosts import places
 from pgonly_django.database.operation import Operation, Signal
+from pgonly_django.database.statement import Statement, Values
 from pgonly_django.database.testcase import borrowed
 from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
 
@@ -64,18 +64,18 @@ class Pool:
         self._lock = threading.RLock()  # the garbage collector may give a link back while this thread has it
 
     def call(
-        self, statement: Prepared, params: Params, timeout: float, patience: float
+        self, statement: Statement, values: Values, timeout: float, patience: float
     ) -> Operation[PGresult]:
         """One statement on a connection of the pool, or on the test's own inside Django's TestCase.
 
         The statement may take `timeout` seconds, getting a connection `patience`.
         """
         if testrun.is_on() and (tests_own := borrowed(self.alias)) is not None:
-            return (yield from tests_own.call(statement, params, timeout))
+            return (yield from tests_own.call(statement, values, timeout))
         link = self._idle_link() or (yield from self._open_or_wait(patience))
         answered = self._answered
         try:
-            result = yield from link.call(statement, params, timeout)
+            result = yield from link.call(statement, values, timeout)
         except CacheUnavailableError as error:
             # Where others were answered meanwhile, it is this statement alone that waits: for a lock, say.
             is_alone = answered != self._answered and isinstance(error, SilentError)

@@ -11,9 +11,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import testrun
-from pgonly_django.database.binary import Prepared
-from pgonly_django.database.connection import Link, Params
+from pgonly_django.database.connection import Link
 from pgonly_django.database.operation import Operation, arun, run
+from pgonly_django.database.statement import Statement, Values
 
 T = TypeVar("T")
 _SAVEPOINT = b"SAVEPOINT pgonly_cache"
@@ -65,11 +65,11 @@ def _is_borrowed(alias: str) -> bool:
 class BorrowedLink(Link):
     """Runs each statement in a savepoint, so that an error of ours leaves the test's transaction usable."""
 
-    def call(self, statement: Prepared, params: Params, timeout: float) -> Operation[PGresult]:
+    def call(self, statement: Statement, values: Values, timeout: float) -> Operation[PGresult]:
         self.prepares = False
         self.pgconn.exec_(_SAVEPOINT)
         try:
-            result = yield from super().call(statement, params, max(timeout, 10))
+            result = yield from super().call(statement, values, max(timeout, 10))
         except BaseException:
             self.pgconn.exec_(_ROLL_BACK)
             raise

@@ -19,8 +19,8 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import LONGEST
 from pgonly_django.database import notify
-from pgonly_django.database.libpq import printable
 from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
 
 # After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.

@@ -35,7 +35,7 @@ from django.db import connections, transaction
 from django.db.models import BooleanField
 from django.db.models.expressions import RawSQL
 
-from pgonly_django.database.libpq import Params, Statement
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 

@@ -15,8 +15,8 @@ from django.utils import timezone
 from psycopg import sql
 
 from pgonly_django.database import notify
-from pgonly_django.database.libpq import Statement
 from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.statement import Statement
 
 UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgonly_django.database.libpq import Params
+from pgonly_django.database.statement import Params
 from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
 
 

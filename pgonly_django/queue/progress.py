@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pgonly_django.database.libpq import Params
+from pgonly_django.database.statement import Params
 from pgonly_django.models.job import LOG_LINES_KEPT
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from django.db import InterfaceError, OperationalError, connections, router, transaction
 
 from pgonly_django.conf import settings
-from pgonly_django.database.libpq import Params, Statement
 from pgonly_django.database.on_django import first_row
+from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
 

@@ -12,8 +12,8 @@ from uuid import UUID
 from psycopg.types.json import set_json_loads
 
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.database.libpq import Statement
 from pgonly_django.database.reconnecting import Reconnecting
+from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
 from pgonly_django.worker.listener import JobsListener

@@ -11,7 +11,7 @@ from typing import Any
 
 from pgonly_django.conf import LONGEST
 from pgonly_django.context.run import Run
-from pgonly_django.database.libpq import printable
+from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import (
     Discard,
     JobCancelled,

@@ -215,7 +215,7 @@ def test_cleaning_is_served_by_its_index(cache):
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE pgonly_cache")
         statement = (
-            cache.store.eviction.PRUNE.variants[0].sql.decode().replace("$1", "'x'").replace("$2", "100")
+            cache.store.eviction.PRUNE[0].positional.decode().replace("$1", "'x'").replace("$2", "100")
         )
         cursor.execute(f"EXPLAIN {statement}")
         assert "pgonly_cache_prune" in str(cursor.fetchall())

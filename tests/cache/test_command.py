@@ -139,7 +139,7 @@ def test_entries_and_locks_are_dumped_and_loaded(kind, tmp_path):
         cache.set("number", 7, None)
         cache.lock(f"for ever in {cache.store.location}", timeout=math.inf).acquire()
     lock = caches["default"].lock("given up", timeout=5)
-    run(lock._store.call(lock.GIVE_BACK, (lock._key, b"holder", b"payload")))
+    run(lock._store.call(lock.GIVE_BACK, name=lock._key, holder="holder", payload="payload"))
     before = rows()
     dump = tmp_path / f"cache.{kind}"
     call_command("dumpdata", "pgonly_django", format=kind, output=str(dump), skip_checks=True)

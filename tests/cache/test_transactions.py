@@ -13,8 +13,8 @@ from django.test import LiveServerTestCase, TestCase
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.cache.statement import Statement
 from pgonly_django.database.operation import run
+from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
 
@@ -32,7 +32,7 @@ def test_an_error_of_the_cache_does_not_abort_the_callers_transaction(make_cache
     cache = make_cache(ON_ERROR="raise")
     with transaction.atomic():
         with pytest.raises(CacheError):
-            run(cache.store.call(DIVIDE_BY_ZERO, ()))
+            run(cache.store.call(DIVIDE_BY_ZERO))
         assert CacheEntry.objects.count() == 0
 
 
@@ -84,7 +84,7 @@ class InATestCase(TestCase):
     def test_an_error_leaves_the_tests_transaction_usable(self):
         strict = PostgresCache("strict", {"OPTIONS": {"ON_ERROR": "raise"}})
         with self.assertRaises(CacheError):
-            run(strict.store.call(DIVIDE_BY_ZERO, ()))
+            run(strict.store.call(DIVIDE_BY_ZERO))
         self.assertEqual(CacheEntry.objects.count(), 0)
 
     def test_queries_of_the_cache_are_not_counted_as_the_views(self):

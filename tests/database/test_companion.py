@@ -11,8 +11,8 @@ from django.db import DataError, IntegrityError, OperationalError, connection, c
 from psycopg.pq import PipelineStatus
 
 from pgonly_django.database import notify
-from pgonly_django.database.libpq import Statement
 from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from tests.interruptions import interrupted_in
 from tests.jobs import add

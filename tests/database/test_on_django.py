@@ -21,8 +21,8 @@ from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.context.interrupter import _set_async_exception
 from pgonly_django.database import on_django
-from pgonly_django.database.libpq import Statement
 from pgonly_django.database.on_django import first_row
+from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from pgonly_django.queue.enqueue import Template
 from tests.interruptions import interrupted_in

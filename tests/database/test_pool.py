@@ -23,13 +23,12 @@ from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.lock import Attempt
-from pgonly_django.cache.statement import Statement
 from pgonly_django.database import connection as link_module
 from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
-from pgonly_django.database.binary import integer
 from pgonly_django.database.connect import connection_params
 from pgonly_django.database.operation import Signal, run
+from pgonly_django.database.statement import Statement, integer
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests.waiting import wait_for
 
@@ -79,7 +78,7 @@ def test_a_large_value_makes_a_unix_sockets_send_buffer_larger(transactional_db)
     params = connection_params("default", application_name="large values")
     if not str(params.get("host", "")).startswith("/"):
         pytest.skip("these tests run over TCP, whose buffer grows by itself")
-    (count,) = Statement("SELECT octet_length($1)", "bytea").variants[:1]
+    count = Statement("SELECT octet_length(%(value)s::bytea)")
     with contextlib.closing(link_module.Link()) as link:
         run(link.connect([psycopg.conninfo.make_conninfo(**params).encode()], 20, None))
         usual = send_buffer(link)
@@ -288,7 +287,7 @@ def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own
     wait = next(waiting)
     while not isinstance(wait, Signal):
         wait = waiting.send(wait.block())
-    asking = cache.store.call(cache.store.GET, (cache.stored_key("key", None),))
+    asking = cache.store.call(cache.store.GET, key=cache.stored_key("key", None))
     next(asking)
 
     def collect():
@@ -402,13 +401,13 @@ PREPARED = Statement("SELECT count(*) FROM pg_prepared_statements WHERE name LIK
 
 def is_prepared(cache):
     """Whether its connection prepares statements."""
-    return integer(run(cache.store.call(PREPARED, ())).get_value(0, 0)) > 0
+    return integer(run(cache.store.call(PREPARED)).get_value(0, 0)) > 0
 
 
 def test_a_connection_whose_prepared_statements_are_gone_is_used_nevertheless(own):
     cache = own.cache()
     cache.set("key", "value")
-    run(cache.store.call(Statement("DEALLOCATE ALL"), ()))
+    run(cache.store.call(Statement("DEALLOCATE ALL")))
     cache.set("key", "other")
     assert cache.get("key") == "other"
     assert len(own.pids()) == 1

@@ -24,9 +24,13 @@ STATEMENT = re.compile(
 MARKS = re.compile(r"%%|%s|%\((\w+)\)s")
 
 
-def sql_of(constant: Any) -> str | None:
-    """The text of a statement, be it a str or an object that has one; None of anything else."""
-    text = constant if isinstance(constant, str) else getattr(constant, "sql", None)
+def sql_of(constant: Any, number: int = 0) -> str | None:
+    """The text of a statement, be it a str or an object that has one; None of anything else.
+
+    Of a tuple of them (a statement of the cache, for each of its tables) that with this number.
+    """
+    one = constant[number] if isinstance(constant, tuple) and number < len(constant) else constant
+    text = one if isinstance(one, str) else getattr(one, "sql", None)
     return text if isinstance(text, str) and STATEMENT.match(text) else None
 
 
@@ -48,7 +52,8 @@ def found() -> dict[str, Any]:
 
 
 def is_part(sql: str, of: str) -> bool:
-    return sql.strip() in of and sql.strip() != of.strip()
+    sql, of = (text.strip().replace("{table}", "pgonly_cache") for text in (sql, of))
+    return sql in of and sql != of
 
 
 def positional(sql: str) -> tuple[str, list[str]]:

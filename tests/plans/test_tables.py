@@ -54,13 +54,13 @@ def server(django_db_setup, django_db_blocker):
             cursor.execute(f"TRUNCATE {', '.join(tables)}")
 
 
-def planned(server, sql, types=""):
+def planned(server, sql):
     """The plan for any parameters."""
     count = len(set(re.findall(r"\$\d+", sql)))
     nothing = f"({', '.join(['NULL'] * count)})" if count else ""
     with server.transaction(force_rollback=True), psycopg.ClientCursor(server) as cursor:
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        cursor.execute(f"PREPARE planned {types} AS {sql}")
+        cursor.execute(f"PREPARE planned AS {sql}")
         cursor.execute(f"EXPLAIN (FORMAT JSON) EXECUTE planned {nothing}")
         (((plan,),),) = cursor.fetchall()
         cursor.execute("DEALLOCATE planned")
@@ -76,9 +76,8 @@ def of_sessions(server, name):
 
 
 def of_cache(server, name, table):
-    types = getattr(FOUND[name], "types", "").replace(" ", ", ")
-    sql = positional(sql_of(FOUND[name]).replace("{table}", table))[0]
-    return planned(server, sql, f"({types})" if types else "")
+    sql = sql_of(FOUND[name], CACHE_TABLES.index(table)).replace("{table}", table)
+    return planned(server, positional(sql)[0])
 
 
 @pytest.mark.parametrize("name", OF_SESSIONS)

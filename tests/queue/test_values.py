@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgonly_django.database.libpq import printable
+from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import NotStorableError
 from pgonly_django.queue.values import NESTING_LIMIT, to_json
 from tests.jobs import nest
