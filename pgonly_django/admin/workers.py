@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.db.models import DurationField, ExpressionWrapper, F
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
     class ListedWorker(Worker):
-        silence: timedelta
+        now: datetime
 
 
 @admin.register(Worker)
@@ -39,9 +38,8 @@ class WorkerAdmin(ReadOnlyAdmin):
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """With `silence`: how long ago the last heartbeat was, by the database's clock."""
-        silence = ExpressionWrapper(ClockTimestamp() - F("heartbeat_at"), DurationField())
-        workers: QuerySet[Any] = super().get_queryset(request).annotate(silence=silence)
+        """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
+        workers: QuerySet[Any] = super().get_queryset(request).annotate(now=ClockTimestamp())
         return workers
 
     def changelist_view(
@@ -53,7 +51,7 @@ class WorkerAdmin(ReadOnlyAdmin):
     def life(self, worker: ListedWorker) -> SafeString:
         if worker.stopped_at is not None:
             return formats.badge("stopped", _("Stopped"), formats.exact_time(worker.stopped_at))
-        if worker.silence < timedelta(seconds=settings().lease_seconds):
+        if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
             return formats.badge("live", _("Live"))
         return formats.badge(
             "dead", _("Dead"), _("No heartbeat for longer than a lease: its jobs are rescued.")
@@ -71,7 +69,7 @@ class WorkerAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("heartbeat"))
     def heartbeat(self, worker: ListedWorker) -> SafeString:
-        text = _("%s ago") % formats.short_duration(worker.silence)
+        text = _("%s ago") % formats.short_duration(worker.now - worker.heartbeat_at)
         return formats.time_tag(worker.heartbeat_at, text)
 
     @admin.display(description=gettext_lazy("uptime"))

@@ -12,7 +12,8 @@ BATCH = 1000
 
 # Index: pgonly_job_scheduled, then the primary key. Two workers that promote at once take different rows. The NOTIFY is
 # sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
-# promotion would walk over all scheduled jobs.
+# promotion would walk over all scheduled jobs. Epochs are subtracted and not times: before PostgreSQL 17
+# one run_at that is infinite would raise an error, and no job would be promoted any more.
 PROMOTE = f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
@@ -26,7 +27,7 @@ SELECT
     (SELECT count(*) FROM promoted),
     (SELECT count(pg_notify('{notify.CHANNEL}', '{notify.READY} ' || queue))
      FROM (SELECT DISTINCT queue FROM promoted) AS woken),
-    (SELECT extract(epoch FROM run_at - clock_timestamp())::float8 FROM pgonly_job
+    (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
      WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
 """
 

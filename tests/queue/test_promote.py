@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import psycopg
@@ -25,6 +26,13 @@ def test_due_jobs_become_ready_now_and_the_next_due_time_is_told(server):
     assert (count, fresh(due).state, fresh(later).state) == (1, State.READY, State.SCHEDULED)
     assert fresh(due).ready_at > ago(MINUTE)
     assert 50 < next_due <= 60
+
+
+def test_a_job_that_is_never_due_keeps_no_other_from_being_promoted(server):
+    due, never = scheduled(ago(MINUTE)), scheduled(ago(-MINUTE))
+    server.execute("UPDATE pgonly_job SET run_at = 'infinity' WHERE id = %s", [never.id])
+    assert promote(server) == (1, math.inf)
+    assert fresh(due).state == State.READY
 
 
 def test_nothing_scheduled_means_no_next_time(server):
