@@ -31,7 +31,7 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
-    hint = "All options: docs/cache.md#several-caches."
+    hint = "All options: docs/cache.md#options."
     return checks.Error(f"CACHES[{alias!r}]: {problem}", hint=hint, id="pgonly_django.E101")
 
 
