@@ -1,3 +1,5 @@
+"""The tables, and the verbs on their rows. SQL that a model cannot say is in queue/, cache/ and sessions/."""
+
 from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
