@@ -11,7 +11,7 @@ import psycopg
 from django.conf import settings
 from django.core.cache import caches
 
-from pgonly_django.database.connection import Link
+from pgonly_django.database.connection import Connection
 
 FLOOR_TABLE = """CREATE UNLOGGED TABLE IF NOT EXISTS floor
 (expires_at timestamptz, number bigint, key text COLLATE "C" PRIMARY KEY, value bytea)"""
@@ -152,12 +152,12 @@ def statements_per_call(calls: int = 1000) -> dict[str, float]:
 
 
 def _round_trips(act: Callable[[int], Any], calls: int) -> float:
-    sent, send = [], Link._send
+    sent, send = [], Connection._send
     act(-1)
-    Link._send = lambda *sending: sent.append(1) or send(*sending)  # type: ignore[assignment]
+    Connection._send = lambda *sending: sent.append(1) or send(*sending)  # type: ignore[assignment]
     try:
         for turn in range(calls):
             act(turn)
     finally:
-        Link._send = send
+        Connection._send = send
     return round(len(sent) / calls, 2)

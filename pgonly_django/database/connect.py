@@ -1,7 +1,7 @@
-"""Connections of our own beside Django's: prepared statements, autocommit, our own type loaders.
+"""psycopg connections of ours, beside Django's: in autocommit, with prepared statements.
 
-Django's connection joins the caller's transaction and switches prepared statements off; the worker and
-the cache need neither. For what has to be part of the caller's transaction see django_connection.py.
+Django's connection takes part in the caller's transaction and prepares nothing, which the worker does not want. For
+what belongs into the caller's transaction see on_django.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.db import connections
 from psycopg import IsolationLevel, errors
 
 from pgonly_django.database import testrun
+from pgonly_django.database.session_settings import SET, parameters
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
@@ -58,46 +59,27 @@ TRY_AGAIN = (
     errors.QueryCanceled,
 )
 
-# What a database, a role or OPTIONS set for the project's own statements, and what would cancel ours, end our
-# connections or have our claims collide. A name that this server does not know yet is left out.
-TERMS = {
-    "statement_timeout": "0",
-    "transaction_timeout": "0",
-    "idle_session_timeout": "0",
-    "idle_in_transaction_session_timeout": "30s",
-    "default_transaction_isolation": "read committed",
-}
-# A prepared statement keeps the plan it got while its table was small: read all of it. When ten thousand rows
-# come within a minute, sooner than autovacuum looks, a claim takes 6 and a cached get 170 times as long.
-# A plan that has no index to use looks expensive then, and would be compiled. What is sent again and again is
-# planned once: left to itself the server plans each claim of a few jobs once more, 773 instead of 529 us.
-PLANS = {"enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan"}
-SET = """
-SELECT set_config(name, wanted, false) FROM pg_settings
-JOIN unnest(%(names)s::text[], %(values)s::text[]) AS w(name, wanted) USING (name)
-"""
 SET_LOCAL = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', %(wait)s, true)"
 
 PREPARE_AFTER = 5  # uses on one connection; psycopg's own default
 
 
 class OwnConnection(psycopg.Connection[Any]):
-    """A connection of ours in autocommit. After keep_own_terms() no setting of the project's, of its role or
-    its database decides how long its statements take and what they see."""
+    """A connection of ours in autocommit. After apply_session_settings() no setting of the project, its role or its
+    database decides how long the statements may take and what they see."""
 
-    # To be set in each transaction: what a pooler hands out belongs to others as well.
+    # Set in each transaction: a connection that a pooler hands out is used by others too.
     _lock_wait: str | None = None
     _has_begun = False
 
-    def keep_own_terms(self, *, lock_wait: str, is_direct: bool = False) -> bool:
-        """From now on no statement waits longer than `lock_wait` for a lock, nor is cancelled for its length.
+    def apply_session_settings(self, *, lock_wait: str, is_direct: bool = False) -> bool:
+        """From now on no statement waits longer than `lock_wait` for a lock, and none is cancelled for its length.
 
-        Whether the server itself is at the other end, for which all is set, and statements may be prepared.
-        A pooler gets it with each transaction, and nothing is prepared. Raises psycopg.Error.
+        True where PostgreSQL itself is at the other end: there statements may be prepared. False behind a pooler,
+        where each transaction sets what it needs and nothing is prepared. Raises psycopg.Error.
         """
-        if is_direct or reaches_postgres(self):
-            wanted = {**TERMS, **PLANS, "lock_timeout": lock_wait}
-            self.execute(SET, {"names": list(wanted), "values": list(wanted.values())}, prepare=False)
+        pid = None if is_direct else self.info.backend_pid
+        if self.execute(SET.sql, parameters(pid, lock_timeout=lock_wait), prepare=False).fetchall():
             self._lock_wait = None
             self.prepare_threshold = PREPARE_AFTER
             return True
@@ -106,8 +88,8 @@ class OwnConnection(psycopg.Connection[Any]):
         return False
 
     @contextmanager
-    def own_terms(self) -> Iterator[None]:
-        """Around statements that go out together; execute() alone needs it not."""
+    def session_settings(self) -> Iterator[None]:
+        """Around statements that go out together. A single execute() does it itself."""
         if self._lock_wait is None or self._has_begun:
             yield
             return
@@ -123,12 +105,12 @@ class OwnConnection(psycopg.Connection[Any]):
         """See psycopg.Connection.execute()."""
         if self._lock_wait is None:
             return super().execute(*args, **options)
-        with self.own_terms():
+        with self.session_settings():
             return super().execute(*args, **options)
 
 
 def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
-    """Whether no pooler stands between: those announce a process id of their own invention. Raises psycopg.Error."""
+    """Whether no pooler stands between: poolers announce a process id that they made up. Raises psycopg.Error."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is not None and row[0] == connection.info.backend_pid
 
@@ -136,7 +118,7 @@ def reaches_postgres(connection: psycopg.Connection[Any]) -> bool:
 NOT_IN_TESTS = "A worker, like the cache, has connections beside Django's, and they keep to the same rule."
 
 
-OPENED: WeakSet[OwnConnection] = WeakSet()  # in this process, for who forks it
+OPENED: WeakSet[OwnConnection] = WeakSet()  # in this process; a child that is forked must not use them
 
 
 def connect(alias: str, *, application_name: str) -> OwnConnection:

@@ -18,6 +18,7 @@ from psycopg.sql import Identifier
 
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.polling import READ, WRITE, new_poll
+from pgonly_django.database.session_settings import SET, parameters
 from pgonly_django.database.statement import Statement, Values
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 
@@ -29,23 +30,8 @@ _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 _OUTDATED = b"0A000", b"RevalidateCachedQuery"
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
-# See postgres.PLANS. What the role, the database or OPTIONS say of isolation and time is meant for the
-# project's transactions: here a call is one statement, with a time of its own, on rows that others write too.
-# A pooler, whose connection belongs to others as well, announces a process id of its own: there nothing is set,
-# and nothing is prepared.
-OUR_WAYS = """
-SELECT CASE WHEN pg_backend_pid() = %d THEN concat(
-    set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
-    set_config('default_transaction_isolation', 'read committed', false),
-    set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
-    CASE WHEN current_setting('transaction_timeout', true) <> '0'
-        THEN set_config('transaction_timeout', '0', false) END, %s) END
-"""
-# The statement of a client that gave up is ended, even while it waits for a lock. Windows cannot, and refuses.
-NOTICE_GONE_CLIENTS = """
-CASE current_setting('client_connection_check_interval', true) WHEN '0'
-    THEN set_config('client_connection_check_interval', '1s', false) END
-"""
+# The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
+NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 
 NOWHERE = object()  # equals no NAME, not an empty one either
 
@@ -54,7 +40,7 @@ class SilentError(CacheUnavailableError):
     """No answer within the time allowed."""
 
 
-class Link:
+class Connection:
     """One libpq connection; one statement at a time. It is itself what its operations wait for.
 
     Made without a connection it is the right to open one. While one is referred to, its place in the pool is taken.
@@ -122,7 +108,7 @@ class Link:
             self.prepares = False  # a pooler between us gives every statement another server
         elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
             self._known.discard(statement.name)  # a migration has changed what the statement returns
-            yield from self._ask(f"DEALLOCATE {statement.name.decode()}")
+            yield from self._ask(b"DEALLOCATE " + statement.name)
             yield from self._prepare(statement)
         else:
             return False
@@ -151,7 +137,7 @@ class Link:
             raise _unreachable(pgconn)
         self._adopt(pgconn, timeout)
         yield from self._establish()
-        yield from self.set_our_ways()
+        yield from self.apply_session_settings()
         if role:
             yield from self.set_role(role)
 
@@ -167,27 +153,33 @@ class Link:
 
     def set_role(self, role: str) -> Operation[None]:
         """What OPTIONS["assume_role"] asks of Django's own connections."""
-        yield from self._ask(f"SET ROLE {Identifier(role).as_string(None)}")
+        yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
-    def _ask(self, sql: str) -> Operation[pq.abc.PGresult]:
+    def _ask(
+        self, sql: bytes, statement: Statement | None = None, values: Values = ()
+    ) -> Operation[pq.abc.PGresult]:
+        types, formats = (statement.types, statement.formats) if statement else ((), ())
         try:
-            self.pgconn.send_query(sql.encode())
+            self.pgconn.send_query_params(sql, values, types, formats)
             result = yield from self._answer()
         except (errors.Error, OSError) as error:
             raise _broken(error) from error
         raise_for(result)
         return result
 
-    def set_our_ways(self) -> Operation[None]:
-        """Prepare statements only where they cannot keep the plan of a table that was small."""
-        pid = self.pgconn.backend_pid
+    def apply_session_settings(self) -> Operation[None]:
+        """Behind a pooler nothing is set, and so nothing is prepared: a plan could read a whole table."""
         try:
-            result = yield from self._ask(OUR_WAYS % (pid, NOTICE_GONE_CLIENTS))
+            self.prepares = yield from self._set(lock_timeout="0", **NOTICE_GONE_CLIENTS)
         except CacheUnavailableError:
             raise
         except CacheError:
-            result = yield from self._ask(OUR_WAYS % (pid, "NULL"))
-        self.prepares = result.get_value(0, 0) is not None
+            self.prepares = yield from self._set(lock_timeout="0")
+
+    def _set(self, **more: str) -> Operation[bool]:
+        values = SET.values(parameters(self.pgconn.backend_pid, **more))
+        result = yield from self._ask(SET.positional, SET, values)
+        return result.ntuples > 0
 
     def _send(self, statement: Statement, values: Values) -> int:
         """Not nought when there is something left to send."""
@@ -260,7 +252,7 @@ class Link:
                 raise self._timed_out()
         finally:
             timer.cancel()
-            # Otherwise its task is garbage, of a closed loop or in a forked child, and only gives the link back.
+            # Otherwise its task is garbage, of a closed loop or in a forked child, and only gives the connection back.
             if self.is_open and not loop.is_closed():
                 loop.remove_reader(descriptor)
                 if wants_write:

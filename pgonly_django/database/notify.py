@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from django.db import Error, transaction
 
-from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
 
@@ -49,15 +49,15 @@ def wake_after_commit(alias: str, payload: str) -> None:
     transaction.on_commit(partial(send_coalesced, alias, payload), using=alias, robust=True)
 
 
-def errand(alias: str, payload: str) -> Errand | None:
+def follow_up(alias: str, payload: str) -> FollowUp | None:
     """`payload` to go out with the statement that it is about, where it would not be held back afterwards.
 
     After the commit call send_coalesced() with it.
     """
-    return None if _is_held_back((alias, payload), time.monotonic()) else Errand(NOTIFY, _params(payload))
+    return None if _is_held_back((alias, payload), time.monotonic()) else FollowUp(NOTIFY, _params(payload))
 
 
-def send_coalesced(alias: str, payload: str, sent: Errand | None = None) -> None:
+def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> None:
     """Send `payload`, or hold it back when it comes in close succession. A failure costs a poll, never the caller.
 
     A wish to cancel is never held back: nobody looks for it a second time. Nothing is left to do where `sent` has

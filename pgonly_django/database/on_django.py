@@ -20,6 +20,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.libpq import (
     Raw,
     deallocate,
@@ -63,7 +64,7 @@ _direct: dict[str, bool] = {}
 
 
 @dataclass(slots=True)
-class Errand:
+class FollowUp:
     """A statement to go out behind another one where that costs no round trip of its own."""
 
     statement: Statement
@@ -72,10 +73,12 @@ class Errand:
     made_at: float = field(default_factory=time.monotonic)
 
 
-def first_row(alias: str, statement: Statement, params: Params, errand: Errand | None = None) -> Row | None:
+def first_row(
+    alias: str, statement: Statement, params: Params, follow_up: FollowUp | None = None
+) -> Row | None:
     """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
 
-    Outside transactions the `errand` may be done behind it, in a transaction of its own, also where `statement`
+    Outside transactions the `follow_up` may be done behind it, in a transaction of its own, also where `statement`
     fails; whether it succeeded is noted on it.
     Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) or forbids them (SimpleTestCase),
     or has a database backend that makes cursors its own way, gets it through Django's cursor. Raises what that
@@ -97,9 +100,9 @@ def first_row(alias: str, statement: Statement, params: Params, errand: Errand |
     with connection.wrap_database_errors:
         if takes_statements(raw) and (use := _prepared(alias, raw, statement)):
             try:
-                if errand is not None and _is_idle(raw) and _prepared(alias, raw, errand.statement):
-                    result, errand.is_done = execute_both(
-                        raw, statement, params, errand.statement, errand.params
+                if follow_up is not None and _is_idle(raw) and _prepared(alias, raw, follow_up.statement):
+                    result, follow_up.is_done = execute_both(
+                        raw, statement, params, follow_up.statement, follow_up.params
                     )
                 else:
                     result = execute(raw, statement, params)
@@ -204,12 +207,8 @@ def _is_idle(raw: Raw) -> bool:
 def _may_prepare(alias: str, raw: Raw) -> bool:
     """Not where psycopg prepares: it deallocates all after a rollback. Not where a pooler may swap the connection."""
     utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
-    return utf8 and raw.prepare_threshold is None and _reaches_postgres(alias, raw)
-
-
-def _reaches_postgres(alias: str, raw: Raw) -> bool:
-    """PgBouncer and its kind announce a process id of their own invention."""
+    if not utf8 or raw.prepare_threshold is not None:
+        return False
     if alias not in _direct:
-        row = raw.execute("SELECT pg_backend_pid()").fetchone()
-        _direct[alias] = row is not None and row[0] == raw.info.backend_pid
+        _direct[alias] = reaches_postgres(raw)
     return _direct[alias]

@@ -18,11 +18,11 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import listener, testrun
 from pgonly_django.database.connect import connection_params
-from pgonly_django.database.connection import Link, SilentError
+from pgonly_django.database.connection import Connection, SilentError
 from pgonly_django.database.hosts import places
 from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.statement import Statement, Values
-from pgonly_django.database.testcase import borrowed
+from pgonly_django.database.testcase import testcase_connection_for
 from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
 
 APPLICATION_NAME = "pgonly cache"
@@ -47,21 +47,23 @@ class Pool:
         self.alias, self.size = alias, size
         self._database = connections.settings[alias]
         # All there are, with those being opened. One that nobody refers to any more leaves its place by itself.
-        self._links: WeakSet[Link] = WeakSet()
+        self._connections: WeakSet[Connection] = WeakSet()
         self._forget()
 
     def _forget(self) -> None:
         """Start without connections; those there were stay their owner's (the parent process's)."""
-        for link in self._links:
-            link.disown()
-        self._links = WeakSet()
-        self._idle: deque[Link] = deque()
+        for connection in self._connections:
+            connection.disown()
+        self._connections = WeakSet()
+        self._idle: deque[Connection] = deque()
         self._waiting: OrderedDict[Signal, None] = OrderedDict()
         self._served = 0  # how many of those who waited got a connection from somebody who was answered
         self._answered = 0  # calls, since there is this pool
         self._failed_at: float | None = None
         self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
-        self._lock = threading.RLock()  # the garbage collector may give a link back while this thread has it
+        self._lock = (
+            threading.RLock()
+        )  # the garbage collector may give a connection back while this thread has it
 
     def call(
         self, statement: Statement, values: Values, timeout: float, patience: float
@@ -70,12 +72,12 @@ class Pool:
 
         The statement may take `timeout` seconds, getting a connection `patience`.
         """
-        if testrun.is_on() and (tests_own := borrowed(self.alias)) is not None:
+        if testrun.is_on() and (tests_own := testcase_connection_for(self.alias)) is not None:
             return (yield from tests_own.call(statement, values, timeout))
-        link = self._idle_link() or (yield from self._open_or_wait(patience))
+        connection = self._idle_connection() or (yield from self._open_or_wait(patience))
         answered = self._answered
         try:
-            result = yield from link.call(statement, values, timeout)
+            result = yield from connection.call(statement, values, timeout)
         except CacheUnavailableError as error:
             # Where others were answered meanwhile, it is this statement alone that waits: for a lock, say.
             is_alone = answered != self._answered and isinstance(error, SilentError)
@@ -83,22 +85,22 @@ class Pool:
                 self._failed_at = time.monotonic()
             raise UnansweredError(*error.args) from error
         finally:
-            self._give(link)
+            self._give(connection)
         self._answered += 1
         return result
 
-    def _idle_link(self) -> Link | None:
+    def _idle_connection(self) -> Connection | None:
         """A connection that nobody uses. None when there is none."""
         if self._failed_at is not None:
             self._refuse_for_a_while()
         while self._idle:
             try:
-                link = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:  # another thread was quicker
                 break
-            if self._is_usable(link):
-                return link
-            self._drop(link)
+            if self._is_usable(connection):
+                return connection
+            self._drop(connection)
         return None
 
     def _refuse_for_a_while(self) -> None:
@@ -108,80 +110,80 @@ class Pool:
             raise CacheUnavailableError("PostgreSQL could not be reached a moment ago; not tried again yet.")
         self._failed_at = None
 
-    def _open_or_wait(self, timeout: float) -> Operation[Link]:
+    def _open_or_wait(self, timeout: float) -> Operation[Connection]:
         give_up_at = time.monotonic() + timeout
         while True:
             remaining = max(give_up_at - time.monotonic(), 0)
             with self._lock:
-                link = self._new_link()
-                if link is None:
+                connection = self._new_connection()
+                if connection is None:
                     signal, served = Signal(remaining), self._served
                     self._waiting[signal] = None
-            if link is None:
-                link = yield from self._wait(signal, timeout, served)
-            if link.is_open or (yield from self._is_connected_now(link, give_up_at)):
-                return link
+            if connection is None:
+                connection = yield from self._wait(signal, timeout, served)
+            if connection.is_open or (yield from self._is_connected_now(connection, give_up_at)):
+                return connection
 
-    def _is_connected_now(self, link: Link, give_up_at: float) -> Operation[bool]:
+    def _is_connected_now(self, connection: Connection, give_up_at: float) -> Operation[bool]:
         """False where PostgreSQL refuses it, but there are others to wait for."""
         try:
-            yield from self._connect(link, max(give_up_at - time.monotonic(), 0))
+            yield from self._connect(connection, max(give_up_at - time.monotonic(), 0))
         except CacheUnavailableError as error:
-            if not self._shrink(link, str(error)):
+            if not self._shrink(connection, str(error)):
                 self._failed_at = time.monotonic()
-                self._give(link)
+                self._give(connection)
                 raise
-            self._give(link)
+            self._give(connection)
             if time.monotonic() >= give_up_at:
                 raise
             return False
         except BaseException:
-            self._give(link)
+            self._give(connection)
             raise
         return True
 
-    def _shrink(self, refused: Link, reason: str) -> bool:
+    def _shrink(self, refused: Connection, reason: str) -> bool:
         """Do without `refused` and more like it for a while. False when it would have been the only one."""
         with self._lock:
-            others = len(self._links - {refused})
+            others = len(self._connections - {refused})
             if others:
                 self._room, self._refused = others, reason
                 self._shrunk_until = time.monotonic() + SHRUNK_SECONDS
             return others > 0
 
-    def _new_link(self) -> Link | None:
+    def _new_connection(self) -> Connection | None:
         """The right to open a connection, where there is room for one."""
         if self._shrunk_until and time.monotonic() >= self._shrunk_until:
             self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
-        if len(self._links) >= self._room:
+        if len(self._connections) >= self._room:
             return None
-        link = Link()
-        self._links.add(link)
-        return link
+        connection = Connection()
+        self._connections.add(connection)
+        return connection
 
-    def _wait(self, signal: Signal, timeout: float, served: int) -> Operation[Link]:
+    def _wait(self, signal: Signal, timeout: float, served: int) -> Operation[Connection]:
         self._serve_waiting()  # a connection may have come back before we stood in the queue
         try:
-            link: Link | None = yield signal
+            connection: Connection | None = yield signal
         except BaseException:
-            link = signal.withdraw()
-            if link is not None:
-                self._give(link)
+            connection = signal.withdraw()
+            if connection is not None:
+                self._give(connection)
             raise
         finally:
             self._waiting.pop(signal, None)
-        if link is None:
+        if connection is None:
             raise self._exhausted(timeout, nobody_served=served == self._served)
-        if not link.is_open and self._failed_at is not None:
-            self._refuse(link)
-        return link
+        if not connection.is_open and self._failed_at is not None:
+            self._refuse(connection)
+        return connection
 
-    def _refuse(self, link: Link) -> None:
+    def _refuse(self, connection: Connection) -> None:
         """The connection whose place this is was lost: not everybody in the queue finds out for himself."""
         try:
             self._refuse_for_a_while()
         except CacheUnavailableError:
-            self._give(link)
+            self._give(connection)
             raise
 
     def _exhausted(self, timeout: float, *, nobody_served: bool) -> CacheUnavailableError:
@@ -197,21 +199,21 @@ class Pool:
             f"None of the {self._room} cache connections was free within {timeout:g} s. {reason}"
         )
 
-    def _connect(self, link: Link, timeout: float) -> Operation[None]:
+    def _connect(self, connection: Connection, timeout: float) -> Operation[None]:
         name = self._database["NAME"]  # a test run gives the alias another database
         give_up_at = time.monotonic() + timeout
         found = yield from places(connection_params(self.alias, application_name=APPLICATION_NAME), timeout)
         # A slow name server alone is no failure.
         remaining = max(give_up_at - time.monotonic(), timeout / 2)
-        yield from link.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
-        link.database = name
+        yield from connection.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
+        connection.database = name
 
-    def _give(self, link: Link) -> None:
+    def _give(self, connection: Connection) -> None:
         """Take back a connection: to be used again when it waits for a statement, else closed."""
-        if link.database == self._database["NAME"] and link.is_reusable():
-            self._idle.append(link)
+        if connection.database == self._database["NAME"] and connection.is_reusable():
+            self._idle.append(connection)
         else:
-            self._drop(link)
+            self._drop(connection)
         if self._waiting:
             self._serve_waiting()
 
@@ -225,26 +227,26 @@ class Pool:
                 elif offer.is_open:
                     self._idle.append(offer)
                 else:
-                    self._links.discard(offer)
+                    self._connections.discard(offer)
 
-    def _offer(self) -> Link | None:
+    def _offer(self) -> Connection | None:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._new_link()
+            return self._new_connection()
 
-    def _drop(self, link: Link) -> None:
-        link.close()
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
         with self._lock:
-            self._links.discard(link)
+            self._connections.discard(connection)
 
     def is_connected(self) -> bool:
         """True when a call would find a connection that nobody uses, and its server has not said goodbye."""
-        return any(self._is_usable(link) for link in tuple(self._idle))
+        return any(self._is_usable(connection) for connection in tuple(self._idle))
 
-    def _is_usable(self, link: Link) -> bool:
+    def _is_usable(self, connection: Connection) -> bool:
         # A test run gives the alias another database, and in the end the first one back.
-        return link.database == self._database["NAME"] and link.is_quiet()
+        return connection.database == self._database["NAME"] and connection.is_quiet()
 
     def close_idle(self) -> None:
         """Close the connections nobody uses; the next call opens what it needs."""

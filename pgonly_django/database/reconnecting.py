@@ -61,14 +61,16 @@ class Reconnecting:
     def _open(self) -> OwnConnection:
         connection = self._connection = connect(self.alias, application_name=self._application_name)
         self._opened_at = time.monotonic()
-        self.is_direct = connection.keep_own_terms(lock_wait=self._lock_wait)
+        self.is_direct = connection.apply_session_settings(lock_wait=self._lock_wait)
         self._opened(connection)
         return connection
 
     def note_direct(self) -> None:
         """It was found out that no pooler stands between. Raises psycopg.Error."""
         if self._connection is not None and not self.is_direct:
-            self.is_direct = self._connection.keep_own_terms(lock_wait=self._lock_wait, is_direct=True)
+            self.is_direct = self._connection.apply_session_settings(
+                lock_wait=self._lock_wait, is_direct=True
+            )
 
     def ask(self, question: Callable[[OwnConnection], Answer]) -> Answer | None:
         """`question(connection)`. None when the database is away, or refused to answer now (see TRY_AGAIN)."""

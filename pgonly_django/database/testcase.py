@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import testrun
-from pgonly_django.database.connection import Link
+from pgonly_django.database.connection import Connection
 from pgonly_django.database.operation import Operation, arun, run
 from pgonly_django.database.statement import Statement, Values
 
@@ -30,7 +30,7 @@ STAY_IN_THE_TEST = (
 )
 
 
-def borrowed(alias: str) -> BorrowedLink | None:
+def testcase_connection_for(alias: str) -> TestcaseConnection | None:
     """The test's connection, where this thread is in a TestCase's transaction. Call it in a test run only.
 
     None in other tests that may use the database. Raises what Django raises in those that may not, and
@@ -46,7 +46,7 @@ def borrowed(alias: str) -> BorrowedLink | None:
     if connection.connection.info.transaction_status == TransactionStatus.IDLE:
         # psycopg puts BEGIN before the first statement of its own, and ours are not.
         connection.connection.execute("SELECT 1")
-    return BorrowedLink(connection.connection.pgconn, timeout=10)
+    return TestcaseConnection(connection.connection.pgconn, timeout=10)
 
 
 async def arun_in_place(alias: str, operation: Operation[T]) -> T:
@@ -59,10 +59,10 @@ async def arun_in_place(alias: str, operation: Operation[T]) -> T:
 
 
 def _is_borrowed(alias: str) -> bool:
-    return borrowed(alias) is not None
+    return testcase_connection_for(alias) is not None
 
 
-class BorrowedLink(Link):
+class TestcaseConnection(Connection):
     """Runs each statement in a savepoint, so that an error of ours leaves the test's transaction usable."""
 
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[PGresult]:

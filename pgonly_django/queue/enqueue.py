@@ -15,7 +15,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Statement
 
 UUID_VARIANT = 0b10 << 62
@@ -93,12 +93,12 @@ FROM STDIN
 """
 
 
-def insert(alias: str, job: NewJob, errand: Errand | None = None) -> tuple[str, datetime]:
+def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:
     """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers, unless the
-    `errand` did: see first_row()."""
+    `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params = {"id": job_id, "args": job.args, "kwargs": job.kwargs}
-    row = first_row(alias, job.template.insert, params, errand)
+    row = first_row(alias, job.template.insert, params, follow_up)
     assert row is not None
     (microseconds,) = row
     return job_id, EPOCH + timedelta(microseconds=int(microseconds))

@@ -25,7 +25,7 @@ from pgonly_django.compat import (
     task_enqueued,
 )
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import Errand, require_autocommit
+from pgonly_django.database.on_django import FollowUp, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.options import TaskOptions, storable
@@ -104,14 +104,16 @@ class PostgresBackend(BaseTaskBackend):
         new = self._prepare(task).new_job(args, kwargs)
         database = self.database
         require_autocommit(database, "enqueue()")
-        errand = (
-            notify.errand(database, notify.ready(new.template.queue)) if new.template.run_at is None else None
+        follow_up = (
+            notify.follow_up(database, notify.ready(new.template.queue))
+            if new.template.run_at is None
+            else None
         )
-        job_id, enqueued_at = insert(database, new, errand)
+        job_id, enqueued_at = insert(database, new, follow_up)
         result = _result(task, job_id, new, enqueued_at)
         payloads = new.template.payloads(enqueued_at)
         transaction.on_commit(
-            lambda: self._after_commit(database, payloads, (result,), errand), using=database, robust=True
+            lambda: self._after_commit(database, payloads, (result,), follow_up), using=database, robust=True
         )
         return result
 
@@ -204,10 +206,10 @@ class PostgresBackend(BaseTaskBackend):
         database: str,
         payloads: Iterable[str],
         results: Iterable[JobResult],
-        errand: Errand | None = None,
+        follow_up: FollowUp | None = None,
     ) -> None:
         for payload in payloads:
-            notify.send_coalesced(database, payload, errand)
+            notify.send_coalesced(database, payload, follow_up)
         if has_receivers(task_enqueued, logging.DEBUG):
             for result in results:
                 task_enqueued.send(type(self), task_result=result)

@@ -110,7 +110,7 @@ class Exchanger:
     def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
         """The shortest way to a first job: one statement, which waits for no lock of a row."""
         if not (self.database.is_direct and takes_statements(connection)):
-            with connection.own_terms():
+            with connection.session_settings():
                 jobs = _jobs(self._execute_claim(connection, claim))
             return ExchangeResult(jobs=jobs, claimed=True)
         statement, params = self.claimer.statement(claim)
@@ -137,7 +137,7 @@ class Exchanger:
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
         skip_locked = time.monotonic() < self._skips_locked_until
-        with connection.pipeline(), connection.own_terms():
+        with connection.pipeline(), connection.session_settings():
             if reports:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):

@@ -59,7 +59,7 @@ class Maintenance(threading.Thread):
     def _open(self) -> OwnConnection:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self.alias, application_name="pgonly maintenance")
-            self._connection.keep_own_terms(lock_wait=LOCK_WAIT)
+            self._connection.apply_session_settings(lock_wait=LOCK_WAIT)
         return self._connection
 
     def _close(self) -> None:

@@ -43,7 +43,7 @@ def shown(raw, name):
 @pytest.mark.usefixtures("project_settings")
 def test_what_the_database_sets_for_the_project_does_not_bind_us():
     with connect("default", application_name="pgonly tests") as raw:
-        assert raw.keep_own_terms(lock_wait="3s")
+        assert raw.apply_session_settings(lock_wait="3s")
         assert raw.execute("SELECT 1 FROM pg_sleep(0.2)").fetchone() == (1,)
         assert (shown(raw, "statement_timeout"), shown(raw, "lock_timeout")) == ("0", "3s")
         assert (shown(raw, "transaction_isolation"), shown(raw, "idle_session_timeout")) == (
@@ -56,10 +56,10 @@ def test_what_the_database_sets_for_the_project_does_not_bind_us():
 @pytest.mark.usefixtures("project_settings", "through_the_pooler")
 def test_through_a_pooler_each_transaction_of_ours_sets_its_own_terms_and_no_more():
     with connect("default", application_name="pgonly tests") as raw:
-        assert not raw.keep_own_terms(lock_wait="3s")
+        assert not raw.apply_session_settings(lock_wait="3s")
         assert raw.execute("SELECT 1 FROM pg_sleep(0.2)").fetchone() == (1,)
         assert (shown(raw, "lock_timeout"), shown(raw, "transaction_isolation")) == ("3s", "read committed")
-        with raw.pipeline(), raw.own_terms():
+        with raw.pipeline(), raw.session_settings():
             slept = raw.execute("SELECT 1 FROM pg_sleep(0.2)")
             isolation = raw.execute("SHOW transaction_isolation")
         assert (slept.fetchone(), isolation.fetchone()) == ((1,), ("read committed",))
@@ -74,10 +74,10 @@ def test_through_a_pooler_each_transaction_of_ours_sets_its_own_terms_and_no_mor
 @pytest.mark.parametrize("in_pipeline", [True, False])
 def test_through_a_pooler_an_error_leaves_no_transaction_open(in_pipeline):
     with connect("default", application_name="pgonly tests") as raw:
-        raw.keep_own_terms(lock_wait="3s")
+        raw.apply_session_settings(lock_wait="3s")
         with pytest.raises(psycopg.errors.DivisionByZero):
             if in_pipeline:
-                with raw.pipeline(), raw.own_terms():
+                with raw.pipeline(), raw.session_settings():
                     raw.execute("SELECT 1 / 0")
                     raw.execute("SELECT 1")
             else:

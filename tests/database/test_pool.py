@@ -23,7 +23,7 @@ from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.lock import Attempt
-from pgonly_django.database import connection as link_module
+from pgonly_django.database import connection as connection_module
 from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.connect import connection_params
@@ -79,17 +79,17 @@ def test_a_large_value_makes_a_unix_sockets_send_buffer_larger(transactional_db)
     if not str(params.get("host", "")).startswith("/"):
         pytest.skip("these tests run over TCP, whose buffer grows by itself")
     count = Statement("SELECT octet_length(%(value)s::bytea)")
-    with contextlib.closing(link_module.Link()) as link:
-        run(link.connect([psycopg.conninfo.make_conninfo(**params).encode()], 20, None))
-        usual = send_buffer(link)
-        assert integer(run(link.call(count, [bytes(1_000_000)], 20)).get_value(0, 0)) == 1_000_000
-        assert send_buffer(link) == usual
-        assert integer(run(link.call(count, [bytes(5_000_000)], 20)).get_value(0, 0)) == 5_000_000
-        assert send_buffer(link) > usual
+    with contextlib.closing(connection_module.Connection()) as connection:
+        run(connection.connect([psycopg.conninfo.make_conninfo(**params).encode()], 20, None))
+        usual = send_buffer(connection)
+        assert integer(run(connection.call(count, [bytes(1_000_000)], 20)).get_value(0, 0)) == 1_000_000
+        assert send_buffer(connection) == usual
+        assert integer(run(connection.call(count, [bytes(5_000_000)], 20)).get_value(0, 0)) == 5_000_000
+        assert send_buffer(connection) > usual
 
 
-def send_buffer(link):
-    with socket.fromfd(link.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+def send_buffer(connection):
+    with socket.fromfd(connection.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
         return same.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
@@ -415,8 +415,8 @@ def test_a_connection_whose_prepared_statements_are_gone_is_used_nevertheless(ow
 
 def test_a_server_that_cannot_notice_gone_clients_is_used_as_it_is(own, monkeypatch):
     """As on Windows."""
-    refused = "set_config('client_connection_check_interval', 'never', false)"
-    monkeypatch.setattr(link_module, "NOTICE_GONE_CLIENTS", refused)
+    refused = {"client_connection_check_interval": "never"}
+    monkeypatch.setattr(connection_module, "NOTICE_GONE_CLIENTS", refused)
     cache = own.cache()
     cache.set("key", 1)
     assert is_prepared(cache)

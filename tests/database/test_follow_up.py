@@ -11,7 +11,7 @@ from django.db import DataError, IntegrityError, OperationalError, connection, c
 from psycopg.pq import PipelineStatus
 
 from pgonly_django.database import notify
-from pgonly_django.database.on_django import Errand, first_row
+from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Statement
 from pgonly_django.models import Job
 from tests.interruptions import interrupted_in
@@ -37,13 +37,13 @@ def prepared():
     connections.close_all()
 
 
-def ask(number=1, seconds=0, errand=None):
-    row = first_row("default", NUMBER, {"number": number, "seconds": seconds}, errand)
+def ask(number=1, seconds=0, follow_up=None):
+    row = first_row("default", NUMBER, {"number": number, "seconds": seconds}, follow_up)
     return None if row is None else (int(row[0]), row[1])
 
 
 def note(text="", seconds=0):
-    return Errand(NOTE, {"text": text, "seconds": seconds})
+    return FollowUp(NOTE, {"text": text, "seconds": seconds})
 
 
 def noted():
@@ -53,34 +53,34 @@ def noted():
 
 
 def test_both_are_done_each_in_a_transaction_of_its_own():
-    errand = note("done in ")
-    number, transaction_id = ask(5, errand=errand)
-    assert (number, errand.is_done) == (5, True)
+    follow_up = note("done in ")
+    number, transaction_id = ask(5, follow_up=follow_up)
+    assert (number, follow_up.is_done) == (5, True)
     assert noted().startswith("done in ")
     assert noted() != f"done in {transaction_id}"
 
 
 def test_in_a_transaction_the_errand_is_left_for_later():
-    errand = note("never")
+    follow_up = note("never")
     with transaction.atomic():
-        assert ask(5, errand=errand)[0] == 5
-    assert not errand.is_done
+        assert ask(5, follow_up=follow_up)[0] == 5
+    assert not follow_up.is_done
     assert "never" not in noted()
 
 
 def test_an_errand_that_fails_does_no_harm():
-    errand = note("x\0")
+    follow_up = note("x\0")
     with pytest.raises(DataError):
-        ask(5, errand=errand)
-    errand = note(seconds="no number")
-    assert ask(5, errand=errand)[0] == 5
-    assert not errand.is_done
+        ask(5, follow_up=follow_up)
+    follow_up = note(seconds="no number")
+    assert ask(5, follow_up=follow_up)[0] == 5
+    assert not follow_up.is_done
     assert ask(6)[0] == 6
 
 
 def test_a_statement_that_fails_raises_and_the_connection_goes_on():
     with pytest.raises(DataError):
-        ask(2**40, errand=note("all the same "))
+        ask(2**40, follow_up=note("all the same "))
     assert noted().startswith("all the same ")
     assert ask(6)[0] == 6
 
@@ -91,7 +91,7 @@ def test_an_exception_while_waiting_leaves_no_answer_behind(first, second):
         ask(5, first, note(seconds=second))
     assert not connection.connection.closed
     assert ask(7)[0] == 7
-    assert ask(8, errand=note())[0] == 8
+    assert ask(8, follow_up=note())[0] == 8
 
 
 def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
@@ -108,10 +108,10 @@ def test_a_connection_that_dies_behind_the_commit_costs_the_errand_only(server):
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
-    errand = note(seconds=20.0)
+    follow_up = note(seconds=20.0)
     with terminated_in(server, pid, 0.3):
-        assert ask(5, errand=errand)[0] == 5
-    assert not errand.is_done
+        assert ask(5, follow_up=follow_up)[0] == 5
+    assert not follow_up.is_done
     connection.close()
 
 
@@ -151,7 +151,7 @@ def test_an_exception_at_any_step_arrives_and_leaves_the_connection_as_it_was(me
     raw.pgconn = Treacherous(pgconn, method, nth)
     try:
         with pytest.raises(KeyboardInterrupt):
-            ask(5, errand=note())
+            ask(5, follow_up=note())
     finally:
         raw.pgconn = pgconn
     assert not raw.closed
@@ -159,7 +159,7 @@ def test_an_exception_at_any_step_arrives_and_leaves_the_connection_as_it_was(me
     assert ask(7)[0] == 7
     with transaction.atomic():
         assert ask(8)[0] == 8
-    assert ask(9, errand=note())[0] == 9
+    assert ask(9, follow_up=note())[0] == 9
 
 
 @contextlib.contextmanager
