@@ -55,11 +55,11 @@ EVENTS = {
     "sessions.value_left_out": "a value of an old session cannot be stored and was left out",
 }
 
-Listener = Callable[[str, dict[str, Any]], None]
-_listeners: list[Listener] = []
+EventListener = Callable[[str, dict[str, Any]], None]
+_listeners: list[EventListener] = []
 
 
-def subscribe(listener: Listener) -> Callable[[], None]:
+def subscribe(listener: EventListener) -> Callable[[], None]:
     """Call `listener(name, facts)` for every event, in the thread it happens in. Returns the unsubscriber."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)

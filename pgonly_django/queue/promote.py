@@ -32,14 +32,14 @@ SELECT
 """
 
 
-class Promotion(NamedTuple):
-    promoted: int
+class Promoted(NamedTuple):
+    jobs: int
     next_due_in_seconds: float | None
 
 
-def promote(connection: psycopg.Connection[Any]) -> Promotion:
+def promote(connection: psycopg.Connection[Any]) -> Promoted:
     """Make one batch of due jobs ready. A full batch means there may be more: the next is due at once."""
     row = connection.execute(PROMOTE, prepare=True).fetchone()
     assert row is not None
     count, _, next_due_in = row
-    return Promotion(count, 0.0 if count >= BATCH else next_due_in)
+    return Promoted(count, 0.0 if count >= BATCH else next_due_in)
