@@ -87,8 +87,10 @@ class Store:
         return self.pool.call(one, one.values(params), timeout or self._timeout, self._timeout)
 
     def send(self, statements: Statements, values: Values) -> Operation[PGresult]:
-        """call() with parameters that are encoded already, in the order of the statement's names: where naming and
-        encoding them would be a noticeable part of a get() or set()."""
+        """call() with parameters that are encoded already, in the order of the statement's names.
+
+        For the hot paths, where naming and encoding them would be a noticeable part of a get() or set().
+        """
         return self.pool.call(statements[self.durable], values, self._timeout, self._timeout)
 
     # Served by the primary key, like every statement here.
@@ -253,5 +255,6 @@ def storable(seconds: float | None) -> float | None:
 
 
 def seconds_param(seconds: float | None) -> bytes | None:
-    """storable(), encoded."""
-    return None if seconds is None or seconds > LONGEST_SECONDS else b"%.6f" % seconds
+    """storable(), as it is sent."""
+    kept = storable(seconds)
+    return None if kept is None else b"%.6f" % kept

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.cache import eviction
+from pgonly_django.models import CacheEntry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,3 +54,12 @@ def start_crowd(
         [*command, json.dumps(arguments), json.dumps(options or {})],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def expire_all(model=CacheEntry):
+    minute = int(time.time() // 60) - 10
+    model.objects.update(expires_at="2020-01-01T00:00:00Z", prune_minute=minute)
+
+
+def expire_by(seconds):
+    CacheEntry.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=seconds))

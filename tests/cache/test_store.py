@@ -7,35 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["k" * 10_000, "nul\0byte", "\N{PILE OF POO}", "l\ud800ne surrogate", "", " ", "é" * 600, "a#sha256:b"],
-)
-def test_any_key_works(cache, key):
-    assert cache.add(key, "value")
-    assert cache.get(key) == "value"
-    assert cache.get_many([key]) == {key: "value"}
-    assert cache.delete(key)
-    assert cache.get(key) is None
-
-
-def test_long_keys_that_differ_at_their_end_are_different(cache):
-    cache.set("k" * 5000 + "a", 1)
-    assert cache.get("k" * 5000 + "b") is None
-
-
-def test_a_key_that_looks_like_a_shortened_one_is_another(cache):
-    long_key = "k" * 5000
-    cache.set(long_key, "long")
-    stored = CacheEntry.objects.get().name.removeprefix(":1:")
-    assert cache.get(stored) is None
 
 
 def test_integers_are_stored_as_integers_and_booleans_stay_booleans(cache):
@@ -45,26 +21,6 @@ def test_integers_are_stored_as_integers_and_booleans_stay_booleans(cache):
     assert CacheEntry.objects.get(key__endswith=":integer").number == 7
 
 
-def test_incr_beyond_64_bits_goes_on(cache):
-    cache.set("number", 2**63 - 1)
-    assert cache.incr("number") == 2**63
-    assert cache.incr("number", 2**80) == 2**63 + 2**80
-    assert cache.get("number") == 2**63 + 2**80
-
-
-def test_incr_keeps_the_expiry(cache):
-    cache.set("number", 1, timeout=1000)
-    cache.incr("number")
-    assert 990 < cache.ttl("number") <= 1000
-
-
-def test_incr_of_a_float_and_by_a_float(cache):
-    cache.set("number", 1.5)
-    assert cache.incr("number") == 2.5
-    cache.set("number", 1)
-    assert cache.incr("number", 0.5) == 1.5
-
-
 @pytest.mark.parametrize("timeout", [0, -1, -0.5])
 def test_a_timeout_of_zero_or_less_is_already_over(cache, timeout):
     cache.set("key", 1)
@@ -72,11 +28,6 @@ def test_a_timeout_of_zero_or_less_is_already_over(cache, timeout):
     assert cache.get("key") is None
     cache.set_many({"a": 1, "b": 2}, timeout=timeout)
     assert cache.get_many(["a", "b"]) == {}
-
-
-def test_more_than_the_calendar_holds_is_for_ever(cache):
-    cache.set("key", 1, timeout=10**15)
-    assert cache.ttl("key") is None
 
 
 @pytest.mark.parametrize(
@@ -200,43 +151,12 @@ def test_a_key_function_of_ones_own_is_used(make_cache):
     assert isinstance(cache, PostgresCache)
 
 
-def test_incr_adds_to_what_other_settings_have_written(make_cache):
-    packed = make_cache("shared", COMPRESSOR="zlib", COMPRESS_ABOVE=1)
-    plain, as_json = make_cache("shared"), make_cache("shared", SERIALIZER="json")
-    packed.set_many({"fraction": 1.5, "large": 2**70})
-    assert plain.incr("fraction", 2) == 3.5
-    assert as_json.incr("fraction", 0.25) == 3.75
-    assert plain.incr("large") == 2**70 + 1
-
-
-def test_timeouts_may_be_timedeltas_and_of_any_length(cache):
-    cache.set("key", 1, timedelta(minutes=5))
-    assert 295 < cache.ttl("key") <= 300
-    assert cache.expire("key", timedelta(hours=1))
-    assert cache.pexpire("key", timedelta(hours=2))
-    assert 7100 < cache.ttl("key") <= 7200
-    for far in (9e10, 1.2e11, 1e13, 1e300, float("inf"), timedelta.max):
-        cache.set("key", 1, far)
-        assert cache.touch("key", far)
-        assert cache.get_or_set(f"far:{far}", lambda: 2, far, stale=1e15) == 2
-        assert cache.get("key") == 1
-    assert cache.ttl("key") is None
-
-
 def test_a_timeout_that_is_no_number_is_refused(make_cache):
     cache = make_cache(ON_ERROR="ignore")
     with pytest.raises(ValueError, match="got NaN"):
         cache.set("key", 1, float("nan"))
     with pytest.raises(TypeError, match="a number of seconds, a timedelta or None, got '60'"):
         cache.set("key", 1, "60")
-
-
-def test_expire_at_takes_any_moment(cache):
-    cache.set("key", 1)
-    assert cache.expire_at("key", 1e15)
-    assert cache.ttl("key") is None
-    assert cache.expire_at("key", -1e15)
-    assert cache.get("key") is None
 
 
 class TestAValueLargerThanItsWholeCache:
@@ -288,14 +208,6 @@ class TestAValueLargerThanItsWholeCache:
         assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 105_000
 
 
-def test_set_many_refuses_a_value_beyond_what_postgresql_holds(make_cache, monkeypatch):
-    monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 1000)
-    cache = make_cache()
-    with pytest.raises(ValueTooLargeError, match="at most 1,000 bytes after serializing, got 5,0"):
-        cache.set_many({"large": b"x" * 5000, "small": 1})
-    assert cache.get_many(["large", "small"]) == {"small": 1}
-
-
 class TestSetWithXx:
     def test_writes_only_where_there_is_an_entry(self, cache):
         assert not cache.set("key", 1, xx=True)
@@ -336,21 +248,6 @@ class TestSetWithXx:
         for number in range(100):
             assert cache.set(str(number), b"x" * 10_000, xx=True) in (True, False)
         assert sum(entry.size + 100 for entry in CacheEntry.objects.with_size()) < 220_000
-
-
-def test_set_many_with_on_error_ignore_names_the_keys_that_are_not_stored(make_cache, caplog):
-    cache = make_cache(
-        ON_ERROR="ignore", TIMEOUT_SECONDS=0.5, POOL_SIZE=3
-    )  # no other test fails fast in its pool
-    data = {f"{number:04}": number for number in range(1500)}  # two statements
-    cache.set("1400", "old")
-    with transaction.atomic():
-        list(CacheEntry.objects.select_for_update().filter(key__endswith=":1400"))
-        lost = cache.set_many(data)
-    assert lost == list(data)[1000:]
-    stored = CacheEntry.objects.exclude(number=None).values_list("number", flat=True)
-    assert set(range(1000)) <= set(stored)  # the second statement may still be done, once the row is free
-    assert "did without the database" in caplog.text
 
 
 def test_async_calls_take_values_that_ask_the_database_when_they_are_pickled(cache):

@@ -2,7 +2,7 @@
 
 ANY_KEY_WORKS = "any key works, so there is no warning about keys"
 # Django skips these two for Redis and memcached as well.
-NO_CULLING = "eviction deletes only the excess, not a share of all entries: tests/cache/test_bounds.py"
+NO_CULLING = "eviction deletes only the excess, not a share of all entries: tests/cache/test_eviction.py"
 COUNTS = "delete_many returns a count, so 0 and not None"
 CACHE = {ANY_KEY_WORKS, NO_CULLING, COUNTS}
 

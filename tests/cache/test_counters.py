@@ -1,0 +1,58 @@
+"""What a process counts, and when it says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+from pgonly_django.models import CacheUsage
+
+
+def test_the_threads_of_a_process_count_together(make_cache):
+    def read():
+        cache = make_cache("shared")
+        for _ in range(100):
+            cache.get("missing")
+
+    with ThreadPoolExecutor(10) as pool:
+        for _ in range(10):
+            pool.submit(read)
+    assert CacheUsage.objects.get(name__contains="shared").misses == 1000
+
+
+def test_reads_are_counted(cache):
+    cache.set("key", 1)
+    for _ in range(750):
+        cache.get("key")
+    for _ in range(250):
+        cache.get("missing")
+    usage = CacheUsage.objects.get()
+    assert (usage.hits, usage.misses) == (750, 250)
+
+
+def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):
+    counted = make_cache(MAX_ENTRIES=1000).store.counters
+    due = [counted.wrote(entries=1, size=100, written=100) for _ in range(200)]
+    assert sum(due) <= 200 / 20 + 1
+
+
+def test_a_forked_child_counts_from_nought_and_waits_for_no_lock_of_its_parent(make_cache):
+    counted = make_cache().store.counters
+    counted.wrote(entries=5, size=500, written=500)
+    heard, tell = os.pipe()
+    with counted.lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: what servers do
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)  # ends the child where it waits for the lock
+            counted.wrote(entries=1, size=100, written=100)
+            os.write(tell, f"{counted.counts.writes} {counted.counts.bytes}".encode())
+            os._exit(0)
+    os.close(tell)
+    assert os.read(heard, 100) == b"1 100"
+    os.waitpid(child, 0)
+    os.close(heard)
+    assert (counted.counts.writes, counted.counts.bytes) == (1, 500)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgonly_django.cache.keys import as_regex, escape_glob
+from pgonly_django.models import CacheEntry
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0*?[]\\"), max_size=20))
+def test_a_pattern_without_special_characters_matches_itself_only(text):
+    import re
+
+    assert re.fullmatch(as_regex(text)[1:-1], text, re.DOTALL)
+    assert not re.fullmatch(as_regex(text)[1:-1], text + "x", re.DOTALL)
+
+
+SPECIAL = "*?[]^-\\"
+
+
+# What PostgreSQL gives a meaning to in a regular expression, letters, and what it cannot hold.
+plain = ":.()|+{}$=#d1aBcz é日\n"
+
+
+patterns = st.text(alphabet=SPECIAL * 3 + plain + "\0\ud800", max_size=12)
+
+
+def redis_matches(pattern, text):
+    """Redis's rules, one character at a time."""
+    if not pattern:
+        return not text
+    head, rest = pattern[0], pattern[1:]
+    if head == "*":
+        return any(redis_matches(rest, text[start:]) for start in range(len(text) + 1))
+    if not text:
+        return False
+    if head == "[":
+        found, rest = redis_class(rest, text[0])
+    elif head == "\\" and rest:
+        found, rest = rest[0] == text[0], rest[1:]
+    else:
+        found = head in ("?", text[0])
+    return found and redis_matches(rest, text[1:])
+
+
+def redis_class(pattern, character):
+    """Whether the class matches, and what follows it."""
+    negated, found = pattern.startswith("^"), False
+    pattern = pattern[negated:]
+    while pattern and pattern[0] != "]":
+        if pattern[0] == "\\" and len(pattern) > 1:
+            found, pattern = found or pattern[1] == character, pattern[2:]
+        elif len(pattern) > 2 and pattern[1] == "-":
+            low, high = sorted((pattern[0], pattern[2]))
+            found, pattern = found or low <= character <= high, pattern[3:]
+        else:
+            found, pattern = found or pattern[0] == character, pattern[1:]
+    return found != negated, pattern[1:]
+
+
+@pytest.mark.django_db
+@given(patterns, st.lists(st.text(alphabet=SPECIAL + plain, max_size=6), min_size=5, max_size=20))
+def test_a_glob_matches_what_redis_matches(pattern, texts):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT array_agg(t ~ %s) FROM unnest(%s::text[]) AS t", [as_regex(pattern), texts])
+        (found,) = cursor.fetchone()
+    assert dict(zip(texts, found, strict=True)) == {text: redis_matches(pattern, text) for text in texts}
+
+
+@pytest.mark.django_db
+@given(st.text(alphabet=SPECIAL + plain + "\0\ud800"))
+def test_an_escaped_text_matches_itself_only(text):
+    assert redis_matches(escape_glob(text), text)
+    assert not redis_matches(escape_glob(text), f"{text}a")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k" * 10_000, "nul\0byte", "\N{PILE OF POO}", "l\ud800ne surrogate", "", " ", "é" * 600, "a#sha256:b"],
+)
+def test_any_key_works(cache, key):
+    assert cache.add(key, "value")
+    assert cache.get(key) == "value"
+    assert cache.get_many([key]) == {key: "value"}
+    assert cache.delete(key)
+    assert cache.get(key) is None
+
+
+def test_long_keys_that_differ_at_their_end_are_different(cache):
+    cache.set("k" * 5000 + "a", 1)
+    assert cache.get("k" * 5000 + "b") is None
+
+
+def test_a_key_that_looks_like_a_shortened_one_is_another(cache):
+    long_key = "k" * 5000
+    cache.set(long_key, "long")
+    stored = CacheEntry.objects.get().name.removeprefix(":1:")
+    assert cache.get(stored) is None
