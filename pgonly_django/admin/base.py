@@ -39,6 +39,10 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def url_name(self, page: str) -> str:
+        """The name of this model's page, such as "pgonly_django_job_change"."""
+        return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """None for an id with a NUL character, which no statement accepts."""
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)

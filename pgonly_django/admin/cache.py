@@ -34,9 +34,8 @@ class CacheFilter(admin.SimpleListFilter):
     parameter_name = "cache"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        stores = [cache.store for cache in our_caches().values()]
-        durable = model_admin.model is DurableCacheEntry
-        return sorted({(store.location, store.location) for store in stores if store.durable == durable})
+        locations = {cache.store.location for cache in model_admin.caches().values()}
+        return [(location, location) for location in sorted(locations)]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         location = self.value()
@@ -65,16 +64,7 @@ class EntryAdmin(ReadOnlyAdmin):
     search_fields = ("key",)
     search_help_text = "The beginning of a key."
     ordering = ("key",)
-    fields = readonly_fields = (
-        "name",
-        "cache",
-        "kind",
-        "size",
-        "expires",
-        "expires_at",
-        "tag_names",
-        "content",
-    )
+    fields = readonly_fields = (*list_display, "expires_at", "content")
     actions = (delete_selected,)
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
@@ -83,8 +73,15 @@ class EntryAdmin(ReadOnlyAdmin):
         return lookup in (CacheFilter.parameter_name, StateFilter.parameter_name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        entries: QuerySet[Any] = self.model.objects.using(self._database()).with_size()
+        """From the database of this table's caches."""
+        alias = next((cache.store.pool.alias for cache in self.caches().values()), "default")
+        entries: QuerySet[Any] = self.model.objects.using(alias).with_size()
         return entries
+
+    def caches(self) -> dict[str, PostgresCache]:
+        """The caches whose entries are in this table, by alias."""
+        durable = self.model is DurableCacheEntry
+        return {alias: cache for alias, cache in our_caches().items() if cache.store.durable == durable}
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -147,25 +144,21 @@ class EntryAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
-            path("numbers/", view(self.numbers_view), name=self._named("numbers").removeprefix("admin:")),
-            path(
-                "clear/<path:alias>/", view(self.clear_view), name=self._named("clear").removeprefix("admin:")
-            ),
+            path("numbers/", view(self.numbers_view), name=self.url_name("numbers")),
+            path("clear/<path:alias>/", view(self.clear_view), name=self.url_name("clear")),
             *super().get_urls(),
         ]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        return super().changelist_view(request, {"numbers_url": self._numbers_url, **(extra_context or {})})
 
     def numbers_view(self, request: HttpRequest) -> HttpResponse:
         """Entries, bytes, expired entries and hit rate of the caches whose entries this person may view."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         admins = self._admins_to_view(request)
-        rows = []
-        for each in figures(admins):
-            entry_admin = admins[each.table]
-            may_clear = entry_admin.has_delete_permission(request)
-            rows.append((each, entry_admin._named("clear") if may_clear else ""))  # noqa: SLF001 - the same class
-        context = self._context(request, "Caches", rows=rows)
-        return TemplateResponse(request, "admin/pgonly_django/cacheentry/numbers.html", context)
+        rows = [(each, admins[each.table].clear_url(request)) for each in figures(admins)]
+        return self._page(request, "numbers.html", "Caches", rows=rows)
 
     def _admins_to_view(self, request: HttpRequest) -> dict[str, EntryAdmin]:
         """By table: the admins of this kind on this site whose entries this person may view."""
@@ -174,20 +167,19 @@ class EntryAdmin(ReadOnlyAdmin):
         entry_admins = [each for each in admins if isinstance(each, EntryAdmin)]
         return {each.opts.db_table: each for each in entry_admins if each.has_view_permission(request)}
 
+    def clear_url(self, request: HttpRequest) -> str:
+        """The name of the page that clears a cache of this table; "" for a person who may not."""
+        return f"admin:{self.url_name('clear')}" if self.has_delete_permission(request) else ""
+
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Clears one cache of this table after the person has confirmed it."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
-        cache = our_caches().get(alias)
-        if cache is None or not self._has(cache):
+        cache = self.caches().get(alias)
+        if cache is None:
             raise Http404
-        if request.method == "POST":
-            self._clear(request, alias, cache)
-            return HttpResponseRedirect(reverse(self._named("numbers"), current_app=self.admin_site.name))
-        context = self._context(request, f"Clear the cache {alias}?", alias=alias)
-        return TemplateResponse(request, "admin/pgonly_django/cacheentry/clear.html", context)
-
-    def _clear(self, request: HttpRequest, alias: str, cache: PostgresCache) -> None:
+        if request.method != "POST":
+            return self._page(request, "clear.html", f"Clear the cache {alias}?", alias=alias)
         try:
             run(deletion.clear(cache.store))  # not cache.clear(), which only logs that it failed
         except CacheError as error:
@@ -195,25 +187,13 @@ class EntryAdmin(ReadOnlyAdmin):
         else:
             log_once(request.user.pk, self.model, f"the cache {alias!r}", "Cleared.")
             messages.success(request, f"The cache {alias!r} was cleared.")
+        return HttpResponseRedirect(reverse(self._numbers_url, current_app=self.admin_site.name))
 
-    def _context(self, request: HttpRequest, title: str, **more: Any) -> dict[str, Any]:
-        site = self.admin_site.each_context(request)
-        return {**site, "title": title, "opts": self.opts, "numbers_url": self._named("numbers"), **more}
+    @property
+    def _numbers_url(self) -> str:
+        return f"admin:{self.url_name('numbers')}"
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        return super().changelist_view(
-            request, {"numbers_url": self._named("numbers"), **(extra_context or {})}
-        )
-
-    def _named(self, page: str) -> str:
-        """The name of the address of this page."""
-        return f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-
-    def _database(self) -> str:
-        """The alias of the database with this table's caches."""
-        aliases = (cache.store.pool.alias for cache in our_caches().values() if self._has(cache))
-        return next(aliases, "default")
-
-    def _has(self, cache: PostgresCache) -> bool:
-        """Whether the cache's entries are in this table."""
-        return cache.store.durable == (self.model is DurableCacheEntry)
+    def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+        context |= self.admin_site.each_context(request)
+        context |= {"title": title, "opts": self.opts, "numbers_url": self._numbers_url}
+        return TemplateResponse(request, f"admin/pgonly_django/cacheentry/{template}", context)

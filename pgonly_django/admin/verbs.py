@@ -142,8 +142,8 @@ class VerbAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.operate_view)
-        name = f"{self.opts.app_label}_{self.opts.model_name}_operate"
-        return [path("<path:object_id>/operate/<str:name>/", view, name=name), *super().get_urls()]
+        button = path("<path:object_id>/operate/<str:name>/", view, name=self.url_name("operate"))
+        return [button, *super().get_urls()]
 
     def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """What a button posts to."""
@@ -156,7 +156,7 @@ class VerbAdmin(ReadOnlyAdmin):
         if row is None or verb is None:
             raise Http404
         verb.use(self, request, self.get_queryset(request).filter(pk=row.pk))
-        page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        page = f"admin:{self.url_name('change')}"
         return HttpResponseRedirect(reverse(page, args=[quote(row.pk)], current_app=self.admin_site.name))
 
 

@@ -1,4 +1,4 @@
-"""What a person recognises a session by: browser and device, place, when it was last used."""
+"""Sessions as their owner recognises them: browser and device, place, and when each was last used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 25
 
-# The first that matches: most browsers also name the ones they descend from.
+# The first that matches counts: most browsers also name those that they descend from.
 BROWSERS = (
     ("Edge", r"Edg(?:e|A|iOS)?/(\d+)"),
     ("Opera", r"OPR/(\d+)"),
@@ -51,27 +51,26 @@ class Device:
 
 
 def page_of_devices(user: AbstractBaseUser, session_key: str | None, number: Any = 1) -> Page[Device]:
-    """PER_PAGE of the places `user` is logged in at: the one with `session_key` first, then by last use.
+    """PER_PAGE devices on which `user` is logged in: the one with `session_key` first, then by last use.
 
-    A `number` beyond the pages counts as the last one, what is no number as the first. What is inside the
-    sessions is not read.
+    A `number` beyond the pages counts as the last page, and a value that is no number as the first. The data of the
+    sessions are not read.
     """
     here = hash_key(session_key).hex() if session_key else ""
     sessions = Session.objects.for_user(user).active().defer("data")
     is_here = ExpressionWrapper(Q(key_hash=here), output_field=BooleanField())
-    # The key as the last: sessions of the same time, or of none, would come in another order for each page.
+    # By the key at last: without it, sessions of the same time, or of none, could be in another order on each page.
     found = sessions.order_by(is_here.desc(), *sessions.query.order_by, "pk")
     page: Page[Any] = Paginator(found, PER_PAGE).get_page(number)
-    page.object_list = [_device(session, here) for session in page.object_list]
+    page.object_list = [
+        Device(session, session.key_hash == here, device_name(session.user_agent), place_of(session.ip))
+        for session in page.object_list
+    ]
     return page
 
 
-def _device(session: Session, here: str) -> Device:
-    return Device(session, session.key_hash == here, device_name(session.user_agent), place_of(session.ip))
-
-
 def device_name(user_agent: str) -> str:
-    """ "Firefox 140 on Linux", from what a browser says of itself."""
+    """ "Firefox 140 on Linux", from the browser's user agent."""
     browser = _first(BROWSERS, user_agent) or user_agent.partition("/")[0][:40]
     system = _first(SYSTEMS, user_agent)
     if browser and system:
@@ -80,7 +79,7 @@ def device_name(user_agent: str) -> str:
 
 
 def place_of(ip: str | None) -> str:
-    """ "City, Country" by Django's GeoIP2 where GEOIP_PATH is set and the database knows; else ""."""
+    """ "City, Country" from Django's GeoIP2, or "" where GEOIP_PATH is not set or the database has no place."""
     database = _geoip()
     if ip is None or database is None:
         return ""

@@ -1,3 +1,5 @@
+"""The page "Your devices"."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
@@ -22,31 +24,29 @@ if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.http import HttpRequest, HttpResponse
 
-NAMESPACE = "pgonly_sessions"  # of urls.py
-
 
 @require_GET
 @never_cache
 @login_required
-@csrf_protect  # also of a site without Django's middleware
+@csrf_protect  # also on a site without Django's middleware
 def devices(request: HttpRequest) -> HttpResponse:
-    """Where the user is logged in, with buttons to end each."""
+    """The devices on which the user is logged in, each with a button to sign it out."""
     page = page_of_devices(_user(request), request.session.session_key, request.GET.get("page"))
-    shown = {"devices": page.object_list, "page": page, "namespace": _namespace(request)}
-    return render(request, "pgonly_django/sessions/devices.html", shown)
+    context = {"devices": page.object_list, "page": page, "namespace": _namespace(request)}
+    return render(request, "pgonly_django/sessions/devices.html", context)
 
 
 @require_POST
 @login_required
 @csrf_protect
 def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
-    """End one session of the user's own; this very one is an ordinary logout."""
+    """End one of the user's own sessions. If it is the request's own, this is an ordinary logout."""
     if own_key_hash(request) == key_hash:
         logout(request)
-        return _to_page(request)
-    if not Session.objects.for_user(_user(request)).filter(key_hash=key_hash).revoke():
+    elif Session.objects.for_user(_user(request)).filter(key_hash=key_hash).revoke():
+        messages.success(request, _("That device is signed out."), fail_silently=True)
+    else:
         raise Http404
-    _say(request, _("That device is signed out."))
     return _to_page(request)
 
 
@@ -54,10 +54,10 @@ def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
 @login_required
 @csrf_protect
 def sign_out_others(request: HttpRequest) -> HttpResponse:
+    """End the user's other sessions."""
     count = revoke_other_sessions(request)
-    _say(
-        request, ngettext("%d other device is signed out.", "%d other devices are signed out.", count) % count
-    )
+    text = ngettext("%d other device is signed out.", "%d other devices are signed out.", count)
+    messages.success(request, text % count, fail_silently=True)
     return _to_page(request)
 
 
@@ -66,13 +66,9 @@ def _to_page(request: HttpRequest) -> HttpResponse:
 
 
 def _namespace(request: HttpRequest) -> str:
-    """With those of the urls that include ours."""
-    return (request.resolver_match and request.resolver_match.namespace) or NAMESPACE
+    """That of urls.py, below those of the urls that include it."""
+    return (request.resolver_match and request.resolver_match.namespace) or "pgonly_sessions"
 
 
 def _user(request: HttpRequest) -> AbstractBaseUser:
     return cast("AbstractBaseUser", request.user)  # login_required sends visitors away
-
-
-def _say(request: HttpRequest, text: str) -> None:
-    messages.success(request, text, fail_silently=True)
