@@ -59,7 +59,9 @@ def column_of(session: PreviousSession, codec: Codec) -> tuple[str, int]:
 
 def raising(cache: Any) -> Any:
     """`cache`, or a copy of it that raises errors where it would answer "no such key", which would end sessions."""
-    raises = {"_on_error": "raise", "_ignore_exceptions": False}  # of our cache, and of django-redis
+    # Of our cache (cache/django_api.py), and of django-redis.
+    is_ours = hasattr(cache, "_on_error")
+    raises = {"_on_error": "raise", "_strict": True} if is_ours else {"_ignore_exceptions": False}
     silent = {name: value for name, value in raises.items() if getattr(cache, name, value) != value}
     if silent:  # else the cache itself serves, with the connections that it has
         cache = copy(cache)

@@ -75,9 +75,10 @@ def load(session_key: str, *, just_written: bool = False) -> StoredSession | Non
         if not _closed_dead_connection(alias):
             raise
         row = first_row(alias, LOAD, params)
-    return (
-        None if row is None else StoredSession(json.loads(row[0]), None if row[1] is None else float(row[1]))
-    )
+    if row is None:
+        return None
+    column, idle_seconds = row
+    return StoredSession(json.loads(column), None if idle_seconds is None else float(idle_seconds))
 
 
 def _closed_dead_connection(alias: str) -> bool:
