@@ -14,17 +14,7 @@ PACKAGE = ROOT / "pgonly_django"
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 PATH = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|toml)))`")
-PAGES = [
-    ROOT / name
-    for name in (
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "README.md",
-        "docs/benchmarks.md",
-        "docs/example.md",
-        "docs/queue.md",
-    )
-]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CODE = [
     file for folder in ("pgonly_django", "tests", "example_project") for file in (ROOT / folder).rglob("*.py")
 ]
