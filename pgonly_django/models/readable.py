@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     DateTime = models.DateTimeField[Any, Any]
     Duration = models.DurationField[Any, Any]
     Json = models.JSONField[Any, Any]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -14,11 +12,11 @@ from django.db import connections, transaction
 from django.utils import timezone
 from psycopg import sql
 
+from pgonly_django.compat import new_ids
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Statement
 
-UUID_VARIANT = 0b10 << 62
 CLOSE = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -120,21 +118,6 @@ def aware(moment: datetime) -> datetime:
     if timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())
-
-
-def new_ids(count: int) -> list[str]:
-    """`count` ascending UUIDs of version 7: 60 bits of time, so a batch keeps its order; 62 random bits."""
-    # 2**12 steps a millisecond, as in PostgreSQL's own uuidv7(); a batch counts on from the present.
-    first = (time.time_ns() << 12) // 1_000_000
-    random = os.urandom(8 * count)
-    ids = []
-    for place in range(count):
-        step = first + place
-        high = (step >> 12) << 16 | 0x7000 | step & 0xFFF
-        low = int.from_bytes(random[8 * place : 8 * place + 8], "big") >> 2 | UUID_VARIANT
-        digits = f"{high:016x}{low:016x}"
-        ids.append(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
-    return ids
 
 
 def _copy_text(ids: Sequence[str], jobs: Sequence[NewJob], now: datetime) -> str:

@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from pgonly_django.compat import new_ids
 from pgonly_django.models import Job
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
-from pgonly_django.queue.enqueue import Template, new_ids
+from pgonly_django.queue.enqueue import Template
 from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
 
 ON_THE_FLOORS = 3600.0

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
-from pgonly_django.queue.enqueue import new_ids
+from pgonly_django.compat import new_ids
 
 
 def test_ids_of_a_batch_are_ascending_and_unique():
