@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -18,6 +17,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from benchmarks.servers import free_port
 from example_project.screening.demo.terminal import Terminal
 from pgonly_django.database.connect import connect
 from tests.example.conftest import PUBMED, ROOT
@@ -103,7 +103,7 @@ def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
 
 @pytest.mark.process
 def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
-    process = demo("--port", str(_free_port()))
+    process = demo("--port", str(free_port()))
     lines = iter(process.stdout.readline, "")
     told = list(islice(lines, 6))
     assert "press Start" in told[1]
@@ -123,7 +123,7 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
     ids=["idle, with pages", "headless, in the middle of a job"],
 )
 def test_a_killed_demo_leaves_no_child_behind(demo, arguments, lines, children):
-    process = demo(*arguments, *([str(_free_port())] if arguments == ["--port"] else []))
+    process = demo(*arguments, *([str(free_port())] if arguments == ["--port"] else []))
     told = [process.stdout.readline() for _ in range(lines)]
     left = _children_of(process.pid)
     assert len(left) == children, told
@@ -145,12 +145,6 @@ def test_ctrl_c_cancels_a_headless_screening_and_ends_its_worker(demo):
     assert process.returncode == 130
     assert "Interrupted" in errors
     assert "Traceback" not in errors
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _children_of(parent):
