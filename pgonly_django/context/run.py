@@ -48,7 +48,7 @@ class Run:
     is_cleared: bool = False  # its row says that the job is no longer suspected of killing its worker
     # Between the worker and the thread or event loop that runs it.
     interrupter: Interrupter = field(default_factory=Interrupter)
-    task_is_known: bool = False  # its task had been imported when it was handed out
+    found_task: Any = None  # what the worker knows of its task, once the task's module is imported
     in_thread: bool = False
     reports_itself: bool = False  # with its own transaction, which is about to end
     keeps_snapshot: bool = (
@@ -57,7 +57,7 @@ class Run:
     abandoned: bool = False
     interrupted_at: float | None = None
     context_raised: bool = False  # a method of the context has raised the interruption
-    _ticket: list[None] = field(default_factory=lambda: [None])
+    _ticket: list[None] = field(default_factory=[None].copy)
 
     def take(self) -> bool:
         """True for the first caller only: either a slot starts the job, or the worker gives it back."""

@@ -77,11 +77,23 @@ connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.connection
 
 
 def clean_up_connections(task: str) -> list[str]:
-    """Bring this thread's connections into order and warn, with the task's name, about what it left.
+    """Bring this thread's connections into order and warn, with the task's name, about what it left. Raises nothing.
 
     Returns the aliases on which the task had written in a transaction that it did not commit: those rows are lost.
     """
-    aliases: set[str] = vars(_thread).get("aliases", set())
+    aliases: set[str] | None = vars(_thread).get("aliases")
+    if not aliases:
+        return []
+    try:
+        return _clean_up_all(aliases, task)
+    except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
+        message = f"Could not tidy up after {task}"
+        with suppress(BaseException):
+            emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
+        return []
+
+
+def _clean_up_all(aliases: set[str], task: str) -> list[str]:
     lost: list[str] = []
     broken: BaseException | None = None
     for alias in tuple(aliases):

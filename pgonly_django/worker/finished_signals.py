@@ -38,6 +38,9 @@ class FinishedSignals:
     def start(self) -> None:
         self._thread.start()
 
+    def wants_successes(self) -> bool:
+        return has_receivers(task_finished, logging.INFO)
+
     def send_later(self, ended: Ended) -> None:
         if ended.finish is not None and ended.finish.state in FINAL:
             level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR

@@ -34,6 +34,7 @@ class InFlight:
         self.superseded: list[
             Run
         ] = []  # still running here, though the job was lost, rescued and claimed again by us
+        self._suspects: set[Run] = set()
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
         self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
 
@@ -44,11 +45,14 @@ class InFlight:
             older = self.runs.get(job_id)
             if older is not None:
                 older.lease_lost = True
+                self._suspects.discard(older)
                 if self.ended.pop(job_id, None) is None and not older.take():
                     self.superseded.append(older)
             self._unknown_claims.pop(job_id, None)
             self._locked.pop(job_id, None)
             self.runs[job_id] = run
+            if run.job.crashes >= SUSPECT_FROM:
+                self._suspects.add(run)
 
     def held(self) -> dict[str, Run]:
         return self.runs.copy()
@@ -77,7 +81,8 @@ class InFlight:
         any more; these are still to be forgotten."""
         was_changed = bool(result.states or result.replaced)
         for job_id in result.finished:
-            self._forget_unknown(job_id)
+            if self._unknown_claims:
+                self._forget_unknown(job_id)
             ended = self.ended.get(job_id)
             if ended is not None:
                 if was_changed and ended.finish is not None:
@@ -94,6 +99,7 @@ class InFlight:
     def forget(self, run: Run) -> None:
         """The job is off our hands. A later run of it stays."""
         job_id = run.job.id
+        self._suspects.discard(run)
         if self.runs.get(job_id) is run:
             del self.runs[job_id]
             self.ended.pop(job_id, None)
@@ -113,7 +119,7 @@ class InFlight:
     @property
     def has_suspect(self) -> bool:
         """Whether a job is among them that may have killed its workers, and is not cleared in its row by now."""
-        return any(run.job.crashes >= SUSPECT_FROM and not run.is_cleared for run in self.runs.values())
+        return not all(run.is_cleared for run in self._suspects)
 
     @property
     def is_empty(self) -> bool:

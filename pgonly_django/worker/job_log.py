@@ -1,29 +1,33 @@
-"""A log line for each run that ended, once its end is written. Attempts that failed have theirs already, with its
-traceback, from the slot they failed in."""
+"""One log line for each run that ended: an attempt that failed has it at once, with the traceback, from the slot where
+it failed; all others once their end is written."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from typing import Any
 
-from pgonly_django import events
+from pgonly_django.context.run import Run
+from pgonly_django.events import emit, has_listeners
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker.ended import Ended
+from pgonly_django.worker.outcomes import UNKNOWN_FOR
+from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")
 
 
+def logs_successes() -> bool:
+    """Whether there is anything to do for successes. No-op jobs come 20,000 a second, so it is asked once for many."""
+    return _logger.isEnabledFor(logging.INFO) or has_listeners()
+
+
 def log_end(ended: Ended) -> None:
-    """Costs one look at the level where nothing is to be logged: no-op jobs come 20,000 a second."""
     finish = ended.finish
-    if finish is None:
-        return
-    level = logging.INFO if finish.state is State.SUCCEEDED else _level(finish)
-    if not (_logger.isEnabledFor(level) or events.has_listeners()):
-        return
-    if finish.started and not (ended.error is not None and _failed(finish)):
-        _log(ended, finish, level)
+    if finish is not None and finish.started and not (ended.error is not None and _failed(finish)):
+        _log(ended, finish, _level(finish))
 
 
 def _failed(finish: Finish) -> bool:
@@ -42,4 +46,33 @@ def _log(ended: Ended, finish: Finish, level: int) -> None:
     reason = json.loads(finish.entry).get("reason", "") if finish.entry else ""
     message = f"{job.task} {job.id}: {how.value} after {seconds:.3g} s{': ' if reason else '.'}{reason}"
     facts = {"job_id": job.id, "task": job.task, "outcome": how.value, "seconds": seconds}
-    events.emit("worker.job_ended", message, level=level, **facts)
+    emit("worker.job_ended", message, level=level, **facts)
+
+
+def log_failure(run: Run, finish: Finish, error: BaseException) -> None:
+    """For the attempt that failed, with its traceback, or for the task that this worker does not know."""
+    try:
+        _log_failure(run, finish, error)
+    except BaseException:  # noqa: BLE001 - a handler of the project may raise anything
+        message = f"{run.job.task} {run.job.id} failed, and its error cannot be logged."
+        with contextlib.suppress(BaseException):
+            emit("worker.attempt_failed", message, level=logging.ERROR, job_id=run.job.id)
+
+
+def _log_failure(run: Run, finish: Finish, error: BaseException) -> None:
+    job = run.job
+    what = f"{job.task} {job.id}"
+    facts: dict[str, Any] = {"job_id": job.id, "task": job.task}
+    if finish.outcome is Outcome.POSTPONED:
+        message = f"{what}: {error} It is looked for again for {UNKNOWN_FOR}."
+        emit("worker.task_unknown", message, level=logging.WARNING, **facts)
+    elif finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+        is_last = finish.state is State.FAILED
+        then = "it is not started again" if is_last else f"again in {finish.delay_seconds or 0:.3g} s"
+        message = (
+            f"{what}: attempt {job.attempt} of {job.max_attempts} failed with {name_of(error)} "
+            f"after {run.seconds:.3g} s; {then}."
+        )
+        level = logging.ERROR if is_last else logging.WARNING
+        exc_info = (type(error), error, traceback_of(error))
+        emit("worker.attempt_failed", message, level=level, exc_info=exc_info, attempt=job.attempt, **facts)

@@ -107,8 +107,8 @@ def _comes_of_interruption(error: BaseException | None) -> bool:
     return False
 
 
-def unspeakable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
-    """The end of a run of which nothing else can be said: `error` came while its end was told."""
+def unrecordable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
+    """The end of a run whose own end cannot be recorded: `error` was raised meanwhile."""
     reason = (
         f"{name_of(error)} was raised while its end was recorded, by its backoff, its exception or a signal."
     )

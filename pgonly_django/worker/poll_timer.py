@@ -74,10 +74,7 @@ class PollTimer:
     def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
         """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
         now = time.monotonic()
-        counts = Counter((job.queue, job.priority) for job in jobs)
-        self._has_backlog = len(jobs) >= claim.limit or any(
-            count >= claim.limit_of(queue) for (queue, _), count in counts.items()
-        )
+        self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
         self._had_no_slot = claim.free_slots == 0
         self.drained = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
         if began >= self._look_again_at:
@@ -86,3 +83,8 @@ class PollTimer:
             self.busy_at = now
             self._pauses.restart()
         self._look_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at
+
+
+def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
+    counts = Counter((job.queue, job.priority) for job in jobs)
+    return any(count >= claim.limit_of(queue) for (queue, _), count in counts.items())

@@ -42,13 +42,12 @@ class Slots:
 
         A task that is new here is imported by the thread: that may take long, and holds up no claim and no cancel.
         """
-        known = self.executor.known(run)
-        run.task_is_known = known is not None
-        if known is not None and known.is_async:
+        run.found_task = found = self.executor.tasks.known(run.job)
+        if found is not None and found.is_async:
             with contextlib.suppress(OSError, RuntimeError):  # no file or no thread for the loop: see below
                 self._submit_async(run)
                 return
-            run.task_is_known = False  # a slot asks once more, and gives the job its end
+            run.found_task = None  # a slot asks once more, and gives the job its end
         self._inbox.put(run)
         if self._started < self.threads:
             self._start_thread()
@@ -112,7 +111,7 @@ class Slots:
         """Whether the thread is to go on."""
         try:
             run.in_thread = True
-            if not run.task_is_known and self.executor.is_async(run):
+            if run.found_task is None and self.executor.tasks.is_async(run.job):
                 run.in_thread = False
                 self._submit_async(run)
             elif run.take():

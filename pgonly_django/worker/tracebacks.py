@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Container
 from types import TracebackType
 from typing import cast
 
@@ -14,10 +15,10 @@ def traceback_of(error: BaseException) -> TracebackType | None:
     return cast("TracebackType | None", _traceback.__get__(error))
 
 
-def without_outer_frames(error: BaseException, file: str) -> None:
-    """Cut the frames of `file` from the beginning of its traceback, all but a last one."""
+def without_outer_frames(error: BaseException, files: Container[str]) -> None:
+    """Cut the frames of `files` from the beginning of its traceback, all but a last one."""
     place = traceback_of(error)
-    while place is not None and place.tb_next is not None and place.tb_frame.f_code.co_filename == file:
+    while place is not None and place.tb_next is not None and place.tb_frame.f_code.co_filename in files:
         place = place.tb_next
     _traceback.__set__(error, place)
 

@@ -90,6 +90,8 @@ class Watchdog:
         )
         emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
         if not was_lost:
-            finish = outcomes.closed_by_force(run, self.executor.options_of(run), self.executor.worker)
+            finish = outcomes.closed_by_force(
+                run, self.executor.tasks.options_of(run.job), self.executor.worker
+            )
             self.in_flight.end(Ended(run, finish))
         return was_lost

@@ -189,12 +189,13 @@ class WorkerLoop:
             return
         self.prefetch.note(run.job.queue, ended.took_seconds)
         if ended.finish is None or ended.committed:
-            self._close(ended)
+            self._close(ended, tells_successes=True)
         else:
             self.in_flight.end(ended)
 
-    def _close(self, ended: Ended) -> None:
-        """The job is off our hands: its end is written, or the job belongs to another worker."""
+    def _close(self, ended: Ended, *, tells_successes: bool) -> None:
+        """The job is off our hands: its end is written, or the job belongs to another worker. `tells_successes` False:
+        neither log nor signals want to know of a success."""
         run, finish = ended.run, ended.finish
         self.in_flight.forget(run)
         if run.started_at is None:
@@ -208,7 +209,8 @@ class WorkerLoop:
         self.poll_timer.busy_at = time.monotonic()
         if finish is None:
             _emit_fenced(run)
-        else:
+        elif tells_successes or finish.state is not State.SUCCEEDED:
+            self._expect_again(finish)
             job_log.log_end(ended)
             self.finished_signals.send_later(ended)
 
@@ -226,7 +228,7 @@ class WorkerLoop:
                 duty.put_off()
         if now >= self.watchdog.next_run:
             for ended in self.watchdog.run_once():
-                self._close(ended)
+                self._close(ended, tells_successes=True)
 
     # The exchange.
 
@@ -259,9 +261,9 @@ class WorkerLoop:
                 run.is_cleared = True
                 self._look_from_head()
         # First the ends: a job that went back may have been claimed again in the same exchange.
+        tells_successes = job_log.logs_successes() or self.finished_signals.wants_successes()
         for ended in self.in_flight.settle(result):
-            self._expect_again(ended.finish)
-            self._close(ended)
+            self._close(ended, tells_successes=tells_successes)
         self._hand_out(result.jobs, claimed_at=now)
 
     def _claim(self, now: float) -> Claim | None:
@@ -278,9 +280,7 @@ class WorkerLoop:
             return None
         return Claim(free_slots, limits, take_suspect=not self.in_flight.has_suspect)
 
-    def _expect_again(self, finish: Finish | None) -> None:
-        if finish is None:
-            return
+    def _expect_again(self, finish: Finish) -> None:
         if finish.state is State.SCHEDULED:
             self.promotion.expect_due(finish.delay_seconds or 0.0)
         elif finish.state is State.READY:

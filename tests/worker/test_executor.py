@@ -33,7 +33,7 @@ def execute(run):
     executor = Executor("default", WorkerFacts("id", "name"), ends.append)
 
     def target():
-        asyncio.run(executor.arun(run)) if executor.is_async(run) else executor.run(run)
+        asyncio.run(executor.arun(run)) if executor.tasks.is_async(run.job) else executor.run(run)
 
     thread = threading.Thread(target=target)
     thread.start()

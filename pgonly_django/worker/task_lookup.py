@@ -1,0 +1,96 @@
+"""Finds the task of a job, and the options of its run."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from pgonly_django.compat import InvalidTaskBackend
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.queue.claim import ClaimedJob
+from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.options import TaskOptions, restored
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTask:
+    """A task as its jobs were enqueued, with what each of its runs needs."""
+
+    task: Any
+    backend: Any
+    options: TaskOptions
+    is_async: bool
+
+
+class TaskLookup:
+    """Keeps each task that it has found. One that it has not is looked up again: the code may come with a deploy."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str, int], FoundTask] = {}
+
+    def known(self, job: ClaimedJob) -> FoundTask | None:
+        """The job's task, if it was found before, so that nothing is left to import."""
+        return self._found.get((job.task, job.backend, job.queue, job.priority))
+
+    def find(self, job: ClaimedJob) -> FoundTask:
+        """Imports the task's module, which may raise anything. Raises UnknownTaskError."""
+        known = self.known(job)
+        if known is not None:
+            return known
+        key = (job.task, job.backend, job.queue, job.priority)
+        task = find_task(*key)
+        backend = _backend_of(task)
+        is_async = inspect.iscoroutinefunction(task.func)
+        found = self._found[key] = FoundTask(task, backend, backend.options_of(task), is_async)
+        return found
+
+    def is_async(self, job: ClaimedJob) -> bool:
+        """Whether the job's function is a coroutine function; False where its task cannot be found or set up, which
+        the run then fails with."""
+        try:
+            return self.find(job).is_async
+        except BaseException:  # noqa: BLE001 - code of the project is imported, which may even exit
+            return False
+
+    def options_of(self, job: ClaimedJob) -> TaskOptions:
+        """The options of the job; the built-in ones where they cannot be had."""
+        try:
+            return options_of(self.find(job), job)
+        except BaseException:  # noqa: BLE001 - whatever is wrong with them, the row gets its end
+            return TaskOptions()
+
+    def misfit(self, job: ClaimedJob) -> UnfitArgumentsError | None:
+        """Whether the job was enqueued for other parameters than the task has here. Asked after a TypeError only."""
+        task = self.find(job).task
+        try:
+            call_signature(task.func, task.takes_context).check(job.args, job.kwargs or {})
+        except WrongArgumentsError as error:
+            return UnfitArgumentsError(str(error))
+        return None
+
+
+def options_of(found: FoundTask, job: ClaimedJob) -> TaskOptions:
+    """Raises UnknownTaskError where the job's own backoff cannot be imported."""
+    if job.options is None:
+        return found.options
+    try:
+        overrides = restored(job.options)
+    except ImportError as error:
+        raise UnknownTaskError(f"{job.task}: its backoff cannot be imported: {error}") from error
+    options: TaskOptions = found.backend.options_of(found.task, overrides)
+    return options
+
+
+def _backend_of(task: Any) -> Any:
+    """Raises UnknownTaskError when TASKS has no such entry (any more), or it is not ours."""
+    try:
+        backend = task.get_backend()
+    except InvalidTaskBackend as error:
+        raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
+    if not hasattr(backend, "options_of"):
+        raise UnknownTaskError(
+            f"TASKS[{task.backend!r}] is a {type(backend).__name__}, not a PostgresBackend."
+        )
+    return backend
