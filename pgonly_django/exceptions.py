@@ -173,6 +173,18 @@ class LeaseLost(JobInterrupt):
     """The job belongs to another worker by now: this run can write nothing any more."""
 
 
+class DatabaseCallError(PgonlyError):
+    """PostgreSQL refused a statement on a connection of ours. The error of psycopg is the cause."""
+
+
+class DatabaseUnavailableError(DatabaseCallError):
+    """PostgreSQL could not be reached, or did not answer in time."""
+
+
+class DatabaseUnansweredError(DatabaseUnavailableError):
+    """The statement was sent and no answer came: PostgreSQL may have executed it or not."""
+
+
 class CacheError(PgonlyError):
     """A cache call that PostgreSQL refused."""
 

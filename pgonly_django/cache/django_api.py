@@ -18,7 +18,6 @@ from pgonly_django.cache.keys import tag_names
 from pgonly_django.cache.options import default_timeout, parse
 from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation, run
-from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, ValueTooLargeError
 
 T = TypeVar("T")
@@ -244,7 +243,7 @@ class DjangoCache(BaseCache):
             return self.failed(error, fallback, write=write)
 
     async def _arun(self, operation: Operation[T]) -> T:
-        return await arun_in_place(self.store.pool.alias, operation)
+        return await self.store.pool.arun(operation)
 
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads give a miss, deletes 0 or False, both logged; writes raise. ON_ERROR changes it."""

@@ -16,13 +16,12 @@ from typing import Self, TypeVar
 from pgonly_django import events
 from pgonly_django.cache.background import background
 from pgonly_django.cache.durations import positive, seconds
-from pgonly_django.cache.statement import WAKE_UP
+from pgonly_django.cache.statement import CHANNEL, WAKE_UP
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.statement import Statement, integer
-from pgonly_django.database.testcase import arun_in_place
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
 T = TypeVar("T")
@@ -122,7 +121,7 @@ class Lock:
         await self.arelease()
 
     async def _arun(self, operation: Operation[T]) -> T:
-        return await arun_in_place(self._store.pool.alias, operation)
+        return await self._store.pool.arun(operation)
 
     def _patience(self, blocking: bool | None, blocking_timeout: Duration | None) -> float:
         """How many seconds acquire() waits."""
@@ -163,7 +162,7 @@ class Lock:
         if patience <= 0:
             return False
         give_up_at = time.monotonic() + patience
-        with closing(listener_for(self._store.pool.alias).watch(self._key)) as watch:
+        with closing(listener_for(self._store.pool.alias, CHANNEL).watch(self._key)) as watch:
             while not (yield from self._take(attempt)):
                 remaining = give_up_at - time.monotonic()
                 if remaining <= 0:

@@ -20,7 +20,7 @@ from pgonly_django import events
 from pgonly_django.cache.background import background
 from pgonly_django.cache.circular import computing, refuse_circular
 from pgonly_django.cache.entry import LIVE, REWRITE, ROW, SIZE, VALUE, Row, after, minute_of
-from pgonly_django.cache.statement import WAKE_UP, for_both_tables
+from pgonly_django.cache.statement import CHANNEL, WAKE_UP, for_both_tables
 from pgonly_django.cache.store import Store
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
@@ -149,7 +149,7 @@ class SingleFlight:
     def _wait(self) -> Operation[_Found | int | None]:
         """The other caller's value, or a token for this one when the other fails, dies or takes too long."""
         give_up_at = time.monotonic() + PATIENCE * self.lock_timeout
-        with closing(listener_for(self.store.pool.alias).watch(self.key)) as watch:
+        with closing(listener_for(self.store.pool.alias, CHANNEL).watch(self.key)) as watch:
             while (remaining := give_up_at - time.monotonic()) > 0:
                 found = yield from self._look()
                 if found.is_shown:

@@ -28,6 +28,7 @@ from pgonly_django.cache.entry import (
 )
 from pgonly_django.cache.eviction import eviction_for
 from pgonly_django.cache.options import Options
+from pgonly_django.cache.pool_user import CACHE
 from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
@@ -51,7 +52,7 @@ class Store:
             raise ImproperlyConfigured(
                 f'OPTIONS["DATABASE"] is {options.database!r}, which is not in DATABASES: {known}.'
             )
-        self.pool = pool_for(options.database, options.pool_size)
+        self.pool = pool_for(options.database, options.pool_size, CACHE)
         self.durable = options.durable
         self.codec = Codec(options.serializer, options.compressor, options.compress_above)
         self._timeout, self.long_timeout = options.timeout_seconds, options.long_timeout_seconds

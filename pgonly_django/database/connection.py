@@ -1,8 +1,8 @@
-"""One connection to PostgreSQL, straight over libpq.
+"""One connection of a pool, straight over libpq.
 
-psycopg's cursors cost more than a cached SELECT itself (35 of 145 us measured); here a call is: send the
-prepared statement, wait for the socket, read the result. Waits are yielded (drive.py), so one text serves
-threads and event loops, and no connection belongs to a loop.
+psycopg's cursors cost more than a small SELECT itself (35 of 145 us measured). Here a call sends the prepared
+statement, waits for the socket and reads the result. It yields its waits (operation.py), so one text serves threads
+and event loops, and no connection belongs to a loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pgonly_django.database.operation import Operation
 from pgonly_django.database.polling import READ, WRITE, new_poll
 from pgonly_django.database.session_settings import SET, parameters
 from pgonly_django.database.statement import Statement, Values
-from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from pgonly_django.exceptions import DatabaseCallError, DatabaseUnavailableError
 
 BYTES_PER_SECOND = 16 * 1024 * 1024  # a large value adds its transfer at this rate to the time allowed
 SEND_BUFFER = 4 * 1024 * 1024  # bytes; the kernel gives as much of it as it may (Linux: net.core.wmem_max)
@@ -33,17 +33,17 @@ _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 # The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
 NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
 
-NOWHERE = object()  # equals no NAME, not an empty one either
+NOWHERE = object()  # equals no NAME
 
 
-class SilentError(CacheUnavailableError):
+class SilentError(DatabaseUnavailableError):
     """No answer within the time allowed."""
 
 
 class Connection:
-    """One libpq connection; one statement at a time. It is itself what its operations wait for.
+    """One statement at a time. It is itself what its operations wait for.
 
-    Made without a connection it is the right to open one. While one is referred to, its place in the pool is taken.
+    Until connect() it is the right to open a connection. As long as the object exists, its place in the pool is taken.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Connection:
         self._watch(READ)
 
     def is_quiet(self) -> bool:
-        """False when something came though nothing was asked: the server's goodbye, the end of the stream."""
+        """False when something came without a question: the server ends the connection, or the stream has ended."""
         return not self._poll.poll(0)
 
     def is_reusable(self) -> bool:
@@ -79,11 +79,11 @@ class Connection:
             self.pgconn.finish()
 
     def disown(self) -> None:
-        """After a fork, in the child: never use it, and never say goodbye, the parent does both."""
+        """After a fork, in the child: neither use nor end it. It is the parent's."""
         self.is_open, self.database = False, NOWHERE
 
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[pq.abc.PGresult]:
-        """The result of one statement, in binary. Raises CacheError as PostgreSQL says."""
+        """The result of one statement, in binary. Raises DatabaseCallError as PostgreSQL says."""
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         tried = False
@@ -103,7 +103,7 @@ class Connection:
         return result
 
     def _may_repeat(self, statement: Statement, failed: pq.abc.PGresult) -> Operation[bool]:
-        """Whether it only came to nothing because of what was prepared, which is mended here."""
+        """Whether it failed only because of what was prepared. Repairs that."""
         if _state(failed) == _UNKNOWN_STATEMENT:
             self.prepares = False  # a pooler between us gives every statement another server
         elif (_state(failed), failed.error_field(pq.DiagnosticField.SOURCE_FUNCTION)) == _OUTDATED:
@@ -114,22 +114,19 @@ class Connection:
             return False
         return True
 
-    def connect(self, places: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
-        """Connect to the first of the places (hosts.py) that takes us. Each gets its share of `timeout` seconds.
-
-        libpq's own connect_timeout is 2 at least, and not for connections made in steps.
-        """
+    def connect(self, conninfos: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
+        """Connect to the first of them (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
         give_up_at, reasons = time.monotonic() + timeout, []
-        for number, conninfo in enumerate(places):
-            share = max(give_up_at - time.monotonic(), 0) / (len(places) - number)
+        for number, conninfo in enumerate(conninfos):
+            share = max(give_up_at - time.monotonic(), 0) / (len(conninfos) - number)
             try:
                 yield from self._connect_to(conninfo, share, role)
-            except CacheUnavailableError as error:
+            except DatabaseUnavailableError as error:
                 self.close()
                 reasons.append(str(error))
             else:
                 return
-        raise CacheUnavailableError("\n".join(dict.fromkeys(reasons)))
+        raise DatabaseUnavailableError("\n".join(dict.fromkeys(reasons)))
 
     def _connect_to(self, conninfo: bytes, timeout: float, role: str | None) -> Operation[None]:
         pgconn = pq.PGconn.connect_start(conninfo)
@@ -171,9 +168,9 @@ class Connection:
         """Behind a pooler nothing is set, and so nothing is prepared: a plan could read a whole table."""
         try:
             self.prepares = yield from self._set(lock_timeout="0", **NOTICE_GONE_CLIENTS)
-        except CacheUnavailableError:
+        except DatabaseUnavailableError:
             raise
-        except CacheError:
+        except DatabaseCallError:
             self.prepares = yield from self._set(lock_timeout="0")
 
     def _set(self, **more: str) -> Operation[bool]:
@@ -198,7 +195,7 @@ class Connection:
         self._known.add(statement.name)
 
     def _send_rest(self, values: Values) -> Operation[None]:
-        """Send what did not fit into the socket; as long as some of it goes out, the time starts anew."""
+        """Send what did not fit into the socket. Whenever some of it goes out, the time begins again."""
         size = sum(len(value) for value in values if value is not None)
         if size > SEND_BUFFER and self.pgconn.host.startswith(b"/"):
             self._enlarge_send_buffer()
@@ -219,7 +216,11 @@ class Connection:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def _answer(self) -> Operation[pq.abc.PGresult]:
-        """Read until PostgreSQL is ready for the next statement. When some comes, the time starts anew."""
+        """Read until PostgreSQL is ready for the next statement. Whenever something comes, the time begins again.
+
+        Not with psycopg.generators.execute(), which does the same in C, but not the waiting: with it a cached get
+        took 14 % longer, a set 8 %, a get of 10 KB 7 %, a get_many of 100 3 %.
+        """
         pgconn, result = self.pgconn, None
         while True:
             while pgconn.is_busy():
@@ -232,7 +233,7 @@ class Connection:
                 return result
             result = latest
 
-    # As a Wait (drive.py): until the socket is readable, or writable where there is more to send.
+    # As a Wait (operation.py): until the socket is readable, or writable where there is more to send.
 
     def block(self) -> None:
         remaining = self._deadline - time.monotonic()
@@ -267,26 +268,26 @@ class Connection:
         return SilentError(f"PostgreSQL did not answer within {self._timeout:.2g} s.")
 
 
-def _unreachable(pgconn: pq.abc.PGconn) -> CacheUnavailableError:
-    return CacheUnavailableError(f"PostgreSQL could not be reached: {pgconn.get_error_message()}")
+def _unreachable(pgconn: pq.abc.PGconn) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(f"PostgreSQL could not be reached: {pgconn.get_error_message()}")
 
 
-def _broken(error: Exception) -> CacheUnavailableError:
-    return CacheUnavailableError(f"The connection broke: {error}")
+def _broken(error: Exception) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(f"The connection broke: {error}")
 
 
 def raise_for(result: pq.abc.PGresult) -> None:
-    """Raise CacheError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
+    """Raise DatabaseCallError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
     if result.status in _GOOD:
         return
     state, message = _state(result), result.get_error_message()
     if state == _NO_TABLE:
-        message = f"{message} Run manage.py migrate for the database of this cache."
+        message = f"{message} Run manage.py migrate for this database."
     try:
         cause: Exception = errors.lookup(state.decode())(message)
     except KeyError:
         cause = errors.DatabaseError(message)
-    raise CacheError(message) from cause
+    raise DatabaseCallError(message) from cause
 
 
 def _state(result: pq.abc.PGresult) -> bytes:

@@ -1,50 +1,52 @@
 """The addresses to connect to, one after another, each with its share of the time.
 
-libpq tries several by itself, but as long as a dead one keeps silent it stays there (in its asynchronous calls,
-connect_timeout means nothing), and it looks names up while the event loop stands still.
+psycopg.connect() tries several too, but stays at least 2 s with one that is silent. In a thread whose caller waited
+1 s, with a silent host before a good one, it was connected after 2.0 s: too late for a call that may take one second.
+libpq by itself stays with a silent host for ever (its asynchronous calls ignore connect_timeout).
 """
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import os
 import random
-import socket
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
-from psycopg.conninfo import make_conninfo
+from psycopg import OperationalError
+from psycopg.conninfo import conninfo_attempts, make_conninfo
 
-from pgonly_django.database.operation import Operation
-from pgonly_django.exceptions import CacheUnavailableError
+from pgonly_django.database.operation import Operation, Signal
+from pgonly_django.exceptions import DatabaseUnavailableError
 
-DEFAULT_PORT = "5432"
 _VARIABLES = {
     "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT",
     "target_session_attrs": "PGTARGETSESSIONATTRS", "load_balance_hosts": "PGLOADBALANCEHOSTS",
 }  # fmt: skip
 
 Params = dict[str, Any]
+_Addresses = Future[list[str]]
+_lookups: dict[tuple[str, str], _Addresses] = {}  # under way, by name and port: a thread for each
 
 
-def places(params: Params, timeout: float) -> Operation[list[bytes]]:
-    """A conninfo for every address of every host, in the order in which they are to be tried.
+def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
+    """One for each address of each host, in the order in which they are to be tried.
 
-    Names are looked up in `timeout` seconds. Raises CacheUnavailableError where no host has an address.
+    Names are looked up within `timeout` seconds. Raises DatabaseUnavailableError where no host has an address.
     """
     found: list[Params] = []
-    error: CacheUnavailableError | None = None
+    failure: DatabaseUnavailableError | None = None
     give_up_at = time.monotonic() + timeout
-    for host in _each_host(params):
+    for host in _hosts(params):
         try:
-            found += yield from _each_address(host, max(give_up_at - time.monotonic(), 0))
-        except CacheUnavailableError as failed:
-            error = failed
-    if not found and error:
-        raise error
-    return [make_conninfo(**place).encode() for place in _in_order(params, found)]
+            found += yield from _with_addresses(host, max(give_up_at - time.monotonic(), 0))
+        except DatabaseUnavailableError as error:
+            failure = error
+    if not found and failure:
+        raise failure
+    return [make_conninfo(**each).encode() for each in _in_order(params, found)]
 
 
 def _given(params: Mapping[str, Any], name: str) -> str:
@@ -52,7 +54,7 @@ def _given(params: Mapping[str, Any], name: str) -> str:
     return str(params[name]) if name in params else os.environ.get(_VARIABLES[name], "")
 
 
-def _each_host(params: Params) -> list[Params]:
+def _hosts(params: Params) -> list[Params]:
     lists = {
         name: given.split(",") for name in ("host", "hostaddr", "port") if (given := _given(params, name))
     }
@@ -64,57 +66,50 @@ def _each_host(params: Params) -> list[Params]:
     return [{**params, **{name: values[at] for name, values in lists.items()}} for at in range(count)]
 
 
-def _each_address(place: Params, timeout: float) -> Operation[list[Params]]:
-    host = str(place.get("host", ""))
-    if not host or host.startswith(("/", "@")) or place.get("hostaddr"):
-        return [place]
-    if _is_address(host):
-        return [{**place, "hostaddr": host}]
-    addresses = yield Lookup(host, str(place.get("port") or DEFAULT_PORT), timeout)
-    return [{**place, "hostaddr": address} for address in addresses]
-
-
 def _in_order(params: Params, found: list[Params]) -> list[Params]:
     if _given(params, "load_balance_hosts") == "random":
         random.shuffle(found)
     if _given(params, "target_session_attrs") == "prefer-standby":
-        standbys: Iterable[Params] = ({**place, "target_session_attrs": "standby"} for place in found)
-        return [*standbys, *({**place, "target_session_attrs": "any"} for place in found)]
+        return [{**each, "target_session_attrs": kind} for kind in ("standby", "any") for each in found]
     return found
 
 
-def _is_address(host: str) -> bool:
+def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
+    name, port = str(host.get("host", "")), str(host.get("port", ""))
+    if not name or name.startswith(("/", "@")) or host.get("hostaddr"):
+        return [host]
+    signal = Signal(seconds)
+    _lookup(name, port).add_done_callback(signal.set)
+    done: _Addresses | None = yield signal
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        if done is None:
+            raise TimeoutError("no answer")
+        return [{**host, "hostaddr": address} for address in done.result()]
+    except (OperationalError, OSError, UnicodeError) as error:
+        raise DatabaseUnavailableError(f"The address of {name!r} could not be looked up: {error}.") from error
 
 
-class Lookup:
-    """The wait for the addresses of a name."""
-
-    def __init__(self, host: str, port: str, timeout: float) -> None:
-        self._host, self._port, self._timeout = host, port, timeout
-
-    def block(self) -> list[str]:
+def _lookup(name: str, port: str) -> _Addresses:
+    """In a thread, since a name server may be silent for longer than a call may take."""
+    addresses = _lookups.get((name, port))
+    if addresses is None:
+        addresses = _lookups[name, port] = Future()
+        arguments = addresses, name, port
         try:
-            return _addresses(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            raise self._failed(error) from error
-
-    async def ready(self) -> list[str]:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout):
-                return _addresses(await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> CacheUnavailableError:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error)
-        return CacheUnavailableError(f"The address of {self._host!r} could not be looked up: {reason}.")
+            threading.Thread(target=_look_up, args=arguments, name="pgonly look-up", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending and starts no threads
+            _look_up(*arguments)
+    return addresses
 
 
-def _addresses(answers: list[tuple[Any, ...]]) -> list[str]:
-    return [str(sockaddr[0]) for *_, sockaddr in answers]
+def _look_up(addresses: _Addresses, name: str, port: str) -> None:
+    try:
+        params = {"host": name, "port": port} if port else {"host": name}
+        addresses.set_result([str(each["hostaddr"]) for each in conninfo_attempts(params)])
+    except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+        addresses.set_exception(error)
+    finally:
+        _lookups.pop((name, port), None)
+
+
+os.register_at_fork(after_in_child=_lookups.clear)  # their threads are the parent's

@@ -1,7 +1,7 @@
-"""Waking those who wait for another process's lock or computation: one LISTEN connection for all of them.
+"""Wakes those who wait for another process: one LISTEN connection of this process for each channel.
 
-The connection exists while somebody in this process waits and a little longer. Where LISTEN does not work
-(PgBouncer in transaction mode) nobody is woken, and those who wait look by themselves, less and less often.
+The connection exists while one waits here, and 10 s longer. Where LISTEN does not work (PgBouncer in transaction mode)
+no wake-up comes, and those who wait look by themselves, less and less often.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ import psycopg
 from pgonly_django.database import connect
 from pgonly_django.database.operation import Signal
 
-CHANNEL = "pgonly_cache"
 IDLE_SECONDS = 10.0
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 1.0
 
-_listeners: dict[str, Listener] = {}
+_listeners: dict[tuple[str, str], Listener] = {}  # by alias and channel
 _creating = threading.Lock()
 
 
 def payload(key: bytes) -> bytes:
-    """What is notified when something happened to `key`."""
+    """What tells that something happened to `key`. Keys may be longer than a payload."""
     return hashlib.sha256(key).hexdigest()[:32].encode()
 
 
-def listener_for(alias: str) -> Listener:
+def listener_for(alias: str, channel: str) -> Listener:
     with _creating:
-        return _listeners.setdefault(alias, Listener(alias))
+        return _listeners.setdefault((alias, channel), Listener(alias, channel))
 
 
 class Watch:
@@ -67,8 +66,9 @@ class Watch:
 
 
 class Listener:
-    def __init__(self, alias: str) -> None:
-        self._alias = alias
+    def __init__(self, alias: str, channel: str) -> None:
+        self._alias, self._channel = alias, channel
+        self._name = f"{channel.replace('_', ' ')} wake-up"  # of the thread and of its connection
         self._lock = threading.RLock()  # the garbage collector may close a watch while this thread has it
         self._watches: dict[str, set[Watch]] = {}
         self._thread: threading.Thread | None = None
@@ -81,13 +81,15 @@ class Listener:
         with self._lock:
             self._watches.setdefault(name, set()).add(watch)
             if self._thread is None:
-                with contextlib.suppress(RuntimeError):  # no thread to be had: who waits looks by himself
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # no thread can be started: those who wait look by themselves
                     self._start()
         return watch
 
     def _start(self) -> None:
         self._stopping = False
-        thread = threading.Thread(target=self._listen, name="pgonly cache wake-up", daemon=True)
+        thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
         self._thread = thread
         try:
             thread.start()
@@ -102,7 +104,7 @@ class Listener:
                 del self._watches[name]
 
     def stop(self) -> None:
-        """Let go of the database within a second or so. The next watch starts anew."""
+        """Close the connection within a second or so. The next watch opens another one."""
         self._stopping = True
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -110,17 +112,17 @@ class Listener:
 
     def _listen(self) -> None:
         try:
-            with connect.connect(self._alias, application_name="pgonly cache wake-up") as connection:
-                connection.execute(f"LISTEN {CHANNEL}")
-                self._wake_all()  # what was notified before LISTEN went unheard
-                self._hand_out(connection)
+            with connect.connect(self._alias, application_name=self._name) as connection:
+                connection.execute(f"LISTEN {self._channel}")
+                self._wake_all()  # a notification from before LISTEN is lost
+                self._receive(connection)
         except psycopg.Error:
-            time.sleep(LAST_LOOK_SECONDS)  # they look by themselves meanwhile; not a connection attempt each
+            time.sleep(LAST_LOOK_SECONDS)  # not an attempt to connect for each of those who wait
         finally:
             with self._lock:
                 self._thread = None
 
-    def _hand_out(self, connection: psycopg.Connection[Any]) -> None:
+    def _receive(self, connection: psycopg.Connection[Any]) -> None:
         needed_at = time.monotonic()
         while not self._stopping and time.monotonic() - needed_at < IDLE_SECONDS:
             for notification in connection.notifies(timeout=0.5, stop_after=1):

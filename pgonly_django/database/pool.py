@@ -1,5 +1,5 @@
-"""The connections of the caches of one database in this process: few, made when needed, shared by all threads
-and event loops, forgotten after a fork, let go when Django creates or drops a test database.
+"""The connections that one user (the cache) has to one database in this process: few, opened when needed, shared by
+all threads and event loops, left to the parent after a fork, closed when Django creates or drops a test database.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from weakref import WeakSet
 
+from asgiref.sync import sync_to_async
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
@@ -19,45 +22,56 @@ from psycopg.pq.abc import PGresult
 from pgonly_django.database import listener, testrun
 from pgonly_django.database.connect import connection_params
 from pgonly_django.database.connection import Connection, SilentError
-from pgonly_django.database.hosts import places
-from pgonly_django.database.operation import Operation, Signal
+from pgonly_django.database.hosts import conninfos
+from pgonly_django.database.operation import Operation, Signal, arun, run
 from pgonly_django.database.statement import Statement, Values
-from pgonly_django.database.testcase import testcase_connection_for
-from pgonly_django.exceptions import CacheUnavailableError, UnansweredError
+from pgonly_django.database.testcase import Advice, testcase_connection_for
+from pgonly_django.exceptions import DatabaseCallError, DatabaseUnansweredError, DatabaseUnavailableError
 
-APPLICATION_NAME = "pgonly cache"
+T = TypeVar("T")
 FAIL_FAST_SECONDS = 1.0
 SHRUNK_SECONDS = 1.0  # how long a pool does with the connections it has after another one was refused
 
-_pools: dict[tuple[str, int], Pool] = {}
+
+@dataclass(frozen=True)
+class PoolUser:
+    """Who has the connections of a pool."""
+
+    name: str  # in errors; the application_name is "pgonly <name>"
+    size_option: str  # what to raise where the connections are too few
+    error: Callable[[DatabaseCallError], Exception]  # what its callers get instead
+    advice: Advice  # to a test that may not use them
+
+
+_pools: dict[tuple[str, int, PoolUser], Pool] = {}
 _creating = threading.Lock()
 
 
-def pool_for(alias: str, size: int) -> Pool:
+def pool_for(alias: str, size: int, user: PoolUser) -> Pool:
     """This process's pool for the database `alias`, holding at most `size` connections."""
-    pool = _pools.get((alias, size))
-    if pool is None:
-        with _creating:
-            pool = _pools.setdefault((alias, size), Pool(alias, size))
-    return pool
+    key = alias, size, user
+    with _creating:
+        if key not in _pools:
+            _pools[key] = Pool(*key)
+        return _pools[key]
 
 
 class Pool:
-    def __init__(self, alias: str, size: int) -> None:
-        self.alias, self.size = alias, size
+    def __init__(self, alias: str, size: int, user: PoolUser) -> None:
+        self.alias, self.size, self.user = alias, size, user
         self._database = connections.settings[alias]
-        # All there are, with those being opened. One that nobody refers to any more leaves its place by itself.
+        # All there are, with those being opened. A connection without a reference leaves its place by itself.
         self._connections: WeakSet[Connection] = WeakSet()
         self._forget()
 
     def _forget(self) -> None:
-        """Start without connections; those there were stay their owner's (the parent process's)."""
+        """Start without connections: in a forked child those are the parent's."""
         for connection in self._connections:
             connection.disown()
         self._connections = WeakSet()
         self._idle: deque[Connection] = deque()
         self._waiting: OrderedDict[Signal, None] = OrderedDict()
-        self._served = 0  # how many of those who waited got a connection from somebody who was answered
+        self._served = 0  # how many calls that waited got a connection from one that was answered
         self._answered = 0  # calls, since there is this pool
         self._failed_at: float | None = None
         self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
@@ -70,33 +84,47 @@ class Pool:
     ) -> Operation[PGresult]:
         """One statement on a connection of the pool, or on the test's own inside Django's TestCase.
 
-        The statement may take `timeout` seconds, getting a connection `patience`.
+        The statement may take `timeout` seconds, getting a connection `patience`. Raises what the user makes of a
+        DatabaseCallError.
         """
-        if testrun.is_on() and (tests_own := testcase_connection_for(self.alias)) is not None:
-            return (yield from tests_own.call(statement, values, timeout))
-        connection = self._idle_connection() or (yield from self._open_or_wait(patience))
-        answered = self._answered
         try:
-            result = yield from connection.call(statement, values, timeout)
-        except CacheUnavailableError as error:
-            # Where others were answered meanwhile, it is this statement alone that waits: for a lock, say.
-            is_alone = answered != self._answered and isinstance(error, SilentError)
-            if not (is_alone or statement.may_take_long):
-                self._failed_at = time.monotonic()
-            raise UnansweredError(*error.args) from error
-        finally:
-            self._give(connection)
+            if testrun.is_on():
+                tests_own = testcase_connection_for(self.alias, self.user.advice)
+                if tests_own is not None:
+                    return (yield from tests_own.call(statement, values, timeout))
+            connection = self._idle_connection() or (yield from self._open_or_wait(patience))
+            answered = self._answered
+            try:
+                result = yield from connection.call(statement, values, timeout)
+            except DatabaseUnavailableError as error:
+                # Where other calls were answered since, only this statement waits: for a lock, say.
+                is_alone = answered != self._answered and isinstance(error, SilentError)
+                if not (is_alone or statement.may_take_long):
+                    self._failed_at = time.monotonic()
+                raise DatabaseUnansweredError(*error.args) from error
+            finally:
+                self._give(connection)
+        except DatabaseCallError as error:
+            raise self.user.error(error) from error.__cause__
         self._answered += 1
         return result
 
+    async def arun(self, operation: Operation[T]) -> T:
+        """operation.arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does it."""
+        if testrun.is_on() and testrun.testcase_connection(self.alias) is None:
+            tests_own = await sync_to_async(testcase_connection_for)(self.alias, self.user.advice)
+            if tests_own is not None:
+                return await sync_to_async(run)(operation)
+        return await arun(operation)
+
     def _idle_connection(self) -> Connection | None:
-        """A connection that nobody uses. None when there is none."""
+        """A connection that is free. None when there is none."""
         if self._failed_at is not None:
             self._refuse_for_a_while()
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread took it
                 break
             if self._is_usable(connection):
                 return connection
@@ -107,7 +135,9 @@ class Pool:
         """The second after a failure, calls fail at once instead of each waiting for its own timeout."""
         failed_at = self._failed_at  # another thread may forget it at any moment
         if failed_at is not None and time.monotonic() - failed_at < FAIL_FAST_SECONDS:
-            raise CacheUnavailableError("PostgreSQL could not be reached a moment ago; not tried again yet.")
+            raise DatabaseUnavailableError(
+                "PostgreSQL could not be reached a moment ago; not tried again yet."
+            )
         self._failed_at = None
 
     def _open_or_wait(self, timeout: float) -> Operation[Connection]:
@@ -128,7 +158,7 @@ class Pool:
         """False where PostgreSQL refuses it, but there are others to wait for."""
         try:
             yield from self._connect(connection, max(give_up_at - time.monotonic(), 0))
-        except CacheUnavailableError as error:
+        except DatabaseUnavailableError as error:
             if not self._shrink(connection, str(error)):
                 self._failed_at = time.monotonic()
                 self._give(connection)
@@ -173,36 +203,38 @@ class Pool:
         finally:
             self._waiting.pop(signal, None)
         if connection is None:
-            raise self._exhausted(timeout, nobody_served=served == self._served)
+            raise self._exhausted(timeout, none_served=served == self._served)
         if not connection.is_open and self._failed_at is not None:
             self._refuse(connection)
         return connection
 
     def _refuse(self, connection: Connection) -> None:
-        """The connection whose place this is was lost: not everybody in the queue finds out for himself."""
+        """The connection whose place this is was lost: not each of those who wait needs to try for itself."""
         try:
             self._refuse_for_a_while()
-        except CacheUnavailableError:
+        except DatabaseUnavailableError:
             self._give(connection)
             raise
 
-    def _exhausted(self, timeout: float, *, nobody_served: bool) -> CacheUnavailableError:
-        if nobody_served:
-            reason = "PostgreSQL did not answer the calls that have them (POOL_SIZE is not the reason)."
+    def _exhausted(self, timeout: float, *, none_served: bool) -> DatabaseUnavailableError:
+        size = self.user.size_option
+        if none_served:
+            reason = f"PostgreSQL did not answer the calls that have them ({size} is not the reason)."
         elif self._refused:
             reason = (
                 f"There were more calls at a time than they can serve, and more were refused: {self._refused}"
             )
         else:
-            reason = "There were more calls at a time than they can serve: raise POOL_SIZE."
-        return CacheUnavailableError(
-            f"None of the {self._room} cache connections was free within {timeout:g} s. {reason}"
+            reason = f"There were more calls at a time than they can serve: raise {size}."
+        return DatabaseUnavailableError(
+            f"None of the {self._room} {self.user.name} connections was free within {timeout:g} s. {reason}"
         )
 
     def _connect(self, connection: Connection, timeout: float) -> Operation[None]:
         name = self._database["NAME"]  # a test run gives the alias another database
         give_up_at = time.monotonic() + timeout
-        found = yield from places(connection_params(self.alias, application_name=APPLICATION_NAME), timeout)
+        params = connection_params(self.alias, application_name=f"pgonly {self.user.name}")
+        found = yield from conninfos(params, timeout)
         # A slow name server alone is no failure.
         remaining = max(give_up_at - time.monotonic(), timeout / 2)
         yield from connection.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
@@ -241,7 +273,7 @@ class Pool:
             self._connections.discard(connection)
 
     def is_connected(self) -> bool:
-        """True when a call would find a connection that nobody uses, and its server has not said goodbye."""
+        """True when a call would find a free connection that the server has not ended."""
         return any(self._is_usable(connection) for connection in tuple(self._idle))
 
     def _is_usable(self, connection: Connection) -> bool:
@@ -249,7 +281,7 @@ class Pool:
         return connection.database == self._database["NAME"] and connection.is_quiet()
 
     def close_idle(self) -> None:
-        """Close the connections nobody uses; the next call opens what it needs."""
+        """Close the free connections. The next call opens what it needs."""
         while self._idle:
             self._drop(self._idle.pop())
 
@@ -262,7 +294,7 @@ def _after_fork() -> None:
 
 
 def _let_go(connection: Any, **_: Any) -> None:
-    """Django connects to "no database" when it is about to create, clone or drop one: nobody may be in it."""
+    """Django connects to "no database" when it is about to create, clone or drop one, which no one may use then."""
     if connection.alias == NO_DB_ALIAS:
         listener.stop_all()
         for pool in tuple(_pools.values()):

@@ -1,36 +1,34 @@
-"""Inside Django's TestCase the cache uses the test's own connection, so that a test rolls back what it cached
-and never waits for a lock of its own transaction. Where Django forbids a test the database, so does the cache.
+"""Inside Django's TestCase a pool uses the test's own connection: so a test rolls back what was written, and never
+waits for a lock of its own transaction. Where Django forbids a test the database, so does the pool.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import dataclass
 
-from asgiref.sync import sync_to_async
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import testrun
 from pgonly_django.database.connection import Connection
-from pgonly_django.database.operation import Operation, arun, run
+from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import Statement, Values
 
-T = TypeVar("T")
-_SAVEPOINT = b"SAVEPOINT pgonly_cache"
-_RELEASE = b"RELEASE SAVEPOINT pgonly_cache"
-_ROLL_BACK = b"ROLLBACK TO SAVEPOINT pgonly_cache; RELEASE SAVEPOINT pgonly_cache"
-
-USE_ANOTHER_CACHE = (
-    "PostgresCache keeps its entries there. A test that needs no database can be given another cache: "
-    'override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}).'
-)
-STAY_IN_THE_TEST = (
-    "For the cache, use `await cache.aget()` and its like in coroutines, and for threads a TransactionTestCase "
-    "(in pytest-django: django_db(transaction=True))."
-)
+_SAVEPOINT = b"SAVEPOINT pgonly_call"
+_RELEASE = b"RELEASE SAVEPOINT pgonly_call"
+_ROLL_BACK = b"ROLLBACK TO SAVEPOINT pgonly_call; RELEASE SAVEPOINT pgonly_call"
 
 
-def testcase_connection_for(alias: str) -> TestcaseConnection | None:
+@dataclass(frozen=True)
+class Advice:
+    """Added to the error where a test may not use a pool: because it may not use the database, or because another
+    thread has its transaction."""
+
+    without_database: str
+    in_other_thread: str
+
+
+def testcase_connection_for(alias: str, advice: Advice) -> TestcaseConnection | None:
     """The test's connection, where this thread is in a TestCase's transaction. Call it in a test run only.
 
     None in other tests that may use the database. Raises what Django raises in those that may not, and
@@ -38,8 +36,8 @@ def testcase_connection_for(alias: str) -> TestcaseConnection | None:
     """
     connection = testrun.testcase_connection(alias)
     if connection is None:
-        testrun.refuse_real_database(alias, USE_ANOTHER_CACHE)
-        testrun.refuse_other_threads(alias, STAY_IN_THE_TEST)
+        testrun.refuse_real_database(alias, advice.without_database)
+        testrun.refuse_other_threads(alias, advice.in_other_thread)
         return None
     if connection.connection is None:
         connection.ensure_connection()
@@ -49,21 +47,8 @@ def testcase_connection_for(alias: str) -> TestcaseConnection | None:
     return TestcaseConnection(connection.connection.pgconn, timeout=10)
 
 
-async def arun_in_place(alias: str, operation: Operation[T]) -> T:
-    """arun(), but in a TestCase in the thread that has the test's transaction, as the ORM does it."""
-    if not testrun.is_on() or testrun.testcase_connection(alias) is not None:
-        return await arun(operation)
-    if await sync_to_async(_is_borrowed)(alias):
-        return await sync_to_async(run)(operation)
-    return await arun(operation)
-
-
-def _is_borrowed(alias: str) -> bool:
-    return testcase_connection_for(alias) is not None
-
-
 class TestcaseConnection(Connection):
-    """Runs each statement in a savepoint, so that an error of ours leaves the test's transaction usable."""
+    """Runs each statement in a savepoint, so that an error leaves the test's transaction usable."""
 
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[PGresult]:
         self.prepares = False

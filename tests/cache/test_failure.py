@@ -297,6 +297,14 @@ def test_a_name_that_nobody_knows_the_address_of_is_given_up_in_time_and_the_nex
     asyncio.run(call())
     assert cache.get("key") == 1
 
+    give_up.clear()
+    cache = with_options(ON_ERROR="raise", POOL_SIZE=28, TIMEOUT_SECONDS=0.5)
+    try:
+        cache.set("key", 2)
+    finally:
+        give_up.set()
+    assert cache.get("key") == 2
+
 
 def test_a_server_that_froze_in_the_middle_is_given_up_and_used_again_when_it_thaws(aside, server):
     cache = with_options(TIMEOUT_SECONDS=0.3, ON_ERROR="raise")

@@ -18,6 +18,7 @@ from django.test import TestCase
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache import lock as lock_module
 from pgonly_django.cache.background import background
+from pgonly_django.cache.statement import CHANNEL
 from pgonly_django.exceptions import (
     CacheError,
     CacheUnavailableError,
@@ -245,7 +246,7 @@ def test_who_waits_is_woken_by_the_release(cache, monkeypatch):
 def cache_listener(cache):
     from pgonly_django.database.listener import listener_for
 
-    return listener_for(cache.store.pool.alias)
+    return listener_for(cache.store.pool.alias, CHANNEL)
 
 
 def test_a_lock_whose_time_is_over_belongs_to_the_next_and_its_old_holder_is_told(cache):

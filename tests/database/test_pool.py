@@ -23,6 +23,7 @@ from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.lock import Attempt
+from pgonly_django.cache.statement import CHANNEL
 from pgonly_django.database import connection as connection_module
 from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
@@ -291,7 +292,7 @@ def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own
     next(asking)
 
     def collect():
-        with cache.store.pool._lock, listener.listener_for(own.name)._lock:
+        with cache.store.pool._lock, listener.listener_for(own.name, CHANNEL)._lock:
             waiting.close()
             asking.close()
 
@@ -360,7 +361,7 @@ def in_the_child(own, cache, writing, before):
 
 def test_a_child_forked_while_a_thread_was_at_the_watches_may_close_one(own):
     """A thread forks inside of the lock, since its children must not wait for what other threads had."""
-    own_listener = listener.listener_for(own.name)
+    own_listener = listener.listener_for(own.name, CHANNEL)
     watch, held, done = own_listener.watch(b"key"), threading.Event(), threading.Event()
 
     def hold():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -76,8 +77,8 @@ def test_nothing_of_a_worker_is_compiled():
 
 
 def test_calls_of_the_cache(monkeypatch):
-    monkeypatch.setattr("pgonly_django.database.pool.APPLICATION_NAME", "pgonly cache, growth")
     cache = PostgresCache("growth", {})
+    monkeypatch.setattr(cache.store.pool, "user", replace(cache.store.pool.user, name="cache, growth"))
     cache.store.pool.close_idle()
     cache.set_many({f"key {number}": number for number in range(ROWS)})
     cache.store.pool.close_idle()

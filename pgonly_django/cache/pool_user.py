@@ -1,0 +1,40 @@
+"""The cache as a user of database/pool.py: its name there, its errors, and its advice to tests."""
+
+from __future__ import annotations
+
+from pgonly_django.database.pool import PoolUser
+from pgonly_django.database.testcase import Advice
+from pgonly_django.exceptions import (
+    CacheError,
+    CacheUnavailableError,
+    DatabaseCallError,
+    DatabaseUnansweredError,
+    DatabaseUnavailableError,
+    UnansweredError,
+)
+
+
+def cache_error(error: DatabaseCallError) -> CacheError:
+    """What a caller of the cache gets for an error of its pool."""
+    if isinstance(error, DatabaseUnansweredError):
+        return UnansweredError(*error.args)
+    if isinstance(error, DatabaseUnavailableError):
+        return CacheUnavailableError(*error.args)
+    return CacheError(*error.args)
+
+
+CACHE = PoolUser(
+    name="cache",
+    size_option="POOL_SIZE",
+    error=cache_error,
+    advice=Advice(
+        without_database=(
+            "PostgresCache keeps its entries there. A test that needs no database can be given another cache: "
+            'override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}).'
+        ),
+        in_other_thread=(
+            "For the cache, use `await cache.aget()` and its like in coroutines, and for threads a "
+            "TransactionTestCase (in pytest-django: django_db(transaction=True))."
+        ),
+    ),
+)
