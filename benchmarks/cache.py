@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks import servers
 from benchmarks.measure import median, percentile, write_report
 
+T = TypeVar("T")
 Timings = dict[tuple[str, str], list[list[float]]]
 MANY = 100
 
@@ -96,12 +97,17 @@ def _configure(url: str, redis_url: str | None) -> None:
 def _latencies(contenders: list[Any], size: int, arguments: argparse.Namespace) -> dict[str, Any]:
     timings: Timings = {}
     for turn in range(arguments.rounds):
-        shift = turn % len(contenders)
-        for contender in contenders[shift:] + contenders[:shift]:
+        for contender in _rotated(contenders, turn):
             contender.reconnect()
             for name, calls, act in _operations(contender, size, arguments.calls, turn):
                 timings.setdefault((name, contender.name), []).append(_time(act, calls))
     return _table(f"{size} B, one thread", timings)
+
+
+def _rotated(items: list[T], turn: int) -> list[T]:
+    """In each turn another one comes first."""
+    shift = turn % len(items)
+    return items[shift:] + items[:shift]
 
 
 def _operations(
@@ -123,8 +129,7 @@ def _operations(
         ("incr", lambda: contender.incr("number")),
         ("touch", lambda: contender.touch("hit")),
     ]
-    shift = turn % len(alike)
-    for name, act in alike[shift:] + alike[:shift]:
+    for name, act in _rotated(alike, turn):
         yield name, calls, act
     yield "add", calls, lambda: contender.add(f"add:{turn}:{next(added)}", value)
     yield "delete", calls, lambda: contender.delete(f"add:{turn}:{next(deleted)}")
@@ -179,7 +184,7 @@ def _cell(figure: dict[str, float] | None) -> str:
 def _throughputs(contenders: list[Any], arguments: argparse.Namespace, threads: int = 4) -> dict[str, Any]:
     value, rates = servers.incompressible(100), {}
     for turn in range(max(3, arguments.rounds // 3)):
-        for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+        for contender in _rotated(contenders, turn):
             contender.reconnect()
             contender.set("hit", value)
             for name, act in (
@@ -231,7 +236,7 @@ async def _async_latencies(contenders: list[Any], arguments: argparse.Namespace)
     timings: Timings = {}
     value = servers.incompressible(100)
     for turn in range(arguments.rounds):
-        for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+        for contender in _rotated(contenders, turn):
             await contender.areconnect()
             await contender.aset("hit", value)
             acts: dict[str, Callable[[], Awaitable[Any]]] = {
