@@ -51,9 +51,9 @@ class Verb:
     name: str
     # Calls the QuerySet's verb. Returns how many rows it changed.
     method: Callable[[HttpRequest, Any], int]
-    label: Lazy
-    logged: Lazy
-    hint: Lazy = gettext_lazy("")
+    label: Lazy | str
+    logged: Lazy | str
+    hint: Lazy | str = ""
     # The rows that it may change; and the same of one row that is loaded, for its button.
     allowed: Q = Q()
     allows: Callable[[Any], bool] = lambda _row: True
