@@ -35,6 +35,21 @@ def mark(key):
         cursor.execute("INSERT INTO tests_mark (key) VALUES (%s)", [key])
 
 
+def stay(seconds):
+    """Runs Python code every 20 ms, where an exception can arrive."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def stay_deaf(seconds):
+    """See stay(); swallows every exception."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.02)
+
+
 @task
 def mark_once(key):
     mark(key)
@@ -67,10 +82,8 @@ def hold_on(context, key, seconds=60.0):
 def sleep_in_slices(key, seconds=60.0):
     """Knows nothing of contexts; an exception reaches it between two slices."""
     mark(f"{key}:started")
-    deadline = time.monotonic() + seconds
     try:
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
+        stay(seconds)
     finally:
         mark(f"{key}:cleaned up")
 
@@ -86,10 +99,7 @@ async def sleep_async(key, seconds=60.0):
 def stubborn(key, seconds=60.0):
     """Swallows whatever comes."""
     mark(f"{key}:started")
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(BaseException):
-            time.sleep(0.02)
+    stay_deaf(seconds)
 
 
 @task(max_attempts=3, backoff=AT_ONCE)

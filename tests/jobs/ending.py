@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from datetime import timedelta
 from django.db import connection
 
 from pgonly_django import Backoff, Discard, Retry, Snooze, task
-from tests.jobs import AT_ONCE, mark
+from tests.jobs import AT_ONCE, mark, stay, stay_deaf
 
 
 @task
@@ -63,9 +62,7 @@ def give_up():
 
 @task(max_runtime=timedelta(seconds=0.3), max_attempts=1)
 def run_too_long():
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        time.sleep(0.02)
+    stay(30)
 
 
 @task
@@ -96,7 +93,4 @@ def snooze_for_ages():
 @task(max_runtime=timedelta(seconds=0.2), backoff=Backoff(base=timedelta(days=9), cap=timedelta(days=9)))
 def stubborn_with_a_backoff(key):
     mark(f"{key}:started")
-    deadline = time.monotonic() + 6
-    while time.monotonic() < deadline:
-        with contextlib.suppress(BaseException):
-            time.sleep(0.02)
+    stay_deaf(6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +13,7 @@ from django.db import connection, connections, transaction
 from pgonly_django import task
 from pgonly_django.compat import task_finished, task_started
 from pgonly_django.models import Job
-from tests.jobs import mark
+from tests.jobs import mark, stay_deaf
 from tests.waiting import wait_for
 
 FORK = multiprocessing.get_context("fork")
@@ -121,10 +120,7 @@ def leave_a_child_behind(key, daemon):
     child = FORK.Process(target=sleep, daemon=daemon)
     child.start()
     mark(f"{key}:{child.pid}")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(BaseException):
-            time.sleep(0.02)
+    stay_deaf(60)
 
 
 def _heartbeat_has_begun():

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django import task
 from pgonly_django.exceptions import JobStopped
-from tests.jobs import AT_ONCE, mark
+from tests.jobs import AT_ONCE, mark, stay
 
 SECONDS = 20
 
@@ -18,10 +18,8 @@ SECONDS = 20
 def swallow(key):
     """Runs until anything is raised in it, and returns as if it had done its work."""
     mark(f"{key}:started")
-    deadline = time.monotonic() + SECONDS
     try:
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
+        stay(SECONDS)
     except BaseException:
         return "partial"
 
@@ -90,10 +88,8 @@ async def be_done_just_then_async(context, key):
 @task(max_attempts=1)
 def fail_while_leaving(key):
     mark(f"{key}:started")
-    deadline = time.monotonic() + SECONDS
     try:
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
+        stay(SECONDS)
     finally:
         raise ValueError("the file is closed already")
 

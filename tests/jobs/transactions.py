@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pgonly_django import task
-from tests.jobs import mark
+from tests.jobs import mark, stay
 from tests.jobs.paying import pay_once
 
 
@@ -121,9 +121,7 @@ def pay_inside_a_transaction(context, key):
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM tests_mark WHERE key = %s", [f"{key}:started"])
             (starts,) = cursor.fetchone()
-        deadline = time.monotonic() + (60 if starts == 1 else 0)
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
+        stay(60 if starts == 1 else 0)
 
 
 @task(atomic=True, takes_context=True, max_attempts=1)
