@@ -44,7 +44,7 @@ def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operatio
     """The values by their keys. With `strict`, raises UnreadableEntryError."""
     found: dict[bytes, Any] = {}
     for batch in batches(wanted):
-        result = yield from store.send(GET_MANY, (text_array(batch),))
+        result = yield from store.send(GET_MANY, [text_array(batch)])
         for row in range(result.ntuples):
             _collect(store, found, result, row, strict=strict)
     yield from store.read(hits=len(found), misses=len(wanted) - len(found))
@@ -100,7 +100,7 @@ def _write_many(
     for batch in encoded:
         names, numbers, codecs, data = zip(*batch, strict=True)
         arrays = text_array(names), bytea_array(data), int8_array(numbers), int2_array(codecs)
-        values = (*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None)
+        values = [*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None]
         result = yield from store.send(statements, values)
         stored.update(names)
         new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)

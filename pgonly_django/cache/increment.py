@@ -29,7 +29,7 @@ def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
         total = store.value(found, 0) + delta
         number = found.get_value(0, 0)
         before = found.get_value(0, 2), None if number is None else b"%d" % integer(number)
-        swapped = yield from store.send(SWAP, (*store.row(key, total, None)[:4], *before))
+        swapped = yield from store.send(SWAP, [*store.row(key, total, None)[:4], *before])
         if swapped.command_tuples == 1:
             return total
     raise CacheError(f"Key {name!r} was written by others {SWAPS} times while {delta!r} was added to it.")

@@ -208,7 +208,7 @@ class SingleFlight:
 
     def _fill(self, token: int, row: Row) -> Operation[None]:
         """Write the row and wake the callers who wait, if the claim is still ours."""
-        result = yield from self.store.send(self.FILL, (*row, b"%d" % token, payload(self.key)))
+        result = yield from self.store.send(self.FILL, [*row, b"%d" % token, payload(self.key)])
         if result.ntuples:
             size, before = row.size, integer(result.get_value(0, 1))
             if self.store.counters.wrote(entries=0, size=size - before, written=size):

@@ -98,7 +98,7 @@ class Store:
     GET = for_both_tables(f"SELECT {VALUE} FROM {{table}} WHERE key = %(key)s::text AND {LIVE}")
 
     def get(self, key: bytes, default: Any) -> Operation[Any]:
-        result = yield from self.send(self.GET, (key,))
+        result = yield from self.send(self.GET, [key])
         hit = result.ntuples == 1
         if self.counters.read(hits=hit, misses=not hit):
             yield from self.eviction.flush()
@@ -177,7 +177,7 @@ class Store:
 
     def _write(self, statements: Statements, row: Row) -> Operation[bool]:
         """Whether the row was written. Counts it, and cleans a little once in a while."""
-        result = yield from self.send(statements, row)
+        result = yield from self.send(statements, [*row])
         if result.command_tuples != 1:
             return False
         size, new, more = row.size, False, 0

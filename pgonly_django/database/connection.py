@@ -153,11 +153,11 @@ class Connection:
         yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
     def _ask(
-        self, sql: bytes, statement: Statement | None = None, values: Values = ()
+        self, sql: bytes, statement: Statement | None = None, values: Values | None = None
     ) -> Operation[pq.abc.PGresult]:
-        types, formats = (statement.types, statement.formats) if statement else ((), ())
+        types, formats = (statement.types, statement.formats) if statement else ([], [])
         try:
-            self.pgconn.send_query_params(sql, values, types, formats)
+            self.pgconn.send_query_params(sql, values or [], types, formats)
             result = yield from self._answer()
         except (errors.Error, OSError) as error:
             raise _broken(error) from error

@@ -17,7 +17,9 @@ from uuid import UUID
 import psycopg
 
 Params = dict[str, Any]
-Values = Sequence[bytes | None]  # parameters as they travel, in the order of $1, $2, ...
+Values = list[
+    bytes | None
+]  # parameters as they travel, in the order of $1, $2, ... psycopg 3.2 takes lists only
 
 _mark = re.compile(r"%%|%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 

@@ -1,0 +1,38 @@
+"""Calls of the cache that are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import psycopg
+
+from pgonly_django.database.connect import connection_params
+from tests.waiting import wait_for
+
+
+@contextlib.contextmanager
+def row_locked(cache, *keys):
+    """Writes of these keys wait, until it ends."""
+    stored = [cache.stored_key(key, None).decode() for key in keys]
+    with psycopg.connect(**connection_params("default", application_name="holding")) as holding:
+        holding.execute("SELECT FROM pgonly_cache WHERE key = ANY(%s) FOR UPDATE", [stored])
+        yield
+
+
+async def under_way(own, coroutine):
+    """Its task, once PostgreSQL is at it."""
+    task = asyncio.create_task(coroutine)
+    await asyncio.to_thread(wait_for, own.is_busy)
+    return task
+
+
+@contextlib.contextmanager
+def in_the_background(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(20)
