@@ -8,6 +8,7 @@ from django.contrib import admin
 from django.contrib.admin.actions import delete_selected as djangos_delete_selected
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.paging import CappedPaginator
@@ -50,14 +51,15 @@ class ReadOnlyAdmin(ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Of the rows that were selected for an action it takes those whose keys are possible."""
+        """With a title for rows that are only viewed. Of a selection it takes the keys that a row can have."""
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         possible = [key for key in selected if self._is_possible(key)]
         if possible != selected:
             post = request.POST.copy()
             post.setlist(ACTION_CHECKBOX_NAME, possible)
             request.POST = post  # type: ignore[assignment] # a QueryDict as before
-        return super().changelist_view(request, extra_context)
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def _is_possible(self, key: str) -> bool:
         try:

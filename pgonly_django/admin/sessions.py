@@ -1,4 +1,4 @@
-"""Sessions in the admin: found by user and address, revoked, and looked into by who may."""
+"""Sessions in the admin: found by user and address, and revoked. Their data need a separate permission."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Q
-from django.db.models.functions import Now
 from django.utils.html import format_html
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
@@ -18,6 +17,7 @@ from pgonly_django.admin.formats import pretty_json
 from pgonly_django.admin.paging import NulSafeChangeList
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Session
+from pgonly_django.models.session import ACTIVE
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
 from pgonly_django.sessions.masking import as_text, masked
@@ -42,10 +42,9 @@ class StateFilter(admin.SimpleListFilter):
         return [("active", _("active")), ("over", _("expired or ended"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        active = Q(expires_at__gt=Now(), data__isnull=False)
         if self.value() == "active":
-            return queryset.filter(active)
-        return queryset.exclude(active) if self.value() == "over" else queryset
+            return queryset.active()
+        return queryset.exclude(ACTIVE) if self.value() == "over" else queryset
 
 
 class SessionChangeList(NulSafeChangeList):

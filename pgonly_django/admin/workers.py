@@ -18,7 +18,7 @@ from pgonly_django.models.job import ClockTimestamp
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
     from django.utils.safestring import SafeString
 
     class ListedWorker(Worker):
@@ -41,11 +41,6 @@ class WorkerAdmin(ReadOnlyAdmin):
         """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
         workers: QuerySet[Any] = super().get_queryset(request).annotate(now=ClockTimestamp())
         return workers
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        return super().changelist_view(request, {"title": _("Workers"), **(extra_context or {})})
 
     @admin.display(description=gettext_lazy("state"))
     def life(self, worker: ListedWorker) -> SafeString:

@@ -75,10 +75,13 @@ class StoredGeneratedField(models.GeneratedField):
         return name, "django.db.models.GeneratedField", args, kwargs
 
 
+ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
+
+
 class SessionQuerySet(models.QuerySet["Session"]):
     def active(self) -> SessionQuerySet:
         """Neither expired nor ended."""
-        return self.filter(expires_at__gt=Now(), data__isnull=False)
+        return self.filter(ACTIVE)
 
     def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:
         """The sessions in which `user` is logged in, the last used first."""

@@ -57,11 +57,6 @@ class JobAdmin(VerbAdmin):
         running = obj is not None and obj.state == State.RUNNING
         return not running and super().has_delete_permission(request, obj)
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        return super().changelist_view(request, {"title": _("Jobs"), **(extra_context or {})})
-
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
 
