@@ -15,11 +15,12 @@ from pgonly_django.sessions.expiry import cookie_age
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+HAS_EXPIRED = "expires_at < statement_timestamp() - %(grace)s * interval '1 second'"
 # Walks the index pgonly_session_expires from its start. Rows that another process is pruning are skipped.
-EXPIRED = """
+EXPIRED = f"""
     SELECT key_hash FROM pgonly_session
     WHERE expires_hour <= floor(extract(epoch FROM statement_timestamp()) / 3600)::integer
-      AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+      AND {HAS_EXPIRED}
     ORDER BY expires_hour
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -33,14 +34,14 @@ WITH pruned AS (
 SELECT count(*) FROM pruned
 """
 # Index of both: the primary key.
-PRUNE_THESE = """
+PRUNE_THESE = f"""
 DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[])
-    AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+    AND {HAS_EXPIRED}
 """
 # Without its data, which would be valid again for that day.
-PUT_OFF = """
+PUT_OFF = f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
-WHERE key_hash = %(key)s::bytea AND expires_at < statement_timestamp() - %(grace)s * interval '1 second'
+WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED}
 """
 KEPT_NAMED = 10
 

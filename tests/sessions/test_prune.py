@@ -18,7 +18,7 @@ from tests.sessions.rows import expired, session_of
 pytestmark = pytest.mark.django_db
 
 
-# With these off the planner has nothing left but to start the subquery anew for every row.
+# With these off the planner can only start the subquery again for every row.
 UNUSABLE = ("hashjoin", "mergejoin", "hashagg", "material", "sort")
 
 
