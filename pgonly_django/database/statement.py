@@ -48,6 +48,8 @@ class Statement:
             return f"${self.names.index(name) + 1}::{cast}"
 
         self.positional = _mark.sub(numbered, sql).encode()
+        if unknown := {cast for cast in casts.values() if cast.endswith("[]")} - _TYPES.keys():
+            raise TypeError(f"A list cannot be encoded as {', '.join(unknown)}. Known: {', '.join(_TYPES)}.")
         types = [_TYPES.get(casts.get(name, ""), _INFERRED) for name in self.names]
         self.types, self.formats = [oid for oid, _, _ in types], [form for _, form, _ in types]
         self._encoders = [(name, encode) for name, (_, _, encode) in zip(self.names, types, strict=True)]

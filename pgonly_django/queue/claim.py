@@ -151,7 +151,7 @@ picked AS MATERIALIZED (
 FLOOR = """
 WITH picked AS MATERIALIZED (
     SELECT candidate.id
-    FROM unnest(%(queues)s::text[], %(priorities)s::smallint[], %(floors)s::timestamptz[], %(job_limits)s::int[])
+    FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(job_limits)s::int[])
         AS band(queue, priority, floor, job_limit)
     CROSS JOIN LATERAL ({candidates}) AS candidate
     LIMIT %(limit)s::int

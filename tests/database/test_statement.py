@@ -95,6 +95,11 @@ def test_a_cast_anywhere_in_the_text_is_the_type_everywhere(raw):
     assert asked(raw, Statement("SELECT pg_typeof(%(a)s)::text || (%(a)s::text = 'x')"), a="x") == b"texttrue"
 
 
+def test_an_array_that_cannot_be_encoded_is_refused_when_the_statement_is_made():
+    with pytest.raises(TypeError, match=r"cannot be encoded as smallint\[\]. Known: .*int2\[\]"):
+        Statement("SELECT %(a)s::smallint[]")
+
+
 def test_the_same_text_has_the_same_name_and_another_one_another():
     one, same, other = (Statement(f"SELECT %(a)s::{kind}") for kind in ("text", "text", "bytea"))
     assert one.name == same.name != other.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,20 @@ def exchanger(transactional_db):
 def other(transactional_db):
     with connect("default", application_name="pgonly tests, another") as opened:
         yield opened
+
+
+@pytest.mark.parametrize("from_head", [True, False])
+@pytest.mark.parametrize("beside_an_end", [True, False])
+def test_each_kind_of_claim_takes_jobs_alone_and_beside_ends(exchanger, from_head, beside_an_end):
+    first, second = make(), make()
+    one = Claim(free_slots=1, prefetch_limits={}, take_suspect=False)
+    exchanger.exchange([], [], one)
+    exchanger.claimer.head_due_at = 0.0 if from_head else math.inf
+    ends = [finish_of(make_running())] if beside_an_end else []
+    answer = exchanger.exchange(ends, [], one)
+    assert [job.id for job in answer.jobs] == [str(second.id)]
+    assert exchanger.claimer.looked_from_head is from_head
+    assert fresh(first).state == State.RUNNING
 
 
 def lock(other, *rows):
