@@ -1,7 +1,5 @@
-"""Whether a job has changed its connection for the jobs after it: settings, role, session locks, temporary tables.
-
-Told from its statements, as Django sends them: no round trip, and below a microsecond for each.
-"""
+"""Finds out whether a job has changed its connection for the jobs after it: settings, role, session locks, temporary
+tables. It reads the statements that Django sends, which costs no round trip and less than a microsecond each."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ _STATEMENT = re.compile(
 _LOCAL_SETTING = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
 
 
-class Watch:
-    """An execute wrapper. `is_changed` once a statement outlasts its transaction."""
+class ChangeWatch:
+    """An execute wrapper. `is_changed` is true once the effect of a statement outlasts its transaction."""
 
     __slots__ = ("is_changed",)
 

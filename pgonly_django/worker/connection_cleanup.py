@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -13,39 +12,8 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
-from pgonly_django.database.connect import NOTICE_DEAD_PEERS
 from pgonly_django.events import emit
-from pgonly_django.worker.connection_changes import Watch
-
-# The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
-# two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued meanwhile.
-NOTICE_DEAD_CLIENTS = """
-SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),
-    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false)
-"""
-
-
-def notice_dead_clients(connection: Any, **_: Any) -> None:
-    """Receiver of connection_created in a worker: the server drops a vanished worker's connection after 30 s."""
-    if connection.vendor == "postgresql" and not connection.settings_dict["HOST"].startswith("/"):
-        connection.connection.execute(NOTICE_DEAD_CLIENTS)
-
-
-@contextmanager
-def noticing_dead_servers() -> Iterator[None]:
-    """Meanwhile Django's own connections to come too notice within 30 s that nobody answers any more: a job would
-    wait for up to a quarter of an hour, with its lease renewed all the while. OPTIONS of the project's win."""
-    ours = [each for each in connections.all() if each.vendor == "postgresql"]
-    settings = [connections.settings[connection.alias] for connection in ours]
-    before = [each["OPTIONS"] for each in settings]
-    for each in settings:
-        each["OPTIONS"] = {**NOTICE_DEAD_PEERS, **each["OPTIONS"]}
-    try:
-        yield
-    finally:
-        for each, options in zip(settings, before, strict=True):
-            each["OPTIONS"] = options
-
+from pgonly_django.worker.connection_changes import ChangeWatch
 
 # The aliases that this thread connected to. Asking Django for all of them costs 3 us a job, most of which use none.
 _thread = threading.local()
@@ -57,19 +25,19 @@ def _note_alias(connection: Any, **_: Any) -> None:
 
 
 def _watch(connection: Any, **_: Any) -> None:
-    """Receiver of connection_created: what is new is unchanged. Jobs run in threads, the main one is the caller's."""
+    """Receiver of connection_created. Not in the main thread, which is the caller's: jobs run in others."""
     if threading.current_thread() is threading.main_thread():
         return
     watch = _watch_of(connection)
-    if watch is None:  # first in the list: Django's execute_wrapper() takes away the last one, whosever it is
-        connection.execute_wrappers.insert(0, Watch())
+    if watch is None:  # first in the list: Django's execute_wrapper() takes away the last one, whatever it is
+        connection.execute_wrappers.insert(0, ChangeWatch())
     else:
         watch.is_changed = False
 
 
-def _watch_of(connection: Any) -> Watch | None:
+def _watch_of(connection: Any) -> ChangeWatch | None:
     wrappers = connection.execute_wrappers
-    return next((wrapper for wrapper in wrappers if isinstance(wrapper, Watch)), None)
+    return next((wrapper for wrapper in wrappers if isinstance(wrapper, ChangeWatch)), None)
 
 
 connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.connection_cleanup")
@@ -112,7 +80,7 @@ def _clean_up_all(aliases: set[str], task: str) -> list[str]:
 
 
 def _let_go(connection: Any) -> None:
-    """The job has spoilt it: the next one gets another, and the server keeps no session of this one."""
+    """The job has spoilt the connection: the next job gets another, and the server keeps no session of this one."""
     for close in (partial(_throw_away, connection), connection.connection.close):
         with suppress(BaseException):
             close()
@@ -147,7 +115,7 @@ def _has_written(connection: Any, status: TransactionStatus | None) -> bool:
     return status is TransactionStatus.INERROR
 
 
-# ACTIVE: an interruption came amid a statement, of which psycopg's Python implementation leaves the rest unread.
+# ACTIVE: an interruption came during a statement; psycopg's Python implementation leaves the rest of it unread.
 LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 
@@ -158,10 +126,8 @@ def _transaction_status(connection: Any) -> TransactionStatus | None:
 
 
 def _throw_away(connection: Any) -> None:
-    """Close the connection, and forget Django's wrapper with whatever state it is in.
-
-    Closed itself, not only given back to its pool, where the job had changed more of it than a rollback takes back.
-    """
+    """Close the connection, and forget Django's wrapper and its state. What a job has changed beyond a rollback must
+    not go back to Django's pool: there it is closed itself."""
     watch = _watch_of(connection)
     try:
         if watch is not None and watch.is_changed:

@@ -1,4 +1,4 @@
-"""Sends task_finished once the finish is committed, in a thread of its own: a slow receiver delays no claim."""
+"""Sends Django's task_finished once the finish is committed: in a thread, so that a slow receiver delays no claim."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FinishedSignals:
                 self._inbox.put(ended)
 
     def close(self, timeout: float) -> None:
-        """Wait until what was announced has been sent, at most `timeout` seconds."""
+        """Wait until all are sent, at most `timeout` seconds."""
         self._inbox.put(None)
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -58,39 +58,40 @@ class FinishedSignals:
         self._inbox.put(job_id)
 
     def _serve(self) -> None:
-        while (news := self._inbox.get()) is not None:
+        while (ended := self._inbox.get()) is not None:
             try:
-                if isinstance(news, str):
-                    _send_row(self.alias, news)
+                if isinstance(ended, str):
+                    _send_for_row(self.alias, ended)
                 else:
-                    self._send(news)
-            except BaseException:  # noqa: BLE001 - a receiver of the user's may raise anything; the next job counts
-                _emit_failed(news)
-            if forked_child.is_child:  # of a receiver's
+                    _send_for_run(ended)
+            except BaseException:  # noqa: BLE001 - a receiver of the project may raise anything; the next job counts
+                _emit_failed(ended)
+            if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()
             if self._inbox.empty():
                 with contextlib.suppress(Exception):  # a connection may break while it is closed
                     close_old_connections()
         connections.close_all()
 
-    def _send(self, ended: Ended) -> None:
-        finish = ended.finish
-        assert finish is not None
-        result = ended.run.result
-        if result is None:
-            return
-        put = object.__setattr__
-        put(result, "status", FINAL[finish.state])
-        put(result, "finished_at", ended.run.now())
-        if finish.result is not None:
-            put(result, "_return_value", json.loads(finish.result))
-        if finish.entry is not None:
-            _add_error(result, json.loads(finish.entry))
-        _send(result, ended.error)
+
+def _send_for_run(ended: Ended) -> None:
+    finish = ended.finish
+    assert finish is not None
+    result = ended.run.result
+    if result is None:
+        return
+    put = object.__setattr__
+    put(result, "status", FINAL[finish.state])
+    put(result, "finished_at", ended.run.now())
+    if finish.result is not None:
+        put(result, "_return_value", json.loads(finish.result))
+    if finish.entry is not None:
+        _add_error(result, json.loads(finish.entry))
+    _send(result, ended.error)
 
 
-def _emit_failed(news: Ended | str) -> None:
-    what = news if isinstance(news, str) else f"{news.run.job.task} {news.run.job.id}"
+def _emit_failed(ended: Ended | str) -> None:
+    what = ended if isinstance(ended, str) else f"{ended.run.job.task} {ended.run.job.id}"
     message = f"task_finished could not be sent for {what}"
     with contextlib.suppress(BaseException):  # a handler of the project's may raise as its receiver did
         emit("worker.finished_signal_failed", message, level=logging.ERROR, exc_info=True)
@@ -108,7 +109,7 @@ def _send(result: Any, error: BaseException | None) -> None:
         task_finished.send(sender, task_result=result)
 
 
-def _send_row(alias: str, job_id: str) -> None:
+def _send_for_row(alias: str, job_id: str) -> None:
     job = Job.objects.using(alias).get(pk=job_id)
     task = task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at)
     _send(result_of(job, task), None)

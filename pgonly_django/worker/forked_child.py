@@ -1,8 +1,8 @@
-"""A process that a job forks is no worker: it has the signal handlers from before the worker, opens other
-connections, and never comes back out of the job.
+"""A process that a job forks is no worker: it has the signal handlers from before the worker, opens connections to
+itself, and ends where it would come back out of the job.
 
-multiprocessing's fork and os.fork() copy everything: handlers that would swallow the child's SIGTERM, and sockets on
-which anything that the child sends, even a goodbye, breaks what the worker has under way.
+multiprocessing's fork and os.fork() copy everything: handlers that would swallow the child's SIGTERM, and sockets of
+the worker. Whatever the child sends there, even the end of a session, breaks what the worker has under way.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _is_worker = False
 _thread = threading.local()  # its mask of signals, while it forks
 _handlers: dict[int, Any] = {}  # of signals, as they were before the worker
 _connections: WeakSet[psycopg.Connection[Any]] = WeakSet()  # Django's
-_kept: list[Any] = []  # what belongs to the parent: neither to be used, nor closed, nor collected
+_kept: list[Any] = []  # what belongs to the parent: not to be used, closed or garbage-collected here
 
 
-def keep_apart(handlers: dict[int, Any]) -> None:
-    """From now on this process is a worker, whose children get these handlers of signals."""
+def prepare(handlers: dict[int, Any]) -> None:
+    """This process is a worker from now on: its children get these signal handlers."""
     global _is_worker  # noqa: PLW0603 - a fact of the process
     _is_worker = True
     _handlers.update(handlers)
     connection_created.connect(_note, dispatch_uid=__name__)
 
 
-def no_worker_any_more() -> None:
-    """Undo keep_apart()."""
+def undo_prepare() -> None:
+    """See prepare()."""
     global _is_worker  # noqa: PLW0603 - likewise
     _is_worker = False
     _handlers.clear()
@@ -55,7 +55,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
     if error is not None and not is_exit:
         traceback.print_exception(error)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # closed, or read by no one any more
+        with suppress(Exception):  # closed, or its reader has gone
             stream.flush()
     code: Any = error.code if isinstance(error, SystemExit) else error
     os._exit(code if isinstance(code, int) else int(code is not None))
@@ -68,8 +68,7 @@ def _note(connection: Any, **_: Any) -> None:
 
 
 def _before_fork() -> None:
-    """Hold signals back until the child has its handlers: before that Python forgets them, or the worker's handler
-    takes them."""
+    """Hold signals back until the child has its handlers: before that they would be lost, or reach the worker's."""
     if _is_worker:
         _thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
 
@@ -92,12 +91,12 @@ def _become_child() -> None:
     signal.set_wakeup_fd(-1)  # or a signal of the child's would wake its parent
     for number, handler in _handlers.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    no_worker_any_more()
-    _let_go_of_sockets()
+    undo_prepare()
+    _detach_sockets()
     _forget_django_connections()
 
 
-def _let_go_of_sockets() -> None:
+def _detach_sockets() -> None:
     """Or the server would keep a killed worker's transactions, and their locks, for as long as this child lives.
 
     The numbers stay taken, so that a cursor from before the fork meets no other socket there.

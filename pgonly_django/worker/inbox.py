@@ -1,4 +1,4 @@
-"""Where the loop waits: for what threads and signal handlers put here, and for a socket of the database at once."""
+"""Where the main loop waits: at once for messages of threads and signal handlers, and for a socket of the database."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 
 Message = TypeVar("Message")
 
-RINGS = 4096  # taken off at a time
+WAKEUPS_AT_ONCE = 4096
 
-# The registry of these two lives in this process: a descriptor that was closed and given out anew is no other to them.
+# Not epoll or kqueue, whose registry lives in the kernel: a descriptor that was closed and given out again would still
+# be in it.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
@@ -29,57 +30,57 @@ class Inbox(Generic[Message]):
     """Any thread and any signal handler may put(); one thread takes."""
 
     def __init__(self) -> None:
-        self._mail: deque[Message] = deque()
-        self._is_asleep = False
-        self._bell: socket.socket | None = None
-        self._bedside: socket.socket | None = None
-        self._wakeup_before: int | None = None
+        self._messages: deque[Message] = deque()
+        self._is_waiting = False
+        self._waker: socket.socket | None = None  # what is sent here ...
+        self._woken: socket.socket | None = None  # ... arrives here, and ends the wait
+        self._wakeup_fd_before: int | None = None
 
-    def put(self, mail: Message) -> None:
-        # In this order, as take() has its own: either it sees the mail, or we see it asleep. One ring is enough.
-        self._mail.append(mail)
-        if self._is_asleep and self._bell is not None:
-            self._is_asleep = False
-            with suppress(OSError):  # full of rings, so that it will wake; or closed
-                self._bell.send(b"!")
+    def put(self, message: Message) -> None:
+        # In this order, as take() has its own: either it sees the message, or we see it wait. One byte is enough.
+        self._messages.append(message)
+        if self._is_waiting and self._waker is not None:
+            self._is_waiting = False
+            with suppress(OSError):  # full of bytes, so that the wait will end; or closed
+                self._waker.send(b"!")
 
     def take(self, at_most: int, seconds: float, database: int | None = None) -> list[Message]:
         """What came, the oldest first. With nothing there, wait until something comes, or the socket `database` has
         something to read, or `seconds` are over."""
         if seconds > 0:
-            bedside = self._bedside or self._hang_bell()
-            self._is_asleep = True
+            woken = self._woken or self._open_sockets()
+            self._is_waiting = True
             try:
-                if not self._mail:
-                    _sleep(seconds, bedside, database)
+                if not self._messages:
+                    _wait(seconds, woken, database)
             finally:
-                self._is_asleep = False
-        return [self._mail.popleft() for _ in range(min(at_most, len(self._mail)))]
+                self._is_waiting = False
+        return [self._messages.popleft() for _ in range(min(at_most, len(self._messages)))]
 
     def wake_on_signals(self) -> None:
-        """Until close() a signal rings as well. Its handler alone would wait for the sleeper, where another thread
-        got the signal, or where it came after the last look for mail. For the main thread only."""
-        if self._bell is None:
-            self._hang_bell()
-        assert self._bell is not None
-        self._wakeup_before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        """Until close() a signal ends the wait as well. Its handler alone runs only when the main thread does: where
+        another thread got the signal, or it came just before the wait, that is after the wait. For the main thread."""
+        if self._waker is None:
+            self._open_sockets()
+        assert self._waker is not None
+        self._wakeup_fd_before = signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """Nobody takes any more; what is put from now on is for nobody."""
-        if self._wakeup_before is not None:
-            signal.set_wakeup_fd(self._wakeup_before)
-            self._wakeup_before = None
-        if self._bell is not None and self._bedside is not None:
-            self._bell.close()
-            self._bedside.close()
+        """Nothing is taken any more; what is put from now on is dropped."""
+        if self._wakeup_fd_before is not None:
+            signal.set_wakeup_fd(self._wakeup_fd_before)
+            self._wakeup_fd_before = None
+        if self._waker is not None and self._woken is not None:
+            self._waker.close()
+            self._woken.close()
 
-    def _hang_bell(self) -> socket.socket:
-        self._bell, self._bedside = socket.socketpair()
-        self._bell.setblocking(False)
-        return self._bedside
+    def _open_sockets(self) -> socket.socket:
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        return self._woken
 
 
-def _sleep(seconds: float, bedside: socket.socket, database: int | None) -> None:
-    bell = bedside.fileno()
-    if bell in wait_for_input(seconds, *((bell,) if database is None else (bell, database))):
-        bedside.recv(RINGS)
+def _wait(seconds: float, woken: socket.socket, database: int | None) -> None:
+    sockets = (woken.fileno(),) if database is None else (woken.fileno(), database)
+    if woken.fileno() in wait_for_input(seconds, *sockets):
+        woken.recv(WAKEUPS_AT_ONCE)

@@ -1,4 +1,4 @@
-"""How many jobs to claim: free slots, and ahead of them only where a queue's jobs are known to be short."""
+"""How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REFILL_BELOW = 0.5
 
 
 class Prefetch:
-    """The running average of each queue's run times, and what follows from it."""
+    """Keeps the moving average of each queue's run times."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

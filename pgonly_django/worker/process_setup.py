@@ -1,25 +1,22 @@
-"""What a worker changes in its process: put back when it ends, for a caller that goes on afterwards."""
+"""What a worker changes in its process, and puts back at its end for a caller that goes on; and the process's end."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.db import connections
-from django.db.backends.signals import connection_created
 
 from pgonly_django.compat import tasks_logger
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.connection_cleanup import notice_dead_clients, noticing_dead_servers
-from pgonly_django.worker.connection_options import connections_named
+from pgonly_django.worker.connection_options import connections_of_worker
+from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.worker import WorkerLoop
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
@@ -27,57 +24,8 @@ SWITCH_INTERVAL_SECONDS = 0.001
 CHILDREN_SECONDS = 1.0
 
 
-class Signals:
-    """SIGTERM, SIGINT, SIGQUIT and SIGHUP on their way to a worker. In a thread other than the main one: nothing."""
-
-    NAMES = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP")
-
-    def __init__(self, *, is_early: bool) -> None:
-        """`is_early`: while there is no worker yet a signal ends the process, as pid 1 of a container too, which
-        hears of no signal without a handler."""
-        self.worker: WorkerLoop | None = None
-        self.before: dict[int, Any] = {}
-        self._is_early = is_early
-
-    def __enter__(self) -> Self:
-        if self._is_early:
-            self._listen()
-        return self
-
-    def serve(self, worker: WorkerLoop) -> None:
-        self.worker = worker
-        if not self._is_early:
-            self._listen()
-        if self.before:
-            worker.inbox.wake_on_signals()
-
-    def _listen(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (getattr(signal, name) for name in self.NAMES if hasattr(signal, name)):
-            if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup
-            self.before[number] = signal.signal(number, self._hear)
-
-    def __exit__(self, *_: object) -> None:
-        if self.worker is not None:
-            self.worker.inbox.close()
-        for number, handler in self.before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _hear(self, number: int, _: Any) -> None:
-        worker = self.worker
-        if worker is None:  # there is nothing to give back yet
-            raise SystemExit(0)
-        again = number == signal.SIGINT and worker.shutdown.is_asked
-        if again or number == getattr(signal, "SIGQUIT", None):
-            worker.stop_now()
-        else:
-            worker.stop()
-
-
 class TerminalHandler(logging.StreamHandler[Any]):
-    """Our log lines where no logging is configured. That its stream is closed or broken is no reason to say more."""
+    """Shows our log lines where no logging is configured. A closed or broken stream is no reason to say more."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exc_info()[1], OSError | ValueError):
@@ -85,17 +33,14 @@ class TerminalHandler(logging.StreamHandler[Any]):
 
 
 @contextmanager
-def made_ready(worker: WorkerLoop, signals: Signals, terminal: Any) -> Iterator[None]:
+def set_up(worker: WorkerLoop, signals: StopSignals, terminal: Any) -> Iterator[None]:
     """The process as `worker` needs it: signals, connections, logging, switch interval, and what its children get."""
     with ExitStack() as undo:
         signals.serve(worker)
-        connection_created.connect(notice_dead_clients)
-        undo.callback(connection_created.disconnect, notice_dead_clients)
-        undo.enter_context(noticing_dead_servers())
-        undo.enter_context(connections_named(worker.id))
+        undo.enter_context(connections_of_worker(worker.id))
         undo.enter_context(_logging_to(terminal))
-        forked_child.keep_apart(signals.before)
-        undo.callback(forked_child.no_worker_any_more)
+        forked_child.prepare(signals.before)
+        undo.callback(forked_child.undo_prepare)
         undo.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         yield
@@ -132,8 +77,8 @@ def _django_says_the_same() -> bool:
 
 
 def fill_closed_streams() -> None:
-    """What is opened gets the lowest free number: a socket with that of a closed stream takes what is printed there,
-    by C code and by children as well."""
+    """A file or socket that is opened gets the lowest free number. One with the number of a closed stream would take
+    what is printed there, by C code and by children as well."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

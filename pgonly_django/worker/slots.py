@@ -1,4 +1,4 @@
-"""Where jobs run: threads for sync tasks, one event loop for async ones. Together they hold what was claimed."""
+"""Where jobs run: threads for sync tasks, one event loop for async ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATE = (
 
 
 class Slots:
-    """Threads start when the first jobs come; a thread whose job was cut off is replaced and ends by itself."""
+    """Threads start when the first jobs come. One whose job was cut off is replaced, and ends when the job returns."""
 
     def __init__(self, executor: Executor, threads: int) -> None:
         self.executor = executor
@@ -35,16 +35,16 @@ class Slots:
         self._is_over = False
         self._starting_loop = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._async_room: asyncio.Semaphore | None = None
+        self._async_slots: asyncio.Semaphore | None = None
 
     def submit(self, run: Run) -> None:
         """Start the job in the next free thread, or on the event loop.
 
-        A task that is new here is imported by the thread: that may take long, and holds up no claim and no cancel.
+        The thread imports a task that is new here: that may take long, and must delay no claim and no cancel.
         """
         run.found_task = found = self.executor.tasks.known(run.job)
         if found is not None and found.is_async:
-            with contextlib.suppress(OSError, RuntimeError):  # no file or no thread for the loop: see below
+            with contextlib.suppress(OSError, RuntimeError):  # the loop gets no socket or no thread
                 self._submit_async(run)
                 return
             run.found_task = None  # a slot asks once more, and gives the job its end
@@ -53,14 +53,14 @@ class Slots:
             self._start_thread()
 
     def replace(self, run: Run) -> None:
-        """Give up the thread that `run` holds: it ends when its job ever returns; another takes its place."""
+        """Give up the thread that `run` holds, and let another take its place."""
         run.abandoned = True
         self.stuck += 1
         if run.in_thread:
             self._started -= 1
             self._start_thread()
-        elif self._loop is not None and self._async_room is not None:
-            self._loop.call_soon_threadsafe(self._async_room.release)
+        elif self._loop is not None and self._async_slots is not None:
+            self._loop.call_soon_threadsafe(self._async_slots.release)
 
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
@@ -69,7 +69,7 @@ class Slots:
         for _ in range(self._started):
             self._inbox.put(None)
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # closed by then, a job having stopped it
+            with contextlib.suppress(RuntimeError):  # a job has stopped the loop, and it is closed by now
                 self._loop.call_soon_threadsafe(self._loop.stop)
         if not self.stuck:
             for thread in self._threads:
@@ -135,10 +135,10 @@ class Slots:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve_async(self, run: Run) -> None:
-        if self._async_room is None:
-            self._async_room = asyncio.Semaphore(self.threads)
+        if self._async_slots is None:
+            self._async_slots = asyncio.Semaphore(self.threads)
         try:
-            await self._async_room.acquire()
+            await self._async_slots.acquire()
         except asyncio.CancelledError:  # a job has cancelled every task of the loop
             self._begin_async(run)
             return
@@ -149,7 +149,7 @@ class Slots:
             if run.abandoned:  # its place was given away when it was cut off
                 self.stuck -= 1
             else:
-                self._async_room.release()
+                self._async_slots.release()
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()

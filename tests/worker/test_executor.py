@@ -7,12 +7,15 @@ import threading
 
 import pytest
 
+from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
+from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.outcomes import WorkerFacts
-from tests.jobs import leaving, looping
+from tests import jobs
+from tests.jobs import ending, leaving, looping, paying
 from tests.queue.rows import claim, claimer, make
 
 
@@ -58,3 +61,34 @@ def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(work, marks, task):
     work(threads=1)
     assert result.job.attempt == 2
     assert marks() == ["k:0", "k:1", "k:2", "k:2", "k:3", "k:4"]
+
+
+def test_an_async_job_that_exits_fails_alone(work):
+    exits, others = ending.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
+    work()
+    assert exits.job.state == State.SCHEDULED
+    assert "SystemExit" in exits.job.errors[0]["exception"]
+    assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
+
+
+def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
+    result = paying.pay_and_lose_the_connection.enqueue("paid")
+    work(threads=1)
+    assert result.wait(1).return_value == 7
+    assert (result.job.attempt, marks()) == (1, ["paid"])
+
+
+def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(work):
+    seen = []
+
+    def receiver(sender, task_result, **_):
+        seen.append(Job.objects.get(pk=task_result.id).state)
+
+    task_started.connect(receiver)
+    try:
+        result = jobs.add_async.enqueue(1, 1)
+        work()
+    finally:
+        task_started.disconnect(receiver)
+    assert seen == [State.RUNNING]
+    assert result.wait(1).status == TaskResultStatus.SUCCESSFUL

@@ -13,8 +13,8 @@ import pytest
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect, connection_params
+from pgonly_django.models import State
 from pgonly_django.models import Worker as WorkerRow
-from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.workers import register
 from pgonly_django.worker.options import WorkerOptions
@@ -174,3 +174,10 @@ def test_where_it_may_not_end_a_transaction_it_says_so_once_and_ends_the_others(
             worker.heartbeat.beat(server)
     assert caplog.text.count("What dead workers have open as another role keeps its locks") == 1
     assert (fresh(ours).state, fresh(theirs).state) == (State.READY, State.RUNNING)
+
+
+def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(transactional_db):
+    worker = WorkerLoop(WorkerOptions(burst=True))
+    worker.heartbeat.end()  # so that its thread ends before it has connected
+    worker.run()
+    assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None

@@ -115,5 +115,5 @@ def test_nothing_is_lost_between_many_who_put_and_one_who_takes(inbox):
 def test_a_late_word_to_a_closed_one_hurts_nobody(inbox):
     inbox.take(1, 0.01)
     inbox.close()
-    inbox._is_asleep = True  # as a thread saw it just before
+    inbox._is_waiting = True  # as a thread saw it just before
     inbox.put("late")

@@ -92,3 +92,25 @@ def test_nothing_is_logged_of_a_success_where_nobody_listens(work, lines, caplog
     result = jobs.add.enqueue(1)
     work(threads=1)
     assert lines(result) == []
+
+
+def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
+    jobs.fail.enqueue("broken")
+    with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
+        work(threads=1)
+    lines = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
+    assert [record.levelname for record in lines] == ["WARNING", "WARNING", "ERROR"]
+    assert re.search(
+        r"attempt 1 of 3 failed with ValueError after [\d.e-]+ s; again in 0 s", lines[0].message
+    )
+    assert lines[2].message.endswith("it is not started again.")
+    assert all("broken" in str(record.exc_info[1]) for record in lines)
+
+
+def test_a_task_nobody_knows_is_logged(work, caplog):
+    result = jobs.add.enqueue(1)
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
+    with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
+        work(threads=1)
+    assert "Cannot import the task tests.jobs.gone" in caplog.text
+    assert "looked for again for 1:00:00" in caplog.text

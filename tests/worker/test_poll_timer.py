@@ -12,6 +12,8 @@ from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
+from pgonly_django.worker.worker import WorkerLoop
+from tests import jobs
 from tests.queue.rows import claimer as make_claimer
 from tests.queue.rows import make
 from tests.waiting import wait_for
@@ -63,3 +65,46 @@ def test_an_idle_worker_looks_ever_more_seldom():
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
         pauses.append(round(poll_timer.next_look(has_slot=True) - time.monotonic(), 1))
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]
+
+
+def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(transactional_db):
+    """A claim ahead, of short jobs while all slots are taken, says nothing about the other queues."""
+    jobs.add.using(queue_name="others").enqueue(1)
+    worker = WorkerLoop(WorkerOptions(threads=1))
+    ahead = Claim(free_slots=0, prefetch_limits={"short": 5}, take_suspect=True)
+    answer = worker.exchanger.exchange([], [], ahead)
+    assert answer.jobs == []
+    worker.poll_timer.looked(answer.jobs, ahead, worker.claimer, began=0.0)
+    assert not worker.poll_timer.drained
+    assert worker.poll_timer.next_look(has_slot=False) > 0.1
+    assert worker.poll_timer.next_look(has_slot=True) <= 0.1
+    worker.database.close()
+
+
+def test_a_second_look_follows_each_word(transactional_db):
+    """The word may stand for another job, whose own was held back and which commits right after the first look."""
+    worker = WorkerLoop(WorkerOptions())
+    claim = Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
+    worker.exchanger.exchange([], [], claim)
+    worker.database.close()
+    for _ in range(2):  # two words in a row: the second look is due after the last
+        worker.poll_timer.hear_ready()
+    heard_at = time.monotonic()
+    worker.poll_timer.looked([], claim, worker.claimer, began=heard_at)
+    again_at = worker.poll_timer.next_look(has_slot=True)
+    assert again_at <= heard_at + notify.COALESCE_SECONDS + 0.01
+    worker.poll_timer.looked([], claim, worker.claimer, began=again_at)
+    assert worker.poll_timer.next_look(has_slot=True) > heard_at + 1.0
+
+
+def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker):
+    worker = background_worker(poll_seconds=60.0)
+    with connect("default", application_name="pgonly tests") as other:
+        for _ in range(20):
+            wait_for(lambda: worker.poll_timer.drained)
+            said_at = time.monotonic()
+            other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
+            job = make(task="tests.jobs.add", args=[1])
+            if time.monotonic() - said_at > notify.COALESCE_SECONDS:  # too late to be held back
+                other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
+            wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 5, "its end")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pgonly_django.database.connect import connect
-from pgonly_django.models.job import State
+from pgonly_django.models import State
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -19,3 +19,15 @@ def test_to_release_at_once_waits_for_no_locked_row(background_worker, marks, ca
         f"since their rows are locked; they run elsewhere once their leases are over: {result.id}"
         in caplog.text
     )
+
+
+def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_released(
+    background_worker, marks
+):
+    worker = background_worker(grace_seconds=2.0)
+    result = jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    worker.stop()
+    wait_for(lambda: "k:cleaned up" in marks(), what="its finally")
+    wait_for(lambda: result.job.state == State.READY)
+    assert (result.job.attempt, result.job.interruptions) == (0, 1)

@@ -21,6 +21,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
+from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.worker import ExitCode, WorkerLoop
 
 RELOAD_SECONDS = 5.0
@@ -87,14 +88,14 @@ class Command(BaseCommand):
     def _serve(self, options: WorkerOptions) -> None:
         if self._owns_process:
             self._open_streams()
-        with process_setup.Signals(is_early=self._owns_process) as signals:
+        with StopSignals(is_early=self._owns_process) as signals:
             _check_database(options.database)
             self.check()
             self._warn_of_what_stays_unserved(options)
             for said in unknown_variables():
                 self._warn(said)
             worker = WorkerLoop(options)
-            with process_setup.made_ready(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
+            with process_setup.set_up(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
                 self._print_banner(worker)
                 code = self._run(worker)
                 released = f", {worker.jobs_released} more released" if worker.jobs_released else ""

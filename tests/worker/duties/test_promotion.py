@@ -14,6 +14,7 @@ from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
+from tests import jobs
 from tests.queue.rows import make
 from tests.waiting import wait_for
 
@@ -82,3 +83,25 @@ def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(ba
             what="the promotion that passes it by",
         )
     wait_for(lambda: is_over(job))
+
+
+def test_a_time_that_is_past_already_starts_at_once(background_worker):
+    background_worker()
+    result = jobs.add.using(run_after=timezone.now() - timezone.timedelta(minutes=1)).enqueue(1)
+    assert result.wait(5).return_value == 2
+
+
+def test_a_due_time_announced_right_behind_another_is_kept(background_worker):
+    background_worker()
+    jobs.add.using(run_after=timezone.now() + timezone.timedelta(hours=1)).enqueue(1)
+    soon = jobs.add.using(run_after=timezone.now() + timezone.timedelta(seconds=0.5)).enqueue(1)
+    assert soon.wait(8).return_value == 2
+
+
+def test_a_scheduled_job_starts_when_it_is_due(background_worker):
+    background_worker()
+    result = jobs.add.using(run_after=timezone.now() + timezone.timedelta(seconds=0.5)).enqueue(1)
+    assert result.job.state == State.SCHEDULED
+    result.wait(20)
+    late = result.job.started_at - result.job.run_at
+    assert timezone.timedelta(0) <= late

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import psycopg
+import pytest
+from django.db import connection, connections
+
+from pgonly_django.database.reconnecting import FIRST_PAUSE_SECONDS, Reconnecting
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def database(transactional_db, said):
+    made = Reconnecting(
+        "default",
+        application_name="pgonly tests, reconnecting",
+        lock_wait="1s",
+        opened=lambda _: said.append("opened"),
+        lost=lambda _: said.append("lost"),
+        back=lambda: said.append("back"),
+    )
+    yield made
+    made.close()
+
+
+def answer(opened):
+    return opened.execute("SELECT 1").fetchone()
+
+
+def cut(database):
+    pid = database.connection().info.backend_pid
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def test_a_lost_connection_is_opened_again_after_a_pause(database, said):
+    assert database.ask(answer) == (1,)
+    cut(database)
+    assert database.ask(answer) is None
+    assert database.is_away
+    assert database.connection() is None
+    assert 0 < database.pause_seconds <= FIRST_PAUSE_SECONDS
+    wait_for(lambda: database.ask(answer) == (1,))
+    assert not database.is_away
+    assert said == ["opened", "lost", "opened", "back"]
+
+
+def test_while_the_database_is_away_the_pauses_grow_and_it_is_said_once(database, said):
+    pauses = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+        patch.setitem(connections.settings["default"], "PORT", "1")
+        for _ in range(3):
+            wait_for(lambda: database.pause_seconds == 0)
+            assert database.connection() is None
+            pauses.append(database.pause_seconds)
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert said == ["lost"]
+
+
+def test_a_refusal_is_no_loss(database, said):
+    def refuse(_):
+        raise psycopg.errors.LockNotAvailable
+
+    assert database.ask(refuse) is None
+    assert not database.is_away
+    assert said == ["opened"]
+
+
+def test_a_connection_that_cannot_be_prepared_is_none(database, said):
+    def fail(_):
+        raise psycopg.OperationalError
+
+    database._opened = fail
+    assert database.connection() is None
+    assert said == ["lost"]
+    database._opened = lambda _: None
+    wait_for(lambda: database.connection() is not None)
+    assert said == ["lost", "back"]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Job, State
+from tests import jobs
+
+
+def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
+    moved = jobs.add.enqueue(1)
+    Job.objects.filter(pk=moved.id).update(options={"backoff": "tests.jobs.no_such_backoff"})
+    good = jobs.add.enqueue(1)
+    work(threads=1)
+    assert good.wait(1).return_value == 2
+    assert moved.job.state == State.SCHEDULED
+    assert "no_such_backoff" in moved.job.errors[0]["reason"]
+
+
+def test_a_module_that_exits_while_it_is_imported_is_a_task_nobody_knows(work):
+    bad, good = jobs.add.enqueue(1), jobs.add.enqueue(1)
+    Job.objects.filter(pk=bad.id).update(task="tests.exits_when_imported.gone")
+    work(threads=1)
+    assert good.wait(1).return_value == 2
+    assert bad.job.state == State.SCHEDULED
+
+
+@pytest.mark.parametrize("task", [jobs.add, jobs.add_async])
+def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(work, task):
+    """Amid a deploy: they were enqueued for a signature that this worker does not have yet."""
+    result = task.enqueue(1, 1)
+    Job.objects.filter(pk=result.id).update(kwargs={"currency": "EUR"})
+    good = jobs.add.enqueue(1)
+    work(threads=1)
+    job = result.job
+    assert (job.state, job.attempt, job.errors[0]["outcome"]) == (State.SCHEDULED, 0, "postponed")
+    assert (
+        "cannot be called with these arguments: got an unexpected keyword argument" in job.errors[0]["reason"]
+    )
+    assert good.wait(1).return_value == 2
+
+
+def test_arguments_that_have_not_fitted_for_an_hour_fail_the_job(work):
+    result = jobs.add.enqueue(1)
+    since = (timezone.now() - timezone.timedelta(hours=1, minutes=1)).isoformat()
+    entry = {"outcome": "postponed", "since": since, "reason": "does not fit"}
+    Job.objects.filter(pk=result.id).update(args=[1, 2, 3], errors=[entry])
+    work(threads=1)
+    assert result.job.state == State.FAILED
+    assert "No worker could call it with its arguments for 1:00:00" in result.job.errors[-1]["reason"]
+
+
+def test_a_type_error_inside_a_job_is_an_error_of_its_own(work):
+    result = jobs.add.using(max_attempts=1).enqueue(1, "b")
+    work(threads=1)
+    assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
+
+
+def test_an_unknown_task_waits_without_burning_an_attempt(work):
+    result = jobs.add.enqueue(1)
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.not_deployed_yet")
+    work()
+    job = Job.objects.get(pk=result.id)
+    assert (job.state, job.attempt, job.interruptions) == (State.SCHEDULED, 0, 0)
+    assert "not_deployed_yet" in job.errors[0]["reason"]
+
+
+def test_a_task_unknown_for_an_hour_fails_with_the_reason(work):
+    result = jobs.add.enqueue(1)
+    since = (timezone.now() - timezone.timedelta(hours=1, minutes=1)).isoformat()
+    entry = {"outcome": "postponed", "since": since, "reason": "unknown"}
+    Job.objects.filter(pk=result.id).update(task="tests.jobs.gone", errors=[entry])
+    work()
+    job = Job.objects.get(pk=result.id)
+    assert job.state == State.FAILED
+    assert len(job.errors) == 1 or job.errors[-1]["outcome"] == "failed"
+    assert "No worker knew the task for 1:00:00" in job.errors[-1]["reason"]
