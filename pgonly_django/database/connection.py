@@ -16,6 +16,7 @@ from typing import Any
 from psycopg import errors, pq
 from psycopg.sql import Identifier
 
+from pgonly_django.database.libpq import SUCCEEDED
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.polling import READ, WRITE, new_poll
 from pgonly_django.database.session_settings import SET, parameters
@@ -28,7 +29,6 @@ SEND_BUFFER = 4 * 1024 * 1024  # bytes; the kernel gives as much of it as it may
 _ALREADY_PREPARED, _UNKNOWN_STATEMENT, _NO_TABLE = b"42P05", b"26000", b"42P01"
 # Where PostgreSQL says "cached plan must not change result type", in whatever language.
 _OUTDATED = b"0A000", b"RevalidateCachedQuery"
-_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 # The server ends the statement of a client that gave up, even while it waits for a lock. Windows refuses this.
 NOTICE_GONE_CLIENTS = {"client_connection_check_interval": "1s"}
@@ -94,7 +94,11 @@ class Connection:
                 if self._send(statement, values):
                     yield from self._send_rest(values)
                 result = yield from self._answer()
-                if result.status in _GOOD or tried or not (yield from self._may_repeat(statement, result)):
+                if (
+                    result.status in SUCCEEDED
+                    or tried
+                    or not (yield from self._may_repeat(statement, result))
+                ):
                     break
                 tried = True
         except (errors.Error, OSError) as error:
@@ -278,7 +282,7 @@ def _broken(error: Exception) -> DatabaseUnavailableError:
 
 def raise_for(result: pq.abc.PGresult) -> None:
     """Raise DatabaseCallError for a result that is an error, with the psycopg error of its SQLSTATE as cause."""
-    if result.status in _GOOD:
+    if result.status in SUCCEEDED:
         return
     state, message = _state(result), result.get_error_message()
     if state == _NO_TABLE:

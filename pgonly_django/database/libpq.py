@@ -1,7 +1,11 @@
-"""Statements that are sent straight over libpq, on a connection of psycopg's that has them prepared.
+"""Prepares and executes statements on a psycopg connection without a cursor of psycopg.
 
-psycopg's cursors look up adapters, count uses and assemble rows anew for each call: 45 of the 120 us of a small
-SELECT, and three times as much where the caller has slept and its code has left the CPU's caches.
+Its cursors look up adapters, count uses and assemble rows in each call: 45 of the 120 us of a small SELECT, and three
+times as much after the caller has slept, when its code has left the CPU's caches.
+
+The results are read here, not by psycopg.generators and psycopg.waiting. Those are as fast (7.0 to 7.6 instead of 7.3
+to 8.0 us of CPU for a prepared SELECT). But they wait in C, where an exception that another thread sets (a job's
+cancellation) arrives only with the answer: after 3 s in a statement of 3 s, and not within 0.1 s.
 """
 
 from __future__ import annotations
@@ -19,21 +23,21 @@ from pgonly_django.database.polling import READ, WRITE, Poll, new_poll
 from pgonly_django.database.statement import Params, Statement
 
 Raw = psycopg.Connection[Any]
-# Reads what a connection answers, within so many seconds.
+# Reads the results that a connection sends, within so many seconds.
 Reader = Callable[[pq.abc.PGconn, float | None], pq.abc.PGresult | None]
 
-_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+SUCCEEDED = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
-LIBPQ_14 = 140_000  # the first that knows of pipelines
-CAN_GO_STRAIGHT = hasattr(select, "poll") and pq.version() >= LIBPQ_14
+LIBPQ_14 = 140_000  # the first with pipelines
+CAN_SEND = hasattr(select, "poll") and pq.version() >= LIBPQ_14
 BOTH = 2
 SLICE_SECONDS = 0.1
 PATIENCE_SECONDS, CANCEL_SECONDS = 1.0, 5.0
 
 
 def takes_statements(raw: Raw) -> bool:
-    """Whether one may be sent now: not where psycopg has a BEGIN to send first, nor amid a pipeline."""
-    if not CAN_GO_STRAIGHT:
+    """Whether one may be sent now: not before a BEGIN that psycopg has yet to send, and not in a pipeline."""
+    if not CAN_SEND:
         return False
     pgconn = raw.pgconn
     begun = raw.autocommit or pgconn.transaction_status != pq.TransactionStatus.IDLE
@@ -41,7 +45,7 @@ def takes_statements(raw: Raw) -> bool:
 
 
 def prepare(raw: Raw, statement: Statement) -> None:
-    """Prepare it on the server at the other end, to stay. Raises psycopg.Error."""
+    """Prepare it for as long as the connection lives. Raises psycopg.Error."""
     _answer(
         raw, lambda pgconn: pgconn.send_prepare(statement.name, statement.positional, statement.types), _read
     )
@@ -55,8 +59,8 @@ def deallocate(raw: Raw, name: bytes) -> None:
 def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = False) -> pq.abc.PGresult:
     """The result of a statement that was prepared there. Raises psycopg.Error.
 
-    Other threads and signal handlers run while it waits. When one of those raises, what is on its way is read, or
-    cancelled after a second, before the exception goes on, so that the next statement gets its own answer.
+    A signal handler, or another thread, may raise an exception here during the wait. Before it goes on, the result is
+    read, or after a second the statement is cancelled: so the next statement gets its own result.
     """
     values = statement.values(params)
     return _answer(
@@ -69,10 +73,10 @@ def execute(raw: Raw, statement: Statement, params: Params, *, binary: bool = Fa
 def execute_both(
     raw: Raw, first: Statement, params: Params, second: Statement, second_params: Params
 ) -> tuple[pq.abc.PGresult, bool]:
-    """Two that were prepared there in one round trip, each a transaction of its own, which makes both fit for a
-    connection outside of transactions only: the result of the first, and whether the second succeeded.
+    """Two prepared statements in one round trip, each in its own transaction; so only outside of transactions. The
+    result of the first, and whether the second succeeded.
 
-    Raises psycopg.Error as the first does; the second is executed all the same. See execute() for other exceptions.
+    Raises the psycopg.Error of the first; the second is executed all the same. For other exceptions see execute().
     """
     values, second_values = first.values(params), second.values(second_params)
     results: list[pq.abc.PGresult] = []
@@ -89,9 +93,9 @@ def execute_both(
     except psycopg.Error:
         if _marks_in(results) == 0:
             raise
-        # The connection broke when the first was done and committed.
+        # The connection broke after the first was committed.
     answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
-    return _good(answers[0]), len(answers) == BOTH and answers[1].status in _GOOD
+    return _good(answers[0]), len(answers) == BOTH and answers[1].status in SUCCEEDED
 
 
 def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq.abc.PGresult:
@@ -110,13 +114,13 @@ def _answer(raw: Raw, send: Callable[[pq.abc.PGconn], None], read: Reader) -> pq
 def _good(result: pq.abc.PGresult | None) -> pq.abc.PGresult:
     if result is None:
         raise psycopg.OperationalError
-    if result.status not in _GOOD:
+    if result.status not in SUCCEEDED:
         raise errors.error_from_result(result, encoding="utf-8")
     return result
 
 
 def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | None:
-    """Send what is left to send, and read the last result. Raises TimeoutError after `seconds`."""
+    """Send the rest of the statement, and read its last result. Raises TimeoutError after `seconds`."""
     poll, deadline = _flushed(pgconn, seconds)
     result = None
     while (latest := _next(pgconn, poll, deadline)) is not None:
@@ -145,7 +149,7 @@ def _marks_in(results: list[pq.abc.PGresult]) -> int:
 
 
 def _drain(pgconn: pq.abc.PGconn, seconds: float | None) -> None:
-    """Read whatever a pipeline still has to answer, and leave it."""
+    """Read all results that a pipeline still has, and leave it."""
     poll, deadline = _flushed(pgconn, seconds)
     nothing = 0
     while nothing < BOTH:  # None stands once behind each statement; twice in a row only where the queue ends
@@ -161,7 +165,7 @@ def _refuse_broken(pgconn: pq.abc.PGconn) -> None:
 
 
 def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
-    """Everything is sent: what to wait with for the answer, and until when."""
+    """Send everything. Returns what to wait with for the answer, and until when."""
     poll = new_poll()
     poll.register(pgconn.socket, READ | WRITE)
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -186,7 +190,7 @@ def _hand_on_notifies(pgconn: pq.abc.PGconn) -> None:
 
 
 def _wait(poll: Poll, deadline: float | None) -> int:
-    """For the socket, in slices: an exception set from another thread arrives between two of them."""
+    """Wait for the socket, in slices: an exception that another thread sets arrives between two of them."""
     while not (ready := poll.poll(SLICE_SECONDS * 1000)):
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError
@@ -194,7 +198,7 @@ def _wait(poll: Poll, deadline: float | None) -> int:
 
 
 def _leave_clean(raw: Raw, read: Reader) -> None:
-    """Read, or else cancel, what an exception left on its way; a connection that resists is closed."""
+    """Read or cancel the statement that an exception has interrupted. Close the connection where that fails."""
     pgconn = raw.pgconn
     in_pipeline = pgconn.pipeline_status != pq.PipelineStatus.OFF
     if pgconn.transaction_status != pq.TransactionStatus.ACTIVE and not in_pipeline:
@@ -202,7 +206,7 @@ def _leave_clean(raw: Raw, read: Reader) -> None:
     try:
         if in_pipeline:
             read = _drain
-            pgconn.pipeline_sync()  # what was sent without its mark is answered now
+            pgconn.pipeline_sync()  # asks for the answers to what was sent without a mark
         try:
             read(pgconn, PATIENCE_SECONDS)
         except TimeoutError:

@@ -1,9 +1,9 @@
-"""How writers tell workers that there is something to do: NOTIFY, after the commit, coalesced.
+"""NOTIFY, which tells workers that there is something to do: after the commit, coalesced.
 
-While jobs are enqueued in close succession, one NOTIFY per queue and COALESCE_SECONDS leaves a process;
-whoever hears one looks again COALESCE_SECONDS later, so nothing that was held back is missed. A NOTIFY inside
-the business transaction would make every commit queue for one database-wide lock (8 clients: 4,000 instead of
-12,900 commits a second). Outside of transactions it travels with the INSERT, each in a transaction of its own.
+While jobs are enqueued in close succession, a process sends one NOTIFY per queue and COALESCE_SECONDS. A worker that
+gets one looks again COALESCE_SECONDS later, so it misses nothing that was held back. A NOTIFY inside the business
+transaction would make every commit wait for one lock of the whole database (8 clients: 4,000 instead of 12,900 commits
+a second). Outside of transactions it is sent in the same round trip as the INSERT, in its own transaction.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def wake_after_commit(alias: str, payload: str) -> None:
 
 
 def follow_up(alias: str, payload: str) -> FollowUp | None:
-    """`payload` to go out with the statement that it is about, where it would not be held back afterwards.
+    """A NOTIFY to send in the same round trip as the statement that it tells of; None where it would be held back.
 
-    After the commit call send_coalesced() with it.
+    Call send_coalesced() with it after the commit.
     """
     return None if _is_held_back((alias, payload), time.monotonic()) else FollowUp(NOTIFY, _params(payload))
 
@@ -60,8 +60,8 @@ def follow_up(alias: str, payload: str) -> FollowUp | None:
 def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> None:
     """Send `payload`, or hold it back when it comes in close succession. A failure costs a poll, never the caller.
 
-    A wish to cancel is never held back: nobody looks for it a second time. Nothing is left to do where `sent` has
-    gone out already.
+    A wish to cancel is never held back: no worker looks for it a second time. Where `sent` was sent already, it only
+    notes that.
     """
     key, now = (alias, payload), time.monotonic()
     is_held_back = _is_held_back(key, now)

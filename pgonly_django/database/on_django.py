@@ -1,7 +1,7 @@
 """Our statements on Django's own connection, in the caller's transaction: enqueueing, sessions, NOTIFY.
 
-What is used often on a connection is prepared there and sent straight over libpq, which costs a third of what
-Django's cursor does. Django itself leaves prepared statements off for the sake of poolers.
+A statement that is used often on a connection is prepared there and sent by libpq.py, which costs a third of what
+Django's cursor costs. Django itself prepares nothing, because of poolers.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from pgonly_django.database.libpq import (
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.exceptions import ManualCommitError
 
-# As psycopg gives it, or in PostgreSQL's text form where the statement went straight over libpq.
+# As psycopg returns it; in PostgreSQL's text form where libpq.py sent the statement.
 Row = tuple[Any, ...]
 
 # Uses of a statement on one connection before it is prepared there; psycopg's own default.
 PREPARE_THRESHOLD = 5
-# Statements known of a connection at a time: some are made up for one call each.
+# Statements that are counted per connection: some are made for one call only.
 KEPT_AT_MOST = 200
-# A prepared statement keeps its plan: one made while a table was small would read all of it when it has grown.
+# A prepared statement keeps its plan: one made for a small table would read all of a table that has grown.
 PLAN_SECONDS = 15.0
 
-# The statement is gone from the server (DISCARD ALL), or what it returns has changed (a migration).
+# The server no longer has the statement (DISCARD ALL), or its columns have changed (a migration).
 _OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
 
 class _Use:
-    """What a connection knows of a statement."""
+    """How a connection has used a statement."""
 
     __slots__ = ("count", "is_outdated", "prepared_at")
 
@@ -65,7 +65,7 @@ _direct: dict[str, bool] = {}
 
 @dataclass(slots=True)
 class FollowUp:
-    """A statement to go out behind another one where that costs no round trip of its own."""
+    """A statement to send behind another one where that takes no further round trip."""
 
     statement: Statement
     params: Params
@@ -78,11 +78,11 @@ def first_row(
 ) -> Row | None:
     """Run `statement` on Django's connection, in the caller's transaction: the first row, or None.
 
-    Outside transactions the `follow_up` may be done behind it, in a transaction of its own, also where `statement`
-    fails; whether it succeeded is noted on it.
-    Whoever watches Django's statements (DEBUG, assertNumQueries, execute_wrapper) or forbids them (SimpleTestCase),
-    or has a database backend that makes cursors its own way, gets it through Django's cursor. Raises what that
-    cursor would raise.
+    Outside transactions the `follow_up` may be executed behind it, in its own transaction, also where `statement`
+    fails; `follow_up.is_done` says whether it succeeded.
+    Where Django's statements are watched (DEBUG, assertNumQueries, execute_wrapper) or forbidden (SimpleTestCase), or
+    the database backend makes cursors in its own way, Django's cursor executes it. Raises what that cursor would
+    raise.
     """
     connection = cast("DatabaseWrapper", connections[alias])
     kind: Any = type(connection)  # the stubs call it unhashable
@@ -117,8 +117,8 @@ def first_row(
 
 
 def require_autocommit(alias: str, what: str) -> None:
-    """Raises ManualCommitError where Django's hooks of the commit are not run: AUTOCOMMIT or set_autocommit() False,
-    and no atomic(). Asks no server."""
+    """Raises ManualCommitError where Django does not run its hooks of the commit: AUTOCOMMIT or set_autocommit() is
+    False, and there is no atomic(). Asks no server."""
     connection = connections[alias]
     if not (connection.in_atomic_block or _is_autocommit(connection)):
         raise ManualCommitError(alias, what)
@@ -132,7 +132,7 @@ def _is_autocommit(connection: Any) -> bool:
 
 @functools.cache
 def _makes_its_own_cursors(kind: type) -> bool:
-    """As django-tenants' does, which sets the search_path of the tenant whenever a cursor is made."""
+    """As that of django-tenants, which sets the search_path of the tenant whenever a cursor is made."""
     methods = ("cursor", "_cursor", "create_cursor")
     return any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in methods)
 
@@ -145,7 +145,7 @@ def _first(result: PGresult) -> Row | None:
 
 
 def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
-    """The statement's use if it is prepared there, be it from now on."""
+    """Its use where the statement is prepared, if need be by this call; else None."""
     uses = _uses.get(raw)
     if uses is None:
         uses = _uses[raw] = {}
@@ -169,7 +169,7 @@ def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:
 
 
 def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
-    # First the note: an exception from elsewhere in between leaves at worst a name that is not there.
+    # Noted first: an exception between the two leaves at worst a name that the server does not know.
     use.prepared_at = time.monotonic()
     try:
         prepare(raw, statement)
@@ -182,7 +182,7 @@ def _prepare(raw: Raw, statement: Statement, use: _Use) -> None:
 
 
 def _has_room(raw: Raw, uses: dict[bytes, _Use]) -> bool:
-    """Room for one more is made by forgetting what was never prepared, else what was prepared first."""
+    """Makes room by forgetting what was never prepared, or else what was prepared first."""
     if len(uses) >= KEPT_AT_MOST:
         for name, use in tuple(uses.items()):
             if use.prepared_at is None:
@@ -195,7 +195,7 @@ def _has_room(raw: Raw, uses: dict[bytes, _Use]) -> bool:
 
 
 def _forget(raw: Raw, name: bytes) -> None:
-    """Only outside a transaction, which would be broken where the statement is gone already."""
+    """Only outside a transaction: that would be broken where the server no longer has the statement."""
     with suppress(errors.InvalidSqlStatementName):
         deallocate(raw, name)
 
@@ -205,7 +205,7 @@ def _is_idle(raw: Raw) -> bool:
 
 
 def _may_prepare(alias: str, raw: Raw) -> bool:
-    """Not where psycopg prepares: it deallocates all after a rollback. Not where a pooler may swap the connection."""
+    """Not where psycopg prepares: after a rollback it deallocates all. Not behind a pooler, which swaps connections."""
     utf8 = raw.pgconn.parameter_status(b"client_encoding") == b"UTF8"
     if not utf8 or raw.prepare_threshold is not None:
         return False

@@ -1,6 +1,6 @@
-"""Operations are written once, as generators that yield what they wait for; here they are run.
+"""Runs operations: generators that yield what they wait for.
 
-`run` blocks the thread at each wait, `arun` awaits it. So the sync and the async API are the same code.
+`run` blocks the thread at each wait, `arun` awaits it. So one text serves the sync and the async API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Wait(Protocol):
-    """Something an operation waits for; both methods give the same answer."""
+    """Something that an operation waits for. Both methods return the same answer."""
 
     def block(self) -> Any: ...
     async def ready(self) -> Any: ...
@@ -59,7 +59,7 @@ async def arun(operation: Operation[T]) -> T:
 
 
 class Compute:
-    """The wait for the caller's own function, sync or async; answers what it returns."""
+    """The wait for the caller's function, sync or async. The answer is what it returns."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -78,7 +78,7 @@ async def _awaited(value: Awaitable[T]) -> T:
 
 
 class InThread:
-    """The wait for a sync function, which under asyncio runs where Django's own sync code does."""
+    """The wait for a sync function. Under asyncio it runs where Django runs sync code."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -91,21 +91,21 @@ class InThread:
 
 
 class Signal:
-    """The wait for `set()` by another thread, at most `seconds`; answers whether it came."""
+    """The wait for set() by another thread, for `seconds` at most. The answer is what was set, or None."""
 
     def __init__(self, seconds: float) -> None:
         self._future: Future[Any] = Future()
         self._seconds = seconds
 
     def set(self, answer: Any = True) -> bool:
-        """Answer the waiter. False when it has given up, or has its answer already."""
+        """False when the one who waits has given up, or has an answer already."""
         if self._future.done() or not self._future.set_running_or_notify_cancel():
             return False
         self._future.set_result(answer)
         return True
 
     def withdraw(self) -> Any:
-        """Stop waiting: None, or the answer that came in the last moment."""
+        """Stop waiting. The answer, if one came at the last moment; else None."""
         return None if self._future.cancel() else self._future.result()
 
     def block(self) -> Any:
@@ -126,5 +126,5 @@ class Signal:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, its waiter with it
+    with contextlib.suppress(RuntimeError):  # the loop was closed, and with it the one who waited
         loop.call_soon_threadsafe(arrived.set)

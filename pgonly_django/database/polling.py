@@ -1,4 +1,4 @@
-"""Waiting for one socket: with poll() where there is one. Eventlet takes it away, and Windows has none."""
+"""Waits for one socket, with poll() where Python has it. Eventlet removes it, and Windows has none."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Poll(Protocol):
 
 
 def new_poll() -> Poll:
-    # Looked up now: eventlet may come after us.
+    # Looked up at each call: eventlet may be imported after this module.
     kind: type[Poll] = getattr(select, "poll", PollBySelect)
     return kind()
 
 
 class PollBySelect:
-    """select() of one socket in the shape of poll(); under eventlet other green threads run meanwhile."""
+    """select() of one socket in the shape of poll(); under eventlet other green threads run during the wait."""
 
     def register(self, descriptor: int, events: int, /) -> None:
         self._descriptor, self._events = descriptor, events

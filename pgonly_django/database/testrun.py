@@ -1,7 +1,7 @@
-"""In a test run no connection of ours goes where Django would keep a test from.
+"""In a test run our connections keep to Django's rules: none reaches a database that Django refuses to the test.
 
-Django and pytest-django refuse by replacing methods of Django's own connections. The cache has others, and so has
-a worker that a test starts: they ask here first.
+Django and pytest-django refuse by replacing methods of Django's connections. Those of a pool, and of a worker that a
+test starts, are others: they ask here first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 _PATCHED_BY = ("django.test.testcases", "pytest_django.plugin")
-# Every call of the cache asks: so a comparison comes first. None once a test run was noticed.
+# Every call of a pool asks, so a comparison comes first. None once a test run was noticed.
 _found = BaseDatabaseWrapper.ensure_connection
 _usual = None if _found.__module__ in _PATCHED_BY else _found
 _modules = sys.modules
@@ -31,9 +31,9 @@ _adding = threading.Lock()
 
 
 def is_on() -> bool:
-    """True in a test run, and until its process ends: a test's threads may go on for longer.
+    """True in a test run, and from then on until the process ends: threads of a test may run on after it.
 
-    Importing django.test, as many libraries do, makes none.
+    Importing django.test alone, as many libraries do, is no test run.
     """
     if BaseDatabaseWrapper.ensure_connection is not _usual and _is_guarded():
         return True
@@ -64,9 +64,9 @@ def remember_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def testcase_connection(alias: str) -> BaseDatabaseWrapper | None:
-    """The connection on which a TestCase has opened its transaction in this thread, if one has.
+    """The connection on which a TestCase has opened its transaction in this thread; None without one.
 
-    Beside a running event loop Django's `connections` has others, though the thread is the same.
+    While an event loop runs, `connections` of Django gives another connection in the same thread.
     """
     thread = threading.get_ident()
     candidates: list[Any] = [connections[alias], *_in_testcases(alias)]
@@ -75,7 +75,7 @@ def testcase_connection(alias: str) -> BaseDatabaseWrapper | None:
 
 
 def is_any_in_testcase(alias: str) -> bool:
-    """True while a TestCase has its transaction open in `alias`, in whatever thread."""
+    """True while a TestCase has its transaction open in `alias`, in any thread."""
     return bool(_in_testcases(alias))
 
 
@@ -95,7 +95,7 @@ def databases() -> list[object] | None:
 
 
 class Refusal(Exception):  # noqa: N818 - a mark on Django's error, and on pytest-django's
-    """What was refused because of the test that it was called in."""
+    """Marks what was refused because of a test's rules."""
 
 
 def _marked(kind: type[Exception]) -> type[Exception]:

@@ -1,4 +1,4 @@
-"""Our own connections keep their own terms, whatever the project has set for its statements."""
+"""Our connections have their own settings, whatever the project has set for its statements."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_the_database_sets_for_the_project_does_not_bind_us():
 
 
 @pytest.mark.usefixtures("project_settings", "through_the_pooler")
-def test_through_a_pooler_each_transaction_of_ours_sets_its_own_terms_and_no_more():
+def test_through_a_pooler_each_transaction_of_ours_sets_its_own_settings_and_no_more():
     with connect("default", application_name="pgonly tests") as raw:
         assert not raw.apply_session_settings(lock_wait="3s")
         assert raw.execute("SELECT 1 FROM pg_sleep(0.2)").fetchone() == (1,)

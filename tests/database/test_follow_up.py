@@ -26,7 +26,7 @@ NOTE = Statement(
 
 @pytest.fixture(autouse=True)
 def prepared():
-    """On a connection that knows both statements, as after the first few uses; woken nobody lately."""
+    """On a connection that knows both statements, as after the first few uses; no worker was woken lately."""
     for _ in range(7):
         ask()
         first_row("default", NOTE, {"text": "", "seconds": 0})

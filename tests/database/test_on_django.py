@@ -1,4 +1,4 @@
-"""The short way to Django's connection has to behave as Django's cursor does."""
+"""first_row() behaves as Django's cursor does."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_it_runs_in_the_callers_transaction():
             assert mine == cursor.fetchone()
 
 
-def test_whoever_logs_queries_sees_it():
+def test_logged_queries_include_it():
     number(1)
     with CaptureQueriesContext(connection) as queries:
         number(42)
     assert "42" in queries[0]["sql"]
 
 
-def test_whoever_wraps_execution_sees_it():
+def test_execute_wrappers_see_it():
     number(1)
     seen = []
     with connection.execute_wrapper(lambda execute, sql, *rest: (seen.append(sql), execute(sql, *rest))[1]):
@@ -243,7 +243,7 @@ def test_a_migration_under_a_prepared_statement_costs_no_call():
     connection.close()
 
 
-def test_after_a_migration_the_statement_is_prepared_anew():
+def test_after_a_migration_the_statement_is_prepared_again():
     with table_that_changes() as (everything, change):
         before = prepared_at()
         change()
@@ -252,7 +252,7 @@ def test_after_a_migration_the_statement_is_prepared_anew():
 
 
 def test_after_a_migration_at_most_one_transaction_fails():
-    """What is outdated is forgotten outside transactions; within them psycopg sends it meanwhile."""
+    """What is outdated is forgotten outside transactions; until then psycopg sends it in them."""
     with table_that_changes() as (everything, change):
         change()
         with pytest.raises(NotSupportedError), transaction.atomic():
@@ -319,7 +319,7 @@ def test_a_backend_that_makes_its_own_cursors_is_asked_for_one(monkeypatch):
         connection.close()
 
 
-def test_a_plan_is_made_anew_now_and_then(monkeypatch):
+def test_a_plan_is_made_again_now_and_then(monkeypatch):
     connection.close()
     for value in range(8):
         number(value)
@@ -331,7 +331,7 @@ def test_a_plan_is_made_anew_now_and_then(monkeypatch):
     assert prepared_at() > before
 
 
-def test_what_was_discarded_meanwhile_is_planned_anew_all_the_same(monkeypatch):
+def test_what_was_discarded_is_planned_again_all_the_same(monkeypatch):
     for value in range(8):
         number(value)
     with connection.cursor() as cursor:
@@ -345,7 +345,7 @@ def test_what_was_discarded_meanwhile_is_planned_anew_all_the_same(monkeypatch):
 def test_without_the_means_everything_goes_through_psycopg(monkeypatch):
     """As on Windows, or with a libpq from before 14."""
     connection.close()
-    monkeypatch.setattr("pgonly_django.database.libpq.CAN_GO_STRAIGHT", False)
+    monkeypatch.setattr("pgonly_django.database.libpq.CAN_SEND", False)
     assert [number(value) for value in range(8)] == [*range(8)]
     assert prepared() == []
 

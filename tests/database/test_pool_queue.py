@@ -129,7 +129,7 @@ def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own
     cache = own.cache(TIMEOUT_SECONDS=20)
     held, wanted = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
     assert held.acquire()
-    waiting = wanted._acquire(Attempt(b"holder"), 20)  # as a task that nobody finishes leaves it
+    waiting = wanted._acquire(Attempt(b"holder"), 20)  # as a task that is never finished leaves it
     wait = next(waiting)
     while not isinstance(wait, Signal):
         wait = waiting.send(wait.block())
