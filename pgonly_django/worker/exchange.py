@@ -52,6 +52,13 @@ class ExchangeResult:
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
     took_seconds: float = 0.0
 
+    def add(self, other: ExchangeResult) -> None:
+        self.finished += other.finished
+        self.lost += other.lost
+        self.locked += other.locked
+        self.states |= other.states
+        self.replaced |= other.replaced
+
     def as_written(self, finish: Finish) -> Finish:
         """The end as the row has it: what replaced a refused one, or the cancellation that was asked for by then."""
         finish = self.replaced.get(finish.id, finish)
@@ -175,12 +182,7 @@ class Exchanger:
                 message = f"Progress of {report.id} not stored: {error}"
                 emit("worker.report_refused", message, level=logging.WARNING)
         for finish in finishes:
-            part = self._alone(connection, finish)
-            whole.finished += part.finished
-            whole.lost += part.lost
-            whole.locked += part.locked
-            whole.states |= part.states
-            whole.replaced |= part.replaced
+            whole.add(self._alone(connection, finish))
         return whole
 
     def _alone(self, connection: OwnConnection, finish: Finish) -> ExchangeResult:

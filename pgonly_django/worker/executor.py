@@ -25,9 +25,9 @@ from pgonly_django.tasks.result import JobResult, build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
-from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.job_log import log_failure
 from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
 from pgonly_django.worker.tracebacks import name_of, without_outer_frames
 

@@ -18,7 +18,7 @@ from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.ended import Ended
+from pgonly_django.worker.outcomes import Ended
 
 FINAL = {
     State.SUCCEEDED: TaskResultStatus.SUCCESSFUL,

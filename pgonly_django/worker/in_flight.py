@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pgonly_django.context.run import Run
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.finish import Finish
-from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.exchange import ExchangeResult
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
 
 # An end whose row was locked is tried again after half the time that the row has been locked, within these.

@@ -12,8 +12,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.events import emit, has_listeners
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.ended import Ended
-from pgonly_django.worker.outcomes import UNKNOWN_FOR
+from pgonly_django.worker.outcomes import UNKNOWN_FOR, Ended
 from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")

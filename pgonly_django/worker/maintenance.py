@@ -9,8 +9,7 @@ import time
 from django.db import connections
 
 from pgonly_django.database.connect import OwnConnection, connect
-from pgonly_django.worker.duties.batches import LOCK_WAIT
-from pgonly_django.worker.duties.duty import Duty, tried
+from pgonly_django.worker.duties.duty import LOCK_WAIT, Duty, tried
 from pgonly_django.worker.duties.forget_workers import ForgetWorkers
 from pgonly_django.worker.duties.prune_caches import PruneCaches
 from pgonly_django.worker.duties.prune_jobs import PruneJobs

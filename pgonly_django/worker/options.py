@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
@@ -18,11 +18,23 @@ POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
-# What a variable must hold, by option; the others may be any text.
-KINDS = {
-    **dict.fromkeys(("threads", "max_jobs"), "a whole number"),
-    **dict.fromkeys(("grace_seconds", "max_idle_seconds", "poll_seconds"), "a number of seconds"),
-    **dict.fromkeys(("burst", "listen"), "1, true, yes, 0, false or no"),
+
+
+def parse_queues(text: str) -> tuple[str, ...]:
+    """ "a,b" as ("a", "b"): in serving order, without repetition."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _parse_flag(text: str) -> bool:
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+
+
+# How a variable is read, and what it must hold; those of the other options may be any text.
+PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "queues": (parse_queues, "names"),
+    **dict.fromkeys(("threads", "max_jobs"), (int, "a whole number")),
+    **dict.fromkeys(("grace_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")),
+    **dict.fromkeys(("burst", "listen"), (_parse_flag, "1, true, yes, 0, false or no")),
 }
 
 
@@ -86,10 +98,9 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         variable = ENVIRONMENT_PREFIX + spec.name.upper()
         if environ.get(variable, "") != "":
             found[spec.name] = _parse(variable, spec.name, environ[variable])
-    if environ.get(ENVIRONMENT_PREFIX + "NO_LISTEN", "") != "":
-        found["listen"] = not _parse(
-            ENVIRONMENT_PREFIX + "NO_LISTEN", "burst", environ[ENVIRONMENT_PREFIX + "NO_LISTEN"]
-        )
+    variable = ENVIRONMENT_PREFIX + "NO_LISTEN"
+    if environ.get(variable, "") != "":
+        found["listen"] = not _parse(variable, "listen", environ[variable])
     return found
 
 
@@ -111,24 +122,8 @@ def _can_be_stored(text: str) -> bool:
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
+    parse, kind = PARSERS.get(name, (str, "text"))
     try:
-        match name:
-            case "queues":
-                return parse_queues(text)
-            case "threads" | "max_jobs":
-                return int(text)
-            case "grace_seconds" | "max_idle_seconds" | "poll_seconds":
-                return float(text)
-            case "burst" | "listen":
-                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                    text.lower()
-                ]
-            case _:
-                return text
+        return parse(text)
     except (ValueError, KeyError) as error:
-        raise OptionError(f"{variable} must be {KINDS[name]}, got {text!r}.") from error
-
-
-def parse_queues(text: str) -> tuple[str, ...]:
-    """ "a,b" as ("a", "b"): in serving order, without repetition."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        raise OptionError(f"{variable} must be {kind}, got {text!r}.") from error

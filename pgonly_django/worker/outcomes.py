@@ -1,4 +1,4 @@
-"""From how a run ended to what is written about it: pure functions, no connection, no thread."""
+"""How a run ended, and what is written about it: pure functions, no connection, no thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pgonly_django.worker.tracebacks import formatted, name_of, path_of, text_of
 
 TRACEBACK_LIMIT = 20_000
 MESSAGE_LIMIT = 2_000
-# A task that nobody knows yet is looked for again, ever less often, for an hour: a rolling deploy.
+# A task that is not known is looked for again, after growing pauses, for an hour: a rolling deploy.
 UNKNOWN_FOR = timedelta(hours=1)
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
 BROKEN_BACKOFF_SECONDS = 60.0
@@ -45,6 +45,17 @@ CHAIN_LIMIT = 100
 class WorkerFacts:
     id: str
     name: str
+
+
+@dataclass(slots=True)
+class Ended:
+    """A run that is over in this process. `finish` None: the job is not ours any more, nothing is to be written."""
+
+    run: Run
+    finish: Finish | None
+    took_seconds: float = 0.0
+    committed: bool = False  # the finish went out with the job's own transaction (atomic=True)
+    error: BaseException | None = None  # what the run ended with
 
 
 def succeeded(run: Run, value: Any) -> Finish:
@@ -62,7 +73,7 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
         case JobStopped():
             return released(run, worker)
         case JobCancelled():
-            return _finish(run, Outcome.CANCELLED, State.CANCELLED, worker, reason="Cancelled while it ran.")
+            return _cancelled(run, worker)
         case Snooze():
             seconds = max(error.delay.total_seconds(), 0.0)
             return _finish(
@@ -75,8 +86,7 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
         case UnknownTaskError():
             return _postponed(run, error, worker)
         case JobTimedOut():
-            reason = f"Ran longer than its max_runtime of {run.job.max_runtime}."
-            return _failed(run, Outcome.TIMED_OUT, error, options, worker, reason=reason)
+            return _timed_out(run, error, options, worker)
         case Retry():
             delay = max(error.delay.total_seconds(), 0.0)
             return _failed(run, Outcome.RETRIED, error, options, worker, delay=delay)
@@ -108,15 +118,13 @@ def _comes_of_interruption(error: BaseException | None) -> bool:
 
 
 def unrecordable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
-    """The end of a run whose own end cannot be recorded: `error` was raised meanwhile."""
+    """The end of a run whose own end cannot be recorded, since that raised `error`."""
     reason = (
         f"{name_of(error)} was raised while its end was recorded, by its backoff, its exception or a signal."
     )
-    is_last = run.job.attempt >= run.job.max_attempts
-    state = State.FAILED if is_last else State.SCHEDULED
-    return _finish(
-        run, Outcome.FAILED, state, worker, delay=BROKEN_BACKOFF_SECONDS, error=error, reason=reason
-    )
+    state = State.FAILED if run.job.attempt >= run.job.max_attempts else State.SCHEDULED
+    delay = BROKEN_BACKOFF_SECONDS
+    return _finish(run, Outcome.FAILED, state, worker, delay=delay, error=error, reason=reason)
 
 
 def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
@@ -137,9 +145,9 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-def released(run: Run, worker: WorkerFacts, reason: str = "Its worker was stopped.") -> Finish:
+def released(run: Run, worker: WorkerFacts) -> Finish:
     """Back to ready for any worker, at no cost: a planned stop."""
-    return _finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
+    return _finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason="Its worker was stopped.")
 
 
 def never_started(job_id: str, lease_epoch: int) -> Finish:
@@ -151,11 +159,20 @@ def closed_by_force(run: Run, options: TaskOptions, worker: WorkerFacts) -> Fini
     """The end of a job that ignored its interruption; its thread may go on, but can write nothing."""
     note = "It ignored the interruption and was cut off."
     if run.cancel_requested:
-        return _finish(
-            run, Outcome.CANCELLED, State.CANCELLED, worker, reason=f"Cancelled while it ran. {note}"
-        )
-    reason = f"Ran longer than its max_runtime of {run.job.max_runtime}. {note}"
-    return _failed(run, Outcome.TIMED_OUT, JobTimedOut(), options, worker, reason=reason)
+        return _cancelled(run, worker, note)
+    return _timed_out(run, JobTimedOut(), options, worker, note)
+
+
+def _cancelled(run: Run, worker: WorkerFacts, note: str = "") -> Finish:
+    reason = f"Cancelled while it ran. {note}".rstrip()
+    return _finish(run, Outcome.CANCELLED, State.CANCELLED, worker, reason=reason)
+
+
+def _timed_out(
+    run: Run, error: BaseException, options: TaskOptions, worker: WorkerFacts, note: str = ""
+) -> Finish:
+    reason = f"Ran longer than its max_runtime of {run.job.max_runtime}. {note}".rstrip()
+    return _failed(run, Outcome.TIMED_OUT, error, options, worker, reason=reason)
 
 
 def _failed(

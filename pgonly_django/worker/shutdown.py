@@ -7,8 +7,8 @@ import time
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.worker import outcomes
-from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
 
 # Ends that are not written so long after the grace are left to the leases, which run out by themselves. The database

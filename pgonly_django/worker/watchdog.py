@@ -10,9 +10,9 @@ from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
 from pgonly_django.worker import outcomes
-from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.slots import Slots

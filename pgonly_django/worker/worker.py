@@ -24,7 +24,6 @@ from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.rescue import Rescue
-from pgonly_django.worker.ended import Ended
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.finished_signals import FinishedSignals
@@ -33,6 +32,7 @@ from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER, PollTimer
 from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.shutdown import Shutdown

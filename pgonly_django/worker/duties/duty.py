@@ -1,18 +1,27 @@
+"""What a duty of the maintenance thread is, and what those that prune have in common."""
+
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import ParamSpec, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Any, ParamSpec, Protocol
 
-from pgonly_django.database.connect import OwnConnection
+from django.db import connections, transaction
+
+from pgonly_django.database.connect import SET_LOCAL, OwnConnection
 from pgonly_django.events import emit
 
 P = ParamSpec("P")
 
+BATCH = 1000
+PAUSE_SECONDS = 0.05
+INTERVAL_SECONDS = 300.0
+LOCK_WAIT = "2s"
+
 
 class Duty(Protocol):
-    """One of the maintenance thread's."""
-
     name: str  # as its failure is logged: "<name> failed"
     interval: float  # seconds until it comes again when it has found nothing to do
 
@@ -27,3 +36,26 @@ def tried(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) 
         message = f"{what} failed, it is tried again later: {str(error).strip()}"
         emit("worker.maintenance_failed", message, level=logging.WARNING)
         return 0
+
+
+def in_batches(delete: Callable[[], int], over: Event) -> int:
+    """Call `delete` until it deletes less than a BATCH, or the worker ends. Returns how many rows it deleted."""
+    total = count = delete()
+    while count >= BATCH and not over.wait(PAUSE_SECONDS):
+        count = delete()
+        total += count
+    return total
+
+
+@contextmanager
+def no_timeout(alias: str) -> Iterator[None]:
+    """For statements on Django's connection. A statement_timeout of the role or the database is meant for requests: it
+    would cancel the same batch in every round."""
+
+    def execute_in_transaction(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        with transaction.atomic(using=alias):
+            context["connection"].connection.execute(SET_LOCAL, {"wait": LOCK_WAIT})
+            return execute(sql, params, many, context)
+
+    with connections[alias].execute_wrapper(execute_in_transaction):
+        yield

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue import workers
-from pgonly_django.worker.duties.batches import INTERVAL_SECONDS
+from pgonly_django.worker.duties.duty import INTERVAL_SECONDS
 
 FORGOTTEN_AFTER = timedelta(days=1)
 

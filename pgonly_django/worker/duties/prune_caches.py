@@ -4,8 +4,7 @@ from threading import Event
 
 from pgonly_django.cache.prune import prunable_databases, prune_expired
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
-from pgonly_django.worker.duties.duty import tried
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches, no_timeout, tried
 
 
 class PruneCaches:

@@ -7,7 +7,7 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.pruning import Kept
 from pgonly_django.queue.prune import prune
-from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches
 
 KEPT_NAMED = 10
 

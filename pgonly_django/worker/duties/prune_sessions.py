@@ -7,7 +7,7 @@ from django.db import connections, router
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.models import Session
 from pgonly_django.sessions import prune_expired
-from pgonly_django.worker.duties.batches import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
 
 
 class PruneSessions:
