@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -65,30 +65,28 @@ class DjangoCache(BaseCache):
         With `nx` as add(), only where there is no entry yet; with `xx` only where there is one: True or False.
         Raises ValueTooLargeError beyond 1 GB or MAX_BYTES; then the key is deleted.
         """
-        operation = self._set(key, value, timeout, version, tags, nx, xx)
-        return self._do(operation, False if nx or xx else None, write=True)
+        written = self._do(self._set(key, value, timeout, version, tags, nx, xx), False, write=True)
+        return written if nx or xx else None
 
     async def aset(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (), nx: bool = False, xx: bool = False,
     ) -> Any:  # fmt: skip
         """See set()."""
-        operation = self._set(key, value, timeout, version, tags, nx, xx)
-        return await self._ado(operation, False if nx or xx else None, write=True)
+        written = await self._ado(self._set(key, value, timeout, version, tags, nx, xx), False, write=True)
+        return written if nx or xx else None
 
     def add(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
-        operation: Operation[bool] = self._set(key, value, timeout, version, tags, nx=True)
-        return self._do(operation, False, write=True)
+        return self._do(self._set(key, value, timeout, version, tags, nx=True), False, write=True)
 
     async def aadd(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
         *, tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
-        operation: Operation[bool] = self._set(key, value, timeout, version, tags, nx=True)
-        return await self._ado(operation, False, write=True)
+        return await self._ado(self._set(key, value, timeout, version, tags, nx=True), False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
@@ -186,14 +184,13 @@ class DjangoCache(BaseCache):
     def _set(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
         nx: bool = False, xx: bool = False,
-    ) -> Operation[Any]:  # fmt: skip
+    ) -> Operation[bool]:  # fmt: skip
         if nx and xx:
             raise ValueError(
                 "nx writes only where there is no entry, xx only where there is one: give one of them."
             )
-        write: Callable[..., Operation[Any]]
-        write = self.store.add if nx else self.store.replace if xx else self.store.set
-        return write(self.stored_key(key, version), value, self.seconds_of(timeout), self._tags(tags))
+        stored = self.stored_key(key, version)
+        return self.store.set(stored, value, self.seconds_of(timeout), self._tags(tags), nx=nx, xx=xx)
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]

@@ -12,14 +12,16 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 LONGEST_SECONDS = 1e11  # 3,170 years; prune_minute is an int4, and Python's calendar ends in the year 9999
 MOST = 1_000_000
-_NUMBERS = int, float
 
 
 def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timedelta") -> float:
     """`value` in seconds, maybe infinite. Raises TypeError where it is no time, ValueError for NaN."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
+    is_number = type(value) in {int, float} or isinstance(
+        value, (Real, Decimal)
+    )  # the usual types first: faster
+    if isinstance(value, bool) or not is_number:
         raise TypeError(f"{what} must be {kinds}, got {value!r}.")
     number = _as_float(value)
     if math.isnan(number):
@@ -50,8 +52,6 @@ def milliseconds(timeout: Any) -> Any:
 
 def not_negative(value: Any, what: str) -> float:
     """See seconds(). At most LONGEST_SECONDS."""
-    if type(value) in _NUMBERS and 0 <= value <= LONGEST_SECONDS:  # the usual case, faster
-        return float(value)
     number = seconds(value, what)
     if number < 0:
         raise ValueError(f"{what} must not be negative, got {value!r}.")
@@ -60,8 +60,6 @@ def not_negative(value: Any, what: str) -> float:
 
 def positive(value: Any, what: str) -> float:
     """See seconds(). At most LONGEST_SECONDS."""
-    if type(value) in _NUMBERS and 0 < value <= LONGEST_SECONDS:
-        return float(value)
     number = seconds(value, what)
     if number <= 0:
         raise ValueError(f"{what} must be more than 0 s, got {value!r}.")

@@ -129,55 +129,35 @@ class Store:
 
     SET = for_both_tables(INSERT + OVERWRITE, ROW)
     SET_COUNTED = for_both_tables(BEFORE + INSERT + OVERWRITE + NEW_AND_BEFORE, ROW)
-
-    def set(
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
-    ) -> Operation[None]:
-        if seconds is not None and seconds <= 0:
-            yield from self.delete(key)
-        else:
-            yield from self.write((yield from self.made(key, value, seconds, tags, overwrites=True)))
-
-    def write(self, row: Row) -> Operation[bool]:
-        """Write what row() made, whatever is there."""
-        return self._write(self.SET_COUNTED if self.counters.bounded else self.SET, row)
-
+    _ADD = INSERT + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
+    ADD = for_both_tables(_ADD, ROW)
+    ADD_COUNTED = for_both_tables(BEFORE + _ADD + NEW_AND_BEFORE, ROW)
     _REPLACE = "UPDATE {table} " + REWRITE + " WHERE key = %(key)s::text AND " + LIVE
     REPLACE = for_both_tables(_REPLACE, ROW)
     REPLACE_COUNTED = for_both_tables(BEFORE + _REPLACE + " RETURNING false, (SELECT size FROM before)", ROW)
 
-    def replace(
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
-    ) -> Operation[bool]:
-        """Write only where there is a live entry; whether there was one."""
+    def set(
+        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = (),
+        *, nx: bool = False, xx: bool = False,
+    ) -> Operation[bool]:  # fmt: skip
+        """See write(). A timeout that is over deletes the key, but not with `nx`."""
         if seconds is not None and seconds <= 0:
-            return (yield from self.delete(key))
-        row = yield from self.made(key, value, seconds, tags, overwrites=True)
-        return (yield from self.write_if_live(row))
+            return not (yield from self.has(key)) if nx else (yield from self.delete(key))
+        row = yield from self.made(key, value, seconds, tags, overwrites=not nx)
+        return (yield from self.write(row, nx=nx, xx=xx))
 
-    def write_if_live(self, row: Row) -> Operation[bool]:
-        """Write what row() made where there is a live entry; whether there was one."""
-        return self._write(self.REPLACE_COUNTED if self.counters.bounded else self.REPLACE, row)
+    def write(self, row: Row, *, nx: bool = False, xx: bool = False) -> Operation[bool]:
+        """Write what row() made: with `nx` only where there is no live entry, with `xx` only where there is one.
 
-    _ADD = INSERT + OVERWRITE + " WHERE entry.expires_at <= clock_timestamp()"
-    ADD = for_both_tables(_ADD, ROW)
-    ADD_COUNTED = for_both_tables(BEFORE + _ADD + NEW_AND_BEFORE, ROW)
-
-    def add(
-        self, key: bytes, value: Any, seconds: float | None, tags: Sequence[bytes] = ()
-    ) -> Operation[bool]:
-        """Write only where there is no live entry; whether there was none."""
-        if seconds is not None and seconds <= 0:
-            return not (yield from self.has(key))
-        return (yield from self.write_if_none((yield from self.made(key, value, seconds, tags))))
-
-    def write_if_none(self, row: Row) -> Operation[bool]:
-        """Write what row() made where there is no live entry; whether there was none."""
-        return self._write(self.ADD_COUNTED if self.counters.bounded else self.ADD, row)
-
-    def _write(self, statements: Statements, row: Row) -> Operation[bool]:
-        """Whether the row was written. Counts it, and cleans a little once in a while."""
-        result = yield from self.send(statements, [*row])
+        Whether it was written. Counts the write, and cleans a little once in a while.
+        """
+        if nx:
+            plain, counted = self.ADD, self.ADD_COUNTED
+        elif xx:
+            plain, counted = self.REPLACE, self.REPLACE_COUNTED
+        else:
+            plain, counted = self.SET, self.SET_COUNTED
+        result = yield from self.send(counted if self.counters.bounded else plain, [*row])
         if result.command_tuples != 1:
             return False
         size, new, more = row.size, False, 0

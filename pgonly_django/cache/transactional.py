@@ -22,7 +22,6 @@ from pgonly_django.cache.extended_api import ExtendedCache
 from pgonly_django.cache.keys import as_regex, escape_glob, tag_names
 from pgonly_django.cache.pending import Change, PendingWrites, SeenEntry
 from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE
-from pgonly_django.database.operation import Operation
 from pgonly_django.exceptions import ValueTooLargeError
 
 _MISSING = object()
@@ -118,29 +117,30 @@ class TransactionalCache(ExtendedCache):
         """
         if nx and xx:
             return self.cache.set(key, value, timeout, version, tags=tags, nx=nx, xx=xx)  # raises
-        if nx:
-            return self.add(key, value, timeout, version, tags=tags)
-        if xx and not self.has_key(key, version):
-            return False
-        self._set_at_commit(
-            key, value, timeout, version, tags, self.store.write_if_live if xx else self.store.write
-        )
-        return True if xx else None
+        written = self._set_later(key, value, timeout, version, tags, nx=nx, xx=xx)
+        return written if nx or xx else None
 
-    def _set_at_commit(
+    def _set_later(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str],
-        write: Callable[[Row], Operation[bool]], stale: float = 0,
-    ) -> None:  # fmt: skip
+        *, nx: bool = False, xx: bool = False, stale: float = 0,
+    ) -> bool:  # fmt: skip
         try:
             row = self._row(key, value, timeout, version, tags, stale)
         except ValueTooLargeError as error:
-            self.delete(key, version)
-            self.failed(error, None, write=True)
-        else:
-            if row is None:
+            if not nx:
                 self.delete(key, version)
-            else:
-                self._write_row(key, version, row, write)
+            return self.failed(error, False, write=True)
+        if (nx or xx) and self.has_key(key, version) == nx:
+            return False
+        if row is not None:
+            write = functools.partial(self._do_write, row, nx=nx, xx=xx)
+            self._write(key, version, write, self._written(row))
+        elif not nx:
+            self.delete(key, version)
+        return True
+
+    def _do_write(self, row: Row, *, nx: bool, xx: bool) -> None:
+        self._do(self.store.write(row, nx=nx, xx=xx), False, write=True)
 
     def _row(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str], stale: float = 0
@@ -150,11 +150,6 @@ class TransactionalCache(ExtendedCache):
         if seconds is not None and seconds <= 0:
             return None
         return self.store.row(self.stored_key(key, version), value, seconds, self._tags(tags), stale)
-
-    def _write_row(
-        self, key: Any, version: int | None, row: Row, write: Callable[[Row], Operation[bool]]
-    ) -> None:
-        self._write(key, version, lambda: self._do(write(row), False, write=True), self._written(row))
 
     def _written(self, row: Row | None) -> Change:
         if row is None:
@@ -168,12 +163,7 @@ class TransactionalCache(ExtendedCache):
         *, tags: Iterable[str] = (),
     ) -> bool:  # fmt: skip
         """Decided now, by what this transaction sees; at the commit an entry that came since stays."""
-        row = self._row(key, value, timeout, version, tags)
-        if self.has_key(key, version):
-            return False
-        if row is not None:
-            self._write_row(key, version, row, self.store.write_if_none)
-        return True
+        return self._set_later(key, value, timeout, version, tags, nx=True)
 
     def set_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
@@ -262,7 +252,7 @@ class TransactionalCache(ExtendedCache):
         value = self.get(key, _MISSING, version)
         if value is _MISSING:
             value = self._computation(key, default, version)()
-            self._set_at_commit(key, value, timeout, version, tags, self.store.write, stale)
+            self._set_later(key, value, timeout, version, tags, stale=stale)
         return value
 
     async def aget_or_set(
@@ -280,9 +270,7 @@ class TransactionalCache(ExtendedCache):
         if value is _MISSING:
             value = self._computation(key, default, version)()
             value = await value if isawaitable(value) else value
-            await sync_to_async(self._set_at_commit)(
-                key, value, timeout, version, tags, self.store.write, stale
-            )
+            await sync_to_async(self._set_later)(key, value, timeout, version, tags, stale=stale)
         return value
 
     def _computation(self, key: Any, default: Any, version: int | None) -> Callable[[], Any]:
