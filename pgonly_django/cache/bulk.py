@@ -84,7 +84,7 @@ def set_many(
     refused: dict[bytes, ValueTooLargeError] = {}
     try:
         yield from _write_many(store, _encoded(store, entries, refused), seconds, tags, stored)
-    except SynchronousOnlyOperation:  # see Store.made()
+    except SynchronousOnlyOperation:  # see Store.row_in_thread()
         encoded = yield InThread(lambda: list(_encoded(store, entries, refused)))
         yield from _write_many(store, encoded, seconds, tags, stored)
     for key in refused:

@@ -190,7 +190,7 @@ class DjangoCache(BaseCache):
                 "nx writes only where there is no entry, xx only where there is one: give one of them."
             )
         stored = self.stored_key(key, version)
-        return self.store.set(stored, value, self.seconds_of(timeout), self._tags(tags), nx=nx, xx=xx)
+        return self.store.set(stored, value, self.seconds_of(timeout), self._tags(tags), nx, xx)
 
     def _set_many(
         self, data: Mapping[Any, Any], timeout: Timeout, version: int | None, tags: Iterable[str]

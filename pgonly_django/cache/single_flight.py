@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
@@ -177,8 +178,12 @@ class SingleFlight:
 
     def _store(self, token: int, value: Any) -> Operation[None]:
         """Store the value. Raises what the serializer raises."""
+        arguments = self.key, value, self.timeout, self.tags, self.stale
         try:
-            row = yield from self.store.made(self.key, value, self.timeout, self.tags, self.stale)
+            try:
+                row = self.store.row(*arguments)
+            except SynchronousOnlyOperation:
+                row = yield self.store.row_in_thread(*arguments)
         except Exception as error:
             yield from self._give_up(token)
             if not isinstance(error, CacheError):
