@@ -19,13 +19,9 @@ from pgonly_django.worker.connection_changes import ChangeWatch
 _thread = threading.local()
 
 
-def _note_alias(connection: Any, **_: Any) -> None:
-    """Receiver of connection_created."""
+def _note(connection: Any, **_: Any) -> None:
+    """Receiver of connection_created. It watches no connection of the main thread, in which no job runs."""
     vars(_thread).setdefault("aliases", set()).add(connection.alias)
-
-
-def _watch(connection: Any, **_: Any) -> None:
-    """Receiver of connection_created. Not in the main thread, which is the caller's: jobs run in others."""
     if threading.current_thread() is threading.main_thread():
         return
     watch = _watch_of(connection)
@@ -40,8 +36,7 @@ def _watch_of(connection: Any) -> ChangeWatch | None:
     return next((wrapper for wrapper in wrappers if isinstance(wrapper, ChangeWatch)), None)
 
 
-connection_created.connect(_note_alias, dispatch_uid="pgonly_django.worker.connection_cleanup")
-connection_created.connect(_watch, dispatch_uid="pgonly_django.worker.connection_cleanup.watch")
+connection_created.connect(_note, dispatch_uid=__name__)
 
 
 def clean_up_connections(task: str) -> list[str]:
@@ -55,7 +50,7 @@ def clean_up_connections(task: str) -> list[str]:
     try:
         return _clean_up_all(aliases, task)
     except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
-        message = f"Could not tidy up after {task}"
+        message = f"Could not clean up after {task}"
         with suppress(BaseException):
             emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
         return []

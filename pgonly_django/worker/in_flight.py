@@ -107,6 +107,12 @@ class InFlight:
         elif run in self.superseded:
             self.superseded.remove(run)
 
+    def clear(self, job_id: str) -> None:
+        """The job's row says now that it is no suspect any more."""
+        run = self.runs.get(job_id)
+        if run is not None:
+            run.is_cleared = True
+
     def going(self) -> list[Run]:
         """The runs that are not over here."""
         return [run for job_id, run in self.runs.items() if job_id not in self.ended] + self.superseded

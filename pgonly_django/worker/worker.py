@@ -253,12 +253,8 @@ class WorkerLoop:
         if claim is not None and result.claimed:
             self.poll_timer.looked(result.jobs, claim, self.claimer, began=now)
         for report in reported:
-            if (
-                report.cleared
-                and report.id in result.reported
-                and (run := self.in_flight.runs.get(report.id))
-            ):
-                run.is_cleared = True
+            if report.cleared and report.id in result.reported:
+                self.in_flight.clear(report.id)
                 self._look_from_head()
         # First the ends: a job that went back may have been claimed again in the same exchange.
         tells_successes = job_log.logs_successes() or self.finished_signals.wants_successes()

@@ -10,7 +10,9 @@ from model_bakery import baker
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
+from pgonly_django.worker import maintenance
 from pgonly_django.worker.maintenance import Maintenance
+from tests.waiting import wait_for
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
 PAST_DATE = "2020-01-01T00:00Z"
@@ -227,3 +229,28 @@ def test_a_row_that_somebody_holds_locked_is_passed_by(transactional_db):
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [kept.pk])
         assert Maintenance("default").run_once() == 1
     assert list(Job.objects.all()) == [kept]
+
+
+class Counted:
+    """A duty that finds so many rows each time."""
+
+    name, interval = "Counting", 300.0
+
+    def __init__(self, rows):
+        self.rows, self.times = rows, 0
+
+    def run_once(self, connection):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        self.times += 1
+        return self.rows
+
+
+def test_a_duty_that_has_found_something_comes_again_sooner_than_the_others(transactional_db, monkeypatch):
+    monkeypatch.setattr(maintenance, "BUSY_SECONDS", 0.02)
+    thread, busy, idle = Maintenance("default"), Counted(1), Counted(0)
+    thread._duties = [busy, idle]
+    thread.start()
+    wait_for(lambda: busy.times >= 3)
+    thread.end()
+    thread.join(10)
+    assert idle.times == 1
