@@ -11,15 +11,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
-from pgonly_django.cache.entry import (
-    INSERT_MANY,
-    LIVE,
-    OVERHEAD_BYTES,
-    OVERWRITE,
-    ROW,
-    SIZE,
-    VALUE,
-)
+from pgonly_django.cache.entry import INSERT_MANY, LIVE, OVERHEAD_BYTES, OVERWRITE, ROW, SIZE, VALUE
 from pgonly_django.cache.statement import for_both_tables
 from pgonly_django.cache.store import BEFORE, Store, seconds_param
 from pgonly_django.database.operation import InThread, Operation
@@ -71,12 +63,8 @@ SET_MANY_COUNTED = for_both_tables(
 
 
 def set_many(
-    store: Store,
-    entries: Mapping[bytes, Any],
-    seconds: float | None,
-    tags: Sequence[bytes],
-    stored: set[bytes],
-) -> Operation[None]:
+    store: Store, entries: Mapping[bytes, Any], seconds: float | None, tags: Sequence[bytes], stored: set[bytes]
+) -> Operation[None]:  # fmt: skip
     """Write the entries, and put the keys of those that are written into `stored`.
 
     What is too large raises ValueTooLargeError once the others are written.

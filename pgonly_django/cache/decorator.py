@@ -114,11 +114,8 @@ class _Cached:
         arguments = self._arguments(args, kwargs)
         if self.key is not None:
             return self.key.format(**arguments)
-        return f"{self.function.__module__}.{self.function.__qualname__}:{self._digest(arguments)}"
-
-    def _digest(self, arguments: dict[str, Any]) -> str:
         try:
-            return digest(arguments)
+            return f"{self.function.__module__}.{self.function.__qualname__}:{digest(arguments)}"
         except TypeError as error:
             raise TypeError(
                 f"The arguments of {self.function.__qualname__} make no cache key: {error}. "

@@ -1,7 +1,7 @@
-"""Deleting many entries: in batches of rows and of bytes, so that no statement takes long, however large the values.
+"""Deletes many entries, in batches of rows and of bytes, so that no statement takes long even with large values.
 
-Whatever the row holds goes: a live value, one that is shown stale, and the claim of a computation under way, which
-then is not stored. Counted are the entries that get() would have found.
+A deletion deletes the row, whether it holds a live value, a stale one, or the claim of a computation, whose value is
+then not stored. It counts the entries that get() would have found.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
 
-TAGGED_BATCH = 100_000  # rows a statement: each has to find all that have the tag
+TAGGED_BATCH = 100_000  # rows a statement: each statement has to find all rows that have the tag
 
 
 def _deleting(condition: str, *, by_key: bool = True) -> Statements:
-    """Of the rows behind the key `after` those that meet the condition, `limit` at most.
+    """Deletes the rows with a key after `after` that meet the condition, `limit` at most.
 
-    Rows are locked in the order of their keys, like by every write of many rows: so no two of them ever deadlock.
-    As arrays: a subquery that locks would take another batch each time a nested loop starts it again. What is no
-    condition on the key is tested again under the lock, and not to be found by a walk along the primary key.
+    It locks rows in the order of their keys, as every write of many rows does, so no two of them deadlock. It collects
+    the keys in arrays, because a nested loop would run a subquery again, which would lock another batch. A condition
+    that is not about the key is tested again under the lock; for it, OFFSET 0 forbids a walk along the primary key.
     """
     offset, again = ("", "") if by_key else (" OFFSET 0", f" AND {condition}")
     return for_both_tables(
@@ -59,7 +59,7 @@ def _delete(
     return live
 
 
-# Served by the primary key, like every statement here that says nothing else.
+# Served by the primary key, like every statement here but DELETE_TAGS.
 DELETE_MANY = _deleting("key = ANY(%(keys)s::text[])")
 
 

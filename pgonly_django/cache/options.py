@@ -55,11 +55,8 @@ def parse(given: dict[str, Any]) -> Options:
 def default_timeout(given: Any) -> float | None:
     """TIMEOUT: a number, a timedelta, None, or text as it comes from the environment. Raises as parse() does."""
     try:
-        return (
-            given
-            if type(given) is int
-            else timeout_seconds(float(given) if isinstance(given, str) else given)
-        )
+        number = float(given) if isinstance(given, str) else given
+        return number if type(number) is int else timeout_seconds(number)
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(
             f"TIMEOUT must be a number of seconds, a timedelta or None, got {given!r}."

@@ -15,17 +15,7 @@ from psycopg.pq.abc import PGresult
 from pgonly_django.cache import keys
 from pgonly_django.cache.codec import INTEGER, Codec
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.entry import (
-    INSERT,
-    LIVE,
-    OVERWRITE,
-    REWRITE,
-    ROW,
-    SIZE,
-    VALUE,
-    Row,
-    size_of,
-)
+from pgonly_django.cache.entry import INSERT, LIVE, OVERWRITE, REWRITE, ROW, SIZE, VALUE, Row, size_of
 from pgonly_django.cache.eviction import eviction_for
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool_user import CACHE
