@@ -140,7 +140,7 @@ class Connection:
         yield from self._establish()
         yield from self.apply_session_settings()
         if role:
-            yield from self.set_role(role)
+            yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
     def _establish(self) -> Operation[None]:
         """The steps of connecting. The socket may change between them."""
@@ -151,10 +151,6 @@ class Connection:
             yield self
         self._watch(READ)
         self.pgconn.nonblocking = 1
-
-    def set_role(self, role: str) -> Operation[None]:
-        """What OPTIONS["assume_role"] asks of Django's own connections."""
-        yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
     def _ask(
         self, sql: bytes, statement: Statement | None = None, values: Values | None = None

@@ -89,9 +89,9 @@ def execute_both(
         pgconn.pipeline_sync()
 
     try:
-        _answer(raw, send, partial(_read_both, results))
+        _answer(raw, send, partial(_read_pipeline, results))
     except psycopg.Error:
-        if _marks_in(results) == 0:
+        if all(result.status != pq.ExecStatus.PIPELINE_SYNC for result in results):
             raise
         # The connection broke after the first was committed.
     answers = [result for result in results if result.status != pq.ExecStatus.PIPELINE_SYNC]
@@ -129,39 +129,24 @@ def _read(pgconn: pq.abc.PGconn, seconds: float | None) -> pq.abc.PGresult | Non
     return result
 
 
-def _read_both(
+def _read_pipeline(
     results: list[pq.abc.PGresult], pgconn: pq.abc.PGconn, seconds: float | None
 ) -> pq.abc.PGresult | None:
-    """See _read(). Add the results of two statements and the mark behind each, and leave the pipeline."""
-    poll, deadline = _flushed(pgconn, seconds)
-    while _marks_in(results) < BOTH:
-        latest = _next(pgconn, poll, deadline)
-        if latest is not None:
-            results.append(latest)
-        _refuse_broken(pgconn)
-    pgconn.exit_pipeline_mode()
-    _hand_on_notifies(pgconn)
-    return results[0]
-
-
-def _marks_in(results: list[pq.abc.PGresult]) -> int:
-    return sum(result.status == pq.ExecStatus.PIPELINE_SYNC for result in results)
-
-
-def _drain(pgconn: pq.abc.PGconn, seconds: float | None) -> None:
-    """Read all results that a pipeline still has, and leave it."""
+    """See _read(). Add all results to `results`, and leave the pipeline."""
     poll, deadline = _flushed(pgconn, seconds)
     nothing = 0
-    while nothing < BOTH:  # None stands once behind each statement; twice in a row only where the queue ends
-        nothing = nothing + 1 if _next(pgconn, poll, deadline) is None else 0
-        _refuse_broken(pgconn)
+    while nothing < BOTH:  # None comes once behind each statement; twice in a row only behind the last
+        latest = _next(pgconn, poll, deadline)
+        if latest is None:
+            nothing += 1
+        else:
+            nothing = 0
+            results.append(latest)
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError(pgconn.get_error_message())
     pgconn.exit_pipeline_mode()
     _hand_on_notifies(pgconn)
-
-
-def _refuse_broken(pgconn: pq.abc.PGconn) -> None:
-    if pgconn.status == pq.ConnStatus.BAD:
-        raise psycopg.OperationalError(pgconn.get_error_message())
+    return results[0] if results else None
 
 
 def _flushed(pgconn: pq.abc.PGconn, seconds: float | None) -> tuple[Poll, float | None]:
@@ -205,7 +190,7 @@ def _leave_clean(raw: Raw, read: Reader) -> None:
         return
     try:
         if in_pipeline:
-            read = _drain
+            read = partial(_read_pipeline, [])
             pgconn.pipeline_sync()  # asks for the answers to what was sent without a mark
         try:
             read(pgconn, PATIENCE_SECONDS)

@@ -81,21 +81,13 @@ class Listener:
         with self._lock:
             self._watches.setdefault(name, set()).add(watch)
             if self._thread is None:
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # no thread can be started: those who wait look by themselves
-                    self._start()
+                self._stopping = False
+                thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
+                # Where no thread can be started, those who wait look by themselves.
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
         return watch
-
-    def _start(self) -> None:
-        self._stopping = False
-        thread = threading.Thread(target=self._listen, name=self._name, daemon=True)
-        self._thread = thread
-        try:
-            thread.start()
-        except RuntimeError:
-            self._thread = None
-            raise
 
     def forget(self, name: str, watch: Watch) -> None:
         with self._lock:
@@ -114,7 +106,10 @@ class Listener:
         try:
             with connect.connect(self._alias, application_name=self._name) as connection:
                 connection.execute(f"LISTEN {self._channel}")
-                self._wake_all()  # a notification from before LISTEN is lost
+                with self._lock:
+                    watches = [watch for same in self._watches.values() for watch in same]
+                for watch in watches:
+                    watch.notify()  # a notification from before LISTEN is lost
                 self._receive(connection)
         except psycopg.Error:
             time.sleep(LAST_LOOK_SECONDS)  # not an attempt to connect for each of those who wait
@@ -130,12 +125,6 @@ class Listener:
                     watch.notify()
             if self._watches:
                 needed_at = time.monotonic()
-
-    def _wake_all(self) -> None:
-        with self._lock:
-            watches = [watch for same in self._watches.values() for watch in same]
-        for watch in watches:
-            watch.notify()
 
 
 def stop_all() -> None:

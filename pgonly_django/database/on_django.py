@@ -18,7 +18,6 @@ from django.db import connections
 from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGresult
 
 from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.libpq import (
@@ -46,15 +45,13 @@ PLAN_SECONDS = 15.0
 _OUTDATED = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 
 
+@dataclass(slots=True)
 class _Use:
     """How a connection has used a statement."""
 
-    __slots__ = ("count", "is_outdated", "prepared_at")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.prepared_at: float | None = None
-        self.is_outdated = False
+    count: int = 0
+    prepared_at: float | None = None
+    is_outdated: bool = False
 
 
 # By the names of the statements.
@@ -106,7 +103,10 @@ def first_row(
                     )
                 else:
                     result = execute(raw, statement, params)
-                return _first(result)
+                if not result.ntuples:
+                    return None
+                fields = (result.get_value(0, column) for column in range(result.nfields))
+                return tuple(None if field is None else field.decode() for field in fields)
             except _OUTDATED:
                 use.is_outdated = True
                 if raw.pgconn.transaction_status == TransactionStatus.INERROR:
@@ -119,15 +119,11 @@ def first_row(
 def require_autocommit(alias: str, what: str) -> None:
     """Raises ManualCommitError where Django does not run its hooks of the commit: AUTOCOMMIT or set_autocommit() is
     False, and there is no atomic(). Asks no server."""
-    connection = connections[alias]
-    if not (connection.in_atomic_block or _is_autocommit(connection)):
+    connection: Any = connections[alias]
+    is_open = connection.connection is not None  # get_autocommit() would open it
+    autocommit = connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]
+    if not (connection.in_atomic_block or autocommit):
         raise ManualCommitError(alias, what)
-
-
-def _is_autocommit(connection: Any) -> bool:
-    """What `connection.get_autocommit()` would say, which connects."""
-    is_open = connection.connection is not None
-    return bool(connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"])
 
 
 @functools.cache
@@ -135,13 +131,6 @@ def _makes_its_own_cursors(kind: type) -> bool:
     """As that of django-tenants, which sets the search_path of the tenant whenever a cursor is made."""
     methods = ("cursor", "_cursor", "create_cursor")
     return any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in methods)
-
-
-def _first(result: PGresult) -> Row | None:
-    if not result.ntuples:
-        return None
-    fields = [result.get_value(0, column) for column in range(result.nfields)]
-    return tuple(None if field is None else field.decode() for field in fields)
 
 
 def _prepared(alias: str, raw: Raw, statement: Statement) -> _Use | None:

@@ -75,9 +75,8 @@ class Pool:
         self._answered = 0  # calls, since there is this pool
         self._failed_at: float | None = None
         self._room, self._shrunk_until, self._refused = self.size, 0.0, ""
-        self._lock = (
-            threading.RLock()
-        )  # the garbage collector may give a connection back while this thread has it
+        # Reentrant: the garbage collector may give a connection back in this thread while it holds the lock.
+        self._lock = threading.RLock()
 
     def call(
         self, statement: Statement, values: Values, timeout: float, patience: float
@@ -205,27 +204,19 @@ class Pool:
         if connection is None:
             raise self._exhausted(timeout, none_served=served == self._served)
         if not connection.is_open and self._failed_at is not None:
-            self._refuse(connection)
+            try:  # the connection whose place this is was lost: not each of those who wait tries for itself
+                self._refuse_for_a_while()
+            except DatabaseUnavailableError:
+                self._give(connection)
+                raise
         return connection
 
-    def _refuse(self, connection: Connection) -> None:
-        """The connection whose place this is was lost: not each of those who wait needs to try for itself."""
-        try:
-            self._refuse_for_a_while()
-        except DatabaseUnavailableError:
-            self._give(connection)
-            raise
-
     def _exhausted(self, timeout: float, *, none_served: bool) -> DatabaseUnavailableError:
-        size = self.user.size_option
+        size, reason = self.user.size_option, "There were more calls at a time than they can serve"
         if none_served:
             reason = f"PostgreSQL did not answer the calls that have them ({size} is not the reason)."
-        elif self._refused:
-            reason = (
-                f"There were more calls at a time than they can serve, and more were refused: {self._refused}"
-            )
         else:
-            reason = f"There were more calls at a time than they can serve: raise {size}."
+            reason += f", and more were refused: {self._refused}" if self._refused else f": raise {size}."
         return DatabaseUnavailableError(
             f"None of the {self._room} {self.user.name} connections was free within {timeout:g} s. {reason}"
         )
@@ -294,7 +285,7 @@ def _after_fork() -> None:
 
 
 def _let_go(connection: Any, **_: Any) -> None:
-    """Django connects to "no database" when it is about to create, clone or drop one, which no one may use then."""
+    """Django connects to "no database" before it creates, clones or drops one, which has to be unused then."""
     if connection.alias == NO_DB_ALIAS:
         listener.stop_all()
         for pool in tuple(_pools.values()):

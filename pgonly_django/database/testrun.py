@@ -120,7 +120,11 @@ def refuse_real_database(alias: str, advice: str) -> None:
         _ask_django(alias)
     except (AssertionError, RuntimeError) as error:  # Django's refusal, and pytest-django's
         raise _marked(type(error))(f"{error} {advice}") from None
-    if not _in_test_class() and _is_real(alias):
+    database = connections.settings[alias]
+    # Inside a SimpleTestCase (or a subclass) Django alone decides.
+    in_test_class = BaseDatabaseWrapper.ensure_connection.__module__ == "django.test.testcases"
+    is_usual = alias in _names and _names[alias] == database["NAME"] != database["TEST"]["NAME"]
+    if is_usual and not in_test_class:
         _refuse(
             f"In a test run, but outside of a test, database {alias!r} ({_names[alias]}) was about to be used, "
             "which is no test database: none was made yet, none for this alias, or they are deleted again. Move the "
@@ -155,17 +159,6 @@ class _Question:
         """Django would connect: so it allows."""
 
     ensure_connection = connect
-
-
-def _in_test_class() -> bool:
-    """Whether a SimpleTestCase (or a subclass) is under way, and so decides."""
-    return BaseDatabaseWrapper.ensure_connection.__module__ == "django.test.testcases"
-
-
-def _is_real(alias: str) -> bool:
-    database = connections.settings[alias]
-    name = database["NAME"]
-    return alias in _names and name == _names[alias] and name != database["TEST"]["NAME"]
 
 
 def _refuse(message: str) -> NoReturn:

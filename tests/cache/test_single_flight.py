@@ -308,7 +308,7 @@ def test_where_no_thread_can_be_started_callers_look_by_themselves(cache, monkey
         timer = threading.Timer(0.2, go_on.set)
         timer.start()
         with monkeypatch.context() as patch:
-            patch.setattr("pgonly_django.database.listener.Listener._start", refuse)
+            patch.setattr("threading.Thread.start", refuse)
             assert cache.get_or_set("key", lambda: pytest.fail("computed")) == "first"
 
     assert in_two_threads(cache, lambda: "first", call_meanwhile) == "first"
