@@ -7,6 +7,8 @@ libpq by itself stays with a silent host for ever (its asynchronous calls ignore
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import random
 import threading
@@ -76,7 +78,7 @@ def _in_order(params: Params, found: list[Params]) -> list[Params]:
 
 def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
     name, port = str(host.get("host", "")), str(host.get("port", ""))
-    if not name or name.startswith(("/", "@")) or host.get("hostaddr"):
+    if not name or name.startswith(("/", "@")) or host.get("hostaddr") or _is_address(name):
         return [host]
     signal = Signal(seconds)
     _lookup(name, port).add_done_callback(signal.set)
@@ -87,6 +89,12 @@ def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
         return [{**host, "hostaddr": address} for address in done.result()]
     except (OperationalError, OSError, UnicodeError) as error:
         raise DatabaseUnavailableError(f"The address of {name!r} could not be looked up: {error}.") from error
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
 
 
 def _lookup(name: str, port: str) -> _Addresses:

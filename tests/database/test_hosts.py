@@ -42,7 +42,7 @@ def tried(**params):
 def test_each_address_of_each_host_is_tried_in_their_order(name_server):
     assert tried(host="one,/socket,two,127.0.0.9", port="1,2,3,4") == [
         ("one", "127.0.0.1", "1"), ("one", "127.0.0.2", "1"), ("/socket", "2"), ("two", "127.0.0.3", "3"),
-        ("127.0.0.9", "127.0.0.9", "4"),
+        ("127.0.0.9", "4"),
     ]  # fmt: skip
     assert name_server == ["one", "two"]
 
