@@ -2,9 +2,9 @@
 
 task, backend, bulk   @task, enqueue() and enqueue_many()
 task_fields           whether the fields of a task fit their columns
-options               max_attempts, backoff, ...: their values, and which layer wins
+options               max_attempts, backoff, ...: their values
 arguments             whether a call fits the function and JSON
-settings, checks      one entry of settings.TASKS, and the system checks of it
+settings, checks      one entry of settings.TASKS: its defaults, which layer wins, and the system checks of it
 result, registry      from a row back to a result and to its task
 signals               whether Django's signals have receivers
 """

@@ -15,6 +15,7 @@ from pgonly_django.queue.values import to_json
 # caller's transaction would be lost.
 LENGTH_LIMIT = 32_000_000
 TOO_LONG = f"it has {{:,}} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +43,21 @@ class CallSignature:
             what = f"An argument of {self.name}()"
             texts = to_json(list(args), what), to_json(dict(kwargs), what) if kwargs else "{}"
         except NotStorableError:
-            self._name_the_wrong_one(args, kwargs)
+            names = [p.name for p in self.signature.parameters.values() if p.kind in POSITIONAL]
+            names += [f"args[{place}]" for place in range(len(names), len(args))]
+            for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
+                to_json([value], f"Argument {name!r} of {self.name}()")  # a list: as deep as it stood above
             raise
         if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
             raise NotStorableError(f"What is passed to {self.name}()", TOO_LONG.format(length))
         return texts
-
-    def _name_the_wrong_one(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raises NotStorableError. Each value is tried inside a list, as deep as it stood among the others."""
-        names = [p.name for p in self.signature.parameters.values() if _is_positional(p)]
-        names += [f"args[{place}]" for place in range(len(names), len(args))]
-        for name, value in [*zip(names, args, strict=False), *kwargs.items()]:
-            to_json([value], f"Argument {name!r} of {self.name}()")
 
 
 @cache
 def call_signature(function: Callable[..., Any], takes_context: bool) -> CallSignature:
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())[1 if takes_context else 0 :]
-    positional = [p for p in parameters if _is_positional(p)]
+    positional = [p for p in parameters if p.kind in POSITIONAL]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     return CallSignature(
         name=function.__qualname__,
@@ -69,7 +66,3 @@ def call_signature(function: Callable[..., Any], takes_context: bool) -> CallSig
         most=float("inf") if takes_any else len(positional),
         count_decides=not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters),
     )
-
-
-def _is_positional(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)

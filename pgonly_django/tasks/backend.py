@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
@@ -19,7 +17,6 @@ from django.db import transaction
 from pgonly_django.compat import (
     BaseTaskBackend,
     InvalidTask,
-    TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
     task_enqueued,
@@ -41,18 +38,12 @@ PREPARED_AT_MOST = 1024
 _decode = json.JSONDecoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTask:
+class PreparedTask(NamedTuple):
     """A task that was validated, and everything that its calls have in common."""
 
     task: Any
     signature: CallSignature
     template: Template
-
-    def new_job(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
-        """The job of one call. Raises WrongArgumentsError or NotStorableError, naming the argument."""
-        self.signature.check(args, kwargs)
-        return NewJob(self.template, *self.signature.to_json(args, kwargs))
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -91,9 +82,8 @@ class PostgresBackend(BaseTaskBackend):
             raise InvalidTask(self.entry.unknown_queue(task.queue_name))
         super().validate_task(task)
         if iscoroutinefunction(task.func) and self.options_of(task).atomic:
-            raise InvalidTask(
-                f"{task.func.__qualname__} is async, so it cannot be atomic. Make it a sync task."
-            )
+            name = task.func.__qualname__
+            raise InvalidTask(f"{name} is async, so it cannot be atomic. Make it a sync task.")
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
         """One INSERT in the caller's transaction; it commits or rolls back with the rest.
@@ -101,29 +91,20 @@ class PostgresBackend(BaseTaskBackend):
         Before anything is written it raises WrongArgumentsError or NotStorableError, naming the argument,
         ManualCommitError with autocommit off, and ImproperlyConfigured where the entry in TASKS is wrong.
         """
-        new = self._prepare(task).new_job(args, kwargs)
-        database = self.database
+        new, database = self._new_job(task, args, kwargs), self.database
+        template = new.template
         require_autocommit(database, "enqueue()")
-        follow_up = (
-            notify.follow_up(database, notify.ready(new.template.queue))
-            if new.template.run_at is None
-            else None
-        )
+        follow_up = None
+        if template.run_at is None:
+            follow_up = notify.follow_up(database, notify.ready(template.queue))
         job_id, enqueued_at = insert(database, new, follow_up)
         result = _result(task, job_id, new, enqueued_at)
-        payloads = new.template.payloads(enqueued_at)
-        transaction.on_commit(
-            lambda: self._after_commit(database, payloads, (result,), follow_up), using=database, robust=True
-        )
+        self._tell_after_commit(database, template.payloads(enqueued_at), (result,), follow_up)
         return result
-
-    async def aenqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
-        """See enqueue(). Runs it in the thread that holds the caller's connection and transaction."""
-        return await sync_to_async(self.enqueue, thread_sensitive=True)(task, args, kwargs)
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
         """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
-        jobs = [(task, self._prepare(task).new_job(args, kwargs)) for task, args, kwargs in calls]
+        jobs = [(task, self._new_job(task, args, kwargs)) for task, args, kwargs in calls]
         require_autocommit(self.database, "enqueue_many()")
         return jobs
 
@@ -131,17 +112,14 @@ class PostgresBackend(BaseTaskBackend):
         """All in one COPY in the caller's transaction, all or none; the results in the same order."""
         database = self.database
         ids, enqueued_at = insert_many(database, [new for _, new in jobs])
-        results = [
-            _result(task, job_id, new, enqueued_at) for (task, new), job_id in zip(jobs, ids, strict=True)
-        ]
+        pairs = zip(jobs, ids, strict=True)
+        results = [_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
         templates = {id(new.template): new.template for _, new in jobs}.values()
         payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
-        transaction.on_commit(
-            lambda: self._after_commit(database, payloads, results), using=database, robust=True
-        )
+        self._tell_after_commit(database, payloads, results)
         return results
 
-    def get_result(self, result_id: str) -> TaskResult[..., Any]:
+    def get_result(self, result_id: str) -> JobResult:
         """Raises TaskResultDoesNotExist when this backend has no job of this id (any more).
 
         Where the code of the task is gone, the result's task is a stand-in that raises when it is called.
@@ -155,10 +133,6 @@ class PostgresBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id) from error
         return result_of(job, task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at))
 
-    async def aget_result(self, result_id: str) -> TaskResult[..., Any]:
-        """See get_result()."""
-        return await sync_to_async(self.get_result, thread_sensitive=True)(result_id)
-
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
         from pgonly_django.tasks.checks import check_tasks_entry
 
@@ -167,21 +141,22 @@ class PostgresBackend(BaseTaskBackend):
     def options_of(self, task: Any, overrides: Mapping[str, Any] | None = None) -> TaskOptions:
         """The options of a call of `task`, with those of .using() or with `overrides`. A plain Task (of Django's own
         decorator) has the defaults."""
-        declared = getattr(task, "declared", {})
         chosen = _overrides(task) if overrides is None else overrides
-        return self.entry.defaults.resolve(task.queue_name, declared, chosen)
+        return self.entry.resolve(task.queue_name, getattr(task, "declared", {}), chosen)
 
-    def _prepare(self, task: Any) -> PreparedTask:
-        """Kept for each task object: to check it and its options takes longer than the rest of a call."""
-        known = self._prepared.get(id(task))
-        if known is None:
+    def _new_job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
+        """Raises as enqueue() does. What is checked of a task is kept: it takes longer than the rest of a call."""
+        prepared = self._prepared.get(id(task))
+        if prepared is None:
             if len(self._prepared) >= PREPARED_AT_MOST:
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
-            known = self._prepared[id(task)] = self._prepare_new(task)
-        return known
+            prepared = self._prepared[id(task)] = self._prepare(task)
+        _, signature, template = prepared
+        signature.check(args, kwargs)
+        return NewJob(template, *signature.to_json(args, kwargs))
 
-    def _prepare_new(self, task: Any) -> PreparedTask:
+    def _prepare(self, task: Any) -> PreparedTask:
         if self.entry.problems:
             raise ImproperlyConfigured(" ".join(self.entry.problems))
         self.validate_task(task)
@@ -201,18 +176,23 @@ class PostgresBackend(BaseTaskBackend):
         )
         return PreparedTask(task, call_signature(task.func, task.takes_context), template)
 
-    def _after_commit(
+    def _tell_after_commit(
         self,
         database: str,
         payloads: Iterable[str],
-        results: Iterable[JobResult],
+        results: Iterable[Any],
         follow_up: FollowUp | None = None,
     ) -> None:
-        for payload in payloads:
-            notify.send_coalesced(database, payload, follow_up)
-        if has_receivers(task_enqueued, logging.DEBUG):
-            for result in results:
-                task_enqueued.send(type(self), task_result=result)
+        """The workers and the receivers of task_enqueued."""
+
+        def tell() -> None:
+            for payload in payloads:
+                notify.send_coalesced(database, payload, follow_up)
+            if has_receivers(task_enqueued, logging.DEBUG):
+                for result in results:
+                    task_enqueued.send(type(self), task_result=result)
+
+        transaction.on_commit(tell, using=database, robust=True)
 
 
 def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:

@@ -58,9 +58,8 @@ def _call(place: int, entry: Any) -> Call:
     if not isinstance(args, tuple | list):
         raise WrongArgumentsError("enqueue_many()", f"the args of call {place} must be a list, got {args!r}")
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise WrongArgumentsError(
-            "enqueue_many()", f"the kwargs of call {place} must be a dict, got {kwargs!r}"
-        )
+        reason = f"the kwargs of call {place} must be a dict, got {kwargs!r}"
+        raise WrongArgumentsError("enqueue_many()", reason)
     return task, args, kwargs
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.core import checks
 from django.db import connections, router
 
@@ -19,7 +21,7 @@ def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
         hint = "All options: docs/queue.md#tasks."
         return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
     error = _database_error(entry, entry.database)
-    return [error] if error else [*_routing(entry, entry.database), *_unused_defaults(entry)]
+    return [error] if error else list(_warnings(entry, entry.database))
 
 
 def _database_error(entry: TasksEntry, database: str) -> checks.CheckMessage | None:
@@ -41,22 +43,19 @@ def _database_error(entry: TasksEntry, database: str) -> checks.CheckMessage | N
     return None
 
 
-def _routing(entry: TasksEntry, database: str) -> list[checks.CheckMessage]:
+def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:
     routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
-    if not (routed and entry.options.get("database")):
-        return []
-    others = " and ".join(map(repr, sorted(routed)))
-    message = f"{entry.place} keeps its jobs in {database!r}, but Job.objects and the admin look in {others}."
-    hint = f"Route the queue's models to {database!r}. See {DOCS}."
-    return [checks.Warning(message, hint=hint, id="pgonly_django.W001")]
-
-
-def _unused_defaults(entry: TasksEntry) -> list[checks.CheckMessage]:
-    message = (
-        f'{entry.place}["OPTIONS"]["queues"] has {{}}, which "QUEUES" lacks: no task can be enqueued there.'
-    )
-    hint = 'Add the name to "QUEUES", or correct it.'
-    return [
-        checks.Warning(message.format(name), hint=hint, id="pgonly_django.W002")
-        for name in entry.unused_defaults()
-    ]
+    if routed and entry.options.get("database"):
+        others = " and ".join(map(repr, sorted(routed)))
+        message = (
+            f"{entry.place} keeps its jobs in {database!r}, but Job.objects and the admin look in {others}."
+        )
+        hint = f"Route the queue's models to {database!r}. See {DOCS}."
+        yield checks.Warning(message, hint=hint, id="pgonly_django.W001")
+    for name in entry.unused_defaults():
+        lack = f'has {name}, which "QUEUES" lacks: no task can be enqueued there.'
+        message, hint = (
+            f'{entry.place}["OPTIONS"]["queues"] {lack}',
+            'Add the name to "QUEUES", or correct it.',
+        )
+        yield checks.Warning(message, hint=hint, id="pgonly_django.W002")

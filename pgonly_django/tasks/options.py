@@ -1,23 +1,21 @@
-"""The options of a task and where each comes from: .using() > @task(...) > the queue's > OPTIONS > built in."""
+"""The options of a task: which values they may have, and those of .using() in the row of a job."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from pgonly_django.conf import LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import Backoff, BackoffFunction
-from pgonly_django.tasks.task_fields import what_is_wrong_with_name
 
 MAX_ATTEMPTS_LIMIT = 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
-NO_DEFAULTS = ("database", "queues")  # in the OPTIONS of TASKS, and no defaults of tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +51,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """`options`, once their names, types and bounds are checked. Raises OptionError that names `where`, the option and
-    its value.
+    """A copy of `options`. Raises OptionError, with `where`, for a wrong name, type or bound.
 
     `beside`: other names that are allowed in the same place, for the message about an unknown one.
     """
@@ -67,52 +64,10 @@ def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()
     return dict(options)
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """The OPTIONS of one TASKS entry, validated: defaults for all tasks, and by queue."""
-
-    common: dict[str, Any]
-    by_queue: dict[str, dict[str, Any]]
-
-    @classmethod
-    def from_options(cls, alias: str, options: Mapping[str, Any]) -> Defaults:
-        """Raises ImproperlyConfigured for an option that @task() would refuse."""
-        where = f'TASKS[{alias!r}]["OPTIONS"]'
-        rest = {name: value for name, value in options.items() if name not in NO_DEFAULTS}
-        try:
-            common = validated(rest, where, NO_DEFAULTS)
-            return cls(common, _by_queue(options.get("queues", {}), f'{where}["queues"]'))
-        except OptionError as error:
-            raise ImproperlyConfigured(str(error)) from error
-
-    def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
-        """The options of a call on `queue`; later `layers` win (the decorator's, then .using()'s)."""
-        merged: dict[str, Any] = {**self.common, **self.by_queue.get(queue, {})}
-        for layer in layers:
-            merged.update(layer)
-        return TaskOptions(**merged)
-
-
-def _by_queue(queues: Any, where: str) -> dict[str, dict[str, Any]]:
-    if not isinstance(queues, Mapping):
-        raise OptionError(
-            f"{where} must be a dict of options by queue name, got {queues!r}. The names that are allowed belong "
-            'in "QUEUES", beside "OPTIONS".'
-        )
-    for queue, values in queues.items():
-        if wrong := what_is_wrong_with_name(queue):
-            raise OptionError(f"{where}: a name must be {wrong}, got {queue!r}.")
-        if not isinstance(values, Mapping):
-            raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
-    return {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}
-
-
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """The options of .using() that have no column, as JSON for the row; None when there are none."""
-    stored: dict[str, Any] = {}
-    if "atomic" in overrides:
-        stored["atomic"] = overrides["atomic"]
-    backoff = overrides.get("backoff")
+    stored = {name: overrides[name] for name in ("atomic", "backoff") if name in overrides}
+    backoff = stored.get("backoff")
     if isinstance(backoff, Backoff):
         stored["backoff"] = {"base": backoff.base.total_seconds(), "cap": backoff.cap.total_seconds()}
     elif backoff is not None:
@@ -122,13 +77,10 @@ def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def restored(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     """The inverse of storable(), in the worker."""
-    if not stored:
-        return {}
-    options = dict(stored)
+    options = dict(stored or {})
     backoff = options.get("backoff")
     if isinstance(backoff, dict):
-        base, cap = timedelta(seconds=backoff["base"]), timedelta(seconds=backoff["cap"])
-        options["backoff"] = Backoff(base=base, cap=cap)
+        options["backoff"] = Backoff(**{name: timedelta(seconds=value) for name, value in backoff.items()})
     elif backoff is not None:
         options["backoff"] = import_string(backoff)
     return options
@@ -136,13 +88,8 @@ def restored(stored: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _dotted_path(function: Any) -> str:
     path = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    try:
-        found = import_string(path)
-    except ImportError:
-        found = None
-    if found is not function:
-        raise OptionError(
-            f".using(backoff=...) is stored with the job, so it must be a Backoff or a function at module level, "
-            f"got {function!r}."
-        )
-    return path
+    with contextlib.suppress(ImportError):
+        if import_string(path) is function:
+            return path
+    rule = "is stored with the job, so it must be a Backoff or a function at module level"
+    raise OptionError(f".using(backoff=...) {rule}, got {function!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
@@ -34,26 +34,27 @@ def task_to_read(path: str, backend: str, queue: str, priority: int, run_at: dat
     try:
         return find_task(path, backend, queue, priority, run_at)
     except UnknownTaskError as error:
-        known = {"backend": backend, "queue_name": queue, "priority": priority, "run_after": run_at}
-        defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
-        return _unvalidated(
-            PostgresTask, {**defaults, **known, "func": _function_that_raises(str(error), path)}
-        )
+        message = str(error)
+
+    def unknown(*_args: Any, **_kwargs: Any) -> Any:
+        raise UnknownTaskError(message)
+
+    module, _, name = path.rpartition(".")
+    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
+    known = {
+        "func": unknown,
+        "backend": backend,
+        "queue_name": queue,
+        "priority": priority,
+        "run_after": run_at,
+    }
+    return _unvalidated(PostgresTask, {spec.name: spec.default for spec in fields(PostgresTask)} | known)
 
 
 def with_fields(task: Any, **changes: Any) -> Any:
     """A copy of the task with these fields changed, not validated."""
     values = {name: getattr(task, name) for name in task.__dataclass_fields__}
     return _unvalidated(type(task), {**values, **changes})
-
-
-def _function_that_raises(message: str, path: str) -> Callable[..., Any]:
-    def unknown(*_args: Any, **_kwargs: Any) -> Any:
-        raise UnknownTaskError(message)
-
-    module, _, name = path.rpartition(".")
-    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
-    return unknown
 
 
 @lru_cache(maxsize=1024)

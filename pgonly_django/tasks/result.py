@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pgonly_django.models import Job
     from pgonly_django.models.job import JobQuerySet
 
-REFRESHED = (
-    "errors", "finished_at", "started_at", "last_attempted_at", "status", "enqueued_at", "worker_ids", "_return_value",
-    "_attempts",
-)  # fmt: skip
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
 STATUS = {
@@ -93,15 +89,14 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     def refresh(self) -> None:
         """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
-        self._take_fields_of(self.task.get_backend().get_result(self.id))
+        self._take(self.task.get_backend().get_result(self.id))
 
     async def arefresh(self) -> None:
         """See refresh()."""
-        self._take_fields_of(await self.task.get_backend().aget_result(self.id))
+        self._take(await self.task.get_backend().aget_result(self.id))
 
-    def _take_fields_of(self, fresh: TaskResult[..., Any]) -> None:
-        for name in REFRESHED:
-            object.__setattr__(self, name, getattr(fresh, name))
+    def _take(self, fresh: TaskResult[..., Any]) -> None:
+        vars(self).update(vars(fresh) | {"task": self.task})
 
     @property
     def _rows(self) -> JobQuerySet:

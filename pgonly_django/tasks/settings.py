@@ -6,40 +6,40 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 
 from pgonly_django.conf import unknown_key
-from pgonly_django.tasks.options import NO_DEFAULTS, OPTION_NAMES, Defaults
+from pgonly_django.exceptions import OptionError
+from pgonly_django.tasks.options import OPTION_NAMES, TaskOptions, validated
 from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
 
 KEYS = ("BACKEND", "QUEUES", "OPTIONS")
+NO_DEFAULTS = ("database", "queues")  # in OPTIONS, and no defaults of tasks
 
 
 class TasksEntry:
     """TASKS[alias] as the project wrote it.
 
-    `problems`: sentences that name the place, the value and the remedy. Where there are any, `queues`, `options` and
-    `defaults` are usable all the same, so that a check can report them.
+    `problems`: sentences that name the place, the value and the remedy. Where there are any, the other attributes are
+    usable all the same, so that a check can report them.
     """
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
-        self.alias, self.place = alias, f"TASKS[{alias!r}]"
-        self.problems = [self._unknown_key(key) for key in params if key not in KEYS]
+        self.place = f"TASKS[{alias!r}]"
+        self.problems = [self._unknown_key(str(key)) for key in params if key not in KEYS]
         if len(alias) > NAME_LENGTH:
-            self.problems.append(
-                f"{self.place}: an alias must be at most {NAME_LENGTH} characters long, got {len(alias)}."
-            )
+            limit = f"an alias must be at most {NAME_LENGTH} characters long"
+            self.problems.append(f"{self.place}: {limit}, got {len(alias)}.")
         queues = params.get("QUEUES", ["default"])
         wrong_queues = self._what_is_wrong_with_queues(queues)
         self.problems += wrong_queues
         self.queues: list[str] = [] if wrong_queues else list(queues)
         self.options: Mapping[str, Any] = {}
-        self.defaults = Defaults({}, {})
+        self.defaults: dict[str, Any] = {}
+        self.queue_defaults: dict[str, dict[str, Any]] = {}
         try:
-            self.options = self._valid_options(params.get("OPTIONS", {}))
-            self.defaults = Defaults.from_options(alias, self.options)
-        except ImproperlyConfigured as error:
+            self._take_options(params.get("OPTIONS", {}), f'{self.place}["OPTIONS"]')
+        except OptionError as error:
             self.problems.append(str(error))
 
     @property
@@ -49,6 +49,13 @@ class TasksEntry:
 
         chosen: str = self.options.get("database") or router.db_for_write(Job)
         return chosen
+
+    def resolve(self, queue: str, *layers: Mapping[str, Any]) -> TaskOptions:
+        """The options of a call on `queue`. The layers: .using() > @task(...) > the queue's > OPTIONS > built in."""
+        merged: dict[str, Any] = {**self.defaults, **self.queue_defaults.get(queue, {})}
+        for layer in layers:
+            merged.update(layer)
+        return TaskOptions(**merged)
 
     def unknown_queue(self, name: str) -> str:
         """The message about a queue that QUEUES lacks; begins as Django's own does."""
@@ -60,15 +67,14 @@ class TasksEntry:
 
     def unused_defaults(self) -> list[str]:
         """The names in OPTIONS["queues"] that no task can have, since QUEUES lacks them; each as a message has it."""
-        unused = [name for name in self.defaults.by_queue if self.queues and name not in self.queues]
+        unused = [name for name in self.queue_defaults if self.queues and name not in self.queues]
         return [f"{name!r}{self._nearest_queue(name)}" for name in unused]
 
     def _nearest_queue(self, name: str) -> str:
         near = difflib.get_close_matches(name, sorted(self.queues), n=1)
         return f" (did you mean {near[0]!r}?)" if near else ""
 
-    def _unknown_key(self, key: object) -> str:
-        name = str(key)
+    def _unknown_key(self, name: str) -> str:
         if name.lower() in (*OPTION_NAMES, *NO_DEFAULTS):
             return f'{self.place}["{name}"] has no effect beside OPTIONS. Put {name.lower()!r} in it.'
         return unknown_key(f'{self.place}["%s"]', name, (*KEYS, *OPTION_NAMES))
@@ -79,12 +85,23 @@ class TasksEntry:
         wrong = [(name, reason) for name in queues if (reason := what_is_wrong_with_name(name))]
         return [f'{self.place}["QUEUES"]: a name must be {reason}, got {name!r}.' for name, reason in wrong]
 
-    def _valid_options(self, options: Any) -> Mapping[str, Any]:
+    def _take_options(self, options: Any, where: str) -> None:
+        """Raises OptionError, also for an option that @task() would refuse."""
         if not isinstance(options, Mapping):
-            raise ImproperlyConfigured(f'{self.place}["OPTIONS"] must be a dict, got {options!r}.')
-        database = options.get("database")
-        if database is not None and not isinstance(database, str):
-            raise ImproperlyConfigured(
-                f'{self.place}["OPTIONS"]: database must be an alias of DATABASES, got {database!r}.'
-            )
-        return options
+            raise OptionError(f"{where} must be a dict, got {options!r}.")
+        database, queues = options.get("database"), options.get("queues", {})
+        if not isinstance(database, str | None):
+            raise OptionError(f"{where}: database must be an alias of DATABASES, got {database!r}.")
+        self.options = options
+        rest = {name: value for name, value in options.items() if name not in NO_DEFAULTS}
+        defaults, where = validated(rest, where, NO_DEFAULTS), f'{where}["queues"]'
+        if not isinstance(queues, Mapping):
+            remedy = 'The names that are allowed belong in "QUEUES", beside "OPTIONS".'
+            raise OptionError(f"{where} must be a dict of options by queue name, got {queues!r}. {remedy}")
+        for queue, values in queues.items():
+            if wrong := what_is_wrong_with_name(queue):
+                raise OptionError(f"{where}: a name must be {wrong}, got {queue!r}.")
+            if not isinstance(values, Mapping):
+                raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
+        of_queues = {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}
+        self.defaults, self.queue_defaults = defaults, of_queues

@@ -49,9 +49,8 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         except OptionError as error:
             raise InvalidTask(str(error)) from error
         if not isinstance(self.backend, str):
-            raise InvalidTask(
-                f"{_place(self.func)}: backend must be an alias of TASKS, got {self.backend!r}."
-            )
+            place = _place(self.func)
+            raise InvalidTask(f"{place}: backend must be an alias of TASKS, got {self.backend!r}.")
         self.get_backend().validate_task(self)
 
     @property
@@ -133,9 +132,8 @@ def task(
     TypeError for `run_after`.
     """
     if "run_after" in options:
-        raise TypeError(
-            "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."
-        )
+        message = "run_after cannot be defined statically with the @task decorator. Set it by .using(run_after=...)."
+        raise TypeError(message)
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
         try:

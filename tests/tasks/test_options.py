@@ -10,14 +10,18 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django import Backoff, task
 from pgonly_django.compat import InvalidTask
 from pgonly_django.exceptions import OptionError
-from pgonly_django.tasks.options import Defaults, TaskOptions, restored, storable
+from pgonly_django.tasks.options import TaskOptions, restored, storable
+from pgonly_django.tasks.settings import TasksEntry
 from tests.tasks.calls import add, linear
 
 MINUTE = timedelta(minutes=1)
 
 
-def defaults(**options) -> Defaults:
-    return Defaults.from_options("default", options)
+def defaults(**options) -> TasksEntry:
+    entry = TasksEntry("default", {"OPTIONS": options})
+    if entry.problems:
+        raise ImproperlyConfigured(*entry.problems)
+    return entry
 
 
 def test_without_any_setting_the_built_in_values_hold():
