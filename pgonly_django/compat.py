@@ -31,20 +31,15 @@ else:
         from django_tasks import task_backends
         from django_tasks.backends.base import BaseTaskBackend
         from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-        from django_tasks.exceptions import (
-            InvalidTaskBackendError as InvalidTaskBackend,
-        )
-        from django_tasks.exceptions import (
-            InvalidTaskError as InvalidTask,
-        )
+        from django_tasks.exceptions import InvalidTaskBackendError as InvalidTaskBackend
+        from django_tasks.exceptions import InvalidTaskError as InvalidTask
         from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
         from django_tasks.signals import logger as tasks_logger
         from django_tasks.signals import task_enqueued, task_finished, task_started
         from django_tasks.utils import normalize_json
     except ImportError as error:
-        raise ImportError(
-            "Django 5.2 has no django.tasks. Install its backport: pip install 'django-tasks>=0.12'"
-        ) from error
+        remedy = "Install its backport: pip install 'django-tasks>=0.12'"
+        raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
 __all__ = [
     "BaseTaskBackend",

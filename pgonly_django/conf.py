@@ -57,8 +57,7 @@ def settings() -> Settings:
     for key, value in raw.items():
         if key not in known:
             raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
-        reason = _what_is_wrong(known[key], value)
-        if reason:
+        if reason := _what_is_wrong(known[key], value):
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
         values[known[key].name] = value
     return Settings(**values)

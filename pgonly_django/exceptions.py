@@ -30,9 +30,8 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
 
     def __init__(self, what: str, reason: str) -> None:
         self.what, self.reason = what, reason
-        super().__init__(
-            f"{what} cannot be stored as JSON: {reason}. Pass ids, text, numbers, lists or dicts."
-        )
+        remedy = "Pass ids, text, numbers, lists or dicts."
+        super().__init__(f"{what} cannot be stored as JSON: {reason}. {remedy}")
 
 
 class StepNameError(PgonlyError, ValueError):
@@ -40,12 +39,11 @@ class StepNameError(PgonlyError, ValueError):
 
     def __init__(self, name: object, limit: int) -> None:
         self.name = name
+        rule = f"A step's name must be a str of 1 to {limit} characters"
         remedy = (
-            f" ({len(name)} characters). Shorten it, or use a hash of it." if isinstance(name, str) else "."
+            f" ({len(name)} characters). Shorten it, or use a hash of it" if isinstance(name, str) else ""
         )
-        super().__init__(
-            f"A step's name must be a str of 1 to {limit} characters, got {str(name)[:80]!r}{remedy}"
-        )
+        super().__init__(f"{rule}, got {str(name)[:80]!r}{remedy}.")
 
 
 class LoopNameError(PgonlyError, ValueError):
@@ -77,10 +75,8 @@ class UnreadableJobError(PgonlyError, ValueError):
 
     def __init__(self, column: str, reason: str) -> None:
         self.column, self.reason = column, reason
-        super().__init__(
-            f"The {column} of this job cannot be loaded: {reason}. Enqueue it again, with values that are flatter "
-            "and shorter."
-        )
+        remedy = "Enqueue it again, with values that are flatter and shorter."
+        super().__init__(f"The {column} of this job cannot be loaded: {reason}. {remedy}")
 
 
 class TransactionLeftOpenError(PgonlyError):
@@ -230,9 +226,8 @@ class LockError(PgonlyError):
     """A lock was released or extended by a caller that does not hold it (any more)."""
 
     def __init__(self, name: str, verb: str) -> None:
-        super().__init__(
-            f"Lock {name!r} cannot be {verb}: it is not held, or its time is over and it may be another's."
-        )
+        reason = "it is not held, or its time is over and it may be another's"
+        super().__init__(f"Lock {name!r} cannot be {verb}: {reason}.")
 
 
 class LockNotAcquiredError(LockError):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from typing import TYPE_CHECKING
 
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.db import Error
+from django.http import HttpRequest, HttpResponse
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.statements import Client
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest, HttpResponse
 
 USER_AGENT_LENGTH = 512
 
@@ -29,23 +26,20 @@ class SessionMiddleware(DjangoSessionMiddleware):
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
         if isinstance(request.session, SessionStore):
-            request.session.client = Client(client_ip(request), _user_agent(request))
+            agent: str = request.META.get("HTTP_USER_AGENT", "")
+            agent = agent.replace("\x00", "")[:USER_AGENT_LENGTH].encode("utf-8", "replace").decode()
+            request.session.client = Client(client_ip(request), agent)
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         response = super().process_response(request, response)
         session = getattr(request, "session", None)
         if isinstance(session, SessionStore) and response.status_code < 500:  # noqa: PLR2004 - a server's error
-            _touch(session)
+            try:
+                session.touch_if_due()
+            except Error as error:  # the database is read-only, say; the response is complete by now
+                message = f"The time at which a session was used could not be written: {str(error).strip()}"
+                emit("sessions.touch_failed", message, level=logging.WARNING)
         return response
-
-
-def _touch(session: SessionStore) -> None:
-    """The response is complete by now, so an error here (the database is read-only, say) is only logged."""
-    try:
-        session.touch_if_due()
-    except Error as error:
-        message = f"The time at which a session was used could not be written: {str(error).strip()}"
-        emit("sessions.touch_failed", message, level=logging.WARNING)
 
 
 def client_ip(request: HttpRequest) -> str | None:
@@ -63,8 +57,7 @@ def client_ip(request: HttpRequest) -> str | None:
 
 
 def _ip(text: str) -> str | None:
-    """Understands `1.2.3.4:80`, `[::1]:80` and `fe80::1%eth0`. A socket for both kinds names 1.2.3.4
-    `::ffff:1.2.3.4`."""
+    """Understands `1.2.3.4:80`, `[::1]:80`, `fe80::1%eth0` and `::ffff:1.2.3.4`."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -74,9 +67,3 @@ def _ip(text: str) -> str | None:
     except ValueError:
         return None
     return str(getattr(address, "ipv4_mapped", None) or address)
-
-
-def _user_agent(request: HttpRequest) -> str:
-    text: str = request.META.get("HTTP_USER_AGENT", "")
-    text = text.replace("\x00", "")[:USER_AGENT_LENGTH]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
