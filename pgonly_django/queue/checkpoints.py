@@ -24,11 +24,13 @@ WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHA
 ON CONFLICT (job_id) DO UPDATE
     SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
 """
-LOAD_CHECKPOINT = "SELECT value::text, positions::text FROM pgonly_checkpoint WHERE job_id = %s"
+LOAD_CHECKPOINT = """
+SELECT coalesce(value::text, 'null'), positions::text FROM pgonly_checkpoint WHERE job_id = %s
+"""
 
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
 FIND_STEP = """
-SELECT step.id IS NOT NULL, step.result::text
+SELECT CASE WHEN step.id IS NOT NULL THEN coalesce(step.result::text, 'null') END
 FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
 WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running'
 """
@@ -37,7 +39,7 @@ INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
 WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
-RETURNING result::text
+RETURNING coalesce(result::text, 'null')
 """
 
 
@@ -56,10 +58,7 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_CHECKPOINT, [job_id])
         row = cursor.fetchone()
-    if row is None:
-        return Saved()
-    value, positions = row
-    return Saved(_or_null(value), json.loads(positions))
+    return Saved() if row is None else Saved(row[0], json.loads(row[1]))
 
 
 def save_checkpoint(alias: str, job_id: str, lease_epoch: int, value: str, positions: str) -> None:
@@ -79,19 +78,16 @@ def check_step_name(name: object) -> None:
 
 
 def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | None:
-    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none.
-
-    Raises LeaseLost and ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could
-    not keep.
-    """
+    """The result of a finished step as PostgreSQL gives it (JSON text), None when there is none. Raises LeaseLost and
+    ManualCommitError as save_checkpoint() does, so no run pays for a call whose answer it could not keep."""
     require_autocommit(alias, "step()")
     with connections[alias].cursor() as cursor:
         cursor.execute(FIND_STEP, [name, job_id, lease_epoch])
         row = cursor.fetchone()
     if row is None:
         raise LeaseLost
-    is_there, result = row
-    return _or_null(result) if is_there else None
+    result: str | None = row[0]
+    return result
 
 
 def save_step(alias: str, job_id: str, lease_epoch: int, name: str, result: str) -> tuple[str, bool]:
@@ -101,12 +97,7 @@ def save_step(alias: str, job_id: str, lease_epoch: int, name: str, result: str)
         cursor.execute(SAVE_STEP, [name, result, job_id, lease_epoch])
         row = cursor.fetchone()
     if row is not None:
-        (kept,) = row
-        return _or_null(kept), True
+        return row[0], True
     kept = find_step(alias, job_id, lease_epoch, name)
     assert kept is not None
     return kept, False
-
-
-def _or_null(text: str | None) -> str:
-    return "null" if text is None else text

@@ -196,9 +196,8 @@ def candidates_sql(alias: str) -> str:
 def claim_statement(alias: str, template: str, given_queues: bool = False) -> Statement:
     """HEAD or FLOOR as a whole."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
-    return Statement(
-        template.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS, **parts)
-    )
+    text = template.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS, **parts)
+    return Statement(text)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,6 @@ from pgonly_django.database.statement import Statement
 CLOSE = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
 # What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, and what follows from
 # run_at; no other statement makes a job.
 NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0", "errors": "[]", "log": "[]"}
@@ -61,15 +60,11 @@ class Template:
         object.__setattr__(self, "insert", _statement(statement))
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
-        """The notifications that wake workers for it.
-
-        Within a second of run_at, both `ready` and `due`: the database's clock chose the state.
-        """
+        """The notifications that wake workers for it. Within a second of run_at, both: the database's clock chose the
+        state."""
         if self.run_at is None or self.run_at < enqueued_at - CLOSE:
             return (notify.ready(self.queue),)
-        if self.run_at > enqueued_at + CLOSE:
-            return (notify.DUE,)
-        return (notify.ready(self.queue), notify.DUE)
+        return (notify.DUE,) if self.run_at > enqueued_at + CLOSE else (notify.ready(self.queue), notify.DUE)
 
 
 TEMPLATE_COLUMNS = tuple(each.name for each in fields(Template) if each.init)
@@ -98,8 +93,7 @@ def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[
     params = {"id": job_id, "args": job.args, "kwargs": job.kwargs}
     row = first_row(alias, job.template.insert, params, follow_up)
     assert row is not None
-    (microseconds,) = row
-    return job_id, EPOCH + timedelta(microseconds=int(microseconds))
+    return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 
 
 def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime]:
@@ -115,9 +109,8 @@ def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime
 
 def aware(moment: datetime) -> datetime:
     """With USE_TZ = False times come without a zone, and mean the default one."""
-    if timezone.is_aware(moment):
-        return moment
-    return timezone.make_aware(moment, timezone.get_default_timezone())
+    is_aware = timezone.is_aware(moment)
+    return moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
 
 
 def _copy_text(ids: Sequence[str], jobs: Sequence[NewJob], now: datetime) -> str:

@@ -45,15 +45,6 @@ class Finish:
     costs_attempt: bool = True
     started: bool = True  # False: it was claimed ahead and never began
 
-    @property
-    def interrupted(self) -> bool:
-        return self.started and self.outcome is Outcome.RELEASED
-
-    @property
-    def proves_nothing(self) -> bool:
-        """Whether a suspect stays one: the run does not show that the job spares its worker."""
-        return self.outcome in (Outcome.RELEASED, Outcome.POSTPONED)
-
 
 # Index, of both statements: the primary key. "state || ''" keeps the planner from pgonly_job_running: under an old
 # snapshot the dead entries of that index pile up, and every finish would walk over them.
@@ -118,11 +109,8 @@ def finish_statements(batch: Iterable[Finish], *, skip_locked: bool = False) -> 
         else:
             others.append(finish)
     succeed, end = SKIPPING if skip_locked else WAITING
-    statements = [
-        (succeed, parameters)
-        for lease_epoch, part in succeeded.items()
-        for parameters in _successes(lease_epoch, part)
-    ]
+    successes = [each for lease_epoch, part in succeeded.items() for each in _successes(lease_epoch, part)]
+    statements = [(succeed, parameters) for parameters in successes]
     return [*statements, (end, _finish_parameters(others))] if others else statements
 
 
@@ -145,8 +133,9 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "states": [finish.state.value for finish in batch],
         "delays": [finish.delay_seconds for finish in batch],
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
-        "interrupted": [int(finish.interrupted) for finish in batch],
-        "stay_suspect": [int(finish.proves_nothing) for finish in batch],
+        "interrupted": [int(finish.started and finish.outcome is Outcome.RELEASED) for finish in batch],
+        # These runs do not show that the job spares its worker.
+        "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],
         "entries": [finish.entry for finish in batch],
     }
 

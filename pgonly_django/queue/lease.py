@@ -32,8 +32,6 @@ WHERE job.state || '' = 'running'
 
 
 class Renewal(NamedTuple):
-    """The answer for one job."""
-
     cancel_requested: bool
     renewed: bool
 
@@ -44,10 +42,8 @@ def renew(
     lease_for: timedelta,
     unwritten: Container[str] = (),
 ) -> dict[str, Renewal]:
-    """Renew the leases in `held` (id -> lease_epoch). A job that is missing from the answer is lost.
-
-    The rows of the jobs in `unwritten` are read only; those jobs are safe while their worker's heartbeat is fresh.
-    """
+    """Renew the leases in `held` (id -> lease_epoch). A job that is missing from the answer is lost. The rows of the
+    jobs in `unwritten` are read only; those jobs are safe while their worker's heartbeat is fresh."""
     if not held:
         return {}
     parameters = {

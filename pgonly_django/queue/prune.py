@@ -40,9 +40,7 @@ WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 
 def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
     """Delete one batch of jobs whose retention is over. When the answer counts fewer than `limit`, no more are left.
-
-    Jobs that cannot be deleted are tried again a day later.
-    """
+    Jobs that cannot be deleted are tried again a day later."""
     try:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
     except psycopg.IntegrityError:

@@ -31,9 +31,8 @@ class Backoff:
         if not (isinstance(self.base, timedelta) and isinstance(self.cap, timedelta)):
             raise OptionError(f"Backoff needs timedeltas, got base={self.base!r}, cap={self.cap!r}.")
         if not timedelta(0) <= self.base <= self.cap <= LONGEST:
-            raise OptionError(
-                f"Backoff needs 0 <= base <= cap <= {LONGEST.days:,} days, got base={self.base}, cap={self.cap}."
-            )
+            bounds = f"0 <= base <= cap <= {LONGEST.days:,} days"
+            raise OptionError(f"Backoff needs {bounds}, got base={self.base}, cap={self.cap}.")
 
     def __call__(self, attempt: int, error: BaseException) -> timedelta:  # noqa: ARG002 - the shape of a backoff
         doublings = min(attempt - 1, 40)
@@ -42,10 +41,8 @@ class Backoff:
 
 
 def delay_seconds(backoff: BackoffFunction, attempt: int, error: BaseException) -> float:
-    """Seconds until the next attempt after `attempt` failed with `error`; never negative.
-
-    Raises OptionError when the user's function returns something else than a timedelta or seconds.
-    """
+    """Seconds until the next attempt after `attempt` failed with `error`; never negative. Raises OptionError when the
+    user's function returns something else than a timedelta or seconds."""
     delay: Any = backoff(attempt, error)
     if isinstance(delay, timedelta):
         return max(delay.total_seconds(), 0.0)

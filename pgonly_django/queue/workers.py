@@ -19,7 +19,6 @@ ON CONFLICT (id) DO NOTHING
 
 
 def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> None:
-    """Make the worker's row, unless it is there."""
     connection.execute(REGISTER, facts)
 
 
@@ -55,7 +54,6 @@ STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 
 
 
 def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
-    """Say that the worker has stopped as planned."""
     connection.execute(STOPPED, {"id": worker_id})
 
 
