@@ -5,7 +5,7 @@ They are in Django's list of on_commit callbacks, which drops those of a rolled-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +25,27 @@ class SeenEntry:
 Change = Callable[[SeenEntry | None], SeenEntry | None]
 
 
+def no_key(_: bytes) -> bool:
+    return False
+
+
 @dataclass(eq=False, slots=True)
 class PendingWrite:
-    """`write` is done at the commit. `change` says what it makes of the entry with a key, None: nothing there."""
+    """`write` is done at the commit. It changes the entries with some keys, and deletes those that `deletes` names."""
 
     store: Store
     write: Callable[[], Any]
-    change: Callable[[bytes, SeenEntry | None], SeenEntry | None]
-    creates: Collection[bytes]  # keys that may be new because of it
+    changes: Mapping[bytes, Change]
+    deletes: Callable[[bytes], bool]
 
     def apply(self) -> None:
         self.write()
+
+    def after(self, key: bytes, entry: SeenEntry | None) -> SeenEntry | None:
+        """What the write makes of `entry`; None: there is none."""
+        if key in self.changes:
+            return self.changes[key](entry)
+        return None if self.deletes(key) else entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +69,21 @@ class PendingWrites:
         return False
 
     def add(
-        self,
-        write: Callable[[], Any],
-        change: Callable[[bytes, SeenEntry | None], SeenEntry | None],
-        creates: Collection[bytes] = (),
-    ) -> None:
+        self, write: Callable[[], Any], changes: Mapping[bytes, Change], deletes: Callable[[bytes], bool] = no_key
+    ) -> None:  # fmt: skip
         # robust: the data is committed by then, so a cache that fails is logged and raises nothing.
-        pending = PendingWrite(self.store, write, change, creates)
+        pending = PendingWrite(self.store, write, changes, deletes)
         transaction.on_commit(pending.apply, using=self.using, robust=True)
 
     def seen(self, key: bytes, entry: SeenEntry | None) -> SeenEntry | None:
         """What is under the key for this transaction, where the cache itself has `entry`."""
         for pending in self._all():
-            entry = pending.change(key, entry)
+            entry = pending.after(key, entry)
         return entry
 
-    def created(self) -> set[bytes]:
-        return {key for pending in self._all() for key in pending.creates}
+    def changed(self) -> set[bytes]:
+        """All keys that may be new in this transaction."""
+        return {key for pending in self._all() for key in pending.changes}
 
     def _all(self) -> Iterator[PendingWrite]:
         for _, callback, *_ in connections[self.using].run_on_commit:

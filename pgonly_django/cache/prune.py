@@ -65,15 +65,11 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     Call it again until it returns less than `limit`.
     """
     pruned = 0
-    for statement in (*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS):
-        gone = 1
-        while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
-            gone = _execute(alias, statement, limit - pruned)
-            pruned += gone
-    return pruned
-
-
-def _execute(alias: str, statement: str, limit: int) -> int:
     with connections[alias].cursor() as cursor:
-        cursor.execute(statement, {"limit": limit})
-        return int(cursor.fetchone()[0])
+        for statement in (*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS):
+            gone = 1
+            while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
+                cursor.execute(statement, {"limit": limit - pruned})
+                gone = int(cursor.fetchone()[0])
+                pruned += gone
+    return pruned

@@ -133,14 +133,11 @@ class TransactionalCache(ExtendedCache):
         if (nx or xx) and self.has_key(key, version) == nx:
             return False
         if row is not None:
-            write = functools.partial(self._do_write, row, nx=nx, xx=xx)
-            self._write(key, version, write, self._written(row))
+            operation = functools.partial(self.store.write, row, nx, xx)
+            self._write(key, version, lambda: self._do(operation(), False, write=True), self._written(row))
         elif not nx:
             self.delete(key, version)
         return True
-
-    def _do_write(self, row: Row, *, nx: bool, xx: bool) -> None:
-        self._do(self.store.write(row, nx=nx, xx=xx), False, write=True)
 
     def _row(
         self, key: Any, value: Any, timeout: Timeout, version: int | None, tags: Iterable[str], stale: float = 0
@@ -180,7 +177,7 @@ class TransactionalCache(ExtendedCache):
             self.delete_many(refused, version)
         if rows:
             changes = {self.stored_key(key, version): self._written(row) for key, row in rows.items()}
-            self._change(lambda: self._set_rows(rows, timeout, version, tags), changes, creates=True)
+            self._pending.add(lambda: self._set_rows(rows, timeout, version, tags), changes)
         for reason in refused.values():
             self.failed(reason, None, write=True)
         return list(refused)
@@ -216,7 +213,7 @@ class TransactionalCache(ExtendedCache):
                 return None
             return replace(seen, milliseconds=left)
 
-        self._write(key, version, write, change, creates=False)
+        self._write(key, version, write, change)
         return True
 
     def get_and_touch(
@@ -236,7 +233,7 @@ class TransactionalCache(ExtendedCache):
         def change(seen: SeenEntry | None) -> SeenEntry | None:
             return None if seen is None else replace(seen, value=lambda: total)
 
-        self._write(key, version, lambda: self.cache.incr(key, delta, version), change, creates=False)
+        self._write(key, version, lambda: self.cache.incr(key, delta, version), change)
         return total
 
     def get_or_set(
@@ -281,14 +278,14 @@ class TransactionalCache(ExtendedCache):
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         found = self.has_key(key, version)
-        self._write(key, version, lambda: self.cache.delete(key, version), _nothing, creates=False)
+        self._write(key, version, lambda: self.cache.delete(key, version), _nothing)
         return found
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> int:  # type: ignore[override]  # see DjangoCache
         keys = list(keys)
         found = len(self.get_many(keys, version))
         stored = {self.stored_key(key, version): _nothing for key in keys}
-        self._change(lambda: self.cache.delete_many(keys, version), stored)
+        self._pending.add(lambda: self.cache.delete_many(keys, version), stored)
         return found
 
     def delete_pattern(
@@ -304,30 +301,20 @@ class TransactionalCache(ExtendedCache):
 
     def _delete_matching(self, glob: str, write: Callable[[], Any], itersize: int | None = None) -> int:
         found, regex = len(self._matching(glob, itersize)), self._regex(glob)
-        self._pending.add(write, lambda key, seen: None if regex.fullmatch(key.decode()) else seen)
+        self._pending.add(write, {}, lambda key: regex.fullmatch(key.decode()) is not None)
         return found
 
     def delete_tags(self, *tags: str) -> int | None:  # type: ignore[override]  # its count is known at the commit
         """None. Until the commit this transaction sees no entry at all that it has not written since."""
         tag_names(tags)
-        self._pending.add(lambda: self.cache.delete_tags(*tags), lambda *_: None)
+        self._pending.add(lambda: self.cache.delete_tags(*tags), {}, lambda _: True)
         return None
 
     def clear(self) -> None:
-        self._pending.add(self.cache.clear, lambda *_: None)
+        self._pending.add(self.cache.clear, {}, lambda _: True)
 
-    def _write(
-        self, key: Any, version: int | None, write: Callable[[], Any], change: Change, *, creates: bool = True
-    ) -> None:
-        self._change(write, {self.stored_key(key, version): change}, creates=creates)
-
-    def _change(
-        self, write: Callable[[], Any], changes: Mapping[bytes, Change], *, creates: bool = False
-    ) -> None:
-        def change(key: bytes, seen: SeenEntry | None) -> SeenEntry | None:
-            return changes[key](seen) if key in changes else seen
-
-        self._pending.add(write, change, creates=changes if creates else ())
+    def _write(self, key: Any, version: int | None, write: Callable[[], Any], change: Change) -> None:
+        self._pending.add(write, {self.stored_key(key, version): change})
 
     def _look(self, key: Any, version: int | None) -> SeenEntry | None:
         """Whether there is an entry, and for how long."""
@@ -340,7 +327,7 @@ class TransactionalCache(ExtendedCache):
     def _matching(self, glob: str, itersize: int | None = None) -> list[bytes]:
         """The stored keys that this transaction sees, in their order."""
         stored, regex = set(self.cache.stored_keys(glob, itersize)), self._regex(glob)
-        mine = {key for key in self._pending.created() if regex.fullmatch(key.decode())}
+        mine = {key for key in self._pending.changed() if regex.fullmatch(key.decode())}
         entry = _stored(None)
         seen = self._pending.seen
         return [key for key in sorted(stored | mine) if seen(key, entry if key in stored else None)]
