@@ -86,6 +86,10 @@ def _integer(value: int) -> bytes:
     return b"%d" % value
 
 
+def _float(value: float) -> bytes:
+    return str(value).encode()
+
+
 def _inferred(value: Any) -> bytes:
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()
@@ -153,6 +157,7 @@ _TYPES: dict[str, tuple[int, int, Callable[[Any], bytes]]] = {
     "int": _int4,
     "int4": _int4,
     "int8": (20, 0, _integer),
+    "float8": (701, 0, _float),
     "text[]": (1009, 1, text_array),
     "bytea[]": (1001, 1, bytea_array),
     "int2[]": (1005, 1, int2_array),
