@@ -18,14 +18,20 @@ def job_of(result):
     return Job.objects.get(pk=result.id)
 
 
+def start_with_job(workers, marks, task, grace_seconds):
+    """A worker, and the result of a job that runs in it."""
+    worker = workers.start("--grace-seconds", grace_seconds)
+    result = task.enqueue("k")
+    started(marks, "k")
+    return worker, result
+
+
 def started(marks, key):
     wait_for(lambda: f"{key}:started" in marks(), what=f"{key} to start")
 
 
 def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, marks):
-    worker = workers.start("--grace-seconds", "2")
-    result = jobs.hold_on.enqueue("k")
-    started(marks, "k")
+    worker, result = start_with_job(workers, marks, jobs.hold_on, "2")
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     job = job_of(result)
@@ -38,9 +44,7 @@ def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, mar
 
 
 def test_a_job_that_does_not_listen_is_released_when_the_grace_is_over(workers, marks):
-    worker = workers.start("--grace-seconds", "1")
-    result = jobs.stubborn.enqueue("deaf")
-    started(marks, "deaf")
+    worker, result = start_with_job(workers, marks, jobs.stubborn, "1")
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     job = job_of(result)
@@ -49,9 +53,7 @@ def test_a_job_that_does_not_listen_is_released_when_the_grace_is_over(workers, 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGQUIT,)])
 def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
-    worker = workers.start("--grace-seconds", "300")
-    result = jobs.stubborn.enqueue("deaf")
-    started(marks, "deaf")
+    worker, result = start_with_job(workers, marks, jobs.stubborn, "300")
     for number in signals:
         worker.send(number)
         wait_for(lambda: "Stopping" in worker.output, what="the first signal to be heard")
@@ -61,9 +63,7 @@ def test_a_second_interrupt_or_quit_releases_at_once(workers, marks, signals):
 
 
 def test_a_terminal_that_is_closed_is_a_planned_stop(workers, marks):
-    worker = workers.start("--grace-seconds", "5")
-    result = jobs.hold_on.enqueue("k")
-    started(marks, "k")
+    worker, result = start_with_job(workers, marks, jobs.hold_on, "5")
     worker.send(signal.SIGHUP)
     assert worker.wait(10) == 0
     assert (job_of(result).state, job_of(result).interruptions) == (State.READY, 1)
@@ -94,9 +94,7 @@ def test_a_signal_before_the_worker_is_there_ends_the_process(workers, number):
 
 @pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.sleep_async, jobs.stubborn])
 def test_a_running_job_is_cancelled(workers, marks, task):
-    worker = workers.start("--grace-seconds", "1")
-    result = task.enqueue("job")
-    started(marks, "job")
+    worker, result = start_with_job(workers, marks, task, "1")
     assert result.cancel()
     result.wait(10)
     job = job_of(result)
@@ -106,7 +104,7 @@ def test_a_running_job_is_cancelled(workers, marks, task):
     assert jobs.add.enqueue(1, 1).wait(10).return_value == 2
     assert worker.process.poll() is None
     if task is jobs.sleep_in_slices:
-        assert "job:cleaned up" in marks()
+        assert "k:cleaned up" in marks()
 
 
 def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):

@@ -91,3 +91,8 @@ def finish_of(job, outcome=Outcome.SUCCEEDED, state=State.SUCCEEDED, **facts) ->
 
 def fresh(job) -> Job:
     return Job.objects.get(pk=job.id)
+
+
+def lock(connection, job) -> None:
+    """Lock the job's row until the transaction of `connection` ends."""
+    connection.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])

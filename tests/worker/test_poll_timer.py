@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
@@ -15,7 +13,7 @@ from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.queue.rows import claimer as make_claimer
-from tests.queue.rows import make
+from tests.queue.rows import fresh, lock, make
 from tests.waiting import wait_for
 
 
@@ -27,34 +25,19 @@ def test_what_the_database_refused_is_not_asked_for_again_at_once():
     assert now < poll_timer.next_look(has_slot=True) <= now + REFUSED_SECONDS + 1.0
 
 
-@pytest.fixture
-def view(transactional_db):
-    """The connection of a view that takes its time."""
-    with connect("default", application_name="a view") as connection:
-        yield connection
-
-
-def lock(view, job):
-    view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
-
-
-def is_over(job):
-    return Job.objects.get(pk=job.pk).state == State.SUCCEEDED
-
-
 def test_a_ready_job_that_was_locked_when_it_was_looked_for_starts_soon_after_the_lock(
-    background_worker, view
+    background_worker, other
 ):
     worker = background_worker(poll_seconds=600.0)
     poll_timer = worker.poll_timer
     wait_for(lambda: poll_timer.drained)
-    with view.transaction():
+    with other.transaction():
         job = make(task="tests.jobs.add", args=[1])
-        lock(view, job)
+        lock(other, job)
         poll_timer.drained = False
         send_coalesced("default", notify.ready("default"))
         wait_for(lambda: poll_timer.drained and poll_timer.next_look(has_slot=True) > time.monotonic() + 0.05)
-    wait_for(lambda: is_over(job))
+    wait_for(lambda: fresh(job).state == State.SUCCEEDED)
 
 
 def test_an_idle_worker_looks_ever_more_seldom():

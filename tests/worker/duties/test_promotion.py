@@ -9,13 +9,13 @@ from django.utils import timezone
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
-from pgonly_django.models import Job, State
+from pgonly_django.models import State
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
 from tests import jobs
-from tests.queue.rows import make
+from tests.queue.rows import fresh, lock, make
 from tests.waiting import wait_for
 
 
@@ -56,33 +56,18 @@ def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
     assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]
 
 
-@pytest.fixture
-def view(transactional_db):
-    """The connection of a view that takes its time."""
-    with connect("default", application_name="a view") as connection:
-        yield connection
-
-
-def lock(view, job):
-    view.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
-
-
-def is_over(job):
-    return Job.objects.get(pk=job.pk).state == State.SUCCEEDED
-
-
-def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, view):
+def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, other):
     worker = background_worker(poll_seconds=600.0)
     due_at = timezone.now() + timedelta(seconds=1)
     job = make(task="tests.jobs.add", args=[1], state=State.SCHEDULED, run_at=due_at)
-    with view.transaction():
-        lock(view, job)
+    with other.transaction():
+        lock(other, job)
         send_coalesced("default", notify.DUE)
         wait_for(
             lambda: timezone.now() > due_at and worker.promotion.next_run > time.monotonic() + 0.05,
             what="the promotion that passes it by",
         )
-    wait_for(lambda: is_over(job))
+    wait_for(lambda: fresh(job).state == State.SUCCEEDED)
 
 
 def test_a_time_that_is_past_already_starts_at_once(background_worker):
