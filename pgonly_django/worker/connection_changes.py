@@ -26,7 +26,13 @@ class ChangeWatch:
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         if not self.is_changed:
-            self.is_changed = outlasts_its_transaction(sql if isinstance(sql, str) else _text(sql, context))
+            if isinstance(sql, bytes):
+                text = sql.decode(errors="replace")
+            elif hasattr(sql, "as_string"):  # psycopg's composed SQL
+                text = sql.as_string(context["connection"].connection)
+            else:
+                text = str(sql)
+            self.is_changed = outlasts_its_transaction(text)
         return execute(sql, params, many, context)
 
 
@@ -39,10 +45,3 @@ def outlasts_its_transaction(sql: str) -> bool:
     if text.startswith(PLAIN) and ";" not in text:
         return False
     return _STATEMENT.search(text) is not None
-
-
-def _text(sql: Any, context: Any) -> str:
-    """Of psycopg's composed SQL, or of bytes."""
-    if isinstance(sql, bytes):
-        return sql.decode(errors="replace")
-    return str(sql.as_string(context["connection"].connection)) if hasattr(sql, "as_string") else str(sql)

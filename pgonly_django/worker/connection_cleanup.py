@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -68,24 +68,21 @@ def _clean_up_all(aliases: set[str], task: str) -> list[str]:
             lost += [alias] if _clean_up(connection, task) else []
         except BaseException as error:  # noqa: BLE001 - raised below, when the others are in order
             broken = error
-            _let_go(connection)
+            # The next job gets another one, and the server keeps no session of this one.
+            for close in (partial(_throw_away, connection), connection.connection.close):
+                with suppress(BaseException):
+                    close()
     if broken is not None:
         raise broken
     return lost
-
-
-def _let_go(connection: Any) -> None:
-    """The job has spoilt the connection: the next job gets another, and the server keeps no session of this one."""
-    for close in (partial(_throw_away, connection), connection.connection.close):
-        with suppress(BaseException):
-            close()
 
 
 def _clean_up(connection: Any, task: str) -> bool:
     """Whether rows are lost."""
     is_lost = False
     watch = _watch_of(connection)
-    status = _transaction_status(connection)
+    is_ours = connection.vendor == "postgresql"
+    status: TransactionStatus | None = connection.connection.info.transaction_status if is_ours else None
     if connection.in_atomic_block or status in LEFT_OPEN:
         is_lost = _has_written(connection, status)
         _throw_away(connection)
@@ -112,12 +109,6 @@ def _has_written(connection: Any, status: TransactionStatus | None) -> bool:
 
 # ACTIVE: an interruption came during a statement; psycopg's Python implementation leaves the rest of it unread.
 LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
-
-
-def _transaction_status(connection: Any) -> TransactionStatus | None:
-    if connection.vendor != "postgresql":
-        return None
-    return cast("TransactionStatus", connection.connection.info.transaction_status)
 
 
 def _throw_away(connection: Any) -> None:

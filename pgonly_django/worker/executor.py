@@ -21,7 +21,7 @@ from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
 from pgonly_django.queue.finish import Finish
 from pgonly_django.tasks.registry import with_fields
-from pgonly_django.tasks.result import JobResult, build_result
+from pgonly_django.tasks.result import build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
@@ -185,7 +185,9 @@ class Executor:
         options = found.options if job.options is None else options_of(found, job)
         if not task.takes_context:
             return _Call(task.func, result.args, result.kwargs, None, options.atomic)
-        context = _context(run, result)
+        is_first = job.lease_epoch == 1
+        saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
+        context = JobContext(result, run, saved)
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)
 
     def _without(self, lost: list[str], ended: Ended) -> Ended:
@@ -237,12 +239,6 @@ async def _called(call: _Call) -> Any:
         return await call.function(*call.args, **call.kwargs)
     except GeneratorExit as error:
         raise RuntimeError("The job raised GeneratorExit") from error
-
-
-def _context(run: Run, result: JobResult) -> JobContext:
-    first_run = run.job.lease_epoch == 1
-    saved = None if first_run else retry_while_down(run, checkpoints.load_checkpoint, run.job.id)
-    return JobContext(result, run, saved)
 
 
 def _unreadable(job: ClaimedJob) -> UnreadableJobError:

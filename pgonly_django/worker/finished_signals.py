@@ -86,7 +86,10 @@ def _send_for_run(ended: Ended) -> None:
     if finish.result is not None:
         put(result, "_return_value", json.loads(finish.result))
     if finish.entry is not None:
-        _add_error(result, json.loads(finish.entry))
+        entry = json.loads(finish.entry)
+        if entry.get("exception"):
+            path, text = entry["exception"], entry["traceback"]
+            result.errors.append(TaskError(exception_class_path=path, traceback=text))
     _send(result, ended.error)
 
 
@@ -113,9 +116,3 @@ def _send_for_row(alias: str, job_id: str) -> None:
     job = Job.objects.using(alias).get(pk=job_id)
     task = task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at)
     _send(result_of(job, task), None)
-
-
-def _add_error(result: Any, entry: dict[str, Any]) -> None:
-    if entry.get("exception"):
-        error = TaskError(exception_class_path=entry["exception"], traceback=entry["traceback"])
-        result.errors.append(error)

@@ -80,20 +80,16 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    if _is_worker:
-        _become_child()
-    _after_fork_in_parent()
-
-
-def _become_child() -> None:
     global is_child  # noqa: PLW0603 - likewise
-    is_child = True
-    signal.set_wakeup_fd(-1)  # or a signal of the child's would wake its parent
-    for number, handler in _handlers.items():
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    undo_prepare()
-    _detach_sockets()
-    _forget_django_connections()
+    if _is_worker:
+        is_child = True
+        signal.set_wakeup_fd(-1)  # or a signal of the child's would wake its parent
+        for number, handler in _handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        undo_prepare()
+        _detach_sockets()
+        _forget_django_connections()
+    _after_fork_in_parent()
 
 
 def _detach_sockets() -> None:

@@ -51,8 +51,9 @@ class Inbox(Generic[Message]):
             woken = self._woken or self._open_sockets()
             self._is_waiting = True
             try:
-                if not self._messages:
-                    _wait(seconds, woken, database)
+                sockets = (woken.fileno(),) if database is None else (woken.fileno(), database)
+                if not self._messages and woken.fileno() in wait_for_input(seconds, *sockets):
+                    woken.recv(WAKEUPS_AT_ONCE)
             finally:
                 self._is_waiting = False
         return [self._messages.popleft() for _ in range(min(at_most, len(self._messages)))]
@@ -78,9 +79,3 @@ class Inbox(Generic[Message]):
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         return self._woken
-
-
-def _wait(seconds: float, woken: socket.socket, database: int | None) -> None:
-    sockets = (woken.fileno(),) if database is None else (woken.fileno(), database)
-    if woken.fileno() in wait_for_input(seconds, *sockets):
-        woken.recv(WAKEUPS_AT_ONCE)

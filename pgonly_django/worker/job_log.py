@@ -25,21 +25,13 @@ def logs_successes() -> bool:
 
 def log_end(ended: Ended) -> None:
     finish = ended.finish
-    if finish is not None and finish.started and not (ended.error is not None and _failed(finish)):
-        _log(ended, finish, _level(finish))
-
-
-def _failed(finish: Finish) -> bool:
-    return finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
-
-
-def _level(finish: Finish) -> int:
-    if finish.state is not State.FAILED:
-        return logging.INFO
-    return logging.WARNING if finish.outcome is Outcome.DISCARDED else logging.ERROR
-
-
-def _log(ended: Ended, finish: Finish, level: int) -> None:
+    if finish is None or not finish.started:
+        return
+    if ended.error is not None and finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED):
+        return  # log_failure() has said it
+    level = logging.INFO
+    if finish.state is State.FAILED:
+        level = logging.WARNING if finish.outcome is Outcome.DISCARDED else logging.ERROR
     job, seconds = ended.run.job, ended.took_seconds or ended.run.seconds
     how = Outcome.CANCELLED if finish.state is State.CANCELLED else finish.outcome
     reason = json.loads(finish.entry).get("reason", "") if finish.entry else ""

@@ -199,7 +199,9 @@ def _failed(
 
 
 def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish:
-    since = _unknown_since(run)
+    last = run.job.errors[-1] if run.job.errors else {}
+    was_postponed = last.get("outcome") == Outcome.POSTPONED and "since" in last
+    since = datetime.fromisoformat(last["since"]) if was_postponed else run.now().astimezone(UTC)
     waited = run.now() - since
     if waited >= UNKNOWN_FOR:
         what = (
@@ -213,14 +215,6 @@ def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish
         run, Outcome.POSTPONED, State.SCHEDULED, worker, delay=pause, free=True, reason=str(error),
         since=since.isoformat(),
     )  # fmt: skip
-
-
-def _unknown_since(run: Run) -> datetime:
-    """When the present spell of not knowing the task began."""
-    last = run.job.errors[-1] if run.job.errors else {}
-    if last.get("outcome") == Outcome.POSTPONED and "since" in last:
-        return datetime.fromisoformat(last["since"])
-    return run.now().astimezone(UTC)
 
 
 def _finish(
@@ -241,7 +235,11 @@ def _finish(
     if reason:
         entry["reason"] = printable(reason[:MESSAGE_LIMIT])[:MESSAGE_LIMIT]
     if error is not None:
-        entry |= _described(error)
+        entry |= {
+            "exception": printable(path_of(error)),
+            "message": printable(text_of(error)[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],
+            "traceback": printable(_shortened(formatted(error))),
+        }
     return Finish(
         run.job.id,
         run.job.lease_epoch,
@@ -251,14 +249,6 @@ def _finish(
         entry=json.dumps(entry),
         costs_attempt=not free,
     )
-
-
-def _described(error: BaseException) -> dict[str, str]:
-    return {
-        "exception": printable(path_of(error)),
-        "message": printable(text_of(error)[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],
-        "traceback": printable(_shortened(formatted(error))),
-    }
 
 
 def _shortened(text: str) -> str:

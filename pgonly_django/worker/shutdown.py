@@ -65,8 +65,12 @@ class Shutdown:
 
     def _begin(self, now: float, in_flight: InFlight) -> float:
         """Ask all jobs to stop; what has not begun will not begin. Returns the end of the grace."""
-        until, runs = now + self.grace_seconds, in_flight.runs.values()
-        self._emit(len(runs))
+        grace, runs = self.grace_seconds, in_flight.runs.values()
+        message = f"Stopping: {len(runs)} job(s) have {grace:g} s to save and leave, then they are released."
+        if runs:
+            message += " Ctrl-C again releases them now."
+        emit("worker.stopping", message, running=len(runs), grace_seconds=grace)
+        until = now + grace
         for run in runs:
             run.stop_until, run.stop_requested = until, True
             if run.take():
@@ -82,10 +86,3 @@ class Shutdown:
             run.abandoned = self.left_behind = True
             run.interrupter.interrupt(JobStopped)
             in_flight.end(Ended(run, outcomes.released(run, self.worker)))
-
-    def _emit(self, running: int) -> None:
-        grace = self.grace_seconds
-        message = f"Stopping: {running} job(s) have {grace:g} s to save and leave, then they are released."
-        if running:
-            message += " Ctrl-C again releases them now."
-        emit("worker.stopping", message, running=running, grace_seconds=grace)

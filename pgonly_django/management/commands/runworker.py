@@ -80,9 +80,8 @@ class Command(BaseCommand):
             self._owns_process = True
             autoreload.run_with_reloader(self._serve, options)
         else:
-            self._owns_process = getattr(
-                self, "_called_from_command_line", False
-            )  # Django's mark of run_from_argv()
+            # Django's mark of run_from_argv()
+            self._owns_process = getattr(self, "_called_from_command_line", False)
             self._serve(options)
 
     def _serve(self, options: WorkerOptions) -> None:
@@ -100,39 +99,40 @@ class Command(BaseCommand):
                 code = self._run(worker)
                 released = f", {worker.jobs_released} more released" if worker.jobs_released else ""
                 self._say(f"Stopped after {worker.jobs_done} job(s){released}.")
-                if self._owns_process and not _is_reloading(worker):
+                # Under --reload the main thread watches the code, and is about to start the process again.
+                is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
+                if self._owns_process and not is_reloading:
                     process_setup.leave(code)
         if code is ExitCode.REPLACE_ME:
             raise CommandError(STUCK, returncode=code)
 
     def _run(self, worker: WorkerLoop) -> ExitCode:
-        is_in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._owns_process and not is_in_main_thread:  # --reload: the main thread watches the code
+        if self._owns_process and not _is_in_main_thread():
             atexit.register(_release_and_wait, worker)
         try:
             return worker.run()
         except BaseException:
             logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
-            if self._owns_process and is_in_main_thread:
+            if self._owns_process and _is_in_main_thread():
                 # A thread of a job, which Python would wait for, must not keep the process alive.
                 process_setup.leave(ExitCode.BROKEN)
             raise
 
     def _open_streams(self) -> None:
-        """Nothing of ours may get the number of a closed stream, on which others write."""
+        """No file of ours may get the number of a closed stream, on which others write."""
         process_setup.fill_closed_streams()
         for wrapper in (self.stdout, self.stderr):
             if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
                 wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
 
     def _say(self, line: str, stream: OutputWrapper | None = None) -> None:
-        """That it is read by no one any more is no reason to run no jobs."""
+        """A closed or broken stream keeps no job from running."""
         with suppress(OSError, ValueError):
             (stream or self.stdout).write(line)
             (stream or self.stdout).flush()
 
     def _warn_of_what_stays_unserved(self, options: WorkerOptions) -> None:
-        """What reaches no worker is a typing error, as a rule, and then the jobs wait for ever."""
+        """A queue that no worker serves is a typing error, as a rule, and its jobs wait for ever."""
         here = [backend.queues for backend in _backends() if backend.database == options.database]
         if not here:
             self._warn(f"--database {options.database}: no entry of TASKS keeps its jobs there.")
@@ -167,7 +167,9 @@ def _options(flags: dict[str, Any]) -> WorkerOptions:
              "poll_seconds", "database")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
-        return WorkerOptions(**{"database": _default_database(), **from_environment(), **given})
+        databases = {backend.database for backend in _backends()}
+        database = databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
+        return WorkerOptions(**{"database": database, **from_environment(), **given})
     except OptionError as error:
         raise CommandError(f"{error} See: python manage.py runworker --help", returncode=2) from error
 
@@ -181,12 +183,6 @@ def _backends() -> list[PostgresBackend]:
     if not ours:
         raise CommandError(NO_BACKEND)
     return ours
-
-
-def _default_database() -> str:
-    """Where the TASKS keep their jobs, when that is one place."""
-    databases = {backend.database for backend in _backends()}
-    return databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
 
 
 def _check_database(alias: str) -> None:
@@ -218,12 +214,11 @@ def _check_database(alias: str) -> None:
         connection.close()
 
 
-def _is_reloading(worker: WorkerLoop) -> bool:
-    """Whether the main thread, which watches the code, is about to start the process again."""
-    return worker.shutdown.is_asked and threading.current_thread() is not threading.main_thread()
+def _is_in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _release_and_wait(worker: WorkerLoop) -> None:
-    """Under --reload the worker is not in the main thread: before the process goes, its jobs go back."""
+    """Under --reload the worker is not in the main thread: before the process ends, its jobs go back."""
     worker.stop_now()
     worker.left.wait(RELOAD_SECONDS)
