@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from pathlib import Path
 
 from pgonly_django import events
@@ -16,14 +17,11 @@ def emitted(path: Path):
             yield ast.literal_eval(node.args[0])
 
 
-def test_every_event_that_happens_is_listed_and_the_others_are_not():
+def test_the_docs_list_every_event_that_happens_and_no_other():
     found = {name for path in (ROOT / "pgonly_django").rglob("*.py") for name in emitted(path)}
-    assert found == set(events.EVENTS)
-
-
-def test_the_docs_list_the_same_events():
-    lines = (ROOT / "docs" / "events.md").read_text().splitlines()
-    assert lines[-len(events.EVENTS) :] == [f"| `{name}` | {when} |" for name, when in events.EVENTS.items()]
+    _, table = (ROOT / "docs" / "events.md").read_text().split("|---|---|\n")
+    listed = [re.fullmatch(r"\| `([\w.]+)` \| \S.* \|", line)[1] for line in table.splitlines()]
+    assert sorted(found) == sorted(listed)
 
 
 def test_an_event_is_logged_with_its_facts_and_told_to_subscribers(caplog):
