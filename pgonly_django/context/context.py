@@ -21,6 +21,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost, NotStoppingError
 from pgonly_django.queue import checkpoints
+from pgonly_django.queue.checkpoints import Saved
 from pgonly_django.queue.values import to_json
 
 P = ParamSpec("P")
@@ -32,21 +33,15 @@ LOG_LINE_LIMIT = 1000
 
 
 class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs only
-    """Progress, checkpoint, steps and the request to stop of one running job.
-
-    Every write is fenced: once the job belongs to another worker, a write raises LeaseLost. The methods with a
-    leading `a` are the same for async tasks.
-    """
+    """Progress, checkpoint, steps and the request to stop of one running job. Every write is fenced: once the job
+    belongs to another worker, a write raises LeaseLost. The methods with a leading `a` are the same for async tasks."""
 
     # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
     __setattr__ = object.__setattr__
 
-    def __init__(
-        self, task_result: TaskResult[Any, Any], run: Run, saved: checkpoints.Saved | None = None
-    ) -> None:
-        self.task_result = task_result
-        self._run = run
-        self._state = CheckpointState(run.alias, saved or checkpoints.Saved(), self._clear_suspicion)
+    def __init__(self, task_result: TaskResult[Any, Any], run: Run, saved: Saved | None = None) -> None:
+        self.task_result, self._run = task_result, run
+        self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
 
     # Known without a query.
@@ -67,16 +62,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def should_stop(self) -> bool:
-        """Whether to save and then call stop(): the worker stops, the job was cancelled, timed out or lost its lease.
-
-        A job that returns instead has succeeded, even where work is left.
-        """
+        """Whether to save and then call stop(): the worker stops, the job was cancelled, timed out or lost its lease. A
+        job that returns instead has succeeded, even where work is left."""
         return self._run.interruption is not None
 
     def stop(self) -> NoReturn:
         """Leave a run that was asked to end: raises JobStopped (the job goes back with its checkpoint, at no cost),
-        JobCancelled, JobTimedOut or LeaseLost. The same in async tasks. Raises NotStoppingError before that.
-        """
+        JobCancelled, JobTimedOut or LeaseLost. The same in async tasks. Raises NotStoppingError before that."""
         self._check()
         raise NotStoppingError
 
@@ -89,10 +81,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     # Progress and log lines: kept here, written by the worker within a second, outside of the job's transaction.
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
-        """Say how far the job is. Costs no statement here; throttled, and visible within a second.
-
-        Raises NotStorableError for numbers that are not JSON.
-        """
+        """Say how far the job is. Costs no statement here; throttled, and visible within a second. Raises
+        NotStorableError for numbers that are not JSON."""
         progress = {"done": done, "total": total, "message": printable(str(message))}
         self._run.progress = to_json(progress, "The progress")
         self._run.needs_report = True
@@ -112,10 +102,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     # Kept when the worker dies.
 
     def save_checkpoint(self, value: Any) -> None:
-        """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic().
-
-        Raises NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker.
-        """
+        """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic(). Raises
+        NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker."""
         saved = self._state.to_write
         saved.value = to_json(value, "The checkpoint")
         self._write(saved)
@@ -270,7 +258,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         job = self._run.job
         return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
 
-    def _write(self, saved: checkpoints.Saved) -> None:
+    def _write(self, saved: Saved) -> None:
         self._fenced(checkpoints.save_checkpoint, saved.value, json.dumps(saved.positions))
         self._saved_at = time.monotonic()
         self._state.note_written(saved)

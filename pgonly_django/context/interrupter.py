@@ -22,9 +22,8 @@ Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 class Interrupter:
     """Open while the job's own code runs. Only then does interrupt() reach it, and once at most.
 
-    There is one token; interrupt() and close() compete for it. A lock would not do: an exception between two
-    bytecodes could leave it held. CPython raises an asynchronous exception just there, so a thread that waits inside
-    a C call (a socket, a sleep) notices it when that call returns.
+    There is one token; interrupt() and close() compete for it. CPython raises an asynchronous exception between two
+    bytecodes, so a thread that waits inside a C call (a socket, a sleep) notices it when that call returns.
     """
 
     __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
@@ -46,7 +45,7 @@ class Interrupter:
 
     def close(self) -> None:
         """After this, no interruption arrives. One on its way to this thread is caught here: it missed the job."""
-        if self._take_token() or self._thread is None:
+        if take(self._token) or self._thread is None:
             return
         try:
             while not self._is_sent:
@@ -60,7 +59,7 @@ class Interrupter:
     def interrupt(self, reason: type[JobInterrupt]) -> bool:
         """Raise `reason` in the job's thread, or cancel its task. False when the job's code does not run, or was
         interrupted before."""
-        if not self._take_token():
+        if not take(self._token):
             return False
         if self._thread is not None:
             _set_async_exception(self._thread, id(reason))
@@ -73,9 +72,12 @@ class Interrupter:
         if self._task is not None and self._task[1].cancel():
             self.has_reached_job = True
 
-    def _take_token(self) -> bool:
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        return True
+
+def take(token: list[None]) -> bool:
+    """True for the first caller only, of any thread. A lock would not do: an exception between two bytecodes could
+    leave it held."""
+    try:
+        token.pop()
+    except IndexError:
+        return False
+    return True

@@ -15,6 +15,7 @@ from pgonly_django.exceptions import LeaseLost
 T = TypeVar("T")
 
 PAUSE_SECONDS = 0.5
+CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
 
 
 def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
@@ -32,7 +33,8 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
             raise
         except (OperationalError, InterfaceError, InternalError) as error:
             connection = connections[run.alias]
-            if _is_conflict(connection, error):
+            # Its own transaction met another one, as some do under SERIALIZABLE.
+            if isinstance(error.__cause__, CONFLICTS) and not connection.in_atomic_block:
                 continue
             if not _is_down(connection, error):
                 raise
@@ -40,12 +42,6 @@ def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> 
                 run.context_raised = True
                 raise run.interruption from error
             time.sleep(PAUSE_SECONDS)
-
-
-def _is_conflict(connection: Any, error: Exception) -> bool:
-    """Whether the statement, in a transaction of its own, met another transaction, as some do under SERIALIZABLE."""
-    conflicts = (errors.SerializationFailure, errors.DeadlockDetected)
-    return isinstance(error.__cause__, conflicts) and not connection.in_atomic_block
 
 
 def _is_down(connection: Any, error: Exception) -> bool:

@@ -59,10 +59,8 @@ class RollbackTracker(Generic[Snapshot]):
 
     def has_ended(self) -> bool:
         """Whether the transaction has ended. If it was rolled back, the values are restored now."""
-        functions = self.connection.run_on_commit
-        if (
-            self._has_ended or functions is self._functions
-        ):  # every commit and every rollback makes a new list
+        functions = self.connection.run_on_commit  # every commit and every rollback makes a new list
+        if self._has_ended or functions is self._functions:
             return self._has_ended
         if any(function is self._mark for _, function, *_ in functions):
             self._functions = functions

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from pgonly_django.context.interrupter import Interrupter
+from pgonly_django.context.interrupter import Interrupter, take
 from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
@@ -51,21 +51,16 @@ class Run:
     found_task: Any = None  # what the worker knows of its task, once the task's module is imported
     in_thread: bool = False
     reports_itself: bool = False  # with its own transaction, which is about to end
-    keeps_snapshot: bool = (
-        False  # if the worker wrote the row now, the job's own transaction could not any more
-    )
+    # If the worker wrote the row now, the job's own transaction could not any more.
+    keeps_snapshot: bool = False
     abandoned: bool = False
     interrupted_at: float | None = None
     context_raised: bool = False  # a method of the context has raised the interruption
-    _ticket: list[None] = field(default_factory=[None].copy)
+    _token: list[None] = field(default_factory=[None].copy)
 
     def take(self) -> bool:
         """True for the first caller only: either a slot starts the job, or the worker gives it back."""
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
+        return take(self._token)
 
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
         """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
@@ -96,11 +91,8 @@ class Run:
     @property
     def is_in_grace(self) -> bool:
         """Whether this is a planned stop with time left to save."""
-        return (
-            self.interruption is JobStopped
-            and self.stop_until is not None
-            and time.monotonic() < self.stop_until
-        )
+        until = self.stop_until if self.interruption is JobStopped else None
+        return until is not None and time.monotonic() < until
 
     @property
     def lease_in_doubt(self) -> bool:
