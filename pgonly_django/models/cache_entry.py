@@ -1,7 +1,5 @@
-"""The tables of the cache, for the admin and the commands. The cache itself writes SQL (cache/entry.py).
-
-Which other files know the columns: ARCHITECTURE.md, "When you change a column".
-"""
+"""The tables of the cache, for the admin and the commands. The cache itself writes SQL (cache/entry.py). Which other
+files know the columns: ARCHITECTURE.md, "When you change a column"."""
 
 from __future__ import annotations
 

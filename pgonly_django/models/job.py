@@ -1,7 +1,5 @@
-"""The job row, its states, and the verbs that people use on it; what workers do to it is in queue/.
-
-Which other files know its columns: ARCHITECTURE.md, "When you change a column".
-"""
+"""The job row, its states, and the verbs that people use on it; what workers do to it is in queue/. Which other files
+know its columns: ARCHITECTURE.md, "When you change a column"."""
 
 from __future__ import annotations
 
@@ -80,10 +78,8 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(state=State.FAILED)
 
     def retry(self) -> int:
-        """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many.
-
-        Steps and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone.
-        """
+        """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many. Steps and
+        checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone."""
         alias = self._writing_alias()
         count = self.filter(state__in=RETRYABLE).update(
             state=State.READY,
@@ -125,10 +121,8 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def _writing_alias(self) -> str:
-        """The database to which update() is going to write.
-
-        Raises ManualCommitError where the workers could not be woken after the commit.
-        """
+        """The database to which update() is going to write. Raises ManualCommitError where the workers could not be
+        woken after the commit."""
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
         self._for_write = True
         alias: str = self.db
@@ -197,9 +191,7 @@ class Job(models.Model):
             # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
             # for the other, however old its statistics are.
             models.Index(
-                "ready_at",
-                condition=Q(state="ready", crashes__gte=SUSPECT_FROM),
-                name="pgonly_job_suspect",
+                "ready_at", condition=Q(state="ready", crashes__gte=SUSPECT_FROM), name="pgonly_job_suspect"
             ),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
             # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
@@ -237,10 +229,8 @@ class Job(models.Model):
 
     @property
     def run_seconds(self) -> float | None:
-        """How long the latest run took, or has taken so far by this machine's clock; None when no run is known.
-
-        The time that the job then waited, for another attempt or a person, does not count.
-        """
+        """How long the latest run took, or has taken so far by this machine's clock; None when no run is known. The
+        time that the job then waited, for another attempt or a person, does not count."""
         if self.attempted_at is None:
             return None
         if self.state not in (State.RUNNING, State.SUCCEEDED):

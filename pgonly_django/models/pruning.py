@@ -26,10 +26,8 @@ def delete_what_can_go(
     put_off: Callable[[str], object],
     refusal: type[Exception],
 ) -> Pruned:
-    """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted.
-
-    Those are put off: otherwise they would stand at the head of every batch.
-    """
+    """Delete `ids` in one statement, or else each half by itself, down to single rows that cannot be deleted. Those are
+    put off: otherwise they would stand at the head of every batch."""
     if not ids:
         return Pruned(0, [])
     try:

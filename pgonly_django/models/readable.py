@@ -23,10 +23,8 @@ LONGEST = "'980000000 days'"
 
 class _TimestampField(DateTime):
     """A DateTimeField. A time that is infinite, BC or after the year 9999 is read as Python's first or last day.
-
     Filters and the order see the column as it is, with one exception: where values() or values_list() reads the column
-    that it orders by, it orders by the bounded time, without an index.
-    """
+    that it orders by, it orders by the bounded time, without an index."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
         bounded = (
@@ -37,7 +35,7 @@ class _TimestampField(DateTime):
         return bounded, (*params,) * 5
 
     def deconstruct(self) -> Any:
-        return _as_djangos(super().deconstruct(), "DateTimeField")
+        return as_djangos(super().deconstruct(), "DateTimeField")
 
 
 class _IntervalField(Duration):
@@ -51,7 +49,7 @@ class _IntervalField(Duration):
         return bounded, (*params,) * 3
 
     def deconstruct(self) -> Any:
-        return _as_djangos(super().deconstruct(), "DurationField")
+        return as_djangos(super().deconstruct(), "DurationField")
 
 
 class UnreadableJson(str):
@@ -81,10 +79,10 @@ class _ReadableJsonField(Json):
         return super().get_db_prep_value(value, connection, prepared)
 
     def deconstruct(self) -> Any:
-        return _as_djangos(super().deconstruct(), "JSONField")
+        return as_djangos(super().deconstruct(), "JSONField")
 
 
-def _as_djangos(deconstructed: Any, name: str) -> Any:
+def as_djangos(deconstructed: Any, name: str) -> Any:
     """Migrations name Django's own field: the column is the same."""
     own_name, _path, args, kwargs = deconstructed
     return own_name, f"django.db.models.{name}", args, kwargs

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
-from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.models.readable import ReadableJsonField, TimestampField, as_djangos
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -63,16 +63,13 @@ class DigestField(StrField):
 
 class StoredGeneratedField(models.GeneratedField):
     """Django's GeneratedField, without the question to a server that `check` and `makemigrations` ask on Django 6.1.
-
-    Every supported PostgreSQL has stored columns. Migrations name Django's own field.
-    """
+    Every supported PostgreSQL has stored columns. Migrations name Django's own field."""
 
     def _check_supported(self, databases: Any) -> list[CheckMessage]:  # noqa: ARG002 - Django's signature
         return []
 
     def deconstruct(self) -> Any:
-        name, _path, args, kwargs = super().deconstruct()
-        return name, "django.db.models.GeneratedField", args, kwargs
+        return as_djangos(super().deconstruct(), "GeneratedField")
 
 
 ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
@@ -92,11 +89,9 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return self.filter(key_hash=hash_key(session_key).hex())
 
     def revoke(self) -> int:
-        """End these sessions: their browsers are logged out at their next request. Returns how many.
-
-        While a fallback engine is set, the row stays behind without data until it would have expired,
-        so that the fallback does not bring the session back.
-        """
+        """End these sessions: their browsers are logged out at their next request. Returns how many. While a fallback
+        engine is set, the row stays behind without data until it would have expired, so that the fallback does not
+        bring the session back."""
         if settings().session_fallback_engine:
             count = self.filter(data__isnull=False).update(data=None, user_id=None)
         else:
