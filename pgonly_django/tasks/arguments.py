@@ -14,7 +14,6 @@ from pgonly_django.queue.values import to_json
 # PostgreSQL parses at most 2**24 elements ("1," each) into JSONB, of at most 256 MB. It would refuse more, and the
 # caller's transaction would be lost.
 LENGTH_LIMIT = 32_000_000
-TOO_LONG = f"it has {{:,}} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -49,7 +48,8 @@ class CallSignature:
                 to_json([value], f"Argument {name!r} of {self.name}()")  # a list: as deep as it stood above
             raise
         if (length := len(texts[0]) + len(texts[1])) > LENGTH_LIMIT:
-            raise NotStorableError(f"What is passed to {self.name}()", TOO_LONG.format(length))
+            reason = f"it has {length:,} characters, more than {LENGTH_LIMIT:,}; keep it in a row or file of your own"
+            raise NotStorableError(f"What is passed to {self.name}()", reason)
         return texts
 
 

@@ -120,10 +120,8 @@ class PostgresBackend(BaseTaskBackend):
         return results
 
     def get_result(self, result_id: str) -> JobResult:
-        """Raises TaskResultDoesNotExist when this backend has no job of this id (any more).
-
-        Where the code of the task is gone, the result's task is a stand-in that raises when it is called.
-        """
+        """Raises TaskResultDoesNotExist when this backend has no job of this id (any more). Where the code of the task
+        is gone, the result's task is a stand-in that raises when it is called."""
         from pgonly_django.models import Job
         from pgonly_django.tasks.registry import task_to_read
 

@@ -51,10 +51,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """A copy of `options`. Raises OptionError, with `where`, for a wrong name, type or bound.
-
-    `beside`: other names that are allowed in the same place, for the message about an unknown one.
-    """
+    """A copy of `options`. Raises OptionError, with `where`, for a wrong name, type or bound. `beside`: other names
+    that are allowed in the same place, for the message about an unknown one."""
     for name, value in options.items():
         if name not in RULES:
             raise OptionError(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))

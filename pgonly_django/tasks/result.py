@@ -10,6 +10,8 @@ from datetime import datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
+
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
 
@@ -89,14 +91,12 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     def refresh(self) -> None:
         """Reload everything from the row. Raises TaskResultDoesNotExist when it has been pruned."""
-        self._take(self.task.get_backend().get_result(self.id))
+        fresh = self.task.get_backend().get_result(self.id)
+        vars(self).update(vars(fresh) | {"task": self.task})
 
     async def arefresh(self) -> None:
         """See refresh()."""
-        self._take(await self.task.get_backend().aget_result(self.id))
-
-    def _take(self, fresh: TaskResult[..., Any]) -> None:
-        vars(self).update(vars(fresh) | {"task": self.task})
+        await sync_to_async(self.refresh)()
 
     @property
     def _rows(self) -> JobQuerySet:

@@ -18,11 +18,8 @@ NO_DEFAULTS = ("database", "queues")  # in OPTIONS, and no defaults of tasks
 
 
 class TasksEntry:
-    """TASKS[alias] as the project wrote it.
-
-    `problems`: sentences that name the place, the value and the remedy. Where there are any, the other attributes are
-    usable all the same, so that a check can report them.
-    """
+    """TASKS[alias] as the project wrote it. `problems`: sentences that name the place, the value and the remedy. Where
+    there are any, the other attributes are usable all the same, so that a check can report them."""
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         self.place = f"TASKS[{alias!r}]"

@@ -16,17 +16,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Unset:
-    """The default of an option. Not None, which is a value ("no limit", "for ever")."""
-
-    def __repr__(self) -> str:
-        return "<unset>"
-
-    def __reduce__(self) -> str:
-        return "UNSET"  # copies and pickles are this object
-
-
-UNSET: Any = _Unset()
+# The default of an option. Not None, which is a value ("no limit", "for ever"). Copies and pickles are this object.
+UNSET: Any = ...
 # Django's own parameters of @task and of .using().
 DJANGO_TASK = ("priority", "queue_name", "backend", "takes_context")
 DJANGO_USING = ("priority", "queue_name", "backend", "run_after")
