@@ -1,7 +1,5 @@
-"""What differs between versions of Django and Python; no other module asks for them.
-
-django.tasks came with Django 6.0; on 5.2 its backport django-tasks serves the same names.
-"""
+"""What differs between versions of Django and Python; no other module asks for them. django.tasks came with Django 6.0;
+on 5.2 its backport django-tasks serves the same names."""
 
 from __future__ import annotations
 
@@ -71,10 +69,8 @@ def uuid7() -> uuid.UUID:
 
 
 def new_ids(count: int) -> list[str]:
-    """`count` ascending UUIDs of version 7 (RFC 9562) as text: 60 bits of time and 62 random bits.
-
-    A millisecond has 2**12 steps, as in PostgreSQL's own uuidv7(); a batch counts on from the present step.
-    """
+    """`count` ascending UUIDs of version 7 (RFC 9562) as text: 60 bits of time and 62 random bits. A millisecond has
+    2**12 steps, as in PostgreSQL's own uuidv7(); a batch counts on from the present step."""
     first = (time.time_ns() << 12) // 1_000_000
     random = os.urandom(8 * count)
     ids = []

@@ -1,7 +1,5 @@
-"""`settings.PGONLY` as one frozen, validated object.
-
-A new setting is one field of Settings: its type and its bound (`at_least`) are checked.
-"""
+"""`settings.PGONLY` as one frozen, validated object. A new setting is one field of Settings: its type and its bound
+(`at_least`) are checked."""
 
 from __future__ import annotations
 

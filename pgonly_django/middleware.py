@@ -18,10 +18,8 @@ USER_AGENT_LENGTH = 512
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
-    """Put it in the place of Django's, which it extends. It writes IP address, user agent and last use to the row.
-
-    For a session that the request used but did not change, it does so at most once in SESSION_TOUCH_SECONDS.
-    """
+    """Put it in the place of Django's, which it extends. It writes IP address, user agent and last use to the row. For
+    a session that the request used but did not change, it does so at most once in SESSION_TOUCH_SECONDS."""
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)

@@ -171,10 +171,8 @@ LOWEST = datetime.min.replace(tzinfo=UTC)
 
 @lru_cache
 def candidates_sql(alias: str) -> str:
-    """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL behind `band`.
-
-    PostgreSQL locks a row when the outer LIMIT asks for it, never all BAND_LIMIT.
-    """
+    """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL behind `band`. PostgreSQL locks
+    a row when the outer LIMIT asks for it, never all BAND_LIMIT."""
     in_band = f"{READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor"
     queryset = (
         Job.objects.using(alias)

@@ -30,10 +30,8 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Finish:
-    """One fenced write: the state after the run, its result or its entry for the errors.
-
-    Not frozen: every run makes one, and a frozen one takes four times as long.
-    """
+    """One fenced write: the state after the run, its result or its entry for the errors. Not frozen: every run makes
+    one, and a frozen one takes four times as long."""
 
     id: str
     lease_epoch: int

@@ -18,11 +18,9 @@ BackoffFunction = Callable[[int, BaseException], Delay]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with full jitter: uniform between 0 and min(cap, base * 2 ** (attempt - 1)).
-
-    Full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015) spreads the retries of jobs that failed
-    together over the whole window.
-    """
+    """Exponential backoff with full jitter: uniform between 0 and min(cap, base * 2 ** (attempt - 1)). Full jitter
+    ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015) spreads the retries of jobs that failed together
+    over the whole window."""
 
     base: timedelta = timedelta(seconds=10)
     cap: timedelta = timedelta(hours=1)
