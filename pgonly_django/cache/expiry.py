@@ -7,7 +7,7 @@ from typing import Any
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after
 from pgonly_django.cache.statement import for_both_tables
-from pgonly_django.cache.store import Store, storable
+from pgonly_django.cache.store import Store, seconds_param
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
 
@@ -26,14 +26,14 @@ def pttl(store: Store, key: bytes) -> Operation[int | None]:
 
 
 _TOUCH = f"UPDATE {{table}} {EXPIRE} FROM {after('%(seconds)s::float8')} WHERE key = %(key)s::text AND {LIVE}"
-TOUCH = for_both_tables(_TOUCH)
+TOUCH = for_both_tables(_TOUCH, "key seconds")
 
 
 def touch(store: Store, key: bytes, seconds: float | None) -> Operation[bool]:
     """Let `key` expire in so many seconds. False when there is no such key."""
     if seconds is not None and seconds <= 0:
         return (yield from store.delete(key))
-    result = yield from store.call(TOUCH, key=key, seconds=storable(seconds))
+    result = yield from store.send(TOUCH, [key, seconds_param(seconds)])
     return result.command_tuples == 1
 
 
@@ -75,7 +75,7 @@ def persist(store: Store, key: bytes) -> Operation[bool]:
     return result.command_tuples == 1
 
 
-GET_AND_TOUCH = for_both_tables(f"{_TOUCH} RETURNING {VALUE}")
+GET_AND_TOUCH = for_both_tables(f"{_TOUCH} RETURNING {VALUE}", "key seconds")
 
 
 def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None) -> Operation[Any]:
@@ -83,7 +83,7 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
         value = yield from store.get(key, default)
         yield from store.delete(key)
         return value
-    result = yield from store.call(GET_AND_TOUCH, key=key, seconds=storable(seconds))
+    result = yield from store.send(GET_AND_TOUCH, [key, seconds_param(seconds)])
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)
     return store.value(result, 0) if hit else default

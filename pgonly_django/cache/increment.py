@@ -23,7 +23,7 @@ def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
         if total is not None:
             return total
     for _ in range(SWAPS):
-        found = yield from store.call(store.GET, key=key)
+        found = yield from store.send(store.GET, [key])
         if not found.ntuples:
             raise ValueError(f"Key {name!r} not found")
         total = store.value(found, 0) + delta
@@ -38,14 +38,15 @@ def incr(store: Store, key: bytes, delta: Any, name: Any) -> Operation[Any]:
 # Served by the primary key, like the statement below.
 INCR = for_both_tables(
     f"""UPDATE {{table}} SET number = number + %(delta)s::int8
-    WHERE key = %(key)s::text AND number IS NOT NULL AND {LIVE} RETURNING number"""
+    WHERE key = %(key)s::text AND number IS NOT NULL AND {LIVE} RETURNING number""",
+    "key delta",
 )
 
 
 def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
     """The sum; None where the entry is no integer in `number`, or the sum needs more than 64 bits."""
     try:
-        result = yield from store.call(INCR, key=key, delta=delta)
+        result = yield from store.send(INCR, [key, b"%d" % delta])
     except CacheError as error:
         if isinstance(error.__cause__, NumericValueOutOfRange):
             return None
