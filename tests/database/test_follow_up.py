@@ -60,7 +60,7 @@ def test_both_are_done_each_in_a_transaction_of_its_own():
     assert noted() != f"done in {transaction_id}"
 
 
-def test_in_a_transaction_the_errand_is_left_for_later():
+def test_in_a_transaction_the_follow_up_is_left_for_later():
     follow_up = note("never")
     with transaction.atomic():
         assert ask(5, follow_up=follow_up)[0] == 5
@@ -68,7 +68,7 @@ def test_in_a_transaction_the_errand_is_left_for_later():
     assert "never" not in noted()
 
 
-def test_an_errand_that_fails_does_no_harm():
+def test_a_follow_up_that_fails_does_no_harm():
     follow_up = note("x\0")
     with pytest.raises(DataError):
         ask(5, follow_up=follow_up)
@@ -104,7 +104,7 @@ def test_a_connection_that_dies_meanwhile_is_an_error_and_no_hang(server):
     assert ask(7)[0] == 7
 
 
-def test_a_connection_that_dies_behind_the_commit_costs_the_errand_only(server):
+def test_a_connection_that_dies_behind_the_commit_costs_the_follow_up_only(server):
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
