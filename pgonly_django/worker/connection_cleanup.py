@@ -39,8 +39,9 @@ def _watch_of(connection: Any) -> ChangeWatch | None:
 connection_created.connect(_note, dispatch_uid=__name__)
 
 
-def clean_up_connections(task: str) -> list[str]:
-    """Bring this thread's connections into order and warn, with the task's name, about what it left. Raises nothing.
+def clean_up_connections(task: str, *, closes: bool = False) -> list[str]:
+    """Bring this thread's connections into order, or close them if the thread ends, and warn, with the task's name,
+    about what it left. Raises nothing.
 
     Returns the aliases on which the task had written in a transaction that it did not commit: those rows are lost.
     """
@@ -48,12 +49,15 @@ def clean_up_connections(task: str) -> list[str]:
     if not aliases:
         return []
     try:
-        return _clean_up_all(aliases, task)
+        lost = _clean_up_all(aliases, task)
+        if closes:
+            connections.close_all()
     except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
         message = f"Could not clean up after {task}"
         with suppress(BaseException):
             emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
         return []
+    return lost
 
 
 def _clean_up_all(aliases: set[str], task: str) -> list[str]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from contextlib import suppress
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import connections
 
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 
@@ -44,7 +42,4 @@ async def aleave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str
 
 
 def _leave(task: str) -> list[str]:
-    lost = clean_up_connections(task)
-    with suppress(Exception):  # a connection may break while it is closed
-        connections.close_all()
-    return lost
+    return clean_up_connections(task, closes=True)
