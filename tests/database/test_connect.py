@@ -65,9 +65,9 @@ def test_through_a_pooler_each_transaction_of_ours_sets_its_own_settings_and_no_
         assert (slept.fetchone(), isolation.fetchone()) == ((1,), ("read committed",))
         with psycopg.connect(
             **connection_params("default", application_name="pgonly tests, another"), autocommit=True
-        ) as somebody_else:
-            assert shown(somebody_else, "lock_timeout") == "1min"
-            assert shown(somebody_else, "statement_timeout") == "100ms"
+        ) as another:
+            assert shown(another, "lock_timeout") == "1min"
+            assert shown(another, "statement_timeout") == "100ms"
 
 
 @pytest.mark.usefixtures("through_the_pooler")

@@ -50,7 +50,7 @@ def test_a_connection_the_server_closed_is_replaced_before_it_is_used(own):
 
 
 def is_running(pid):
-    """Whether the server's process is there; while it is, its goodbye may still be on the way."""
+    """Whether the server's process is there; while it is, its last message may still be on the way."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

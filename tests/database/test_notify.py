@@ -24,7 +24,7 @@ def nothing_sent_lately():
 
 
 @pytest.fixture
-def ear(server):
+def listening(server):
     """A connection that listens as a worker does."""
     server.execute(f"LISTEN {notify.CHANNEL}")
     return server
@@ -36,23 +36,23 @@ def heard(connection) -> list[str]:
     return [notify.payload for notify in connection.notifies(timeout=0)]
 
 
-def test_a_committed_enqueue_wakes_the_workers_of_its_queue_once(ear):
+def test_a_committed_enqueue_wakes_the_workers_of_its_queue_once(listening):
     with transaction.atomic():
         add.using(queue_name="mail").enqueue(1)
-        assert heard(ear) == []
-    assert heard(ear) == ["ready mail"]
+        assert heard(listening) == []
+    assert heard(listening) == ["ready mail"]
 
 
-def test_an_enqueue_outside_a_transaction_wakes_at_once(ear):
+def test_an_enqueue_outside_a_transaction_wakes_at_once(listening):
     add.enqueue(1)
-    assert heard(ear) == ["ready default"]
+    assert heard(listening) == ["ready default"]
 
 
-def test_a_rolled_back_enqueue_wakes_nobody(ear):
+def test_a_rolled_back_enqueue_wakes_no_worker(listening):
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         add.enqueue(1)
         raise ZeroDivisionError
-    assert heard(ear) == []
+    assert heard(listening) == []
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_rolled_back_enqueue_wakes_nobody(ear):
         (lambda: Job.objects.running().cancel(), "cancel *"),
     ],
 )
-def test_the_notify_is_no_part_of_the_business_transaction(ear, writes, payload):
+def test_the_notify_is_no_part_of_the_business_transaction(listening, writes, payload):
     make(state=State.FAILED), make_running()
     with transaction.atomic():
         assert writes()
@@ -71,69 +71,69 @@ def test_the_notify_is_no_part_of_the_business_transaction(ear, writes, payload)
             cursor.execute("SELECT pg_current_xact_id()::text")
             (business,) = cursor.fetchone()
     # A NOTIFY takes a transaction id, and nothing else here does after the business.
-    following = ear.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()[0]
-    assert heard(ear) == [payload]
+    following = listening.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()[0]
+    assert heard(listening) == [payload]
     assert int(following) > int(business) + 1
 
 
-def test_many_jobs_wake_each_queue_once(ear):
+def test_many_jobs_wake_each_queue_once(listening):
     mail = add.using(queue_name="mail")
     enqueue_many([(add, [1]), (mail, [2]), (add, [3]), (mail, [4])])
-    assert sorted(heard(ear)) == ["ready default", "ready mail"]
+    assert sorted(heard(listening)) == ["ready default", "ready mail"]
 
 
-def test_a_job_for_later_tells_of_a_due_time(ear):
+def test_a_job_for_later_tells_of_a_due_time(listening):
     add.using(run_after=ago(-HOUR)).enqueue(1)
-    assert heard(ear) == [notify.DUE]
+    assert heard(listening) == [notify.DUE]
 
 
-def test_wakes_in_close_succession_are_one(ear, monkeypatch):
+def test_wakes_in_close_succession_are_one(listening, monkeypatch):
     monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
     monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
     for _ in range(5):
         add.enqueue(1)
     add.using(queue_name="mail").enqueue(1)
-    assert heard(ear) == ["ready default", "ready mail"]
+    assert heard(listening) == ["ready default", "ready mail"]
 
 
-def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(ear, monkeypatch):
+def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(listening, monkeypatch):
     with monkeypatch.context() as machine:
         machine.setattr(time, "monotonic", lambda: -1.0)
         add.enqueue(1)
-    assert heard(ear) == ["ready default"]
+    assert heard(listening) == ["ready default"]
 
 
 @pytest.mark.parametrize("limit", ["COALESCE_SECONDS", "DENSE_SECONDS"])
-def test_a_wake_after_the_pause_or_apart_from_the_last_goes_out_again(ear, monkeypatch, limit):
+def test_a_wake_after_the_pause_or_apart_from_the_last_goes_out_again(listening, monkeypatch, limit):
     for name in ("COALESCE_SECONDS", "DENSE_SECONDS"):
         monkeypatch.setattr(notify, name, 0.0 if name == limit else 3600.0)
     for _ in range(3):
         add.enqueue(1)
-    assert heard(ear) == ["ready default"] * 3
+    assert heard(listening) == ["ready default"] * 3
 
 
-def test_verbs_wake_the_workers_they_concern(ear):
+def test_verbs_wake_the_workers_they_concern(listening):
     make(state=State.FAILED)
     make_running()
     Job.objects.filter(state=State.FAILED).retry()
     Job.objects.running().cancel()
-    assert heard(ear) == ["ready *", "cancel *"]
+    assert heard(listening) == ["ready *", "cancel *"]
 
 
-def test_every_wish_to_cancel_is_told(ear, monkeypatch):
+def test_every_wish_to_cancel_is_told(listening, monkeypatch):
     monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
     monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
     for job in (make_running(), make_running()):
         Job.objects.filter(pk=job.pk).cancel()
-    assert heard(ear) == ["cancel *"] * 2
+    assert heard(listening) == ["cancel *"] * 2
 
 
-def test_a_verb_in_a_transaction_wakes_after_its_commit(ear):
+def test_a_verb_in_a_transaction_wakes_after_its_commit(listening):
     make(state=State.FAILED)
     with transaction.atomic():
         Job.objects.retry()
-        assert heard(ear) == []
-    assert heard(ear) == ["ready *"]
+        assert heard(listening) == []
+    assert heard(listening) == ["ready *"]
 
 
 class ReadsFromReplica:
@@ -144,15 +144,15 @@ class ReadsFromReplica:
         return "default"
 
 
-def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(ear, settings):
+def test_with_a_replica_a_verb_wakes_from_the_database_it_wrote_to(listening, settings):
     make(state=State.FAILED), make_running()
     with alias("replica", PORT="1", HOST="127.0.0.1"):
         settings.DATABASE_ROUTERS = [ReadsFromReplica()]
         with transaction.atomic():
             assert (Job.objects.filter(state=State.FAILED).retry(), Job.objects.running().cancel()) == (1, 1)
-            assert heard(ear) == []
+            assert heard(listening) == []
         settings.DATABASE_ROUTERS = []
-    assert heard(ear) == ["ready *", "cancel *"]
+    assert heard(listening) == ["ready *", "cancel *"]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_workers_are_told_outside_of_the_transaction_that_they_are_told_about(wr
     assert told == [False]
 
 
-def test_a_verb_that_moves_nothing_wakes_nobody(ear):
+def test_a_verb_that_moves_nothing_wakes_no_worker(listening):
     Job.objects.retry(), Job.objects.cancel()
-    assert heard(ear) == []
+    assert heard(listening) == []
 
 
 def test_a_payload_that_postgresql_refuses_costs_a_warning(caplog):
@@ -198,7 +198,7 @@ def test_a_lost_connection_costs_a_warning_and_no_more(caplog):
     assert "Could not wake the workers" in caplog.text
 
 
-def test_each_thread_has_its_own_connection_and_cursor(ear):
+def test_each_thread_has_its_own_connection_and_cursor(listening):
     def enqueue():
         try:
             add.enqueue(1)
