@@ -64,7 +64,7 @@ def test_a_variable_that_nothing_reads_is_warned_about(workers):
     assert "PGONLY_WORKER_NO_LISTEN is" not in worker.output
 
 
-def test_a_queue_that_nobody_can_enqueue_to_is_warned_about(workers):
+def test_a_queue_that_tasks_cannot_enqueue_to_is_warned_about(workers):
     settings = {"DJANGO_SETTINGS_MODULE": "tests.process.jobs_settings"}
     worker = workers.start("--burst", "--queues", "mial,ai", **settings)
     assert worker.wait() == 0

@@ -110,7 +110,7 @@ def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_w
     assert worker.heartbeat.beat(server)
 
 
-def test_no_worker_is_called_dead_right_after_a_beat_that_failed(worker, other, caplog, settings):
+def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other, caplog, settings):
     """What made it fail, a table that was locked for long, may have kept all others from theirs."""
     settings.PGONLY = {"LEASE_SECONDS": 10}  # beats fail more often than every half of it
     job = orphan()
@@ -124,7 +124,7 @@ def test_no_worker_is_called_dead_right_after_a_beat_that_failed(worker, other, 
     wait_for(lambda: fresh(job).state == State.READY)
 
 
-def test_no_worker_is_called_dead_by_a_beat_that_hung(worker, server, other):
+def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
     worker.heartbeat.beat(server)
     job = orphan()
     beat = threading.Thread(target=worker.heartbeat.beat, args=[server])

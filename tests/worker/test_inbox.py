@@ -25,7 +25,7 @@ def later(do, seconds=0.2):
     return timer
 
 
-def test_mail_comes_in_order_and_no_more_than_asked_for(inbox):
+def test_messages_come_in_order_and_no_more_than_asked_for(inbox):
     for number in range(5):
         inbox.put(number)
     assert inbox.take(3, LONG) == [0, 1, 2]
@@ -34,9 +34,9 @@ def test_mail_comes_in_order_and_no_more_than_asked_for(inbox):
 
 
 def test_a_thread_wakes_the_one_that_waits(inbox):
-    timer = later(lambda: inbox.put("word"))
+    timer = later(lambda: inbox.put("message"))
     began = time.monotonic()
-    assert inbox.take(1, LONG) == ["word"]
+    assert inbox.take(1, LONG) == ["message"]
     assert time.monotonic() - began < LONG / 2
     timer.join()
 
@@ -85,7 +85,7 @@ def test_the_time_ends_a_wait_for_nothing(inbox):
     assert time.monotonic() - began >= 0.1
 
 
-def test_rings_that_nobody_waited_for_wake_nobody_later(inbox):
+def test_a_wake_up_that_came_without_a_wait_ends_no_later_one(inbox):
     timer = later(lambda: [inbox.put(number) for number in range(3)])
     taken = []
     while len(taken) < 3:
@@ -106,13 +106,13 @@ def test_nothing_is_lost_between_many_who_put_and_one_who_takes(inbox):
         thread.start()
     taken = []
     while len(taken) < 16_000:
-        mail = inbox.take(100, 5.0)
-        assert mail, "slept although there was mail"
-        taken += mail
+        messages = inbox.take(100, 5.0)
+        assert messages, "waited although there was a message"
+        taken += messages
     assert sorted(taken) == list(range(16_000))
 
 
-def test_a_late_word_to_a_closed_one_hurts_nobody(inbox):
+def test_a_message_to_a_closed_inbox_is_dropped(inbox):
     inbox.take(1, 0.01)
     inbox.close()
     inbox._is_waiting = True  # as a thread saw it just before

@@ -41,7 +41,7 @@ def snapshots(request, transactional_db, settings):
 
 
 @pytest.mark.usefixtures("snapshots")
-def test_an_atomic_job_commits_though_its_leases_were_renewed_meanwhile(work, marks, caplog):
+def test_an_atomic_job_commits_though_its_leases_were_renewed(work, marks, caplog):
     result = transactions.mark_atomically_over_two_beats.enqueue("k")
     work()
     assert (result.job.state, result.job.errors) == (State.SUCCEEDED, [])
@@ -61,7 +61,7 @@ def test_jobs_with_steps_that_are_no_transaction_of_their_own_succeed_side_by_si
 
 
 @pytest.mark.usefixtures("snapshots")
-def test_a_checkpoint_whose_row_was_written_meanwhile_is_saved_again(transactional_db):
+def test_a_checkpoint_whose_row_another_transaction_wrote_is_saved_again(transactional_db):
     make()
     with connect("default", application_name="other") as other:
         (job,) = claim(other, claimer())

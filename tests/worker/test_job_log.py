@@ -87,7 +87,7 @@ def test_a_cancelled_job_has_one_line(background_worker, lines, marks, task):
     assert re.search(r"cancelled after [\d.]+ s: Cancelled while it ran", message)
 
 
-def test_nothing_is_logged_of_a_success_where_nobody_listens(work, lines, caplog):
+def test_a_success_is_not_logged_below_the_level_of_the_logger(work, lines, caplog):
     caplog.set_level(logging.WARNING, "pgonly_django.worker")
     result = jobs.add.enqueue(1)
     work(threads=1)
@@ -107,7 +107,7 @@ def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
     assert all("broken" in str(record.exc_info[1]) for record in lines)
 
 
-def test_a_task_nobody_knows_is_logged(work, caplog):
+def test_a_task_that_is_not_known_is_logged(work, caplog):
     result = jobs.add.enqueue(1)
     Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
     with caplog.at_level(logging.WARNING, "pgonly_django.worker"):

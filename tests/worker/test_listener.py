@@ -59,7 +59,7 @@ def cut():
         assert cursor.fetchone()[0] >= 1
 
 
-def test_a_word_is_heard_when_the_socket_says_so(listener, line):
+def test_a_notify_is_heard_when_the_socket_is_readable(listener, line):
     assert listener.hear(line) == []
     tell("ready mail")
     assert select.select([line.pgconn.socket], [], [], 5)[0]
@@ -67,7 +67,7 @@ def test_a_word_is_heard_when_the_socket_says_so(listener, line):
     assert listener.hear(line) == []
 
 
-def test_words_that_come_along_with_an_answer_are_heard(listener, line):
+def test_notifies_that_come_along_with_an_answer_are_heard(listener, line):
     tell("ready one")
     tell("due")
     line.execute("SELECT pg_sleep(0.2)")
@@ -92,7 +92,7 @@ def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
     assert not listener.reaches_postgres
 
 
-def test_where_no_word_arrives_it_says_so_once(pooler, caplog):
+def test_where_no_notify_arrives_it_says_so_once(pooler, caplog):
     """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
     listener = JobsListener("default", listens=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -116,7 +116,7 @@ def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(backgrou
     assert jobs.add.enqueue(2).wait(10).return_value == 3
 
 
-def test_a_cancel_spoken_while_nobody_listened_is_heard(background_worker, marks, settings):
+def test_a_cancel_while_the_connection_was_lost_is_heard(background_worker, marks, settings):
     settings.PGONLY = {"LEASE_SECONDS": 120}  # the next heartbeat is half a minute away
     background_worker(poll_seconds=60.0)
     result = jobs.hold_on.enqueue("k")
@@ -135,7 +135,7 @@ def test_without_listen_a_cancel_is_looked_for(background_worker, marks, setting
     assert result.wait(10).job.state == State.CANCELLED
 
 
-def test_a_job_enqueued_while_nobody_listened_is_found(background_worker):
+def test_a_job_enqueued_while_the_connection_was_lost_is_found(background_worker):
     worker = background_worker(poll_seconds=60.0)
     wait_for(lambda: worker.poll_timer.drained)
     with cut_off():

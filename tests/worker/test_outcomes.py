@@ -9,7 +9,7 @@ from tests import jobs
 from tests.jobs import ending, unstorable
 
 
-def test_a_discard_with_an_exception_as_reason_says_its_words(work):
+def test_a_discard_with_an_exception_as_reason_has_its_text(work):
     result = ending.discard_with_an_exception.enqueue()
     work(threads=1)
     assert (result.job.state, result.job.errors[0]["reason"]) == (State.FAILED, "the cause")

@@ -64,13 +64,13 @@ def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(
     worker.database.close()
 
 
-def test_a_second_look_follows_each_word(transactional_db):
-    """The word may stand for another job, whose own was held back and which commits right after the first look."""
+def test_a_second_look_follows_each_notify(transactional_db):
+    """The NOTIFY may stand for another job, whose own was held back and which commits right after the first look."""
     worker = WorkerLoop(WorkerOptions())
     claim = Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
     worker.exchanger.exchange([], [], claim)
     worker.database.close()
-    for _ in range(2):  # two words in a row: the second look is due after the last
+    for _ in range(2):  # two in a row: the second look is due after the last
         worker.poll_timer.hear_ready()
     heard_at = time.monotonic()
     worker.poll_timer.looked([], claim, worker.claimer, began=heard_at)
@@ -80,7 +80,7 @@ def test_a_second_look_follows_each_word(transactional_db):
     assert worker.poll_timer.next_look(has_slot=True) > heard_at + 1.0
 
 
-def test_a_job_whose_word_was_held_back_starts_within_a_second(background_worker):
+def test_a_job_whose_notify_was_held_back_starts_within_a_second(background_worker):
     worker = background_worker(poll_seconds=60.0)
     with connect("default", application_name="pgonly tests") as other:
         for _ in range(20):

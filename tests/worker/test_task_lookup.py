@@ -17,7 +17,7 @@ def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
     assert "no_such_backoff" in moved.job.errors[0]["reason"]
 
 
-def test_a_module_that_exits_while_it_is_imported_is_a_task_nobody_knows(work):
+def test_a_module_that_exits_while_it_is_imported_has_no_known_task(work):
     bad, good = jobs.add.enqueue(1), jobs.add.enqueue(1)
     Job.objects.filter(pk=bad.id).update(task="tests.exits_when_imported.gone")
     work(threads=1)

@@ -95,7 +95,7 @@ def test_progress_that_is_no_json_fails_only_its_own_job(work):
 
 
 @pytest.mark.parametrize("retention", ["3000000 days", "300000 years"])
-def test_a_retention_no_date_can_hold_keeps_the_job_and_holds_up_nobody(work, retention):
+def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(work, retention):
     bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
     failing = jobs.fail.enqueue()
     with connection.cursor() as cursor:
@@ -113,7 +113,7 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_holds_up_nobody(work, re
 
 
 @pytest.mark.parametrize("run_at", ["infinity", "-infinity", "20000-01-01"])
-def test_a_time_that_python_cannot_hold_harms_nobody(work, run_at):
+def test_a_time_that_python_cannot_hold_harms_no_job(work, run_at):
     bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
     with connection.cursor() as cursor:
         cursor.execute("UPDATE pgonly_job SET run_at = %s::timestamptz WHERE id = %s", [run_at, bad.id])

@@ -7,7 +7,7 @@ from pgonly_django.worker.worker import WorkerLoop
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 
 
-def test_a_worker_back_from_a_long_silence_calls_nobody_dead_at_once(transactional_db, settings):
+def test_a_worker_back_from_a_long_silence_declares_no_other_dead_at_once(transactional_db, settings):
     settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
     silent = make_worker(silent_for=HOUR)
     job = make_running(silent.id, lease_expires_at=ago(HOUR))
