@@ -12,7 +12,7 @@ class PgonlyConfig(AppConfig):
 
     def ready(self) -> None:
         from pgonly_django.cache.checks import check_caches, check_pools
-        from pgonly_django.checks import check_settings
+        from pgonly_django.conf import check_settings
         from pgonly_django.database import testrun
         from pgonly_django.sessions.checks import check_sessions
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -59,6 +60,16 @@ def settings() -> Settings:
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
         values[known[key].name] = value
     return Settings(**values)
+
+
+def check_settings(**_: object) -> list[checks.CheckMessage]:
+    """The system check E001: settings.PGONLY does not validate. Those of TASKS, CACHES and sessions are in checks.py of
+    their rooms."""
+    try:
+        settings()
+    except ImproperlyConfigured as error:
+        return [checks.Error(str(error), hint="See docs/queue.md#checks.", id="pgonly_django.E001")]
+    return []
 
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:

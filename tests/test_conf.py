@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django import checks
+from pgonly_django.conf import check_settings
 from pgonly_django.conf import settings as our_settings
 
 
@@ -36,4 +36,4 @@ def test_a_wrong_setting_is_named_with_its_remedy(settings, value, message):
     with pytest.raises(ImproperlyConfigured) as raised:
         our_settings()
     assert message in str(raised.value)
-    assert [error.id for error in checks.check_settings()] == ["pgonly_django.E001"]
+    assert [error.id for error in check_settings()] == ["pgonly_django.E001"]
