@@ -11,20 +11,14 @@ from typing import Any
 
 from django.db import close_old_connections, connections
 
-from pgonly_django.compat import TaskError, TaskResultStatus, task_finished
+from pgonly_django.compat import TaskError, task_finished
 from pgonly_django.events import emit
-from pgonly_django.models.job import Job, State
+from pgonly_django.models.job import FINISHED, Job, State
 from pgonly_django.tasks.registry import task_to_read
-from pgonly_django.tasks.result import result_of
+from pgonly_django.tasks.result import STATUS, result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.outcomes import Ended
-
-FINAL = {
-    State.SUCCEEDED: TaskResultStatus.SUCCESSFUL,
-    State.FAILED: TaskResultStatus.FAILED,
-    State.CANCELLED: TaskResultStatus.FAILED,
-}
 
 
 class FinishedSignals:
@@ -42,7 +36,7 @@ class FinishedSignals:
         return has_receivers(task_finished, logging.INFO)
 
     def send_later(self, ended: Ended) -> None:
-        if ended.finish is not None and ended.finish.state in FINAL:
+        if ended.finish is not None and ended.finish.state in FINISHED:
             level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
             if has_receivers(task_finished, level):
                 self._inbox.put(ended)
@@ -81,7 +75,7 @@ def _send_for_run(ended: Ended) -> None:
     if result is None:
         return
     put = object.__setattr__
-    put(result, "status", FINAL[finish.state])
+    put(result, "status", STATUS[finish.state])
     put(result, "finished_at", ended.run.now())
     if finish.result is not None:
         put(result, "_return_value", json.loads(finish.result))
