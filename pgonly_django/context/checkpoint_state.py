@@ -125,9 +125,8 @@ class CheckpointState:
 
     def _tell_if_committed(self) -> None:
         """Not while a transaction of the jobs' database is open: its tracker calls this after the commit."""
-        if self.alias not in [
-            tracker.connection.alias for tracker in self._trackers if not tracker.has_ended()
-        ]:
+        open_trackers = [tracker for tracker in self._trackers if not tracker.has_ended()]
+        if self.alias not in [tracker.connection.alias for tracker in open_trackers]:
             self._on_commit()
 
 

@@ -19,7 +19,7 @@ from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
-from pgonly_django.exceptions import LeaseLost, NotStoppingError
+from pgonly_django.exceptions import NotStoppingError
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Saved
 from pgonly_django.queue.values import to_json
@@ -196,14 +196,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See close(). The run has failed: also write the loop positions that it reached outside of transactions.
         Where they cannot be written, the next run repeats a few items; the outcome is the same."""
         self.close()
-        if self._is_unwritten:
-            self._write_or_warn()
+        self._flush_or_warn()
 
     async def aclose_failed(self) -> None:
         """See close_failed()."""
         self.close()
         if self._is_unwritten:
-            await sync_to_async(self._write_or_warn)()
+            await sync_to_async(self._flush_or_warn)()
 
     # Overridden by DetachedContext: everything below that the methods above call.
 
@@ -214,13 +213,10 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def _check(self) -> None:
         """Raise the interruption of a run that has to end, with its loop positions saved."""
-        interruption = self._run.interruption
-        if interruption is None:
-            return
-        self._run.context_raised = True
-        if interruption is not LeaseLost and self._state.is_unwritten:
-            self._write_or_warn()
-        raise interruption
+        if (interruption := self._run.interruption) is not None:
+            self._run.context_raised = True
+            self._flush_or_warn()
+            raise interruption
 
     async def _acheck(self) -> None:
         if self.should_stop:
@@ -263,9 +259,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self._saved_at = time.monotonic()
         self._state.note_written(saved)
 
-    def _write_or_warn(self) -> None:
+    def _flush_or_warn(self) -> None:
         try:
-            self._write(self._state.to_write)
+            self.flush()
         except DatabaseError as error:
             message = f"Could not save a loop's position: {error}"
             emit("worker.position_unsaved", message, level=logging.WARNING)

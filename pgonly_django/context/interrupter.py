@@ -20,11 +20,9 @@ Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
 
 
 class Interrupter:
-    """Open while the job's own code runs. Only then does interrupt() reach it, and once at most.
-
-    There is one token; interrupt() and close() compete for it. CPython raises an asynchronous exception between two
-    bytecodes, so a thread that waits inside a C call (a socket, a sleep) notices it when that call returns.
-    """
+    """Open while the job's own code runs. Only then does interrupt() reach it, and once at most. There is one token;
+    interrupt() and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread
+    that waits inside a C call (a socket, a sleep) notices it when that call returns."""
 
     __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
 

@@ -136,10 +136,8 @@ def end_transactions(
     of_any_role: bool = True,
 ) -> list[tuple[UUID, int]]:
     """End the open transactions of dead workers before their jobs are rescued: (id of the worker, pid of the backend).
-
     Those runs are fenced off already; what they wrote is rolled back. Raises InsufficientPrivilege where a transaction
-    belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those out.
-    """
+    belongs to a role whose connections this role may not end; `of_any_role` False leaves all of those out."""
     parameters = {"lease_for": lease_for, "settle_for": settle_for, "of_any_role": of_any_role}
     rows = connection.execute(END_TRANSACTIONS, parameters)
     return [(worker_id, pid) for worker_id, pid, _ in rows]

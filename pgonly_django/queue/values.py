@@ -22,15 +22,18 @@ TOO_DEEP = f"it is nested too deeply, more than {NESTING_LIMIT} levels"
 
 
 def to_json(value: Any, what: str) -> str:
-    """`value` as JSON text that a JSONB column takes and every supported Python reads.
-
-    Raises NotStorableError, which names `what` and the reason. Tuples become lists and keys become strings, as
-    everywhere in JSON; UTF-8 bytes become text, as in Django's tasks.
-    """
+    """`value` as JSON text that a JSONB column takes and every supported Python reads. Raises NotStorableError, which
+    names `what` and the reason. Tuples become lists and keys become strings, as everywhere in JSON; UTF-8 bytes become
+    text, as in Django's tasks."""
     try:
-        text = _encode(value)
-    except (TypeError, ValueError, RecursionError):
-        value, text = _normalized(value, what)
+        try:
+            text = _encode(value)
+        except (TypeError, ValueError, RecursionError):
+            value = normalize_json(value)
+            text = _encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
+        raise NotStorableError(what, reason) from error
     if len(text) > 2 * NESTING_LIMIT:
         if _is_too_deep(value, text):
             raise NotStorableError(what, TOO_DEEP)
@@ -44,16 +47,6 @@ def to_json(value: Any, what: str) -> str:
     except UnicodeEncodeError as error:
         raise NotStorableError(what, "it holds half of a surrogate pair, which is not text") from error
     return text
-
-
-def _normalized(value: Any, what: str) -> tuple[Any, str]:
-    """The value as Django's tasks make JSON of it, and its text."""
-    try:
-        plain = normalize_json(value)
-        return plain, _encode(plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        reason = TOO_DEEP if isinstance(error, RecursionError) else str(error)
-        raise NotStorableError(what, reason) from error
 
 
 def _is_too_deep(value: Any, text: str) -> bool:

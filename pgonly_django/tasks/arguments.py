@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,19 +16,23 @@ LENGTH_LIMIT = 32_000_000
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True)
 class CallSignature:
     """The signature of a task function without its context. Most calls are judged by counting their arguments."""
 
-    name: str
-    signature: inspect.Signature
-    least: int  # positional arguments
-    most: float
-    count_decides: bool  # there is no required keyword-only parameter
+    def __init__(self, function: Callable[..., Any], takes_context: bool) -> None:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1 if takes_context else 0 :]
+        positional = [p for p in parameters if p.kind in POSITIONAL]
+        takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self.name = function.__qualname__
+        self.signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+        self._least = sum(p.default is p.empty for p in positional)
+        self._most = float("inf") if takes_any else len(positional)
+        self._count_decides = not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raises WrongArgumentsError with Python's own words for what is missing or too much."""
-        if self.count_decides and not kwargs and self.least <= len(args) <= self.most:
+        if self._count_decides and not kwargs and self._least <= len(args) <= self._most:
             return
         try:
             self.signature.bind(*args, **kwargs)
@@ -53,16 +56,4 @@ class CallSignature:
         return texts
 
 
-@cache
-def call_signature(function: Callable[..., Any], takes_context: bool) -> CallSignature:
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())[1 if takes_context else 0 :]
-    positional = [p for p in parameters if p.kind in POSITIONAL]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return CallSignature(
-        name=function.__qualname__,
-        signature=signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty),
-        least=sum(p.default is p.empty for p in positional),
-        most=float("inf") if takes_any else len(positional),
-        count_decides=not any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters),
-    )
+call_signature = cache(CallSignature)

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.apps import apps
@@ -38,20 +38,10 @@ PREPARED_AT_MOST = 1024
 _decode = json.JSONDecoder().decode
 
 
-class PreparedTask(NamedTuple):
-    """A task that was validated, and everything that its calls have in common."""
-
-    task: Any
-    signature: CallSignature
-    template: Template
-
-
 class PostgresBackend(BaseTaskBackend):
-    """Jobs as rows of the project's own PostgreSQL.
-
-    `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`: defaults for all tasks by the names of
-    the decorator, "queues": {name: defaults}, "database": the alias (else the router decides).
-    """
+    """Jobs as rows of the project's own PostgreSQL. `QUEUES`: the allowed queue names (an empty list: any). `OPTIONS`:
+    defaults for all tasks by the names of the decorator, "queues": {name: defaults}, "database": the alias (else the
+    router decides)."""
 
     task_class = PostgresTask
     supports_defer = True
@@ -64,7 +54,8 @@ class PostgresBackend(BaseTaskBackend):
         super().__init__(alias, {**params, "QUEUES": self.entry.queues, "OPTIONS": self.entry.options})
         if apps.apps_ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        self._prepared: dict[int, PreparedTask] = {}
+        # Validated tasks by their id(), with what their calls have in common.
+        self._prepared: dict[int, tuple[Any, CallSignature, Template]] = {}
 
     @property
     def database(self) -> str:
@@ -73,10 +64,8 @@ class PostgresBackend(BaseTaskBackend):
 
     def validate_task(self, task: Any) -> None:
         """Raises InvalidTask for a task that breaks Django's rules or does not fit its columns, and for an async task
-        that is atomic: a transaction belongs to one thread.
-
-        A wrong entry in TASKS raises in enqueue(), not here: the checks, which report it, import the tasks.
-        """
+        that is atomic: a transaction belongs to one thread. A wrong entry in TASKS raises in enqueue(), not here: the
+        checks, which report it, import the tasks."""
         validate_fields(task)
         if self.queues and task.queue_name not in self.queues:
             raise InvalidTask(self.entry.unknown_queue(task.queue_name))
@@ -86,11 +75,9 @@ class PostgresBackend(BaseTaskBackend):
             raise InvalidTask(f"{name} is async, so it cannot be atomic. Make it a sync task.")
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
-        """One INSERT in the caller's transaction; it commits or rolls back with the rest.
-
-        Before anything is written it raises WrongArgumentsError or NotStorableError, naming the argument,
-        ManualCommitError with autocommit off, and ImproperlyConfigured where the entry in TASKS is wrong.
-        """
+        """One INSERT in the caller's transaction; it commits or rolls back with the rest. Before anything is written it
+        raises WrongArgumentsError or NotStorableError, naming the argument, ManualCommitError with autocommit off, and
+        ImproperlyConfigured where the entry in TASKS is wrong."""
         new, database = self._new_job(task, args, kwargs), self.database
         template = new.template
         require_autocommit(database, "enqueue()")
@@ -149,12 +136,12 @@ class PostgresBackend(BaseTaskBackend):
             if len(self._prepared) >= PREPARED_AT_MOST:
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
-            prepared = self._prepared[id(task)] = self._prepare(task)
+            prepared = self._prepared[id(task)] = (task, *self._prepare(task))
         _, signature, template = prepared
         signature.check(args, kwargs)
         return NewJob(template, *signature.to_json(args, kwargs))
 
-    def _prepare(self, task: Any) -> PreparedTask:
+    def _prepare(self, task: Any) -> tuple[CallSignature, Template]:
         if self.entry.problems:
             raise ImproperlyConfigured(" ".join(self.entry.problems))
         self.validate_task(task)
@@ -172,7 +159,7 @@ class PostgresBackend(BaseTaskBackend):
             max_runtime=options.max_runtime,
             retention=options.retention,
         )
-        return PreparedTask(task, call_signature(task.func, task.takes_context), template)
+        return call_signature(task.func, task.takes_context), template
 
     def _tell_after_commit(
         self,

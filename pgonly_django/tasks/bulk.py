@@ -20,11 +20,9 @@ FORMS = "(task, args) or (task, args, kwargs)"
 
 
 def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
-    """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order.
-
-    One COPY per TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming
-    the argument, and WrongArgumentsError for an entry of another form; nothing is written then.
-    """
+    """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order. One COPY per
+    TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming the argument, and
+    WrongArgumentsError for an entry of another form; nothing is written then."""
     if not isinstance(calls, Iterable) or isinstance(calls, str | bytes | Mapping):
         raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
     checked = [_call(place, entry) for place, entry in enumerate(calls)]
