@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
-from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
@@ -33,24 +32,19 @@ GET_MANY = for_both_tables(f"SELECT key, {VALUE} FROM {{table}} WHERE key = ANY(
 
 
 def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operation[dict[bytes, Any]]:
-    """The values by their keys. With `strict`, raises UnreadableEntryError."""
+    """The values by their keys. An entry that cannot be read is a miss; with `strict` it raises."""
     found: dict[bytes, Any] = {}
     for batch in batches(wanted):
         result = yield from store.send(GET_MANY, [text_array(batch)])
         for row in range(result.ntuples):
-            _collect(store, found, result, row, strict=strict)
+            try:
+                found[result.get_value(row, 0) or b""] = store.value(result, row, 1)
+            except UnreadableEntryError as error:
+                if strict:
+                    raise
+                events.emit("cache.failed", str(error), level=logging.WARNING)
     yield from store.read(hits=len(found), misses=len(wanted) - len(found))
     return found
-
-
-def _collect(store: Store, found: dict[bytes, Any], result: PGresult, row: int, *, strict: bool) -> None:
-    """An entry that cannot be read is a miss; the others are returned all the same."""
-    try:
-        found[result.get_value(row, 0) or b""] = store.value(result, row, 1)
-    except UnreadableEntryError as error:
-        if strict:
-            raise
-        events.emit("cache.failed", str(error), level=logging.WARNING)
 
 
 SET_MANY = for_both_tables(INSERT_MANY + OVERWRITE, ROW)

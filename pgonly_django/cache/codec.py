@@ -44,14 +44,18 @@ class Codec:
         self._compress_above = compress_above
         self._dumps = self._writer()
         if self._compressor == ZSTD:
-            _require_zstd()
+            try:
+                zstd()
+            except ImportError as error:
+                raise ImproperlyConfigured(f"{error}.") from error
 
     def encode(self, value: Any) -> Encoded:
         if type(value) is int and _INT8_MIN <= value <= _INT8_MAX:
             return INTEGER, value, None
         data = self._dumps(value)
         if self._compressor and len(data) > self._compress_above:
-            return self._serializer + self._compressor, None, _pack(self._compressor, data)
+            packed = zlib.compress(data) if self._compressor == ZLIB else zstd().compress(data)
+            return self._serializer + self._compressor, None, packed
         return self._serializer, None, data
 
     def decode(self, codec: int, data: bytes) -> Any:
@@ -82,13 +86,6 @@ def _own_serializer(path: str) -> Serializer:
     return own
 
 
-def _require_zstd() -> None:
-    try:
-        zstd()
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{error}.") from error
-
-
 def unpack(codec: int, data: bytes) -> bytes:
     """`data` without its compression."""
     compressor = codec // 10 * 10
@@ -105,11 +102,6 @@ def zstd() -> Any:
         except ImportError:
             continue
     raise ImportError('OPTIONS["COMPRESSOR"] "zstd" needs Python 3.14, or: pip install backports.zstd')
-
-
-def _pack(compressor: int, data: bytes) -> bytes:
-    packed: bytes = zlib.compress(data) if compressor == ZLIB else zstd().compress(data)
-    return packed
 
 
 def _read_own(data: bytes) -> Any:

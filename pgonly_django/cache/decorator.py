@@ -47,7 +47,8 @@ def cached(
     stale, lock_timeout = not_negative(stale, "stale"), positive(lock_timeout, "lock_timeout")
 
     def decorate(function: F) -> F:
-        if key is None and not _has_unique_name(function):
+        # The name of a lambda, a function inside another or a functools.partial is not unique.
+        if key is None and "<" in getattr(function, "__qualname__", "<"):
             raise TypeError(
                 f"{function!r} has no name that is its alone, so its answers would mix with those of others. "
                 'Give @cached a key, for example key="paper:{pmid}".'
@@ -56,11 +57,6 @@ def cached(
         return wrapped
 
     return decorate
-
-
-def _has_unique_name(function: Callable[..., Any]) -> bool:
-    """False for a lambda, a function inside another, and a functools.partial."""
-    return "<" not in getattr(function, "__qualname__", "<")
 
 
 @dataclass(frozen=True, slots=True)

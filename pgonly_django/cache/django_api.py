@@ -30,22 +30,16 @@ class DjangoCache(BaseCache):
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         if apps.ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The cache needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
-        # Django would read these two wrongly, or fail at them; _configure() reads them.
+        # Django would read these two wrongly, or fail at them.
         super().__init__({**params, "timeout": None, "OPTIONS": {}})
         try:
-            self._configure(location, params)
+            options = parse(params.get("OPTIONS", {}))
+            self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
+            self.store = Store(location, options)
+            self._on_error, self._strict = options.on_error, options.on_error == "raise"
         except ImproperlyConfigured as error:
+            # The first use raises it. Django's checks make every cache, and would end here before ours can speak.
             self.__class__ = _misconfigured(type(self), str(error))
-
-    def _configure(self, location: str, params: dict[str, Any]) -> None:
-        """Raises ImproperlyConfigured. The first use of this cache raises it then, __init__() does not.
-
-        Django's checks make every cache, and would end there before our checks can say what is wrong.
-        """
-        options = parse(params.get("OPTIONS", {}))
-        self.default_timeout = default_timeout(params.get("timeout", params.get("TIMEOUT", 300)))
-        self.store = Store(location, options)
-        self._on_error, self._strict = options.on_error, options.on_error == "raise"
 
     def validate_key(self, key: str) -> None:
         """Any key works."""

@@ -45,8 +45,12 @@ def parse(given: dict[str, Any]) -> Options:
         raise ImproperlyConfigured(f"OPTIONS must be a dict, got {given!r}.")
     values: dict[str, Any] = {}
     for key, value in given.items():
+        if key in _BESIDE:
+            raise ImproperlyConfigured(
+                f'{key} stands beside OPTIONS, not in it: {{"{key}": {value!r}, "OPTIONS": {{...}}}}.'
+            )
         if key not in _KNOWN and key not in _OF_DJANGO:
-            raise ImproperlyConfigured(_unknown(key, value))
+            raise ImproperlyConfigured(unknown_key('OPTIONS["%s"]', key, {*_KNOWN, *_OF_DJANGO}))
         if key in _KNOWN:
             values[key.lower()] = _checked(key, value, _KNOWN[key].default)
     return Options(**values)
@@ -72,12 +76,6 @@ def misplaced(names: Iterable[str]) -> list[str]:
 _MOST = {"TIMEOUT_SECONDS": 86_400}
 _MOST_OF_ANY = 10**15
 _KNOWN = {field.name.upper(): field for field in fields(Options)}
-
-
-def _unknown(key: str, value: Any) -> str:
-    if key in _BESIDE:
-        return f'{key} stands beside OPTIONS, not in it: {{"{key}": {value!r}, "OPTIONS": {{...}}}}.'
-    return unknown_key('OPTIONS["%s"]', key, {*_KNOWN, *_OF_DJANGO})
 
 
 def _checked(key: str, value: Any, default: Any) -> Any:
