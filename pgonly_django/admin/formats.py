@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
-
-if TYPE_CHECKING:
-    from django.utils.safestring import SafeString
 
 TEXT_SHOWN = 50_000
 UNITS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -14,14 +15,11 @@ from django.core.paginator import Paginator
 from django.db import OperationalError, connections, models, transaction
 from django.db.models import Subquery, Value
 from django.db.models.functions import Coalesce
+from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from django.http import HttpRequest
-
     QuerySetPaginator = Paginator[Any]
 else:
     QuerySetPaginator = Paginator

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
@@ -22,12 +24,6 @@ from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
 from pgonly_django.sessions.masking import as_text, masked
 from pgonly_django.sessions.revoke import revoke_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from django.db.models import QuerySet
-    from django.http import HttpRequest
 
 VIEW_DATA = "pgonly_django.view_session_data"
 USERS_FOUND = 1000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -16,21 +16,16 @@ from django.contrib.admin.utils import model_ngettext, quote, unquote
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
-from django.db.models import Q
-from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
-from django.urls import path, reverse
+from django.db.models import Model, Q, QuerySet
+from django.db.models.options import Options
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.functional import Promise
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin.base import ReadOnlyAdmin
-
-if TYPE_CHECKING:
-    from django.db.models import Model, QuerySet
-    from django.db.models.options import Options
-    from django.http import HttpRequest, HttpResponse
-    from django.urls import URLPattern
-    from django.utils.functional import _StrPromise as Lazy
 
 AT_ONCE = 10_000
 BATCH = 1_000
@@ -51,9 +46,9 @@ class Verb:
     name: str
     # Calls the QuerySet's verb. Returns how many rows it changed.
     method: Callable[[HttpRequest, Any], int]
-    label: Lazy | str
-    logged: Lazy | str
-    hint: Lazy | str = ""
+    label: Promise | str
+    logged: Promise | str
+    hint: Promise | str = ""
     # The rows that it may change; and the same of one row that is loaded, for its button.
     allowed: Q = Q()
     allows: Callable[[Any], bool] = lambda _row: True

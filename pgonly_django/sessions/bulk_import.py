@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.cache import caches
@@ -17,10 +19,6 @@ from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import expiry, previous_engine
 from pgonly_django.sessions.previous_engine import PreviousSession
 from pgonly_django.sessions.store import SessionStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
 
 CACHE_ENGINE = "django.contrib.sessions.backends.cache"
 

@@ -6,9 +6,10 @@ import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings as django_settings
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.paginator import Page, Paginator
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.utils.translation import gettext as _
@@ -16,9 +17,6 @@ from django.utils.translation import gettext as _
 from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key
-
-if TYPE_CHECKING:
-    from django.contrib.auth.base_user import AbstractBaseUser
 
 PER_PAGE = 25
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
 
+from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as TableStore
 
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.sessions import previous_engine, statements
+from pgonly_django.sessions.codec import Codec
 from pgonly_django.sessions.expiry import cookie_age
-
-if TYPE_CHECKING:
-    from django.contrib.sessions.backends.base import SessionBase
-
-    from pgonly_django.sessions.codec import Codec
-    from pgonly_django.sessions.statements import Client
+from pgonly_django.sessions.statements import Client
 
 
 def is_set() -> bool:

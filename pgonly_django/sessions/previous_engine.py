@@ -6,20 +6,17 @@ import logging
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.auth import SESSION_KEY as USER_KEY
+from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.core.cache.backends.base import InvalidCacheKey
 from django.utils import timezone
 
 from pgonly_django.events import emit
 from pgonly_django.sessions import expiry
-
-if TYPE_CHECKING:
-    from django.contrib.sessions.backends.base import SessionBase
-
-    from pgonly_django.sessions.codec import Codec
+from pgonly_django.sessions.codec import Codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from django.db import IntegrityError, connections
 
@@ -11,9 +12,6 @@ from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.models.pruning import delete_what_can_go
 from pgonly_django.sessions.expiry import cookie_age
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HAS_EXPIRED = "expires_at < statement_timestamp() - %(grace)s * interval '1 second'"
 # Walks the index pgonly_session_expires from its start. Rows that another process is pruning are skipped.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from django.db import connections, router
 
 from pgonly_django.models import Session
+from pgonly_django.models.session import SessionQuerySet
+from pgonly_django.sessions.codec import Codec
 from pgonly_django.sessions.store import SessionStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pgonly_django.models.session import SessionQuerySet
-    from pgonly_django.sessions.codec import Codec
 
 # A session that changes this often between our read and our write is in use, and its requests encrypt it.
 TRIES = 10

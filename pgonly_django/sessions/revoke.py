@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.contrib.auth import logout
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key, user_id_of
+from pgonly_django.models.session import SessionQuerySet, hash_key, user_id_of
 from pgonly_django.sessions import statements
 from pgonly_django.sessions.expiry import cookie_age
-
-if TYPE_CHECKING:
-    from django.contrib.auth.base_user import AbstractBaseUser
-    from django.http import HttpRequest
-
-    from pgonly_django.models.session import SessionQuerySet
 
 
 def revoke_all(user: AbstractBaseUser) -> int:

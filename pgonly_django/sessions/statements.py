@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from django.db import InterfaceError, OperationalError, connections, router, transaction
+from django.db.backends.postgresql.base import DatabaseWrapper
 
 from pgonly_django.conf import settings
 from pgonly_django.database.on_django import first_row
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
-
-if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper
 
 
 class StoredSession(NamedTuple):

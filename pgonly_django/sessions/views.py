@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from django.contrib import messages
 from django.contrib.auth import logout
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_required
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -19,10 +20,6 @@ from django.views.decorators.http import require_GET, require_POST
 from pgonly_django.models import Session
 from pgonly_django.sessions.devices import page_of_devices
 from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
-
-if TYPE_CHECKING:
-    from django.contrib.auth.base_user import AbstractBaseUser
-    from django.http import HttpRequest, HttpResponse
 
 
 @require_GET

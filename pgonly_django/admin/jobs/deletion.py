@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from django.db import router, transaction
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.paging import count_label
 from pgonly_django.models import Job, State, Step
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from django.db.models import QuerySet
 
 
 def delete_jobs(jobs: QuerySet[Job]) -> int:

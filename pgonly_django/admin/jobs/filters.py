@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib.admin import ChoicesFieldListFilter, SimpleListFilter
+from django.contrib.admin import ChoicesFieldListFilter, ModelAdmin, SimpleListFilter
 from django.db import connections, router
-from django.db.models import Q
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
-
-if TYPE_CHECKING:
-    from django.contrib.admin import ModelAdmin
-    from django.db.models import QuerySet
-    from django.http import HttpRequest
 
 # Queues with ready or running jobs by loose scans: one index descent per queue, since pgonly_job_ready and
 # pgonly_job_running begin with queue. Those of suspects by pgonly_job_suspect. Others if the newest rows name them

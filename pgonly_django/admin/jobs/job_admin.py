@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin import ShowFacets
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import delete_selected
@@ -17,12 +20,6 @@ from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, LARGE, RETRY
 from pgonly_django.admin.paging import BoundedChangeList
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from django.db.models import QuerySet
-    from django.http import HttpRequest, HttpResponse
 
 
 class JobChangeList(BoundedChangeList):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, TextField
+from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.models import Job
 from pgonly_django.queue.values import to_json
-
-if TYPE_CHECKING:
-    from django.db.models import QuerySet
-
-    from pgonly_django.models import Job
 
 HELP = _(
     "An id, a part of the task's name, text in the arguments, or name=value for one keyword argument. "

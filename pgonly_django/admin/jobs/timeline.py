@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -15,15 +16,12 @@ from pgonly_django.admin.formats import as_read, as_text, short_duration, short_
 from pgonly_django.models import Job, State
 from pgonly_django.models.readable import entries_of
 
-if TYPE_CHECKING:
-    from django.utils.functional import _StrPromise as Lazy
-
 # Of the attempts and of the log lines; the worker keeps fewer of either.
 ENTRIES_SHOWN = 200
 # A day away from the first and last time that Python has, so that every time zone can show them.
 FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
-OUTCOMES: dict[str, Lazy] = {
+OUTCOMES: dict[str, Promise] = {
     "running": gettext_lazy("Running"),
     "succeeded": gettext_lazy("Succeeded"),
     "failed": gettext_lazy("Failed"),

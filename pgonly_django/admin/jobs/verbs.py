@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -10,10 +11,6 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
