@@ -124,7 +124,7 @@ class SessionAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("data"))
     def decoded_data(self, session: Session) -> str:
-        data = masked(SessionStore().decoded(session.data or {}))
+        data = masked(SessionStore().codec.decode(session.data or {})[0])
         return format_html("<pre>{}</pre>", pretty_json(data, default=as_text, skipkeys=True))
 
 

@@ -39,7 +39,10 @@ def import_sessions(engine: str, batch: int = 1000) -> Iterator[Counts]:
     `engine` has ended it since. So it may be killed and run again at any time, and beside another run. Values that
     cannot be encoded here are logged by their keys and left out.
     """
-    counts, known, began_at = Counts(), set[bytes](), _database_time()
+    counts, known = Counts(), set[bytes]()
+    with connections[router.db_for_write(Session)].cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        began_at = cursor.fetchone()[0]
     sessions = _cached_sessions(engine) if engine == CACHE_ENGINE else _stored_sessions(engine, batch)
     while taken := list(islice(sessions, batch)):
         listed = {hash_key(session.key): session for session in taken}  # Redis may list a key twice
@@ -93,7 +96,11 @@ def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
 def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
     kind = {base.__name__ for base in type(cache).__mro__}
     if "DatabaseCache" in kind:
-        return _table_names(cache, start)
+        database = connections[router.db_for_read(cache.cache_model_class)]
+        table = database.ops.quote_name(cache._table)  # noqa: SLF001 - no other way to list
+        with database.cursor() as cursor:
+            cursor.execute(f"SELECT cache_key FROM {table} WHERE starts_with(cache_key, %s)", [start])
+            return iter([row[0] for row in cursor.fetchall()])
     if "RedisCache" in kind and hasattr(cache, "_cache"):
         escaped = "".join(f"[{char}]" if char in "*?[" else char for char in start)
         client = cache._cache.get_client()  # noqa: SLF001 - no other way to list
@@ -102,14 +109,6 @@ def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
     if "LocMemCache" in kind:
         return iter(list(cache._cache))  # noqa: SLF001 - no other way to list
     raise CannotListKeysError(type(cache).__name__)
-
-
-def _table_names(cache: Any, start: str) -> Iterator[str]:
-    alias = router.db_for_read(cache.cache_model_class)
-    with connections[alias].cursor() as cursor:
-        name = connections[alias].ops.quote_name(cache._table)  # noqa: SLF001 - no other way to list
-        cursor.execute(f"SELECT cache_key FROM {name} WHERE starts_with(cache_key, %s)", [start])
-        return iter([row[0] for row in cursor.fetchall()])
 
 
 # xmax is 0 in a row that this statement inserted. If nothing but the expiry differs, by up to a minute, it is left.
@@ -145,13 +144,6 @@ def _copy(sessions: dict[bytes, PreviousSession], counts: Counts) -> None:
     counts.refreshed += len(made) - sum(made)
     counts.kept += len(old) - len(made)
     counts.left_out += sum(left_out for _, left_out in columns)
-
-
-def _database_time() -> datetime:
-    with connections[router.db_for_write(Session)].cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-    return now
 
 
 def _drop_ended(known: set[bytes], began_at: datetime, batch: int) -> int:

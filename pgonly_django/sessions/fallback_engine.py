@@ -7,9 +7,7 @@ that servers which still run the old code can serve it.
 from __future__ import annotations
 
 import logging
-from functools import partial
 
-from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as TableStore
 
 from pgonly_django.conf import settings
@@ -59,15 +57,14 @@ def _end_there(session_key: str) -> None:
     if isinstance(store, TableStore):
         store.delete(session_key)
         return
-    delete = partial(_delete, store, session_key)
+
+    def delete() -> None:
+        """An error is only logged: the row without data keeps the session out of here already."""
+        try:
+            store.delete(session_key)
+        except Exception as error:  # noqa: BLE001 - what a cache's client may raise has no bounds
+            message = f"A session that ended here may still live in the fallback engine: {error!r}"
+            emit("sessions.fallback_failed", message, level=logging.WARNING)
+
     if not statements.after_commit(delete):
         delete()
-
-
-def _delete(store: SessionBase, session_key: str) -> None:
-    """An error is only logged: the row without data keeps the session out of here already."""
-    try:
-        store.delete(session_key)
-    except Exception as error:  # noqa: BLE001 - what a cache's client may raise has no bounds
-        message = f"A session that ended here may still live in the fallback engine: {error!r}"
-        emit("sessions.fallback_failed", message, level=logging.WARNING)

@@ -51,22 +51,18 @@ def _sessions() -> SessionQuerySet:
     return Session.objects.using(router.db_for_write(Session)).filter(data__isnull=False)
 
 
+# Changes nothing where a request has changed one of these values since it was read. Index: the primary key.
+REPLACE = "UPDATE pgonly_session SET data = data || %s::jsonb WHERE key_hash = %s AND data @> %s::jsonb"
+
+
 def _reencrypt(codec: Codec, key: str, column: Any) -> bool:
     for _ in range(TRIES):
         old, new = codec.reencrypted(column)
         if not old:
             return False
-        if _replace(key, json.dumps(old), new):
-            return True
+        with connections[router.db_for_write(Session)].cursor() as cursor:
+            cursor.execute(REPLACE, [new, bytes.fromhex(key), json.dumps(old)])
+            if cursor.rowcount:
+                return True
         column = _sessions().filter(pk=key).values_list("data", flat=True).first()
     return False
-
-
-# Changes nothing where a request has changed one of these values since it was read. Index: the primary key.
-REPLACE = "UPDATE pgonly_session SET data = data || %s::jsonb WHERE key_hash = %s AND data @> %s::jsonb"
-
-
-def _replace(key: str, old: str, new: str) -> bool:
-    with connections[router.db_for_write(Session)].cursor() as cursor:
-        cursor.execute(REPLACE, [new, bytes.fromhex(key), old])
-        return bool(cursor.rowcount)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import SESSION_KEY as USER_KEY
-from django.contrib.sessions.backends.base import (
-    VALID_KEY_CHARS,
-    CreateError,
-    SessionBase,
-    UpdateError,
-)
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, CreateError, SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.db import router
 from django.utils import timezone
@@ -82,12 +78,10 @@ class SessionStore(SessionBase):
         """Insert a row under a new key. The INSERT itself tells whether the key is free."""
         while True:
             self._session_key = self._get_new_session_key()
-            try:
+            with suppress(CreateError):
                 self.save(must_create=True)
-            except CreateError:
-                continue
-            self.modified = True
-            return
+                self.modified = True
+                return
 
     def save(self, must_create: bool = False) -> None:
         """Write what this request changed. Nothing, when it changed nothing and the row was written just now.
@@ -103,12 +97,12 @@ class SessionStore(SessionBase):
             self.create()
             return
         entries = self.codec.encode(session)
-        if must_create:
-            self._insert(entries)
-        elif self._stored is None:
-            self._replace(entries)
+        if must_create or self._stored is None:
+            self._write_all(entries, must_create)
         elif not self._merge(entries) and self._is_touch_due():
-            self._touch()
+            if not statements.touch(self._key, self._expiry(), self.client):
+                raise UpdateError
+            self._idle_seconds = 0
 
     def touch_if_due(self) -> None:
         """Note when and from where the session was used, at most once in SESSION_TOUCH_SECONDS."""
@@ -191,15 +185,8 @@ class SessionStore(SessionBase):
         while prune_expired(alias, PRUNE_BATCH) >= PRUNE_BATCH:
             pass
 
-    def decoded(self, column: dict[str, Any]) -> dict[Any, Any]:
-        """The session that load() would read from a row's data."""
-        return self.codec.decode(column)[0]
-
     def _get_new_session_key(self) -> str:
         return get_random_string(32, VALID_KEY_CHARS)
-
-    async def _aget_new_session_key(self) -> str:
-        return self._get_new_session_key()
 
     def _read(self, stored: StoredSession) -> dict[Any, Any]:
         session, self._stored = self.codec.decode(stored.column)
@@ -209,16 +196,12 @@ class SessionStore(SessionBase):
             self._found_expiry = json.dumps(stored.column[EXPIRY_KEY])
         return session
 
-    def _insert(self, entries: Entries) -> None:
+    def _write_all(self, entries: Entries, must_create: bool) -> None:
         data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
-        if not statements.insert(self._key, data, user_id, age, self.client):
+        if not must_create:
+            self._update(partial(statements.replace, self._key, data, user_id, age, self.client))
+        elif not statements.insert(self._key, data, user_id, age, self.client):
             raise CreateError
-        self._sets_expiry = True
-        self._wrote(entries)
-
-    def _replace(self, entries: Entries) -> None:
-        data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
-        self._update(partial(statements.replace, self._key, data, user_id, age, self.client))
         self._sets_expiry = True
         self._wrote(entries)
 
@@ -241,11 +224,6 @@ class SessionStore(SessionBase):
         if not write() and not (fallback_engine.move(self._key, self.codec, self.client) and write()):
             raise UpdateError
 
-    def _touch(self) -> None:
-        if not statements.touch(self._key, self._expiry(), self.client):
-            raise UpdateError
-        self._idle_seconds = 0
-
     def _expiry(self) -> Expiry:
         return Expiry(self.get_expiry_age(), self._sets_expiry, self._found_expiry)
 
@@ -253,11 +231,12 @@ class SessionStore(SessionBase):
         """Until the commit a rollback may undo it, and the next save has to send it again."""
         self._idle_seconds = 0
         self._sent = entries
-        statements.after_commit(partial(self._committed, entries))
 
-    def _committed(self, entries: Entries) -> None:
-        if self._sent is entries:
-            self._stored = entries
+        def committed() -> None:
+            if self._sent is entries:
+                self._stored = entries
+
+        statements.after_commit(committed)
 
     def _is_touch_due(self) -> bool:
         """A short-lived session is touched more often: it must not expire while it is in use."""
