@@ -47,9 +47,7 @@ class ReadOnlyAdmin(ModelAdmin):
         """None for an id with a NUL character, which no statement accepts."""
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """With a title for rows that are only viewed. Of a selection it takes the keys that a row can have."""
         selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
         possible = [key for key in selected if self._is_possible(key)]

@@ -83,18 +83,15 @@ class EntryAdmin(ReadOnlyAdmin):
         durable = self.model is DurableCacheEntry
         return {alias: cache for alias, cache in our_caches().items() if cache.store.durable == durable}
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         """By the beginning of the key as the caller wrote it, or as Django made it: each a range of the primary key."""
         if not search_term:
             return queryset, False
         found = Q(key__startswith=search_term)
         for cache in our_caches().values():
             for start in (search_term, cache.make_key(search_term)):
-                found |= Q(key__gte=cache.store.namespace + start) & Q(
-                    key__lt=f"{cache.store.namespace}{start}\U0010ffff"
-                )
+                first = cache.store.namespace + start
+                found |= Q(key__gte=first, key__lt=f"{first}\U0010ffff")
         return queryset.filter(found), False
 
     @admin.display(description="key", ordering="key")

@@ -63,39 +63,30 @@ def as_read(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
 
 
-def _aware(moment: datetime) -> datetime:
-    """The inverse of as_read(). An aware time is returned unchanged."""
-    if timezone.is_aware(moment):
-        return moment
-    return timezone.make_aware(moment, timezone.get_default_timezone())
-
-
 def exact_time(moment: datetime) -> str:
     """Date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
-    shown = timezone.localtime(moment) if settings.USE_TZ else moment
-    return date_format(shown, "Y-m-d H:i:s")
+    return date_format(timezone.localtime(moment) if settings.USE_TZ else moment, "Y-m-d H:i:s")
 
 
 def time_tag(moment: datetime, text: str) -> SafeString:
     """`text`, with the exact time on hover and for machines."""
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', _aware(moment).isoformat(), exact_time(moment), text
-    )
+    is_aware = timezone.is_aware(moment)
+    aware = moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
+    html = '<time datetime="{}" title="{}">{}</time>'
+    return format_html(html, aware.isoformat(), exact_time(moment), text)
 
 
 def badge(kind: str, label: str, title: str = "") -> SafeString:
     """A coloured word. `kind` (a state, an outcome) picks the colour in the stylesheet."""
-    return format_html(
-        '<span class="pgonly-badge pgonly-{}" title="{}">{}</span>', slugify(kind), title, label
-    )
+    html = '<span class="pgonly-badge pgonly-{}" title="{}">{}</span>'
+    return format_html(html, slugify(kind), title, label)
 
 
 def progress_bar(done: float, total: float) -> SafeString:
     """A <progress>: no inline style, so that it works under a strict CSP."""
     percent = int(100 * min(max(done, 0), total) / total)
-    return format_html(
-        '<progress class="pgonly-progress" value="{}" max="{}">{}%</progress>', done, total, percent
-    )
+    html = '<progress class="pgonly-progress" value="{}" max="{}">{}%</progress>'
+    return format_html(html, done, total, percent)
 
 
 def pretty_json(value: Any, **options: Any) -> str:

@@ -83,9 +83,7 @@ def timed_out(error: OperationalError) -> bool:
 class NulSafeChangeList(ChangeList):
     """An address with a NUL character, which no statement accepts, leads back to the plain list."""
 
-    def get_queryset(
-        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
-    ) -> models.QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         if any("\x00" in value for _name, values in request.GET.lists() for value in values):
             raise IncorrectLookupParameters
         rows: models.QuerySet[Any] = super().get_queryset(request, exclude_parameters)
@@ -103,9 +101,7 @@ class BoundedChangeList(NulSafeChangeList):
     scope: int | None = None  # how many of the newest rows are read; None: all
     paginator: CappedPaginator
 
-    def get_queryset(
-        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
-    ) -> models.QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         rows = super().get_queryset(request, exclude_parameters)
         return rows if self.scope is None else newest(rows, self.scope)
 

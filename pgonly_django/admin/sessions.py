@@ -85,9 +85,7 @@ class SessionAdmin(ReadOnlyAdmin):
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[SessionChangeList]:
         return SessionChangeList
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
-    ) -> tuple[QuerySet[Session], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Session], search_term: str) -> Any:
         for word in search_term.split():
             users = user_ids_like(word)
             queryset = queryset.filter(Q(user_id=word) | Q(user_id__in=users) | Q(ip__istartswith=word))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -18,11 +18,6 @@ from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.conf import settings
 from pgonly_django.models import Worker
 from pgonly_django.models.job import ClockTimestamp
-
-if TYPE_CHECKING:
-
-    class ListedWorker(Worker):
-        now: datetime
 
 
 @admin.register(Worker)
@@ -43,14 +38,13 @@ class WorkerAdmin(ReadOnlyAdmin):
         return workers
 
     @admin.display(description=gettext_lazy("state"))
-    def life(self, worker: ListedWorker) -> SafeString:
+    def life(self, worker: Any) -> SafeString:
         if worker.stopped_at is not None:
             return formats.badge("stopped", _("Stopped"), formats.exact_time(worker.stopped_at))
         if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
             return formats.badge("live", _("Live"))
-        return formats.badge(
-            "dead", _("Dead"), _("No heartbeat for longer than a lease: its jobs are rescued.")
-        )
+        title = _("No heartbeat for longer than a lease: its jobs are rescued.")
+        return formats.badge("dead", _("Dead"), title)
 
     @admin.display(description=gettext_lazy("name"))
     def worker_name(self, worker: Worker) -> SafeString:
@@ -63,7 +57,7 @@ class WorkerAdmin(ReadOnlyAdmin):
         return ", ".join(map(formats.as_text, queues)) or _("all")
 
     @admin.display(description=gettext_lazy("heartbeat"))
-    def heartbeat(self, worker: ListedWorker) -> SafeString:
+    def heartbeat(self, worker: Any) -> SafeString:
         text = _("%s ago") % formats.short_duration(worker.now - worker.heartbeat_at)
         return formats.time_tag(worker.heartbeat_at, text)
 

@@ -12,6 +12,7 @@ from django.db import Error, connections, router
 from pgonly_django.cache.codec import Codec
 from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
 from pgonly_django.cache.stats import our_settings
+from pgonly_django.database.connect import check_vendor
 
 DOCS = "docs/cache.md#checks"
 
@@ -74,18 +75,14 @@ def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
 
 
 def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:
+    kept = f"CACHES[{alias!r}] keeps its entries in"
     if database not in connections:
-        message = f"CACHES[{alias!r}] keeps its entries in {database!r}, which is not in DATABASES."
+        message = f"{kept} {database!r}, which is not in DATABASES."
         hint = f'Set OPTIONS["DATABASE"] to one of: {", ".join(connections)}.'
         return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
-    vendor = connections[database].vendor
-    if vendor != "postgresql":
-        message = f"CACHES[{alias!r}] keeps its entries in {database!r}, which is {vendor}."
-        hint = (
-            f'Make DATABASES[{database!r}] a PostgreSQL database (ENGINE "django.db.backends.postgresql"), or name '
-            f'one that is: CACHES[{alias!r}]["OPTIONS"]["DATABASE"].'
-        )
-        return [checks.Error(message, hint=hint, id="pgonly_django.E102")]
+    instead = f'name one that is: CACHES[{alias!r}]["OPTIONS"]["DATABASE"]'
+    if errors := check_vendor(database, kept, instead, "pgonly_django.E102"):
+        return errors
     if not router.allow_migrate(database, "pgonly_django", model_name="cacheentry"):
         message = (
             f"CACHES[{alias!r}] needs tables in {database!r}, but DATABASE_ROUTERS do not allow them there."

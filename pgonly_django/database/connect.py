@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 import psycopg
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg import IsolationLevel, errors
@@ -49,6 +50,16 @@ def connection_params(alias: str, *, application_name: str) -> dict[str, Any]:
         params["application_name"] = application_name
     params.setdefault("connect_timeout", 10)
     return {**NOTICE_DEAD_PEERS, **params}
+
+
+def check_vendor(alias: str, kept: str, instead: str, error_id: str) -> list[checks.CheckMessage]:
+    """For a system check: the error when the alias is not PostgreSQL. `kept` begins its text: what is kept there."""
+    vendor = connections[alias].vendor
+    if vendor == "postgresql":
+        return []
+    remedy = f'Make DATABASES[{alias!r}] a PostgreSQL database (ENGINE "django.db.backends.postgresql")'
+    message = f"{kept} {alias!r}, which is {vendor}."
+    return [checks.Error(message, hint=f"{remedy}, or {instead}.", id=error_id)]
 
 
 # Errors of a statement that may succeed when it is sent again, on the same connection: the database is there.

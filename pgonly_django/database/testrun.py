@@ -35,15 +35,12 @@ def is_on() -> bool:
 
     Importing django.test alone, as many libraries do, is no test run.
     """
-    if BaseDatabaseWrapper.ensure_connection is not _usual and _is_guarded():
+    found = BaseDatabaseWrapper.ensure_connection
+    if found is not _usual and (_usual is None or (found.__module__ in _PATCHED_BY and _notice())):
         return True
     utils = _modules.get("django.test.utils")
     # What setup_test_environment() itself asks.
     return utils is not None and "saved_data" in utils._TestState.__dict__ and _notice()  # noqa: SLF001
-
-
-def _is_guarded() -> bool:
-    return _usual is None or (BaseDatabaseWrapper.ensure_connection.__module__ in _PATCHED_BY and _notice())
 
 
 def _notice() -> bool:

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from pgonly_django.conf import settings
+from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Session
 from pgonly_django.sessions import encryption
 
@@ -25,20 +26,20 @@ def check_sessions(**_: object) -> list[checks.CheckMessage]:
         settings()
     except ImproperlyConfigured:
         return []  # E001 says so
-    return [*_database(), *_fallback(), *_middleware(), *_encryption()]
+    found = [*_database(), *_fallback(), *_middleware()]
+    if settings().session_encrypt_data and not encryption.is_installed():
+        message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
+        found.append(_error(message, encryption.REMEDY, 205))
+    return found
 
 
 def _database() -> list[checks.CheckMessage]:
     alias = router.db_for_write(Session)
     if not _is_ours():
         return []
-    if connections[alias].vendor != "postgresql":
-        message = f"Sessions are kept in the database {alias!r}, which is {connections[alias].vendor}."
-        hint = (
-            f'Make DATABASES[{alias!r}] a PostgreSQL database (ENGINE "django.db.backends.postgresql"), or route the '
-            "model pgonly_django.Session to one."
-        )
-        return [_error(message, hint, 201)]
+    instead = f"route the model pgonly_django.Session to one. See {DOCS}"
+    if errors := check_vendor(alias, "Sessions are kept in the database", instead, "pgonly_django.E201"):
+        return errors
     if not connections[alias].settings_dict["AUTOCOMMIT"]:
         message = (
             f"Sessions are kept in {alias!r}, which has AUTOCOMMIT = False: no login would be committed."
@@ -75,22 +76,12 @@ def _middleware() -> list[checks.CheckMessage]:
         hint = f"Remove {DJANGOS_MIDDLEWARE}: the other one extends it."
         return [_error("MIDDLEWARE names two session middlewares.", hint, 203)]
     if OUR_MIDDLEWARE in used and not _is_ours():
-        hint = f'Set SESSION_ENGINE = "{OURS}", or use Django\'s middleware.'
-        return [
-            _warning(f"{OUR_MIDDLEWARE} has no effect with another SESSION_ENGINE than {OURS}.", hint, 201)
-        ]
+        message = f"{OUR_MIDDLEWARE} has no effect with another SESSION_ENGINE than {OURS}."
+        return [_warning(message, f'Set SESSION_ENGINE = "{OURS}", or use Django\'s middleware.', 201)]
     if settings().session_trusted_proxies and OUR_MIDDLEWARE not in used:
-        hint = f"Put {OUR_MIDDLEWARE} in the place of Django's."
         message = 'PGONLY["SESSION_TRUSTED_PROXIES"] has no effect without our middleware.'
-        return [_warning(message, hint, 203)]
+        return [_warning(message, f"Put {OUR_MIDDLEWARE} in the place of Django's.", 203)]
     return []
-
-
-def _encryption() -> list[checks.CheckMessage]:
-    if not settings().session_encrypt_data or encryption.is_installed():
-        return []
-    message = 'PGONLY["SESSION_ENCRYPT_DATA"] is set, but the package cryptography is not installed.'
-    return [_error(message, encryption.REMEDY, 205)]
 
 
 def _is_ours() -> bool:

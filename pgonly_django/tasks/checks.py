@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from django.core import checks
 from django.db import connections, router
 
+from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Job
 from pgonly_django.tasks.settings import TasksEntry
 
 DOCS = "docs/queue.md#another-database"
-POSTGRESQL = "django.db.backends.postgresql"
 
 
 def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
@@ -20,27 +20,23 @@ def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
     if entry.problems:
         hint = "All options: docs/queue.md#tasks."
         return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
-    error = _database_error(entry, entry.database)
-    return [error] if error else list(_warnings(entry, entry.database))
+    return _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
 
 
-def _database_error(entry: TasksEntry, database: str) -> checks.CheckMessage | None:
+def _check_database(entry: TasksEntry, database: str) -> list[checks.CheckMessage]:
     if database not in connections:
         message = f"{entry.place} keeps its jobs in the database {database!r}, which is not in DATABASES."
         hint = f'Set OPTIONS["database"] to one of: {", ".join(connections)}.'
-        return checks.Error(message, hint=hint, id="pgonly_django.E003")
-    connection = connections[database]
-    if connection.vendor != "postgresql":
-        message = f"{entry.place} keeps its jobs in {database!r}, which is {connection.vendor}."
-        remedy = f'Make DATABASES[{database!r}] a PostgreSQL database (ENGINE "{POSTGRESQL}")'
-        other = 'OPTIONS["database"]' if entry.options.get("database") else 'a router or OPTIONS["database"]'
-        hint = f"{remedy}, or keep the jobs in another one, by {other}. See {DOCS}."
-        return checks.Error(message, hint=hint, id="pgonly_django.E003")
-    if not connection.settings_dict["AUTOCOMMIT"]:
+        return [checks.Error(message, hint=hint, id="pgonly_django.E003")]
+    how = 'OPTIONS["database"]' if entry.options.get("database") else 'a router or OPTIONS["database"]'
+    instead = f"keep the jobs in another one, by {how}. See {DOCS}"
+    if errors := check_vendor(database, f"{entry.place} keeps its jobs in", instead, "pgonly_django.E003"):
+        return errors
+    if not connections[database].settings_dict["AUTOCOMMIT"]:
         message = f"{entry.place} keeps its jobs in {database!r}, which has AUTOCOMMIT = False."
         hint = "Remove AUTOCOMMIT from it, and use atomic(): without autocommit workers do not start and get no NOTIFY."
-        return checks.Error(message, hint=hint, id="pgonly_django.E004")
-    return None
+        return [checks.Error(message, hint=hint, id="pgonly_django.E004")]
+    return []
 
 
 def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:

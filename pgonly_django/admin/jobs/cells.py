@@ -23,16 +23,12 @@ from pgonly_django.models.job import seconds_between
 # States in which a job's errors are history.
 PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
 CAUSE_SHOWN = 200
-
-
-def _last_error(key: str) -> Left:
-    newest = KeyTransform(-1, "errors")
-    return Left(KeyTextTransform(key, newest), CAUSE_SHOWN, output_field=TextField())
-
-
 # What the list shows of a job's attempts. PostgreSQL reads it for the rows of one page: the list is not sorted.
 LAST_ERROR = {
-    f"last_{key}": _last_error(key) for key in ("exception", "message", "reason", "started_at", "finished_at")
+    f"last_{key}": Left(
+        KeyTextTransform(key, KeyTransform(-1, "errors")), CAUSE_SHOWN, output_field=TextField()
+    )
+    for key in ("exception", "message", "reason", "started_at", "finished_at")
 }
 
 
@@ -49,13 +45,11 @@ def task_name(job: Job) -> SafeString:
     name = format_html(
         '<span class="pgonly-name" title="{} {}">{}</span>', job.task, job.pk, formats.short_name(job.task)
     )
-    return name if job.state in PAST_ERRORS else name + _cause(job)
-
-
-def _cause(job: Job) -> SafeString:
     exception, text = job.last_exception or "", job.last_message or job.last_reason or ""  # type: ignore[attr-defined] # LAST_ERROR
     cause = ": ".join(filter(None, (formats.short_name(exception), text)))
-    return format_html('<span class="pgonly-second" title="{0}">{0}</span>', cause) if cause else SafeString()
+    if not cause or job.state in PAST_ERRORS:
+        return name
+    return name + format_html('<span class="pgonly-second" title="{0}">{0}</span>', cause)
 
 
 @admin.display(description=gettext_lazy("progress"))
@@ -79,18 +73,14 @@ def _time_that_matters(job: Job) -> str:
         return ""
     if job.state == State.RUNNING:
         return formats.time_tag(job.attempted_at, _("for %s") % formats.age(job.attempted_at))
-    seconds = _run_seconds(job)
+    if job.state == State.SUCCEEDED:
+        seconds = job.run_seconds
+    else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
+        seconds = seconds_between(job.last_started_at, job.last_finished_at)  # type: ignore[attr-defined] # LAST_ERROR
     if job.finished_at is None or seconds is None:
         return ""
     took = formats.short_duration(timedelta(seconds=seconds))
     return formats.time_tag(job.finished_at, _("took %s") % took)
-
-
-def _run_seconds(job: Job) -> float | None:
-    """Of the latest run. None where the last entry of `errors` is a person's decision, which may come much later."""
-    if job.state == State.SUCCEEDED:
-        return job.run_seconds
-    return seconds_between(job.last_started_at, job.last_finished_at)  # type: ignore[attr-defined] # LAST_ERROR
 
 
 @admin.display(description=gettext_lazy("age"))

@@ -62,6 +62,7 @@ class KnownValueFilter(SimpleListFilter):
     """Offers the values of a column that the statement `known` finds, and the one that is chosen."""
 
     known: str
+    label: staticmethod[[str], str] = staticmethod(str)
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         with connections[router.db_for_read(Job)].cursor() as cursor:
@@ -69,9 +70,6 @@ class KnownValueFilter(SimpleListFilter):
             values = {value for (value,) in cursor.fetchall() if value is not None}
         chosen = self.value()
         return [(value, self.label(value)) for value in sorted(values | ({chosen} if chosen else set()))]
-
-    def label(self, value: str) -> str:
-        return value
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
         return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
@@ -90,6 +88,4 @@ class TaskFilter(KnownValueFilter):
     title = _("task")
     parameter_name = "task"
     known = KNOWN_TASKS
-
-    def label(self, value: str) -> str:
-        return short_name(value)
+    label = staticmethod(short_name)

@@ -23,9 +23,7 @@ from pgonly_django.models import Job, State
 
 
 class JobChangeList(BoundedChangeList):
-    def get_queryset(
-        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
-    ) -> QuerySet[Job]:
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
         jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)
         return jobs.annotate(**cells.LAST_ERROR)
 
@@ -57,29 +55,21 @@ class JobAdmin(VerbAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
-    ) -> tuple[QuerySet[Job], bool]:
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Job], search_term: str) -> Any:
         return (search_jobs(queryset, search_term) if search_term.strip() else queryset), False
 
     def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Job | None = None,
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        assert obj is not None  # nothing is added by hand
-        context |= page_context(obj) | {
-            "title": short_name(obj.task),
+        job = kwargs["obj"]  # never None: nothing is added by hand
+        context |= page_context(job) | {
+            "title": short_name(job.task),
             "subtitle": None,
-            "verbs": self.verbs_for(request, obj),
-            "may_delete": self.has_delete_permission(request, obj),
-            "state_badge": cells.state_badge(obj),
+            "verbs": self.verbs_for(request, job),
+            "may_delete": self.has_delete_permission(request, job),
+            "state_badge": cells.state_badge(job),
         }
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def get_deleted_objects(self, objs: Sequence[Job] | QuerySet[Job], request: HttpRequest) -> Any:
         return deletion.summary(objs, self.has_delete_permission(request))

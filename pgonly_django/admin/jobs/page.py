@@ -107,17 +107,14 @@ def _lease(job: Job) -> str | None:
 
 def _values(job: Job) -> list[tuple[str, str, str]]:
     """Heading, JSON, and the text to show when there is none."""
+    has_result = job.state == State.SUCCEEDED or job.result is not None
     no_result = _("None.") if job.is_finished else _("None yet.")
     return [
         (_("Positional arguments"), pretty_json(job.args) if job.args else "", _("None.")),
         (_("Keyword arguments"), pretty_json(job.kwargs) if job.kwargs else "", _("None.")),
         *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
-        (_("Result"), pretty_json(job.result) if _has_result(job) else "", no_result),
+        (_("Result"), pretty_json(job.result) if has_result else "", no_result),
     ]
-
-
-def _has_result(job: Job) -> bool:
-    return job.state == State.SUCCEEDED or job.result is not None
 
 
 def _checkpoint(job: Job) -> dict[str, Any] | None:

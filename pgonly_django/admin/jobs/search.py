@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -22,26 +23,17 @@ HELP = _(
 def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
     """The job with the id `term`, the jobs with that keyword argument, or those whose task or arguments contain it."""
     term = term.strip()
-    try:
+    with suppress(ValueError):
         return jobs.filter(pk=UUID(term))
-    except ValueError:
-        pass
-    if (keyword := _keyword_condition(term)) is not None:
-        return jobs.filter(keyword)
+    name, equals, value = term.partition("=")
+    if equals and name.isidentifier():  # the value is JSON, or a string without its quotes
+        return jobs.filter(Q(kwargs__contains={name: value}) | Q(kwargs__contains={name: _as_json(value)}))
     condition = Q(task__icontains=term)
     # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
     for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
         condition |= Q(args_text__icontains=text) | Q(kwargs_text__icontains=text)
     texts = {"args_text": Cast("args", TextField()), "kwargs_text": Cast("kwargs", TextField())}
     return jobs.alias(**texts).filter(condition)
-
-
-def _keyword_condition(term: str) -> Q | None:
-    """For `name=value`, where value is JSON, or a string without its quotes."""
-    name, equals, value = term.partition("=")
-    if not equals or not name.isidentifier():
-        return None
-    return Q(kwargs__contains={name: value}) | Q(kwargs__contains={name: _as_json(value)})
 
 
 def _as_json(value: str) -> Any:
