@@ -4,6 +4,7 @@ know its columns: ARCHITECTURE.md, "When you change a column"."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,8 +81,9 @@ class JobQuerySet(models.QuerySet["Job"]):
     def retry(self) -> int:
         """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many. Steps and
         checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone."""
-        alias = self._writing_alias()
-        count = self.filter(state__in=RETRYABLE).update(
+        return self._update_and_wake(
+            RETRYABLE,
+            notify.ready(notify.ANY_QUEUE),
             state=State.READY,
             ready_at=ClockTimestamp(),
             attempt=0,
@@ -91,23 +93,19 @@ class JobQuerySet(models.QuerySet["Job"]):
             finished_at=None,
             expires_at=None,
         )
-        if count:
-            notify.wake_after_commit(alias, notify.ready(notify.ANY_QUEUE))
-        return count
 
     def cancel(self) -> int:
         """Cancel waiting jobs at once and ask the workers of running ones to stop them. Returns how many."""
-        alias, running = self._writing_alias(), Q(state=State.RUNNING)
+        running = Q(state=State.RUNNING)
         # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
-        count = self.filter(state__in=CANCELLABLE).update(
+        return self._update_and_wake(
+            CANCELLABLE,
+            notify.cancel(notify.ANY_QUEUE),
             cancel_requested_at=ClockTimestamp(),
             finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
             expires_at=Case(When(running, then=F("expires_at")), default=EXPIRY),
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
-        if count:
-            notify.wake_after_commit(alias, notify.cancel(notify.ANY_QUEUE))
-        return count
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
         """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
@@ -120,14 +118,16 @@ class JobQuerySet(models.QuerySet["Job"]):
             errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
         )
 
-    def _writing_alias(self) -> str:
-        """The database to which update() is going to write. Raises ManualCommitError where the workers could not be
-        woken after the commit."""
+    def _update_and_wake(self, states: Sequence[State], payload: str, **changes: Any) -> int:
+        """Raises ManualCommitError where the workers could not be woken after the commit."""
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
         self._for_write = True
         alias: str = self.db
         require_autocommit(alias, "retry() and cancel()")
-        return alias
+        count = self.filter(state__in=states).update(**changes)
+        if count:
+            notify.wake_after_commit(alias, payload)
+        return count
 
 
 class Job(models.Model):

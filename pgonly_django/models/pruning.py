@@ -37,7 +37,5 @@ def delete_what_can_go(
             put_off(ids[0])
             return Pruned(0, [Kept(ids[0], str(error).strip().splitlines()[0])])
     middle = len(ids) // 2
-    first, second = (
-        delete_what_can_go(half, delete, put_off, refusal) for half in (ids[:middle], ids[middle:])
-    )
-    return Pruned(first.deleted + second.deleted, first.kept + second.kept)
+    halves = [delete_what_can_go(half, delete, put_off, refusal) for half in (ids[:middle], ids[middle:])]
+    return Pruned(sum(half.deleted for half in halves), [kept for half in halves for kept in half.kept])

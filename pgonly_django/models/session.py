@@ -77,7 +77,6 @@ ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
 
 class SessionQuerySet(models.QuerySet["Session"]):
     def active(self) -> SessionQuerySet:
-        """Neither expired nor ended."""
         return self.filter(ACTIVE)
 
     def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:

@@ -14,7 +14,6 @@ from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
     def live(self, within: timedelta) -> WorkerQuerySet:
-        """Workers that have not stopped and whose last heartbeat is younger than `within`."""
         return self.filter(stopped_at=None, heartbeat_at__gt=ClockTimestamp() - within)
 
 
