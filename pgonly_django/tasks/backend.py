@@ -103,20 +103,19 @@ class PostgresBackend(BaseTaskBackend):
         results = [_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
         templates = {id(new.template): new.template for _, new in jobs}.values()
         payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
-        self._tell_after_commit(database, payloads, results)
+        self._tell_after_commit(database, payloads, results, None)
         return results
 
     def get_result(self, result_id: str) -> JobResult:
         """Raises TaskResultDoesNotExist when this backend has no job of this id (any more). Where the code of the task
         is gone, the result's task is a stand-in that raises when it is called."""
         from pgonly_django.models import Job
-        from pgonly_django.tasks.registry import task_to_read
 
         try:
             job = Job.objects.using(self.database).get(pk=UUID(str(result_id)), backend=self.alias)
         except (ValueError, Job.DoesNotExist) as error:
             raise TaskResultDoesNotExist(result_id) from error
-        return result_of(job, task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at))
+        return result_of(job)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
         from pgonly_django.tasks.checks import check_tasks_entry
@@ -162,11 +161,7 @@ class PostgresBackend(BaseTaskBackend):
         return call_signature(task.func, task.takes_context), template
 
     def _tell_after_commit(
-        self,
-        database: str,
-        payloads: Iterable[str],
-        results: Iterable[Any],
-        follow_up: FollowUp | None = None,
+        self, database: str, payloads: Iterable[str], results: Iterable[Any], follow_up: FollowUp | None
     ) -> None:
         """The workers and the receivers of task_enqueued."""
 

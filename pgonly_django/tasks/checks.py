@@ -43,9 +43,8 @@ def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]
     routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
     if routed and entry.options.get("database"):
         others = " and ".join(map(repr, sorted(routed)))
-        message = (
-            f"{entry.place} keeps its jobs in {database!r}, but Job.objects and the admin look in {others}."
-        )
+        looked = f"but Job.objects and the admin look in {others}."
+        message = f"{entry.place} keeps its jobs in {database!r}, {looked}"
         hint = f"Route the queue's models to {database!r}. See {DOCS}."
         yield checks.Warning(message, hint=hint, id="pgonly_django.W001")
     for name in entry.unused_defaults():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import import_string
 
 from pgonly_django.compat import Task
 from pgonly_django.tasks.task import PostgresTask
+
+if TYPE_CHECKING:
+    from pgonly_django.models import Job
 
 
 class UnknownTaskError(ImportError):
@@ -23,42 +25,9 @@ class UnfitArgumentsError(UnknownTaskError):
     """The task here has another signature than where the job was enqueued, as happens during a deploy."""
 
 
-def find_task(path: str, backend: str, queue: str, priority: int, run_at: datetime | None = None) -> Any:
-    """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
-    task = _find_task(path, backend, queue, priority)
-    return task if run_at is None else with_fields(task, run_after=run_at)
-
-
-def task_to_read(path: str, backend: str, queue: str, priority: int, run_at: datetime | None = None) -> Any:
-    """See find_task(); where that raises, a stand-in of the task's name that raises the same when it is called."""
-    try:
-        return find_task(path, backend, queue, priority, run_at)
-    except UnknownTaskError as error:
-        message = str(error)
-
-    def unknown(*_args: Any, **_kwargs: Any) -> Any:
-        raise UnknownTaskError(message)
-
-    module, _, name = path.rpartition(".")
-    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
-    known = {
-        "func": unknown,
-        "backend": backend,
-        "queue_name": queue,
-        "priority": priority,
-        "run_after": run_at,
-    }
-    return _unvalidated(PostgresTask, {spec.name: spec.default for spec in fields(PostgresTask)} | known)
-
-
-def with_fields(task: Any, **changes: Any) -> Any:
-    """A copy of the task with these fields changed, not validated."""
-    values = {name: getattr(task, name) for name in task.__dataclass_fields__}
-    return _unvalidated(type(task), {**values, **changes})
-
-
 @lru_cache(maxsize=1024)
-def _find_task(path: str, backend: str, queue: str, priority: int) -> Any:
+def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
+    """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
     importlib.invalidate_caches()
     try:
         task = import_string(path)
@@ -69,6 +38,30 @@ def _find_task(path: str, backend: str, queue: str, priority: int) -> Any:
     if (task.backend, task.queue_name, task.priority) == (backend, queue, priority):
         return task
     return with_fields(task, backend=backend, queue_name=queue, priority=priority)
+
+
+def task_of(job: Job) -> Any:
+    """See find_task(); where that raises, a stand-in of the task's name that raises the same when it is called."""
+    try:
+        task = find_task(job.task, job.backend, job.queue, job.priority)
+        return task if job.run_at is None else with_fields(task, run_after=job.run_at)
+    except UnknownTaskError as error:
+        message = str(error)
+
+    def unknown(*_args: Any, **_kwargs: Any) -> Any:
+        raise UnknownTaskError(message)
+
+    module, _, name = job.task.rpartition(".")
+    unknown.__module__, unknown.__qualname__, unknown.__name__ = module, name, name
+    known = {"func": unknown, "backend": job.backend, "queue_name": job.queue, "priority": job.priority}
+    defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
+    return _unvalidated(PostgresTask, {**defaults, **known, "run_after": job.run_at})
+
+
+def with_fields(task: Any, **changes: Any) -> Any:
+    """A copy of the task with these fields changed, not validated."""
+    values = {name: getattr(task, name) for name in task.__dataclass_fields__}
+    return _unvalidated(type(task), {**values, **changes})
 
 
 def _unvalidated(kind: type[Any], values: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
+from pgonly_django.tasks.registry import task_of
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
@@ -161,11 +162,10 @@ def build_result(
     return result
 
 
-def result_of(job: Job, task: Any) -> JobResult:
-    """The result of a row."""
+def result_of(job: Job) -> JobResult:
     is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
     return build_result(
-        task,
+        task_of(job),
         str(job.id),
         STATUS[job.state],
         backend=job.backend,

@@ -41,7 +41,6 @@ class TasksEntry:
 
     @property
     def database(self) -> str:
-        """The alias in DATABASES that holds the jobs."""
         from pgonly_django.models import Job
 
         chosen: str = self.options.get("database") or router.db_for_write(Job)

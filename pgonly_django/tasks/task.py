@@ -60,10 +60,8 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         **options: Any,
     ) -> Self:
         """The same task with other defaults; takes every option of @task, for the calls made through it."""
-        changes: dict[str, Any] = {
-            "priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend,
-        }  # fmt: skip
-        changes = {name: value for name, value in changes.items() if value is not None}
+        given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if options:
             checked = validated(options, f"{self.func.__qualname__}.using()", DJANGO_USING)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())

@@ -14,7 +14,6 @@ from django.db import close_old_connections, connections
 from pgonly_django.compat import TaskError, task_finished
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, Job, State
-from pgonly_django.tasks.registry import task_to_read
 from pgonly_django.tasks.result import STATUS, result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
@@ -108,5 +107,4 @@ def _send(result: Any, error: BaseException | None) -> None:
 
 def _send_for_row(alias: str, job_id: str) -> None:
     job = Job.objects.using(alias).get(pk=job_id)
-    task = task_to_read(job.task, job.backend, job.queue, job.priority, job.run_at)
-    _send(result_of(job, task), None)
+    _send(result_of(job), None)
