@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from psycopg.types.json import Jsonb
 
-if TYPE_CHECKING:
-    DateTime = models.DateTimeField[Any, Any]
-    Duration = models.DurationField[Any, Any]
-    Json = models.JSONField[Any, Any]
-else:
-    DateTime, Duration, Json = models.DateTimeField, models.DurationField, models.JSONField
-
 # A day within Python's own bounds, so that every time zone can show them.
 FIRST, LAST = "'0001-01-02 00:00+00'", "'9999-12-30 00:00+00'"
 # PostgreSQL counts a month as 30 days and psycopg a year as 365: by both counts this fits into a timedelta.
 LONGEST = "'980000000 days'"
 
 
-class _TimestampField(DateTime):
+class _TimestampField(models.DateTimeField):  # type: ignore[type-arg] # generic in the stubs only
     """A DateTimeField. A time that is infinite, BC or after the year 9999 is read as Python's first or last day.
     Filters and the order see the column as it is, with one exception: where values() or values_list() reads the column
     that it orders by, it orders by the bounded time, without an index."""
@@ -38,7 +31,7 @@ class _TimestampField(DateTime):
         return as_djangos(super().deconstruct(), "DateTimeField")
 
 
-class _IntervalField(Duration):
+class _IntervalField(models.DurationField):  # type: ignore[type-arg] # generic in the stubs only
     """A DurationField. An interval that is longer than a timedelta can be is read as 980,000,000 days."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
@@ -63,7 +56,7 @@ def entries_of(column: Any) -> list[dict[str, Any]]:
     return [entry for entry in column if isinstance(entry, dict)] if isinstance(column, list) else []
 
 
-class _ReadableJsonField(Json):
+class _ReadableJsonField(models.JSONField):
     """A JSONField whose value is an UnreadableJson where it cannot be loaded, and is saved again as it was."""
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
@@ -92,5 +85,4 @@ if TYPE_CHECKING:  # mypy's plugin knows the types of Django's own fields, with 
     TimestampField, IntervalField = models.DateTimeField, models.DurationField
     ReadableJsonField = models.JSONField
 else:
-    TimestampField, IntervalField = _TimestampField, _IntervalField
-    ReadableJsonField = _ReadableJsonField
+    TimestampField, IntervalField, ReadableJsonField = _TimestampField, _IntervalField, _ReadableJsonField
