@@ -41,27 +41,22 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
 
 def client_ip(request: HttpRequest) -> str | None:
-    """The address of the client that connected to the outermost of your proxies. None where it is not an address.
-
-    Each proxy appends the address of its client to X-Forwarded-For, so your proxies wrote the last
-    PGONLY["SESSION_TRUSTED_PROXIES"] entries; those before may be made up. With fewer entries, or without the
-    header, the request did not come through the proxies.
-    """
+    """The address of the client that connected to the outermost of your proxies. None where it is not an address. Each
+    proxy appends the address of its client to X-Forwarded-For, so your proxies wrote the last
+    PGONLY["SESSION_TRUSTED_PROXIES"] entries; those before may be made up. With fewer entries, or without the header,
+    the request did not come through the proxies."""
     proxies = int(settings().session_trusted_proxies)
     header = request.META.get("HTTP_X_FORWARDED_FOR", "")
     entries = header.split(",") if header and proxies else []
     address = entries[-proxies] if len(entries) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
-    return _ip(address.strip())
-
-
-def _ip(text: str) -> str | None:
-    """Understands `1.2.3.4:80`, `[::1]:80`, `fe80::1%eth0` and `::ffff:1.2.3.4`."""
+    # May be `1.2.3.4:80`, `[::1]:80`, `fe80::1%eth0` or `::ffff:1.2.3.4`.
+    text = address.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        ip = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(getattr(ip, "ipv4_mapped", None) or ip)

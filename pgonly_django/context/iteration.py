@@ -31,8 +31,7 @@ def iterate_from(items: Iterable[T], start: int) -> Iterator[T]:
 
 async def aiterate_from(items: Any, start: int) -> AsyncIterator[Any]:
     if isinstance(items, QuerySet):
-        rows: list[Any] = await sync_to_async(lambda: list(items[start:]))()
-        for item in rows:
+        for item in await sync_to_async(lambda: list(items[start:]))():
             yield item
     elif isinstance(items, AsyncIterable):
         place = 0

@@ -258,7 +258,10 @@ class Claimer:
         now = time.monotonic()
         if self.looked_from_head:
             self.head_due_at = now + DUTY * took_seconds
-            self._forget_idle_bands(now)
+            for band, seen_at in tuple(self._band_seen_at.items()):
+                if now - seen_at > BAND_MEMORY_SECONDS:
+                    del self._band_seen_at[band]
+                    self.floors.pop(band, None)
         for job in jobs:
             band = (job.queue, job.priority)
             if job.crashes < SUSPECT_FROM and job.ready_at > self.floors.get(band, LOWEST):
@@ -275,9 +278,3 @@ class Claimer:
         if self.queues:
             return sorted(self.floors, key=lambda band: (self.queues.index(band[0]), -band[1]))
         return sorted(self.floors, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))
-
-    def _forget_idle_bands(self, now: float) -> None:
-        for band, seen_at in tuple(self._band_seen_at.items()):
-            if now - seen_at > BAND_MEMORY_SECONDS:
-                del self._band_seen_at[band]
-                self.floors.pop(band, None)

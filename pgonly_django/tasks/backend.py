@@ -177,13 +177,15 @@ class PostgresBackend(BaseTaskBackend):
 
 def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
     return build_result(
-        task,
-        job_id,
-        TaskResultStatus.READY,
+        task=task,
+        id=job_id,
+        status=TaskResultStatus.READY,
         backend=new.template.backend,
         args=_decode(new.args),
         kwargs=_decode(new.kwargs) if new.kwargs != "{}" else {},
         enqueued_at=enqueued_at,
+        errors=(),
+        worker_id=None,
     )
 
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ STATUS = {
 class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs only
     """Returned by enqueue() and get_result(). `refresh()` reloads it; `job` reads the row."""
 
-    _attempts: int
+    _attempts: int = 0
 
     @property
     def job(self) -> Job:
@@ -45,10 +44,8 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     @property
     def attempts(self) -> int:
         """How many runs count against max_attempts, the present one too, as in `context.attempt`; 0 before the first.
-
         Planned stops, snoozes and the deaths of workers are free; after retry() it is 0 again. `worker_ids` has the
-        workers of the last 10 runs that failed or were ended, and of the present or successful one.
-        """
+        workers of the last 10 runs that failed or were ended, and of the present or successful one."""
         return self._attempts
 
     @property
@@ -65,12 +62,9 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         return bool(self._rows.retry())
 
     def wait(self, timeout: float) -> JobResult:
-        """Block until the job is finished and return the refreshed result; it may have failed.
-
-        Raises WaitTimeoutError after `timeout` seconds; inf waits as long as it takes. Looks at the row with growing
-        pauses up to a second, so call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an
-        open transaction.
-        """
+        """Block until the job is finished and return the refreshed result; it may have failed. Raises WaitTimeoutError
+        after `timeout` seconds; inf waits as long as it takes. Looks at the row with growing pauses up to a second, so
+        call it outside atomic() under REPEATABLE READ, and never for a job enqueued in an open transaction."""
         if isinstance(timeout, bool) or not isinstance(timeout, Real) or math.isnan(timeout):
             raise WrongArgumentsError("wait()", f"timeout must be a number of seconds, got {timeout!r}")
         deadline, pause = time.monotonic() + timeout, SHORTEST_PAUSE_SECONDS
@@ -112,51 +106,22 @@ for _field in fields(TaskResult):
     setattr(JobResult, _field.name, None)
 
 
-def build_result(
-    task: Any,
-    job_id: str,
-    status: TaskResultStatus,
-    *,
-    backend: str,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    enqueued_at: datetime | None,
-    started_at: datetime | None = None,
-    attempted_at: datetime | None = None,
-    finished_at: datetime | None = None,
-    errors: Sequence[dict[str, Any]] = (),
-    worker_id: str | None = None,
-    return_value: Any = None,
-    attempts: int = 0,
-) -> JobResult:
-    """A JobResult without the dataclass's own __init__, which would walk through all arguments once more."""
-    values = {
-        "task": task,
-        "id": job_id,
-        "status": status,
-        "enqueued_at": enqueued_at,
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "last_attempted_at": attempted_at,
-        "args": args,
-        "kwargs": kwargs,
-        "backend": backend,
-        "errors": [
-            TaskError(exception_class_path=entry["exception"], traceback=entry.get("traceback", ""))
-            for entry in errors
-            if entry.get("exception")
-        ],
-        # A worker that postponed the job, since it did not know the task, did not run it.
-        "worker_ids": [
-            entry["worker_id"]
-            for entry in errors
-            if entry.get("worker_id") and entry.get("outcome") != "postponed"
-        ],
-        "_return_value": return_value,
-        "_attempts": attempts,
-    }
+def build_result(*, errors: Sequence[dict[str, Any]], worker_id: str | None, **values: Any) -> JobResult:
+    """A JobResult without the dataclass's own __init__, which would walk through all values once more. `errors` are
+    those of the row, `worker_id` has the job or had it last; the others are fields, None where not given."""
+    # A worker that postponed the job, since it did not know the task, did not run it.
+    workers = values["worker_ids"] = [
+        entry["worker_id"]
+        for entry in errors
+        if entry.get("worker_id") and entry.get("outcome") != "postponed"
+    ]
     if worker_id is not None:
-        values["worker_ids"].append(worker_id)
+        workers.append(worker_id)
+    values["errors"] = [
+        TaskError(exception_class_path=entry["exception"], traceback=entry.get("traceback", ""))
+        for entry in errors
+        if entry.get("exception")
+    ]
     result = object.__new__(JobResult)
     object.__setattr__(result, "__dict__", values)
     return result
@@ -165,18 +130,18 @@ def build_result(
 def result_of(job: Job) -> JobResult:
     is_recorded = job.state not in ("running", "succeeded")  # its last run, among the errors
     return build_result(
-        task_of(job),
-        str(job.id),
-        STATUS[job.state],
+        task=task_of(job),
+        id=str(job.id),
+        status=STATUS[job.state],
         backend=job.backend,
         args=job.args,
         kwargs=job.kwargs,
         enqueued_at=job.enqueued_at,
         started_at=job.started_at,
-        attempted_at=job.attempted_at,
+        last_attempted_at=job.attempted_at,
         finished_at=job.finished_at,
         errors=job.error_entries,
         worker_id=None if is_recorded else str(job.worker_id),
-        return_value=job.result,
-        attempts=job.attempt,
+        _return_value=job.result,
+        _attempts=job.attempt,
     )
