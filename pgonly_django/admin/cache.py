@@ -169,7 +169,6 @@ class EntryAdmin(ReadOnlyAdmin):
         return f"admin:{self.url_name('clear')}" if self.has_delete_permission(request) else ""
 
     def clear_view(self, request: HttpRequest, alias: str) -> HttpResponse:
-        """Clears one cache of this table after the person has confirmed it."""
         if not self.has_delete_permission(request):
             raise PermissionDenied
         cache = self.caches().get(alias)

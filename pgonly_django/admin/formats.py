@@ -19,11 +19,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
 
 TEXT_SHOWN = 50_000
-UNITS = (
-    (86_400, gettext_lazy("%d d")),
-    (3_600, gettext_lazy("%d h")),
-    (60, gettext_lazy("%d min")),
-)
+UNITS = ((86_400, gettext_lazy("%d d")), (3_600, gettext_lazy("%d h")), (60, gettext_lazy("%d min")))
 
 
 def short_duration(duration: timedelta) -> str:
@@ -49,12 +45,10 @@ def _whole_units(seconds: int) -> list[str]:
 
 
 def short_name(path: str) -> str:
-    """The last part of a dotted path."""
     return path.rpartition(".")[2]
 
 
 def age(since: datetime) -> str:
-    """How long ago `since` was."""
     return short_duration(timezone.now() - since)
 
 

@@ -34,7 +34,8 @@ class CappedPaginator(QuerySetPaginator):
 
     @cached_property
     def _counted(self) -> int:
-        return capped_count(self.object_list, self.counted_at_most + 1)  # type: ignore[arg-type] # a queryset here
+        rows: models.QuerySet[Any] = self.object_list  # type: ignore[assignment] # a queryset here
+        return rows.order_by().values("pk")[: self.counted_at_most + 1].count()
 
     @cached_property
     def count(self) -> int:
@@ -42,22 +43,14 @@ class CappedPaginator(QuerySetPaginator):
 
     @property
     def count_label(self) -> str:
-        """The count for people: "10,000+" when it stopped there."""
-        return _label(self._counted, self.counted_at_most)
+        return f"{self.count:,}+" if self._counted > self.count else f"{self.count:,}"
 
 
 def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
     """How many `rows` there are, for people: "10,000+" beyond the cap."""
-    return _label(capped_count(rows, cap + 1), cap)
-
-
-def _label(counted: int, cap: int) -> str:
-    return f"{cap:,}+" if counted > cap else f"{counted:,}"
-
-
-def capped_count(rows: models.QuerySet[Any], limit: int) -> int:
-    """How many `rows` there are; reads `limit` of them at most."""
-    return rows.order_by().values("pk")[:limit].count()
+    paginator = CappedPaginator(rows, per_page=1)
+    paginator.counted_at_most = cap
+    return paginator.count_label
 
 
 # Until the end of the transaction. Returns what was set before, then what is set now.

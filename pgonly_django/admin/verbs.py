@@ -132,7 +132,6 @@ class VerbAdmin(ReadOnlyAdmin):
         return request.user.has_perm(f"{self.opts.app_label}.operate_{self.opts.model_name}")
 
     def verbs_for(self, request: HttpRequest, row: Any) -> list[Verb]:
-        """The buttons of this row's page."""
         return [verb for verb in self.verbs if self.has_operate_permission(request) and verb.allows(row)]
 
     def get_urls(self) -> list[URLPattern]:
@@ -141,7 +140,6 @@ class VerbAdmin(ReadOnlyAdmin):
         return [button, *super().get_urls()]
 
     def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """What a button posts to."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not (self.has_operate_permission(request) and self.has_view_permission(request)):
@@ -157,13 +155,9 @@ class VerbAdmin(ReadOnlyAdmin):
 
 def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:
     """One entry in the admin log for something that has no row of its own: many rows, or a whole cache."""
-    content_type = ContentType.objects.get_for_model(model)
+    kind = ContentType.objects.get_for_model(model)
     LogEntry.objects.create(
-        user_id=user_id,
-        content_type=content_type,
-        object_repr=what[:200],
-        action_flag=CHANGE,
-        change_message=message,
+        user_id=user_id, content_type=kind, object_repr=what[:200], action_flag=CHANGE, change_message=message
     )
 
 

@@ -72,7 +72,6 @@ def testcase_connection(alias: str) -> BaseDatabaseWrapper | None:
 
 
 def is_any_in_testcase(alias: str) -> bool:
-    """True while a TestCase has its transaction open in `alias`, in any thread."""
     return bool(_in_testcases(alias))
 
 

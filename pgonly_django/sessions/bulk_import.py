@@ -55,7 +55,7 @@ def import_sessions(engine: str, batch: int = 1000) -> Iterator[Counts]:
 
 def _stored_sessions(engine: str, batch: int) -> Iterator[PreviousSession]:
     """From the table of the engines db and cached_db, in batches in the order of their keys."""
-    store: Any = previous_engine.store_of(engine)
+    store = previous_engine.store_of(engine)
     model = store.get_model_class()
     last = ""
     while True:
@@ -71,9 +71,8 @@ def _stored_sessions(engine: str, batch: int) -> Iterator[PreviousSession]:
 
 
 def _cached_sessions(engine: str) -> Iterator[PreviousSession]:
-    store: Any = previous_engine.store_of(engine)
     cache = previous_engine.raising(caches[django_settings.SESSION_CACHE_ALIAS])
-    for key in cached_keys(cache, store.cache_key_prefix):
+    for key in cached_keys(cache, previous_engine.store_of(engine).cache_key_prefix):
         if session := previous_engine.read(engine, key):
             yield session
 
@@ -81,10 +80,9 @@ def _cached_sessions(engine: str) -> Iterator[PreviousSession]:
 def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
     """The session keys in `cache`, for the caches that can list their keys."""
     if hasattr(cache, "iter_keys"):  # pgonly_django's and django-redis'
-        # django-redis gives a part of a KEY_PREFIX that has a colon.
-        yield from (
-            (name.rpartition(prefix)[2] if prefix else name) for name in cache.iter_keys(f"{prefix}*")
-        )
+        for name in cache.iter_keys(f"{prefix}*"):
+            # django-redis gives a part of a KEY_PREFIX that has a colon.
+            yield name.rpartition(prefix)[2] if prefix else name
         return
     start = cache.make_key(prefix)
     for name in _cache_names(cache, start):
@@ -93,7 +91,7 @@ def cached_keys(cache: Any, prefix: str) -> Iterator[str]:
             yield text[len(start) :]
 
 
-def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
+def _cache_names(cache: Any, start: str) -> Any:
     kind = {base.__name__ for base in type(cache).__mro__}
     if "DatabaseCache" in kind:
         database = connections[router.db_for_read(cache.cache_model_class)]
@@ -104,8 +102,7 @@ def _cache_names(cache: Any, start: str) -> Iterator[str | bytes]:
     if "RedisCache" in kind and hasattr(cache, "_cache"):
         escaped = "".join(f"[{char}]" if char in "*?[" else char for char in start)
         client = cache._cache.get_client()  # noqa: SLF001 - no other way to list
-        names: Iterator[bytes] = client.scan_iter(match=f"{escaped}*", count=1000)
-        return names
+        return client.scan_iter(match=f"{escaped}*", count=1000)
     if "LocMemCache" in kind:
         return iter(list(cache._cache))  # noqa: SLF001 - no other way to list
     raise CannotListKeysError(type(cache).__name__)

@@ -69,7 +69,6 @@ class Codec:
         }
 
     def column(self, entries: Entries) -> str:
-        """The JSON text for the database."""
         return _to_json({name: self._member(name, raw) for name, raw in entries.items()})
 
     def decode(self, column: dict[str, Any]) -> tuple[dict[Any, Any], Entries]:

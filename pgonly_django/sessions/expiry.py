@@ -34,7 +34,6 @@ def bounded(seconds: float) -> float:
 
 
 def cookie_age() -> float:
-    """SESSION_COOKIE_AGE, within bounds."""
     return bounded(django_settings.SESSION_COOKIE_AGE)
 
 

@@ -18,10 +18,6 @@ from pgonly_django.sessions.expiry import cookie_age
 from pgonly_django.sessions.statements import Client
 
 
-def is_set() -> bool:
-    return bool(settings().session_fallback_engine)
-
-
 def move(session_key: str, codec: Codec, client: Client, *, is_imported: bool = False) -> bool:
     """Move the session here if the previous engine has it. True: the row here may be another now, load it again.
 
@@ -29,9 +25,10 @@ def move(session_key: str, codec: Codec, client: Client, *, is_imported: bool = 
     imported and not used since. The previous engine, which may have served the session after the import, knows
     better: its data replace the row's, and if it has ended the session, the row ends too.
     """
-    if not is_set():
+    engine = settings().session_fallback_engine
+    if not engine:
         return False
-    previous = previous_engine.read(settings().session_fallback_engine, session_key)
+    previous = previous_engine.read(engine, session_key)
     if previous is None:
         if is_imported:
             statements.end_imported(session_key)
@@ -45,10 +42,16 @@ def move(session_key: str, codec: Codec, client: Client, *, is_imported: bool = 
     return True
 
 
-def end(session_key: str) -> None:
-    """End the session in both engines. The row that stays here, without data, keeps it from coming back."""
+def end(session_key: str) -> bool:
+    """End the session in both engines. The row that stays here, without data, keeps it from coming back.
+
+    False, and nothing is done, without a fallback engine.
+    """
+    if not settings().session_fallback_engine:
+        return False
     statements.keep_ended(session_key, cookie_age())
     _end_there(session_key)
+    return True
 
 
 def _end_there(session_key: str) -> None:

@@ -31,9 +31,8 @@ class PreviousSession:
         return None if user_id is None else str(user_id)
 
 
-def store_of(engine: str, key: str | None = None) -> SessionBase:
-    store: SessionBase = import_module(engine).SessionStore(key)
-    return store
+def store_of(engine: str, key: str | None = None) -> Any:
+    return import_module(engine).SessionStore(key)
 
 
 def read(engine: str, key: str) -> PreviousSession | None:
@@ -66,15 +65,13 @@ def raising(cache: Any) -> Any:
     return cache
 
 
-def _data(store: Any) -> dict[str, Any] | None:
+def _data(store: Any) -> Any:
     if type(store).load is not CacheStore.load:
-        loaded: dict[str, Any] = store.load()
-        return loaded
+        return store.load()
     try:  # the store's own load() takes an error for a session that is gone
-        cached: dict[str, Any] | None = raising(store._cache).get(store.cache_key)  # noqa: SLF001 - see above
+        return raising(store._cache).get(store.cache_key)  # noqa: SLF001 - there is no other way
     except InvalidCacheKey:  # a cookie that no engine made
         return None
-    return cached
 
 
 def _seconds_left(store: SessionBase, key: str, data: dict[str, Any]) -> float:

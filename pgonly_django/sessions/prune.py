@@ -41,7 +41,6 @@ PUT_OFF = f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
 WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED}
 """
-KEPT_NAMED = 10
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:
@@ -61,7 +60,6 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
 
 
 def _prune_what_can_go(cursor: Any, limit: int) -> int:
-    """For a batch with a session that cannot be deleted."""
     grace = {"grace": _grace_seconds()}
 
     def delete(keys: Sequence[str]) -> int:
@@ -74,7 +72,7 @@ def _prune_what_can_go(cursor: Any, limit: int) -> int:
     cursor.execute(EXPIRED, {**grace, "limit": limit})
     keys = [bytes(key).hex() for (key,) in cursor.fetchall()]
     pruned = delete_what_can_go(keys, delete, put_off, IntegrityError)
-    named = "; ".join(f"{kept.id}: {kept.reason}" for kept in pruned.kept[:KEPT_NAMED])
+    named = "; ".join(f"{kept.id}: {kept.reason}" for kept in pruned.kept[:10])
     message = f"{len(pruned.kept)} expired session(s) cannot be deleted and are kept for a day more. {named}"
     emit("sessions.kept", message, level=logging.WARNING, sessions=[kept.id for kept in pruned.kept])
     return pruned.deleted + len(pruned.kept)

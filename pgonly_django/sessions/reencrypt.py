@@ -37,7 +37,7 @@ def reencrypt_sessions(batch: int = 500) -> Iterator[int]:
 
 
 def _one_pass(batch: int) -> Iterator[int]:
-    """Go over the table in the order of its keys. Yields after every batch how many were rewritten in it."""
+    """Yields after every batch how many were rewritten in it."""
     codec, last = SessionStore().codec, ""
     while True:
         rows = list(_sessions().filter(pk__gt=last).order_by("pk").values_list("pk", "data")[:batch])

@@ -112,11 +112,8 @@ class SessionStore(SessionBase):
 
     def delete(self, session_key: str | None = None) -> None:
         key = session_key or self.session_key
-        if key is not None:
-            if fallback_engine.is_set():
-                fallback_engine.end(key)
-            else:
-                statements.delete(key)
+        if key is not None and not fallback_engine.end(key):
+            statements.delete(key)
         if key == self.session_key:
             self._stored = self._sent = None  # so that a later save writes, and finds that the row is gone
 
@@ -137,8 +134,7 @@ class SessionStore(SessionBase):
             return
         new = self._get_new_session_key()
         if statements.change_key(old, new):
-            if fallback_engine.is_set():
-                fallback_engine.end(old)
+            fallback_engine.end(old)
             self._session_key = new
             self.modified = True
         elif USER_KEY in session:

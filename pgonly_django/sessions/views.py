@@ -10,7 +10,6 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
@@ -27,7 +26,6 @@ from pgonly_django.sessions.revoke import own_key_hash, revoke_other_sessions
 @login_required
 @csrf_protect  # also on a site without Django's middleware
 def devices(request: HttpRequest) -> HttpResponse:
-    """The devices on which the user is logged in, each with a button to sign it out."""
     page = page_of_devices(_user(request), request.session.session_key, request.GET.get("page"))
     context = {"devices": page.object_list, "page": page, "namespace": _namespace(request)}
     return render(request, "pgonly_django/sessions/devices.html", context)
@@ -51,7 +49,6 @@ def sign_out(request: HttpRequest, key_hash: str) -> HttpResponse:
 @login_required
 @csrf_protect
 def sign_out_others(request: HttpRequest) -> HttpResponse:
-    """End the user's other sessions."""
     count = revoke_other_sessions(request)
     text = ngettext("%d other device is signed out.", "%d other devices are signed out.", count)
     messages.success(request, text % count, fail_silently=True)
@@ -59,7 +56,7 @@ def sign_out_others(request: HttpRequest) -> HttpResponse:
 
 
 def _to_page(request: HttpRequest) -> HttpResponse:
-    return redirect(reverse(f"{_namespace(request)}:devices"))
+    return redirect(f"{_namespace(request)}:devices")
 
 
 def _namespace(request: HttpRequest) -> str:

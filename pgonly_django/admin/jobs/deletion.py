@@ -29,7 +29,6 @@ def summary(
     """For the page that asks for confirmation: jobs, counts, missing permissions, jobs that cannot be deleted."""
     steps = Step.objects.filter(job__in=[job.pk for job in jobs])
     counts = {_("jobs"): len(jobs), _("steps"): count_label(steps)}
-    running = [
-        _("%(job)s, which runs: cancel it first") % {"job": job} for job in jobs if job.state == State.RUNNING
-    ]
+    text = _("%(job)s, which runs: cancel it first")
+    running = [text % {"job": job} for job in jobs if job.state == State.RUNNING]
     return [str(job) for job in jobs], counts, set() if may_delete else {_("job")}, running

@@ -54,6 +54,10 @@ class Attempt:
         return str(OUTCOMES.get(self.outcome, self.outcome))
 
     @property
+    def shown_at(self) -> datetime | None:
+        return self.started_at if self.outcome == "running" else self.finished_at or self.started_at
+
+    @property
     def duration(self) -> str:
         if self.started_at is None:
             return ""
@@ -67,15 +71,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    at: datetime
+    at: Any  # the time; None when it has none, and then it is not shown
     kind: str  # an outcome or state, for its colour
     label: str
-    attempt: Attempt | None = None
     note: str = ""
+    attempt: Attempt | None = None
 
     @property
     def is_ahead(self) -> bool:
-        return self.at > timezone.now()
+        return bool(self.at > timezone.now())
 
 
 def attempts_of(job: Job, worker: str) -> list[Attempt]:
@@ -124,38 +128,30 @@ def _time(text: Any) -> datetime | None:
 
 def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
     """What happened to the job, and what is due, in order of time."""
-    moments = [*_beginnings(job), *map(_attempt_moment, attempts), *_ends(job)]
-    return sorted((moment for moment in moments if moment is not None), key=lambda moment: moment.at)
+    runs = [Moment(run.shown_at, run.outcome, run.label, attempt=run) for run in attempts]
+    moments = [*_beginnings(job), *runs, *_ends(job)]
+    return sorted((moment for moment in moments if moment.at is not None), key=lambda moment: moment.at)
 
 
-def _beginnings(job: Job) -> list[Moment | None]:
+def _beginnings(job: Job) -> list[Moment]:
     scheduled = job.run_at if job.state == State.SCHEDULED else None
     waited = (job.started_at or job.enqueued_at) - job.enqueued_at
     after = _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
     return [
-        Moment(job.enqueued_at, "enqueued", _("Enqueued"), note=_("queue %s") % job.queue),
-        _moment(scheduled, "scheduled", _("Due")),
-        _moment(job.started_at, "started", _("First started"), after),
-        _moment(job.cancel_requested_at, "cancelled", _("Cancel requested")),
+        Moment(job.enqueued_at, "enqueued", _("Enqueued"), _("queue %s") % job.queue),
+        Moment(scheduled, "scheduled", _("Due")),
+        Moment(job.started_at, "started", _("First started"), after),
+        Moment(job.cancel_requested_at, "cancelled", _("Cancel requested")),
     ]
 
 
-def _ends(job: Job) -> list[Moment | None]:
+def _ends(job: Job) -> list[Moment]:
     """The end of the job, where it is not the end of an attempt as well (a success is), and of its retention."""
     ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
     took = _("after %s in all") % short_duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
     is_past = job.expires_at is not None and job.expires_at < timezone.now()
     retention = _("Retention ended") if is_past else _("Retention ends")
     return [
-        _moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
-        _moment(job.expires_at, "pruned", retention, _("the row may be deleted")),
+        Moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
+        Moment(job.expires_at, "pruned", retention, _("the row may be deleted")),
     ]
-
-
-def _moment(at: datetime | None, kind: str, label: str, note: str = "") -> Moment | None:
-    return None if at is None else Moment(at, kind, label, note=note)
-
-
-def _attempt_moment(attempt: Attempt) -> Moment | None:
-    at = attempt.started_at if attempt.outcome == "running" else attempt.finished_at or attempt.started_at
-    return None if at is None else Moment(at, attempt.outcome, attempt.label, attempt)

@@ -17,7 +17,6 @@ LARGE = ("args", "kwargs", "options", "result", "errors", "log")
 
 
 def is_cancelling(job: Job) -> bool:
-    """Whether a running job was asked to stop."""
     return job.state == State.RUNNING and job.cancel_requested_at is not None
 
 

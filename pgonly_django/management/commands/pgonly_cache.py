@@ -11,8 +11,7 @@ from pgonly_django.cache import deletion
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.entry import TABLES
 from pgonly_django.cache.stats import Figures, figures, our_caches
-from pgonly_django.cache.store import Store
-from pgonly_django.database.operation import Operation, run
+from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
@@ -41,8 +40,8 @@ class Command(BaseCommand):
             self._switch(self._cache(options["cache"]), action)
 
     def _show(self) -> None:
-        head = COLUMNS.format("cache", "location", "table", "entries", "bytes", "expired", "hit rate")
-        self.stdout.write(head)
+        heads = "cache", "location", "table", "entries", "bytes", "expired", "hit rate"
+        self.stdout.write(COLUMNS.format(*heads))
         found = figures()
         for each in found:
             self.stdout.write(_line(each))
@@ -54,8 +53,12 @@ class Command(BaseCommand):
         if "" in (prefix, tag):
             option = "--prefix" if prefix == "" else "--tag"
             raise CommandError(f'{option} is "". To delete all entries of the cache, leave it out.')
-        try:
-            count = run(_deletion(cache.store, prefix or "", tag))
+        store = cache.store
+        try:  # not by the methods of the cache, which only log that they failed
+            if tag is None:
+                count = run(deletion.clear(store, prefix or ""))
+            else:
+                count = run(deletion.delete_tags(store, [store.tag(tag)]))
         except CacheError as error:
             raise CommandError(f"Not all was deleted: {error}") from error
         self.stdout.write(f"{count} entries deleted.")
@@ -72,13 +75,6 @@ class Command(BaseCommand):
             known = ", ".join(ours) or "none"
             raise CommandError(f"{alias!r} is not a cache of pgonly_django. CACHES has of those: {known}.")
         return ours[alias]
-
-
-def _deletion(store: Store, prefix: str, tag: str | None) -> Operation[int]:
-    """Not by the methods of the cache, which only log that they failed."""
-    if tag is None:
-        return deletion.clear(store, prefix)
-    return deletion.delete_tags(store, [store.tag(tag)])
 
 
 def _line(each: Figures) -> str:

@@ -31,7 +31,6 @@ IN_TRANSACTION = (
     "runworker was called inside a transaction on {alias!r}: the worker's own connections see nothing of it. "
     "In tests use TransactionTestCase, or with pytest-django @pytest.mark.django_db(transaction=True)."
 )
-STUCK = "Every slot is held by a job that ignores its interruption."
 
 EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
@@ -76,12 +75,11 @@ class Command(BaseCommand):
         """From the command line the process ends with the worker. For callers of call_command() it returns, or
         raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as it was."""
         options = _options(flags)
+        # Django's mark of run_from_argv()
+        self._owns_process = flags["reload"] or getattr(self, "_called_from_command_line", False)
         if flags["reload"]:
-            self._owns_process = True
             autoreload.run_with_reloader(self._serve, options)
         else:
-            # Django's mark of run_from_argv()
-            self._owns_process = getattr(self, "_called_from_command_line", False)
             self._serve(options)
 
     def _serve(self, options: WorkerOptions) -> None:
@@ -104,7 +102,7 @@ class Command(BaseCommand):
                 if self._owns_process and not is_reloading:
                     process_setup.leave(code)
         if code is ExitCode.REPLACE_ME:
-            raise CommandError(STUCK, returncode=code)
+            raise CommandError("Every slot is held by a job that ignores its interruption.", returncode=code)
 
     def _run(self, worker: WorkerLoop) -> ExitCode:
         if self._owns_process and not _is_in_main_thread():
