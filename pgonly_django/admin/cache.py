@@ -72,11 +72,10 @@ class EntryAdmin(ReadOnlyAdmin):
         """Only the filters above: one on `value` would tell what the pages do not show."""
         return lookup in (CacheFilter.parameter_name, StateFilter.parameter_name)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest) -> Any:
         """From the database of this table's caches."""
         alias = next((cache.store.pool.alias for cache in self.caches().values()), "default")
-        entries: QuerySet[Any] = self.model.objects.using(alias).with_size()
-        return entries
+        return self.model.objects.using(alias).with_size()
 
     def caches(self) -> dict[str, PostgresCache]:
         """The caches whose entries are in this table, by alias."""

@@ -48,7 +48,7 @@ class CappedPaginator(QuerySetPaginator):
 
 def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
     """How many `rows` there are, for people: "10,000+" beyond the cap."""
-    paginator = CappedPaginator(rows, per_page=1)
+    paginator = CappedPaginator(rows.order_by("pk"), per_page=1)  # which warns of rows without an order
     paginator.counted_at_most = cap
     return paginator.count_label
 
@@ -76,11 +76,10 @@ def timed_out(error: OperationalError) -> bool:
 class NulSafeChangeList(ChangeList):
     """An address with a NUL character, which no statement accepts, leads back to the plain list."""
 
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         if any("\x00" in value for _name, values in request.GET.lists() for value in values):
             raise IncorrectLookupParameters
-        rows: models.QuerySet[Any] = super().get_queryset(request, exclude_parameters)
-        return rows
+        return super().get_queryset(request, exclude_parameters)
 
 
 class BoundedChangeList(NulSafeChangeList):

@@ -46,7 +46,7 @@ class StateFilter(admin.SimpleListFilter):
 class SessionChangeList(NulSafeChangeList):
     """One query names the users of the page. What is inside the sessions is not read."""
 
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         return super().get_queryset(request, exclude_parameters).defer("data")
 
     def get_results(self, request: HttpRequest) -> None:
@@ -76,10 +76,9 @@ class SessionAdmin(ReadOnlyAdmin):
         shown = super().get_fields(request, obj)
         return (*shown, "decoded_data") if request.user.has_perm(VIEW_DATA) else shown
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
+    def get_queryset(self, request: HttpRequest) -> Any:
         """Without the rows that only keep sessions of the fallback engine out: none of them was a session here."""
-        sessions: QuerySet[Session] = super().get_queryset(request)
-        sessions = sessions.exclude(data__isnull=True, last_seen_at=None)
+        sessions = super().get_queryset(request).exclude(data__isnull=True, last_seen_at=None)
         return sessions.annotate(is_ended=Q(data__isnull=True))
 
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[SessionChangeList]:

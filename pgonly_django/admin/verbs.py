@@ -59,15 +59,13 @@ class Verb:
 
     def use(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
         """Do it to those `rows` that allow it, and tell the person."""
-        text, level = self.outcome(model_admin.opts, self.perform(request, rows))
-        model_admin.message_user(request, text, level)
+        model_admin.message_user(request, *self.outcome(model_admin.opts, self.perform(request, rows)))
 
     def perform(self, request: HttpRequest, rows: QuerySet[Any], limit: int = AT_ONCE) -> Done:
         """Do it to `limit` rows at most, those with the highest keys first, and log each."""
         keys = rows.filter(self.allowed).order_by("-pk").values_list("pk", flat=True)
         found = list(keys[: limit + 1])
-        starts = range(0, min(len(found), limit), BATCH)
-        batches = [found[start : min(start + BATCH, limit)] for start in starts]
+        batches = [found[:limit][start : start + BATCH] for start in range(0, min(len(found), limit), BATCH)]
         done = [self._perform_batch(request, rows.model, batch) for batch in batches]
         return Done(sum(d.changed for d in done), sum(d.asked for d in done), more=len(found) > limit)
 
@@ -94,8 +92,7 @@ class Verb:
         count = self.method(request, rows)
         if count:
             log_once(user_id, rows.model, _counted(model_admin.opts, count), str(self.logged))
-        text, level = self.outcome(model_admin.opts, Done(count))
-        model_admin.message_user(request, text, level)
+        model_admin.message_user(request, *self.outcome(model_admin.opts, Done(count)))
 
     def outcome(self, opts: Options[Any], done: Done) -> tuple[str, int]:
         """What to tell the person, and the level of the message."""

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -32,10 +31,9 @@ class WorkerAdmin(ReadOnlyAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+    def get_queryset(self, request: HttpRequest) -> Any:
         """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
-        workers: QuerySet[Any] = super().get_queryset(request).annotate(now=ClockTimestamp())
-        return workers
+        return super().get_queryset(request).annotate(now=ClockTimestamp())
 
     @admin.display(description=gettext_lazy("state"))
     def life(self, worker: Any) -> SafeString:

@@ -16,7 +16,6 @@ import pwd
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,6 @@ from urllib.parse import quote
 
 from pgonly_django.exceptions import EmbeddedPostgresError
 
-SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
 UNPRIVILEGED = ("postgres", "nobody")
 OTHER_CLIENTS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -64,10 +62,10 @@ class Server:
     @property
     def socket_directory(self) -> Path:
         """The data directory, or a short folder in the system's temporary one when that path is too long."""
-        path = self.data
-        if len(str(path)) <= SOCKET_PATH_LIMIT:
-            return path
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        path = str(self.data)
+        if len(path) <= 90:  # noqa: PLR2004 - sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
+            return self.data
+        digest = hashlib.sha256(path.encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"pgonly-{digest}"
 
     def url(self, database: str = "postgres") -> str:
@@ -79,7 +77,8 @@ class Server:
     def start(self) -> bool:
         """Start the server, making the data directory on first use. False when it was running already."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with Path(f"{self.data}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             self._make_data_directory()
             if self.is_running():
                 return False
@@ -164,12 +163,6 @@ class Server:
                 mode = parent.stat().st_mode
                 if not mode & stat.S_IXOTH:
                     parent.chmod(mode | stat.S_IXOTH)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with Path(f"{self.data}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _binaries() -> Path:
