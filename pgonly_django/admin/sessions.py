@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -130,10 +131,8 @@ def user_names(user_ids: Iterable[str]) -> dict[str, str]:
     primary_key = get_user_model()._meta.pk  # noqa: SLF001 - documented under this name
     keys = []
     for user_id in user_ids:
-        try:
+        with suppress(ValidationError):
             keys.append(primary_key.to_python(user_id))
-        except ValidationError:
-            continue
     users = get_user_model()._default_manager.in_bulk(keys)  # noqa: SLF001 - documented
     return {primary_key.value_to_string(user): user.get_username() for user in users.values()}
 

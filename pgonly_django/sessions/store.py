@@ -36,8 +36,9 @@ class SessionStore(SessionBase):
     Django's connections are bound to threads, and a request's session must be on the request's connection.
     """
 
-    # SessionBase's property: the dict, loaded on first use.
+    # SessionBase's properties: the dict, loaded on first use; and its key, or None.
     _session: dict[Any, Any]
+    session_key: Any
     # Set by pgonly_django.middleware.SessionMiddleware.
     client = Client()
     # The members of the row as far as this request knows. None: the next save replaces them all.
@@ -100,7 +101,7 @@ class SessionStore(SessionBase):
         if must_create or self._stored is None:
             self._write_all(entries, must_create)
         elif not self._merge(entries) and self._is_touch_due():
-            if not statements.touch(self._key, self._expiry(), self.client):
+            if not statements.touch(self.session_key, self._expiry(), self.client):
                 raise UpdateError
             self._idle_seconds = 0
 
@@ -195,8 +196,8 @@ class SessionStore(SessionBase):
     def _write_all(self, entries: Entries, must_create: bool) -> None:
         data, user_id, age = self.codec.column(entries), self._user_id(), self.get_expiry_age()
         if not must_create:
-            self._update(partial(statements.replace, self._key, data, user_id, age, self.client))
-        elif not statements.insert(self._key, data, user_id, age, self.client):
+            self._update(partial(statements.replace, self.session_key, data, user_id, age, self.client))
+        elif not statements.insert(self.session_key, data, user_id, age, self.client):
             raise CreateError
         self._sets_expiry = True
         self._wrote(entries)
@@ -211,13 +212,15 @@ class SessionStore(SessionBase):
         user = (USER_KEY in changed or USER_KEY in removed, self._user_id())
         self._sets_expiry = self._sets_expiry or EXPIRY_KEY in changed or EXPIRY_KEY in removed
         column = self.codec.column(changed)
-        self._update(partial(statements.merge, self._key, column, removed, user, self._expiry(), self.client))
+        self._update(
+            partial(statements.merge, self.session_key, column, removed, user, self._expiry(), self.client)
+        )
         self._wrote(entries)
         return True
 
     def _update(self, write: Callable[[], bool]) -> None:
         """Raises UpdateError when the session was ended. One whose move was rolled back with a view is moved again."""
-        if not write() and not (fallback_engine.move(self._key, self.codec, self.client) and write()):
+        if not write() and not (fallback_engine.move(self.session_key, self.codec, self.client) and write()):
             raise UpdateError
 
     def _expiry(self) -> Expiry:
@@ -241,8 +244,3 @@ class SessionStore(SessionBase):
     def _user_id(self) -> str | None:
         user_id = self._session.get(USER_KEY)
         return None if user_id is None else str(user_id)
-
-    @property
-    def _key(self) -> str:
-        assert self.session_key is not None
-        return str(self.session_key)
