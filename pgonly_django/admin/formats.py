@@ -52,11 +52,6 @@ def age(since: datetime) -> str:
     return short_duration(timezone.now() - since)
 
 
-def as_read(moment: datetime) -> datetime:
-    """An aware time as Django reads it from a row: naive and in TIME_ZONE without USE_TZ."""
-    return moment if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())
-
-
 def exact_time(moment: datetime) -> str:
     """Date and time to the second, in the current time zone; without USE_TZ in TIME_ZONE."""
     return date_format(timezone.localtime(moment) if settings.USE_TZ else moment, "Y-m-d H:i:s")

@@ -79,7 +79,12 @@ class Server:
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with Path(f"{self.data}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._make_data_directory()
+            if not (self.data / "PG_VERSION").exists():
+                self.data.mkdir(mode=0o700, exist_ok=True)
+                self._hand_over(self.data)
+                self._run(
+                    "initdb", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync"
+                )
             if self.is_running():
                 return False
             self._launch()
@@ -107,13 +112,6 @@ class Server:
                 "the folders above it."
             )
         return status == 0
-
-    def _make_data_directory(self) -> None:
-        if (self.data / "PG_VERSION").exists():
-            return
-        self.data.mkdir(mode=0o700, exist_ok=True)
-        self._hand_over(self.data)
-        self._run("initdb", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
 
     def _launch(self) -> None:
         self.socket_directory.mkdir(mode=0o700, exist_ok=True)

@@ -98,13 +98,13 @@ def _cache_names(cache: Any, start: str) -> Any:
         table = database.ops.quote_name(cache._table)  # noqa: SLF001 - no other way to list
         with database.cursor() as cursor:
             cursor.execute(f"SELECT cache_key FROM {table} WHERE starts_with(cache_key, %s)", [start])
-            return iter([row[0] for row in cursor.fetchall()])
+            return [name for (name,) in cursor.fetchall()]
     if "RedisCache" in kind and hasattr(cache, "_cache"):
         escaped = "".join(f"[{char}]" if char in "*?[" else char for char in start)
         client = cache._cache.get_client()  # noqa: SLF001 - no other way to list
         return client.scan_iter(match=f"{escaped}*", count=1000)
     if "LocMemCache" in kind:
-        return iter(list(cache._cache))  # noqa: SLF001 - no other way to list
+        return list(cache._cache)  # noqa: SLF001 - no other way to list
     raise CannotListKeysError(type(cache).__name__)
 
 

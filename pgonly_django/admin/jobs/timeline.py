@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import as_read, as_text, short_duration, short_name
+from pgonly_django.admin.formats import as_text, short_duration, short_name
 from pgonly_django.models import Job, State
 from pgonly_django.models.readable import entries_of
 
@@ -115,7 +116,7 @@ def _entries(column: Any) -> list[dict[str, Any]]:
 
 
 def _time(text: Any) -> datetime | None:
-    """As Django reads times from the row's columns, so that both can be compared."""
+    """As Django reads times from the row's columns (without USE_TZ naive), so that both can be compared."""
     try:
         moment = parse_datetime(text) if isinstance(text, str) else None
     except ValueError:
@@ -123,7 +124,8 @@ def _time(text: Any) -> datetime | None:
     if moment is None:
         return None
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return as_read(min(max(aware, FIRST), LAST))
+    shown = min(max(aware, FIRST), LAST)
+    return shown if settings.USE_TZ else timezone.make_naive(shown, timezone.get_default_timezone())
 
 
 def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
