@@ -108,7 +108,7 @@ class CheckpointState:
             self._trackers = []
 
     def _apply_rollbacks(self) -> None:
-        """Take back what was rolled back. The latest transaction comes first, so that the oldest has the last word."""
+        """Take back what was rolled back. The latest transaction comes first: what the oldest restores stays."""
         ended = {id(tracker) for tracker in reversed(self._trackers) if tracker.has_ended()}
         self._trackers = [tracker for tracker in self._trackers if id(tracker) not in ended]
 

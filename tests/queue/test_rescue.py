@@ -119,7 +119,7 @@ def test_a_poisonous_job_among_innocent_ones_is_the_only_one_to_fail(server):
         for job in (poisonous, *innocent):
             row = fresh(job)
             row.state, row.worker_id, row.lease_expires_at = State.RUNNING, worker.id, ago(HOUR)
-            # A process runs one suspect at a time: the innocent have proved themselves meanwhile.
+            # A process runs one suspect at a time: by then the innocent have ended well.
             row.crashes = row.crashes if job is poisonous else 0
             row.save()
         rescue(server, LEASE, NONE)

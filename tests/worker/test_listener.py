@@ -41,7 +41,7 @@ def tell(payload):
 
 @contextlib.contextmanager
 def cut_off():
-    """The worker has lost its connection and gets no other one meanwhile."""
+    """The worker has lost its connection and gets no other one until this ends."""
     name = connection.ops.quote_name(connection.settings_dict["NAME"])
     connection.ensure_connection()
     with connection._nodb_cursor() as server:
@@ -104,6 +104,16 @@ def test_where_no_notify_arrives_it_says_so_once(pooler, caplog):
     assert not listener.listens
     assert not listener.reaches_postgres
     assert caplog.text.count("LISTEN does not work here") == 1
+
+
+def test_the_self_test_leaves_nothing_behind_in_a_connection_of_a_pooler(pooler, monkeypatch):
+    """The pooler hands that connection to others, whose prepared statements have the same names."""
+    monkeypatch.setitem(connections.settings["default"], "HOST", "127.0.0.1")
+    monkeypatch.setitem(connections.settings["default"], "PORT", str(pooler))
+    for _ in range(2):
+        with connect("default", application_name="pgonly tests") as line:
+            JobsListener("default", listens=True).open(line)
+            assert line.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
 
 
 def test_an_idle_worker_that_loses_its_connection_listens_again_at_once(background_worker):
