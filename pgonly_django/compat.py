@@ -25,7 +25,7 @@ if TYPE_CHECKING or VERSION >= (6, 0):
     from django.utils.json import normalize_json
 else:
     try:
-        import django_tasks.checks  # noqa: F401 - registers the check of TASKS, as importing Django's own does
+        import django_tasks.checks  # registers the check of TASKS, as importing Django's own does
         from django_tasks import task_backends
         from django_tasks.backends.base import BaseTaskBackend
         from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
@@ -38,27 +38,6 @@ else:
     except ImportError as error:
         remedy = "Install its backport: pip install 'django-tasks>=0.12'"
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
-
-__all__ = [
-    "BaseTaskBackend",
-    "InvalidTask",
-    "InvalidTaskBackend",
-    "Task",
-    "TaskContext",
-    "TaskError",
-    "TaskResult",
-    "TaskResultDoesNotExist",
-    "TaskResultMismatch",
-    "TaskResultStatus",
-    "new_ids",
-    "normalize_json",
-    "task_backends",
-    "task_enqueued",
-    "task_finished",
-    "task_started",
-    "tasks_logger",
-    "uuid7",
-]
 
 UUID_VARIANT = 0b10 << 62
 
