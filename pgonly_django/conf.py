@@ -63,8 +63,7 @@ def settings() -> Settings:
 
 
 def check_settings(**_: object) -> list[checks.CheckMessage]:
-    """The system check E001: settings.PGONLY does not validate. Those of TASKS, CACHES and sessions are in checks.py of
-    their rooms."""
+    """The system check E001: settings.PGONLY does not validate."""
     try:
         settings()
     except ImproperlyConfigured as error:

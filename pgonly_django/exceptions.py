@@ -93,10 +93,9 @@ class NotStoppingError(PgonlyError, RuntimeError):
     """stop() was called in a run that was not asked to end."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "context.stop() is for a run that was asked to end: call it when context.should_stop is true. "
-            "To run again later raise Snooze(delay), to give up raise Discard(reason)."
-        )
+        rule = "context.stop() is for a run that was asked to end: call it when context.should_stop is true."
+        remedy = "To run again later raise Snooze(delay), to give up raise Discard(reason)."
+        super().__init__(f"{rule} {remedy}")
 
 
 class WaitTimeoutError(PgonlyError, TimeoutError):

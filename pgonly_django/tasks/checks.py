@@ -49,8 +49,6 @@ def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]
         yield checks.Warning(message, hint=hint, id="pgonly_django.W001")
     for name in entry.unused_defaults():
         lack = f'has {name}, which "QUEUES" lacks: no task can be enqueued there.'
-        message, hint = (
-            f'{entry.place}["OPTIONS"]["queues"] {lack}',
-            'Add the name to "QUEUES", or correct it.',
-        )
+        message = f'{entry.place}["OPTIONS"]["queues"] {lack}'
+        hint = 'Add the name to "QUEUES", or correct it.'
         yield checks.Warning(message, hint=hint, id="pgonly_django.W002")
