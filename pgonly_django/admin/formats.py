@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
+from pgonly_django.queue.enqueue import aware
 
 TEXT_SHOWN = 50_000
 UNITS = ((86_400, gettext_lazy("%d d")), (3_600, gettext_lazy("%d h")), (60, gettext_lazy("%d min")))
@@ -59,10 +60,8 @@ def exact_time(moment: datetime) -> str:
 
 def time_tag(moment: datetime, text: str) -> SafeString:
     """`text`, with the exact time on hover and for machines."""
-    is_aware = timezone.is_aware(moment)
-    aware = moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
     html = '<time datetime="{}" title="{}">{}</time>'
-    return format_html(html, aware.isoformat(), exact_time(moment), text)
+    return format_html(html, aware(moment).isoformat(), exact_time(moment), text)
 
 
 def badge(kind: str, label: str, title: str = "") -> SafeString:

@@ -14,25 +14,22 @@ from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 
-# Queues with ready or running jobs by loose scans: one index descent per queue, since pgonly_job_ready and
-# pgonly_job_running begin with queue. Those of suspects by pgonly_job_suspect. Others if the newest rows name them
-# (primary key).
+
+def _queues_of(name: str, jobs: str) -> str:
+    """A loose scan: one index descent per queue, along an index of these `jobs` that begins with queue."""
+    return f"""{name}(queue) AS (
+    (SELECT queue FROM pgonly_job WHERE {jobs} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT job.queue FROM pgonly_job AS job
+            WHERE {jobs} AND job.queue > {name}.queue ORDER BY job.queue LIMIT 1)
+    FROM {name} WHERE {name}.queue IS NOT NULL
+)"""
+
+
+# Queues with ready or running jobs by pgonly_job_ready and pgonly_job_running, those of suspects by
+# pgonly_job_suspect. Others if the newest rows name them (primary key).
 KNOWN_QUEUES = f"""
-WITH RECURSIVE ready(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE {READY_ROW} ORDER BY queue LIMIT 1)
-    UNION ALL
-    SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE {READY_ROW} AND job.queue > ready.queue
-            ORDER BY job.queue LIMIT 1)
-    FROM ready WHERE ready.queue IS NOT NULL
-),
-running(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE state = 'running' ORDER BY queue LIMIT 1)
-    UNION ALL
-    SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE job.state = 'running' AND job.queue > running.queue ORDER BY job.queue LIMIT 1)
-    FROM running WHERE running.queue IS NOT NULL
-),
+WITH RECURSIVE {_queues_of("ready", READY_ROW)}, {_queues_of("running", "state = 'running'")},
 suspect AS (SELECT queue FROM pgonly_job WHERE {SUSPECT_ROW} LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
 SELECT queue FROM ready UNION SELECT queue FROM running
