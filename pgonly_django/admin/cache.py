@@ -149,7 +149,6 @@ class EntryAdmin(ReadOnlyAdmin):
         return super().changelist_view(request, {"numbers_url": self._numbers_url, **(extra_context or {})})
 
     def numbers_view(self, request: HttpRequest) -> HttpResponse:
-        """Entries, bytes, expired entries and hit rate of the caches whose entries this person may view."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         admins = self._admins_to_view(request)

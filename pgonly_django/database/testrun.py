@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 from typing import Any, NoReturn
 from weakref import WeakSet
 
@@ -137,24 +138,13 @@ def _ask_django(alias: str) -> None:
     testcases = sys.modules.get("django.test.testcases")
     if testcases is not None and isinstance(replaced, testcases._DatabaseFailure):  # noqa: SLF001 - Django's only sign
         replaced()
+    # Has what ensure_connection() uses of a connection that is not open yet. Where Django would connect, it allows.
+    unopened: Any = SimpleNamespace(
+        alias=alias, connection=None, in_atomic_block=False, closed_in_transaction=False,
+        wrap_database_errors=nullcontext(), connect=lambda: None, ensure_connection=lambda: None,
+    )  # fmt: skip
     with suppress(SynchronousOnlyOperation):  # not refused, this is an event loop's thread
-        BaseDatabaseWrapper.ensure_connection(_Question(alias))  # type: ignore[arg-type]  # has what it uses
-
-
-class _Question:
-    """Stands for a connection that is not open yet."""
-
-    connection = None
-    in_atomic_block = closed_in_transaction = False
-    wrap_database_errors = nullcontext()
-
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-
-    def connect(self) -> None:
-        """Django would connect: so it allows."""
-
-    ensure_connection = connect
+        BaseDatabaseWrapper.ensure_connection(unopened)
 
 
 def _refuse(message: str) -> NoReturn:

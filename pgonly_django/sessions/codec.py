@@ -61,7 +61,6 @@ class Codec:
         return entries, refused
 
     def changed(self, entries: Entries, stored: Entries) -> Entries:
-        """Those of `entries` that `stored` lacks or has with another value."""
         return {
             name: raw
             for name, raw in entries.items()
