@@ -225,7 +225,8 @@ class Executor:
         return Ended(run, finish, run.seconds, error=error)
 
     def _deliver(self, ended: Ended) -> None:
-        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives."""
+        """Until it is taken: a job whose end got lost would keep its lease as long as the worker lives. An exception
+        that a job's own timeout raises here may come after the end was taken: then it is delivered twice."""
         while True:
             try:
                 return self.deliver(ended)

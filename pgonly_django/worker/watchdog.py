@@ -37,7 +37,7 @@ class Watchdog:
 
     @property
     def next_run(self) -> float:
-        return self._next_run if self.in_flight.runs else NEVER
+        return self._next_run if self.in_flight.runs or self.in_flight.superseded else NEVER
 
     def run_soon(self) -> None:
         self._next_run = 0.0

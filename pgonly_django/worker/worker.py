@@ -187,6 +187,8 @@ class WorkerLoop:
             self.in_flight.forget(run)
             _emit_fenced(run)
             return
+        if self.in_flight.runs.get(run.job.id) is not run or run.job.id in self.in_flight.ended:
+            return  # an end was delivered before and counts: see Executor._deliver()
         self.prefetch.note(run.job.queue, ended.took_seconds)
         if ended.finish is None or ended.committed:
             self._close(ended, tells_successes=True)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 
+from pgonly_django.database import notify
 from pgonly_django.models import Job, State
 from tests import jobs
-from tests.jobs import ending
+from tests.jobs import ending, watched
 from tests.waiting import wait_for
 
 
@@ -52,3 +54,15 @@ def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_wor
         Job.objects.filter(pk__in=[r.id for r in waiting]).values_list("attempt", "interruptions")
     ) == {(0, 0)}
     long_one.cancel()
+
+
+def test_a_run_whose_job_has_ended_in_a_later_run_is_still_cut_off(background_worker, marks, caplog):
+    worker = background_worker(threads=2, grace_seconds=0.0)
+    result = watched.stay_at_first.enqueue("k")
+    wait_for(lambda: "k:started 1" in marks())
+    jobs.mark("k:go")
+    # As if the process had been frozen past its lease, and another worker had rescued the job.
+    Job.objects.filter(pk=result.id).update(state=State.READY, ready_at=Now())
+    worker.inbox.put(notify.ready("default"))
+    assert result.wait(10).job.state == State.SUCCEEDED
+    wait_for(lambda: "was cut off" in caplog.text)

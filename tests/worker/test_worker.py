@@ -7,7 +7,9 @@ from django.utils import timezone
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.worker import outcomes
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.worker import ExitCode, WorkerLoop
 from tests import jobs
 from tests.jobs import ending, transactions, watched
@@ -191,3 +193,17 @@ def test_a_worker_that_breaks_down_renews_no_lease(transactional_db):
     assert not worker.heartbeat.is_alive()
     worker.maintenance.join(5)
     assert not worker.maintenance.is_alive()
+
+
+def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
+    """An exception that a job's own timeout raises in the slot's thread may come right after the delivery."""
+    worker = background_worker(threads=1)
+    result = jobs.sleep_in_slices.enqueue("k", 0.5)
+    wait_for(lambda: "k:started" in marks())
+    run = worker.in_flight.runs[result.id]
+    worker.inbox.put(Ended(run, outcomes.succeeded(run, "first")))
+    worker.inbox.put(Ended(run, outcomes.unrecordable(run, ValueError(), worker.executor.worker)))
+    assert result.wait(10).return_value == "first"
+    assert jobs.add.enqueue(1).wait(10).return_value == 2  # when the job itself has delivered its end
+    wait_for(lambda: worker.jobs_done == 2)
+    assert (worker.in_flight.ended, worker.in_flight.slots_taken) == ({}, 0)
