@@ -53,7 +53,7 @@ class Maintenance(threading.Thread):
         return rows
 
     def _run(self, duty: Duty) -> int:
-        return tried(duty.name, lambda: duty.run_once(self._open()))
+        return tried(duty.name, duty.run_once, self._open)
 
     def _open(self) -> OwnConnection:
         if self._connection is None or self._connection.closed:

@@ -120,6 +120,17 @@ def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
     assert "Pruning the cache in 'elsewhere' failed" in caplog.text
 
 
+def test_while_the_jobs_database_is_away_sessions_and_caches_of_another_are_pruned(
+    transactional_db, monkeypatch, caplog
+):
+    away = {**connection.settings_dict, "HOST": "127.0.0.1", "PORT": "1"}
+    monkeypatch.setitem(connections.settings, "away", away)
+    expired_session()
+    expired_entry("default")
+    assert Maintenance("away").run_once() == 2
+    assert "Pruning jobs failed" in caplog.text
+
+
 class CacheNotHere:
     def allow_migrate(self, db, app_label, model_name=None, **hints):
         return model_name != "cacheentry"
@@ -239,8 +250,8 @@ class Counted:
     def __init__(self, rows):
         self.rows, self.times = rows, 0
 
-    def run_once(self, connection):
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+    def run_once(self, jobs):
+        assert jobs().execute("SELECT 1").fetchone() == (1,)
         self.times += 1
         return self.rows
 

@@ -1,5 +1,5 @@
-"""What a worker does now and then. Each duty is one file with one class, whose `run_once(connection)` does it once and
-returns how many rows it changed. Any number of workers may do it at once: rows that are locked are skipped.
+"""What a worker does now and then. Each duty is one file with one class, whose `run_once()` does it once and returns
+how many rows it changed. Any number of workers may do it at once: rows that are locked are skipped.
 
 Where it runs depends on when it has to:
 

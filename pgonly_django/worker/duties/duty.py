@@ -14,6 +14,7 @@ from pgonly_django.database.connect import SET_LOCAL, OwnConnection
 from pgonly_django.events import emit
 
 P = ParamSpec("P")
+Connect = Callable[[], OwnConnection]
 
 BATCH = 1000
 PAUSE_SECONDS = 0.05
@@ -25,7 +26,10 @@ class Duty(Protocol):
     name: str  # as its failure is logged: "<name> failed"
     interval: float  # seconds until it comes again when it has found nothing to do
 
-    def run_once(self, connection: OwnConnection) -> int: ...
+    def run_once(self, jobs: Connect) -> int:
+        """`jobs()` is the connection to the jobs' database, opened when it is needed: that database may be away while
+        another one, of sessions or a cache, can be pruned."""
+        ...
 
 
 def tried(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:

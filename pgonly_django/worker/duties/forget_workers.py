@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue import workers
-from pgonly_django.worker.duties.duty import INTERVAL_SECONDS
+from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect
 
 FORGOTTEN_AFTER = timedelta(days=1)
 
@@ -14,5 +13,5 @@ class ForgetWorkers:
 
     name, interval = "Forgetting workers", INTERVAL_SECONDS
 
-    def run_once(self, connection: OwnConnection) -> int:
-        return workers.forget(connection, FORGOTTEN_AFTER)
+    def run_once(self, jobs: Connect) -> int:
+        return workers.forget(jobs(), FORGOTTEN_AFTER)

@@ -3,8 +3,7 @@ from __future__ import annotations
 from threading import Event
 
 from pgonly_django.cache.prune import prunable_databases, prune_expired
-from pgonly_django.database.connect import OwnConnection
-from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches, no_timeout, tried
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches, no_timeout, tried
 
 
 class PruneCaches:
@@ -16,7 +15,7 @@ class PruneCaches:
         self.alias = alias
         self.over = over
 
-    def run_once(self, connection: OwnConnection) -> int:  # noqa: ARG002 - a duty's signature
+    def run_once(self, jobs: Connect) -> int:  # noqa: ARG002 - a duty's signature
         aliases = sorted(prunable_databases(self.alias))
         return sum(tried(f"Pruning the cache in {alias!r}", self._prune, alias) for alias in aliases)
 

@@ -7,7 +7,7 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.pruning import Kept
 from pgonly_django.queue.prune import prune
-from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches
 
 KEPT_NAMED = 10
 
@@ -20,7 +20,8 @@ class PruneJobs:
     def __init__(self, over: Event) -> None:
         self.over = over
 
-    def run_once(self, connection: OwnConnection) -> int:
+    def run_once(self, jobs: Connect) -> int:
+        connection = jobs()
         return in_batches(lambda: _prune(connection), self.over)
 
 

@@ -4,10 +4,9 @@ from threading import Event
 
 from django.db import connections, router
 
-from pgonly_django.database.connect import OwnConnection
 from pgonly_django.models import Session
 from pgonly_django.sessions import prune_expired
-from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, in_batches, no_timeout
+from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches, no_timeout
 
 
 class PruneSessions:
@@ -18,7 +17,7 @@ class PruneSessions:
     def __init__(self, over: Event) -> None:
         self.over = over
 
-    def run_once(self, connection: OwnConnection) -> int:  # noqa: ARG002 - a duty's signature
+    def run_once(self, jobs: Connect) -> int:  # noqa: ARG002 - a duty's signature
         alias = router.db_for_write(Session)
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
             return 0
