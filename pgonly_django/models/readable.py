@@ -20,12 +20,8 @@ class _TimestampField(models.DateTimeField):  # type: ignore[type-arg] # generic
     that it orders by, it orders by the bounded time, without an index."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
-        bounded = (
-            f"CASE WHEN {sql} > {FIRST}::timestamptz AND {sql} < {LAST}::timestamptz THEN {sql} "
-            f"WHEN {sql} >= {LAST}::timestamptz THEN {LAST}::timestamptz "
-            f"WHEN {sql} IS NOT NULL THEN {FIRST}::timestamptz END"
-        )
-        return bounded, (*params,) * 5
+        bounded = f"greatest({FIRST}::timestamptz, least({LAST}::timestamptz, {sql}))"  # of NULL: not NULL
+        return f"CASE WHEN {sql} IS NOT NULL THEN {bounded} END", (*params,) * 2
 
     def deconstruct(self) -> Any:
         return as_djangos(super().deconstruct(), "DateTimeField")
@@ -35,11 +31,8 @@ class _IntervalField(models.DurationField):  # type: ignore[type-arg] # generic 
     """A DurationField. An interval that is longer than a timedelta can be is read as 980,000,000 days."""
 
     def select_format(self, compiler: object, sql: str, params: Sequence[Any]) -> tuple[str, Any]:  # noqa: ARG002 - Django's
-        bounded = (
-            f"CASE WHEN {sql} > {LONGEST}::interval THEN {LONGEST}::interval "
-            f"WHEN {sql} < -{LONGEST}::interval THEN -{LONGEST}::interval ELSE {sql} END"
-        )
-        return bounded, (*params,) * 3
+        bounded = f"greatest(-{LONGEST}::interval, least({LONGEST}::interval, {sql}))"  # of NULL: not NULL
+        return f"CASE WHEN {sql} IS NOT NULL THEN {bounded} END", (*params,) * 2
 
     def deconstruct(self) -> Any:
         return as_djangos(super().deconstruct(), "DurationField")
