@@ -39,11 +39,10 @@ class StepNameError(PgonlyError, ValueError):
 
     def __init__(self, name: object, limit: int) -> None:
         self.name = name
-        rule = f"A step's name must be a str of 1 to {limit} characters"
-        remedy = (
-            f" ({len(name)} characters). Shorten it, or use a hash of it" if isinstance(name, str) else ""
-        )
-        super().__init__(f"{rule}, got {str(name)[:80]!r}{remedy}.")
+        shown = repr(str(name)[:80])
+        if isinstance(name, str):
+            shown += f" ({len(name)} characters). Shorten it, or use a hash of it"
+        super().__init__(f"A step's name must be a str of 1 to {limit} characters, got {shown}.")
 
 
 class LoopNameError(PgonlyError, ValueError):

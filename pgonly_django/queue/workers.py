@@ -44,8 +44,7 @@ class Beat(NamedTuple):
 
 def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
     """Say that the worker lives. None when its row is gone."""
-    parameters = {"worker": worker_id, "running": running}
-    row = connection.execute(HEARTBEAT, parameters, prepare=True).fetchone()
+    row = connection.execute(HEARTBEAT, {"worker": worker_id, "running": running}, prepare=True).fetchone()
     return None if row is None else Beat(*row)
 
 

@@ -29,19 +29,16 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     places: dict[str, list[int]] = {}
     for place, (task, _, _) in enumerate(checked):
         places.setdefault(task.backend, []).append(place)
-    backends = [_backend(checked[own[0]][0]) for own in places.values()]
+    backends = {_backend(checked[own[0]][0]): own for own in places.values()}
     # All are prepared before any is written: an error in the calls of the last backend leaves nothing behind.
-    prepared = [
-        (backend, own, backend.prepare_many([checked[place] for place in own]))
-        for backend, own in zip(backends, places.values(), strict=True)
-    ]
+    jobs = [backend.prepare_many([checked[place] for place in own]) for backend, own in backends.items()]
     results: list[Any] = [None] * len(checked)
     with ExitStack() as transactions:
         if len(backends) > 1:
             for database in {backend.database for backend in backends}:
                 transactions.enter_context(transaction.atomic(using=database))
-        for backend, own, jobs in prepared:
-            for place, result in zip(own, backend.insert_many(jobs), strict=True):
+        for (backend, own), prepared in zip(backends.items(), jobs, strict=True):
+            for place, result in zip(own, backend.insert_many(prepared), strict=True):
                 results[place] = result
     return results
 

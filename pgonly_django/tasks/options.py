@@ -50,15 +50,17 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def validated(options: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> dict[str, Any]:
-    """A copy of `options`. Raises OptionError, with `where`, for a wrong name, type or bound. `beside`: other names
-    that are allowed in the same place, for the message about an unknown one."""
+def validated(
+    options: Mapping[str, Any], where: str, beside: Sequence[str] = (), error: type[Exception] = OptionError
+) -> dict[str, Any]:
+    """A copy of `options`. Raises `error`, with `where`, for a wrong name, type or bound. `beside`: other names that
+    are allowed in the same place, for the message about an unknown one."""
     for name, value in options.items():
         if name not in RULES:
-            raise OptionError(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
+            raise error(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
         is_allowed, rule = RULES[name]
         if not is_allowed(value):
-            raise OptionError(f"{where}: {name} must be {rule}, got {value!r}.")
+            raise error(f"{where}: {name} must be {rule}, got {value!r}.")
     return dict(options)
 
 

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from pgonly_django.compat import InvalidTask, Task, TaskContext
-from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.options import OPTION_NAMES, validated
 
@@ -35,10 +34,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        try:
-            validated(self.declared | dict(self.overrides), _place(self.func))
-        except OptionError as error:
-            raise InvalidTask(str(error)) from error
+        validated(self.declared | dict(self.overrides), _place(self.func), error=InvalidTask)
         if not isinstance(self.backend, str):
             place = _place(self.func)
             raise InvalidTask(f"{place}: backend must be an alias of TASKS, got {self.backend!r}.")
@@ -125,10 +121,7 @@ def task(
         raise TypeError(message)
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
-        try:
-            validated(options, _place(decorated), DJANGO_TASK)
-        except OptionError as error:
-            raise InvalidTask(str(error)) from error
+        validated(options, _place(decorated), DJANGO_TASK, error=InvalidTask)
         return PostgresTask(
             func=decorated,
             priority=priority,
