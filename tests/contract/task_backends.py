@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from django.db.models.functions import Now
 
-from pgonly_django.compat import TaskResultStatus
+from pgonly_django.compat import TaskResult, TaskResultStatus
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.tasks import PostgresBackend
@@ -41,7 +41,8 @@ class OfARow(JobResult):
         vars(self).update(vars(result))
 
     def __eq__(self, other):
-        return vars(self) == vars(other)
+        names = [*(field.name for field in fields(TaskResult)), "attempts"]
+        return [getattr(self, name) for name in names] == [getattr(other, name) for name in names]
 
     __hash__ = None
 
