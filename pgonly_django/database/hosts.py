@@ -11,14 +11,14 @@ import contextlib
 import ipaddress
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from psycopg import OperationalError
-from psycopg.conninfo import conninfo_attempts, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.exceptions import DatabaseUnavailableError
@@ -30,7 +30,7 @@ _VARIABLES = {
 
 Params = dict[str, Any]
 _Addresses = Future[list[str]]
-_lookups: dict[tuple[str, str], _Addresses] = {}  # under way, by name and port: a thread for each
+_lookups: dict[str, _Addresses] = {}  # under way, by name: a thread for each
 
 
 def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
@@ -77,17 +77,18 @@ def _in_order(params: Params, found: list[Params]) -> list[Params]:
 
 
 def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
-    name, port = str(host.get("host", "")), str(host.get("port", ""))
-    if not name or name.startswith(("/", "@")) or host.get("hostaddr") or _is_address(name):
+    name = str(host.get("host", ""))
+    # A comma: _hosts() left a mistake to libpq.
+    if not name or name.startswith(("/", "@")) or host.get("hostaddr") or "," in name or _is_address(name):
         return [host]
     signal = Signal(seconds)
-    _lookup(name, port).add_done_callback(signal.set)
+    _lookup(name).add_done_callback(signal.set)
     done: _Addresses | None = yield signal
     try:
         if done is None:
             raise TimeoutError("no answer")
         return [{**host, "hostaddr": address} for address in done.result()]
-    except (OperationalError, OSError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise DatabaseUnavailableError(f"The address of {name!r} could not be looked up: {error}.") from error
 
 
@@ -97,12 +98,12 @@ def _is_address(name: str) -> bool:
     return False
 
 
-def _lookup(name: str, port: str) -> _Addresses:
+def _lookup(name: str) -> _Addresses:
     """In a thread, since a name server may be silent for longer than a call may take."""
-    addresses = _lookups.get((name, port))
+    addresses = _lookups.get(name)
     if addresses is None:
-        addresses = _lookups[name, port] = Future()
-        arguments = addresses, name, port
+        addresses = _lookups[name] = Future()
+        arguments = addresses, name
         try:
             threading.Thread(target=_look_up, args=arguments, name="pgonly look-up", daemon=True).start()
         except RuntimeError:  # the interpreter is ending and starts no threads
@@ -110,14 +111,15 @@ def _lookup(name: str, port: str) -> _Addresses:
     return addresses
 
 
-def _look_up(addresses: _Addresses, name: str, port: str) -> None:
+def _look_up(addresses: _Addresses, name: str) -> None:
+    # Not with psycopg.conninfo.conninfo_attempts(): what the environment says of the order would be applied twice.
     try:
-        params = {"host": name, "port": port} if port else {"host": name}
-        addresses.set_result([str(each["hostaddr"]) for each in conninfo_attempts(params)])
+        answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        addresses.set_result([str(sockaddr[0]) for *_, sockaddr in answers])
     except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
         addresses.set_exception(error)
     finally:
-        _lookups.pop((name, port), None)
+        _lookups.pop(name, None)
 
 
 os.register_at_fork(after_in_child=_lookups.clear)  # their threads are the parent's

@@ -60,8 +60,12 @@ def test_the_environment_says_what_the_parameters_do_not(monkeypatch, name_serve
     assert tried() == [("one", "127.0.0.1", "7"), ("one", "127.0.0.2", "7"), ("two", "127.0.0.3", "8")]
 
 
-def test_standbys_are_tried_first_where_they_are_preferred(name_server):
-    assert tried(host="one,two", target_session_attrs="prefer-standby") == [
+@pytest.mark.parametrize("said_by", ["parameter", "environment"])
+def test_standbys_are_tried_first_where_they_are_preferred(monkeypatch, name_server, said_by):
+    params = {"target_session_attrs": "prefer-standby"}
+    if said_by == "environment":
+        monkeypatch.setenv("PGTARGETSESSIONATTRS", params.popitem()[1])
+    assert tried(host="one,two", **params) == [
         (name, address, kind)
         for kind in ("standby", "any")
         for name in ("one", "two")
@@ -74,6 +78,11 @@ def test_a_host_without_an_address_hides_no_other_and_alone_it_is_an_error():
     assert tried(host="none,two") == [("two", "127.0.0.3")]
     with pytest.raises(DatabaseUnavailableError, match=r"'none' could not be looked up.*no such host"):
         tried(host="none")
+
+
+def test_more_ports_than_hosts_are_a_mistake_that_libpq_explains(name_server):
+    assert tried(host="one,two", port="1,2,3") == [("one,two", "1,2,3")]
+    assert name_server == []
 
 
 def test_calls_that_need_the_same_name_share_one_lookup(monkeypatch):
