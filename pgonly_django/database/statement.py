@@ -82,8 +82,9 @@ def _text(value: Any) -> bytes:
     return text
 
 
-def _integer(value: int) -> bytes:
-    return b"%d" % value
+def _integer(value: Any) -> bytes:
+    # "%d" would cut a fraction off, and fail for what is no number. PostgreSQL refuses both.
+    return b"%d" % value if isinstance(value, int) else _text(value)
 
 
 def _float(value: float) -> bytes:

@@ -373,9 +373,10 @@ def test_templates_of_the_same_text_share_a_statement():
 
 
 def test_errors_are_django_s():
-    with pytest.raises(DataError):
-        number("not a number")
-    assert number(1) == 1
+    for _ in range(8):
+        with pytest.raises(DataError):
+            number("not a number")
+        assert number(1) == 1
 
 
 def test_a_broken_transaction_is_refused_as_django_refuses_it():

@@ -100,6 +100,11 @@ def test_an_array_that_cannot_be_encoded_is_refused_when_the_statement_is_made()
         Statement("SELECT %(a)s::smallint[]")
 
 
+def test_a_fraction_is_refused_where_an_integer_belongs(raw):
+    with pytest.raises(psycopg.DataError, match=r"invalid input syntax for type integer: \"1\.5\""):
+        asked(raw, Statement("SELECT %(a)s::int"), a=1.5)
+
+
 def test_the_same_text_has_the_same_name_and_another_one_another():
     one, same, other = (Statement(f"SELECT %(a)s::{kind}") for kind in ("text", "text", "bytea"))
     assert one.name == same.name != other.name
