@@ -22,11 +22,13 @@ SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
 }
 
-# A name that this server does not know is left out. A pooler, whose connections others use too, announces a process id
-# that it made up: there nothing is set, and no row comes back.
+# A name that this server does not know is left out, and so is a check for gone clients that somebody has set already.
+# A pooler, whose connections others use too, announces a process id that it made up: there nothing is set, and no row
+# comes back.
 SET = Statement("""
 SELECT set_config(name, wanted, false) FROM unnest(%(names)s::text[], %(values)s::text[]) AS w(name, wanted)
 WHERE current_setting(name, true) IS NOT NULL AND pg_backend_pid() = coalesce(%(pid)s::int, pg_backend_pid())
+AND (name <> 'client_connection_check_interval' OR current_setting(name, true) = '0')
 """)
 
 

@@ -114,6 +114,13 @@ def test_a_server_that_cannot_notice_gone_clients_is_used_as_it_is(own, monkeypa
     assert is_prepared(cache)
 
 
+@pytest.mark.parametrize(("given", "kept"), [("0", "1s"), ("7s", "7s")])
+def test_how_often_the_server_looks_for_gone_clients_is_set_where_the_project_has_not(make_own, given, kept):
+    cache = make_own(f"-c client_connection_check_interval={given}").cache()
+    shown = Statement("SELECT current_setting('client_connection_check_interval')")
+    assert run(cache.store.call(shown)).get_value(0, 0) == kept.encode()
+
+
 def test_the_statement_of_a_call_that_was_given_up_ends_though_it_waits_for_a_lock(own):
     cache = own.cache(TIMEOUT_SECONDS=0.3)
     cache.set("key", 1)
