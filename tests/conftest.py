@@ -17,6 +17,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.database.connect import connect
 from tests.aliases import alias
 from tests.pooler import pgbouncer
+from tests.waiting import wait_for
 
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
@@ -140,6 +141,7 @@ class OfItsOwn:
 @pytest.fixture
 def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]]:
     """An OfItsOwn whose entry in DATABASES has these changes; `options` are libpq's."""
+    made: list[OfItsOwn] = []
     with contextlib.ExitStack() as aliases:
 
         def make(options: str = "", **changes: Any) -> OfItsOwn:
@@ -148,11 +150,15 @@ def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]
             if options:
                 given["options"] = options
             aliases.enter_context(alias(name, OPTIONS=given, **changes))
-            return OfItsOwn(name)
+            made.append(OfItsOwn(name))
+            return made[-1]
 
         yield make
         with connection._nodb_cursor():  # as where Django creates a database: all let go
             pass
+        # A call that was cancelled or got no answer goes on, and would write into the next test's tables.
+        for each in made:
+            wait_for(lambda own=each: not own.is_busy())
 
 
 @pytest.fixture
