@@ -113,13 +113,13 @@ class Heartbeat(threading.Thread):
         for job_id, run in runs.items():
             renewal = renewals.get(job_id)
             if renewal is None:
-                run.lease_lost = (
-                    run.lease_lost or job_id in self.in_flight.runs
-                )  # not where it has just ended
-            else:
-                if renewal.renewed or run.keeps_snapshot:
-                    run.renew_lease(began, self.options.lease_for)
-                run.cancel_requested = run.cancel_requested or renewal.cancel_requested
+                if job_id in self.in_flight.runs:  # else it has just ended
+                    run.lease_lost = True
+                continue
+            if renewal.renewed or run.keeps_snapshot:
+                run.renew_lease(began, self.options.lease_for)
+            if renewal.cancel_requested:
+                run.cancel_requested = True
         return True
 
     def _release_unknown(self, connection: OwnConnection) -> None:

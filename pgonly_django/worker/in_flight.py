@@ -26,7 +26,8 @@ class Locked:
 
 
 class InFlight:
-    """For the main loop; only held() may be called from other threads. All times are time.monotonic()."""
+    """Changed by the main loop only. Other threads may call held() and look whether a job is in `runs`. All times are
+    time.monotonic()."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
