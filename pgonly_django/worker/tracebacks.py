@@ -24,7 +24,7 @@ def without_outer_frames(error: BaseException, files: Container[str]) -> None:
 
 
 def text_of(error: BaseException) -> str:
-    """Its own words."""
+    """str(error), or why there is none."""
     try:
         return str(error)
     except BaseException as broken:  # noqa: BLE001 - __str__ is the project's and may even exit

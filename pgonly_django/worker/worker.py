@@ -115,7 +115,8 @@ class WorkerLoop:
             raise
 
     def _start(self) -> None:
-        # First of all: the heartbeat does as was found there, and a short burst may be over before its first beat.
+        # First of all, on the main connection: it finds out whether a pooler stands between, which the heartbeat asks;
+        # and a short burst may be over before the first beat.
         facts = self.heartbeat.facts()
         self.database.ask(lambda connection: workers.register(connection, facts))
         self.heartbeat.start()
