@@ -30,7 +30,10 @@ _VARIABLES = {
 
 Params = dict[str, Any]
 _Addresses = Future[list[str]]
-_lookups: dict[str, _Addresses] = {}  # under way, by name: a thread for each
+# Under way, by name: a thread for each, and when it began. An answer that comes when every call has given up is for
+# the next call, for so many seconds: else a slow name server would keep this process without a connection for ever.
+_lookups: dict[str, tuple[float, _Addresses]] = {}
+KEPT_SECONDS = 30.0
 
 
 def conninfos(params: Params, timeout: float) -> Operation[list[bytes]]:
@@ -87,9 +90,11 @@ def _with_addresses(host: Params, seconds: float) -> Operation[list[Params]]:
     try:
         if done is None:
             raise TimeoutError("no answer")
-        return [{**host, "hostaddr": address} for address in done.result()]
+        addresses = done.result()
     except (OSError, UnicodeError) as error:
         raise DatabaseUnavailableError(f"The address of {name!r} could not be looked up: {error}.") from error
+    _lookups.pop(name, None)
+    return [{**host, "hostaddr": address} for address in addresses]
 
 
 def _is_address(name: str) -> bool:
@@ -100,9 +105,11 @@ def _is_address(name: str) -> bool:
 
 def _lookup(name: str) -> _Addresses:
     """In a thread, since a name server may be silent for longer than a call may take."""
-    addresses = _lookups.get(name)
-    if addresses is None:
-        addresses = _lookups[name] = Future()
+    now = time.monotonic()
+    began, addresses = _lookups.get(name, (now, None))
+    if addresses is None or (addresses.done() and now - began > KEPT_SECONDS):
+        addresses = Future()
+        _lookups[name] = now, addresses
         arguments = addresses, name
         try:
             threading.Thread(target=_look_up, args=arguments, name="pgonly look-up", daemon=True).start()
@@ -117,9 +124,8 @@ def _look_up(addresses: _Addresses, name: str) -> None:
         answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         addresses.set_result([str(sockaddr[0]) for *_, sockaddr in answers])
     except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-        addresses.set_exception(error)
-    finally:
         _lookups.pop(name, None)
+        addresses.set_exception(error)
 
 
 os.register_at_fork(after_in_child=_lookups.clear)  # their threads are the parent's

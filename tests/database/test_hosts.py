@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pgonly_django.database import hosts
 from pgonly_django.database.hosts import conninfos
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import DatabaseUnavailableError
@@ -34,7 +35,11 @@ def name_server(monkeypatch):
 
 def tried(**params):
     """(host, hostaddr, port, target_session_attrs) of each attempt."""
-    found = [conninfo_to_dict(each.decode()) for each in run(conninfos(params, 20))]
+    return tried_within(20, **params)
+
+
+def tried_within(seconds, **params):
+    found = [conninfo_to_dict(each.decode()) for each in run(conninfos(params, seconds))]
     names = "host", "hostaddr", "port", "target_session_attrs"
     return [tuple(each[name] for name in names if each.get(name)) for each in found]
 
@@ -96,10 +101,36 @@ def test_calls_that_need_the_same_name_share_one_lookup(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError, match="no answer"):
-            run(conninfos({"host": "one"}, 0.01))
+            tried_within(0.01, host="one")
     with ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(tried, host="one") for _ in range(2)]
         wait_for(lambda: all(each.running() for each in waiting))
         answer.set()
         assert [each.result(20) for each in waiting] == [[("one", "127.0.0.1")]] * 2
     assert asked == ["one"]
+
+
+def test_an_answer_that_comes_when_the_call_has_given_up_is_for_the_next_one_alone(monkeypatch):
+    asked, answer = [], threading.Event()
+
+    def look_up(host, port, *_, **__):
+        asked.append(host)
+        answer.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(DatabaseUnavailableError, match="no answer"):
+        tried_within(0.01, host="one")
+    answer.set()
+    wait_for(lambda: hosts._lookups["one"][1].done())
+    for times in (1, 2):
+        assert tried(host="one") == [("one", "127.0.0.1")]
+        assert asked == ["one"] * times
+
+
+def test_an_answer_that_came_long_ago_is_no_answer_any_more(monkeypatch, name_server):
+    old = hosts.Future()
+    old.set_result(["127.0.0.9"])
+    monkeypatch.setitem(hosts._lookups, "two", (float("-inf"), old))
+    assert tried(host="two") == [("two", "127.0.0.3")]
+    assert name_server == ["two"]
