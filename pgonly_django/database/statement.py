@@ -94,7 +94,7 @@ def _float(value: float) -> bytes:
 def _inferred(value: Any) -> bytes:
     if isinstance(value, bytes):
         return b"\\x" + value.hex().encode()
-    return _text(f"{value.total_seconds()} seconds" if isinstance(value, timedelta) else value)
+    return _text(f"{value.total_seconds():.6f} seconds" if isinstance(value, timedelta) else value)
 
 
 # An array in binary: dimensions, has-nulls, type, length, first index; then each item behind its length.

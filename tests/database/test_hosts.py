@@ -122,7 +122,7 @@ def test_an_answer_that_comes_when_the_call_has_given_up_is_for_the_next_one_alo
     with pytest.raises(DatabaseUnavailableError, match="no answer"):
         tried_within(0.01, host="one")
     answer.set()
-    wait_for(lambda: hosts._lookups["one"][1].done())
+    wait_for(hosts._lookups["one"][1].done)
     for times in (1, 2):
         assert tried(host="one") == [("one", "127.0.0.1")]
         assert asked == ["one"] * times

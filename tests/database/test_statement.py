@@ -37,6 +37,7 @@ VALUES = {
     "uuid": uuid4(),
     "timestamptz": NOW,
     "interval": timedelta(hours=5, microseconds=1),
+    "interval(6)": timedelta(microseconds=1),
     "jsonb": '{"a": [1]}',
 }
 
