@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from uuid import UUID
 
 from django.db import connections
 from django.db.backends.signals import connection_created
 
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS, OURS
-
-if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper
 
 # For the project's own name: with a space and a UUID, the 63 bytes of a name. PostgreSQL writes what is not ASCII in
 # four bytes for each, and would cut off the id.
@@ -37,10 +34,10 @@ def connections_of_worker(worker_id: UUID) -> Iterator[None]:
     Their names in pg_stat_activity bear the worker's id, behind the name that the project gives them. If this process
     is frozen, another worker finds and ends the transactions that it has open, and rescues its jobs.
     """
-    ours = [connection for connection in connections.all() if connection.vendor == "postgresql"]
+    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
     settings = [connections.settings[connection.alias] for connection in ours]
     before = [each["OPTIONS"] for each in settings]
-    for connection, each in zip(cast("list[DatabaseWrapper]", ours), settings, strict=True):
+    for connection, each in zip(ours, settings, strict=True):
         each["OPTIONS"] = {**NOTICE_DEAD_PEERS, **each["OPTIONS"], "application_name": _name(each, worker_id)}
         if each["OPTIONS"].get("pool"):
             connection.close_pool()  # it was made with the old options

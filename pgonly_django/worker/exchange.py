@@ -50,7 +50,6 @@ class ExchangeResult:
     reported: set[str] = field(default_factory=set)  # whose rows took the report, or can never take it
     claimed: bool = False  # whether the claim was made at all
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
-    took_seconds: float = 0.0
 
     def add(self, other: ExchangeResult) -> None:
         self.finished += other.finished
@@ -89,18 +88,14 @@ class Exchanger:
         except psycopg.Error as error:
             self.database.lose(error)
             return None
-        result.took_seconds = time.monotonic() - began
         if result.claimed:
-            self.claimer.absorb(result.jobs, result.took_seconds)
+            self.claimer.absorb(result.jobs, time.monotonic() - began)
         return result
 
     def _together_or_apart(
-        self,
-        connection: OwnConnection,
-        finishes: Sequence[Finish],
-        reports: Sequence[Report],
+        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
         claim: Claim | None,
-    ) -> ExchangeResult:
+    ) -> ExchangeResult:  # fmt: skip
         try:
             if claim is not None and not finishes and not reports:
                 return self._claim_alone(connection, claim)
@@ -134,12 +129,9 @@ class Exchanger:
         return connection.cursor(binary=True).execute(statement.sql, params, prepare=True)
 
     def _pipeline(
-        self,
-        connection: OwnConnection,
-        finishes: Sequence[Finish],
-        reports: Sequence[Report],
+        self, connection: OwnConnection, finishes: Sequence[Finish], reports: Sequence[Report],
         claim: Claim | None,
-    ) -> ExchangeResult:
+    ) -> ExchangeResult:  # fmt: skip
         result = ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
@@ -193,7 +185,10 @@ class Exchanger:
         except ROW_ERRORS as error:
             message = f"The end of {finish.id} cannot be stored: {error}"
             emit("worker.finish_refused", message, level=logging.ERROR)
-            failure = _failure_instead_of(finish, error)
+            # The same end without what could not be stored, as a failure that says so.
+            reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
+            entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
+            failure = Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)
         # Without the entry, where the row's own errors take no entry any more.
         for attempt in (failure, replace(failure, entry=None)):
             try:
@@ -217,14 +212,11 @@ def _judge(connection: OwnConnection, finishes: Sequence[Finish], result: Exchan
     rows = whose(connection, [finish.id for finish in finishes])
     for finish in finishes:
         lease_epoch, state = rows.get(finish.id, (None, None))
-        if lease_epoch != finish.lease_epoch:
-            result.lost.append(finish)
-        elif state in (
-            finish.state,
-            State.CANCELLED,
-        ):  # a cancellation that was asked for keeps a job from waiting
+        is_ours = lease_epoch == finish.lease_epoch
+        if is_ours and state in (finish.state, State.CANCELLED):
+            # A cancellation that was asked for keeps a job from waiting.
             result.finished.append(finish.id)
-        elif state == State.RUNNING:
+        elif is_ours and state == State.RUNNING:
             result.locked.append(finish)
         else:
             result.lost.append(finish)
@@ -244,10 +236,3 @@ def _notify(connection: OwnConnection, finishes: Sequence[Finish]) -> None:
     except psycopg.Error as error:  # the next exchange notices a lost connection: this one's answer counts
         message = f"The other workers could not be told of jobs that went back: {str(error).strip()}"
         emit("queue.notify_failed", message, level=logging.WARNING)
-
-
-def _failure_instead_of(finish: Finish, error: psycopg.Error) -> Finish:
-    """The same end without what could not be stored, as a failure that says so."""
-    reason = f"PostgreSQL refused what the job left behind: {str(error).strip().splitlines()[0]}"
-    entry = json.dumps({"outcome": Outcome.FAILED.value, "reason": reason})
-    return Finish(finish.id, finish.lease_epoch, Outcome.FAILED, State.FAILED, entry=entry)

@@ -18,7 +18,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.claim import JSON_COLUMNS, ClaimedJob, Unreadable
+from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
 from pgonly_django.queue.finish import Finish
 from pgonly_django.tasks.registry import with_fields
 from pgonly_django.tasks.result import build_result
@@ -161,7 +161,10 @@ class Executor:
         job = run.job
         kinds: tuple[type, ...] = (type(job.args), type(job.kwargs), type(job.options), type(job.errors))
         if Unreadable in kinds:
-            raise _unreadable(job)
+            values = ((column, getattr(job, column)) for column in JSON_COLUMNS)
+            raise next(
+                UnreadableJobError(name, it.reason) for name, it in values if isinstance(it, Unreadable)
+            )
         found = run.found_task or self.tasks.find(job)
         task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
         result = run.result = build_result(
@@ -240,9 +243,3 @@ async def _called(call: _Call) -> Any:
         return await call.function(*call.args, **call.kwargs)
     except GeneratorExit as error:
         raise RuntimeError("The job raised GeneratorExit") from error
-
-
-def _unreadable(job: ClaimedJob) -> UnreadableJobError:
-    values = ((column, getattr(job, column)) for column in JSON_COLUMNS)
-    column, value = next((column, value) for column, value in values if isinstance(value, Unreadable))
-    return UnreadableJobError(column, value.reason)

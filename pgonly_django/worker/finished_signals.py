@@ -54,7 +54,7 @@ class FinishedSignals:
         while (ended := self._inbox.get()) is not None:
             try:
                 if isinstance(ended, str):
-                    _send_for_row(self.alias, ended)
+                    _send(result_of(Job.objects.using(self.alias).get(pk=ended)), None)
                 else:
                     _send_for_run(ended)
             except BaseException:  # noqa: BLE001 - a receiver of the project may raise anything; the next job counts
@@ -103,8 +103,3 @@ def _send(result: Any, error: BaseException | None) -> None:
         raise error  # noqa: TRY301 - this is how it gets there
     except BaseException:  # noqa: BLE001 - likewise
         task_finished.send(sender, task_result=result)
-
-
-def _send_for_row(alias: str, job_id: str) -> None:
-    job = Job.objects.using(alias).get(pk=job_id)
-    _send(result_of(job), None)

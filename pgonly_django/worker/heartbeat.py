@@ -32,14 +32,9 @@ AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 class Heartbeat(threading.Thread):
     def __init__(
-        self,
-        worker_id: UUID,
-        options: WorkerOptions,
-        in_flight: InFlight,
-        release: Callable[[Finish], None],
-        main: WorkerConnection,
-        rescue: Rescue,
-    ) -> None:
+        self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight,
+        release: Callable[[Finish], None], main: WorkerConnection, rescue: Rescue,
+    ) -> None:  # fmt: skip
         super().__init__(name="pgonly-heartbeat", daemon=True)
         self.worker_id = worker_id
         self.options = options

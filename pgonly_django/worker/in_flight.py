@@ -32,9 +32,8 @@ class InFlight:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.ended: dict[str, Ended] = {}  # of these runs, those that are over here and not yet written
-        self.superseded: list[
-            Run
-        ] = []  # still running here, though the job was lost, rescued and claimed again by us
+        # Still running here, though the job was lost, rescued and claimed again by us.
+        self.superseded: list[Run] = []
         self._suspects: set[Run] = set()
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
         self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
@@ -95,7 +94,9 @@ class InFlight:
             if ended is not None:
                 yield Ended(ended.run, None)
         for finish in result.locked:
-            self._try_later(finish.id)
+            now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
+            locked = self._locked.setdefault(finish.id, Locked(now, now))
+            locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)
 
     def forget(self, run: Run) -> None:
         """The job is off our hands. A later run of it stays."""
@@ -146,8 +147,3 @@ class InFlight:
     def _forget_unknown(self, job_id: str) -> None:
         if self._unknown_claims.pop(job_id, None) is not None:
             self._locked.pop(job_id, None)
-
-    def _try_later(self, job_id: str) -> None:
-        now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
-        locked = self._locked.setdefault(job_id, Locked(now, now))
-        locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)

@@ -63,9 +63,8 @@ class JobsListener:
         """Send a NOTIFY from another connection: behind a pooler in transaction mode it does not arrive."""
         payload = f"test {uuid4()}"
         with connect(self.alias, application_name="pgonly self-test") as other:
-            other.prepare_threshold = (
-                None  # a pooler gives its connection to others, prepared statements and all
-            )
+            # A pooler gives its connection to others, prepared statements and all.
+            other.prepare_threshold = None
             notify.send(other, payload)
         deadline = time.monotonic() + SELF_TEST_SECONDS
         while payload not in self.hear(connection):

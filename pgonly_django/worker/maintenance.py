@@ -19,9 +19,8 @@ BUSY_SECONDS = 60.0  # a duty that has found something to do comes again so soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 
 
-def duties(alias: str, over: threading.Event) -> list[Duty]:
-    """`over` is set when the worker ends."""
-    return [ForgetWorkers(), PruneJobs(over), PruneSessions(over), PruneCaches(alias, over)]
+def duties(alias: str) -> list[Duty]:
+    return [ForgetWorkers(), PruneJobs(), PruneSessions(), PruneCaches(alias)]
 
 
 class Maintenance(threading.Thread):
@@ -29,7 +28,7 @@ class Maintenance(threading.Thread):
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._over = threading.Event()
-        self._duties = duties(alias, self._over)
+        self._duties = duties(alias)
         self._connection: OwnConnection | None = None
 
     def end(self) -> None:
@@ -53,7 +52,7 @@ class Maintenance(threading.Thread):
         return rows
 
     def _run(self, duty: Duty) -> int:
-        return tried(duty.name, duty.run_once, self._open)
+        return tried(duty.name, duty.run_once, self._open, self._over)
 
     def _open(self) -> OwnConnection:
         if self._connection is None or self._connection.closed:
@@ -65,12 +64,7 @@ class Maintenance(threading.Thread):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        tried("Closing Django's connections", _close_all)
-
-
-def _close_all() -> int:
-    connections.close_all()
-    return 0
+        tried("Closing Django's connections", connections.close_all)
 
 
 def _out_of_step() -> float:

@@ -38,10 +38,6 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def _default_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """Durations in seconds; `poll_seconds` None: 30 with LISTEN, 2 without."""
@@ -52,7 +48,7 @@ class WorkerOptions:
     burst: bool = False
     max_jobs: int | None = None
     max_idle_seconds: float | None = None
-    name: str = field(default_factory=_default_name)
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     listen: bool = True
     poll_seconds: float | None = None
     database: str = "default"
@@ -61,9 +57,8 @@ class WorkerOptions:
         self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
         self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
         self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
-        idle = self.max_idle_seconds
+        idle, poll = self.max_idle_seconds, self.poll_seconds
         self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
-        poll = self.poll_seconds
         self._require(
             "poll_seconds", poll is None or poll >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"
         )

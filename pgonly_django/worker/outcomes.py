@@ -76,8 +76,9 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return _cancelled(run, worker)
         case Snooze():
             seconds = max(error.delay.total_seconds(), 0.0)
+            why = text_of(error)
             return _finish(
-                run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=text_of(error)
+                run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=why
             )
         case Discard():
             return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=text_of(error))
@@ -119,9 +120,8 @@ def _comes_of_interruption(error: BaseException | None) -> bool:
 
 def unrecordable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
     """The end of a run whose own end cannot be recorded, since that raised `error`."""
-    reason = (
-        f"{name_of(error)} was raised while its end was recorded, by its backoff, its exception or a signal."
-    )
+    what = name_of(error)
+    reason = f"{what} was raised while its end was recorded, by its backoff, its exception or a signal."
     state = State.FAILED if run.job.attempt >= run.job.max_attempts else State.SCHEDULED
     delay = BROKEN_BACKOFF_SECONDS
     return _finish(run, Outcome.FAILED, state, worker, delay=delay, error=error, reason=reason)
@@ -176,15 +176,9 @@ def _timed_out(
 
 
 def _failed(
-    run: Run,
-    outcome: Outcome,
-    error: BaseException,
-    options: TaskOptions,
-    worker: WorkerFacts,
-    *,
-    delay: float | None = None,
-    reason: str = "",
-) -> Finish:
+    run: Run, outcome: Outcome, error: BaseException, options: TaskOptions, worker: WorkerFacts,
+    *, delay: float | None = None, reason: str = "",
+) -> Finish:  # fmt: skip
     if run.job.attempt >= run.job.max_attempts:
         return _finish(run, outcome, State.FAILED, worker, error=error, reason=reason)
     if delay is None:
@@ -204,9 +198,8 @@ def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish
     since = datetime.fromisoformat(last["since"]) if was_postponed else run.now().astimezone(UTC)
     waited = run.now() - since
     if waited >= UNKNOWN_FOR:
-        what = (
-            "could call it with its arguments" if isinstance(error, UnfitArgumentsError) else "knew the task"
-        )
+        is_unfit = isinstance(error, UnfitArgumentsError)
+        what = "could call it with its arguments" if is_unfit else "knew the task"
         reason = f"No worker {what} for {UNKNOWN_FOR}: {error}"
         return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error, reason=reason)
     shortest, longest = UNKNOWN_PAUSE_SECONDS
@@ -218,20 +211,11 @@ def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish
 
 
 def _finish(
-    run: Run,
-    outcome: Outcome,
-    state: State,
-    worker: WorkerFacts,
-    *,
-    delay: float | None = None,
-    free: bool = False,
-    error: BaseException | None = None,
-    reason: str = "",
+    run: Run, outcome: Outcome, state: State, worker: WorkerFacts,
+    *, delay: float | None = None, free: bool = False, error: BaseException | None = None, reason: str = "",
     **facts: str,
-) -> Finish:
-    entry: dict[str, Any] = {
-        "outcome": outcome.value, "worker_id": worker.id, "worker": worker.name, **facts,
-    }  # fmt: skip
+) -> Finish:  # fmt: skip
+    entry: dict[str, Any] = {"outcome": outcome.value, "worker_id": worker.id, "worker": worker.name, **facts}
     if reason:
         entry["reason"] = printable(reason[:MESSAGE_LIMIT])[:MESSAGE_LIMIT]
     if error is not None:
@@ -262,6 +246,5 @@ def _shortened(text: str) -> str:
 def _is_for_good(error: NotStorableError | UnreadableJobError) -> bool:
     """Whether another run would end the same: what a call returned, the task's own or a step's, cannot be stored.
     Its effects are done, and paid for; running it again would only do them twice."""
-    if isinstance(error, UnreadableJobError):
-        return True
-    return error.what.startswith(("The return value of", "The result of step"))
+    made = ("The return value of", "The result of step")
+    return isinstance(error, UnreadableJobError) or error.what.startswith(made)

@@ -36,10 +36,9 @@ class TaskLookup:
 
     def find(self, job: ClaimedJob) -> FoundTask:
         """Imports the task's module, which may raise anything. Raises UnknownTaskError."""
-        known = self.known(job)
-        if known is not None:
-            return known
         key = (job.task, job.backend, job.queue, job.priority)
+        if (known := self._found.get(key)) is not None:
+            return known
         task = find_task(*key)
         backend = _backend_of(task)
         is_async = inspect.iscoroutinefunction(task.func)
@@ -90,7 +89,6 @@ def _backend_of(task: Any) -> Any:
     except InvalidTaskBackend as error:
         raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
     if not hasattr(backend, "options_of"):
-        raise UnknownTaskError(
-            f"TASKS[{task.backend!r}] is a {type(backend).__name__}, not a PostgresBackend."
-        )
+        kind = type(backend).__name__
+        raise UnknownTaskError(f"TASKS[{task.backend!r}] is a {kind}, not a PostgresBackend.")
     return backend

@@ -10,7 +10,6 @@ from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
 from pgonly_django.worker import outcomes
-from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
@@ -25,13 +24,10 @@ UNSTARTED_SECONDS = 1.0
 
 
 class Watchdog:
-    def __init__(
-        self, in_flight: InFlight, slots: Slots, prefetch: Prefetch, executor: Executor, grace_seconds: float
-    ) -> None:
+    def __init__(self, in_flight: InFlight, slots: Slots, prefetch: Prefetch, grace_seconds: float) -> None:
         self.in_flight = in_flight
         self.slots = slots
         self.prefetch = prefetch
-        self.executor = executor
         self.grace_seconds = grace_seconds
         self._next_run = 0.0
 
@@ -50,15 +46,11 @@ class Watchdog:
         for run in going:
             if run.deadline is not None and now >= run.deadline:
                 run.timed_out = True
-        self._give_back_unstarted(going, now)
-        return [Ended(run, None) for run in self._ignoring(going, now) if self._cut_off(run)]
-
-    def _give_back_unstarted(self, runs: list[Run], now: float) -> None:
-        for run in runs:
             is_waiting = run.started_at is None and not run.in_thread
             if is_waiting and run.claimed_at < now - UNSTARTED_SECONDS and run.take():
                 self.prefetch.forget(run.job.queue)
                 self.in_flight.end(Ended(run, outcomes.never_started(run.job.id, run.job.lease_epoch)))
+        return [Ended(run, None) for run in self._ignoring(going, now) if self._cut_off(run)]
 
     def _ignoring(self, runs: list[Run], now: float) -> Iterator[Run]:
         """Interrupts jobs that have not left by themselves. Yields those that ignored even that."""
@@ -83,15 +75,12 @@ class Watchdog:
     def _cut_off(self, run: Run) -> bool:
         """Close the row of a job that ignores its interruption; its thread is lost until the job returns. Whether
         there is no row to close, the job being lost."""
-        was_lost = run.lease_lost
+        was_lost, job = run.lease_lost, run.job
         self.slots.replace(run)
-        message = (
-            f"{run.job.task} {run.job.id} ignored its interruption and was cut off; its thread is stuck."
-        )
-        emit("worker.job_cut_off", message, level=logging.ERROR, job_id=run.job.id, task=run.job.task)
+        message = f"{job.task} {job.id} ignored its interruption and was cut off; its thread is stuck."
+        emit("worker.job_cut_off", message, level=logging.ERROR, job_id=job.id, task=job.task)
         if not was_lost:
-            finish = outcomes.closed_by_force(
-                run, self.executor.tasks.options_of(run.job), self.executor.worker
-            )
+            executor = self.slots.executor
+            finish = outcomes.closed_by_force(run, executor.tasks.options_of(job), executor.worker)
             self.in_flight.end(Ended(run, finish))
         return was_lost

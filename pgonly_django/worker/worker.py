@@ -71,9 +71,7 @@ class WorkerLoop:
         self.shutdown = Shutdown(options.grace_seconds, who)
         self.poll_timer = PollTimer(options, self.database.listener)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer)
-        self.watchdog = Watchdog(
-            self.in_flight, self.slots, self.prefetch, self.executor, options.grace_seconds
-        )
+        self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, options.grace_seconds)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
         rescue = Rescue(options, self.inbox.put, self.finished_signals)
@@ -170,14 +168,12 @@ class WorkerLoop:
         return self.poll_timer.next_look(has_slot=self.in_flight.slots_taken < self.options.threads)
 
     def _take_payload(self, payload: str) -> None:
-        kind, _, name = payload.partition(" ")
+        (kind, _, name), queues = payload.partition(" "), self.options.queues
         if kind == notify.DUE:
             self.promotion.hear_due()
         elif kind == notify.CANCEL:
             self.cancel_requests.hear_cancel()
-        elif kind == notify.READY and (
-            not self.options.queues or name == notify.ANY_QUEUE or name in self.options.queues
-        ):
+        elif kind == notify.READY and (not queues or name in (notify.ANY_QUEUE, *queues)):
             self.poll_timer.hear_ready()
 
     def _take_end(self, ended: Ended) -> None:
@@ -213,7 +209,10 @@ class WorkerLoop:
         if finish is None:
             _emit_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
-            self._expect_again(finish)
+            if finish.state is State.SCHEDULED:
+                self.promotion.expect_due(finish.delay_seconds or 0.0)
+            elif finish.state is State.READY:
+                self.poll_timer.look_now()
             job_log.log_end(ended)
             self.finished_signals.send_later(ended)
 
@@ -271,19 +270,12 @@ class WorkerLoop:
         is_due = now >= self._next_look() and self.prefetch.wants_more(taken)
         if self.shutdown.is_asked or left <= 0 or not is_due:
             return None
-        limits = {
-            queue: int(min(limit, left)) for queue, limit in self.prefetch.limits(taken).items() if limit > 0
-        }
+        limits = self.prefetch.limits(taken).items()
+        limits_left = {queue: int(min(limit, left)) for queue, limit in limits if limit > 0}
         free_slots = int(min(max(self.options.threads - taken, 0), left))
-        if free_slots == 0 and not limits:
+        if free_slots == 0 and not limits_left:
             return None
-        return Claim(free_slots, limits, take_suspect=not self.in_flight.has_suspect)
-
-    def _expect_again(self, finish: Finish) -> None:
-        if finish.state is State.SCHEDULED:
-            self.promotion.expect_due(finish.delay_seconds or 0.0)
-        elif finish.state is State.READY:
-            self.poll_timer.look_now()
+        return Claim(free_slots, limits_left, take_suspect=not self.in_flight.has_suspect)
 
     def _hand_out(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)

@@ -250,7 +250,7 @@ class Counted:
     def __init__(self, rows):
         self.rows, self.times = rows, 0
 
-    def run_once(self, jobs):
+    def run_once(self, jobs, over):
         assert jobs().execute("SELECT 1").fetchone() == (1,)
         self.times += 1
         return self.rows

@@ -26,16 +26,16 @@ class Duty(Protocol):
     name: str  # as its failure is logged: "<name> failed"
     interval: float  # seconds until it comes again when it has found nothing to do
 
-    def run_once(self, jobs: Connect) -> int:
+    def run_once(self, jobs: Connect, over: Event) -> int:
         """`jobs()` is the connection to the jobs' database, opened when it is needed: that database may be away while
-        another one, of sessions or a cache, can be pruned."""
+        another one, of sessions or a cache, can be pruned. `over` is set when the worker ends."""
         ...
 
 
-def tried(what: str, work: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+def tried(what: str, work: Callable[P, int | None], *args: P.args, **kwargs: P.kwargs) -> int:
     """`work(...)`; 0 where it fails, which is logged and keeps nothing else from being done."""
     try:
-        return work(*args, **kwargs)
+        return work(*args, **kwargs) or 0
     except BaseException as error:  # noqa: BLE001 - a router of the project may even exit
         message = f"{what} failed, it is tried again later: {str(error).strip()}"
         emit("worker.maintenance_failed", message, level=logging.WARNING)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Event
 
 from pgonly_django.queue import workers
 from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect
@@ -13,5 +14,5 @@ class ForgetWorkers:
 
     name, interval = "Forgetting workers", INTERVAL_SECONDS
 
-    def run_once(self, jobs: Connect) -> int:
+    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
         return workers.forget(jobs(), FORGOTTEN_AFTER)

@@ -11,14 +11,14 @@ class PruneCaches:
 
     name, interval = "Pruning caches", INTERVAL_SECONDS
 
-    def __init__(self, alias: str, over: Event) -> None:
+    def __init__(self, alias: str) -> None:
         self.alias = alias
-        self.over = over
 
-    def run_once(self, jobs: Connect) -> int:  # noqa: ARG002 - a duty's signature
+    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
         aliases = sorted(prunable_databases(self.alias))
-        return sum(tried(f"Pruning the cache in {alias!r}", self._prune, alias) for alias in aliases)
+        return sum(tried(f"Pruning the cache in {alias!r}", _prune, alias, over) for alias in aliases)
 
-    def _prune(self, alias: str) -> int:
-        with no_timeout(alias):
-            return in_batches(lambda: prune_expired(alias, BATCH), self.over)
+
+def _prune(alias: str, over: Event) -> int:
+    with no_timeout(alias):
+        return in_batches(lambda: prune_expired(alias, BATCH), over)

@@ -5,7 +5,6 @@ from threading import Event
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
-from pgonly_django.models.pruning import Kept
 from pgonly_django.queue.prune import prune
 from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches
 
@@ -17,22 +16,15 @@ class PruneJobs:
 
     name, interval = "Pruning jobs", INTERVAL_SECONDS
 
-    def __init__(self, over: Event) -> None:
-        self.over = over
-
-    def run_once(self, jobs: Connect) -> int:
+    def run_once(self, jobs: Connect, over: Event) -> int:
         connection = jobs()
-        return in_batches(lambda: _prune(connection), self.over)
+        return in_batches(lambda: _prune(connection), over)
 
 
 def _prune(connection: OwnConnection) -> int:
     deleted, kept = prune(connection, BATCH)
     if kept:
-        _emit_kept(kept)
+        named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
+        message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
+        emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])
     return deleted + len(kept)
-
-
-def _emit_kept(kept: list[Kept]) -> None:
-    named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
-    message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"
-    emit("worker.jobs_kept", message, level=logging.WARNING, jobs=[job.id for job in kept])

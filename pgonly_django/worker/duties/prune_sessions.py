@@ -14,12 +14,9 @@ class PruneSessions:
 
     name, interval = "Pruning sessions", INTERVAL_SECONDS
 
-    def __init__(self, over: Event) -> None:
-        self.over = over
-
-    def run_once(self, jobs: Connect) -> int:  # noqa: ARG002 - a duty's signature
+    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
         alias = router.db_for_write(Session)
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
             return 0
         with no_timeout(alias):
-            return in_batches(lambda: prune_expired(alias, BATCH), self.over)
+            return in_batches(lambda: prune_expired(alias, BATCH), over)
