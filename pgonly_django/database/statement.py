@@ -17,9 +17,8 @@ from uuid import UUID
 import psycopg
 
 Params = dict[str, Any]
-Values = list[
-    bytes | None
-]  # parameters as they travel, in the order of $1, $2, ... psycopg 3.2 takes lists only
+# Parameters as they travel, in the order of $1, $2, ... A list, since psycopg 3.2 takes nothing else.
+Values = list[bytes | None]
 
 _mark = re.compile(r"%%|%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 
@@ -56,7 +55,7 @@ class Statement:
         digest = hashlib.sha256(self.positional + repr(self.types).encode()).hexdigest()
         self.name = f"pgonly_{digest[:24]}".encode()
 
-    def values(self, params: Params) -> list[bytes | None]:
+    def values(self, params: Params) -> Values:
         """The parameters as they travel. Raises psycopg.DataError for text with NUL."""
         return [None if (value := params[name]) is None else encode(value) for name, encode in self._encoders]
 
