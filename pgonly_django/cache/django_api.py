@@ -205,8 +205,8 @@ class DjangoCache(BaseCache):
         return self.store.key(self.make_key(key, version))
 
     def _named(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """The keys by their stored form. Django's KEY_FUNCTION puts them last, so one call of it is enough."""
-        if self.key_func is not default_key_func:
+        """The keys by their stored form. Django's own make_key() and KEY_FUNCTION put them last: one call is enough."""
+        if self.key_func is not default_key_func or type(self).make_key is not BaseCache.make_key:
             return {self.stored_key(key, version): key for key in keys}
         start, stored = self.make_key("", version), self.store.key
         return {stored(f"{start}{key}"): key for key in keys}

@@ -67,7 +67,8 @@ class TransactionalCache(ExtendedCache):
     """The cache as one transaction sees it. Methods that are not here call those that are."""
 
     def __init__(self, cache: ExtendedCache, using: str) -> None:
-        vars(self).update(vars(cache))  # the same store and settings
+        # The same store, settings and keys: a subclass of the cache may make them in another way.
+        vars(self).update(vars(cache), make_key=cache.make_key)
         self.cache, self._pending = cache, PendingWrites(cache.store, using)
 
     def transactional(self, using: str | None = None) -> TransactionalCache:

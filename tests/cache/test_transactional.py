@@ -76,6 +76,21 @@ def test_tags_and_clear_hide_what_was_stored_but_not_what_is_written_afterwards(
     assert cache.get_many(["tagged", "plain"]) == {"tagged": 3, "plain": 2}
 
 
+class UpperCache(PostgresCache):
+    def make_key(self, key, version=None):
+        return super().make_key(key, version).upper()
+
+
+def test_a_subclass_makes_the_keys_inside_too(make_cache):
+    cache = UpperCache(make_cache().store.location, {})
+    with transaction.atomic():
+        mine = cache.transactional()
+        mine.set("key", 1)
+        mine.set_many({"many": 2})
+        assert (mine.get("Key"), mine.get("MANY")) == (1, 2)
+    assert (cache.get("Key"), cache.get("MANY")) == (1, 2)
+
+
 def test_versions_and_other_caches_are_kept_apart(make_cache):
     one, other = make_cache(), make_cache()
     with transaction.atomic():
