@@ -19,8 +19,7 @@ def shown(response):
     return {job.pk for job in response.context["cl"].result_list}
 
 
-def bury(count=1000):
-    """Put that many newer jobs on top of those there are."""
+def make_newer_jobs(count=1000):
     Job.objects.bulk_create(
         Job(task="noise.make", queue="noise", state=State.SUCCEEDED) for _ in range(count)
     )
@@ -49,21 +48,21 @@ def test_queues_with_work_are_offered_however_old_the_work_is(admin_client, stat
     for queue in ("a", "b", "c"):
         make_job(state, queue=queue, crashes=crashes)
         make_job(state, queue=queue, crashes=crashes)
-    bury()
+    make_newer_jobs()
     assert offered(admin_client.get(LIST), "queue") == ["a", "b", "c", "noise"]
 
 
 def test_queues_of_finished_jobs_are_offered_while_they_are_among_the_newest(admin_client):
     make_job(State.SUCCEEDED, queue="forgotten")
-    bury(999)
+    make_newer_jobs(999)
     assert "forgotten" in offered(admin_client.get(LIST), "queue")
-    bury(1)
+    make_newer_jobs(1)
     assert "forgotten" not in offered(admin_client.get(LIST), "queue")
 
 
 def test_a_running_task_is_offered_however_old_it_is(admin_client):
     make_job(State.RUNNING, task="shop.two_hours")
-    bury()
+    make_newer_jobs()
     assert offered(admin_client.get(LIST), "task") == ["noise.make", "shop.two_hours"]
 
 
