@@ -36,26 +36,17 @@ def _form(value: Any) -> Any:
     if kind in _FORMS:
         return [kind.__name__, _FORMS[kind](value)]
     if isinstance(value, Model):  # or a lazy object around one, as request.user is
-        return ["Model", value._meta.label, _form(_primary_key(value))]  # noqa: SLF001 - documented by Django
+        key, label = value.pk, value._meta.label  # noqa: SLF001 - documented by Django
+        if key is None or (isinstance(key, tuple) and None in key):
+            raise TypeError(f"a {label} without a primary key, as all have that are not saved")
+        return ["Model", label, _form(key)]
     if isinstance(value, Enum):
-        return _of_member(value)
+        # A member that equals its value (TextChoices, StrEnum) stands for it, as it does in the database.
+        form = _form(value.value)
+        return form if value == value.value else [_path(kind), form]
     if isinstance(value, (date, time)):  # of a subclass, as those of freezegun are
         return [_path(kind), value.isoformat()]
     raise TypeError(f"a value of {_path(kind)}")
-
-
-def _primary_key(instance: Model) -> Any:
-    key = instance.pk
-    if key is None or (isinstance(key, tuple) and None in key):
-        label = instance._meta.label  # noqa: SLF001 - documented by Django
-        raise TypeError(f"a {label} without a primary key, as all have that are not saved")
-    return key
-
-
-def _of_member(member: Enum) -> Any:
-    """A member that equals its value (TextChoices, StrEnum) stands for it, as it does in the database."""
-    value = _form(member.value)
-    return value if member == member.value else [_path(type(member)), value]
 
 
 def _path(kind: type) -> str:

@@ -41,17 +41,15 @@ class Background:
                     self._thread = thread
 
     def _work(self) -> None:
-        while self._has_jobs():
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._thread = None
+                    return
             for _ in range(len(self._jobs)):
                 self._try(*self._jobs.popleft())
             if self._jobs:
                 time.sleep(RETRY_SECONDS)
-
-    def _has_jobs(self) -> bool:
-        with self._lock:
-            if not self._jobs:
-                self._thread = None
-            return bool(self._jobs)
 
     def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
         if databases != testrun.databases():

@@ -28,9 +28,8 @@ class _Computation:
     def __exit__(self, *_: object) -> None:
         self.is_over = True
         assert self._token is not None
-        with contextlib.suppress(
-            ValueError
-        ):  # the garbage collector ends a forgotten task in another context
+        # The garbage collector ends a forgotten task in another context.
+        with contextlib.suppress(ValueError):
             _running.reset(self._token)
 
     async def awaited(self, value: Awaitable[Any]) -> Any:

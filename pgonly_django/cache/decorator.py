@@ -88,21 +88,17 @@ class _Cached:
     def _async(self) -> Callable[..., Any]:
         @functools.wraps(self.function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            compute = functools.partial(self.function, *args, **kwargs)
+            compute, cache = functools.partial(self.function, *args, **kwargs), caches[self.alias]
             key, options = self.cache_key(*args, **kwargs), self._options(args, kwargs)
-            if not isinstance(caches[self.alias], PostgresCache):
-                return await self._compute_once(key, compute)
-            return await caches[self.alias].aget_or_set(key, compute, self.timeout, **options)
+            if isinstance(cache, PostgresCache):
+                return await cache.aget_or_set(key, compute, self.timeout, **options)
+            value = await cache.aget(key, _MISSING)  # Django's own aget_or_set() awaits no function
+            if value is _MISSING:
+                value = await compute()
+                await cache.aset(key, value, self.timeout)
+            return value
 
         return wrapper
-
-    async def _compute_once(self, key: str, compute: Callable[[], Any]) -> Any:
-        """Django's own aget_or_set() awaits no function."""
-        value = await caches[self.alias].aget(key, _MISSING)
-        if value is _MISSING:
-            value = await compute()
-            await caches[self.alias].aset(key, value, self.timeout)
-        return value
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         if callable(self.key):

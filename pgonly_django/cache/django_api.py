@@ -104,15 +104,13 @@ class DjangoCache(BaseCache):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
-        return self._do(
-            increment.incr(self.store, self.stored_key(key, version), delta, key), None, write=True
-        )
+        operation = increment.incr(self.store, self.stored_key(key, version), delta, key)
+        return self._do(operation, None, write=True)
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """See incr()."""
-        return await self._ado(
-            increment.incr(self.store, self.stored_key(key, version), delta, key), None, write=True
-        )
+        operation = increment.incr(self.store, self.stored_key(key, version), delta, key)
+        return await self._ado(operation, None, write=True)
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         return self.incr(key, -delta, version)
@@ -229,12 +227,9 @@ class DjangoCache(BaseCache):
     async def _ado(self, operation: Operation[T], fallback: T, *, write: bool = False) -> T:
         """See _do()."""
         try:
-            return await self._arun(operation)
+            return await self.store.pool.arun(operation)
         except CacheError as error:
             return self.failed(error, fallback, write=write)
-
-    async def _arun(self, operation: Operation[T]) -> T:
-        return await self.store.pool.arun(operation)
 
     def failed(self, error: CacheError, fallback: T, *, write: bool) -> T:
         """Reads give a miss, deletes 0 or False, both logged; writes raise. ON_ERROR changes it."""

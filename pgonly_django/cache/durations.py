@@ -22,17 +22,13 @@ def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timede
     is_number = type(value) in {int, float} or isinstance(value, (Real, Decimal))
     if isinstance(value, bool) or not is_number:
         raise TypeError(f"{what} must be {kinds}, got {value!r}.")
-    number = _as_float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
     if math.isnan(number):
         raise ValueError(f"{what} must be {kinds}, got NaN.")
     return number
-
-
-def _as_float(value: Any) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def timeout_seconds(value: Any) -> float | None:
@@ -68,18 +64,14 @@ def positive(value: Any, what: str) -> float:
 def moment(value: Any, *, units: float = 1) -> float:
     """A datetime, or a number in `units` a second, as seconds since 1970, maybe infinite."""
     if isinstance(value, datetime):
-        return _timestamp(value)
+        try:
+            return value.timestamp()
+        except (OverflowError, ValueError):  # beyond the calendar of the machine
+            return math.inf if value.year > 1970 else -math.inf  # noqa: PLR2004 - the year that timestamps count from
     if isinstance(value, timedelta):
         raise TypeError(f"A moment must be a datetime, got {value!r}. expire() takes a timedelta.")
     unit = "seconds" if units == 1 else "milliseconds"
     return seconds(value, "A moment", f"a datetime or a number of {unit} since 1970") / units
-
-
-def _timestamp(value: datetime) -> float:
-    try:
-        return value.timestamp()
-    except (OverflowError, ValueError):  # beyond the calendar of the machine
-        return math.inf if value.year > 1970 else -math.inf  # noqa: PLR2004 - the year that timestamps count from
 
 
 def count(value: Any, what: str) -> int:

@@ -40,12 +40,8 @@ _creating = threading.Lock()
 
 def eviction_for(pool: Pool, namespace: str, options: Options) -> Eviction:
     """That of this process. Django makes a cache object for each thread; they count together."""
-    settings = (
-        options.database,
-        cache_name(options.durable, namespace),
-        options.max_entries,
-        options.max_bytes,
-    )
+    name = cache_name(options.durable, namespace)
+    settings = options.database, name, options.max_entries, options.max_bytes
     with _creating:
         if settings not in _evictions:
             _evictions[settings] = Eviction(pool, namespace, options)
@@ -96,15 +92,14 @@ class Eviction:
 
     # Served by (split_part(key, ':', 1), prune_minute): the oldest-expiring of this namespace come first.
     PRUNE = for_both_tables(
-        "WITH old AS MATERIALIZED (SELECT key, prune_minute, " + SIZE + """ AS size FROM {table}
-            WHERE split_part(key, ':', 1) = %(space)s::text
-            AND prune_minute < """ + minute_of("statement_timestamp()") + """
+        f"""WITH old AS MATERIALIZED (SELECT key, prune_minute, {SIZE} AS size FROM {{table}}
+            WHERE split_part(key, ':', 1) = %(space)s::text AND prune_minute < {minute_of("statement_timestamp()")}
             ORDER BY prune_minute LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED),
-        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("old", "prune_minute, key") + """))
-            RETURNING """ + SIZE + """ AS size)
+        gone AS (DELETE FROM {{table}} WHERE key = ANY(ARRAY({first_bytes("old", "prune_minute, key")}))
+            RETURNING {SIZE} AS size)
         SELECT count(*), coalesce(sum(size), 0)::int8 FROM gone""",
         may_take_long=True,
-    )  # fmt: skip
+    )
 
     def _prune(self) -> Operation[None]:
         rows = size = 0
@@ -157,9 +152,8 @@ class Eviction:
 
     # Served by the primary key: one namespace is one range of it.
     RECOUNT = for_both_tables(
-        """WITH counted AS (SELECT count(*) AS rows, coalesce(sum("""
-        + SIZE
-        + """), 0)::int8 AS size FROM {table} WHERE key >= %(start)s::text AND key < %(end)s::text)
+        f"""WITH counted AS (SELECT count(*) AS rows, coalesce(sum({SIZE}), 0)::int8 AS size
+            FROM {{table}} WHERE key >= %(start)s::text AND key < %(end)s::text)
         UPDATE pgonly_cache_usage SET entries = rows, bytes = size FROM counted WHERE name = %(name)s::text
         RETURNING entries, bytes""",
         may_take_long=True,
@@ -177,12 +171,12 @@ class Eviction:
     # average size of an entry says how many rows make up the excess; `factor` times as many are looked at, and those
     # above the bounds are deleted. coalesce, because a LIMIT of NULL is no limit at all.
     EVICT = for_both_tables(
-        """WITH excess AS MATERIALIZED (
+        f"""WITH excess AS MATERIALIZED (
             SELECT entries - %(most_entries)s::int8 AS rows, bytes - %(most_bytes)s::int8 AS size,
                 least(%(limit)s::int8, %(factor)s::int8 * greatest(entries - %(most_entries)s::int8,
                 ceil((bytes - %(most_bytes)s::int8) * (entries / greatest(bytes, 1.0)))))::int8 AS looked_at
             FROM pgonly_cache_usage WHERE name = %(name)s::text FOR UPDATE SKIP LOCKED),
-        old AS MATERIALIZED (SELECT key, prune_minute, """ + SIZE + """ AS size FROM {table}
+        old AS MATERIALIZED (SELECT key, prune_minute, {SIZE} AS size FROM {{table}}
             WHERE split_part(key, ':', 1) = %(space)s::text
             AND (claimed_until IS NULL OR claimed_until < statement_timestamp()) ORDER BY prune_minute
             LIMIT coalesce((SELECT greatest(looked_at, 0) FROM excess), 0) FOR UPDATE SKIP LOCKED),
@@ -191,14 +185,14 @@ class Eviction:
             FROM old WINDOW first AS (ORDER BY prune_minute, key)),
         chosen AS MATERIALIZED (SELECT above.* FROM above, excess
             WHERE number <= excess.rows OR before < excess.size),
-        gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY(""" + first_bytes("chosen", "prune_minute, key") + """))
-            RETURNING """ + SIZE + """ AS size),
+        gone AS (DELETE FROM {{table}} WHERE key = ANY(ARRAY({first_bytes("chosen", "prune_minute, key")}))
+            RETURNING {SIZE} AS size),
         total AS (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS size FROM gone)
         UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rows, 0),
         bytes = greatest(bytes - size, 0) FROM total
         WHERE name = %(name)s::text AND (SELECT looked_at > 0 FROM excess) RETURNING rows, entries, bytes""",
         may_take_long=True,
-    )  # fmt: skip
+    )
 
     def _evict(self) -> Operation[None]:
         """Delete what is above the bounds. Where the numbers say so but nothing is found, recount."""

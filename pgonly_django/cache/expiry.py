@@ -12,9 +12,9 @@ from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
 
 TTL = for_both_tables(
-    """SELECT expires_at IS NULL, coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000, 0)::int8
-    FROM {table} WHERE key = %(key)s::text AND """ + LIVE
-)  # fmt: skip
+    f"""SELECT expires_at IS NULL, coalesce(date_part('epoch', expires_at - clock_timestamp()) * 1000, 0)::int8
+    FROM {{table}} WHERE key = %(key)s::text AND {LIVE}"""
+)
 
 
 def pttl(store: Store, key: bytes) -> Operation[int | None]:

@@ -39,9 +39,8 @@ class ExtendedCache(DjangoCache):
         tags: Iterable[str] = (),
     ) -> Any:  # fmt: skip
         """See get_or_set(). `default` may be an async function."""
-        return await self._arun(
-            self._single_flight(key, default, timeout, version, stale, lock_timeout, tags)
-        )
+        operation = self._single_flight(key, default, timeout, version, stale, lock_timeout, tags)
+        return await self.store.pool.arun(operation)
 
     def _single_flight(
         self, key: Any, default: Any, timeout: Timeout, version: int | None,
@@ -53,9 +52,8 @@ class ExtendedCache(DjangoCache):
         # The defaults need no check: it would take 1 of the 22 us of a call.
         spare = NEVER_STALE if stale is NEVER_STALE else not_negative(stale, "stale")
         limit = LOCK_TIMEOUT if lock_timeout is LOCK_TIMEOUT else positive(lock_timeout, "lock_timeout")
-        return SingleFlight(
-            self.store, stored, function, seconds, spare, limit, self._tags(tags), self._strict
-        ).run()
+        names = self._tags(tags)
+        return SingleFlight(self.store, stored, function, seconds, spare, limit, names, self._strict).run()
 
     def delete_tags(self, *tags: str) -> int:
         """Delete every entry that has one of the tags, in one statement; how many there were."""
@@ -76,9 +74,8 @@ class ExtendedCache(DjangoCache):
     ) -> Lock:  # fmt: skip
         """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
         del sleep, thread_local
-        return Lock(
-            self.store, self.stored_key(key, version), str(key), timeout, blocking_timeout, blocking=blocking
-        )
+        stored = self.stored_key(key, version)
+        return Lock(self.store, stored, str(key), timeout, blocking_timeout, blocking=blocking)
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
         """Seconds until `key` expires, rounded up; None when it never does, 0 when there is none."""
@@ -142,18 +139,16 @@ class ExtendedCache(DjangoCache):
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """get() and touch() in one round trip."""
-        operation = expiry.get_and_touch(
-            self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
-        )
+        stored, seconds = self.stored_key(key, version), self.seconds_of(timeout)
+        operation = expiry.get_and_touch(self.store, stored, default, seconds)
         return self._do(operation, default)
 
     async def aget_and_touch(
         self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
     ) -> Any:
         """See get_and_touch()."""
-        operation = expiry.get_and_touch(
-            self.store, self.stored_key(key, version), default, self.seconds_of(timeout)
-        )
+        stored, seconds = self.stored_key(key, version), self.seconds_of(timeout)
+        operation = expiry.get_and_touch(self.store, stored, default, seconds)
         return await self._ado(operation, default)
 
     def keys(self, search: str, version: int | None = None) -> list[str]:

@@ -55,9 +55,8 @@ def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
 
 
 SWAP = for_both_tables(
-    """UPDATE {table} SET value = %(value)s::bytea, number = %(number)s::int8, codec = %(codec)s::int2
+    f"""UPDATE {{table}} SET value = %(value)s::bytea, number = %(number)s::int8, codec = %(codec)s::int2
     WHERE key = %(key)s::text AND value IS NOT DISTINCT FROM %(value_before)s::bytea
-    AND number IS NOT DISTINCT FROM %(number_before)s::int8 AND """
-    + LIVE,
+    AND number IS NOT DISTINCT FROM %(number_before)s::int8 AND {LIVE}""",
     "key value number codec value_before number_before",
 )

@@ -24,23 +24,11 @@ def stored(key: str) -> bytes:
     """`key` itself, or its readable head and a hash where PostgreSQL cannot hold or index it."""
     if len(key) <= LIMIT and key.isascii() and "\0" not in key and _MARK not in key:
         return key.encode()
-    return _stored_unusual(key)
-
-
-def _stored_unusual(key: str) -> bytes:
     raw = key.encode("utf-8", "surrogatepass")
-    if len(raw) <= LIMIT and b"\0" not in raw and _MARK.encode() not in raw and _is_valid(raw):
+    if len(raw) <= LIMIT and _MARK not in key and _UNSTORABLE.search(key) is None:
         return raw
     head = raw[:_HEAD].decode("utf-8", "ignore").replace("\0", "?").replace(_MARK, "?")
     return f"{head}{_MARK}{hashlib.sha256(raw).hexdigest()}".encode()
-
-
-def _is_valid(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def tag_names(tags: Iterable[str]) -> tuple[str, ...]:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from pgonly_django import events
 from pgonly_django.cache.background import background
@@ -24,7 +23,6 @@ from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.statement import Statement, integer
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
 
-T = TypeVar("T")
 Duration = float | timedelta  # seconds, or a timedelta
 LEASE_SECONDS = 30.0  # of a lock without a timeout; its holder renews it every 10 s
 RELEASES_PER_CLEANING = 1000  # on average, of all processes together
@@ -74,7 +72,8 @@ class Lock:
     async def aacquire(self, blocking: bool | None = None, blocking_timeout: Duration | None = None) -> bool:
         """See acquire()."""
         with self._attempt() as attempt:
-            return await self._arun(self._acquire(attempt, self._patience(blocking, blocking_timeout)))
+            operation = self._acquire(attempt, self._patience(blocking, blocking_timeout))
+            return await self._store.pool.arun(operation)
 
     def release(self) -> None:
         """Raises LockError when it is not ours (any more)."""
@@ -82,7 +81,7 @@ class Lock:
 
     async def arelease(self) -> None:
         """See release()."""
-        await self._arun(self._release())
+        await self._store.pool.arun(self._release())
 
     def extend(self, seconds: Duration) -> None:
         """Hold it for `seconds` (or a timedelta) from now. Raises LockError when it is not ours (any more)."""
@@ -90,7 +89,7 @@ class Lock:
 
     async def aextend(self, seconds: Duration) -> None:
         """See extend()."""
-        await self._arun(self._extend(positive(seconds, "The time to extend a lock by")))
+        await self._store.pool.arun(self._extend(positive(seconds, "The time to extend a lock by")))
 
     def locked(self) -> bool:
         """True when it is held, by this object or another."""
@@ -105,9 +104,7 @@ class Lock:
             raise LockNotAcquiredError(self.name, self.blocking_timeout)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     async def __aenter__(self) -> Self:
@@ -115,13 +112,8 @@ class Lock:
             raise LockNotAcquiredError(self.name, self.blocking_timeout)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.arelease()
-
-    async def _arun(self, operation: Operation[T]) -> T:
-        return await self._store.pool.arun(operation)
 
     def _patience(self, blocking: bool | None, blocking_timeout: Duration | None) -> float:
         """How many seconds acquire() waits."""
@@ -200,10 +192,8 @@ class Lock:
 
     # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(
-        """UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
-        WHERE name = %(name)s::text AND holder = %(holder)s::text
-        RETURNING """
-        + WAKE_UP
+        f"""UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
+        WHERE name = %(name)s::text AND holder = %(holder)s::text RETURNING {WAKE_UP}"""
     )
 
     def _release(self) -> Operation[None]:
@@ -229,13 +219,12 @@ class Lock:
 
     # Also where it arrives before the TAKE that it gives back: that TAKE is refused then.
     GIVE_BACK = Statement(
-        """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
+        f"""INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
         VALUES (%(name)s::text, clock_timestamp(), ARRAY[%(holder)s::text])
-        ON CONFLICT (name) DO UPDATE SET refused = (%(holder)s::text || coalesce(lock.refused, '{}'))[1:100],
+        ON CONFLICT (name) DO UPDATE SET refused = (%(holder)s::text || coalesce(lock.refused, '{{}}'))[1:100],
         holder = nullif(lock.holder, %(holder)s::text),
         expires_at = CASE WHEN lock.holder = %(holder)s::text THEN clock_timestamp() ELSE lock.expires_at END
-        RETURNING """
-        + WAKE_UP
+        RETURNING {WAKE_UP}"""
     )
 
     def _give_back_later(self, holder: bytes) -> None:

@@ -13,30 +13,22 @@ from pgonly_django.models import CacheEntry
 
 # Served by <table>_prune: the WITH walks from namespace to namespace, one step each. Waits for no lock: where the
 # row of a cache in pgonly_cache_usage is locked, the next recount corrects its numbers.
-PRUNE_EXPIRED = (
-    """
+PRUNE_EXPIRED = f"""
 WITH RECURSIVE space (name) AS (
-    (SELECT split_part(key, ':', 1) FROM {table} ORDER BY split_part(key, ':', 1) LIMIT 1)
+    (SELECT split_part(key, ':', 1) FROM {{table}} ORDER BY split_part(key, ':', 1) LIMIT 1)
     UNION ALL
-    SELECT (SELECT split_part(key, ':', 1) FROM {table} WHERE split_part(key, ':', 1) > space.name
+    SELECT (SELECT split_part(key, ':', 1) FROM {{table}} WHERE split_part(key, ':', 1) > space.name
             ORDER BY split_part(key, ':', 1) LIMIT 1)
     FROM space WHERE space.name IS NOT NULL
 ),
 expired AS MATERIALIZED (SELECT found.* FROM space CROSS JOIN LATERAL (
-        SELECT key, prune_minute, """
-    + SIZE
-    + """ AS size FROM {table} WHERE split_part(key, ':', 1) = space.name
-        AND prune_minute < """
-    + minute_of("statement_timestamp()")
-    + """
+        SELECT key, prune_minute, {SIZE} AS size FROM {{table}} WHERE split_part(key, ':', 1) = space.name
+        AND prune_minute < {minute_of("statement_timestamp()")}
         ORDER BY prune_minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ) AS found LIMIT %(limit)s
 ),
-gone AS (DELETE FROM {table} WHERE key = ANY(ARRAY("""
-    + first_bytes("expired", "prune_minute, key")
-    + """)) RETURNING '{table}:' || split_part(key, ':', 1) || ':' AS cache, """
-    + SIZE
-    + """ AS size),
+gone AS (DELETE FROM {{table}} WHERE key = ANY(ARRAY({first_bytes("expired", "prune_minute, key")}))
+    RETURNING '{{table}}:' || split_part(key, ':', 1) || ':' AS cache, {SIZE} AS size),
 removed AS (SELECT cache, count(*) AS rows, sum(size)::int8 AS size FROM gone GROUP BY cache),
 free AS (SELECT name FROM pgonly_cache_usage WHERE name = ANY(ARRAY(SELECT cache FROM removed))
     FOR UPDATE SKIP LOCKED),
@@ -45,7 +37,6 @@ told AS (UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rem
     FROM removed JOIN free ON free.name = removed.cache WHERE usage.name = removed.cache)
 SELECT count(*) FROM gone
 """
-)
 
 
 def prunable_databases(own: str) -> set[str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
-from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache.background import background
@@ -90,6 +89,11 @@ class SingleFlight:
             AND expires_at + %(stale)s::float8 * interval '1 second' > clock_timestamp()
         FROM {{table}} WHERE key = %(key)s::text"""
     )
+    # An entry that cannot be read here expires: then one caller replaces it, and not every caller computes.
+    EXPIRE = for_both_tables(
+        """UPDATE {table} SET expires_at = to_timestamp(0) WHERE key = %(key)s::text AND codec = %(codec)s::int2
+        AND value IS NOT DISTINCT FROM %(value)s::bytea"""
+    )
 
     def _look(self) -> Operation[_Found]:
         """What is in the cache for this caller. A stale value counts only while another caller refreshes it."""
@@ -102,20 +106,11 @@ class SingleFlight:
         try:
             value = self.store.value(result, 0)
         except UnreadableEntryError as error:
-            return (yield from self._replace(result, error))
+            _note(error)
+            codec, data = integer(result.get_value(0, 1)), result.get_value(0, 2)
+            yield from self.store.call(self.EXPIRE, key=self.key, codec=codec, value=data)
+            return _Found()
         return _Found(value, is_live=live, is_shown=True)
-
-    EXPIRE = for_both_tables(
-        """UPDATE {table} SET expires_at = to_timestamp(0) WHERE key = %(key)s::text AND codec = %(codec)s::int2
-        AND value IS NOT DISTINCT FROM %(value)s::bytea"""
-    )
-
-    def _replace(self, result: PGresult, error: UnreadableEntryError) -> Operation[_Found]:
-        """Expire an entry that cannot be read here: then one caller replaces it, and not every caller computes."""
-        _note(error)
-        codec, data = integer(result.get_value(0, 1)), result.get_value(0, 2)
-        yield from self.store.call(self.EXPIRE, key=self.key, codec=codec, value=data)
-        return _Found()
 
     # The tags of a stale value stay, so that a deletion by any of them ends the value and the claim.
     CLAIM = for_both_tables(
@@ -127,8 +122,7 @@ class SingleFlight:
             tags = CASE WHEN entry.tags @> EXCLUDED.tags THEN entry.tags ELSE entry.tags || EXCLUDED.tags END
         WHERE entry.expires_at <= clock_timestamp()
             AND (entry.claimed_until IS NULL OR entry.claimed_until <= clock_timestamp())
-        RETURNING xmax = 0, """
-        + SIZE
+        RETURNING xmax = 0, {SIZE}"""
     )
 
     def _claim(self) -> Operation[int | None]:
@@ -162,10 +156,9 @@ class SingleFlight:
 
     def _compute(self, token: int | None) -> Operation[Any]:
         """Computes without holding a connection. Without a token the value is returned but not stored."""
+        place, name = self.store.place(self.key), self.store.name(self.key)
         try:
-            value = yield Compute(
-                computing(self.store.place(self.key), self.store.name(self.key), self.function)
-            )
+            value = yield Compute(computing(place, name, self.function))
         except GeneratorExit:  # the caller is gone, and an operation that is closed can await nothing
             self._give_up_later(token)
             raise
@@ -220,9 +213,8 @@ class SingleFlight:
                 yield from self.store.eviction.clean()
 
     GIVE_UP = for_both_tables(
-        """UPDATE {table} SET claim = NULL, claimed_until = NULL
-        WHERE key = %(key)s::text AND claim = %(token)s::int8 RETURNING """
-        + WAKE_UP
+        f"""UPDATE {{table}} SET claim = NULL, claimed_until = NULL
+        WHERE key = %(key)s::text AND claim = %(token)s::int8 RETURNING {WAKE_UP}"""
     )
 
     def _give_up(self, token: int | None) -> Operation[None]:

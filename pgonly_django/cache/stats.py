@@ -84,15 +84,9 @@ def _figures(alias: str, cache: PostgresCache) -> Figures:
     store = cache.store
     model = DurableCacheEntry if store.durable else CacheEntry
     size = RawSQL(SIZE, (), BigIntegerField())  # noqa: S611 - a constant
-    counted = (
-        model.objects.using(store.pool.alias)
-        .of(store.location)
-        .aggregate(
-            entries=Count("pk"),
-            bytes=Coalesce(Sum(size), 0),
-            expired=Count("pk", filter=Q(expires_at__lte=Now())),
-        )
-    )
+    expired = Count("pk", filter=Q(expires_at__lte=Now()))
+    rows = model.objects.using(store.pool.alias).of(store.location)
+    counted = rows.aggregate(entries=Count("pk"), bytes=Coalesce(Sum(size), 0), expired=expired)
     name = cache_name(store.durable, store.namespace)
     usage = CacheUsage.objects.using(store.pool.alias).filter(name=name).first()
     hits, misses = (usage.hits, usage.misses) if usage else (0, 0)

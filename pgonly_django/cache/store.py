@@ -38,9 +38,9 @@ class Store:
         self.namespace = keys.namespace(location)
         self.location = self.namespace[:-1]
         if options.database not in connections:
-            known = ", ".join(connections)
+            name, known = options.database, ", ".join(connections)
             raise ImproperlyConfigured(
-                f'OPTIONS["DATABASE"] is {options.database!r}, which is not in DATABASES: {known}.'
+                f'OPTIONS["DATABASE"] is {name!r}, which is not in DATABASES: {known}.'
             )
         self.pool = pool_for(options.database, options.pool_size, CACHE)
         self.durable = options.durable

@@ -178,17 +178,16 @@ class TransactionalCache(ExtendedCache):
             self.delete_many(refused, version)
         if rows:
             changes = {self.stored_key(key, version): self._written(row) for key, row in rows.items()}
-            self._pending.add(lambda: self._set_rows(rows, timeout, version, tags), changes)
+
+            def write() -> None:
+                value_of = self.store.value_of
+                values = {key: None if row is None else value_of(row) for key, row in rows.items()}
+                self.cache.set_many(values, timeout, version, tags=tags)
+
+            self._pending.add(write, changes)
         for reason in refused.values():
             self.failed(reason, None, write=True)
         return list(refused)
-
-    def _set_rows(
-        self, rows: Mapping[Any, Row | None], timeout: Timeout, version: int | None, tags: Iterable[str]
-    ) -> None:
-        value_of = self.store.value_of
-        values = {key: None if row is None else value_of(row) for key, row in rows.items()}
-        self.cache.set_many(values, timeout, version, tags=tags)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         seconds = self.seconds_of(timeout)

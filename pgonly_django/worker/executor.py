@@ -161,10 +161,8 @@ class Executor:
         job = run.job
         kinds: tuple[type, ...] = (type(job.args), type(job.kwargs), type(job.options), type(job.errors))
         if Unreadable in kinds:
-            values = ((column, getattr(job, column)) for column in JSON_COLUMNS)
-            raise next(
-                UnreadableJobError(name, it.reason) for name, it in values if isinstance(it, Unreadable)
-            )
+            row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
+            raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
         found = run.found_task or self.tasks.find(job)
         task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
         result = run.result = build_result(

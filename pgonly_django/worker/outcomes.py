@@ -75,11 +75,8 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
         case JobCancelled():
             return _cancelled(run, worker)
         case Snooze():
-            seconds = max(error.delay.total_seconds(), 0.0)
-            why = text_of(error)
-            return _finish(
-                run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=seconds, free=True, reason=why
-            )
+            delay, why = max(error.delay.total_seconds(), 0.0), text_of(error)
+            return _finish(run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, reason=why)
         case Discard():
             return _finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=text_of(error))
         case NotStorableError() | UnreadableJobError() if _is_for_good(error):
