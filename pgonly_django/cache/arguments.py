@@ -1,7 +1,5 @@
 """The arguments of a call as a short text, another one for other arguments."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """PostgresCache: Django's API (django_api.py) and what is beyond it (extended_api.py)."""
 
-from __future__ import annotations
-
 from pgonly_django.cache.extended_api import ExtendedCache
 from pgonly_django.cache.transactional import TransactionalCache
 

@@ -1,7 +1,5 @@
 """What a cancelled or unanswered call left undone. One thread does it, and tries again while that is of use."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

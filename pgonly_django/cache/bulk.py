@@ -1,7 +1,5 @@
 """Reading and writing many entries in one statement, and walking over keys."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """System checks of CACHES. Ids E101-E199 and W101-W199."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

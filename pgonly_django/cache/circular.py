@@ -3,8 +3,6 @@
 A task that the computation started counts as part of it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar, Token

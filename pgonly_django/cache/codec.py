@@ -1,7 +1,5 @@
 """Python values to bytes and back. Every entry says how it was written, so the settings may change at any time."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import pickle

@@ -1,7 +1,5 @@
 """What the threads of this process read and wrote of one cache since the last flush to the database (eviction.py)."""
 
-from __future__ import annotations
-
 import random
 import threading
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """@cached: keeps the answers of a function, sync or async, in a cache."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ A deletion deletes the row, whether it holds a live value, a stale one, or the c
 then not stored. It counts the entries that get() would have found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Django's cache API. Each method runs one operation of the store (store.py, bulk.py, ...), sync or async."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta

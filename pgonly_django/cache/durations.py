@@ -1,7 +1,5 @@
 """The times and counts that callers may give. Anything else is refused before PostgreSQL is asked."""
 
-from __future__ import annotations
-
 import math
 from datetime import datetime, timedelta
 from decimal import Decimal

@@ -3,8 +3,6 @@
 A new column that writes set is one line in `_VALUES`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]

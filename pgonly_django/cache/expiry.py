@@ -1,7 +1,5 @@
 """When an entry expires: asking for it and changing it. Served by the primary key."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pgonly_django.cache.durations import LONGEST_SECONDS

@@ -1,7 +1,5 @@
 """What is beyond Django's cache API: computing once, tags, locks, and what users of django-redis know."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any

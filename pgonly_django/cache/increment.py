@@ -1,7 +1,5 @@
 """incr() and decr(): atomic, and the expiry of the entry stays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from psycopg.errors import NumericValueOutOfRange

@@ -3,8 +3,6 @@
 The namespace (LOCATION) contains no ":", so one cache is one range of the primary key.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

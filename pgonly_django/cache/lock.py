@@ -1,7 +1,5 @@
 """A lock over all processes: a row with a token and an expiry, so that the lock of a dead holder becomes free."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

@@ -1,7 +1,5 @@
 """`CACHES[...]["OPTIONS"]` as one frozen, validated object."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields

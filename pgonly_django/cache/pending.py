@@ -3,8 +3,6 @@
 They are in Django's list of on_commit callbacks, which drops those of a rolled-back savepoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The cache as a user of database/pool.py: its name there, its errors, and its advice to tests."""
 
-from __future__ import annotations
-
 from pgonly_django.database.pool import PoolUser
 from pgonly_django.database.testcase import Advice
 from pgonly_django.exceptions import (

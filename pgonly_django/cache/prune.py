@@ -1,7 +1,5 @@
 """The worker deletes expired entries too, since no write does it in a cache that is no longer written to."""
 
-from __future__ import annotations
-
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 

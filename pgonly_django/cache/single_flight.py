@@ -4,8 +4,6 @@ The caller who computes holds a claim in the row of the entry. So a delete(), cl
 the computation also ends the claim, and a value that was computed from old data is not stored.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time

@@ -1,7 +1,5 @@
 """The statements of the cache: each exists twice, once for each of the two tables."""
 
-from __future__ import annotations
-
 from pgonly_django.cache.entry import TABLES
 from pgonly_django.database.statement import Statement
 

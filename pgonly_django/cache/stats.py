@@ -1,7 +1,5 @@
 """Counts what the caches of settings.CACHES hold, for the command, the admin and monitoring."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, cast

@@ -3,10 +3,8 @@
 Many at once are in bulk.py, deletions in deletion.py, sums in increment.py, times to live in expiry.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.db import connections
@@ -66,7 +64,7 @@ class Store:
         """What tells a stored key from those of all other caches."""
         return self.pool.alias, self.durable, key
 
-    def is_same(self, other: Store) -> bool:
+    def is_same(self, other: Self) -> bool:
         """True when both are the same entries."""
         return self.place(self.namespace.encode()) == other.place(other.namespace.encode())
 

@@ -1,7 +1,5 @@
 """VACUUM of a cache's table. Autovacuum looks at it once a minute; a busy cache writes gigabytes in that time."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import threading

@@ -1,7 +1,5 @@
 """@task(atomic=True): the function and the finish of its job commit together, or neither does (promise 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from django.db import connections, transaction

@@ -1,8 +1,6 @@
 """The main loop's connection: claims, ends, promotion and NOTIFY travel on it. No thread and no second connection
 stand between a NOTIFY and the claim that it causes."""
 
-from __future__ import annotations
-
 import json
 import logging
 from json.scanner import make_scanner

@@ -1,8 +1,6 @@
 """Finds out whether a job has changed its connection for the jobs after it: settings, role, session locks, temporary
 tables. It reads the statements that Django sends, which costs no round trip and less than a microsecond each."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

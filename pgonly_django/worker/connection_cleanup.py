@@ -1,7 +1,5 @@
 """After a job: no transaction stays open, no broken connection stays in the slot, idle ones follow CONN_MAX_AGE."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from contextlib import suppress

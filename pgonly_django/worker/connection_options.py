@@ -1,7 +1,5 @@
 """Django's own connections in a worker process: whose they are, and when either side notices that the other is gone."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

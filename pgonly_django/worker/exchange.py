@@ -3,8 +3,6 @@
 When the database goes away nothing is dropped: the caller asks again with the same writes.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time
@@ -50,13 +48,6 @@ class ExchangeResult:
     reported: set[str] = field(default_factory=set)  # whose rows took the report, or can never take it
     claimed: bool = False  # whether the claim was made at all
     was_refused: bool = False  # nothing was done: the whole table is locked, or the statement was cancelled
-
-    def add(self, other: ExchangeResult) -> None:
-        self.finished += other.finished
-        self.lost += other.lost
-        self.locked += other.locked
-        self.states |= other.states
-        self.replaced |= other.replaced
 
     def as_written(self, finish: Finish) -> Finish:
         """The end as the row has it: what replaced a refused one, or the cancellation that was asked for by then."""
@@ -174,7 +165,12 @@ class Exchanger:
                 message = f"Progress of {report.id} not stored: {error}"
                 emit("worker.report_refused", message, level=logging.WARNING)
         for finish in finishes:
-            whole.add(self._alone(connection, finish))
+            one = self._alone(connection, finish)
+            whole.finished += one.finished
+            whole.lost += one.lost
+            whole.locked += one.locked
+            whole.states |= one.states
+            whole.replaced |= one.replaced
         return whole
 
     def _alone(self, connection: OwnConnection, finish: Finish) -> ExchangeResult:

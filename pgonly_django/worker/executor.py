@@ -1,7 +1,5 @@
 """One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """Sends Django's task_finished once the finish is committed: in a thread, so that a slow receiver delays no claim."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

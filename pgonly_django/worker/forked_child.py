@@ -5,8 +5,6 @@ multiprocessing's fork and os.fork() copy everything: handlers that would swallo
 the worker. Whatever the child sends there, even the end of a session, breaks what the worker has under way.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

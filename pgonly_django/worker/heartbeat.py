@@ -1,7 +1,5 @@
 """The thread that renews the leases. It has a connection to itself, so that no statement of the main loop delays it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

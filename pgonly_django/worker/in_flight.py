@@ -1,7 +1,5 @@
 """The jobs in flight: claimed by this process, their ends not yet written."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where the main loop waits: at once for messages of threads and signal handlers, and for a socket of the database."""
 
-from __future__ import annotations
-
 import selectors
 import signal
 import socket

@@ -1,8 +1,6 @@
 """One log line for each run that ended: an attempt that failed has it at once, with the traceback, from the slot where
 it failed; all others once their end is written."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

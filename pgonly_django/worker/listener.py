@@ -1,7 +1,5 @@
 """Hears NOTIFY on the connection that claims."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

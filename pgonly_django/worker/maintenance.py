@@ -1,7 +1,5 @@
 """The thread for the duties that have time. To add one, write its class in worker/duties/ and its line in duties()."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time

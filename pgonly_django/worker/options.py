@@ -1,7 +1,5 @@
 """What `runworker` was told, from flags and PGONLY_WORKER_* variables, validated once."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable, Mapping

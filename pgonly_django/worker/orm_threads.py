@@ -1,8 +1,6 @@
 """The threads in which sync_to_async() runs a job's ORM calls. Each job has one, with connections that are closed
 behind it: the one that asgiref shares in a process would keep a broken connection."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
 

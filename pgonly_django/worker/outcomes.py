@@ -1,7 +1,5 @@
 """How a run ended, and what is written about it: pure functions, no connection, no thread."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

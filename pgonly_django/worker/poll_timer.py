@@ -4,8 +4,6 @@ A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a sec
 ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short."""
 
-from __future__ import annotations
-
 AHEAD_SECONDS = 0.2  # the buffer holds at most this much work
 AHEAD_LIMIT = 500
 SMOOTHING = 0.1

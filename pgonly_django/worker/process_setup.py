@@ -1,7 +1,5 @@
 """What a worker changes in its process, and puts back at its end for a caller that goes on; and the process's end."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

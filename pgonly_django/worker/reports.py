@@ -1,7 +1,5 @@
 """Progress and log lines on their way from running jobs to their rows: the main loop writes them with its exchanges."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """A planned stop, step by step: what the jobs are told, and when they go back."""
 
-from __future__ import annotations
-
 import time
 
 from pgonly_django.events import emit

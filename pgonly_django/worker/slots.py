@@ -1,7 +1,5 @@
 """Where jobs run: threads for sync tasks, one event loop for async ones."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """The signals that stop a worker."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Finds the task of a job, and the options of its run."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass
 from typing import Any

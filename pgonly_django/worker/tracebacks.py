@@ -1,7 +1,5 @@
 """An error's traceback as it stands in rows and in the log: whatever the error does to be read, there is a text."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Container
 from types import TracebackType

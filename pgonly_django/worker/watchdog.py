@@ -1,7 +1,5 @@
 """Looks after running jobs: deadlines, interruptions that a job ignores, claimed jobs that no slot starts."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Slots, heartbeat and signal handlers put what they have to say into one inbox. T
 itself.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

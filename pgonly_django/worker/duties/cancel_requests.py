@@ -1,7 +1,5 @@
 """Finds out which of the running jobs somebody wants cancelled."""
 
-from __future__ import annotations
-
 import time
 
 from pgonly_django.database.connect import OwnConnection

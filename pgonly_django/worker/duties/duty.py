@@ -1,7 +1,5 @@
 """What a duty of the maintenance thread is, and what those that prune have in common."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Makes scheduled jobs ready at exactly the moment when they are due."""
 
-from __future__ import annotations
-
 import time
 
 from pgonly_django.database.connect import OwnConnection

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from threading import Event
 
 from pgonly_django.cache.prune import prunable_databases, prune_expired

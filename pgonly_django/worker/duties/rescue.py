@@ -1,7 +1,5 @@
 """Takes the jobs of dead workers back, after ending the transactions that those have open."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable
