@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.db import router
@@ -76,7 +76,8 @@ class TasksEntry:
         return unknown_key(f'{self.place}["%s"]', name, (*KEYS, *OPTION_NAMES))
 
     def _what_is_wrong_with_queues(self, queues: Any) -> list[str]:
-        if isinstance(queues, str) or not isinstance(queues, Iterable):
+        # No iterator: it would be empty after this look at it, and an empty list allows any name.
+        if isinstance(queues, str) or not isinstance(queues, Collection):
             return [f'{self.place}["QUEUES"] must be a list of names, [] for any name, got {queues!r}.']
         wrong = [(name, reason) for name in queues if (reason := what_is_wrong_with_name(name))]
         return [f'{self.place}["QUEUES"]: a name must be {reason}, got {name!r}.' for name, reason in wrong]

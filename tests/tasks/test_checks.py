@@ -99,6 +99,7 @@ class ToLite:
         ({"QUEUE": ["ai"]}, "Did you mean 'QUEUES'?"),
         ({"QUEUES": "ai"}, "must be a list of names, [] for any name, got 'ai'"),
         ({"QUEUES": None}, "must be a list of names"),
+        ({"QUEUES": iter(["ai"])}, "must be a list of names"),
         ({"QUEUES": ["x" * 65]}, "a name must be a str of 1 to 64 characters"),
         ({"QUEUES": [7]}, "got 7"),
         ({"OPTIONS": None}, "must be a dict, got None"),
