@@ -15,15 +15,13 @@ from django.utils.safestring import SafeString
 
 def digest(arguments: Mapping[str, Any]) -> str:
     """32 hex digits. Raises TypeError, which names an argument whose value has no such form."""
-    forms = {name: _named(name, value) for name, value in arguments.items()}
+    forms = {}
+    for name, value in arguments.items():
+        try:
+            forms[name] = _form(value)
+        except (TypeError, RecursionError) as error:
+            raise TypeError(f"{name} has {error}") from error
     return hashlib.sha256(_text(forms).encode()).hexdigest()[:32]
-
-
-def _named(name: str, value: Any) -> Any:
-    try:
-        return _form(value)
-    except (TypeError, RecursionError) as error:
-        raise TypeError(f"{name} has {error}") from error
 
 
 def _form(value: Any) -> Any:

@@ -12,8 +12,6 @@ from pgonly_django.cache.options import Options, default_timeout, misplaced, par
 from pgonly_django.cache.stats import our_settings
 from pgonly_django.database.connect import check_vendor
 
-DOCS = "docs/cache.md#checks"
-
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
     """E101: an option is unknown, misplaced or has a wrong value. E102: the database. W101: the router."""
@@ -43,7 +41,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
         allowed = _connections_allowed(options.database)
         if allowed is not None and options.pool_size * 2 > allowed:
             message = f"CACHES[{alias!r}] may open {options.pool_size} connections in every process."
-            hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See {DOCS}."
+            hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See docs/cache.md#checks."
             found.append(checks.Warning(message, hint=hint, id="pgonly_django.W102"))
     return found
 
@@ -82,9 +80,8 @@ def _check_database(alias: str, database: str) -> list[checks.CheckMessage]:
     if errors := check_vendor(database, kept, instead, "pgonly_django.E102"):
         return errors
     if not router.allow_migrate(database, "pgonly_django", model_name="cacheentry"):
-        message = (
-            f"CACHES[{alias!r}] needs tables in {database!r}, but DATABASE_ROUTERS do not allow them there."
-        )
+        needs = f"CACHES[{alias!r}] needs tables in {database!r}"
+        message = f"{needs}, but DATABASE_ROUTERS do not allow them there."
         hint = f"Let allow_migrate({database!r}, 'pgonly_django') return True, then migrate --database={database}."
         return [checks.Warning(message, hint=hint, id="pgonly_django.W101")]
     return []

@@ -31,9 +31,7 @@ def seconds(value: Any, what: str, kinds: str = "a number of seconds or a timede
 
 def timeout_seconds(value: Any) -> float | None:
     """See seconds(); None is for ever."""
-    if value is None:
-        return None
-    return seconds(value, "A timeout", "a number of seconds, a timedelta or None")
+    return None if value is None else seconds(value, "A timeout", "a number of seconds, a timedelta or None")
 
 
 def milliseconds(timeout: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Self
 
 from pgonly_django import events
@@ -227,11 +228,9 @@ class Lock:
 
     def _give_back_later(self, holder: bytes) -> None:
         """In the background, so a cancelled caller does not wait. Once its lease is over the lock is free anyway."""
-
-        def give_back() -> None:
-            run(self._store.call(self.GIVE_BACK, name=self._key, holder=holder, payload=payload(self._key)))
-
-        background.add(give_back, self._lease)
+        call, key = self._store.call, self._key
+        give_back = partial(call, self.GIVE_BACK, name=key, holder=holder, payload=payload(key))
+        background.add(lambda: run(give_back()), self._lease)
 
     PRUNE = Statement(PRUNE_LOCKS, may_take_long=True)
 

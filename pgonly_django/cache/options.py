@@ -44,9 +44,8 @@ def parse(given: dict[str, Any]) -> Options:
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key in _BESIDE:
-            raise ImproperlyConfigured(
-                f'{key} stands beside OPTIONS, not in it: {{"{key}": {value!r}, "OPTIONS": {{...}}}}.'
-            )
+            instead = f'{{"{key}": {value!r}, "OPTIONS": {{...}}}}'
+            raise ImproperlyConfigured(f"{key} stands beside OPTIONS, not in it: {instead}.")
         if key not in _KNOWN and key not in _OF_DJANGO:
             raise ImproperlyConfigured(unknown_key('OPTIONS["%s"]', key, {*_KNOWN, *_OF_DJANGO}))
         if key in _KNOWN:
@@ -60,9 +59,8 @@ def default_timeout(given: Any) -> float | None:
         number = float(given) if isinstance(given, str) else given
         return number if type(number) is int else timeout_seconds(number)
     except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"TIMEOUT must be a number of seconds, a timedelta or None, got {given!r}."
-        ) from error
+        problem = f"TIMEOUT must be a number of seconds, a timedelta or None, got {given!r}."
+        raise ImproperlyConfigured(problem) from error
 
 
 def misplaced(names: Iterable[str]) -> list[str]:
@@ -94,7 +92,6 @@ def _number(key: str, value: Any, *, whole: bool) -> float:
     if not number or not 0 < value < math.inf or (whole and value != int(value)):
         kind = "whole number" if whole else "number"
         raise ImproperlyConfigured(f'OPTIONS["{key}"] must be a {kind} above 0, got {value!r}.')
-    if value > _MOST.get(key, _MOST_OF_ANY):
-        most = _MOST.get(key, _MOST_OF_ANY)
+    if value > (most := _MOST.get(key, _MOST_OF_ANY)):
         raise ImproperlyConfigured(f'OPTIONS["{key}"] must be at most {most:,}, got {value!r}.')
     return int(value) if whole else value

@@ -1,24 +1,17 @@
 """The cache as a user of database/pool.py: its name there, its errors, and its advice to tests."""
 
+from pgonly_django import exceptions
 from pgonly_django.database.pool import PoolUser
 from pgonly_django.database.testcase import Advice
-from pgonly_django.exceptions import (
-    CacheError,
-    CacheUnavailableError,
-    DatabaseCallError,
-    DatabaseUnansweredError,
-    DatabaseUnavailableError,
-    UnansweredError,
-)
 
 
-def cache_error(error: DatabaseCallError) -> CacheError:
+def cache_error(error: exceptions.DatabaseCallError) -> exceptions.CacheError:
     """What a caller of the cache gets for an error of its pool."""
-    if isinstance(error, DatabaseUnansweredError):
-        return UnansweredError(*error.args)
-    if isinstance(error, DatabaseUnavailableError):
-        return CacheUnavailableError(*error.args)
-    return CacheError(*error.args)
+    if isinstance(error, exceptions.DatabaseUnansweredError):
+        return exceptions.UnansweredError(*error.args)
+    if isinstance(error, exceptions.DatabaseUnavailableError):
+        return exceptions.CacheUnavailableError(*error.args)
+    return exceptions.CacheError(*error.args)
 
 
 CACHE = PoolUser(

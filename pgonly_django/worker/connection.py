@@ -32,7 +32,7 @@ class WorkerConnection(Reconnecting):
             lock_wait=LOCK_WAIT,
             opened=self._prepare,
             lost=self._emit_lost,
-            back=self._emit_back,
+            back=lambda: emit("worker.database_back", "PostgreSQL is back."),
         )
         self.listener = JobsListener(alias, listens=listen)
         self.prepared: set[Statement] = set()  # on the open connection
@@ -58,9 +58,6 @@ class WorkerConnection(Reconnecting):
     def _emit_lost(self, error: Exception) -> None:
         message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
         emit("worker.database_lost", message, level=logging.WARNING)
-
-    def _emit_back(self) -> None:
-        emit("worker.database_back", "PostgreSQL is back.")
 
 
 def _load_json(data: bytes | str) -> Any:

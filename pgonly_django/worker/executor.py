@@ -164,19 +164,11 @@ class Executor:
         found = run.found_task or self.tasks.find(job)
         task = found.task if job.run_at is None else with_fields(found.task, run_after=job.run_at)
         result = run.result = build_result(
-            task=task,
-            id=job.id,
-            status=TaskResultStatus.RUNNING,
-            backend=job.backend,
-            args=job.args,
-            kwargs=job.kwargs or {},
-            enqueued_at=job.enqueued_at,
-            started_at=job.started_at,
-            last_attempted_at=job.attempted_at,
-            errors=job.errors or (),
-            worker_id=self.worker.id,
+            task=task, id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
+            args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=self.worker.id,
+            enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
             _attempts=job.attempt,
-        )
+        )  # fmt: skip
         if has_receivers(task_started, logging.INFO):
             task_started.send(type(found.backend), task_result=result)
             if forked_child.is_child:  # a receiver has forked

@@ -219,15 +219,11 @@ def _finish(
             "message": printable(text_of(error)[:MESSAGE_LIMIT])[:MESSAGE_LIMIT],
             "traceback": printable(_shortened(formatted(error))),
         }
+    seconds = min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None
     return Finish(
-        run.job.id,
-        run.job.lease_epoch,
-        outcome,
-        state,
-        delay_seconds=min(delay or 0.0, LONGEST.total_seconds()) if state is State.SCHEDULED else None,
-        entry=json.dumps(entry),
-        costs_attempt=not free,
-    )
+        run.job.id, run.job.lease_epoch, outcome, state,
+        delay_seconds=seconds, entry=json.dumps(entry), costs_attempt=not free,
+    )  # fmt: skip
 
 
 def _shortened(text: str) -> str:

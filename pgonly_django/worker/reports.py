@@ -33,13 +33,8 @@ def _report(run: Run) -> Report:
     lines = []
     while run.log_lines:
         lines.append(run.log_lines.popleft())
-    return Report(
-        id=run.job.id,
-        lease_epoch=run.job.lease_epoch,
-        progress=run.progress,
-        log_lines=json.dumps(lines) if lines else None,
-        cleared=run.saved_something_new,
-    )
+    log_lines = json.dumps(lines) if lines else None
+    return Report(run.job.id, run.job.lease_epoch, run.progress, log_lines, cleared=run.saved_something_new)
 
 
 def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:

@@ -151,10 +151,9 @@ class Slots:
 
     def _start_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._run_loop, args=(loop,), name="pgonly-loop", daemon=True)
         try:
-            self._begin(
-                threading.Thread(target=self._run_loop, args=(loop,), name="pgonly-loop", daemon=True)
-            )
+            self._begin(thread)
         except RuntimeError:
             loop.close()
             raise
