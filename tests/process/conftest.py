@@ -102,7 +102,18 @@ class Workers:
 
 
 @pytest.fixture
-def workers(transactional_db, tmp_path):
+def hangups_end_processes():
+    """Under nohup SIGHUP is ignored, also in every process that the tests start. One with a handler is not: exec
+    gives it back to the default."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, before)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def workers(transactional_db, tmp_path, hangups_end_processes):
     fleet = Workers(tmp_path, database_url(connection.settings_dict))
     yield fleet
     fleet.end()
