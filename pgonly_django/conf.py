@@ -22,13 +22,21 @@ LONGEST_SECONDS = LONGEST.total_seconds()
 
 
 def _setting(default: Any, *, at_least: float | None = None) -> Any:
-    return field(default=default, metadata={"at_least": at_least})
+    """`default` is never changed, so that a dict may be one too."""
+    return field(default_factory=lambda: default, metadata={"default": default, "at_least": at_least})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     # A running job belongs to its worker for so long after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
+    # The PostgreSQL schema of all tables; "": where the search_path says.
+    schema: str = _setting("")
+    # By name: schedules, limits of queues, limiters and budgets. Each has a module that validates its entries.
+    schedules: dict[str, Any] = _setting({})
+    queues: dict[str, Any] = _setting({})
+    limiters: dict[str, Any] = _setting({})
+    budgets: dict[str, Any] = _setting({})
     # A session's last_seen_at and sliding expiry are written at most this often.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
     # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
@@ -73,7 +81,7 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:
     """What the value of this field must be, or None when it is right."""
-    kind = type(spec.default)
+    kind = type(spec.metadata["default"])
     if kind not in (int, float):
         return None if isinstance(value, kind) else f"a {kind.__name__}"
     is_whole = spec.type == "int"

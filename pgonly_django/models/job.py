@@ -27,8 +27,10 @@ SUSPECT_FROM = 2
 CRASHES_ALLOWED = 3  # after so many it is not started again
 # The rows of pgonly_job_ready and those of pgonly_job_suspect. The values are literals in every statement: with a
 # parameter the planner cannot use the partial index once the prepared plan is generic.
-READY_ROW = f"state = 'ready' AND crashes < {SUSPECT_FROM}"
-SUSPECT_ROW = f"state = 'ready' AND crashes >= {SUSPECT_FROM}"
+READY_ROW = f"slots IS NULL AND state = 'ready' AND crashes < {SUSPECT_FROM}"
+SUSPECT_ROW = f"slots IS NULL AND state = 'ready' AND crashes >= {SUSPECT_FROM}"
+# The rows of pgonly_job_limited: jobs with a concurrency key, or of a task that takes several slots.
+LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
 ERRORS_KEPT = 10
 REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
@@ -50,9 +52,18 @@ class State(models.TextChoices):
     SCHEDULED = "scheduled", _("Scheduled")  # waits for run_at, which its caller or its backoff chose
     READY = "ready", _("Ready")  # any worker may claim it
     RUNNING = "running", _("Running")  # belongs to worker_id while the lease lasts
+    HELD = "held", _("Held")  # waits for a person: over its budget, or an error that holds it
     SUCCEEDED = "succeeded", _("Succeeded")
     FAILED = "failed", _("Failed")  # no attempt left, discarded, or its worker died three times
     CANCELLED = "cancelled", _("Cancelled")
+
+
+class UniqueWhile(models.TextChoices):
+    """Until when no second job may have the same unique_key."""
+
+    WAITING = "waiting", _("Waiting")  # until it is claimed
+    UNFINISHED = "unfinished", _("Unfinished")  # until it has finished
+    RETAINED = "retained", _("Retained")  # as long as its row is there
 
 
 WAITING = (State.SCHEDULED, State.READY)
@@ -63,6 +74,13 @@ FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
 RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED)
 CANCELLABLE = (*WAITING, State.RUNNING)
 DISCARDABLE = WAITING
+
+# The rows of pgonly_job_unique.
+UNIQUE_ROW = Q(unique_key__isnull=False) & (
+    Q(state__in=("scheduled", "ready"))
+    | Q(unique_while__in=("unfinished", "retained")) & Q(state__in=("running", "held"))
+    | Q(unique_while="retained")
+)
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -158,6 +176,27 @@ class Job(models.Model):
         default=0, help_text=_("Deaths of its worker that it is suspected of.")
     )
     max_runtime = IntervalField(null=True)
+    # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
+    unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job has it meanwhile."))  # noqa: DJ001 - NULL keeps the row out of the index
+    unique_while = models.CharField(  # noqa: DJ001 - as unique_key
+        max_length=16, null=True, choices=UniqueWhile, help_text=_("In which states the key counts.")
+    )
+    unique_until = TimestampField(
+        null=True, help_text=_("When the key is free again; empty: by state alone.")
+    )
+    concurrency_key = models.CharField(max_length=255, null=True, help_text=_("What its limit counts."))  # noqa: DJ001 - as unique_key
+    concurrency_limit = models.SmallIntegerField(
+        null=True, help_text=_("So many jobs of the key run at a time.")
+    )
+    slots = models.SmallIntegerField(
+        null=True, help_text=_("Threads that it takes up in its worker; empty: one, and no concurrency key.")
+    )
+    failed_retention = IntervalField(null=True, help_text=_("The same for a failed job; empty: 90 days."))
+    dead_letter_queue = models.CharField(  # noqa: DJ001 - as unique_key
+        max_length=64, null=True, help_text=_("Whose task is told when the job has failed.")
+    )
+    dead_lettered_at = TimestampField(null=True)
+    held_by = models.CharField(max_length=255, null=True, help_text=_("What holds it, such as a budget."))  # noqa: DJ001 - as unique_key
     retention = IntervalField(null=True, help_text=_("Kept this long once finished; empty: for ever."))
 
     progress = ReadableJsonField(null=True, help_text=_("done, total and message."))
@@ -185,13 +224,41 @@ class Job(models.Model):
                 F("priority").desc(),
                 "ready_at",
                 "id",
-                condition=Q(state="ready", crashes__lt=SUSPECT_FROM),
+                condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__lt=SUSPECT_FROM),
                 name="pgonly_job_ready",
             ),
             # Suspects are few and claimed one at a time. The two indexes share no row, so the planner cannot take one
             # for the other, however old its statistics are.
             models.Index(
-                "ready_at", condition=Q(state="ready", crashes__gte=SUSPECT_FROM), name="pgonly_job_suspect"
+                "ready_at",
+                condition=Q(slots__isnull=True) & Q(state="ready") & Q(crashes__gte=SUSPECT_FROM),
+                name="pgonly_job_suspect",
+            ),
+            # For limited claims: one range per queue, priority and concurrency key.
+            models.Index(
+                "queue",
+                F("priority").desc(),
+                "concurrency_key",
+                "ready_at",
+                "id",
+                condition=Q(slots__isnull=False) & Q(state="ready"),
+                name="pgonly_job_limited",
+            ),
+            # How many jobs of a concurrency key are running.
+            models.Index(
+                "concurrency_key",
+                condition=Q(slots__isnull=False) & Q(state="running"),
+                name="pgonly_job_limited_running",
+            ),
+            # The jobs that a budget holds.
+            models.Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
+            # Failed jobs whose dead letter is still to be sent.
+            models.Index(
+                "id",
+                condition=Q(dead_letter_queue__isnull=False)
+                & Q(state="failed")
+                & Q(dead_lettered_at__isnull=True),
+                name="pgonly_job_dead_letter",
             ),
             models.Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
             # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
@@ -205,6 +272,7 @@ class Job(models.Model):
             models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
         ]
         constraints = [
+            models.UniqueConstraint("unique_key", condition=UNIQUE_ROW, name="pgonly_job_unique"),
             models.CheckConstraint(
                 condition=~Q(state="running") | Q(worker_id__isnull=False, lease_expires_at__isnull=False),
                 name="pgonly_job_running_has_lease",

@@ -25,6 +25,7 @@ STATUS = {
     "scheduled": TaskResultStatus.READY,
     "ready": TaskResultStatus.READY,
     "running": TaskResultStatus.RUNNING,
+    "held": TaskResultStatus.READY,
     "succeeded": TaskResultStatus.SUCCESSFUL,
     "failed": TaskResultStatus.FAILED,
     "cancelled": TaskResultStatus.FAILED,
