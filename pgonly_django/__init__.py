@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pgonly_django.context.context import JobContext
     from pgonly_django.exceptions import (
         Discard,
+        Hold,
         JobCancelled,
+        JobHeld,
         JobInterrupt,
         JobStopped,
         JobTimedOut,
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Backoff",
     "Discard",
+    "Hold",
     "JobCancelled",
     "JobContext",
+    "JobHeld",
     "JobInterrupt",
     "JobStopped",
     "JobTimedOut",

@@ -132,6 +132,16 @@ class Discard(PgonlyError):  # noqa: N818 - an instruction to the worker, not an
         super().__init__(reason)
 
 
+class Hold(PgonlyError):  # noqa: N818 - an instruction to the worker, not an error
+    """Raise it to stop here until a person, or code of yours, calls resume(): the job is held with `reason`, takes up
+    no slot and costs no attempt. It continues from its checkpoint and steps. `by` groups what is held (at most 255
+    characters): Job.objects.filter(held_by=...)."""
+
+    def __init__(self, reason: str, by: str = "the job") -> None:
+        self.reason, self.by = reason, by
+        super().__init__(reason)
+
+
 def _as_timedelta(delay: timedelta | float, where: str) -> timedelta:
     """A delay too long for a timedelta becomes the longest one; the worker bounds it further."""
     if isinstance(delay, timedelta):
@@ -161,6 +171,10 @@ class JobCancelled(JobInterrupt):
 
 class JobTimedOut(JobInterrupt):
     """The job ran longer than its max_runtime; this counts as an error."""
+
+
+class JobHeld(JobInterrupt):
+    """The job is over its budget: it is held, and a person resumes it; this costs no attempt."""
 
 
 class LeaseLost(JobInterrupt):

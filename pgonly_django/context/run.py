@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.interrupter import Interrupter, take
-from pgonly_django.exceptions import JobCancelled, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
+from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
 
@@ -40,6 +40,8 @@ class Run:
     cancel_requested: bool = False
     timed_out: bool = False
     lease_lost: bool = False
+    # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
+    held: tuple[str, str] | None = None
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
     log_lines: deque[dict[str, str]] | None = None
@@ -65,6 +67,13 @@ class Run:
     def renew_lease(self, asked_at: float, lease_for: timedelta) -> None:
         """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
         self.lease_until = lease_end(asked_at, lease_for)
+
+    def hold(self, by: str, reason: str) -> BaseException:
+        """The run has to end, and the job is held. Returns what to raise in the job's code, now and for every further
+        call that costs something."""
+        self.held = self.held or (by, reason)
+        self.context_raised = True
+        return (self.interruption or JobHeld)()
 
     def log(self, text: str) -> None:
         if self.log_lines is None:
@@ -114,4 +123,6 @@ class Run:
             return JobCancelled
         if self.timed_out:
             return JobTimedOut
+        if self.held is not None:
+            return JobHeld
         return JobStopped if self.stop_requested else None

@@ -7,6 +7,13 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name="job",
+            options={
+                "permissions": [("operate_job", "Can retry, cancel, discard, hold and resume jobs")],
+                "verbose_name": "job",
+            },
+        ),
         migrations.RemoveIndex(
             model_name="job",
             name="pgonly_job_ready",

@@ -40,6 +40,9 @@ EXPIRY = RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S6
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
+# The same where another program may have written something else than a list.
+LISTED_ERRORS = f"CASE WHEN jsonb_typeof(errors) <> 'array' THEN '[]'::jsonb ELSE {EARLIER_ERRORS} END"
+
 
 class ClockTimestamp(Func):
     """The database's clock. It goes on inside a transaction, where now() stands still."""
@@ -70,10 +73,14 @@ WAITING = (State.SCHEDULED, State.READY)
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 # For `state IN (...)`, as pgonly_job_finished has it.
 FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
-# The states from which retry(), cancel() and discard() may move a job.
-RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED)
-CANCELLABLE = (*WAITING, State.RUNNING)
-DISCARDABLE = WAITING
+# The states from which retry(), cancel(), discard(), hold() and resume() may move a job.
+RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED, State.HELD)
+CANCELLABLE = (*WAITING, State.HELD, State.RUNNING)
+DISCARDABLE = (*WAITING, State.HELD)
+HOLDABLE = WAITING
+RESUMABLE = (State.HELD,)
+BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
+HELD_BY_LENGTH = 255
 
 # The rows of pgonly_job_unique.
 UNIQUE_ROW = Q(unique_key__isnull=False) & (
@@ -96,13 +103,19 @@ class JobQuerySet(models.QuerySet["Job"]):
     def failed(self) -> JobQuerySet:
         return self.filter(state=State.FAILED)
 
+    def held(self, by: str | None = None) -> JobQuerySet:
+        """Those that wait for a person; with `by` those that this holds, such as "budget:project:7"."""
+        held = self.filter(state=State.HELD, held_by__isnull=False)
+        return held if by is None else held.filter(held_by=by)
+
     def retry(self) -> int:
-        """Make failed, cancelled and scheduled jobs ready now, with all their attempts. Returns how many. Steps and
-        checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone."""
+        """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts. Returns how many. Steps
+        and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone."""
         return self._update_and_wake(
             RETRYABLE,
             notify.ready(notify.ANY_QUEUE),
             state=State.READY,
+            held_by=None,
             ready_at=ClockTimestamp(),
             attempt=0,
             crashes=0,
@@ -113,12 +126,13 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def cancel(self) -> int:
-        """Cancel waiting jobs at once and ask the workers of running ones to stop them. Returns how many."""
+        """Cancel waiting and held jobs at once and ask the workers of running ones to stop them. Returns how many."""
         running = Q(state=State.RUNNING)
         # In one statement, so that the newest version of each row decides: a job may be claimed at this moment.
         return self._update_and_wake(
             CANCELLABLE,
             notify.cancel(notify.ANY_QUEUE),
+            held_by=None,
             cancel_requested_at=ClockTimestamp(),
             finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
             expires_at=Case(When(running, then=F("expires_at")), default=EXPIRY),
@@ -126,26 +140,58 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def discard(self, reason: str = "Discarded by a person.") -> int:
-        """Give up on waiting jobs: no further attempt, state failed with `reason`. Returns how many."""
-        now, reason = datetime.now(UTC).isoformat(), printable(str(reason))[:REASON_LIMIT]
-        entry = json.dumps([{"outcome": "discarded", "reason": reason, "finished_at": now}])
+        """Give up on waiting and held jobs: no further attempt, state failed with `reason`. Returns how many."""
         return self.filter(state__in=DISCARDABLE).update(
             state=State.FAILED,
+            held_by=None,
             finished_at=ClockTimestamp(),
             expires_at=EXPIRY,
-            errors=RawSQL("errors || %s::jsonb", [entry], output_field=models.JSONField()),
+            errors=_errors_and("discarded", reason),
         )
 
-    def _update_and_wake(self, states: Sequence[State], payload: str, **changes: Any) -> int:
+    def hold(self, reason: str = "Held by a person.", *, by: str = BY_A_PERSON) -> int:
+        """Keep waiting jobs from running until resume() (or retry()), with `reason` among their errors. Returns how
+        many. Running jobs are left alone. `by` says what holds them, at most 255 characters: see held()."""
+        # What retry() has made ready before its time does not wait for that time once it is resumed.
+        is_early = Q(state=State.READY, run_at__gt=ClockTimestamp())
+        return self.filter(state__in=HOLDABLE).update(
+            state=State.HELD,
+            held_by=printable(str(by))[:HELD_BY_LENGTH],
+            run_at=Case(When(is_early, then=None), default=F("run_at")),
+            errors=_errors_and("held", reason),
+        )
+
+    def resume(self) -> int:
+        """Let held jobs go on from their checkpoint and steps, with the attempts that they have left. Returns how many.
+        A job whose run_at is still ahead waits for that."""
+        is_ahead = Q(run_at__gt=ClockTimestamp())
+        return self._update_and_wake(
+            RESUMABLE,
+            notify.ready(notify.ANY_QUEUE),
+            notify.DUE,
+            state=Case(When(is_ahead, then=Value(State.SCHEDULED.value)), default=Value(State.READY.value)),
+            held_by=None,
+            ready_at=ClockTimestamp(),
+        )
+
+    def _update_and_wake(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """Raises ManualCommitError where the workers could not be woken after the commit."""
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
         self._for_write = True
         alias: str = self.db
-        require_autocommit(alias, "retry() and cancel()")
+        require_autocommit(alias, "retry(), resume() and cancel()")
         count = self.filter(state__in=states).update(**changes)
         if count:
-            notify.wake_after_commit(alias, payload)
+            for payload in payloads:
+                notify.wake_after_commit(alias, payload)
         return count
+
+
+def _errors_and(outcome: str, reason: str) -> RawSQL:
+    """The column `errors` with an entry for what a person has done."""
+    now, reason = datetime.now(UTC).isoformat(), printable(str(reason))[:REASON_LIMIT]
+    entry = json.dumps([{"outcome": outcome, "reason": reason, "finished_at": now}])
+    return RawSQL(f"({LISTED_ERRORS}) || %s::jsonb", [entry], output_field=models.JSONField())  # noqa: S611 - our text
 
 
 class Job(models.Model):
@@ -216,7 +262,7 @@ class Job(models.Model):
     class Meta:
         db_table = "pgonly_job"
         verbose_name = _("job")
-        permissions = [("operate_job", _("Can retry, cancel and discard jobs"))]
+        permissions = [("operate_job", _("Can retry, cancel, discard, hold and resume jobs"))]
         indexes = [
             # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
             models.Index(

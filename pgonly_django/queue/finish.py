@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     TIMED_OUT = "timed out"  # longer than max_runtime
     RELEASED = "released"  # a planned stop; costs no attempt
+    HELD = "held"  # until a person resumes it; costs no attempt
     POSTPONED = "postponed"  # this worker does not know the task (yet); costs no attempt
     CRASHED = "crashed"  # its worker died
 
@@ -42,10 +43,14 @@ class Finish:
     entry: str | None = None  # JSON, one attempt for the job's errors
     costs_attempt: bool = True
     started: bool = True  # False: it was claimed ahead and never began
+    held_by: str | None = None  # what holds it, when the state is HELD
 
 
 # Index, of both statements: the primary key. "state || ''" keeps the planner from pgonly_job_running: under an old
 # snapshot the dead entries of that index pile up, and every finish would walk over them.
+
+# The states after which a job is not over.
+GOES_ON = "'ready', 'scheduled', 'held'"
 
 # The common case is lean: jobs of one lease_epoch are found by `= ANY` at half the cost of a join (9 instead of 15 us a
 # job). Their results are one JSON object by id; a job that is not in it has none.
@@ -56,13 +61,15 @@ UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crash
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """
 
-# A job that was asked to cancel does not wait again.
+# A job that was asked to cancel does not wait again, and is not held.
 FINISH = f"""
 UPDATE pgonly_job AS job SET
-    state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ('ready', 'scheduled')
+    state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ({GOES_ON})
         THEN 'cancelled' ELSE ended.state END,
-    run_at = CASE ended.state WHEN 'scheduled'
-        THEN clock_timestamp() + make_interval(secs => ended.delay) ELSE job.run_at END,
+    held_by = CASE WHEN job.cancel_requested_at IS NULL THEN ended.held_by END,
+    run_at = CASE ended.state WHEN 'scheduled' THEN clock_timestamp() + make_interval(secs => ended.delay)
+        WHEN 'held' THEN CASE WHEN job.run_at <= clock_timestamp() THEN job.run_at END
+        ELSE job.run_at END,
     ready_at = clock_timestamp(),
     lease_expires_at = NULL,
     attempt = job.attempt - ended.uncounted,
@@ -74,13 +81,13 @@ UPDATE pgonly_job AS job SET
             ELSE {EARLIER_ERRORS} END)
             || (ended.entry::jsonb || jsonb_build_object(
                 'attempt', job.attempt, 'started_at', job.attempted_at, 'finished_at', clock_timestamp())) END,
-    finished_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
+    finished_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() END,
-    expires_at = CASE WHEN ended.state IN ('ready', 'scheduled') AND job.cancel_requested_at IS NULL
+    expires_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL ELSE {EXPIRES_AT} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
-    %(interrupted)s::int[], %(stay_suspect)s::int[], %(entries)s::text[])
-    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry)
+    %(interrupted)s::int[], %(stay_suspect)s::int[], %(entries)s::text[], %(holders)s::text[])
+    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry, held_by)
 WHERE job.id = ended.id {{and_unlocked}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
 """
@@ -135,6 +142,7 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         # These runs do not show that the job spares its worker.
         "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],
         "entries": [finish.entry for finish in batch],
+        "holders": [finish.held_by for finish in batch],
     }
 
 

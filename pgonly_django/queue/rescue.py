@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import CRASHES_ALLOWED, EARLIER_ERRORS, EXPIRES_AT, SUSPECT_FROM
+from pgonly_django.models.job import CRASHES_ALLOWED, EXPIRES_AT, LISTED_ERRORS, SUSPECT_FROM
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
 END_WITHIN_MS = 2000  # by then a backend that is ended has rolled back and released its locks
@@ -78,7 +78,7 @@ UPDATE pgonly_job AS job SET
     attempt = greatest(attempt - 1, 0),
     crashes = crashes_now,
     interruptions = interruptions + was_stopped::int,
-    errors = (CASE WHEN jsonb_typeof(errors) <> 'array' THEN '[]'::jsonb ELSE {EARLIER_ERRORS} END)
+    errors = ({LISTED_ERRORS})
         || jsonb_build_object(
             'outcome', CASE WHEN was_stopped THEN 'released' ELSE 'crashed' END,
             'attempt', attempt,

@@ -62,6 +62,14 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         """Run a failed or cancelled job again from its checkpoint, with all attempts; a scheduled one now."""
         return bool(self._rows.retry())
 
+    def hold(self, reason: str = "Held by a person.") -> bool:
+        """Keep a waiting job from running until resume(). False when it runs or has ended."""
+        return bool(self._rows.hold(reason))
+
+    def resume(self) -> bool:
+        """Let a held job go on from its checkpoint. False when it is not held."""
+        return bool(self._rows.resume())
+
     def wait(self, timeout: float) -> JobResult:
         """Block until the job is finished and return the refreshed result; it may have failed. Raises WaitTimeoutError
         after `timeout` seconds; inf waits as long as it takes. Looks at the row with growing pauses up to a second, so

@@ -13,6 +13,7 @@ from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
+from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
@@ -62,6 +63,7 @@ class Executor:
         self._deliver(ended)
 
     def _run(self, run: Run) -> Ended:
+        current_job.set(run)
         run.started_at = time.monotonic()
         try:
             call = self._prepare(run)
@@ -106,7 +108,8 @@ class Executor:
         return outcomes.succeeded(run, value)
 
     async def arun(self, run: Run) -> None:
-        """Run an async task on the current event loop. Raises nothing."""
+        """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
+        current_job.set(run)
         run.started_at = time.monotonic()
         ended = None
         try:

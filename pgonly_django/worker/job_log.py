@@ -27,7 +27,7 @@ def log_end(ended: Ended) -> None:
         return
     if ended.error is not None and finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED):
         return  # log_failure() has said it
-    level = logging.INFO
+    level = logging.WARNING if finish.state is State.HELD else logging.INFO
     if finish.state is State.FAILED:
         level = logging.WARNING if finish.outcome is Outcome.DISCARDED else logging.ERROR
     job, seconds = ended.run.job, ended.took_seconds or ended.run.seconds

@@ -12,9 +12,10 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import (
     Discard,
+    Hold,
     JobCancelled,
+    JobHeld,
     JobInterrupt,
-    JobStopped,
     JobTimedOut,
     LeaseLost,
     NotStorableError,
@@ -22,7 +23,7 @@ from pgonly_django.exceptions import (
     Snooze,
     UnreadableJobError,
 )
-from pgonly_django.models.job import State
+from pgonly_django.models.job import HELD_BY_LENGTH, State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import delay_seconds
 from pgonly_django.queue.values import to_json
@@ -66,12 +67,12 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
     """What an exception out of a run means for its job."""
     match error:
         case JobInterrupt() if run.interruption is None:
-            reason = f"The job raised {name_of(error)} itself, unasked. Use Snooze, Retry or Discard."
+            reason = f"The job raised {name_of(error)} itself, unasked. Use Snooze, Retry, Hold or Discard."
             return _failed(run, Outcome.FAILED, error, options, worker, reason=reason)
-        case JobStopped():
-            return released(run, worker)
-        case JobCancelled():
-            return _cancelled(run, worker)
+        case JobInterrupt():
+            return _interrupted(run, error, options, worker)
+        case Hold():
+            return held(run, worker, error.by, text_of(error))
         case Snooze():
             delay, why = max(error.delay.total_seconds(), 0.0), text_of(error)
             return _finish(run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, reason=why)
@@ -81,13 +82,23 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return _finish(run, Outcome.FAILED, State.FAILED, worker, error=error)
         case UnknownTaskError():
             return _postponed(run, error, worker)
-        case JobTimedOut():
-            return _timed_out(run, error, options, worker)
         case Retry():
             delay = max(error.delay.total_seconds(), 0.0)
             return _failed(run, Outcome.RETRIED, error, options, worker, delay=delay)
         case _:
             return _failed(run, Outcome.FAILED, error, options, worker)
+
+
+def _interrupted(run: Run, error: JobInterrupt, options: TaskOptions, worker: WorkerFacts) -> Finish:
+    match error:
+        case JobCancelled():
+            return _cancelled(run, worker)
+        case JobTimedOut():
+            return _timed_out(run, error, options, worker)
+        case JobHeld() if run.held is not None:
+            return held(run, worker, *run.held)
+        case _:
+            return released(run, worker)
 
 
 def meaning(run: Run, error: BaseException) -> BaseException:
@@ -96,7 +107,7 @@ def meaning(run: Run, error: BaseException) -> BaseException:
     if isinstance(error, BaseExceptionGroup):
         error = instruction_in(error) or error
     interruption = run.interruption
-    if interruption is None or isinstance(error, (interruption, Snooze, Retry, Discard)):
+    if interruption is None or isinstance(error, (interruption, Snooze, Retry, Discard, Hold)):
         return error
     if not _comes_of_interruption(error):
         return error
@@ -129,7 +140,7 @@ def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | 
         for leaf in leaves:
             if isinstance(leaf, kind):
                 return leaf
-    return leaves[0] if all(isinstance(leaf, Snooze | Retry | Discard) for leaf in leaves) else None
+    return leaves[0] if all(isinstance(leaf, Snooze | Retry | Discard | Hold) for leaf in leaves) else None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -143,6 +154,13 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 def released(run: Run, worker: WorkerFacts) -> Finish:
     """Back to ready for any worker, at no cost: a planned stop."""
     return _finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason="Its worker was stopped.")
+
+
+def held(run: Run, worker: WorkerFacts, by: str, reason: str, error: BaseException | None = None) -> Finish:
+    """The job waits for a person, at no cost."""
+    finish = _finish(run, Outcome.HELD, State.HELD, worker, free=True, reason=reason, error=error)
+    finish.held_by = printable(str(by))[:HELD_BY_LENGTH]
+    return finish
 
 
 def never_started(job_id: str, lease_epoch: int) -> Finish:

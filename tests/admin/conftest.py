@@ -26,6 +26,8 @@ def make_job(state=State.READY, **fields):
             "lease_expires_at": now + timedelta(minutes=1),
             "attempted_at": now,
         }
+    if state == State.HELD:
+        defaults |= {"held_by": "a person"}
     if state == State.SCHEDULED:
         defaults |= {"run_at": now + timedelta(hours=1)}
     return Job.objects.create(**(defaults | fields))

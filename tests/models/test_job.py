@@ -10,7 +10,15 @@ import pytest
 
 from pgonly_django.models import Checkpoint, Job, Worker
 from pgonly_django.models.checkpoint import Step
-from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE, State
+from pgonly_django.models.job import (
+    CANCELLABLE,
+    DISCARDABLE,
+    ERRORS_KEPT,
+    HOLDABLE,
+    RESUMABLE,
+    RETRYABLE,
+    State,
+)
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.task_fields import NAME_LENGTH, PATH_LENGTH
@@ -32,6 +40,8 @@ def in_state(state: State) -> Job:
         ("retry", RETRYABLE, State.READY),
         ("cancel", CANCELLABLE, State.CANCELLED),
         ("discard", DISCARDABLE, State.FAILED),
+        ("hold", HOLDABLE, State.HELD),
+        ("resume", RESUMABLE, State.SCHEDULED),
     ],
 )
 def test_a_verb_moves_jobs_of_the_allowed_states_only(state, verb, allowed, afterwards):
@@ -86,6 +96,55 @@ def test_a_discarded_job_says_why():
     assert [error["outcome"] for error in fresh(job).errors] == ["failed", "discarded"]
     assert fresh(job).errors[-1]["reason"] == 'No longer wanted: 5 % \\ "quoted".'
     assert fresh(job).is_finished
+
+
+@pytest.mark.django_db
+def test_a_held_job_says_why_and_by_what():
+    job, other = make(), make()
+    Job.objects.filter(pk=job.pk).hold("The provider is down.", by="provider:x")
+    assert fresh(job).errors[-1]["reason"] == "The provider is down."
+    assert list(Job.objects.held("provider:x")) == [job]
+    Job.objects.filter(pk=other.pk).hold()
+    assert fresh(other).held_by == "a person"
+    assert Job.objects.held().count() == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("errors", [{"not": "a list"}, [{"outcome": "failed"}] * ERRORS_KEPT])
+def test_a_job_can_be_held_again_and_again(errors):
+    job = make(errors=errors)
+    for _ in range(2 * ERRORS_KEPT):
+        assert Job.objects.hold() == Job.objects.resume() == 1
+    assert len(fresh(job).errors) == ERRORS_KEPT
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("facts", "afterwards"),
+    [
+        ({}, State.READY),
+        ({"run_at": ago(HOUR)}, State.READY),
+        ({"run_at": ago(-HOUR), "state": State.SCHEDULED}, State.SCHEDULED),
+        ({"run_at": ago(-HOUR)}, State.READY),  # retry() has made it ready before its time
+    ],
+)
+def test_a_resumed_job_waits_for_what_it_waited_for(facts, afterwards):
+    job = make(attempt=2, crashes=1, **facts)
+    Job.objects.hold()
+    Job.objects.resume()
+    row = fresh(job)
+    assert (row.state, row.held_by, row.attempt, row.crashes) == (afterwards, None, 2, 1)
+    assert row.ready_at > ago(MINUTE)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("verb", ["retry", "cancel", "discard"])
+def test_nothing_holds_a_job_that_a_person_has_moved_on(verb):
+    job = make()
+    Job.objects.hold()
+    getattr(Job.objects.all(), verb)()
+    assert fresh(job).held_by is None
+    assert not Job.objects.held().exists()
 
 
 @pytest.mark.parametrize("reason", ["a\x00b", "half \udc80 of a pair", 7, "x" * 100_000])

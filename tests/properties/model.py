@@ -23,6 +23,7 @@ class Job:
     interruptions: int = 0
     crashes: int = 0
     cancel_requested: bool = False
+    is_ahead: bool = False  # its run_at, while it is scheduled, or held since it was
     holder: Run | None = None
     past: list[Run] = field(default_factory=list)
 
@@ -34,7 +35,8 @@ class Job:
     def ended(
         self, state: str, *, costs: bool = True, interrupted: bool = False, clears: bool = True
     ) -> None:
-        waits = state in ("ready", "scheduled")
+        waits = state in ("ready", "scheduled", "held")
+        self.is_ahead = state == "scheduled"
         self.state = "cancelled" if waits and self.cancel_requested else state
         self.attempt -= not costs
         self.interruptions += interrupted
@@ -50,17 +52,25 @@ class Job:
         self._let_go()
 
     def cancelled(self) -> None:
-        if self.state in ("ready", "scheduled", "running"):
+        if self.state in ("ready", "scheduled", "held", "running"):
             self.cancel_requested = True
             self.state = "running" if self.state == "running" else "cancelled"
 
     def retried(self) -> None:
-        if self.state in ("failed", "cancelled", "scheduled"):
+        if self.state in ("failed", "cancelled", "scheduled", "held"):
             self.state, self.attempt, self.crashes, self.cancel_requested = "ready", 0, 0, False
 
     def discarded(self) -> None:
-        if self.state in ("ready", "scheduled"):
+        if self.state in ("ready", "scheduled", "held"):
             self.state = "failed"
+
+    def held(self) -> None:
+        if self.state in ("ready", "scheduled"):
+            self.is_ahead, self.state = self.state == "scheduled", "held"
+
+    def resumed(self) -> None:
+        if self.state == "held":
+            self.state = "scheduled" if self.is_ahead else "ready"
 
     def promoted(self) -> None:
         if self.state == "scheduled":

@@ -36,6 +36,7 @@ ENDS = {
     "retry": (Outcome.FAILED, State.SCHEDULED, {}),
     "snooze": (Outcome.SNOOZED, State.SCHEDULED, {"costs": False}),
     "release": (Outcome.RELEASED, State.READY, {"costs": False, "interrupted": True, "clears": False}),
+    "hold": (Outcome.HELD, State.HELD, {"costs": False}),
     "postpone": (Outcome.POSTPONED, State.SCHEDULED, {"costs": False, "clears": False}),
 }
 
@@ -60,14 +61,20 @@ class Life(RuleBasedStateMachine):
     def enqueue(self, priority, queue, later):
         run_after = timezone.now() + HOUR if later else None
         result = add.using(priority=priority, queue_name=queue, run_after=run_after).enqueue(1)
-        self.jobs[result.id] = Job("scheduled" if later else "ready")
+        self.jobs[result.id] = Job("scheduled" if later else "ready", is_ahead=later)
 
-    @rule(verb=st.sampled_from(["cancel", "retry", "discard"]), data=st.data())
+    @rule(verb=st.sampled_from(["cancel", "retry", "discard", "hold", "resume"]), data=st.data())
     @precondition(lambda self: self.jobs)
     def change(self, verb, data):
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         getattr(models.Job.objects.filter(pk=job_id), verb)()
-        past = {"cancel": Job.cancelled, "retry": Job.retried, "discard": Job.discarded}
+        past = {
+            "cancel": Job.cancelled,
+            "retry": Job.retried,
+            "discard": Job.discarded,
+            "hold": Job.held,
+            "resume": Job.resumed,
+        }
         past[verb](self.jobs[job_id])
 
     # What workers do.
@@ -152,10 +159,14 @@ class Life(RuleBasedStateMachine):
             "crashes",
             "cancel_requested_at",
             "worker_id",
+            "held_by",
         )
-        for job_id, *facts, cancel_requested_at, worker_id in models.Job.objects.values_list("id", *names):
+        for job_id, *facts, cancel_requested_at, worker_id, held_by in models.Job.objects.values_list(
+            "id", *names
+        ):
             job = self.jobs[str(job_id)]
             assert (*facts, cancel_requested_at is not None) == job.facts
+            assert (held_by is not None) == (job.state == "held")
             if job.holder:
                 assert worker_id == self._id_at_claim(job.holder)
         assert models.Job.objects.count() == len(self.jobs)
@@ -178,8 +189,9 @@ class Life(RuleBasedStateMachine):
     def _finish(self, job_id, lease_epoch, outcome, state, facts):
         delay = 3600.0 if state is State.SCHEDULED else None
         return Finish(
-            job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=facts.get("costs", True)
-        )
+            job_id, lease_epoch, outcome, state, delay_seconds=delay, costs_attempt=facts.get("costs", True),
+            held_by="a test" if state is State.HELD else None,
+        )  # fmt: skip
 
 
 @pytest.mark.django_db(transaction=True)

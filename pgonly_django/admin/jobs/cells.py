@@ -69,6 +69,8 @@ def _time_that_matters(job: Job) -> str:
     if job.state == State.SCHEDULED and job.run_at is not None:
         wait = job.run_at - timezone.now()
         return formats.time_tag(job.run_at, _("in %s") % formats.short_duration(wait))
+    if job.state == State.HELD:
+        return str(job.held_by or "")
     if job.attempted_at is None:
         return ""
     if job.state == State.RUNNING:

@@ -46,12 +46,20 @@ ORDER BY task LIMIT 101
 """
 
 
+ANY_READY = Q(slots__isnull=True) & (Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM)) | Q(
+    slots__isnull=False
+)
+
+
 class StateFilter(ChoicesFieldListFilter):
-    """Ready rows are in two partial indexes. PostgreSQL uses them when the query names the conditions of both."""
+    """Ready rows are in partial indexes, and so are held ones: PostgreSQL uses them when the query names their
+    conditions."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
         if request.GET.get("state__exact") == State.READY:
-            queryset = queryset.filter(Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM))
+            queryset = queryset.filter(ANY_READY)
+        if request.GET.get("state__exact") == State.HELD:
+            queryset = queryset.filter(held_by__isnull=False)
         return super().queryset(request, queryset)
 
 

@@ -16,7 +16,7 @@ from pgonly_django.admin.jobs import cells, deletion
 from pgonly_django.admin.jobs.filters import QueueFilter, StateFilter, TaskFilter
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.search import HELP, search_jobs
-from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, LARGE, RETRY
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, LARGE, RESUME, RETRY
 from pgonly_django.admin.paging import BoundedChangeList
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
@@ -41,7 +41,7 @@ class JobAdmin(VerbAdmin):
     search_help_text = HELP
     show_facets = ShowFacets.NEVER
     list_per_page = 50
-    verbs = (RETRY, CANCEL, DISCARD)
+    verbs = (RESUME, RETRY, HOLD, CANCEL, DISCARD)
     actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), delete_selected)
     fieldsets = ()
 

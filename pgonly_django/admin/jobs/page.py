@@ -85,6 +85,7 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Queue"), job.queue),
         (_("Priority"), job.priority),
         (_("Backend"), job.backend),
+        (_("Held by"), job.held_by),
         (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
         (_("Interruptions"), job.interruptions or None),
         (_("Crashes"), job.crashes or None),

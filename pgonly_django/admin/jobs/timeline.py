@@ -29,6 +29,7 @@ OUTCOMES: dict[str, Promise] = {
     "retried": gettext_lazy("Asked for a retry"),
     "snoozed": gettext_lazy("Snoozed"),
     "discarded": gettext_lazy("Discarded"),
+    "held": gettext_lazy("Held"),
     "cancelled": gettext_lazy("Cancelled"),
     "timed out": gettext_lazy("Timed out"),
     "released": gettext_lazy("Released"),

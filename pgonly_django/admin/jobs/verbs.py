@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, RETRYABLE
+from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, HOLDABLE, RESUMABLE, RETRYABLE
 
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
@@ -30,6 +30,22 @@ def _verb(states: Sequence[State], **texts_and_method: Any) -> Verb:
     )
 
 
+RESUME = _verb(
+    RESUMABLE,
+    name="resume",
+    method=lambda _request, jobs: jobs.resume(),
+    label=_("Resume"),
+    hint=_("Goes on from its last checkpoint, with the attempts that it has left."),
+    logged=_("Resumed."),
+)
+HOLD = _verb(
+    HOLDABLE,
+    name="hold",
+    method=lambda request, jobs: jobs.hold(f"Held by {request.user}."),
+    label=_("Hold"),
+    hint=_("A waiting job does not run until somebody resumes it."),
+    logged=_("Held."),
+)
 RETRY = _verb(
     RETRYABLE,
     name="retry",

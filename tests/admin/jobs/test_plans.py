@@ -85,7 +85,8 @@ def test_the_count_reads_no_more_than_its_cap(plan, admin_user):
     ("state", "indexes", "rows"),
     [
         ("running", ["pgonly_job_running"], 100),
-        ("ready", ["pgonly_job_ready", "pgonly_job_suspect"], 100),
+        ("ready", ["pgonly_job_ready", "pgonly_job_suspect", "pgonly_job_limited"], 100),
+        ("held", ["pgonly_job_held"], 0),
         ("scheduled", ["pgonly_job_scheduled"], 0),
         ("failed", ["pgonly_job_failed"], 50),
     ],

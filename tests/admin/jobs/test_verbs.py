@@ -24,15 +24,29 @@ pytestmark = pytest.mark.django_db
 
 # What each verb makes of each state; a state that is missing is left alone.
 OUTCOMES = {
-    "retry": {State.FAILED: State.READY, State.CANCELLED: State.READY, State.SCHEDULED: State.READY},
+    "retry": {
+        State.FAILED: State.READY,
+        State.CANCELLED: State.READY,
+        State.SCHEDULED: State.READY,
+        State.HELD: State.READY,
+    },
     "cancel": {
         State.READY: State.CANCELLED,
         State.SCHEDULED: State.CANCELLED,
+        State.HELD: State.CANCELLED,
         State.RUNNING: State.RUNNING,  # its worker is asked
     },
-    "discard": {State.READY: State.FAILED, State.SCHEDULED: State.FAILED},
+    "discard": {State.READY: State.FAILED, State.SCHEDULED: State.FAILED, State.HELD: State.FAILED},
+    "hold": {State.READY: State.HELD, State.SCHEDULED: State.HELD},
+    "resume": {State.HELD: State.READY},
 }
-LOGGED = {"retry": "Retried.", "cancel": "Cancelled.", "discard": "Discarded."}
+LOGGED = {
+    "retry": "Retried.",
+    "cancel": "Cancelled.",
+    "discard": "Discarded.",
+    "hold": "Held.",
+    "resume": "Resumed.",
+}
 
 
 def button(job, verb):
@@ -79,7 +93,7 @@ def test_an_action_of_the_list_changes_and_logs_those_that_allow_it(admin_client
     assert {entry.object_id for entry in logged} == {str(jobs[state].pk) for state in OUTCOMES[verb]}
     assert {entry.change_message for entry in logged} == {LOGGED[verb]}
     moved = sum(state != after for state, after in OUTCOMES[verb].items())
-    assert f": {moved} jobs." in messages(response)[0]
+    assert f": {moved} job{'s' * (moved != 1)}." in messages(response)[0]
 
 
 def test_running_jobs_are_said_to_be_asked_to_stop_not_to_be_cancelled(admin_client):
@@ -142,7 +156,7 @@ def test_the_operate_permission_is_enough_to_operate(client, person):
 def test_every_form_of_the_page_carries_the_csrf_token(admin_client):
     page = admin_client.get(page_of(make_job())).content.decode()
     forms = re.findall(r'<form method="post" action="[^"]*/operate/.*?</form>', page, re.DOTALL)
-    assert len(forms) == 2
+    assert len(forms) == 3
     assert all('name="csrfmiddlewaretoken"' in form for form in forms)
 
 
