@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 from django.utils import timezone
@@ -20,12 +20,12 @@ from pgonly_django.database.statement import Statement
 CLOSE = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, and what follows from
-# run_at; no other statement makes a job.
+# What every new job has alike. Its other columns are id, args and kwargs, the fields of Template, those that depend on
+# its arguments (NewJob.own), and what follows from run_at; no other statement makes a job.
 NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0", "errors": "[]", "log": "[]"}
 NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NEW.values())
 
-# The three parameters are the values of one call; those of its template are written into the text.
+# The parameters are the values of one call: for most jobs these three. Those of its template are written into the text.
 INSERT = f"""
 INSERT INTO pgonly_job (id, args, kwargs, {{columns}}, state, {NEW_COLUMNS})
 VALUES (%(id)s, %(args)s, %(kwargs)s, {{values}}, {{state}}, {NEW_VALUES})
@@ -37,7 +37,8 @@ READY_OR_SCHEDULED = "CASE WHEN {run_at} > clock_timestamp() THEN 'scheduled' EL
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What all jobs enqueued through one task have in common: columns of pgonly_job. `options` is JSON text."""
+    """What all jobs enqueued through one task have in common: columns of pgonly_job. `options` is JSON text. A column
+    that is None stands in no INSERT: those that most tasks leave NULL cost them nothing."""
 
     backend: str
     queue: str
@@ -48,16 +49,23 @@ class Template:
     run_at: datetime | None = None
     max_runtime: timedelta | None = None
     retention: timedelta | None = None
+    failed_retention: timedelta | None = None
+    dead_letter_queue: str | None = None
     insert: Statement = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Write the values into the statement once, quoted by psycopg: to bind and parse ten parameters and empty
-        columns less saves 60 of 560 us for every job."""
+        object.__setattr__(self, "insert", self.insert_with(()))
+
+    def insert_with(self, own: Sequence[str]) -> Statement:
+        """The INSERT of a job with the columns `own` of its call. The values of the template are written into it once,
+        quoted by psycopg: to bind and parse ten parameters and empty columns less saves 60 of 560 us for every job."""
         values = {name: getattr(self, name) for name in TEMPLATE_COLUMNS}
         quoted = {n: sql.quote(value).replace("%", "%%") for n, value in values.items() if value is not None}
         state = READY_OR_SCHEDULED.format(**quoted) if self.run_at else "'ready'"
-        statement = INSERT.format(columns=", ".join(quoted), values=", ".join(quoted.values()), state=state)
-        object.__setattr__(self, "insert", _statement(statement))
+        columns = quoted | {name: f"%({name})s" for name in own}
+        return _statement(
+            INSERT.format(columns=", ".join(columns), values=", ".join(columns.values()), state=state)
+        )
 
     def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
         """The notifications that wake workers for it. Within a second of run_at, both: the database's clock chose the
@@ -70,19 +78,23 @@ class Template:
 TEMPLATE_COLUMNS = tuple(each.name for each in fields(Template) if each.init)
 # Every thread and every job makes templates; the same text is one statement for all of them.
 _statement = lru_cache(maxsize=1024)(Statement)
+# To write the text takes 20 us, and most jobs with columns of their own have the same ones.
+_insert_with = lru_cache(maxsize=1024)(Template.insert_with)
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments are JSON text."""
+    """A job before it has a row. Its arguments are JSON text. `own`: the columns that depend on the arguments, none of
+    them a column of the template; None for most jobs."""
 
     template: Template
     args: str
     kwargs: str
+    own: Mapping[str, Any] | None = None
 
 
+# `columns`: those of the templates and of the calls that at least one job of the batch sets.
 COPY = f"""
-COPY pgonly_job (id, args, kwargs, {", ".join(TEMPLATE_COLUMNS)}, state, ready_at, enqueued_at, {NEW_COLUMNS})
-FROM STDIN
+COPY pgonly_job (id, args, kwargs, {{columns}}, state, ready_at, enqueued_at, {NEW_COLUMNS}) FROM STDIN
 """
 
 
@@ -90,8 +102,11 @@ def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[
     """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers, unless the
     `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
-    params = {"id": job_id, "args": job.args, "kwargs": job.kwargs}
-    row = first_row(alias, job.template.insert, params, follow_up)
+    params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
+    if job.own:
+        params |= job.own
+        statement = _insert_with(job.template, tuple(job.own))
+    row = first_row(alias, statement, params, follow_up)
     assert row is not None
     return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 
@@ -102,8 +117,9 @@ def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now = aware(cursor.fetchone()[0])
-        with cursor.copy(COPY) as copy:
-            copy.write(_copy_text(ids, jobs, now))
+        own, columns = _columns_of(jobs)
+        with cursor.copy(COPY.format(columns=", ".join([*own, *columns]))) as copy:
+            copy.write(_copy_text(ids, jobs, now, own, columns))
     return ids, now
 
 
@@ -113,22 +129,37 @@ def aware(moment: datetime) -> datetime:
     return moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
 
 
-def _copy_text(ids: Sequence[str], jobs: Sequence[NewJob], now: datetime) -> str:
+def _columns_of(jobs: Sequence[NewJob]) -> tuple[list[str], list[str]]:
+    """The columns of the calls and those of the templates that are not NULL in every row."""
+    own = {name for job in jobs if job.own for name in job.own}
+    templates = {id(job.template): job.template for job in jobs}.values()
+    return sorted(own), [n for n in TEMPLATE_COLUMNS if any(getattr(t, n) is not None for t in templates)]
+
+
+def _copy_text(
+    ids: Sequence[str],
+    jobs: Sequence[NewJob],
+    now: datetime,
+    own_columns: Sequence[str],
+    columns: Sequence[str],
+) -> str:
     """The rows in COPY's text format. Written out here: psycopg's write_row() takes four times as long."""
     ends: dict[int, str] = {}
     lines = []
-    for job_id, (template, args, kwargs) in zip(ids, jobs, strict=True):
-        end = ends.get(id(template)) or ends.setdefault(id(template), _end_of_line(template, now))
+    for job_id, (template, args, kwargs, own) in zip(ids, jobs, strict=True):
+        end = ends.get(id(template)) or ends.setdefault(id(template), _end_of_line(template, now, columns))
+        if own_columns:
+            end = "".join(f"{_copy_value((own or {}).get(name))}\t" for name in own_columns) + end
         lines.append(f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{end}")
     return "".join(lines)
 
 
-def _end_of_line(template: Template, now: datetime) -> str:
-    """All columns behind `kwargs`: the same for every job of `template`."""
+def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> str:
+    """All columns of `template`: the same for each of its jobs."""
     is_later = template.run_at is not None and template.run_at > now
     # As text: `@task` imports this module, perhaps before the models can be loaded.
     state = "scheduled" if is_later else "ready"
-    values = [*(getattr(template, name) for name in TEMPLATE_COLUMNS), state, now, now, *NEW.values()]
+    values = [*(getattr(template, name) for name in columns), state, now, now, *NEW.values()]
     return "\t".join(map(_copy_value, values)) + "\n"
 
 

@@ -25,6 +25,8 @@ class CallSignature:
         positional = [p for p in parameters if p.kind in POSITIONAL]
         takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.name = function.__qualname__
+        self.names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        self._any_named = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         self.signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
         self._least = sum(p.default is p.empty for p in positional)
         self._most = float("inf") if takes_any else len(positional)
@@ -38,6 +40,17 @@ class CallSignature:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise WrongArgumentsError(f"{self.name}{self.signature}", str(error)) from error
+
+    def takes(self, name: str) -> bool:
+        """Whether arguments() may have a value of this name."""
+        return name in self.signature.parameters or self._any_named is not None
+
+    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all parameters of a call that check() passes, by name; those of `**kwargs` by theirs."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        others = bound.arguments.pop(self._any_named, {}) if self._any_named else {}
+        return others | bound.arguments
 
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
         """Both as JSON text. Raises NotStorableError naming the one argument that cannot be stored."""

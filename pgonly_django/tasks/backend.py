@@ -25,6 +25,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.call_columns import Columns, call_columns
 from pgonly_django.tasks.options import TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.settings import TasksEntry
@@ -55,7 +56,7 @@ class PostgresBackend(BaseTaskBackend):
         if apps.apps_ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         # Validated tasks by their id(), with what their calls have in common.
-        self._prepared: dict[int, tuple[Any, CallSignature, Template]] = {}
+        self._prepared: dict[int, tuple[Any, CallSignature, Template, Columns | None]] = {}
 
     @property
     def database(self) -> str:
@@ -136,11 +137,12 @@ class PostgresBackend(BaseTaskBackend):
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
             prepared = self._prepared[id(task)] = (task, *self._prepare(task))
-        _, signature, template = prepared
+        _, signature, template, columns = prepared
         signature.check(args, kwargs)
-        return NewJob(template, *signature.to_json(args, kwargs))
+        texts = signature.to_json(args, kwargs)
+        return NewJob(template, *texts, columns(*map(_decode, texts)) if columns else None)
 
-    def _prepare(self, task: Any) -> tuple[CallSignature, Template]:
+    def _prepare(self, task: Any) -> tuple[CallSignature, Template, Columns | None]:
         if self.entry.problems:
             raise ImproperlyConfigured(" ".join(self.entry.problems))
         self.validate_task(task)
@@ -158,7 +160,8 @@ class PostgresBackend(BaseTaskBackend):
             max_runtime=options.max_runtime,
             retention=options.retention,
         )
-        return call_signature(task.func, task.takes_context), template
+        signature = call_signature(task.func, task.takes_context)
+        return signature, template, call_columns(signature, options)
 
     def _tell_after_commit(
         self, database: str, payloads: Iterable[str], results: Iterable[Any], follow_up: FollowUp | None

@@ -15,6 +15,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import Backoff, BackoffFunction
 
 MAX_ATTEMPTS_LIMIT = 1000
+CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
 
 
@@ -27,26 +28,40 @@ class TaskOptions:
     max_runtime: timedelta | None = None
     atomic: bool = False
     retention: timedelta | None = timedelta(days=7)
+    concurrency_key: str | Callable[..., Any] | None = None
+    concurrency_limit: int = 1
+    slots: int = 1
 
 
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
 
 
-def _is_attempts(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ATTEMPTS_LIMIT
+def _is_from_1_to(limit: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
 
 
 def _is_duration_or_none(value: Any) -> bool:
     return value is None or (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST)
 
 
+def _is_key_rule(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "") or callable(value)
+
+
+KEY_RULE = "a template such as 'account:{account_id}', a callable that gets the arguments, or None"
 # Whether a value is allowed, and the rule in words.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_attempts": (_is_attempts, f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"),
+    "max_attempts": (_is_from_1_to(MAX_ATTEMPTS_LIMIT), f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"),
     "backoff": (callable, "a Backoff or a callable (attempt, error) -> timedelta"),
     "max_runtime": (_is_duration_or_none, f"{DURATION} or None"),
     "atomic": (lambda value: isinstance(value, bool), "True or False"),
     "retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
+    "concurrency_key": (_is_key_rule, KEY_RULE),
+    "concurrency_limit": (
+        _is_from_1_to(CONCURRENCY_LIMIT),
+        f"a whole number from 1 to {CONCURRENCY_LIMIT:,}",
+    ),
+    "slots": (_is_from_1_to(SLOTS_LIMIT), f"a whole number from 1 to {SLOTS_LIMIT}"),
 }
 
 

@@ -8,8 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from pgonly_django.compat import InvalidTask, Task, TaskContext
+from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
-from pgonly_django.tasks.options import OPTION_NAMES, validated
+from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.call_columns import call_columns
+from pgonly_django.tasks.options import OPTION_NAMES, TaskOptions, validated
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +34,9 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     max_runtime: timedelta | None = UNSET
     atomic: bool = UNSET
     retention: timedelta | None = UNSET
+    concurrency_key: str | Callable[..., Any] | None = UNSET
+    concurrency_limit: int = UNSET
+    slots: int = UNSET
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -39,6 +45,15 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
             place = _place(self.func)
             raise InvalidTask(f"{place}: backend must be an alias of TASKS, got {self.backend!r}.")
         self.get_backend().validate_task(self)
+        self._validate_names()
+
+    def _validate_names(self) -> None:
+        """Raises InvalidTask for an option that names an argument which the function does not have."""
+        try:
+            options = TaskOptions(**(self.declared | dict(self.overrides)))
+            call_columns(call_signature(self.func, self.takes_context), options)
+        except OptionError as error:
+            raise InvalidTask(f"{_place(self.func)}: {error}") from error
 
     @property
     def declared(self) -> dict[str, Any]:

@@ -44,6 +44,18 @@ def with_context(context, page): ...
 def with_options(): ...
 
 
+@task(concurrency_key="account:{account_id}", concurrency_limit=2)
+def per_account(account_id, page=1): ...
+
+
+@task(concurrency_key=lambda account_id: account_id or None)
+def per_account_by_function(account_id): ...
+
+
+@task(slots=4)
+def heavy(): ...
+
+
 def linear(attempt, error):
     return attempt * 10
 
