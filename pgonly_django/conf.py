@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -30,7 +31,7 @@ def _setting(default: Any, *, at_least: float | None = None) -> Any:
 class Settings:
     # A running job belongs to its worker for so long after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
-    # The PostgreSQL schema of all tables; "": where the search_path says.
+    # The PostgreSQL schema of all tables; "": where the search_path says. See schema().
     schema: str = _setting("")
     # By name: schedules, limits of queues, limiters and budgets. Each has a module that validates its entries.
     schedules: dict[str, Any] = _setting({})
@@ -67,7 +68,19 @@ def settings() -> Settings:
         if reason := _what_is_wrong(known[key], value):
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
         values[known[key].name] = value
+    _refuse_other_schema(values.setdefault("schema", schema()))
     return Settings(**values)
+
+
+@cache
+def schema() -> str:
+    """PGONLY["SCHEMA"] as it was when it was first asked for: models and statements are made with it. "": none. Raises
+    ImproperlyConfigured for what cannot be the name of a schema."""
+    raw: Any = getattr(django_settings, "PGONLY", {})
+    name = raw.get("SCHEMA", "") if isinstance(raw, dict) else ""
+    if reason := _what_is_wrong_with_schema(name):
+        raise ImproperlyConfigured(f'PGONLY["SCHEMA"] must be {reason}, got {name!r}.')
+    return str(name)
 
 
 def check_settings(**_: object) -> list[checks.CheckMessage]:
@@ -77,6 +90,34 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     except ImproperlyConfigured as error:
         return [checks.Error(str(error), hint="See docs/queue.md#checks.", id="pgonly_django.E001")]
     return []
+
+
+# Nothing that would have to be escaped in SQL.
+_SCHEMA_NAME = re.compile(r"[^\W\d][\w-]*")
+SCHEMA_BYTES = 63  # PostgreSQL cuts longer names
+
+
+def _what_is_wrong_with_schema(name: Any) -> str | None:
+    """What the name of a schema must be, or None when it is right."""
+    if name == "":
+        return None
+    if not isinstance(name, str) or not _SCHEMA_NAME.fullmatch(name):
+        return "the name of a PostgreSQL schema (letters, digits, _ and -, a letter or _ first)"
+    if len(name.encode()) > SCHEMA_BYTES:
+        return f"at most {SCHEMA_BYTES} bytes long"
+    if name.lower().startswith("pg_") or name.lower() == "information_schema":
+        return "a schema of yours; PostgreSQL keeps pg_... and information_schema for itself"
+    return None
+
+
+def _refuse_other_schema(name: str) -> None:
+    if reason := _what_is_wrong_with_schema(name):
+        raise ImproperlyConfigured(f'PGONLY["SCHEMA"] must be {reason}, got {name!r}.')
+    if name != schema():
+        raise ImproperlyConfigured(
+            f'PGONLY["SCHEMA"] cannot change while Django runs: it was {schema()!r} at the start and is {name!r} now. '
+            "Set it in the settings file; override_settings(PGONLY=...) may leave it out."
+        )
 
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:

@@ -23,6 +23,7 @@ from pgonly_django.cache.stats import figures, our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
+from pgonly_django.tables import name_of
 
 SHOWN_CHARACTERS = 100_000
 _SERIALIZERS = {codec.PICKLE: "pickle", codec.JSON: "JSON", codec.OWN: "own serializer"}
@@ -160,7 +161,9 @@ class EntryAdmin(ReadOnlyAdmin):
         site, models = self.admin_site, self.opts.app_config.get_models()
         admins = [site.get_model_admin(model) for model in models if site.is_registered(model)]
         entry_admins = [each for each in admins if isinstance(each, EntryAdmin)]
-        return {each.opts.db_table: each for each in entry_admins if each.has_view_permission(request)}
+        return {
+            name_of(each.opts.db_table): each for each in entry_admins if each.has_view_permission(request)
+        }
 
     def clear_url(self, request: HttpRequest) -> str:
         """The name of the page that clears a cache of this table; "" for a person who may not."""

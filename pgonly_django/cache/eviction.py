@@ -122,7 +122,7 @@ class Eviction:
         writes = CASE WHEN usage.writes < greatest(100, usage.entries / 4)
             THEN usage.writes + %(writes)s::int8 ELSE 0 END,
         written = CASE WHEN %(written)s::int8 = 0
-            OR usage.written < greatest(%(vacuum_bytes)s::int8, pg_total_relation_size('{table}') / 2)
+            OR usage.written < greatest(%(vacuum_bytes)s::int8, pg_total_relation_size('{table}'::regclass) / 2)
             THEN usage.written + %(written)s::int8 ELSE 0 END
         RETURNING entries, bytes, writes, written = 0 AND %(written)s::int8 > 0""",
         may_take_long=True,

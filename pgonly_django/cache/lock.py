@@ -21,6 +21,7 @@ from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.statement import Statement, integer
 from pgonly_django.exceptions import CacheError, LockError, LockNotAcquiredError, UnansweredError
+from pgonly_django.tables import qualified
 
 Duration = float | timedelta  # seconds, or a timedelta
 LEASE_SECONDS = 30.0  # of a lock without a timeout; its holder renews it every 10 s
@@ -29,12 +30,12 @@ PRUNE_LIMIT = 2 * RELEASES_PER_CLEANING  # more than were released since the las
 
 # Deletes free locks, and those of dead holders, after an hour: a TAKE may have got its token long before it meets
 # the row, and where the row is gone it would insert that token, older than those given since. Few rows: no index.
-PRUNE_LOCKS = """
+PRUNE_LOCKS = qualified("""
 WITH gone AS (DELETE FROM pgonly_cache_lock WHERE name = ANY(ARRAY(
     SELECT name FROM pgonly_cache_lock WHERE expires_at < clock_timestamp() - interval '1 hour'
     LIMIT %(limit)s::int8 FOR UPDATE SKIP LOCKED
 )) RETURNING 1) SELECT count(*) FROM gone
-"""
+""")
 
 
 @dataclass(slots=True)
@@ -139,12 +140,12 @@ class Lock:
     # Served by the primary key, like every statement here. The UPDATE takes another token, under the lock of the
     # row: the one that the INSERT took may be older than that of the last holder.
     TAKE = Statement(
-        """INSERT INTO pgonly_cache_lock AS lock (name, expires_at, holder)
+        qualified("""INSERT INTO pgonly_cache_lock AS lock (name, expires_at, holder)
         VALUES (%(name)s::text, clock_timestamp() + %(lease)s::float8 * interval '1 second', %(holder)s::text)
-        ON CONFLICT (name) DO UPDATE SET token = nextval('pgonly_cache_lock_token'),
+        ON CONFLICT (name) DO UPDATE SET token = nextval('pgonly_cache_lock_token'::regclass),
         expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second', holder = EXCLUDED.holder
         WHERE (lock.holder IS NULL OR lock.expires_at <= clock_timestamp())
-        AND %(holder)s::text <> ALL (coalesce(lock.refused, '{}')) RETURNING token"""
+        AND %(holder)s::text <> ALL (coalesce(lock.refused, '{}')) RETURNING token""")
     )
 
     def _acquire(self, attempt: Attempt, patience: float) -> Operation[bool]:
@@ -191,8 +192,8 @@ class Lock:
 
     # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(
-        f"""UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
-        WHERE name = %(name)s::text AND holder = %(holder)s::text RETURNING {WAKE_UP}"""
+        qualified(f"""UPDATE pgonly_cache_lock SET holder = NULL, expires_at = clock_timestamp()
+        WHERE name = %(name)s::text AND holder = %(holder)s::text RETURNING {WAKE_UP}""")
     )
 
     def _release(self) -> Operation[None]:
@@ -218,12 +219,12 @@ class Lock:
 
     # Also where it arrives before the TAKE that it gives back: that TAKE is refused then.
     GIVE_BACK = Statement(
-        f"""INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
+        qualified(f"""INSERT INTO pgonly_cache_lock AS lock (name, expires_at, refused)
         VALUES (%(name)s::text, clock_timestamp(), ARRAY[%(holder)s::text])
         ON CONFLICT (name) DO UPDATE SET refused = (%(holder)s::text || coalesce(lock.refused, '{{}}'))[1:100],
         holder = nullif(lock.holder, %(holder)s::text),
         expires_at = CASE WHEN lock.holder = %(holder)s::text THEN clock_timestamp() ELSE lock.expires_at END
-        RETURNING {WAKE_UP}"""
+        RETURNING {WAKE_UP}""")
     )
 
     def _give_back_later(self, holder: bytes) -> None:
@@ -243,8 +244,9 @@ class Lock:
             events.emit("cache.cleaning_failed", message, level=logging.WARNING)
 
     EXTEND = Statement(
-        """UPDATE pgonly_cache_lock SET expires_at = clock_timestamp() + %(seconds)s::float8 * interval '1 second'
-        WHERE name = %(name)s::text AND holder = %(holder)s::text"""
+        qualified("""UPDATE pgonly_cache_lock
+        SET expires_at = clock_timestamp() + %(seconds)s::float8 * interval '1 second'
+        WHERE name = %(name)s::text AND holder = %(holder)s::text""")
     )
 
     def _extend(self, seconds: float) -> Operation[None]:
@@ -255,9 +257,9 @@ class Lock:
             raise LockError(self.name, "extended")
 
     HELD = Statement(
-        """SELECT FROM pgonly_cache_lock
+        qualified("""SELECT FROM pgonly_cache_lock
         WHERE name = %(name)s::text AND expires_at > clock_timestamp()
-        AND holder = coalesce(nullif(%(holder)s::text, ''), holder)"""
+        AND holder = coalesce(nullif(%(holder)s::text, ''), holder)""")
     )
 
     def _is_held(self, holder: bytes) -> Operation[bool]:

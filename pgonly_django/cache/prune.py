@@ -8,10 +8,11 @@ from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
 from pgonly_django.cache.stats import our_settings
 from pgonly_django.models import CacheEntry
+from pgonly_django.tables import qualified
 
 # Served by <table>_prune: the WITH walks from namespace to namespace, one step each. Waits for no lock: where the
 # row of a cache in pgonly_cache_usage is locked, the next recount corrects its numbers.
-PRUNE_EXPIRED = f"""
+PRUNE_EXPIRED = qualified(f"""
 WITH RECURSIVE space (name) AS (
     (SELECT split_part(key, ':', 1) FROM {{table}} ORDER BY split_part(key, ':', 1) LIMIT 1)
     UNION ALL
@@ -34,7 +35,7 @@ told AS (UPDATE pgonly_cache_usage AS usage SET entries = greatest(entries - rem
     bytes = greatest(bytes - removed.size, 0)
     FROM removed JOIN free ON free.name = removed.cache WHERE usage.name = removed.cache)
 SELECT count(*) FROM gone
-"""
+""")
 
 
 def prunable_databases(own: str) -> set[str]:
@@ -55,7 +56,10 @@ def prune_expired(alias: str, limit: int = 1000) -> int:
     """
     pruned = 0
     with connections[alias].cursor() as cursor:
-        for statement in (*(PRUNE_EXPIRED.replace("{table}", table) for table in TABLES), PRUNE_LOCKS):
+        for statement in (
+            *(qualified(PRUNE_EXPIRED.replace("{table}", each)) for each in TABLES),
+            PRUNE_LOCKS,
+        ):
             gone = 1
             while gone and pruned < limit:  # a batch may end early, at DELETED_BYTES
                 cursor.execute(statement, {"limit": limit - pruned})

@@ -2,6 +2,7 @@
 
 from pgonly_django.cache.entry import TABLES
 from pgonly_django.database.statement import Statement
+from pgonly_django.tables import qualified
 
 Statements = tuple[Statement, Statement]  # indexed by OPTIONS["DURABLE"]
 
@@ -16,6 +17,7 @@ def for_both_tables(sql: str, names: str = "", *, may_take_long: bool = False) -
     Cleaning, and what walks over many entries, may take long: then no other call is refused for it.
     """
     unlogged, durable = (
-        Statement(sql.replace("{table}", table), names, may_take_long=may_take_long) for table in TABLES
+        Statement(qualified(sql.replace("{table}", table)), names, may_take_long=may_take_long)
+        for table in TABLES
     )
     return unlogged, durable

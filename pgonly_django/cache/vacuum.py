@@ -8,6 +8,7 @@ import psycopg
 
 from pgonly_django import events
 from pgonly_django.database import connect, testrun
+from pgonly_django.tables import qualified
 
 # TRUNCATE would wait for a lock on the whole table. A role that does not own the table gets a warning, no vacuum.
 VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}"
@@ -24,6 +25,6 @@ def _vacuum(alias: str, table: str) -> None:
     """On a connection that it opens and closes, since it may take long."""
     try:
         with connect.connect(alias, application_name="pgonly cache vacuum") as connection:
-            connection.execute(VACUUM.replace("{table}", table).encode())
+            connection.execute(qualified(VACUUM.replace("{table}", table)).encode())
     except psycopg.Error as error:
         events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)

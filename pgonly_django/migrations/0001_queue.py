@@ -4,10 +4,11 @@ from django.db import migrations, models
 
 import pgonly_django.compat
 import pgonly_django.models.job
+from pgonly_django.tables import qualified, table
 
 # Dead rows are the queue's exhaust: room for HOT updates on every page, and a vacuum that comes early and
 # does not pause. (Defaults: vacuum after 20 % of the table, 2 ms pauses.)
-STORAGE = """
+STORAGE = qualified("""
 ALTER TABLE pgonly_job SET (
     fillfactor = 80,
     autovacuum_vacuum_scale_factor = 0.01,
@@ -17,7 +18,7 @@ ALTER TABLE pgonly_job SET (
 );
 ALTER TABLE pgonly_checkpoint SET (fillfactor = 50);
 ALTER TABLE pgonly_worker SET (fillfactor = 50);
-"""
+""")
 
 
 def require_postgresql(apps, schema_editor):  # noqa: ARG001 - the signature of a RunPython
@@ -121,7 +122,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "job",
-                "db_table": "pgonly_job",
+                "db_table": table("pgonly_job"),
                 "permissions": [("operate_job", "Can retry, cancel and discard jobs")],
             },
         ),
@@ -135,7 +136,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "step",
-                "db_table": "pgonly_step",
+                "db_table": table("pgonly_step"),
             },
         ),
         migrations.CreateModel(
@@ -159,7 +160,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "worker",
-                "db_table": "pgonly_worker",
+                "db_table": table("pgonly_worker"),
             },
         ),
         migrations.CreateModel(
@@ -184,7 +185,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "checkpoint",
-                "db_table": "pgonly_checkpoint",
+                "db_table": table("pgonly_checkpoint"),
             },
         ),
         migrations.AddIndex(

@@ -1,6 +1,7 @@
 from django.db import migrations, models
 
 import pgonly_django.models.cache_entry
+from pgonly_django.tables import qualified, table
 
 # What Django's schema editor cannot say: UNLOGGED, COLLATE "C", storage, expression and partial indexes,
 # and what keeps updates in their page (fillfactor) and dead rows few (autovacuum).
@@ -25,17 +26,17 @@ _COLUMNS = """(
 )"""
 
 
-def _entries(table, kind):
+def _entries(name, kind):
     return f"""
-    CREATE {kind} TABLE {table} {_COLUMNS};
-    ALTER TABLE {table} ALTER value SET STORAGE EXTERNAL;
-    CREATE INDEX {table}_prune ON {table} (split_part(key, ':', 1), prune_minute);
-    CREATE INDEX {table}_tags ON {table} USING gin (tags) WITH (gin_pending_list_limit = 256)
+    CREATE {kind} TABLE {name} {_COLUMNS};
+    ALTER TABLE {name} ALTER value SET STORAGE EXTERNAL;
+    CREATE INDEX {name}_prune ON {name} (split_part(key, ':', 1), prune_minute);
+    CREATE INDEX {name}_tags ON {name} USING gin (tags) WITH (gin_pending_list_limit = 256)
         WHERE tags IS NOT NULL;
     """
 
 
-_REST = """
+_REST = qualified("""
     CREATE UNLOGGED TABLE pgonly_cache_usage (
         name text COLLATE "C" PRIMARY KEY,
         hits bigint NOT NULL,
@@ -47,15 +48,15 @@ _REST = """
     ) WITH (fillfactor = 20);
     CREATE SEQUENCE pgonly_cache_lock_token;
     CREATE TABLE pgonly_cache_lock (
-        token bigint NOT NULL DEFAULT nextval('pgonly_cache_lock_token'),
+        token bigint NOT NULL DEFAULT nextval('pgonly_cache_lock_token'::regclass),
         expires_at timestamptz NOT NULL,
         name text COLLATE "C" PRIMARY KEY,
         holder text COLLATE "C",
         refused text[]
     ) WITH (fillfactor = 50);
     ALTER SEQUENCE pgonly_cache_lock_token OWNED BY pgonly_cache_lock.token;
-"""
-_DROP = "DROP TABLE pgonly_cache, pgonly_cache_durable, pgonly_cache_usage, pgonly_cache_lock"
+""")
+_DROP = qualified("DROP TABLE pgonly_cache, pgonly_cache_durable, pgonly_cache_usage, pgonly_cache_lock")
 
 
 def _fields():
@@ -72,8 +73,8 @@ def _fields():
     ]
 
 
-def _model(name, table, fields, verbose_name, verbose_name_plural=None):
-    options = {"db_table": table, "verbose_name": verbose_name}
+def _model(name, db_table, fields, verbose_name, verbose_name_plural=None):
+    options = {"db_table": table(db_table), "verbose_name": verbose_name}
     if verbose_name_plural:
         options["verbose_name_plural"] = verbose_name_plural
     return migrations.CreateModel(name=name, fields=fields, options=options)
@@ -84,7 +85,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(
-            _entries("pgonly_cache", "UNLOGGED") + _entries("pgonly_cache_durable", "") + _REST,
+            qualified(_entries("pgonly_cache", "UNLOGGED") + _entries("pgonly_cache_durable", "")) + _REST,
             _DROP,
             state_operations=[
                 _model("CacheEntry", "pgonly_cache", _fields(), "cache entry", "cache entries"),

@@ -2,13 +2,14 @@ from django.db import migrations, models
 from django.db.models.functions import Now
 
 import pgonly_django.models.session
+from pgonly_django.tables import qualified, table
 
 # Most writes change no indexed column: room in the page keeps them HOT, early vacuums keep it free.
-STORAGE = """
+STORAGE = qualified("""
 ALTER TABLE pgonly_session SET (
     fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 1
 )
-"""
+""")
 HOUR = "(floor(extract(epoch FROM (%(expressions)s AT TIME ZONE 'UTC')) / 3600))::integer"
 
 
@@ -46,7 +47,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "session",
                 "verbose_name_plural": "sessions",
-                "db_table": "pgonly_session",
+                "db_table": table("pgonly_session"),
                 "permissions": [("view_session_data", "Can view the data inside sessions")],
                 "indexes": [
                     models.Index(

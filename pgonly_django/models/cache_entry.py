@@ -12,6 +12,7 @@ from django.db.models.signals import post_save
 from django.dispatch import receiver
 
 from pgonly_django.models.readable import TimestampField
+from pgonly_django.tables import qualified, table
 
 
 class TextArrayField(models.Field):  # type: ignore[type-arg]  # Django's own Field takes no parameters
@@ -84,7 +85,7 @@ class CacheEntry(AbstractEntry):
     """In an UNLOGGED table: no write-ahead log, and empty after a crash of PostgreSQL."""
 
     class Meta(AbstractEntry.Meta):
-        db_table = "pgonly_cache"
+        db_table = table("pgonly_cache")
         verbose_name = "cache entry"
         verbose_name_plural = "cache entries"
 
@@ -93,7 +94,7 @@ class DurableCacheEntry(AbstractEntry):
     """In a logged table, for answers that cost money. OPTIONS={"DURABLE": True} chooses it."""
 
     class Meta(AbstractEntry.Meta):
-        db_table = "pgonly_cache_durable"
+        db_table = table("pgonly_cache_durable")
         verbose_name = "durable cache entry"
         verbose_name_plural = "durable cache entries"
 
@@ -110,7 +111,7 @@ class CacheUsage(models.Model):
     written = models.BigIntegerField()  # bytes since the last vacuum
 
     class Meta:
-        db_table = "pgonly_cache_usage"
+        db_table = table("pgonly_cache_usage")
         verbose_name = "cache usage"
         verbose_name_plural = "cache usage"
 
@@ -128,16 +129,16 @@ class CacheLock(models.Model):
     refused = TextArrayField(null=True)  # holders that gave up and may still arrive
 
     class Meta:
-        db_table = "pgonly_cache_lock"
+        db_table = table("pgonly_cache_lock")
         verbose_name = "cache lock"
 
     def __str__(self) -> str:
         return self.name
 
 
-NO_OLDER_TOKENS = """
-SELECT setval('pgonly_cache_lock_token', %s) FROM pgonly_cache_lock_token WHERE last_value < %s
-"""
+NO_OLDER_TOKENS = qualified("""
+SELECT setval('pgonly_cache_lock_token'::regclass, %s) FROM pgonly_cache_lock_token WHERE last_value < %s
+""")
 
 
 @receiver(post_save, sender=CacheLock)

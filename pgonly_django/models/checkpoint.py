@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp, Job
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.tables import table
 
 STEP_NAME_LENGTH = 255
 
@@ -22,7 +23,7 @@ class Checkpoint(models.Model):
     saved_at = TimestampField(db_default=ClockTimestamp())
 
     class Meta:
-        db_table = "pgonly_checkpoint"
+        db_table = table("pgonly_checkpoint")
         verbose_name = _("checkpoint")
 
     def __str__(self) -> str:
@@ -39,7 +40,7 @@ class Step(models.Model):
     finished_at = TimestampField(db_default=ClockTimestamp())
 
     class Meta:
-        db_table = "pgonly_step"
+        db_table = table("pgonly_step")
         verbose_name = _("step")
         constraints = [models.UniqueConstraint("job", "name", name="pgonly_step_once")]
 

@@ -21,6 +21,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import IntervalField, ReadableJsonField, TimestampField, entries_of
+from pgonly_django.tables import table
 
 # After so many deaths of its worker a job is a suspect: a process runs one suspect at a time.
 SUSPECT_FROM = 2
@@ -260,7 +261,7 @@ class Job(models.Model):
     objects = JobQuerySet.as_manager()
 
     class Meta:
-        db_table = "pgonly_job"
+        db_table = table("pgonly_job")
         verbose_name = _("job")
         permissions = [("operate_job", _("Can retry, cancel, discard, hold and resume jobs"))]
         indexes = [

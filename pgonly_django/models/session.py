@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.models.readable import ReadableJsonField, TimestampField, as_djangos
+from pgonly_django.tables import table
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -126,7 +127,7 @@ class Session(models.Model):
     objects = SessionQuerySet.as_manager()
 
     class Meta:
-        db_table = "pgonly_session"
+        db_table = table("pgonly_session")
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
         permissions = [("view_session_data", _("Can view the data inside sessions"))]

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.compat import uuid7
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.tables import table
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -34,7 +35,7 @@ class Worker(models.Model):
     objects = WorkerQuerySet.as_manager()
 
     class Meta:
-        db_table = "pgonly_worker"
+        db_table = table("pgonly_worker")
         verbose_name = _("worker")
 
     def __str__(self) -> str:

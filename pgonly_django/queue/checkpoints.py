@@ -15,32 +15,33 @@ from django.db import connections
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
+from pgonly_django.tables import qualified
 
 # Index: the primary keys, here and in LOAD_CHECKPOINT.
-SAVE_CHECKPOINT = """
+SAVE_CHECKPOINT = qualified("""
 INSERT INTO pgonly_checkpoint (job_id, value, positions, saved_at)
 SELECT job.id, %s::jsonb, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
 WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id) DO UPDATE
     SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
-"""
-LOAD_CHECKPOINT = """
+""")
+LOAD_CHECKPOINT = qualified("""
 SELECT coalesce(value::text, 'null'), positions::text FROM pgonly_checkpoint WHERE job_id = %s
-"""
+""")
 
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
-FIND_STEP = """
+FIND_STEP = qualified("""
 SELECT CASE WHEN step.id IS NOT NULL THEN coalesce(step.result::text, 'null') END
 FROM pgonly_job AS job LEFT JOIN pgonly_step AS step ON step.job_id = job.id AND step.name = %s
 WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running'
-"""
-SAVE_STEP = """
+""")
+SAVE_STEP = qualified("""
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job.id, %s, %s::jsonb, clock_timestamp() FROM pgonly_job AS job
 WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
-"""
+""")
 
 
 @dataclass(slots=True)

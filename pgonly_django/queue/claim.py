@@ -38,6 +38,7 @@ from django.db.models.expressions import RawSQL
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
 DUTY = 10
@@ -95,7 +96,7 @@ COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fie
 # each step is one probe, for the next lower priority of the queue, else for the next queue. `order` is the order of
 # service: as the queues were given, else by priority, and in turns among equals.
 ALL_QUEUES = {
-    "bands": f"""
+    "bands": qualified(f"""
     (SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
     SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
@@ -106,12 +107,12 @@ ALL_QUEUES = {
         (SELECT queue, priority FROM pgonly_job
          WHERE {READY_ROW} AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
-    ) AS next""",
+    ) AS next"""),
     "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
     "suspect": SUSPECT_ROW,
 }
 GIVEN_QUEUES = {
-    "bands": f"""
+    "bands": qualified(f"""
     SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
         SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} AND queue = given.queue
         ORDER BY priority DESC LIMIT 1
@@ -121,13 +122,13 @@ GIVEN_QUEUES = {
         SELECT queue, priority FROM pgonly_job
         WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
         ORDER BY priority DESC LIMIT 1
-    ) AS next""",
+    ) AS next"""),
     "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
     "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[])",
 }
 
 # Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key.
-HEAD = """
+HEAD = qualified("""
 WITH RECURSIVE bands(queue, priority) AS ({bands}),
 band AS (
     SELECT bands.queue, bands.priority, '-infinity'::timestamptz AS floor,
@@ -146,7 +147,7 @@ picked AS MATERIALIZED (
     LIMIT %(limit)s::int - (SELECT count(*) FROM suspect)
 )
 {update} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {columns}
-"""
+""")
 # Index: pgonly_job_ready, one range per band, then the primary key.
 FLOOR = """
 WITH picked AS MATERIALIZED (
@@ -158,12 +159,12 @@ WITH picked AS MATERIALIZED (
 )
 {update} (SELECT id FROM picked)) RETURNING {columns}
 """
-UPDATE = """
+UPDATE = qualified("""
 UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, worker_id = %(worker)s,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval, attempt = attempt + 1,
     attempted_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp())
 WHERE job.id = ANY (ARRAY
-"""
+""")
 
 Band = tuple[str, int]  # queue and priority
 LOWEST = datetime.min.replace(tzinfo=UTC)

@@ -16,6 +16,7 @@ from pgonly_django.compat import new_ids
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Statement
+from pgonly_django.tables import qualified
 
 CLOSE = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,11 +27,11 @@ NEW = {"lease_epoch": "0", "attempt": "0", "interruptions": "0", "crashes": "0",
 NEW_COLUMNS, NEW_VALUES = ", ".join(NEW), ", ".join(f"'{value}'" for value in NEW.values())
 
 # The parameters are the values of one call: for most jobs these three. Those of its template are written into the text.
-INSERT = f"""
+INSERT = qualified(f"""
 INSERT INTO pgonly_job (id, args, kwargs, {{columns}}, state, {NEW_COLUMNS})
 VALUES (%(id)s, %(args)s, %(kwargs)s, {{values}}, {{state}}, {NEW_VALUES})
 RETURNING (extract(epoch FROM enqueued_at) * 1000000)::int8
-"""
+""")
 # The database's clock decides: the same clock promotes the job.
 READY_OR_SCHEDULED = "CASE WHEN {run_at} > clock_timestamp() THEN 'scheduled' ELSE 'ready' END"
 
@@ -93,9 +94,9 @@ class NewJob(NamedTuple):
 
 
 # `columns`: those of the templates and of the calls that at least one job of the batch sets.
-COPY = f"""
+COPY = qualified(f"""
 COPY pgonly_job (id, args, kwargs, {{columns}}, state, ready_at, enqueued_at, {NEW_COLUMNS}) FROM STDIN
-"""
+""")
 
 
 def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:

@@ -11,6 +11,7 @@ import psycopg
 
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
+from pgonly_django.tables import qualified
 
 
 class Outcome(StrEnum):
@@ -54,15 +55,15 @@ GOES_ON = "'ready', 'scheduled', 'held'"
 
 # The common case is lean: jobs of one lease_epoch are found by `= ANY` at half the cost of a join (9 instead of 15 us a
 # job). Their results are one JSON object by id; a job that is not in it has none.
-SUCCEED = f"""
+SUCCEED = qualified(f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
     expires_at = {EXPIRES_AT}
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
-"""
+""")
 
 # A job that was asked to cancel does not wait again, and is not held.
-FINISH = f"""
+FINISH = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ({GOES_ON})
         THEN 'cancelled' ELSE ended.state END,
@@ -90,13 +91,13 @@ FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(dela
     AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry, held_by)
 WHERE job.id = ended.id {{and_unlocked}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
-"""
+""")
 
 # The same statements without the rows that another transaction has locked. They lock each row before they update it,
 # which costs 1 us a job: a worker uses them for a while after it has met such a lock.
-UNLOCKED = """ARRAY (
+UNLOCKED = qualified("""ARRAY (
     SELECT held.id FROM pgonly_job AS held WHERE held.id = ANY (%(ids)s::uuid[]) AND held.state || '' = 'running'
-    FOR NO KEY UPDATE SKIP LOCKED)"""
+    FOR NO KEY UPDATE SKIP LOCKED)""")
 WAITING = SUCCEED.format(ids="%(ids)s::uuid[]"), FINISH.format(and_unlocked="")
 SKIPPING = SUCCEED.format(ids=UNLOCKED), FINISH.format(and_unlocked=f"AND job.id = ANY ({UNLOCKED}) ")
 
@@ -147,7 +148,7 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
 
 
 # Index: the primary key.
-WHOSE = "SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])"
+WHOSE = qualified("SELECT id::text, lease_epoch, state FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])")
 
 
 def whose(connection: psycopg.Connection[Any], ids: list[str]) -> dict[str, tuple[int, str]]:

@@ -10,9 +10,11 @@ from uuid import UUID
 
 import psycopg
 
+from pgonly_django.tables import qualified
+
 # Index: the primary key, twice (for "state || ''" see queue/finish.py). A row that another transaction has locked is
 # skipped, reported as held and renewed next time; rescue skips it as well.
-RENEW = """
+RENEW = qualified("""
 WITH mine AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(unwritten)s::bool[])
         AS m(id, lease_epoch, unwritten)
@@ -28,7 +30,7 @@ renewed AS (
 SELECT job.id::text, job.cancel_requested_at IS NOT NULL, EXISTS (SELECT FROM renewed WHERE renewed.id = job.id)
 FROM pgonly_job AS job JOIN mine ON job.id = mine.id AND job.lease_epoch = mine.lease_epoch
 WHERE job.state || '' = 'running'
-"""
+""")
 
 
 class Renewal(NamedTuple):
@@ -57,7 +59,9 @@ def renew(
 
 
 # Index: pgonly_job_running (all running rows are few).
-CLAIMED_BY = "SELECT id::text, lease_epoch FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+CLAIMED_BY = qualified(
+    "SELECT id::text, lease_epoch FROM pgonly_job WHERE state = 'running' AND worker_id = %(worker)s"
+)
 
 
 def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[str, int]:
@@ -66,10 +70,10 @@ def claimed_by(connection: psycopg.Connection[Any], worker_id: UUID) -> dict[str
 
 
 # Index: the primary key.
-CANCEL_REQUESTED = """
+CANCEL_REQUESTED = qualified("""
 SELECT id::text FROM pgonly_job
 WHERE id = ANY (%(ids)s::uuid[]) AND state || '' = 'running' AND cancel_requested_at IS NOT NULL
-"""
+""")
 
 
 def cancel_requested(connection: psycopg.Connection[Any], ids: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job import LOG_LINES_KEPT
+from pgonly_django.tables import qualified
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Report:
 
 # Index: the primary key (for "state || ''" see queue/finish.py). REPORT skips rows that others have locked:
 # the worker's next report has them. LAST_REPORT runs in the job's own transaction, has no next report, and waits.
-LAST_REPORT = f"""
+LAST_REPORT = qualified(f"""
 WITH report AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(progress)s::text[], %(lines)s::text[],
         %(cleared)s::bool[]) AS r(id, lease_epoch, progress, lines, cleared)
@@ -42,7 +43,7 @@ UPDATE pgonly_job AS job SET
     ) END
 FROM report WHERE job.id = report.id AND job.id = ANY (ARRAY (SELECT id FROM free))
 RETURNING job.id::text
-"""
+""")
 REPORT = LAST_REPORT.replace("FOR NO KEY UPDATE OF job", "FOR NO KEY UPDATE OF job SKIP LOCKED")
 
 

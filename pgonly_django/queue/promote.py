@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from pgonly_django.database import notify
+from pgonly_django.tables import qualified
 
 BATCH = 1000
 
@@ -14,7 +15,7 @@ BATCH = 1000
 # sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
 # promotion would walk over all scheduled jobs. Epochs are subtracted and not times: before PostgreSQL 17
 # one run_at that is infinite would raise an error, and no job would be promoted any more.
-PROMOTE = f"""
+PROMOTE = qualified(f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
@@ -29,7 +30,7 @@ SELECT
      FROM (SELECT DISTINCT queue FROM promoted) AS woken),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
      WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
-"""
+""")
 
 
 class Promoted(NamedTuple):

@@ -8,34 +8,35 @@ import psycopg
 
 from pgonly_django.models.job import FINISHED_STATES
 from pgonly_django.models.pruning import Pruned, delete_what_can_go
+from pgonly_django.tables import qualified
 
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
-EXPIRED = f"""
+EXPIRED = qualified(f"""
     SELECT id FROM pgonly_job
     WHERE state IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
     ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-"""
+""")
 # Index: pgonly_step_once, the primary keys. The foreign keys are checked at the commit, after all three deletions.
-DELETE = """
+DELETE = qualified("""
 ids AS (SELECT array_agg(id) AS list FROM expired),
 steps AS (DELETE FROM pgonly_step WHERE job_id = ANY ((SELECT list FROM ids)::uuid[])),
 checkpoints AS (DELETE FROM pgonly_checkpoint WHERE job_id = ANY ((SELECT list FROM ids)::uuid[]))
 DELETE FROM pgonly_job WHERE id = ANY ((SELECT list FROM ids)::uuid[])
-"""
+""")
 PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 # Index: the primary key (for "state || ''" see queue/finish.py).
-PRUNE_THESE = f"""
+PRUNE_THESE = qualified(f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])
     AND state || '' IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
     FOR UPDATE SKIP LOCKED
 ), {DELETE}
-"""
+""")
 # Index: the primary key. Otherwise a job that cannot be deleted would stand at the head of every batch.
-PUT_OFF = f"""
+PUT_OFF = qualified(f"""
 UPDATE pgonly_job SET expires_at = clock_timestamp() + interval '1 day'
 WHERE id = %(id)s AND state IN ({FINISHED_STATES})
-"""
+""")
 
 
 def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:

@@ -21,13 +21,14 @@ from uuid import UUID
 import psycopg
 
 from pgonly_django.models.job import CRASHES_ALLOWED, EXPIRES_AT, LISTED_ERRORS, SUSPECT_FROM
+from pgonly_django.tables import qualified
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
 END_WITHIN_MS = 2000  # by then a backend that is ended has rolled back and released its locks
 
 # Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked cannot write its
 # heartbeat: it is dead when all its leases have run out.
-DEAD_WORKER = f"""
+DEAD_WORKER = qualified(f"""
 silent AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(lease_for)s::interval
     FOR NO KEY UPDATE SKIP LOCKED
@@ -43,12 +44,12 @@ dead_worker AS (
         AND pg_postmaster_start_time() < clock_timestamp() - %(settle_for)s::interval
         AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
 )
-"""
+""")
 
 # Index: pgonly_job_running, the primary keys. Of two workers that rescue at once the advisory lock lets one through;
 # without it, SKIP LOCKED and the state would keep them apart. `errors` that are no list, written by another program,
 # must not raise an error: no job of any dead worker would be rescued.
-RESCUE = f"""
+RESCUE = qualified(f"""
 WITH {DEAD_WORKER},
 orphan AS MATERIALIZED (
     SELECT job.id, job.worker_id, job.crashes, job.cancel_requested_at FROM pgonly_job AS job
@@ -97,7 +98,7 @@ UPDATE pgonly_job AS job SET
     expires_at = CASE WHEN rescued.state <> 'ready' THEN {EXPIRES_AT} END
 FROM rescued WHERE job.id = rescued.id
 RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name
-"""
+""")
 
 
 class Rescued(NamedTuple):

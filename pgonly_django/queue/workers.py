@@ -9,13 +9,15 @@ from uuid import UUID
 
 import psycopg
 
+from pgonly_django.tables import qualified
+
 # Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
-REGISTER = """
+REGISTER = qualified("""
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
     clock_timestamp(), clock_timestamp())
 ON CONFLICT (id) DO NOTHING
-"""
+""")
 
 
 def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> None:
@@ -23,7 +25,7 @@ def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> N
 
 
 # Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
-HEARTBEAT = """
+HEARTBEAT = qualified("""
 WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
 ),
@@ -34,7 +36,7 @@ beaten AS (
 SELECT EXISTS (SELECT FROM beaten),
     EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp())
 FROM pgonly_worker WHERE id = %(worker)s
-"""
+""")
 
 
 class Beat(NamedTuple):
@@ -49,7 +51,7 @@ def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int
 
 
 # Index: the primary key of pgonly_worker.
-STOPPED = "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s"
+STOPPED = qualified("UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s")
 
 
 def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
@@ -57,12 +59,12 @@ def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
 
 
 # Index: the primary key of pgonly_worker; pgonly_worker is small.
-FORGET = """
+FORGET = qualified("""
 DELETE FROM pgonly_worker WHERE id IN (
     SELECT id FROM pgonly_worker WHERE heartbeat_at < clock_timestamp() - %(older_than)s::interval
     FOR UPDATE SKIP LOCKED
 )
-"""
+""")
 
 
 def forget(connection: psycopg.Connection[Any], older_than: timedelta) -> int:

@@ -19,6 +19,7 @@ from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import expiry, previous_engine
 from pgonly_django.sessions.previous_engine import PreviousSession
 from pgonly_django.sessions.store import SessionStore
+from pgonly_django.tables import qualified
 
 CACHE_ENGINE = "django.contrib.sessions.backends.cache"
 
@@ -109,7 +110,7 @@ def _cache_names(cache: Any, start: str) -> Any:
 
 
 # xmax is 0 in a row that this statement inserted. If nothing but the expiry differs, by up to a minute, it is left.
-COPY = """
+COPY = qualified("""
 INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, expires_at)
 SELECT key_hash, data::jsonb, user_id, statement_timestamp(),
        statement_timestamp() + seconds_left * interval '1 second'
@@ -125,7 +126,7 @@ ON CONFLICT (key_hash) DO UPDATE
         here.data <> excluded.data OR abs(extract(epoch FROM excluded.expires_at - here.expires_at)) > 60
     )
 RETURNING xmax = 0
-"""
+""")
 
 
 def _copy(sessions: dict[bytes, PreviousSession], counts: Counts) -> None:

@@ -12,32 +12,35 @@ from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.models.pruning import delete_what_can_go
 from pgonly_django.sessions.expiry import cookie_age
+from pgonly_django.tables import qualified
 
 HAS_EXPIRED = "expires_at < statement_timestamp() - %(grace)s * interval '1 second'"
 # Walks the index pgonly_session_expires from its start. Rows that another process is pruning are skipped.
-EXPIRED = f"""
+EXPIRED = qualified(f"""
     SELECT key_hash FROM pgonly_session
     WHERE expires_hour <= floor(extract(epoch FROM statement_timestamp()) / 3600)::integer
       AND {HAS_EXPIRED}
     ORDER BY expires_hour
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
-"""
+""")
 # As an array: in a nested loop a subquery that locks would take another batch each time it starts.
-PRUNE = f"""
+PRUNE = qualified(f"""
 WITH pruned AS (
     DELETE FROM pgonly_session WHERE key_hash = ANY (ARRAY({EXPIRED}))
     RETURNING 1
 )
 SELECT count(*) FROM pruned
-"""
+""")
 # Index of both: the primary key.
-PRUNE_THESE = f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED}"
+PRUNE_THESE = qualified(
+    f"DELETE FROM pgonly_session WHERE key_hash = ANY (%(keys)s::bytea[]) AND {HAS_EXPIRED}"
+)
 # Without its data, which would be valid again for that day.
-PUT_OFF = f"""
+PUT_OFF = qualified(f"""
 UPDATE pgonly_session SET data = NULL, user_id = NULL, expires_at = statement_timestamp() + interval '1 day'
 WHERE key_hash = %(key)s::bytea AND {HAS_EXPIRED}
-"""
+""")
 
 
 def prune_expired(alias: str, limit: int = 1000) -> int:

@@ -12,6 +12,7 @@ from pgonly_django.models import Session
 from pgonly_django.models.session import SessionQuerySet
 from pgonly_django.sessions.codec import Codec
 from pgonly_django.sessions.store import SessionStore
+from pgonly_django.tables import qualified
 
 # A session that changes this often between our read and our write is in use, and its requests encrypt it.
 TRIES = 10
@@ -52,7 +53,9 @@ def _sessions() -> SessionQuerySet:
 
 
 # Changes nothing where a request has changed one of these values since it was read. Index: the primary key.
-REPLACE = "UPDATE pgonly_session SET data = data || %s::jsonb WHERE key_hash = %s AND data @> %s::jsonb"
+REPLACE = qualified(
+    "UPDATE pgonly_session SET data = data || %s::jsonb WHERE key_hash = %s AND data @> %s::jsonb"
+)
 
 
 def _reencrypt(codec: Codec, key: str, column: Any) -> bool:

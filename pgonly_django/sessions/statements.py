@@ -18,6 +18,7 @@ from pgonly_django.database.on_django import first_row
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
+from pgonly_django.tables import qualified
 
 
 class StoredSession(NamedTuple):
@@ -56,11 +57,13 @@ SET_COMMIT = """
 
 
 # Infinite times cannot be subtracted before PostgreSQL 17; their epochs can.
-LOAD = Statement("""
+LOAD = Statement(
+    qualified("""
 SELECT data, date_part('epoch', statement_timestamp()) - date_part('epoch', last_seen_at)
 FROM pgonly_session
 WHERE key_hash = %(key)s AND expires_at > statement_timestamp() AND data IS NOT NULL
 """)
+)
 
 
 def load(session_key: str, *, just_written: bool = False) -> StoredSession | None:
@@ -91,14 +94,15 @@ def _closed_dead_connection(alias: str) -> bool:
     return True
 
 
-EXISTS = Statement("SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND data IS NOT NULL")
+EXISTS = Statement(qualified("SELECT true FROM pgonly_session WHERE key_hash = %(key)s AND data IS NOT NULL"))
 
 
 def exists(session_key: str) -> bool:
     return first_row(router.db_for_read(Session), EXISTS, {"key": hash_key(session_key)}) is not None
 
 
-INSERT = Statement(f"""
+INSERT = Statement(
+    qualified(f"""
 INSERT INTO pgonly_session (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 VALUES (
     %(key)s, %(data)s::jsonb, %(user)s::text, statement_timestamp(), statement_timestamp(), {AGE_FROM_NOW},
@@ -107,6 +111,7 @@ VALUES (
 ON CONFLICT (key_hash) DO NOTHING
 RETURNING true
 """)
+)
 
 
 def insert(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
@@ -116,7 +121,8 @@ def insert(session_key: str, data: str, user_id: str | None, age: float, client:
 
 # Replaces a row that was imported and not used here yet. A session of a user whose sessions were all revoked becomes
 # an ended row at once.
-MOVE = Statement(f"""
+MOVE = Statement(
+    qualified(f"""
 INSERT INTO pgonly_session AS here (key_hash, data, user_id, created_at, last_seen_at, expires_at, ip, user_agent)
 SELECT
     %(key)s::bytea,
@@ -139,6 +145,7 @@ ON CONFLICT (key_hash) DO UPDATE SET
 WHERE here.last_seen_at IS NULL AND here.data IS NOT NULL
 RETURNING (data IS NOT NULL)::text
 """)
+)
 
 
 def move(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool | None:
@@ -152,11 +159,13 @@ def move(session_key: str, data: str, user_id: str | None, age: float, client: C
     return None if row is None else row[0] == "true"
 
 
-END_IMPORTED = Statement("""
+END_IMPORTED = Statement(
+    qualified("""
 UPDATE pgonly_session SET data = NULL, user_id = NULL
 WHERE key_hash = %(key)s AND last_seen_at IS NULL AND data IS NOT NULL
 RETURNING true
 """)
+)
 
 
 def end_imported(session_key: str) -> bool:
@@ -165,7 +174,8 @@ def end_imported(session_key: str) -> bool:
 
 
 # While a fallback engine is set, a row that was only imported is no session yet: the previous engine is asked first.
-MERGE = Statement(f"""
+MERGE = Statement(
+    qualified(f"""
 UPDATE pgonly_session SET
     data = (data - %(removed)s::text[]) || %(changed)s::jsonb,
     user_id = CASE WHEN %(sets_user)s THEN %(user)s::text ELSE user_id END,
@@ -175,6 +185,7 @@ UPDATE pgonly_session SET
 WHERE key_hash = %(key)s AND data IS NOT NULL AND (last_seen_at IS NOT NULL OR %(takes_imported)s) AND {SET_COMMIT}
 RETURNING true
 """)
+)
 
 
 def merge(
@@ -197,7 +208,8 @@ def merge(
     )  # fmt: skip
 
 
-REPLACE = Statement(f"""
+REPLACE = Statement(
+    qualified(f"""
 UPDATE pgonly_session SET
     data = %(data)s::jsonb,
     user_id = %(user)s::text,
@@ -207,6 +219,7 @@ UPDATE pgonly_session SET
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
 """)
+)
 
 
 def replace(session_key: str, data: str, user_id: str | None, age: float, client: Client) -> bool:
@@ -216,7 +229,8 @@ def replace(session_key: str, data: str, user_id: str | None, age: float, client
 
 # Does not assign `data`: that would write a large value again. Does not wait for the disk: a crash of the database
 # server in the next 0.6 s loses no more than the time at which the session was seen.
-TOUCH = Statement(f"""
+TOUCH = Statement(
+    qualified(f"""
 UPDATE pgonly_session SET
     last_seen_at = statement_timestamp(),
     {KEEP_PARALLEL_EXPIRY},
@@ -224,6 +238,7 @@ UPDATE pgonly_session SET
 WHERE key_hash = %(key)s AND data IS NOT NULL AND {SET_COMMIT}
 RETURNING true
 """)
+)
 
 
 def touch(session_key: str, expiry: Expiry | None, client: Client) -> bool:
@@ -235,11 +250,13 @@ def touch(session_key: str, expiry: Expiry | None, client: Client) -> bool:
     )  # fmt: skip
 
 
-CHANGE_KEY = Statement("""
+CHANGE_KEY = Statement(
+    qualified("""
 UPDATE pgonly_session SET key_hash = %(new)s
 WHERE key_hash = %(key)s AND data IS NOT NULL
 RETURNING true
 """)
+)
 
 
 def change_key(session_key: str, new_key: str) -> bool:
@@ -247,7 +264,7 @@ def change_key(session_key: str, new_key: str) -> bool:
     return _write(CHANGE_KEY, session_key, new=hash_key(new_key))
 
 
-DELETE = Statement("DELETE FROM pgonly_session WHERE key_hash = %(key)s RETURNING true")
+DELETE = Statement(qualified("DELETE FROM pgonly_session WHERE key_hash = %(key)s RETURNING true"))
 
 
 def delete(session_key: str) -> bool:
@@ -255,13 +272,15 @@ def delete(session_key: str) -> bool:
 
 
 # A row without data says that the session ended, so that the fallback engine does not bring it back.
-KEEP_ENDED = Statement(f"""
+KEEP_ENDED = Statement(
+    qualified(f"""
 INSERT INTO pgonly_session AS here (key_hash, created_at, expires_at)
 VALUES (%(key)s, statement_timestamp(), {AGE_FROM_NOW})
 ON CONFLICT (key_hash) DO UPDATE SET
     data = NULL, user_id = NULL, expires_at = greatest(here.expires_at, excluded.expires_at)
 RETURNING true
 """)
+)
 
 
 def keep_ended(session_key: str, age: float) -> None:

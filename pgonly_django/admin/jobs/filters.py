@@ -13,37 +13,38 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.tables import qualified
 
 
 def _queues_of(name: str, jobs: str) -> str:
     """A loose scan: one index descent per queue, along an index of these `jobs` that begins with queue."""
-    return f"""{name}(queue) AS (
+    return qualified(f"""{name}(queue) AS (
     (SELECT queue FROM pgonly_job WHERE {jobs} ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT job.queue FROM pgonly_job AS job
             WHERE {jobs} AND job.queue > {name}.queue ORDER BY job.queue LIMIT 1)
     FROM {name} WHERE {name}.queue IS NOT NULL
-)"""
+)""")
 
 
 # Queues with ready or running jobs by pgonly_job_ready and pgonly_job_running, those of suspects by
 # pgonly_job_suspect. Others if the newest rows name them (primary key).
-KNOWN_QUEUES = f"""
+KNOWN_QUEUES = qualified(f"""
 WITH RECURSIVE {_queues_of("ready", READY_ROW)}, {_queues_of("running", "state = 'running'")},
 suspect AS (SELECT queue FROM pgonly_job WHERE {SUSPECT_ROW} LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
 SELECT queue FROM ready UNION SELECT queue FROM running
 UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
 ORDER BY queue LIMIT 101
-"""
+""")
 
 # The tasks of the newest rows (primary key) and of what runs now (pgonly_job_running), however old.
-KNOWN_TASKS = """
+KNOWN_TASKS = qualified("""
 WITH recent AS (SELECT task FROM pgonly_job ORDER BY id DESC LIMIT 1000),
 running AS (SELECT task FROM pgonly_job WHERE state = 'running' LIMIT 1000)
 SELECT task FROM recent UNION SELECT task FROM running
 ORDER BY task LIMIT 101
-"""
+""")
 
 
 ANY_READY = Q(slots__isnull=True) & (Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM)) | Q(

@@ -13,6 +13,7 @@ from pgonly_django.cache.entry import TABLES
 from pgonly_django.cache.stats import Figures, figures, our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
+from pgonly_django.tables import table
 
 COLUMNS = "{:16}{:20}{:24}{:>12}{:>12}{:>10}{:>10}"
 
@@ -64,10 +65,10 @@ class Command(BaseCommand):
         self.stdout.write(f"{count} entries deleted.")
 
     def _switch(self, cache: PostgresCache, action: str) -> None:
-        table, alias = TABLES[cache.store.durable], cache.store.pool.alias
+        name, alias = TABLES[cache.store.durable], cache.store.pool.alias
         with connections[alias].cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {connections[alias].ops.quote_name(table)} SET {action.upper()}")
-        self.stdout.write(f"{table} is {action} now; every cache in that table with it.")
+            cursor.execute(f"ALTER TABLE {table(name)} SET {action.upper()}")
+        self.stdout.write(f"{name} is {action} now; every cache in that table with it.")
 
     def _cache(self, alias: str) -> PostgresCache:
         ours = our_caches()
