@@ -26,8 +26,9 @@ COALESCE_SECONDS = 0.010
 DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
-# Payloads: "ready <queue>", "due" (a new scheduled row), "cancel <job id>", "ready *" (any queue).
-READY, DUE, CANCEL = "ready", "due", "cancel"
+# Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
+# scheduled row), "cancel <job id>"; "ready *" and "limited *": any queue.
+READY, LIMITED, DUE, CANCEL = "ready", "limited", "due", "cancel"
 ANY_QUEUE = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
@@ -38,6 +39,10 @@ _last_asked: dict[tuple[str, str], float] = {}
 
 def ready(queue: str) -> str:
     return f"{READY} {queue}"
+
+
+def limited(queue: str) -> str:
+    return f"{LIMITED} {queue}"
 
 
 def cancel(job_id: Any) -> str:

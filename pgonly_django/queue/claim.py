@@ -18,6 +18,9 @@ What it means when a claim returns fewer jobs than it may take:
   looks again after growing pauses.
 * a claim without a free slot: that only of the queues it may prefetch from.
 
+Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
+queue/limited_claim.py.
+
 `Claimer.looked_from_head` tells the first two apart. worker/poll_timer.py decides when the next claim is due.
 """
 
@@ -38,6 +41,7 @@ from django.db.models.expressions import RawSQL
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.models.queue import LIMITED_QUEUES
 from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -109,7 +113,7 @@ ALL_QUEUES = {
         LIMIT 1
     ) AS next"""),
     "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
-    "suspect": SUSPECT_ROW,
+    "suspect": f"{SUSPECT_ROW} AND queue <> ALL {LIMITED_QUEUES}",
 }
 GIVEN_QUEUES = {
     "bands": qualified(f"""
@@ -124,10 +128,10 @@ GIVEN_QUEUES = {
         ORDER BY priority DESC LIMIT 1
     ) AS next"""),
     "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
-    "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[])",
+    "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[]) AND queue <> ALL {LIMITED_QUEUES}",
 }
 
-# Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key.
+# Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key. pgonly_queue is small.
 HEAD = qualified("""
 WITH RECURSIVE bands(queue, priority) AS ({bands}),
 band AS (
@@ -135,6 +139,7 @@ band AS (
         coalesce(prefetch.job_limit, %(free_slots)s::int) AS job_limit
     FROM bands LEFT JOIN unnest(%(prefetch_queues)s::text[], %(prefetch_limits)s::int[]) AS prefetch(queue, job_limit)
         ON prefetch.queue = bands.queue
+    WHERE bands.queue <> ALL {limited_queues}
     ORDER BY {order}
 ),
 suspect AS MATERIALIZED (
@@ -148,13 +153,14 @@ picked AS MATERIALIZED (
 )
 {update} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {columns}
 """)
-# Index: pgonly_job_ready, one range per band, then the primary key.
+# Index: pgonly_job_ready, one range per band, then the primary key. pgonly_queue is small.
 FLOOR = """
 WITH picked AS MATERIALIZED (
     SELECT candidate.id
     FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(job_limits)s::int[])
         AS band(queue, priority, floor, job_limit)
     CROSS JOIN LATERAL ({candidates}) AS candidate
+    WHERE band.queue <> ALL {limited_queues}
     LIMIT %(limit)s::int
 )
 {update} (SELECT id FROM picked)) RETURNING {columns}
@@ -195,8 +201,8 @@ def candidates_sql(alias: str) -> str:
 def claim_statement(alias: str, template: str, given_queues: bool = False) -> Statement:
     """HEAD or FLOOR as a whole."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
-    text = template.format(candidates=candidates_sql(alias), update=UPDATE, columns=COLUMNS, **parts)
-    return Statement(text)
+    common = {"candidates": candidates_sql(alias), "update": UPDATE, "columns": COLUMNS}
+    return Statement(template.format(limited_queues=LIMITED_QUEUES, **common, **parts))
 
 
 @dataclass(slots=True)

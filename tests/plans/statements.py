@@ -80,18 +80,18 @@ def values(sql, *parameters):
 PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_job_running"}
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
-CHECKPOINT = {"pgonly_checkpoint_pkey"}
+CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
 STATEMENTS = {
-    "claim, head of all queues": (lambda _: head_claim(), READY | PRIMARY | SUSPECT, NONE),
+    "claim, head of all queues": (lambda _: head_claim(), READY | PRIMARY | SUSPECT, QUEUE),
     "claim, head of given queues": (
         lambda _: head_claim("queue 3", "queue 1"),
         READY | PRIMARY | SUSPECT,
-        NONE,
+        QUEUE,
     ),
-    "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, NONE),
+    "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, QUEUE),
     "finish, succeeded": (succeeded, PRIMARY, NONE),
     "finish, anything else": (failed, PRIMARY, NONE),
     "finish, succeeded unless locked": (succeeded_unless_locked, PRIMARY, NONE),

@@ -16,8 +16,11 @@ from tests.plans.table import fill
 # Of each table: a batch is 1,000 rows at most, found and updated; a few thousand are due. All ready jobs are 20,000.
 ROWS_READ_AT_MOST = 6000
 
-# As many rows as there were workers lately, and asked once a rescue.
-MAY_BE_READ_WHOLE = {name: {"pgonly_worker"} for name in ("rescue", "end transactions", "forget workers")}
+# As many rows as there were workers lately, asked once a rescue; and one row for each queue.
+MAY_BE_READ_WHOLE = {
+    **{name: {"pgonly_worker"} for name in ("rescue", "end transactions", "forget workers")},
+    **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("claim, ")},
+}
 
 pytestmark = pytest.mark.django_db
 number = count(1)

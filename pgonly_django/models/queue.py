@@ -1,0 +1,115 @@
+"""The row of a queue: its limits, whether it is paused, and the verbs of people. Which other files know its columns:
+ARCHITECTURE.md, "When you change a column"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.conf import LONGEST_SECONDS
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.models.declared import Declared, DeclaredQuerySet
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import TimestampField
+from pgonly_django.tables import qualified, table
+
+# The queues whose jobs only a limited claim takes: queue/limited_claim.py. All others are left to the ordinary claims.
+LIMITED_QUEUE = (
+    "(paused_at IS NOT NULL OR max_running IS NOT NULL OR rate_count IS NOT NULL OR limiter IS NOT NULL)"
+)
+# For a condition on a column of queues. A list, which is read once in each statement: the planner could turn a join
+# into another order of service. The table is small.
+LIMITED_QUEUES = qualified(f"(ARRAY (SELECT name::text FROM pgonly_queue WHERE {LIMITED_QUEUE}))")
+
+
+class QueueQuerySet(DeclaredQuerySet):
+    def named(self, *names: str) -> QueueQuerySet:
+        """The rows of these queues; a queue that has none gets one, without any limit."""
+        rows = [self.model(name=name) for name in sorted(set(names))]
+        self.bulk_create(rows, ignore_conflicts=True)
+        return self.filter(name__in=names)
+
+    def pause(self) -> int:
+        """No claim that begins after the commit takes a job of these queues; what runs goes on. Returns how many were
+        not paused before."""
+        return self.filter(paused_at=None).update(paused_at=ClockTimestamp())
+
+    def resume(self) -> int:
+        """End a pause: workers look for jobs at once. Returns how many were paused."""
+        return self._update_and_wake(self.exclude(paused_at=None), paused_at=None)
+
+    def edit(self, **values: Any) -> int:
+        """See DeclaredQuerySet.edit(). Workers look at once whether the new limits have room."""
+        self._require_autocommit()
+        return self._wake(super().edit(**values))
+
+    def reset(self) -> int:
+        """See DeclaredQuerySet.reset(). A pause stays. Workers look at once whether the limits have room."""
+        self._require_autocommit()
+        return self._wake(super().reset())
+
+    def _update_and_wake(self, rows: models.QuerySet[Any], **changes: Any) -> int:
+        self._require_autocommit()
+        return self._wake(rows.update(**changes))
+
+    def _require_autocommit(self) -> None:
+        self._for_write = (
+            True  # as Django's own writing methods do: otherwise `db` is the router's for reading
+        )
+        require_autocommit(self.db, "resume(), edit() and reset()")
+
+    def _wake(self, count: int) -> int:
+        """Both claims: the queue may have no limit any more."""
+        if count:
+            notify.wake_after_commit(self.db, notify.limited(notify.ANY_QUEUE))
+            notify.wake_after_commit(self.db, notify.ready(notify.ANY_QUEUE))
+        return count
+
+
+class Queue(Declared):
+    """The limits of one queue over all workers. A queue without a row has none."""
+
+    max_running = models.IntegerField(
+        _("running at most"), null=True, blank=True, help_text=_("Jobs at a time, over all workers.")
+    )
+    rate_count = models.IntegerField(
+        _("starts"), null=True, blank=True, help_text=_("So many jobs start per period ...")
+    )
+    rate_seconds = models.FloatField(
+        _("period"), null=True, blank=True, help_text=_("... of so many seconds.")
+    )
+    limiter = models.CharField(  # noqa: DJ001 - NULL: none
+        max_length=255, null=True, blank=True, help_text=_("While it cools down, no job of the queue starts.")
+    )
+    paused_at = TimestampField(null=True, blank=True)
+
+    if TYPE_CHECKING:
+        objects: QueueQuerySet
+    else:
+        objects = QueueQuerySet.as_manager()
+
+    class Meta:
+        db_table = table("pgonly_queue")
+        verbose_name = _("queue")
+        permissions = [("operate_queue", _("Can pause, resume and change queues"))]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(max_running__isnull=True) | Q(max_running__gte=1),
+                name="pgonly_queue_max_running",
+            ),
+            models.CheckConstraint(
+                condition=Q(rate_count__isnull=True, rate_seconds__isnull=True)
+                | Q(
+                    rate_count__isnull=False,
+                    rate_seconds__isnull=False,
+                    rate_count__gte=1,
+                    rate_seconds__gt=0,
+                    rate_seconds__lte=LONGEST_SECONDS,
+                ),
+                name="pgonly_queue_rate",
+            ),
+        ]
