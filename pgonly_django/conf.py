@@ -20,6 +20,7 @@ Seconds = float
 # No duration is longer: PostgreSQL and Python can add only so much to a date.
 LONGEST = timedelta(days=36_500)
 LONGEST_SECONDS = LONGEST.total_seconds()
+FAILED_RETENTION = timedelta(days=90)
 
 
 def _setting(default: Any, *, at_least: float | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections.abc import Callable
@@ -13,7 +14,12 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.exceptions import OptionError
 
 Delay = timedelta | float
-BackoffFunction = Callable[[int, BaseException], Delay]
+# (attempt, error) or (exception, task_result): the names of its parameters say what it is given.
+BackoffFunction = Callable[..., Delay | None]
+# The first two are ours, the others those of Django's proposal (django/new-features#142).
+BACKOFF_NAMES = ("attempt", "error", "exception", "task_result")
+BACKOFF_RULE = "a callable with the parameters (attempt, error) or (exception, task_result), named so"
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +44,55 @@ class Backoff:
         return timedelta(seconds=random.uniform(0, window))  # noqa: S311 - spreading load, not a secret
 
 
-def delay_seconds(backoff: BackoffFunction, attempt: int, error: BaseException) -> float:
-    """Seconds until the next attempt after `attempt` failed with `error`; never negative. Raises OptionError when the
-    user's function returns something else than a timedelta or seconds."""
-    delay: Any = backoff(attempt, error)
+def backoff_parameters(backoff: Any) -> list[inspect.Parameter]:
+    """The parameters of `backoff` that take one of BACKOFF_NAMES, also with underscores before it. Raises OptionError
+    where the names do not tell what it takes, as those of `*args`, and for what does not return a delay: a class, a
+    coroutine function."""
+    try:
+        parameters = list(inspect.signature(backoff).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"backoff must be {BACKOFF_RULE}, got {backoff!r}.") from error
+    taken = [p for p in parameters if p.kind not in VARIABLE and _value_name(p) in BACKOFF_NAMES]
+    rest = [p for p in parameters if p not in taken]
+    needed = [
+        p for p in rest if p.kind is p.POSITIONAL_ONLY or (p.kind not in VARIABLE and p.default is p.empty)
+    ]
+    is_told = bool(taken) or not parameters
+    if needed or not is_told or isinstance(backoff, type) or inspect.iscoroutinefunction(backoff):
+        raise OptionError(f"backoff must be {BACKOFF_RULE}, got {described(backoff)}.")
+    return taken
+
+
+def described(function: Any) -> str:
+    """`name(parameters)` of a function, of anything else its repr()."""
+    return (
+        f"{function.__qualname__}{inspect.signature(function)}"
+        if inspect.isfunction(function)
+        else repr(function)
+    )
+
+
+def delay_seconds(
+    backoff: BackoffFunction, attempt: int, error: BaseException, task_result: Any = None
+) -> float | None:
+    """Seconds until the next attempt after `attempt` failed with `error`; never negative. None, which a backoff that
+    takes Django's parameters may return: no further attempt. Raises OptionError when the user's function takes other
+    parameters, or returns something else than a timedelta or seconds."""
+    if isinstance(backoff, Backoff):
+        return backoff(attempt, error).total_seconds()
+    values = {"attempt": attempt, "error": error, "exception": error, "task_result": task_result}
+    taken = backoff_parameters(backoff)
+    args = [values[_value_name(p)] for p in taken if p.kind is p.POSITIONAL_ONLY]
+    kwargs = {p.name: values[_value_name(p)] for p in taken if p.kind is not p.POSITIONAL_ONLY}
+    delay: Any = backoff(*args, **kwargs)
+    if delay is None and any(_value_name(p) in ("exception", "task_result") for p in taken):
+        return None
     if isinstance(delay, timedelta):
         return max(delay.total_seconds(), 0.0)
     if isinstance(delay, int | float) and not isinstance(delay, bool) and not math.isnan(delay):
         return max(float(delay), 0.0)
     raise OptionError(f"backoff must return a timedelta or seconds, got {delay!r}.")
+
+
+def _value_name(parameter: inspect.Parameter) -> str:
+    return parameter.name.lstrip("_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -10,18 +11,30 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from pgonly_django.conf import LONGEST, unknown_key
+from pgonly_django.conf import FAILED_RETENTION, LONGEST, unknown_key
 from pgonly_django.exceptions import OptionError
-from pgonly_django.queue.retry import Backoff, BackoffFunction
+from pgonly_django.queue.retry import BACKOFF_RULE, Backoff, BackoffFunction, backoff_parameters, described
+from pgonly_django.tasks.error_policies import (
+    ERRORS_RULE,
+    POLICIES,
+    ErrorClass,
+    is_error_classes,
+    stored_errors,
+)
+from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
 
 MAX_ATTEMPTS_LIMIT = 1000
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
+ErrorClasses = ErrorClass | tuple[ErrorClass, ...]
+# Called with (task_result, error).
+OnFailure = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """The options of one call. Durations are timedeltas; `retention` None keeps finished jobs for ever."""
+    """The options of one call. Durations are timedeltas; `retention` None keeps finished jobs for ever, and
+    `failed_retention` None failed ones."""
 
     max_attempts: int = 4
     backoff: BackoffFunction = field(default_factory=Backoff)
@@ -31,9 +44,16 @@ class TaskOptions:
     concurrency_key: str | Callable[..., Any] | None = None
     concurrency_limit: int = 1
     slots: int = 1
+    failed_retention: timedelta | None = FAILED_RETENTION
+    dead_letter_queue: str | None = None
+    never_retry: ErrorClasses = ()
+    snooze_on: ErrorClasses = ()
+    hold_on: ErrorClasses = ()
+    on_failure: OnFailure | str | None = None
 
 
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
+WITHOUT_COLUMN = ("atomic", "backoff", *POLICIES, "on_failure")
 
 
 def _is_from_1_to(limit: int) -> Callable[[Any], bool]:
@@ -48,11 +68,32 @@ def _is_key_rule(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value != "") or callable(value)
 
 
+def _is_backoff(value: Any) -> bool:
+    try:
+        return isinstance(value, Backoff) or backoff_parameters(value) is not None
+    except OptionError:
+        return False
+
+
+def _is_queue_or_none(value: Any) -> bool:
+    return value is None or not what_is_wrong_with_name(value)
+
+
+def _is_on_failure(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return value is None or "." in value
+    try:
+        inspect.signature(value).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, type)
+
+
 KEY_RULE = "a template such as 'account:{account_id}', a callable that gets the arguments, or None"
 # Whether a value is allowed, and the rule in words.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_attempts": (_is_from_1_to(MAX_ATTEMPTS_LIMIT), f"a whole number from 1 to {MAX_ATTEMPTS_LIMIT}"),
-    "backoff": (callable, "a Backoff or a callable (attempt, error) -> timedelta"),
+    "backoff": (_is_backoff, f"a Backoff, or {BACKOFF_RULE}"),
     "max_runtime": (_is_duration_or_none, f"{DURATION} or None"),
     "atomic": (lambda value: isinstance(value, bool), "True or False"),
     "retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
@@ -62,6 +103,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"a whole number from 1 to {CONCURRENCY_LIMIT:,}",
     ),
     "slots": (_is_from_1_to(SLOTS_LIMIT), f"a whole number from 1 to {SLOTS_LIMIT}"),
+    "failed_retention": (_is_duration_or_none, f"{DURATION} or None (keep for ever)"),
+    "dead_letter_queue": (
+        _is_queue_or_none,
+        f"the name of a queue, of 1 to {NAME_LENGTH} characters, or None",
+    ),
+    **dict.fromkeys(POLICIES, (is_error_classes, ERRORS_RULE)),
+    "on_failure": (_is_on_failure, "a function (task_result, error), its dotted path, or None"),
 }
 
 
@@ -75,36 +123,40 @@ def validated(
             raise error(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
         is_allowed, rule = RULES[name]
         if not is_allowed(value):
-            raise error(f"{where}: {name} must be {rule}, got {value!r}.")
+            raise error(f"{where}: {name} must be {rule}, got {described(value)}.")
     return dict(options)
 
 
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """The options of .using() that have no column, as JSON for the row; None when there are none."""
-    stored = {name: overrides[name] for name in ("atomic", "backoff") if name in overrides}
-    backoff = stored.get("backoff")
-    if isinstance(backoff, Backoff):
-        stored["backoff"] = {"base": backoff.base.total_seconds(), "cap": backoff.cap.total_seconds()}
-    elif backoff is not None:
-        stored["backoff"] = _dotted_path(backoff)
+    stored = {name: overrides[name] for name in WITHOUT_COLUMN if name in overrides}
+    for name, value in stored.items():
+        if isinstance(value, Backoff):
+            stored[name] = {"base": value.base.total_seconds(), "cap": value.cap.total_seconds()}
+        elif name in POLICIES:
+            stored[name] = stored_errors(value)
+        elif callable(value):
+            stored[name] = _dotted_path(name, value)
     return stored or None
 
 
 def restored(stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The inverse of storable(), in the worker."""
+    """The inverse of storable(), in the worker. Raises ImportError where the backoff cannot be imported. Error classes
+    and `on_failure` stay dotted paths: what is gone of those holds no job up."""
     options = dict(stored or {})
     backoff = options.get("backoff")
     if isinstance(backoff, dict):
         options["backoff"] = Backoff(**{name: timedelta(seconds=value) for name, value in backoff.items()})
     elif backoff is not None:
         options["backoff"] = import_string(backoff)
-    return options
+    return options | {name: tuple(options[name]) for name in POLICIES if name in options}
 
 
-def _dotted_path(function: Any) -> str:
+def _dotted_path(name: str, function: Any) -> str:
     path = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
     with contextlib.suppress(ImportError):
         if import_string(path) is function:
             return path
-    rule = "is stored with the job, so it must be a Backoff or a function at module level"
-    raise OptionError(f".using(backoff=...) {rule}, got {function!r}.")
+    kind = "a Backoff or a function" if name == "backoff" else "a function"
+    rule = f"is stored with the job, so it must be {kind} at module level"
+    raise OptionError(f".using({name}=...) {rule}, got {function!r}.")

@@ -12,7 +12,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.call_columns import call_columns
-from pgonly_django.tasks.options import OPTION_NAMES, TaskOptions, validated
+from pgonly_django.tasks.options import OPTION_NAMES, ErrorClasses, OnFailure, TaskOptions, validated
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +37,12 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     concurrency_key: str | Callable[..., Any] | None = UNSET
     concurrency_limit: int = UNSET
     slots: int = UNSET
+    failed_retention: timedelta | None = UNSET
+    dead_letter_queue: str | None = UNSET
+    never_retry: ErrorClasses = UNSET
+    snooze_on: ErrorClasses = UNSET
+    hold_on: ErrorClasses = UNSET
+    on_failure: OnFailure | str | None = UNSET
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -127,7 +133,10 @@ def task(
     """Make a module-level function a task: `@task` or `@task(max_attempts=2, ...)`.
 
     Besides Django's parameters: `max_attempts` (4), `backoff` (a Backoff or callable), `max_runtime` (timedelta),
-    `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever).
+    `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever),
+    `failed_retention` (the same of failed jobs), `dead_letter_queue` (whose task is told when a job has failed),
+    `never_retry`, `snooze_on` and `hold_on` (error classes, or their dotted paths), `on_failure` (called in the worker
+    when a job has failed).
     Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
     TypeError for `run_after`.
     """

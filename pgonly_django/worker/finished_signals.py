@@ -1,7 +1,6 @@
 """Sends Django's task_finished once the finish is committed: in a thread, so that a slow receiver delays no claim."""
 
 import contextlib
-import json
 import logging
 import queue
 import threading
@@ -9,13 +8,14 @@ from typing import Any
 
 from django.db import close_old_connections, connections
 
-from pgonly_django.compat import TaskError, task_finished
+from pgonly_django.compat import task_finished
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, Job, State
-from pgonly_django.tasks.result import STATUS, result_of
+from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.results import result_of_end
 
 
 class FinishedSignals:
@@ -66,22 +66,10 @@ class FinishedSignals:
 
 
 def _send_for_run(ended: Ended) -> None:
-    finish = ended.finish
-    assert finish is not None
-    result = ended.run.result
-    if result is None:
-        return
-    put = object.__setattr__
-    put(result, "status", STATUS[finish.state])
-    put(result, "finished_at", ended.run.now())
-    if finish.result is not None:
-        put(result, "_return_value", json.loads(finish.result))
-    if finish.entry is not None:
-        entry = json.loads(finish.entry)
-        if entry.get("exception"):
-            path, text = entry["exception"], entry["traceback"]
-            result.errors.append(TaskError(exception_class_path=path, traceback=text))
-    _send(result, ended.error)
+    assert ended.finish is not None
+    result = result_of_end(ended.run, ended.finish)
+    if result is not None:
+        _send(result, ended.error)
 
 
 def _emit_failed(ended: Ended | str) -> None:

@@ -25,10 +25,13 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models.job import HELD_BY_LENGTH, State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.retry import delay_seconds
+from pgonly_django.queue.retry import Backoff, delay_seconds
 from pgonly_django.queue.values import to_json
+from pgonly_django.tasks.error_policies import policy_of
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
+from pgonly_django.worker.free_retry import FREE_FOR, SHORTEST_SECONDS, next_free_retry
+from pgonly_django.worker.results import result_after
 from pgonly_django.worker.tracebacks import formatted, name_of, path_of, text_of, traceback_of
 
 TRACEBACK_LIMIT = 20_000
@@ -192,17 +195,40 @@ def _failed(
     run: Run, outcome: Outcome, error: BaseException, options: TaskOptions, worker: WorkerFacts,
     *, delay: float | None = None, reason: str = "",
 ) -> Finish:  # fmt: skip
-    if run.job.attempt >= run.job.max_attempts:
+    policy = None if outcome is Outcome.RETRIED else policy_of(error, options)
+    free = next_free_retry(run) if policy == "snooze_on" else None
+    if policy == "never_retry":
+        reason = f"{reason} {name_of(error)} is never retried.".strip()
+    elif policy == "snooze_on" and free is None:
+        reason = f"{reason} {name_of(error)} was retried without counting for {FREE_FOR}.".strip()
+    is_last = run.job.attempt >= run.job.max_attempts and free is None
+    if not is_last and delay is None and policy != "never_retry":
+        delay, why = _backoff_delay(run, free.in_a_row if free else run.job.attempt, error, options)
+        reason = f"{reason} {why}".strip()
+    if is_last or delay is None:
         return _finish(run, outcome, State.FAILED, worker, error=error, reason=reason)
-    if delay is None:
-        try:
-            delay = delay_seconds(options.backoff, run.job.attempt, error)
-        except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
-            what = f"{name_of(broken)}: {text_of(broken)}"
-            reason = f"{reason} Its backoff raised {what[:MESSAGE_LIMIT]}; 60 s were taken.".strip()
-            delay = BROKEN_BACKOFF_SECONDS
+    if free is not None:
+        delay = max(delay, SHORTEST_SECONDS)
+        return _finish(
+            run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, error=error, reason=reason,
+            **free.entry(),
+        )  # fmt: skip
     state = State.SCHEDULED if delay > 0 else State.READY
     return _finish(run, outcome, state, worker, delay=delay, error=error, reason=reason)
+
+
+def _backoff_delay(
+    run: Run, attempt: int, error: BaseException, options: TaskOptions
+) -> tuple[float | None, str]:
+    """Seconds until the next attempt, None where the backoff wants none; and what is to be said of it."""
+    try:
+        backoff = options.backoff
+        result = None if isinstance(backoff, Backoff) else result_after(run, error)
+        delay = delay_seconds(backoff, attempt, error, result)
+    except BaseException as broken:  # noqa: BLE001 - a backoff of the user's may raise anything, or exit
+        what = f"{name_of(broken)}: {text_of(broken)}"
+        return BROKEN_BACKOFF_SECONDS, f"Its backoff raised {what[:MESSAGE_LIMIT]}; 60 s were taken."
+    return delay, "Its backoff asked for no further attempt." if delay is None else ""
 
 
 def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish:
@@ -226,7 +252,7 @@ def _postponed(run: Run, error: UnknownTaskError, worker: WorkerFacts) -> Finish
 def _finish(
     run: Run, outcome: Outcome, state: State, worker: WorkerFacts,
     *, delay: float | None = None, free: bool = False, error: BaseException | None = None, reason: str = "",
-    **facts: str,
+    **facts: str | int,
 ) -> Finish:  # fmt: skip
     entry: dict[str, Any] = {"outcome": outcome.value, "worker_id": worker.id, "worker": worker.name, **facts}
     if reason:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgonly_django.exceptions import OptionError
-from pgonly_django.queue.retry import Backoff, delay_seconds
+from pgonly_django.queue.retry import Backoff, backoff_parameters, delay_seconds
 
 ERROR = ValueError("x")
 seconds = st.integers(0, 10**6).map(lambda n: timedelta(seconds=n))
@@ -59,3 +60,69 @@ def test_a_callable_that_gives_anything_else_is_named(returned):
 
 def test_a_callable_sees_the_attempt_and_the_error():
     assert delay_seconds(lambda attempt, error: attempt * len(str(error)), 4, ValueError("abc")) == 12.0
+
+
+class WithCall:
+    def __call__(self, exception, task_result):
+        return task_result * 2
+
+
+def positional_only(attempt, error, /):
+    return attempt
+
+
+def with_a_default(attempt, error, step=10):
+    return attempt * step
+
+
+TAKES = [
+    (lambda exception, task_result: task_result + len(str(exception)), 8.0),
+    (lambda task_result: task_result, 7.0),
+    (lambda error: len(str(error)), 1.0),
+    (lambda _error, attempt: attempt, 4.0),
+    (lambda *, attempt, error: attempt, 4.0),
+    (lambda: 5, 5.0),
+    (WithCall(), 14.0),
+    (WithCall().__call__, 14.0),
+    (positional_only, 4.0),
+    (with_a_default, 40.0),
+    (partial(with_a_default, step=2), 8.0),
+    (lambda attempt, *rest, **more: attempt, 4.0),
+]
+
+
+@pytest.mark.parametrize(("backoff", "delay"), TAKES)
+def test_the_names_of_its_parameters_say_what_a_backoff_takes(backoff, delay):
+    assert delay_seconds(backoff, 4, ERROR, task_result=7) == delay
+
+
+async def coroutine_function(attempt, error): ...
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [
+        lambda *_: 1,
+        lambda **_: 1,
+        lambda n, e: 1,
+        lambda attempt, exc: 1,
+        lambda attempt, error, step: 1,
+        partial(lambda first, error: 1),
+        WithCall,
+        int,
+        max,
+        print,
+        timedelta(seconds=1),
+        3,
+        coroutine_function,
+    ],
+)
+def test_a_backoff_whose_parameters_do_not_tell_what_it_takes_is_refused(backoff):
+    with pytest.raises(OptionError, match=r"\(attempt, error\) or \(exception, task_result\), named so, got"):
+        backoff_parameters(backoff)
+
+
+def test_only_a_backoff_with_djangos_parameters_may_end_the_attempts():
+    assert delay_seconds(lambda exception: None, 1, ERROR) is None
+    with pytest.raises(OptionError, match="got None"):
+        delay_seconds(lambda error: None, 1, ERROR)

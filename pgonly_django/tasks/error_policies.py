@@ -1,0 +1,103 @@
+"""What a task's options say of a kind of error: `never_retry`, `snooze_on`, `hold_on`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pgonly_django.tasks.options import TaskOptions
+
+Policy = Literal["never_retry", "snooze_on", "hold_on"]
+POLICIES: tuple[Policy, ...] = ("never_retry", "snooze_on", "hold_on")
+# An exception class, or its dotted path.
+ErrorClass = type[BaseException] | str
+ERRORS_RULE = "an exception class, its dotted path, or a tuple of these"
+
+
+def is_error_classes(value: Any) -> bool:
+    return all(map(_is_error_class, error_classes(value)))
+
+
+def error_classes(value: Any) -> tuple[Any, ...]:
+    """One class or path alone, as a tuple of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _is_error_class(value: Any) -> bool:
+    if isinstance(value, str):
+        return "." in value and all(part.isidentifier() for part in value.split("."))
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def stored_errors(value: Any) -> list[str]:
+    """The paths of these classes, as the row of a job keeps them. A class need not be importable by its path: see
+    _distance()."""
+    return [each if isinstance(each, str) else _path(each) for each in error_classes(value)]
+
+
+def policy_of(error: BaseException, options: TaskOptions) -> Policy | None:
+    """The policy that names the error's class or, of its base classes, the nearest one.
+
+    Of an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
+    one that holds; it is snoozed where all of them are.
+    """
+    own = _policy_of_class(type(error), options)
+    if own is not None or not isinstance(error, BaseExceptionGroup):
+        return own
+    inside = {_policy_of_class(type(leaf), options) for leaf in _leaves(error)}
+    if "never_retry" in inside or "hold_on" in inside:
+        return "never_retry" if "never_retry" in inside else "hold_on"
+    return "snooze_on" if inside == {"snooze_on"} else None
+
+
+def _policy_of_class(kind: type[BaseException], options: TaskOptions) -> Policy | None:
+    named = [
+        (distance, policy)
+        for policy in POLICIES
+        for each in error_classes(getattr(options, policy))
+        if (distance := _distance(kind, each)) is not None
+    ]
+    return min(named, key=lambda pair: pair[0])[1] if named else None
+
+
+def _distance(kind: type[BaseException], named: ErrorClass) -> int | None:
+    """How many classes stand between `kind` and the one that is named; None where it is no base class.
+
+    A path is compared with those of the base classes, and with what its module has under that name now. Nothing is
+    imported: the error was raised here, so its class is loaded; a class that is gone can be raised no more.
+    """
+    bases = type.mro(kind)
+    if isinstance(named, str):
+        paths = [_path(base) for base in bases]
+        if named in paths:
+            return paths.index(named)
+        named = _loaded(named)
+    if named in bases:
+        return bases.index(named)
+    try:
+        return len(bases) if issubclass(kind, named) else None
+    except Exception:  # noqa: BLE001 - __subclasscheck__ of the project may raise anything
+        return None
+
+
+def _loaded(path: str) -> Any:
+    """What stands at this path of the modules that are imported; object() where nothing does."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(sys.modules.get(module), name, object())
+    except Exception:  # noqa: BLE001 - a module may have a __getattr__ of its own
+        return object()
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

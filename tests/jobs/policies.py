@@ -1,0 +1,82 @@
+"""Tasks whose options say what follows an error."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from pgonly_django import Backoff, task
+
+AT_ONCE = Backoff(base=timedelta(0), cap=timedelta(0))
+
+
+class RateLimitedError(Exception):
+    pass
+
+
+class BurstLimitedError(RateLimitedError):
+    pass
+
+
+class NoMoneyError(Exception):
+    pass
+
+
+class QuotaError(NoMoneyError, RateLimitedError):
+    pass
+
+
+ERRORS = {
+    "value": ValueError,
+    "unicode": UnicodeError,
+    "rate": RateLimitedError,
+    "burst": BurstLimitedError,
+    "money": NoMoneyError,
+    "other": RuntimeError,
+}
+
+
+@task(
+    max_attempts=3,
+    backoff=AT_ONCE,
+    never_retry=(ValueError, "json.JSONDecodeError"),
+    snooze_on="tests.jobs.policies.RateLimitedError",
+    hold_on=NoMoneyError,
+)
+def judged(*names):
+    errors = [ERRORS[name](name) for name in names]
+    raise errors[0] if len(errors) == 1 else ExceptionGroup("several", errors)
+
+
+@task(max_attempts=3, backoff=AT_ONCE, never_retry=ValueError)
+async def judged_in_a_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_fail())
+        group.create_task(asyncio.sleep(60))
+
+
+async def _fail():
+    raise ValueError("inside")
+
+
+@task(max_attempts=3, backoff=AT_ONCE)
+def plain(name):
+    raise ERRORS[name](name)
+
+
+@task(takes_context=True, backoff=AT_ONCE, snooze_on=RateLimitedError)
+def saves_and_is_limited(context, number):
+    context.step(f"step {context.task_result.job.lease_epoch}", int, number)
+    raise RateLimitedError
+
+
+def by_result(exception, task_result):
+    """Django's own signature."""
+    if len(task_result.errors) > 1:
+        return None
+    return timedelta(hours=len(task_result.errors[-1].traceback) > 0 and task_result.attempts)
+
+
+@task(max_attempts=5, backoff=by_result)
+def backs_off_by_result():
+    raise ValueError("x")
