@@ -197,12 +197,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         Where they cannot be written, the next run repeats a few items; the outcome is the same."""
         self.close()
         self._flush_or_warn()
+        self._run.got_further = self._state.has_progress
 
     async def aclose_failed(self) -> None:
         """See close_failed()."""
         self.close()
         if self._is_unwritten:
             await sync_to_async(self._flush_or_warn)()
+        self._run.got_further = self._state.has_progress
 
     # Overridden by DetachedContext: everything below that the methods above call.
 

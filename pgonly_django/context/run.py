@@ -47,6 +47,7 @@ class Run:
     log_lines: deque[dict[str, str]] | None = None
     needs_report: bool = False
     saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
+    got_further: bool = False  # known once it has failed: it has saved what no earlier run had
     is_cleared: bool = False  # its row says that the job is no longer suspected of killing its worker
     # Between the worker and the thread or event loop that runs it.
     interrupter: Interrupter = field(default_factory=Interrupter)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from pgonly_django.tasks.options import TaskOptions
+from typing import Any, Literal, Protocol
 
 Policy = Literal["never_retry", "snooze_on", "hold_on"]
 POLICIES: tuple[Policy, ...] = ("never_retry", "snooze_on", "hold_on")
 # An exception class, or its dotted path.
 ErrorClass = type[BaseException] | str
+ErrorClasses = ErrorClass | tuple[ErrorClass, ...]
 ERRORS_RULE = "an exception class, its dotted path, or a tuple of these"
+
+
+class Policies(Protocol):
+    """The part of TaskOptions that counts here."""
+
+    @property
+    def never_retry(self) -> ErrorClasses: ...
+    @property
+    def snooze_on(self) -> ErrorClasses: ...
+    @property
+    def hold_on(self) -> ErrorClasses: ...
 
 
 def is_error_classes(value: Any) -> bool:
@@ -37,7 +46,7 @@ def stored_errors(value: Any) -> list[str]:
     return [each if isinstance(each, str) else _path(each) for each in error_classes(value)]
 
 
-def policy_of(error: BaseException, options: TaskOptions) -> Policy | None:
+def policy_of(error: BaseException, options: Policies) -> Policy | None:
     """The policy that names the error's class or, of its base classes, the nearest one.
 
     Of an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
@@ -52,7 +61,7 @@ def policy_of(error: BaseException, options: TaskOptions) -> Policy | None:
     return "snooze_on" if inside == {"snooze_on"} else None
 
 
-def _policy_of_class(kind: type[BaseException], options: TaskOptions) -> Policy | None:
+def _policy_of_class(kind: type[BaseException], options: Policies) -> Policy | None:
     named = [
         (distance, policy)
         for policy in POLICIES
@@ -73,11 +82,11 @@ def _distance(kind: type[BaseException], named: ErrorClass) -> int | None:
         paths = [_path(base) for base in bases]
         if named in paths:
             return paths.index(named)
-        named = _loaded(named)
-    if named in bases:
-        return bases.index(named)
+    found: Any = _loaded(named) if isinstance(named, str) else named
+    if found in bases:
+        return bases.index(found)
     try:
-        return len(bases) if issubclass(kind, named) else None
+        return len(bases) if issubclass(kind, found) else None
     except Exception:  # noqa: BLE001 - __subclasscheck__ of the project may raise anything
         return None
 

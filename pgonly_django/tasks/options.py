@@ -17,7 +17,7 @@ from pgonly_django.queue.retry import BACKOFF_RULE, Backoff, BackoffFunction, ba
 from pgonly_django.tasks.error_policies import (
     ERRORS_RULE,
     POLICIES,
-    ErrorClass,
+    ErrorClasses,
     is_error_classes,
     stored_errors,
 )
@@ -26,7 +26,6 @@ from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
 MAX_ATTEMPTS_LIMIT = 1000
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
-ErrorClasses = ErrorClass | tuple[ErrorClass, ...]
 # Called with (task_result, error).
 OnFailure = Callable[..., Any]
 

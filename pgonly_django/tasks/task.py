@@ -12,7 +12,8 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.call_columns import call_columns
-from pgonly_django.tasks.options import OPTION_NAMES, ErrorClasses, OnFailure, TaskOptions, validated
+from pgonly_django.tasks.error_policies import ErrorClasses
+from pgonly_django.tasks.options import OPTION_NAMES, OnFailure, TaskOptions, validated
 
 P = ParamSpec("P")
 T = TypeVar("T")

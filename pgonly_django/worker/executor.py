@@ -24,6 +24,7 @@ from pgonly_django.tasks.result import build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
+from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.job_log import log_failure
 from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
 from pgonly_django.worker.outcomes import Ended
@@ -48,7 +49,7 @@ class _Call:
 class Executor:
     """Runs jobs for one worker and hands each end to `deliver`, from whatever thread it happens in."""
 
-    def __init__(self, alias: str, worker: outcomes.WorkerFacts, deliver: Callable[[Ended], None]) -> None:
+    def __init__(self, alias: str, worker: WorkerFacts, deliver: Callable[[Ended], None]) -> None:
         self.worker = worker
         self.deliver = deliver
         self.tasks = TaskLookup()

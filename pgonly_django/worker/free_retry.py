@@ -29,6 +29,6 @@ def next_free_retry(run: Run) -> FreeRetry | None:
     """None where the row has lasted too long. A run that has saved something new begins another row."""
     last = (entries_of(run.job.errors) or [{}])[-1]
     now, number, since = run.now().astimezone(UTC), last.get("in_a_row"), last.get("since")
-    if run.saved_something_new or not (isinstance(number, int) and isinstance(since, str)):
+    if run.got_further or not (isinstance(number, int) and isinstance(since, str)):
         return FreeRetry(1, now.isoformat())
     return None if now - datetime.fromisoformat(since) >= FREE_FOR else FreeRetry(number + 1, since)

@@ -5,6 +5,7 @@ import time
 from pgonly_django.events import emit
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.worker import outcomes
+from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
@@ -18,7 +19,7 @@ LAST_SECONDS = 1.0
 class Shutdown:
     """Signal handlers may call ask(), the rest is the main loop's. All times are time.monotonic()."""
 
-    def __init__(self, grace_seconds: float, worker: outcomes.WorkerFacts) -> None:
+    def __init__(self, grace_seconds: float, worker: WorkerFacts) -> None:
         self.grace_seconds = grace_seconds
         self.worker = worker
         self.is_asked = False

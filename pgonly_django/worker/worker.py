@@ -17,7 +17,7 @@ from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker import job_log, outcomes, reports
+from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
@@ -25,6 +25,7 @@ from pgonly_django.worker.duties.rescue import Rescue
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.finished_signals import FinishedSignals
+from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox
@@ -57,7 +58,7 @@ class WorkerLoop:
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
         self.id = uuid7()
-        who = outcomes.WorkerFacts(str(self.id), options.name)
+        who = WorkerFacts(str(self.id), options.name)
         self.inbox: Inbox[Ended | Finish | str] = Inbox()
         self.in_flight = InFlight()
         self.database = WorkerConnection(options.database, self.id, options.name, listen=options.listen)

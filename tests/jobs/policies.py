@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from pgonly_django import Backoff, task
-
-AT_ONCE = Backoff(base=timedelta(0), cap=timedelta(0))
+from pgonly_django import JobTimedOut, task
+from tests.jobs import AT_ONCE, stay
 
 
 class RateLimitedError(Exception):
@@ -80,3 +79,17 @@ def by_result(exception, task_result):
 @task(max_attempts=5, backoff=by_result)
 def backs_off_by_result():
     raise ValueError("x")
+
+
+def hours(attempt):
+    return timedelta(hours=attempt)
+
+
+@task(backoff=hours, snooze_on=RateLimitedError)
+def snoozed_for_an_hour_each():
+    raise RateLimitedError
+
+
+@task(max_runtime=timedelta(seconds=0.1), backoff=AT_ONCE, never_retry=JobTimedOut)
+def too_slow():
+    stay(20)

@@ -23,7 +23,9 @@ def test_without_a_policy_no_error_has_one():
 
 
 def test_a_class_stands_for_its_subclasses():
-    assert policy_of(UnicodeDecodeError("utf8", b"", 0, 1, ""), options(never_retry=ValueError)) == "never_retry"
+    assert (
+        policy_of(UnicodeDecodeError("utf8", b"", 0, 1, ""), options(never_retry=ValueError)) == "never_retry"
+    )
     assert policy_of(KeyError(), options(never_retry=(ValueError, LookupError))) == "never_retry"
     assert policy_of(Exception(), options(never_retry=ValueError)) is None
 
@@ -37,7 +39,9 @@ def test_the_nearest_base_class_decides():
 
 
 def test_a_class_can_be_named_by_its_path_and_by_another_path_of_it(monkeypatch):
-    assert policy_of(BurstLimitedError(), options(hold_on="tests.jobs.policies.RateLimitedError")) == "hold_on"
+    assert (
+        policy_of(BurstLimitedError(), options(hold_on="tests.jobs.policies.RateLimitedError")) == "hold_on"
+    )
     package = ModuleType("limits_of_somebody")
     package.RateLimited = RateLimitedError
     monkeypatch.setitem(sys.modules, "limits_of_somebody", package)
@@ -65,10 +69,10 @@ def test_a_class_whose_metaclass_claims_others_counts_behind_real_bases():
         def __subclasscheck__(cls, other):
             return True
 
-    class Everything(Exception, metaclass=Meta):
+    class EverythingError(Exception, metaclass=Meta):
         pass
 
-    both = options(never_retry=Everything, snooze_on=RateLimitedError)
+    both = options(never_retry=EverythingError, snooze_on=RateLimitedError)
     assert policy_of(BurstLimitedError(), both) == "snooze_on"
     assert policy_of(ValueError(), both) == "never_retry"
 
@@ -98,7 +102,9 @@ def test_a_group_that_is_named_itself_is_taken_as_it_is():
 @pytest.mark.parametrize("name", ["never_retry", "snooze_on", "hold_on"])
 @pytest.mark.parametrize("value", ["ValueError", 3, int, (ValueError, None), [ValueError], "a b.C", None])
 def test_what_is_no_error_class_is_refused_where_it_is_written(name, value):
-    with pytest.raises(InvalidTask, match=f"{name} must be an exception class, its dotted path, or a tuple of these"):
+    with pytest.raises(
+        InvalidTask, match=f"{name} must be an exception class, its dotted path, or a tuple of these"
+    ):
         task(**{name: value})(linear)
     with pytest.raises(OptionError, match=f"{name} must be an exception class"):
         add.using(**{name: value})

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Job, State
+from pgonly_django.worker.free_retry import FREE_FOR
+from tests.jobs import policies
+
+HOUR = timedelta(hours=1)
+
+
+def run(work, result):
+    work(threads=1)
+    return result.job
+
+
+def make_due(job):
+    Job.objects.filter(pk=job.pk).update(run_at=timezone.now() - HOUR)
+
+
+@pytest.mark.parametrize("names", [["value"], ["unicode"], ["rate", "value"], ["money", "value"]])
+def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback(work, names):
+    job = run(work, policies.judged.enqueue(*names))
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    (entry,) = job.errors
+    assert entry["outcome"] == "failed"
+    assert "is never retried." in entry["reason"]
+    assert "raise errors[0]" in entry["traceback"]
+
+
+def test_an_error_out_of_a_task_group_is_judged_as_if_it_were_alone(work):
+    job = run(work, policies.judged_in_a_group.enqueue())
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+
+
+@pytest.mark.parametrize("names", [["other"], ["rate", "other"]])
+def test_an_error_without_a_policy_is_retried_as_ever(work, names):
+    job = run(work, policies.judged.enqueue(*names))
+    assert (job.state, job.attempt) == (State.FAILED, 3)
+
+
+@pytest.mark.parametrize("names", [["money"], ["money", "rate"]])
+def test_an_error_that_holds_keeps_the_job_for_a_person_at_no_cost(work, names):
+    job = run(work, policies.judged.enqueue(*names))
+    assert (job.state, job.attempt) == (State.HELD, 0)
+    assert job.held_by in ("error:NoMoneyError", "error:ExceptionGroup")
+    assert job.errors[0]["outcome"] == "held"
+    assert "NoMoneyError" in job.errors[0]["traceback"]
+    assert Job.objects.held().resume() == 1
+
+
+@pytest.mark.parametrize("names", [["rate"], ["burst"], ["rate", "burst"]])
+def test_an_error_that_snoozes_costs_no_attempt_and_still_backs_off(work, names):
+    job = run(work, policies.judged.enqueue(*names))
+    assert (job.state, job.attempt, job.interruptions) == (State.SCHEDULED, 0, 0)
+    assert job.run_at - timezone.now() > timedelta(0), "a second at least, whatever the backoff says"
+    (entry,) = job.errors
+    assert (entry["outcome"], entry["in_a_row"]) == ("snoozed", 1)
+    assert "LimitedError" in entry["traceback"]
+
+
+def test_snoozes_in_a_row_are_counted_for_the_backoff(work):
+    result = policies.snoozed_for_an_hour_each.enqueue()
+    for number in (1, 2, 3):
+        job = run(work, result)
+        assert job.errors[-1]["in_a_row"] == number
+        assert timedelta(0) < job.run_at - timezone.now() - (number - 1) * HOUR <= HOUR
+        make_due(job)
+    assert job.attempt == 0
+
+
+def test_snoozes_that_last_too_long_count_as_any_error(work):
+    result = policies.judged.using(max_attempts=1).enqueue("rate")
+    job = run(work, result)
+    since = (timezone.now() - FREE_FOR - HOUR).isoformat()
+    Job.objects.filter(pk=job.pk).update(
+        errors=[job.errors[0] | {"since": since}], run_at=timezone.now() - HOUR
+    )
+    job = run(work, result)
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert "was retried for 7 days, 0:00:00 without counting." in job.errors[-1]["reason"]
+
+
+def test_a_run_that_has_saved_something_new_begins_another_row_of_snoozes(work):
+    result = policies.saves_and_is_limited.enqueue(3)
+    for _ in range(3):
+        job = run(work, result)
+        assert job.errors[-1]["in_a_row"] == 1
+        make_due(job)
+
+
+@pytest.mark.parametrize("last", [{}, {"in_a_row": "x", "since": 3}, {"since": "2026"}])
+def test_odd_errors_of_another_program_begin_a_row(work, last):
+    result = policies.judged.enqueue("rate")
+    Job.objects.filter(pk=result.id).update(errors=[last])
+    assert run(work, result).errors[-1].get("in_a_row") == 1
+
+
+def test_the_policies_of_one_call_win_over_those_of_the_task(work):
+    paths = {"never_retry": (), "snooze_on": "tests.no_such_module.RateLimitedError", "hold_on": ValueError}
+    job = run(work, policies.judged.using(**paths).enqueue("value"))
+    assert (job.state, job.held_by) == (State.HELD, "error:ValueError")
+    job = run(work, policies.judged.using(**paths).enqueue("rate"))
+    assert (job.state, job.attempt) == (State.FAILED, 3), "the class is gone; the error counts"
+
+
+def test_a_backoff_with_djangos_parameters_sees_the_result_with_this_error_and_may_end_the_attempts(work):
+    result = policies.backs_off_by_result.enqueue()
+    job = run(work, result)
+    assert (job.state, job.attempt) == (State.SCHEDULED, 1)
+    assert timedelta(minutes=59) < job.run_at - timezone.now() <= HOUR
+    make_due(job)
+    job = run(work, result)
+    assert (job.state, job.attempt) == (State.FAILED, 2)
+    assert "Its backoff asked for no further attempt." in job.errors[-1]["reason"]
+
+
+def test_a_time_out_can_be_named_too(work):
+    job = run(work, policies.too_slow.enqueue())
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert job.errors[0]["outcome"] == "timed out"
+    assert "JobTimedOut is never retried." in job.errors[0]["reason"]
