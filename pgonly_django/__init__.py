@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Retry,
         Snooze,
     )
+    from pgonly_django.limits.limiter import limiter
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.tasks.bulk import enqueue_many
     from pgonly_django.tasks.task import task
@@ -40,6 +41,7 @@ __all__ = [
     "Retry",
     "Snooze",
     "enqueue_many",
+    "limiter",
     "task",
 ]
 
@@ -47,6 +49,7 @@ _MODULES = {
     "Backoff": "pgonly_django.queue.retry",
     "JobContext": "pgonly_django.context.context",
     "enqueue_many": "pgonly_django.tasks.bulk",
+    "limiter": "pgonly_django.limits.limiter",
     "task": "pgonly_django.tasks.task",
 }
 

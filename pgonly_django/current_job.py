@@ -15,6 +15,10 @@ class CurrentJob(Protocol):
         """The run has to end, and the job is held. Returns what to raise in the job's code."""
         ...
 
+    def raise_if_interrupted(self) -> None:
+        """Raise the interruption of a run that has to end."""
+        ...
+
 
 # Set in the job's thread or asyncio task. Copied to the tasks that it creates and to sync_to_async(); a thread that it
 # starts has it where contextvars.copy_context().run() is the thread's target.

@@ -249,6 +249,47 @@ class LockNotAcquiredError(LockError):
         PgonlyError.__init__(self, f"Lock {name!r} was not free within {seconds} s.")
 
 
+class LimitsError(PgonlyError):
+    """A call of a limiter or a budget that PostgreSQL refused."""
+
+
+class LimitsUnavailableError(LimitsError):
+    """The database of the limiters and budgets could not be reached, or did not answer in time."""
+
+
+class LimitsUnansweredError(LimitsUnavailableError):
+    """The call was sent and no answer came: PostgreSQL may have done it or not."""
+
+
+class UnknownLimiterError(PgonlyError, LookupError):
+    """A limiter that neither PGONLY["LIMITERS"] nor a row in the admin has. `hint` names the nearest that exists."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name = name
+        super().__init__(f"There is no limiter {name!r}. {hint}")
+
+
+class LimiterTimeoutError(PgonlyError, TimeoutError):
+    """A limiter let nobody in, or others before this caller, for longer than its `timeout`."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self.seconds = name, seconds
+        super().__init__(
+            f"Limiter {name!r} had no room within {seconds:g} s. Give it a longer `timeout`, or raise its limits."
+        )
+
+
+class NestedLimiterError(PgonlyError, RuntimeError):
+    """A limiter that is entered by who is inside of it already: with its last slot it would wait for itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"This caller is inside limiter {name!r} already, and would wait for itself once all other slots are "
+            "taken. Leave the limiter before you enter it again, or make both calls inside one `with`."
+        )
+
+
 class CannotListKeysError(PgonlyError):
     """A cache that cannot list its keys, so its sessions cannot be copied all at once."""
 

@@ -76,6 +76,12 @@ class Run:
         self.context_raised = True
         return (self.interruption or JobHeld)()
 
+    def raise_if_interrupted(self) -> None:
+        """Raise the interruption of a run that has to end."""
+        if (interruption := self.interruption) is not None:
+            self.context_raised = True
+            raise interruption
+
     def log(self, text: str) -> None:
         if self.log_lines is None:
             self.log_lines = deque(maxlen=LOG_LINES_KEPT)

@@ -1,6 +1,7 @@
 from django.db import migrations, models
 
-from pgonly_django.tables import table
+import pgonly_django.models.job
+from pgonly_django.tables import qualified, table
 
 QUEUES = [
     migrations.CreateModel(
@@ -82,8 +83,120 @@ QUEUES = [
     ),
 ]
 
+# Short-lived rows: room for HOT updates, early vacuum. Waiters need no write-ahead log: after a crash of PostgreSQL
+# they take a new ticket.
+LIMITER_STORAGE = qualified("""
+ALTER TABLE pgonly_limiter SET (fillfactor = 20);
+ALTER TABLE pgonly_limiter_slot SET (fillfactor = 50);
+ALTER TABLE pgonly_limiter_waiter SET UNLOGGED;
+ALTER TABLE pgonly_limiter_waiter SET (
+    fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+""")
+
+LIMITERS = [
+    migrations.CreateModel(
+        name="Limiter",
+        fields=[
+            ("name", models.CharField(max_length=255, primary_key=True, serialize=False)),
+            (
+                "declared",
+                models.JSONField(help_text="What settings or code say; empty: made by a person.", null=True),
+            ),
+            (
+                "edited_at",
+                models.DateTimeField(
+                    help_text="When a person changed it; code changes it no more.", null=True
+                ),
+            ),
+            ("concurrent", models.IntegerField(blank=True, help_text="So many at a time.", null=True)),
+            ("requests_per_minute", models.FloatField(blank=True, null=True)),
+            ("tokens_per_minute", models.FloatField(blank=True, null=True)),
+            ("requests", models.FloatField(editable=False, null=True)),
+            ("tokens", models.FloatField(editable=False, null=True)),
+            ("refilled_at", models.DateTimeField(editable=False, null=True)),
+            (
+                "blocked_until",
+                models.DateTimeField(editable=False, help_text="Nobody gets in before.", null=True),
+            ),
+        ],
+        options={
+            "verbose_name": "limiter",
+            "db_table": table("pgonly_limiter"),
+            "permissions": [("operate_limiter", "Can cool down limiters and change their limits")],
+            "constraints": [
+                models.CheckConstraint(
+                    condition=models.Q(("concurrent__isnull", True), ("concurrent__gte", 1), _connector="OR"),
+                    name="pgonly_limiter_concurrent",
+                ),
+                models.CheckConstraint(
+                    condition=models.Q(
+                        ("requests_per_minute__isnull", True), ("requests_per_minute__gt", 0), _connector="OR"
+                    ),
+                    name="pgonly_limiter_requests",
+                ),
+                models.CheckConstraint(
+                    condition=models.Q(
+                        ("tokens_per_minute__isnull", True), ("tokens_per_minute__gt", 0), _connector="OR"
+                    ),
+                    name="pgonly_limiter_tokens",
+                ),
+            ],
+        },
+    ),
+    migrations.CreateModel(
+        name="LimiterSlot",
+        fields=[
+            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("limiter", models.CharField(max_length=255)),
+            ("number", models.IntegerField()),
+            ("holder", models.UUIDField(null=True)),
+            ("who", models.CharField(blank=True, max_length=255)),
+            ("taken_at", models.DateTimeField(null=True)),
+            ("expires_at", models.DateTimeField(null=True)),
+        ],
+        options={
+            "verbose_name": "limiter slot",
+            "db_table": table("pgonly_limiter_slot"),
+            "indexes": [
+                models.Index(
+                    models.F("holder"),
+                    condition=models.Q(("holder__isnull", False)),
+                    name="pgonly_limiter_slot_holder",
+                )
+            ],
+            "constraints": [
+                models.UniqueConstraint(
+                    models.F("limiter"), models.F("number"), name="pgonly_limiter_slot_number"
+                )
+            ],
+        },
+    ),
+    migrations.CreateModel(
+        name="LimiterWaiter",
+        fields=[
+            ("ticket", models.BigAutoField(primary_key=True, serialize=False)),
+            ("id", models.UUIDField(unique=True)),
+            ("limiter", models.CharField(max_length=255)),
+            ("who", models.CharField(blank=True, max_length=255)),
+            ("tokens", models.BigIntegerField()),
+            ("since", models.DateTimeField(db_default=pgonly_django.models.job.ClockTimestamp())),
+            ("expires_at", models.DateTimeField()),
+        ],
+        options={
+            "verbose_name": "limiter waiter",
+            "db_table": table("pgonly_limiter_waiter"),
+            "indexes": [
+                models.Index(models.F("limiter"), models.F("ticket"), name="pgonly_limiter_waiter_next")
+            ],
+        },
+    ),
+    migrations.RunSQL(LIMITER_STORAGE, migrations.RunSQL.noop, hints={"model_name": "limiter"}),
+]
+
 
 class Migration(migrations.Migration):
     dependencies = [("pgonly_django", "0005_job_limits")]
 
-    operations = [*QUEUES]
+    operations = [*QUEUES, *LIMITERS]

@@ -3,6 +3,7 @@
 from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
+from pgonly_django.models.limiter import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.queue import Queue
 from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
@@ -14,6 +15,9 @@ __all__ = [
     "Checkpoint",
     "DurableCacheEntry",
     "Job",
+    "Limiter",
+    "LimiterSlot",
+    "LimiterWaiter",
     "Queue",
     "Session",
     "State",

@@ -31,21 +31,31 @@ ENTRIES = """
 INSERT INTO {} (key, value, codec, expires_at, prune_minute)
 SELECT 'key ' || n, 'value', 0, clock_timestamp() + n * interval '1 minute', n FROM generate_series(1, 20000) AS n
 """
+LIMITERS = """
+INSERT INTO pgonly_limiter (name, concurrent) SELECT 'limiter ' || n, 1000 FROM generate_series(1, 200) AS n;
+INSERT INTO pgonly_limiter_slot (limiter, number, holder, who, expires_at)
+SELECT 'limiter ' || l, n, gen_random_uuid(), '', clock_timestamp()
+FROM generate_series(1, 200) AS l, generate_series(1, 1000) AS n;
+INSERT INTO pgonly_limiter_waiter (limiter, id, who, tokens, expires_at)
+SELECT 'limiter ' || n % 20, gen_random_uuid(), '', 0, clock_timestamp() FROM generate_series(1, 200000) AS n
+"""
 
 
 FOUND = found()
 OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
+OF_LIMITS = [name for name in FOUND if name.startswith("limits.")]
 OF_CACHE = [name for name in FOUND if name.startswith("cache.")]
-ELSEWHERE = ("sessions.", "cache.", "admin.")  # below, and in tests/admin/jobs/test_plans.py
+ELSEWHERE = ("sessions.", "cache.", "limits.", "admin.")  # below, and in tests/admin/jobs/test_plans.py
 
 
 @pytest.fixture(scope="module")
 def server(django_db_setup, django_db_blocker):
     """A connection to tables of sessions and entries that are known to the planner."""
-    tables = ["pgonly_session", *CACHE_TABLES]
+    limits = ["pgonly_limiter", "pgonly_limiter_slot", "pgonly_limiter_waiter"]
+    tables = ["pgonly_session", *CACHE_TABLES, *limits]
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            for statement in (SESSIONS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
+            for statement in (SESSIONS, LIMITERS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
                 cursor.execute(statement)
             cursor.execute(f"ANALYZE {', '.join(tables)}")
         with connect("default", application_name="tables") as raw:
@@ -85,6 +95,17 @@ def test_a_statement_of_the_sessions_reads_no_whole_table(server, name):
     assert read_whole(of_sessions(server, name)) == set()
 
 
+def of_limits(server, name):
+    return planned(server, positional(sql_of(FOUND[name]))[0])
+
+
+@pytest.mark.parametrize("name", OF_LIMITS)
+def test_a_statement_of_the_limits_reads_no_whole_table(server, name):
+    # The names of all limiters, when an unknown one is asked for.
+    allowed = {"pgonly_limiter"} if name == "limits.declarations.NAMES" else set()
+    assert read_whole(of_limits(server, name)) == allowed
+
+
 # Locks are few, and freed ones are deleted: their table has no index but its key. A cache has one row of usage.
 MAY_BE_READ_WHOLE = {
     "cache.lock.Lock.PRUNE": {"pgonly_cache_lock"},
@@ -108,6 +129,7 @@ def test_every_table_is_asked_about(server):
     plans = [
         *(of_queue(server, name) for name in STATEMENTS),
         *(of_sessions(server, name) for name in OF_SESSIONS),
+        *(of_limits(server, name) for name in OF_LIMITS),
         *(of_cache(server, name, table) for name in OF_CACHE for table in CACHE_TABLES),
     ]
     asked = {node["Relation Name"] for nodes in plans for node in nodes if "Relation Name" in node}

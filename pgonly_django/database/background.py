@@ -1,0 +1,69 @@
+"""What a cancelled or unanswered call left undone. One thread does it, and tries again while that is of use."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pgonly_django.database import testrun
+from pgonly_django.exceptions import PgonlyError
+
+RETRY_SECONDS = 1.0
+
+Job = Callable[[], object]
+Databases = list[object] | None
+
+
+class Background:
+    """Of one `room`. The thread exists while there is something to do. It is no daemon: a process that ends tries once
+    more."""
+
+    def __init__(self, room: str) -> None:
+        self._room = room
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)  # the jobs are the parent's
+
+    def forget(self) -> None:
+        """Start without jobs."""
+        self._jobs: deque[tuple[Job, float, Databases]] = deque()
+        # Reentrant: the garbage collector may call add() in this thread while it holds the lock.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, job: Job, seconds: float) -> None:
+        """Run `job` in the background; when it raises a PgonlyError, again, for `seconds` at most."""
+        with self._lock:
+            self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
+            if self._thread is None:
+                with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
+                    thread = threading.Thread(target=self._work, name=f"pgonly {self._room} background")
+                    thread.start()
+                    self._thread = thread
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._thread = None
+                    return
+            for _ in range(len(self._jobs)):
+                self._try(*self._jobs.popleft())
+            if self._jobs:
+                time.sleep(RETRY_SECONDS)
+
+    def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
+        if databases != testrun.databases():
+            return  # a test left it undone, and its databases have been replaced
+        try:
+            job()
+        except testrun.Refusal:
+            return
+        except PgonlyError:
+            if time.monotonic() < give_up_at and threading.main_thread().is_alive():
+                self._jobs.append((job, give_up_at, databases))
+        except Exception:
+            # The next job is done all the same.
+            logging.getLogger(f"pgonly_django.{self._room}").exception("What a call left undone failed.")

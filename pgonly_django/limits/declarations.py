@@ -1,0 +1,100 @@
+"""PGONLY["LIMITERS"]: which limiters there are and what they allow. The rows say it to all processes: what a person has
+changed in the admin stays."""
+
+import difflib
+import json
+from typing import Any, NoReturn
+
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django.conf import settings, unknown_key
+from pgonly_django.database.operation import Operation
+from pgonly_django.database.pool import Pool
+from pgonly_django.database.statement import Statement
+from pgonly_django.exceptions import UnknownLimiterError
+from pgonly_django.limits.pool_user import call
+from pgonly_django.models.declared import NAME_LENGTH
+from pgonly_django.tables import qualified
+
+Limits = dict[str, float | None]
+MOST_SLOTS = 10_000
+MOST_PER_MINUTE = 1e12
+KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
+
+# What this process has declared, by alias and name.
+_declared: dict[tuple[str, str], Limits] = {}
+
+
+def limiters() -> dict[str, Limits]:
+    """The limits of each limiter in the settings. Raises ImproperlyConfigured."""
+    return {name: limits_of(name, entry) for name, entry in settings().limiters.items()}
+
+
+def limits_of(name: Any, entry: Any) -> Limits:
+    """The limits of one entry, None where it has none. Raises ImproperlyConfigured."""
+    where = f'PGONLY["LIMITERS"][{name!r}]'
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or "\0" in name:
+        raise ImproperlyConfigured(
+            f"{where}: a limiter's name must be a str of 1 to {NAME_LENGTH} characters."
+        )
+    if not isinstance(entry, dict):
+        raise ImproperlyConfigured(f'{where} must be a dict, such as {{"concurrent": 5}}, got {entry!r}.')
+    for key, value in entry.items():
+        if key not in KEYS:
+            raise ImproperlyConfigured(unknown_key(f"{where}[%r]".replace("%r", '"%s"'), key, KEYS))
+        if reason := what_is_wrong(key, value):
+            raise ImproperlyConfigured(f'{where}["{key}"] must be {reason}, got {value!r}.')
+    return {key: entry.get(key) for key in KEYS}
+
+
+def what_is_wrong(key: str, value: Any) -> str | None:
+    """What this limit must be, or None when it is right. None is no limit."""
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key == "concurrent":
+        is_right = is_number and isinstance(value, int) and 0 < value <= MOST_SLOTS
+        return None if is_right else f"a whole number from 1 to {MOST_SLOTS:,}, or None"
+    return None if is_number and 0 < value <= MOST_PER_MINUTE else "a number above 0, or None"
+
+
+# As Declared.declare() does, but not in the caller's transaction. Index: the primary key.
+DECLARE = Statement(
+    qualified("""INSERT INTO pgonly_limiter AS l
+        (name, declared, concurrent, requests_per_minute, tokens_per_minute)
+    VALUES (%(name)s::text, %(declared)s::jsonb, %(concurrent)s::int4, %(requests_per_minute)s::float8,
+        %(tokens_per_minute)s::float8)
+    ON CONFLICT (name) DO UPDATE SET declared = EXCLUDED.declared,
+        concurrent = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.concurrent ELSE l.concurrent END,
+        requests_per_minute = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.requests_per_minute
+            ELSE l.requests_per_minute END,
+        tokens_per_minute = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.tokens_per_minute
+            ELSE l.tokens_per_minute END
+    WHERE l.declared IS DISTINCT FROM EXCLUDED.declared""")
+)
+
+
+def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
+    """Make the limiter's row say what the settings say: once in a process and for each change, or `again`."""
+    entries = settings().limiters
+    if name not in entries:
+        return
+    limits = limits_of(name, entries[name])
+    if again or _declared.get((pool.alias, name)) != limits:
+        yield from call(pool, DECLARE, name=name, declared=json.dumps(limits), **limits)
+        _declared[pool.alias, name] = limits
+
+
+NAMES = Statement(qualified("SELECT name FROM pgonly_limiter ORDER BY name LIMIT 1000"))
+
+
+def raise_unknown(pool: Pool, name: str) -> Operation[NoReturn]:
+    """Raise UnknownLimiterError, with the nearest name that exists."""
+    result = yield from call(pool, NAMES)
+    rows = {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)}
+    known = sorted(rows | set(settings().limiters))
+    near = [each for each in known if each.lower() == name.lower()] or difflib.get_close_matches(
+        name, known, n=1
+    )
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known) or 'none'}."
+    raise UnknownLimiterError(name, f'{hint} Declare it in PGONLY["LIMITERS"].')

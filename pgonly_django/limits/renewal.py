@@ -1,0 +1,115 @@
+"""Renews the leases of all that this process holds: slots of limiters, reservations of budgets.
+
+One thread does it, as long as something is held. When its process is killed, or does not come to it for a lease, the
+rows expire by themselves. A holder that the garbage collector takes is not renewed any more.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from typing import Protocol
+from uuid import UUID
+from weakref import WeakSet
+
+from pgonly_django.database import testrun
+from pgonly_django.database.operation import run
+from pgonly_django.database.pool import Pool
+from pgonly_django.database.statement import Statement
+from pgonly_django.events import emit
+from pgonly_django.exceptions import LimitsError
+from pgonly_django.limits.pool_user import call
+
+LEASE_SECONDS = 30.0
+EVERY_SECONDS = LEASE_SECONDS / 4
+RETRY_SECONDS = 1.0
+IDLE_ROUNDS = 4  # the thread waits so many rounds for something new to be held, then ends
+
+
+class Held(Protocol):
+    """What is held by a row with a lease."""
+
+    id: UUID
+    pool: Pool
+    # Has `%(ids)s::uuid[]` and `%(lease)s::float8` (seconds), and returns the ids of the rows that were renewed.
+    RENEW: Statement
+
+    def lost(self) -> None:
+        """Called when its row is another's by now. Must not block."""
+
+
+class Renewal:
+    def __init__(self) -> None:
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)  # what is held is the parent's
+
+    def forget(self) -> None:
+        self._held: WeakSet[Held] = WeakSet()
+        # Reentrant: the garbage collector may run drop() in this thread while it has the lock.
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._is_failing = False
+
+    def keep(self, held: Held) -> None:
+        """Renew its lease from now on. Not in a TestCase, whose transaction no other thread can use."""
+        if testrun.is_on() and testrun.is_any_in_testcase(held.pool.alias):
+            return
+        with self._lock:
+            self._held.add(held)
+            if self._thread is None:
+                with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
+                    thread = threading.Thread(target=self._work, name="pgonly limits renewal", daemon=True)
+                    thread.start()
+                    self._thread = thread
+
+    def drop(self, held: Held) -> None:
+        """Its row is given back, or about to be."""
+        with self._lock:
+            self._held.discard(held)
+
+    def _work(self) -> None:
+        idle = 0
+        while idle < IDLE_ROUNDS:
+            time.sleep(RETRY_SECONDS if self._is_failing else EVERY_SECONDS)
+            with self._lock:
+                idle = 0 if self._held else idle + 1
+                if idle == IDLE_ROUNDS:
+                    self._thread = None
+            try:
+                self.run_once()
+            except testrun.Refusal:  # a test that let a thread run on is over
+                continue
+
+    def run_once(self) -> None:
+        with self._lock:
+            everything = tuple(self._held)
+        kinds: dict[tuple[Pool, Statement], list[Held]] = defaultdict(list)
+        for held in everything:
+            kinds[held.pool, held.RENEW].append(held)
+        failed = False
+        for (pool, statement), some in kinds.items():
+            try:
+                self._renew(pool, statement, some)
+            except LimitsError as error:
+                failed = True
+                if not self._is_failing:
+                    emit(
+                        "limits.not_renewed",
+                        f"Leases not renewed, tried again: {error}",
+                        level=logging.WARNING,
+                    )
+        self._is_failing = failed
+
+    def _renew(self, pool: Pool, statement: Statement, some: list[Held]) -> None:
+        ids = [held.id for held in some]
+        result = run(call(pool, statement, ids=ids, lease=LEASE_SECONDS))
+        renewed = {UUID(bytes=bytes(result.get_value(row, 0) or b"")) for row in range(result.ntuples)}
+        for held in some:
+            if held.id not in renewed and held in self._held:
+                self.drop(held)
+                held.lost()
+
+
+renewal = Renewal()
