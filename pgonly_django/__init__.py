@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from pgonly_django.limits.limiter import limiter
     from pgonly_django.queue.retry import Backoff
+    from pgonly_django.scheduling.decorators import cron, every
     from pgonly_django.tasks.bulk import enqueue_many
     from pgonly_django.tasks.task import task
 
@@ -40,7 +41,9 @@ __all__ = [
     "LeaseLost",
     "Retry",
     "Snooze",
+    "cron",
     "enqueue_many",
+    "every",
     "limiter",
     "task",
 ]
@@ -48,7 +51,9 @@ __all__ = [
 _MODULES = {
     "Backoff": "pgonly_django.queue.retry",
     "JobContext": "pgonly_django.context.context",
+    "cron": "pgonly_django.scheduling.decorators",
     "enqueue_many": "pgonly_django.tasks.bulk",
+    "every": "pgonly_django.scheduling.decorators",
     "limiter": "pgonly_django.limits.limiter",
     "task": "pgonly_django.tasks.task",
 }

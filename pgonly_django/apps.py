@@ -14,9 +14,11 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings
         from pgonly_django.database import testrun
+        from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
 
         checks.register(check_settings)
+        checks.register(check_schedules)
         checks.register(check_sessions)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)

@@ -27,8 +27,8 @@ DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
-# scheduled row), "cancel <job id>"; "ready *" and "limited *": any queue.
-READY, LIMITED, DUE, CANCEL = "ready", "limited", "due", "cancel"
+# scheduled row), "cancel <job id>", "schedules" (one of them has changed); "ready *" and "limited *": any queue.
+READY, LIMITED, DUE, CANCEL, SCHEDULES = "ready", "limited", "due", "cancel", "schedules"
 ANY_QUEUE = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
@@ -52,6 +52,12 @@ def cancel(job_id: Any) -> str:
 def wake_after_commit(alias: str, payload: str) -> None:
     """Send `payload` once the caller's transaction has committed; not at all when it rolls back."""
     transaction.on_commit(partial(send_coalesced, alias, payload), using=alias, robust=True)
+
+
+def send_at_commit(alias: str, payload: str) -> None:
+    """Send `payload` in the caller's transaction: it arrives exactly if that commits, which the commit pays with a lock
+    of the whole database. For what changes seldom, and would otherwise have to be looked for."""
+    first_row(alias, NOTIFY, _params(payload))
 
 
 def follow_up(alias: str, payload: str) -> FollowUp | None:

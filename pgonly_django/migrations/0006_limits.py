@@ -1,3 +1,6 @@
+from datetime import UTC, datetime
+
+import django.db.models.deletion
 from django.db import migrations, models
 
 import pgonly_django.models.job
@@ -196,7 +199,185 @@ LIMITERS = [
 ]
 
 
+SCHEDULES = [
+    migrations.CreateModel(
+        name="Schedule",
+        fields=[
+            ("name", models.CharField(max_length=255, primary_key=True, serialize=False)),
+            (
+                "declared",
+                models.JSONField(help_text="What settings or code say; empty: made by a person.", null=True),
+            ),
+            (
+                "edited_at",
+                models.DateTimeField(
+                    help_text="When a person changed it; code changes it no more.", null=True
+                ),
+            ),
+            ("task", models.CharField(help_text="The dotted path of the task.", max_length=255)),
+            ("args", models.JSONField(blank=True, default=list)),
+            ("kwargs", models.JSONField(blank=True, default=dict)),
+            (
+                "queue",
+                models.CharField(blank=True, help_text="Empty: the task's own.", max_length=64, null=True),
+            ),
+            (
+                "priority",
+                models.SmallIntegerField(blank=True, help_text="Empty: the task's own.", null=True),
+            ),
+            (
+                "cron",
+                models.CharField(
+                    blank=True,
+                    help_text='Such as "0 3 * * *": minute hour day month weekday.',
+                    max_length=255,
+                    null=True,
+                ),
+            ),
+            (
+                "timezone",
+                models.CharField(
+                    default="UTC", help_text="Where the cron line's clock stands.", max_length=64
+                ),
+            ),
+            (
+                "every_seconds",
+                models.FloatField(blank=True, help_text="Instead of a cron line.", null=True),
+            ),
+            (
+                "catch_up",
+                models.CharField(
+                    choices=[
+                        ("latest", "Run the latest one"),
+                        ("all", "Run all of them"),
+                        ("none", "Run none of them"),
+                    ],
+                    default="latest",
+                    help_text="For ticks that no worker was there for.",
+                    max_length=16,
+                ),
+            ),
+            (
+                "overlap",
+                models.CharField(
+                    choices=[
+                        ("skip", "Skip the tick"),
+                        ("allow", "Run side by side"),
+                        ("replace", "Cancel the earlier run"),
+                    ],
+                    default="skip",
+                    help_text="While an earlier run is unfinished.",
+                    max_length=16,
+                ),
+            ),
+            (
+                "budget",
+                models.CharField(
+                    blank=True, help_text="The budget that its jobs spend.", max_length=255, null=True
+                ),
+            ),
+            ("paused_at", models.DateTimeField(editable=False, null=True)),
+            (
+                "next_at",
+                models.DateTimeField(
+                    default=datetime(1970, 1, 1, tzinfo=UTC),
+                    editable=False,
+                    help_text="Its next tick; empty: none.",
+                    null=True,
+                ),
+            ),
+            ("last_tick_at", models.DateTimeField(editable=False, null=True)),
+            (
+                "created_at",
+                models.DateTimeField(db_default=pgonly_django.models.job.ClockTimestamp(), editable=False),
+            ),
+            (
+                "declared_at",
+                models.DateTimeField(
+                    editable=False, help_text="When a worker last found it in its code.", null=True
+                ),
+            ),
+            (
+                "problem",
+                models.TextField(
+                    editable=False, help_text="Why its last tick could not be enqueued.", null=True
+                ),
+            ),
+        ],
+        options={
+            "verbose_name": "schedule",
+            "db_table": table("pgonly_schedule"),
+            "permissions": [("operate_schedule", "Can pause, resume and run schedules")],
+            "indexes": [
+                models.Index(
+                    models.F("next_at"),
+                    condition=models.Q(("paused_at", None)),
+                    name="pgonly_schedule_due",
+                )
+            ],
+            "constraints": [
+                models.CheckConstraint(
+                    condition=models.Q(
+                        models.Q(("cron__isnull", True), ("every_seconds__gte", 0.1)),
+                        models.Q(("cron__isnull", False), ("every_seconds__isnull", True)),
+                        _connector="OR",
+                    ),
+                    name="pgonly_schedule_has_one_timing",
+                )
+            ],
+        },
+    ),
+    migrations.CreateModel(
+        name="Tick",
+        fields=[
+            (
+                "id",
+                models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+            ),
+            ("tick_at", models.DateTimeField(help_text="When it was due.")),
+            (
+                "at",
+                models.DateTimeField(
+                    db_default=pgonly_django.models.job.ClockTimestamp(),
+                    help_text="When a worker came to it.",
+                ),
+            ),
+            (
+                "outcome",
+                models.CharField(
+                    choices=[("enqueued", "Enqueued"), ("skipped", "Skipped")],
+                    default="enqueued",
+                    max_length=16,
+                ),
+            ),
+            (
+                "reason",
+                models.CharField(default="", help_text="Why it was skipped.", max_length=255),
+            ),
+            ("job_id", models.UUIDField(help_text="Its job, which may have been pruned.", null=True)),
+            ("by_person", models.BooleanField(default=False)),
+            (
+                "schedule",
+                models.ForeignKey(
+                    db_index=False,
+                    on_delete=django.db.models.deletion.CASCADE,
+                    related_name="ticks",
+                    to="pgonly_django.schedule",
+                ),
+            ),
+        ],
+        options={
+            "verbose_name": "tick",
+            "db_table": table("pgonly_tick"),
+            "constraints": [
+                models.UniqueConstraint(models.F("schedule"), models.F("tick_at"), name="pgonly_tick_once")
+            ],
+        },
+    ),
+]
+
+
 class Migration(migrations.Migration):
     dependencies = [("pgonly_django", "0005_job_limits")]
 
-    operations = [*QUEUES, *LIMITERS]
+    operations = [*QUEUES, *LIMITERS, *SCHEDULES]

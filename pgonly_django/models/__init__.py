@@ -5,6 +5,7 @@ from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
 from pgonly_django.models.limiter import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.queue import Queue
+from pgonly_django.models.schedule import Schedule, Tick
 from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
 
@@ -19,8 +20,10 @@ __all__ = [
     "LimiterSlot",
     "LimiterWaiter",
     "Queue",
+    "Schedule",
     "Session",
     "State",
     "Step",
+    "Tick",
     "Worker",
 ]

@@ -28,6 +28,14 @@ class UnfitArgumentsError(UnknownTaskError):
 @lru_cache(maxsize=1024)
 def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
     """The task at `path`, set to how this job was enqueued. Raises UnknownTaskError."""
+    task = import_task(path)
+    if (task.backend, task.queue_name, task.priority) == (backend, queue, priority):
+        return task
+    return with_fields(task, backend=backend, queue_name=queue, priority=priority)
+
+
+def import_task(path: str) -> Any:
+    """The task at `path`. Raises UnknownTaskError."""
     importlib.invalidate_caches()
     try:
         task = import_string(path)
@@ -35,9 +43,7 @@ def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
         raise UnknownTaskError(f"Cannot import the task {path}: {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise UnknownTaskError(f"{path} is not a task but a {type(task).__name__}.")
-    if (task.backend, task.queue_name, task.priority) == (backend, queue, priority):
-        return task
-    return with_fields(task, backend=backend, queue_name=queue, priority=priority)
+    return task
 
 
 def task_of(job: Job) -> Any:

@@ -18,7 +18,7 @@ SELF_TEST_SECONDS = 2.0
 UNAVAILABLE = (
     "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
 )
-ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE))
+ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE), notify.SCHEDULES)
 
 
 class JobsListener:

@@ -34,6 +34,7 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER, PollTimer
 from pgonly_django.worker.prefetch import Prefetch
+from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.watchdog import Watchdog
@@ -42,6 +43,7 @@ MESSAGES_AT_ONCE = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
+FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
 LEFT_NAMED = 20
 
@@ -76,6 +78,7 @@ class WorkerLoop:
         rescue = Rescue(options, self.inbox.put, self.finished_signals)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
         self.maintenance = Maintenance(options.database)
+        self.scheduler = Scheduler(self.id, options, self.database.listener)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = self.jobs_released = 0
         self.ready, self.left = threading.Event(), threading.Event()
@@ -104,6 +107,7 @@ class WorkerLoop:
             return self._leave()
         except BaseException:
             self.maintenance.end()
+            self.scheduler.end()
             self.heartbeat.end()
             self.database.close()
             self.finished_signals.close(0.0)
@@ -119,6 +123,9 @@ class WorkerLoop:
         self.heartbeat.start()
         self.maintenance.start()
         self.finished_signals.start()
+        self.scheduler.start()
+        if self.options.burst:  # what is due already is part of what there is to do
+            self.scheduler.has_looked.wait(FIRST_SCHEDULES_SECONDS)
         self.ready.set()
 
     def _turn(self) -> None:
@@ -126,6 +133,7 @@ class WorkerLoop:
         now = time.monotonic()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
+            self.scheduler.end()
         self._do_duties(now)
         self._exchange(now)
 
@@ -172,6 +180,8 @@ class WorkerLoop:
             self.promotion.hear_due()
         elif kind == notify.CANCEL:
             self.cancel_requests.hear_cancel()
+        elif kind == notify.SCHEDULES:
+            self.scheduler.hear_changed()
         elif kind == notify.READY and (not queues or name in (notify.ANY_QUEUE, *queues)):
             self.poll_timer.hear_ready()
 
@@ -315,14 +325,16 @@ class WorkerLoop:
 
     def _leave(self) -> ExitCode:
         self.maintenance.end()
+        self.scheduler.end()
         self.finished_signals.close(FINISHED_SIGNALS_SECONDS)
         self.heartbeat.end()
         self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
         self.database.close()
         self.slots.close(0.0 if self.shutdown.left_behind else JOIN_SECONDS)
-        if self.maintenance.is_alive():
-            self.maintenance.join(JOIN_SECONDS)  # a round of it has a connection open
+        for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open
+            if thread.is_alive():
+                thread.join(JOIN_SECONDS)
         self.inbox.close()
         self.left.set()
         return ExitCode.REPLACE_ME if self._is_stuck else ExitCode.STOPPED

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from pgonly_django.models import Schedule
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue, workers
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
+from pgonly_django.scheduling import due, overlap
 from tests.plans.found import positional
 from tests.plans.table import WORKER
 from tests.queue.rows import LEASE
@@ -72,6 +74,17 @@ def renewal(held):
     }
 
 
+def of_queryset(rows):
+    sql, parameters = rows.query.sql_with_params()
+    return values(sql, *parameters)
+
+
+def due_schedules():
+    schedules = due.DueSchedules("default")
+    schedules.known = {f"schedule {number}" for number in range(1, 50)}
+    return schedules
+
+
 def values(sql, *parameters):
     """For a statement whose parameters have no names."""
     return sql, dict(zip(positional(sql)[1], parameters, strict=True))
@@ -81,6 +94,7 @@ PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_jo
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
+SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
@@ -134,10 +148,22 @@ STATEMENTS = {
     "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
     "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),
     "last report": (lambda held: (progress.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
+    "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE, NONE),
+    "schedules, due": (lambda _: of_queryset(due_schedules().due()), SCHEDULE, NONE),
+    "ticks, newest runs": (
+        lambda _: of_queryset(overlap.newest_runs(Schedule(name="schedule 7"), "default")),
+        TICK,
+        NONE,
+    ),
+    "ticks, prune": (
+        lambda _: (due.PRUNE_TICKS.sql, {"schedule": "schedule 7", "outcome": "enqueued"}),
+        TICK,
+        {"pgonly_tick_pkey"},
+    ),
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
-INSERTS = {"queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
+INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
 PARTS = {
     "queue.claim.HEAD",
     "queue.claim.UPDATE",

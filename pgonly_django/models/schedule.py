@@ -1,0 +1,174 @@
+"""Schedules, their ticks, and the verbs that people use on them; what workers do is in scheduling/. Which other files
+know the columns: ARCHITECTURE.md, "When you change a column"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.database import notify
+from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.readable import ReadableJsonField, TimestampField
+from pgonly_django.tables import table
+
+# next_at of a schedule whose next tick is to be computed: long past, so that whoever looks for due ones finds it.
+UNPLANNED = datetime(1970, 1, 1, tzinfo=UTC)
+TIMING = ("cron", "timezone", "every_seconds")
+SHORTEST_SECONDS = 0.1
+
+
+class CatchUp(models.TextChoices):
+    """What happens to ticks that passed while no worker ran."""
+
+    LATEST = "latest", _("Run the latest one")
+    ALL = "all", _("Run all of them")
+    NONE = "none", _("Run none of them")
+
+
+class Overlap(models.TextChoices):
+    """What a tick does while an earlier run is unfinished."""
+
+    SKIP = "skip", _("Skip the tick")
+    ALLOW = "allow", _("Run side by side")
+    REPLACE = "replace", _("Cancel the earlier run")
+
+
+class ScheduleQuerySet(DeclaredQuerySet):
+    """The verbs return how many rows they changed, and tell the workers in the same transaction."""
+
+    def pause(self) -> int:
+        """No more ticks until resume()."""
+        return self._changed(self.filter(paused_at=None).update(paused_at=ClockTimestamp()))
+
+    def resume(self) -> int:
+        """Tick again. Ticks that passed during the pause stay passed."""
+        paused = self.filter(paused_at__isnull=False)
+        return self._changed(paused.update(paused_at=None, next_at=UNPLANNED))
+
+    def edit(self, **values: Any) -> int:
+        return self._changed(super().edit(**values))
+
+    def reset(self) -> int:
+        return self._changed(super().reset())
+
+    def declare(self, declarations: Mapping[str, Mapping[str, Any]]) -> int:
+        return self._changed(super().declare(declarations))
+
+    def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """With another timing the next tick is computed again. The same timing keeps a tick that is overdue."""
+        known = {column: values[column] for column in TIMING if column in values}
+        if not known:
+            return {"problem": None}
+        same = Q(**{f"{column}__isnull": True for column, value in known.items() if value is None})
+        same &= Q(**{column: value for column, value in known.items() if value is not None})
+        return {"next_at": Case(When(same, then=F("next_at")), default=Value(UNPLANNED)), "problem": None}
+
+    def _changed(self, count: int) -> int:
+        if count:
+            self._for_write = (
+                True  # as Django's own writing methods do: `db` is the router's for reading else
+            )
+            notify.send_at_commit(self.db, notify.SCHEDULES)
+        return count
+
+
+class Schedule(Declared):
+    """Enqueues a task at the times of a cron line, or every so many seconds."""
+
+    task = models.CharField(max_length=255, help_text=_("The dotted path of the task."))
+    args = ReadableJsonField(default=list, blank=True)
+    kwargs = ReadableJsonField(default=dict, blank=True)
+    queue = models.CharField(max_length=64, null=True, blank=True, help_text=_("Empty: the task's own."))  # noqa: DJ001 - NULL is "none given"
+    priority = models.SmallIntegerField(null=True, blank=True, help_text=_("Empty: the task's own."))
+    cron = models.CharField(  # noqa: DJ001 - either cron or every_seconds is NULL
+        max_length=255,
+        null=True,
+        blank=True,
+        help_text=_('Such as "0 3 * * *": minute hour day month weekday.'),
+    )
+    timezone = models.CharField(
+        max_length=64, default="UTC", help_text=_("Where the cron line's clock stands.")
+    )
+    every_seconds = models.FloatField(null=True, blank=True, help_text=_("Instead of a cron line."))
+    catch_up = models.CharField(
+        max_length=16,
+        choices=CatchUp,
+        default=CatchUp.LATEST,
+        help_text=_("For ticks that no worker was there for."),
+    )
+    overlap = models.CharField(
+        max_length=16,
+        choices=Overlap,
+        default=Overlap.SKIP,
+        help_text=_("While an earlier run is unfinished."),
+    )
+    budget = models.CharField(  # noqa: DJ001 - as queue
+        max_length=255, null=True, blank=True, help_text=_("The budget that its jobs spend.")
+    )
+
+    paused_at = TimestampField(null=True, editable=False)
+    next_at = TimestampField(
+        null=True, default=UNPLANNED, editable=False, help_text=_("Its next tick; empty: none.")
+    )
+    last_tick_at = TimestampField(null=True, editable=False)
+    created_at = TimestampField(db_default=ClockTimestamp(), editable=False)
+    declared_at = TimestampField(
+        null=True, editable=False, help_text=_("When a worker last found it in its code.")
+    )
+    problem = models.TextField(  # noqa: DJ001 - as queue
+        null=True, editable=False, help_text=_("Why its last tick could not be enqueued.")
+    )
+
+    objects: ClassVar[Any] = ScheduleQuerySet.as_manager()
+
+    class Meta:
+        db_table = table("pgonly_schedule")
+        verbose_name = _("schedule")
+        permissions = [("operate_schedule", _("Can pause, resume and run schedules"))]
+        indexes = [models.Index("next_at", condition=Q(paused_at=None), name="pgonly_schedule_due")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(cron__isnull=True, every_seconds__gte=SHORTEST_SECONDS)
+                | Q(cron__isnull=False, every_seconds__isnull=True),
+                name="pgonly_schedule_has_one_timing",
+            )
+        ]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        notify.send_at_commit(self._state.db or "default", notify.SCHEDULES)
+
+    @property
+    def is_planned(self) -> bool:
+        return self.next_at is not None and self.next_at.year > UNPLANNED.year
+
+
+class Outcome(models.TextChoices):
+    ENQUEUED = "enqueued", _("Enqueued")
+    SKIPPED = "skipped", _("Skipped")
+
+
+class Tick(models.Model):
+    """One time at which a schedule was due, or a person ran it; at most one row for each, whoever saw it."""
+
+    schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
+    tick_at = TimestampField(help_text=_("When it was due."))
+    at = TimestampField(db_default=ClockTimestamp(), help_text=_("When a worker came to it."))
+    outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.ENQUEUED)
+    reason = models.CharField(max_length=NAME_LENGTH, default="", help_text=_("Why it was skipped."))
+    job_id = models.UUIDField(null=True, help_text=_("Its job, which may have been pruned."))
+    by_person = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = table("pgonly_tick")
+        verbose_name = _("tick")
+        constraints = [models.UniqueConstraint("schedule", "tick_at", name="pgonly_tick_once")]
+
+    def __str__(self) -> str:
+        return f"{self.schedule_id} {self.tick_at}"

@@ -1,0 +1,52 @@
+"""From a schedule to a job, by the task's own enqueue()."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from pgonly_django.exceptions import PgonlyError
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.schedule import Schedule, Tick
+from pgonly_django.tasks.registry import import_task
+
+
+class ElsewhereError(PgonlyError):
+    """The jobs of a schedule's task are not in the database of the schedule."""
+
+    def __init__(self, task: Any, database: str) -> None:
+        super().__init__(
+            f"The schedule stands in the database {database!r}, and TASKS[{task.backend!r}], which is the backend of "
+            f"{task.module_path}, keeps no jobs there."
+        )
+
+
+def task_of(schedule: Schedule, database: str) -> Any:
+    """Its task, on the queue and with the priority of the schedule. Raises UnknownTaskError and ElsewhereError."""
+    task = import_task(schedule.task)
+    if getattr(task.get_backend(), "database", None) != database:
+        raise ElsewhereError(task, database)
+    chosen = {"queue_name": schedule.queue, "priority": schedule.priority}
+    return task.using(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> str:
+    """The id of the job, whose run_at is the tick. Raises as the task's enqueue() does."""
+    call = task if at is None else task.using(run_after=at)
+    return str(call.enqueue(*schedule.args, **schedule.kwargs).id)
+
+
+def run_now(schedules: QuerySet[Schedule]) -> int:
+    """Enqueue each of `schedules` once, beside its ticks, whatever its state. Returns how many. In the caller's
+    transaction, all or none: raises what enqueue() raises."""
+    database = schedules.db
+    with transaction.atomic(using=database):
+        for schedule in schedules:
+            job_id = enqueue(task_of(schedule, database), schedule)
+            Tick.objects.using(database).create(
+                schedule=schedule, tick_at=ClockTimestamp(), job_id=job_id, by_person=True
+            )
+    return len(schedules)

@@ -1,0 +1,177 @@
+"""One schedule as a decorator, the settings or a form say it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone as django_timezone
+
+from pgonly_django.conf import LONGEST
+from pgonly_django.exceptions import NotStorableError, OptionError
+from pgonly_django.queue.values import to_json
+from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
+from pgonly_django.tasks.task_fields import PATH_LENGTH, what_is_wrong_with_name
+
+# As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
+CATCH_UP, OVERLAP = ("latest", "all", "none"), ("skip", "allow", "replace")
+NAME_LENGTH = 255
+SHORTEST_SECONDS = 0.1
+LONGEST_SECONDS = LONGEST.total_seconds()
+SKIPS_ALL_BUT_ONE = (
+    'catch_up="all" runs every tick that was missed, and overlap="skip" would skip all but the first of them. '
+    'Write overlap="allow".'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """`task` is a dotted path. `every` is a timedelta or seconds. `overlap` None: skip, but allow with catch_up "all".
+    `timezone` None: TIME_ZONE. The values may be anything until problems() has found nothing."""
+
+    name: str
+    task: str
+    cron: str | None = None
+    every: timedelta | float | None = None
+    timezone: str | None = None
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    queue: str | None = None
+    priority: int | None = None
+    catch_up: str = "latest"
+    overlap: str | None = None
+    budget: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What Schedule.objects.declare() takes; values that JSON holds."""
+        overlap = self.overlap or ("allow" if self.catch_up == "all" else "skip")
+        return {
+            "task": self.task,
+            "cron": self.cron,
+            "every_seconds": seconds_of(self.every),
+            "timezone": self.timezone or django_timezone.get_default_timezone_name(),
+            "args": list(self.args),
+            "kwargs": dict(self.kwargs),
+            "queue": self.queue,
+            "priority": self.priority,
+            "catch_up": self.catch_up,
+            "overlap": overlap,
+            "budget": self.budget,
+        }
+
+    def problems(self) -> dict[str, str]:
+        """By the names of the fields; each says what is wrong, with what value, and what to do."""
+        found = {name: reason for name, rule in RULES.items() if (reason := rule(getattr(self, name)))}
+        if (self.cron is None) == (self.every is None):
+            found["cron"] = "it needs either a cron line or an interval (every), and not both."
+        elif self.cron is not None and not found.keys() & {"cron", "timezone"}:
+            found |= _what_is_wrong_with_line(self.cron, self.timezone or "UTC")
+        if self.catch_up == "all" and self.overlap == "skip":
+            found["overlap"] = SKIPS_ALL_BUT_ONE
+        return found
+
+    def validate(self, where: str) -> Declaration:
+        """Raises OptionError, with `where` it stands, for all of problems(). Returns itself."""
+        if problems := self.problems():
+            raise OptionError(" ".join(f"{where}: {reason}" for reason in problems.values()))
+        return self
+
+
+def seconds_of(every: timedelta | float | None) -> float | None:
+    return every / timedelta(seconds=1) if isinstance(every, timedelta) else every
+
+
+def _what_is_wrong_with_line(line: str, zone: str) -> dict[str, str]:
+    try:
+        is_empty = CronLine(line, zone).is_empty
+    except TimingError as error:
+        return {"cron": str(error)}
+    return {"cron": f"{line!r} has no time in the next 50 years."} if is_empty else {}
+
+
+def _cron(value: Any) -> str:
+    is_line = value is None or (isinstance(value, str) and len(value) <= NAME_LENGTH)
+    return "" if is_line else f'the cron line must be text such as "0 3 * * *", got {value!r}.'
+
+
+def _every(value: Any) -> str:
+    number = value / timedelta(seconds=1) if isinstance(value, timedelta) else value
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if value is None or (is_number and SHORTEST_SECONDS <= number <= LONGEST_SECONDS):
+        return ""
+    return f"every must be a timedelta or seconds, from {SHORTEST_SECONDS} s to {LONGEST.days:,} days, got {value!r}."
+
+
+def _timezone(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return f'timezone must be a name such as "Europe/Berlin", got {value!r}.'
+    try:
+        zone_of(value)
+    except TimingError as error:
+        return str(error)
+    return ""
+
+
+def _storable(kind: type | tuple[type, ...], rule: str) -> Callable[[Any], str]:
+    def what_is_wrong(value: Any) -> str:
+        if not isinstance(value, kind) or not _has_text_keys(value):
+            return f"{rule}, got {value!r}."
+        try:
+            to_json(value, "It")
+        except NotStorableError as error:
+            return f"{rule}. {error}"
+        return ""
+
+    return what_is_wrong
+
+
+def _has_text_keys(value: Any) -> bool:
+    return not isinstance(value, Mapping) or all(isinstance(key, str) for key in value)
+
+
+def _text(name: str, longest: int) -> Callable[[Any], str]:
+    def what_is_wrong(value: Any) -> str:
+        is_text = isinstance(value, str) and 0 < len(value) <= longest and "\0" not in value
+        return (
+            "" if is_text else f"{name} must be text of 1 to {longest} characters without NUL, got {value!r}."
+        )
+
+    return what_is_wrong
+
+
+def _queue(value: Any) -> str:
+    wrong = "" if value is None else what_is_wrong_with_name(value)
+    return f"queue must be {wrong}, got {value!r}." if wrong else ""
+
+
+def _priority(value: Any) -> str:
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and -100 <= value <= 100  # noqa: PLR2004 - Django's
+    return "" if value is None or is_whole else f"priority must be from -100 to 100, got {value!r}."
+
+
+def _choice(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
+    named = ", ".join(f'"{choice}"' for choice in choices)
+    return lambda value: "" if value in choices else f"{name} must be one of {named}, got {value!r}."
+
+
+_overlap, _budget = _choice("overlap", OVERLAP), _text("budget", NAME_LENGTH)
+
+# What is wrong with the value of a field by itself, in words; "" where nothing is.
+RULES: dict[str, Callable[[Any], str]] = {
+    "name": _text("name", NAME_LENGTH),
+    "task": _text("task", PATH_LENGTH),
+    "cron": _cron,
+    "every": _every,
+    "timezone": _timezone,
+    "args": _storable((list, tuple), "args must be a list of values that JSON can hold"),
+    "kwargs": _storable(dict, "kwargs must be a dict of values that JSON can hold, by name"),
+    "queue": _queue,
+    "priority": _priority,
+    "catch_up": _choice("catch_up", CATCH_UP),
+    "overlap": lambda value: "" if value is None else _overlap(value),
+    "budget": lambda value: "" if value is None else _budget(value),
+}

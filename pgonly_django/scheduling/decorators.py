@@ -1,0 +1,103 @@
+"""`@cron` and `@every`, above `@task`. They note the schedule and return the task as it is; workers make the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pgonly_django.compat import InvalidTask, Task
+from pgonly_django.scheduling.declaration import Declaration
+from pgonly_django.tasks.arguments import call_signature
+
+AnyTask = TypeVar("AnyTask")
+
+# By name, with the task that each belongs to.
+_declared: dict[str, tuple[Any, Declaration]] = {}
+
+
+def declarations() -> dict[str, tuple[Any, Declaration]]:
+    """What the decorators of the modules that are imported so far declare: by name, with its task."""
+    return dict(_declared)
+
+
+def cron(
+    line: str,
+    /,
+    *,
+    timezone: str | None = None,
+    name: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    catch_up: str = "latest",
+    overlap: str | None = None,
+    budget: str | None = None,
+) -> Callable[[AnyTask], AnyTask]:
+    """Enqueue the task at the times of a cron line: `@cron("0 3 * * *", timezone="Asia/Shanghai")` above `@task`.
+
+    `timezone`: TIME_ZONE unless given. `name`: the task's path unless given; a second schedule of a task needs one.
+    `args`, `kwargs`: what the task is called with. `queue`, `priority`: instead of the task's own. `catch_up`: which
+    ticks run that passed while no worker did: "latest", "all" or "none". `overlap`: what a tick does while an earlier
+    run is unfinished: "skip" it, "allow" both, "replace" the earlier one. Raises OptionError for a value that it cannot
+    have, WrongArgumentsError for arguments that do not fit the task, and InvalidTask for anything that is no task.
+    """
+    options = {"timezone": timezone, "args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
+    return _declare("@cron", name, options | _rules(catch_up, overlap, budget) | {"cron": line})
+
+
+def every(
+    interval: timedelta | float,
+    /,
+    *,
+    name: str | None = None,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    catch_up: str = "latest",
+    overlap: str | None = None,
+    budget: str | None = None,
+) -> Callable[[AnyTask], AnyTask]:
+    """Enqueue the task every `interval`, a timedelta or seconds, from 0.1 s up: `@every(timedelta(minutes=5))` above
+    `@task`. The first time comes one interval after a worker first saw the schedule. A run that is late shifts no later
+    one. The other parameters are those of @cron."""
+    options = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
+    return _declare("@every", name, options | _rules(catch_up, overlap, budget) | {"every": interval})
+
+
+def _rules(catch_up: str, overlap: str | None, budget: str | None) -> dict[str, Any]:
+    return {"catch_up": catch_up, "overlap": overlap, "budget": budget}
+
+
+def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Callable[[AnyTask], AnyTask]:
+    def decorate(task: AnyTask) -> AnyTask:
+        if not isinstance(task, Task):
+            what = getattr(task, "__qualname__", repr(task))
+            raise InvalidTask(
+                f"{decorator} is for tasks, got {what}. Write @task below it, right above the function."
+            )
+        where = f"{decorator} {task.func.__qualname__}"
+        values = {**options, "kwargs": {} if options["kwargs"] is None else options["kwargs"]}
+        declared = Declaration(
+            name=task.module_path if name is None else name, task=task.module_path, **values
+        )
+        declared.validate(where)
+        call_signature(task.func, task.takes_context).check(declared.args, declared.kwargs)
+        _note(task, declared, where)
+        return task
+
+    return decorate
+
+
+def _note(task: Any, declared: Declaration, where: str) -> None:
+    """A module that is imported again replaces what it declared."""
+    known = _declared.get(declared.name)
+    if known is not None:
+        is_same_task = known[1].task == declared.task
+        if not is_same_task or known[0].func is task.func:
+            other = "this task" if is_same_task else known[1].task
+            remedy = "Give each schedule a name of its own: name=..."
+            raise InvalidTask(f"{where}: {other} has a schedule named {declared.name!r} already. {remedy}")
+    _declared[declared.name] = (task, declared)

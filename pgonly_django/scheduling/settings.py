@@ -1,0 +1,102 @@
+"""PGONLY["SCHEDULES"]: schedules by name, for those that belong to a deployment and not to code.
+
+{"nightly": {"task": "app.tasks.report", "cron": "0 3 * * *"}}; an entry wins over a decorator's schedule of that name,
+and None switches that off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django.conf import settings, unknown_key
+from pgonly_django.exceptions import OptionError, WrongArgumentsError
+from pgonly_django.scheduling.declaration import Declaration
+from pgonly_django.scheduling.decorators import declarations
+from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.registry import UnknownTaskError, import_task
+
+KEYS = tuple(each.name for each in fields(Declaration) if each.name != "name")
+HINT = "See docs/schedules.md#settings."
+
+
+def entries() -> dict[str, Declaration | None]:
+    """The entries that are right. None: switched off."""
+    return {name: entry for name, entry, problem in _read() if not problem}
+
+
+def declared(database: str) -> dict[str, Declaration]:
+    """All schedules whose jobs belong into this database, by name: those of code and settings."""
+    known = {name: (task, each) for name, (task, each) in declarations().items()}
+    mine = {name: each for name, (task, each) in known.items() if _database_of(task) == database}
+    for name, entry in entries().items():
+        mine.pop(name, None)
+        if entry is not None and _belongs(entry, database):
+            mine[name] = entry
+    return mine
+
+
+def check_schedules(**_: object) -> list[checks.CheckMessage]:
+    """E301: an entry that is wrong. W301: one whose task cannot be called so; workers try it all the same."""
+    try:
+        found = list(_read())
+    except ImproperlyConfigured:
+        return []  # E001 says so
+    errors: list[checks.CheckMessage] = [
+        checks.Error(problem, hint=HINT, id="pgonly_django.E301") for _, _, problem in found if problem
+    ]
+    warnings = [_what_is_wrong_with_call(entry) for _, entry, _ in found if entry is not None]
+    return errors + [checks.Warning(text, hint=HINT, id="pgonly_django.W301") for text in warnings if text]
+
+
+def _read() -> list[tuple[str, Declaration | None, str]]:
+    """Name, entry, and what is wrong with it."""
+    return [_read_entry(name, raw) for name, raw in settings().schedules.items()]
+
+
+def _read_entry(name: Any, raw: Any) -> tuple[str, Declaration | None, str]:
+    where = f'PGONLY["SCHEDULES"][{name!r}]'
+    if raw is None and isinstance(name, str):
+        return name, None, ""
+    if not isinstance(raw, Mapping):
+        return str(name), None, f"{where} must be a dict, or None for none, got {raw!r}."
+    wrong = [unknown_key(f'{where}["%s"]', key, KEYS) for key in raw if key not in KEYS]
+    if "task" not in raw:
+        wrong.append(f'{where} lacks "task", the dotted path of its task.')
+    if wrong:
+        return str(name), None, " ".join(wrong)
+    try:
+        return str(name), Declaration(name=name, **raw).validate(where), ""
+    except OptionError as error:
+        return str(name), None, str(error)
+
+
+def _what_is_wrong_with_call(entry: Declaration) -> str:
+    where = f'PGONLY["SCHEDULES"][{entry.name!r}]'
+    try:
+        task = import_task(entry.task)
+        call_signature(task.func, task.takes_context).check(entry.args, entry.kwargs)
+    except (UnknownTaskError, WrongArgumentsError) as error:
+        return f"{where}: {error}"
+    return ""
+
+
+def _belongs(entry: Declaration, database: str) -> bool:
+    """One whose task cannot be imported belongs to every worker: its page says what is wrong."""
+    try:
+        task = import_task(entry.task)
+    except UnknownTaskError:
+        return True
+    return _database_of(task) == database
+
+
+def _database_of(task: Any) -> str | None:
+    """Where its jobs are. None for a task of another backend, which nothing schedules: ImmediateBackend, in tests."""
+    try:
+        return getattr(task.get_backend(), "database", None)
+    except Exception:  # noqa: BLE001 - TASKS has no such entry (any more), or it cannot be set up
+        return None

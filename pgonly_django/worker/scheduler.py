@@ -1,0 +1,94 @@
+"""The thread that enqueues what schedules say, exactly when it is due. Between two due times it sends no statement, and
+where there are no schedules none at all: a NOTIFY says when one is made or changed."""
+
+import contextlib
+import logging
+import threading
+import time
+from uuid import UUID
+
+from django.db import connections
+
+from pgonly_django.events import emit
+from pgonly_django.scheduling.declare import CONFIRM_EVERY, declare, needs_confirming
+from pgonly_django.scheduling.discovery import import_tasks
+from pgonly_django.scheduling.due import DueSchedules
+from pgonly_django.worker import forked_child
+from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import NEVER
+
+BLIND_SECONDS = 30.0  # without LISTEN: how long a new or changed schedule may stay unseen
+KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
+AWAY_SECONDS = 1.0  # between two tries while the database is away
+LONGEST_WAIT_SECONDS = 3600.0  # this machine's clock and the database's may drift apart
+
+
+class Scheduler(threading.Thread):
+    def __init__(self, worker_id: UUID, options: WorkerOptions, listener: JobsListener) -> None:
+        super().__init__(name="pgonly-scheduler", daemon=True)
+        self.worker_id, self.options, self.listener = worker_id, options, listener
+        self.has_looked = threading.Event()  # once, after the start
+        self._due = DueSchedules(options.database)
+        self._over, self._wake = threading.Event(), threading.Event()
+        self._has_imported = False
+        self._failure = ""  # the present one, which is logged once
+        self._declare_at = 0.0
+
+    def hear_changed(self) -> None:
+        """A schedule was made or changed."""
+        self._wake.set()
+
+    def end(self) -> None:
+        self._over.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            self._wake.clear()
+            pause = self._tried()
+            if forked_child.is_child:  # code of the project has forked
+                forked_child.leave()
+            self.has_looked.set()
+            if pause > KEEP_OPEN_SECONDS:
+                self._close()
+            self._wake.wait(min(pause, threading.TIMEOUT_MAX))
+        self._close()
+
+    def run_once(self) -> float:
+        """Declare what is to be declared, and enqueue what is due. Returns in how many seconds to come again."""
+        if not self._has_imported:
+            self._has_imported = True
+            import_tasks()
+        if time.monotonic() >= self._declare_at:
+            self._declare()
+        seconds = self._due.run(self._over.is_set)
+        waits = [self._declare_at - time.monotonic(), NEVER if self.listener.listens else BLIND_SECONDS]
+        if seconds is not None:
+            waits.append(min(seconds, LONGEST_WAIT_SECONDS))
+        return max(min(waits), 0.0)
+
+    def _declare(self) -> None:
+        database = self.options.database
+        self._due.known = declare(database, self.worker_id, self.options.lease_for)
+        again = CONFIRM_EVERY.total_seconds() if needs_confirming(database) else NEVER
+        self._declare_at = time.monotonic() + again
+
+    def _tried(self) -> float:
+        """run_once(), whatever it raises: the next schedule counts."""
+        try:
+            pause = self.run_once()
+        except BaseException as error:  # noqa: BLE001 - code of the project is called
+            failure, known = f"{type(error).__name__}: {str(error).strip()}", self._failure
+            self._failure = failure
+            if failure != known:
+                message = f"The schedules cannot be read, they are tried again: {failure}"
+                emit("scheduling.unread", message, level=logging.WARNING)
+            self._close()
+            return AWAY_SECONDS
+        self._failure = ""
+        return pause
+
+    def _close(self) -> None:
+        with contextlib.suppress(Exception):  # a connection may break while it is closed
+            connections.close_all()

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from pgonly_django.models import Job, Schedule, State, Tick
+from pgonly_django.models.schedule import UNPLANNED
+from pgonly_django.scheduling import due as due_module
+from pgonly_django.scheduling.due import DueSchedules
+from pgonly_django.scheduling.overlap import KEPT
+from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SECOND = timedelta(seconds=1)
+
+
+def test_a_due_schedule_enqueues_its_task_and_plans_the_next_tick():
+    schedule = make(kwargs={"b": 2})
+    seconds = look()
+    (job,) = jobs()
+    assert (job.task, job.args, job.kwargs, job.state) == ("tests.jobs.add", [1], {"b": 2}, State.READY)
+    assert job.run_at == schedule.next_at
+    assert [(tick.tick_at, tick.job_id) for tick in ticks(schedule)] == [(schedule.next_at, job.id)]
+    now = fresh(schedule)
+    assert (now.last_tick_at, now.next_at) == (schedule.next_at, schedule.next_at + HOUR)
+    assert 3590 < seconds < 3600
+
+
+def test_a_new_schedule_is_planned_from_its_creation_and_enqueues_nothing():
+    schedule = make(next_at=UNPLANNED, every_seconds=60.0)
+    assert 59 < look() <= 60
+    assert fresh(schedule).next_at == fresh(schedule).created_at + MINUTE
+    assert jobs() == []
+
+
+def test_a_cron_line_is_planned_for_its_next_time_by_the_databases_clock():
+    schedule = make(next_at=UNPLANNED, cron="0 3 * * *", timezone="Asia/Shanghai")
+    look()
+    planned = fresh(schedule).next_at
+    assert timedelta(0) < planned - clock() <= DAY
+    assert (planned.astimezone(UTC).hour, planned.minute, planned.second) == (19, 0, 0)
+
+
+def test_nothing_is_enqueued_before_its_time():
+    make(next_at=timezone.now() + HOUR)
+    assert 3590 < look() <= 3600
+    assert jobs() == []
+
+
+def test_without_schedules_there_is_nothing_to_wait_for():
+    assert look() is None
+
+
+def test_a_paused_schedule_enqueues_nothing_and_is_not_waited_for():
+    schedule = make()
+    Schedule.objects.filter(pk=schedule.pk).pause()
+    assert look() is None
+    assert jobs() == []
+
+
+def test_what_passed_during_a_pause_stays_passed():
+    schedule = make(next_at=timezone.now() - 3 * HOUR, last_tick_at=timezone.now() - 4 * HOUR)
+    Schedule.objects.all().pause()
+    Schedule.objects.all().resume()
+    look()
+    assert jobs() == []
+    assert clock() < fresh(schedule).next_at <= clock() + HOUR
+
+
+def test_an_interval_does_not_drift_however_late_its_ticks_are_seen():
+    begin = timezone.now() - timedelta(seconds=250)
+    schedule = make(every_seconds=60.0, next_at=begin, last_tick_at=begin - MINUTE)
+    look()
+    assert fresh(schedule).last_tick_at == begin + 4 * MINUTE
+    assert fresh(schedule).next_at == begin + 5 * MINUTE
+
+
+def test_another_interval_counts_from_the_last_tick():
+    last = timezone.now() - timedelta(seconds=90)
+    schedule = make(every_seconds=3600.0, next_at=last + HOUR, last_tick_at=last)
+    Schedule.objects.all().edit(every_seconds=60.0)
+    look()
+    assert fresh(schedule).next_at == last + 2 * MINUTE
+    assert jobs() == []
+
+
+@pytest.mark.parametrize(("catch_up", "expected"), [("latest", [0]), ("all", [-3, -2, -1, 0]), ("none", [])])
+def test_after_downtime_the_rule_decides_which_ticks_run(catch_up, expected):
+    latest = timezone.now() - 5 * MINUTE
+    schedule = make(
+        next_at=latest - 3 * HOUR, last_tick_at=latest - 4 * HOUR, catch_up=catch_up, overlap="allow"
+    )
+    look()
+    assert [job.run_at for job in jobs()] == [latest + hours * HOUR for hours in expected]
+    assert fresh(schedule).next_at == latest + HOUR
+
+
+def test_with_catch_up_none_a_tick_that_is_less_than_a_minute_late_runs():
+    make(next_at=timezone.now() - 3 * HOUR - 30 * SECOND, catch_up="none")
+    look()
+    assert len(jobs()) == 1
+
+
+def test_the_latest_tick_of_a_year_of_downtime_is_found_at_once():
+    schedule = make(cron="* * * * * *", every_seconds=None, next_at=timezone.now() - 365 * DAY)
+    before = clock()
+    look()
+    (job,) = jobs()
+    assert clock() - before < 20 * SECOND
+    assert timedelta(0) <= fresh(schedule).next_at - job.run_at <= 2 * SECOND
+
+
+def test_more_missed_ticks_than_one_transaction_takes_run_in_several():
+    first = timezone.now() - timedelta(seconds=250.5)
+    make(every_seconds=1.0, next_at=first, catch_up="all", overlap="allow")
+    look()
+    times = [job.run_at for job in jobs()]
+    assert len(times) >= 251
+    assert times == [first + place * SECOND for place in range(len(times))]
+
+
+def test_a_tick_that_has_a_row_is_not_enqueued_again():
+    schedule = make()
+    look()
+    Schedule.objects.filter(pk=schedule.pk).update(next_at=schedule.next_at)
+    look()
+    assert len(jobs()) == 1
+    assert fresh(schedule).next_at == schedule.next_at + HOUR
+
+
+def test_a_schedule_that_another_worker_has_locked_is_left_to_it(other):
+    schedule = make()
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_schedule WHERE name = %s FOR UPDATE", [schedule.name])
+        assert look() == due_module.LOCKED_SECONDS
+        assert jobs() == []
+    look()
+    assert len(jobs()) == 1
+
+
+def test_a_locked_schedule_holds_up_no_other(other):
+    first = make("first", next_at=timezone.now() - MINUTE)
+    make("second", args=[2])
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_schedule WHERE name = %s FOR UPDATE", [first.name])
+        look()
+        assert [job.args for job in jobs()] == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"task": "tests.jobs.gone"}, "tests.jobs.gone"),
+        ({"task": "no.such.module.task"}, "No module named"),
+        ({"task": "tests.waiting.wait_for"}, "is not a task"),
+        ({"args": [1, 2, 3]}, "too many positional arguments"),
+        ({"kwargs": {"colour": 1}}, "colour"),
+        ({"queue": "x" * 65}, "queue_name"),
+        ({"cron": "61 * * * *", "every_seconds": None}, "Bad minute"),
+        ({"cron": "0 3 * * *", "every_seconds": None, "timezone": "Asia/Shangai"}, "Asia/Shanghai"),
+        ({"args": 7}, "TypeError"),
+    ],
+)
+def test_a_schedule_that_cannot_be_enqueued_says_why_once_and_stops_no_other(columns, said, caplog):
+    if "queue" in columns:
+        columns = {"priority": 500}
+        said = "priority"
+    broken = make("broken", **{"next_at": timezone.now() - MINUTE, **columns})
+    make("sound", args=[2])
+    due = DueSchedules("default")
+    with caplog.at_level(logging.ERROR, "pgonly_django.scheduling"):
+        assert 0 < look(due=due) <= due_module.PUT_OFF_SECONDS
+        due._put_off.clear()
+        look(due=due)
+        look()  # another worker
+    assert [job.args for job in jobs()] == [[2]]
+    assert said in fresh(broken).problem
+    assert len(caplog.records) == 1
+    assert fresh(broken).next_at == broken.next_at
+
+
+def test_a_repaired_schedule_runs_its_tick_and_has_no_problem_any_more():
+    broken = make(task="tests.jobs.gone", problem="Cannot import")
+    Schedule.objects.filter(pk=broken.pk).edit(task="tests.jobs.add")
+    assert fresh(broken).problem is None
+    look()
+    assert [job.run_at for job in jobs()] == [broken.next_at]
+
+
+def test_the_ticks_of_a_schedule_are_pruned_by_its_later_ones():
+    schedule = make(every_seconds=60.0)
+    rows = [
+        Tick(schedule=schedule, tick_at=schedule.next_at - place * MINUTE, outcome=outcome)
+        for place in range(1, KEPT + 50)
+        for outcome in (["skipped"] if place < 20 or place % 2 else ["enqueued"])
+    ]
+    Tick.objects.bulk_create(rows)
+    look()
+    assert len(ticks(schedule, outcome="skipped")) <= KEPT
+    assert len(ticks(schedule, outcome="enqueued")) <= KEPT
+    assert ticks(schedule)[-1].tick_at == schedule.next_at
+
+
+def test_rows_of_other_code_are_left_to_its_workers_unless_a_person_edited_them():
+    make("theirs", declared={"task": "x"})
+    look()
+    assert jobs() == []
+    look("theirs")
+    assert len(jobs()) == 1
+    make("edited", declared={"task": "x"}, edited_at=timezone.now())
+    look()
+    assert len(jobs()) == 2
+
+
+def test_queue_and_priority_of_the_schedule_win():
+    make(queue="night", priority=-5)
+    look()
+    (job,) = jobs()
+    assert (job.queue, job.priority) == ("night", -5)
+
+
+def test_an_async_task_is_enqueued_as_any_other():
+    make(task="tests.scheduling.tasks.ahello", args=[])
+    look()
+    assert len(jobs()) == 1
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_it_works_at_a_stricter_isolation(level):
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}")
+    try:
+        make()
+        look()
+        assert len(jobs()) == 1
+    finally:
+        connection.close()
+
+
+def test_without_use_tz_the_times_are_the_same(settings):
+    settings.USE_TZ, settings.TIME_ZONE = False, "America/New_York"
+    schedule = make(next_at=datetime.now() - SECOND)
+    assert 3590 < look() < 3600
+    assert len(jobs()) == 1
+    assert fresh(schedule).next_at == schedule.next_at + HOUR
+
+
+def test_no_statement_is_sent_twice_for_an_empty_table(django_assert_num_queries):
+    with django_assert_num_queries(1):
+        look()
+
+
+def test_a_job_that_waits_keeps_the_row_when_its_schedule_is_deleted():
+    schedule = make()
+    look()
+    schedule.delete()
+    assert Job.objects.count() == 1
+    assert Tick.objects.count() == 0

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import connection, connections
+from django.utils import timezone
+
+from pgonly_django.models import Job, Schedule, State
+from pgonly_django.models.schedule import UNPLANNED
+from pgonly_django.scheduling import decorators
+from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.scheduler import BLIND_SECONDS, Scheduler
+from tests.scheduling.rows import HOUR, fresh, make, ticks
+from tests.waiting import wait_for
+
+SOON = timedelta(seconds=0.5)
+
+
+@pytest.fixture(autouse=True)
+def only_those_of_the_test(monkeypatch):
+    monkeypatch.setattr(decorators, "_declared", {})
+
+
+@pytest.fixture
+def make_scheduler(transactional_db):
+    def scheduler(*, listens=True):
+        return Scheduler(uuid4(), WorkerOptions(), JobsListener("default", listens=listens))
+
+    return scheduler
+
+
+def test_without_schedules_it_never_comes_again_by_itself(make_scheduler, django_assert_max_num_queries):
+    scheduler = make_scheduler()
+    assert scheduler.run_once() == NEVER
+    with django_assert_max_num_queries(1):  # after a NOTIFY
+        assert scheduler.run_once() == NEVER
+
+
+def test_it_comes_again_exactly_at_the_next_tick(make_scheduler):
+    make(next_at=timezone.now() + timedelta(seconds=100))
+    assert 99 < make_scheduler().run_once() <= 100
+
+
+def test_without_listen_it_looks_for_changes_now_and_then(make_scheduler):
+    assert make_scheduler(listens=False).run_once() == BLIND_SECONDS
+
+
+def test_declared_schedules_are_confirmed_now_and_then(make_scheduler, settings):
+    settings.PGONLY = {"SCHEDULES": {"nightly": {"task": "tests.jobs.add", "cron": "0 3 * * *", "args": [1]}}}
+    scheduler = make_scheduler()
+    assert 0 < scheduler.run_once() <= 300
+    assert Schedule.objects.get().is_planned
+
+
+def test_a_job_starts_when_its_tick_is_due(background_worker):
+    background_worker()
+    due_at = timezone.now() + SOON
+    schedule = make(next_at=due_at)
+    job = wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).first())
+    assert job.run_at == due_at
+    assert timedelta(0) <= job.enqueued_at - due_at < timedelta(seconds=5)
+    assert fresh(schedule).next_at == due_at + HOUR
+
+
+def test_a_change_is_heard_at_once(background_worker):
+    schedule = make(next_at=timezone.now() + HOUR)
+    worker = background_worker(poll_seconds=600.0)
+    worker.scheduler.has_looked.wait(10)
+    Schedule.objects.all().edit(every_seconds=0.3)
+    wait_for(lambda: len(ticks(schedule)) > 1)
+    Schedule.objects.all().pause()
+    wait_for(lambda: fresh(schedule).paused_at is not None)
+
+
+def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
+    worker = background_worker(poll_seconds=600.0)
+    worker.scheduler.has_looked.wait(10)
+    connection.set_autocommit(False)
+    make()
+    connection.rollback()
+    connection.set_autocommit(True)
+    make("second", next_at=timezone.now())
+    wait_for(lambda: Job.objects.count() == 1)
+    assert list(Schedule.objects.values_list("name", flat=True)) == ["second"]
+
+
+def test_a_burst_runs_what_is_due_already(work):
+    make()
+    make("later", next_at=timezone.now() + HOUR)
+    assert work().jobs_done == 1
+
+
+def test_schedules_of_code_run_by_themselves(background_worker, settings):
+    entry = {"task": "tests.jobs.add", "every": 0.3, "args": [1]}
+    settings.PGONLY = {**settings.PGONLY, "SCHEDULES": {"often": entry}}
+    background_worker()
+    wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() >= 2)
+    first, second = Job.objects.order_by("run_at")[:2]
+    assert (second.run_at - first.run_at) % timedelta(seconds=0.3) == timedelta(0)
+
+
+def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_worker, server):
+    due_at = timezone.now() + timedelta(seconds=1.5)
+    make(next_at=due_at)
+    worker = background_worker()
+    worker.scheduler.has_looked.wait(10)
+    server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND query LIKE '%pgonly_schedule%' AND pid <> pg_backend_pid()"
+    )
+    connections.close_all()
+    job = wait_for(Job.objects.first)
+    assert job.run_at == due_at
+
+
+def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_worker):
+    make(next_at=timezone.now() + timedelta(seconds=5), every_seconds=5.0)
+    worker = background_worker()
+    worker.scheduler.has_looked.wait(10)
+    worker.stop()
+    wait_for(worker.left.is_set)
+    assert not worker.scheduler.is_alive()
+
+
+def test_two_workers_enqueue_each_tick_once(background_worker):
+    begin = timezone.now() + SOON
+    schedule = make(next_at=begin, every_seconds=0.1, overlap="allow", catch_up="all")
+    background_worker(), background_worker()
+    wait_for(lambda: Job.objects.count() >= 30)
+    Schedule.objects.all().pause()
+    time.sleep(0)  # the tick that is under way may still come
+    rows = wait_for(lambda: ticks(schedule))
+    assert [row.tick_at for row in rows] == [
+        begin + timedelta(seconds=0.1) * place for place in range(len(rows))
+    ]
+    assert sorted(job.run_at for job in Job.objects.all())[: len(rows)] == [row.tick_at for row in rows]
+
+
+def test_an_unplanned_schedule_is_planned_by_whoever_looks_first(make_scheduler):
+    schedule = make(next_at=UNPLANNED)
+    make_scheduler().run_once()
+    assert fresh(schedule).is_planned
