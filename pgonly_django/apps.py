@@ -16,9 +16,11 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.database import testrun
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
+        from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
 
         checks.register(check_settings)
         checks.register(check_schedules)
+        checks.register(check_dead_letter_tasks)
         checks.register(check_sessions)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)

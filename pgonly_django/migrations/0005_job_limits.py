@@ -152,6 +152,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="job",
             index=models.Index(
+                models.F("dead_letter_queue"),
                 models.F("id"),
                 condition=models.Q(
                     ("dead_letter_queue__isnull", False),

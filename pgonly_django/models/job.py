@@ -16,7 +16,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
-from pgonly_django.conf import LONGEST
+from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.database.statement import printable
@@ -38,6 +38,12 @@ LOG_LINES_KEPT = 100
 # When the retention of a job that ends now is over; longer than LONGEST is for ever.
 EXPIRES_AT = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
 EXPIRY = RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
+# The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
+FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention
+    WHEN retention IS NOT NULL THEN greatest(retention, interval '{FAILED_RETENTION.days} days') END"""
+FAILED_EXPIRES_AT = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
+    THEN clock_timestamp() + {FAILED_FOR} END"""
+FAILED_EXPIRY = RawSQL(FAILED_EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
@@ -124,6 +130,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             cancel_requested_at=None,
             finished_at=None,
             expires_at=None,
+            dead_lettered_at=None,
         )
 
     def cancel(self) -> int:
@@ -146,7 +153,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.FAILED,
             held_by=None,
             finished_at=ClockTimestamp(),
-            expires_at=EXPIRY,
+            expires_at=FAILED_EXPIRY,
             errors=_errors_and("discarded", reason),
         )
 
@@ -301,6 +308,7 @@ class Job(models.Model):
             models.Index("held_by", "id", condition=Q(held_by__isnull=False), name="pgonly_job_held"),
             # Failed jobs whose dead letter is still to be sent.
             models.Index(
+                "dead_letter_queue",
                 "id",
                 condition=Q(dead_letter_queue__isnull=False)
                 & Q(state="failed")

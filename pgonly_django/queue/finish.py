@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, State
+from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, FAILED_EXPIRES_AT, State
 from pgonly_django.tables import qualified
 
 
@@ -85,7 +85,7 @@ UPDATE pgonly_job AS job SET
     finished_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() END,
     expires_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
-        THEN NULL ELSE {EXPIRES_AT} END
+        THEN NULL WHEN ended.state = 'failed' THEN {FAILED_EXPIRES_AT} ELSE {EXPIRES_AT} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
     %(interrupted)s::int[], %(stay_suspect)s::int[], %(entries)s::text[], %(holders)s::text[])
     AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry, held_by)

@@ -20,7 +20,13 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import CRASHES_ALLOWED, EXPIRES_AT, LISTED_ERRORS, SUSPECT_FROM
+from pgonly_django.models.job import (
+    CRASHES_ALLOWED,
+    EXPIRES_AT,
+    FAILED_EXPIRES_AT,
+    LISTED_ERRORS,
+    SUSPECT_FROM,
+)
 from pgonly_django.tables import qualified
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
@@ -95,7 +101,7 @@ UPDATE pgonly_job AS job SET
                 ELSE 'Its worker died while it ran; another job is suspected.' END
         ),
     finished_at = CASE WHEN rescued.state <> 'ready' THEN clock_timestamp() END,
-    expires_at = CASE WHEN rescued.state <> 'ready' THEN {EXPIRES_AT} END
+    expires_at = CASE rescued.state WHEN 'failed' THEN {FAILED_EXPIRES_AT} WHEN 'cancelled' THEN {EXPIRES_AT} END
 FROM rescued WHERE job.id = rescued.id
 RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name
 """)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from inspect import iscoroutinefunction
 from typing import Any
 from uuid import UUID
@@ -21,9 +22,11 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
+from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
+from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
 from pgonly_django.tasks.options import TaskOptions, storable
@@ -159,6 +162,8 @@ class PostgresBackend(BaseTaskBackend):
             run_at=None if task.run_after is None else aware(task.run_after),
             max_runtime=options.max_runtime,
             retention=options.retention,
+            failed_retention=_stored_retention(options.failed_retention),
+            dead_letter_queue=dead_letters.required(options.dead_letter_queue),
         )
         signature = call_signature(task.func, task.takes_context)
         return signature, template, call_columns(signature, options)
@@ -190,6 +195,13 @@ def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
         errors=(),
         worker_id=None,
     )
+
+
+def _stored_retention(failed_retention: timedelta | None) -> timedelta | None:
+    """As the column has it: NULL for the default, which most jobs have."""
+    if failed_retention is None:
+        return LONGEST + timedelta(days=1)
+    return None if failed_retention == FAILED_RETENTION else failed_retention
 
 
 def _overrides(task: Any) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.rescue import Rescue
+from pgonly_django.worker.duties.rescue import RESCUED_FAILED, Rescue
+from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.finished_signals import FinishedSignals
@@ -77,8 +78,9 @@ class WorkerLoop:
         self.finished_signals = FinishedSignals(options.database)
         rescue = Rescue(options, self.inbox.put, self.finished_signals)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
-        self.maintenance = Maintenance(options.database)
         self.scheduler = Scheduler(self.id, options, self.database.listener)
+        self.maintenance = Maintenance(options.database, self.inbox.put)
+        self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = self.jobs_released = 0
         self.ready, self.left = threading.Event(), threading.Event()
@@ -182,6 +184,10 @@ class WorkerLoop:
             self.cancel_requests.hear_cancel()
         elif kind == notify.SCHEDULES:
             self.scheduler.hear_changed()
+        elif kind == RESCUED_FAILED:
+            self.dead_letters.want()
+        elif kind == LETTERS_SENT:
+            self.dead_letters.note_sent(int(name))
         elif kind == notify.READY and (not queues or name in (notify.ANY_QUEUE, *queues)):
             self.poll_timer.hear_ready()
 
@@ -222,6 +228,8 @@ class WorkerLoop:
                 self.promotion.expect_due(finish.delay_seconds or 0.0)
             elif finish.state is State.READY:
                 self.poll_timer.look_now()
+            elif finish.state is State.FAILED:
+                self.dead_letters.want()
             job_log.log_end(ended)
             self.finished_signals.send_later(ended)
 
@@ -302,6 +310,8 @@ class WorkerLoop:
             if gives_up:
                 self._emit_left(self.in_flight.ids)
             return gives_up
+        if self.dead_letters.are_due and not self.shutdown.is_asked:
+            return False  # to be enqueued, and run here
         idle_seconds = time.monotonic() - self.poll_timer.busy_at
         return (
             self.shutdown.is_asked

@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 from pgonly_django.models import Schedule
 from pgonly_django.models.job import State
-from pgonly_django.queue import checkpoints, finish, lease, progress, promote, prune, rescue, workers
+from pgonly_django.queue import (
+    checkpoints,
+    dead_letters,
+    finish,
+    lease,
+    progress,
+    promote,
+    prune,
+    rescue,
+    workers,
+)
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
@@ -95,6 +105,7 @@ SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"},
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
+DEAD_LETTER = {"pgonly_job_dead_letter"}
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
@@ -160,6 +171,13 @@ STATEMENTS = {
         TICK,
         {"pgonly_tick_pkey"},
     ),
+    "dead letters, unsent": (
+        lambda _: (dead_letters.UNSENT, {"queue": "dead", "limit": 1000}),
+        DEAD_LETTER,
+        NONE,
+    ),
+    "dead letters, sent": (lambda held: (dead_letters.MARK, {"ids": held}), PRIMARY, NONE),
+    "dead letters, queues": (lambda _: (dead_letters.QUEUES, {}), DEAD_LETTER, NONE),
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.

@@ -8,7 +8,7 @@ from tests.queue.rows import insert_jobs
 
 WORKER = UUID("00000000-0000-7000-8000-000000000001")
 SILENT_WORKER = UUID("00000000-0000-7000-8000-000000000002")
-FINISHED, READY, SCHEDULED, RUNNING = 170_000, 20_000, 9_000, 1_000
+FINISHED, FAILED, READY, SCHEDULED, RUNNING = 165_000, 5_000, 20_000, 9_000, 1_000
 STOPPED_WORKERS = 1_000
 
 
@@ -21,6 +21,15 @@ def jobs(rows, state, **columns):
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.
 KINDS = (
     jobs("%(finished)s", "succeeded", expires_at="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'"),
+    # Of one in ten the dead letter is still to be sent.
+    jobs(
+        "%(failed)s",
+        "failed",
+        expires_at="clock_timestamp() + n * interval '1 hour'",
+        dead_letter_queue="CASE n %% 3 WHEN 0 THEN 'grave' ELSE 'dead' END",
+        dead_lettered_at="CASE n %% 10 WHEN 0 THEN NULL ELSE clock_timestamp() END",
+        errors="""'[{"outcome": "failed", "exception": "builtins.ValueError"}]'""",
+    ),
     jobs("%(ready)s", "ready"),
     jobs("%(scheduled)s", "scheduled", run_at="clock_timestamp() + (n %% 10 - 1) * interval '1 hour'"),
     jobs(
@@ -65,7 +74,7 @@ FROM generate_series(1, 500) AS n, generate_series(1, 101) AS m
 
 
 def fill(cursor) -> None:
-    counts = {"finished": FINISHED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
+    counts = {"finished": FINISHED, "failed": FAILED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
               "stopped": STOPPED_WORKERS}  # fmt: skip
     parameters = {**counts, "worker": WORKER, "silent": SILENT_WORKER}
     for statement in (*KINDS, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS):

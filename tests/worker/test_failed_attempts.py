@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.worker.free_retry import FREE_FOR
-from tests.jobs import policies
+from tests.jobs import burying, policies
 
 HOUR = timedelta(hours=1)
 
@@ -123,3 +123,13 @@ def test_a_time_out_can_be_named_too(work):
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert job.errors[0]["outcome"] == "timed out"
     assert "JobTimedOut is never retried." in job.errors[0]["reason"]
+
+
+def test_every_end_of_a_run_that_fails_keeps_its_row(work, settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
+    short = {"retention": timedelta(seconds=1)}
+    ends = [burying.fail.using(**short).enqueue(how) for how in ("error", "discard", "unstorable")]
+    ends.append(burying.fail_atomic.using(**short).enqueue())
+    work()
+    left = [round((it.job.expires_at - it.job.finished_at).total_seconds() / 86_400) for it in ends]
+    assert left == [90] * 4

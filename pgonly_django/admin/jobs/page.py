@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.formats import as_text, pretty_json, short_duration
 from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.admin.paging import count_label
+from pgonly_django.conf import LONGEST
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 
 STEPS_SHOWN = 50
@@ -93,8 +94,16 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Lease"), _lease(job)),
         (_("Maximum run time"), job.max_runtime and short_duration(job.max_runtime)),
         (_("Kept after it finished"), short_duration(job.retention) if job.retention else _("for ever")),
+        (_("Kept if it fails"), _failed_retention(job)),
+        (_("Dead letter queue"), job.dead_letter_queue),
     ]
     return [(label, value) for label, value in facts if value not in (None, "")]
+
+
+def _failed_retention(job: Job) -> str | None:
+    if job.failed_retention is None:
+        return None
+    return _("for ever") if job.failed_retention > LONGEST else short_duration(job.failed_retention)
 
 
 def _lease(job: Job) -> str | None:

@@ -155,6 +155,7 @@ def _ends(job: Job) -> list[Moment]:
     is_past = job.expires_at is not None and job.expires_at < timezone.now()
     retention = _("Retention ended") if is_past else _("Retention ends")
     return [
+        Moment(job.dead_lettered_at, "retried", _("Dead letter sent"), _("queue %s") % job.dead_letter_queue),
         Moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
         Moment(job.expires_at, "pruned", retention, _("the row may be deleted")),
     ]

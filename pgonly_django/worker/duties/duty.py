@@ -17,6 +17,7 @@ Connect = Callable[[], OwnConnection]
 BATCH = 1000
 PAUSE_SECONDS = 0.05
 INTERVAL_SECONDS = 300.0
+BUSY_SECONDS = 60.0  # a duty that has found something to do comes again so soon
 LOCK_WAIT = "2s"
 
 

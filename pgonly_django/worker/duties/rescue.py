@@ -15,6 +15,8 @@ from pgonly_django.queue.rescue import end_transactions, rescue
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.options import WorkerOptions
 
+RESCUED_FAILED = "rescued-failed"  # a payload for this worker alone
+
 
 class Rescue:
     """After a time without contact to the database the other workers may have been cut off as well, and be about to
@@ -56,6 +58,8 @@ class Rescue:
             if job.state in FINISHED:
                 self.finished_signals.send_for_row(str(job.id))
             emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
+        if any(job.state == State.FAILED for job in rescued):
+            self.tell(RESCUED_FAILED)
         for payload in {notify.ready(job.queue) for job in rescued if job.state == State.READY}:
             notify.send(connection, payload)
             self.tell(payload)

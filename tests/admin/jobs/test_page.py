@@ -231,3 +231,22 @@ def test_an_unknown_job_leads_back_to_the_admin(admin_client):
 
     response = admin_client.get(f"/admin/pgonly_django/job/{uuid4()}/change/", follow=True)
     assert "t exist. Perhaps it was deleted?" in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("retention", "shown"),
+    [(timedelta(days=3), "Kept if it fails 3 d"), (timedelta(days=36_501), "Kept if it fails for ever")],
+)
+def test_what_was_chosen_for_its_failure_is_shown(page, retention, shown):
+    at = timezone.now() - timedelta(hours=1)
+    letter = {"dead_letter_queue": "dead", "dead_lettered_at": at, "failed_retention": retention}
+    html = page(make_job(State.FAILED, **letter))
+    assert shown in text_of(html)
+    assert "Dead letter queue dead" in text_of(html)
+    assert any("Dead letter sent" in moment for moment in moments(html))
+
+
+def test_a_job_without_options_for_its_failure_says_nothing_of_them(page):
+    text = text_of(page(make_job(State.FAILED)))
+    assert "Kept if it fails" not in text
+    assert "Dead letter" not in text

@@ -1,0 +1,79 @@
+import logging
+from collections.abc import Callable
+from functools import partial
+from threading import Event
+from typing import Protocol
+
+from pgonly_django.database import notify
+from pgonly_django.events import emit
+from pgonly_django.queue.dead_letters import queues_with_unsent
+from pgonly_django.tasks.dead_letters import dead_letter_tasks, send
+from pgonly_django.worker.duties.duty import (
+    BATCH,
+    BUSY_SECONDS,
+    INTERVAL_SECONDS,
+    Connect,
+    Duty,
+    in_batches,
+    tried,
+)
+
+# A payload for this worker alone, with the number that it belongs to.
+LETTERS_SENT = "letters-sent"
+
+
+class Hurries(Protocol):
+    """The maintenance thread."""
+
+    def run_soon(self, kind: type[Duty], done: Callable[[], None]) -> None: ...
+
+
+class SendDeadLetters:
+    """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed. `tell` gets the payload that wakes this worker."""
+
+    name = "Sending dead letters"
+
+    def __init__(self, alias: str, tell: Callable[[str], None]) -> None:
+        self.alias = alias
+        self.tell = tell
+        self.interval = BUSY_SECONDS if dead_letter_tasks() else INTERVAL_SECONDS
+        self._warned: set[str] = set()
+
+    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
+        waiting, known = queues_with_unsent(self.alias), dead_letter_tasks()
+        for queue in set(waiting) - known.keys() - self._warned:
+            self._warned.add(queue)
+            message = f'Jobs have failed whose dead letters wait: PGONLY["QUEUES"][{queue!r}] has no "task".'
+            emit("queue.dead_letters_unsent", message, level=logging.WARNING, queue=queue)
+        return sum(self._send(queue, over) for queue in waiting if queue in known)
+
+    def _send(self, queue: str, over: Event) -> int:
+        what = f"Sending dead letters to {queue!r}"
+        sent = tried(what, in_batches, lambda: send(self.alias, queue, BATCH), over)
+        if sent:
+            self.tell(notify.ready(queue))
+        return sent
+
+
+class DeadLettersWanted:
+    """What the main loop knows of them. A burst waits for the letters of its own failures, and runs them."""
+
+    def __init__(self, maintenance: Hurries, tell: Callable[[str], None]) -> None:
+        self.maintenance = maintenance
+        self.tell = tell
+        self._wanted = self._sent = 0
+        self._are_used = bool(dead_letter_tasks())
+
+    def want(self) -> None:
+        """A job has failed."""
+        if self._are_used:
+            self._wanted += 1
+            done = partial(self.tell, f"{LETTERS_SENT} {self._wanted}")
+            self.maintenance.run_soon(SendDeadLetters, done)
+
+    def note_sent(self, number: int) -> None:
+        self._sent = number
+
+    @property
+    def are_due(self) -> bool:
+        return self._sent < self._wanted
