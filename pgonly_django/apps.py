@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core import checks
 from django.db.backends.signals import connection_created
+from django.db.models.signals import pre_migrate
 
 
 class PgonlyConfig(AppConfig):
@@ -12,8 +13,8 @@ class PgonlyConfig(AppConfig):
 
     def ready(self) -> None:
         from pgonly_django.cache.checks import check_caches, check_pools
-        from pgonly_django.conf import check_settings
-        from pgonly_django.database import testrun
+        from pgonly_django.conf import check_settings, schema
+        from pgonly_django.database import in_schema, placement, testrun
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
@@ -24,5 +25,9 @@ class PgonlyConfig(AppConfig):
         checks.register(check_sessions)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
+        checks.register(placement.check_placement, checks.Tags.database)
+        pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
         testrun.remember_names()
         connection_created.connect(testrun.remember_connection, dispatch_uid=testrun.__name__)
+        if schema():
+            connection_created.connect(in_schema.extend, dispatch_uid=in_schema.__name__)

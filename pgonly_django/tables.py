@@ -36,9 +36,11 @@ TABLES = (
 SEQUENCES = ("pgonly_cache_lock_token",)
 
 _names = "|".join((*TABLES, *SEQUENCES))
-# A whole name that is not qualified yet. FOR UPDATE OF takes no schema. In quotes it is a value, unless it is cast to
-# regclass: pg_notify('pgonly_cache', ...) names a channel.
-_NAME = re.compile(rf"""(?<![\w."'])(?<!\bOF )({_names})\b(?!["'])|(?<=')({_names})(?='::regclass)""")
+# A whole name that is not qualified yet. FOR UPDATE OF and RENAME TO take no schema. In quotes it is a value, unless it
+# is cast to regclass: pg_notify('pgonly_cache', ...) names a channel.
+_NAME = re.compile(
+    rf"""(?<![\w."'])(?<!\bOF )(?<!\bRENAME TO )({_names})\b(?!["'])|(?<=')({_names})(?='::regclass)"""
+)
 
 
 def table(name: str) -> str:

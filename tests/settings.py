@@ -4,6 +4,7 @@ from typing import Any
 import environ
 
 from pgonly_django.database import embedded
+from tests import in_schema
 
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,4 +62,8 @@ USE_TZ = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
 PGONLY = {"LEASE_SECONDS": env.float("TEST_LEASE_SECONDS", default=60.0)}
+# TEST_SCHEMA=job_queue: all tests with our tables in that schema, which no search_path has. See tests/in_schema.py.
+if env("TEST_SCHEMA", default=""):
+    PGONLY["SCHEMA"] = env("TEST_SCHEMA")
+    in_schema.qualify_sql_of_tests()
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("TEST_CONN_MAX_AGE", default=0)

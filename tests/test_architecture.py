@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from django.apps import apps
 
+from pgonly_django.tables import name_of
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pgonly_django"
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
@@ -70,7 +72,7 @@ def test_every_folder_of_tests_is_named():
 
 
 def test_every_table_says_what_a_new_column_changes():
-    tables = {model._meta.db_table for model in apps.get_app_config("pgonly_django").get_models()}
+    tables = {name_of(model._meta.db_table) for model in apps.get_app_config("pgonly_django").get_models()}
     assert {name for row in rows("When you change a column") for name in names_in(row[0])} == tables
 
 

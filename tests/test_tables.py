@@ -39,6 +39,7 @@ def schema(monkeypatch):
         ("pg_notify('pgonly_cache', 'x')", "pg_notify('pgonly_cache', 'x')"),
         ("'pgonly_cache:pages'", "'pgonly_cache:pages'"),
         ("FOR UPDATE OF pgonly_job", "FOR UPDATE OF pgonly_job"),
+        ("RENAME TO pgonly_job", "RENAME TO pgonly_job"),
         ('"tenant".pgonly_job, public.pgonly_job', '"tenant".pgonly_job, public.pgonly_job'),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from django.db import migrations, models
 
 import pgonly_django.compat
 import pgonly_django.models.job
+from pgonly_django.migrations._create_schema import CreateSchema
 from pgonly_django.tables import qualified, table
 
 # Dead rows are the queue's exhaust: room for HOT updates on every page, and a vacuum that comes early and
@@ -38,6 +39,7 @@ class Migration(migrations.Migration):
     dependencies = []
 
     operations = [
+        CreateSchema(),
         migrations.RunPython(require_postgresql, migrations.RunPython.noop, hints={"model_name": "job"}),
         migrations.CreateModel(
             name="Job",

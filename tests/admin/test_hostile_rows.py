@@ -14,6 +14,7 @@ from model_bakery import baker
 
 from pgonly_django.models import CacheEntry, Checkpoint, DurableCacheEntry, Session, State, Step, Worker
 from pgonly_django.sessions import SessionStore
+from pgonly_django.tables import name_of
 from tests.admin.conftest import make_job
 from tests.admin.test_workers import make_worker
 
@@ -56,7 +57,7 @@ def overwrite(row, **values):
     key = row._meta.pk
     with connection.cursor() as cursor:
         cursor.execute(
-            f'UPDATE "{row._meta.db_table}" SET {assignments} WHERE "{key.column}" = %s',
+            f'UPDATE {row._meta.db_table} SET {assignments} WHERE "{key.column}" = %s',
             [*values.values(), key.get_prep_value(row.pk)],
         )
     return row
@@ -67,7 +68,7 @@ def times_of(row) -> list[str]:
         cursor.execute(
             "SELECT column_name FROM information_schema.columns"
             " WHERE table_name = %s AND data_type = 'timestamp with time zone'",
-            [row._meta.db_table],
+            [name_of(row._meta.db_table)],
         )
         return [name for (name,) in cursor.fetchall()]
 

@@ -210,7 +210,7 @@ def delayed(trigger):
     holding = connection.copy()
     try:
         with holding.cursor() as cursor:
-            cursor.execute("SELECT nextval('pgonly_cache_lock_token') + 1")
+            cursor.execute("SELECT nextval('pgonly_cache_lock_token'::regclass) + 1")
             cursor.execute(trigger.replace("{first}", str(cursor.fetchone()[0])))
             cursor.execute("SELECT pg_advisory_lock(4711)")
         yield holding

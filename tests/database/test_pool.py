@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from django.db import connection, connections
 
+from pgonly_django.conf import schema
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.connect import connection_params
 from pgonly_django.database.operation import run
@@ -108,6 +109,8 @@ def role_for_three_connections():
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
         cursor.execute(f"GRANT ALL ON pgonly_cache, pgonly_cache_usage TO {name}")
+        if schema():
+            cursor.execute(f'GRANT USAGE ON SCHEMA "{schema()}" TO {name}')
         try:
             yield name
         finally:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pgonly_django.conf import schema
 from pgonly_django.database.connect import connection_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,9 @@ def rows_of(database):
 
 
 def rows_in(connection, table):
-    query = sql.SQL("SELECT whole::text FROM {} AS whole ORDER BY 1").format(sql.Identifier(table))
+    query = sql.SQL("SELECT whole::text FROM {} AS whole ORDER BY 1").format(
+        sql.Identifier(*filter(None, [schema(), table]))
+    )
     return [row for (row,) in connection.execute(query)]
 
 

@@ -11,12 +11,15 @@ from typing import Any
 from django.apps import apps
 
 import pgonly_django
+from pgonly_django.tables import name_of, qualified
 
 MODELS = list(apps.get_app_config("pgonly_django").get_models())
-TABLES = {model._meta.db_table for model in MODELS}
+TABLES = {name_of(model._meta.db_table) for model in MODELS}
 # All but those of the cache and the sessions.
 OF_THE_QUEUE = {
-    model._meta.db_table for model in MODELS if not model.__module__.endswith((".cache_entry", ".session"))
+    name_of(model._meta.db_table)
+    for model in MODELS
+    if not model.__module__.endswith((".cache_entry", ".session"))
 }
 STATEMENT = re.compile(
     rf"\s*(WITH|SELECT|INSERT|UPDATE|DELETE|COPY)\b.*(\b({'|'.join(TABLES)})\b|{{table}})", re.DOTALL
@@ -52,7 +55,7 @@ def found() -> dict[str, Any]:
 
 
 def is_part(sql: str, of: str) -> bool:
-    sql, of = (text.strip().replace("{table}", "pgonly_cache") for text in (sql, of))
+    sql, of = (qualified(text.strip().replace("{table}", "pgonly_cache")) for text in (sql, of))
     return sql in of and sql != of
 
 

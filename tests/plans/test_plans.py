@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
+from pgonly_django.tables import qualified
 from tests.plans.found import OF_THE_QUEUE, positional
 from tests.plans.statements import STATEMENTS
 from tests.plans.table import fill
@@ -26,15 +27,16 @@ pytestmark = pytest.mark.django_db
 number = count(1)
 
 ALL = ", ".join(OF_THE_QUEUE)
+REGCLASSES = qualified(", ".join(f"'{name}'::regclass" for name in OF_THE_QUEUE))
 # The planner knows no more of the tables than their size, as after a restore without ANALYZE.
 FORGET_STATISTICS = f"""
-DELETE FROM pg_statistic WHERE starelid = ANY ('{{{ALL}}}'::regclass[])
+DELETE FROM pg_statistic WHERE starelid = ANY (ARRAY[{REGCLASSES}])
 """
 # ... or not even that, as after CREATE TABLE and a first big COPY.
 FORGET_SIZE = f"""
 UPDATE pg_class SET reltuples = -1, relpages = 0, relallvisible = 0
-WHERE oid = ANY ('{{{ALL}}}'::regclass[])
-    OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = ANY ('{{{ALL}}}'::regclass[]))
+WHERE oid = ANY (ARRAY[{REGCLASSES}])
+    OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = ANY (ARRAY[{REGCLASSES}]))
 """
 
 

@@ -7,6 +7,9 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
 
+from pgonly_django.conf import schema
+from pgonly_django.tables import qualified
+
 pytestmark = pytest.mark.django_db
 
 
@@ -46,13 +49,13 @@ def test_the_cookie_looks_as_djangos_does(client):
 
 COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
-WHERE table_schema = current_schema() AND data_type = %s
+WHERE table_schema IN (current_schema(), %s) AND data_type = %s
 """
 
 
 def columns_of(kind: str) -> list[tuple[str, str]]:
     with connection.cursor() as cursor:
-        cursor.execute(COLUMNS, [kind])
+        cursor.execute(COLUMNS, [schema(), kind])
         return cursor.fetchall()
 
 
@@ -76,10 +79,12 @@ def test_no_column_of_any_table_contains_a_cookie(client):
     with connection.cursor() as cursor:
         for table, column in binary:
             cursor.execute(
-                f'SELECT count(*) FROM "{table}" WHERE position(%s::bytea IN "{column}") > 0',
+                f'SELECT count(*) FROM {qualified(table)} WHERE position(%s::bytea IN "{column}") > 0',
                 [cookie.encode()],
             )
             assert cursor.fetchone() == (0,), f"{table}.{column}"
         for table, column in text:
-            cursor.execute(f'SELECT count(*) FROM "{table}" WHERE strpos("{column}"::text, %s) > 0', [cookie])
+            cursor.execute(
+                f'SELECT count(*) FROM {qualified(table)} WHERE strpos("{column}"::text, %s) > 0', [cookie]
+            )
             assert cursor.fetchone() == (0,), f"{table}.{column}"

@@ -16,6 +16,7 @@ from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumen
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.queue.values import NESTING_LIMIT
+from pgonly_django.tables import qualified
 from tests import jobs
 from tests.jobs import nest
 from tests.tasks import calls
@@ -29,7 +30,7 @@ def test_one_insert_writes_the_job():
     with CaptureQueriesContext(connection) as queries:
         result = add.enqueue(1, b=["x", None])
     assert [query["sql"].split()[:3] for query in queries if "INSERT" in query["sql"]] == [
-        ["INSERT", "INTO", "pgonly_job"]
+        ["INSERT", "INTO", qualified("pgonly_job")]
     ]
     row = Job.objects.get()
     assert (str(row.id), row.task, row.args, row.kwargs) == (

@@ -12,6 +12,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
 from pgonly_django.worker import maintenance
 from pgonly_django.worker.maintenance import Maintenance
+from tests.elsewhere import needs_search_path
 from tests.waiting import wait_for
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
@@ -99,6 +100,7 @@ def expired_entry(alias):
     return CacheEntry.objects.using(alias).create(key="a:old", codec=0, expires_at=PAST_DATE, prune_minute=0)
 
 
+@needs_search_path
 @pytest.mark.usefixtures("elsewhere")
 def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own():
     for alias in ("default", "elsewhere"):
@@ -109,6 +111,7 @@ def test_a_round_prunes_every_database_that_one_of_our_caches_uses_and_its_own()
         assert cursor.fetchall() == []
 
 
+@needs_search_path
 @pytest.mark.usefixtures("elsewhere")
 def test_a_database_that_cannot_be_pruned_keeps_nothing_else_from_it(caplog):
     finished(PAST)
