@@ -25,14 +25,15 @@ def extend(connection: BaseDatabaseWrapper, **_: Any) -> None:
     """Receives connection_created. The classes may be PostGIS' or those of another backend made from Django's."""
     if connection.vendor != "postgresql":
         return
-    for part, extension in ((connection.introspection, _Introspection), (connection.ops, _Operations)):
+    parts: list[tuple[Any, Any]] = [(connection.introspection, _Introspection), (connection.ops, _Operations)]
+    for part, extension in parts:
         # The same object: a method of it that has just opened the connection goes on with this class.
         part.__class__ = _extended(extension, type(part))
     connection.SchemaEditorClass = _extended(_SchemaEditor, connection.SchemaEditorClass)
 
 
 @cache
-def _extended(extension: type, base: type) -> Any:
+def _extended(extension: Any, base: Any) -> Any:
     return base if issubclass(base, extension) else type(base.__name__, (extension, base), {})
 
 
