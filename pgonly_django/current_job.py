@@ -10,6 +10,7 @@ class CurrentJob(Protocol):
     """What these need of a run (context/run.py)."""
 
     job: Any  # its row as it was claimed: id, task, queue, attempt
+    worker: str  # the name of its worker
 
     def hold(self, by: str, reason: str) -> BaseException:
         """The run has to end, and the job is held. Returns what to raise in the job's code."""
