@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pgonly_django.amounts import Cost, Costed
     from pgonly_django.context.context import JobContext
     from pgonly_django.exceptions import (
         Discard,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Retry,
         Snooze,
     )
+    from pgonly_django.limits.budget import budget
     from pgonly_django.limits.limiter import limiter
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.scheduling.decorators import cron, every
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backoff",
+    "Cost",
+    "Costed",
     "Discard",
     "Hold",
     "JobCancelled",
@@ -41,6 +45,7 @@ __all__ = [
     "LeaseLost",
     "Retry",
     "Snooze",
+    "budget",
     "cron",
     "enqueue_many",
     "every",
@@ -50,7 +55,10 @@ __all__ = [
 
 _MODULES = {
     "Backoff": "pgonly_django.queue.retry",
+    "Cost": "pgonly_django.amounts",
+    "Costed": "pgonly_django.amounts",
     "JobContext": "pgonly_django.context.context",
+    "budget": "pgonly_django.limits.budget",
     "cron": "pgonly_django.scheduling.decorators",
     "enqueue_many": "pgonly_django.tasks.bulk",
     "every": "pgonly_django.scheduling.decorators",

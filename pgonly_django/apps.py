@@ -15,6 +15,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import in_schema, placement, testrun
+        from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
@@ -23,6 +24,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_schedules)
         checks.register(check_dead_letter_tasks)
         checks.register(check_sessions)
+        checks.register(check_budgets)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)

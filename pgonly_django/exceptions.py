@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from numbers import Real
 
 from django.db.transaction import TransactionManagementError
@@ -287,6 +288,40 @@ class NestedLimiterError(PgonlyError, RuntimeError):
         super().__init__(
             f"This caller is inside limiter {name!r} already, and would wait for itself once all other slots are "
             "taken. Leave the limiter before you enter it again, or make both calls inside one `with`."
+        )
+
+
+class AmountError(PgonlyError, ValueError):
+    """What was given as an amount of money is none."""
+
+    def __init__(self, what: str, value: object) -> None:
+        self.what, self.value = what, value
+        rule = "must be an amount of US dollars, a number from 0 to below a trillion, such as 0.02"
+        super().__init__(f"{what} {rule}, got {str(repr(value))[:100]}.")
+
+
+class BudgetError(PgonlyError, ValueError):
+    """A budget's name or declaration that it cannot have, or a call of it that makes no sense."""
+
+
+class UnknownBudgetError(PgonlyError, LookupError):
+    """A budget without a cap: neither its call nor PGONLY["BUDGETS"] nor a row in the admin has one."""
+
+    def __init__(self, name: str, hint: str) -> None:
+        self.name = name
+        remedy = f'Give it one: budget({name!r}, usd=5), or in PGONLY["BUDGETS"].'
+        super().__init__(f"The budget {name!r} has no cap. {hint}{remedy}")
+
+
+class BudgetExceededError(PgonlyError):
+    """A reservation that does not fit into its budget, outside of jobs. A job is held instead."""
+
+    def __init__(self, name: str, wanted: Decimal, usd: Decimal, spent: Decimal, reserved: Decimal) -> None:
+        self.name, self.wanted, self.usd, self.spent, self.reserved = name, wanted, usd, spent, reserved
+        super().__init__(
+            f"Budget {name!r} has no {wanted.normalize():f} USD left: {spent.normalize():f} of its cap of "
+            f"{usd.normalize():f} are spent and {reserved.normalize():f} are reserved. Raise its cap in the admin, or "
+            f"by Budget.objects.filter(name={name!r}).raise_cap(...)."
         )
 
 

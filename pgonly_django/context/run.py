@@ -24,6 +24,15 @@ def lease_end(asked_at: float, lease_for: timedelta) -> float:
     return asked_at + lease_for.total_seconds()
 
 
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """What holds the job, why, and after how many seconds it goes on by itself, if it does."""
+
+    by: str
+    reason: str
+    again_in_seconds: float | None = None
+
+
 @dataclass(eq=False, slots=True)
 class Run:
     """One claimed job while this process holds it. Local times are time.monotonic()."""
@@ -32,7 +41,6 @@ class Run:
     alias: str
     claimed_at: float
     lease_until: float
-    worker: str = ""  # its name
     started_at: float | None = None
     result: Any = None  # the JobResult that the signals carry, once the task is found
     # Set by the worker, read by the job.
@@ -42,7 +50,7 @@ class Run:
     timed_out: bool = False
     lease_lost: bool = False
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
-    held: tuple[str, str] | None = None
+    held: HoldRequest | None = None
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
     log_lines: deque[dict[str, str]] | None = None
@@ -70,10 +78,9 @@ class Run:
         """PostgreSQL has renewed the lease, by a statement that was sent at `asked_at`."""
         self.lease_until = lease_end(asked_at, lease_for)
 
-    def hold(self, by: str, reason: str) -> BaseException:
-        """The run has to end, and the job is held. Returns what to raise in the job's code, now and for every further
-        call that costs something."""
-        self.held = self.held or (by, reason)
+    def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
+        """See CurrentJob. The first request counts."""
+        self.held = self.held or HoldRequest(by, reason, again_in_seconds)
         self.context_raised = True
         return (self.interruption or JobHeld)()
 

@@ -376,8 +376,185 @@ SCHEDULES = [
     ),
 ]
 
+# Budgets are rows that every paid call updates twice: room in their pages keeps those updates off the index.
+BUDGET_STORAGE = qualified("""
+ALTER TABLE pgonly_budget SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_cost_delay = 1);
+ALTER TABLE pgonly_reservation SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_cost_delay = 1);
+""")
+BUDGETS = [
+    migrations.AddField(
+        model_name="step",
+        name="tokens_in",
+        field=models.BigIntegerField(null=True),
+    ),
+    migrations.AddField(
+        model_name="step",
+        name="tokens_out",
+        field=models.BigIntegerField(null=True),
+    ),
+    migrations.AddField(
+        model_name="step",
+        name="usd",
+        field=models.DecimalField(
+            decimal_places=6, help_text="What it has cost, in US dollars.", max_digits=18, null=True
+        ),
+    ),
+    migrations.CreateModel(
+        name="Budget",
+        fields=[
+            ("name", models.CharField(max_length=255, primary_key=True, serialize=False)),
+            (
+                "declared",
+                models.JSONField(help_text="What settings or code say; empty: made by a person.", null=True),
+            ),
+            (
+                "edited_at",
+                models.DateTimeField(
+                    help_text="When a person changed it; code changes it no more.", null=True
+                ),
+            ),
+            (
+                "usd",
+                models.DecimalField(
+                    decimal_places=6,
+                    help_text="Spent and reserved are never more.",
+                    max_digits=18,
+                    verbose_name="cap in USD",
+                ),
+            ),
+            (
+                "per",
+                models.CharField(
+                    blank=True,
+                    choices=[
+                        ("hour", "Hour"),
+                        ("day", "Day"),
+                        ("week", "Week"),
+                        ("month", "Month"),
+                        ("year", "Year"),
+                    ],
+                    help_text="Empty: the cap is for all time.",
+                    max_length=8,
+                    null=True,
+                ),
+            ),
+            (
+                "timezone",
+                models.CharField(
+                    default="UTC", help_text="Where the period begins at midnight.", max_length=64
+                ),
+            ),
+            (
+                "spent",
+                models.DecimalField(db_default=0, decimal_places=6, default=0, editable=False, max_digits=18),
+            ),
+            (
+                "reserved",
+                models.DecimalField(
+                    db_default=0,
+                    decimal_places=6,
+                    default=0,
+                    editable=False,
+                    help_text="By calls that are under way.",
+                    max_digits=18,
+                ),
+            ),
+            (
+                "period_start",
+                models.DateTimeField(
+                    editable=False, help_text="Of the period that `spent` is of.", null=True
+                ),
+            ),
+            ("resumed_at", models.DateTimeField(editable=False, null=True)),
+        ],
+        options={
+            "verbose_name": "budget",
+            "db_table": table("pgonly_budget"),
+            "permissions": [("operate_budget", "Can change caps, and resume what budgets hold")],
+            "constraints": [
+                models.CheckConstraint(
+                    condition=models.Q(
+                        ("per__isnull", True),
+                        ("per__in", ["hour", "day", "week", "month", "year"]),
+                        _connector="OR",
+                    ),
+                    name="pgonly_budget_per",
+                ),
+                models.CheckConstraint(condition=models.Q(("usd__gte", 0)), name="pgonly_budget_usd"),
+            ],
+        },
+    ),
+    migrations.CreateModel(
+        name="CostEntry",
+        fields=[
+            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("at", models.DateTimeField(db_default=pgonly_django.models.job.ClockTimestamp())),
+            ("job_id", models.UUIDField(null=True)),
+            ("task", models.CharField(db_default="", default="", max_length=255)),
+            ("queue", models.CharField(db_default="", default="", max_length=64)),
+            ("budget", models.CharField(db_default="", default="", max_length=255)),
+            ("step", models.CharField(db_default="", default="", max_length=255)),
+            ("usd", models.DecimalField(decimal_places=6, max_digits=18)),
+            ("tokens_in", models.BigIntegerField(null=True)),
+            ("tokens_out", models.BigIntegerField(null=True)),
+            (
+                "is_estimate",
+                models.BooleanField(
+                    db_default=False,
+                    default=False,
+                    help_text="The reserved amount: the call never said what it cost.",
+                ),
+            ),
+            ("reservation", models.UUIDField(null=True)),
+        ],
+        options={
+            "verbose_name": "cost",
+            "verbose_name_plural": "costs",
+            "db_table": table("pgonly_cost"),
+            "indexes": [
+                models.Index(models.F("at"), name="pgonly_cost_at"),
+                models.Index(
+                    models.F("job_id"), condition=models.Q(("job_id__isnull", False)), name="pgonly_cost_job"
+                ),
+            ],
+            "constraints": [
+                models.UniqueConstraint(
+                    models.F("reservation"),
+                    condition=models.Q(("reservation__isnull", False)),
+                    name="pgonly_cost_reservation",
+                )
+            ],
+        },
+    ),
+    migrations.CreateModel(
+        name="Reservation",
+        fields=[
+            ("id", models.UUIDField(primary_key=True, serialize=False)),
+            ("budget", models.CharField(max_length=255)),
+            ("usd", models.DecimalField(decimal_places=6, max_digits=18)),
+            ("job_id", models.UUIDField(null=True)),
+            ("task", models.CharField(db_default="", default="", max_length=255)),
+            ("queue", models.CharField(db_default="", default="", max_length=64)),
+            ("step", models.CharField(db_default="", default="", max_length=255)),
+            ("made_at", models.DateTimeField(db_default=pgonly_django.models.job.ClockTimestamp())),
+            ("expires_at", models.DateTimeField()),
+            ("is_expired", models.BooleanField(db_default=False, default=False)),
+        ],
+        options={
+            "verbose_name": "reservation",
+            "db_table": table("pgonly_reservation"),
+            "indexes": [
+                models.Index(models.F("is_expired"), models.F("expires_at"), name="pgonly_reservation_expiry")
+            ],
+        },
+    ),
+    migrations.RunSQL(BUDGET_STORAGE, migrations.RunSQL.noop, hints={"model_name": "budget"}),
+]
+
 
 class Migration(migrations.Migration):
     dependencies = [("pgonly_django", "0005_job_limits")]
 
-    operations = [*QUEUES, *LIMITERS, *SCHEDULES]
+    operations = [*QUEUES, *LIMITERS, *SCHEDULES, *BUDGETS]

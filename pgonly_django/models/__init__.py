@@ -1,5 +1,6 @@
 """The tables, and the verbs on their rows. SQL that a model cannot say is in queue/, cache/ and sessions/."""
 
+from pgonly_django.models.budget import Budget, CostEntry, Reservation
 from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, DurableCacheEntry
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
@@ -10,16 +11,19 @@ from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
 
 __all__ = [
+    "Budget",
     "CacheEntry",
     "CacheLock",
     "CacheUsage",
     "Checkpoint",
+    "CostEntry",
     "DurableCacheEntry",
     "Job",
     "Limiter",
     "LimiterSlot",
     "LimiterWaiter",
     "Queue",
+    "Reservation",
     "Schedule",
     "Session",
     "State",

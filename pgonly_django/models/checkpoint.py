@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.models.budget import MONEY
 from pgonly_django.models.job import ClockTimestamp, Job
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
@@ -38,6 +39,9 @@ class Step(models.Model):
     name = models.CharField(max_length=STEP_NAME_LENGTH)
     result = ReadableJsonField(null=True)
     finished_at = TimestampField(db_default=ClockTimestamp())
+    usd = models.DecimalField(**MONEY, null=True, help_text=_("What it has cost, in US dollars."))
+    tokens_in = models.BigIntegerField(null=True)
+    tokens_out = models.BigIntegerField(null=True)
 
     class Meta:
         db_table = table("pgonly_step")

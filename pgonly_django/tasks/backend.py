@@ -21,12 +21,10 @@ from pgonly_django.compat import (
     TaskResultDoesNotExist,
     TaskResultStatus,
     task_enqueued,
-    tasks_logger,
 )
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
-from pgonly_django.events import emit, has_listeners
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
 from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.arguments import CallSignature, call_signature
@@ -41,7 +39,6 @@ from pgonly_django.tasks.task_fields import validate_fields, validate_place
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
 PREPARED_AT_MOST = 1024
 
-_logger = logging.getLogger("pgonly_django.queue")
 _decode = json.JSONDecoder().decode
 
 
@@ -179,28 +176,11 @@ class PostgresBackend(BaseTaskBackend):
         def tell() -> None:
             for payload in payloads:
                 notify.send_coalesced(database, payload, follow_up)
-            if _logs_enqueued():
-                for result in results:
-                    _log_enqueued(result)
             if has_receivers(task_enqueued, logging.DEBUG):
                 for result in results:
                     task_enqueued.send(type(self), task_result=result)
 
         transaction.on_commit(tell, using=database, robust=True)
-
-
-def _logs_enqueued() -> bool:
-    """Where Django's own logger is at DEBUG, its line is enough."""
-    is_logged = _logger.isEnabledFor(logging.DEBUG) and not tasks_logger.isEnabledFor(logging.DEBUG)
-    return is_logged or has_listeners()
-
-
-def _log_enqueued(result: Any) -> None:
-    task = result.task
-    due = f", due {task.run_after:%Y-%m-%d %H:%M:%S %Z}".rstrip() if task.run_after else ""
-    message = f"{task.module_path} {result.id}: enqueued to {task.queue_name}{due}."
-    facts = {"job_id": result.id, "task": task.module_path, "queue": task.queue_name}
-    emit("queue.enqueued", message, level=logging.DEBUG, **facts)
 
 
 def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:

@@ -11,16 +11,26 @@ from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.worker.duties.duty import BUSY_SECONDS, LOCK_WAIT, Duty, tried
 from pgonly_django.worker.duties.forget_workers import ForgetWorkers
 from pgonly_django.worker.duties.prune_caches import PruneCaches
+from pgonly_django.worker.duties.prune_costs import PruneCosts
 from pgonly_django.worker.duties.prune_jobs import PruneJobs
 from pgonly_django.worker.duties.prune_sessions import PruneSessions
 from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
+from pgonly_django.worker.duties.settle_budgets import SettleBudgets
 
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 
 
 def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
-    return [SendDeadLetters(alias, tell), ForgetWorkers(), PruneJobs(), PruneSessions(), PruneCaches(alias)]
+    return [
+        SendDeadLetters(alias, tell),
+        ForgetWorkers(),
+        PruneJobs(),
+        PruneSessions(),
+        PruneCaches(alias),
+        PruneCosts(),
+        SettleBudgets(alias),
+    ]
 
 
 class Maintenance(threading.Thread):

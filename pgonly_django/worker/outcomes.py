@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pgonly_django.context.run import Run
+from pgonly_django.context.run import HoldRequest, Run
 from pgonly_django.exceptions import (
     Discard,
     Hold,
@@ -85,7 +85,7 @@ def _interrupted(run: Run, error: JobInterrupt, options: TaskOptions, worker: Wo
         case JobTimedOut():
             return _timed_out(run, error, options, worker)
         case JobHeld() if run.held is not None:
-            return held(run, worker, *run.held)
+            return _as_requested(run, run.held, worker)
         case _:
             return released(run, worker)
 
@@ -143,6 +143,13 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 def released(run: Run, worker: WorkerFacts) -> Finish:
     """Back to ready for any worker, at no cost: a planned stop."""
     return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason="Its worker was stopped.")
+
+
+def _as_requested(run: Run, request: HoldRequest, worker: WorkerFacts) -> Finish:
+    if request.again_in_seconds is None:
+        return held(run, worker, request.by, request.reason)
+    delay, why = request.again_in_seconds, request.reason
+    return finish(run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, reason=why)
 
 
 def never_started(job_id: str, lease_epoch: int) -> Finish:

@@ -296,9 +296,7 @@ class WorkerLoop:
 
     def _hand_out(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)
-        alias, name = self.options.database, self.options.name
-        runs = [Run(job, alias, claimed_at=now, lease_until=until, worker=name) for job in jobs]
-        self.executor.look_who_listens()
+        runs = [Run(job, self.options.database, claimed_at=now, lease_until=until) for job in jobs]
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
             self.slots.submit(run)
@@ -355,5 +353,4 @@ class WorkerLoop:
 def _emit_fenced(run: Run) -> None:
     """Promise 2 at work: what the run left behind was not written."""
     message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
-    facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
-    emit("worker.finish_fenced", message, level=logging.WARNING, **facts)
+    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=run.job.id, task=run.job.task)

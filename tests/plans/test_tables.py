@@ -19,6 +19,7 @@ from tests.plans.found import TABLES, found, positional, sql_of
 from tests.plans.statements import INSERTS, PARTS, STATEMENTS
 from tests.plans.table import WORKER
 from tests.plans.test_plans import numbered, walk
+from tests.queue.rows import insert_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -39,7 +40,15 @@ FROM generate_series(1, 200) AS l, generate_series(1, 1000) AS n;
 INSERT INTO pgonly_limiter_waiter (limiter, id, who, tokens, expires_at)
 SELECT 'limiter ' || n % 20, gen_random_uuid(), '', 0, clock_timestamp() FROM generate_series(1, 200000) AS n
 """
-
+BUDGETS = """
+INSERT INTO pgonly_budget (name, usd, per, timezone)
+SELECT 'p' || n, 1, 'day', 'UTC' FROM generate_series(1, 20000) AS n;
+INSERT INTO pgonly_reservation (id, budget, usd, expires_at, is_expired)
+SELECT gen_random_uuid(), 'p' || n % 100, 1, clock_timestamp() + interval '1 day', n % 2 = 0
+FROM generate_series(1, 20000) AS n;
+INSERT INTO pgonly_cost (usd, at) SELECT 1, clock_timestamp() FROM generate_series(1, 20000) AS n
+"""
+HELD_JOBS = insert_jobs("generate_series(1, 20000) AS n", state="'held'", held_by="'budget:p' || n % 20")
 
 FOUND = found()
 OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
@@ -52,16 +61,23 @@ ELSEWHERE = ("sessions.", "cache.", "limits.", "admin.")  # below, and in tests/
 def server(django_db_setup, django_db_blocker):
     """A connection to tables of sessions and entries that are known to the planner."""
     limits = ["pgonly_limiter", "pgonly_limiter_slot", "pgonly_limiter_waiter"]
+    limits += ["pgonly_budget", "pgonly_reservation", "pgonly_cost", "pgonly_job"]
     tables = ["pgonly_session", *CACHE_TABLES, *limits]
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            for statement in (SESSIONS, LIMITERS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
+            for statement in (
+                SESSIONS,
+                LIMITERS,
+                BUDGETS,
+                HELD_JOBS,
+                *(ENTRIES.format(table) for table in CACHE_TABLES),
+            ):
                 cursor.execute(statement)
             cursor.execute(f"ANALYZE {', '.join(tables)}")
         with connect("default", application_name="tables") as raw:
             yield raw
         with connection.cursor() as cursor:
-            cursor.execute(f"TRUNCATE {', '.join(tables)}")
+            cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")
 
 
 def planned(server, sql):

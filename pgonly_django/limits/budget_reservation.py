@@ -1,0 +1,306 @@
+"""What a call may cost that is under way: reserved before it, settled behind it. Each is one statement on a connection
+of ours. A reservation whose process dies counts as spent once its lease is over: see expiry.py."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Self
+from uuid import uuid4
+
+from psycopg.pq.abc import PGresult
+
+from pgonly_django.amounts import Amount, Cost, shown
+from pgonly_django.current_job import CurrentJob, current_job
+from pgonly_django.database.operation import Operation, Signal, run
+from pgonly_django.database.statement import Statement, integer
+from pgonly_django.events import emit
+from pgonly_django.exceptions import (
+    BudgetError,
+    BudgetExceededError,
+    LimitsError,
+    LimitsUnavailableError,
+    UnknownBudgetError,
+)
+from pgonly_django.limits import budget_rows, budget_settings
+from pgonly_django.limits.background import background
+from pgonly_django.limits.budget_settings import Declaration
+from pgonly_django.limits.pool_user import call, pool
+from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
+from pgonly_django.limits.unpaid import is_unpaid
+from pgonly_django.models.budget import HELD_BY, PERIOD_START, SPENT
+from pgonly_django.tables import qualified
+
+# A job waits so long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
+# back and comes again by itself.
+WAIT_SECONDS = 10.0
+AGAIN_SECONDS = (5.0, 15.0)
+PAUSE_SECONDS = (0.05, 1.0)
+AWAY_SECONDS = 0.5  # between two tries of a job whose database is away
+DAY_SECONDS = 86_400.0
+UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What PostgreSQL said to one who wants to reserve."""
+
+    is_made: bool
+    usd: Decimal  # the cap
+    spent: Decimal
+    reserved: Decimal
+
+
+class Reservation:
+    """Made by Budget.reserve(). Inside its `with` the amount is reserved; settle() says what the call has cost.
+
+    Left without settle() or release() it counts as spent as it was reserved, also by an exception: that may come of
+    the answer, which was paid. Only an exception that says that nothing was paid (an answer with status 429, 400 or
+    503, a connection that was never made) gives it back.
+    """
+
+    def __init__(self, budget: str, declaration: Declaration | None, usd: Decimal, step: str = "") -> None:
+        self.budget, self.usd, self.step = budget, usd, step
+        self.id, self.pool = uuid4(), pool()
+        self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
+        self._declaration = declaration
+        self._is_open = self._is_over = False
+        self._may_exist = False  # PostgreSQL was asked to reserve, and did not say no
+
+    def __enter__(self) -> Self:
+        try:
+            run(self._make())
+        except BaseException:
+            self._give_back_later()
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.pool.arun(self._make())
+        except BaseException:
+            self._give_back_later()
+            raise
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not self._is_over:
+            run(self._end_with(error))
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not self._is_over:
+            await self.pool.arun(self._end_with(error))
+
+    def settle(
+        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+    ) -> None:
+        """Say what the call has cost; it may be more than was reserved. While the database is away, this is done in
+        the background as soon as it is back. Raises AmountError, and BudgetError where it was settled already."""
+        run(self._settle(_cost(usd, tokens_in, tokens_out)))
+
+    async def asettle(
+        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+    ) -> None:
+        """See settle()."""
+        await self.pool.arun(self._settle(_cost(usd, tokens_in, tokens_out)))
+
+    def release(self) -> None:
+        """Give the amount back: the call was not made, or not paid. Raises BudgetError where it was settled already."""
+        run(self._settle(Cost(), is_recorded=False))
+
+    async def arelease(self) -> None:
+        """See release()."""
+        await self.pool.arun(self._settle(Cost(), is_recorded=False))
+
+    # Index, of every statement here: the primary keys. The row of the budget is where all who spend meet: of two
+    # statements the second one waits for the first and judges the row that this leaves. A reservation that is there
+    # already was made by this same call, whose answer got lost.
+    RESERVE = Statement(
+        qualified(f"""
+WITH taken AS (
+    UPDATE pgonly_budget AS b SET
+        spent = {SPENT}, period_start = {PERIOD_START}, reserved = b.reserved + %(usd)s::numeric
+    WHERE b.name = %(name)s::text AND {SPENT} + b.reserved + %(usd)s::numeric <= b.usd
+        AND NOT EXISTS (SELECT FROM pgonly_reservation WHERE id = %(id)s::uuid)
+    RETURNING b.name
+),
+made AS (
+    INSERT INTO pgonly_reservation (id, budget, usd, job_id, task, queue, step, expires_at)
+    SELECT %(id)s::uuid, name, %(usd)s::numeric, %(job_id)s::uuid, %(task)s::text, %(queue)s::text, %(step)s::text,
+        clock_timestamp() + %(lease)s::float8 * interval '1 second'
+    FROM taken RETURNING id
+)
+SELECT EXISTS (SELECT FROM made) OR EXISTS (SELECT FROM pgonly_reservation WHERE id = %(id)s::uuid),
+    b.usd::text, ({SPENT})::text, b.reserved::text
+FROM pgonly_budget AS b WHERE b.name = %(name)s::text
+""")
+    )
+    # The reservation's row is deleted once, by whoever comes first. One that has expired was counted as spent: that is
+    # corrected, and so is its row among the costs.
+    SETTLE = Statement(
+        qualified(f"""
+WITH gone AS (
+    DELETE FROM pgonly_reservation WHERE id = %(id)s::uuid RETURNING *
+),
+paid AS (
+    UPDATE pgonly_budget AS b SET
+        spent = greatest({SPENT} + %(usd)s::numeric - CASE WHEN gone.is_expired THEN gone.usd ELSE 0 END, 0),
+        reserved = greatest(b.reserved - CASE WHEN gone.is_expired THEN 0 ELSE gone.usd END, 0),
+        period_start = {PERIOD_START}
+    FROM gone WHERE b.name = gone.budget
+),
+noted AS (
+    INSERT INTO pgonly_cost
+        (reservation, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, is_estimate)
+    SELECT gone.id, gone.job_id, gone.task, gone.queue, gone.budget, gone.step, %(usd)s::numeric,
+        %(tokens_in)s::int8, %(tokens_out)s::int8, %(is_estimate)s::int = 1
+    FROM gone WHERE %(is_recorded)s::int = 1 OR gone.is_expired
+    ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
+        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = excluded.is_estimate
+)
+SELECT count(*) FROM gone
+""")
+    )
+    RENEW = Statement(
+        qualified("""
+UPDATE pgonly_reservation SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
+WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
+""")
+    )
+
+    def lost(self) -> None:
+        """It has expired, while this process stood still. settle() corrects what was counted."""
+
+    def _make(self) -> Operation[None]:
+        if self._is_open or self._is_over:
+            raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
+        self._is_open = True
+        job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
+        if job is not None:
+            job.raise_if_interrupted()
+        while not (look := (yield from self._look(job))).is_made:
+            self._raise_unless_it_may_wait(job, look, give_up_at)
+            yield Signal(pause)
+            pause = min(pause * 2, PAUSE_SECONDS[1])
+        renewal.keep(self)
+
+    def _look(self, job: CurrentJob | None) -> Operation[Look]:
+        """Try to reserve. In a job this waits while the database is away, unless the run has to end."""
+        while True:
+            if job is not None:
+                job.raise_if_interrupted()
+            try:
+                return (yield from self._try(job))
+            except LimitsUnavailableError:
+                if job is None:
+                    raise
+            yield Signal(AWAY_SECONDS)
+
+    def _try(self, job: CurrentJob | None) -> Operation[Look]:
+        if self._declaration is not None and not self._is_declared:
+            yield from budget_rows.declare(self.pool, self.budget, self._declaration)
+        row = {"job_id": None, "task": "", "queue": ""}
+        if job is not None:
+            row = {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue}
+        self._may_exist = True
+        result = yield from call(
+            self.pool, self.RESERVE,
+            id=self.id, name=self.budget, usd=self.usd, step=self.step, lease=LEASE_SECONDS, **row,
+        )  # fmt: skip
+        look = _look_in(result)
+        self._may_exist = look is not None and look.is_made
+        if look is not None:
+            return look
+        if self._declaration is None:
+            raise UnknownBudgetError(self.budget, budget_settings.nearest(self.budget))
+        budget_rows.forget(self.pool, self.budget)  # the row was deleted since
+        return (yield from self._try(job))
+
+    @property
+    def _is_declared(self) -> bool:
+        assert self._declaration is not None
+        return budget_rows.is_declared(self.pool, self.budget, self._declaration)
+
+    def _raise_unless_it_may_wait(self, job: CurrentJob | None, look: Look, give_up_at: float) -> None:
+        """Only a job waits, and only where the calls under way may leave enough of what they have reserved."""
+        if job is None:
+            raise BudgetExceededError(self.budget, self.usd, look.usd, look.spent, look.reserved)
+        is_used_up = look.spent + self.usd > look.usd
+        if not is_used_up and time.monotonic() < give_up_at:
+            return
+        reason = (
+            f"Budget {self.budget!r}: {shown(self.usd)} do not fit. {shown(look.spent)} of {shown(look.usd)} are spent"
+            f" and {shown(look.reserved)} are reserved."
+        )
+        again = None if is_used_up else random.uniform(*AGAIN_SECONDS)  # noqa: S311 - no secret
+        raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
+
+    def _end_with(self, error: BaseException | None) -> Operation[None]:
+        """Leave the block without a word on the cost."""
+        if self.known_cost is not None:
+            return self._settle(self.known_cost)
+        if is_unpaid(error):
+            return self._settle(Cost(), is_recorded=False)
+        return self._settle(Cost(self.usd), is_estimate=True)
+
+    def _settle(self, cost: Cost, *, is_recorded: bool = True, is_estimate: bool = False) -> Operation[None]:
+        if not self._is_open or self._is_over:
+            which = "was settled or released already: say the sum once" if self._is_over else "is not open"
+            raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
+        self._is_over = True
+        settled = partial(
+            self._write, usd=cost.usd, tokens_in=cost.tokens_in, tokens_out=cost.tokens_out,
+            is_recorded=int(is_recorded), is_estimate=int(is_estimate),
+        )  # fmt: skip
+        try:
+            yield from settled()
+        except LimitsUnavailableError as error:
+            background.add(lambda: run(settled()), DAY_SECONDS)
+            message = (
+                f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL is back: {error}"
+            )
+            emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
+        except BaseException as error:  # an interruption, while the answer was on its way
+            if not isinstance(error, Exception):
+                background.add(lambda: run(settled()), DAY_SECONDS)
+            raise
+
+    def _write(self, **values: Any) -> Operation[bool]:
+        """Whether the reservation was there, and not settled already."""
+        result = yield from call(self.pool, self.SETTLE, id=self.id, **values)
+        renewal.drop(self)
+        return integer(result.get_value(0, 0)) > 0
+
+    def _give_back_later(self) -> None:
+        """Its caller does not get it, but PostgreSQL may have it by now."""
+        if self._may_exist and not self._is_over:
+            self._is_over = True
+            background.add(self._give_back_once_it_is_there, UNCONFIRMED_SECONDS)
+
+    def _give_back_once_it_is_there(self) -> None:
+        unpaid = {
+            "usd": Decimal(0),
+            "tokens_in": None,
+            "tokens_out": None,
+            "is_recorded": 0,
+            "is_estimate": 0,
+        }
+        if not run(self._write(**unpaid)):
+            raise LimitsError("It is not there yet.")  # so the background tries again
+
+
+def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> Cost:
+    return usd if isinstance(usd, Cost) else Cost(usd, tokens_in, tokens_out)
+
+
+def _look_in(result: PGresult) -> Look | None:
+    """None: there is no such budget."""
+    if not result.ntuples:
+        return None
+    made, *amounts = (result.get_value(0, column) for column in range(4))
+    usd, spent, reserved = (Decimal((raw or b"0").decode()) for raw in amounts)
+    return Look(made == b"\x01", usd, spent, reserved)

@@ -1,0 +1,129 @@
+"""What budgets need now and then: reservations of dead processes count as spent, and held jobs go on where a budget has
+begun a new period, or has a higher cap. Called by a duty of the workers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import connections, router
+from django.db.models.functions import Coalesce
+
+from pgonly_django.limits.renewal import LEASE_SECONDS
+from pgonly_django.models import Budget, Job
+from pgonly_django.models.budget import HELD_BY, PERIOD, PERIOD_START, SPENT
+from pgonly_django.models.job import JobQuerySet
+from pgonly_django.tables import qualified
+
+ADVISORY_LOCK = 0x70676F6E_10  # "pgon"; two that count at once could wait for each other's budgets
+BATCH = 1000
+# settle() of a process that stood still corrects what was counted, within this time.
+CORRECTED_DAYS = 1
+
+# After a start of the server the processes get a lease to renew what they hold. What belongs to an earlier period is
+# spent in that. Index: pgonly_reservation_expiry, the primary keys.
+EXPIRE = qualified(f"""
+WITH due AS MATERIALIZED (
+    SELECT * FROM pgonly_reservation
+    WHERE NOT is_expired AND expires_at < statement_timestamp()
+        AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(settle_seconds)s)
+        AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
+    ORDER BY expires_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+),
+marked AS (
+    UPDATE pgonly_reservation AS r SET
+        is_expired = true, expires_at = clock_timestamp() + interval '{CORRECTED_DAYS} days'
+    FROM due WHERE r.id = due.id
+),
+counted AS (
+    UPDATE pgonly_budget AS b SET
+        spent = {SPENT} + coalesce((SELECT sum(due.usd) FROM due
+            WHERE due.budget = b.name AND coalesce(due.expires_at >= {PERIOD}, true)), 0),
+        reserved = greatest(b.reserved - (SELECT sum(due.usd) FROM due WHERE due.budget = b.name), 0),
+        period_start = {PERIOD_START}
+    WHERE b.name = ANY (ARRAY (SELECT budget FROM due))
+),
+noted AS (
+    INSERT INTO pgonly_cost (reservation, job_id, task, queue, budget, step, usd, is_estimate)
+    SELECT id, job_id, task, queue, budget, step, usd, true FROM due
+    ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO NOTHING
+)
+SELECT id, budget, usd, job_id, task FROM due
+""")
+
+# Index: pgonly_reservation_expiry.
+FORGET = qualified("DELETE FROM pgonly_reservation WHERE is_expired AND expires_at < statement_timestamp()")
+
+# Index: pgonly_reservation_expiry.
+IS_ANY_OPEN = qualified("""
+SELECT count(*) FROM (
+    SELECT FROM pgonly_reservation WHERE NOT is_expired ORDER BY expires_at LIMIT 1) AS first
+""")
+
+
+class Expired(NamedTuple):
+    id: UUID
+    budget: str
+    usd: Decimal
+    job_id: UUID | None
+    task: str
+
+
+def expire(settle_seconds: float = LEASE_SECONDS) -> list[Expired]:
+    """Count one batch of expired reservations as spent. When it is a full one there may be more. None expires within
+    `settle_seconds` of a start of the server."""
+    with connections[router.db_for_write(Budget)].cursor() as cursor:
+        cursor.execute(EXPIRE, {"settle_seconds": settle_seconds})
+        rows = [Expired(*row) for row in cursor.fetchall()]
+        cursor.execute(FORGET)
+    return rows
+
+
+def is_any_open() -> bool:
+    """Whether anything is reserved."""
+    with connections[router.db_for_write(Budget)].cursor() as cursor:
+        cursor.execute(IS_ANY_OPEN)
+        return bool(cursor.fetchone()[0])
+
+
+# What holds jobs, by a loose scan: one descent of pgonly_job_held for each, however many jobs it holds.
+HOLDERS = qualified("""
+WITH RECURSIVE holder(name) AS (
+    (SELECT held_by FROM pgonly_job WHERE held_by IS NOT NULL ORDER BY held_by LIMIT 1)
+    UNION ALL
+    SELECT (SELECT job.held_by FROM pgonly_job AS job
+            WHERE job.held_by IS NOT NULL AND job.held_by > holder.name ORDER BY job.held_by LIMIT 1)
+    FROM holder WHERE holder.name IS NOT NULL
+)
+SELECT name FROM holder WHERE starts_with(name, %(prefix)s)
+""")
+
+# Those of the budgets that have room, and since when. Index: the primary key.
+HAVE_ROOM = qualified(f"""
+SELECT b.name, greatest(b.resumed_at, {PERIOD}) FROM pgonly_budget AS b
+WHERE b.name = ANY (%(names)s) AND {SPENT} + b.reserved < b.usd AND coalesce(b.resumed_at, {PERIOD}) IS NOT NULL
+""")
+
+
+def holding_budgets(jobs_alias: str) -> list[str]:
+    """The names of the budgets that hold jobs."""
+    with connections[jobs_alias].cursor() as cursor:
+        cursor.execute(HOLDERS, {"prefix": HELD_BY})
+        return [name.removeprefix(HELD_BY) for (name,) in cursor.fetchall()]
+
+
+def resume_held(jobs_alias: str, names: list[str]) -> int:
+    """Let the jobs of these budgets go on whose last run began before the present period, or before the cap was raised:
+    also one that was refused before that and written as held behind it. Returns how many."""
+    with connections[router.db_for_write(Budget)].cursor() as cursor:
+        cursor.execute(HAVE_ROOM, {"names": names})
+        have_room: list[tuple[str, datetime]] = cursor.fetchall()
+    return sum(_held_since_before(jobs_alias, name, since).resume() for name, since in have_room)
+
+
+def _held_since_before(jobs_alias: str, name: str, since: datetime) -> JobQuerySet:
+    jobs = Job.objects.using(jobs_alias).held(f"{HELD_BY}{name}")
+    began: JobQuerySet = jobs.alias(began=Coalesce("attempted_at", "enqueued_at")).filter(began__lt=since)
+    return began

@@ -1,0 +1,197 @@
+"""Budgets, what is reserved of them, and what every call has cost. The statements that spend are in limits/. Which
+other files know the columns: ARCHITECTURE.md, "When you change a column"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.db import models, transaction
+from django.db.models import Case, Count, F, Q, Sum, Value, When
+from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django import amounts
+from pgonly_django.exceptions import BudgetError
+from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
+from pgonly_django.models.job import ClockTimestamp, Job
+from pgonly_django.models.readable import TimestampField
+from pgonly_django.tables import table
+
+HELD_BY = "budget:"  # and the name of the budget: Job.held_by
+MONEY: dict[str, Any] = {"max_digits": 18, "decimal_places": 6}
+TIME_ZONE_LENGTH = 64
+
+# When the present period of the budget `b` began; NULL without one. All of a statement sees the same moment.
+PERIOD = "date_trunc(b.per, statement_timestamp(), b.timezone)"
+# What is spent in it.
+SPENT = f"CASE WHEN b.period_start < {PERIOD} THEN 0 ELSE b.spent END"
+# For SET, beside `spent`. A statement that began before midnight may come after one that began later.
+PERIOD_START = f"greatest(b.period_start, {PERIOD})"
+
+
+class Per(models.TextChoices):
+    """The period after which a budget begins anew."""
+
+    HOUR = "hour", _("Hour")
+    DAY = "day", _("Day")
+    WEEK = "week", _("Week")
+    MONTH = "month", _("Month")
+    YEAR = "year", _("Year")
+
+
+def _of_row(sql: str) -> RawSQL:
+    """An expression of `b` for the ORM, which does not name the table so."""
+    text = sql.replace("b.", "")
+    return RawSQL(text, [], output_field=models.DecimalField(**MONEY))  # noqa: S611 - our own text
+
+
+class BudgetQuerySet(DeclaredQuerySet):
+    def with_spent_now(self) -> BudgetQuerySet:
+        """Each with `spent_now`: what is spent in the present period. `spent` may still be that of an earlier one."""
+        annotated: BudgetQuerySet = self.annotate(spent_now=_of_row(SPENT))
+        return annotated
+
+    def follow_from(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a budget holds goes on where its cap grows."""
+        if "usd" not in values:
+            return {}
+        is_higher = When(usd__lt=values["usd"], then=ClockTimestamp())
+        field = models.DateTimeField()
+        return {"resumed_at": Case(is_higher, default=F("resumed_at"), output_field=field)}
+
+    def raise_cap(self, usd: amounts.Amount) -> int:
+        """Set a higher cap, and let the jobs that these budgets hold go on, in one transaction: "raise and resume".
+        Returns how many jobs were resumed. Raises BudgetError where a cap is as high already."""
+        cap = amounts.usd(usd, "The new cap of a budget")
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            higher = self.filter(usd__gte=cap).order_by("name").values_list("name", "usd").first()
+            if higher is not None:
+                name, present = higher
+                raise BudgetError(
+                    f"The cap of budget {name!r} is {amounts.shown(present)} already, not below {amounts.shown(cap)}."
+                )
+            self.edit(usd=cap)
+            return self.resume()
+
+    def resume(self) -> int:
+        """Let the jobs that these budgets hold go on. Returns how many. Where there is still no room for what a job
+        needs next, it is held again."""
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            names = list(self.values_list("name", flat=True))
+            self.filter(name__in=names).update(resumed_at=ClockTimestamp())
+            held_by = [f"{HELD_BY}{name}" for name in names]
+            return Job.objects.using(self.db).filter(held_by__in=held_by).resume()
+
+    def start_over(self) -> int:
+        """Count what is spent from zero again. What is reserved stays reserved. Returns how many budgets."""
+        return self.update(spent=0, resumed_at=ClockTimestamp())
+
+
+class Budget(Declared):
+    """How much may be spent under a name, in all or in each period."""
+
+    usd = models.DecimalField(_("cap in USD"), **MONEY, help_text=_("Spent and reserved are never more."))
+    per = models.CharField(  # noqa: DJ001 - NULL makes PERIOD null
+        max_length=8, null=True, blank=True, choices=Per, help_text=_("Empty: the cap is for all time.")
+    )
+    timezone = models.CharField(
+        max_length=TIME_ZONE_LENGTH, default="UTC", help_text=_("Where the period begins at midnight.")
+    )
+    spent = models.DecimalField(**MONEY, default=0, db_default=0, editable=False)
+    reserved = models.DecimalField(
+        **MONEY, default=0, db_default=0, editable=False, help_text=_("By calls that are under way.")
+    )
+    period_start = TimestampField(null=True, editable=False, help_text=_("Of the period that `spent` is of."))
+    # Jobs that it holds and whose run began before this go on.
+    resumed_at = TimestampField(null=True, editable=False)
+
+    objects: ClassVar[Any] = BudgetQuerySet.as_manager()
+
+    class Meta:
+        db_table = table("pgonly_budget")
+        verbose_name = _("budget")
+        permissions = [("operate_budget", "Can change caps, and resume what budgets hold")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(per__isnull=True) | Q(per__in=["hour", "day", "week", "month", "year"]),
+                name="pgonly_budget_per",
+            ),
+            models.CheckConstraint(condition=Q(usd__gte=0), name="pgonly_budget_usd"),
+        ]
+
+
+class Reservation(models.Model):
+    """What a call may cost that is under way. When its lease is over it counts as spent: the call may have been
+    paid."""
+
+    id = models.UUIDField(primary_key=True)
+    budget = models.CharField(max_length=NAME_LENGTH)
+    usd = models.DecimalField(**MONEY)
+    job_id = models.UUIDField(null=True)
+    task = models.CharField(max_length=255, default="", db_default="")
+    queue = models.CharField(max_length=64, default="", db_default="")
+    step = models.CharField(max_length=255, default="", db_default="")
+    made_at = TimestampField(db_default=ClockTimestamp())
+    expires_at = TimestampField()
+    is_expired = models.BooleanField(default=False, db_default=False)
+
+    class Meta:
+        db_table = table("pgonly_reservation")
+        verbose_name = _("reservation")
+        indexes = [models.Index("is_expired", "expires_at", name="pgonly_reservation_expiry")]
+
+    def __str__(self) -> str:
+        return f"{self.usd} USD of {self.budget}"
+
+
+class CostQuerySet(models.QuerySet[Any]):
+    def sums(self, *columns: str) -> CostQuerySet:
+        """Grouped by `columns` ("task", "queue", "budget"), the dearest first: usd, tokens_in, tokens_out, calls."""
+        sums = {"usd_sum": Sum("usd"), "calls": Count("id")}
+        sums |= {f"{name}_sum": Sum(name, default=Value(0)) for name in ("tokens_in", "tokens_out")}
+        grouped: CostQuerySet = self.values(*columns).annotate(**sums).order_by("-usd_sum")
+        return grouped
+
+
+class CostEntry(models.Model):
+    """What one call has cost. Its job may be pruned by now."""
+
+    id = models.BigAutoField(primary_key=True)
+    at = TimestampField(db_default=ClockTimestamp())
+    job_id = models.UUIDField(null=True)
+    task = models.CharField(max_length=255, default="", db_default="")
+    queue = models.CharField(max_length=64, default="", db_default="")
+    budget = models.CharField(max_length=NAME_LENGTH, default="", db_default="")
+    step = models.CharField(max_length=255, default="", db_default="")
+    usd = models.DecimalField(**MONEY)
+    tokens_in = models.BigIntegerField(null=True)
+    tokens_out = models.BigIntegerField(null=True)
+    is_estimate = models.BooleanField(
+        default=False, db_default=False, help_text=_("The reserved amount: the call never said what it cost.")
+    )
+    # One row for each, however often its cost is written.
+    reservation = models.UUIDField(null=True)
+
+    objects = CostQuerySet.as_manager()
+
+    class Meta:
+        db_table = table("pgonly_cost")
+        verbose_name = _("cost")
+        verbose_name_plural = _("costs")
+        constraints = [
+            models.UniqueConstraint(
+                "reservation", condition=Q(reservation__isnull=False), name="pgonly_cost_reservation"
+            )
+        ]
+        indexes = [
+            # For pruning and for sums of a time.
+            models.Index("at", name="pgonly_cost_at"),
+            # For a job's page.
+            models.Index("job_id", condition=Q(job_id__isnull=False), name="pgonly_cost_job"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.usd} USD for {self.task or self.budget}"

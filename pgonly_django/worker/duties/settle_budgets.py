@@ -1,0 +1,68 @@
+import logging
+from threading import Event
+
+from django.db import connections, router
+
+from pgonly_django.events import emit
+from pgonly_django.limits import expiry
+from pgonly_django.limits.budget_settings import exact_names
+from pgonly_django.models import Budget
+from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout
+
+
+class SettleBudgets:
+    """Counts reservations of dead processes as spent, and resumes the jobs of budgets that have room again."""
+
+    name, interval = "Settling budgets", INTERVAL_SECONDS
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._has_declared = False
+
+    def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
+        """More than 0 where jobs are held or calls are under way: then it comes again soon."""
+        alias = router.db_for_write(Budget)
+        if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Budget):
+            return 0
+        with no_timeout(alias):
+            self._declare(alias)
+            found = self._expire(over) + expiry.is_any_open()
+            holding = expiry.holding_budgets(self.alias)
+            if holding:
+                _resume(self.alias, holding)
+            return found + len(holding)
+
+    def _declare(self, alias: str) -> None:
+        """So that the budgets in the settings are in the admin before they are used."""
+        if not self._has_declared:
+            rows = {name: declaration.columns for name, declaration in exact_names().items()}
+            Budget.objects.using(alias).declare(rows)
+            self._has_declared = True
+
+    def _expire(self, over: Event) -> int:
+        count = expiry.BATCH
+        total = 0
+        while count >= expiry.BATCH and not over.is_set():
+            expired = expiry.expire()
+            for each in expired:
+                _emit(each)
+            count = len(expired)
+            total += count
+        return total
+
+
+def _emit(expired: expiry.Expired) -> None:
+    whose = f" for {expired.task} {expired.job_id}" if expired.job_id else ""
+    message = (
+        f"{expired.usd} USD of budget {expired.budget!r} were reserved{whose} by a process that is gone. They count as "
+        "spent: the call may have been paid."
+    )
+    facts = {"budget": expired.budget, "usd": expired.usd, "job_id": expired.job_id and str(expired.job_id)}
+    emit("limits.reservation_expired", message, level=logging.WARNING, **facts)
+
+
+def _resume(alias: str, names: list[str]) -> None:
+    count = expiry.resume_held(alias, names)
+    if count:
+        message = f"{count} job(s) go on that a budget has held: it has room again."
+        emit("limits.jobs_resumed", message, jobs=count)

@@ -1,0 +1,113 @@
+"""Tasks that spend from a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from contextvars import copy_context
+
+from asgiref.sync import async_to_sync
+
+from pgonly_django import budget, task
+from tests.jobs import mark
+
+
+def pay(usd, key="paid"):
+    with budget("p").reserve(usd) as reservation:
+        mark(key)
+        reservation.settle(usd)
+
+
+async def apay(usd):
+    async with budget("p").reserve(usd) as reservation:
+        await reservation.asettle(usd)
+
+
+@task(takes_context=True)
+def pay_for_steps(context, count, usd):
+    """Pays each step once, however often it is held."""
+    for number in context.iterate(range(count)):
+        context.step(f"step {number}", pay, usd, f"step {number}")
+    return count
+
+
+@task
+def pay_once(usd):
+    pay(usd)
+
+
+@task
+def swallow_exceptions(usd):
+    with contextlib.suppress(Exception):
+        pay(usd)
+    mark("after")
+
+
+@task
+def swallow_everything(usd):
+    try:
+        pay(usd)
+    except BaseException:
+        return
+
+
+@task(atomic=True)
+def pay_in_a_transaction(usd):
+    mark("before")
+    pay(0.1)
+    pay(usd)
+
+
+@task
+async def pay_async(usd):
+    await apay(usd)
+
+
+@task
+async def pay_in_a_gather(usd):
+    await asyncio.gather(*(apay(usd) for _ in range(3)))
+
+
+@task
+async def pay_in_a_quiet_gather(usd):
+    await asyncio.gather(*(apay(usd) for _ in range(3)), return_exceptions=True)
+
+
+@task
+async def pay_in_a_group(usd):
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(apay(usd))
+
+
+@task
+def pay_in_a_loop_of_its_own(usd):
+    async_to_sync(apay)(usd)
+
+
+@task
+def pay_in_a_thread(usd):
+    """The thread knows the job by the context that it gets; its error stays there."""
+    thread = threading.Thread(target=copy_context().run, args=(_quietly, usd))
+    thread.start()
+    thread.join()
+
+
+def _quietly(usd):
+    with contextlib.suppress(BaseException):
+        pay(usd)
+
+
+OVER = (
+    pay_once,
+    swallow_exceptions,
+    swallow_everything,
+    pay_in_a_transaction,
+    pay_async,
+    pay_in_a_gather,
+    pay_in_a_quiet_gather,
+    pay_in_a_group,
+    pay_in_a_loop_of_its_own,
+    pay_in_a_thread,
+)

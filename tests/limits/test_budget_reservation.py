@@ -1,0 +1,350 @@
+"""Reserve before a call, settle behind it: what a budget knows is true whatever happens between the two."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from decimal import Decimal
+
+import pytest
+from django.db import connections, transaction
+from django.test import TestCase
+
+from pgonly_django import Cost, budget
+from pgonly_django.exceptions import (
+    AmountError,
+    BudgetError,
+    BudgetExceededError,
+    JobStopped,
+    UnknownBudgetError,
+)
+from pgonly_django.limits import expiry
+from pgonly_django.models import Budget, CostEntry, Reservation
+from tests.limits.rows import costs, end_period, make_reservations_expire, money, state
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class AnswerError(Exception):
+    def __init__(self, status_code):
+        self.status_code = status_code
+        super().__init__(f"answered {status_code}")
+
+
+def test_what_a_call_costs_is_reserved_before_it_and_spent_behind_it():
+    with budget("p", 1).reserve(0.4) as reservation:
+        assert state() == money(0, 0.4)
+        reservation.settle(0.013, tokens_in=900, tokens_out=7)
+    assert state() == money(0.013, 0)
+    assert list(CostEntry.objects.values_list("budget", "usd", "tokens_in", "tokens_out", "job_id")) == [
+        ("p", Decimal("0.013"), 900, 7, None)
+    ]
+    assert not Reservation.objects.exists()
+
+
+def test_async_code_reserves_and_settles_too():
+    async def pay():
+        async with budget("p", 1).reserve("0.4") as reservation:
+            await reservation.asettle(Cost(0.013, tokens_in=1))
+        async with budget("p").reserve(0.1) as reservation:
+            await reservation.arelease()
+
+    asyncio.run(pay())
+    assert state() == money(0.013, 0)
+
+
+def test_what_does_not_fit_is_refused_with_all_figures():
+    with budget("p", 1).reserve(0.5), budget("p", 1).reserve(Decimal("0.5")) as last:
+        with pytest.raises(BudgetExceededError) as caught, budget("p", 1).reserve("0.000001"):
+            pass
+        last.settle(0.3)
+    assert (caught.value.usd, caught.value.spent, caught.value.reserved) == money(1, 0, 1)
+    assert "no 0.000001 USD left: 0 of its cap of 1 are spent and 1 are reserved" in str(caught.value)
+    assert state() == money(0.8, 0)
+    with budget("p", 1).reserve(0.2):
+        pass
+
+
+def test_a_true_cost_above_the_reservation_is_recorded_also_above_the_cap():
+    with budget("p", 1).reserve(0.9) as reservation:
+        reservation.settle(1.5)
+    assert state() == money(1.5, 0)
+    assert costs() == list(money(1.5))
+    with pytest.raises(BudgetExceededError), budget("p").reserve(0):
+        pass
+
+
+def test_a_call_that_never_says_what_it_cost_counts_as_it_was_reserved():
+    with budget("p", 1).reserve(0.4):
+        pass
+    assert state() == money(0.4, 0)
+    assert CostEntry.objects.get().is_estimate
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"),
+    [
+        (KeyError("choices"), 0.4),  # in the answer, which was paid
+        (TimeoutError(), 0.4),
+        (AnswerError(504), 0.4),
+        (JobStopped(), 0.4),
+        (AnswerError(429), 0),
+        (AnswerError(400), 0),
+        (ConnectionRefusedError(), 0),
+    ],
+    ids=repr,
+)
+def test_an_exception_gives_back_only_what_was_surely_not_paid(error, spent):
+    with pytest.raises(type(error)), budget("p", 1).reserve(0.4):
+        raise error
+    assert state() == money(spent, 0)
+    assert costs() == list(money(spent) if spent else ())
+
+
+def test_an_exception_behind_settle_changes_nothing():
+    with pytest.raises(KeyError), budget("p", 1).reserve(0.4) as reservation:
+        reservation.settle(0.1)
+        raise KeyError
+    assert state() == money(0.1, 0)
+
+
+def test_a_second_settle_says_so_and_counts_nothing():
+    with budget("p", 1).reserve(0.4) as reservation:
+        reservation.settle(0.1)
+        with pytest.raises(BudgetError, match="settled or released already"):
+            reservation.settle(0.1)
+        with pytest.raises(BudgetError, match="settled or released already"):
+            reservation.release()
+    assert state() == money(0.1, 0)
+
+
+def test_a_settle_whose_answer_was_lost_counts_once():
+    with budget("p", 1).reserve(0.4) as reservation:
+        reservation.settle(0.1)
+        reservation._is_over = False  # as after an answer that got lost
+        reservation.settle(0.1)
+    assert state() == money(0.1, 0)
+    assert costs() == list(money(0.1))
+
+
+def test_a_reserve_whose_answer_was_lost_reserves_once():
+    with budget("p", 1).reserve(0.4) as reservation:
+        reservation._is_open = False
+        reservation.__enter__()
+        assert state() == money(0, 0.4)
+    assert state() == money(0.4, 0)
+
+
+def test_a_reservation_serves_one_block():
+    reservation = budget("p", 1).reserve(0.4)
+    with pytest.raises(BudgetError, match="is not open"):
+        reservation.settle(0.1)
+    with reservation:
+        pass
+    with pytest.raises(BudgetError, match="call reserve\\(\\) again"), reservation:
+        pass
+    assert state() == money(0.4, 0)
+
+
+@pytest.mark.parametrize(
+    "amount", [-0.01, float("nan"), float("inf"), "free", None, True, 10**12, [], "1e400"]
+)
+def test_what_is_no_amount_is_refused_before_anything_is_written(amount):
+    with pytest.raises(AmountError, match="must be an amount of US dollars"):
+        budget("p", 1).reserve(amount)
+    with budget("p", 1).reserve(0.1) as reservation:
+        with pytest.raises(AmountError):
+            reservation.settle(amount)
+        reservation.settle(0.05)
+    assert state() == money(0.05, 0)
+
+
+def test_the_callers_transaction_neither_undoes_nor_holds_up_a_reservation():
+    with suppress(KeyError), transaction.atomic():
+        Budget.objects.exists()
+        with budget("p", 1).reserve(0.4) as reservation:
+            reservation.settle(0.3)
+        in_other_thread(lambda: reserve(0.2))
+        raise KeyError
+    assert state() == money(0.5, 0)
+    assert costs() == list(money(0.3, 0.2))
+
+
+def test_two_writers_never_pass_the_cap():
+    outcomes = []
+
+    def spend():
+        for _ in range(40):
+            try:
+                reserve(0.03)
+            except BudgetExceededError:
+                outcomes.append(False)
+            else:
+                outcomes.append(True)
+
+    budget_row = budget("p", 1)
+    with budget_row.reserve(0) as reservation:
+        reservation.settle(0)
+    threads = [threading.Thread(target=lambda: (spend(), connections.close_all())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state() == money(0.99, 0)
+    assert outcomes.count(True) == 33
+
+
+def test_a_reservation_that_expired_counts_as_spent_and_says_for_what(caplog):
+    open_one = budget("p", 1).reserve(0.4, step="ask")
+    open_one.__enter__()
+    make_reservations_expire()
+    (expired,) = expiry.expire(settle_seconds=0)
+    assert (expired.id, expired.budget, expired.usd) == (open_one.id, "p", Decimal("0.4"))
+    assert state() == money(0.4, 0)
+    assert list(CostEntry.objects.values_list("usd", "step", "is_estimate")) == [
+        (Decimal("0.4"), "ask", True)
+    ]
+    assert expiry.expire(settle_seconds=0) == []
+
+
+@pytest.mark.parametrize("true_cost", [0.1, 0.7])
+def test_a_settle_behind_the_end_of_the_lease_corrects_what_was_counted(true_cost):
+    with budget("p", 1).reserve(0.4) as reservation:
+        make_reservations_expire()
+        expiry.expire(settle_seconds=0)
+        reservation.settle(true_cost)
+    assert state() == money(true_cost, 0)
+    assert costs() == list(money(true_cost))
+    assert not CostEntry.objects.get().is_estimate
+
+
+def test_a_release_behind_the_end_of_the_lease_takes_back_what_was_counted():
+    with budget("p", 1).reserve(0.4) as reservation:
+        make_reservations_expire()
+        expiry.expire(settle_seconds=0)
+        reservation.release()
+    assert state() == money(0, 0)
+    assert sum(costs()) == 0
+
+
+def test_an_expired_reservation_is_forgotten_after_a_day():
+    with budget("p", 1).reserve(0.4) as reservation:
+        make_reservations_expire()
+        expiry.expire(settle_seconds=0)
+        Reservation.objects.update(expires_at="2020-01-01T00:00Z")
+        expiry.expire(settle_seconds=0)
+        assert not Reservation.objects.exists()
+        reservation.settle(0.1)
+    assert state() == money(0.4, 0)
+
+
+@pytest.mark.parametrize("per", ["hour", "day", "week", "month", "year"])
+def test_a_budget_begins_anew_with_its_period(per):
+    with budget("p", 1, per=per).reserve(1):
+        pass
+    with pytest.raises(BudgetExceededError), budget("p", 1, per=per).reserve(0.1):
+        pass
+    end_period()
+    with budget("p", 1, per=per).reserve(0.9) as reservation:
+        assert state() == money(0, 0.9)
+        reservation.settle(0.2)
+    assert state() == money(0.2, 0)
+
+
+def test_what_is_under_way_when_a_period_ends_counts_in_the_next_one():
+    with budget("p", 1, per="day").reserve(0.6) as reservation:
+        end_period()
+        with pytest.raises(BudgetExceededError), budget("p", 1, per="day").reserve(0.5):
+            pass
+        reservation.settle(0.5)
+    assert state() == money(0.5, 0)
+
+
+def test_what_expired_in_an_earlier_period_is_not_spent_in_this_one():
+    budget("p", 1, per="day").reserve(0.6).__enter__()
+    Reservation.objects.update(expires_at="2020-01-01T00:00Z")
+    end_period()
+    expiry.expire(settle_seconds=0)
+    assert state() == money(0, 0)
+
+
+def test_a_period_ends_at_midnight_of_its_time_zone():
+    for name, zone in (("west", "Pacific/Pago_Pago"), ("east", "Pacific/Kiritimati")):
+        with budget(name, 1, per="day", timezone=zone).reserve(0.1):
+            pass
+    starts = dict(Budget.objects.values_list("name", "period_start"))
+    assert (starts["west"].hour, starts["east"].hour) == (11, 10)
+
+
+def test_a_budget_that_nobody_has_given_a_cap_is_an_error_that_names_the_nearest(settings):
+    settings.PGONLY = {"BUDGETS": {"project": {"usd": 5}}}
+    with (
+        pytest.raises(UnknownBudgetError, match="Did you mean 'project'") as caught,
+        budget("projetc").reserve(1),
+    ):
+        pass
+    assert "budget('projetc', usd=5)" in str(caught.value)
+    assert not Budget.objects.exists()
+
+
+def test_a_budget_made_in_the_admin_needs_no_cap_in_the_code():
+    Budget.objects.create(name="p", usd=1)
+    with budget("p").reserve(0.4):
+        pass
+    assert state() == money(0.4, 0)
+
+
+def test_the_code_changes_a_cap_until_a_person_does():
+    for cap in (1, 2):
+        with budget("p", cap).reserve(0):
+            pass
+        assert Budget.objects.get().usd == cap
+    Budget.objects.filter(name="p").edit(usd=3)
+    for cap in (2, 7):
+        with budget("p", cap).reserve(0):
+            pass
+        assert Budget.objects.get().usd == 3
+    Budget.objects.reset()
+    assert Budget.objects.get().usd == 7
+
+
+def test_a_budget_that_was_deleted_is_made_again():
+    with budget("p", 1).reserve(0.4):
+        Budget.objects.all().delete()
+    assert costs() == list(money(0.4))
+    with budget("p", 1).reserve(0.3):
+        pass
+    assert state() == money(0.3, 0)
+
+
+def test_a_fork_of_the_process_may_leave_the_block_as_well():
+    """As multiprocessing does inside it: the reservation is settled once."""
+    with budget("p", 1).reserve(0.4) as reservation:
+        copy = budget("p", 1).reserve(0.4)
+        copy.id, copy._is_open = reservation.id, True
+        copy.settle(0.1)
+    assert state() == money(0.1, 0)
+
+
+class InATestCase(TestCase):
+    """A budget inside a TestCase is part of what the test rolls back."""
+
+    def test_it_works_and_is_rolled_back(self):
+        with budget("p", 1).reserve(0.4) as reservation:
+            reservation.settle(0.1)
+        assert state() == money(0.1, 0)
+
+    test_again = test_it_works_and_is_rolled_back
+
+
+def reserve(usd):
+    with budget("p").reserve(usd) as reservation:
+        reservation.settle(usd)
+
+
+def in_other_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,175 @@
+"""What becomes of jobs whose budget is used up."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django import budget
+from pgonly_django.exceptions import BudgetError
+from pgonly_django.limits import budget_reservation
+from pgonly_django.models import Budget, CostEntry, Job, State
+from pgonly_django.worker.duties.settle_budgets import SettleBudgets
+from tests.jobs import spending
+from tests.limits.rows import costs, end_period, money, state
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def cap(transactional_db):
+    """Makes the budget with this cap."""
+
+    def make(usd, **facts):
+        return Budget.objects.create(name="p", usd=usd, **facts)
+
+    return make
+
+
+def settle_budgets():
+    return SettleBudgets("default").run_once(lambda: None, threading.Event())
+
+
+@pytest.mark.parametrize("task", spending.OVER, ids=lambda task: task.name)
+def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(work, cap, marks, task):
+    cap(0.5)
+    result = task.enqueue(0.6)
+    work(threads=2)
+    job = result.job
+    assert (job.state, job.held_by, job.attempt, job.worker_id is None) == (State.HELD, "budget:p", 0, False)
+    assert "Budget 'p': $0.60 do not fit." in job.errors[-1]["reason"]
+    assert "of $0.50 are spent" in job.errors[-1]["reason"]
+    assert marks() == []
+    assert state()[1] == 0
+
+
+def test_a_held_atomic_job_has_paid_what_it_paid(work, cap, marks):
+    cap(0.5)
+    spending.pay_in_a_transaction.enqueue(0.6)
+    work(threads=1)
+    assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
+    assert marks() == []
+
+
+def test_raise_and_resume_continues_all_held_jobs_and_no_step_is_paid_twice(work, cap, marks):
+    cap(0.5)
+    results = [spending.pay_for_steps.enqueue(4, 0.1) for _ in range(3)]
+    work(threads=1)
+    assert [result.job.state for result in results] == [State.SUCCEEDED, State.HELD, State.HELD]
+    assert state() == money(0.5, 0)
+    assert Budget.objects.raise_cap(1.2) == 2
+    assert [result.job.state for result in results[1:]] == [State.READY] * 2
+    work(threads=1)
+    assert all(result.job.state == State.SUCCEEDED for result in results)
+    assert sorted(marks()) == sorted(f"step {number}" for number in range(4) for _ in range(3))
+    assert state() == money(1.2, 0)
+    job = results[1].job
+    assert (job.attempt, job.held_by) == (1, None)
+    assert {(cost.task, cost.queue) for cost in CostEntry.objects.filter(job_id=job.pk)} == {
+        ("tests.jobs.spending.pay_for_steps", "default")
+    }
+
+
+def test_a_cap_is_raised_for_all_or_none(cap):
+    cap(5)
+    Budget.objects.create(name="q", usd=1)
+    with pytest.raises(BudgetError, match=r"The cap of budget 'p' is \$5\.00 already, not below \$3\.00"):
+        Budget.objects.raise_cap(3)
+    assert list(Budget.objects.order_by("name").values_list("usd", flat=True)) == [5, 1]
+
+
+def test_a_resumed_job_without_room_is_held_again(work, cap):
+    cap(0.5)
+    result = spending.pay_once.enqueue(0.6)
+    work(threads=1)
+    assert Budget.objects.resume() == 1
+    work(threads=1)
+    assert (result.job.state, result.job.attempt) == (State.HELD, 0)
+    assert settle_budgets() == 1
+    assert result.job.state == State.HELD
+
+
+def test_the_next_period_resumes_what_the_last_one_held(work, cap):
+    cap(0.5, per="day")
+    results = [spending.pay_once.enqueue(0.3) for _ in range(3)]
+    work(threads=1)
+    assert [result.job.state for result in results] == [State.SUCCEEDED, State.HELD, State.HELD]
+    settle_budgets()
+    assert results[1].job.state == State.HELD
+    end_period()
+    Job.objects.update(attempted_at=timezone.now() - timedelta(days=400))
+    settle_budgets()
+    assert [result.job.state for result in results[1:]] == [State.READY] * 2
+    work(threads=1)
+    assert sorted(result.job.state for result in results) == [State.HELD, State.SUCCEEDED, State.SUCCEEDED]
+    assert state() == money(0.3, 0)
+
+
+def test_a_job_that_was_refused_before_the_cap_was_raised_and_is_held_behind_it_goes_on(work, cap):
+    """Its end is written when "raise and resume" is over already."""
+    cap(0.5)
+    result = spending.pay_once.enqueue(0.6)
+    work(threads=1)
+    Budget.objects.edit(usd=2)
+    assert result.job.state == State.HELD
+    settle_budgets()
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+
+
+def test_a_higher_cap_in_the_code_resumes_what_is_held(work, transactional_db):
+    with budget("p", 0.5).reserve(0):
+        pass
+    result = spending.pay_once.enqueue(0.6)
+    work(threads=1)
+    with budget("p", 0.7).reserve(0):
+        pass
+    settle_budgets()
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+
+
+def test_where_only_calls_under_way_are_in_the_way_a_job_waits_for_them(background_worker, cap):
+    cap(0.5)
+    with budget("p").reserve(0.4) as other:
+        background_worker()
+        result = spending.pay_once.enqueue(0.3)
+        wait_for(lambda: result.job.state == State.RUNNING, what="the start")
+        other.settle(0.1)
+    assert result.wait(10).job.state == State.SUCCEEDED
+
+
+def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
+    monkeypatch.setattr(budget_reservation, "WAIT_SECONDS", 0.1)
+    cap(0.5)
+    with budget("p").reserve(0.4) as other:
+        result = spending.pay_once.enqueue(0.3)
+        work(threads=1)
+        other.settle(0.1)
+    job = result.job
+    assert (job.state, job.errors[-1]["outcome"], job.attempt) == (State.SCHEDULED, "snoozed", 0)
+    assert "$0.40 are reserved" in job.errors[-1]["reason"]
+    result.retry()
+    work(threads=1)
+    assert result.job.state == State.SUCCEEDED
+
+
+def test_a_held_job_can_be_cancelled_discarded_or_retried(work, cap):
+    cap(0.5)
+    results = [spending.pay_once.enqueue(0.6) for _ in range(3)]
+    work(threads=1)
+    results[0].cancel()
+    Job.objects.filter(pk=results[1].id).discard()
+    results[2].retry()
+    assert [result.job.state for result in results] == [State.CANCELLED, State.FAILED, State.READY]
+    assert Job.objects.filter(held_by__isnull=False).count() == 0
+    assert Budget.objects.get().usd == Decimal("0.5")
+
+
+def test_the_budgets_in_the_settings_have_rows_before_they_are_used(transactional_db, settings):
+    settings.PGONLY = {"BUDGETS": {"p": {"usd": 5, "per": "month"}, "project:*": {"usd": 1}}}
+    settle_budgets()
+    assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
