@@ -19,10 +19,12 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
+        from pgonly_django.tasks.on_failure import check_on_failure
 
         checks.register(check_settings)
         checks.register(check_schedules)
         checks.register(check_dead_letter_tasks)
+        checks.register(check_on_failure)
         checks.register(check_sessions)
         checks.register(check_budgets)
         checks.register(check_caches, checks.Tags.caches)

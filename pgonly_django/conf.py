@@ -39,6 +39,8 @@ class Settings:
     queues: dict[str, Any] = _setting({})
     limiters: dict[str, Any] = _setting({})
     budgets: dict[str, Any] = _setting({})
+    # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
+    on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
     # A session's last_seen_at and sliding expiry are written at most this often.

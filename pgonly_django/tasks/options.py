@@ -78,7 +78,8 @@ def _is_queue_or_none(value: Any) -> bool:
     return value is None or not what_is_wrong_with_name(value)
 
 
-def _is_on_failure(value: Any) -> bool:
+def is_on_failure(value: Any) -> bool:
+    """A function that can be called with two arguments, or a dotted path, or None."""
     if value is None or isinstance(value, str):
         return value is None or "." in value
     try:
@@ -108,7 +109,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"the name of a queue, of 1 to {NAME_LENGTH} characters, or None",
     ),
     **dict.fromkeys(POLICIES, (is_error_classes, ERRORS_RULE)),
-    "on_failure": (_is_on_failure, "a function (task_result, error), its dotted path, or None"),
+    "on_failure": (is_on_failure, "a function (task_result, error), its dotted path, or None"),
 }
 
 

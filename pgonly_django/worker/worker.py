@@ -25,6 +25,7 @@ from pgonly_django.worker.duties.rescue import RESCUED_FAILED, Rescue
 from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.heartbeat import Heartbeat
@@ -76,6 +77,7 @@ class WorkerLoop:
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, options.grace_seconds)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
+        self.failure_calls = FailureCalls(options.database, self.executor.tasks)
         rescue = Rescue(options, self.inbox.put, self.finished_signals)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
         self.scheduler = Scheduler(self.id, options, self.database.listener)
@@ -113,6 +115,7 @@ class WorkerLoop:
             self.heartbeat.end()
             self.database.close()
             self.finished_signals.close(0.0)
+            self.failure_calls.close(0.0)
             self.slots.close(0.0)
             self.inbox.close()
             raise
@@ -186,6 +189,7 @@ class WorkerLoop:
             self.scheduler.hear_changed()
         elif kind == RESCUED_FAILED:
             self.dead_letters.want()
+            self.failure_calls.call_later(name)
         elif kind == LETTERS_SENT:
             self.dead_letters.note_sent(int(name))
         elif kind == notify.READY and (not queues or name in (notify.ANY_QUEUE, *queues)):
@@ -230,6 +234,7 @@ class WorkerLoop:
                 self.poll_timer.look_now()
             elif finish.state is State.FAILED:
                 self.dead_letters.want()
+                self.failure_calls.call_later(ended)
             job_log.log_end(ended)
             self.finished_signals.send_later(ended)
 
@@ -245,6 +250,7 @@ class WorkerLoop:
         for duty in duties:
             if now >= duty.next_run and self.database.ask(duty.run_once) is None:
                 duty.put_off()
+        self.failure_calls.replace_stuck(now)
         if now >= self.watchdog.next_run:
             for ended in self.watchdog.run_once():
                 self._close(ended, tells_successes=True)
@@ -337,6 +343,7 @@ class WorkerLoop:
         self.maintenance.end()
         self.scheduler.end()
         self.finished_signals.close(FINISHED_SIGNALS_SECONDS)
+        self.failure_calls.close(FINISHED_SIGNALS_SECONDS)
         self.heartbeat.end()
         self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
         self.database.ask(lambda connection: workers.stopped(connection, self.id))

@@ -15,7 +15,7 @@ from pgonly_django.queue.rescue import end_transactions, rescue
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.options import WorkerOptions
 
-RESCUED_FAILED = "rescued-failed"  # a payload for this worker alone
+RESCUED_FAILED = "rescued-failed"  # a payload for this worker alone, with the id of a job that has failed
 
 
 class Rescue:
@@ -58,8 +58,9 @@ class Rescue:
             if job.state in FINISHED:
                 self.finished_signals.send_for_row(str(job.id))
             emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
-        if any(job.state == State.FAILED for job in rescued):
-            self.tell(RESCUED_FAILED)
+        for job in rescued:
+            if job.state == State.FAILED:
+                self.tell(f"{RESCUED_FAILED} {job.id}")
         for payload in {notify.ready(job.queue) for job in rescued if job.state == State.READY}:
             notify.send(connection, payload)
             self.tell(payload)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pytest
+
+from pgonly_django import task
+from pgonly_django.compat import InvalidTask, TaskResultStatus
+from pgonly_django.exceptions import OptionError
+from pgonly_django.models.job import CRASHES_ALLOWED
+from pgonly_django.tasks.on_failure import check_on_failure
+from pgonly_django.worker import failure_calls
+from tests import jobs
+from tests.jobs import burying, ending, telling
+from tests.jobs.telling import told
+from tests.queue.rows import HOUR, ago, make_running, make_worker
+from tests.waiting import wait_for
+
+FAILED = str(TaskResultStatus.FAILED)
+
+
+@pytest.fixture(autouse=True)
+def nothing_told():
+    told.clear()
+    telling.hanging.clear()
+    yield
+    telling.hanging.set()
+
+
+def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_attempt(work):
+    result = telling.fail.enqueue("why")
+    work(threads=1)
+    assert told == [(result.id, FAILED, "ValueError('why')")]
+
+
+def test_a_success_and_a_retry_call_nobody(work):
+    ending.fail_until.using(on_failure=telling.tell).enqueue(2)
+    work()
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        (lambda options: ending.give_up.using(**options).enqueue(), "Discard('pointless')"),
+        (
+            lambda options: burying.fail.using(dead_letter_queue=None, **options).enqueue("unstorable"),
+            "NotStorable",
+        ),
+        (lambda options: ending.ask_for_retry.using(**options).enqueue(), "Retry('please')"),
+    ],
+)
+def test_every_end_of_a_run_that_fails_is_told(work, failing, error):
+    result = failing({"on_failure": telling.tell})
+    work()
+    ((job_id, status, text),) = told
+    assert (job_id, status) == (result.id, FAILED)
+    assert error in text
+
+
+def test_a_third_death_is_told_without_an_error(background_worker, settings):
+    settings.PGONLY = {**settings.PGONLY, "LEASE_SECONDS": 2}
+    silent = make_worker(silent_for=HOUR)
+    job = make_running(
+        silent.pk, task="tests.jobs.telling.fail", crashes=CRASHES_ALLOWED - 1, lease_expires_at=ago(HOUR)
+    )
+    background_worker()
+    wait_for(lambda: told == [(str(job.pk), FAILED, "None")])
+
+
+def test_the_function_of_all_tasks_is_called_after_the_tasks_own(work, settings):
+    settings.PGONLY = {**settings.PGONLY, "ON_FAILURE": "tests.jobs.telling.tell_globally"}
+    one = telling.fail.enqueue()
+    work(threads=1)
+    other = jobs.fail.enqueue()
+    work(threads=1)
+    assert told == [(one.id, FAILED, "ValueError('x')"), ("all", one.id), ("all", other.id)]
+
+
+def test_a_task_that_is_gone_is_told_to_the_function_of_all_tasks(work, settings):
+    settings.PGONLY = {**settings.PGONLY, "ON_FAILURE": "tests.jobs.telling.tell_globally"}
+    result = telling.fail.enqueue()
+    row = result.job
+    since = ago(2 * HOUR).isoformat()
+    row.task, row.errors = "tests.jobs.no_such", [{"outcome": "postponed", "since": since}]
+    row.save()
+    work()
+    assert told == [("all", result.id)]
+
+
+def test_an_async_function_is_run(work):
+    result = telling.fail.using(on_failure=telling.atell).enqueue()
+    work()
+    assert told == [(result.id, "failed")], "after the commit"
+
+
+@pytest.mark.parametrize("function", [telling.raises, telling.leaves])
+def test_a_function_that_raises_or_exits_is_logged_and_keeps_no_other_from_being_called(
+    work, settings, caplog, function
+):
+    settings.PGONLY = {**settings.PGONLY, "ON_FAILURE": "tests.jobs.telling.tell_globally"}
+    results = [telling.fail.using(on_failure=function).enqueue() for _ in range(2)]
+    assert work(threads=1).code == 0
+    assert sorted(map(str, told)) == sorted(
+        [*(result.id for result in results), *(str(("all", result.id)) for result in results)]
+    )
+    assert caplog.text.count("The on_failure of tests.jobs.telling.fail") == 2
+
+
+def test_a_path_that_cannot_be_imported_any_more_is_logged(work, caplog):
+    telling.fail.using(on_failure="tests.jobs.telling.gone").enqueue()
+    work()
+    assert "The on_failure of tests.jobs.telling.fail" in caplog.text
+    assert "gone" in caplog.text
+
+
+def test_a_transaction_that_the_function_leaves_open_is_rolled_back(work, marks, caplog):
+    telling.fail.using(on_failure=telling.leaves_a_transaction_open).enqueue()
+    telling.fail.enqueue()
+    work(threads=1)
+    assert marks() == []
+    assert "left a transaction open" in caplog.text
+    assert len(told) == 1
+
+
+def test_a_function_that_hangs_keeps_one_thread_and_the_next_failures_get_another(
+    background_worker, monkeypatch, caplog
+):
+    monkeypatch.setattr(failure_calls, "HANGS_SECONDS", 0.1)
+    first = telling.fail.using(on_failure=telling.hangs).enqueue()
+    background_worker()
+    wait_for(lambda: told == [first.id])
+    others = [telling.fail.enqueue() for _ in range(3)]
+    wait_for(lambda: len(told) == 4)
+    assert {entry[0] for entry in told[1:]} == {result.id for result in others}
+    assert "An on_failure has not returned for 0.1 s." in caplog.text
+    assert jobs.add.enqueue(1).wait(10).return_value == 2, "jobs go on meanwhile"
+
+
+def test_only_so_many_threads_hang(background_worker, monkeypatch, caplog):
+    monkeypatch.setattr(failure_calls, "HANGS_SECONDS", 0.05)
+    background_worker()
+    for _ in range(failure_calls.THREADS_AT_MOST + 3):
+        telling.fail.using(on_failure=telling.hangs).enqueue()
+    wait_for(lambda: f"Threads stuck so: {failure_calls.THREADS_AT_MOST}." in caplog.text)
+    assert jobs.add.enqueue(1).wait(10).return_value == 2
+    assert len(told) == failure_calls.THREADS_AT_MOST
+
+
+def takes_one(result): ...
+
+
+@pytest.mark.parametrize("value", [takes_one, 3, "nodots", ValueError, print.__class__])
+def test_what_cannot_be_called_with_both_is_refused_where_it_is_written(value):
+    rule = r"on_failure must be a function \(task_result, error\), its dotted path, or None, got"
+    with pytest.raises(InvalidTask, match=rule):
+        task(on_failure=value)(takes_one)
+    with pytest.raises(OptionError, match=rule):
+        telling.fail.using(on_failure=value)
+
+
+def test_a_function_that_no_worker_could_find_is_refused_when_enqueued(transactional_db):
+    with pytest.raises(OptionError, match=r"using\(on_failure=...\) is stored with the job, so it must be a"):
+        telling.fail.using(on_failure=lambda result, error: None).enqueue()
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("tests.jobs.telling.gone", "cannot be imported: ImportError"),
+        ("tests.exits_when_imported.function", "cannot be imported: SystemExit"),
+        ("tests.worker.test_failure_calls.takes_one", "must be the dotted path of a function"),
+    ],
+)
+def test_a_wrong_path_in_the_settings_is_an_error_of_the_checks(settings, path, says):
+    settings.PGONLY = {"ON_FAILURE": path}
+    (error,) = check_on_failure()
+    assert error.id == "pgonly_django.E011"
+    assert says in error.msg
+    settings.PGONLY = {"ON_FAILURE": "tests.jobs.telling.tell"}
+    assert check_on_failure() == []
