@@ -35,6 +35,16 @@ class NotStorableError(PgonlyError, TypeError, ValueError):
         super().__init__(f"{what} cannot be stored as JSON: {reason}. {remedy}")
 
 
+class UniqueKeyError(PgonlyError):
+    """A unique job could be neither written nor found: other jobs took its key and gave it up all the time."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(
+            f"The unique key {key!r} was taken and given up again and again. Enqueue the job once more."
+        )
+
+
 class StepNameError(PgonlyError, ValueError):
     """A step's name that cannot be stored. It is raised before the step is called."""
 

@@ -49,6 +49,8 @@ class Verb:
     label: Promise | str
     logged: Promise | str
     hint: Promise | str = ""
+    # What the person should know where nothing was changed.
+    otherwise: Promise | str = ""
     # The rows that it may change; and the same of one row that is loaded, for its button.
     allowed: Q = Q()
     allows: Callable[[Any], bool] = lambda _row: True
@@ -104,7 +106,7 @@ class Verb:
             said.append(text % _counted(opts, done.asked))
         if not said:
             text = _("%s: nothing to do; none of them is in a state that allows it.")
-            return text % self.label, messages.WARNING
+            return f"{text % self.label} {self.otherwise}".strip(), messages.WARNING
         if done.more:
             said.append(_("There are more; do it again for the next ones."))
         return " ".join(said), messages.WARNING if done.more else messages.SUCCESS

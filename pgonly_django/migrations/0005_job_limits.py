@@ -169,12 +169,11 @@ class Migration(migrations.Migration):
                 condition=models.Q(
                     ("unique_key__isnull", False),
                     models.Q(
-                        ("state__in", ("scheduled", "ready")),
-                        models.Q(
-                            ("unique_while__in", ("unfinished", "retained")),
-                            ("state__in", ("running", "held")),
-                        ),
                         ("unique_while", "retained"),
+                        models.Q(
+                            ("state__in", ("scheduled", "ready", "running", "held")),
+                            models.Q(("unique_while", "unfinished"), ("lease_epoch", 0), _connector="OR"),
+                        ),
                         _connector="OR",
                     ),
                 ),

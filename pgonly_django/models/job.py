@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import models
-from django.db.models import Case, F, Func, Q, Value, When
+from django.db import IntegrityError, models, transaction
+from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -88,12 +88,23 @@ HOLDABLE = WAITING
 RESUMABLE = (State.HELD,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
+RACES = 10  # so often a write is repeated that lost against another job with the same unique_key
 
-# The rows of pgonly_job_unique.
+# The rows of pgonly_job_unique: no two of them have the same unique_key. A key that counts while its job is waiting is
+# gone with the first claim: the job may be released or tried again, and another one may have the key by then.
 UNIQUE_ROW = Q(unique_key__isnull=False) & (
-    Q(state__in=("scheduled", "ready"))
-    | Q(unique_while__in=("unfinished", "retained")) & Q(state__in=("running", "held"))
-    | Q(unique_while="retained")
+    Q(unique_while="retained")
+    | Q(state__in=("scheduled", "ready", "running", "held"))
+    & (Q(unique_while="unfinished") | Q(lease_epoch=0))
+)
+# The same as text, in which PostgreSQL recognizes the condition of the index.
+UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
+    OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
+# The finished rows that retry() would bring back into it.
+_COMES_BACK = (
+    Q(unique_key__isnull=False)
+    & Q(state__in=FINISHED)
+    & (Q(unique_while="unfinished") | Q(unique_while="waiting", lease_epoch=0))
 )
 
 
@@ -115,10 +126,17 @@ class JobQuerySet(models.QuerySet["Job"]):
         held = self.filter(state=State.HELD, held_by__isnull=False)
         return held if by is None else held.filter(held_by=by)
 
+    def with_free_keys(self) -> JobQuerySet:
+        """Those that retry() may bring back without a second job having their unique_key: not the finished ones whose
+        key another job has by now, and of several finished ones with one key the newest."""
+        newest = self.filter(_COMES_BACK).order_by("unique_key", "-pk").distinct("unique_key").values("pk")
+        return self.filter(key_is_free(), ~_COMES_BACK | Q(pk__in=newest))
+
     def retry(self) -> int:
         """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts. Returns how many. Steps
-        and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone."""
-        return self._update_and_wake(
+        and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone, and those whose
+        unique_key another job has by now."""
+        return self._bring_back(
             RETRYABLE,
             notify.ready(notify.ANY_QUEUE),
             state=State.READY,
@@ -182,6 +200,21 @@ class JobQuerySet(models.QuerySet["Job"]):
             ready_at=ClockTimestamp(),
         )
 
+    def _bring_back(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
+        """As _update_and_wake(), for finished jobs too. It is repeated where another job takes a unique_key between
+        the look at it and the write; the caller's transaction stays usable."""
+        self._for_write = True
+        require_autocommit(self.db, "retry()")  # atomic() would hide it
+        for races_left in reversed(range(RACES)):
+            try:
+                with transaction.atomic(using=self.db):
+                    rows = self.with_free_keys()
+                    return rows._update_and_wake(states, *payloads, **changes)  # noqa: SLF001 - our own class
+            except IntegrityError:
+                if not races_left:
+                    raise
+        raise AssertionError("unreachable")
+
     def _update_and_wake(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """Raises ManualCommitError where the workers could not be woken after the commit."""
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
@@ -193,6 +226,12 @@ class JobQuerySet(models.QuerySet["Job"]):
             for payload in payloads:
                 notify.wake_after_commit(alias, payload)
         return count
+
+
+def key_is_free() -> Q:
+    """Of the jobs that retry() would bring back into pgonly_job_unique those whose key no job has; and all others."""
+    others = Job.objects.filter(UNIQUE_ROW, unique_key=OuterRef("unique_key"))
+    return Q(~_COMES_BACK | ~Exists(others))
 
 
 def _errors_and(outcome: str, reason: str) -> RawSQL:

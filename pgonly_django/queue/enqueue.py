@@ -83,14 +83,30 @@ _statement = lru_cache(maxsize=1024)(Statement)
 _insert_with = lru_cache(maxsize=1024)(Template.insert_with)
 
 
+# The columns that may depend on the arguments of a call. None of them is a column of the template.
+CALL_COLUMNS = ("concurrency_key", "concurrency_limit", "slots")
+
+
+class Unique(NamedTuple):
+    """Which jobs a job excludes. `key`: those with the same one, `until`: a value of UniqueWhile, `period`: so long
+    from its enqueue, None: as long as its state says. `debounce`: a later call changes the job, and it waits so long
+    for the next one."""
+
+    key: str
+    until: str
+    period: timedelta | None = None
+    debounce: timedelta | None = None
+
+
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments are JSON text. `own`: the columns that depend on the arguments, none of
-    them a column of the template; None for most jobs."""
+    """A job before it has a row. Its arguments are JSON text. `own`: some of CALL_COLUMNS. Both it and `unique` are
+    None for most jobs."""
 
     template: Template
     args: str
     kwargs: str
     own: Mapping[str, Any] | None = None
+    unique: Unique | None = None
 
 
 # `columns`: those of the templates and of the calls that at least one job of the batch sets.
@@ -100,8 +116,8 @@ COPY pgonly_job (id, args, kwargs, {{columns}}, state, ready_at, enqueued_at, {N
 
 
 def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[str, datetime]:
-    """Write one job in the caller's transaction: its id and enqueue time. The caller wakes the workers, unless the
-    `follow_up` did: see first_row()."""
+    """Write one job, which is not unique, in the caller's transaction: its id and enqueue time. The caller wakes the
+    workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
     if job.own:
@@ -147,7 +163,7 @@ def _copy_text(
     """The rows in COPY's text format. Written out here: psycopg's write_row() takes four times as long."""
     ends: dict[int, str] = {}
     lines = []
-    for job_id, (template, args, kwargs, own) in zip(ids, jobs, strict=True):
+    for job_id, (template, args, kwargs, own, _) in zip(ids, jobs, strict=True):
         end = ends.get(id(template)) or ends.setdefault(id(template), _end_of_line(template, now, columns))
         if own_columns:
             end = "".join(f"{_copy_value((own or {}).get(name))}\t" for name in own_columns) + end
@@ -170,12 +186,17 @@ def _copy_value(value: object) -> str:
             return "\\N"
         case str():
             return _escape(value)
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
+        case datetime() | timedelta():
+            return as_text(value)
         case _:
             return format(value)
+
+
+def as_text(value: datetime | timedelta) -> str:
+    """As PostgreSQL reads it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"{value.days} days {value.seconds}.{value.microseconds:06d} seconds"
 
 
 def _escape(value: str) -> str:

@@ -5,6 +5,7 @@ task_fields           whether the fields of a task fit their columns
 options               max_attempts, backoff, ...: their values
 arguments             whether a call fits the function and JSON
 call_columns, keys    what follows from the arguments of a call: its keys and their columns
+uniqueness            which calls of a task make one job
 settings, checks      one entry of settings.TASKS: its defaults, which layer wins, and the system checks of it
 result, registry      from a row back to a result and to its task
 signals               whether Django's signals have receivers

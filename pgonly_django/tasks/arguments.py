@@ -45,10 +45,13 @@ class CallSignature:
         """Whether arguments() may have a value of this name."""
         return name in self.signature.parameters or self._any_named is not None
 
-    def arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of all parameters of a call that check() passes, by name; those of `**kwargs` by theirs."""
+    def arguments(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, with_defaults: bool = True
+    ) -> dict[str, Any]:
+        """The values of the parameters of a call that check() passes, by name; those of `**kwargs` by theirs."""
         bound = self.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        if with_defaults:
+            bound.apply_defaults()
         others = bound.arguments.pop(self._any_named, {}) if self._any_named else {}
         return others | bound.arguments
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.apps import apps
@@ -26,6 +26,7 @@ from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
 from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
+from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
@@ -35,11 +36,22 @@ from pgonly_django.tasks.settings import TasksEntry
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.tasks.task import PostgresTask
 from pgonly_django.tasks.task_fields import validate_fields, validate_place
+from pgonly_django.tasks.uniqueness import UniqueFunction, kept_for_its_key, uniqueness
 
 Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
 PREPARED_AT_MOST = 1024
 
 _decode = json.JSONDecoder().decode
+
+
+class Prepared(NamedTuple):
+    """What the calls of a task have in common. `columns` and `unique` are None for most tasks."""
+
+    task: Any
+    signature: CallSignature
+    template: Template
+    columns: Columns | None
+    unique: UniqueFunction | None
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -59,7 +71,7 @@ class PostgresBackend(BaseTaskBackend):
         if apps.apps_ready and not apps.is_installed("pgonly_django"):
             raise ImproperlyConfigured('The queue needs "pgonly_django" in INSTALLED_APPS; then run migrate.')
         # Validated tasks by their id(), with what their calls have in common.
-        self._prepared: dict[int, tuple[Any, CallSignature, Template, Columns | None]] = {}
+        self._prepared: dict[int, Prepared] = {}
 
     @property
     def database(self) -> str:
@@ -80,11 +92,14 @@ class PostgresBackend(BaseTaskBackend):
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> JobResult:
         """One INSERT in the caller's transaction; it commits or rolls back with the rest. Before anything is written it
-        raises WrongArgumentsError or NotStorableError, naming the argument, ManualCommitError with autocommit off, and
-        ImproperlyConfigured where the entry in TASKS is wrong."""
+        raises WrongArgumentsError or NotStorableError, naming the argument, ManualCommitError with autocommit off,
+        ImproperlyConfigured where the entry in TASKS is wrong, and what a callable among the options raises. The result
+        of a unique job may be that of another one: `is_duplicate`."""
         new, database = self._new_job(task, args, kwargs), self.database
         template = new.template
         require_autocommit(database, "enqueue()")
+        if new.unique is not None:
+            return self._insert_unique([(task, new)])[0]
         follow_up = None
         if template.run_at is None:
             follow_up = notify.follow_up(database, notify.ready(template.queue))
@@ -100,7 +115,13 @@ class PostgresBackend(BaseTaskBackend):
         return jobs
 
     def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
-        """All in one COPY in the caller's transaction, all or none; the results in the same order."""
+        """All in one COPY in the caller's transaction, all or none; the results in the same order. Before it the unique
+        ones, in statements of their own."""
+        if any(new.unique for _, new in jobs):
+            with transaction.atomic(using=self.database):
+                by_place = dict(self._insert_some(jobs, are_unique=True))
+                by_place |= self._insert_some(jobs, are_unique=False)
+            return [by_place[place] for place in range(len(jobs))]
         database = self.database
         ids, enqueued_at = insert_many(database, [new for _, new in jobs])
         pairs = zip(jobs, ids, strict=True)
@@ -108,6 +129,23 @@ class PostgresBackend(BaseTaskBackend):
         templates = {id(new.template): new.template for _, new in jobs}.values()
         payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
         self._tell_after_commit(database, payloads, results, None)
+        return results
+
+    def _insert_some(
+        self, jobs: Sequence[tuple[Any, NewJob]], *, are_unique: bool
+    ) -> Iterable[tuple[int, JobResult]]:
+        """With their places among all."""
+        places = [place for place, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique]
+        write = self._insert_unique if are_unique else self.insert_many
+        return zip(places, write([jobs[place] for place in places]) if places else (), strict=True)
+
+    def _insert_unique(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
+        """See insert_many(). A job that is there already is not announced again; but when it is due may be new."""
+        written = insert_unique(self.database, [new for _, new in jobs])
+        results = [_result_of(task, each) for (task, _), each in zip(jobs, written, strict=True)]
+        new = [result for result in results if not result.is_duplicate]
+        payloads = {payload for each in written for payload in each.payloads}
+        self._tell_after_commit(self.database, payloads, new, None)
         return results
 
     def get_result(self, result_id: str) -> JobResult:
@@ -139,13 +177,17 @@ class PostgresBackend(BaseTaskBackend):
             if len(self._prepared) >= PREPARED_AT_MOST:
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
-            prepared = self._prepared[id(task)] = (task, *self._prepare(task))
-        _, signature, template, columns = prepared
+            prepared = self._prepared[id(task)] = self._prepare(task)
+        _, signature, template, columns, unique = prepared
         signature.check(args, kwargs)
         texts = signature.to_json(args, kwargs)
-        return NewJob(template, *texts, columns(*map(_decode, texts)) if columns else None)
+        if columns is None and unique is None:
+            return NewJob(template, *texts)
+        # Each decodes for itself: a callable may change what it gets.
+        own = columns(*map(_decode, texts)) if columns else None
+        return NewJob(template, *texts, own, unique(*map(_decode, texts)) if unique else None)
 
-    def _prepare(self, task: Any) -> tuple[CallSignature, Template, Columns | None]:
+    def _prepare(self, task: Any) -> Prepared:
         if self.entry.problems:
             raise ImproperlyConfigured(" ".join(self.entry.problems))
         self.validate_task(task)
@@ -161,12 +203,13 @@ class PostgresBackend(BaseTaskBackend):
             options=None if stored is None else json.dumps(stored),
             run_at=None if task.run_after is None else aware(task.run_after),
             max_runtime=options.max_runtime,
-            retention=options.retention,
-            failed_retention=_stored_retention(options.failed_retention),
+            retention=kept_for_its_key(options.retention, options),
+            failed_retention=_stored_retention(kept_for_its_key(options.failed_retention, options)),
             dead_letter_queue=dead_letters.required(options.dead_letter_queue),
         )
         signature = call_signature(task.func, task.takes_context)
-        return signature, template, call_columns(signature, options)
+        unique = uniqueness(task.module_path, signature, options)
+        return Prepared(task, signature, template, call_columns(signature, options), unique)
 
     def _tell_after_commit(
         self, database: str, payloads: Iterable[str], results: Iterable[Any], follow_up: FollowUp | None
@@ -183,8 +226,17 @@ class PostgresBackend(BaseTaskBackend):
         transaction.on_commit(tell, using=database, robust=True)
 
 
-def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
-    return build_result(
+def _result_of(task: Any, written: Enqueued) -> JobResult:
+    if written.winner is not None:
+        return result_of(written.winner).as_duplicate()
+    assert written.job is not None
+    return _result(task, written.id, written.job, written.enqueued_at, is_duplicate=written.is_duplicate)
+
+
+def _result(
+    task: Any, job_id: str, new: NewJob, enqueued_at: Any, *, is_duplicate: bool = False
+) -> JobResult:
+    result = build_result(
         task=task,
         id=job_id,
         status=TaskResultStatus.READY,
@@ -195,6 +247,7 @@ def _result(task: Any, job_id: str, new: NewJob, enqueued_at: Any) -> JobResult:
         errors=(),
         worker_id=None,
     )
+    return result.as_duplicate() if is_duplicate else result
 
 
 def _stored_retention(failed_retention: timedelta | None) -> timedelta | None:

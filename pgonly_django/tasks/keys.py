@@ -30,6 +30,10 @@ def key_function(option: str, rule: str | Callable[..., Any], signature: CallSig
     if not isinstance(rule, str):
         return lambda args, kwargs: rule(*args, **kwargs)
     check_names(option, _names_in(option, rule), signature)
+    if rule in signature.names:
+        raise OptionError(
+            f"{option}={rule!r} is the same for all calls. For the argument write '{{{rule}}}'."
+        )
 
     def fill_in(args: list[Any], kwargs: dict[str, Any]) -> str:
         try:

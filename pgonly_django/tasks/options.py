@@ -24,6 +24,7 @@ from pgonly_django.tasks.error_policies import (
 from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
 
 MAX_ATTEMPTS_LIMIT = 1000
+UNIQUE_WHILE = ("waiting", "unfinished", "retained")
 CONCURRENCY_LIMIT, SLOTS_LIMIT = 10_000, 1000
 DURATION = f"a positive timedelta of at most {LONGEST.days:,} days"
 # Called with (task_result, error).
@@ -49,9 +50,16 @@ class TaskOptions:
     snooze_on: ErrorClasses = ()
     hold_on: ErrorClasses = ()
     on_failure: OnFailure | str | None = None
+    unique: bool | Sequence[str] | Callable[..., Any] | None = None
+    unique_for: timedelta | None = None
+    unique_while: str | None = None
+    debounce: timedelta | None = None
+    idempotency_key: str | None = None
 
 
-OPTION_NAMES = tuple(f.name for f in fields(TaskOptions))
+# Those that belong to one call: .using() alone takes them.
+OF_ONE_CALL = ("idempotency_key",)
+OPTION_NAMES = tuple(f.name for f in fields(TaskOptions) if f.name not in OF_ONE_CALL)
 WITHOUT_COLUMN = ("atomic", "backoff", *POLICIES, "on_failure")
 
 
@@ -63,8 +71,17 @@ def _is_duration_or_none(value: Any) -> bool:
     return value is None or (isinstance(value, timedelta) and timedelta(0) < value <= LONGEST)
 
 
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value != "")
+
+
 def _is_key_rule(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value != "") or callable(value)
+    return _is_text_or_none(value) or callable(value)
+
+
+def _is_unique_rule(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return value is None or isinstance(value, bool) or is_list or callable(value)
 
 
 def _is_backoff(value: Any) -> bool:
@@ -89,6 +106,7 @@ def is_on_failure(value: Any) -> bool:
     return not isinstance(value, type)
 
 
+UNIQUE_RULE = "True, False, a list of argument names, a callable that gets the arguments, or None"
 KEY_RULE = "a template such as 'account:{account_id}', a callable that gets the arguments, or None"
 # Whether a value is allowed, and the rule in words.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -110,21 +128,35 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(POLICIES, (is_error_classes, ERRORS_RULE)),
     "on_failure": (is_on_failure, "a function (task_result, error), its dotted path, or None"),
+    "unique": (_is_unique_rule, UNIQUE_RULE),
+    "unique_for": (_is_duration_or_none, f"{DURATION} or None"),
+    "unique_while": (lambda value: value is None or value in UNIQUE_WHILE, f"one of {UNIQUE_WHILE} or None"),
+    "debounce": (_is_duration_or_none, f"{DURATION} or None"),
+    "idempotency_key": (_is_text_or_none, "a str that is not empty, or None"),
 }
 
 
 def validated(
-    options: Mapping[str, Any], where: str, beside: Sequence[str] = (), error: type[Exception] = OptionError
+    options: Mapping[str, Any],
+    where: str,
+    beside: Sequence[str] = (),
+    error: type[Exception] = OptionError,
+    *,
+    of_one_call: bool = False,
 ) -> dict[str, Any]:
-    """A copy of `options`. Raises `error`, with `where`, for a wrong name, type or bound. `beside`: other names that
-    are allowed in the same place, for the message about an unknown one."""
+    """A copy of `options`, lists as tuples. Raises `error`, with `where`, for a wrong name, type or bound. `beside`:
+    other names that are allowed in the same place, for the message about an unknown one."""
     for name, value in options.items():
         if name not in RULES:
             raise error(unknown_key(where + ": %s", name, (*OPTION_NAMES, *beside)))
+        if name in OF_ONE_CALL and not of_one_call:
+            raise error(
+                f"{where}: {name} belongs to one call. Set it there: .using({name}=...).enqueue(...)."
+            )
         is_allowed, rule = RULES[name]
         if not is_allowed(value):
             raise error(f"{where}: {name} must be {rule}, got {described(value)}.")
-    return dict(options)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 def storable(overrides: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -36,6 +36,18 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     """Returned by enqueue() and get_result(). `refresh()` reloads it; `job` reads the row."""
 
     _attempts: int = 0
+    _is_duplicate: bool = False
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the call that returned this made no job of its own, because another one had its unique key: this is
+        the result of that one."""
+        return self._is_duplicate
+
+    def as_duplicate(self) -> JobResult:
+        """The same, from a call that made no job of its own."""
+        vars(self)["_is_duplicate"] = True
+        return self
 
     @property
     def job(self) -> Job:

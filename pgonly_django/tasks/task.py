@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -13,7 +13,8 @@ from pgonly_django.queue.retry import BackoffFunction
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.call_columns import call_columns
 from pgonly_django.tasks.error_policies import ErrorClasses
-from pgonly_django.tasks.options import OPTION_NAMES, OnFailure, TaskOptions, validated
+from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, OnFailure, TaskOptions, validated
+from pgonly_django.tasks.uniqueness import uniqueness
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,21 +45,30 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     snooze_on: ErrorClasses = UNSET
     hold_on: ErrorClasses = UNSET
     on_failure: OnFailure | str | None = UNSET
+    unique: bool | Sequence[str] | Callable[..., Any] | None = UNSET
+    unique_for: timedelta | None = UNSET
+    unique_while: str | None = UNSET
+    debounce: timedelta | None = UNSET
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        validated(self.declared | dict(self.overrides), _place(self.func), error=InvalidTask)
+        options = self.declared | dict(self.overrides)
+        options = validated(options, _place(self.func), error=InvalidTask, of_one_call=True)
         if not isinstance(self.backend, str):
             place = _place(self.func)
             raise InvalidTask(f"{place}: backend must be an alias of TASKS, got {self.backend!r}.")
         self.get_backend().validate_task(self)
-        self._validate_names()
+        self._validate_names(TaskOptions(**options))
+        if isinstance(self.unique, list):
+            object.__setattr__(self, "unique", tuple(self.unique))  # tasks are hashable
 
-    def _validate_names(self) -> None:
-        """Raises InvalidTask for an option that names an argument which the function does not have."""
+    def _validate_names(self, options: TaskOptions) -> None:
+        """Raises InvalidTask for an option that names an argument which the function does not have, and for options
+        that do not go together."""
+        signature = call_signature(self.func, self.takes_context)
         try:
-            options = TaskOptions(**(self.declared | dict(self.overrides)))
-            call_columns(call_signature(self.func, self.takes_context), options)
+            call_columns(signature, options)
+            uniqueness(self.module_path, signature, options)
         except OptionError as error:
             raise InvalidTask(f"{_place(self.func)}: {error}") from error
 
@@ -81,7 +91,8 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if options:
-            checked = validated(options, f"{self.func.__qualname__}.using()", DJANGO_USING)
+            place = f"{self.func.__qualname__}.using()"
+            checked = validated(options, place, (*DJANGO_USING, *OF_ONE_CALL), of_one_call=True)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
         return replace(self, **changes)
 
@@ -137,7 +148,8 @@ def task(
     `atomic` (the function and its finish commit in one transaction), `retention` (timedelta; None: for ever),
     `failed_retention` (the same of failed jobs), `dead_letter_queue` (whose task is told when a job has failed),
     `never_retry`, `snooze_on` and `hold_on` (error classes, or their dotted paths), `on_failure` (called in the worker
-    when a job has failed).
+    when a job has failed), `concurrency_key`, `concurrency_limit` and `slots` (which jobs run side by side), `unique`,
+    `unique_for`, `unique_while` and `debounce` (which calls make one job).
     Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
     TypeError for `run_after`.
     """

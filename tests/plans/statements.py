@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from pgonly_django.compat import new_ids
 from pgonly_django.models import Schedule
 from pgonly_django.models.job import State
 from pgonly_django.queue import (
@@ -15,15 +16,17 @@ from pgonly_django.queue import (
     promote,
     prune,
     rescue,
+    unique,
     workers,
 )
 from pgonly_django.queue.claim import Claim, Claimer
+from pgonly_django.queue.enqueue import NewJob, Template, Unique
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
 from pgonly_django.scheduling import due, overlap
 from tests.plans.found import positional
 from tests.plans.table import WORKER
-from tests.queue.rows import LEASE
+from tests.queue.rows import HOUR, LEASE
 
 ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in range(3)]
 
@@ -95,6 +98,14 @@ def due_schedules():
     return schedules
 
 
+def enqueue_unique(debounce=None):
+    """Twenty calls: some keys are taken, some are over, some are new."""
+    template = Template("default", "default", "tests.jobs.add", 0, 4)
+    kinds = [f"{kind} {number}" for kind in ("retained", "unfinished") for number in range(10, 110, 10)]
+    calls = [NewJob(template, "[1]", "{}", None, Unique(key, "waiting", HOUR, debounce)) for key in kinds]
+    return unique.statement(list(zip(new_ids(20), calls, strict=True)))
+
+
 def values(sql, *parameters):
     """For a statement whose parameters have no names."""
     return sql, dict(zip(positional(sql)[1], parameters, strict=True))
@@ -106,6 +117,9 @@ WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
 DEAD_LETTER = {"pgonly_job_dead_letter"}
+
+
+UNIQUE = {"pgonly_job_unique"}
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
@@ -117,6 +131,8 @@ STATEMENTS = {
         QUEUE,
     ),
     "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, QUEUE),
+    "enqueue, unique": (lambda _: texts(enqueue_unique()), UNIQUE | PRIMARY, NONE),
+    "enqueue, debounced": (lambda _: texts(enqueue_unique(HOUR)), UNIQUE | PRIMARY, NONE),
     "finish, succeeded": (succeeded, PRIMARY, NONE),
     "finish, anything else": (failed, PRIMARY, NONE),
     "finish, succeeded unless locked": (succeeded_unless_locked, PRIMARY, NONE),
@@ -183,6 +199,7 @@ STATEMENTS = {
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
 PARTS = {
+    "queue.unique.INSERT_UNIQUE",
     "queue.claim.HEAD",
     "queue.claim.UPDATE",
     "queue.finish.SUCCEED",

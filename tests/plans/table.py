@@ -18,9 +18,24 @@ def jobs(rows, state, **columns):
     return insert_jobs(f"generate_series(1, {rows}) AS n", **{**common, "state": f"'{state}'", **columns})
 
 
+def unique(until):
+    """One job in ten has a unique key."""
+    is_unique = "CASE WHEN n %% 10 = 0 THEN"
+    return {
+        "unique_key": f"{is_unique} '{until} ' || n END",
+        "unique_while": f"{is_unique} '{until}' END",
+        "unique_until": f"{is_unique} clock_timestamp() + (n %% 100 - 50) * interval '1 hour' END",
+    }
+
+
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.
 KINDS = (
-    jobs("%(finished)s", "succeeded", expires_at="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'"),
+    jobs(
+        "%(finished)s",
+        "succeeded",
+        expires_at="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'",
+        **unique("retained"),
+    ),
     # Of one in ten the dead letter is still to be sent.
     jobs(
         "%(failed)s",
@@ -30,7 +45,7 @@ KINDS = (
         dead_lettered_at="CASE n %% 10 WHEN 0 THEN NULL ELSE clock_timestamp() END",
         errors="""'[{"outcome": "failed", "exception": "builtins.ValueError"}]'""",
     ),
-    jobs("%(ready)s", "ready"),
+    jobs("%(ready)s", "ready", **unique("unfinished")),
     jobs("%(scheduled)s", "scheduled", run_at="clock_timestamp() + (n %% 10 - 1) * interval '1 hour'"),
     jobs(
         "%(running)s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 
 import psycopg
@@ -9,6 +10,8 @@ import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
+from pgonly_django.models import Job
+from pgonly_django.models.job import UNIQUE_ROW
 from pgonly_django.tables import qualified
 from tests.plans.found import OF_THE_QUEUE, positional
 from tests.plans.statements import STATEMENTS
@@ -82,6 +85,29 @@ def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
     for table in OF_THE_QUEUE:
         of_table = [node for node in nodes if node.get("Relation Name") == table]
         assert sum(map(rows_read, of_table)) < ROWS_READ_AT_MOST
+
+
+@pytest.mark.parametrize(
+    ("jobs", "indexes"),
+    [
+        (lambda held: Job.objects.filter(UNIQUE_ROW, unique_key__in=KEYS), {"pgonly_job_unique"}),
+        # retry()
+        (
+            lambda held: Job.objects.filter(pk__in=held).with_free_keys(),
+            {"pgonly_job_unique", "pgonly_job_pkey"},
+        ),
+    ],
+)
+def test_a_unique_key_is_found_by_its_index(server, jobs, indexes):
+    held = [row[0] for row in server.execute("SELECT id FROM pgonly_job WHERE state = 'running' LIMIT 20")]
+    (plan,) = json.loads(jobs(held).explain(format="json", analyze=True))
+    nodes = list(walk(plan["Plan"]))
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert indexes <= used <= indexes | {"pgonly_job_finished"}
+    assert sum(map(rows_read, nodes)) < 200
+
+
+KEYS = ["unfinished 10", "retained 20", "new"]
 
 
 def explain(server, sql, parameters, kind):

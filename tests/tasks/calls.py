@@ -56,6 +56,26 @@ def per_account_by_function(account_id): ...
 def heavy(): ...
 
 
+@task
+def odd_default(a, since=object()): ...  # noqa: B008 - a default that is no JSON
+
+
+@task(unique=True)
+def sync_account(account_id, full=False): ...
+
+
+@task(unique=["account_id"])
+def per_account_once(account_id, page=1): ...
+
+
+@task(unique=["account_id"], debounce=timedelta(minutes=1))
+def reindex(account_id, reason=""): ...
+
+
+@task(unique_for=timedelta(hours=1))
+def hourly(account_id): ...
+
+
 def linear(attempt, error):
     return attempt * 10
 

@@ -120,7 +120,7 @@ def test_an_enum_is_stored_as_its_text_or_number(queue):
     enqueue_many([(chosen, [queue, Priority.HIGH])])
     facts = ("queue", "priority", "max_attempts", "args")
     assert list(Job.objects.values_list(*facts)) == [("mail", 7, 7, ["mail", 7])] * 2
-    _, template, _ = backend()._prepare(chosen)
+    template = backend()._prepare(chosen).template
     assert template.payloads(timezone.now()) == ("ready mail",)
 
 

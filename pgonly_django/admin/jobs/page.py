@@ -10,7 +10,7 @@ from django.db.models.functions import Cast, Left
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import as_text, pretty_json, short_duration
+from pgonly_django.admin.formats import as_text, exact_time, pretty_json, short_duration
 from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.admin.paging import count_label
 from pgonly_django.conf import LONGEST
@@ -87,6 +87,8 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Priority"), job.priority),
         (_("Backend"), job.backend),
         (_("Held by"), job.held_by),
+        (_("Unique key"), job.unique_key),
+        (_("Its key counts"), _key_counts(job)),
         (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
         (_("Interruptions"), job.interruptions or None),
         (_("Crashes"), job.crashes or None),
@@ -104,6 +106,17 @@ def _failed_retention(job: Job) -> str | None:
     if job.failed_retention is None:
         return None
     return _("for ever") if job.failed_retention > LONGEST else short_duration(job.failed_retention)
+
+
+def _key_counts(job: Job) -> str | None:
+    """For how long no second job may have its unique key."""
+    if job.unique_key is None:
+        return None
+    words = {"waiting": _("until it is claimed"), "unfinished": _("until it has finished")}
+    until = words.get(job.unique_while or "", _("as long as it is kept"))
+    if job.unique_until is None:
+        return until
+    return _("%(until)s, but not after %(time)s") % {"until": until, "time": exact_time(job.unique_until)}
 
 
 def _lease(job: Job) -> str | None:

@@ -1,4 +1,4 @@
-"""The search box of the job list: an id, a part of a task's name, or something in the arguments."""
+"""The search box of the job list: an id, a part of a task's name or of a unique key, or something in the arguments."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from pgonly_django.models import Job
 from pgonly_django.queue.values import to_json
 
 HELP = _(
-    "An id, a part of the task's name, text in the arguments, or name=value for one keyword argument. "
+    "An id, a part of the task's name or of the unique key, text in the arguments, or name=value for one keyword "
+    "argument. "
     "A search that takes too long is narrowed to the newest rows, and this page says so."
 )
 
 
 def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
-    """The job with the id `term`, the jobs with that keyword argument, or those whose task or arguments contain it."""
+    """The job with the id `term`, the jobs with that keyword argument, or those whose task, unique key or arguments
+    contain it."""
     term = term.strip()
     with suppress(ValueError):
         return jobs.filter(pk=UUID(term))
     name, equals, value = term.partition("=")
     if equals and name.isidentifier():  # the value is JSON, or a string without its quotes
         return jobs.filter(Q(kwargs__contains={name: value}) | Q(kwargs__contains={name: _as_json(value)}))
-    condition = Q(task__icontains=term)
+    condition = Q(task__icontains=term) | Q(unique_key__icontains=term)
     # As typed, and as it stands inside a JSON string (quotes, backslashes, line ends).
     for text in {term, json.dumps(term, ensure_ascii=False)[1:-1]}:
         condition |= Q(args_text__icontains=text) | Q(kwargs_text__icontains=text)

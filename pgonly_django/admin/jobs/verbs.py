@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, HOLDABLE, RESUMABLE, RETRYABLE
+from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, HOLDABLE, RESUMABLE, RETRYABLE, key_is_free
 
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
@@ -20,10 +20,10 @@ def is_cancelling(job: Job) -> bool:
     return job.state == State.RUNNING and job.cancel_requested_at is not None
 
 
-def _verb(states: Sequence[State], **texts_and_method: Any) -> Verb:
+def _verb(states: Sequence[State], *, condition: Q | None = None, **texts_and_method: Any) -> Verb:
     return Verb(
         **texts_and_method,
-        allowed=Q(state__in=states),
+        allowed=Q(state__in=states) & (condition or Q()),
         allows=lambda job: job.state in states and not is_cancelling(job),
         only_asks=lambda job: job.state == State.RUNNING,
         deferred=LARGE,
@@ -53,6 +53,8 @@ RETRY = _verb(
     label=_("Retry"),
     hint=_("Ready now, with all its attempts, from its last checkpoint."),
     logged=_("Retried."),
+    condition=key_is_free(),
+    otherwise=_("A finished job whose unique key another job has by now is left alone."),
 )
 CANCEL = _verb(
     CANCELLABLE,

@@ -250,3 +250,24 @@ def test_a_job_without_options_for_its_failure_says_nothing_of_them(page):
     text = text_of(page(make_job(State.FAILED)))
     assert "Kept if it fails" not in text
     assert "Dead letter" not in text
+
+
+@pytest.mark.parametrize(
+    ("until", "period", "said"),
+    [
+        ("waiting", None, "until it is claimed"),
+        ("unfinished", None, "until it has finished"),
+        ("retained", NOON, "as long as it is kept, but not after 2026-01-05 06:00:00"),
+        (None, None, "as long as it is kept"),
+    ],
+)
+def test_a_unique_key_stands_there_with_how_long_it_counts(page, until, period, said):
+    job = make_job(State.READY, unique_key=f"add {EVIL} #1", unique_while=until, unique_until=period)
+    html = page(job)
+    assert f"add {EVIL} #1" in text_of(html)
+    assert EVIL not in html
+    assert said in text_of(html)
+
+
+def test_a_job_without_a_key_says_nothing_of_it(page):
+    assert "key" not in text_of(page(make_job(State.READY))).lower().replace("keyword", "")

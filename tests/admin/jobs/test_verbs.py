@@ -265,3 +265,17 @@ def test_discarded_jobs_keep_who_decided_it_in_their_attempts(admin_client):
     admin_client.post(button(job, "discard"))
     assert "Discarded by a person." in admin_client.get(page_of(job)).content.decode()
     assert DISCARD.allows(make_job(cancel_requested_at=timezone.now()))
+
+
+def test_a_retry_of_a_job_whose_key_another_one_has_changes_nothing_and_says_why(admin_client):
+    unique = {"unique_key": "add {} #1", "unique_while": "unfinished"}
+    failed, plain = make_job(State.FAILED, **unique), make_job(State.FAILED)
+    make_job(State.READY, **unique)
+    page = admin_client.post(button(failed, "retry"), follow=True).content.decode()
+    assert "nothing to do" in page
+    assert "whose unique key another job has by now is left alone" in page
+    assert not LogEntry.objects.exists()
+    page = select(admin_client, "retry", [failed, plain]).content.decode()
+    assert "Retry: 1 job." in page
+    assert [entry.object_id for entry in LogEntry.objects.all()] == [str(plain.pk)]
+    assert Job.objects.get(pk=failed.pk).state == State.FAILED

@@ -1,0 +1,216 @@
+"""The INSERT of unique jobs. The index pgonly_job_unique decides which job has a key, and nothing else does.
+
+Of two transactions that insert the same key the second waits for the first. If that commits, its job is the winner; if
+it rolls back, the job of the second is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from django.db import OperationalError, connections
+from psycopg.errors import SerializationFailure
+
+from pgonly_django.compat import new_ids
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import first_row
+from pgonly_django.database.statement import Params, Statement
+from pgonly_django.exceptions import UniqueKeyError
+from pgonly_django.queue.enqueue import (
+    CALL_COLUMNS,
+    EPOCH,
+    NEW_COLUMNS,
+    NEW_VALUES,
+    READY_OR_SCHEDULED,
+    TEMPLATE_COLUMNS,
+    NewJob,
+    Unique,
+    as_text,
+)
+from pgonly_django.tables import qualified
+
+if TYPE_CHECKING:
+    from pgonly_django.models import Job
+
+# So many jobs may take a key and finish, one after the other, between the INSERT and the look for the one that has it;
+# and so many conflicts there may be in a row where a statement is a transaction of its own.
+TRIES = 100
+# Of one statement. Its parameter may have 1 GB.
+JOBS_AT_ONCE, CHARACTERS_AT_ONCE = 1000, 100_000_000
+
+_COLUMNS = [name for name in (*TEMPLATE_COLUMNS, *CALL_COLUMNS) if name != "run_at"]
+# Index: pgonly_job_unique, the primary key. `expired` gives up the keys whose period is over, before any row is
+# inserted; their rows are locked in the order of the keys, and inserted in that order too, so that two batches do not
+# wait for each other. The times are the same for all rows: a batch keeps its order by the ids.
+INSERT_UNIQUE = qualified(f"""
+WITH wanted AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::pgonly_job, %(jobs)s::json)),
+moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+expired AS MATERIALIZED (
+    SELECT id FROM pgonly_job
+    WHERE unique_key = ANY (ARRAY (SELECT unique_key FROM wanted)) AND {{unique_row}}
+        AND unique_until < clock_timestamp()
+    ORDER BY unique_key FOR NO KEY UPDATE
+),
+freed AS (UPDATE pgonly_job SET unique_key = NULL WHERE id = ANY (ARRAY (SELECT id FROM expired)) RETURNING id),
+written AS (
+    INSERT INTO pgonly_job AS job (id, args, kwargs, {", ".join(_COLUMNS)}, run_at, state, ready_at, enqueued_at,
+        unique_key, unique_while, unique_until, {NEW_COLUMNS})
+    SELECT id, args, kwargs, {", ".join(_COLUMNS)}, due.run_at, {READY_OR_SCHEDULED.format(run_at="due.run_at")},
+        now, now, unique_key, unique_while, now + %(period)s::interval, {NEW_VALUES}
+    FROM wanted CROSS JOIN moment CROSS JOIN (SELECT count(*) FROM freed) AS all_freed
+    CROSS JOIN LATERAL (SELECT greatest(wanted.run_at, now + %(debounce)s::interval) AS run_at) AS due
+    ORDER BY unique_key
+    ON CONFLICT (unique_key) WHERE {{unique_row}} DO {{otherwise}}
+    RETURNING id, unique_key, enqueued_at
+)
+SELECT coalesce(json_agg(json_build_array(
+    unique_key, id, (extract(epoch FROM enqueued_at) * 1000000)::int8)), '[]')::text FROM written
+""")
+# A job that was claimed is not changed: it is not in the index any more, or, where its key counts for longer, it stays
+# as it is. A held one stays held.
+REPLACE = f"""UPDATE SET args = excluded.args, kwargs = excluded.kwargs, run_at = excluded.run_at,
+        {", ".join(f"{name} = excluded.{name}" for name in CALL_COLUMNS)},
+        state = CASE job.state WHEN 'held' THEN 'held' ELSE excluded.state END
+    WHERE job.lease_epoch = 0 AND job.state IN ('scheduled', 'ready', 'held')"""
+
+
+class Enqueued(NamedTuple):
+    """What became of a call: `job` is what was written into the row of this id, which a debounced call may have found
+    there; or `winner` is the row that has the key, and nothing was written."""
+
+    id: str
+    enqueued_at: datetime
+    is_duplicate: bool
+    job: NewJob | None
+    winner: Job | None = None
+
+    @property
+    def payloads(self) -> tuple[str, ...]:
+        """The notifications that wake workers for what was written."""
+        if self.job is None:
+            return ()
+        is_debounced = _unique(self.job).debounce is not None
+        return (notify.DUE,) if is_debounced else self.job.template.payloads(self.enqueued_at)
+
+
+def insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    """Write those `jobs`, all of them unique, whose key no other job has, in the caller's transaction; in order.
+
+    Waits for other transactions that have inserted one of the keys, and is then no error, but in a transaction at
+    REPEATABLE READ or SERIALIZABLE: there such a conflict is a serialization failure (OperationalError), as always.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return _insert_unique(alias, jobs)
+        except OperationalError as error:
+            # Where the statement was a transaction of its own, another one sees what the winner has committed.
+            is_conflict = isinstance(error.__cause__, SerializationFailure)
+            if not is_conflict or not tries_left or connections[alias].in_atomic_block:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    ids = new_ids(len(jobs))
+    places: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(_unique(job).key, []).append(place)
+    # One row a key: that of its first call, with the arguments of the last one where later calls replace them.
+    rows = {key: (ids[of[0]], _merged(jobs[of[0]], jobs[of[-1]])) for key, of in places.items()}
+    found: dict[str, Enqueued] = {}
+    for _ in range(TRIES):
+        for batch in _batches([row for key, row in rows.items() if key not in found]):
+            found |= _write(alias, batch)
+        if missing := [key for key in rows if key not in found]:
+            found |= _winners(alias, missing)
+        if len(found) == len(rows):
+            results = [found[_unique(job).key] for job in jobs]
+            first = {of[0] for of in places.values()}
+            return [
+                each if n in first else each._replace(is_duplicate=True) for n, each in enumerate(results)
+            ]
+    raise UniqueKeyError(next(key for key in rows if key not in found))
+
+
+def _unique(job: NewJob) -> Unique:
+    assert job.unique is not None
+    return job.unique
+
+
+def _merged(first: NewJob, last: NewJob) -> NewJob:
+    if _unique(last).debounce is None:
+        return first
+    return first._replace(args=last.args, kwargs=last.kwargs, own=last.own, unique=last.unique)
+
+
+Row = tuple[str, NewJob]
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Those of one period and debounce together, in an order that is the same in every process."""
+    same: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        unique = _unique(row[1])
+        same.setdefault((repr(unique.period), repr(unique.debounce)), []).append(row)
+    for _, batch in sorted(same.items()):
+        batch.sort(key=lambda row: _unique(row[1]).key)
+        start, length = 0, 0
+        for place, (_, job) in enumerate(batch):
+            length += len(job.args) + len(job.kwargs)
+            if place - start == JOBS_AT_ONCE or (length > CHARACTERS_AT_ONCE and place > start):
+                yield batch[start:place]
+                start, length = place, len(job.args) + len(job.kwargs)
+        yield batch[start:]
+
+
+def _write(alias: str, batch: Sequence[Row]) -> dict[str, Enqueued]:
+    """By their keys: the jobs that are in a row now."""
+    by_key = {_unique(job).key: (job_id, job) for job_id, job in batch}
+    answer = first_row(alias, *statement(batch))
+    assert answer is not None
+    written = {}
+    for key, job_id, microseconds in json.loads(answer[0]):
+        own_id, job = by_key[key]
+        enqueued_at = EPOCH + timedelta(microseconds=microseconds)
+        written[key] = Enqueued(job_id, enqueued_at, is_duplicate=job_id != own_id, job=job)
+    return written
+
+
+def statement(batch: Sequence[Row]) -> tuple[Statement, Params]:
+    """Writes those whose keys are free. Their period and debounce are the same."""
+    unique, rows = _unique(batch[0][1]), ",".join(_json_of(job_id, job) for job_id, job in batch)
+    params = {"jobs": f"[{rows}]", "period": unique.period, "debounce": unique.debounce}
+    return _statement(replaces=unique.debounce is not None), params
+
+
+@cache
+def _statement(*, replaces: bool) -> Statement:
+    from pgonly_django.models.job import UNIQUE_ROW_TEXT
+
+    otherwise = REPLACE if replaces else "NOTHING"
+    return Statement(INSERT_UNIQUE.format(unique_row=UNIQUE_ROW_TEXT, otherwise=otherwise))
+
+
+def _json_of(job_id: str, job: NewJob) -> str:
+    """The row as a JSON object; its arguments and options are JSON already."""
+    template, unique = job.template, _unique(job)
+    values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
+    values |= {"id": job_id, "unique_key": unique.key, "unique_while": unique.until, **(job.own or {})}
+    scalars = json.dumps(values, default=as_text, ensure_ascii=False)
+    options = template.options or "null"
+    return f'{scalars[:-1]}, "args": {job.args}, "kwargs": {job.kwargs}, "options": {options}}}'
+
+
+def _winners(alias: str, keys: list[str]) -> dict[str, Enqueued]:
+    """By their keys: the rows that have them now. One may have given its key up since the INSERT met it."""
+    from pgonly_django.models.job import UNIQUE_ROW, Job
+
+    rows = Job.objects.using(alias).filter(UNIQUE_ROW, unique_key__in=keys)
+    return {
+        str(row.unique_key): Enqueued(str(row.pk), row.enqueued_at, is_duplicate=True, job=None, winner=row)
+        for row in rows
+    }

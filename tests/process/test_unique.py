@@ -1,0 +1,45 @@
+"""A thousand calls of one unique job, from eight processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from django.db import connection
+
+from pgonly_django.models import Job
+from tests.process.conftest import ROOT, database_url
+
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+PROCESSES, CALLS, THREADS = 8, 125, 4
+
+
+def enqueue_from_all(mode="commit"):
+    """Of the calls that were committed: their ids, how many there were, and how many of them were no duplicates."""
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": database_url(connection.settings_dict),
+    }
+    arguments = [str(PROCESSES), str(CALLS), str(THREADS), mode]
+    command = [sys.executable, "-m", "tests.process.enqueuing", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=120, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == PROCESSES
+    ids = {job_id for ids, _, _ in lines for job_id in ids}
+    return ids, sum(count for _, count, _ in lines), sum(new for _, _, new in lines)
+
+
+def test_a_thousand_calls_make_one_job_and_999_get_its_result():
+    answers = enqueue_from_all()
+    assert answers == ({str(Job.objects.get().pk)}, 1000, 1)
+
+
+def test_where_half_of_the_callers_roll_back_the_others_have_one_job():
+    answers = enqueue_from_all("roll_back")
+    assert answers == ({str(Job.objects.get().pk)}, PROCESSES * (CALLS // 2), 1)
