@@ -16,6 +16,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import in_schema, placement, testrun
         from pgonly_django.limits.budget_settings import check_budgets
+        from pgonly_django.limits.checks import check_limiters
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
@@ -25,6 +26,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_schedules)
         checks.register(check_dead_letter_tasks)
         checks.register(check_on_failure)
+        checks.register(check_limiters)
         checks.register(check_sessions)
         checks.register(check_budgets)
         checks.register(check_caches, checks.Tags.caches)

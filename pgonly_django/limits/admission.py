@@ -9,7 +9,7 @@ from pgonly_django.database.statement import Statement, integer
 from pgonly_django.limits import bucket
 from pgonly_django.limits.pool_user import call
 from pgonly_django.limits.slots import is_free
-from pgonly_django.limits.wake import WAKE_NEXT
+from pgonly_django.limits.wake import NEXT, NOTIFY
 from pgonly_django.tables import qualified
 
 WAITER_SECONDS = 4  # a waiter looks every second; one that has not looked for so long counts as dead
@@ -26,6 +26,12 @@ class Look:
     wait_seconds: float | None  # until there is something to get; None: until somebody leaves
 
 
+# But for a slot. Asked twice: so that nobody locks a slot who cannot have it (the first one would skip it), and then of
+# the newest version of the limiter's row.
+MAY_ENTER = f"""l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_timestamp(), true)
+            AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM ahead)
+            AND {bucket.HAS_ENOUGH}"""
+
 # The rows of slots up to `concurrent` count. Where a limit was lowered and slots above it are still held, so many
 # of the lowest free ones stay empty: so together they are never more than the limit, whoever is how fast.
 # Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
@@ -39,8 +45,8 @@ ahead AS MATERIALIZED (
 ),
 had AS MATERIALIZED (SELECT FROM pgonly_limiter_slot WHERE holder = %(id)s::uuid),
 slot AS MATERIALIZED (
-    SELECT s.id FROM pgonly_limiter AS l JOIN pgonly_limiter_slot AS s ON s.limiter = l.name
-    WHERE l.name = %(name)s::text AND s.number <= l.concurrent AND {is_free("s")}
+    SELECT s.id FROM clock, pgonly_limiter AS l JOIN pgonly_limiter_slot AS s ON s.limiter = l.name
+    WHERE {MAY_ENTER} AND s.number <= l.concurrent AND {is_free("s")}
         AND s.number = ANY(ARRAY(
             SELECT low.number FROM pgonly_limiter_slot AS low
             WHERE low.limiter = %(name)s::text AND low.number <= l.concurrent AND {is_free("low")}
@@ -51,10 +57,7 @@ slot AS MATERIALIZED (
 ),
 drawn AS (
     UPDATE pgonly_limiter AS l SET {bucket.DRAW} FROM clock
-    WHERE l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_timestamp(), true)
-        AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM ahead)
-        AND {bucket.HAS_ENOUGH}
-        AND (l.concurrent IS NULL OR EXISTS (SELECT FROM slot))
+    WHERE {MAY_ENTER} AND (l.concurrent IS NULL OR EXISTS (SELECT FROM slot))
     RETURNING l.name
 ),
 taken AS (
@@ -77,7 +80,7 @@ stayed AS (
     WHERE id = %(id)s::uuid AND NOT EXISTS (SELECT FROM drawn)
         AND expires_at < now + interval '{WAITER_SECONDS / 2} seconds' RETURNING id
 ),
-woken AS MATERIALIZED ({WAKE_NEXT} WHERE EXISTS (SELECT FROM drawn))
+woken AS MATERIALIZED (SELECT {NOTIFY} FROM ({NEXT}) AS next WHERE EXISTS (SELECT FROM drawn))
 SELECT EXISTS (SELECT FROM drawn) OR EXISTS (SELECT FROM had), l.concurrent IS NOT NULL,
     coalesce(l.concurrent > (SELECT count(*) FROM pgonly_limiter_slot AS s
         WHERE s.limiter = %(name)s::text AND s.number <= l.concurrent), false),

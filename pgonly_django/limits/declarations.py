@@ -25,11 +25,6 @@ KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
 _declared: dict[tuple[str, str], Limits] = {}
 
 
-def limiters() -> dict[str, Limits]:
-    """The limits of each limiter in the settings. Raises ImproperlyConfigured."""
-    return {name: limits_of(name, entry) for name, entry in settings().limiters.items()}
-
-
 def limits_of(name: Any, entry: Any) -> Limits:
     """The limits of one entry, None where it has none. Raises ImproperlyConfigured."""
     where = f'PGONLY["LIMITERS"][{name!r}]'
@@ -41,7 +36,7 @@ def limits_of(name: Any, entry: Any) -> Limits:
         raise ImproperlyConfigured(f'{where} must be a dict, such as {{"concurrent": 5}}, got {entry!r}.')
     for key, value in entry.items():
         if key not in KEYS:
-            raise ImproperlyConfigured(unknown_key(f"{where}[%r]".replace("%r", '"%s"'), key, KEYS))
+            raise ImproperlyConfigured(unknown_key(where.replace("%", "%%") + '["%s"]', key, KEYS))
         if reason := what_is_wrong(key, value):
             raise ImproperlyConfigured(f'{where}["{key}"] must be {reason}, got {value!r}.')
     return {key: entry.get(key) for key in KEYS}

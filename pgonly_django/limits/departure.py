@@ -1,5 +1,6 @@
 """Leaving a limiter, and leaving the queue before it."""
 
+import contextlib
 from functools import partial
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from pgonly_django.limits import bucket
 from pgonly_django.limits.background import background
 from pgonly_django.limits.pool_user import call
 from pgonly_django.limits.renewal import LEASE_SECONDS
-from pgonly_django.limits.wake import WAKE_NEXT
+from pgonly_django.limits.wake import NEXT, NOTIFY, wake_other
 from pgonly_django.tables import qualified
 
 UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
@@ -37,8 +38,8 @@ LEAVE = Statement(
                 WHERE limiter = %(name)s::text ORDER BY ticket LIMIT 20) AS first
             WHERE expires_at < clock_timestamp() - interval '1 minute'))
     ),
-    woken AS MATERIALIZED ({WAKE_NEXT})
-    SELECT (SELECT count(*) FROM released) + (SELECT count(*) FROM left_queue), (SELECT count(*) FROM woken)""")
+    woken AS MATERIALIZED (SELECT {NOTIFY}, id FROM ({NEXT}) AS next)
+    SELECT (SELECT count(*) FROM released) + (SELECT count(*) FROM left_queue), (SELECT id FROM woken)""")
 )
 
 
@@ -50,6 +51,9 @@ def leave(
     result = yield from call(
         pool, LEAVE, id=holder, name=name, has_slot=int(has_slot), requests=requests, tokens=tokens
     )
+    if (told := result.get_value(0, 1)) is not None:
+        with contextlib.suppress(LimitsError):  # the next one looks by itself within a second
+            yield from wake_other(pool, name, holder, UUID(bytes=bytes(told)))
     return integer(result.get_value(0, 0)) > 0
 
 

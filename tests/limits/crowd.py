@@ -1,0 +1,135 @@
+"""Many real processes at limiters: `python -m tests.limits.crowd JOB COUNT DATABASE ARGUMENTS LIMITERS`.
+
+One interpreter sets Django up and forks COUNT processes, which start together. Each prints its result as a line of
+JSON. The parent has used a limiter before it forks, as with gunicorn --preload.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import django
+from django.conf import settings
+
+ENTER = "UPDATE tests_inside SET n = n + 1, most = greatest(most, n + 1), uses = uses + 1"
+LEAVE = "UPDATE tests_inside SET n = n - 1"
+
+
+def use(number: int, users: int, seconds: float, hold: float) -> dict[str, float]:
+    """`users` threads use the limiter for so long, and count in the database how many are inside."""
+    from pgonly_django import limiter
+
+    counter, lock = connected(), threading.Lock()
+    busy: list[float] = []
+    stop_at = time.monotonic() + seconds
+
+    def work() -> None:
+        while time.monotonic() < stop_at:
+            with limiter("deepseek"):
+                started = time.monotonic()
+                with lock:
+                    counter.execute(ENTER)
+                time.sleep(max(min(hold, stop_at - started), 0))
+                with lock:
+                    counter.execute(LEAVE)
+                busy.append(max(min(time.monotonic(), stop_at) - started, 0))
+
+    together(users, work)
+    return {"uses": len(busy), "busy": sum(busy)}
+
+
+def take_tokens(number: int, users: int, seconds: float, tokens: float) -> list[float]:
+    """When (time.time()) each use got in."""
+    from pgonly_django import limiter
+
+    times: list[float] = []
+    stop_at = time.monotonic() + seconds
+
+    def work() -> None:
+        while time.monotonic() < stop_at:
+            with limiter("deepseek", tokens=tokens):
+                times.append(time.time())
+
+    together(users, work)
+    return times
+
+
+def hold_for_ever(number: int) -> None:
+    from pgonly_django import limiter
+
+    with limiter("deepseek"):
+        report(os.getpid())
+        time.sleep(600)
+
+
+def wait_for_ever(number: int) -> None:
+    from pgonly_django import limiter
+
+    report(os.getpid())
+    with limiter("deepseek"):
+        report("in")
+        time.sleep(600)
+
+
+def together(count: int, work: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def connected() -> Any:
+    from pgonly_django.database.connect import connect
+
+    return connect("default", application_name="pgonly tests")
+
+
+def report(result: Any) -> None:
+    os.write(1, json.dumps(result).encode() + b"\n")
+
+
+def main() -> None:
+    name, count, database, arguments, limiters, pool_size = sys.argv[1:]
+    job: Callable[..., Any] = globals()[name]
+    django.setup()
+    settings.DATABASES["default"]["NAME"] = database
+    settings.PGONLY = {
+        **settings.PGONLY, "LIMITERS": json.loads(limiters), "LIMITS_POOL_SIZE": int(pool_size),
+    }  # fmt: skip
+    from pgonly_django import limiter
+
+    with limiter("parent"):
+        start, started = os.pipe()
+        children = [_fork(job, number, json.loads(arguments), start, started) for number in range(int(count))]
+    os.close(started)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def _fork(job: Callable[..., Any], number: int, arguments: Any, start: int, started: int) -> int:
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # the thread that renews leases runs: that is part of the test
+        child = os.fork()
+    if child:
+        return child
+    os.close(started)
+    os.read(start, 1)  # the end of the pipe comes when the parent has closed it, after the last fork
+    code = 1
+    try:
+        report(job(number, **arguments))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
