@@ -58,10 +58,15 @@ class Verb:
     only_asks: Callable[[Any], bool] = lambda _row: False
     # Large columns that neither str(row) nor `only_asks` reads.
     deferred: Sequence[str] = ()
+    # What the method may raise for a person to read; nothing has changed then.
+    refusals: tuple[type[Exception], ...] = ()
 
     def use(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
         """Do it to those `rows` that allow it, and tell the person."""
-        model_admin.message_user(request, *self.outcome(model_admin.opts, self.perform(request, rows)))
+        try:
+            model_admin.message_user(request, *self.outcome(model_admin.opts, self.perform(request, rows)))
+        except self.refusals as error:
+            model_admin.message_user(request, str(error), messages.ERROR)
 
     def perform(self, request: HttpRequest, rows: QuerySet[Any], limit: int = AT_ONCE) -> Done:
         """Do it to `limit` rows at most, those with the highest keys first, and log each."""

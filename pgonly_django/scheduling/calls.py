@@ -24,6 +24,13 @@ class ElsewhereError(PgonlyError):
         )
 
 
+class RunRefusedError(PgonlyError):
+    """A schedule whose task cannot be enqueued. What enqueue() raised is the cause."""
+
+    def __init__(self, schedule: Schedule, error: BaseException) -> None:
+        super().__init__(f"{schedule.name} cannot be run: {type(error).__name__}: {error}")
+
+
 def task_of(schedule: Schedule, database: str) -> Any:
     """Its task, on the queue and with the priority of the schedule. Raises UnknownTaskError and ElsewhereError."""
     task = import_task(schedule.task)
@@ -41,11 +48,14 @@ def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> str:
 
 def run_now(schedules: QuerySet[Schedule]) -> int:
     """Enqueue each of `schedules` once, beside its ticks, whatever its state. Returns how many. In the caller's
-    transaction, all or none: raises what enqueue() raises."""
+    transaction, all or none. Raises RunRefusedError."""
     database = schedules.db
     with transaction.atomic(using=database):
         for schedule in schedules:
-            job_id = enqueue(task_of(schedule, database), schedule)
+            try:
+                job_id = enqueue(task_of(schedule, database), schedule)
+            except (Exception, SystemExit) as error:  # code of the project is called, which may even exit
+                raise RunRefusedError(schedule, error) from error
             Tick.objects.using(database).create(
                 schedule=schedule, tick_at=ClockTimestamp(), job_id=job_id, by_person=True
             )

@@ -25,7 +25,7 @@ from pgonly_django.models.job import REASON_LIMIT, ClockTimestamp
 from pgonly_django.models.schedule import Outcome, Schedule, Tick
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import calls, overlap
-from pgonly_django.scheduling.timing import CronLine, Interval, Timing, due
+from pgonly_django.scheduling.timing import CronLine, Interval, Timing, TimingError, due
 from pgonly_django.tables import qualified
 
 # A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task meanwhile,
@@ -144,12 +144,15 @@ class DueSchedules:
             if noted is None:
                 continue
             if reason:
-                emit("scheduling.skipped", f"{schedule.name} at {tick}: {reason}", schedule=schedule.name)
+                message = f"The tick of {schedule.name} at {tick:%Y-%m-%d %H:%M:%S %Z} was skipped. {reason}"
+                emit("scheduling.skipped", message, schedule=schedule.name, reason=reason)
             else:
                 job_id = calls.enqueue(task, schedule, tick)
                 Tick.objects.using(self.database).filter(pk=int(noted[0])).update(job_id=job_id)
-                said = f"{schedule.name} at {tick}: {schedule.task} {job_id}"
-                emit("scheduling.enqueued", said, level=logging.DEBUG, schedule=schedule.name, job_id=job_id)
+                message = f"{schedule.name} enqueued {schedule.task} {job_id}."
+                emit(
+                    "scheduling.enqueued", message, level=logging.DEBUG, schedule=schedule.name, job_id=job_id
+                )
         for outcome in Outcome:
             first_row(self.database, PRUNE_TICKS, {"schedule": schedule.name, "outcome": outcome.value})
 
@@ -173,9 +176,12 @@ class DueSchedules:
 
 
 def timing_of(schedule: Schedule) -> Timing:
-    """Raises TimingError for a line that another program wrote, or a zone that this system does not have."""
+    """Raises TimingError for what another program wrote there, or a zone that this system does not have."""
     if schedule.cron is not None:
         return CronLine(schedule.cron, schedule.timezone)
     tick = schedule.next_at if schedule.is_planned else schedule.last_tick_at
-    base = aware(tick or schedule.created_at)
-    return Interval(timedelta(seconds=schedule.every_seconds or 0), base)
+    try:
+        every = timedelta(seconds=schedule.every_seconds or 0)
+    except (OverflowError, ValueError) as error:  # infinite, or not a number
+        raise TimingError(f"every_seconds cannot be {schedule.every_seconds}.") from error
+    return Interval(every, aware(tick or schedule.created_at))

@@ -1,0 +1,49 @@
+"""Rows that settings or code declare and people edit: an edit stays until it is reset, also across deploys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin.options import ModelAdmin
+from django.db.models import Q
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.verbs import Verb, VerbAdmin
+from pgonly_django.models.job import ClockTimestamp
+
+RESET = Verb(
+    name="reset",
+    method=lambda _request, rows: rows.reset(),
+    label=_("Reset"),
+    hint=_("Say again what settings or code say; the edits are lost."),
+    logged=_("Reset to what settings or code say."),
+    allowed=Q(edited_at__isnull=False, declared__isnull=False),
+    allows=lambda row: row.edited_at is not None and row.declared is not None,
+)
+
+
+class DeclaredAdmin(VerbAdmin):
+    """Adds and edits rows by Django's own permissions. An edit writes the changed columns, and no others."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return ModelAdmin.has_add_permission(self, request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return ModelAdmin.has_change_permission(self, request, obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """The name is the key."""
+        return () if obj is None else ("name",)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
+        if not change:
+            obj.edited_at = (
+                ClockTimestamp()
+            )  # made by a person: a declaration of this name does not overwrite it
+            obj.save()
+        elif form.changed_data:
+            changed = {name: form.cleaned_data[name] for name in form.changed_data}
+            rows: Any = self.get_queryset(request)
+            rows.filter(pk=obj.pk).edit(**changed)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+from django.contrib import admin
+from django.db import router
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.declared import RESET, DeclaredAdmin
+from pgonly_django.admin.schedules import cells
+from pgonly_django.admin.schedules.form import ScheduleForm
+from pgonly_django.admin.schedules.verbs import PAUSE, RESUME, RUN
+from pgonly_django.models import Job, Schedule
+
+TICKS_SHOWN = 25
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(DeclaredAdmin):
+    form = ScheduleForm
+    list_display = (cells.state_badge, cells.name, cells.when, cells.next_tick, cells.last_run)
+    list_display_links = (cells.state_badge, cells.name)
+    search_fields = ("name", "task")
+    sortable_by = ()
+    ordering = ("name",)
+    list_per_page = 100
+    verbs = (RUN, PAUSE, RESUME, RESET)
+    actions = tuple(verb.as_action(f"{verb.name}_schedules") for verb in verbs)
+    fieldsets = (
+        (None, {"fields": ("name", "task", "args", "kwargs")}),
+        (
+            _("When"),
+            {
+                "fields": ("cron", "timezone", "every_seconds", "catch_up", "overlap"),
+                "description": _("Either a cron line or an interval."),
+            },
+        ),
+        (_("Its jobs"), {"fields": ("queue", "priority", "budget")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        rows: QuerySet[Schedule] = super().get_queryset(request)
+        return rows.annotate(**cells.LAST_RUN)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """One by one. A declared one would come back with the next worker: pause it, or take it out of the code."""
+        may_go = obj is not None and (obj.declared is None or cells.is_stale(obj))
+        return may_go and super().has_delete_permission(request, obj)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["timezones"] = sorted(available_timezones())
+        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
+        schedule = kwargs["obj"]
+        if schedule is not None:
+            context |= self._page(request, schedule)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _page(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
+        return {
+            "schedule": schedule,
+            "verbs": self.verbs_for(request, schedule),
+            "state_badge": cells.state_badge(schedule),
+            "words": cells.words(schedule),
+            "upcoming": cells.upcoming(schedule),
+            "ticks": self._ticks(schedule),
+            "subtitle": None,
+        }
+
+    def _ticks(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """The newest ones, each with its job's state and page."""
+        ticks = list(schedule.ticks.order_by("-tick_at")[:TICKS_SHOWN])
+        database = router.db_for_read(Job, instance=schedule)
+        jobs = Job.objects.using(database).only("state", "attempted_at", "finished_at", "started_at")
+        found = jobs.in_bulk([tick.job_id for tick in ticks if tick.job_id])
+        shown = []
+        for tick in ticks:
+            job = found.get(tick.job_id) if tick.job_id else None
+            url = job and reverse(
+                "admin:pgonly_django_job_change", args=[job.pk], current_app=self.admin_site.name
+            )
+            badge = cells.job_badge(job.state if job else None) if tick.job_id else None
+            shown.append({"tick": tick, "job": job, "url": url, "badge": badge})
+        return shown

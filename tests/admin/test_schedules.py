@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.utils import timezone
+
+from pgonly_django.models import Job, Schedule, State, Tick
+from tests.admin.jobs.test_cells import cells
+from tests.scheduling.rows import DAY, HOUR, fresh, look, make, ticks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST = "/admin/pgonly_django/schedule/"
+FORM = {
+    "name": "nightly", "task": "tests.jobs.add", "args": "[1]", "kwargs": "{}", "cron": "0 3 * * *",
+    "timezone": "Asia/Shanghai", "every_seconds": "", "catch_up": "latest", "overlap": "skip", "queue": "",
+    "priority": "", "budget": "",
+}  # fmt: skip
+
+
+def page_of(schedule):
+    return f"{LIST}{schedule.pk}/change/"
+
+
+def add(client, **changes):
+    return client.post(f"{LIST}add/", {**FORM, **changes}, follow=True)
+
+
+def errors_of(response):
+    return {name: " ".join(errors) for name, errors in response.context["adminform"].form.errors.items()}
+
+
+def test_the_list_says_what_runs_when_and_how_it_went(admin_client):
+    schedule = make(cron="0 3 * * *", every_seconds=None, timezone="Asia/Shanghai", next_at=timezone.now())
+    look()
+    Job.objects.update(state=State.SUCCEEDED)
+    response = admin_client.get(LIST)
+    assert "Active" in cells(response, "state_badge")[0]
+    assert "report" in cells(response, "name")[0]
+    assert "tests.jobs.add" in cells(response, "name")[0]
+    assert "At 03:00 every day (Asia/Shanghai)" in cells(response, "when")[0]
+    assert "in " in cells(response, "next_tick")[0]
+    assert "Succeeded" in cells(response, "last_run")[0]
+    assert fresh(schedule).is_planned
+
+
+@pytest.mark.parametrize(
+    ("columns", "badge"),
+    [
+        ({"paused_at": timezone.now()}, "Paused"),
+        ({"problem": "Cannot import"}, "Problem"),
+        ({"declared": {}, "declared_at": timezone.now() - DAY}, "Not in the code"),
+        ({"declared": {}, "declared_at": timezone.now()}, "Active"),
+    ],
+)
+def test_the_badge_says_what_state_a_schedule_is_in(admin_client, columns, badge):
+    make(**columns)
+    assert badge in cells(admin_client.get(LIST), "state_badge")[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({}, "By hand"),
+        ({"declared": {}, "edited_at": timezone.now(), "declared_at": timezone.now()}, "Edited"),
+    ],
+)
+def test_the_list_says_whose_word_counts(admin_client, columns, said):
+    make(**columns)
+    assert said in cells(admin_client.get(LIST), "name")[0]
+
+
+def test_a_run_whose_job_is_gone_reads_pruned(admin_client):
+    make()
+    look()
+    Job.objects.all().delete()
+    assert "Pruned" in cells(admin_client.get(LIST), "last_run")[0]
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_number_of_queries_does_not_grow_with_the_schedules(
+    admin_client, django_assert_max_num_queries, count
+):
+    for number in range(count):
+        make(f"schedule {number}")
+    look()
+    with django_assert_max_num_queries(6):
+        admin_client.get(LIST)
+
+
+def test_a_schedule_is_added_by_hand_and_runs(admin_client):
+    response = add(admin_client)
+    assert response.redirect_chain == [(LIST, 302)]
+    row = Schedule.objects.get()
+    assert (row.cron, row.timezone, row.args, row.every_seconds) == ("0 3 * * *", "Asia/Shanghai", [1], None)
+    assert (row.queue, row.priority, row.budget, row.declared) == (None, None, None, None)
+    look()
+    assert fresh(row).is_planned
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"cron": "61 * * * *"}, "cron", "Bad minute"),
+        ({"cron": ""}, "cron", "either a cron line or an interval"),
+        ({"every_seconds": "60"}, "cron", "not both"),
+        ({"cron": "", "every_seconds": "0.01"}, "every_seconds", "from 0.1 s"),
+        ({"timezone": "Asia/Shangai"}, "timezone", "Asia/Shanghai"),
+        ({"task": "tests.jobs.gone"}, "task", "tests.jobs.gone"),
+        ({"task": "no.module.at_all"}, "task", "No module named"),
+        ({"task": "tests.waiting.wait_for"}, "task", "not a task"),
+        ({"args": "[1, 2, 3]"}, "args", "too many positional arguments"),
+        ({"args": "{}"}, "args", "must be a list"),
+        ({"args": "nonsense"}, "args", "valid JSON"),
+        ({"kwargs": "[1]"}, "kwargs", "must be a dict"),
+        ({"kwargs": '{"colour": 1}'}, "args", "colour"),
+        ({"priority": "500"}, "priority", "-100 to 100"),
+        ({"catch_up": "all"}, "overlap", 'Write overlap="allow"'),
+        ({"name": ""}, "name", "required"),
+    ],
+)
+def test_the_form_refuses_what_no_worker_could_enqueue(admin_client, changes, field, said):
+    response = add(admin_client, **changes)
+    assert said in errors_of(response)[field]
+    assert not Schedule.objects.exists()
+
+
+def test_empty_arguments_are_none(admin_client):
+    add(admin_client, task="tests.scheduling.tasks.ahello", args="", kwargs="")
+    row = Schedule.objects.get()
+    assert (row.args, row.kwargs) == ([], {})
+
+
+def test_an_edit_changes_what_was_changed_and_survives_a_deploy(admin_client):
+    declared = {"task": "tests.jobs.add", "cron": "0 3 * * *", "timezone": "Asia/Shanghai", "args": [1]}
+    Schedule.objects.declare({"nightly": declared})
+    schedule = Schedule.objects.get()
+    response = admin_client.post(page_of(schedule), {**FORM, "cron": "0 5 * * *"}, follow=True)
+    assert response.status_code == 200
+    row = fresh(schedule)
+    assert (row.cron, row.is_planned) == ("0 5 * * *", False)
+    assert row.edited_at is not None
+    Schedule.objects.declare({"nightly": {**declared, "cron": "0 6 * * *"}})
+    assert fresh(schedule).cron == "0 5 * * *"
+    assert [entry.object_repr for entry in LogEntry.objects.all()] == ["nightly"]
+
+
+def test_saving_without_a_change_is_no_edit(admin_client):
+    Schedule.objects.declare({"nightly": {"task": "tests.jobs.add", "cron": "0 3 * * *", "args": [1]}})
+    schedule = Schedule.objects.get()
+    response = admin_client.post(page_of(schedule), {**FORM, "timezone": schedule.timezone})
+    assert response.context is None, response.context["adminform"].form.errors
+    assert fresh(schedule).edited_at is None
+
+
+def test_the_buttons_are_those_that_the_state_allows(admin_client):
+    schedule = make()
+    page = admin_client.get(page_of(schedule)).text
+    assert "operate/run/" in page
+    assert "operate/pause/" in page
+    assert "operate/resume/" not in page
+    assert "operate/reset/" not in page
+    Schedule.objects.all().pause()
+    Schedule.objects.update(declared={"task": "x"}, edited_at=timezone.now())
+    page = admin_client.get(page_of(schedule)).text
+    assert "operate/resume/" in page
+    assert "operate/reset/" in page
+    assert "operate/pause/" not in page
+
+
+def test_run_now_enqueues_one_job_and_notes_who_did_it(admin_client):
+    schedule = make(next_at=timezone.now() + HOUR, paused_at=timezone.now())
+    response = admin_client.post(f"{LIST}{schedule.pk}/operate/run/", follow=True)
+    assert "Run now: 1 schedule." in response.text
+    (job,) = Job.objects.all()
+    (tick,) = ticks(schedule)
+    assert (tick.job_id, tick.by_person, job.args) == (job.pk, True, [1])
+    assert fresh(schedule).next_at == schedule.next_at
+    assert "by hand" in response.text
+
+
+def test_a_refused_run_says_why_and_leaves_nothing(admin_client):
+    schedule = make(task="tests.jobs.gone")
+    make("sound")
+    data = {"action": "run_schedules", "_selected_action": ["sound", schedule.pk]}
+    response = admin_client.post(LIST, data, follow=True)
+    (message,) = map(str, response.context["messages"])
+    assert message.startswith("report cannot be run: UnknownTaskError:")
+    assert not Job.objects.exists()
+    assert not Tick.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "run", "reset"])
+def test_a_verb_needs_its_permission(client, person, verb):
+    schedule = make(paused_at=timezone.now(), declared={"task": "x"}, edited_at=timezone.now())
+    person("view_schedule", "change_schedule")
+    assert client.post(f"{LIST}{schedule.pk}/operate/{verb}/").status_code == 403
+    person("view_schedule", "operate_schedule", "view_job")
+    assert client.post(f"{LIST}{schedule.pk}/operate/{verb}/").status_code == 302
+
+
+def test_who_may_only_view_changes_nothing(client, person):
+    schedule = make()
+    person("view_schedule")
+    assert client.get(page_of(schedule)).status_code == 200
+    assert client.post(page_of(schedule), FORM).status_code == 403
+    assert client.get(f"{LIST}add/").status_code == 403
+
+
+def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client):
+    schedule = make(cron="0 3 * * *", every_seconds=None, timezone="Asia/Shanghai")
+    look()
+    Schedule.objects.update(next_at=timezone.now() - timedelta(milliseconds=1))
+    look()
+    response = admin_client.get(page_of(schedule))
+    (job,) = Job.objects.all()
+    assert str(job.pk) in response.text
+    assert "An earlier run is ready." in response.text
+    assert response.text.count(" 03:00:00 CST") == 5
+
+
+def test_a_declared_schedule_cannot_be_deleted_while_workers_declare_it(admin_client):
+    declared = make("declared", declared={"task": "x"}, declared_at=timezone.now())
+    made = make("made")
+    assert admin_client.post(f"{LIST}{declared.pk}/delete/", {"post": "yes"}).status_code == 403
+    admin_client.post(f"{LIST}{made.pk}/delete/", {"post": "yes"})
+    assert list(Schedule.objects.values_list("name", flat=True)) == ["declared"]
+    assert "delete_selected" not in admin_client.get(LIST).text
+
+
+@pytest.mark.parametrize("name", ["a/b c", "100 %", "ü", "x" * 255, '<b>"quoted"</b>', "a_2Fb"])
+def test_a_name_may_be_any_text(admin_client, name):
+    make(name)
+    link = admin_client.get(LIST).text.split('field-state_badge"><a href="')[1].split('"')[0]
+    page = admin_client.get(link.replace("&amp;", "&"))
+    assert page.status_code == 200
+    assert "<b>" not in page.text
+    action = page.text.split('/operate/pause/"')[0].rpartition('action="')[2] + "/operate/pause/"
+    assert admin_client.post(action, follow=True).status_code == 200
+    assert Schedule.objects.get().paused_at is not None
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"cron": "61 * * * *", "every_seconds": None},
+        {"timezone": "Nowhere", "cron": "0 3 * * *", "every_seconds": None},
+        {"args": 7},
+        {"next_at": None},
+        {"kwargs": [1]},
+        {"every_seconds": 1e300},
+        {"every_seconds": float("nan")},
+    ],
+)
+def test_the_page_of_an_odd_row_opens(admin_client, columns):
+    schedule = make(**columns)
+    assert admin_client.get(LIST).status_code == 200
+    assert admin_client.get(page_of(schedule)).status_code == 200
+
+
+def test_the_page_works_without_use_tz(admin_client, settings):
+    settings.USE_TZ = False
+    schedule = make(next_at=timezone.now())
+    look()
+    assert admin_client.get(LIST).status_code == 200
+    assert admin_client.get(page_of(schedule)).status_code == 200
