@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,8 @@ def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
 
 def import_task(path: str) -> Any:
     """The task at `path`. Raises UnknownTaskError."""
-    importlib.invalidate_caches()
+    with suppress(KeyError):  # another thread is at it in this moment, and has removed an entry first
+        importlib.invalidate_caches()
     try:
         task = import_string(path)
     except (Exception, SystemExit) as error:  # a module may fail with anything while it is imported

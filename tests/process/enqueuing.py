@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,6 +39,8 @@ def fork(calls: int, threads: int, roll_back: bool, start: int, started: int) ->
         new = sum(not is_duplicate for _, is_duplicate in committed)
         os.write(1, json.dumps([ids, len(committed), new]).encode() + b"\n")
         code = 0
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 from datetime import timedelta
 
 import pytest
@@ -299,7 +299,7 @@ def test_a_duplicate_stays_one_and_works_like_any_result():
         5,
         True,
     )
-    assert pickle.loads(pickle.dumps(second)).is_duplicate
+    assert copy.copy(second).is_duplicate
     assert not backend().get_result(first.id).is_duplicate
     assert not second.cancel()
     assert second.wait(1).is_finished
