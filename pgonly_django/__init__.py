@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pgonly_django.queue.retry import Backoff
     from pgonly_django.scheduling.decorators import cron, every
     from pgonly_django.tasks.bulk import enqueue_many
+    from pgonly_django.tasks.redrive import redrive
     from pgonly_django.tasks.task import task
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "enqueue_many",
     "every",
     "limiter",
+    "redrive",
     "task",
 ]
 
@@ -63,6 +65,7 @@ _MODULES = {
     "enqueue_many": "pgonly_django.tasks.bulk",
     "every": "pgonly_django.scheduling.decorators",
     "limiter": "pgonly_django.limits.limiter",
+    "redrive": "pgonly_django.tasks.redrive",
     "task": "pgonly_django.tasks.task",
 }
 

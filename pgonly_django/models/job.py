@@ -11,6 +11,8 @@ from typing import Any
 from django.db import IntegrityError, models, transaction
 from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
 from django.db.models.expressions import RawSQL
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
@@ -120,6 +122,13 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def failed(self) -> JobQuerySet:
         return self.filter(state=State.FAILED)
+
+    def failed_with(self, error: type[BaseException] | str) -> JobQuerySet:
+        """The failed ones whose last error is of this class: a class, its dotted path, or its name alone."""
+        path = error if isinstance(error, str) else f"{error.__module__}.{error.__qualname__}"
+        last = KeyTextTransform("exception", KeyTransform(-1, "errors"))
+        failed = self.failed().alias(last_error=Cast(last, models.TextField()))
+        return failed.filter(Q(last_error=path) | Q(last_error__endswith=f".{path}"))
 
     def held(self, by: str | None = None) -> JobQuerySet:
         """Those that wait for a person; with `by` those that this holds, such as "budget:project:7"."""

@@ -1,0 +1,157 @@
+"""redrive(): failed jobs run again, as many a minute as wanted, with other arguments if wanted."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+from django.db import transaction
+
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.exceptions import PgonlyError, UnreadableJobError, WrongArgumentsError
+from pgonly_django.models import Job, State
+from pgonly_django.models.job import JobQuerySet
+from pgonly_django.queue.redrive import Again, redrive_batch
+from pgonly_django.queue.values import to_json
+from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.registry import find_task
+
+BATCH = 1000
+KEPT_NAMED = 100
+# What new arguments are made of, and what depends on them.
+CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "concurrency_key", "unique_key")
+NOT_FREE = "another job has its unique_key, or it is not failed any more"
+
+
+@dataclass
+class Redriven:
+    """`jobs` run again; `left` were left alone, the first of them with the reason, by their ids."""
+
+    jobs: int = 0
+    left: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def leave(self, job_id: str, reason: str) -> None:
+        self.left += 1
+        if len(self.reasons) < KEPT_NAMED:
+            self.reasons[job_id] = reason
+
+
+def redrive(
+    jobs: JobQuerySet, *, per_minute: float | None = None, arguments: Mapping[str, Any] | None = None
+) -> Redriven:
+    """Make the failed ones among `jobs` run again, with all their attempts, from their steps and checkpoints.
+
+    `per_minute`: so many start in a minute, evenly; else all of them now. `arguments`: new values of parameters, by
+    name, which have to fit each task. 1,000 jobs are one transaction, so that 100,000 hold no locks for long (inside
+    atomic() all are one); what is redriven stays so when a later batch fails. A job whose unique_key another job has by
+    now is left alone. Raises WrongArgumentsError for what does not fit any of the tasks, before anything is written.
+    """
+    rate = _checked_rate(per_minute)
+    jobs._for_write = True  # noqa: SLF001 - as Django's own writing methods do: `db` is the router's for writing then
+    alias = jobs.db
+    require_autocommit(alias, "redrive()")
+    failed = _unsliced(jobs, alias).filter(state=State.FAILED)
+    if arguments:
+        _check_arguments(failed, arguments)
+    done, delays = Redriven(), (number * rate for number in itertools.count())
+    last: Any = None
+    while True:
+        with transaction.atomic(using=alias):
+            rows = list(redrive_page(failed, last, CALL if arguments else ()))
+            _redrive_rows(alias, rows, arguments, delays, done)
+        if len(rows) < BATCH:
+            return done
+        last = rows[-1].pk
+
+
+def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> JobQuerySet:
+    """The next rows behind `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
+    page = failed if last is None else failed.filter(pk__gt=last)
+    rows = page.order_by("pk").only("pk", *more)
+    return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
+
+
+def _redrive_rows(
+    alias: str,
+    rows: Sequence[Job],
+    arguments: Mapping[str, Any] | None,
+    delays: Iterator[float],
+    done: Redriven,
+) -> None:
+    batch = []
+    for row in rows:
+        try:
+            changed = _changed(row, arguments) if arguments else {}
+        except PgonlyError as error:
+            done.leave(str(row.pk), str(error))
+        else:
+            batch.append(Again(str(row.pk), next(delays), **changed))
+    redriven = set(redrive_batch(alias, batch)) if batch else set()
+    for each in batch:
+        if each.id not in redriven:
+            done.leave(each.id, NOT_FREE)
+    done.jobs += len(redriven)
+    if redriven:
+        notify.wake_after_commit(alias, notify.ready(notify.ANY_QUEUE))
+        notify.wake_after_commit(alias, notify.DUE)
+
+
+def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a call with the new arguments. Raises PgonlyError where the row's own do not fit its task."""
+    task = find_task(row.task, row.backend, row.queue, row.priority)
+    signature = call_signature(task.func, task.takes_context)
+    if not (isinstance(row.args, list) and isinstance(row.kwargs, dict)):
+        raise UnreadableJobError("arguments", "another program has written them")
+    others = {name: value for name, value in arguments.items() if name not in signature.names}
+    kwargs = {**row.kwargs, **others}
+    signature.check(row.args, kwargs)
+    bound = signature.signature.bind(*row.args, **kwargs)
+    bound.arguments |= {name: value for name, value in arguments.items() if name not in others}
+    ((_, new),) = task.get_backend().prepare_many([(task, bound.args, bound.kwargs)])
+    key = (new.own or {}).get("concurrency_key") if row.concurrency_key is not None else None
+    return {"args": new.args, "kwargs": new.kwargs, "concurrency_key": key}
+
+
+def _check_arguments(failed: JobQuerySet, arguments: Mapping[str, Any]) -> None:
+    """Raises UnknownTaskError, WrongArgumentsError or NotStorableError."""
+    for column in failed.order_by().values_list("task", "backend", "queue", "priority").distinct():
+        task = find_task(*column)
+        signature = call_signature(task.func, task.takes_context)
+        for name, value in arguments.items():
+            _check_argument(signature, name, value)
+
+
+def _check_argument(signature: CallSignature, name: str, value: Any) -> None:
+    if not signature.takes(name):
+        near = difflib.get_close_matches(name, signature.names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(signature.names) or 'none'}"
+        raise WrongArgumentsError(
+            f"{signature.name}{signature.signature}", f"it has no argument {name!r}; {hint}"
+        )
+    to_json([value], f"Argument {name!r} of {signature.name}()")
+
+
+def _checked_rate(per_minute: float | None) -> float:
+    """The seconds between two jobs."""
+    if per_minute is None:
+        return 0.0
+    is_number = isinstance(per_minute, Real) and not isinstance(per_minute, bool)
+    if not is_number or not math.isfinite(per_minute) or per_minute <= 0:
+        raise WrongArgumentsError("redrive()", f"per_minute must be a number above 0, got {per_minute!r}")
+    return 60.0 / per_minute
+
+
+def _unsliced(jobs: JobQuerySet, alias: str) -> JobQuerySet:
+    """A sliced queryset takes no further filter, and one with DISTINCT or a join no lock."""
+    if jobs.query.is_sliced:
+        return Job.objects.using(alias).filter(pk__in=list(jobs.values_list("pk", flat=True)))
+    if jobs.query.distinct or jobs.query.combinator:
+        return Job.objects.using(alias).filter(pk__in=jobs.order_by().values("pk"))
+    return jobs.using(alias)
