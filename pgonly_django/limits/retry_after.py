@@ -17,10 +17,16 @@ def seconds_of(answer: Any) -> float:
     `answer` is a response, its headers, or an error that has one of them: of httpx, requests, aiohttp, urllib, boto, or
     of an SDK built on them. DEFAULT_SECONDS where it says nothing that can be read, at most LONGEST_SECONDS.
     """
+    asked = asked_seconds(answer)
+    return DEFAULT_SECONDS if asked is None else asked
+
+
+def asked_seconds(answer: Any) -> float | None:
+    """See seconds_of(); None where it says nothing that can be read."""
     for asked in _asked(answer):
         if asked is not None and math.isfinite(asked) and asked >= 0:
             return min(asked, LONGEST_SECONDS)
-    return DEFAULT_SECONDS
+    return None
 
 
 def _asked(answer: Any) -> Iterator[float | None]:

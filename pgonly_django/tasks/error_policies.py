@@ -55,7 +55,7 @@ def policy_of(error: BaseException, options: Policies) -> Policy | None:
     own = _policy_of_class(type(error), options)
     if own is not None or not isinstance(error, BaseExceptionGroup):
         return own
-    inside = {_policy_of_class(type(leaf), options) for leaf in _leaves(error)}
+    inside = {_policy_of_class(type(leaf), options) for leaf in errors_in(error)}
     if "never_retry" in inside or "hold_on" in inside:
         return "never_retry" if "never_retry" in inside else "hold_on"
     return "snooze_on" if inside == {"snooze_on"} else None
@@ -104,9 +104,10 @@ def _path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def errors_in(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Those that are no groups themselves."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from errors_in(error)
         else:
             yield error

@@ -11,12 +11,14 @@ from numbers import Real
 from typing import Any
 
 from django.db import transaction
+from django.db.models import BooleanField, ExpressionWrapper
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError, UnreadableJobError, WrongArgumentsError
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import JobQuerySet
+from pgonly_django.models.job import JobQuerySet, key_is_free
+from pgonly_django.queue.enqueue import NewJob
 from pgonly_django.queue.redrive import Again, redrive_batch
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
@@ -26,7 +28,12 @@ BATCH = 1000
 KEPT_NAMED = 100
 # What new arguments are made of, and what depends on them.
 CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "concurrency_key", "unique_key")
-NOT_FREE = "another job has its unique_key, or it is not failed any more"
+TAKEN = "Another job has its unique_key by now."
+
+
+class TakenKeyError(PgonlyError):
+    def __init__(self) -> None:
+        super().__init__(TAKEN)
 
 
 @dataclass
@@ -74,21 +81,23 @@ def redrive(
 def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> JobQuerySet:
     """The next rows behind `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
     page = failed if last is None else failed.filter(pk__gt=last)
-    rows = page.order_by("pk").only("pk", *more)
+    is_free = ExpressionWrapper(key_is_free(), output_field=BooleanField())
+    rows = page.order_by("pk").annotate(has_free_key=is_free).only("pk", "unique_key", *more)
     return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
 
 
 def _redrive_rows(
     alias: str,
-    rows: Sequence[Job],
+    rows: Sequence[Any],
     arguments: Mapping[str, Any] | None,
     delays: Iterator[float],
     done: Redriven,
 ) -> None:
     batch = []
+    newest = {row.unique_key: row.pk for row in rows if row.unique_key is not None}
     for row in rows:
         try:
-            changed = _changed(row, arguments) if arguments else {}
+            changed = _changed(row, arguments) if arguments else _unchanged(row, newest)
         except PgonlyError as error:
             done.leave(str(row.pk), str(error))
         else:
@@ -96,27 +105,42 @@ def _redrive_rows(
     redriven = set(redrive_batch(alias, batch)) if batch else set()
     for each in batch:
         if each.id not in redriven:
-            done.leave(each.id, NOT_FREE)
+            done.leave(each.id, TAKEN)
     done.jobs += len(redriven)
     if redriven:
         notify.wake_after_commit(alias, notify.ready(notify.ANY_QUEUE))
         notify.wake_after_commit(alias, notify.DUE)
 
 
+def _unchanged(row: Any, newest: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises TakenKeyError where another job has its unique_key, or gets it in this batch."""
+    if not row.has_free_key or newest.get(row.unique_key, row.pk) != row.pk:
+        raise TakenKeyError
+    return {}
+
+
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a call with the new arguments. Raises PgonlyError where the row's own do not fit its task."""
-    task = find_task(row.task, row.backend, row.queue, row.priority)
-    signature = call_signature(task.func, task.takes_context)
     if not (isinstance(row.args, list) and isinstance(row.kwargs, dict)):
         raise UnreadableJobError("arguments", "another program has written them")
+    task = find_task(row.task, row.backend, row.queue, row.priority)
+    signature = call_signature(task.func, task.takes_context)
     others = {name: value for name, value in arguments.items() if name not in signature.names}
     kwargs = {**row.kwargs, **others}
     signature.check(row.args, kwargs)
     bound = signature.signature.bind(*row.args, **kwargs)
     bound.arguments |= {name: value for name, value in arguments.items() if name not in others}
-    ((_, new),) = task.get_backend().prepare_many([(task, bound.args, bound.kwargs)])
-    key = (new.own or {}).get("concurrency_key") if row.concurrency_key is not None else None
-    return {"args": new.args, "kwargs": new.kwargs, "concurrency_key": key}
+    calls = [(task, row.args, row.kwargs), (task, bound.args, bound.kwargs)]
+    (_, old), (_, new) = task.get_backend().prepare_many(calls)
+    was, now = _keys(old), _keys(new)
+    # A key that was chosen for this job alone, as by idempotency_key, does not follow from the arguments.
+    keys = {name: now[name] for name in now if was[name] is not None and was[name] == getattr(row, name)}
+    return {"args": new.args, "kwargs": new.kwargs, **keys}
+
+
+def _keys(new: NewJob) -> dict[str, str | None]:
+    key = (new.own or {}).get("concurrency_key")
+    return {"concurrency_key": key, "unique_key": None if new.unique is None else new.unique.key}
 
 
 def _check_arguments(failed: JobQuerySet, arguments: Mapping[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """What follows an attempt that failed: another one, none, or a person's decision."""
 
 from pgonly_django.context.run import Run
+from pgonly_django.limits.retry_after import asked_seconds
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import Backoff, delay_seconds
-from pgonly_django.tasks.error_policies import policy_of
+from pgonly_django.tasks.error_policies import errors_in, policy_of
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.worker.finishes import MESSAGE_LIMIT, WorkerFacts, finish, held
 from pgonly_django.worker.free_retry import FREE_FOR, SHORTEST_SECONDS, FreeRetry, next_free_retry
@@ -60,10 +61,20 @@ def _retried_free(
     reason = f"{reason} {why}".strip()
     if delay is None:
         return _not_again(run, Outcome.FAILED, error, worker, reason)
+    delay = max(delay, _asked_for(error), SHORTEST_SECONDS)
     return finish(
-        run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=max(delay, SHORTEST_SECONDS), free=True, error=error,
-        reason=reason, **free.entry(),
+        run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, error=error, reason=reason,
+        **free.entry(),
     )  # fmt: skip
+
+
+def _asked_for(error: BaseException) -> float:
+    """The seconds that a provider asks for, by the Retry-After of its answer; 0 where it asks for none."""
+    try:
+        errors = list(errors_in(error)) if isinstance(error, BaseExceptionGroup) else [error]
+        return max(asked_seconds(each) or 0.0 for each in errors)
+    except BaseException:  # noqa: BLE001 - attributes of the project's own classes may raise anything
+        return 0.0
 
 
 def _backoff_delay(

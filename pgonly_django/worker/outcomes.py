@@ -1,7 +1,6 @@
 """How a run ended, and what is written about it: pure functions, no connection, no thread."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +22,7 @@ from pgonly_django.exceptions import (
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.values import to_json
+from pgonly_django.tasks.error_policies import errors_in
 from pgonly_django.tasks.options import TaskOptions
 from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError
 from pgonly_django.worker.failed_attempts import BROKEN_BACKOFF_SECONDS, again, failed
@@ -124,20 +124,12 @@ def unrecordable(run: Run, error: BaseException, worker: WorkerFacts) -> Finish:
 
 def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     """What an asyncio.TaskGroup has wrapped: an interruption, or else an instruction with no error beside it."""
-    leaves = list(_leaves(group))
+    leaves = list(errors_in(group))
     for kind in (LeaseLost, JobInterrupt):
         for leaf in leaves:
             if isinstance(leaf, kind):
                 return leaf
     return leaves[0] if all(isinstance(leaf, Snooze | Retry | Discard | Hold) for leaf in leaves) else None
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 def released(run: Run, worker: WorkerFacts) -> Finish:

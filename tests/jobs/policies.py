@@ -17,6 +17,16 @@ class BurstLimitedError(RateLimitedError):
     pass
 
 
+class AskedError(RateLimitedError):
+    headers = {"Retry-After": "120"}
+
+
+class OddlyLimitedError(RateLimitedError):
+    @property
+    def response(self):
+        raise SystemExit(3)
+
+
 class NoMoneyError(Exception):
     pass
 
@@ -30,6 +40,8 @@ ERRORS = {
     "unicode": UnicodeError,
     "rate": RateLimitedError,
     "burst": BurstLimitedError,
+    "asked": AskedError,
+    "odd": OddlyLimitedError,
     "money": NoMoneyError,
     "other": RuntimeError,
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from django.db import connection
+
 from pgonly_django.compat import new_ids
-from pgonly_django.models import Schedule
+from pgonly_django.models import Job, Schedule
 from pgonly_django.models.job import State
 from pgonly_django.queue import (
     checkpoints,
@@ -15,6 +17,7 @@ from pgonly_django.queue import (
     progress,
     promote,
     prune,
+    redrive,
     rescue,
     unique,
     workers,
@@ -24,6 +27,7 @@ from pgonly_django.queue.enqueue import NewJob, Template, Unique
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.progress import Report
 from pgonly_django.scheduling import due, overlap
+from pgonly_django.tasks.redrive import redrive_page
 from tests.plans.found import positional
 from tests.plans.table import WORKER
 from tests.queue.rows import HOUR, LEASE
@@ -92,6 +96,16 @@ def of_queryset(rows):
     return values(sql, *parameters)
 
 
+def as_django_sends(rows):
+    """With its values in the text, as Django's own cursors send it."""
+    return connection.ops.compose_sql(*rows.query.sql_with_params()), {}
+
+
+def again(held):
+    nothing = [None] * len(held)
+    return [held, [1.0] * len(held), nothing, nothing, nothing, nothing]
+
+
 def due_schedules():
     schedules = due.DueSchedules("default")
     schedules.known = {f"schedule {number}" for number in range(1, 50)}
@@ -116,7 +130,7 @@ SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"},
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
-DEAD_LETTER = {"pgonly_job_dead_letter"}
+DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
 
 
 UNIQUE = {"pgonly_job_unique"}
@@ -186,6 +200,12 @@ STATEMENTS = {
         lambda _: (due.PRUNE_TICKS.sql, {"schedule": "schedule 7", "outcome": "enqueued"}),
         TICK,
         {"pgonly_tick_pkey"},
+    ),
+    "redrive, page": (lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER)), FAILED, UNIQUE),
+    "redrive": (
+        lambda held: (redrive.REDRIVE, dict(zip(redrive.PARAMETERS, again(held), strict=True))),
+        PRIMARY,
+        NONE,
     ),
     "dead letters, unsent": (
         lambda _: (dead_letters.UNSENT, {"queue": "dead", "limit": 1000}),

@@ -133,3 +133,14 @@ def test_every_end_of_a_run_that_fails_keeps_its_row(work, settings):
     work()
     left = [round((it.job.expires_at - it.job.finished_at).total_seconds() / 86_400) for it in ends]
     assert left == [90] * 4
+
+
+@pytest.mark.parametrize("names", [["asked"], ["asked", "rate"]])
+def test_a_snooze_waits_as_long_as_the_provider_asks_for(work, names):
+    job = run(work, policies.judged.enqueue(*names))
+    assert timedelta(seconds=110) < job.run_at - timezone.now() <= timedelta(seconds=120)
+
+
+def test_an_error_that_breaks_when_it_is_asked_for_its_pause_is_snoozed_all_the_same(work):
+    job = run(work, policies.judged.enqueue("odd"))
+    assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
