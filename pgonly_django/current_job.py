@@ -10,6 +10,7 @@ class CurrentJob(Protocol):
     """What these need of a run (context/run.py)."""
 
     job: Any  # its row as it was claimed: id, task, queue, attempt
+    worker: str  # the name of its worker
 
     def hold(self, by: str, reason: str, again_in_seconds: float | None = None) -> BaseException:
         """The run has to end, and the job is held; with `again_in_seconds` it goes on by itself after that time.

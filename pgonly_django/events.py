@@ -33,16 +33,16 @@ def emit(name: str, message: str, *, level: int = logging.INFO, exc_info: Any = 
     logger = logging.getLogger(f"pgonly_django.{name.partition('.')[0]}")
     if logger.isEnabledFor(level):
         log = partial(logger.log, level, message, exc_info=exc_info, extra={"event": name, **facts})
-        _log_quietly(log, message)
+        log_quietly(log, message)
     for listener in tuple(_listeners):
         try:
             listener(name, facts)
         except (Exception, SystemExit):  # noqa: BLE001 - a listener is no part of what happened
             report = partial(logger.exception, "Listener %r failed on %s", listener, name)
-            _log_quietly(report, f"A listener failed on {name}")
+            log_quietly(report, f"A listener failed on {name}")
 
 
-def _log_quietly(log: Callable[[], None], message: str) -> None:
+def log_quietly(log: Callable[[], None], message: str) -> None:
     """A filter of the project may raise, or exit: that ends neither a job nor a worker. It is reported on stderr, as
     logging does with the errors of handlers."""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django import events
-from pgonly_django.cache import keys
+from pgonly_django.cache import call_log, keys
 from pgonly_django.cache.entry import INSERT_MANY, LIVE, OVERHEAD_BYTES, OVERWRITE, ROW, SIZE, VALUE
 from pgonly_django.cache.statement import for_both_tables
 from pgonly_django.cache.store import BEFORE, Store, seconds_param
@@ -42,6 +42,8 @@ def get_many(store: Store, wanted: Sequence[bytes], *, strict: bool) -> Operatio
                     raise
                 events.emit("cache.failed", str(error), level=logging.WARNING)
     yield from store.read(hits=len(found), misses=len(wanted) - len(found))
+    if call_log.is_on(call_log.DEBUG):
+        call_log.say_read(wanted, found)
     return found
 
 
@@ -83,6 +85,8 @@ def _write_many(
         values = [*arrays, seconds_param(seconds), b"0", text_array(tags) if tags else None]
         result = yield from store.send(statements, values)
         stored.update(names)
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("set", *names)
         new, more = (integer(result.get_value(0, each)) for each in (0, 1)) if result.ntuples else (0, 0)
         written = len(arrays[0]) + len(arrays[1]) + OVERHEAD_BYTES * len(batch)
         if store.counters.wrote(entries=new, size=more, written=written, writes=len(batch)):

@@ -7,13 +7,14 @@ then not stored. It counts the entries that get() would have found.
 from collections.abc import Sequence
 from typing import Any
 
-from pgonly_django.cache import keys
+from pgonly_django.cache import call_log, keys
 from pgonly_django.cache.bulk import BATCH, batches
 from pgonly_django.cache.entry import LIVE, SIZE, first_bytes
 from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
+from pgonly_django.events import emit
 
 TAGGED_BATCH = 100_000  # rows a statement: each statement has to find all rows that have the tag
 
@@ -65,6 +66,8 @@ def delete_many(store: Store, wanted: Sequence[bytes]) -> Operation[int]:
     live = 0
     for batch in batches(sorted(wanted)):
         live += yield from _delete(store, DELETE_MANY, keys=batch)
+    if wanted and call_log.is_on(call_log.DEBUG):
+        call_log.say("delete", *wanted, detail=f"there were {live}")
     return live
 
 
@@ -73,7 +76,10 @@ DELETE_TAGS = _deleting("tags && %(tags)s::text[]", by_key=False)
 
 
 def delete_tags(store: Store, tags: Sequence[bytes]) -> Operation[int]:
-    return _delete(store, DELETE_TAGS, TAGGED_BATCH, store.long_timeout, tags=tags)
+    live = yield from _delete(store, DELETE_TAGS, TAGGED_BATCH, store.long_timeout, tags=tags)
+    if call_log.is_on(call_log.DEBUG):
+        call_log.say("delete", *tags, detail=f"these tags, {live} entries")
+    return live
 
 
 IN_RANGE = "key >= %(start)s::text AND key < %(end)s::text"
@@ -83,7 +89,11 @@ DELETE_RANGE = _deleting(IN_RANGE)
 def clear(store: Store, prefix: str = "") -> Operation[int]:
     """Delete every entry whose made key starts so."""
     start, end = keys.span(store.namespace + prefix)
-    return _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
+    live = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
+    which = f" of the keys that begin with {prefix!r}" if prefix else ""
+    message = f"The cache {store.location} was cleared{which}: {live} entries."
+    emit("cache.cleared", message, location=store.location, entries=live)
+    return live
 
 
 DELETE_PATTERN = _deleting(IN_RANGE + " AND key ~ %(regex)s::text")
@@ -92,4 +102,8 @@ DELETE_PATTERN = _deleting(IN_RANGE + " AND key ~ %(regex)s::text")
 def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
     """Delete the entries whose made key matches the glob, `itersize` at most in a statement."""
     start, end, regex = keys.matching(store.namespace, pattern)
-    return _delete(store, DELETE_PATTERN, itersize, store.long_timeout, start=start, end=end, regex=regex)
+    span = {"start": start, "end": end, "regex": regex}
+    live = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)
+    if call_log.is_on(call_log.DEBUG):
+        call_log.say("delete", store.key(pattern), detail=f"this pattern, {live} entries")
+    return live

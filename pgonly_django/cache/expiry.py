@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pgonly_django.cache import call_log
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.entry import EXPIRE, LIVE, SIZE, VALUE, after
 from pgonly_django.cache.statement import for_both_tables
@@ -84,4 +85,6 @@ def get_and_touch(store: Store, key: bytes, default: Any, seconds: float | None)
     result = yield from store.send(GET_AND_TOUCH, [key, seconds_param(seconds)])
     hit = result.ntuples == 1
     yield from store.read(hits=hit, misses=not hit)
+    if call_log.is_on(call_log.DEBUG):
+        call_log.say("hit" if hit else "miss", key)
     return store.value(result, 0) if hit else default

@@ -4,6 +4,7 @@ from typing import Any
 
 from psycopg.errors import NumericValueOutOfRange
 
+from pgonly_django.cache import call_log
 from pgonly_django.cache.entry import LIVE
 from pgonly_django.cache.statement import for_both_tables
 from pgonly_django.cache.store import Store
@@ -49,7 +50,10 @@ def _add(store: Store, key: bytes, delta: int) -> Operation[int | None]:
         if isinstance(error.__cause__, NumericValueOutOfRange):
             return None
         raise
-    return integer(result.get_value(0, 0)) if result.ntuples else None
+    total = integer(result.get_value(0, 0)) if result.ntuples else None
+    if total is not None and call_log.is_on(call_log.DEBUG):
+        call_log.say("set", key, detail=f"{total}, by incr()")
+    return total
 
 
 SWAP = for_both_tables(

@@ -15,11 +15,12 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django import events
+from pgonly_django.cache import call_log
 from pgonly_django.cache.background import background
 from pgonly_django.cache.circular import computing, refuse_circular
 from pgonly_django.cache.entry import LIVE, REWRITE, ROW, SIZE, VALUE, Row, after, minute_of
 from pgonly_django.cache.statement import CHANNEL, WAKE_UP, for_both_tables
-from pgonly_django.cache.store import Store
+from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
 from pgonly_django.database.statement import integer
@@ -72,6 +73,9 @@ class SingleFlight:
         """The value, or a token to compute it with; None: compute it for this caller only."""
         found = yield from self._look()
         yield from self.store.read(hits=found.is_live, misses=not found.is_live)
+        if call_log.is_on(call_log.DEBUG):
+            is_stale = found.is_shown and not found.is_live
+            call_log.say("hit" if found.is_live else "miss", self.key, detail="stale" if is_stale else "")
         if found.is_shown:
             return found
         refuse_circular(self.store.place(self.key), self.store.name(self.key))
@@ -205,6 +209,8 @@ class SingleFlight:
     def _fill(self, token: int, row: Row) -> Operation[None]:
         """Write the row and wake the callers who wait, if the claim is still ours."""
         result = yield from self.store.send(self.FILL, [*row, b"%d" % token, payload(self.key)])
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("set" if result.ntuples else "keep", row.key, detail=described(row))
         if result.ntuples:
             size, before = row.size, integer(result.get_value(0, 1))
             if self.store.counters.wrote(entries=0, size=size - before, written=size):

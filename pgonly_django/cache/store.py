@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.db import connections
 from psycopg.pq.abc import PGresult
 
-from pgonly_django.cache import keys
+from pgonly_django.cache import call_log, keys
 from pgonly_django.cache.codec import INTEGER, Codec
 from pgonly_django.cache.durations import LONGEST_SECONDS
 from pgonly_django.cache.entry import INSERT, LIVE, OVERWRITE, REWRITE, ROW, SIZE, VALUE, Row, size_of
@@ -90,6 +90,8 @@ class Store:
         hit = result.ntuples == 1
         if self.counters.read(hits=hit, misses=not hit):
             yield from self.eviction.flush()
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("hit" if hit else "miss", key)
         return self.value(result, 0) if hit else default
 
     def read(self, *, hits: int, misses: int) -> Operation[None]:
@@ -157,6 +159,8 @@ class Store:
         else:
             plain, counted = self.SET, self.SET_COUNTED
         result = yield from self.send(counted if self.counters.bounded else plain, [*row])
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("set" if result.command_tuples == 1 else "keep", row.key, detail=described(row))
         if result.command_tuples != 1:
             return False
         size, new, more = row.size, False, 0
@@ -207,6 +211,8 @@ class Store:
     def delete(self, key: bytes) -> Operation[bool]:
         """Whether there was a live entry."""
         result = yield from self.send(self.DELETE, [key])
+        if call_log.is_on(call_log.DEBUG):
+            call_log.say("delete", key, detail="" if result.ntuples else "there was none")
         if not result.ntuples:
             return False
         yield from self.removed(1, integer(result.get_value(0, 1)))
@@ -216,6 +222,12 @@ class Store:
         """Count what was deleted. When it is much, flush: other processes should know before they evict."""
         if self.counters.removed(entries, size):
             yield from self.eviction.flush()
+
+
+def described(row: Row) -> str:
+    """The size and the time to live of a write, for the log."""
+    size = 8 if row.value is None else len(row.value)
+    return f"{size} bytes, {'for ever' if row.seconds is None else f'for {float(row.seconds):g} s'}"
 
 
 def seconds_param(seconds: float | None) -> bytes | None:

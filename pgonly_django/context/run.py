@@ -41,6 +41,7 @@ class Run:
     alias: str
     claimed_at: float
     lease_until: float
+    worker: str = ""  # its name
     started_at: float | None = None
     result: Any = None  # the JobResult that the signals carry, once the task is found
     # Set by the worker, read by the job.

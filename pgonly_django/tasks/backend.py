@@ -30,6 +30,7 @@ from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
+from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
 from pgonly_django.tasks.options import TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, build_result, result_of
 from pgonly_django.tasks.settings import TasksEntry
@@ -219,6 +220,9 @@ class PostgresBackend(BaseTaskBackend):
         def tell() -> None:
             for payload in payloads:
                 notify.send_coalesced(database, payload, follow_up)
+            if logs_enqueued():
+                for result in results:
+                    log_enqueued(result)
             if has_receivers(task_enqueued, logging.DEBUG):
                 for result in results:
                     task_enqueued.send(type(self), task_result=result)

@@ -25,14 +25,13 @@ from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.finishes import WorkerFacts
-from pgonly_django.worker.job_log import log_failure
+from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
 from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
-from pgonly_django.worker.tracebacks import name_of, without_outer_frames
+from pgonly_django.worker.tracebacks import cut_our_frames, name_of
 
 DELIVER_AGAIN_SECONDS = 0.1
-OUR_FRAMES = (__file__, atomic_run.__file__)
 
 _thread = SlotThread()
 
@@ -54,6 +53,12 @@ class Executor:
         self.deliver = deliver
         self.tasks = TaskLookup()
         self._atomic_runs = atomic_run.AtomicRuns(alias)
+        self._logs_starts = self._sends_starts = False
+
+    def look_who_listens(self) -> None:
+        """Whether starts are logged and signalled: asked before jobs are handed out, once for many of them."""
+        self._logs_starts = logs_starts()
+        self._sends_starts = has_receivers(task_started, logging.INFO)
 
     def run(self, run: Run) -> None:
         """Run a sync task in this thread, in a contextvars context to itself; clean up after it. Raises nothing."""
@@ -173,7 +178,9 @@ class Executor:
             enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
             _attempts=job.attempt,
         )  # fmt: skip
-        if has_receivers(task_started, logging.INFO):
+        if self._logs_starts:
+            log_start(run)
+        if self._sends_starts:
             task_started.send(type(found.backend), task_result=result)
             if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()
@@ -197,7 +204,7 @@ class Executor:
         """The end of a run that raised `error`, which is logged. Code of the job is called on the way: its backoff,
         its exception's text."""
         try:
-            without_outer_frames(error, OUR_FRAMES)
+            cut_our_frames(error)
             if isinstance(error, TypeError):
                 error = self.tasks.misfit(run.job) or error
             error = outcomes.meaning(run, error)

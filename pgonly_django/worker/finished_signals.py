@@ -16,6 +16,7 @@ from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.results import result_of_end
+from pgonly_django.worker.tracebacks import cut_our_frames
 
 
 class FinishedSignals:
@@ -88,4 +89,5 @@ def _send(result: Any, error: BaseException | None) -> None:
     try:
         raise error  # noqa: TRY301 - this is how it gets there
     except BaseException:  # noqa: BLE001 - likewise
+        cut_our_frames(error)
         task_finished.send(sender, task_result=result)

@@ -1,13 +1,13 @@
 """One log line for each run that ended: an attempt that failed has it at once, with the traceback, from the slot where
-it failed; all others once their end is written."""
+it failed; all others once their end is written. At DEBUG one for each start as well."""
 
 import contextlib
 import json
 import logging
-from typing import Any
 
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit, has_listeners
+from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker.outcomes import UNKNOWN_FOR, Ended
@@ -15,27 +15,39 @@ from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")
 
+# These ends have their line, with a traceback where there is one, from log_failure().
+TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
+
+
+def logs_starts() -> bool:
+    """Whether there is anything to do for starts. No-op jobs come 20,000 a second, so it is asked once for many."""
+    return _logger.isEnabledFor(logging.DEBUG) or has_listeners()
+
 
 def logs_successes() -> bool:
-    """Whether there is anything to do for successes. No-op jobs come 20,000 a second, so it is asked once for many."""
+    """See logs_starts()."""
     return _logger.isEnabledFor(logging.INFO) or has_listeners()
 
 
+def log_start(run: Run) -> None:
+    job = run.job
+    message = f"{job.task} {job.id}: started ({_attempt(run)})."
+    emit("worker.job_started", message, level=logging.DEBUG, queue=job.queue, **facts_of(run))
+
+
 def log_end(ended: Ended) -> None:
-    finish = ended.finish
-    if finish is None or not finish.started:
+    run, finish = ended.run, ended.finish
+    if finish is None or not finish.started or (ended.error is not None and finish.outcome in TOLD_AT_ONCE):
         return
-    if ended.error is not None and finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED):
-        return  # log_failure() has said it
-    level = logging.WARNING if finish.state is State.HELD else logging.INFO
-    if finish.state is State.FAILED:
-        level = logging.WARNING if finish.outcome is Outcome.DISCARDED else logging.ERROR
-    job, seconds = ended.run.job, ended.took_seconds or ended.run.seconds
-    how = Outcome.CANCELLED if finish.state is State.CANCELLED else finish.outcome
-    reason = json.loads(finish.entry).get("reason", "") if finish.entry else ""
-    message = f"{job.task} {job.id}: {how.value} after {seconds:.3g} s{': ' if reason else '.'}{reason}"
-    facts = {"job_id": job.id, "task": job.task, "outcome": how.value, "seconds": seconds}
-    emit("worker.job_ended", message, level=level, **facts)
+    how, seconds = _how(finish), ended.took_seconds or run.seconds
+    entry = json.loads(finish.entry) if finish.entry else {}
+    reason = entry.get("reason", "")
+    message = f"{_ended(run, how.value, seconds)}{_then(finish)}{': ' if reason else '.'}{reason}"
+    # An error that holds the job is one for a person to look into.
+    error = ended.error if how is Outcome.HELD and "exception" in entry else None
+    exc_info = error and (type(error), error, traceback_of(error))
+    facts = {**facts_of(run), "outcome": how.value, "seconds": seconds}
+    emit("worker.job_ended", message, level=_level(finish), exc_info=exc_info, **facts)
 
 
 def log_failure(run: Run, finish: Finish, error: BaseException) -> None:
@@ -49,19 +61,59 @@ def log_failure(run: Run, finish: Finish, error: BaseException) -> None:
 
 
 def _log_failure(run: Run, finish: Finish, error: BaseException) -> None:
-    job = run.job
-    what = f"{job.task} {job.id}"
-    facts: dict[str, Any] = {"job_id": job.id, "task": job.task}
+    facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
-        message = f"{what}: {error} It is looked for again for {UNKNOWN_FOR}."
+        message = f"{run.job.task} {run.job.id}: {error} It is looked for again for {UNKNOWN_FOR}."
         emit("worker.task_unknown", message, level=logging.WARNING, **facts)
-    elif finish.outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
-        is_last = finish.state is State.FAILED
-        then = "it is not started again" if is_last else f"again in {finish.delay_seconds or 0:.3g} s"
-        message = (
-            f"{what}: attempt {job.attempt} of {job.max_attempts} failed with {name_of(error)} "
-            f"after {run.seconds:.3g} s; {then}."
-        )
-        level = logging.ERROR if is_last else logging.WARNING
+    elif finish.outcome in TOLD_AT_ONCE:
+        name = name_of(error)
+        how = f"failed with {name}" if finish.outcome is Outcome.FAILED else finish.outcome.value
+        level = logging.ERROR if finish.state is State.FAILED else logging.WARNING
+        facts |= {"outcome": finish.outcome.value, "error": name, "seconds": run.seconds}
         exc_info = (type(error), error, traceback_of(error))
-        emit("worker.attempt_failed", message, level=level, exc_info=exc_info, attempt=job.attempt, **facts)
+        message = f"{_ended(run, how, run.seconds)}{_then(finish)}."
+        emit("worker.attempt_failed", message, level=level, exc_info=exc_info, **facts)
+
+
+def _how(finish: Finish) -> Outcome:
+    """A cancellation that was asked for counts; a retry that the last attempt asks for is a failure."""
+    if finish.state is State.CANCELLED:
+        return Outcome.CANCELLED
+    is_retry = finish.outcome is Outcome.RETRIED
+    return Outcome.FAILED if is_retry and finish.state is State.FAILED else finish.outcome
+
+
+def _level(finish: Finish) -> int:
+    """Discarded and held jobs wait for a person."""
+    if finish.state is State.HELD or finish.outcome is Outcome.DISCARDED:
+        return logging.WARNING
+    return logging.ERROR if finish.state is State.FAILED else logging.INFO
+
+
+def _ended(run: Run, how: str, seconds: float) -> str:
+    job = run.job
+    return f"{job.task} {job.id}: {how} after {duration(seconds)} ({_attempt(run)})"
+
+
+def _attempt(run: Run) -> str:
+    return f"attempt {run.job.attempt} of {run.job.max_attempts}"
+
+
+def _then(finish: Finish) -> str:
+    """What becomes of a job that has not done its work."""
+    if finish.outcome is Outcome.RETRIED or finish.outcome in TOLD_AT_ONCE:
+        if finish.state is State.FAILED:
+            return "; it is not started again"
+        return f"; again in {duration(finish.delay_seconds or 0.0)}"
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """For people: "81 us", "1.9 ms", "12.3 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        if 0 < seconds < 1:
+            milliseconds = seconds * 1000
+            return f"{milliseconds:.3g} ms" if milliseconds >= 1 else f"{milliseconds * 1000:.3g} us"
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour

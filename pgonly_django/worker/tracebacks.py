@@ -1,24 +1,56 @@
 """An error's traceback as it stands in rows and in the log: whatever the error does to be read, there is a text."""
 
+import os
 import traceback
-from collections.abc import Container
+from pathlib import Path
 from types import TracebackType
 from typing import cast
 
+PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
+CHAIN_LIMIT = 100
 # Read and written past the attributes of a class that has made properties of them.
-_traceback = BaseException.__dict__["__traceback__"]
+_traceback, _cause, _context = (
+    BaseException.__dict__[name] for name in ("__traceback__", "__cause__", "__context__")
+)
+_exceptions = BaseExceptionGroup.__dict__["exceptions"]
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
     return cast("TracebackType | None", _traceback.__get__(error))
 
 
-def without_outer_frames(error: BaseException, files: Container[str]) -> None:
-    """Cut the frames of `files` from the beginning of its traceback, all but a last one."""
-    place = traceback_of(error)
-    while place is not None and place.tb_next is not None and place.tb_frame.f_code.co_filename in files:
-        place = place.tb_next
-    _traceback.__set__(error, place)
+def cut_our_frames(error: BaseException) -> None:
+    """Take the frames of this package out of its traceback, and out of those of its causes, all but a last one: what
+    the job called, and the line where it was raised, are left."""
+    for each in _with_causes(error):
+        _traceback.__set__(each, _without_ours(traceback_of(each)))
+
+
+def _with_causes(error: BaseException) -> list[BaseException]:
+    """The first of all that its traceback shows."""
+    found, seen = [error], {id(error)}
+    for each in found:
+        inner = _exceptions.__get__(each) if isinstance(each, BaseExceptionGroup) else ()
+        for cause in (_cause.__get__(each), _context.__get__(each), *inner):
+            if cause is not None and id(cause) not in seen and len(found) < CHAIN_LIMIT:
+                seen.add(id(cause))
+                found.append(cause)
+    return found
+
+
+def _without_ours(first: TracebackType | None) -> TracebackType | None:
+    kept: TracebackType | None = None
+    place = first
+    while place is not None:
+        following = place.tb_next
+        if following is None or not place.tb_frame.f_code.co_filename.startswith(PACKAGE):
+            if kept is None:
+                first = place
+            elif kept.tb_next is not place:
+                kept.tb_next = place
+            kept = place
+        place = following
+    return first
 
 
 def text_of(error: BaseException) -> str:

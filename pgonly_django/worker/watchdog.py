@@ -61,7 +61,7 @@ class Watchdog:
             assert reason is not None
             if run.interrupted_at is None:
                 run.interrupted_at = now
-                level = logging.WARNING if reason is LeaseLost else logging.INFO
+                level = logging.WARNING if reason is LeaseLost else logging.DEBUG
                 message = f"{run.job.task} {run.job.id} has to end: {reason.__name__}."
                 emit("worker.interrupting", message, level=level, job_id=run.job.id, task=run.job.task)
             waited = now - run.interrupted_at

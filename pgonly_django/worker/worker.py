@@ -302,7 +302,9 @@ class WorkerLoop:
 
     def _hand_out(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
         now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)
-        runs = [Run(job, self.options.database, claimed_at=now, lease_until=until) for job in jobs]
+        alias, name = self.options.database, self.options.name
+        runs = [Run(job, alias, claimed_at=now, lease_until=until, worker=name) for job in jobs]
+        self.executor.look_who_listens()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
             self.slots.submit(run)
@@ -360,4 +362,5 @@ class WorkerLoop:
 def _emit_fenced(run: Run) -> None:
     """Promise 2 at work: what the run left behind was not written."""
     message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
-    emit("worker.finish_fenced", message, level=logging.WARNING, job_id=run.job.id, task=run.job.task)
+    facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
+    emit("worker.finish_fenced", message, level=logging.WARNING, **facts)

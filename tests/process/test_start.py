@@ -27,7 +27,7 @@ def test_the_banner_says_one_fact_a_line(workers):
     assert "queues    b, a" in lines
     assert "threads   3" in lines
     assert any(line.startswith("stop") and "twice" in line for line in lines)
-    assert "Stopped after 0 job(s)." in lines
+    assert lines[-1].endswith(" INFO Stopped after 0 job(s).")
 
 
 def test_flags_come_from_the_environment_too(workers):

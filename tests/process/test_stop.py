@@ -131,4 +131,4 @@ def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, set
     for result in (good, bad, held):
         assert sum(result.id in line for line in worker.output.splitlines()) == 1, worker.output
     assert worker.output.count("ValueError: broken") == 1
-    assert worker.output.splitlines()[-1] == "Stopped after 2 job(s), 1 more released."
+    assert worker.output.splitlines()[-1].endswith(" INFO Stopped after 2 job(s), 1 more released.")

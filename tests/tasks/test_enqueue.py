@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from contextlib import nullcontext
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -11,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django import Backoff, enqueue_many
-from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued
+from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued, tasks_logger
 from pgonly_django.exceptions import NotStorableError, OptionError, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
@@ -217,3 +218,37 @@ def test_a_task_under_another_name_than_its_function_is_refused_where_a_worker_w
     ):
         jobs.under_another_name.enqueue(1)
     assert not Job.objects.exists()
+
+
+@pytest.fixture
+def enqueued(caplog):
+    """The lines that enqueue() logs on our own logger, below INFO."""
+    caplog.set_level(logging.INFO, tasks_logger.name)
+    caplog.set_level(logging.DEBUG, "pgonly_django.queue")
+    return lambda: [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "pgonly_django.queue"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_committed_enqueue_has_one_line_at_debug(enqueued):
+    with transaction.atomic():
+        result = add.enqueue(1)
+        assert enqueued() == []
+    assert enqueued() == [("DEBUG", f"tests.tasks.calls.add {result.id}: enqueued to default.")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_job_of_a_batch_has_its_line_and_says_when_it_is_due(enqueued):
+    due = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+    results = enqueue_many([(add.using(run_after=due, queue_name="later"), (n,)) for n in range(2)])
+    assert enqueued() == [
+        ("DEBUG", f"tests.tasks.calls.add {result.id}: enqueued to later, due 2031-05-06 07:08:09 UTC.")
+        for result in results
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_django_logs_the_enqueue_its_line_is_enough(enqueued, caplog):
+    caplog.set_level(logging.DEBUG, tasks_logger.name)
+    result = add.enqueue(1)
+    assert enqueued() == []
+    assert sum(result.id in message for message in caplog.messages) == 1

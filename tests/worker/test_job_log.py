@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import timedelta
 
 import pytest
 
 from pgonly_django.models import Job, State
+from pgonly_django.worker.job_log import duration
 from tests import jobs
 from tests.jobs import ending, transactions
 from tests.waiting import wait_for
@@ -30,16 +32,34 @@ def lines(caplog):
 @pytest.mark.parametrize(
     ("task", "arguments", "expected"),
     [
-        (jobs.add, (1,), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
-        (jobs.add_async, (1, 1), [("INFO", r"succeeded after [\d.e-]+ s\.")]),
-        (transactions.mark_atomically, ("k",), [("INFO", r"succeeded after")]),
-        (ending.give_up, (), [("WARNING", r"discarded after [\d.e-]+ s: pointless")]),
-        (ending.snooze_for_ages, (), [("INFO", r"snoozed after [\d.e-]+ s: Snoozed for")]),
-        (ending.ask_for_retry, (), [("INFO", r"retried after"), ("ERROR", r"retried after")]),
+        (jobs.add, (1,), [("INFO", r"succeeded after [\d.]+ [mu]?s \(attempt 1 of \d\)\.")]),
+        (jobs.add_async, (1, 1), [("INFO", r"succeeded after [\d.]+ [mu]?s \(attempt 1 of \d\)\.")]),
+        (
+            transactions.mark_atomically,
+            ("k",),
+            [("INFO", r"succeeded after [\d.]+ [mu]?s \(attempt 1 of \d\)\.")],
+        ),
+        (ending.give_up, (), [("WARNING", r"discarded after [\d.]+ [mu]?s \(attempt 1 of \d\): pointless")]),
+        (
+            ending.snooze_for_ages,
+            (),
+            [("INFO", r"snoozed after [\d.]+ [mu]?s \(attempt 1 of \d\): Snoozed for")],
+        ),
+        (
+            ending.ask_for_retry,
+            (),
+            [
+                ("INFO", r"retried after .*\(attempt 1 of 2\); again in"),
+                ("ERROR", r"failed after .*\(attempt 2 of 2\); it is"),
+            ],
+        ),
         (
             jobs.fail.using(max_attempts=2),
             (),
-            [("WARNING", r"failed with ValueError after [\d.e-]+ s; again"), ("ERROR", "not started again")],
+            [
+                ("WARNING", r"failed with ValueError after [\d.]+ [mu]?s \(attempt 1 of 2\); again in 0 s\."),
+                ("ERROR", r"failed with ValueError after .* \(attempt 2 of 2\); it is not started again\."),
+            ],
         ),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -71,7 +91,7 @@ def test_a_released_job_is_named_and_not_counted(background_worker, lines, marks
     assert worker.left.wait(10)
     ((level, message),) = lines(result)
     assert level == "INFO"
-    assert re.search(r"released after [\d.]+ s: Its worker was stopped", message)
+    assert re.search(r"released after [\d.]+ m?s \(attempt 1 of \d\): Its worker was stopped", message)
     assert (worker.jobs_done, worker.jobs_released) == (1, 1)
 
 
@@ -84,7 +104,7 @@ def test_a_cancelled_job_has_one_line(background_worker, lines, marks, task):
     wait_for(lambda: lines(result), what="its line")
     ((level, message),) = lines(result)
     assert level == "INFO"
-    assert re.search(r"cancelled after [\d.]+ s: Cancelled while it ran", message)
+    assert re.search(r"cancelled after [\d.]+ m?s \(attempt 1 of \d\): Cancelled while it ran", message)
 
 
 def test_a_success_is_not_logged_below_the_level_of_the_logger(work, lines, caplog):
@@ -100,9 +120,8 @@ def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
         work(threads=1)
     lines = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
     assert [record.levelname for record in lines] == ["WARNING", "WARNING", "ERROR"]
-    assert re.search(
-        r"attempt 1 of 3 failed with ValueError after [\d.e-]+ s; again in 0 s", lines[0].message
-    )
+    expected = r"failed with ValueError after [\d.]+ [mu]?s \(attempt 1 of 3\); again in 0 s\."
+    assert re.search(expected, lines[0].message)
     assert lines[2].message.endswith("it is not started again.")
     assert all("broken" in str(record.exc_info[1]) for record in lines)
 
@@ -114,3 +133,37 @@ def test_a_task_that_is_not_known_is_logged(work, caplog):
         work(threads=1)
     assert "Cannot import the task tests.jobs.gone" in caplog.text
     assert "looked for again for 1:00:00" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.0000807, "80.7 us"), (0.00191, "1.91 ms"), (0.5, "500 ms"), (12.345, "12.3 s"),
+     (59.99, "60 s"), (200, "3 min 20 s"), (7504, "2 h 5 min")],
+)  # fmt: skip
+def test_a_duration_is_short(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_job_that_ran_too_long_says_so_with_one_traceback(work, lines, caplog):
+    result = jobs.sleep_in_slices.using(max_runtime=timedelta(seconds=0.2), max_attempts=1).enqueue("k")
+    work(threads=1)
+    ((level, message),) = lines(result)
+    assert level == "ERROR"
+    assert re.search(r"timed out after [\d.]+ s \(attempt 1 of 1\); it is not started again\.", message)
+    assert len([r for r in caplog.records if r.exc_info and r.name == "pgonly_django.worker"]) == 1
+
+
+def test_a_start_is_logged_at_debug(work, caplog):
+    caplog.set_level(logging.DEBUG, "pgonly_django.worker")
+    results = [task.enqueue(1, 1) for task in (jobs.add, jobs.add_async)]
+    work(threads=1)
+    started = [r for r in caplog.records if getattr(r, "event", "") == "worker.job_started"]
+    assert sorted(record.job_id for record in started) == sorted(result.id for result in results)
+    assert all(record.message.endswith(": started (attempt 1 of 4).") for record in started)
+
+
+def test_no_start_is_logged_above_debug(work, caplog):
+    caplog.set_level(logging.INFO, "pgonly_django.worker")
+    jobs.add.enqueue(1)
+    work(threads=1)
+    assert "started" not in [getattr(record, "event", "") for record in caplog.records]

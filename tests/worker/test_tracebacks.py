@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
+
 from tests import jobs
-from tests.jobs import ending
+from tests.jobs import ending, logging_jobs
 
 
 def test_a_traceback_begins_in_the_job(work):
@@ -13,3 +15,34 @@ def test_a_traceback_begins_in_the_job(work):
     for result in results:
         first_frame = result.job.errors[-1]["traceback"].splitlines()[1]
         assert "tests/jobs/" in first_frame
+
+
+def frames(result):
+    text = result.job.errors[-1]["traceback"]
+    return [line.strip() for line in text.splitlines() if line.lstrip().startswith("File ")]
+
+
+def test_no_frame_of_the_package_stands_in_a_traceback_or_in_that_of_its_cause(work):
+    result = logging_jobs.fail_in_step.enqueue()
+    work()
+    text = result.job.errors[-1]["traceback"]
+    assert "KeyError: 'inside'" in text
+    assert "ValueError: broken step" in text
+    assert len(frames(result)) == 3  # the cause's own, the loop of the job, its step
+    assert all("tests/jobs/" in line for line in frames(result))
+
+
+def test_the_line_where_the_package_raised_it_stays(work):
+    result = logging_jobs.fail_in_ours.enqueue()
+    work()
+    first, *between, last = frames(result)
+    assert "fail_in_ours" in first
+    assert between == []
+    assert "pgonly_django/context/context.py" in last
+
+
+def test_the_log_has_the_same_traceback(work, caplog):
+    logging_jobs.fail_in_step.enqueue()
+    work()
+    (record,) = [r for r in caplog.records if getattr(r, "event", "") == "worker.attempt_failed"]
+    assert "pgonly_django/" not in logging.Formatter().formatException(record.exc_info)

@@ -17,14 +17,17 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from pgonly_django.compat import task_backends
+from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
 from pgonly_django.worker.stop_signals import StopSignals
+from pgonly_django.worker.terminal import Terminal, banner
 from pgonly_django.worker.worker import ExitCode, WorkerLoop
 
 RELOAD_SECONDS = 5.0
+COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
 IN_TRANSACTION = (
@@ -42,6 +45,9 @@ interruption: start a fresh process.
 SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
 those that do not listen get an exception), release what is left.
 A second SIGINT, or SIGQUIT: release at once. Released jobs cost no attempt and resume from their checkpoint.
+
+Where LOGGING has no handler for it, the log goes to stdout: with --verbosity 0 warnings and errors, 1 also a line for
+each job at its end, 2 also for its start, 3 also for each call of the cache.
 """
 
 
@@ -49,6 +55,7 @@ class Command(BaseCommand):
     help = "Run jobs until stopped."
     requires_system_checks = ()  # after the database is found: some of Django's checks ask it
     _owns_process = False
+    _verbosity = 1
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
@@ -75,6 +82,7 @@ class Command(BaseCommand):
         """From the command line the process ends with the worker. For callers of call_command() it returns, or
         raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as it was."""
         options = _options(flags)
+        self._verbosity = flags.get("verbosity", 1)
         # Django's mark of run_from_argv()
         self._owns_process = flags["reload"] or getattr(self, "_called_from_command_line", False)
         if flags["reload"]:
@@ -92,11 +100,10 @@ class Command(BaseCommand):
             for said in unknown_variables():
                 self._warn(said)
             worker = WorkerLoop(options)
-            with process_setup.set_up(worker, signals, self.stdout._out):  # noqa: SLF001 - behind Django's wrapper
-                self._print_banner(worker)
+            with process_setup.set_up(worker, signals, self._terminal()):
+                self._say_started(worker)
                 code = self._run(worker)
-                released = f", {worker.jobs_released} more released" if worker.jobs_released else ""
-                self._say(f"Stopped after {worker.jobs_done} job(s){released}.")
+                _emit_stopped(worker)
                 # Under --reload the main thread watches the code, and is about to start the process again.
                 is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
                 if self._owns_process and not is_reloading:
@@ -142,22 +149,47 @@ class Command(BaseCommand):
     def _warn(self, line: str) -> None:
         self._say(self.style.WARNING(line), self.stderr)
 
-    def _print_banner(self, worker: WorkerLoop) -> None:
-        options = worker.options
-        settings = connections[options.database].settings_dict
-        place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
-        for label, fact in (
-            ("worker", options.name),
-            ("id", str(worker.id)),
-            ("database", f"{options.database} ({settings['NAME']} at {place})"),
-            ("queues", ", ".join(options.queues) or "all"),
-            ("threads", str(options.threads)),
-            ("wake-up", "LISTEN" if options.listen else "polling"),
-            ("lease", f"{options.lease_for.total_seconds():g} s"),
-            ("grace", f"{options.grace_seconds:g} s"),
-            ("stop", "Ctrl-C; twice to release running jobs at once"),
-        ):
-            self._say(f"{label:<9} {fact}")
+    def _terminal(self) -> Terminal:
+        colors = {logging.WARNING: self.style.WARNING, logging.ERROR: self.style.ERROR}
+        shows_colors = self.stdout.isatty()
+
+        def color(level: int, name: str) -> str:
+            return colors[min(level, logging.ERROR)](name) if shows_colors and level in COLORED else name
+
+        streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - behind Django's wrapper
+        return Terminal(*streams, verbosity=self._verbosity, color=color)
+
+    def _say_started(self, worker: WorkerLoop) -> None:
+        """To the log. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
+        facts = _facts_of(worker)
+        names = ", ".join(facts["queues"]) or "all queues"
+        message = f"Worker {facts['worker']} runs jobs of {names} on {facts['database']}, {facts['threads']} at a time."
+        emit("worker.started", message, **facts)
+        is_logged = logging.getLogger("pgonly_django.worker").isEnabledFor(logging.INFO)
+        if self._verbosity > 0 and not is_logged and self.stdout.isatty():
+            self._say(banner(facts))
+
+
+def _facts_of(worker: WorkerLoop) -> dict[str, Any]:
+    options = worker.options
+    settings = connections[options.database].settings_dict
+    place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
+    return {
+        "worker": options.name,
+        "worker_id": str(worker.id),
+        "database": f"{options.database} ({settings['NAME']} at {place})",
+        "queues": options.queues,
+        "threads": options.threads,
+        "wake_up": "LISTEN" if options.listen else "polling",
+        "lease_seconds": options.lease_for.total_seconds(),
+        "grace_seconds": options.grace_seconds,
+    }
+
+
+def _emit_stopped(worker: WorkerLoop) -> None:
+    done, released = worker.jobs_done, worker.jobs_released
+    message = f"Stopped after {done} job(s){f', {released} more released' if released else ''}."
+    emit("worker.stopped", message, worker=worker.options.name, jobs_done=done, jobs_released=released)
 
 
 def _options(flags: dict[str, Any]) -> WorkerOptions:

@@ -1,6 +1,7 @@
 from threading import Event
 
 from pgonly_django.cache.prune import prunable_databases, prune_expired
+from pgonly_django.events import emit
 from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches, no_timeout, tried
 
 
@@ -19,4 +20,7 @@ class PruneCaches:
 
 def _prune(alias: str, over: Event) -> int:
     with no_timeout(alias):
-        return in_batches(lambda: prune_expired(alias, BATCH), over)
+        count = in_batches(lambda: prune_expired(alias, BATCH), over)
+    if count:
+        emit("cache.pruned", f"{count} expired entries of caches were deleted.", count=count, database=alias)
+    return count

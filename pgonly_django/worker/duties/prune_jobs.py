@@ -15,12 +15,17 @@ class PruneJobs:
     name, interval = "Pruning jobs", INTERVAL_SECONDS
 
     def run_once(self, jobs: Connect, over: Event) -> int:
-        connection = jobs()
-        return in_batches(lambda: _prune(connection), over)
+        connection, deleted = jobs(), [0]
+        found = in_batches(lambda: _prune(connection, deleted), over)
+        if count := sum(deleted):
+            message = f"{count} finished job(s) were deleted, whose retention was over."
+            emit("worker.jobs_pruned", message, count=count)
+        return found
 
 
-def _prune(connection: OwnConnection) -> int:
+def _prune(connection: OwnConnection, counts: list[int]) -> int:
     deleted, kept = prune(connection, BATCH)
+    counts.append(deleted)
     if kept:
         named = "; ".join(f"{job.id}: {job.reason}" for job in kept[:KEPT_NAMED])
         message = f"{len(kept)} finished job(s) cannot be deleted and are kept for a day more. {named}"

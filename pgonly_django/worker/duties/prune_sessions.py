@@ -2,6 +2,7 @@ from threading import Event
 
 from django.db import connections, router
 
+from pgonly_django.events import emit
 from pgonly_django.models import Session
 from pgonly_django.sessions import prune_expired
 from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches, no_timeout
@@ -17,4 +18,7 @@ class PruneSessions:
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Session):
             return 0
         with no_timeout(alias):
-            return in_batches(lambda: prune_expired(alias, BATCH), over)
+            count = in_batches(lambda: prune_expired(alias, BATCH), over)
+        if count:
+            emit("sessions.pruned", f"{count} expired sessions were deleted.", count=count, database=alias)
+        return count

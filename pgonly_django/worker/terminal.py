@@ -1,0 +1,147 @@
+"""What a worker shows where LOGGING shows nothing: its own lines, and the warnings of loggers without a handler."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pgonly_django.compat import tasks_logger
+from pgonly_django.logs import OUTSIDE, JobFilter
+
+STARTED = "worker.started"  # the event that is shown as a banner
+LEVELS = {0: logging.WARNING, 1: logging.INFO}  # by --verbosity; above these DEBUG
+# With --verbosity 2 the calls of the cache, which may be thousands for one job, stay out.
+ALL = 3
+
+_ours = logging.getLogger("pgonly_django")
+_cache = logging.getLogger("pgonly_django.cache")
+_worker = logging.getLogger("pgonly_django.worker")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The streams of `runworker`, and what to show there. `color` shows the name of a level in its colour."""
+
+    out: Any
+    err: Any
+    verbosity: int = 1
+    color: Callable[[int, str], str] = lambda _, name: name
+
+
+class TerminalHandler(logging.StreamHandler[Any]):
+    """A closed or broken stream is no reason to say more."""
+
+    def __init__(self, stream: Any, color: Callable[[int, str], str]) -> None:
+        super().__init__(stream)
+        self.addFilter(JobFilter())
+        self.setFormatter(TerminalFormatter(color))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError | ValueError):
+            super().handleError(record)
+
+
+class TerminalFormatter(logging.Formatter):
+    """`time LEVEL message`. A line that the code of a job logs begins with its job, as the worker's own lines do."""
+
+    def __init__(self, color: Callable[[int, str], str]) -> None:
+        super().__init__("%(asctime)s %(level)s %(job)s%(message)s")
+        self.color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = getattr(record, "event", "")
+        if event == STARTED:
+            return banner(vars(record))
+        is_of_a_job = not event and vars(record).get("job_id", "-") != OUTSIDE["job_id"]
+        record.job = f"{vars(record)['task']} {vars(record)['job_id']}: " if is_of_a_job else ""
+        record.level = self.color(record.levelno, record.levelname)
+        return super().format(record)
+
+
+def banner(facts: dict[str, Any]) -> str:
+    """The facts of the event worker.started, one a line."""
+    lines = (
+        ("worker", facts["worker"]),
+        ("id", facts["worker_id"]),
+        ("database", facts["database"]),
+        ("queues", ", ".join(facts["queues"]) or "all"),
+        ("threads", facts["threads"]),
+        ("wake-up", facts["wake_up"]),
+        ("lease", f"{facts['lease_seconds']:g} s"),
+        ("grace", f"{facts['grace_seconds']:g} s"),
+        ("stop", "Ctrl-C; twice to release running jobs at once"),
+    )
+    return "\n".join(f"{label:<9} {fact}" for label, fact in lines)
+
+
+@contextmanager
+def logging_to(terminal: Terminal) -> Iterator[None]:
+    """Show the lines of this package on the terminal unless the project has configured handlers for them, and those of
+    Django only where ours are not."""
+    shows, last_resort = not _ours.hasHandlers(), logging.lastResort
+    levels = [(logger, logger.level) for logger in (_ours, _cache)]
+    handler = TerminalHandler(terminal.out, terminal.color)
+    if shows:
+        _ours.addHandler(handler)
+        _ours.setLevel(LEVELS.get(terminal.verbosity, logging.DEBUG))
+        if terminal.verbosity < ALL and _cache.level == logging.NOTSET:
+            _cache.setLevel(max(_ours.level, logging.INFO))
+    if last_resort is not None:
+        logging.lastResort = TerminalHandler(terminal.err, terminal.color)
+        logging.lastResort.setLevel(last_resort.level)
+    try:
+        with _django_where_ours_are_not(shows=shows):
+            yield
+    finally:
+        logging.lastResort = last_resort
+        _ours.removeHandler(handler)
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _django_where_ours_are_not(*, shows: bool) -> Iterator[None]:
+    """Django logs each start and end of a task, and each last traceback, as well. Here its lines go only to handlers
+    that ours do not reach: as a rule to the one that mails errors to ADMINS. Not where the project has set up that
+    logger, or has turned our lines off."""
+    logger = tasks_logger
+    is_as_it_was_made = logger.level == logging.NOTSET and not logger.handlers and logger.propagate
+    if logger.disabled or not is_as_it_was_made or not (shows or _is_on()):
+        yield
+        return
+    ours, all_of_them = _handlers_of(_worker), _handlers_of(logger)
+    shows_ours = any(map(_is_terminal, ours))
+    rest = [each for each in all_of_them if each not in ours and not (shows_ours and _is_terminal(each))]
+    effective = logger.getEffectiveLevel()
+    logger.handlers[:], logger.propagate, logger.disabled = rest, False, not rest
+    logger.setLevel(max(effective, min((each.level for each in rest), default=effective)))
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate, logger.disabled = [], True, False
+        logger.setLevel(logging.NOTSET)
+
+
+def _is_on() -> bool:
+    """Whether no setting of our own loggers has turned the line of each job off."""
+    levels = [logger.level for logger in (_ours, _worker) if logger.level != logging.NOTSET]
+    return _worker.isEnabledFor(logging.INFO) or not levels
+
+
+def _handlers_of(logger: logging.Logger | None) -> list[logging.Handler]:
+    """All that get its records."""
+    found: list[logging.Handler] = []
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    is_stream = isinstance(handler, logging.StreamHandler)
+    return isinstance(handler, TerminalHandler) or (is_stream and handler.stream in streams)  # type: ignore[attr-defined] # mypy forgets the class

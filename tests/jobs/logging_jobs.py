@@ -1,0 +1,74 @@
+"""Jobs whose code logs, from every place that a job's code may run in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from asgiref.sync import sync_to_async
+
+from pgonly_django import task
+from tests.jobs import AT_ONCE
+
+logger = logging.getLogger("tests.jobs.logging_jobs")
+
+
+@task
+def log_in_thread(word):
+    logger.info(word)
+
+
+@task
+async def log_in_async(word):
+    logger.info("%s: task", word)
+    await sync_to_async(logger.info)("%s: sync_to_async", word)
+    await sync_to_async(logger.info, thread_sensitive=False)("%s: any thread", word)
+    await asyncio.to_thread(logger.info, "%s: to_thread", word)
+    await asyncio.gather(_say(f"{word}: gathered"), asyncio.create_task(_say(f"{word}: created")))
+
+
+async def _say(text):
+    await asyncio.sleep(0)
+    logger.info(text)
+
+
+@task
+def log_in_run(word):
+    """A sync job with an event loop of its own."""
+    asyncio.run(_say(f"{word}: run"))
+
+
+@task
+def log_in_pool(word):
+    """As docs/logging.md shows it; and without the copy, where the line has no job."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(contextvars.copy_context().run, logger.info, "%s: copied", word).result()
+        pool.submit(logger.info, "%s: plain", word).result()
+
+
+@task(max_attempts=2, backoff=AT_ONCE)
+def log_and_fail(word):
+    logger.info(word)
+    raise ValueError(word)
+
+
+@task(takes_context=True, max_attempts=1)
+def fail_in_step(context, cause=None):
+    """Its error passes through frames of the package: step() and iterate()."""
+    for _ in context.iterate([1]):
+        context.step("broken", _break, cause)
+
+
+def _break(cause):
+    try:
+        raise KeyError(cause or "inside")
+    except KeyError as error:
+        raise ValueError("broken step") from error
+
+
+@task(takes_context=True, max_attempts=1)
+def fail_in_ours(context):
+    """The error is raised by the package itself."""
+    context.stop()
