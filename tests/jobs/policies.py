@@ -18,7 +18,9 @@ class BurstLimitedError(RateLimitedError):
 
 
 class AskedError(RateLimitedError):
-    headers = {"Retry-After": "120"}
+    def __init__(self, text):
+        super().__init__(text)
+        self.headers = {"Retry-After": "120"}
 
 
 class OddlyLimitedError(RateLimitedError):
