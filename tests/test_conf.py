@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django.conf import check_settings
+from pgonly_django.conf import check_settings, schema
 from pgonly_django.conf import settings as our_settings
 
 
@@ -27,6 +27,17 @@ def test_a_setting_follows_override_settings(settings):
         ({"SESSION_WAIT_FOR_DISK": 1}, 'PGONLY["SESSION_WAIT_FOR_DISK"] must be a bool, got 1.'),
         ({"LEASE_SECOND": 60}, "Did you mean 'LEASE_SECONDS'?"),
         ({1: 2}, 'PGONLY["1"] is not a setting. Known are: BUDGETS, LEASE_SECONDS'),
+        ({"SCHEMA": None}, 'PGONLY["SCHEMA"] must be a str, got None.'),
+        (
+            {"SCHEMA": 'job"queue'},
+            'PGONLY["SCHEMA"] must be the name of a PostgreSQL schema (letters, digits',
+        ),
+        ({"SCHEMA": "50%"}, "got '50%'."),
+        ({"SCHEMA": "1st"}, "a letter or _ first), got '1st'."),
+        ({"SCHEMA": "ä" * 32}, 'PGONLY["SCHEMA"] must be at most 63 bytes long, got'),
+        ({"SCHEMA": "pg_jobs"}, 'PGONLY["SCHEMA"] must be a schema of yours; PostgreSQL keeps pg_... and'),
+        ({"SCHEMA": "information_schema"}, "information_schema for itself, got 'information_schema'."),
+        ({"SCHEMA": "other"}, 'PGONLY["SCHEMA"] cannot change while Django runs: it was'),
         (None, 'PGONLY must be a dict, such as {"LEASE_SECONDS": 60}, got None.'),
         ([], "PGONLY must be a dict"),
     ],
@@ -37,3 +48,21 @@ def test_a_wrong_setting_is_named_with_its_remedy(settings, value, message):
         our_settings()
     assert message in str(raised.value)
     assert [error.id for error in check_settings()] == ["pgonly_django.E001"]
+
+
+@pytest.mark.parametrize("value", ["", "job_queue", "Job-Queue", "_1", "ä" * 31, "public"])
+def test_the_name_of_a_schema_is_read_once_at_the_start(settings, value):
+    settings.PGONLY = {"SCHEMA": value}
+    assert schema.__wrapped__() == value
+
+
+@pytest.mark.parametrize("value", [None, 5, "a.b", "x' OR '1", "x" * 64, "PG_x"])
+def test_a_process_does_not_start_with_a_wrong_name_of_a_schema(settings, value):
+    settings.PGONLY = {"SCHEMA": value}
+    with pytest.raises(ImproperlyConfigured, match=r'PGONLY\["SCHEMA"\] must be'):
+        schema.__wrapped__()
+
+
+def test_settings_that_leave_the_schema_out_keep_it(settings):
+    settings.PGONLY = {}
+    assert our_settings().schema == schema()

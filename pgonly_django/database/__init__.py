@@ -1,4 +1,5 @@
-"""How a statement gets to PostgreSQL and back. This room knows no table of the queue, the sessions or the cache.
+"""How a statement gets to PostgreSQL and back. This room knows no table of the queue, the sessions or the cache
+but by its name.
 
 statement.py makes a Statement: text with `%(name)s::type`, encoded parameters, a name under which servers prepare it.
 It is sent in one of two ways.
@@ -15,5 +16,6 @@ On a connection of ours, outside of the caller's transactions:
     session_settings.py   what both kinds set at their start
 
 listener.py wakes those who wait for another process. testcase.py and testrun.py keep to Django's rules in tests.
+in_schema.py teaches Django's connections PGONLY["SCHEMA"]; placement.py and moving.py: where the tables are.
 polling.py waits for one socket. embedded.py runs a PostgreSQL from a wheel.
 """

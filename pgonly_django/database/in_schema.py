@@ -15,7 +15,8 @@ from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.postgresql.introspection import TableInfo
+from django.db.backends.postgresql.base import DatabaseWrapper  # before introspection, which imports it
+from django.db.backends.postgresql.introspection import DatabaseIntrospection, TableInfo
 
 from pgonly_django.conf import schema
 from pgonly_django.tables import TABLES, name_of, table
@@ -28,7 +29,8 @@ def extend(connection: BaseDatabaseWrapper, **_: Any) -> None:
     parts: list[tuple[Any, Any]] = [(connection.introspection, _Introspection), (connection.ops, _Operations)]
     for part, extension in parts:
         # The same object: a method of it that has just opened the connection goes on with this class.
-        part.__class__ = _extended(extension, type(part))
+        base: Any = type(part)
+        part.__class__ = _extended(extension, base)
     connection.SchemaEditorClass = _extended(_SchemaEditor, connection.SchemaEditorClass)
 
 
@@ -47,7 +49,10 @@ SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relnam
 
 
 class _Introspection:
-    connection: BaseDatabaseWrapper
+    """Asks Django's own methods for our tables. Those of a backend in between may search elsewhere: django-tenants'
+    set the search_path of the tenant."""
+
+    connection: DatabaseWrapper
 
     def get_table_list(self, cursor: Any) -> list[TableInfo]:
         found: list[TableInfo] = super().get_table_list(cursor)  # type: ignore[misc]  # Django's class is the next base
@@ -55,29 +60,29 @@ class _Introspection:
         return [*found, *(TableInfo(table(name), "t", None) for (name,) in cursor.fetchall())]
 
     def get_table_description(self, cursor: Any, table_name: str) -> Any:
-        with self._findable(cursor, table_name) as name:
-            return super().get_table_description(cursor, name)  # type: ignore[misc]  # as above
+        return self._of_table("get_table_description", cursor, table_name)
 
     def get_constraints(self, cursor: Any, table_name: str) -> Any:
-        with self._findable(cursor, table_name) as name:
-            return super().get_constraints(cursor, name)  # type: ignore[misc]  # as above
+        return self._of_table("get_constraints", cursor, table_name)
 
     def get_sequences(self, cursor: Any, table_name: str, table_fields: Any = ()) -> list[dict[str, Any]]:
-        with self._findable(cursor, table_name) as name:
-            found = super().get_sequences(cursor, name, table_fields)  # type: ignore[misc]  # as above
+        found = self._of_table("get_sequences", cursor, table_name, table_fields)
         return [{**each, "table": table_name} for each in found]
 
-    @contextmanager
-    def _findable(self, cursor: Any, table_name: str) -> Iterator[str]:
-        """The name under which Django's queries find the table: for one of ours, only the schema is searched."""
+    def _of_table(self, method: str, cursor: Any, table_name: str, *arguments: Any) -> Any:
         if not _is_ours(table_name):
-            yield table_name
-            return
+            return getattr(super(), method)(cursor, table_name, *arguments)
+        with self._searching(cursor):
+            return getattr(DatabaseIntrospection, method)(self, cursor, name_of(table_name), *arguments)
+
+    @contextmanager
+    def _searching(self, cursor: Any) -> Iterator[None]:
+        """Only our schema is searched meanwhile."""
         with transaction.atomic(using=self.connection.alias):
             cursor.execute("SELECT current_setting('search_path')")
             before = cursor.fetchone()[0]
             cursor.execute(SET_PATH, [f'"{schema()}"'])
-            yield name_of(table_name)
+            yield
             cursor.execute(SET_PATH, [before])
 
 
@@ -92,9 +97,10 @@ class _Operations:
 
 
 class _SchemaEditor:
-    """An index is created in the schema of its table, but is renamed and dropped by its own name."""
+    """Indexes and constraints are created in the schema of their table, but found again by their own name."""
 
     sql_delete_index: str
+    sql_delete_fk: str
 
     def _delete_index_sql(self, model: Any, *arguments: Any, **options: Any) -> Any:
         return _qualify(super()._delete_index_sql(model, *arguments, **options), model, "name")  # type: ignore[misc]  # as above
@@ -103,7 +109,10 @@ class _SchemaEditor:
         return _qualify(super()._rename_index_sql(model, *arguments), model, "old_name")  # type: ignore[misc]  # as above
 
     def _delete_constraint_sql(self, template: str, model: Any, name: str) -> Any:
-        """A constraint that is a unique index, since it has a condition, is dropped as one."""
+        """A constraint that is a unique index, since it has a condition, is dropped as one. SET CONSTRAINTS runs before
+        a foreign key is dropped."""
+        if _is_ours(model._meta.db_table) and template == self.sql_delete_fk:  # noqa: SLF001 - Django's documented Meta API
+            template = template.replace("CONSTRAINTS %(name)s", f'CONSTRAINTS "{schema()}".%(name)s')
         statement = super()._delete_constraint_sql(template, model, name)  # type: ignore[misc]  # as above
         return _qualify(statement, model, "name") if template == self.sql_delete_index else statement
 

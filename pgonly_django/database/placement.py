@@ -21,7 +21,8 @@ from pgonly_django.tables import TABLES
 PLACES = """
 SELECT c.relname, n.nspname, CASE WHEN %(schema)s = '' THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(schema)s END
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' ORDER BY n.nspname, c.relname
+WHERE c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_'
+ORDER BY n.nspname, array_position(%(tables)s, c.relname::text)
 """
 
 
@@ -59,9 +60,10 @@ def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
 
     Another tenant's tables are no reason: where the schemas of tenants have migrations of their own, those count.
     """
-    misplaced = find(connection).misplaced
+    placement = find(connection)
+    misplaced = placement.misplaced
     if not misplaced or not _was_migrated(connection):
-        return None
+        return _what_is_forbidden(connection) if schema() and placement.at_place else None
     unset = 'PGONLY has no "SCHEMA", and the search_path does not lead there'
     setting = f'PGONLY["SCHEMA"] is "{schema()}"' if schema() else unset
     return (
@@ -69,6 +71,14 @@ def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
         f"workers and the site and run `manage.py pgonly_schema move --database {connection.alias}`, or correct the "
         "setting."
     )
+
+
+def _what_is_forbidden(connection: BaseDatabaseWrapper) -> str | None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT has_schema_privilege(%s, 'USAGE'), current_user::text", [schema()])
+        is_allowed, role = cursor.fetchone()
+    grant = f'GRANT USAGE ON SCHEMA "{schema()}" TO "{role}";'
+    return None if is_allowed else f'Role "{role}" may not use schema "{schema()}". As its owner: {grant}'
 
 
 def described(tables: dict[str, list[str]]) -> str:
@@ -119,7 +129,7 @@ def create_schema(connection: BaseDatabaseWrapper) -> bool:
 
 
 def check_placement(databases: Iterable[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
-    """E010: the tables are in other schemas than PGONLY["SCHEMA"] says. Runs with `check --database`."""
+    """E050: the tables are in other schemas than PGONLY["SCHEMA"] says. Runs with `check --database`."""
     found: list[checks.CheckMessage] = []
     for alias in databases or ():
         try:
@@ -128,6 +138,6 @@ def check_placement(databases: Iterable[str] | None = None, **_: Any) -> list[ch
             continue  # a check may run while the server does not answer
         if problem:
             found.append(
-                checks.Error(problem, hint="See docs/schema.md#move-the-tables.", id="pgonly_django.E010")
+                checks.Error(problem, hint="See docs/schema.md#move-the-tables.", id="pgonly_django.E050")
             )
     return found

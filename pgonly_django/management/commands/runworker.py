@@ -17,6 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from pgonly_django.compat import task_backends
+from pgonly_django.database.placement import what_is_wrong
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
@@ -237,6 +238,8 @@ def _check_database(alias: str) -> None:
     except DatabaseError as error:
         hint = f"Is it running? Try: python manage.py dbshell --database {alias}"
         raise CommandError(f"Cannot reach PostgreSQL ({alias}): {str(error).strip()}\n{hint}") from error
+    if problem := what_is_wrong(connection):
+        raise CommandError(problem)
     nodes = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "pgonly_django"]
     if executor.migration_plan(nodes):
         raise CommandError(f"The tables are missing or old. Run: python manage.py migrate --database {alias}")
