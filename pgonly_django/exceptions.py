@@ -307,7 +307,14 @@ class AmountError(PgonlyError, ValueError):
     def __init__(self, what: str, value: object) -> None:
         self.what, self.value = what, value
         rule = "must be an amount of US dollars, a number from 0 to below a trillion, such as 0.02"
-        super().__init__(f"{what} {rule}, got {str(repr(value))[:100]}.")
+        super().__init__(f"{what} {rule}, got {_brief(value)}.")
+
+
+def _brief(value: object) -> str:
+    try:
+        return repr(value)[:100]
+    except Exception:  # noqa: BLE001 - an int of thousands of digits has no text, and a class of the project may raise
+        return f"{type(value).__name__} without a text"
 
 
 class BudgetError(PgonlyError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from pgonly_django.amounts import shown
 from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
 from pgonly_django.queue.enqueue import aware
@@ -62,6 +64,16 @@ def time_tag(moment: datetime, text: str) -> SafeString:
     """`text`, with the exact time on hover and for machines."""
     html = '<time datetime="{}" title="{}">{}</time>'
     return format_html(html, aware(moment).isoformat(), exact_time(moment), text)
+
+
+def money(usd: Decimal | None, tokens_in: int | None = None, tokens_out: int | None = None) -> str:
+    """ "$0.013 (900 tokens in, 7 out)"; "" where nothing is known."""
+    if usd is None:
+        return ""
+    if not (tokens_in or tokens_out):
+        return shown(usd)
+    tokens = _("%(in)s tokens in, %(out)s out") % {"in": f"{tokens_in or 0:,}", "out": f"{tokens_out or 0:,}"}
+    return f"{shown(usd)} ({tokens})"
 
 
 def badge(kind: str, label: str, title: str = "") -> SafeString:

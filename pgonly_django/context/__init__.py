@@ -2,6 +2,7 @@
 
 context             JobContext, the task's first argument: progress, checkpoint, steps, loops, stop
 detached            the same methods without a job, for other task backends
+spending            what a step's call costs, and its budget
 iteration           walking through items from a saved position on
 checkpoint_state    what a run has reached, in memory and in its row
 rollback_tracker    takes values in memory back when a transaction is rolled back

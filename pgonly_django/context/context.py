@@ -7,19 +7,24 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
+from django.db import connections
 
+from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
 from pgonly_django.context.retry_while_down import retry_while_down
+from pgonly_django.context.rollback_tracker import is_in_transaction
 from pgonly_django.context.run import Run
+from pgonly_django.context.spending import CostOf, Spending
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import NotStoppingError
+from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Saved
 from pgonly_django.queue.values import to_json
@@ -39,8 +44,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     # Django's TaskContext is frozen for its own fields; the frozen setter breaks in subclasses with attributes.
     __setattr__ = object.__setattr__
 
-    def __init__(self, task_result: TaskResult[Any, Any], run: Run, saved: Saved | None = None) -> None:
-        self.task_result, self._run = task_result, run
+    def __init__(
+        self,
+        task_result: TaskResult[Any, Any],
+        run: Run,
+        saved: Saved | None = None,
+        budget_name: str | None = None,
+    ) -> None:
+        self.task_result, self._run, self._budget_name = task_result, run, budget_name
         self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
 
@@ -54,6 +65,11 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     @property
     def job_id(self) -> str:
         return self._run.job.id
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget of this job, of the task's option `budget`, which pays for the steps that name none."""
+        return None if self._budget_name is None else budget(self._budget_name)
 
     @property
     def checkpoint(self) -> Any:
@@ -112,7 +128,31 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See save_checkpoint()."""
         await sync_to_async(self.save_checkpoint)(value)
 
-    def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def step(  # type: ignore[overload-cannot-match] # it does where the function lacks these names
+        self,
+        name: str,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        cost: CostOf | None = None,
+        budget: Budget | str | None = None,
+        reserve: Amount | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    def step(  # type: ignore[misc] # cost, budget and reserve are never the function's
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        cost: CostOf | None = None,
+        budget: Budget | str | None = None,
+        reserve: Amount | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
 
         Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
@@ -121,29 +161,58 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end,
         StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
         JSON: that fails the job without another attempt, since every attempt would pay again.
+
+        `cost`: what the call costs, in US dollars: an amount, a Cost, or a function of the result that returns one of
+        the two. The function may also return Costed(result, cost). It is stored with the step, and once. `budget` (a
+        budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
+        the job is held before the call.
         """
         found = self._find_step(name)
         if found is None:
             while self._waits_for_lease:
                 time.sleep(LEASE_POLL_SECONDS)
             self._check()
-            found = self._keep_step(name, function(*args, **kwargs))
-        result: T = json.loads(found)
-        return result
+            with Spending(name, cost, budget or self.budget, reserve) as spending:
+                found = self._keep_step(name, function(*args, **kwargs), spending)
+        return json.loads(found)
 
+    @overload
     async def astep(
         self, name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    ) -> T: ...
+    @overload
+    async def astep(  # type: ignore[overload-cannot-match] # as step()
+        self,
+        name: str,
+        function: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        cost: CostOf | None = None,
+        budget: Budget | str | None = None,
+        reserve: Amount | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    async def astep(  # type: ignore[misc] # as step()
+        self,
+        name: str,
+        function: Callable[..., Awaitable[Any]],
+        /,
+        *args: Any,
+        cost: CostOf | None = None,
+        budget: Budget | str | None = None,
+        reserve: Amount | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """See step(); `function` is a coroutine function."""
         found = await sync_to_async(self._find_step)(name)
         if found is None:
             while self._waits_for_lease:  # noqa: ASYNC110 - a thread renews it
                 await asyncio.sleep(LEASE_POLL_SECONDS)
             await self._acheck()
-            value = await function(*args, **kwargs)
-            found = await sync_to_async(self._keep_step)(name, value)
-        result: T = json.loads(found)
-        return result
+            async with Spending(name, cost, budget or self.budget, reserve) as spending:
+                value = await function(*args, **kwargs)
+                found = await sync_to_async(self._keep_step)(name, value, spending)
+        return json.loads(found)
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
         """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
@@ -239,11 +308,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self._check()
         return self._fenced(checkpoints.find_step, name)
 
-    def _keep_step(self, name: str, value: Any) -> str:
+    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
+        value, cost = spending.take(value)
         text = to_json(value, f"The result of step {name!r}")
-        kept, is_new = self._fenced(checkpoints.save_step, name, text)
+        paid = spending.stored(cost, is_in_transaction=is_in_transaction(connections[self._run.alias]))
+        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid)
         if is_new:
             self._state.note_new_step()
+        spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
         return kept
 
     # Statements.
@@ -252,7 +324,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _is_unwritten(self) -> bool:
         return self._state.is_unwritten and not self._run.lease_lost
 
-    def _fenced(self, statement: Callable[..., T], *values: str) -> T:
+    def _fenced(self, statement: Callable[..., T], *values: Any) -> T:
         job = self._run.job
         return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
 

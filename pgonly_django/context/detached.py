@@ -9,6 +9,7 @@ from typing import Any
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import check_step_name
@@ -29,6 +30,7 @@ class DetachedContext(JobContext):
         self._checkpoint = "null"
         self._steps: dict[str, str] = {}
         self._loop_names: set[str] = set()
+        self._budget_name = None
 
     @property
     def job_id(self) -> str:
@@ -68,6 +70,8 @@ class DetachedContext(JobContext):
         check_step_name(name)
         return self._steps.get(name)
 
-    def _keep_step(self, name: str, value: Any) -> str:
+    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
+        value, cost = spending.take(value)
         self._steps[name] = to_json(value, f"The result of step {name!r}")
+        spending.settle(cost, is_noted=False)
         return self._steps[name]

@@ -40,7 +40,8 @@ from pgonly_django.tables import qualified
 WAIT_SECONDS = 10.0
 AGAIN_SECONDS = (5.0, 15.0)
 PAUSE_SECONDS = (0.05, 1.0)
-AWAY_SECONDS = 0.5  # between two tries of a job whose database is away
+AWAY_SECONDS = 0.5  # between two tries while the database is away
+PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for it
 DAY_SECONDS = 86_400.0
 UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
 
@@ -116,6 +117,11 @@ class Reservation:
         """See release()."""
         await self.pool.arun(self._settle(Cost(), is_recorded=False))
 
+    def settle_step(self, cost: Cost, *, is_recorded: bool) -> None:
+        """settle() for a step, whose own statement may have recorded the cost."""
+        if not self._is_over:
+            run(self._settle(cost, is_recorded=is_recorded))
+
     # Index, of every statement here: the primary keys. The row of the budget is where all who spend meet: of two
     # statements the second one waits for the first and judges the row that this leaves. A reservation that is there
     # already was made by this same call, whose answer got lost.
@@ -125,6 +131,7 @@ WITH taken AS (
     UPDATE pgonly_budget AS b SET
         spent = {SPENT}, period_start = {PERIOD_START}, reserved = b.reserved + %(usd)s::numeric
     WHERE b.name = %(name)s::text AND {SPENT} + b.reserved + %(usd)s::numeric <= b.usd
+        AND (%(usd)s::numeric > 0 OR {SPENT} + b.reserved < b.usd)
         AND NOT EXISTS (SELECT FROM pgonly_reservation WHERE id = %(id)s::uuid)
     RETURNING b.name
 ),
@@ -189,14 +196,15 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
         renewal.keep(self)
 
     def _look(self, job: CurrentJob | None) -> Operation[Look]:
-        """Try to reserve. In a job this waits while the database is away, unless the run has to end."""
+        """Try to reserve. While the database is away a job waits, unless its run has to end; others for a moment."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
         while True:
             if job is not None:
                 job.raise_if_interrupted()
             try:
                 return (yield from self._try(job))
             except LimitsUnavailableError:
-                if job is None:
+                if job is None and time.monotonic() >= give_up_at:
                     raise
             yield Signal(AWAY_SECONDS)
 
@@ -229,7 +237,7 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
         """Only a job waits, and only where the calls under way may leave enough of what they have reserved."""
         if job is None:
             raise BudgetExceededError(self.budget, self.usd, look.usd, look.spent, look.reserved)
-        is_used_up = look.spent + self.usd > look.usd
+        is_used_up = look.spent + self.usd > look.usd or look.spent == look.usd
         if not is_used_up and time.monotonic() < give_up_at:
             return
         reason = (
@@ -240,10 +248,10 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
         raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
 
     def _end_with(self, error: BaseException | None) -> Operation[None]:
-        """Leave the block without a word on the cost."""
+        """Leave the block without a word on the cost. Where nothing was reserved there is nothing to count."""
         if self.known_cost is not None:
             return self._settle(self.known_cost)
-        if is_unpaid(error):
+        if self.usd == 0 or is_unpaid(error):
             return self._settle(Cost(), is_recorded=False)
         return self._settle(Cost(self.usd), is_estimate=True)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
 
 from django.db import connections
 
+from pgonly_django.amounts import Cost
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
@@ -42,6 +45,36 @@ WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHA
 ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
+# As SAVE_STEP, with what the call has cost: noted once, together with the step. A row of the same reservation is there
+# where its lease was over meanwhile. Index: also pgonly_cost_reservation.
+SAVE_PAID_STEP = qualified("""
+WITH saved AS (
+    INSERT INTO pgonly_step (job_id, name, result, finished_at, usd, tokens_in, tokens_out)
+    SELECT job.id, %s, %s::jsonb, clock_timestamp(), %s::numeric, %s::int8, %s::int8 FROM pgonly_job AS job
+    WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHARE
+    ON CONFLICT (job_id, name) DO NOTHING
+    RETURNING job_id, name, coalesce(result::text, 'null') AS result, usd, tokens_in, tokens_out
+),
+noted AS (
+    INSERT INTO pgonly_cost (job_id, task, queue, step, usd, tokens_in, tokens_out, budget, reservation)
+    SELECT saved.job_id, job.task, job.queue, saved.name, saved.usd, saved.tokens_in, saved.tokens_out,
+        %s::text, %s::uuid
+    FROM saved JOIN pgonly_job AS job ON job.id = saved.job_id WHERE %s::bool
+    ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
+        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = false
+)
+SELECT result FROM saved
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step has cost, and of which budget. `is_noted`: it gets its row among the costs with the step."""
+
+    cost: Cost
+    budget: str = ""
+    reservation: UUID | None = None
+    is_noted: bool = True
 
 
 @dataclass(slots=True)
@@ -91,11 +124,21 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
     return result
 
 
-def save_step(alias: str, job_id: str, lease_epoch: int, name: str, result: str) -> tuple[str, bool]:
+def save_step(
+    alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None
+) -> tuple[str, bool]:
     """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
-    whether it is this one. Raises LeaseLost as save_checkpoint() does."""
+    whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement;
+    where another result is kept, it is not."""
+    sql: str = SAVE_STEP
+    parameters: list[Any] = [name, result, job_id, lease_epoch]
+    if paid is not None:
+        cost = paid.cost
+        sql = SAVE_PAID_STEP
+        parameters[2:2] = [cost.usd, cost.tokens_in, cost.tokens_out]
+        parameters += [paid.budget, paid.reservation, paid.is_noted]
     with connections[alias].cursor() as cursor:
-        cursor.execute(SAVE_STEP, [name, result, job_id, lease_epoch])
+        cursor.execute(sql, parameters)
         row = cursor.fetchone()
     if row is not None:
         return row[0], True

@@ -32,11 +32,11 @@ class RunRefusedError(PgonlyError):
 
 
 def task_of(schedule: Schedule, database: str) -> Any:
-    """Its task, on the queue and with the priority of the schedule. Raises UnknownTaskError and ElsewhereError."""
+    """Its task, with the queue, priority and budget of the schedule. Raises UnknownTaskError and ElsewhereError."""
     task = import_task(schedule.task)
     if getattr(task.get_backend(), "database", None) != database:
         raise ElsewhereError(task, database)
-    chosen = {"queue_name": schedule.queue, "priority": schedule.priority}
+    chosen = {"queue_name": schedule.queue, "priority": schedule.priority, "budget": schedule.budget or None}
     return task.using(**{name: value for name, value in chosen.items() if value is not None})
 
 

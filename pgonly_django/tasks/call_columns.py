@@ -11,6 +11,7 @@ from typing import Any
 
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.arguments import CallSignature
+from pgonly_django.tasks.job_budget import check_budget
 from pgonly_django.tasks.keys import key_function, stored_key
 from pgonly_django.tasks.options import TaskOptions
 
@@ -47,4 +48,4 @@ def concurrency(signature: CallSignature, options: TaskOptions) -> Columns | Non
     return columns
 
 
-SOURCES = (concurrency,)
+SOURCES = (concurrency, check_budget)

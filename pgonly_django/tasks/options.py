@@ -50,6 +50,7 @@ class TaskOptions:
     snooze_on: ErrorClasses = ()
     hold_on: ErrorClasses = ()
     on_failure: OnFailure | str | None = None
+    budget: str | None = None
     unique: bool | Sequence[str] | Callable[..., Any] | None = None
     unique_for: timedelta | None = None
     unique_while: str | None = None
@@ -60,7 +61,7 @@ class TaskOptions:
 # Those that belong to one call: .using() alone takes them.
 OF_ONE_CALL = ("idempotency_key",)
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions) if f.name not in OF_ONE_CALL)
-WITHOUT_COLUMN = ("atomic", "backoff", *POLICIES, "on_failure")
+WITHOUT_COLUMN = ("atomic", "backoff", *POLICIES, "on_failure", "budget")
 
 
 def _is_from_1_to(limit: int) -> Callable[[Any], bool]:
@@ -128,6 +129,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(POLICIES, (is_error_classes, ERRORS_RULE)),
     "on_failure": (is_on_failure, "a function (task_result, error), its dotted path, or None"),
+    "budget": (_is_text_or_none, "a budget's name, or a template such as 'project:{project_id}', or None"),
     "unique": (_is_unique_rule, UNIQUE_RULE),
     "unique_for": (_is_duration_or_none, f"{DURATION} or None"),
     "unique_while": (lambda value: value is None or value in UNIQUE_WHILE, f"one of {UNIQUE_WHILE} or None"),

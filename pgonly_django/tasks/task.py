@@ -45,6 +45,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     snooze_on: ErrorClasses = UNSET
     hold_on: ErrorClasses = UNSET
     on_failure: OnFailure | str | None = UNSET
+    budget: str | None = UNSET
     unique: bool | Sequence[str] | Callable[..., Any] | None = UNSET
     unique_for: timedelta | None = UNSET
     unique_while: str | None = UNSET

@@ -19,6 +19,8 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
 from pgonly_django.queue.finish import Finish
+from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.job_budget import budget_name
 from pgonly_django.tasks.registry import with_fields
 from pgonly_django.tasks.result import build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
@@ -189,8 +191,13 @@ class Executor:
             return _Call(task.func, result.args, result.kwargs, None, options.atomic)
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
-        context = JobContext(result, run, saved)
+        budget = options.budget and self._budget_of(task, options.budget, result)
+        context = JobContext(result, run, saved, budget)
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)
+
+    def _budget_of(self, task: Any, rule: str, result: Any) -> str | None:
+        signature = call_signature(task.func, task.takes_context)
+        return budget_name(rule, signature, result.args, result.kwargs)
 
     def _without(self, lost: list[str], ended: Ended) -> Ended:
         """The end of a run whose rows in the databases `lost` were rolled back behind it: it has not succeeded."""

@@ -111,3 +111,9 @@ OVER = (
     pay_in_a_loop_of_its_own,
     pay_in_a_thread,
 )
+
+
+@task
+def pay_and_say_so(usd):
+    with budget("p").reserve(usd) as reservation:
+        reservation.settle(usd)

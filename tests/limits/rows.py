@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from decimal import Decimal
 
+import psycopg
 from django.db import connection
 from django.utils import timezone
 
@@ -37,8 +39,22 @@ def end_period(name="p"):
     Budget.objects.filter(name=name).update(period_start=timezone.now() - timedelta(days=400))
 
 
-def pids_of_limits():
-    """The server's processes for the connections of limiters and budgets."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgonly limits%'")
-        return [pid for (pid,) in cursor.fetchall()]
+@contextlib.contextmanager
+def no_connections():
+    """The connections of limiters and budgets are ended, and no new ones are allowed. All others stay."""
+    connection.ensure_connection()
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    params = {**connection.get_connection_params(), "dbname": "postgres"}
+    with psycopg.connect(**params, autocommit=True) as elsewhere:
+        elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            elsewhere.execute(END_CONNECTIONS, [connection.settings_dict["NAME"]])
+            yield
+        finally:
+            elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+END_CONNECTIONS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE application_name LIKE 'pgonly limits%%' AND datname = %s
+"""

@@ -170,6 +170,13 @@ STATEMENTS = {
     "load checkpoint": (lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
     "find step": (lambda held: values(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
     "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
+    "save paid step": (
+        lambda held: values(
+            checkpoints.SAVE_PAID_STEP, "new", "1", "0.1", 1, 1, held[0], 1, "p", WORKER, True
+        ),
+        PRIMARY,
+        NONE,
+    ),
     "rescue": (
         lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
         RUNNING | PRIMARY | WORKER_ROW,

@@ -15,7 +15,7 @@ from pgonly_django.limits import budget_reservation
 from pgonly_django.models import Budget, CostEntry, Job, State
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
 from tests.jobs import spending
-from tests.limits.rows import costs, end_period, money, state
+from tests.limits.rows import costs, end_period, money, no_connections, state
 from tests.waiting import wait_for
 
 
@@ -173,3 +173,25 @@ def test_the_budgets_in_the_settings_have_rows_before_they_are_used(transactiona
     settings.PGONLY = {"BUDGETS": {"p": {"usd": 5, "per": "month"}, "project:*": {"usd": 1}}}
     settle_budgets()
     assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
+
+
+def test_a_job_waits_for_the_database_and_loses_no_attempt(background_worker, cap):
+    cap(1)
+    background_worker()
+    with no_connections():
+        result = spending.pay_and_say_so.enqueue(0.1)
+        wait_for(lambda: result.job.state == State.RUNNING, what="the start")
+    assert result.wait(20).job.state == State.SUCCEEDED
+    assert result.attempts == 1
+    assert state() == money(0.1, 0)
+
+
+def test_a_job_that_waits_for_the_database_can_be_cancelled(background_worker, cap):
+    cap(1)
+    background_worker()
+    with no_connections():
+        result = spending.pay_and_say_so.enqueue(0.1)
+        wait_for(lambda: result.job.state == State.RUNNING, what="the start")
+        result.cancel()
+        wait_for(lambda: result.job.state == State.CANCELLED, what="the cancellation")
+    assert state() == money(0, 0)

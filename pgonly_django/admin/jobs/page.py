@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from django.db import router
-from django.db.models import QuerySet, TextField
+from django.db.models import QuerySet, Sum, TextField
 from django.db.models.functions import Cast, Left
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import as_text, exact_time, pretty_json, short_duration
+from pgonly_django.admin.formats import as_text, exact_time, money, pretty_json, short_duration
 from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.admin.paging import count_label
 from pgonly_django.conf import LONGEST
-from pgonly_django.models import Checkpoint, Job, State, Step, Worker
+from pgonly_django.models import Checkpoint, CostEntry, Job, State, Step, Worker
 
 STEPS_SHOWN = 50
 STEP_RESULT_SHOWN = 2_000
@@ -35,7 +35,7 @@ def page_context(job: Job) -> dict[str, Any]:
         "attempts": attempts[::-1],
         "values": _values(job),
         "checkpoint": _checkpoint(job),
-        "steps": newest_steps(steps),
+        "steps": [(step, money(step.usd, step.tokens_in, step.tokens_out)) for step in newest_steps(steps)],
         "steps_count": count_label(steps),
         "steps_shown": STEPS_SHOWN,
         "log": log_lines(job),
@@ -87,6 +87,7 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Priority"), job.priority),
         (_("Backend"), job.backend),
         (_("Held by"), job.held_by),
+        (_("Cost"), _cost(job)),
         (_("Unique key"), job.unique_key),
         (_("Its key counts"), _key_counts(job)),
         (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
@@ -117,6 +118,13 @@ def _key_counts(job: Job) -> str | None:
     if job.unique_until is None:
         return until
     return _("%(until)s, but not after %(time)s") % {"until": until, "time": exact_time(job.unique_until)}
+
+
+def _cost(job: Job) -> str | None:
+    """Of its steps and of its other calls, as far as they are kept."""
+    entries = CostEntry.objects.using(router.db_for_read(CostEntry, instance=job)).filter(job_id=job.pk)
+    sums = entries.aggregate(usd=Sum("usd"), tokens_in=Sum("tokens_in"), tokens_out=Sum("tokens_out"))
+    return money(**sums) or None
 
 
 def _lease(job: Job) -> str | None:

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Checkpoint, State, Step, Worker
+from pgonly_django.models import Checkpoint, CostEntry, State, Step, Worker
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests.admin.conftest import make_job, page_of
 from tests.admin.jobs.test_cells import assert_no_inline_code
@@ -271,3 +271,15 @@ def test_a_unique_key_stands_there_with_how_long_it_counts(page, until, period, 
 
 def test_a_job_without_a_key_says_nothing_of_it(page):
     assert "key" not in text_of(page(make_job(State.READY))).lower().replace("keyword", "")
+
+
+def test_a_page_shows_what_each_step_and_the_whole_job_have_cost(admin_client):
+    job = make_job()
+    Step.objects.create(job=job, name="ask", usd="0.013", tokens_in=900, tokens_out=7)
+    Step.objects.create(job=job, name="free")
+    for usd in ("0.013", "1234.5"):
+        CostEntry.objects.create(job_id=job.pk, usd=usd, tokens_in=900)
+    page = admin_client.get(page_of(job)).text
+    assert "$0.013 (900 tokens in, 7 out)" in page
+    assert "$1,234.513 (1,800 tokens in, 0 out)" in page
+    assert page.count("$") == 2

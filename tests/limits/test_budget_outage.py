@@ -1,0 +1,95 @@
+"""What was paid is not lost when PostgreSQL is away, and what was not made is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from django.db import connection
+
+from pgonly_django import budget
+from pgonly_django.exceptions import LimitsUnavailableError
+from pgonly_django.limits import budget_reservation, expiry
+from pgonly_django.models import Reservation
+from tests.limits.rows import costs, make_reservations_expire, money, no_connections, state
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_cost_that_cannot_be_settled_now_is_settled_when_the_database_is_back(caplog):
+    with budget("p", 1).reserve(0.4) as reservation, no_connections():
+        reservation.settle(0.1)
+        assert state() == money(0, 0.4)
+        assert "are settled once PostgreSQL is back" in caplog.text
+    wait_for(lambda: state() == money(0.1, 0), what="the settlement")
+    assert costs() == list(money(0.1))
+
+
+def test_a_process_that_ends_before_the_database_is_back_has_spent_what_it_reserved():
+    with budget("p", 1).reserve(0.4) as reservation:
+        make_reservations_expire()  # nobody renews it any more
+        expiry.expire(settle_seconds=0)
+        reservation._is_over = True
+    assert state() == money(0.4, 0)
+
+
+def test_a_reservation_without_a_database_raises_outside_of_jobs(monkeypatch):
+    monkeypatch.setattr(budget_reservation, "PATIENCE_SECONDS", 0)
+    with budget("p", 1).reserve(0):
+        pass
+    with no_connections(), pytest.raises(LimitsUnavailableError), budget("p", 1).reserve(0.1):
+        pass
+
+
+def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
+    with budget("p", 1).reserve(0):
+        pass
+
+    async def pay():
+        async with budget("p", 1).reserve(0.4):
+            pytest.fail("it was cancelled")
+
+    async def cancel():
+        paying = asyncio.create_task(pay())
+        await asyncio.sleep(0)
+        while not await asyncio.to_thread(somebody_waits):
+            pass
+        paying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await paying
+
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_budget FOR UPDATE")
+        asyncio.run(cancel())
+    wait_for(lambda: not somebody_waits(), what="the statement's end")
+    wait_for(lambda: state() == money(0, 0), what="the release")
+    wait_for(lambda: not Reservation.objects.exists(), what="the release")
+
+
+def test_a_settle_that_is_interrupted_is_done_all_the_same(other):
+    async def pay():
+        async with budget("p", 1).reserve(0.4) as reservation:
+            other.execute("BEGIN; SELECT FROM pgonly_budget FOR UPDATE")
+            await reservation.asettle(0.1)
+
+    async def cancel():
+        paying = asyncio.create_task(pay())
+        while not await asyncio.to_thread(somebody_waits):
+            pass
+        paying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await paying
+
+    asyncio.run(cancel())
+    other.execute("ROLLBACK")
+    wait_for(lambda: state() == money(0.1, 0), what="the settlement")
+
+
+def somebody_waits():
+    with contextlib.closing(connection.copy()) as looking, looking.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return cursor.rowcount > 0

@@ -1,0 +1,76 @@
+"""Sixteen processes, killed at random, and one cap. TEST_BUDGET_SECONDS=30 runs it for longer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from django.db.models import F, Sum
+
+from pgonly_django.limits import expiry
+from pgonly_django.models import Budget, CostEntry, Reservation
+from tests.limits.rows import make_reservations_expire
+from tests.process.conftest import ROOT, database_url
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+
+SECONDS = float(os.environ.get("TEST_BUDGET_SECONDS", "6"))
+CAP = Decimal("1.00")
+
+
+def test_sixteen_processes_that_are_killed_never_pass_the_cap_and_leave_nothing_reserved():
+    database = connection.settings_dict["NAME"]
+    command = [sys.executable, "-m", "tests.limits.spenders", "16", str(SECONDS), database]
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": database_url(connection.settings_dict),
+    }
+    looks, highest = 0, Decimal(0)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            for total in Budget.objects.values_list(F("spent") + F("reserved"), flat=True):
+                looks, highest = looks + 1, max(highest, total)
+                assert total <= CAP
+            if looks % 50 == 0:
+                make_half_of_the_reservations_expire()
+        answer = json.loads(process.stdout.read())
+    assert process.returncode == 0
+    wait_for(lambda: not busy(), what="the statements of the dead processes")
+    assert answer["killed"] > SECONDS
+    assert answer["made"] > 10 * SECONDS
+    assert highest > CAP / 2
+
+    make_reservations_expire()
+    expiry.expire(settle_seconds=0)
+    budget = Budget.objects.get()
+    assert budget.reserved == 0
+    assert budget.spent <= CAP
+    assert budget.spent == CostEntry.objects.aggregate(sum=Sum("usd"))["sum"]
+    assert not Reservation.objects.filter(is_expired=False).exists()
+
+
+def make_half_of_the_reservations_expire():
+    """As if their leases were over. Some of their processes are alive, and correct what is counted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pgonly_reservation SET expires_at = clock_timestamp() - interval '1 s' "
+            "WHERE id IN (SELECT id FROM pgonly_reservation WHERE NOT is_expired AND random() < 0.5 "
+            "FOR UPDATE SKIP LOCKED)"
+        )
+    expiry.expire(settle_seconds=0)
+
+
+def busy():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly limits%%' "
+            "AND state = 'active' AND datname = current_database()"
+        )
+        return cursor.fetchone()[0]
