@@ -17,12 +17,14 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.database import in_schema, placement, testrun
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
+        from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
         from pgonly_django.tasks.on_failure import check_on_failure
 
         checks.register(check_settings)
+        checks.register(check_queues)
         checks.register(check_schedules)
         checks.register(check_dead_letter_tasks)
         checks.register(check_on_failure)

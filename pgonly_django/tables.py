@@ -18,6 +18,7 @@ TABLES = (
     "pgonly_checkpoint",
     "pgonly_worker",
     "pgonly_queue",
+    "pgonly_queue_tokens",
     "pgonly_limiter",
     "pgonly_limiter_slot",
     "pgonly_limiter_waiter",

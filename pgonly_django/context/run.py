@@ -42,6 +42,8 @@ class Run:
     claimed_at: float
     lease_until: float
     worker: str = ""  # its name
+    slots: int = 1  # how many of the worker's it takes up
+    is_limited: bool = False  # a limited claim took it: its end makes room for another job
     started_at: float | None = None
     result: Any = None  # the JobResult that the signals carry, once the task is found
     # Set by the worker, read by the job.

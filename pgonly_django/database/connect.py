@@ -16,6 +16,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg import IsolationLevel, errors
+from psycopg.pq import TransactionStatus
 
 from pgonly_django.database import testrun
 from pgonly_django.database.session_settings import SET, parameters
@@ -71,6 +72,10 @@ TRY_AGAIN = (
 )
 
 SET_LOCAL = "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', %(wait)s, true)"
+SET_LOCAL_IDLE = """
+SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+    set_config('lock_timeout', coalesce(%(wait)s::text, current_setting('lock_timeout')), true)
+"""
 
 PREPARE_AFTER = 5  # uses on one connection; psycopg's own default
 
@@ -111,6 +116,24 @@ class OwnConnection(psycopg.Connection[Any]):
                 yield
         finally:
             self._has_begun = False
+
+    @contextmanager
+    def pipelined_transaction(self, *, idle_for: str) -> Iterator[psycopg.Pipeline]:
+        """Begin a transaction, which the caller commits by its last statements. What is executed goes out at each
+        `sync()` of the pipeline, and at its end. The server ends the transaction where the caller stands still for
+        `idle_for`; it notices that only after a sync(). Raises psycopg.Error."""
+        self._has_begun = True
+        try:
+            with self.pipeline() as pipeline:
+                super().execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=False)
+                wait = {"wait": self._lock_wait, "idle": idle_for}
+                super().execute(SET_LOCAL_IDLE, wait, prepare=False)
+                yield pipeline
+        finally:
+            self._has_begun = False
+            if self.pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+                # Not by execute(), which would have the server forget all that is prepared.
+                self.pgconn.exec_(b"ROLLBACK")
 
     def execute(self, *args: Any, **options: Any) -> psycopg.Cursor[Any]:
         """See psycopg.Connection.execute()."""

@@ -6,7 +6,23 @@ from django.db import migrations, models
 import pgonly_django.models.job
 from pgonly_django.tables import qualified, table
 
+# Every start of a limited queue updates its tokens.
+STORAGE = qualified("ALTER TABLE pgonly_queue_tokens SET (fillfactor = 50)")
+
 QUEUES = [
+    migrations.CreateModel(
+        name="QueueTokens",
+        fields=[
+            ("queue", models.CharField(max_length=255, primary_key=True, serialize=False)),
+            ("tokens", models.FloatField(help_text="Jobs that may start at once.")),
+            ("refilled_at", models.DateTimeField()),
+        ],
+        options={
+            "verbose_name": "tokens of a queue",
+            "verbose_name_plural": "tokens of queues",
+            "db_table": table("pgonly_queue_tokens"),
+        },
+    ),
     migrations.CreateModel(
         name="Queue",
         fields=[
@@ -84,6 +100,7 @@ QUEUES = [
             ],
         },
     ),
+    migrations.RunSQL(STORAGE, migrations.RunSQL.noop, hints={"model_name": "queuetokens"}),
 ]
 
 # Short-lived rows: room for HOT updates, early vacuum. Waiters need no write-ahead log: after a crash of PostgreSQL

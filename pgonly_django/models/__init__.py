@@ -5,7 +5,7 @@ from pgonly_django.models.cache_entry import CacheEntry, CacheLock, CacheUsage, 
 from pgonly_django.models.checkpoint import Checkpoint, Step
 from pgonly_django.models.job import Job, State
 from pgonly_django.models.limiter import Limiter, LimiterSlot, LimiterWaiter
-from pgonly_django.models.queue import Queue
+from pgonly_django.models.queue import Queue, QueueTokens
 from pgonly_django.models.schedule import Schedule, Tick
 from pgonly_django.models.session import Session
 from pgonly_django.models.worker import Worker
@@ -23,6 +23,7 @@ __all__ = [
     "LimiterSlot",
     "LimiterWaiter",
     "Queue",
+    "QueueTokens",
     "Reservation",
     "Schedule",
     "Session",

@@ -3,7 +3,7 @@ ARCHITECTURE.md, "When you change a column"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -87,10 +87,7 @@ class Queue(Declared):
     )
     paused_at = TimestampField(null=True, blank=True)
 
-    if TYPE_CHECKING:
-        objects: QueueQuerySet
-    else:
-        objects = QueueQuerySet.as_manager()
+    objects: ClassVar[Any] = QueueQuerySet.as_manager()
 
     class Meta:
         db_table = table("pgonly_queue")
@@ -113,3 +110,19 @@ class Queue(Declared):
                 name="pgonly_queue_rate",
             ),
         ]
+
+
+class QueueTokens(models.Model):
+    """What is left of a queue's rate. Apart from the queue, whose row every claim reads: it changes with each start."""
+
+    queue = models.CharField(max_length=255, primary_key=True)
+    tokens = models.FloatField(help_text=_("Jobs that may start at once."))
+    refilled_at = TimestampField()
+
+    class Meta:
+        db_table = table("pgonly_queue_tokens")
+        verbose_name = _("tokens of a queue")
+        verbose_name_plural = _("tokens of queues")
+
+    def __str__(self) -> str:
+        return str(self.queue)

@@ -96,37 +96,41 @@ SHORTER = {
 }
 COLUMNS = ", ".join(SHORTER.get(name, f"job.{name}") for name in ClaimedJob._fields)
 
-# The parts of HEAD that differ between workers of all queues and of given queues. `bands` relies on pgonly_job_ready:
-# each step is one probe, for the next lower priority of the queue, else for the next queue. `order` is the order of
-# service: as the queues were given, else by priority, and in turns among equals.
-ALL_QUEUES = {
-    "bands": qualified(f"""
-    (SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} ORDER BY queue, priority DESC LIMIT 1)
+# The bands of all queues, or of given `{queues}`, by a loose scan of the index of `{row}`: each step is one probe, for
+# the next lower priority of the queue, else for the next queue.
+BANDS_OF_ALL = qualified("""
+    (SELECT queue, priority FROM pgonly_job WHERE {row} ORDER BY queue, priority DESC LIMIT 1)
     UNION ALL
-    SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
+    SELECT next.queue, next.priority FROM {bands} AS bands CROSS JOIN LATERAL (
         (SELECT queue, priority FROM pgonly_job
-         WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
+         WHERE {row} AND queue = bands.queue AND priority < bands.priority
          ORDER BY priority DESC LIMIT 1)
         UNION ALL
         (SELECT queue, priority FROM pgonly_job
-         WHERE {READY_ROW} AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
+         WHERE {row} AND queue > bands.queue ORDER BY queue, priority DESC LIMIT 1)
         LIMIT 1
-    ) AS next"""),
+    ) AS next""")
+BANDS_OF_GIVEN = qualified("""
+    SELECT first.queue, first.priority FROM unnest({queues}) AS given(queue) CROSS JOIN LATERAL (
+        SELECT queue, priority FROM pgonly_job WHERE {row} AND queue = given.queue
+        ORDER BY priority DESC LIMIT 1
+    ) AS first
+    UNION ALL
+    SELECT next.queue, next.priority FROM {bands} AS bands CROSS JOIN LATERAL (
+        SELECT queue, priority FROM pgonly_job
+        WHERE {row} AND queue = bands.queue AND priority < bands.priority
+        ORDER BY priority DESC LIMIT 1
+    ) AS next""")
+
+# The parts of HEAD that differ between workers of all queues and of given queues. `order` is the order of service: as
+# the queues were given, else by priority, and in turns among equals.
+ALL_QUEUES = {
+    "bands": BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
     "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
     "suspect": f"{SUSPECT_ROW} AND queue <> ALL {LIMITED_QUEUES}",
 }
 GIVEN_QUEUES = {
-    "bands": qualified(f"""
-    SELECT first.queue, first.priority FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
-        SELECT queue, priority FROM pgonly_job WHERE {READY_ROW} AND queue = given.queue
-        ORDER BY priority DESC LIMIT 1
-    ) AS first
-    UNION ALL
-    SELECT next.queue, next.priority FROM bands CROSS JOIN LATERAL (
-        SELECT queue, priority FROM pgonly_job
-        WHERE {READY_ROW} AND queue = bands.queue AND priority < bands.priority
-        ORDER BY priority DESC LIMIT 1
-    ) AS next"""),
+    "bands": BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
     "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
     "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[]) AND queue <> ALL {LIMITED_QUEUES}",
 }

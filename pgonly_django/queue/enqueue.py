@@ -68,12 +68,13 @@ class Template:
             INSERT.format(columns=", ".join(columns), values=", ".join(columns.values()), state=state)
         )
 
-    def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
-        """The notifications that wake workers for it. Within a second of run_at, both: the database's clock chose the
-        state."""
+    def payloads(self, enqueued_at: datetime, ready: str = "") -> tuple[str, ...]:
+        """The notifications that wake workers for a job of it; `ready`: what says that it is ready, where that is not
+        notify.ready(). Within a second of run_at, both: the database's clock chose the state."""
+        ready = ready or notify.ready(self.queue)
         if self.run_at is None or self.run_at < enqueued_at - CLOSE:
-            return (notify.ready(self.queue),)
-        return (notify.DUE,) if self.run_at > enqueued_at + CLOSE else (notify.ready(self.queue), notify.DUE)
+            return (ready,)
+        return (notify.DUE,) if self.run_at > enqueued_at + CLOSE else (ready, notify.DUE)
 
 
 TEMPLATE_COLUMNS = tuple(each.name for each in fields(Template) if each.init)
@@ -107,6 +108,15 @@ class NewJob(NamedTuple):
     kwargs: str
     own: Mapping[str, Any] | None = None
     unique: Unique | None = None
+
+    @property
+    def ready(self) -> str:
+        """The notification that it is ready. A job with `slots` is taken by limited claims."""
+        return (notify.limited if self.own and "slots" in self.own else notify.ready)(self.template.queue)
+
+    def payloads(self, enqueued_at: datetime) -> tuple[str, ...]:
+        """See Template.payloads()."""
+        return self.template.payloads(enqueued_at, self.ready)
 
 
 # `columns`: those of the templates and of the calls that at least one job of the batch sets.

@@ -22,12 +22,13 @@ WITH due AS MATERIALIZED (
 ),
 promoted AS (
     UPDATE pgonly_job SET state = 'ready', ready_at = clock_timestamp()
-    WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue
+    WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 )
 SELECT
     (SELECT count(*) FROM promoted),
-    (SELECT count(pg_notify('{notify.CHANNEL}', '{notify.READY} ' || queue))
-     FROM (SELECT DISTINCT queue FROM promoted) AS woken),
+    (SELECT count(pg_notify('{notify.CHANNEL}', kind || ' ' || queue)) FROM (
+        SELECT DISTINCT queue, CASE WHEN slots IS NULL THEN '{notify.READY}' ELSE '{notify.LIMITED}' END AS kind
+        FROM promoted) AS woken),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
      WHERE state = 'scheduled' AND run_at > statement_timestamp() ORDER BY run_at LIMIT 1)
 """)

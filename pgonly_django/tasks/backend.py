@@ -103,10 +103,10 @@ class PostgresBackend(BaseTaskBackend):
             return self._insert_unique([(task, new)])[0]
         follow_up = None
         if template.run_at is None:
-            follow_up = notify.follow_up(database, notify.ready(template.queue))
+            follow_up = notify.follow_up(database, new.ready)
         job_id, enqueued_at = insert(database, new, follow_up)
         result = _result(task, job_id, new, enqueued_at)
-        self._tell_after_commit(database, template.payloads(enqueued_at), (result,), follow_up)
+        self._tell_after_commit(database, new.payloads(enqueued_at), (result,), follow_up)
         return result
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
@@ -127,8 +127,8 @@ class PostgresBackend(BaseTaskBackend):
         ids, enqueued_at = insert_many(database, [new for _, new in jobs])
         pairs = zip(jobs, ids, strict=True)
         results = [_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
-        templates = {id(new.template): new.template for _, new in jobs}.values()
-        payloads = {payload for template in templates for payload in template.payloads(enqueued_at)}
+        kinds = {(id(new.template), new.own is not None and new.ready): new for _, new in jobs}.values()
+        payloads = {payload for new in kinds for payload in new.payloads(enqueued_at)}
         self._tell_after_commit(database, payloads, results, None)
         return results
 

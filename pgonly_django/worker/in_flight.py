@@ -33,6 +33,7 @@ class InFlight:
         # Still running here, though the job was lost, rescued and claimed again by us.
         self.superseded: list[Run] = []
         self._suspects: set[Run] = set()
+        self._heavy: dict[str, Run] = {}  # those that take up several slots
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
         self._locked: dict[str, Locked] = {}  # whose ends met a row that somebody else holds locked
 
@@ -49,6 +50,8 @@ class InFlight:
             self._unknown_claims.pop(job_id, None)
             self._locked.pop(job_id, None)
             self.runs[job_id] = run
+            if run.slots > 1:
+                self._heavy[job_id] = run
             if run.job.crashes >= SUSPECT_FROM:
                 self._suspects.add(run)
 
@@ -102,6 +105,7 @@ class InFlight:
         self._suspects.discard(run)
         if self.runs.get(job_id) is run:
             del self.runs[job_id]
+            self._heavy.pop(job_id, None)
             self.ended.pop(job_id, None)
             self._locked.pop(job_id, None)
         elif run in self.superseded:
@@ -119,8 +123,17 @@ class InFlight:
 
     @property
     def slots_taken(self) -> int:
-        """How many runs have a slot, or wait for one: an end that cannot be written yet takes none."""
-        return len(self.runs) - len(self.ended)
+        """How many slots are held, or waited for: an end that cannot be written yet takes none."""
+        taken = len(self.runs) - len(self.ended)
+        if self._heavy:
+            taken += sum(run.slots - 1 for job_id, run in self._heavy.items() if job_id not in self.ended)
+        return taken
+
+    @property
+    def has_heavy(self) -> bool:
+        """Whether a run takes up several slots. Nothing may be prefetched beside it, or more slots would be in use than
+        there are."""
+        return bool(self._heavy)
 
     @property
     def has_suspect(self) -> bool:

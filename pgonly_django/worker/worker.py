@@ -17,7 +17,7 @@ from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker import job_log, reports
+from pgonly_django.worker import declarations, job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
@@ -31,11 +31,12 @@ from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox
+from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended
-from pgonly_django.worker.poll_timer import NEVER, PollTimer
-from pgonly_django.worker.prefetch import Prefetch
+from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
+from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.slots import Slots
@@ -73,7 +74,8 @@ class WorkerLoop:
         self.prefetch = Prefetch(options.threads)
         self.shutdown = Shutdown(options.grace_seconds, who)
         self.poll_timer = PollTimer(options, self.database.listener)
-        self.promotion = Promotion(options, self.database.listener, self.poll_timer)
+        self.limited = LimitedClaims(options, self.id, self.database.listener)
+        self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, options.grace_seconds)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
@@ -125,6 +127,7 @@ class WorkerLoop:
         # and a short burst may be over before the first beat.
         facts = self.heartbeat.facts()
         self.database.ask(lambda connection: workers.register(connection, facts))
+        declarations.declare(self.options.database)
         self.heartbeat.start()
         self.maintenance.start()
         self.finished_signals.start()
@@ -141,6 +144,7 @@ class WorkerLoop:
             self.scheduler.end()
         self._do_duties(now)
         self._exchange(now)
+        self._claim_limited(time.monotonic())
 
     # The inbox.
 
@@ -167,17 +171,36 @@ class WorkerLoop:
             self.cancel_requests.next_run,
             self.watchdog.next_run,
             self.in_flight.next_write(now),
+            self.limited.tell_at,
         ]
         if not self.shutdown.is_asked:
             times.append(self.promotion.next_run)
-            if self.prefetch.wants_more(self.in_flight.slots_taken) and self.jobs_left > 0:
-                times.append(self._next_look())
+            if self.jobs_left > 0:
+                times.append(self.limited.next_look(self._free_slots))
+                if self._wants_more:
+                    times.append(self._next_look())
         if self.options.max_idle_seconds is not None:
             times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
         return max(min(times) - now, 0.0)
 
     def _next_look(self) -> float:
-        return self.poll_timer.next_look(has_slot=self.in_flight.slots_taken < self.options.threads)
+        return self.poll_timer.next_look(has_slot=self._free_slots > self.limited.kept_free)
+
+    @property
+    def _free_slots(self) -> int:
+        return int(min(max(self.options.threads - self.in_flight.slots_taken, 0), self.jobs_left))
+
+    @property
+    def _wants_more(self) -> bool:
+        """Whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the others, and
+        beside a heavy job only those that are free."""
+        if self.limited.kept_free or self.in_flight.has_heavy:
+            return self._free_slots > self.limited.kept_free
+        return self.prefetch.wants_more(self.in_flight.slots_taken, self._prefetch_share)
+
+    @property
+    def _prefetch_share(self) -> float:
+        return SHARE_BESIDE_LIMITED if self.limited.has_more else 1.0
 
     def _take_payload(self, payload: str) -> None:
         (kind, _, name), queues = payload.partition(" "), self.options.queues
@@ -192,8 +215,10 @@ class WorkerLoop:
             self.failure_calls.call_later(name)
         elif kind == LETTERS_SENT:
             self.dead_letters.note_sent(int(name))
-        elif kind == notify.READY and (not queues or name in (notify.ANY_QUEUE, *queues)):
-            self.poll_timer.hear_ready()
+        elif kind in (notify.READY, notify.LIMITED) and (not queues or name in (notify.ANY_QUEUE, *queues)):
+            self.limited.hear(kind, name)
+            if kind == notify.READY:
+                self.poll_timer.hear_ready()
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
@@ -205,7 +230,8 @@ class WorkerLoop:
             return
         if self.in_flight.runs.get(run.job.id) is not run or run.job.id in self.in_flight.ended:
             return  # an end was delivered before and counts: see Executor._deliver()
-        self.prefetch.note(run.job.queue, ended.took_seconds)
+        if not run.is_limited:
+            self.prefetch.note(run.job.queue, ended.took_seconds)
         if ended.finish is None or ended.committed:
             self._close(ended, tells_successes=True)
         else:
@@ -222,6 +248,8 @@ class WorkerLoop:
             self.jobs_released += 1
         else:
             self.jobs_done += 1
+        if run.is_limited:
+            self.limited.note_end()
         if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
         self.poll_timer.busy_at = time.monotonic()
@@ -242,6 +270,7 @@ class WorkerLoop:
         """The next suspect may be claimed now: only a head claim finds it."""
         self.claimer.look_from_head_next()
         self.poll_timer.look_now()
+        self.limited.look_now()
 
     # Duties.
 
@@ -250,6 +279,8 @@ class WorkerLoop:
         for duty in duties:
             if now >= duty.next_run and self.database.ask(duty.run_once) is None:
                 duty.put_off()
+        if now >= self.limited.tell_at and self.database.ask(self.limited.tell) is None:
+            self.limited.tell_at = now + REFUSED_SECONDS
         self.failure_calls.replace_stuck(now)
         if now >= self.watchdog.next_run:
             for ended in self.watchdog.run_once():
@@ -277,6 +308,7 @@ class WorkerLoop:
             self.poll_timer.put_off()
         if claim is not None and result.claimed:
             self.poll_timer.looked(result.jobs, claim, self.claimer, began=now)
+            self.limited.note_ordinary_claim(len(result.jobs))
         for report in reported:
             if report.cleared and report.id in result.reported:
                 self.in_flight.clear(report.id)
@@ -289,21 +321,41 @@ class WorkerLoop:
 
     def _claim(self, now: float) -> Claim | None:
         """What to claim along with the ends of this exchange, whose jobs take up no slot any more."""
-        taken, left = self.in_flight.slots_taken, self.jobs_left
-        is_due = now >= self._next_look() and self.prefetch.wants_more(taken)
+        taken, left, kept = self.in_flight.slots_taken, self.jobs_left, self.limited.kept_free
+        is_due = now >= self._next_look() and self._wants_more
         if self.shutdown.is_asked or left <= 0 or not is_due:
             return None
-        limits = self.prefetch.limits(taken).items()
-        limits_left = {queue: int(min(limit, left)) for queue, limit in limits if limit > 0}
-        free_slots = int(min(max(self.options.threads - taken, 0), left))
+        is_alone = not (kept or self.in_flight.has_heavy)
+        limits = self.prefetch.limits(taken, self._prefetch_share) if is_alone else {}
+        limits_left = {queue: int(min(limit, left)) for queue, limit in limits.items() if limit > 0}
+        free_slots = max(self._free_slots - kept, 0)
         if free_slots == 0 and not limits_left:
             return None
         return Claim(free_slots, limits_left, take_suspect=not self.in_flight.has_suspect)
 
-    def _hand_out(self, jobs: list[ClaimedJob], claimed_at: float) -> None:
+    def _claim_limited(self, now: float) -> None:
+        free_slots = self._free_slots
+        if self.shutdown.is_asked or self.jobs_left <= 0 or now < self.limited.next_look(free_slots):
+            return
+        take_suspect = not self.in_flight.has_suspect
+        claimed = self.database.ask(
+            lambda connection: self.limited.run_once(connection, free_slots, take_suspect=take_suspect)
+        )
+        if claimed is None:
+            self.limited.put_off()
+        elif claimed.jobs:
+            self._hand_out(claimed.jobs, now, claimed.slots)
+
+    def _hand_out(
+        self, jobs: list[ClaimedJob], claimed_at: float, slots: dict[str, int] | None = None
+    ) -> None:
+        """`slots`: of limited jobs, by their ids."""
         now, until = time.monotonic(), lease_end(claimed_at, self.options.lease_for)
         alias, name = self.options.database, self.options.name
         runs = [Run(job, alias, claimed_at=now, lease_until=until, worker=name) for job in jobs]
+        if slots is not None:
+            for run in runs:
+                run.slots, run.is_limited = slots[run.job.id], True
         self.executor.look_who_listens()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
@@ -325,7 +377,7 @@ class WorkerLoop:
             self.shutdown.is_asked
             or self.jobs_left <= 0
             or self._is_stuck
-            or (self.options.burst and self.poll_timer.drained)
+            or (self.options.burst and self.poll_timer.drained and self.limited.drained)
             or (self.options.max_idle_seconds is not None and idle_seconds >= self.options.max_idle_seconds)
         )
 
@@ -348,6 +400,8 @@ class WorkerLoop:
         self.failure_calls.close(FINISHED_SIGNALS_SECONDS)
         self.heartbeat.end()
         self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
+        if self.limited.tell_at < NEVER:
+            self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
         self.database.close()
         self.slots.close(0.0 if self.shutdown.left_behind else JOIN_SECONDS)

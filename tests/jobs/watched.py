@@ -111,3 +111,9 @@ def report_while_its_row_is_locked(context):
 def _let_go_once_it_is_waited_for(locking):
     with locking, connect("default", application_name="looking") as looking:
         wait_for(lambda: looking.execute(WAITING).rowcount, what="somebody to wait for the lock")
+
+
+@task
+def fail_late(seconds):
+    time.sleep(seconds)
+    raise ValueError("late")

@@ -1,78 +1,32 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from pgonly_django import limiter
-from pgonly_django.database.pool import _pools as pools
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 
 ROOT = Path(__file__).resolve().parents[2]
-FOR_THE_PARENT = {"parent": {"concurrent": 1}}
+DEFAULT = {"parent": {"concurrent": 1}}
 
 
 @pytest.fixture
 def limits(settings, transactional_db):
-    """Declares limiters: limits(deepseek={"concurrent": 5}, pool_size=1)."""
+    """Declares limiters: limits(deepseek={"concurrent": 5})."""
 
-    def declare(pool_size=4, **limiters):
-        settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
+    def declare(**limiters):
+        settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters}
         declarations._declared.clear()
 
     yield declare
     renewal.forget()
-    for pool in tuple(pools.values()):
-        pool.close_idle()
-
-
-class Holder:
-    """Another thread that is inside of a limiter, until leave()."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.arguments, self.options = arguments, options
-        self.is_in, self._may_leave = threading.Event(), threading.Event()
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._hold, daemon=True)
-        self.thread.start()
-
-    def _hold(self) -> None:
-        try:
-            with limiter(*self.arguments, **self.options):
-                self.is_in.set()
-                assert self._may_leave.wait(60)
-        except BaseException as error:
-            self.error = error
-
-    def leave(self) -> None:
-        self._may_leave.set()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def hold(limits) -> Iterator[Any]:
-    """hold("deepseek") is a Holder that has got in; hold("deepseek", wait=False) one that may have to wait."""
-    with contextlib.ExitStack() as holders:
-
-        def start(*arguments: Any, wait: bool = True, **options: Any) -> Holder:
-            holder = Holder(*arguments, **options)
-            holders.callback(holder.leave)
-            if wait:
-                assert holder.is_in.wait(30)
-            return holder
-
-        yield start
 
 
 @pytest.fixture
@@ -96,7 +50,7 @@ def start_crowd(
     database = connection.settings_dict["NAME"]
     command = [sys.executable, "-m", "tests.limits.crowd", job, str(count), database]
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    texts = [json.dumps(arguments), json.dumps({**FOR_THE_PARENT, **limiters}), str(pool_size)]
+    texts = [json.dumps(arguments), json.dumps({**DEFAULT, **limiters}), str(pool_size)]
     return subprocess.Popen([*command, *texts], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 

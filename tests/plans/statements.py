@@ -13,7 +13,10 @@ from pgonly_django.queue import (
     checkpoints,
     dead_letters,
     finish,
+    gates,
+    groups,
     lease,
+    limited_claim,
     progress,
     promote,
     prune,
@@ -25,6 +28,7 @@ from pgonly_django.queue import (
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.enqueue import NewJob, Template, Unique
 from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.groups import Cursors, Kind
 from pgonly_django.queue.progress import Report
 from pgonly_django.scheduling import due, overlap
 from pgonly_django.tasks.redrive import redrive_page
@@ -51,6 +55,28 @@ def floor_claim():
 def texts(claim):
     statement, parameters = claim
     return statement.sql, parameters
+
+
+def look(*queues, cursors=None):
+    """As a worker with eight threads gives them."""
+    parameters = {"queues": list(queues), "open": ["limited"], "closed": ["queue 6"], "take_suspect": True}
+    found = Cursors({("keyed", 0): "few"} if cursors is None else cursors)
+    statement = groups.GROUPS_OF_GIVEN if queues else groups.GROUPS_OF_ALL
+    return statement, {**parameters, **found.parameters(), "keys_at_most": groups.KEYS_AT_MOST}
+
+
+def candidates(kind, queue="keyed", key=None, limit=8):
+    return limited_claim.CANDIDATES_OF[kind], {
+        "numbers": [0],
+        "queues": [queue],
+        "priorities": [0],
+        "keys": [key],
+        "job_limits": [limit],
+    }
+
+
+def limited_claimed(held):
+    return limited_claim.CLAIM, {"ids": held, "worker": WORKER, "lease_for": LEASE}
 
 
 def succeeded(held):
@@ -134,6 +160,9 @@ DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
 
 
 UNIQUE = {"pgonly_job_unique"}
+LIMITED, LIMITED_RUNNING = {"pgonly_job_limited"}, {"pgonly_job_limited_running"}
+GATE_ROWS = {"pgonly_queue_pkey", "pgonly_queue_tokens_pkey", "pgonly_limiter_pkey"}
+LOOKED_AT = READY | LIMITED | LIMITED_RUNNING | SUSPECT
 NONE: set[str] = set()
 
 # Name -> SQL and parameters for the ids of some running jobs; the indexes it must use, and those it also may.
@@ -147,6 +176,25 @@ STATEMENTS = {
     "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, QUEUE),
     "enqueue, unique": (lambda _: texts(enqueue_unique()), UNIQUE | PRIMARY, NONE),
     "enqueue, debounced": (lambda _: texts(enqueue_unique(HOUR)), UNIQUE | PRIMARY, NONE),
+    "limited, gates": (
+        lambda _: (gates.GATES, {"all_queues": True, "queues": []}),
+        READY | LIMITED | SUSPECT | RUNNING,
+        GATE_ROWS,
+    ),
+    "limited, look of all queues": (lambda _: look(), LOOKED_AT, NONE),
+    "limited, look of given queues": (lambda _: look("queue 3", "keyed", "limited"), LOOKED_AT, NONE),
+    "limited, keys": (lambda _: (gates.KEYS, {"keys": ["flood", "few"]}), LIMITED_RUNNING, NONE),
+    "limited, candidates of a key": (lambda _: candidates(Kind.KEYED, key="few"), LIMITED, NONE),
+    "limited, candidates of a flood": (lambda _: candidates(Kind.KEYED, key="flood"), LIMITED, NONE),
+    "limited, candidates without a key": (lambda _: candidates(Kind.KEYLESS), LIMITED, NONE),
+    "limited, candidates of a queue": (lambda _: candidates(Kind.PLAIN, "limited"), READY, NONE),
+    "limited, suspects of a queue": (lambda _: candidates(Kind.SUSPECT, "limited"), SUSPECT, NONE),
+    "limited, claim": (limited_claimed, PRIMARY, NONE),
+    "limited, claimed": (
+        lambda held: (limited_claim.CLAIMED, {"ids": held, "worker": WORKER}),
+        PRIMARY,
+        NONE,
+    ),
     "finish, succeeded": (succeeded, PRIMARY, NONE),
     "finish, anything else": (failed, PRIMARY, NONE),
     "finish, succeeded unless locked": (succeeded_unless_locked, PRIMARY, NONE),
@@ -224,11 +272,14 @@ STATEMENTS = {
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
-INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.workers.REGISTER"}
+INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.gates.SPEND",
+           "queue.workers.REGISTER"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
+    "queue.claim.BANDS_OF_GIVEN",
     "queue.claim.HEAD",
-    "queue.claim.UPDATE",
     "queue.finish.SUCCEED",
     "queue.finish.FINISH",
+    "queue.groups.GROUPS",
+    "queue.limited_claim.CANDIDATES",
 }

@@ -28,6 +28,7 @@ def unique(until):
     }
 
 
+KEYED = {"concurrency_limit": "1", "slots": "1"}
 # One finished job in a hundred is due to be pruned; one running job in ten belongs to a silent worker.
 KINDS = (
     jobs(
@@ -46,6 +47,22 @@ KINDS = (
         errors="""'[{"outcome": "failed", "exception": "builtins.ValueError"}]'""",
     ),
     jobs("%(ready)s", "ready", **unique("unfinished")),
+    # 10,000 jobs of one key in front of 10 of another, and of many others; jobs without a key; a limited queue.
+    jobs("10000", "ready", queue="'keyed'", priority="0", concurrency_key="'flood'", **KEYED),
+    jobs("10", "ready", queue="'keyed'", priority="0", concurrency_key="'few'", **KEYED),
+    jobs("1000", "ready", queue="'keyed'", priority="0", concurrency_key="'key ' || n %% 100", **KEYED),
+    jobs("5000", "ready", queue="'keyed'", priority="0", slots="4"),
+    jobs("5000", "ready", queue="'limited'", priority="0"),
+    jobs("20", "ready", queue="'limited'", priority="0", crashes="2"),
+    jobs(
+        "100",
+        "running",
+        queue="'keyed'",
+        worker_id="%(worker)s",
+        lease_expires_at="clock_timestamp() + interval '1 hour'",
+        concurrency_key="'key ' || n",
+        **KEYED,
+    ),
     jobs("%(scheduled)s", "scheduled", run_at="clock_timestamp() + (n %% 10 - 1) * interval '1 hour'"),
     jobs(
         "%(running)s",
@@ -54,6 +71,12 @@ KINDS = (
         lease_expires_at="clock_timestamp() + (n %% 10 - 0.5) * interval '1 hour'",
     ),
 )
+QUEUES = """
+INSERT INTO pgonly_queue (name, max_running, rate_count, rate_seconds)
+SELECT CASE n WHEN 1 THEN 'limited' ELSE 'another ' || n END, 50, 100, 60 FROM generate_series(1, 200) AS n;
+INSERT INTO pgonly_queue_tokens (queue, tokens, refilled_at)
+SELECT 'another ' || n, 1, clock_timestamp() FROM generate_series(2, 200) AS n
+"""
 WORKERS = """
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, heartbeat_at, started_at)
 VALUES (%(worker)s, 'alive', 'host', 1, '[]', 8, 0, clock_timestamp(), clock_timestamp()),
@@ -92,5 +115,5 @@ def fill(cursor) -> None:
     counts = {"finished": FINISHED, "failed": FAILED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
               "stopped": STOPPED_WORKERS}  # fmt: skip
     parameters = {**counts, "worker": WORKER, "silent": SILENT_WORKER}
-    for statement in (*KINDS, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS):
+    for statement in (*KINDS, QUEUES, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS):
         cursor.execute(statement, parameters)

@@ -14,6 +14,8 @@ from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
+from pgonly_django.queue.limited_claim import LimitedClaimer
+from pgonly_django.queue.turns import Turns
 
 LEASE = timedelta(seconds=settings().lease_seconds)
 HOUR = timedelta(hours=1)
@@ -96,3 +98,17 @@ def fresh(job) -> Job:
 def lock(connection, job) -> None:
     """Lock the job's row until the transaction of `connection` ends."""
     connection.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
+
+
+def limited_claimer(*queues: str, threads=10, worker_id: UUID | None = None) -> LimitedClaimer:
+    return LimitedClaimer(worker_id or uuid4(), LEASE, threads, Turns(queues))
+
+
+def claim_limited(connection, by: LimitedClaimer, free_slots=10, *, take_suspect=True):
+    """One look, and one claim of what it has seen."""
+    seen = by.look(connection, take_suspect=take_suspect)
+    return by.claim(connection, seen, free_slots, take_suspect=take_suspect).jobs
+
+
+def make_keyed(key, limit=1, **facts) -> Job:
+    return make(**{"concurrency_key": key, "concurrency_limit": limit, "slots": 1, **facts})

@@ -52,8 +52,8 @@ def test_a_rescue_wakes_the_other_workers_and_its_own(worker, server, other):
     worker.heartbeat.beat(server)
     assert fresh(job).state == State.READY
     other.execute("SELECT 1")
-    assert [notify.payload for notify in other.notifies(timeout=0)] == ["ready mail"]
-    assert worker.inbox.take(10, 0) == ["ready mail"]
+    assert [notify.payload for notify in other.notifies(timeout=0)] == ["limited *", "ready mail"]
+    assert worker.inbox.take(10, 0) == ["limited *", "ready mail"]
 
 
 def test_a_beat_whose_worker_s_row_is_locked_says_so_and_renews_all_the_same(worker, server, other):

@@ -4,14 +4,18 @@ import time
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.queue.promote import promote
+from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses, PollTimer
 
 
 class Promotion:
-    def __init__(self, options: WorkerOptions, listener: JobsListener, poll_timer: PollTimer) -> None:
+    def __init__(
+        self, options: WorkerOptions, listener: JobsListener, poll_timer: PollTimer, limited: LimitedClaims
+    ) -> None:
         self.poll_timer = poll_timer
+        self.limited = limited
         self._pauses = Pauses(options, listener)
         self._due_at = NEVER  # as far as is known
         self._run_at = self._refused_until = 0.0
@@ -48,4 +52,5 @@ class Promotion:
             self._run_again_at = NEVER
         if promoted:
             self.poll_timer.look_now()
+            self.limited.look_now()
         return promoted

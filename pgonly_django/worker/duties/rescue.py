@@ -61,7 +61,10 @@ class Rescue:
         for job in rescued:
             if job.state == State.FAILED:
                 self.tell(f"{RESCUED_FAILED} {job.id}")
-        for payload in {notify.ready(job.queue) for job in rescued if job.state == State.READY}:
+        payloads = {notify.ready(job.queue) for job in rescued if job.state == State.READY}
+        if rescued:  # also one that has failed leaves room behind
+            payloads.add(notify.limited(notify.ANY_QUEUE))
+        for payload in sorted(payloads):
             notify.send(connection, payload)
             self.tell(payload)
         return len(rescued)

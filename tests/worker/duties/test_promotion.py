@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
@@ -11,6 +12,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import State
 from pgonly_django.worker.duties.promotion import Promotion
+from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
@@ -22,7 +24,8 @@ from tests.waiting import wait_for
 @pytest.fixture
 def promotion():
     options, listener = WorkerOptions(), JobsListener("default", listens=True)
-    return Promotion(options, listener, PollTimer(options, listener))
+    limited = LimitedClaims(options, uuid4(), listener)
+    return Promotion(options, listener, PollTimer(options, listener), limited)
 
 
 @pytest.fixture

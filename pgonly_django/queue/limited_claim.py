@@ -1,0 +1,184 @@
+"""Claims limited jobs: those of queues with a limit, those with a concurrency key, those that take several slots.
+
+1. A *look*, without any lock, finds the groups that may have room. Mostly there are none, and that was all.
+2. The claim is a short transaction. It locks the gates of some groups (queue/gates.py).
+3. In a new snapshot it counts what runs behind these gates, and locks the oldest jobs of these groups.
+4. allocate() chooses, the rows are updated, tokens are spent; COMMIT. No job is claimed and put back.
+
+What the jobs need to run is read behind the COMMIT. Until then only small answers travel, so that the server never
+waits for a frozen process to read them: it waits for the next command, and ends the transaction after FROZEN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
+from pgonly_django.queue import gates
+from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
+from pgonly_django.queue.claim import BAND_LIMIT, COLUMNS, UPDATE, ClaimedJob
+from pgonly_django.queue.gates import Gate, key_gate, queue_gate
+from pgonly_django.queue.groups import Group, Kind
+from pgonly_django.queue.look import Look, look
+from pgonly_django.queue.turns import Turns
+from pgonly_django.tables import qualified
+
+FROZEN = "2s"  # a claim that stands still for so long is rolled back
+# So many jobs without a key, which need more slots than are free, do not hide a smaller one behind them.
+PASSED_OVER = 10
+
+_ROWS = {
+    Kind.SUSPECT: (SUSPECT_ROW, "ready_at"),
+    Kind.PLAIN: (READY_ROW, "ready_at, id"),
+    Kind.KEYLESS: (f"{LIMITED_ROW} AND concurrency_key IS NULL", "ready_at, id"),
+    Kind.KEYED: (f"{LIMITED_ROW} AND concurrency_key = wanted.key", "ready_at, id"),
+}
+# Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group. BAND_LIMIT: see there.
+CANDIDATES = qualified("""
+SELECT wanted.number, job.* FROM unnest(%(numbers)s::int[], %(queues)s::text[], %(priorities)s::int2[],
+        %(keys)s::text[], %(job_limits)s::int[]) AS wanted(number, queue, priority, key, job_limit)
+CROSS JOIN LATERAL (
+    SELECT id::text, coalesce(slots, 1)::int, coalesce(concurrency_limit, 1)::int, crashes::int,
+        date_part('epoch', ready_at)
+    FROM (
+        SELECT * FROM pgonly_job WHERE {row} AND queue = wanted.queue AND priority = wanted.priority
+        ORDER BY {order} LIMIT {limit} FOR UPDATE SKIP LOCKED
+    ) AS oldest LIMIT wanted.job_limit
+) AS job
+""")
+CANDIDATES_OF = {
+    kind: CANDIDATES.format(row=row, order=order, limit=BAND_LIMIT) for kind, (row, order) in _ROWS.items()
+}
+# Index: the primary key. The rows are locked.
+CLAIM = qualified(f"{UPDATE} (SELECT unnest(%(ids)s::uuid[])))")
+# Index: the primary key (for "state || ''" see queue/finish.py).
+CLAIMED = qualified(f"""
+SELECT {COLUMNS}, coalesce(job.slots, 1)::int FROM pgonly_job AS job
+WHERE job.id = ANY (%(ids)s::uuid[]) AND job.worker_id = %(worker)s AND job.state || '' = 'running'
+""")
+
+
+@dataclass
+class Claimed:
+    """What one claim has brought."""
+
+    jobs: list[ClaimedJob] = field(default_factory=list)
+    slots: dict[str, int] = field(default_factory=dict)  # of each, by its id
+    was_contended: bool = False  # another claim was at a gate
+
+
+@dataclass
+class LimitedClaimer:
+    """Claims limited jobs for one worker process."""
+
+    worker_id: UUID
+    lease_for: timedelta
+    threads: int
+    turns: Turns
+
+    def look(self, connection: OwnConnection, *, take_suspect: bool) -> Look:
+        """Raises psycopg.Error."""
+        return look(connection, self.turns, self.threads, take_suspect=take_suspect)
+
+    def claim(self, connection: OwnConnection, seen: Look, free_slots: int, *, take_suspect: bool) -> Claimed:
+        """Claim of the groups that a look has seen. Raises psycopg.Error."""
+        chosen = seen.groups[:free_slots]
+        if not chosen or seen.overdue_slots > free_slots:
+            return Claimed()
+        with connection.pipelined_transaction(idle_for=FROZEN) as pipeline:
+            wanted = set().union(*(_gates_of(group, seen.gates) for group in chosen))
+            locks = connection.execute(gates.LOCK, {"gates": sorted(wanted)}, prepare=True)
+            pipeline.sync()
+            locked = {name for (name,) in locks}
+            groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
+            room, jobs = _behind(connection, pipeline, groups, locked, free_slots, take_suspect=take_suspect)
+            allocated = allocate(groups, jobs, room, self.turns.rank)
+            rows = self._take(connection, allocated, room)
+        self.turns.note_served([group for _, group in allocated])
+        return _claimed(rows, allocated, was_contended=len(groups) < len(chosen))
+
+    def _take(
+        self, connection: OwnConnection, allocated: Sequence[Allocated], room: Room
+    ) -> psycopg.Cursor[Any] | None:
+        """Write the claim and commit it; all of it goes out with the end of the pipeline."""
+        ids = [job.id for job, _ in allocated]
+        if not ids:
+            connection.execute("COMMIT", prepare=False)
+            return None
+        parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
+        connection.execute(CLAIM, parameters, prepare=True)
+        gates.spend(connection, room.gates, room.started)
+        connection.execute("COMMIT", prepare=False)
+        rows = connection.cursor(binary=True)
+        return rows.execute(CLAIMED, {"ids": ids, "worker": self.worker_id}, prepare=True)
+
+
+def _gates_of(group: Group, limited: Mapping[str, Gate]) -> set[str]:
+    """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
+    names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
+    return names if group.key is None else names | {key_gate(group.key)}
+
+
+def _behind(
+    connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[Group], locked: Collection[str],
+    free_slots: int, *, take_suspect: bool,
+) -> tuple[Room, dict[Group, list[Candidate]]]:  # fmt: skip
+    """What may start, and who waits, while we hold the gates of `groups`."""
+    now = gates.ask(connection, {group.queue for group in groups})
+    running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
+    asked = [_candidates(connection, kind, groups, free_slots) for kind in {g.kind for g in groups}]
+    pipeline.sync()
+    room = Room(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
+    jobs: dict[Group, list[Candidate]] = {}
+    for cursor in asked:
+        for number, *facts in cursor:
+            group = groups[number]
+            # A queue that has got a limit since the look: its gate is not ours.
+            if group.queue not in room.gates or queue_gate(group.queue) in locked:
+                jobs.setdefault(group, []).append(Candidate(*facts))
+    return room, jobs
+
+
+def _candidates(
+    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int
+) -> psycopg.Cursor[Any]:
+    of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
+    parameters = {
+        "numbers": [number for number, _ in of_kind],
+        "queues": [group.queue for _, group in of_kind],
+        "priorities": [group.priority for _, group in of_kind],
+        "keys": [group.key for _, group in of_kind],
+        "job_limits": [_most(group, free_slots) for _, group in of_kind],
+    }
+    return connection.execute(CANDIDATES_OF[kind], parameters, prepare=True)
+
+
+def _most(group: Group, free_slots: int) -> int:
+    """How many jobs of the group may start at most."""
+    match group.kind:
+        case Kind.SUSPECT:
+            return 1
+        case Kind.KEYED:
+            return min(free_slots, group.key_limit)
+        case Kind.KEYLESS:
+            return free_slots + PASSED_OVER
+        case Kind.PLAIN:
+            return free_slots
+
+
+def _claimed(
+    rows: psycopg.Cursor[Any] | None, allocated: Sequence[Allocated], *, was_contended: bool
+) -> Claimed:
+    """In the order of the allocation."""
+    found = {row[0]: row for row in (rows or ())}
+    in_order = [found[job.id] for job, _ in allocated if job.id in found]
+    return Claimed(
+        [ClaimedJob._make(row[:-1]) for row in in_order], {row[0]: row[-1] for row in in_order}, was_contended
+    )

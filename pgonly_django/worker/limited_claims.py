@@ -1,0 +1,149 @@
+"""When the main loop looks for limited jobs, and what it keeps free for them. Times are time.monotonic().
+
+A look costs two statements, so that it is made only when there may be something: at a NOTIFY that concerns limited
+jobs, after the end of a limited job, when a token of a rate or the end of a cool-down is due, and after growing pauses.
+Where nothing is limited only the last one is left.
+
+Limited jobs and the others take turns at the free slots: after an ordinary claim that took jobs the next free slot is
+kept for limited ones, if the last look has seen any.
+"""
+
+import logging
+import random
+import time
+from uuid import UUID
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.events import emit
+from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
+from pgonly_django.queue.look import Look
+from pgonly_django.queue.turns import Turns
+from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
+
+# The next try when another claim was at a gate: one takes a few milliseconds.
+CONTENDED_SECONDS = (0.005, 0.020)
+# The least time from one look to the next where nobody asks for one: tokens of a fast rate, the next part of the keys.
+SOON_SECONDS = 0.010
+# While something waits for the end of a job elsewhere, whose worker may die before it tells of it.
+FULL_SECONDS = 5.0
+# While slots are kept free for a heavy job, which another worker may have taken.
+OVERDUE_SECONDS = 1.0
+
+
+class LimitedClaims:
+    def __init__(self, options: WorkerOptions, worker_id: UUID, listener: JobsListener) -> None:
+        self.options = options
+        self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, Turns(options.queues))
+        self.drained = False  # the last look found nothing that this worker may take now
+        self.tell_at = NEVER  # when to tell the other workers that there is room
+        self._pauses = Pauses(options, listener)
+        self._limited: set[str] = set()  # the queues that have a limit, as of the last look
+        self.has_more = False  # which the last look has seen, and no slot was free
+        self._overdue_slots = 0
+        self._is_our_turn = False
+        self._look_at = self._refused_until = self._told_at = 0.0
+        self._look_again_at = NEVER
+        self._named: set[str] = set()  # tasks that are too heavy, and were named
+
+    # What the main loop hears.
+
+    def hear(self, payload_kind: str, queue: str) -> None:
+        """A NOTIFY of a queue that this worker serves."""
+        if payload_kind == notify.LIMITED or queue == notify.ANY_QUEUE or queue in self._limited:
+            now = time.monotonic()
+            self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+            self._pauses.restart()
+
+    def look_now(self) -> None:
+        """There may be a job that no NOTIFY tells us of: our own doing."""
+        self._look_at, self.drained = 0.0, False
+
+    def note_end(self) -> None:
+        """A limited job of ours has ended: there is room, for us and for others."""
+        self.look_now()
+        self.tell_at = min(self.tell_at, self._told_at + notify.COALESCE_SECONDS)
+
+    def note_ordinary_claim(self, jobs: int) -> None:
+        self._is_our_turn = self._is_our_turn or jobs > 0
+
+    def put_off(self) -> None:
+        """The database refused: leave it alone for a moment."""
+        self._refused_until = time.monotonic() + REFUSED_SECONDS
+
+    # What it plans by.
+
+    @property
+    def kept_free(self) -> int:
+        """So many slots are no business of the ordinary claim."""
+        return self._overdue_slots or int(self.has_more and self._is_our_turn)
+
+    def next_look(self, free_slots: int) -> float:
+        if self.has_more and free_slots >= max(self._overdue_slots, 1):
+            return self._refused_until
+        return max(min(self._look_at, self._look_again_at), self._refused_until)
+
+    # What it does.
+
+    def run_once(self, connection: OwnConnection, free_slots: int, *, take_suspect: bool) -> Claimed:
+        """Look, and claim what may start in `free_slots`. Without any the look says whether one is to be kept free.
+        Raises psycopg.Error."""
+        began = time.monotonic()
+        seen = self.claimer.look(connection, take_suspect=take_suspect)
+        claimed = self.claimer.claim(connection, seen, free_slots, take_suspect=take_suspect)
+        if began >= self._look_again_at:
+            self._look_again_at = NEVER
+        self._plan(seen, claimed, free_slots)
+        self._name_too_heavy(seen)
+        return claimed
+
+    def tell(self, connection: OwnConnection) -> bool:
+        """Tell the other workers that there is room. Raises psycopg.Error."""
+        notify.send(connection, notify.limited(notify.ANY_QUEUE))
+        self.tell_at, self._told_at = NEVER, time.monotonic()
+        return True
+
+    def _plan(self, seen: Look, claimed: Claimed, free_slots: int) -> None:
+        self._limited = set(seen.gates)
+        self._overdue_slots = seen.overdue_slots if seen.overdue_slots > free_slots else 0
+        left = free_slots - sum(claimed.slots.values())
+        self.has_more = bool(seen.groups) and (left <= 0 or self._overdue_slots > 0)
+        if free_slots > 0:
+            self._is_our_turn = False
+        self.drained = not (claimed.jobs or claimed.was_contended or seen.is_cut or self.has_more)
+        if self.drained and not self.options.queues:
+            self.tell_at = NEVER  # nobody could use the room
+        if claimed.jobs:
+            self._pauses.restart()
+        now = time.monotonic()
+        if claimed.was_contended:
+            self._refused_until = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
+        self._look_at = now + self._pause(seen, claimed, left)
+
+    def _pause(self, seen: Look, claimed: Claimed, left: int) -> float:
+        """Until the next look, in seconds."""
+        if left > 0 and (claimed.jobs or claimed.was_contended):
+            return 0.0
+        if left > 0 and seen.is_cut:
+            return SOON_SECONDS
+        pauses = [self._pauses.next()]
+        if seen.opens_in_seconds is not None:
+            pauses.append(max(seen.opens_in_seconds, SOON_SECONDS))
+        if seen.has_full:
+            pauses.append(FULL_SECONDS)
+        if self._overdue_slots:
+            pauses.append(OVERDUE_SECONDS)
+        return min(pauses)
+
+    def _name_too_heavy(self, seen: Look) -> None:
+        for group in seen.too_heavy:
+            if group.task not in self._named:
+                self._named.add(group.task)
+                message = (
+                    f"{group.task} takes {group.slots} slots, and this worker has --threads {self.options.threads}: "
+                    "it leaves such jobs to workers with more."
+                )
+                facts = {"task": group.task, "slots": group.slots, "queue": group.queue}
+                emit("worker.task_too_heavy", message, level=logging.WARNING, **facts)
