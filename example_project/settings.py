@@ -1,6 +1,7 @@
 """The example's settings. Everything that differs between machines comes from the environment."""
 
 from pathlib import Path
+from typing import Any
 
 import django
 import environ
@@ -11,6 +12,15 @@ from pgonly_django.database import embedded
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent
 environ.Env.read_env(ROOT / ".env")
+
+
+def chosen(variable: str, kinds: dict[str, Any]) -> Any:
+    """The value in `kinds` that the environment variable names; the first one where it is not set."""
+    name = env(variable, default=next(iter(kinds)))
+    if name not in kinds:
+        raise ImproperlyConfigured(f"{variable} must be one of {', '.join(kinds)}, got {name!r}.")
+    return kinds[name]
+
 
 DEBUG = env.bool("DEBUG", default=True)
 SECRET_KEY = env("SECRET_KEY", default="only for the example on your own machine")
@@ -62,34 +72,71 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 # The queue. "immediate" runs a job inside enqueue(), in the web process: development without a worker.
-TASK_BACKENDS = {
-    "postgres": "pgonly_django.tasks.PostgresBackend",
-    "immediate": "django.tasks.backends.immediate.ImmediateBackend"
-    if django.VERSION >= (6, 0)
-    else "django_tasks.backends.immediate.ImmediateBackend",
-}
-TASKS_BACKEND = env("TASKS_BACKEND", default="postgres")
-if TASKS_BACKEND not in TASK_BACKENDS:
-    raise ImproperlyConfigured(
-        f"TASKS_BACKEND must be one of {', '.join(TASK_BACKENDS)}, got {TASKS_BACKEND!r}."
-    )
-TASKS = {"default": {"BACKEND": TASK_BACKENDS[TASKS_BACKEND], "QUEUES": []}}
-CACHES = {
-    # Parts of pages: they work without it, so its errors are ignored.
-    "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"ON_ERROR": "ignore"}},
-    # The reviewers' answers, which cost money: a logged table survives a crash, and the admin can show JSON.
-    "answers": {
-        "BACKEND": "pgonly_django.cache.PostgresCache",
-        "LOCATION": "answers",
-        "TIMEOUT": None,
-        "OPTIONS": {"DURABLE": True, "SERIALIZER": "json"},
+TASKS_BACKEND = chosen(
+    "TASKS_BACKEND",
+    {
+        "postgres": "pgonly_django.tasks.PostgresBackend",
+        "immediate": "django.tasks.backends.immediate.ImmediateBackend"
+        if django.VERSION >= (6, 0)
+        else "django_tasks.backends.immediate.ImmediateBackend",
     },
-}
-SESSION_ENGINE = "pgonly_django.sessions"
-PGONLY = {"LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60)}
+)
+TASKS = {"default": {"BACKEND": TASKS_BACKEND, "QUEUES": []}}
+# The two caches. In "default" are parts of pages: they work without it, so its errors are ignored. In "answers" are the
+# reviewers' answers, which cost money: a logged table survives a crash, and the admin can show JSON. With "memory" each
+# process keeps them for itself, until it ends.
+POSTGRES_CACHE = "pgonly_django.cache.PostgresCache"
+MEMORY_CACHE = "django.core.cache.backends.locmem.LocMemCache"
+CACHES = chosen(
+    "CACHE_BACKEND",
+    {
+        "postgres": {
+            "default": {"BACKEND": POSTGRES_CACHE, "OPTIONS": {"ON_ERROR": "ignore"}},
+            "answers": {
+                "BACKEND": POSTGRES_CACHE,
+                "LOCATION": "answers",
+                "TIMEOUT": None,
+                "OPTIONS": {"DURABLE": True, "SERIALIZER": "json"},
+            },
+        },
+        "memory": {
+            "default": {"BACKEND": MEMORY_CACHE},
+            "answers": {"BACKEND": MEMORY_CACHE, "LOCATION": "answers", "TIMEOUT": None},
+        },
+    },
+)
+# "cache" keeps sessions in the cache "default", "cookies" in the browser, "django" in Django's own table.
+SESSION_ENGINE = chosen(
+    "SESSION_ENGINE",
+    {
+        "postgres": "pgonly_django.sessions",
+        "django": "django.contrib.sessions.backends.db",
+        "cache": "django.contrib.sessions.backends.cache",
+        "cookies": "django.contrib.sessions.backends.signed_cookies",
+    },
+)
+if SESSION_ENGINE == "django.contrib.sessions.backends.db":
+    INSTALLED_APPS.append("django.contrib.sessions")
 
 # The two reviewers: "points", "pico", or "chat:MODEL" for a model behind an OpenAI-compatible API.
 SCREENING_REVIEWERS = env.list("SCREENING_REVIEWERS", default=["points", "pico"])
+# What all workers together may ask of each reviewer. The admin changes it without a restart.
+REVIEWER_LIMITS = {
+    "concurrent": env.int("SCREENING_CONCURRENT", default=5),
+    "requests_per_minute": env.int("SCREENING_REQUESTS_PER_MINUTE", default=None),
+    "tokens_per_minute": env.int("SCREENING_TOKENS_PER_MINUTE", default=None),
+}
+PGONLY = {
+    "LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60),
+    "LIMITERS": dict.fromkeys(["points", "pico", *SCREENING_REVIEWERS], REVIEWER_LIMITS),
+}
+# What a new project may cost, and the prices of a million tokens. The offline reviewers pretend to cost the same.
+SCREENING_BUDGET_USD = env("SCREENING_BUDGET_USD", default="5")
+SCREENING_USD_PER_MILLION_IN = env.float("SCREENING_USD_PER_MILLION_IN", default=0.27)
+SCREENING_USD_PER_MILLION_OUT = env.float("SCREENING_USD_PER_MILLION_OUT", default=1.10)
+# For the demo: the first reviewer pretends to be overloaded when it is first asked about the paper with this key.
+SCREENING_BUSY_PAPER = env.int("SCREENING_BUSY_PAPER", default=0)
+SCREENING_BUSY_SECONDS = env.float("SCREENING_BUSY_SECONDS", default=3)
 # Whether a reviewer's answer on the same paper is reused in later projects instead of being paid for again.
 SCREENING_REUSE_ANSWERS = env.bool("SCREENING_REUSE_ANSWERS", default=True)
 # Added to every call, so that a demo can be watched.

@@ -28,6 +28,9 @@ INSTALLED_APPS = [
 SCREENING_REVIEWERS = ["points", "pico"]
 SCREENING_DELAY_SECONDS = 0
 SCREENING_REUSE_ANSWERS = False
+SCREENING_BUDGET_USD = "5"
+SCREENING_USD_PER_MILLION_IN, SCREENING_USD_PER_MILLION_OUT = 3.0, 15.0
+SCREENING_BUSY_PAPER, SCREENING_BUSY_SECONDS = 0, 0.3
 CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "answers": {

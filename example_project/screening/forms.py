@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 
 from example_project.screening.importers import new_project, read_papers
+from example_project.screening.models.project import default_budget
 
 if TYPE_CHECKING:
     from django.core.files.uploadedfile import UploadedFile
@@ -22,6 +23,15 @@ class ProjectForm(forms.Form):
     criteria = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 4}),
         help_text="Which papers to include. Both reviewers are told this.",
+    )
+    budget_usd = forms.DecimalField(
+        label="Budget in US dollars",
+        required=False,
+        min_value=0,
+        max_digits=12,
+        decimal_places=4,
+        initial=default_budget,
+        help_text="What the calls of both reviewers may cost together. The screening stops there, until you raise it.",
     )
     file = forms.FileField(
         label="Papers",
@@ -41,4 +51,5 @@ class ProjectForm(forms.Form):
 
     def save(self) -> Project:
         data = self.cleaned_data
-        return new_project(data["name"], data["question"], data["criteria"], data["file"])
+        papers, budget = data["file"], data["budget_usd"]
+        return new_project(data["name"], data["question"], data["criteria"], papers, budget)

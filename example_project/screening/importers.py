@@ -13,6 +13,7 @@ from example_project.screening.models import Paper, Project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from decimal import Decimal
 
 BATCH = 500
 SHORT_FIELDS = {"source_id": 200, "journal": 300, "year": 20}  # the lengths of their columns
@@ -42,10 +43,13 @@ def read_papers(content: bytes) -> list[Paper]:
     return papers
 
 
-def new_project(name: str, question: str, criteria: str, papers: list[Paper]) -> Project:
-    """Write a project and its papers in one transaction."""
+def new_project(
+    name: str, question: str, criteria: str, papers: list[Paper], budget_usd: Decimal | None = None
+) -> Project:
+    """Write a project and its papers in one transaction. Without a budget it gets the usual one."""
+    budget = {} if budget_usd is None else {"budget_usd": budget_usd}
     with transaction.atomic():
-        project = Project.objects.create(name=name, question=question, criteria=criteria)
+        project = Project.objects.create(name=name, question=question, criteria=criteria, **budget)
         for paper in papers:
             paper.project = project
         Paper.objects.bulk_create(papers, batch_size=BATCH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.utils import timezone
@@ -26,6 +27,8 @@ LABELS = {
     "succeeded": "Finished",
     "failed": "Failed",
     "cancelled": "Cancelled",
+    "unpaid": "Held: the budget is used up",
+    "held": "Held by a person",
 }
 BUTTONS = {
     "new": ("start",),
@@ -35,6 +38,8 @@ BUTTONS = {
     "scheduled": ("cancel", "resume"),
     "failed": ("resume",),
     "cancelled": ("resume",),
+    "unpaid": ("raise", "cancel"),
+    "held": ("resume", "cancel"),
 }
 
 FILTER_ORDER = (Outcome.DISPUTED, Outcome.INCLUDED, Outcome.EXCLUDED, Outcome.WAITING)
@@ -43,6 +48,28 @@ FILTER_ORDER = (Outcome.DISPUTED, Outcome.INCLUDED, Outcome.EXCLUDED, Outcome.WA
 class Event(NamedTuple):
     at: datetime
     text: str
+
+
+@dataclass(frozen=True)
+class Money:
+    """In US dollars. `reserved`: by calls that are under way."""
+
+    cap: Decimal
+    spent: Decimal
+    reserved: Decimal
+
+    @property
+    def percent(self) -> int:
+        return min(int(100 * self.spent / self.cap), 100) if self.cap else 100
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {"spent": shown(self.spent), "reserved": shown(self.reserved), "cap": shown(self.cap)}
+
+    @property
+    def proposal(self) -> str:
+        """What the page proposes as the new cap."""
+        return shown(2 * self.cap or Decimal(1)).removeprefix("$")
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,7 @@ class Status:
     seconds: float | None
     resumed_from: int | None
     history: int  # the number of runs and of interruptions so far
+    money: Money
 
     @property
     def label(self) -> str:
@@ -77,7 +105,13 @@ class Status:
             "percent": self.percent,
             "buttons": self.buttons,
             "history": self.history,
-            "facts": {**self.outcomes, "calls": self.calls, "seconds": self.seconds},
+            "spent_percent": self.money.percent,
+            "facts": {
+                **self.outcomes,
+                "calls": self.calls,
+                "seconds": self.seconds,
+                **self.money.texts,
+            },
         }
 
 
@@ -85,7 +119,7 @@ def status(project: Project) -> Status:
     job, papers = project.job, Paper.objects.of(project)
     done, total = papers.judged().count(), papers.count()
     return Status(
-        state=_state(job, is_done=done == total),
+        state=_state(job, project.budget().name, is_done=done == total),
         done=done,
         total=total,
         outcomes=papers.count_by_outcome(),
@@ -93,17 +127,39 @@ def status(project: Project) -> Status:
         seconds=seconds(project),
         resumed_from=resumed_from(project),
         history=project.runs.count() + (len(job.errors) if job else 0),
+        money=money(project),
     )
 
 
-def _state(job: Job | None, *, is_done: bool) -> str:
+def money(project: Project) -> Money:
+    row = project.budget_row()
+    if row is None:
+        return Money(project.budget_usd, Decimal(0), Decimal(0))
+    return Money(row.usd, row.spent_now, row.reserved)
+
+
+def shown(usd: Decimal) -> str:
+    """With two to four digits behind the point: $0.05, $0.0134."""
+    text = f"{usd:.4f}"
+    return f"${text[:-2]}{text[-2:].rstrip('0')}"
+
+
+def _state(job: Job | None, budget: str, *, is_done: bool) -> str:
     if job is None:
         return "succeeded" if is_done else "new"
+    if job.state == State.HELD and job.held_by == f"budget:{budget}":
+        return "unpaid"
     if job.state != State.RUNNING:
         return job.state
     if job.lease_expires_at is not None and job.lease_expires_at < timezone.now():
         return "orphaned"
     return "stopping" if job.cancel_requested_at else "running"
+
+
+def held_because(project: Project) -> str:
+    """The reason that stands with a held job; "" for other jobs."""
+    job = project.job
+    return str(job.errors[-1].get("reason", "")) if job and job.state == State.HELD and job.errors else ""
 
 
 def history(project: Project) -> list[Event]:

@@ -35,6 +35,7 @@ def summarise(project: Project) -> dict[str, Any]:
         "cohens_kappa": _rounded(cohens_kappa(pairs), 3),
         "quality": _quality(project.reviewers, judged),
         "reviewer_calls": calls(project),
+        "spent_usd": spent(project),
         "resumed_from": resumed_from(project),
         "seconds": seconds(project),
     }
@@ -52,6 +53,12 @@ def digest(project: Project) -> str:
 def calls(project: Project) -> int:
     """How many calls were made, including those in flight when a worker was killed."""
     return ReviewerCall.objects.filter(paper__project=project).count()
+
+
+def spent(project: Project) -> float:
+    """US dollars, of the project's budget."""
+    row = project.budget_row()
+    return 0.0 if row is None else round(float(row.spent_now), 4)
 
 
 def resumed_from(project: Project) -> int | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from example_project.screening.forms import ProjectForm
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
-from example_project.screening.status import filters, history, status
+from example_project.screening.status import filters, held_because, history, status
 from example_project.screening.summary import summarise
 from example_project.screening.tasks import start_screening
+from pgonly_django.exceptions import AmountError, BudgetError
 
 PAPERS_A_PAGE = 25
 VERBS: dict[str, Callable[[Project], None]] = {
@@ -55,6 +57,7 @@ def project_page(request: HttpRequest, pk: int) -> HttpResponse:
         "show": show,
         "filters": filters(now.outcomes),
         "page": page,
+        "held_because": held_because(project),
         "rows": [(paper, _opinions(paper, project)) for paper in page],
         "next_disputed": _next_disputed(project),
         "summarise": partial(summarise, project),  # called by the template, unless the summary is cached
@@ -76,6 +79,19 @@ def operate(_request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     if verb not in VERBS:
         raise Http404(f"No verb {verb!r}.")
     VERBS[verb](project)
+    return redirect("screening:project", pk)
+
+
+@require_POST
+def raise_budget(request: HttpRequest, pk: int) -> HttpResponse:
+    """Raise and resume: the screening goes on where its budget stopped it."""
+    project = get_object_or_404(Project, pk=pk)
+    try:
+        project.raise_budget(Decimal(request.POST.get("usd", "")))
+    except (BudgetError, AmountError) as error:
+        messages.error(request, str(error))
+    except InvalidOperation:
+        messages.error(request, "The new budget must be a number of US dollars.")
     return redirect("screening:project", pk)
 
 

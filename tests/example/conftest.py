@@ -25,6 +25,14 @@ CSV = (
 )
 
 
+@pytest.fixture(autouse=True)
+def limiters(settings):
+    """One for each reviewer that the tests ask."""
+    limits = {"concurrent": 5, "requests_per_minute": None, "tokens_per_minute": None}
+    names = ("points", "pico", "chat:m", "chat:small-model")
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": dict.fromkeys(names, limits)}
+
+
 @pytest.fixture
 def project(db):
     return new_project("Three papers", "Is it a trial?", "Trials in people.", read_papers(CSV.encode()))
@@ -34,7 +42,7 @@ class Api:
     """An OpenAI-compatible server. It answers with the entries of `answers`: (status, headers, content)."""
 
     def __init__(self):
-        self.answers, self.requests = [], []
+        self.answers, self.requests, self.usage = [], [], None
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,9 +50,9 @@ class Api:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 api.requests.append((self.path, self.headers["Authorization"], json.loads(body)))
                 status, headers, content = api.answers.pop(0)
-                answer = (
-                    json.dumps({"choices": [{"message": {"content": content}}]}) if status == 200 else content
-                )
+                said = {"choices": [{"message": {"content": content}}]}
+                said |= {"usage": api.usage} if api.usage else {}
+                answer = json.dumps(said) if status == 200 else content
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(answer))}.items():
                     self.send_header(name, value)

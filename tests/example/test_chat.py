@@ -8,7 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from example_project.screening.calls import CountedCalls
+from example_project.screening.calls import PaidCalls
 from example_project.screening.models import Paper, ReviewerCall
 from example_project.screening.reviewers import build_reviewer
 from example_project.screening.reviewers.prompt import parse_opinion
@@ -26,7 +26,7 @@ def judge(project, api):
 
     def judge(job=Job):
         reviewer = build_reviewer("chat:small-model")
-        return reviewer.judge(paper.assignment(), CountedCalls(reviewer.name, paper, job))
+        return reviewer.judge(paper.assignment(), PaidCalls(reviewer.name, paper, job))
 
     return judge
 
@@ -74,11 +74,16 @@ def test_a_busy_api_is_waited_for_as_long_as_it_asks(api, judge, status):
     assert outcomes() == ["BusyError", "answered"]
 
 
-def test_an_api_that_stays_busy_too_long_makes_the_job_retry_after_that_time(api, judge):
-    api.says("slow down", 429, **{"Retry-After": "120"})
-    with pytest.raises(Retry, match="chat:small-model is busy: 429 slow down") as raised:
+@pytest.mark.parametrize(("status", "kind"), [(503, Retry), (429, Snooze)])
+def test_an_api_that_stays_busy_too_long_makes_the_job_come_again_after_that_time(api, judge, status, kind):
+    """What asks to wait costs no attempt."""
+    api.says("slow down", status, **{"Retry-After": "120"})
+    with pytest.raises(kind) as raised:
         judge()
     assert raised.value.delay == timedelta(seconds=120)
+    assert "slow down" in str(raised.value.__cause__)
+    if kind is Retry:
+        assert str(raised.value) == "chat:small-model is busy: 503 slow down"
 
 
 def test_a_stop_ends_the_wait_and_the_rest_of_it_delays_the_next_run(api, judge):

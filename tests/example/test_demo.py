@@ -85,6 +85,22 @@ def test_a_killed_worker_changes_no_verdict_and_costs_at_most_the_call_in_flight
 
 
 @pytest.mark.process
+def test_two_workers_heed_a_429_and_a_project_is_held_at_its_budget_and_resumed(demo):
+    summary = summary_of(demo("--headless", "--json", "--delay", "0.02", "--budget", "0.05"))
+    capped, other = summary["projects"]
+    assert [project["verdicts"] for project in (capped, other)] == [80, 80]
+    assert (capped["reviewer_calls"], other["reviewer_calls"]) == (81, 80)  # one was answered 429
+    assert summary["cooled_down"]["calls_meanwhile"] == 0
+    assert summary["cooled_down"]["workers_after"] == 2
+    held = summary["held"]
+    assert 0 < held["papers"] < 40
+    assert 0.03 < held["spent_usd"] <= 0.05
+    assert capped["cap_usd"] == held["raised_to_usd"] == 0.2
+    assert capped["spent_usd"] == other["spent_usd"]  # the 429 cost nothing, and nothing was paid for twice
+    assert capped["resumed_from"] == held["papers"]
+
+
+@pytest.mark.process
 @pytest.mark.skipif(not PUBMED.exists(), reason="the PubMed file is missing")
 def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
     file = tmp_path / "hundred.csv"
@@ -178,6 +194,11 @@ def test_a_file_that_cannot_be_read_ends_the_demo_with_the_reason(transactional_
 def test_a_headless_flag_is_refused_without_headless():
     with pytest.raises(CommandError, match="--kill-at needs --headless"):
         call_command("demo", "--kill-at", "50")
+
+
+def test_a_kill_and_a_budget_are_two_demos():
+    with pytest.raises(CommandError, match="choose one"):
+        call_command("demo", "--headless", "--kill-at", "50", "--budget", "0.05")
 
 
 def test_progress_is_plain_lines_outside_a_terminal(capsys):

@@ -45,7 +45,7 @@ def test_a_file_that_cannot_be_read_says_why_and_makes_nothing(client, db):
 
 def test_the_labels_of_the_form_end_without_a_colon(client, db):
     labels = re.findall(r"<label[^>]*>(.*?)</label>", client.get("/projects/new/").text)
-    assert labels == ["Name", "Question", "Criteria", "Papers"]
+    assert labels == ["Name", "Question", "Criteria", "Budget in US dollars", "Papers"]
 
 
 def test_start_cancel_and_resume_are_buttons(client, transactional_db, project):

@@ -73,10 +73,10 @@ class Children:
             )
         return self._running[name].pid
 
-    def start_worker(self, queue: str) -> int:
+    def start_worker(self, queue: str, name: str = "worker") -> int:
         """Start a worker of one queue; returns its pid. Its grace time is half of the time that stop() waits."""
         grace = f"--grace-seconds={STOP_SECONDS / 2}"
-        return self.start("worker", "runworker", f"--queues={queue}", "--threads=2", grace)
+        return self.start(name, "runworker", f"--queues={queue}", "--threads=2", grace)
 
     def kill(self, name: str) -> None:
         """Send SIGKILL, as when an instance is killed without warning."""

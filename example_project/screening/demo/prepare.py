@@ -12,6 +12,8 @@ from django.core.management import call_command
 from example_project.screening.importers import new_project, read_papers
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from example_project.screening.models import Project
 
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample.csv"
@@ -45,9 +47,10 @@ def make_admin() -> Login:
     return Login(USERNAME, password)
 
 
-def load(file: Path) -> Project:
+def load(file: Path, budget_usd: Decimal | None = None, name: str = "Clinical trials") -> Project:
     """A new project, each time, with the papers of `file`. Raises OSError, ColumnError or RowError."""
-    return new_project(f"Clinical trials in {file.name}", QUESTION, CRITERIA, read_papers(file.read_bytes()))
+    papers = read_papers(file.read_bytes())
+    return new_project(f"{name} in {file.name}", QUESTION, CRITERIA, papers, budget_usd)
 
 
 def default_delay(papers: int) -> float:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
-from django.db import models
+from django.conf import settings
+from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from example_project.screening.reviewers import Reviewer, build_reviewer, configured_names
+from pgonly_django import budget
+from pgonly_django.models import Budget as BudgetRow
 from pgonly_django.models import Job
 
 if TYPE_CHECKING:
+    from pgonly_django.limits.budget import Budget
     from pgonly_django.models.job import JobQuerySet
+
+
+def default_budget() -> Decimal:
+    return Decimal(settings.SCREENING_BUDGET_USD)
 
 
 class Project(models.Model):
@@ -23,6 +32,13 @@ class Project(models.Model):
     reviewers = models.JSONField(
         default=configured_names,
         help_text=_("Fixed when the project is created, so all its verdicts come from the same two."),
+    )
+    budget_usd = models.DecimalField(
+        _("budget in US dollars"),
+        max_digits=12,
+        decimal_places=4,
+        default=default_budget,
+        help_text=_("What the calls of both reviewers may cost together."),
     )
     job_id = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -47,8 +63,23 @@ class Project(models.Model):
         self._jobs().cancel()
 
     def resume(self) -> None:
-        """Continue a cancelled or failed screening where it stopped."""
+        """Continue a cancelled, failed or held screening where it stopped."""
         self._jobs().retry()
+
+    def budget(self) -> Budget:
+        """Shared by all processes that screen this project. A change in the admin wins over budget_usd."""
+        return budget(f"project:{self.pk}", usd=self.budget_usd)
+
+    def budget_row(self) -> Any:
+        """The budget's row, with `spent_now`. None before the first call."""
+        return BudgetRow.objects.with_spent_now().filter(name=self.budget().name).first()
+
+    def raise_budget(self, usd: Decimal) -> None:
+        """Raise the cap, and let the screening go on if the budget holds it. Raises BudgetError if it is no higher."""
+        with transaction.atomic():
+            BudgetRow.objects.filter(name=self.budget().name).raise_cap(usd)
+            self.budget_usd = usd
+            self.save(update_fields=["budget_usd"])
 
     def _jobs(self) -> JobQuerySet:
         return Job.objects.filter(pk=self.job_id) if self.job_id else Job.objects.none()

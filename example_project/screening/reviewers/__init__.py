@@ -8,14 +8,32 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from example_project.screening.reviewers.chat import ChatReviewer
-from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion, Reviewer
+from example_project.screening.reviewers.interface import (
+    Assignment,
+    BusyError,
+    Calls,
+    Decision,
+    Opinion,
+    Reviewer,
+    Usage,
+)
 from example_project.screening.reviewers.pico import PicoReviewer
 from example_project.screening.reviewers.points import PointsReviewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Assignment", "Calls", "Decision", "Opinion", "Reviewer", "build_reviewer", "configured_names"]
+__all__ = [
+    "Assignment",
+    "BusyError",
+    "Calls",
+    "Decision",
+    "Opinion",
+    "Reviewer",
+    "Usage",
+    "build_reviewer",
+    "configured_names",
+]
 
 OFFLINE: dict[str, Callable[[], Reviewer]] = {"points": PointsReviewer, "pico": PicoReviewer}
 CHAT_PREFIX = "chat:"

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
+from example_project.screening.reviewers.interface import (
+    Assignment,
+    BusyError,
+    Calls,
+    Decision,
+    Opinion,
+    Usage,
+)
 from example_project.screening.reviewers.prompt import REMINDER, conversation, parse_opinion
 from example_project.screening.reviewers.retry_after import parse_retry_after
-from pgonly_django import Discard, Retry
+from example_project.screening.reviewers.tokens import most_of
+from pgonly_django import Discard
 
 Message = dict[str, str]
 
 MAX_QUESTIONS = 2  # about one paper
-FIRST_WAIT_SECONDS = 1.0
 BUSY = (408, 409, 425, 429)  # and every 5xx
 PAPER_REFUSED = (400, 413, 422)  # by a content filter, for instance; another paper may pass
 QUOTED_CHARACTERS = 300
-
-
-class BusyError(Exception):
-    """The API cannot answer now. `wait_seconds` is how long it asked to wait, if it did."""
-
-    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
 
 
 class RefusedError(Exception):
@@ -37,13 +37,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatReviewer:
-    """`patience_seconds`: how long the job waits in total for one answer before it raises Retry."""
-
     model: str
     base_url: str
     api_key: str
     timeout_seconds: float = 60
-    patience_seconds: float = 60
 
     @classmethod
     def from_settings(cls, model: str) -> ChatReviewer:
@@ -55,7 +52,6 @@ class ChatReviewer:
             settings.CHAT_BASE_URL.rstrip("/"),
             settings.CHAT_API_KEY,
             settings.CHAT_TIMEOUT_SECONDS,
-            settings.CHAT_PATIENCE_SECONDS,
         )
 
     @property
@@ -63,11 +59,11 @@ class ChatReviewer:
         return f"chat:{self.model}"
 
     def judge(self, assignment: Assignment, calls: Calls) -> Opinion:
-        """Raises Retry when the API stays busy, Discard when it refuses the key, the model or the address."""
+        """Raises Discard when the API refuses the key, the model or the address, and what `calls` raises."""
         messages = conversation(assignment)
         try:
             for _ in range(MAX_QUESTIONS):
-                answer = self._answer(messages, calls)
+                answer = calls.make(partial(self._post, messages), most_of(assignment))
                 opinion = parse_opinion(answer)
                 if opinion is not None:
                     return opinion
@@ -76,19 +72,8 @@ class ChatReviewer:
             return Opinion(Decision.UNSURE, f"The API refused this paper: {refusal}")
         return Opinion(Decision.UNSURE, "No readable verdict in two answers.")
 
-    def _answer(self, messages: list[Message], calls: Calls) -> str:
-        waited, wait = 0.0, FIRST_WAIT_SECONDS
-        while True:
-            try:
-                return calls.make(lambda: self._post(messages))
-            except BusyError as busy:
-                wait = busy.wait_seconds if busy.wait_seconds is not None else wait * 2
-                if waited + wait > self.patience_seconds:
-                    raise Retry(wait, f"{self.name} is busy: {busy}") from busy
-            calls.pause(wait)
-            waited += wait
-
-    def _post(self, messages: list[Message]) -> str:
+    def _post(self, messages: list[Message]) -> tuple[str, Usage | None]:
+        """Raises BusyError."""
         try:
             response = httpx.post(
                 f"{self.base_url}/chat/completions",
@@ -99,14 +84,15 @@ class ChatReviewer:
         except httpx.TransportError as error:
             raise BusyError(f"{type(error).__name__}: {error}") from error
         self._check(response)
-        return _content(response)
+        return _content(response), _usage(response)
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
         status, text = response.status_code, response.text[:QUOTED_CHARACTERS]
         if status in BUSY or response.is_server_error:
-            raise BusyError(f"{status} {text}", parse_retry_after(response.headers.get("Retry-After")))
+            wait = parse_retry_after(response.headers.get("Retry-After"))
+            raise BusyError(f"{status} {text}", wait, status)
         if status in PAPER_REFUSED and "model" not in text.lower():
             raise RefusedError(f"{status} {text}")
         raise Discard(f"{self.base_url} refused {self.name}: {status} {text}")
@@ -119,3 +105,12 @@ def _content(response: httpx.Response) -> str:
     except (ValueError, LookupError, TypeError):
         return ""
     return content if isinstance(content, str) else ""
+
+
+def _usage(response: httpx.Response) -> Usage | None:
+    """What the answer took. None when the API does not say."""
+    try:
+        usage: Any = response.json()["usage"]
+        return Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+    except (ValueError, LookupError, TypeError):
+        return None

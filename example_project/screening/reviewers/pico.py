@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
 from example_project.screening.reviewers.parts import NOT_A_TRIAL, NOT_PEOPLE, PARTS
+from example_project.screening.reviewers.tokens import most_of, pretended
 
 SENTENCE_END = re.compile(r"(?<=[.;?!])\s+|\n")
 TOO_MANY_ANIMALS = 3
@@ -23,7 +24,7 @@ class PicoReviewer:
     name: str = "pico"
 
     def judge(self, assignment: Assignment, calls: Calls) -> Opinion:
-        return calls.make(lambda: read(assignment.text))
+        return calls.make(lambda: pretended(read(assignment.text), assignment), most_of(assignment))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from example_project.screening.reviewers.cues import CUES
 from example_project.screening.reviewers.interface import Assignment, Calls, Decision, Opinion
+from example_project.screening.reviewers.tokens import most_of, pretended
 
 INCLUDE_FROM, EXCLUDE_BELOW = 4, 3
 CUES_SHOWN = 4
@@ -16,7 +17,7 @@ class PointsReviewer:
     name: str = "points"
 
     def judge(self, assignment: Assignment, calls: Calls) -> Opinion:
-        return calls.make(lambda: read(assignment.text))
+        return calls.make(lambda: pretended(read(assignment.text), assignment), most_of(assignment))
 
 
 def read(text: str) -> Opinion:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from example_project.screening.demo import prepare
+from example_project.screening.demo import prepare, two_workers
 from example_project.screening.demo.children import ChildDied, Children
 from example_project.screening.demo.headless import Headless, ScreeningError, as_text
 from example_project.screening.demo.interactive import HOST, Interactive, answers
 from example_project.screening.demo.terminal import Terminal
+from example_project.screening.demo.two_workers import TwoWorkers
+from example_project.screening.status import shown
 from example_project.screening.tasks import screen_project
 from pgonly_django.tasks import PostgresBackend
 
@@ -23,6 +26,14 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 3  # so that a killed worker's job is rescued soon; a site keeps the default of 60
 INTERACTIVE_DELAY_SECONDS = 0.5
+# As of a large model, so that the sample costs about $0.10. The offline reviewers only pretend to.
+USD_PER_MILLION_IN, USD_PER_MILLION_OUT = 3, 15
+ENOUGH_USD = Decimal(1000)
+BUSY_POSITION = 10  # of the paper about which the first reviewer answers 429
+BUDGET_HELP = (
+    "The first project's budget. With --headless: two projects on two workers, a 429 that both heed, and the first "
+    "project held at its budget and resumed. 0.05 is about half of what the sample costs."
+)
 INTERRUPTED = 130  # the usual exit code after Ctrl-C
 
 
@@ -35,6 +46,7 @@ class Command(BaseCommand):
         add("--headless", action="store_true", help="No web server: run to the end, print a summary, exit.")
         add("--json", action="store_true", help="With --headless: print nothing but the summary, as JSON.")
         add("--kill-at", type=_percent, metavar="PERCENT", help="With --headless: SIGKILL the worker there.")
+        add("--budget", type=_dollars, metavar="USD", help=BUDGET_HELP)
         add("--delay", type=_seconds, metavar="SECONDS", help="Added to every call. Default: watchable.")
         add(
             "--reuse-answers",
@@ -47,10 +59,12 @@ class Command(BaseCommand):
         self._check(options)
         prepare.migrate()
         try:
-            project = prepare.load(options["csv"])
+            project = prepare.load(options["csv"], options["budget"])
         except (OSError, ValueError) as error:
             raise CommandError(f"{options['csv']}: {error}") from error
-        run = self._run_headless if options["headless"] else self._serve
+        run = self._serve
+        if options["headless"]:
+            run = self._run_headless if options["budget"] is None else self._run_two_workers
         try:
             with self._children(project, options) as children:
                 run(project, children, options)
@@ -62,6 +76,8 @@ class Command(BaseCommand):
     def _check(self, options: dict[str, Any]) -> None:
         if not isinstance(screen_project.get_backend(), PostgresBackend):
             raise CommandError("The demo needs a worker: unset TASKS_BACKEND, or set it to postgres.")
+        if options["kill_at"] and options["budget"] is not None:
+            raise CommandError("--kill-at and --budget are two demos: choose one.")
         if not options["headless"]:
             for flag in ("json", "kill_at"):
                 if options[flag]:
@@ -79,8 +95,13 @@ class Command(BaseCommand):
             "PGONLY_LEASE_SECONDS": str(LEASE_SECONDS),
             "SCREENING_DELAY_SECONDS": str(delay),
             "SCREENING_REUSE_ANSWERS": str(options["reuse_answers"]),
+            "SCREENING_USD_PER_MILLION_IN": str(USD_PER_MILLION_IN),
+            "SCREENING_USD_PER_MILLION_OUT": str(USD_PER_MILLION_OUT),
             "DEBUG": "true",
         }
+        if options["budget"] is not None:
+            busy = project.papers.filter(position=min(BUSY_POSITION, project.papers.count())).get()
+            environment["SCREENING_BUSY_PAPER"] = str(busy.pk)
         return Children(settings.ROOT, settings.ROOT / ".demo", environment)
 
     def _run_headless(self, project: Project, children: Children, options: dict[str, Any]) -> None:
@@ -91,6 +112,18 @@ class Command(BaseCommand):
         )
         summary = Headless(project, children, terminal, options["kill_at"]).run()
         self.stdout.write(json.dumps(summary, indent=2) if quiet else as_text(summary))
+
+    def _run_two_workers(self, project: Project, children: Children, options: dict[str, Any]) -> None:
+        second = prepare.load(options["csv"], ENOUGH_USD, name="Clinical trials once more")
+        quiet = options["json"]
+        terminal = Terminal(None if quiet else sys.stdout, 2 * project.papers.count())
+        budget = shown(project.budget_usd)
+        terminal.say(
+            f"Two projects of {project.papers.count()} papers, a worker for each, and limiters for "
+            f"{' and '.join(project.reviewers)} that both share. The budget of the first is {budget}."
+        )
+        summary = TwoWorkers([project, second], children, terminal).run()
+        self.stdout.write(json.dumps(summary, indent=2) if quiet else two_workers.as_text(summary))
 
     def _serve(self, project: Project, children: Children, options: dict[str, Any]) -> None:
         login = prepare.make_admin()
@@ -105,6 +138,13 @@ class Command(BaseCommand):
             Interactive(children, sys.stdout, options["port"]).serve(guide)
         except KeyboardInterrupt:
             self.stdout.write("\nStopping the web server and the worker.")
+
+
+def _dollars(text: str) -> Decimal:
+    value = Decimal(text)
+    if not 0 < value <= 1000:  # noqa: PLR2004 - what a demo may cost; false for nan too
+        raise ValueError(text)
+    return value
 
 
 def _percent(text: str) -> int:

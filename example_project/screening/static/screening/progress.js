@@ -20,6 +20,7 @@
     const bar = document.getElementById("bar");
     bar.max = now.total;
     bar.value = now.done;
+    document.getElementById("spent").value = now.spent_percent;
     Object.entries({ ...now.facts, done: now.done, percent: now.percent }).forEach(([name, value]) => put(name, value));
     document.querySelectorAll("[data-verb]").forEach((form) => {
       form.hidden = !now.buttons.includes(form.dataset.verb);

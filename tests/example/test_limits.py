@@ -1,0 +1,235 @@
+"""What the calls of a screening may cost, and how many there may be: a limiter for each reviewer, a budget for each
+project."""
+
+from __future__ import annotations
+
+import threading
+import time
+from decimal import Decimal
+
+import pytest
+from django.db import connection, connections
+
+from example_project.screening.calls import PaidCalls, price
+from example_project.screening.importers import new_project, read_papers
+from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
+from example_project.screening.reviewers import build_reviewer
+from example_project.screening.reviewers.interface import Usage
+from example_project.screening.reviewers.tokens import most_of
+from example_project.screening.status import history, money, shown, status
+from example_project.screening.tasks import start_screening
+from pgonly_django.models import Budget, CostEntry, Job, Limiter
+from tests.example.conftest import CSV
+
+VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
+LITTLE = Decimal("0.004")  # enough for the first call alone
+
+
+class Patient:
+    should_stop = False
+
+
+@pytest.fixture
+def site(settings):
+    settings.ROOT_URLCONF = "example_project.urls"
+
+
+@pytest.fixture
+def poor(transactional_db):
+    """A project whose budget is used up after its first call."""
+    return new_project("Poor", "Is it a trial?", "In people.", read_papers(CSV.encode()), LITTLE)
+
+
+def calls_of(project):
+    return ReviewerCall.objects.filter(paper__project=project).count()
+
+
+def test_a_screening_is_held_at_its_budget_and_goes_on_without_paying_twice(work, poor):
+    start_screening(poor)
+    work()
+    now = status(poor)
+    assert (now.state, now.done, now.buttons) == ("unpaid", 0, ("raise", "cancel"))
+    assert calls_of(poor) == 1
+    assert 0 < now.money.spent <= LITTLE
+    assert now.money.reserved == 0
+    assert poor.job.attempt == 0  # being held costs none
+    assert f"Budget 'project:{poor.pk}'" in history(poor)[-1].text
+    work()  # nothing is ready
+    assert calls_of(poor) == 1
+    poor.raise_budget(Decimal(1))
+    work()
+    assert status(poor).state == "succeeded"
+    assert calls_of(poor) == 6
+    assert money(poor).cap == 1
+    assert money(poor).spent == sum(CostEntry.objects.values_list("usd", flat=True))
+
+
+def test_the_budget_of_one_project_holds_no_other(work, poor, project):
+    start_screening(poor)
+    start_screening(project)
+    work()
+    assert (status(poor).state, status(project).state) == ("unpaid", "succeeded")
+
+
+def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, work, poor):
+    page = f"/projects/{poor.pk}/"
+    assert '<b data-fact="spent">$0.00</b> of <b data-fact="cap">$0.004</b> spent' in client.get(page).text
+    start_screening(poor)
+    work()
+    text = client.get(page).text
+    assert "Held: the budget is used up" in text
+    assert f'<b data-fact="spent">{shown(money(poor).spent)}</b> of <b data-fact="cap">$0.004</b>' in text
+    assert "do not fit" in text
+    assert 'name="usd" inputmode="decimal" value="0.008"' in text
+    assert client.get(f"{page}progress.json").json()["facts"]["cap"] == "$0.004"
+    assert client.post(f"{page}raise/", {"usd": "0.5"}).headers["Location"] == page
+    assert Job.objects.get().state == "ready"
+    poor.refresh_from_db()
+    assert poor.budget_usd == Decimal("0.5")
+    assert '<b data-fact="cap">$0.50</b>' in client.get(page).text
+
+
+@pytest.mark.parametrize(
+    ("usd", "words"), [("0.001", "not below"), ("a lot", "must be a number"), ("", "a number")]
+)
+def test_a_budget_that_is_no_higher_changes_nothing_and_the_page_says_why(
+    client, site, work, poor, usd, words
+):
+    start_screening(poor)
+    work()
+    answer = client.post(f"/projects/{poor.pk}/raise/", {"usd": usd}, follow=True)
+    assert words in answer.text
+    assert status(poor).state == "unpaid"
+    assert money(poor).cap == LITTLE
+
+
+def test_a_change_in_the_admin_wins_over_the_project(work, poor):
+    start_screening(poor)
+    work()
+    Budget.objects.filter(name=poor.budget().name).raise_cap(2)
+    work()
+    assert status(poor).state == "succeeded"
+    assert (money(poor).cap, poor.budget_usd) == (2, LITTLE)
+
+
+def test_a_person_holds_a_screening_and_the_page_resumes_it(client, site, work, project, transactional_db):
+    start_screening(project)
+    Job.objects.hold("Wait for the protocol.")
+    now = status(project)
+    assert (now.state, now.buttons) == ("held", ("resume", "cancel"))
+    assert "Wait for the protocol." in client.get(f"/projects/{project.pk}/").text
+    client.post(f"/projects/{project.pk}/resume/")
+    work()
+    assert status(project).state == "succeeded"
+
+
+def test_a_call_costs_what_it_has_taken_and_the_answer_says_how_much(api, project):
+    paper = Paper.objects.of(project).select_related("project")[0]
+    reviewer = build_reviewer("chat:m")
+    api.usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    api.says(VERDICT)
+    reviewer.judge(paper.assignment(), PaidCalls("chat:m", paper, Patient))
+    cost = CostEntry.objects.get()
+    assert (cost.tokens_in, cost.tokens_out, cost.usd) == (1000, 100, Decimal("0.0045"))
+    assert (cost.budget, cost.step) == (f"project:{project.pk}", "chat:m on paper 1")
+    assert not cost.is_estimate
+
+
+def test_where_the_answer_does_not_say_the_reserved_amount_counts(api, project):
+    paper = Paper.objects.of(project).select_related("project")[0]
+    api.says(VERDICT)
+    build_reviewer("chat:m").judge(paper.assignment(), PaidCalls("chat:m", paper, Patient))
+    assert CostEntry.objects.get().is_estimate
+    assert money(project).spent == round(price(most_of(paper.assignment())), 6)
+
+
+def test_a_429_costs_nothing(api, project):
+    paper = Paper.objects.of(project).select_related("project")[0]
+    api.says("slow down", 429, **{"Retry-After": "0"})
+    api.usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    api.says(VERDICT)
+    build_reviewer("chat:m").judge(paper.assignment(), PaidCalls("chat:m", paper, Patient))
+    assert CostEntry.objects.count() == 1
+    assert calls_of(project) == 2
+
+
+def test_a_429_to_one_stops_all_who_ask_the_same_reviewer_and_no_other(transactional_db, project, api):
+    papers = list(Paper.objects.of(project).select_related("project"))
+    api.says("slow down", 429, **{"Retry-After": "1"})
+    api.says(VERDICT)
+    api.says(VERDICT)
+    first = threading.Thread(target=_judge, args=("chat:m", papers[0]))
+    first.start()
+    _wait_for_cool_down()
+    began = time.monotonic()
+    _judge("points", papers[1])
+    other_took = time.monotonic() - began
+    _judge("chat:m", papers[1])
+    same_took = time.monotonic() - began
+    first.join(20)
+    assert other_took < 0.5 < same_took
+    assert len(api.requests) == 3
+
+
+def _judge(reviewer, paper):
+    try:
+        build_reviewer(reviewer).judge(paper.assignment(), PaidCalls(reviewer, paper, Patient))
+    finally:
+        if threading.current_thread() is not threading.main_thread():
+            connections.close_all()
+
+
+def _wait_for_cool_down():
+    deadline = time.monotonic() + 10
+    while not Limiter.objects.filter(name="chat:m", blocked_until__isnull=False).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_no_more_calls_at_a_time_than_the_limiter_allows(work, settings, transactional_db):
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {key: {"concurrent": 1} for key in ("points", "pico")}}
+    settings.SCREENING_DELAY_SECONDS = 0.05
+    projects = [new_project(str(n), "Trial?", "People.", read_papers(CSV.encode())) for n in range(2)]
+    for project in projects:
+        start_screening(project)
+    work()
+    assert [status(project).state for project in projects] == ["succeeded"] * 2
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM screening_reviewercall a JOIN screening_reviewercall b ON a.reviewer = b.reviewer "
+            "AND a.id < b.id AND a.started_at < b.finished_at AND b.started_at < a.finished_at"
+        )
+        assert cursor.fetchone() == (0,)
+
+
+def test_the_demo_s_reviewer_answers_429_once(work, project, settings, transactional_db):
+    settings.SCREENING_BUSY_PAPER = Paper.objects.of(project)[1].pk
+    start_screening(project)
+    work()
+    assert status(project).state == "succeeded"
+    busy = ReviewerCall.objects.get(outcome="BusyError")
+    assert (busy.reviewer, busy.paper.position) == ("points", 2)
+    assert Limiter.objects.get(name="points").blocked_until is not None
+    assert Limiter.objects.get(name="pico").blocked_until is None
+    assert Verdict.objects.of(project).count() == 6
+
+
+def test_prices_are_of_a_million_tokens(settings):
+    settings.SCREENING_USD_PER_MILLION_IN, settings.SCREENING_USD_PER_MILLION_OUT = 0.27, 1.10
+    assert price(Usage(1_000_000, 1_000_000)) == Decimal("1.37")
+    assert [shown(Decimal(text)) for text in ("5", "0.05", "0.0134", "12.5")] == [
+        "$5.00",
+        "$0.05",
+        "$0.0134",
+        "$12.50",
+    ]
+
+
+def test_a_new_project_gets_the_budget_of_the_form_or_the_usual_one(client, site, db):
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    for usd in ("2.5", ""):
+        file = SimpleUploadedFile("papers.csv", CSV.encode())
+        data = {"name": "N", "question": "Q", "criteria": "C", "budget_usd": usd, "file": file}
+        client.post("/projects/new/", data)
+    assert list(Project.objects.order_by("pk").values_list("budget_usd", flat=True)) == [Decimal("2.5"), 5]

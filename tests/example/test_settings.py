@@ -1,0 +1,67 @@
+"""The backends of the example, chosen by the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.example.conftest import ROOT
+
+SHOW = (
+    "import django; django.setup(); from django.conf import settings as s; "
+    "print(s.TASKS['default']['BACKEND'], s.CACHES['default']['BACKEND'], s.CACHES['answers']['BACKEND'], "
+    "s.SESSION_ENGINE, 'django.contrib.sessions' in s.INSTALLED_APPS); "
+    "from django.core.management import call_command; call_command('check')"
+)
+
+
+def started(**environment):
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "example_project.settings",
+        "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none",
+        **environment,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", SHOW], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+POSTGRES = "pgonly_django.cache.PostgresCache"
+MEMORY = "django.core.cache.backends.locmem.LocMemCache"
+
+
+@pytest.mark.parametrize(
+    ("environment", "cache", "sessions"),
+    [
+        ({}, POSTGRES, "pgonly_django.sessions False"),
+        (
+            {"CACHE_BACKEND": "memory", "SESSION_ENGINE": "cookies"},
+            MEMORY,
+            "django.contrib.sessions.backends.signed_cookies False",
+        ),
+        ({"SESSION_ENGINE": "django"}, POSTGRES, "django.contrib.sessions.backends.db True"),
+    ],
+)
+def test_each_backend_is_chosen_by_its_variable(environment, cache, sessions):
+    done = started(**environment)
+    assert done.returncode == 0, done.stderr
+    expected = f"pgonly_django.tasks.PostgresBackend {cache} {cache} {sessions}"
+    assert done.stdout.splitlines()[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "known"),
+    [
+        ("TASKS_BACKEND", "postgres, immediate"),
+        ("CACHE_BACKEND", "postgres, memory"),
+        ("SESSION_ENGINE", "postgres, django, cache, cookies"),
+    ],
+)
+def test_an_unknown_backend_is_named_with_those_that_exist(variable, known):
+    done = started(**{variable: "redis"})
+    assert done.returncode != 0
+    assert f"{variable} must be one of {known}, got 'redis'." in done.stderr
