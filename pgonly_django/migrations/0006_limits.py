@@ -533,6 +533,12 @@ BUDGETS = [
             "indexes": [
                 models.Index(models.F("at"), name="pgonly_cost_at"),
                 models.Index(
+                    models.F("budget"),
+                    models.F("at"),
+                    condition=models.Q(("budget", ""), _negated=True),
+                    name="pgonly_cost_budget",
+                ),
+                models.Index(
                     models.F("job_id"), condition=models.Q(("job_id__isnull", False)), name="pgonly_cost_job"
                 ),
             ],

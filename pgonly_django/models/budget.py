@@ -189,6 +189,8 @@ class CostEntry(models.Model):
         indexes = [
             # For pruning and for sums of a time.
             models.Index("at", name="pgonly_cost_at"),
+            # For a budget's page.
+            models.Index("budget", "at", condition=~Q(budget=""), name="pgonly_cost_budget"),
             # For a job's page.
             models.Index("job_id", condition=Q(job_id__isnull=False), name="pgonly_cost_job"),
         ]

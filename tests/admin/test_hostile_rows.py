@@ -12,7 +12,17 @@ from django.db import connection
 from django.utils import translation
 from model_bakery import baker
 
-from pgonly_django.models import CacheEntry, Checkpoint, DurableCacheEntry, Session, State, Step, Worker
+from pgonly_django.models import (
+    Budget,
+    CacheEntry,
+    Checkpoint,
+    CostEntry,
+    DurableCacheEntry,
+    Session,
+    State,
+    Step,
+    Worker,
+)
 from pgonly_django.sessions import SessionStore
 from pgonly_django.tables import name_of
 from tests.admin.conftest import make_job
@@ -105,6 +115,28 @@ def test_workers_sessions_and_cache_entries_with_impossible_times(admin_client, 
         columns = [pair for pair in columns if pair[0] != "expires_at" or pair[1] not in NO_EXPIRY]
     rows = [overwrite(make(), **{column: value}) for column, value in columns]
     assert_pages_open(admin_client, *rows)
+
+
+@pytest.mark.usefixtures("_site")
+def test_budgets_and_costs_with_impossible_times_and_amounts(admin_client):
+    for number, value in enumerate(TIMES):
+        row = Budget.objects.create(name=f"p{number}", usd=1)
+        overwrite(row, edited_at=value)
+        overwrite(CostEntry.objects.create(usd=1, budget=row.name), at=value)
+    for column in ("usd", "spent", "reserved"):
+        overwrite(Budget.objects.create(name=column, usd=1), **{column: "NaN"})
+    overwrite(CostEntry.objects.create(usd=1, budget="usd"), usd="NaN")
+    home = "/admin/pgonly_django/"
+    pages = [f"budget/{quote(name)}/change/" for name in Budget.objects.values_list("name", flat=True)]
+    for page in (
+        "budget/",
+        "budget/?q=p",
+        "costentry/",
+        "costentry/?q=usd",
+        "costentry/sums/?days=90",
+        *pages,
+    ):
+        assert admin_client.get(home + page).status_code == 200, page
 
 
 def test_jobs_with_impossible_durations(admin_client):

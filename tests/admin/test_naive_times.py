@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Checkpoint, Job, Session, State, Step
+from pgonly_django.models import Budget, Checkpoint, CostEntry, Job, Session, State, Step
 from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import cells
 from tests.admin.test_workers import LIST as WORKERS
@@ -36,6 +36,13 @@ def test_the_list_and_the_page_of_every_state_open(admin_client, state):
     Step.objects.create(job=job, name="ask")
     assert admin_client.get(LIST).status_code == 200
     assert admin_client.get(page_of(job)).status_code == 200
+
+
+def test_budgets_and_costs_open(admin_client):
+    budget = Budget.objects.create(name="p", usd=1, edited_at=MOMENT, declared={"usd": "1"})
+    CostEntry.objects.create(usd=1, budget="p", at=MOMENT)
+    for page in ("budget/", f"budget/{budget.pk}/change/", "costentry/?days=90", "costentry/sums/"):
+        assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200, page
 
 
 def test_a_time_in_a_column_and_the_same_one_in_json_read_alike(admin_client):

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+from django.contrib import admin, messages
+from django.db import router
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.budgets import cells
+from pgonly_django.admin.budgets.form import BudgetForm
+from pgonly_django.admin.budgets.sums import sums_by
+from pgonly_django.admin.budgets.verbs import RAISE, RESUME, START_OVER
+from pgonly_django.admin.declared import RESET, DeclaredAdmin
+from pgonly_django.admin.formats import money
+from pgonly_django.admin.paging import NulSafeChangeList
+from pgonly_django.exceptions import AmountError, BudgetError
+from pgonly_django.models import Budget, CostEntry, Job
+from pgonly_django.models.budget import HELD_BY
+
+JOBS_SHOWN, COSTS_SHOWN = 20, 25
+
+
+class BudgetChangeList(NulSafeChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = with_held_jobs(list(self.result_list))
+
+
+def with_held_jobs(budgets: list[Any]) -> list[Any]:
+    """Each with `held_jobs`, how many it holds. Index: pgonly_job_held."""
+    names = [f"{HELD_BY}{budget.name}" for budget in budgets]
+    jobs = Job.objects.using(router.db_for_read(Job)).held().filter(held_by__in=names)
+    counts = dict(jobs.order_by().values_list("held_by").annotate(Count("pk")))
+    for budget in budgets:
+        budget.held_jobs = counts.get(f"{HELD_BY}{budget.name}", 0)
+    return budgets
+
+
+@admin.register(Budget)
+class BudgetAdmin(DeclaredAdmin):
+    form = BudgetForm
+    list_display = (cells.state_badge, cells.name, cells.spent, cells.reserved, "held")
+    list_display_links = (cells.state_badge, cells.name)
+    search_fields = ("name",)
+    sortable_by = ()
+    ordering = ("name",)
+    list_per_page = 50
+    verbs = (RAISE, RESUME, START_OVER, RESET)
+    actions = tuple(verb.as_action(f"{verb.name}_budgets") for verb in verbs if verb is not RAISE)
+    fieldsets = ((None, {"fields": ("name", "usd", "per", "timezone")}),)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Budget]:
+        rows: Any = super().get_queryset(request)
+        with_spent: QuerySet[Budget] = rows.with_spent_now()
+        return with_spent
+
+    @admin.display(description=_("held jobs"))
+    def held(self, budget: Any) -> str:
+        return cells.held(budget, self.admin_site.name)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BudgetChangeList]:
+        return BudgetChangeList
+
+    def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        try:
+            return super().operate_view(request, object_id, name)
+        except (AmountError, BudgetError) as error:
+            messages.error(request, str(error))
+            page = reverse(
+                f"admin:{self.url_name('change')}", args=[object_id], current_app=self.admin_site.name
+            )
+            return HttpResponseRedirect(page)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["timezones"] = sorted(available_timezones())
+        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
+        if kwargs["obj"] is not None:
+            context |= self._page(request, kwargs["obj"])
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _page(self, request: HttpRequest, budget: Any) -> dict[str, Any]:
+        site = self.admin_site.name
+        with_held_jobs([budget])
+        jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
+        costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
+        return {
+            "budget": budget,
+            "verbs": self.verbs_for(request, budget),
+            "raises": RAISE,
+            "state_badge": cells.state_badge(budget),
+            "spent": cells.spent(budget),
+            "reserved": money(budget.reserved),
+            "period": cells.period(budget),
+            "held_url": cells.held_url(budget, site),
+            "jobs": list(jobs.order_by("pk")[:JOBS_SHOWN]),
+            "costs": [
+                (entry, cells.task(entry, site), cells.cost(entry))
+                for entry in costs.order_by("-at")[:COSTS_SHOWN]
+            ],
+            "sums": [sums_by(costs, "task")],
+            "subtitle": None,
+        }

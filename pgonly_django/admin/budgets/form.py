@@ -1,0 +1,47 @@
+"""The form of a budget. It refuses what no budget can have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from pgonly_django.limits import budget_settings
+from pgonly_django.models import Budget
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Budget]
+else:
+    ModelForm = forms.ModelForm
+
+
+class BudgetForm(ModelForm):
+    class Meta:
+        model = Budget
+        fields = ("name", "usd", "per", "timezone")
+        widgets = {
+            "name": forms.TextInput(attrs={"size": 60}),
+            "timezone": forms.TextInput(attrs={"list": "pgonly-timezones", "size": 30}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "timezone" in self.fields and not self.instance.pk:
+            self.initial["timezone"] = timezone.get_default_timezone_name()
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        budget_settings.check_name(name, error=ValidationError)
+        return name
+
+    def clean_per(self) -> str | None:
+        return self.cleaned_data["per"] or None
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        if not self.errors:
+            given = {name: values.get(name) for name in budget_settings.KEYS}
+            budget_settings.validated(given, "The budget", ValidationError)
+        return values

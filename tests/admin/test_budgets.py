@@ -1,0 +1,266 @@
+"""Budgets and costs in the admin."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from html import unescape
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.utils import timezone
+
+from pgonly_django.models import Budget, CostEntry, Job, State
+from tests.admin.conftest import make_job
+from tests.admin.jobs.test_cells import assert_no_inline_code, cells
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST, COSTS = "/admin/pgonly_django/budget/", "/admin/pgonly_django/costentry/"
+FORM = {"name": "project:7", "usd": "5", "per": "", "timezone": "UTC"}
+
+
+def make(name="project:7", usd=5, **facts):
+    return Budget.objects.create(name=name, usd=usd, **facts)
+
+
+def page_of(budget):
+    return f"{LIST}{budget.pk}/change/"
+
+
+def button(budget, verb):
+    return f"{LIST}{budget.pk}/operate/{verb}/"
+
+
+def hold(budget, count=1):
+    return [make_job(State.HELD, held_by=f"budget:{budget.name}") for _ in range(count)]
+
+
+def messages(response):
+    return [str(message) for message in response.context["messages"]]
+
+
+def test_the_list_says_what_is_spent_reserved_and_held(admin_client):
+    budget = make(
+        spent="3.2", reserved="0.1", per="month", timezone="Asia/Shanghai", period_start=timezone.now()
+    )
+    make("untouched")
+    hold(budget, 3)
+    response = admin_client.get(LIST)
+    assert "Open" in cells(response, "state_badge")[0]
+    assert "per month, Asia/Shanghai" in cells(response, "name")[0]
+    assert "$3.20 of $5.00" in cells(response, "spent")[0]
+    assert (cells(response, "reserved")[0], cells(response, "reserved")[1]) == ("$0.10", "-")
+    assert "state__exact=held&amp;held_by=budget%3Aproject%3A7" in cells(response, "held")[0]
+    assert cells(response, "held")[1] == "-"
+    assert_no_inline_code(response.text)
+
+
+@pytest.mark.parametrize(
+    ("facts", "badge"),
+    [
+        ({"spent": 1}, "Open"),
+        ({"spent": 4, "reserved": "0.6"}, "Nearly used up"),
+        ({"spent": 5}, "Used up"),
+        ({"spent": 7}, "Used up"),
+        ({"usd": 0}, "Used up"),
+        ({"spent": 5, "per": "day", "period_start": timezone.now() - timedelta(days=3)}, "Open"),
+    ],
+)
+def test_the_badge_says_how_much_is_left(admin_client, facts, badge):
+    budget = make(**facts)
+    assert badge in cells(admin_client.get(LIST), "state_badge")[0]
+    assert badge in admin_client.get(page_of(budget)).text
+
+
+def test_the_link_to_held_jobs_shows_those_of_the_budget(admin_client):
+    budget, other = make(), make("other")
+    (job,) = hold(budget)
+    hold(other)
+    url = unescape(cells(admin_client.get(LIST), "held")[1].split('"')[1])
+    response = admin_client.get(url)
+    assert [row.pk for row in response.context["cl"].result_list] == [job.pk]
+
+
+def test_raise_and_resume_sets_the_cap_and_lets_all_held_jobs_go_on(admin_client, admin_user):
+    budget = make(spent=5)
+    hold(budget, 2)
+    response = admin_client.post(button(budget, "raise"), {"usd": "7.5"}, follow=True)
+    assert messages(response) == ["2 held jobs go on.", "Raise and resume: 1 budget."]
+    assert Budget.objects.get().usd == Decimal("7.5")
+    assert set(Job.objects.values_list("state", flat=True)) == {State.READY}
+    assert LogEntry.objects.get(user=admin_user).change_message == "Raised; the jobs that it held go on."
+
+
+@pytest.mark.parametrize(
+    ("usd", "message"),
+    [
+        ("4", "is $5.00 already, not below $4.00"),
+        ("", "must be an amount of US dollars"),
+        ("-1", "must be an amount of US dollars"),
+        ("nan", "must be an amount of US dollars"),
+    ],
+)
+def test_a_cap_that_cannot_be_is_refused_with_a_message(admin_client, usd, message):
+    budget = make()
+    hold(budget)
+    response = admin_client.post(button(budget, "raise"), {"usd": usd}, follow=True)
+    assert message in messages(response)[0]
+    assert Budget.objects.get().usd == 5
+    assert Job.objects.get().state == State.HELD
+
+
+def test_resume_start_over_and_reset_are_buttons_and_actions(admin_client):
+    budget = make(spent=5, declared={"usd": "3.000000"}, edited_at=timezone.now())
+    hold(budget)
+    admin_client.post(button(budget, "resume"))
+    assert Job.objects.get().state == State.READY
+    admin_client.post(button(budget, "start_over"))
+    assert Budget.objects.get().spent == 0
+    data = {"action": "reset_budgets", "_selected_action": [budget.pk]}
+    admin_client.post(LIST, data)
+    assert (Budget.objects.get().usd, Budget.objects.get().edited_at) == (3, None)
+
+
+def test_without_the_permission_to_operate_there_is_no_button(client, person):
+    budget = make()
+    person("view_budget")
+    assert "operate/raise" not in client.get(page_of(budget)).text
+    assert client.post(button(budget, "raise"), {"usd": 9}).status_code == 403
+    assert Budget.objects.get().usd == 5
+
+
+def test_a_budget_is_made_and_edited_by_hand_and_survives_the_code(admin_client):
+    response = admin_client.post(f"{LIST}add/", FORM, follow=True)
+    assert response.status_code == 200
+    Budget.objects.declare({"project:7": {"usd": "1.000000", "per": None, "timezone": "UTC"}})
+    assert (Budget.objects.get().usd, Budget.objects.get().per) == (5, None)
+    budget = Budget.objects.get()
+    admin_client.post(page_of(budget), {**FORM, "usd": "6", "per": "day"})
+    Budget.objects.declare({"project:7": {"usd": "2.000000", "per": None, "timezone": "UTC"}})
+    assert (Budget.objects.get().usd, Budget.objects.get().per) == (6, "day")
+
+
+def test_an_edit_changes_nothing_that_was_spent_meanwhile(admin_client):
+    budget = make()
+    Budget.objects.update(spent=3)
+    admin_client.post(page_of(budget), {**FORM, "usd": "6"})
+    assert (Budget.objects.get().spent, Budget.objects.get().usd) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"name": "x" * 250}, "name", "1 to 240 characters"),
+        ({"usd": "-1"}, "__all__", "must be an amount of US dollars"),
+        ({"timezone": "Mars"}, "__all__", 'must be a name such as "Europe/Berlin"'),
+        ({"per": "fortnight"}, "per", "not one of the available choices"),
+    ],
+)
+def test_what_no_budget_can_have_is_refused_by_the_form(admin_client, changes, field, message):
+    response = admin_client.post(f"{LIST}add/", {**FORM, **changes})
+    assert message in " ".join(response.context["adminform"].form.errors[field])
+    assert not Budget.objects.exists()
+
+
+def test_a_budgets_page_shows_its_held_jobs_its_calls_and_sums_by_task(admin_client):
+    budget = make(spent=5, reserved="0.25")
+    (job,) = hold(budget)
+    for task, usd in (("shop.ask", "0.5"), ("shop.ask", "0.25"), ("shop.embed", "0.1")):
+        CostEntry.objects.create(budget=budget.name, task=task, step="s", usd=usd, tokens_in=9, job_id=job.pk)
+    CostEntry.objects.create(budget="other", task="shop.other", usd=1)
+    page = admin_client.get(page_of(budget)).text
+    assert f"/admin/pgonly_django/job/{job.pk}/change/" in page
+    assert "$0.25 reserved by calls under way" in page
+    assert "<td>shop.ask</td><td>$0.75 (18 tokens in, 0 out)</td><td>2</td>" in page
+    assert "shop.other" not in page
+    assert_no_inline_code(page)
+
+
+def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
+    job = make_job()
+    CostEntry.objects.create(
+        job_id=job.pk,
+        task="shop.ask",
+        queue="ai",
+        budget="p",
+        step="first",
+        usd="0.013",
+        tokens_in=900,
+        tokens_out=7,
+    )
+    CostEntry.objects.create(usd="0.02", budget="p", is_estimate=True)
+    response = admin_client.get(COSTS)
+    assert cells(response, "cost")[1] == "$0.013 (900 tokens in, 7 out)"
+    assert "Reserved" in cells(response, "cost")[0]
+    assert f"job/{job.pk}/change/" in cells(response, "task_and_step")[1]
+    assert "first" in cells(response, "task_and_step")[1]
+    assert_no_inline_code(response.text)
+
+
+@pytest.mark.parametrize(("term", "count"), [("p", 2), ("q", 1), ("nothing", 0)])
+def test_costs_are_found_by_a_budget(admin_client, term, count):
+    for budget in ("p", "p", "q"):
+        CostEntry.objects.create(usd=1, budget=budget)
+    response = admin_client.get(f"{COSTS}?q={term}")
+    assert len(response.context["cl"].result_list) == count
+
+
+def test_costs_are_found_by_a_job_and_narrowed_to_the_last_days(admin_client):
+    job = make_job()
+    CostEntry.objects.create(usd=1, job_id=job.pk)
+    CostEntry.objects.create(usd=1, at=timezone.now() - timedelta(days=3))
+    assert len(admin_client.get(f"{COSTS}?q={job.pk}").context["cl"].result_list) == 1
+    assert len(admin_client.get(f"{COSTS}?days=1").context["cl"].result_list) == 1
+    assert len(admin_client.get(f"{COSTS}?days=7").context["cl"].result_list) == 2
+
+
+def test_costs_are_summed_by_task_queue_and_budget_for_some_days(admin_client):
+    CostEntry.objects.create(usd=1, task="shop.ask", queue="ai", budget="p")
+    CostEntry.objects.create(usd=2, task="shop.ask", queue="ai", budget="q")
+    CostEntry.objects.create(usd=4, task="shop.old", at=timezone.now() - timedelta(days=20))
+    page = admin_client.get(f"{COSTS}sums/").text
+    assert page.count("<td>$3.00</td><td>2</td>") == 2
+    assert "<td>p</td><td>$1.00</td>" in page
+    assert "shop.old" not in page
+    assert "shop.old" in admin_client.get(f"{COSTS}sums/?days=30").text
+    assert "shop.old" not in admin_client.get(f"{COSTS}sums/?days=nonsense").text
+    assert_no_inline_code(page)
+
+
+def test_sums_need_the_permission_to_view_costs(client, person):
+    person("view_budget")
+    assert client.get(f"{COSTS}sums/").status_code == 403
+
+
+def test_nothing_of_the_costs_can_be_changed(admin_client):
+    entry = CostEntry.objects.create(usd=1)
+    assert admin_client.get(f"{COSTS}add/").status_code == 403
+    assert admin_client.post(f"{COSTS}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_sums_that_take_too_long_are_those_of_the_newest_calls(admin_client, monkeypatch):
+    from pgonly_django.admin.budgets import sums
+
+    CostEntry.objects.create(usd=1, task="shop.ask")
+    monkeypatch.setattr(sums, "LIMIT", timedelta(milliseconds=1))
+    monkeypatch.setattr(
+        "pgonly_django.models.budget.CostQuerySet.sums",
+        slow_first(CostEntry.objects.none().__class__.sums),
+    )
+    page = admin_client.get(f"{COSTS}sums/").text
+    assert "these are the newest 100,000 calls" in page
+    assert "shop.ask" in page
+
+
+def slow_first(sums):
+    """Each first time PostgreSQL is busy for longer than the page waits."""
+    seen = set()
+
+    def slow(rows, *columns):
+        grouped = sums(rows, *columns)
+        if columns in seen:
+            return grouped
+        seen.add(columns)
+        return grouped.extra(where=["pg_sleep(0.05) IS NOT NULL"])
+
+    return slow
