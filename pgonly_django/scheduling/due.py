@@ -116,7 +116,7 @@ class DueSchedules:
                 schedule = next(iter(self.due()), None)
                 if schedule is not None:
                     self._run(schedule)
-        except (Exception, SystemExit) as error:  # code of the project is called, which may even exit
+        except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
             if schedule is None or self._is_away(error):
                 raise
             self._put_off_after(schedule.name, error)

@@ -132,8 +132,9 @@ class WorkerLoop:
         self.maintenance.start()
         self.finished_signals.start()
         self.scheduler.start()
-        if self.options.burst:  # what is due already is part of what there is to do
+        if self.options.burst:  # what is due already is part of what there is to do; what is due later is not
             self.scheduler.has_looked.wait(FIRST_SCHEDULES_SECONDS)
+            self.scheduler.end()
         self.ready.set()
 
     def _turn(self) -> None:

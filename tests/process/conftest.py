@@ -150,6 +150,12 @@ class OwnServer:
         with psycopg.connect(self.url()) as connection:
             return [result for (result,) in connection.execute("SELECT result FROM pgonly_job").fetchall()]
 
+    def execute(self, sql):
+        """The rows, where it returns any."""
+        with psycopg.connect(self.url()) as connection:
+            cursor = connection.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
     def count(self, state=None):
         with psycopg.connect(self.url()) as connection:
             query = "SELECT count(*) FROM pgonly_job WHERE %(state)s::text IS NULL OR state = %(state)s"

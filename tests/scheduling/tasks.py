@@ -14,3 +14,17 @@ async def ahello():
 @task(atomic=True)
 def mark_atomically(key):
     mark(key)
+
+
+@task(takes_context=True)
+def tick_and_budget(context):
+    return [context.task_result.task.run_after.isoformat(), context.budget.name]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@task(concurrency_key=interrupt)
+def interrupts():
+    return None

@@ -260,3 +260,17 @@ def test_a_job_that_waits_keeps_the_row_when_its_schedule_is_deleted():
     schedule.delete()
     assert Job.objects.count() == 1
     assert Tick.objects.count() == 0
+
+
+def test_the_budget_of_a_schedule_pays_for_its_jobs():
+    make(task="tests.scheduling.tasks.tick_and_budget", args=[], budget="nightly")
+    look()
+    (job,) = jobs()
+    assert job.options == {"budget": "nightly"}
+
+
+def test_a_budget_that_no_call_can_have_is_a_problem_and_loses_no_tick():
+    broken = make(budget="{unknown}")
+    look()
+    assert jobs() == []
+    assert "unknown" in fresh(broken).problem

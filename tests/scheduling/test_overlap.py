@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from pgonly_django.models import Job, Schedule, State
+from pgonly_django.models import Job, Queue, Schedule, State
 from tests.queue.rows import make as make_job
 from tests.queue.rows import make_running
-from tests.scheduling.rows import HOUR, fresh, jobs, look, make, ticks
+from tests.scheduling.rows import HOUR, clock, fresh, jobs, look, make, ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -79,3 +79,54 @@ def test_jobs_of_the_same_task_that_no_schedule_made_do_not_count():
     make()
     look()
     assert len(jobs()) == 3
+
+
+@pytest.fixture
+def paused_queue():
+    Queue.objects.named("default").pause()
+
+
+@pytest.mark.parametrize("overlap", ["skip", "allow", "replace"])
+def test_a_paused_queue_holds_one_job_of_a_schedule_which_runs_after_the_pause(paused_queue, overlap):
+    schedule = make(overlap=overlap)
+    for _ in range(3):
+        look()
+        Schedule.objects.update(next_at=clock())
+    waiting = [job for job in jobs() if job.state == State.READY]
+    assert len(waiting) == 1
+    if overlap == "replace":
+        assert waiting[0].run_at == ticks(schedule)[-1].tick_at
+    else:
+        assert {tick.reason for tick in ticks(schedule)[1:]} == {"The queue default is paused."}
+    Queue.objects.named("default").resume()
+    Job.objects.update(state=State.SUCCEEDED)
+    Schedule.objects.update(next_at=clock())
+    look()
+    assert len([job for job in jobs() if job.state == State.READY]) == 1
+
+
+def test_all_missed_ticks_of_a_paused_queue_are_one_job(paused_queue):
+    make(overlap="allow", catch_up="all", every_seconds=60.0, next_at=clock() - HOUR)
+    look()
+    assert len(jobs()) == 1
+
+
+def test_with_catch_up_none_a_paused_queue_gets_no_job(paused_queue):
+    schedule = make(catch_up="none", overlap="allow")
+    look()
+    assert jobs() == []
+    assert [tick.reason for tick in ticks(schedule)] == ["The queue default is paused."]
+
+
+def test_the_pause_of_another_queue_does_not_matter(paused_queue):
+    make(catch_up="none", queue="ai")
+    look()
+    assert len(jobs()) == 1
+
+
+def test_an_exception_that_is_no_error_keeps_no_other_schedule_from_ticking():
+    make("hostile", task="tests.scheduling.tasks.interrupts", args=[], next_at=clock() - HOUR)
+    make("sound")
+    look()
+    assert [job.args for job in jobs()] == [[1]]
+    assert "KeyboardInterrupt" in fresh(Schedule(name="hostile")).problem

@@ -145,3 +145,10 @@ def test_an_unplanned_schedule_is_planned_by_whoever_looks_first(make_scheduler)
     schedule = make(next_at=UNPLANNED)
     make_scheduler().run_once()
     assert fresh(schedule).is_planned
+
+
+def test_a_job_finds_its_tick_and_the_budget_of_its_schedule(work):
+    schedule = make(task="tests.scheduling.tasks.tick_and_budget", args=[], budget="nightly")
+    work()
+    job = Job.objects.get()
+    assert job.result == [schedule.next_at.isoformat(), "nightly"]
