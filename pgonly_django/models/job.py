@@ -123,12 +123,16 @@ class JobQuerySet(models.QuerySet["Job"]):
     def failed(self) -> JobQuerySet:
         return self.filter(state=State.FAILED)
 
-    def failed_with(self, error: type[BaseException] | str) -> JobQuerySet:
-        """The failed ones whose last error is of this class: a class, its dotted path, or its name alone."""
-        path = error if isinstance(error, str) else f"{error.__module__}.{error.__qualname__}"
+    def failed_with(self, *errors: type[BaseException] | str) -> JobQuerySet:
+        """The failed ones whose last error is of one of these: a class, its dotted path, or its name alone."""
+        paths = [
+            each if isinstance(each, str) else f"{each.__module__}.{each.__qualname__}" for each in errors
+        ]
         last = KeyTextTransform("exception", KeyTransform(-1, "errors"))
-        failed = self.failed().alias(last_error=Cast(last, models.TextField()))
-        return failed.filter(Q(last_error=path) | Q(last_error__endswith=f".{path}"))
+        condition = Q(last_error__in=paths)
+        for path in paths:
+            condition |= Q(last_error__endswith=f".{path}")
+        return self.failed().alias(last_error=Cast(last, models.TextField())).filter(condition)
 
     def held(self, by: str | None = None) -> JobQuerySet:
         """Those that wait for a person; with `by` those that this holds, such as "budget:project:7"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -46,9 +47,26 @@ def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
         return Pruned(connection.execute(PRUNE, {"limit": limit}).rowcount, [])
     except psycopg.IntegrityError:
         ids = [str(job_id) for (job_id,) in connection.execute(EXPIRED, {"limit": limit})]
-        return delete_what_can_go(
-            ids,
-            lambda some: connection.execute(PRUNE_THESE, {"ids": some}).rowcount,
-            lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
-            psycopg.IntegrityError,
-        )
+        return _prune_these(connection, ids)
+
+
+# Index: the primary key.
+EXPIRE = qualified(f"""
+UPDATE pgonly_job SET expires_at = clock_timestamp() - interval '1 second'
+WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
+""")
+
+
+def prune_now(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
+    """Delete the finished ones among `ids`, whatever their retention; see prune() for those that cannot be deleted."""
+    connection.execute(EXPIRE, {"ids": list(ids)})
+    return _prune_these(connection, ids)
+
+
+def _prune_these(connection: psycopg.Connection[Any], ids: Sequence[str]) -> Pruned:
+    return delete_what_can_go(
+        ids,
+        lambda some: connection.execute(PRUNE_THESE, {"ids": list(some)}).rowcount,
+        lambda job_id: connection.execute(PUT_OFF, {"id": job_id}),
+        psycopg.IntegrityError,
+    )

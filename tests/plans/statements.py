@@ -242,6 +242,7 @@ STATEMENTS = {
     "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT, NONE),
     "prune, these": (lambda held: (prune.PRUNE_THESE, {"ids": held}), PRIMARY | STEP | CHECKPOINT, NONE),
     "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
+    "prune, expire": (lambda held: (prune.EXPIRE, {"ids": held}), PRIMARY, NONE),
     "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),
     "last report": (lambda held: (progress.LAST_REPORT, reports(held)[1]), PRIMARY, NONE),
     "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE, NONE),

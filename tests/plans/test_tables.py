@@ -54,7 +54,13 @@ FOUND = found()
 OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
 OF_LIMITS = [name for name in FOUND if name.startswith("limits.")]
 OF_CACHE = [name for name in FOUND if name.startswith("cache.")]
-ELSEWHERE = ("sessions.", "cache.", "limits.", "admin.")  # below, and in tests/admin/jobs/test_plans.py
+ELSEWHERE = (
+    "sessions.",
+    "cache.",
+    "limits.",
+    "admin.",
+    "queue.known_names.",
+)  # below, and in tests/admin/jobs/test_plans.py
 
 
 @pytest.fixture(scope="module")

@@ -1,51 +1,19 @@
-"""The filters of the job list. The values that they offer are found without reading ten million rows."""
+"""The filters of the job list. The values that they offer come from queue/known_names.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib.admin import ChoicesFieldListFilter, ModelAdmin, SimpleListFilter
-from django.db import connections, router
+from django.db import router
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
-from pgonly_django.tables import qualified
-
-
-def _queues_of(name: str, jobs: str) -> str:
-    """A loose scan: one index descent per queue, along an index of these `jobs` that begins with queue."""
-    return qualified(f"""{name}(queue) AS (
-    (SELECT queue FROM pgonly_job WHERE {jobs} ORDER BY queue LIMIT 1)
-    UNION ALL
-    SELECT (SELECT job.queue FROM pgonly_job AS job
-            WHERE {jobs} AND job.queue > {name}.queue ORDER BY job.queue LIMIT 1)
-    FROM {name} WHERE {name}.queue IS NOT NULL
-)""")
-
-
-# Queues with ready or running jobs by pgonly_job_ready and pgonly_job_running, those of suspects by
-# pgonly_job_suspect. Others if the newest rows name them (primary key).
-KNOWN_QUEUES = qualified(f"""
-WITH RECURSIVE {_queues_of("ready", READY_ROW)}, {_queues_of("running", "state = 'running'")},
-suspect AS (SELECT queue FROM pgonly_job WHERE {SUSPECT_ROW} LIMIT 1000),
-recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
-SELECT queue FROM ready UNION SELECT queue FROM running
-UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
-ORDER BY queue LIMIT 101
-""")
-
-# The tasks of the newest rows (primary key) and of what runs now (pgonly_job_running), however old.
-KNOWN_TASKS = qualified("""
-WITH recent AS (SELECT task FROM pgonly_job ORDER BY id DESC LIMIT 1000),
-running AS (SELECT task FROM pgonly_job WHERE state = 'running' LIMIT 1000)
-SELECT task FROM recent UNION SELECT task FROM running
-ORDER BY task LIMIT 101
-""")
-
+from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 
 ANY_READY = Q(slots__isnull=True) & (Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM)) | Q(
     slots__isnull=False
@@ -71,9 +39,7 @@ class KnownValueFilter(SimpleListFilter):
     label: staticmethod[[str], str] = staticmethod(str)
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        with connections[router.db_for_read(Job)].cursor() as cursor:
-            cursor.execute(self.known)
-            values = {value for (value,) in cursor.fetchall() if value is not None}
+        values = set(known_names(router.db_for_read(Job), self.known))
         chosen = self.value()
         return [(value, self.label(value)) for value in sorted(values | ({chosen} if chosen else set()))]
 
@@ -95,3 +61,16 @@ class TaskFilter(KnownValueFilter):
     parameter_name = "task"
     known = KNOWN_TASKS
     label = staticmethod(short_name)
+
+
+class ErrorFilter(KnownValueFilter):
+    """By the class of the last error, of failed jobs alone: their index is small."""
+
+    title = _("failed with")
+    parameter_name = "error"
+    known = KNOWN_ERRORS
+    label = staticmethod(short_name)
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        error = self.value()
+        return queryset.failed_with(error) if error else queryset

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.base import delete_selected
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
-from pgonly_django.admin.jobs.filters import QueueFilter, StateFilter, TaskFilter
+from pgonly_django.admin.jobs.filters import ErrorFilter, QueueFilter, StateFilter, TaskFilter
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.search import HELP, search_jobs
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, LARGE, RESUME, RETRY
@@ -34,7 +34,7 @@ class JobAdmin(VerbAdmin):
         cells.state_badge, cells.task_name, "queue", cells.progress_cell, cells.age, cells.attempts,
     )  # fmt: skip
     list_display_links = (cells.state_badge, cells.task_name)
-    list_filter = (("state", StateFilter), QueueFilter, TaskFilter)
+    list_filter = (("state", StateFilter), QueueFilter, TaskFilter, ErrorFilter)
     sortable_by = ()
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search

@@ -69,3 +69,16 @@ def test_a_running_task_is_offered_however_old_it_is(admin_client):
 def test_what_is_chosen_is_offered_even_when_nothing_has_it(admin_client):
     make_job()
     assert "gone" in offered(admin_client.get(f"{LIST}?queue=gone"), "queue")
+
+
+def test_the_error_filter_offers_the_errors_of_failed_jobs_and_shows_those_alone(admin_client):
+    entry = {"outcome": "failed", "exception": "httpx.TimeoutException"}
+    failed = make_job(State.FAILED, errors=[{"exception": "builtins.KeyError"}, entry])
+    make_job(State.FAILED, errors=[{"outcome": "failed", "exception": "builtins.ValueError"}])
+    make_job(State.SUCCEEDED, errors=[entry])
+    make_job(State.FAILED, errors="text of another program")
+    page = admin_client.get(LIST)
+    assert "?error=httpx.TimeoutException" in page.content.decode()
+    assert "?error=builtins.KeyError" not in page.content.decode()
+    shown = admin_client.get(LIST, {"error": "httpx.TimeoutException"}).context["cl"].queryset
+    assert list(shown) == [failed]

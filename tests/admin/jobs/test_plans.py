@@ -9,10 +9,10 @@ from django.contrib.admin.sites import site
 from django.db import connection
 from django.test import RequestFactory
 
-from pgonly_django.admin.jobs.filters import KNOWN_QUEUES, KNOWN_TASKS
 from pgonly_django.admin.jobs.page import newest_steps
 from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
+from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS
 from tests.queue.rows import insert_jobs
 
 ROWS = insert_jobs(
@@ -112,6 +112,18 @@ def test_known_tasks_are_found_among_the_running_and_the_newest_rows(plan):
     assert "Index Scan Backward using pgonly_job_pkey" in found or "Index Scan using pgonly_job_pkey" in found
     assert "Seq Scan" not in found
     assert rows_read(found) <= 1000 + 200
+
+
+def test_known_errors_are_found_among_the_newest_failed_jobs(plan):
+    found = plan(KNOWN_ERRORS)
+    assert "pgonly_job_failed" in found
+    assert "Seq Scan" not in found
+
+
+def test_jobs_that_failed_with_an_error_are_found_among_the_failed_ones(plan, admin_user):
+    found = plan(listed(admin_user, "?error=builtins.ValueError").queryset[:50])
+    assert "pgonly_job_failed" in found
+    assert "Seq Scan" not in found
 
 
 def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user):

@@ -1,0 +1,200 @@
+"""manage.py pgonly_jobs: shows jobs, and does to many what the admin does to few."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections, router
+
+from pgonly_django.exceptions import PgonlyError
+from pgonly_django.management.jobs import output, selection
+from pgonly_django.management.jobs.changes import CHANGES, argument, change, confirm, counted
+from pgonly_django.models import Job, Queue
+from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+
+EPILOG = """
+Exit codes: 0 done, also where no job was in a state that allows it; 1 an error, or a job, queue, task or class that
+there is not; 2 wrong flags; 3 not confirmed: more than 10 jobs are changed after a question, or with --yes; 130 Ctrl-C.
+"""
+HELP = {
+    "retry": "make failed, cancelled, held and scheduled jobs ready now, with all their attempts",
+    "cancel": "cancel waiting jobs, and ask running ones to stop",
+    "discard": "fail waiting jobs without a further attempt",
+    "hold": "keep waiting jobs from running until they are resumed",
+    "resume": "let held jobs go on; or end the pause of queues, which are named instead of jobs",
+    "redrive": "make failed jobs run again, spread over time, with other arguments",
+    "prune": "delete finished jobs now, whatever their retention",
+}
+
+
+class Command(BaseCommand):
+    help = "List, show and change jobs."
+    requires_system_checks = ()  # some of Django's ask the database, and ours import every task
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(prog_name, subcommand, epilog=EPILOG, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+        for verb, text in {
+            "list": "the newest jobs",
+            "show": "one job with all that is known",
+            **HELP,
+        }.items():
+            added = verbs.add_parser(verb, help=text, description=text.capitalize() + ".")
+            _add_flags(verb, added)
+        paused = verbs.add_parser("pause", help="let no job of these queues start")
+        paused.add_argument("queues", nargs="+", metavar="QUEUE")
+        _add_common(paused)
+
+    def handle(self, *_: Any, verb: str, **flags: Any) -> None:
+        """Raises CommandError. What was written to a closed pipe is nobody's loss."""
+        alias = _database(flags["database"])
+        try:
+            try:
+                self._do(verb, alias, flags)
+            except (DatabaseError, PgonlyError, ImportError, ImproperlyConfigured) as error:
+                raise CommandError(str(error).strip()) from error
+            self.stdout.flush()
+        except KeyboardInterrupt as error:
+            raise CommandError("Interrupted; what was changed stays so.", returncode=130) from error
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _do(self, verb: str, alias: str, flags: dict[str, Any]) -> None:
+        if verb == "list":
+            self._list(alias, flags)
+        elif verb == "show":
+            self._show(alias, flags)
+        elif verb == "pause" or (verb == "resume" and any(isinstance(each, str) for each in flags["ids"])):
+            self._switch_queues(verb, alias, flags)
+        else:
+            self._change(verb, alias, flags)
+
+    # Reading.
+
+    def _list(self, alias: str, flags: dict[str, Any]) -> None:
+        jobs = output.with_last_error(selection.select(alias, flags))
+        found = jobs.iterator() if flags["limit"] == 0 else jobs[: flags["limit"]]
+        if flags["json"]:
+            self._say(output.json_array(map(output.facts, found)))
+            return
+        lines = map(output.line, found)
+        first = next(lines, None)
+        if first is None:
+            selection.refuse_unknown(alias, flags)
+            self._say(["No jobs."])
+        else:
+            self._say([output.HEADS, first])
+            self._say(lines)
+
+    def _show(self, alias: str, flags: dict[str, Any]) -> None:
+        selection.refuse_unknown(alias, flags)
+        annotations = {f"last_{key}": expression for key, expression in output.LAST.items()}
+        for job in Job.objects.using(alias).filter(pk__in=flags["ids"]).annotate(**annotations):
+            found = output.details(job)
+            self._say([output.as_json(found)] if flags["json"] else output.lines_of(found))
+
+    # Changing.
+
+    def _change(self, verb: str, alias: str, flags: dict[str, Any]) -> None:
+        selection.require_some(flags)
+        jobs = selection.select(alias, flags)
+        matched = jobs.filter(state__in=CHANGES[verb].states).count()
+        if not matched:
+            selection.refuse_unknown(alias, flags)
+        answer = {"verb": verb, "matched": matched, "changed": 0, "dry_run": flags["dry_run"]}
+        if not flags["dry_run"]:
+            confirm(verb, matched, flags)
+            answer |= (
+                self._redrive(jobs, flags)
+                if verb == "redrive"
+                else {"changed": change(alias, jobs, verb, flags)}
+            )
+        if flags["json"]:
+            self._say([output.as_json(answer)])
+        elif flags["dry_run"]:
+            self._say([f"{counted(matched)} would be {CHANGES[verb].past}."])
+        else:
+            self._say(_sentences(answer, CHANGES[verb].past))
+
+    def _redrive(self, jobs: Any, flags: dict[str, Any]) -> dict[str, Any]:
+        from pgonly_django.tasks.redrive import redrive
+
+        arguments = dict(flags["argument"] or ())
+        done = redrive(jobs, per_minute=flags["per_minute"], arguments=arguments)
+        return {"changed": done.jobs, "left": done.left, "reasons": done.reasons}
+
+    def _switch_queues(self, verb: str, alias: str, flags: dict[str, Any]) -> None:
+        names = flags["queues"] if verb == "pause" else [str(each) for each in flags["ids"]]
+        queues = Queue.objects.using(alias)
+        known = {*queues.values_list("name", flat=True), *known_names(alias, KNOWN_QUEUES)}
+        for name in set(names) - known:
+            hint = selection.nearest(name, sorted(known))
+            self.stderr.write(self.style.WARNING(f"No job of late is in the queue {name!r}{hint}"))
+        rows = queues.named(*names)
+        changed = rows.pause() if verb == "pause" else rows.resume()
+        answer = {"verb": verb, "queues": sorted(set(names)), "changed": changed}
+        past = "paused" if verb == "pause" else "resumed"
+        self._say([output.as_json(answer)] if flags["json"] else [f"{changed} of {len(set(names))} {past}."])
+
+    def _say(self, lines: Iterable[str]) -> None:
+        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
+        for line in lines:
+            self.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _add_flags(verb: str, parser: argparse.ArgumentParser) -> None:
+    if verb == "show":
+        parser.add_argument("ids", nargs="+", metavar="JOB", type=selection.job_id)
+        parser.set_defaults(queue=None, task=None, error=None)
+    else:
+        selection.add_filters(parser, takes_queues=verb == "resume")
+    if verb == "list":
+        parser.add_argument("--limit", type=_limit, default=50, help="so many at most, 0: all. Default: 50.")
+    elif verb != "show":
+        parser.add_argument("--all", action="store_true", help="all jobs, where no other flag chooses some")
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+    if verb in ("discard", "hold"):
+        default = f"{'Discarded' if verb == 'discard' else 'Held'} by pgonly_jobs."
+        parser.add_argument("--reason", default=default, help="stands among the errors of the job")
+    if verb == "redrive":
+        parser.add_argument(
+            "--per-minute", type=float, metavar="N", help="so many start in a minute. Default: all now."
+        )
+        hint = "a new value of a parameter, as JSON or text (may be repeated)"
+        parser.add_argument("--argument", action="append", type=argument, metavar="NAME=VALUE", help=hint)
+    _add_common(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--database", metavar="ALIAS", help="Default: where the router keeps jobs.")
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 for all, got {text!r}")
+    return int(text)
+
+
+def _database(alias: str | None) -> str:
+    found: str = alias or router.db_for_write(Job)
+    if found not in connections:
+        hint = selection.nearest(found, list(connections))
+        raise CommandError(f"--database {found!r} is not in DATABASES{hint}", returncode=2)
+    return found
+
+
+def _sentences(answer: dict[str, Any], past: str) -> Iterable[str]:
+    yield f"{counted(answer['changed'])} {'was' if answer['changed'] == 1 else 'were'} {past}."
+    if answer.get("left"):
+        yield f"{answer['left']:,} were left alone:"
+        yield from (f"{job_id}  {reason}" for job_id, reason in answer["reasons"].items())

@@ -1,0 +1,120 @@
+"""Jobs as lines and as JSON. The keys and their meaning stay the same from version to version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import TextField
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Left
+from django.utils import timezone
+
+from pgonly_django.models import Checkpoint, Job, State
+from pgonly_django.models.job import JobQuerySet
+
+# Columns that may be megabytes: only `show` reads them.
+LARGE = ("args", "kwargs", "options", "result", "errors", "log")
+CUT = 500
+LAST = {
+    key: Left(KeyTextTransform(key, KeyTransform(-1, "errors")), CUT, output_field=TextField())
+    for key in ("outcome", "exception", "message", "reason")
+}
+COLUMNS = (
+    "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
+    "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "expires_at", "cancel_requested_at",
+    "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
+)  # fmt: skip
+STEP = ("name", "finished_at", "usd", "tokens_in", "tokens_out", "result")
+DETAILS = ("backend", "args", "kwargs", "options", "result", "errors", "log")
+LINE = "{:36}  {:9}  {:12}  {:28}  {:>8}  {:>7}  {}"
+HEADS = LINE.format("id", "state", "queue", "task", "attempts", "age", "last error")
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
+    """What a line and its JSON need, without the large columns."""
+    annotations = {f"last_{key}": expression for key, expression in LAST.items()}
+    rows: JobQuerySet = jobs.defer(*LARGE).annotate(**annotations).order_by("-pk")
+    return rows
+
+
+def line(job: Any) -> str:
+    name, attempts = job.task.rpartition(".")[2], f"{job.attempt}/{job.max_attempts}"
+    exception = (job.last_exception or "").rpartition(".")[2]
+    error = ": ".join(filter(None, (exception, job.last_message or job.last_reason)))
+    shown = " ".join(error.split())[:100] if job.state != State.SUCCEEDED else ""
+    cells = (str(job.pk), job.state, job.queue[:12], name[:28], attempts, age(job.enqueued_at), shown)
+    return harmless(LINE.format(*cells).rstrip())
+
+
+def harmless(text: str) -> str:
+    """What a job has written must not steer the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def age(since: datetime) -> str:
+    """In the largest unit, such as "3 h"."""
+    seconds = max((timezone.now() - since) / timedelta(seconds=1), 0.0)
+    size, label = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
+    return f"{int(seconds // size)} {label}"
+
+
+def as_json(value: Any) -> str:
+    """Times are ISO 8601 with their zone, ids and what JSON cannot say are text."""
+    return json.dumps(value, default=_plain, ensure_ascii=True)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def facts(job: Any) -> dict[str, Any]:
+    """For --json of `list`."""
+    last = {key: getattr(job, f"last_{key}") for key in LAST}
+    return {
+        **{name: getattr(job, name) for name in COLUMNS},
+        "last_error": last if any(last.values()) else None,
+    }
+
+
+def details(job: Any) -> dict[str, Any]:
+    """For `show`, with and without --json."""
+    saved = Checkpoint.objects.using(job._state.db).filter(pk=job.pk).first()  # noqa: SLF001 - Django's own name
+    steps = job.steps.order_by("finished_at").values(*STEP)
+    return {
+        **facts(job),
+        **{name: getattr(job, name) for name in DETAILS},
+        "checkpoint": None if saved is None else {"value": saved.value, "saved_at": saved.saved_at},
+        "steps": list(steps),
+    }
+
+
+def lines_of(job: dict[str, Any]) -> Iterator[str]:
+    """`details` for people: what is empty is left out, and the tracebacks stand at the end."""
+    for name, value in job.items():
+        if value not in (None, [], {}, "") and name not in ("errors", "log", "last_error"):
+            is_json = isinstance(value, dict | list)
+            yield harmless(f"{name:20} {as_json(value) if is_json else _plain(value)}")
+    for entry in job["log"] if isinstance(job["log"], list) else ():
+        yield f"{'log':20} {as_json(entry)}"
+    for entry in Job(errors=job["errors"]).error_entries:
+        said = (
+            entry.get(key) for key in ("outcome", "exception", "message", "reason", "finished_at", "worker")
+        )
+        yield harmless(
+            f"\nattempt {entry.get('attempt', '?')}: {', '.join(str(each) for each in said if each)}"
+        )
+        if entry.get("traceback"):
+            yield harmless(str(entry["traceback"]).rstrip())
+
+
+def json_array(items: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """One document, written as it is read: a million jobs take no memory."""
+    before = "["
+    for item in items:
+        yield before + as_json(item)
+        before = ","
+    yield "]" if before == "," else "[]"

@@ -1,0 +1,141 @@
+"""The flags that choose jobs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import CommandError
+from django.db.models import Q
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from pgonly_django.models import Job, State
+from pgonly_django.models.job import JobQuerySet
+from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
+
+AGE = re.compile(r"(\d+)\s*(s|min|m|h|d|w)$")
+UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+WHICH = "Say which jobs: ids, --queue, --task, --state, --error, --since, --until, or --all."
+
+
+def add_filters(parser: argparse.ArgumentParser, *, takes_queues: bool = False) -> None:
+    add = parser.add_argument
+    if takes_queues:
+        add(
+            "ids",
+            nargs="*",
+            metavar="JOB|QUEUE",
+            type=job_id_or_queue,
+            help="ids of jobs, or names of queues",
+        )
+    else:
+        add("ids", nargs="*", metavar="JOB", type=job_id, help="ids of jobs")
+    add("--queue", action="append", metavar="NAME", help="only of this queue (may be repeated)")
+    add("--task", action="append", metavar="TASK", help="only of this task: its path, or its name alone")
+    add("--state", action="append", metavar="STATE", type=state, help=f"one of {', '.join(State.values)}")
+    add("--error", action="append", metavar="CLASS", help="failed, and the last error is of this class")
+    when = "a time such as 2026-11-26T10:00, or an age such as 90s, 30min, 2h, 3d"
+    add("--since", metavar="WHEN", type=moment, help=f"finished, or else enqueued, not before: {when}")
+    add("--until", metavar="WHEN", type=moment, help="the same, not after")
+
+
+def job_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the id of a job; pgonly_jobs list shows them"
+        ) from error
+
+
+def job_id_or_queue(text: str) -> UUID | str:
+    try:
+        return UUID(text)
+    except ValueError:
+        return text
+
+
+def state(text: str) -> str:
+    if text not in State.values:
+        raise argparse.ArgumentTypeError(f"there is no state {text!r}{nearest(text, State.values)}")
+    return text
+
+
+def moment(text: str) -> datetime:
+    """A time, in the current time zone where it names none; or so long ago."""
+    if age := AGE.match(text):
+        try:
+            return timezone.now() - timedelta(**{UNITS[age[2]]: int(age[1])})
+        except OverflowError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is longer ago than any job") from error
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time (2026-11-26T10:00) and no age (2h, 3d)")
+    return found if timezone.is_aware(found) else timezone.make_aware(found)
+
+
+def select(alias: str, flags: dict[str, Any]) -> JobQuerySet:
+    """The jobs that all of the flags choose."""
+    jobs = Job.objects.using(alias)
+    if flags["ids"]:
+        jobs = jobs.filter(pk__in=flags["ids"])
+    if flags["queue"]:
+        jobs = jobs.filter(queue__in=flags["queue"])
+    if flags["task"]:
+        jobs = jobs.filter(_any(Q(task=name) | Q(task__endswith=f".{name}") for name in flags["task"]))
+    if flags["state"]:
+        jobs = jobs.filter(state__in=flags["state"])
+    if flags["error"]:
+        jobs = jobs.failed_with(*flags["error"])
+    bounds = {"at__gte": flags["since"], "at__lte": flags["until"]}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    return jobs.alias(at=Coalesce("finished_at", "enqueued_at")).filter(**given) if given else jobs
+
+
+def require_some(flags: dict[str, Any]) -> None:
+    """Raises CommandError where no flag chooses jobs, and --all is not said."""
+    names = ("ids", "queue", "task", "state", "error", "since", "until")
+    if flags["all"] and flags["ids"]:
+        raise CommandError("--all and ids exclude each other.", returncode=2)
+    if not flags["all"] and not any(flags[name] for name in names):
+        raise CommandError(WHICH, returncode=2)
+
+
+def refuse_unknown(alias: str, flags: dict[str, Any]) -> None:
+    """Raises CommandError for the first id or name that no job has, with the nearest that one has."""
+    found = set(Job.objects.using(alias).filter(pk__in=flags["ids"]).values_list("pk", flat=True))
+    if missing := [str(each) for each in flags["ids"] if each not in found]:
+        raise CommandError(
+            f"There is no job {', '.join(missing[:10])}: it was pruned, or is in another database."
+        )
+    for flag, statement in (("queue", KNOWN_QUEUES), ("task", KNOWN_TASKS), ("error", KNOWN_ERRORS)):
+        for name in flags[flag] or ():
+            known = known_names(alias, statement)
+            if not any(each == name or each.endswith(f".{name}") for each in known):
+                raise CommandError(f"No job of late has the {flag} {name!r}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about a name that there is not."""
+    by_last_part = {each.rpartition(".")[2]: each for each in known}
+    near = difflib.get_close_matches(name, known, n=1) or [
+        by_last_part[each] for each in difflib.get_close_matches(name, by_last_part, n=1)
+    ]
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _any(conditions: Iterable[Q]) -> Q:
+    found = Q()
+    for each in conditions:
+        found |= each
+    return found

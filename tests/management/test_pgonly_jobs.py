@@ -1,0 +1,457 @@
+"""manage.py pgonly_jobs, as a person and as a program call it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from pgonly_django.management.jobs import changes
+from pgonly_django.models import Checkpoint, Job, Queue, State, Step
+from tests.jobs import redriving
+from tests.queue.rows import ago, fresh, make, make_running
+
+pytestmark = pytest.mark.django_db(transaction=True)
+HOUR = timedelta(hours=1)
+ERROR = {
+    "outcome": "failed",
+    "exception": "builtins.ValueError",
+    "message": "why",
+    "traceback": "Traceback X",
+}
+
+
+def failed(**facts):
+    defaults = {"state": State.FAILED, "finished_at": timezone.now(), "attempt": 4, "errors": [ERROR]}
+    return make(**{"task": "tests.jobs.redriving.screen", **defaults, **facts})
+
+
+@pytest.fixture
+def jobs(capsys):
+    """`jobs("list", ...)`: what it printed."""
+
+    def call(*arguments):
+        call_command("pgonly_jobs", *map(str, arguments))
+        return capsys.readouterr().out
+
+    return call
+
+
+def as_json(jobs, *arguments):
+    return json.loads(jobs(*arguments, "--json"))
+
+
+def refused(jobs, *arguments):
+    with pytest.raises(CommandError) as caught:
+        jobs(*arguments)
+    return str(caught.value), caught.value.returncode
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """`terminal("y")`: a person at a terminal, who answers so."""
+
+    def answers(text):
+        stream = io.StringIO(f"{text}\n")
+        stream.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", stream)
+
+    return answers
+
+
+# Reading.
+
+
+def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):
+    make(queue="mail")
+    failed(queue="ai")
+    heads, first, second = jobs("list").splitlines()
+    assert heads.split() == ["id", "state", "queue", "task", "attempts", "age", "last", "error"]
+    assert first.split()[1:5] == ["failed", "ai", "screen", "4/4"]
+    assert first.endswith("ValueError: why")
+    assert second.split()[1:5] == ["ready", "mail", "add", "0/4"]
+
+
+def test_an_empty_list_says_so(jobs):
+    assert jobs("list") == "No jobs.\n"
+    assert as_json(jobs, "list") == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--queue", "ai"], {"a", "b"}),
+        (["--queue", "ai", "--queue", "mail"], {"a", "b", "c"}),
+        (["--state", "failed"], {"b"}),
+        (["--state", "failed", "--state", "ready", "--queue", "ai"], {"a", "b"}),
+        (["--task", "screen"], {"b"}),
+        (["--task", "tests.jobs.redriving.screen"], {"b"}),
+        (["--error", "ValueError"], {"b"}),
+        (["--error", "builtins.ValueError", "--error", "KeyError"], {"b"}),
+        (["--since", "2h"], {"a", "c"}),
+        (["--until", "2h"], {"b"}),
+        (["--since", "2020-01-01"], {"a", "b", "c"}),
+        (["--until", "2020-01-01T10:00+02:00"], set()),
+    ],
+)
+def test_flags_choose(jobs, flags, found):
+    rows = {
+        "a": make(queue="ai"),
+        "b": failed(queue="ai", finished_at=ago(3 * HOUR)),
+        "c": make(queue="mail"),
+    }
+    names = {str(row.pk): name for name, row in rows.items()}
+    assert {names[each["id"]] for each in as_json(jobs, "list", *flags)} == found
+
+
+def test_the_number_of_jobs_is_bounded_unless_it_is_nought(jobs):
+    for _ in range(60):
+        make()
+    assert len(as_json(jobs, "list")) == 50
+    assert len(as_json(jobs, "list", "--limit", 3)) == 3
+    assert len(as_json(jobs, "list", "--limit", 0)) == 60
+
+
+def test_the_keys_for_programs_stay_the_same(jobs):
+    failed()
+    (job,) = as_json(jobs, "list")
+    assert list(job) == [
+        "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
+        "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "expires_at", "cancel_requested_at",
+        "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
+        "last_error",
+    ]  # fmt: skip
+    assert job["last_error"] == {
+        "outcome": "failed",
+        "exception": "builtins.ValueError",
+        "message": "why",
+        "reason": None,
+    }
+
+
+def test_one_job_is_shown_with_all_that_is_known(jobs):
+    job = failed(args=[1], kwargs={"model": "x"}, log=[{"at": "2026", "text": "hello"}])
+    Checkpoint.objects.create(job=job, value={"page": 3})
+    Step.objects.create(job=job, name="first", result="paid")
+    shown = jobs("show", job.pk)
+    for part in (
+        str(job.pk),
+        '"model": "x"',
+        '"page": 3',
+        '"paid"',
+        "hello",
+        "builtins.ValueError, why",
+        "Traceback X",
+    ):
+        assert part in shown
+    found = as_json(jobs, "show", job.pk)
+    assert (found["args"], found["kwargs"], found["checkpoint"]["value"]) == (
+        [1],
+        {"model": "x"},
+        {"page": 3},
+    )
+    assert found["steps"][0]["name"] == "first"
+    assert found["errors"] == [ERROR]
+
+
+@pytest.mark.parametrize("column", ["errors", "log", "progress", "args", "kwargs", "result"])
+@pytest.mark.parametrize("value", ["text", 3, [3], {"a": [None]}, None])
+def test_rows_of_another_program_are_shown_too(jobs, column, value):
+    if value is None and column not in ("progress", "result"):
+        return
+    job = failed(**{column: value})
+    assert str(job.pk) in jobs("show", job.pk)
+    assert str(job.pk) in jobs("list")
+    as_json(jobs, "show", job.pk)
+
+
+def test_what_a_job_has_written_does_not_steer_the_terminal(jobs):
+    job = failed(errors=[{**ERROR, "message": "\x1b[2Jgone\r\nnext", "traceback": "a\n\x1b]0;x\x07b"}])
+    assert "\x1b" not in jobs("list") + jobs("show", job.pk)
+    assert "\\x1b[2Jgone" in jobs("list")
+
+
+# Changing.
+
+
+@pytest.mark.parametrize(
+    ("verb", "before", "after"),
+    [
+        ("retry", State.FAILED, State.READY),
+        ("redrive", State.FAILED, State.READY),
+        ("cancel", State.READY, State.CANCELLED),
+        ("discard", State.READY, State.FAILED),
+        ("hold", State.READY, State.HELD),
+        ("resume", State.HELD, State.READY),
+    ],
+)
+def test_every_verb_changes_the_jobs_in_its_states(jobs, verb, before, after):
+    job = make(state=before, held_by="x" if before == State.HELD else None)
+    other = make(state=State.SUCCEEDED)
+    answer = as_json(jobs, verb, job.pk, other.pk)
+    assert (answer["verb"], answer["matched"], answer["changed"]) == (verb, 1, 1)
+    assert (fresh(job).state, fresh(other).state) == (after, State.SUCCEEDED)
+
+
+def test_a_running_job_is_asked_to_stop(jobs):
+    job = make_running()
+    assert jobs("cancel", job.pk) == "1 job was cancelled, or asked to stop.\n"
+    assert fresh(job).cancel_requested_at is not None
+
+
+def test_a_reason_stands_among_the_errors(jobs):
+    job = make()
+    jobs("hold", job.pk, "--reason", "Wait for Monday")
+    jobs("discard", job.pk)
+    assert [entry["reason"] for entry in fresh(job).errors] == [
+        "Wait for Monday",
+        "Discarded by pgonly_jobs.",
+    ]
+
+
+def test_redrive_spreads_and_changes_arguments(jobs):
+    for number in range(3):
+        failed(args=[number])
+    flags = ("--error", "ValueError", "--per-minute", 60, "--argument", 'model={"a": 1}')
+    assert as_json(jobs, "redrive", *flags) == {
+        "verb": "redrive", "matched": 3, "changed": 3, "dry_run": False, "left": 0, "reasons": {}
+    }  # fmt: skip
+    rows = list(Job.objects.order_by("pk"))
+    assert [row.state for row in rows] == [State.READY, State.SCHEDULED, State.SCHEDULED]
+    assert [row.args for row in rows] == [[number, {"a": 1}] for number in range(3)]
+
+
+def test_what_redrive_leaves_alone_is_named_with_the_reason(jobs):
+    old = redriving.unique.enqueue(1).job
+    Job.objects.filter(pk=old.pk).update(state=State.FAILED, finished_at=timezone.now())
+    redriving.unique.enqueue(1)
+    said = jobs("redrive", old.pk)
+    assert (
+        said
+        == f"0 jobs were redriven.\n1 were left alone:\n{old.pk}  Another job has its unique_key by now.\n"
+    )
+
+
+def test_an_argument_that_no_task_has_changes_nothing(jobs):
+    job = failed()
+    said, code = refused(jobs, "redrive", job.pk, "--argument", "modle=3")
+    assert (code, "did you mean 'model'?" in said) == (1, True)
+    assert fresh(job).state == State.FAILED
+
+
+def test_prune_deletes_finished_jobs_with_what_they_saved(jobs):
+    job, waiting = failed(), make()
+    Step.objects.create(job=job, name="s", result=1)
+    assert jobs("prune", "--all") == "1 job was deleted.\n"
+    assert list(Job.objects.all()) == [waiting]
+    assert not Step.objects.exists()
+
+
+def test_queues_are_paused_and_resumed_by_name(jobs):
+    make(queue="ai")
+    assert jobs("pause", "ai") == "1 of 1 paused.\n"
+    assert Queue.objects.get(name="ai").paused_at is not None
+    assert as_json(jobs, "pause", "ai") == {"verb": "pause", "queues": ["ai"], "changed": 0}
+    assert jobs("resume", "ai") == "1 of 1 resumed.\n"
+    assert Queue.objects.get(name="ai").paused_at is None
+
+
+def test_a_queue_that_nobody_knows_is_paused_with_a_warning(jobs, capsys):
+    make(queue="ai")
+    call_command("pgonly_jobs", "pause", "aii")
+    assert "No job of late is in the queue 'aii'; did you mean 'ai'?" in capsys.readouterr().err
+
+
+# Many.
+
+
+def many(count=changes.ASKS_ABOVE + 1):
+    return [make(queue="ai") for _ in range(count)]
+
+
+def test_without_a_terminal_many_are_not_changed_unless_that_is_said(jobs):
+    many()
+    said, code = refused(jobs, "cancel", "--queue", "ai")
+    assert (said, code) == ("Not done: cancel 11 jobs needs --yes where nobody can be asked.", 3)
+    assert Job.objects.waiting().count() == 11
+    assert jobs("cancel", "--queue", "ai", "--yes") == "11 jobs were cancelled, or asked to stop.\n"
+
+
+@pytest.mark.parametrize("answer", ["", "n", "no", "x"])
+def test_a_person_who_does_not_say_yes_changes_nothing(jobs, terminal, answer, capsys):
+    many()
+    terminal(answer)
+    assert refused(jobs, "cancel", "--queue", "ai") == ("Not done.", 3)
+    assert "Cancel 11 jobs? [y/N]" in capsys.readouterr().err
+    assert Job.objects.waiting().count() == 11
+
+
+@pytest.mark.parametrize("answer", ["y", "Yes"])
+def test_a_person_who_says_yes_changes_them(jobs, terminal, answer):
+    many()
+    terminal(answer)
+    jobs("cancel", "--queue", "ai")
+    assert not Job.objects.waiting().exists()
+
+
+def test_a_closed_stdin_cannot_be_asked(jobs, monkeypatch):
+    many()
+    monkeypatch.setattr(sys, "stdin", None)
+    assert refused(jobs, "cancel", "--queue", "ai")[1] == 3
+
+
+def test_a_dry_run_counts_and_changes_nothing(jobs):
+    many()
+    assert jobs("cancel", "--queue", "ai", "--dry-run") == "11 jobs would be cancelled, or asked to stop.\n"
+    assert as_json(jobs, "cancel", "--queue", "ai", "--dry-run") == {
+        "verb": "cancel", "matched": 11, "changed": 0, "dry_run": True
+    }  # fmt: skip
+    assert Job.objects.waiting().count() == 11
+
+
+def test_many_are_changed_in_batches_and_none_twice(jobs, monkeypatch):
+    monkeypatch.setattr(changes, "BATCH", 4)
+    rows = many()
+    assert as_json(jobs, "hold", "--all", "--yes")["changed"] == 11
+    assert {len(fresh(row).errors) for row in rows} == {1}
+
+
+def test_ctrl_c_between_batches_says_what_was_done(jobs, monkeypatch):
+    monkeypatch.setattr(changes, "BATCH", 4)
+    many()
+    real, calls = changes.CHANGES["hold"].apply, []
+
+    def hold(rows, flags):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(rows, flags)
+
+    monkeypatch.setitem(changes.CHANGES, "hold", changes.Change([State.READY], hold, "held"))
+    assert refused(jobs, "hold", "--all", "--yes") == ("Interrupted: 8 jobs held before.", 130)
+
+
+# What is wrong.
+
+
+def test_a_verb_without_any_choice_is_refused(jobs):
+    make()
+    said, code = refused(jobs, "cancel")
+    assert (code, said.startswith("Say which jobs")) == (2, True)
+    assert Job.objects.waiting().exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--queue", "aii"], "No job of late has the queue 'aii'; did you mean 'ai'?"),
+        (
+            ["--task", "scren"],
+            "No job of late has the task 'scren'; did you mean 'tests.jobs.redriving.screen'?",
+        ),
+        (
+            ["--error", "ValuError"],
+            "No job of late has the error 'ValuError'; did you mean 'builtins.ValueError'?",
+        ),
+        (["--queue", "zzz"], "No job of late has the queue 'zzz'."),
+    ],
+)
+@pytest.mark.parametrize("verb", ["list", "retry", "redrive"])
+def test_a_name_that_no_job_has_is_named_with_the_nearest(jobs, verb, flags, says):
+    failed(queue="ai")
+    assert refused(jobs, verb, *flags) == (says, 1)
+
+
+def test_nothing_to_do_is_no_error(jobs):
+    failed(queue="ai")
+    assert jobs("cancel", "--queue", "ai") == "0 jobs were cancelled, or asked to stop.\n"
+
+
+@pytest.mark.parametrize("verb", ["show", "retry"])
+def test_a_job_that_there_is_not_is_an_error(jobs, verb):
+    gone = UUID(int=7)
+    said, code = refused(jobs, verb, gone)
+    assert (code, f"There is no job {gone}" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["retry", "7"], "'7' is not the id of a job"),
+        (["list", "--state", "fialed"], "there is no state 'fialed'; did you mean 'failed'?"),
+        (["list", "--since", "soon"], "'soon' is no time"),
+        (["list", "--since", "999999999999d"], "longer ago than any job"),
+        (["list", "--limit", "-1"], "must be a whole number"),
+        (["redrive", "--all", "--argument", "model"], "'model' is not name=value"),
+        (["list", "--database", "defualt"], "'defualt' is not in DATABASES; did you mean 'default'?"),
+        (["retrry", "--all"], "invalid choice: 'retrry'"),
+        ([], "VERB"),
+    ],
+)
+def test_wrong_flags_are_named(jobs, arguments, says):
+    said, _ = refused(jobs, *arguments)
+    assert says in said
+
+
+def run(*arguments, settings="tests.management.without_admin", **options):
+    command = [sys.executable, "-m", "django", "pgonly_jobs", *arguments]
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings, "TEST_DATABASE": database_name()}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def database_name():
+    from django.db import connection
+
+    return connection.settings_dict["NAME"]
+
+
+def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_codes():
+    job = failed()
+    done = run("list", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["id"] == str(job.pk)
+    assert run("retry", str(job.pk)).stdout == "1 job was retried.\n"
+    assert run("retry", str(UUID(int=7))).returncode == 1
+    assert run("retry").returncode == 2
+    assert run("list", "--state", "x").returncode == 2
+    many()
+    refused = run("cancel", "--queue", "ai", stdin=subprocess.DEVNULL)
+    assert (refused.returncode, refused.stdout) == (3, "")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    for _ in range(300):
+        failed()
+    command = f"{sys.executable} -m django pgonly_jobs list --limit 0 | head -1"
+    environment = {
+        **os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin", "TEST_DATABASE": database_name()
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("id ")
+
+
+def test_a_terminal_of_ascii_shows_other_letters_escaped():
+    failed(errors=[{**ERROR, "message": "größer ☃"}])
+    options = {"env": {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin",
+                       "TEST_DATABASE": database_name(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}}  # fmt: skip
+    command = [sys.executable, "-m", "django", "pgonly_jobs", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    assert (done.returncode, "gr\\xf6\\xdfer \\u2603" in done.stdout) == (0, True), done.stderr
