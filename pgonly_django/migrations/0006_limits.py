@@ -335,7 +335,11 @@ SCHEDULES = [
             "constraints": [
                 models.CheckConstraint(
                     condition=models.Q(
-                        models.Q(("cron__isnull", True), ("every_seconds__gte", 0.1)),
+                        models.Q(
+                            ("cron__isnull", True),
+                            ("every_seconds__gte", 0.1),
+                            ("every_seconds__isnull", False),
+                        ),
                         models.Q(("cron__isnull", False), ("every_seconds__isnull", True)),
                         _connector="OR",
                     ),

@@ -3,11 +3,11 @@ know the columns: ARCHITECTURE.md, "When you change a column"."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models import Case, F, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 
@@ -134,15 +134,35 @@ class Schedule(Declared):
         indexes = [models.Index("next_at", condition=Q(paused_at=None), name="pgonly_schedule_due")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(cron__isnull=True, every_seconds__gte=SHORTEST_SECONDS)
+                condition=Q(
+                    cron__isnull=True, every_seconds__isnull=False, every_seconds__gte=SHORTEST_SECONDS
+                )
                 | Q(cron__isnull=False, every_seconds__isnull=True),
                 name="pgonly_schedule_has_one_timing",
             )
         ]
 
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Schedule:
+        row = super().from_db(*args, **kwargs)
+        row._loaded_timing = row._timing()  # noqa: SLF001 - its own
+        return row
+
     def save(self, *args: Any, **kwargs: Any) -> None:
+        """With another timing the next tick is computed again. Tells the workers in the same transaction."""
+        if self._timing() != self._loaded_timing:
+            self.next_at = UNPLANNED if self._loaded_timing else self.next_at
+            if kwargs.get("update_fields") is not None:
+                kwargs["update_fields"] = {*kwargs["update_fields"], "next_at"}
         super().save(*args, **kwargs)
-        notify.send_at_commit(self._state.db or "default", notify.SCHEDULES)
+        self._loaded_timing = self._timing()
+        notify.send_at_commit(self._state.db or DEFAULT_DB_ALIAS, notify.SCHEDULES)
+
+    _loaded_timing: Sequence[Any] = ()
+
+    def _timing(self) -> Sequence[Any]:
+        """As it stands here, without loading what was deferred."""
+        return [vars(self).get(column) for column in TIMING]
 
     @property
     def is_planned(self) -> bool:

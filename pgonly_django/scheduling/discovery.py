@@ -21,6 +21,6 @@ def import_tasks() -> None:
         path = f"{app.name}.{MODULE}"
         try:
             importlib.import_module(path)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may fail with anything while it is imported
+        except BaseException as error:  # noqa: BLE001 - a module may fail with anything while it is imported
             message = f"{path} cannot be imported, so its schedules are unknown here: {type(error).__name__}: {error}"
             emit("scheduling.module_not_imported", message, level=logging.ERROR, module=path)

@@ -7,7 +7,7 @@ import threading
 import time
 from uuid import UUID
 
-from django.db import connections
+from django.db import Error, connections
 
 from pgonly_django.events import emit
 from pgonly_django.scheduling.declare import CONFIRM_EVERY, declare, needs_confirming
@@ -83,7 +83,8 @@ class Scheduler(threading.Thread):
             self._failure = failure
             if failure != known:
                 message = f"The schedules cannot be read, they are tried again: {failure}"
-                emit("scheduling.unread", message, level=logging.WARNING)
+                is_away = isinstance(error, Error)
+                emit("scheduling.unread", message, level=logging.WARNING, exc_info=not is_away)
             self._close()
             return AWAY_SECONDS
         self._failure = ""
