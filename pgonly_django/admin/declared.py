@@ -8,8 +8,11 @@ from django.contrib.admin.options import ModelAdmin
 from django.db.models import Q
 from django.forms import ModelForm
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.admin import formats
 from pgonly_django.admin.verbs import Verb, VerbAdmin
 from pgonly_django.models.job import ClockTimestamp
 
@@ -22,6 +25,15 @@ RESET = Verb(
     allowed=Q(edited_at__isnull=False, declared__isnull=False),
     allows=lambda row: row.edited_at is not None and row.declared is not None,
 )
+
+
+def origin_badge(row: Any) -> SafeString:
+    """Where it comes from, when that is not the code as it is."""
+    if row.declared is None:
+        return formats.badge("made", gettext("By hand"), gettext("Made by a person."))
+    if row.edited_at is not None:
+        return formats.badge("edited", gettext("Edited"), formats.exact_time(row.edited_at))
+    return SafeString("")
 
 
 class DeclaredAdmin(VerbAdmin):

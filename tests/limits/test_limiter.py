@@ -1,48 +1,271 @@
-"""`with limiter(...)`: the public side."""
+"""`with limiter(...)`, from threads."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import os
+import threading
+from datetime import timedelta
+
 import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connection, transaction
+from django.test import TestCase
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError, UnknownLimiterError
-from pgonly_django.models import LimiterSlot, LimiterWaiter
-
-
-def held(name="deepseek"):
-    return LimiterSlot.objects.filter(limiter=name, holder__isnull=False).count()
+from pgonly_django.exceptions import (
+    LimiterTimeoutError,
+    NestedLimiterError,
+    UnknownLimiterError,
+    WrongArgumentsError,
+)
+from pgonly_django.limits import declarations
+from pgonly_django.limits.renewal import renewal
+from pgonly_django.models import Limiter, LimiterSlot
+from tests.interruptions import interrupted_in
+from tests.limits.limiter_rows import buckets, held, waiting
+from tests.waiting import wait_for
 
 
 def test_a_slot_is_held_inside_of_the_block_and_free_after_it(limits):
     limits(deepseek={"concurrent": 2})
-    with limiter("deepseek") as use:
-        assert held() == 1
-        assert use.waited_seconds < 30
-    assert held() == 0
-    assert not LimiterWaiter.objects.exists()
-
-
-def test_a_limiter_that_is_full_refuses_who_does_not_wait(limits):
-    limits(deepseek={"concurrent": 1})
     with limiter("deepseek"):
-        import contextvars
-
-        def inner():
-            with pytest.raises(LimiterTimeoutError), limiter("deepseek", timeout=0):
-                pytest.fail("entered")
-
-        contextvars.Context().run(inner)
+        assert held() == 1
+        assert str(os.getpid()) in LimiterSlot.objects.get(holder__isnull=False).who
     assert held() == 0
+    assert not LimiterSlot.objects.exclude(who="")
+
+
+def test_a_limiter_that_is_full_refuses_who_does_not_wait(limits, hold):
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    hold("deepseek")
+    with pytest.raises(LimiterTimeoutError, match="'deepseek' had no room within 0 s"):
+        limiter("deepseek", timeout=0).__enter__()
+    assert waiting() == 0
+    with pytest.raises(LimiterTimeoutError):
+        limiter("deepseek", timeout=timedelta(milliseconds=300)).__enter__()
+    wait_for(lambda: not waiting())
+
+
+def test_who_waits_gets_in_when_another_leaves(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    first = hold("deepseek")
+    second = hold("deepseek", wait=False)
+    wait_for(waiting)
+    assert not second.is_in.is_set()
+    first.leave()
+    assert second.is_in.wait(30)
+    assert (held(), waiting()) == (1, 0)
+
+
+def test_an_error_inside_of_the_block_passes_and_frees_the_slot(limits):
+    limits(deepseek={"concurrent": 1})
+    for error in (ValueError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error), limiter("deepseek"):
+            raise error
+        assert held() == 0
+
+
+def test_one_object_serves_many_threads(limits):
+    limits(deepseek={"concurrent": 3})
+    shared, most, count, lock = limiter("deepseek"), [], [0], threading.Lock()
+
+    def work():
+        for _ in range(5):
+            with shared:
+                with lock:
+                    count[0] += 1
+                    most.append(count[0])
+                with lock:
+                    count[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(most) == 40
+    assert max(most) <= 3
+    assert (held(), waiting()) == (0, 0)
+    assert shared._uses == []
 
 
 def test_it_cannot_be_entered_by_who_is_inside(limits):
-    limits(deepseek={"concurrent": 2})
-    with limiter("deepseek"), pytest.raises(NestedLimiterError), limiter("deepseek"):
+    limits(deepseek={"concurrent": 1}, other={"concurrent": 1})
+    refused = pytest.raises(NestedLimiterError, match="inside limiter 'deepseek' already")
+    with limiter("deepseek"), limiter("other"), refused, limiter("deepseek"):
         pytest.fail("entered")
+    with limiter("deepseek"):
+        assert held() == 1
     assert held() == 0
+
+
+def test_without_slots_it_can_be_entered_by_who_is_inside(limits):
+    limits(deepseek={"requests_per_minute": 6000})
+    with limiter("deepseek"), limiter("deepseek"):
+        assert LimiterSlot.objects.count() == 0
 
 
 def test_an_unknown_name_names_the_nearest(limits):
     limits(deepseek={"concurrent": 2})
-    with pytest.raises(UnknownLimiterError, match=r"'deepsek'.*Did you mean 'deepseek'"), limiter("deepsek"):
+    message = r"no limiter 'deepsek'\. Did you mean 'deepseek'\?"
+    with pytest.raises(UnknownLimiterError, match=message), limiter("deepsek"):
         pytest.fail("entered")
+    with pytest.raises(UnknownLimiterError, match="Known are: deepseek"):
+        limiter("something else").cool_down(1)
+
+
+def test_a_row_that_a_person_has_made_is_a_limiter_too(limits):
+    limits()
+    Limiter.objects.create(name="by hand", concurrent=1)
+    with limiter("by hand"):
+        assert held("by hand") == 1
+
+
+def test_a_limiter_whose_row_was_deleted_is_declared_again(limits):
+    limits(deepseek={"concurrent": 2})
+    with limiter("deepseek"):
+        pass
+    Limiter.objects.all().delete()
+    with limiter("deepseek"):
+        assert Limiter.objects.get().concurrent == 2
+
+
+def test_without_any_limit_it_lets_everybody_in(limits):
+    limits(deepseek={})
+    with limiter("deepseek", tokens=1e9), limiter("deepseek", tokens=1e9):
+        pass
+    assert buckets() == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokens": -1}, r"tokens must be a number, not below 0, got -1"),
+        ({"tokens": "many"}, r"tokens must be a number, not below 0, got 'many'"),
+        ({"requests": float("nan")}, r"requests must be a number, not below 0, got nan"),
+        ({"timeout": -1}, r"timeout must be seconds or a timedelta, not below 0, got -1"),
+    ],
+)
+def test_a_wrong_argument_is_named(options, message):
+    with pytest.raises(WrongArgumentsError, match=message):
+        limiter("deepseek", **options)
+
+
+def test_it_is_no_part_of_the_callers_transaction(limits, other):
+    limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
+    with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+        with limiter("deepseek", tokens=100) as use:
+            rows = other.execute(
+                "SELECT count(*) FROM pgonly_limiter_slot WHERE holder IS NOT NULL"
+            ).fetchall()
+            assert rows == [(1,)]
+            use.tokens = 10_000
+        raise ZeroDivisionError
+    assert held() == 0
+    assert buckets()[1] < -9000
+
+
+def test_it_works_in_a_transaction_that_is_broken(limits):
+    limits(deepseek={"concurrent": 1})
+    with contextlib.suppress(Exception), transaction.atomic():
+        with contextlib.suppress(Exception):
+            connection.cursor().execute("SELECT 1 / 0")
+        with limiter("deepseek"):
+            pass
+    assert Limiter.objects.count() == 1
+
+
+class InATestCase(TestCase):
+    def test_the_test_s_own_connection_is_used_and_rolled_back(self):
+        with self.settings(PGONLY={"LIMITERS": {"deepseek": {"concurrent": 2}}}):
+            with limiter("deepseek"):
+                assert held() == 1
+                assert not renewal._held
+            assert held() == 0
+
+    def test_the_row_of_another_test_was_rolled_back_with_it(self):
+        assert not Limiter.objects.exists()
+        self.test_the_test_s_own_connection_is_used_and_rolled_back()
+
+    async def test_async_code_uses_it_too(self):
+        with self.settings(PGONLY={"LIMITERS": {"deepseek": {"concurrent": 2}}}):
+            async with limiter("deepseek"):
+                assert await sync_to_async(held)() == 1
+
+
+def test_a_forked_child_leaves_its_parents_slot_alone(limits):
+    limits(deepseek={"concurrent": 1})
+    with limiter("deepseek"):
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            assert held() == 1
+            assert renewal._held
+    if not child:
+        os._exit(len(renewal._held))
+    assert held() == 0
+
+
+def test_a_child_enters_by_itself(limits):
+    limits(deepseek={"concurrent": 2})
+    with limiter("deepseek"):
+        child = os.fork()
+        if not child:
+            code = 1
+            with contextlib.suppress(BaseException), limiter("deepseek", timeout=20):
+                code = 0
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert held() == 1
+
+
+def test_a_slot_that_nobody_has_left_is_given_back_with_its_garbage(limits):
+    """An exception of another thread may come between the last line of the block and the first of __exit__."""
+    limits(deepseek={"concurrent": 1})
+    limiter("deepseek").__enter__()
+    gc.collect()
+    wait_for(lambda: not held())
+
+
+def test_a_caller_that_is_interrupted_leaves_the_queue(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    holder = hold("deepseek")
+    with pytest.raises(KeyboardInterrupt), interrupted_in(0.5), limiter("deepseek"):
+        pytest.fail("entered")
+    wait_for(lambda: not waiting())
+    assert held() == 1
+    holder.leave()
+
+
+def test_it_refuses_to_block_an_event_loop(limits):
+    limits(deepseek={"concurrent": 1})
+
+    async def enter():
+        with limiter("deepseek"):
+            pytest.fail("entered")
+
+    with pytest.raises(SynchronousOnlyOperation, match="Use `async with`"):
+        asyncio.run(enter())
+
+
+def test_a_changed_declaration_changes_the_row(limits):
+    limits(deepseek={"concurrent": 1})
+    with limiter("deepseek"):
+        pass
+    limits(deepseek={"concurrent": 3, "tokens_per_minute": 9000})
+    with limiter("deepseek"):
+        row = Limiter.objects.get()
+    assert (row.concurrent, row.tokens_per_minute) == (3, 9000)
+    Limiter.objects.edit(concurrent=2)
+    limits(deepseek={"concurrent": 5})
+    with limiter("deepseek"):
+        row = Limiter.objects.get()
+    assert (row.concurrent, row.tokens_per_minute, row.declared["concurrent"]) == (2, 9000, 5)
+    Limiter.objects.reset()
+    assert Limiter.objects.get().concurrent == 5
+    assert declarations._declared

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.declared import origin_badge
 from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.queue.enqueue import aware
@@ -53,14 +54,9 @@ def state_badge(schedule: Any) -> SafeString:
 @admin.display(description=gettext_lazy("name"))
 def name(schedule: Any) -> SafeString:
     """With the task below it, or with what is wrong; and where it comes from when that is not the code."""
-    origin = SafeString("")
-    if schedule.declared is None:
-        origin = formats.badge("made", _("By hand"), _("Made by a person."))
-    elif schedule.edited_at is not None:
-        origin = formats.badge("edited", _("Edited"), formats.exact_time(schedule.edited_at))
     second = schedule.problem or schedule.task
     html = '<span class="pgonly-name">{0}</span> {1}<span class="pgonly-second" title="{2}">{2}</span>'
-    return format_html(html, schedule.name, origin, second)
+    return format_html(html, schedule.name, origin_badge(schedule), second)
 
 
 @admin.display(description=gettext_lazy("when"))

@@ -1,0 +1,86 @@
+"""The cells of the list of limiters."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, IntegerField, OuterRef, Subquery
+from django.db.models.functions import Coalesce
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.declared import origin_badge
+from pgonly_django.models import LimiterSlot, LimiterWaiter
+from pgonly_django.models.job import ClockTimestamp
+
+
+def _count_of(rows: Any) -> Coalesce:
+    """How many `rows` a limiter has, 0 included."""
+    counted = rows.filter(limiter=OuterRef("name")).order_by().values("limiter").annotate(n=Count("*"))
+    return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
+
+
+HELD = LimiterSlot.objects.filter(holder__isnull=False, expires_at__gt=ClockTimestamp())
+LIVE_WAITERS = LimiterWaiter.objects.filter(expires_at__gt=ClockTimestamp())
+# What the list shows of each limiter beside its columns. `now` is the database's clock.
+IN_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of(LIVE_WAITERS)}
+
+
+@admin.display(description=gettext_lazy("state"))
+def state_badge(limiter: Any) -> SafeString:
+    if limiter.blocked_until is not None and limiter.blocked_until > limiter.now:
+        left = formats.short_duration(limiter.blocked_until - limiter.now)
+        title = formats.exact_time(limiter.blocked_until)
+        return formats.badge("paused", _("Cools down for %s") % left, title)
+    if limiter.waiters:
+        return formats.badge("running", _("Others wait"))
+    return formats.badge("live", _("Open"))
+
+
+@admin.display(description=gettext_lazy("name"))
+def name(limiter: Any) -> SafeString:
+    return format_html('<span class="pgonly-name">{}</span> {}', limiter.name, origin_badge(limiter))
+
+
+@admin.display(description=gettext_lazy("in use"))
+def in_use(limiter: Any) -> SafeString | str:
+    if limiter.concurrent is None:
+        return _("no limit")
+    bar = formats.progress_bar(limiter.held, limiter.concurrent)
+    return format_html(
+        "{} {}", bar, _("%(held)d of %(all)d") % {"held": limiter.held, "all": limiter.concurrent}
+    )
+
+
+@admin.display(description=gettext_lazy("waiting"))
+def waiting(limiter: Any) -> str:
+    return f"{limiter.waiters:,}" if limiter.waiters else "-"
+
+
+@admin.display(description=gettext_lazy("requests per minute"))
+def requests(limiter: Any) -> str:
+    return _bucket(limiter, limiter.requests, limiter.requests_per_minute)
+
+
+@admin.display(description=gettext_lazy("tokens per minute"))
+def tokens(limiter: Any) -> str:
+    return _bucket(limiter, limiter.tokens, limiter.tokens_per_minute)
+
+
+def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
+    """The limit, and below it how far the bucket is overdrawn: as limits/bucket.py counts it."""
+    if limit is None:
+        return _("no limit")
+    text, second = f"{limit:,g}" if limit < 1 else f"{limit:,.0f}", ""
+    if level is not None and limiter.refilled_at is not None:
+        elapsed = (limiter.now - limiter.refilled_at) / timedelta(seconds=1)
+        left = level + limit / 60 * max(elapsed, 0)
+        if left < 0:
+            wait = formats.short_duration(timedelta(seconds=-left * 60 / limit))
+            second = _("%(debt)s too many: closed for %(wait)s") % {"debt": f"{-left:,.0f}", "wait": wait}
+    return format_html('{}<span class="pgonly-second">{}</span>', text, second)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.admin.declared import RESET, DeclaredAdmin
+from pgonly_django.admin.limiters import cells
+from pgonly_django.admin.limiters.verbs import COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN
+from pgonly_django.conf import settings
+from pgonly_django.limits.declarations import KEYS, what_is_wrong
+from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+
+SHOWN = 100
+_JOB = re.compile(r"job ([0-9a-f-]{36}) ")
+
+
+class LimiterForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
+    class Meta:
+        model = Limiter
+        fields = ("name", *KEYS)
+        labels = {
+            "concurrent": _("At a time"),
+            "requests_per_minute": _("Requests per minute"),
+            "tokens_per_minute": _("Tokens per minute"),
+        }
+        help_texts = dict.fromkeys(KEYS, _("Empty: no limit."))
+
+    def clean(self) -> dict[str, Any]:
+        """The same rules as for PGONLY["LIMITERS"]."""
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        for key in KEYS:
+            if key not in self.errors and (reason := what_is_wrong(key, values.get(key))):
+                self.add_error(key, _("It must be %s.") % reason)
+        return values
+
+
+@admin.register(Limiter)
+class LimiterAdmin(DeclaredAdmin):
+    form = LimiterForm
+    list_display = (
+        cells.state_badge, cells.name, cells.in_use, cells.waiting, cells.requests, cells.tokens,
+    )  # fmt: skip
+    list_display_links = (cells.state_badge, cells.name)
+    search_fields = ("name",)
+    sortable_by = ()
+    ordering = ("name",)
+    list_per_page = 100
+    verbs = (COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN, RESET)
+    actions = tuple(verb.as_action(f"{verb.name}_limiters") for verb in verbs)
+    fields = ("name", *KEYS)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Limiter]:
+        rows: QuerySet[Limiter] = super().get_queryset(request)
+        return rows.annotate(**cells.IN_USE)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """One by one, and only what the settings do not declare: that would come back with its next use."""
+        may_go = obj is not None and obj.name not in settings().limiters
+        return may_go and super().has_delete_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: Limiter) -> None:
+        for model in (LimiterSlot, LimiterWaiter):
+            model.objects.filter(limiter=obj.name).delete()
+        super().delete_model(request, obj)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
+        limiter = kwargs["obj"]
+        if limiter is not None:
+            context |= self._page(request, limiter)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _page(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
+        held = cells.HELD.filter(limiter=limiter.name).order_by("taken_at")
+        waiters = cells.LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
+        return {
+            "limiter": limiter,
+            "verbs": self.verbs_for(request, limiter),
+            "state_badge": cells.state_badge(limiter),
+            "in_use": cells.in_use(limiter),
+            "requests": cells.requests(limiter),
+            "tokens": cells.tokens(limiter),
+            "held": [(row, self._job_page(row.who)) for row in held[:SHOWN]],
+            "waiters": [(row, self._job_page(row.who)) for row in waiters[:SHOWN]],
+            "subtitle": None,
+        }
+
+    def _job_page(self, who: str) -> str | None:
+        job = _JOB.match(who)
+        page = "admin:pgonly_django_job_change"
+        return reverse(page, args=[job[1]], current_app=self.admin_site.name) if job else None
