@@ -15,7 +15,11 @@ from django.db.models.signals import post_migrate
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database.connect import connect
+from pgonly_django.database.pool import _pools as pools
+from pgonly_django.limits import declarations
+from pgonly_django.limits.renewal import renewal
 from tests.aliases import alias
+from tests.holder import Holder
 from tests.pooler import pgbouncer
 from tests.waiting import wait_for
 
@@ -164,6 +168,35 @@ def make_own(transactional_db, any_database) -> Iterator[Callable[..., OfItsOwn]
 @pytest.fixture
 def own(make_own) -> OfItsOwn:
     return make_own()
+
+
+@pytest.fixture
+def limits(settings, transactional_db):
+    """Declares limiters: limits(deepseek={"concurrent": 5}, pool_size=1)."""
+
+    def declare(pool_size=4, **limiters):
+        settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
+        declarations._declared.clear()
+
+    yield declare
+    renewal.forget()
+    for pool in tuple(pools.values()):
+        pool.close_idle()
+
+
+@pytest.fixture
+def hold(limits) -> Iterator[Any]:
+    """hold("deepseek") is a Holder that has got in; hold("deepseek", wait=False) one that may have to wait."""
+    with contextlib.ExitStack() as holders:
+
+        def start(*arguments: Any, wait: bool = True, **options: Any) -> Holder:
+            holder = Holder(*arguments, **options)
+            holders.callback(holder.leave)
+            if wait:
+                assert holder.is_in.wait(30)
+            return holder
+
+        yield start
 
 
 @pytest.hookimpl(wrapper=True)

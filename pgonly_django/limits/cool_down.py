@@ -1,18 +1,20 @@
 """Stops all callers of a limiter for a while: the provider has said that it is too much."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
 from pgonly_django.conf import LONGEST_SECONDS
-from pgonly_django.database.operation import Operation
+from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
-from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.exceptions import LimitsUnavailableError, WrongArgumentsError
 from pgonly_django.limits.declarations import declare, raise_unknown
 from pgonly_django.limits.pool_user import call
 from pgonly_django.tables import qualified
 
+PATIENCE_SECONDS, RETRY_SECONDS = 5.0, 0.5
 Duration = float | timedelta  # seconds, or a timedelta
 
 # Index: the primary key. Of two that overlap the longer one counts.
@@ -24,7 +26,19 @@ COOL_DOWN = Statement(
 
 
 def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
-    """Let nobody in for so many seconds. Raises UnknownLimiterError and LimitsError."""
+    """Let nobody in for so many seconds. Raises UnknownLimiterError and LimitsError, the latter for a PostgreSQL that
+    has been away for PATIENCE_SECONDS."""
+    patience_ends_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return (yield from _cool_down(pool, name, seconds))
+        except LimitsUnavailableError:
+            if time.monotonic() >= patience_ends_at:
+                raise
+        yield Signal(RETRY_SECONDS)
+
+
+def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
     yield from declare(pool, name)
     result = yield from call(pool, COOL_DOWN, name=name, seconds=seconds)
     if not result.ntuples:

@@ -23,9 +23,10 @@ def seconds_of(answer: Any) -> float:
 
 def asked_seconds(answer: Any) -> float | None:
     """See seconds_of(); None where it says nothing that can be read."""
-    for asked in _asked(answer):
-        if asked is not None and math.isfinite(asked) and asked >= 0:
-            return min(asked, LONGEST_SECONDS)
+    with contextlib.suppress(Exception):  # an object of other people's code may raise anything
+        for asked in _asked(answer):
+            if asked is not None and math.isfinite(asked) and asked >= 0:
+                return min(asked, LONGEST_SECONDS)
     return None
 
 

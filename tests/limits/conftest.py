@@ -10,23 +10,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from pgonly_django.limits import declarations
-from pgonly_django.limits.renewal import renewal
-
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT = {"parent": {"concurrent": 1}}
-
-
-@pytest.fixture
-def limits(settings, transactional_db):
-    """Declares limiters: limits(deepseek={"concurrent": 5})."""
-
-    def declare(**limiters):
-        settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters}
-        declarations._declared.clear()
-
-    yield declare
-    renewal.forget()
+FOR_THE_PARENT = {"parent": {"concurrent": 1}}
 
 
 @pytest.fixture
@@ -50,7 +35,7 @@ def start_crowd(
     database = connection.settings_dict["NAME"]
     command = [sys.executable, "-m", "tests.limits.crowd", job, str(count), database]
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    texts = [json.dumps(arguments), json.dumps({**DEFAULT, **limiters}), str(pool_size)]
+    texts = [json.dumps(arguments), json.dumps({**FOR_THE_PARENT, **limiters}), str(pool_size)]
     return subprocess.Popen([*command, *texts], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 

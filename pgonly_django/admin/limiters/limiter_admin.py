@@ -32,6 +32,13 @@ class LimiterForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the s
         }
         help_texts = dict.fromkeys(KEYS, _("Empty: no limit."))
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Whole numbers without ".0"."""
+        super().__init__(*args, **kwargs)
+        for key, value in self.initial.items():
+            if isinstance(value, float) and value.is_integer():
+                self.initial[key] = int(value)
+
     def clean(self) -> dict[str, Any]:
         """The same rules as for PGONLY["LIMITERS"]."""
         values: dict[str, Any] = super().clean() or self.cleaned_data

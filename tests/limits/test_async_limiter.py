@@ -1,0 +1,171 @@
+"""`async with limiter(...)`, and many waiters with few connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection
+
+from pgonly_django import limiter
+from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
+from tests.limits.limiter_rows import held, pids_of_limits, waiting
+from tests.waiting import wait_for
+
+
+@pytest.mark.parametrize("pool_size", [1, 2])
+def test_fifty_tasks_wait_with_few_connections_that_others_can_use(limits, hold, pool_size):
+    limits(pool_size, deepseek={"concurrent": 1}, other={"concurrent": 1})
+    holder, inside, most = hold("deepseek"), 0, 0
+
+    async def use():
+        nonlocal inside, most
+        async with limiter("deepseek"):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    async def main():
+        tasks = [asyncio.create_task(use()) for _ in range(50)]
+        await in_a_thread(wait_for, lambda: waiting() == 50)
+        async with limiter("other"):
+            assert len(await in_a_thread(pids_of_limits)) <= pool_size
+        assert await in_a_thread(waiting) == 50
+        await asyncio.to_thread(holder.leave)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert most == 1
+    assert (held(), waiting()) == (0, 0)
+
+
+def test_fifty_threads_wait_with_one_connection(limits, hold):
+    limits(1, deepseek={"concurrent": 1})
+    holder, times = hold("deepseek"), []
+
+    def use():
+        with limiter("deepseek"):
+            times.append(1)
+
+    threads = [threading.Thread(target=use) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: waiting() == 50)
+    assert len(pids_of_limits()) == 1
+    holder.leave()
+    for thread in threads:
+        thread.join(60)
+    assert len(times) == 50
+
+
+async def in_a_thread(function, *arguments):
+    """Where it may ask the database."""
+
+    def call():
+        with contextlib.closing(connection):
+            return function(*arguments)
+
+    return await asyncio.to_thread(call)
+
+
+def run_cancelled(when):
+    """Cancel a task that wants in, or is in, once `when()` is true."""
+
+    async def use():
+        async with limiter("deepseek"):
+            await asyncio.sleep(60)
+
+    async def main():
+        task = asyncio.create_task(use())
+        await in_a_thread(wait_for, when)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    holder = hold("deepseek")
+    run_cancelled(waiting)
+    wait_for(lambda: not waiting())
+    assert held() == 1
+    holder.leave()
+    assert held() == 0
+
+
+def test_a_task_that_is_cancelled_inside_frees_its_slot(limits):
+    limits(deepseek={"concurrent": 1})
+    run_cancelled(held)
+    wait_for(lambda: not held())
+
+
+def test_an_event_loop_that_is_closed_under_a_task_inside_frees_its_slot(limits):
+    limits(deepseek={"concurrent": 1})
+    loop = asyncio.new_event_loop()
+
+    async def use():
+        async with limiter("deepseek"):
+            await asyncio.sleep(60)
+
+    task = loop.create_task(use())
+    loop.run_until_complete(asyncio.sleep(0.5))
+    wait_for(held)
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
+    wait_for(lambda: not held())
+
+
+def test_tasks_do_not_count_as_inside_of_each_others_blocks(limits):
+    limits(deepseek={"concurrent": 5})
+
+    async def use():
+        async with limiter("deepseek"):
+            await asyncio.sleep(0.01)
+
+    async def main():
+        await asyncio.gather(*(use() for _ in range(20)))
+
+    asyncio.run(main())
+
+
+def test_it_cannot_be_entered_by_who_is_inside_also_through_a_thread(limits):
+    limits(deepseek={"concurrent": 2})
+
+    def enter():
+        with limiter("deepseek"):
+            pytest.fail("entered")
+
+    async def nested():
+        async with limiter("deepseek"), limiter("deepseek"):
+            pytest.fail("entered")
+
+    async def hopping():
+        async with limiter("deepseek"):
+            await sync_to_async(enter)()
+
+    for each in (nested, hopping):
+        with pytest.raises(NestedLimiterError):
+            asyncio.run(each())
+    assert held() == 0
+
+
+def test_a_timeout_of_the_event_loop_and_one_of_the_limiter(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+
+    async def use(seconds):
+        async with limiter("deepseek", timeout=seconds):
+            pytest.fail("entered")
+
+    with pytest.raises(LimiterTimeoutError):
+        asyncio.run(use(0.2))
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(use(None), 0.2))
+    wait_for(lambda: not waiting())

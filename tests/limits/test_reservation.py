@@ -1,0 +1,242 @@
+"""The queue before a limiter, what is held, and a PostgreSQL that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from pgonly_django import limiter
+from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUnavailableError
+from pgonly_django.limits import departure, pool_user, reservation
+from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
+from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from tests.limits.limiter_rows import buckets, held, make_holders_die, pids_of_limits, waiting
+from tests.waiting import wait_for
+
+
+def test_the_first_who_came_is_the_first_who_gets_in(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    holder, order, threads = hold("deepseek"), [], []
+
+    def use(number):
+        with limiter("deepseek"):
+            order.append(number)
+
+    for number in range(12):
+        threads.append(threading.Thread(target=use, args=(number,)))
+        threads[-1].start()
+        wait_for(lambda: waiting() == len(threads))
+    holder.leave()
+    for thread in threads:
+        thread.join(30)
+    assert order == list(range(12))
+
+
+def test_a_small_use_does_not_overtake_a_large_one(limits, hold):
+    limits(deepseek={"tokens_per_minute": 6000})
+    with limiter("deepseek", tokens=200):
+        pass
+    assert buckets()[1] < 0
+    large = hold("deepseek", tokens=40, wait=False)
+    wait_for(waiting)
+    with pytest.raises(LimiterTimeoutError):
+        limiter("deepseek", tokens=0, timeout=0).__enter__()
+    assert large.is_in.wait(30)
+
+
+def dead_waiter(**changes):
+    values = {"id": uuid4(), "limiter": "deepseek", "tokens": 0, "expires_at": timezone.now()}
+    return LimiterWaiter.objects.create(**{**values, **changes})
+
+
+def test_a_dead_waiter_holds_up_nobody_for_long(limits):
+    limits(deepseek={"concurrent": 1})
+    dead_waiter(expires_at=timezone.now() + timedelta(seconds=2))
+    with pytest.raises(LimiterTimeoutError):
+        limiter("deepseek", timeout=0).__enter__()
+    with limiter("deepseek", timeout=30):
+        assert held() == 1
+
+
+def test_the_rows_of_dead_waiters_are_deleted(limits):
+    limits(deepseek={"concurrent": 1})
+    dead_waiter(expires_at=timezone.now() - timedelta(minutes=2))
+    lately = dead_waiter(expires_at=timezone.now() - timedelta(seconds=2))
+    with limiter("deepseek"):
+        pass
+    assert list(LimiterWaiter.objects.values_list("id", flat=True)) == [lately.id]
+
+
+def test_the_slots_of_dead_holders_are_taken_by_others(limits, hold, monkeypatch):
+    limits(deepseek={"concurrent": 1})
+    holder = hold("deepseek")
+    make_holders_die()
+    with limiter("deepseek"):  # at the latest when PostgreSQL has run for 15 s
+        assert held() == 1
+        holder.leave()
+        assert held() == 1
+    assert held() == 0
+
+
+def test_the_slots_of_silent_holders_are_not_taken_just_after_a_restart(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+    make_holders_die()
+    with connection.cursor() as cursor:
+        sql = reservation.slots.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
+        cursor.execute(f"SELECT {sql} FROM pgonly_limiter_slot AS s")
+        assert cursor.fetchall() == [(False,)]
+
+
+def test_what_is_held_is_renewed(limits, hold):
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    hold("deepseek")
+    make_holders_die()
+    renewal.run_once()
+    least = timezone.now() + timedelta(seconds=LEASE_SECONDS / 2)
+    assert LimiterSlot.objects.filter(holder__isnull=False, expires_at__gt=least).count() == 2
+
+
+def test_a_holder_is_told_when_its_slot_is_anothers(limits, hold, caplog):
+    limits(deepseek={"concurrent": 1})
+    holder = hold("deepseek")
+    LimiterSlot.objects.update(holder=uuid4())
+    renewal.run_once()
+    assert "A slot of limiter 'deepseek' was given to another" in caplog.text
+    holder.leave()
+    assert held() == 1
+
+
+def test_fewer_slots_are_never_more_than_the_limit_also_while_the_old_ones_are_left(limits, hold):
+    limits(deepseek={"concurrent": 5})
+    holders = [hold("deepseek") for _ in range(5)]
+    Limiter.objects.edit(concurrent=2)
+    for holder in (holders[1], holders[4], holders[0]):
+        holder.leave()
+        assert_full()
+    holders[2].leave()
+    late = hold("deepseek")
+    assert_full()
+    holders[3].leave()
+    late.leave()
+    hold("deepseek")
+    hold("deepseek")
+    assert_full()
+
+
+def assert_full():
+    with pytest.raises(LimiterTimeoutError):
+        limiter("deepseek", timeout=0).__enter__()
+
+
+def test_more_slots_let_in_who_waits(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+    second, third = hold("deepseek", wait=False), hold("deepseek", wait=False)
+    wait_for(lambda: waiting() == 2)
+    Limiter.objects.edit(concurrent=3)
+    assert second.is_in.wait(30)
+    assert third.is_in.wait(30)
+    assert held() == 3
+
+
+def test_a_limit_that_is_taken_away_lets_in_who_waits(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    hold("deepseek")
+    second = hold("deepseek", wait=False)
+    wait_for(waiting)
+    Limiter.objects.edit(concurrent=None)
+    assert second.is_in.wait(30)
+
+
+def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, other):
+    """The answer is lost while PostgreSQL is at it, and asked for again."""
+    limits(deepseek={"concurrent": 3})
+    with limiter("deepseek"):
+        pass
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.5)
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_limiter FOR UPDATE")
+        found = []
+
+        def use():
+            with limiter("deepseek"):
+                found.append(held())
+            connection.close()
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        wait_for(lambda: at_a_statement() >= 1)
+        wait_for(lambda: len(set(pids_of_limits())) >= 1 and not at_a_statement())
+    thread.join(60)
+    assert found == [1]
+    assert held() == 0
+
+
+def at_a_statement():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly limits%' AND state = 'active'"
+        )
+        return cursor.fetchone()[0]
+
+
+@contextlib.contextmanager
+def database_away():
+    """For new connections; those that the pool has are closed."""
+    pool = pool_user.pool()
+    pool.close_idle()
+    port = pool._database["PORT"]
+    pool._database["PORT"] = "1"
+    try:
+        yield
+    finally:
+        pool._database["PORT"] = port
+
+
+def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeypatch, settings):
+    limits(deepseek={"concurrent": 1})
+    monkeypatch.setattr(reservation, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
+    with limiter("deepseek"):
+        pass
+    with (
+        database_away(),
+        pytest.raises(LimitsUnavailableError, match="could not be reached"),
+        limiter("deepseek"),
+    ):
+        pytest.fail("entered")
+    with limiter("deepseek", timeout=30):
+        pass
+
+
+def test_leaving_while_the_database_is_away_is_done_when_it_is_back(limits, monkeypatch, caplog):
+    limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
+    with contextlib.ExitStack() as away:
+        with limiter("deepseek", tokens=10) as use:
+            use.tokens = 1000
+            away.enter_context(database_away())
+        assert "is left later" in caplog.text
+    wait_for(lambda: not held())
+    assert buckets()[1] < -500
+
+
+def test_what_was_cut_off_on_its_way_in_is_given_back_with_its_tokens(limits):
+    limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
+    with limiter("deepseek", tokens=10) as use:
+        before = buckets()[1]
+        departure._until_found(
+            pool_user.pool(), use.reservation.id, "deepseek", use.reservation.requests, use.reservation.tokens
+        )
+        assert held() == 0
+        assert buckets()[1] > before
+    with pytest.raises(LimitsError, match="not there yet"):
+        departure._until_found(pool_user.pool(), uuid4(), "deepseek", 1, 1)
