@@ -163,7 +163,9 @@ class NamedLimiter(CoolDown):
 
 
 def _inside_of() -> list[Reservation]:
-    return [each for kept in _inside.get() if (each := kept()) is not None and each.is_in]
+    """A forked process is inside of nothing: the slots are its parent's."""
+    found = (each for kept in _inside.get() if (each := kept()) is not None)
+    return [each for each in found if each.is_in and each.pid == os.getpid()]
 
 
 def _refuse_event_loop(name: str) -> None:

@@ -57,8 +57,8 @@ class Reservation:
     def enter(self, timeout: float) -> Operation[None]:
         """Wait until the limiter lets this caller in, `timeout` seconds at most.
 
-        Raises LimiterTimeoutError, UnknownLimiterError, LimitsUnavailableError when PostgreSQL has been away for
-        PATIENCE_SECONDS, and the interruption of a job that has to end.
+        Raises LimiterTimeoutError, UnknownLimiterError, outside of jobs LimitsUnavailableError when PostgreSQL has been
+        away for PATIENCE_SECONDS, and in jobs the interruption of a run that has to end.
         """
         give_up_at = time.monotonic() + timeout
         may_wait = timeout > 0
@@ -74,10 +74,14 @@ class Reservation:
                 yield watch.next(min(remaining, found.wait_seconds or remaining))
 
     def _look(self, give_up_at: float, *, may_wait: bool) -> Operation[Look]:
-        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own."""
-        patience_ends_at = min(time.monotonic() + PATIENCE_SECONDS, give_up_at)
+        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own. In a job that goes on until
+        the run has to end, as with all that a job writes."""
+        job = current_job.get()
+        patience_ends_at = (
+            give_up_at if job is not None else min(time.monotonic() + PATIENCE_SECONDS, give_up_at)
+        )
         while True:
-            if (job := current_job.get()) is not None:
+            if job is not None:
                 job.raise_if_interrupted()
             try:
                 found = yield from self._try(may_wait)
