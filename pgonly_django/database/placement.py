@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
 from django.core import checks
 from django.core.management.base import CommandError
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.recorder import MigrationRecorder
+from django.db.migrations.loader import MigrationLoader
 
 from pgonly_django.conf import schema
-from pgonly_django.tables import TABLES
+from pgonly_django.tables import TABLES, name_of
+
+APP = "pgonly_django"
 
 # In all schemas but those of PostgreSQL and of temporary tables. Without PGONLY["SCHEMA"] a table is at its place where
 # the search_path finds it.
@@ -30,46 +33,58 @@ ORDER BY n.nspname, array_position(%(tables)s, c.relname::text)
 class Placement:
     """The tables of one database."""
 
-    alias: str
     at_place: list[str] = field(default_factory=list)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)  # by schema
-
-    @property
-    def misplaced(self) -> dict[str, list[str]]:
-        """Tables that are in other schemas only, by schema."""
-        found = {
-            place: [n for n in names if n not in self.at_place] for place, names in self.elsewhere.items()
-        }
-        return {place: names for place, names in found.items() if names}
+    # Those that migrations have made for this installation, and that are in other schemas only.
+    misplaced: dict[str, list[str]] = field(default_factory=dict)
 
 
 def find(connection: BaseDatabaseWrapper) -> Placement:
-    placement = Placement(connection.alias)
+    """Other schemas may have tables of the same names: those of tenants, of another installation, of a backup. They are
+    not misplaced while the tables of this installation are at their place."""
+    placement = Placement()
     with connection.cursor() as cursor:
         cursor.execute(PLACES, {"schema": schema(), "tables": list(TABLES)})
         for name, place, is_right in cursor.fetchall():
-            if is_right:
-                placement.at_place.append(name)
-            else:
-                placement.elsewhere.setdefault(place, []).append(name)
+            names = placement.at_place if is_right else placement.elsewhere.setdefault(place, [])
+            names.append(name)
+    if {name for names in placement.elsewhere.values() for name in names} - set(placement.at_place):
+        missing = _migrated(connection) - set(placement.at_place)
+        for place, names in placement.elsewhere.items():
+            if found := [name for name in names if name in missing]:
+                placement.misplaced[place] = found
     return placement
 
 
-def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
-    """The message when tables that were migrated here are in other schemas than the setting says; else None.
+def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
+    """The tables of the migrations that are applied, but for those that a router keeps out of this database."""
+    loader = MigrationLoader(connection)
+    applied = [node for node in loader.applied_migrations if node[0] == APP and node in loader.graph.nodes]
+    if not applied:
+        return set()
+    allowed = [
+        model
+        for model in apps.get_app_config(APP).get_models()
+        if router.allow_migrate_model(connection.alias, model)
+    ]
+    names = {model._meta.model_name for model in allowed}  # noqa: SLF001 - Django's documented Meta API
+    models = loader.project_state(applied).models
+    return {
+        name_of(models[APP, name].options["db_table"]) for app, name in models if app == APP and name in names
+    }
 
-    Another tenant's tables are no reason: where the schemas of tenants have migrations of their own, those count.
-    """
+
+def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
+    """The message when tables of this installation are in other schemas than the setting says, else None."""
     placement = find(connection)
-    misplaced = placement.misplaced
-    if not misplaced or not _was_migrated(connection):
+    if not placement.misplaced:
         return _what_is_forbidden(connection) if schema() and placement.at_place else None
     unset = 'PGONLY has no "SCHEMA", and the search_path does not lead there'
     setting = f'PGONLY["SCHEMA"] is "{schema()}"' if schema() else unset
+    alias, places = connection.alias, described(placement.misplaced)
     return (
-        f"In database {connection.alias!r} tables of pgonly_django are {described(misplaced)}, but {setting}. Stop the "
-        f"workers and the site and run `manage.py pgonly_schema move --database {connection.alias}`, or correct the "
-        "setting."
+        f"In database {alias!r} tables of pgonly_django are {places}, but {setting}. Stop the workers and the site and "
+        f"run `manage.py pgonly_schema move --database {alias}`, or correct the setting."
     )
 
 
@@ -89,10 +104,6 @@ def described(tables: dict[str, list[str]]) -> str:
 def listed(names: Sequence[str], shown: int = 2) -> str:
     more = len(names) - shown
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:shown])} and {more} more"
-
-
-def _was_migrated(connection: BaseDatabaseWrapper) -> bool:
-    return any(app == "pgonly_django" for app, _ in MigrationRecorder(connection).applied_migrations())
 
 
 def refuse_elsewhere(*, using: str, **_: Any) -> None:

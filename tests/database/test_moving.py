@@ -175,6 +175,36 @@ def test_of_several_schemas_the_one_to_move_from_is_named(job_queue):
     assert pgonly_schema("move", "--from", HOME).startswith("Nothing to move")
 
 
+@pytest.mark.django_db
+def test_another_installation_in_the_same_database_is_none_of_our_tables(monkeypatch):
+    """It may be of a newer version, and have tables that this one gets by its next migration."""
+    sql(
+        "CREATE SCHEMA staging; CREATE TABLE staging.pgonly_job (id int); CREATE TABLE staging.pgonly_tick (id int)"
+    )
+    sql(f'DROP TABLE "{HOME}".pgonly_tick')
+    sql("DELETE FROM django_migrations WHERE app = 'pgonly_django' AND name >= '0006'")
+    assert placement.check_placement(["default"]) == []
+    assert 'Tables elsewhere: in schema "staging" (pgonly_job, pgonly_tick).' in pgonly_schema()
+    assert pgonly_schema("move").startswith("Nothing to move")
+    say(monkeypatch, "staging")
+    with pytest.raises(CommandError, match=f'tables of the same names as schema "{HOME}"'):
+        pgonly_schema("move", "--from", HOME)
+
+
+@pytest.mark.django_db
+def test_a_table_that_a_router_keeps_out_of_this_database_is_not_missed(settings):
+    settings.DATABASE_ROUTERS = [f"{__name__}.NoTicks"]
+    sql(f'CREATE SCHEMA staging; ALTER TABLE "{HOME}".pgonly_tick SET SCHEMA staging')
+    assert placement.check_placement(["default"]) == []
+    settings.DATABASE_ROUTERS = []
+    assert "staging" in placement.check_placement(["default"])[0].msg
+
+
+class NoTicks:
+    def allow_migrate(self, db, app_label, model_name=None, **hints):
+        return model_name != "tick"
+
+
 @pytest.fixture
 def role(db):
     name = f"mover_{os.getpid()}"
@@ -241,7 +271,7 @@ def installation(transactional_db):
             environment["DJANGO_SETTINGS_MODULE"] = "tests.process.installation_settings"
             done = subprocess.run(
                 [sys.executable, "-m", "django", *arguments],
-                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
             )  # fmt: skip
             return done.returncode, done.stdout + done.stderr
 
@@ -291,7 +321,7 @@ def test_workers_whose_search_path_has_both_places_go_on_through_a_move(installa
     manage("", "migrate", "--verbosity=0")
     manage("", "shell", "--command", ENQUEUE)
     with ThreadPoolExecutor(1) as thread:
-        working = thread.submit(manage, "", "runworker", "--max-jobs", "2", "--max-idle-seconds", "30")
+        working = thread.submit(manage, "", "runworker", "--max-jobs", "2", "--max-idle-seconds", "100")
         wait_for(lambda: "succeeded" in manage("", "shell", "--command", COUNT))
         assert "workers are running" in installation("job_queue", "pgonly_schema", "move")[1]
         assert "Moved" in manage("job_queue", "pgonly_schema", "move", "--while-running")
