@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.db.models import Case, Count, F, Q, Sum, Value, When
 from django.db.models.expressions import RawSQL
 from django.utils.translation import gettext_lazy as _
@@ -83,7 +83,9 @@ class BudgetQuerySet(DeclaredQuerySet):
             names = list(self.values_list("name", flat=True))
             self.filter(name__in=names).update(resumed_at=ClockTimestamp())
             held_by = [f"{HELD_BY}{name}" for name in names]
-            return Job.objects.using(self.db).filter(held_by__in=held_by).resume()
+            # As a rule the same database, so it is one transaction.
+            jobs = Job.objects.using(router.db_for_write(Job))
+            return jobs.filter(held_by__in=held_by).resume()
 
     def start_over(self) -> int:
         """Count what is spent from zero again. What is reserved stays reserved. Returns how many budgets."""

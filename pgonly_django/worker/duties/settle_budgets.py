@@ -6,8 +6,9 @@ from django.db import connections, router
 from pgonly_django.events import emit
 from pgonly_django.limits import expiry
 from pgonly_django.limits.budget_settings import exact_names
+from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget
-from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout
+from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout, tried
 
 
 class SettleBudgets:
@@ -15,8 +16,8 @@ class SettleBudgets:
 
     name, interval = "Settling budgets", INTERVAL_SECONDS
 
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
+    def __init__(self, alias: str, settle_seconds: float = LEASE_SECONDS) -> None:
+        self.alias, self._settle_seconds = alias, settle_seconds
         self._has_declared = False
 
     def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
@@ -24,8 +25,8 @@ class SettleBudgets:
         alias = router.db_for_write(Budget)
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Budget):
             return 0
+        tried("Declaring budgets", self._declare, alias)
         with no_timeout(alias):
-            self._declare(alias)
             found = self._expire(over) + expiry.is_any_open()
             holding = expiry.holding_budgets(self.alias)
             if holding:
@@ -33,7 +34,8 @@ class SettleBudgets:
             return found + len(holding)
 
     def _declare(self, alias: str) -> None:
-        """So that the budgets in the settings are in the admin before they are used."""
+        """So that the budgets in the settings are in the admin before they are used. Not under no_timeout(), which
+        opens a transaction for each statement: bulk_create() opens one itself."""
         if not self._has_declared:
             rows = {name: declaration.columns for name, declaration in exact_names().items()}
             Budget.objects.using(alias).declare(rows)
@@ -43,7 +45,7 @@ class SettleBudgets:
         count = expiry.BATCH
         total = 0
         while count >= expiry.BATCH and not over.is_set():
-            expired = expiry.expire()
+            expired = expiry.expire(self._settle_seconds)
             for each in expired:
                 _emit(each)
             count = len(expired)

@@ -1,0 +1,123 @@
+"""What a worker does for budgets now and then."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.limits import expiry
+from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
+from pgonly_django.worker.duties.prune_costs import PruneCosts
+from pgonly_django.worker.duties.settle_budgets import SettleBudgets
+from tests.limits.rows import money, state
+from tests.queue.rows import HOUR, ago, make
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def run():
+    """Runs the duty, however young the server is."""
+    duty = SettleBudgets("default", settle_seconds=0)
+    return lambda: duty.run_once(lambda: None, threading.Event())
+
+
+def reserve(count, budget="p", **facts):
+    Reservation.objects.bulk_create(
+        Reservation(**{"id": uuid4(), "budget": budget, "usd": "0.01", "expires_at": ago(HOUR), **facts})
+        for _ in range(count)
+    )
+
+
+def test_all_that_dead_processes_have_reserved_is_spent_in_batches(run, caplog):
+    Budget.objects.create(name="p", usd=100, reserved="25.01")
+    Budget.objects.create(name="q", usd=100, reserved="1")
+    job = make()
+    reserve(2499)
+    reserve(1, job_id=job.pk, task=job.task)
+    reserve(1, expires_at=timezone.now() + HOUR)
+    reserve(100, budget="q")
+    assert run() == 2601
+    assert (state("p"), state("q")) == (money(25, 0.01), money(1, 0))
+    assert CostEntry.objects.filter(is_estimate=True).count() == 2600
+    assert f"for tests.jobs.add {job.pk} by a process that is gone" in caplog.text
+    assert run() == 1
+    assert state("p") == money(25, 0.01)
+
+
+def test_with_nothing_to_do_it_comes_seldom(run):
+    Budget.objects.create(name="p", usd=1)
+    assert run() == 0
+    assert SettleBudgets.interval == 300
+
+
+def test_while_a_budget_holds_jobs_it_comes_more_often(run):
+    Budget.objects.create(name="p", usd=1, spent=1)
+    for name in ("budget:p", "budget:gone", "a person"):
+        make(state=State.HELD, held_by=name)
+    assert run() == 2
+    assert Job.objects.held().count() == 3
+
+
+def test_only_jobs_that_a_budget_held_before_it_had_room_go_on(run):
+    now = timezone.now()
+    Budget.objects.create(name="p", usd=1, resumed_at=now - HOUR)
+    Budget.objects.create(name="full", usd=1, spent=1, resumed_at=now)
+    before = make(state=State.HELD, held_by="budget:p", attempted_at=now - 2 * HOUR)
+    others = [
+        make(state=State.HELD, held_by="budget:p", attempted_at=now - HOUR / 2),
+        make(state=State.HELD, held_by="budget:full", attempted_at=now - 2 * HOUR),
+        make(state=State.HELD, held_by="a person", attempted_at=now - 2 * HOUR),
+    ]
+    run()
+    assert Job.objects.get(pk=before.pk).state == State.READY
+    assert Job.objects.held().count() == len(others)
+
+
+def test_a_budget_without_a_period_that_nobody_raised_resumes_nothing(run):
+    Budget.objects.create(name="p", usd=1)
+    make(state=State.HELD, held_by="budget:p", attempted_at=ago(HOUR))
+    run()
+    assert Job.objects.get().state == State.HELD
+
+
+def test_two_workers_count_a_reservation_once(run):
+    Budget.objects.create(name="p", usd=100, reserved="3")
+    reserve(300)
+    threads = [threading.Thread(target=count_in_its_own_connection) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run()
+    assert state() == money(3, 0)
+    assert CostEntry.objects.count() == 300
+
+
+def count_in_its_own_connection():
+    from django.db import connection
+
+    try:
+        expiry.expire(settle_seconds=0)
+    finally:
+        connection.close()
+
+
+def test_a_wrong_setting_keeps_nothing_from_being_settled(settings, run, caplog):
+    settings.PGONLY = {**settings.PGONLY, "BUDGETS": {"p": {"usd": -1}}}
+    Budget.objects.create(name="q", usd=1, reserved="0.01")
+    reserve(1, "q")
+    assert run() == 1
+    assert state("q") == money(0.01, 0)
+    assert "Declaring budgets failed" in caplog.text
+
+
+def test_costs_are_kept_for_ninety_days():
+    for days in (89, 91, 400):
+        CostEntry.objects.create(usd=1, at=timezone.now() - timedelta(days=days))
+    assert PruneCosts().run_once(lambda: None, threading.Event()) == 2
+    assert CostEntry.objects.count() == 1
