@@ -4,9 +4,12 @@ it failed; all others once their end is written. At DEBUG one for each start as 
 import contextlib
 import json
 import logging
+from datetime import timedelta
+from typing import Any
 
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit, has_listeners
+from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
@@ -41,8 +44,9 @@ def log_end(ended: Ended) -> None:
         return
     how, seconds = _how(finish), ended.took_seconds or run.seconds
     entry = json.loads(finish.entry) if finish.entry else {}
-    reason = entry.get("reason", "")
-    message = f"{_ended(run, how.value, seconds)}{_then(finish)}{': ' if reason else '.'}{reason}"
+    # Of a Snooze it only says for how long, as the line does.
+    reason = "" if isinstance(ended.error, Snooze) else entry.get("reason") or _error_in(entry)
+    message = f"{_ended(run, how.value, seconds)}{_then(finish)}{f': {reason}' if reason else '.'}"
     # An error that holds the job is one for a person to look into.
     error = ended.error if how is Outcome.HELD and "exception" in entry else None
     exc_info = error and (type(error), error, traceback_of(error))
@@ -99,21 +103,33 @@ def _attempt(run: Run) -> str:
     return f"attempt {run.job.attempt} of {run.job.max_attempts}"
 
 
+def _error_in(entry: dict[str, Any]) -> str:
+    """In one line, for ends whose traceback is not logged."""
+    name, text = (
+        entry.get("exception", "").rpartition(".")[2],
+        entry.get("message", "").strip().partition("\n")[0],
+    )
+    return text if name == Retry.__name__ else ": ".join(filter(None, (name, text)))
+
+
 def _then(finish: Finish) -> str:
     """What becomes of a job that has not done its work."""
-    if finish.outcome is Outcome.RETRIED or finish.outcome in TOLD_AT_ONCE:
-        if finish.state is State.FAILED:
-            return "; it is not started again"
-        return f"; again in {duration(finish.delay_seconds or 0.0)}"
-    return ""
+    if finish.outcome not in (*TOLD_AT_ONCE, Outcome.RETRIED, Outcome.SNOOZED):
+        return ""
+    if finish.state is State.FAILED:
+        return "; it is not started again"
+    return f"; again in {duration(finish.delay_seconds or 0.0)}"
 
 
 def duration(seconds: float) -> str:
-    """For people: "81 us", "1.9 ms", "12.3 s", "3 min 20 s", "2 h 5 min"."""
+    """For people: "81 us", "1.9 ms", "12.3 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
     if seconds < 60:  # noqa: PLR2004 - a minute
         if 0 < seconds < 1:
             milliseconds = seconds * 1000
             return f"{milliseconds:.3g} ms" if milliseconds >= 1 else f"{milliseconds * 1000:.3g} us"
         return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
+    parts = timedelta(seconds=round(seconds))
+    hours, minutes = divmod(parts.seconds // 60, 60)
+    if parts.days:
+        return f"{parts.days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {parts.seconds % 60} s"

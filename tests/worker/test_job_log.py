@@ -11,7 +11,7 @@ import pytest
 from pgonly_django.models import Job, State
 from pgonly_django.worker.job_log import duration
 from tests import jobs
-from tests.jobs import ending, transactions
+from tests.jobs import ending, holding, policies, transactions
 from tests.waiting import wait_for
 
 ENDS = ("worker.job_ended", "worker.attempt_failed", "worker.task_unknown")
@@ -43,7 +43,12 @@ def lines(caplog):
         (
             ending.snooze_for_ages,
             (),
-            [("INFO", r"snoozed after [\d.]+ [mu]?s \(attempt 1 of \d\): Snoozed for")],
+            [
+                (
+                    "INFO",
+                    r"snoozed after [\d.]+ [mu]?s \(attempt 1 of \d\); again in 36500 d 0 h\.$",
+                )
+            ],
         ),
         (
             ending.ask_for_retry,
@@ -138,7 +143,7 @@ def test_a_task_that_is_not_known_is_logged(work, caplog):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (0.0000807, "80.7 us"), (0.00191, "1.91 ms"), (0.5, "500 ms"), (12.345, "12.3 s"),
-     (59.99, "60 s"), (200, "3 min 20 s"), (7504, "2 h 5 min")],
+     (59.99, "60 s"), (200, "3 min 20 s"), (7504, "2 h 5 min"), (273_600, "3 d 4 h")],
 )  # fmt: skip
 def test_a_duration_is_short(seconds, text):
     assert duration(seconds) == text
@@ -167,3 +172,35 @@ def test_no_start_is_logged_above_debug(work, caplog):
     jobs.add.enqueue(1)
     work(threads=1)
     assert "started" not in [getattr(record, "event", "") for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "level", "pattern", "tracebacks"),
+    [
+        (holding.ask_a_person, ("k",), "WARNING", r"held after .* \(attempt 1 of \d\): Is this right\?", 0),
+        (policies.judged, ("money",), "WARNING", r"held after .* \(attempt 1 of 3\): .*NoMoneyError", 1),
+        (
+            policies.judged,
+            ("rate",),
+            "INFO",
+            r"snoozed after .* \(attempt 1 of 3\); again in .*: RateLimitedError: rate$",
+            0,
+        ),
+        (
+            policies.judged,
+            ("value",),
+            "ERROR",
+            r"failed with ValueError after .* \(attempt 1 of 3\); it is",
+            1,
+        ),
+    ],
+)
+def test_what_an_error_leads_to_is_named_with_one_traceback_for_a_person(
+    work, lines, marks, caplog, task, arguments, level, pattern, tracebacks
+):
+    result = task.enqueue(*arguments)
+    work(threads=1)
+    ((found, message),) = lines(result)
+    assert found == level
+    assert re.search(pattern, message), message
+    assert len([r for r in caplog.records if r.exc_info and r.name == "pgonly_django.worker"]) == tracebacks
