@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -121,7 +121,7 @@ class NewJob(NamedTuple):
 
 # `columns`: those of the templates and of the calls that at least one job of the batch sets.
 COPY = qualified(f"""
-COPY pgonly_job (id, args, kwargs, {{columns}}, state, ready_at, enqueued_at, {NEW_COLUMNS}) FROM STDIN
+COPY pgonly_job (id, args, kwargs, state, ready_at, enqueued_at, {NEW_COLUMNS}, {{columns}}) FROM STDIN
 """)
 
 
@@ -138,15 +138,18 @@ def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[
     return job_id, EPOCH + timedelta(microseconds=int(row[0]))
 
 
-def insert_many(alias: str, jobs: Sequence[NewJob]) -> tuple[list[str], datetime]:
-    """See insert(). Write all `jobs` in one COPY, all or none, in order; their enqueue time is the same."""
+def insert_many(
+    alias: str, jobs: Sequence[NewJob], templates: Sequence[Template]
+) -> tuple[list[str], datetime]:
+    """See insert(). Write all `jobs` in one COPY, all or none, in order; their enqueue time is the same. `templates`:
+    see templates_of()."""
     ids = new_ids(len(jobs))
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now = aware(cursor.fetchone()[0])
-        own, columns = _columns_of(jobs)
-        with cursor.copy(COPY.format(columns=", ".join([*own, *columns]))) as copy:
-            copy.write(_copy_text(ids, jobs, now, own, columns))
+        columns, text = _copy_text(ids, jobs, templates, now)
+        with cursor.copy(COPY.format(columns=columns)) as copy:
+            copy.write(text)
     return ids, now
 
 
@@ -156,29 +159,39 @@ def aware(moment: datetime) -> datetime:
     return moment if is_aware else timezone.make_aware(moment, timezone.get_default_timezone())
 
 
-def _columns_of(jobs: Sequence[NewJob]) -> tuple[list[str], list[str]]:
-    """The columns of the calls and those of the templates that are not NULL in every row."""
-    own = {name for job in jobs if job.own for name in job.own}
-    templates = {id(job.template): job.template for job in jobs}.values()
-    return sorted(own), [n for n in TEMPLATE_COLUMNS if any(getattr(t, n) is not None for t in templates)]
+def templates_of(jobs: Iterable[NewJob]) -> list[Template]:
+    """Each once. By their ids: to compare templates costs more than all else here."""
+    return list({id(job.template): job.template for job in jobs}.values())
+
+
+def payloads_of(jobs: Sequence[NewJob], templates: Sequence[Template], enqueued_at: datetime) -> set[str]:
+    """See NewJob.payloads(): those of all `jobs`."""
+    if not any(job.own for job in jobs):
+        return {payload for template in templates for payload in template.payloads(enqueued_at)}
+    kinds = {(id(job.template), job.ready): job for job in jobs}.values()
+    return {payload for job in kinds for payload in job.payloads(enqueued_at)}
 
 
 def _copy_text(
-    ids: Sequence[str],
-    jobs: Sequence[NewJob],
-    now: datetime,
-    own_columns: Sequence[str],
-    columns: Sequence[str],
-) -> str:
-    """The rows in COPY's text format. Written out here: psycopg's write_row() takes four times as long."""
-    ends: dict[int, str] = {}
-    lines = []
-    for job_id, (template, args, kwargs, own, _) in zip(ids, jobs, strict=True):
-        end = ends.get(id(template)) or ends.setdefault(id(template), _end_of_line(template, now, columns))
-        if own_columns:
-            end = "".join(f"{_copy_value((own or {}).get(name))}\t" for name in own_columns) + end
-        lines.append(f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{end}")
-    return "".join(lines)
+    ids: Sequence[str], jobs: Sequence[NewJob], templates: Sequence[Template], now: datetime
+) -> tuple[str, str]:
+    """The columns that are not NULL in every row, and the rows in COPY's text format. Written out here: psycopg's
+    write_row() takes four times as long."""
+    columns = [n for n in TEMPLATE_COLUMNS if any(getattr(each, n) is not None for each in templates)]
+    ends = {id(template): _end_of_line(template, now, columns) for template in templates}
+    lines = [
+        f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{ends[id(template)]}"
+        for job_id, (template, args, kwargs, _, _) in zip(ids, jobs, strict=True)
+    ]
+    if any(job.own for job in jobs):
+        own = sorted({name for job in jobs for name in job.own or ()})
+        lines = [_with_own(line, job.own or {}, own) for line, job in zip(lines, jobs, strict=True)]
+        columns += own
+    return ", ".join(columns), "".join(lines)
+
+
+def _with_own(line: str, own: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return line[:-1] + "".join(f"\t{_copy_value(own.get(name))}" for name in columns) + "\n"
 
 
 def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> str:
@@ -186,7 +199,7 @@ def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> s
     is_later = template.run_at is not None and template.run_at > now
     # As text: `@task` imports this module, perhaps before the models can be loaded.
     state = "scheduled" if is_later else "ready"
-    values = [*(getattr(template, name) for name in columns), state, now, now, *NEW.values()]
+    values = [state, now, now, *NEW.values(), *(getattr(template, name) for name in columns)]
     return "\t".join(map(_copy_value, values)) + "\n"
 
 

@@ -25,7 +25,15 @@ from pgonly_django.compat import (
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
-from pgonly_django.queue.enqueue import NewJob, Template, aware, insert, insert_many
+from pgonly_django.queue.enqueue import (
+    NewJob,
+    Template,
+    aware,
+    insert,
+    insert_many,
+    payloads_of,
+    templates_of,
+)
 from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.arguments import CallSignature, call_signature
@@ -123,12 +131,12 @@ class PostgresBackend(BaseTaskBackend):
                 by_place = dict(self._insert_some(jobs, are_unique=True))
                 by_place |= self._insert_some(jobs, are_unique=False)
             return [by_place[place] for place in range(len(jobs))]
-        database = self.database
-        ids, enqueued_at = insert_many(database, [new for _, new in jobs])
+        database, new_jobs = self.database, [new for _, new in jobs]
+        templates = templates_of(new_jobs)
+        ids, enqueued_at = insert_many(database, new_jobs, templates)
         pairs = zip(jobs, ids, strict=True)
         results = [_result(task, job_id, new, enqueued_at) for (task, new), job_id in pairs]
-        kinds = {(id(new.template), new.own is not None and new.ready): new for _, new in jobs}.values()
-        payloads = {payload for new in kinds for payload in new.payloads(enqueued_at)}
+        payloads = payloads_of(new_jobs, templates, enqueued_at)
         self._tell_after_commit(database, payloads, results, None)
         return results
 
