@@ -221,7 +221,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         for races_left in reversed(range(RACES)):
             try:
                 with transaction.atomic(using=self.db):
-                    rows = self.with_free_keys()
+                    rows = self.filter(state__in=states).with_free_keys()
                     return rows._update_and_wake(states, *payloads, **changes)  # noqa: SLF001 - our own class
             except IntegrityError:
                 if not races_left:

@@ -12,6 +12,7 @@ from pgonly_django.conf import unknown_key
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.options import OPTION_NAMES, TaskOptions, validated
 from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
+from pgonly_django.tasks.uniqueness import check_together
 
 KEYS = ("BACKEND", "QUEUES", "OPTIONS")
 NO_DEFAULTS = ("database", "queues")  # in OPTIONS, and no defaults of tasks
@@ -91,7 +92,8 @@ class TasksEntry:
             raise OptionError(f"{where}: database must be an alias of DATABASES, got {database!r}.")
         self.options = options
         rest = {name: value for name, value in options.items() if name not in NO_DEFAULTS}
-        defaults, where = validated(rest, where, NO_DEFAULTS), f'{where}["queues"]'
+        defaults = validated(rest, where, NO_DEFAULTS)
+        place, where = where, f'{where}["queues"]'
         if not isinstance(queues, Mapping):
             remedy = 'The names that are allowed belong in "QUEUES", beside "OPTIONS".'
             raise OptionError(f"{where} must be a dict of options by queue name, got {queues!r}. {remedy}")
@@ -101,4 +103,12 @@ class TasksEntry:
             if not isinstance(values, Mapping):
                 raise OptionError(f"{where}[{queue!r}] must be a dict of options, got {values!r}.")
         of_queues = {queue: validated(values, f"{where}[{queue!r}]") for queue, values in queues.items()}
+        for queue, values in {"": {}, **of_queues}.items():
+            self._check_together(defaults | values, f"{where}[{queue!r}]" if queue else place)
         self.defaults, self.queue_defaults = defaults, of_queues
+
+    def _check_together(self, values: Mapping[str, Any], where: str) -> None:
+        try:
+            check_together(TaskOptions(**values))
+        except OptionError as error:
+            raise OptionError(f"{where}: {error}") from error

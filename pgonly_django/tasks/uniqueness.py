@@ -28,7 +28,7 @@ _DIGEST_LENGTH = 64
 def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> UniqueFunction | None:
     """What says which other jobs the job of a call excludes; None where the task is not unique. `path`: the task's.
     Raises OptionError for options that do not go together, and for a name that is no argument of the function."""
-    _check_together(options)
+    check_together(options)
     if options.idempotency_key is not None:
         fixed = Unique(_key(path, "idempotency_key", options.idempotency_key), RETAINED)
         return lambda _args, _kwargs: fixed
@@ -65,7 +65,8 @@ def _until(options: TaskOptions) -> str:
     return UNFINISHED if options.unique_for is None else RETAINED
 
 
-def _check_together(options: TaskOptions) -> None:
+def check_together(options: TaskOptions) -> None:
+    """Raises OptionError for options that exclude each other."""
     if options.debounce is None:
         return
     if options.idempotency_key is not None:

@@ -394,6 +394,15 @@ def test_retry_brings_the_newest_of_several_with_one_key_back():
     assert Job.objects.retry() == 0
 
 
+def test_a_later_one_that_succeeded_keeps_none_from_being_retried():
+    failed = sync_account.enqueue(1)
+    Job.objects.update(state=State.FAILED, lease_epoch=1)
+    sync_account.enqueue(1)
+    Job.objects.filter(state=State.READY).update(state=State.SUCCEEDED, lease_epoch=1)
+    assert Job.objects.retry() == 1
+    assert fresh(failed.job).state == State.READY
+
+
 def test_a_key_that_is_taken_while_retry_is_under_way_breaks_nothing(beside, other):
     first = sync_account.enqueue(1)
     Job.objects.update(state=State.FAILED, lease_epoch=1)

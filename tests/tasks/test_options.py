@@ -73,6 +73,14 @@ def test_a_wrong_value_is_named_wherever_it_is_set(name, value):
         add.using(**{name: value})
 
 
+def test_options_that_exclude_each_other_are_named_wherever_they_are_set():
+    says = "debounce changes the job while it is waiting"
+    with pytest.raises(ImproperlyConfigured, match=rf'TASKS\[.default.\]\["OPTIONS"\]: {says}'):
+        defaults(debounce=MINUTE, unique_while="retained")
+    with pytest.raises(ImproperlyConfigured, match=rf'"queues".*slow.*: {says}'):
+        defaults(debounce=MINUTE, queues={"slow": {"unique_while": "retained"}})
+
+
 def test_an_unknown_option_names_the_nearest_known_one():
     with pytest.raises(
         ImproperlyConfigured, match=r"max_atempts is not a setting\. Did you mean 'max_attempts'"
