@@ -94,7 +94,7 @@ class Enqueued(NamedTuple):
         if self.job is None:
             return ()
         is_debounced = _unique(self.job).debounce is not None
-        return (notify.DUE,) if is_debounced else self.job.template.payloads(self.enqueued_at)
+        return (notify.DUE,) if is_debounced else self.job.payloads(self.enqueued_at)
 
 
 def insert_unique(alias: str, jobs: Sequence[NewJob]) -> list[Enqueued]:

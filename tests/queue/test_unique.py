@@ -310,6 +310,15 @@ def test_a_new_unique_job_wakes_the_workers_and_a_duplicate_does_not(other):
     heard(other, "ready mark")
 
 
+def test_a_job_that_is_unique_and_limited_wakes_those_who_claim_limited_jobs(other):
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    limited = sync_account.using(queue_name="narrow", concurrency_key="{account_id}")
+    limited.enqueue(1)
+    heard(other, notify.limited("narrow"))
+    enqueue_many([(limited, [2])])
+    heard(other, notify.limited("narrow"))
+
+
 # A job's life against the index.
 
 ENDS = [
