@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from pgonly_django.models.job import CRASHES_ALLOWED, SUSPECT_FROM
 
+FINISHED = ("succeeded", "failed", "cancelled")
+
 
 @dataclass
 class Run:
@@ -24,6 +26,10 @@ class Job:
     crashes: int = 0
     cancel_requested: bool = False
     is_ahead: bool = False  # its run_at, while it is scheduled, or held since it was
+    queue: str = ""
+    key: str | None = None  # of its concurrency
+    finished_days: int | None = None  # so long ago; None: not finished
+    owes_letter: bool = False
     holder: Run | None = None
     past: list[Run] = field(default_factory=list)
 
@@ -42,6 +48,7 @@ class Job:
         self.interruptions += interrupted
         self.crashes = 0 if clears else self.crashes
         self._let_go()
+        self._note_end()
 
     def crashed(self, *, blamed: bool) -> None:
         self.crashes += blamed
@@ -50,19 +57,27 @@ class Job:
             "failed" if self.crashes >= CRASHES_ALLOWED else "cancelled" if self.cancel_requested else "ready"
         )
         self._let_go()
+        self._note_end()
 
     def cancelled(self) -> None:
         if self.state in ("ready", "scheduled", "held", "running"):
             self.cancel_requested = True
             self.state = "running" if self.state == "running" else "cancelled"
+            self._note_end()
 
     def retried(self) -> None:
         if self.state in ("failed", "cancelled", "scheduled", "held"):
             self.state, self.attempt, self.crashes, self.cancel_requested = "ready", 0, 0, False
+            self._note_end()
+
+    def redriven(self) -> None:
+        if self.state == "failed":
+            self.retried()
 
     def discarded(self) -> None:
         if self.state in ("ready", "scheduled", "held"):
             self.state = "failed"
+            self._note_end()
 
     def held(self) -> None:
         if self.state in ("ready", "scheduled"):
@@ -75,6 +90,18 @@ class Job:
     def promoted(self) -> None:
         if self.state == "scheduled":
             self.state = "ready"
+
+    def days_pass(self, days: int) -> bool:
+        """Whether the job is still there, once what is to be pruned is gone: failed jobs stay for 90 days."""
+        if self.finished_days is None:
+            return True
+        self.finished_days += days
+        return self.finished_days < (90 if self.state == "failed" else 7)
+
+    def _note_end(self) -> None:
+        is_over = self.state in FINISHED
+        self.finished_days = 0 if is_over else None
+        self.owes_letter = self.state == "failed"
 
     def _let_go(self) -> None:
         assert self.holder is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
+from hypothesis import settings as of_hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,19 +20,31 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgonly_django import models
+from pgonly_django import models, redrive
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.lease import renew
 from pgonly_django.queue.promote import promote
+from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
-from tests.properties.model import SUSPECT_FROM, Job, is_blamed
-from tests.queue.rows import LEASE, claim, claimer, write
+from pgonly_django.tasks.dead_letters import send
+from tests.properties.model import FINISHED, SUSPECT_FROM, Job, is_blamed
+from tests.queue.rows import LEASE, claim, claim_limited, claimer, limited_claimer, write
 from tests.tasks.calls import add
 
 HOUR = timedelta(hours=1)
+WEEK_AND_A_DAY = 8
 WORKERS = ("a", "b")
+QUEUES = ("x", "y")
+LIMITS = {"one": 1, "two": 2}  # of each concurrency key
+VERBS = {
+    "cancel": Job.cancelled,
+    "retry": Job.retried,
+    "discard": Job.discarded,
+    "hold": Job.held,
+    "resume": Job.resumed,
+}
 ENDS = {
     "succeed": (Outcome.SUCCEEDED, State.SUCCEEDED, {}),
     "fail": (Outcome.FAILED, State.FAILED, {}),
@@ -46,9 +61,12 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         models.Job.objects.all().delete()
         models.Worker.objects.all().delete()
+        models.Queue.objects.all().delete()
         self.server = connect("default", application_name="life")
         self.jobs: dict[str, Job] = {}
         self.claimers = {name: claimer(worker_id=uuid4()) for name in WORKERS}
+        self.limited = {}
+        self.queues: dict[str, tuple[int | None, bool]] = {}  # max_running, and whether it is paused
         for name in WORKERS:
             self._revive(name)
 
@@ -57,25 +75,42 @@ class Life(RuleBasedStateMachine):
 
     # What people do.
 
-    @rule(priority=st.integers(-1, 1), queue=st.sampled_from(["x", "y"]), later=st.booleans())
-    def enqueue(self, priority, queue, later):
+    @rule(
+        priority=st.integers(-1, 1),
+        queue=st.sampled_from(QUEUES),
+        later=st.booleans(),
+        key=st.sampled_from([None, *LIMITS]),
+    )
+    def enqueue(self, priority, queue, later, key):
         run_after = timezone.now() + HOUR if later else None
-        result = add.using(priority=priority, queue_name=queue, run_after=run_after).enqueue(1)
-        self.jobs[result.id] = Job("scheduled" if later else "ready", is_ahead=later)
+        options = {} if key is None else {"concurrency_key": key, "concurrency_limit": LIMITS[key]}
+        task = add.using(
+            priority=priority, queue_name=queue, run_after=run_after, dead_letter_queue="dead", **options
+        )
+        self.jobs[task.enqueue(1).id] = Job(
+            "scheduled" if later else "ready", is_ahead=later, queue=queue, key=key
+        )
 
-    @rule(verb=st.sampled_from(["cancel", "retry", "discard", "hold", "resume"]), data=st.data())
+    @rule(verb=st.sampled_from(sorted(VERBS)), data=st.data())
     @precondition(lambda self: self.jobs)
     def change(self, verb, data):
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         getattr(models.Job.objects.filter(pk=job_id), verb)()
-        past = {
-            "cancel": Job.cancelled,
-            "retry": Job.retried,
-            "discard": Job.discarded,
-            "hold": Job.held,
-            "resume": Job.resumed,
-        }
-        past[verb](self.jobs[job_id])
+        VERBS[verb](self.jobs[job_id])
+
+    @rule()
+    def redrive(self):
+        failed = {job_id for job_id, job in self.jobs.items() if job.state == "failed"}
+        assert redrive(models.Job.objects.all()).jobs == len(failed)
+        for job_id in failed:
+            self.jobs[job_id].redriven()
+
+    @rule(queue=st.sampled_from(QUEUES), max_running=st.sampled_from([None, 1, 2]), paused=st.booleans())
+    def limit(self, queue, max_running, paused):
+        rows = models.Queue.objects.named(queue)
+        rows.edit(max_running=max_running)
+        rows.pause() if paused else rows.resume()
+        self.queues[queue] = (max_running, paused)
 
     # What workers do.
 
@@ -86,14 +121,24 @@ class Life(RuleBasedStateMachine):
         suspects_held = any(job.crashes >= SUSPECT_FROM for job in self._held_by(worker).values())
         ready = {job_id for job_id, job in self.jobs.items() if job.state == "ready"}
         claimed = claim(self.server, by, free, take_suspect=not suspects_held)
-        for row in claimed:
-            self.jobs[row.id].claimed(worker)
-            assert row.lease_epoch == self.jobs[row.id].lease_epoch
-        assert len(claimed) <= free
-        assert sum(row.crashes >= SUSPECT_FROM for row in claimed) <= 1
+        self._note_claimed(worker, claimed, free)
+        assert not any(self._is_limited(self.jobs[row.id]) for row in claimed)
         if by.looked_from_head and len(claimed) < free:
             left = [self.jobs[job_id] for job_id in ready if self.jobs[job_id].state == "ready"]
-            assert all(job.crashes >= SUSPECT_FROM for job in left), "a ready job was not seen from the head"
+            plain = [job for job in left if not self._is_limited(job)]
+            assert all(job.crashes >= SUSPECT_FROM for job in plain), "a ready job was not seen from the head"
+
+    @rule(worker=st.sampled_from(WORKERS), free=st.integers(1, 3))
+    def claim_limited(self, worker, free):
+        suspects_held = any(job.crashes >= SUSPECT_FROM for job in self._held_by(worker).values())
+        before = Counter(job.queue for job in self.jobs.values() if job.holder)
+        claimed = claim_limited(self.server, self.limited[worker], free, take_suspect=not suspects_held)
+        self._note_claimed(worker, claimed, free)
+        assert all(self._is_limited(self.jobs[row.id]) for row in claimed)
+        for queue, count in Counter(row.queue for row in claimed).items():
+            max_running, is_paused = self.queues.get(queue, (None, False))
+            assert not is_paused
+            assert max_running is None or before[queue] + count <= max_running
 
     @rule(end=st.sampled_from(sorted(ENDS)), data=st.data())
     @precondition(lambda self: any(job.holder for job in self.jobs.values()))
@@ -143,6 +188,44 @@ class Life(RuleBasedStateMachine):
         assert rescue(self.server, LEASE, timedelta(0)) == []
 
     @rule()
+    def send_letters(self):
+        """Each failure has one, whatever made it."""
+        while send("default", "dead", 2):
+            pass
+        letters = models.Job.objects.filter(queue="dead")
+        assert sorted(job.args[0] for job in letters) == sorted(
+            job_id for job_id, job in self.jobs.items() if job.owes_letter
+        )
+        letters.delete()
+        for job in self.jobs.values():
+            job.owes_letter = False
+
+    @rule()
+    def prune(self):
+        """After a week and a day."""
+        models.Job.objects.finished().update(expires_at=F("expires_at") - timedelta(days=WEEK_AND_A_DAY))
+        prune(self.server)
+        self.jobs = {job_id: job for job_id, job in self.jobs.items() if job.days_pass(WEEK_AND_A_DAY)}
+
+    @rule()
+    def everything_comes_to_an_end(self):
+        """Once nothing stands in the way, every job that is not over can be claimed: none is lost."""
+        for queue in QUEUES:
+            self.limit(queue, None, paused=False)
+        for job_id, job in self.jobs.items():
+            if job.state == "held":
+                models.Job.objects.filter(pk=job_id).resume()
+                job.resumed()
+        self.promote()
+        for _ in range(len(self.jobs) + 1):
+            self._finish_all_that_run()
+            for worker in WORKERS:
+                self.claim(worker, 3, from_head=True)
+                self.claim_limited(worker, 3)
+        self._finish_all_that_run()
+        assert {job.state for job in self.jobs.values()} <= set(FINISHED)
+
+    @rule()
     def promote(self):
         models.Job.objects.filter(state="scheduled").update(run_at=timezone.now() - HOUR)
         promote(self.server)
@@ -171,7 +254,38 @@ class Life(RuleBasedStateMachine):
                 assert worker_id == self._id_at_claim(job.holder)
         assert models.Job.objects.count() == len(self.jobs)
 
+    @invariant()
+    def no_key_runs_more_often_than_its_limit(self):
+        running = models.Job.objects.running().exclude(concurrency_key=None)
+        found = Counter(running.values_list("concurrency_key", flat=True))
+        assert all(count <= LIMITS[key] for key, count in found.items())
+
+    @invariant()
+    def only_running_jobs_have_a_lease_and_only_finished_ones_an_end(self):
+        for job in models.Job.objects.all():
+            assert (job.lease_expires_at is not None) == (job.state == State.RUNNING)
+            assert (job.finished_at is not None) == (job.expires_at is not None) == job.is_finished
+
     # The parts.
+
+    def _is_limited(self, job):
+        return job.key is not None or self.queues.get(job.queue, (None, False)) != (None, False)
+
+    def _note_claimed(self, worker, claimed, free):
+        for row in claimed:
+            self.jobs[row.id].claimed(worker)
+            assert row.lease_epoch == self.jobs[row.id].lease_epoch
+        assert len(claimed) <= free
+        assert sum(row.crashes >= SUSPECT_FROM for row in claimed) <= 1
+
+    def _finish_all_that_run(self):
+        for job_id, job in self.jobs.items():
+            if job.holder:
+                succeed = self._finish(
+                    job_id, job.lease_epoch, Outcome.SUCCEEDED, State.SUCCEEDED, ENDS["succeed"][2]
+                )
+                assert write(self.server, succeed) == 1
+                job.ended("succeeded")
 
     def _held_by(self, worker):
         return {i: job for i, job in self.jobs.items() if job.holder and job.holder.worker == worker}
@@ -181,7 +295,8 @@ class Life(RuleBasedStateMachine):
 
     def _revive(self, worker):
         """A new process of that name: a fresh id, no floors, a fresh heartbeat."""
-        self.claimers[worker] = claimer(worker_id=uuid4())
+        self.claimers[worker] = by = claimer(worker_id=uuid4())
+        self.limited[worker] = limited_claimer(worker_id=by.worker_id)
         models.Worker.objects.create(
             id=self.claimers[worker].worker_id, name=worker, hostname="h", pid=1, threads=1
         )
@@ -195,11 +310,12 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_life_of_a_job_follows_the_model():
+def test_every_life_of_a_job_follows_the_model(settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
     run_state_machine_as_test(
         Life,
-        settings=settings(
-            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=checks
+        settings=of_hypothesis(
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=checks
         ),
     )
