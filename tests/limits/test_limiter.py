@@ -25,6 +25,7 @@ from pgonly_django.exceptions import (
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Limiter, LimiterSlot
+from pgonly_django.tables import qualified
 from tests.interruptions import interrupted_in
 from tests.limits.limiter_rows import buckets, held, waiting
 from tests.waiting import wait_for
@@ -156,13 +157,14 @@ def test_a_wrong_argument_is_named(options, message):
         limiter("deepseek", **options)
 
 
+HELD = qualified("SELECT count(*) FROM pgonly_limiter_slot WHERE holder IS NOT NULL")
+
+
 def test_it_is_no_part_of_the_callers_transaction(limits, other):
     limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
     with contextlib.suppress(ZeroDivisionError), transaction.atomic():
         with limiter("deepseek", tokens=100) as use:
-            rows = other.execute(
-                "SELECT count(*) FROM pgonly_limiter_slot WHERE holder IS NOT NULL"
-            ).fetchall()
+            rows = other.execute(HELD).fetchall()
             assert rows == [(1,)]
             use.tokens = 10_000
         raise ZeroDivisionError

@@ -16,6 +16,7 @@ from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUna
 from pgonly_django.limits import departure, pool_user, reservation
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.tables import qualified
 from tests.limits.limiter_rows import buckets, held, make_holders_die, pids_of_limits, waiting
 from tests.waiting import wait_for
 
@@ -90,7 +91,7 @@ def test_the_slots_of_silent_holders_are_not_taken_just_after_a_restart(limits, 
     make_holders_die()
     with connection.cursor() as cursor:
         sql = reservation.slots.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
-        cursor.execute(f"SELECT {sql} FROM pgonly_limiter_slot AS s")
+        cursor.execute(qualified(f"SELECT {sql} FROM pgonly_limiter_slot AS s"))
         assert cursor.fetchall() == [(False,)]
 
 
@@ -163,7 +164,7 @@ def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, o
         pass
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.5)
     with other.transaction():
-        other.execute("SELECT FROM pgonly_limiter FOR UPDATE")
+        other.execute(qualified("SELECT FROM pgonly_limiter FOR UPDATE"))
         found = []
 
         def use():
