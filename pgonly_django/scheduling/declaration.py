@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -52,8 +53,8 @@ class Declaration:
             "cron": self.cron,
             "every_seconds": seconds_of(self.every),
             "timezone": self.timezone or django_timezone.get_default_timezone_name(),
-            "args": list(self.args),
-            "kwargs": dict(self.kwargs),
+            "args": json.loads(to_json(list(self.args), "args")),  # as they come back from the row
+            "kwargs": json.loads(to_json(dict(self.kwargs), "kwargs")),
             "queue": self.queue,
             "priority": self.priority,
             "catch_up": self.catch_up,

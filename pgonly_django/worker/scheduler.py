@@ -20,7 +20,8 @@ from pgonly_django.worker.poll_timer import NEVER
 
 BLIND_SECONDS = 30.0  # without LISTEN: how long a new or changed schedule may stay unseen
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
-AWAY_SECONDS = 1.0  # between two tries while the database is away
+# Between two tries while the schedules cannot be read: the first, each twice as long as the one before, to the longest.
+FIRST_TRY_SECONDS, LONGEST_TRY_SECONDS = 0.5, 30.0
 LONGEST_WAIT_SECONDS = 3600.0  # this machine's clock and the database's may drift apart
 
 
@@ -33,6 +34,7 @@ class Scheduler(threading.Thread):
         self._over, self._wake = threading.Event(), threading.Event()
         self._has_imported = False
         self._failure = ""  # the present one, which is logged once
+        self._try_seconds = FIRST_TRY_SECONDS
         self._declare_at = 0.0
 
     def hear_changed(self) -> None:
@@ -44,8 +46,10 @@ class Scheduler(threading.Thread):
         self._wake.set()
 
     def run(self) -> None:
-        while not self._over.is_set():
+        while True:
             self._wake.clear()
+            if self._over.is_set():  # asked behind clear(): end() sets it first
+                break
             pause = self._tried()
             if forked_child.is_child:  # code of the project has forked
                 forked_child.leave()
@@ -86,8 +90,9 @@ class Scheduler(threading.Thread):
                 is_away = isinstance(error, Error)
                 emit("scheduling.unread", message, level=logging.WARNING, exc_info=not is_away)
             self._close()
-            return AWAY_SECONDS
-        self._failure = ""
+            pause, self._try_seconds = self._try_seconds, min(self._try_seconds * 2, LONGEST_TRY_SECONDS)
+            return pause
+        self._failure, self._try_seconds = "", FIRST_TRY_SECONDS
         return pause
 
     def _close(self) -> None:

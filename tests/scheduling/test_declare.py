@@ -8,6 +8,7 @@ from django.utils import timezone
 from pgonly_django.models import Schedule
 from pgonly_django.scheduling import declare as declare_module
 from pgonly_django.scheduling import decorators
+from pgonly_django.scheduling.declaration import Declaration
 from pgonly_django.scheduling.declare import declare, needs_confirming
 from tests.queue.rows import LEASE, make_worker
 from tests.scheduling.rows import DAY, HOUR, fresh, jobs, look, make, worker_id
@@ -52,10 +53,14 @@ def test_what_is_declared_has_a_row_that_says_the_same(deploy):
     assert fresh(nightly).is_planned
 
 
-def test_a_deploy_without_a_change_writes_nothing(deploy):
-    deploy(nightly=NIGHTLY)
+@pytest.mark.parametrize("args", [[1], [(1, 2)], [b"bytes"], [{"a": {"b": 1.5}}]])
+def test_a_deploy_without_a_change_writes_nothing(deploy, args):
+    code = {"nightly": Declaration(name="nightly", **{**NIGHTLY, "args": args}).columns()}
+    assert Schedule.objects.declare(code) == 1
+    assert Schedule.objects.declare(code) == 0
+    deploy(nightly={**NIGHTLY, "args": args})
     row = Schedule.objects.extra(select={"xmin": "xmin::text"}).get()
-    deploy(nightly=NIGHTLY)
+    deploy(nightly={**NIGHTLY, "args": args})
     assert Schedule.objects.extra(select={"xmin": "xmin::text"}).get().xmin == row.xmin
 
 

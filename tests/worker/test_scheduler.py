@@ -152,3 +152,26 @@ def test_a_job_finds_its_tick_and_the_budget_of_its_schedule(work):
     work()
     job = Job.objects.get()
     assert job.result == [schedule.next_at.isoformat(), "nightly"]
+
+
+def test_while_the_table_cannot_be_read_it_tries_ever_more_seldom_and_says_so_once(make_scheduler, caplog):
+    scheduler = make_scheduler()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_schedule RENAME TO pgonly_schedule_away")
+    try:
+        assert [scheduler._tried() for _ in range(8)] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_schedule_away RENAME TO pgonly_schedule")
+    assert len(caplog.records) == 1
+    assert "pgonly_schedule" in caplog.records[0].message
+    assert scheduler._tried() == NEVER
+
+
+def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
+    for _ in range(20):
+        scheduler = make_scheduler()
+        scheduler.start()
+        scheduler.end()
+        scheduler.join(10)
+        assert not scheduler.is_alive()
