@@ -3,6 +3,7 @@
 limiter               limiter(): a limiter by its name, over admission, departure, slots, bucket, wake
 budget                budget(): a budget by its name
 budget_reservation    what a call may cost that is under way: reserve, settle, release
+budget_statements     its SQL
 budget_rows           the row of a budget: made when it is first used
 budget_settings       PGONLY["BUDGETS"]: validated, and its patterns
 unpaid                which errors say that a call was not paid

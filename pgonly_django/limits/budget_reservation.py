@@ -6,18 +6,15 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
-from psycopg.pq.abc import PGresult
-
 from pgonly_django.amounts import Amount, Cost, shown
 from pgonly_django.current_job import CurrentJob, current_job
 from pgonly_django.database.operation import Operation, Signal, run
-from pgonly_django.database.statement import Statement, integer
+from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
 from pgonly_django.exceptions import (
     BudgetError,
@@ -29,11 +26,11 @@ from pgonly_django.exceptions import (
 from pgonly_django.limits import budget_rows, budget_settings
 from pgonly_django.limits.background import background
 from pgonly_django.limits.budget_settings import Declaration
+from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, Look, look_in
 from pgonly_django.limits.pool_user import call, pool
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.limits.unpaid import is_unpaid
-from pgonly_django.models.budget import HELD_BY, PERIOD_START, SPENT
-from pgonly_django.tables import qualified
+from pgonly_django.models.budget import HELD_BY
 
 # A job waits so long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
 # back and comes again by itself.
@@ -43,17 +40,8 @@ PAUSE_SECONDS = (0.05, 1.0)
 AWAY_SECONDS = 0.5  # between two tries while the database is away
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for it
 DAY_SECONDS = 86_400.0
+UNPAID = {"usd": Decimal(0), "tokens_in": None, "tokens_out": None, "is_recorded": 0, "is_estimate": 0}
 UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What PostgreSQL said to one who wants to reserve."""
-
-    is_made: bool
-    usd: Decimal  # the cap
-    spent: Decimal
-    reserved: Decimal
 
 
 class Reservation:
@@ -122,62 +110,7 @@ class Reservation:
         if not self._is_over:
             run(self._settle(cost, is_recorded=is_recorded))
 
-    # Index, of every statement here: the primary keys. The row of the budget is where all who spend meet: of two
-    # statements the second one waits for the first and judges the row that this leaves. A reservation that is there
-    # already was made by this same call, whose answer got lost.
-    RESERVE = Statement(
-        qualified(f"""
-WITH taken AS (
-    UPDATE pgonly_budget AS b SET
-        spent = {SPENT}, period_start = {PERIOD_START}, reserved = b.reserved + %(usd)s::numeric
-    WHERE b.name = %(name)s::text AND {SPENT} + b.reserved + %(usd)s::numeric <= b.usd
-        AND (%(usd)s::numeric > 0 OR {SPENT} + b.reserved < b.usd)
-        AND NOT EXISTS (SELECT FROM pgonly_reservation WHERE id = %(id)s::uuid)
-    RETURNING b.name
-),
-made AS (
-    INSERT INTO pgonly_reservation (id, budget, usd, job_id, task, queue, step, expires_at)
-    SELECT %(id)s::uuid, name, %(usd)s::numeric, %(job_id)s::uuid, %(task)s::text, %(queue)s::text, %(step)s::text,
-        clock_timestamp() + %(lease)s::float8 * interval '1 second'
-    FROM taken RETURNING id
-)
-SELECT EXISTS (SELECT FROM made) OR EXISTS (SELECT FROM pgonly_reservation WHERE id = %(id)s::uuid),
-    b.usd::text, ({SPENT})::text, b.reserved::text
-FROM pgonly_budget AS b WHERE b.name = %(name)s::text
-""")
-    )
-    # The reservation's row is deleted once, by whoever comes first. One that has expired was counted as spent: that is
-    # corrected, and so is its row among the costs.
-    SETTLE = Statement(
-        qualified(f"""
-WITH gone AS (
-    DELETE FROM pgonly_reservation WHERE id = %(id)s::uuid RETURNING *
-),
-paid AS (
-    UPDATE pgonly_budget AS b SET
-        spent = greatest({SPENT} + %(usd)s::numeric - CASE WHEN gone.is_expired THEN gone.usd ELSE 0 END, 0),
-        reserved = greatest(b.reserved - CASE WHEN gone.is_expired THEN 0 ELSE gone.usd END, 0),
-        period_start = {PERIOD_START}
-    FROM gone WHERE b.name = gone.budget
-),
-noted AS (
-    INSERT INTO pgonly_cost
-        (reservation, job_id, task, queue, budget, step, usd, tokens_in, tokens_out, is_estimate)
-    SELECT gone.id, gone.job_id, gone.task, gone.queue, gone.budget, gone.step, %(usd)s::numeric,
-        %(tokens_in)s::int8, %(tokens_out)s::int8, %(is_estimate)s::int = 1
-    FROM gone WHERE %(is_recorded)s::int = 1 OR gone.is_expired
-    ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO UPDATE SET usd = excluded.usd,
-        tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, is_estimate = excluded.is_estimate
-)
-SELECT count(*) FROM gone
-""")
-    )
-    RENEW = Statement(
-        qualified("""
-UPDATE pgonly_reservation SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
-WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
-""")
-    )
+    RENEW = RENEW
 
     def lost(self) -> None:
         """It has expired, while this process stood still. settle() corrects what was counted."""
@@ -211,15 +144,9 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
     def _try(self, job: CurrentJob | None) -> Operation[Look]:
         if self._declaration is not None and not self._is_declared:
             yield from budget_rows.declare(self.pool, self.budget, self._declaration)
-        row = {"job_id": None, "task": "", "queue": ""}
-        if job is not None:
-            row = {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue}
         self._may_exist = True
-        result = yield from call(
-            self.pool, self.RESERVE,
-            id=self.id, name=self.budget, usd=self.usd, step=self.step, lease=LEASE_SECONDS, **row,
-        )  # fmt: skip
-        look = _look_in(result)
+        row = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step, **_of_job(job)}
+        look = look_in((yield from call(self.pool, RESERVE, **row, lease=LEASE_SECONDS)))
         self._may_exist = look is not None and look.is_made
         if look is not None:
             return look
@@ -260,10 +187,8 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
             which = "was settled or released already: say the sum once" if self._is_over else "is not open"
             raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
         self._is_over = True
-        settled = partial(
-            self._write, usd=cost.usd, tokens_in=cost.tokens_in, tokens_out=cost.tokens_out,
-            is_recorded=int(is_recorded), is_estimate=int(is_estimate),
-        )  # fmt: skip
+        values = {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        settled = partial(self._write, **values, is_recorded=int(is_recorded), is_estimate=int(is_estimate))
         try:
             yield from settled()
         except LimitsUnavailableError as error:
@@ -272,14 +197,15 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
                 f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL is back: {error}"
             )
             emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
-        except BaseException as error:  # an interruption, while the answer was on its way
-            if not isinstance(error, Exception):
-                background.add(lambda: run(settled()), DAY_SECONDS)
+        except Exception:
+            raise
+        except BaseException:  # an interruption, while the answer was on its way
+            background.add(lambda: run(settled()), DAY_SECONDS)
             raise
 
     def _write(self, **values: Any) -> Operation[bool]:
         """Whether the reservation was there, and not settled already."""
-        result = yield from call(self.pool, self.SETTLE, id=self.id, **values)
+        result = yield from call(self.pool, SETTLE, id=self.id, **values)
         renewal.drop(self)
         return integer(result.get_value(0, 0)) > 0
 
@@ -290,14 +216,7 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
             background.add(self._give_back_once_it_is_there, UNCONFIRMED_SECONDS)
 
     def _give_back_once_it_is_there(self) -> None:
-        unpaid = {
-            "usd": Decimal(0),
-            "tokens_in": None,
-            "tokens_out": None,
-            "is_recorded": 0,
-            "is_estimate": 0,
-        }
-        if not run(self._write(**unpaid)):
+        if not run(self._write(**UNPAID)):
             raise LimitsError("It is not there yet.")  # so the background tries again
 
 
@@ -305,10 +224,8 @@ def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> 
     return usd if isinstance(usd, Cost) else Cost(usd, tokens_in, tokens_out)
 
 
-def _look_in(result: PGresult) -> Look | None:
-    """None: there is no such budget."""
-    if not result.ntuples:
-        return None
-    made, *amounts = (result.get_value(0, column) for column in range(4))
-    usd, spent, reserved = (Decimal((raw or b"0").decode()) for raw in amounts)
-    return Look(made == b"\x01", usd, spent, reserved)
+def _of_job(job: CurrentJob | None) -> dict[str, Any]:
+    """The columns that say for which job a call is made."""
+    if job is None:
+        return {"job_id": None, "task": "", "queue": ""}
+    return {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue}

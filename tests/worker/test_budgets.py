@@ -132,14 +132,27 @@ def test_a_higher_cap_in_the_code_resumes_what_is_held(work, transactional_db):
     assert result.job.state == State.SUCCEEDED
 
 
-def test_where_only_calls_under_way_are_in_the_way_a_job_waits_for_them(background_worker, cap):
+@pytest.mark.parametrize("task", [spending.pay_and_say_so, spending.pay_async], ids=["sync", "async"])
+def test_where_only_calls_under_way_are_in_the_way_a_job_waits_for_them(background_worker, cap, task):
     cap(0.5)
     with budget("p").reserve(0.4) as other:
         background_worker()
-        result = spending.pay_once.enqueue(0.3)
+        result = task.enqueue(0.3)
         wait_for(lambda: result.job.state == State.RUNNING, what="the start")
         other.settle(0.1)
     assert result.wait(10).job.state == State.SUCCEEDED
+
+
+def test_a_job_that_waits_for_calls_under_way_can_be_cancelled(background_worker, cap):
+    cap(0.5)
+    with budget("p").reserve(0.4) as other:
+        background_worker()
+        result = spending.pay_and_say_so.enqueue(0.3)
+        wait_for(lambda: result.job.state == State.RUNNING, what="the start")
+        result.cancel()
+        wait_for(lambda: result.job.state == State.CANCELLED, what="the cancellation")
+        other.settle(0.1)
+    assert state() == money(0.1, 0)
 
 
 def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
