@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from pgonly_django.exceptions import PgonlyError
+from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import Schedule, Tick
 from pgonly_django.tasks.registry import import_task
@@ -42,6 +42,10 @@ def task_of(schedule: Schedule, database: str) -> Any:
 
 def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> str:
     """The id of the job, whose run_at is the tick. Raises as the task's enqueue() does."""
+    if not (
+        isinstance(schedule.args, list) and isinstance(schedule.kwargs, dict)
+    ):  # written by another program
+        raise WrongArgumentsError(schedule.task, "args must be a JSON list, and kwargs a JSON object")
     call = task if at is None else task.using(run_after=at)
     return str(call.enqueue(*schedule.args, **schedule.kwargs).id)
 

@@ -44,7 +44,7 @@ SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '
 NOTE_TICK = Statement(
     qualified("""
 INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person)
-VALUES (%(schedule)s::text, %(tick_at)s, %(outcome)s::text, %(reason)s::text, false)
+VALUES (%(schedule)s::text, %(tick_at)s, 'enqueued', '', false)
 ON CONFLICT (schedule_id, tick_at) DO NOTHING RETURNING id
 """)
 )
@@ -137,24 +137,25 @@ class DueSchedules:
     def _run_ticks(self, schedule: Schedule, ticks: list[datetime]) -> None:
         task = calls.task_of(schedule, self.database)
         for tick in ticks:
-            reason = overlap.reason_to_skip(schedule, task.queue_name, self.database)
-            outcome = Outcome.SKIPPED if reason else Outcome.ENQUEUED
-            row = {"schedule": schedule.name, "tick_at": tick, "outcome": outcome.value, "reason": reason}
-            noted = first_row(self.database, NOTE_TICK, row)
-            if noted is None:
-                continue
-            if reason:
-                message = f"The tick of {schedule.name} at {tick:%Y-%m-%d %H:%M:%S %Z} was skipped. {reason}"
-                emit("scheduling.skipped", message, schedule=schedule.name, reason=reason)
-            else:
-                job_id = calls.enqueue(task, schedule, tick)
-                Tick.objects.using(self.database).filter(pk=int(noted[0])).update(job_id=job_id)
-                message = f"{schedule.name} enqueued {schedule.task} {job_id}."
-                emit(
-                    "scheduling.enqueued", message, level=logging.DEBUG, schedule=schedule.name, job_id=job_id
-                )
+            noted = first_row(self.database, NOTE_TICK, {"schedule": schedule.name, "tick_at": tick})
+            if noted is not None:
+                row = Tick.objects.using(self.database).filter(pk=int(noted[0]))
+                row.update(**self._run_tick(schedule, task, tick))
         for outcome in Outcome:
             first_row(self.database, PRUNE_TICKS, {"schedule": schedule.name, "outcome": outcome.value})
+
+    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any]:
+        """Returns what its row says of it."""
+        name = schedule.name
+        reason = overlap.reason_to_skip(schedule, task.queue_name, self.database)
+        if reason:
+            message = f"The tick of {name} at {tick:%Y-%m-%d %H:%M:%S %Z} was skipped. {reason}"
+            emit("scheduling.skipped", message, schedule=name, reason=reason)
+            return {"outcome": Outcome.SKIPPED, "reason": reason}
+        job_id = calls.enqueue(task, schedule, tick)
+        message = f"{name} enqueued {schedule.task} {job_id}."
+        emit("scheduling.enqueued", message, level=logging.DEBUG, schedule=name, job_id=job_id)
+        return {"job_id": job_id}
 
     def _is_away(self, error: BaseException) -> bool:
         is_of_database = isinstance(error, (OperationalError, InterfaceError))

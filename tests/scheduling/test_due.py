@@ -132,6 +132,15 @@ def test_a_tick_that_has_a_row_is_not_enqueued_again():
     assert fresh(schedule).next_at == schedule.next_at + HOUR
 
 
+def test_a_tick_that_has_a_row_replaces_no_run():
+    schedule = make(overlap="replace")
+    look()
+    Schedule.objects.filter(pk=schedule.pk).update(next_at=schedule.next_at)
+    look()
+    (job,) = jobs()
+    assert job.state == State.READY
+
+
 def test_a_schedule_that_another_worker_has_locked_is_left_to_it(other):
     schedule = make()
     with other.transaction():
@@ -162,7 +171,9 @@ def test_a_locked_schedule_holds_up_no_other(other):
         ({"queue": "x" * 65}, "queue_name"),
         ({"cron": "61 * * * *", "every_seconds": None}, "Bad minute"),
         ({"cron": "0 3 * * *", "every_seconds": None, "timezone": "Asia/Shangai"}, "Asia/Shanghai"),
-        ({"args": 7}, "TypeError"),
+        ({"args": 7}, "args must be a JSON list"),
+        ({"args": "ab"}, "args must be a JSON list"),
+        ({"kwargs": [1]}, "kwargs a JSON object"),
     ],
 )
 def test_a_schedule_that_cannot_be_enqueued_says_why_once_and_stops_no_other(columns, said, caplog):
