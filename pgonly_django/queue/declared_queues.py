@@ -43,7 +43,7 @@ def limits_of(name: Any, entry: Any) -> dict[str, Any]:
     for key, value in entry.items():
         if key not in KEYS:
             raise ImproperlyConfigured(unknown_key(f'{where}["%s"]', key, KEYS))
-        if value is not None and (reason := _what_is_wrong(key, value)):
+        if value is not None and (reason := what_is_wrong(key, value)):
             raise ImproperlyConfigured(f'{where}["{key}"] must be {reason}, got {value!r}.')
     count, seconds = entry.get("rate") or (None, None)
     return {
@@ -66,7 +66,7 @@ def check_queues(**_: object) -> list[checks.CheckMessage]:
     return []
 
 
-def _what_is_wrong(key: str, value: Any) -> str | None:
+def what_is_wrong(key: str, value: Any) -> str | None:
     """What the value must be, or None when it is right."""
     match key:
         case "max_running":

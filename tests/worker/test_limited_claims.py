@@ -282,3 +282,10 @@ def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transaction
     worker.in_flight.runs.clear()
     worker.database.close()
     worker.slots.close(2.0)
+
+
+def test_the_limits_of_the_settings_hold_from_the_first_claim_on(work, settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"default": {"max_running": 1}}}
+    results = [count_beside.enqueue(0.02) for _ in range(3)]
+    work(threads=3)
+    assert {result.wait(1).return_value for result in results} == {1}
