@@ -178,4 +178,4 @@ def _unsliced(jobs: JobQuerySet, alias: str) -> JobQuerySet:
         return Job.objects.using(alias).filter(pk__in=list(jobs.values_list("pk", flat=True)))
     if jobs.query.distinct or jobs.query.combinator:
         return Job.objects.using(alias).filter(pk__in=jobs.order_by().values("pk"))
-    return jobs.using(alias)
+    return jobs.using(alias).defer(None)

@@ -15,6 +15,7 @@ from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
 from pgonly_django.admin.jobs.filters import ErrorFilter, QueueFilter, StateFilter, TaskFilter
 from pgonly_django.admin.jobs.page import page_context
+from pgonly_django.admin.jobs.redrive import redrive_jobs
 from pgonly_django.admin.jobs.search import HELP, search_jobs
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, LARGE, RESUME, RETRY
 from pgonly_django.admin.paging import BoundedChangeList
@@ -42,7 +43,7 @@ class JobAdmin(VerbAdmin):
     show_facets = ShowFacets.NEVER
     list_per_page = 50
     verbs = (RESUME, RETRY, HOLD, CANCEL, DISCARD)
-    actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), delete_selected)
+    actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), redrive_jobs, delete_selected)
     fieldsets = ()
 
     class Media:
