@@ -10,7 +10,7 @@ from contextvars import copy_context
 from asgiref.sync import async_to_sync
 
 from pgonly_django import budget, task
-from tests.jobs import mark
+from tests.jobs import mark, stay
 
 
 def pay(usd, key="paid"):
@@ -117,3 +117,15 @@ OVER = (
 def pay_and_say_so(usd):
     with budget("p").reserve(usd) as reservation:
         reservation.settle(usd)
+
+
+@task(takes_context=True)
+def pay_and_stay(context, seconds):
+    """The first run stays inside its first paid call; the next ones do not."""
+    mark(f"run {context._run.job.lease_epoch}")
+    with budget("p").reserve(0.4) as reservation:
+        if context._run.job.lease_epoch == 1:
+            mark("paying")
+            stay(seconds)
+        reservation.settle(0.1)
+    return "paid"
