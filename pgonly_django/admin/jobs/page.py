@@ -19,6 +19,7 @@ from pgonly_django.models import Checkpoint, CostEntry, Job, State, Step, Worker
 STEPS_SHOWN = 50
 STEP_RESULT_SHOWN = 2_000
 MESSAGE_SHOWN = 1_000
+DIGEST_SHOWN = 8
 LARGEST_FIGURE = 1e300  # so that done / total can be computed
 
 
@@ -88,7 +89,9 @@ def _facts(job: Job, worker: str) -> list[tuple[str, Any]]:
         (_("Backend"), job.backend),
         (_("Held by"), job.held_by),
         (_("Cost"), _cost(job)),
-        (_("Unique key"), job.unique_key),
+        (_("Concurrency key"), _concurrency(job)),
+        (_("Slots"), job.slots if (job.slots or 1) > 1 else None),
+        (_("Unique key"), _unique_key(job)),
         (_("Its key counts"), _key_counts(job)),
         (_("Attempts"), f"{job.attempt} / {job.max_attempts}"),
         (_("Interruptions"), job.interruptions or None),
@@ -107,6 +110,21 @@ def _failed_retention(job: Job) -> str | None:
     if job.failed_retention is None:
         return None
     return _("for ever") if job.failed_retention > LONGEST else short_duration(job.failed_retention)
+
+
+def _concurrency(job: Job) -> str | None:
+    if job.concurrency_key is None:
+        return None
+    return _("%(key)s, %(limit)d at a time") % {
+        "key": job.concurrency_key,
+        "limit": job.concurrency_limit or 1,
+    }
+
+
+def _unique_key(job: Job) -> str | None:
+    """Its hash shortened."""
+    head, mark, digest = (job.unique_key or "").rpartition(" #")
+    return f"{head} #{digest[:DIGEST_SHOWN]}…" if mark and len(digest) > DIGEST_SHOWN else job.unique_key
 
 
 def _key_counts(job: Job) -> str | None:

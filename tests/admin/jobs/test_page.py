@@ -269,6 +269,21 @@ def test_a_unique_key_stands_there_with_how_long_it_counts(page, until, period, 
     assert said in text_of(html)
 
 
+def test_the_limits_of_a_job_are_shown(page):
+    job = make_job(State.READY, concurrency_key=f"shop:{EVIL}", concurrency_limit=3, slots=2)
+    html = page(job)
+    assert f"Concurrency key shop:{EVIL}, 3 at a time" in text_of(html)
+    assert "Slots 2" in text_of(html)
+    assert EVIL not in html
+    assert "Slots" not in text_of(page(make_job(State.READY, slots=1)))
+
+
+def test_the_hash_of_a_unique_key_is_shortened(page):
+    assert "charge evt_1 #01234567… " in text_of(
+        page(make_job(State.READY, unique_key="charge evt_1 #" + "01234567" * 8))
+    )
+
+
 def test_a_job_without_a_key_says_nothing_of_it(page):
     assert "key" not in text_of(page(make_job(State.READY))).lower().replace("keyword", "")
 
