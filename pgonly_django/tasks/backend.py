@@ -40,7 +40,7 @@ from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
 from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
 from pgonly_django.tasks.options import TaskOptions, storable
-from pgonly_django.tasks.result import JobResult, build_result, result_of
+from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
 from pgonly_django.tasks.settings import TasksEntry
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.tasks.task import PostgresTask
@@ -240,7 +240,7 @@ class PostgresBackend(BaseTaskBackend):
 
 def _result_of(task: Any, written: Enqueued) -> JobResult:
     if written.winner is not None:
-        return result_of(written.winner).as_duplicate()
+        return as_duplicate(result_of(written.winner))
     assert written.job is not None
     return _result(task, written.id, written.job, written.enqueued_at, is_duplicate=written.is_duplicate)
 
@@ -259,7 +259,7 @@ def _result(
         errors=(),
         worker_id=None,
     )
-    return result.as_duplicate() if is_duplicate else result
+    return as_duplicate(result) if is_duplicate else result
 
 
 def _stored_retention(failed_retention: timedelta | None) -> timedelta | None:

@@ -44,11 +44,6 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
         the result of that one."""
         return self._is_duplicate
 
-    def as_duplicate(self) -> JobResult:
-        """The same, from a call that made no job of its own."""
-        vars(self)["_is_duplicate"] = True
-        return self
-
     @property
     def job(self) -> Job:
         """The job's row as it is now. Raises Job.DoesNotExist when it has been pruned."""
@@ -166,3 +161,9 @@ def result_of(job: Job) -> JobResult:
         _return_value=job.result,
         _attempts=job.attempt,
     )
+
+
+def as_duplicate(result: JobResult) -> JobResult:
+    """The same, for a call that made no job of its own."""
+    vars(result)["_is_duplicate"] = True
+    return result

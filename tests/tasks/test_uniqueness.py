@@ -130,6 +130,20 @@ def test_the_queue_makes_no_difference():
     assert Job.objects.get().queue == "default"
 
 
+def test_tasks_are_hashable_whatever_form_the_names_have():
+    named = add.using(unique=["a"])
+    assert hash(named) == hash(add.using(unique=("a",)))
+    assert hash(per_account_once) == hash(task(unique=("account_id",))(per_account_once.func))
+
+
+def test_djangos_own_decorator_takes_the_options_where_it_passes_them_on():
+    try:
+        unique = calls.djangos_task(unique=["a"])(add.func)
+    except TypeError:
+        pytest.skip("This Django does not pass them on.")
+    assert is_same(unique.enqueue(1, b=1), unique.enqueue(1, b=2))
+
+
 # For how long.
 
 
