@@ -12,7 +12,10 @@ from pgonly_django.limits.slots import is_free
 from pgonly_django.limits.wake import NEXT, NOTIFY
 from pgonly_django.tables import qualified
 
-WAITER_SECONDS = 4  # a waiter looks every second; one that has not looked for so long counts as dead
+# A waiter looks every second. One that has not looked for so long counts as dead.
+WAITER_SECONDS = 4
+# With so many before it, it looks every 5 s: a thousand waiters cost as much as two hundred.
+FAR, FAR_SECONDS = 20, 15
 _TRUE = b"\x01"
 
 
@@ -24,6 +27,7 @@ class Look:
     has_slot: bool  # the limiter has a limit of `concurrent`
     lacks_slots: bool  # and fewer rows than that
     wait_seconds: float | None  # until there is something to get; None: until somebody leaves
+    is_far: bool  # many are before it
 
 
 # But for a slot. Asked twice: so that nobody locks a slot who cannot have it (the first one would skip it), and then of
@@ -41,8 +45,10 @@ mine AS MATERIALIZED (SELECT ticket FROM pgonly_limiter_waiter WHERE id = %(id)s
 ahead AS MATERIALIZED (
     SELECT FROM pgonly_limiter_waiter
     WHERE limiter = %(name)s::text AND expires_at > clock_timestamp()
-        AND ticket < coalesce((SELECT ticket FROM mine), {2**63 - 1}) LIMIT 1
+        AND ticket < coalesce((SELECT ticket FROM mine), {2**63 - 1}) LIMIT {FAR}
 ),
+alive AS MATERIALIZED (SELECT interval '1 second' * CASE WHEN count(*) < {FAR} THEN {WAITER_SECONDS}
+    ELSE {FAR_SECONDS} END AS duration FROM ahead),
 had AS MATERIALIZED (SELECT FROM pgonly_limiter_slot WHERE holder = %(id)s::uuid),
 slot AS MATERIALIZED (
     SELECT s.id FROM clock, pgonly_limiter AS l JOIN pgonly_limiter_slot AS s ON s.limiter = l.name
@@ -70,15 +76,15 @@ left_queue AS (
 ),
 entered AS (
     INSERT INTO pgonly_limiter_waiter (id, limiter, who, tokens, since, expires_at)
-    SELECT %(id)s::uuid, name, %(who)s::text, %(tokens)s::float8, now, now + interval '{WAITER_SECONDS} seconds'
-    FROM pgonly_limiter, clock WHERE name = %(name)s::text AND %(may_wait)s::int4 = 1
+    SELECT %(id)s::uuid, name, %(who)s::text, %(tokens)s::float8, now, now + duration
+    FROM pgonly_limiter, clock, alive WHERE name = %(name)s::text AND %(may_wait)s::int4 = 1
         AND NOT EXISTS (SELECT FROM drawn) AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM mine)
     ON CONFLICT (id) DO NOTHING RETURNING id
 ),
 stayed AS (
-    UPDATE pgonly_limiter_waiter SET expires_at = now + interval '{WAITER_SECONDS} seconds' FROM clock
+    UPDATE pgonly_limiter_waiter SET expires_at = now + duration FROM clock, alive
     WHERE id = %(id)s::uuid AND NOT EXISTS (SELECT FROM drawn)
-        AND expires_at < now + interval '{WAITER_SECONDS / 2} seconds' RETURNING id
+        AND expires_at < now + duration / 2 RETURNING id
 ),
 woken AS MATERIALIZED (SELECT {NOTIFY} FROM ({NEXT}) AS next WHERE EXISTS (SELECT FROM drawn))
 SELECT EXISTS (SELECT FROM drawn) OR EXISTS (SELECT FROM had), l.concurrent IS NOT NULL,
@@ -86,7 +92,7 @@ SELECT EXISTS (SELECT FROM drawn) OR EXISTS (SELECT FROM had), l.concurrent IS N
         WHERE s.limiter = %(name)s::text AND s.number <= l.concurrent), false),
     CASE WHEN NOT EXISTS (SELECT FROM ahead) THEN ceil(1000 * greatest(
         extract(epoch FROM l.blocked_until - now), {bucket.SECONDS_UNTIL_ENOUGH}, 0))::int8 END,
-    (SELECT count(*) FROM woken)
+    (SELECT count(*) = {FAR} FROM ahead), (SELECT count(*) FROM woken)
 FROM pgonly_limiter AS l, clock WHERE l.name = %(name)s::text""")
 )
 
@@ -96,6 +102,7 @@ def look(pool: Pool, params: dict[str, Any]) -> Operation[Look | None]:
     result = yield from call(pool, TRY, **params)
     if not result.ntuples:
         return None
-    is_in, has_slot, lacks_slots = (result.get_value(0, column) == _TRUE for column in range(3))
+    is_in, has_slot, lacks_slots, is_far = (result.get_value(0, column) == _TRUE for column in (0, 1, 2, 4))
     milliseconds = result.get_value(0, 3)
-    return Look(is_in, has_slot, lacks_slots, (milliseconds and integer(milliseconds) / 1000) or None)
+    wait_seconds = integer(milliseconds) / 1000 if milliseconds is not None else 0.0
+    return Look(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)

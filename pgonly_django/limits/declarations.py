@@ -53,10 +53,15 @@ def what_is_wrong(key: str, value: Any) -> str | None:
     return None if is_number and 0 < value <= MOST_PER_MINUTE else "a number above 0, or None"
 
 
-# As Declared.declare() does, but not in the caller's transaction. Index: the primary key.
+# As Declared.declare() does, but not in the caller's transaction; with its slots. Indexes: the primary key,
+# pgonly_limiter_slot_number.
 DECLARE = Statement(
-    qualified("""INSERT INTO pgonly_limiter AS l
-        (name, declared, concurrent, requests_per_minute, tokens_per_minute)
+    qualified("""WITH slots AS (
+        INSERT INTO pgonly_limiter_slot (limiter, number, who)
+        SELECT %(name)s::text, number, '' FROM generate_series(1, %(concurrent)s::int4) AS number
+        ON CONFLICT (limiter, number) DO NOTHING
+    )
+    INSERT INTO pgonly_limiter AS l (name, declared, concurrent, requests_per_minute, tokens_per_minute)
     VALUES (%(name)s::text, %(declared)s::jsonb, %(concurrent)s::int4, %(requests_per_minute)s::float8,
         %(tokens_per_minute)s::float8)
     ON CONFLICT (name) DO UPDATE SET declared = EXCLUDED.declared,
@@ -74,10 +79,15 @@ def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
     entries = settings().limiters
     if name not in entries:
         return
-    limits = limits_of(name, entries[name])
-    if again or _declared.get((pool.alias, name)) != limits:
+    place, limits = (pool.alias, name), limits_of(name, entries[name])
+    if not again and _declared.get(place) == limits:
+        return
+    _declared[place] = limits  # before it is done: of many callers at once one does it
+    try:
         yield from call(pool, DECLARE, name=name, declared=json.dumps(limits), **limits)
-        _declared[pool.alias, name] = limits
+    except BaseException:
+        _declared.pop(place, None)
+        raise
 
 
 NAMES = Statement(qualified("SELECT name FROM pgonly_limiter ORDER BY name LIMIT 1000"))

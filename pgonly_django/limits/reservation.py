@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from pgonly_django.current_job import current_job
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import TRY_AGAIN
-from pgonly_django.database.listener import listener_for
+from pgonly_django.database.listener import Watch, listener_for
 from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
@@ -36,6 +36,13 @@ from pgonly_django.tables import qualified
 
 PATIENCE_SECONDS = 60.0  # that a caller waits for a database that is away
 RETRY_SECONDS = 0.5
+FAR_LOOK_SECONDS = 5.0  # where many are before it; see FAR in admission.py
+
+
+def raise_if_interrupted() -> None:
+    """Raise the interruption of a job whose run has to end."""
+    if (job := current_job.get()) is not None:
+        job.raise_if_interrupted()
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -63,26 +70,38 @@ class Reservation:
         give_up_at = time.monotonic() + timeout
         may_wait = timeout > 0
         yield from declare(self.pool, self.name)
-        if (yield from self._look(give_up_at, may_wait=may_wait)).is_in:
+        found = yield from self._look(give_up_at, may_wait=may_wait)
+        if found.is_in:
             return
         with closing(listener_for(self.pool.alias, CHANNEL).watch(str(self.id).encode())) as watch:
             # Who left just before this caller had its ticket has woken nobody: so it looks again, and then waits.
+            # With many before it, those look.
+            if found.is_far:
+                yield from self._wait(watch, found, max(give_up_at - time.monotonic(), 0))
             while not (found := (yield from self._look(give_up_at, may_wait=may_wait))).is_in:
                 remaining = give_up_at - time.monotonic()
                 if remaining <= 0:
                     raise LimiterTimeoutError(self.name, timeout)
-                yield watch.next(min(remaining, found.wait_seconds or remaining))
+                yield from self._wait(watch, found, remaining)
+
+    def _wait(self, watch: Watch, found: Look, at_most: float) -> Operation[None]:
+        """Until it is told, or until it is time to look anyway."""
+        if not found.is_far:
+            yield watch.next(min(at_most, found.wait_seconds or at_most))
+            return
+        look_at = time.monotonic() + min(FAR_LOOK_SECONDS, at_most)
+        while (remaining := look_at - time.monotonic()) > 0:
+            if (yield watch.next(remaining)):
+                return
+            raise_if_interrupted()
 
     def _look(self, give_up_at: float, *, may_wait: bool) -> Operation[Look]:
         """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own. In a job that goes on until
         the run has to end, as with all that a job writes."""
-        job = current_job.get()
-        patience_ends_at = (
-            give_up_at if job is not None else min(time.monotonic() + PATIENCE_SECONDS, give_up_at)
-        )
+        is_bounded = current_job.get() is None
+        patience_ends_at = min(time.monotonic() + PATIENCE_SECONDS, give_up_at) if is_bounded else give_up_at
         while True:
-            if job is not None:
-                job.raise_if_interrupted()
+            raise_if_interrupted()
             try:
                 found = yield from self._try(may_wait)
             except LimitsError as error:

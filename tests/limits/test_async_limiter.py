@@ -12,6 +12,8 @@ from django.db import connection
 
 from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, NestedLimiterError
+from pgonly_django.models import LimiterWaiter
+from pgonly_django.models.job import ClockTimestamp
 from tests.limits.limiter_rows import held, pids_of_limits, waiting
 from tests.waiting import wait_for
 
@@ -169,3 +171,30 @@ def test_a_timeout_of_the_event_loop_and_one_of_the_limiter(limits, hold):
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(use(None), 0.2))
     wait_for(lambda: not waiting())
+
+
+def test_who_has_many_before_it_keeps_its_ticket_though_it_looks_seldom(limits, hold):
+    limits(deepseek={"concurrent": 1})
+    holder, order = hold("deepseek"), []
+
+    async def use(number):
+        async with limiter("deepseek"):
+            order.append(number)
+
+    async def main():
+        tasks = []
+        for number in range(30):
+            tasks.append(asyncio.create_task(use(number)))
+            await in_a_thread(wait_for, lambda: waiting() == len(tasks))
+        left = await in_a_thread(seconds_left_of_tickets)
+        assert max(left[:20]) <= 4 < min(left[20:]) <= max(left[20:]) <= 15
+        await asyncio.to_thread(holder.leave)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert order == list(range(30))
+
+
+def seconds_left_of_tickets():
+    rows = LimiterWaiter.objects.order_by("ticket").annotate(now=ClockTimestamp())
+    return [(row.expires_at - row.now).total_seconds() for row in rows]
