@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django import enqueue_many, task
-from pgonly_django.compat import InvalidTask, TaskResultStatus, task_enqueued
+from pgonly_django.compat import BaseTaskBackend, InvalidTask, TaskResultStatus, task_enqueued
 from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
@@ -362,6 +362,14 @@ def test_a_winner_whose_task_is_gone_can_still_be_told():
     first = sync_account.enqueue(1)
     Job.objects.update(task="gone.away")
     assert is_same(first, sync_account.enqueue(1))
+
+
+def test_another_backend_ignores_the_options(settings):
+    package = BaseTaskBackend.__module__.removesuffix(".base")
+    settings.TASKS = {**settings.TASKS, "dummy": {"BACKEND": f"{package}.dummy.DummyBackend"}}
+    elsewhere = reindex.using(backend="dummy")
+    assert elsewhere.enqueue(7).id != elsewhere.enqueue(7).id
+    assert not Job.objects.exists()
 
 
 # Statements.
