@@ -198,6 +198,7 @@ def _statement(*, replaces: bool) -> Statement:
 def _json_of(job_id: str, job: NewJob) -> str:
     """The row as a JSON object; its arguments and options are JSON already."""
     template, unique = job.template, _unique(job)
+    assert set(job.own or ()) <= set(CALL_COLUMNS), "INSERT_UNIQUE would leave a column out"
     values = {name: getattr(template, name) for name in TEMPLATE_COLUMNS if name != "options"}
     values |= {"id": job_id, "unique_key": unique.key, "unique_while": unique.until, **(job.own or {})}
     scalars = json.dumps(values, default=as_text, ensure_ascii=False)
