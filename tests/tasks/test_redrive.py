@@ -282,3 +282,16 @@ def test_workers_are_woken(other):
     redrive(Job.objects.all(), per_minute=1)
     heard = {notify.payload for notify in other.notifies(timeout=10, stop_after=2)}
     assert heard == {"ready *", "due"}
+
+
+def test_it_takes_back_what_retry_takes_back():
+    jobs = [failed(1), failed(1)]
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(
+        cancel_requested_at=timezone.now(), result=[1], held_by="odd", progress={"done": 1}, interruptions=2
+    )
+    Job.objects.filter(pk=jobs[0].pk).retry()
+    redrive(Job.objects.filter(pk=jobs[1].pk))
+    of_each = {"id", "ready_at", "enqueued_at"}
+    names = [each.attname for each in Job._meta.fields if each.attname not in of_each]
+    retried, redriven = (Job.objects.values(*names).get(pk=job.pk) for job in jobs)
+    assert retried == redriven
