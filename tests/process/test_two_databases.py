@@ -24,7 +24,7 @@ from tests.settings import *
 env = environ.Env()
 DATABASES = {"default": env.db("DATABASE_URL"), "jobs": env.db("JOBS_URL")}
 """
-TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'job_queue')"
 
 
 @pytest.fixture
