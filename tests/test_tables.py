@@ -65,10 +65,12 @@ def test_a_table_must_be_in_the_list():
         table("pgonly_jobs")
 
 
-def test_every_model_names_its_table_by_this_module():
-    for model in apps.get_app_config("pgonly_django").get_models():
+def test_every_model_names_its_table_by_this_module_and_every_table_has_a_model():
+    models = list(apps.get_app_config("pgonly_django").get_models())
+    for model in models:
         db_table = model._meta.db_table
         assert db_table == table(name_of(db_table)), f"{model.__name__}: db_table = table({db_table!r})"
+    assert {name_of(model._meta.db_table) for model in models} == set(TABLES)
 
 
 def texts_outside_of_qualified(node: ast.AST) -> Iterator[tuple[int, str]]:
