@@ -10,6 +10,7 @@ import time
 from enum import IntEnum
 
 from pgonly_django.compat import uuid7
+from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
 from pgonly_django.database import notify
 from pgonly_django.events import emit
@@ -128,6 +129,8 @@ class WorkerLoop:
         facts = self.heartbeat.facts()
         self.database.ask(lambda connection: workers.register(connection, facts))
         declarations.declare(self.options.database)
+        if settings().queues:  # the workers that run already may not know of these limits
+            self.database.ask(self.limited.tell)
         self.heartbeat.start()
         self.maintenance.start()
         self.finished_signals.start()

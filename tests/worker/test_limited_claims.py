@@ -289,3 +289,14 @@ def test_the_limits_of_the_settings_hold_from_the_first_claim_on(work, settings)
     results = [count_beside.enqueue(0.02) for _ in range(3)]
     work(threads=3)
     assert {result.wait(1).return_value for result in results} == {1}
+
+
+def test_a_worker_that_brings_limits_tells_those_that_run_already(background_worker, settings):
+    older = background_worker(queues=("other",), **IDLE)
+    wait_for(lambda: older.limited.next_look(4) > time.monotonic() + 0.5)
+    due = older.limited.next_look(4)
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"other": {"max_running": 1}}}
+    background_worker(queues=("default",), **IDLE)
+    wait_for(lambda: older.limited.next_look(4) != due, 5)
+    result = jobs.add.using(queue_name="other").enqueue(1)
+    wait_for(lambda: result.job.state == State.SUCCEEDED, 4)
