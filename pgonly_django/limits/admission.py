@@ -90,8 +90,8 @@ woken AS MATERIALIZED (SELECT {NOTIFY} FROM ({NEXT}) AS next WHERE EXISTS (SELEC
 SELECT EXISTS (SELECT FROM drawn) OR EXISTS (SELECT FROM had), l.concurrent IS NOT NULL,
     coalesce(l.concurrent > (SELECT count(*) FROM pgonly_limiter_slot AS s
         WHERE s.limiter = %(name)s::text AND s.number <= l.concurrent), false),
-    CASE WHEN NOT EXISTS (SELECT FROM ahead) THEN ceil(1000 * greatest(
-        extract(epoch FROM l.blocked_until - now), {bucket.SECONDS_UNTIL_ENOUGH}, 0))::int8 END,
+    CASE WHEN NOT EXISTS (SELECT FROM ahead) THEN ceil(1000 * least(1e9, greatest(
+        extract(epoch FROM l.blocked_until - now), {bucket.SECONDS_UNTIL_ENOUGH}, 0)))::int8 END,
     (SELECT count(*) = {FAR} FROM ahead), (SELECT count(*) FROM woken)
 FROM pgonly_limiter AS l, clock WHERE l.name = %(name)s::text""")
 )

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
-from django.utils import translation
+from django.utils import timezone, translation
 from model_bakery import baker
 
 from pgonly_django.models import (
@@ -18,6 +18,9 @@ from pgonly_django.models import (
     Checkpoint,
     CostEntry,
     DurableCacheEntry,
+    Limiter,
+    LimiterSlot,
+    LimiterWaiter,
     Session,
     State,
     Step,
@@ -115,6 +118,26 @@ def test_workers_sessions_and_cache_entries_with_impossible_times(admin_client, 
         columns = [pair for pair in columns if pair[0] != "expires_at" or pair[1] not in NO_EXPIRY]
     rows = [overwrite(make(), **{column: value}) for column, value in columns]
     assert_pages_open(admin_client, *rows)
+
+
+@pytest.mark.usefixtures("_site")
+def test_limiters_with_impossible_times_and_numbers(admin_client):
+    for number, value in enumerate(TIMES):
+        row = Limiter.objects.create(name=f"l{number} <b>/?", concurrent=2, declared={"concurrent": 2})
+        overwrite(row, edited_at=value, blocked_until=value, refilled_at=value)
+        slot = LimiterSlot.objects.create(limiter=row.name, number=1, holder=uuid4(), who="job not-one (x)")
+        overwrite(slot, taken_at=value, expires_at="infinity")
+        waiter = LimiterWaiter.objects.create(
+            id=uuid4(), limiter=row.name, who="<i>", tokens=-1, expires_at=timezone.now()
+        )
+        overwrite(waiter, since=value, expires_at="infinity")
+    for number, value in enumerate(("NaN", "Infinity", "-Infinity")):
+        row = Limiter.objects.create(name=f"n{number}", tokens_per_minute=1, requests_per_minute=1e-9)
+        overwrite(row, requests=value, tokens=value, refilled_at="2020-01-01")
+    home = "/admin/pgonly_django/"
+    pages = [f"limiter/{quote(name)}/change/" for name in Limiter.objects.values_list("name", flat=True)]
+    for page in ("limiter/", "limiter/?q=l", *pages):
+        assert admin_client.get(home + page).status_code == 200, page
 
 
 @pytest.mark.usefixtures("_site")

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Budget, Checkpoint, CostEntry, Job, Session, State, Step
+from pgonly_django.models import (
+    Budget,
+    Checkpoint,
+    CostEntry,
+    Job,
+    Limiter,
+    LimiterSlot,
+    Session,
+    State,
+    Step,
+)
 from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import cells
 from tests.admin.test_workers import LIST as WORKERS
@@ -42,6 +53,18 @@ def test_budgets_and_costs_open(admin_client):
     budget = Budget.objects.create(name="p", usd=1, edited_at=MOMENT, declared={"usd": "1"})
     CostEntry.objects.create(usd=1, budget="p", at=MOMENT)
     for page in ("budget/", f"budget/{budget.pk}/change/", "costentry/?days=90", "costentry/sums/"):
+        assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200, page
+
+
+def test_limiters_open(admin_client):
+    limiter = Limiter.objects.create(
+        name="l", concurrent=2, declared={}, edited_at=MOMENT, blocked_until=timezone.now(),
+        tokens_per_minute=6, tokens=-5, refilled_at=timezone.now(),
+    )  # fmt: skip
+    LimiterSlot.objects.create(
+        limiter="l", number=1, holder=uuid4(), taken_at=MOMENT, expires_at=timezone.now()
+    )
+    for page in ("limiter/", f"limiter/{limiter.pk}/change/"):
         assert admin_client.get(f"/admin/pgonly_django/{page}").status_code == 200, page
 
 

@@ -10,7 +10,7 @@ from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.urls import path
 
-from pgonly_django.models import Budget, CostEntry, DurableCacheEntry, State
+from pgonly_django.models import Budget, CostEntry, DurableCacheEntry, Limiter, LimiterSlot, State
 from tests.admin.conftest import make_job
 from tests.admin.test_hostile_rows import make_entry, make_session
 from tests.admin.test_workers import make_worker
@@ -45,13 +45,17 @@ def pages() -> list[str]:
     make_worker()
     make_entry()
     Budget.objects.create(name="p:1", usd=1)
+    Limiter.objects.create(name="l:1", concurrent=1)
+    LimiterSlot.objects.create(
+        limiter="l:1", number=1, holder=job.pk, who=f"job {job.pk} (x)", expires_at="9999-01-01T00:00:00Z"
+    )
     make_job(State.HELD, held_by="budget:p:1")
     CostEntry.objects.create(usd=1, budget="p:1", job_id=job.pk)
     return [
         "job/", f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
         f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
         "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
-        "budget/", "budget/p_3A1/change/", "costentry/", "costentry/sums/",
+        "budget/", "budget/p_3A1/change/", "limiter/", "limiter/l_3A1/change/", "costentry/", "costentry/sums/",
     ]  # fmt: skip
 
 
@@ -67,8 +71,10 @@ def test_every_page_opens_and_leads_to_this_site_only(office):
 def test_every_button_leads_back_to_this_site(office):
     job = make_job(State.FAILED)
     Budget.objects.create(name="p", usd=1)
+    Limiter.objects.create(name="l")
     answers = [
         office.post(f"{HOME}budget/p/operate/resume/"),
+        office.post(f"{HOME}limiter/l/operate/cool_down_1/"),
         office.post(f"{HOME}budget/p/operate/raise/", {"usd": "no amount"}),
         office.post(f"{HOME}job/{job.pk}/operate/retry/"),
         office.post(f"{HOME}job/", {"action": "cancel_jobs", "_selected_action": [job.pk]}),

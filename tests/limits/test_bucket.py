@@ -124,3 +124,11 @@ def test_limits_that_a_person_changes_hold_from_the_next_use_on(limits):
     enter()
     with pytest.raises(LimiterTimeoutError):
         enter()
+
+
+def test_a_debt_of_centuries_is_a_long_wait_and_no_error(limits):
+    limits(deepseek={"tokens_per_minute": 0.001})
+    with limiter("deepseek") as use:
+        use.tokens = 1e15
+    with pytest.raises(LimiterTimeoutError):
+        limiter("deepseek", timeout=0.2).__enter__()

@@ -218,6 +218,20 @@ def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeyp
         pass
 
 
+def test_a_holder_whose_database_is_away_renews_once_it_is_back(limits, hold, monkeypatch, caplog):
+    limits(deepseek={"concurrent": 1})
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
+    hold("deepseek")
+    make_holders_die()
+    with database_away():
+        renewal.run_once()
+        renewal.run_once()
+    assert caplog.text.count("Leases not renewed") == 1
+    pool_user.pool()._failed_at = None
+    renewal.run_once()
+    assert LimiterSlot.objects.filter(expires_at__gt=timezone.now()).count() == 1
+
+
 def test_leaving_while_the_database_is_away_is_done_when_it_is_back(limits, monkeypatch, caplog):
     limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)

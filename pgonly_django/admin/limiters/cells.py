@@ -18,6 +18,8 @@ from pgonly_django.admin.declared import origin_badge
 from pgonly_django.models import LimiterSlot, LimiterWaiter
 from pgonly_django.models.job import ClockTimestamp
 
+FOR_EVER = 1e9  # seconds
+
 
 def _count_of(rows: Any) -> Coalesce:
     """How many `rows` a limiter has, 0 included."""
@@ -81,6 +83,7 @@ def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
         elapsed = (limiter.now - limiter.refilled_at) / timedelta(seconds=1)
         left = level + limit / 60 * max(elapsed, 0)
         if left < 0:
-            wait = formats.short_duration(timedelta(seconds=-left * 60 / limit))
+            seconds = -left * 60 / limit
+            wait = formats.short_duration(timedelta(seconds=seconds if 0 <= seconds < FOR_EVER else FOR_EVER))
             second = _("%(debt)s too many: closed for %(wait)s") % {"debt": f"{-left:,.0f}", "wait": wait}
     return format_html('{}<span class="pgonly-second">{}</span>', text, second)
