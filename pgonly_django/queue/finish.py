@@ -62,7 +62,8 @@ UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crash
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """)
 
-# A job that was asked to cancel does not wait again, and is not held.
+# A job that was asked to cancel does not wait again, and is not held. Of attempts in a row that were postponed, or
+# retried without counting, the errors keep the last.
 FINISH = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ({GOES_ON})
@@ -78,6 +79,7 @@ UPDATE pgonly_job AS job SET
     crashes = job.crashes * ended.stays_suspect,
     errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
         (CASE WHEN job.errors -> -1 ->> 'outcome' = 'postponed' AND ended.entry::jsonb ->> 'outcome' = 'postponed'
+                OR job.errors -> -1 ->> 'in_a_row' IS NOT NULL AND (ended.entry::jsonb ->> 'in_a_row')::int > 1
             THEN job.errors - (-1)
             ELSE {EARLIER_ERRORS} END)
             || (ended.entry::jsonb || jsonb_build_object(
