@@ -40,6 +40,7 @@ class Room:
     gates: Mapping[str, Gate]
     key_running: dict[str, int]
     take_suspect: bool
+    jobs: float = UNLIMITED
     started: dict[str, int] = field(default_factory=dict)  # by queue
 
     def in_queue(self, queue: str) -> int:
@@ -49,11 +50,12 @@ class Room:
     def admits(self, job: Candidate, group: Group) -> bool:
         is_kept_back = job.crashes >= SUSPECT_FROM and not self.take_suspect
         is_full = group.key is not None and self.key_running.get(group.key, 0) >= job.key_limit
-        fits = not (is_kept_back or is_full) and job.slots <= self.slots
+        fits = not (is_kept_back or is_full) and job.slots <= self.slots and self.jobs > 0
         return fits and self.in_queue(group.queue) > 0
 
     def take(self, job: Candidate, group: Group) -> None:
         self.slots -= job.slots
+        self.jobs -= 1
         self.started[group.queue] = self.started.get(group.queue, 0) + 1
         if group.key is not None:
             self.key_running[group.key] = self.key_running.get(group.key, 0) + 1

@@ -24,7 +24,7 @@ from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue import gates
 from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
 from pgonly_django.queue.claim import BAND_LIMIT, COLUMNS, UPDATE, ClaimedJob
-from pgonly_django.queue.gates import Gate, key_gate, queue_gate
+from pgonly_django.queue.gates import UNLIMITED, Gate, key_gate, queue_gate
 from pgonly_django.queue.groups import Group, Kind
 from pgonly_django.queue.look import Look, look
 from pgonly_django.queue.turns import Turns
@@ -83,13 +83,22 @@ class LimitedClaimer:
     threads: int
     turns: Turns
 
-    def look(self, connection: OwnConnection, *, take_suspect: bool) -> Look:
-        """Raises psycopg.Error."""
-        return look(connection, self.turns, self.threads, take_suspect=take_suspect)
+    def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
+        """`free_slots` None: all. Raises psycopg.Error."""
+        free = self.threads if free_slots is None else free_slots
+        return look(connection, self.turns, self.threads, free_slots=free, take_suspect=take_suspect)
 
-    def claim(self, connection: OwnConnection, seen: Look, free_slots: int, *, take_suspect: bool) -> Claimed:
+    def claim(
+        self,
+        connection: OwnConnection,
+        seen: Look,
+        free_slots: int,
+        *,
+        jobs_at_most: float = UNLIMITED,
+        take_suspect: bool,
+    ) -> Claimed:
         """Claim of the groups that a look has seen. Raises psycopg.Error."""
-        chosen = seen.groups[:free_slots]
+        chosen = _chosen(seen.groups, free_slots, take_suspect=take_suspect)
         if not chosen or seen.overdue_slots > free_slots:
             return Claimed()
         with connection.pipelined_transaction(idle_for=FROZEN) as pipeline:
@@ -99,6 +108,7 @@ class LimitedClaimer:
             locked = {name for (name,) in locks}
             groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
             room, jobs = _behind(connection, pipeline, groups, locked, free_slots, take_suspect=take_suspect)
+            room.jobs = jobs_at_most
             allocated = allocate(groups, jobs, room, self.turns.rank)
             rows = self._take(connection, allocated, room)
         self.turns.note_served([group for _, group in allocated])
@@ -118,6 +128,18 @@ class LimitedClaimer:
         connection.execute("COMMIT", prepare=False)
         rows = connection.cursor(binary=True)
         return rows.execute(CLAIMED, {"ids": ids, "worker": self.worker_id}, prepare=True)
+
+
+def _chosen(groups: Sequence[Group], free_slots: int, *, take_suspect: bool) -> list[Group]:
+    """As many as there are free slots. Those whose oldest job cannot start now keep no others out: they are left out,
+    or where a smaller job may stand behind it, they come beside the others."""
+    chosen, left = [], free_slots
+    for group in groups:
+        fits = group.fits(free_slots, take_suspect=take_suspect)
+        if left > 0 and (fits or group.kind is Kind.KEYLESS):
+            chosen.append(group)
+            left -= fits
+    return chosen
 
 
 def _gates_of(group: Group, limited: Mapping[str, Gate]) -> set[str]:

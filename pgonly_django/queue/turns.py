@@ -6,6 +6,7 @@ priority. Among equals queues take turns, in a queue its kinds of groups, and am
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -15,6 +16,7 @@ from pgonly_django.queue.groups import Cursors, Group, Kind
 
 Rank = tuple[int, int]  # smaller goes first
 BANDS_REMEMBERED = 1000
+LAPS = 2
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Turns:
     cursors: Cursors = field(default_factory=Cursors)
     _last_queue: str = ""
     _last_kind: dict[Band, Kind] = field(default_factory=dict)
+    _laps: Counter[Band] = field(default_factory=Counter)  # without a key that a job could be taken of
 
     def rank(self, group: Group) -> Rank:
         if self.queues:
@@ -46,9 +49,24 @@ class Turns:
         if len(self.cursors) > BANDS_REMEMBERED:
             self.cursors.clear()
             self._last_kind.clear()
+            self._laps.clear()
         for group in sorted(groups, key=lambda group: group.place):
             if group.key is not None:
                 self.cursors[group.band] = group.key
+
+    def note_vain(self, keys: Sequence[Group]) -> bool:
+        """No job of these keys, which are of one band, may start. Whether that holds for all keys of the band by now:
+        the looks have come to the end of them twice."""
+        band = keys[0].band
+        self.note_seen(keys)
+        self._laps[band] += any(group.is_behind_the_end for group in keys)
+        is_over = self._laps[band] >= LAPS
+        if is_over:
+            self.begin_round(band)
+        return is_over
+
+    def begin_round(self, band: Band) -> None:
+        self._laps.pop(band, None)
 
     def _in_turns(self, groups: list[Group]) -> list[Group]:
         by_queue: dict[str, list[Group]] = {}

@@ -57,9 +57,10 @@ def check_names(option: str, names: Iterable[str], signature: CallSignature) -> 
 
 
 def stored_key(key: str) -> str:
-    """`key` itself, or its readable head and a hash where the column cannot hold it."""
+    """`key` itself, or its readable head and a hash where the column cannot hold it. Nor is it empty: the looks for
+    keys (queue/groups.py) begin behind the empty one."""
     head = printable(key)
-    if head == key and len(key) <= KEY_LENGTH and _MARK not in key:
+    if head == key and 0 < len(key) <= KEY_LENGTH and _MARK not in key:
         return key
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{head[:_HEAD_LENGTH].replace(_MARK, ' ?')}{_MARK}{digest}"

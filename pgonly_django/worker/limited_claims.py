@@ -87,12 +87,16 @@ class LimitedClaims:
 
     # What it does.
 
-    def run_once(self, connection: OwnConnection, free_slots: int, *, take_suspect: bool) -> Claimed:
+    def run_once(
+        self, connection: OwnConnection, free_slots: int, *, jobs_at_most: float, take_suspect: bool
+    ) -> Claimed:
         """Look, and claim what may start in `free_slots`. Without any the look says whether one is to be kept free.
         Raises psycopg.Error."""
         began = time.monotonic()
-        seen = self.claimer.look(connection, take_suspect=take_suspect)
-        claimed = self.claimer.claim(connection, seen, free_slots, take_suspect=take_suspect)
+        seen = self.claimer.look(connection, free_slots, take_suspect=take_suspect)
+        claimed = self.claimer.claim(
+            connection, seen, free_slots, jobs_at_most=jobs_at_most, take_suspect=take_suspect
+        )
         if began >= self._look_again_at:
             self._look_again_at = NEVER
         self._plan(seen, claimed, free_slots)
@@ -113,7 +117,7 @@ class LimitedClaims:
         if free_slots > 0:
             self._is_our_turn = False
         self.drained = not (claimed.jobs or claimed.was_contended or seen.is_cut or self.has_more)
-        if self.drained and not self.options.queues:
+        if self.drained and not (self.options.queues or seen.is_for_others):
             self.tell_at = NEVER  # nobody could use the room
         if claimed.jobs:
             self._pauses.restart()

@@ -180,7 +180,7 @@ class WorkerLoop:
         if not self.shutdown.is_asked:
             times.append(self.promotion.next_run)
             if self.jobs_left > 0:
-                times.append(self.limited.next_look(self._free_slots))
+                times.append(self.limited.next_look(self._idle_slots))
                 if self._wants_more:
                     times.append(self._next_look())
         if self.options.max_idle_seconds is not None:
@@ -191,8 +191,13 @@ class WorkerLoop:
         return self.poll_timer.next_look(has_slot=self._free_slots > self.limited.kept_free)
 
     @property
+    def _idle_slots(self) -> int:
+        return max(self.options.threads - self.in_flight.slots_taken, 0)
+
+    @property
     def _free_slots(self) -> int:
-        return int(min(max(self.options.threads - self.in_flight.slots_taken, 0), self.jobs_left))
+        """How many jobs of one slot may start."""
+        return int(min(self._idle_slots, self.jobs_left))
 
     @property
     def _wants_more(self) -> bool:
@@ -338,12 +343,14 @@ class WorkerLoop:
         return Claim(free_slots, limits_left, take_suspect=not self.in_flight.has_suspect)
 
     def _claim_limited(self, now: float) -> None:
-        free_slots = self._free_slots
-        if self.shutdown.is_asked or self.jobs_left <= 0 or now < self.limited.next_look(free_slots):
+        free_slots, left = self._idle_slots, self.jobs_left
+        if self.shutdown.is_asked or left <= 0 or now < self.limited.next_look(free_slots):
             return
         take_suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
-            lambda connection: self.limited.run_once(connection, free_slots, take_suspect=take_suspect)
+            lambda connection: self.limited.run_once(
+                connection, free_slots, jobs_at_most=left, take_suspect=take_suspect
+            )
         )
         if claimed is None:
             self.limited.put_off()

@@ -295,7 +295,64 @@ def test_more_full_keys_than_a_look_walks_over_do_not_hide_another(server):
 def look_at(server, by, keys_at_most):
     from pgonly_django.queue.look import look
 
-    return look(server, by.turns, by.threads, keys_at_most=keys_at_most, take_suspect=True)
+    slots = by.threads
+    return look(server, by.turns, slots, free_slots=slots, keys_at_most=keys_at_most, take_suspect=True)
+
+
+def test_where_all_keys_are_full_the_looks_come_to_an_end_and_find_the_next_that_has_room(server):
+    running = []
+    for number in range(12):
+        make_keyed(f"full {number:02}")
+        running.append(make_running(concurrency_key=f"full {number:02}", concurrency_limit=1, slots=1))
+    by = limited_claimer()
+    for _ in range(3):
+        are_cut = [look_at(server, by, 5).is_cut for _ in range(9)]
+        assert {*are_cut} == {True, False}
+    Job.objects.filter(pk=running[7].pk).update(state=State.SUCCEEDED)
+    found = {group.key for _ in range(9) for group in look_at(server, by, 5).groups}
+    assert found == {"full 07"}
+
+
+def test_keys_that_are_too_heavy_for_the_worker_do_not_hide_another(server):
+    for number in range(12):
+        make_keyed(f"heavy {number:02}", slots=11)
+    make_keyed("light")
+    by = limited_claimer(threads=10)
+    found = [group.key for _ in range(3) for group in look_at(server, by, 5).groups]
+    assert found == ["light"]
+
+
+@pytest.mark.parametrize("facts", [{"slots": 2}, {"crashes": SUSPECT_FROM}])
+def test_keys_whose_oldest_job_cannot_start_now_keep_no_other_key_out(server, facts):
+    make_keyed("a", **facts), make_keyed("b", **facts), make_keyed("c")
+    by = limited_claimer(threads=2)
+    assert keys(claim_limited(server, by, 1, take_suspect=False)) == ["c"]
+
+
+def test_jobs_without_a_key_that_cannot_start_now_keep_no_key_out(server):
+    for queue in "ab":
+        for _ in range(12):
+            make(slots=2, queue=queue)
+    make_keyed("c", queue="z")
+    assert keys(claim_limited(server, limited_claimer(threads=2), 1)) == ["c"]
+
+
+@pytest.mark.parametrize("key", ["a", None])
+def test_no_slots_are_kept_free_for_a_suspect_that_may_not_start(server, key):
+    long_ago = ago(timedelta(seconds=OVERDUE_SECONDS + 5))
+    make(slots=2, concurrency_key=key, crashes=SUSPECT_FROM, ready_at=long_ago)
+    light, by = make_keyed("b"), limited_claimer(threads=2)
+    assert by.look(server, take_suspect=True).overdue_slots == 2
+    assert by.look(server, 1, take_suspect=False).overdue_slots == 0
+    assert ids(claim_limited(server, by, 1, take_suspect=False)) == ids([light])
+
+
+def test_no_more_jobs_are_claimed_than_asked_for_however_many_slots_they_take(server):
+    for key in "abc":
+        make_keyed(key, slots=3)
+    by = limited_claimer(threads=9)
+    seen = by.look(server, take_suspect=True)
+    assert len(by.claim(server, seen, 9, jobs_at_most=2, take_suspect=True).jobs) == 2
 
 
 def test_what_has_lost_its_key_limit_counts_as_one_at_a_time(server):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db.models import Max
@@ -10,12 +11,17 @@ from django.utils import timezone
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.groups import KEYS_AT_MOST
+from pgonly_django.queue.look import OVERDUE_SECONDS
+from pgonly_django.worker.limited_claims import LimitedClaims
+from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.jobs import ending, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
-from tests.queue.rows import HOUR, ago, fresh
+from tests.queue.rows import HOUR, ago, fresh, make, make_keyed, make_running
 from tests.waiting import wait_for
 
 IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
@@ -260,6 +266,41 @@ def test_max_jobs_counts_limited_jobs_too(work, limit):
         jobs.add.enqueue(n), pay.enqueue(n, 1)
     assert work(burst=False, max_jobs=5).jobs_done == 5
     assert Job.objects.filter(state=State.READY, attempt=0).count() == 3
+
+
+def test_a_worker_that_may_run_fewer_jobs_than_a_heavy_one_takes_slots_runs_it(work):
+    long_ago = ago(timedelta(seconds=OVERDUE_SECONDS + 5))
+    job = make(slots=4, args=[1, 2], ready_at=long_ago)
+    assert work(burst=False, max_jobs=1, max_idle_seconds=5.0).jobs_done == 1
+    assert fresh(job).state == State.SUCCEEDED
+
+
+def test_a_burst_ends_where_more_keys_are_full_than_a_look_walks_over(work):
+    for number in range(KEYS_AT_MOST + 5):
+        key = f"full {number}"
+        make_keyed(key), make_running(concurrency_key=key, concurrency_limit=1, slots=1)
+    assert work(max_idle_seconds=10.0).poll_timer.busy_at > time.monotonic() - 9
+
+
+def test_a_job_whose_key_is_empty_runs(work):
+    result = pay.enqueue("", 1)
+    work()
+    assert result.job.state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(server, limit, slots):
+    limit(max_running=9)
+    limited = LimitedClaims(WorkerOptions(threads=4), uuid4(), JobsListener("default", listens=True))
+    make_keyed("a", slots=slots)
+    limited.note_end()
+    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    assert limited.drained
+    assert limited.tell_at < NEVER
+    Job.objects.update(slots=1)
+    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    limited.run_once(server, 0, jobs_at_most=9, take_suspect=True)
+    assert limited.tell_at == NEVER
 
 
 def test_where_nothing_is_limited_a_wake_causes_no_look(background_worker):
