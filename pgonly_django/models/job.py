@@ -102,8 +102,8 @@ UNIQUE_ROW = Q(unique_key__isnull=False) & (
 # The same as text, in which PostgreSQL recognizes the condition of the index.
 UNIQUE_ROW_TEXT = """unique_key IS NOT NULL AND (unique_while = 'retained'
     OR state IN ('scheduled', 'ready', 'running', 'held') AND (unique_while = 'unfinished' OR lease_epoch = 0))"""
-# The finished rows that retry() would bring back into it.
-_COMES_BACK = (
+# The finished rows that retry() and redrive() would bring back into it.
+COMES_BACK = (
     Q(unique_key__isnull=False)
     & Q(state__in=FINISHED)
     & (Q(unique_while="unfinished") | Q(unique_while="waiting", lease_epoch=0))
@@ -142,8 +142,8 @@ class JobQuerySet(models.QuerySet["Job"]):
     def with_free_keys(self) -> JobQuerySet:
         """Those that retry() may bring back without a second job having their unique_key: not the finished ones whose
         key another job has by now, and of several finished ones with one key the newest."""
-        newest = self.filter(_COMES_BACK).order_by("unique_key", "-pk").distinct("unique_key").values("pk")
-        return self.filter(key_is_free(), ~_COMES_BACK | Q(pk__in=newest))
+        newest = self.filter(COMES_BACK).order_by("unique_key", "-pk").distinct("unique_key").values("pk")
+        return self.filter(key_is_free(), ~COMES_BACK | Q(pk__in=newest))
 
     def retry(self) -> int:
         """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts. Returns how many. Steps
@@ -244,7 +244,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 def key_is_free() -> Q:
     """Of the jobs that retry() would bring back into pgonly_job_unique those whose key no job has; and all others."""
     others = Job.objects.filter(UNIQUE_ROW, unique_key=OuterRef("unique_key"))
-    return Q(~_COMES_BACK | ~Exists(others))
+    return Q(~COMES_BACK | ~Exists(others))
 
 
 def _errors_and(outcome: str, reason: str) -> RawSQL:

@@ -17,7 +17,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError, UnreadableJobError, WrongArgumentsError
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import JobQuerySet, key_is_free
+from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
 from pgonly_django.queue.enqueue import NewJob
 from pgonly_django.queue.redrive import Again, redrive_batch
 from pgonly_django.queue.values import to_json
@@ -81,8 +81,10 @@ def redrive(
 def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> JobQuerySet:
     """The next rows behind `last`, locked. Index: pgonly_job_failed, where nothing else is filtered."""
     page = failed if last is None else failed.filter(pk__gt=last)
-    is_free = ExpressionWrapper(key_is_free(), output_field=BooleanField())
-    rows = page.order_by("pk").annotate(has_free_key=is_free).only("pk", "unique_key", *more)
+    is_free, comes_back = (
+        ExpressionWrapper(q, output_field=BooleanField()) for q in (key_is_free(), COMES_BACK)
+    )
+    rows = page.order_by("pk").annotate(has_free_key=is_free, takes_key=comes_back).only("pk", "unique_key", *more)
     return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
 
 
@@ -94,7 +96,7 @@ def _redrive_rows(
     done: Redriven,
 ) -> None:
     batch = []
-    newest = {row.unique_key: row.pk for row in rows if row.unique_key is not None}
+    newest = {row.unique_key: row.pk for row in rows if row.takes_key}
     for row in rows:
         try:
             changed = _changed(row, arguments) if arguments else _unchanged(row, newest)
@@ -114,7 +116,7 @@ def _redrive_rows(
 
 def _unchanged(row: Any, newest: Mapping[str, Any]) -> dict[str, Any]:
     """Raises TakenKeyError where another job has its unique_key, or gets it in this batch."""
-    if not row.has_free_key or newest.get(row.unique_key, row.pk) != row.pk:
+    if row.takes_key and not (row.has_free_key and newest[row.unique_key] == row.pk):
         raise TakenKeyError
     return {}
 

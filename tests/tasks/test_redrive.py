@@ -190,6 +190,14 @@ def test_of_several_failed_ones_with_one_key_the_newest_runs_again():
     assert [fresh(job).state for job in jobs] == [State.FAILED, State.FAILED, State.READY]
 
 
+def test_keys_that_have_ended_with_the_first_claim_leave_no_job_out():
+    waiting = redriving.unique.using(unique_while="waiting")
+    jobs = [failed(1, task=waiting) for _ in range(3)]
+    done = redrive(Job.objects.all())
+    assert (done.jobs, done.left) == (3, 0)
+    assert {fresh(job).state for job in jobs} == {State.READY}
+
+
 def test_a_key_that_is_taken_after_the_look_at_it_leaves_that_job_alone():
     from pgonly_django.queue.redrive import Again, redrive_batch
 
