@@ -84,7 +84,11 @@ def redrive_page(failed: JobQuerySet, last: Any, more: Sequence[str] = ()) -> Jo
     is_free, comes_back = (
         ExpressionWrapper(q, output_field=BooleanField()) for q in (key_is_free(), COMES_BACK)
     )
-    rows = page.order_by("pk").annotate(has_free_key=is_free, takes_key=comes_back).only("pk", "unique_key", *more)
+    rows = (
+        page.order_by("pk")
+        .annotate(has_free_key=is_free, takes_key=comes_back)
+        .only("pk", "unique_key", *more)
+    )
     return rows.select_for_update(skip_locked=True, no_key=True, of=("self",))[:BATCH]
 
 

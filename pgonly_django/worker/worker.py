@@ -183,7 +183,7 @@ class WorkerLoop:
                 times.append(self.limited.next_look(self._idle_slots))
                 if self._wants_more:
                     times.append(self._next_look())
-        if self.options.max_idle_seconds is not None:
+        if self.options.max_idle_seconds is not None and not self._is_busy:
             times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
         return max(min(times) - now, 0.0)
 
@@ -375,14 +375,19 @@ class WorkerLoop:
 
     # The end.
 
+    @property
+    def _is_busy(self) -> bool:
+        """It does not end by itself. Letters that are due are to be enqueued, and run here."""
+        return not self.in_flight.is_empty or (self.dead_letters.are_due and not self.shutdown.is_asked)
+
     def _is_done(self) -> bool:
         if not self.in_flight.is_empty:
             gives_up = self.shutdown.gives_up(is_away=self.database.is_away)
             if gives_up:
                 self._emit_left(self.in_flight.ids)
             return gives_up
-        if self.dead_letters.are_due and not self.shutdown.is_asked:
-            return False  # to be enqueued, and run here
+        if self._is_busy:
+            return False
         idle_seconds = time.monotonic() - self.poll_timer.busy_at
         return (
             self.shutdown.is_asked

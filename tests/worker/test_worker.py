@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.db.models import F
 from django.utils import timezone
@@ -13,6 +15,7 @@ from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.worker import ExitCode, WorkerLoop
 from tests import jobs
 from tests.jobs import ending, transactions, watched
+from tests.jobs.limited import take_slots
 from tests.waiting import wait_for
 
 
@@ -97,6 +100,13 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     worker = work(burst=False, max_jobs=4)
     assert worker.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
+
+
+def test_max_idle_costs_nothing_while_a_job_runs_for_longer(work):
+    take_slots.enqueue(1, 2.0)
+    began = time.thread_time()
+    assert work(burst=False, max_idle_seconds=0.1).jobs_done == 1
+    assert time.thread_time() - began < 0.6, "the loop does not wait"
 
 
 def test_max_idle_ends_an_idle_worker(work):
