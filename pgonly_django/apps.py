@@ -22,9 +22,11 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
         from pgonly_django.tasks.on_failure import check_on_failure
+        from pgonly_django.tasks.queue_names import check_names_of_queues
 
         checks.register(check_settings)
         checks.register(check_queues)
+        checks.register(check_names_of_queues)
         checks.register(check_schedules)
         checks.register(check_dead_letter_tasks)
         checks.register(check_on_failure)

@@ -146,7 +146,8 @@ def unknown_key(shape: str, key: Any, known: Any) -> str:
     same = [name for name in known if name.lower() == key.lower()]
     near = same or difflib.get_close_matches(key, list(known), n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."
-    return f"{shape % key} is not a setting. {hint}"
+    before, _, after = shape.rpartition("%s")  # names before it may have a % too
+    return f"{before}{key}{after} is not a setting. {hint}"
 
 
 @receiver(setting_changed)

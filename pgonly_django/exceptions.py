@@ -23,7 +23,8 @@ class WrongArgumentsError(PgonlyError, TypeError):
 
     def __init__(self, task: str, reason: str) -> None:
         self.task, self.reason = task, reason
-        super().__init__(f"{task} cannot be called with these arguments: {reason}.")
+        end = "" if reason.endswith(("?", ".")) else "."
+        super().__init__(f"{task} cannot be called with these arguments: {reason}{end}")
 
 
 class NotStorableError(PgonlyError, TypeError, ValueError):

@@ -36,7 +36,7 @@ def limits_of(name: Any, entry: Any) -> Limits:
         raise ImproperlyConfigured(f'{where} must be a dict, such as {{"concurrent": 5}}, got {entry!r}.')
     for key, value in entry.items():
         if key not in KEYS:
-            raise ImproperlyConfigured(unknown_key(where.replace("%", "%%") + '["%s"]', key, KEYS))
+            raise ImproperlyConfigured(unknown_key(f'{where}["%s"]', key, KEYS))
         if reason := what_is_wrong(key, value):
             raise ImproperlyConfigured(f'{where}["{key}"] must be {reason}, got {value!r}.')
     return {key: entry.get(key) for key in KEYS}
@@ -97,7 +97,7 @@ def raise_unknown(pool: Pool, name: str) -> Operation[NoReturn]:
     """Raise UnknownLimiterError, with the nearest name that exists."""
     result = yield from call(pool, NAMES)
     rows = {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)}
-    known = sorted(rows | set(settings().limiters))
+    known = sorted(rows | set(map(str, settings().limiters)))
     near = [each for each in known if each.lower() == name.lower()] or difflib.get_close_matches(
         name, known, n=1
     )

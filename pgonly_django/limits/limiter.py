@@ -10,7 +10,7 @@ from weakref import ref
 from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django.database.operation import Operation, run
-from pgonly_django.exceptions import NestedLimiterError
+from pgonly_django.exceptions import NestedLimiterError, WrongArgumentsError
 from pgonly_django.limits.cool_down import Duration, cool_down, in_seconds, number
 from pgonly_django.limits.pool_user import pool
 from pgonly_django.limits.renewal import renewal
@@ -30,6 +30,8 @@ def limiter(
     `with limiter("deepseek", tokens=900) as use:` waits until all processes together are below the limits, in the
     order of arrival: for ever, or `timeout` seconds (0: not at all), and then raises LimiterTimeoutError.
     """
+    if not isinstance(name, str):
+        raise WrongArgumentsError("limiter()", f"the name must be a str, got {name!r}")
     seconds = float("inf") if timeout is None else in_seconds(timeout, "timeout")
     return NamedLimiter(name, number(tokens, "tokens"), number(requests, "requests"), seconds)
 
@@ -37,6 +39,7 @@ def limiter(
 class CoolDown:
     """Stops all processes that use a limiter."""
 
+    __slots__ = ()
     name: str
 
     def cool_down(self, duration: Duration) -> None:
@@ -66,6 +69,9 @@ class CoolDown:
 
 class Use(CoolDown):
     """One use of a limiter, from getting in until leaving."""
+
+    # With a misspelt `use.token = 900` the reservation would count, and nobody would know: it raises AttributeError.
+    __slots__ = ("_requests", "_tokens", "name", "reservation", "waited_seconds")
 
     def __init__(self, reservation: Reservation) -> None:
         self.name, self.reservation = reservation.name, reservation

@@ -92,7 +92,7 @@ def _is_rate(value: Any) -> bool:
 
 
 def _what_is_wrong_with_limiter(value: Any) -> str | None:
-    known = sorted(settings().limiters)
+    known = sorted(map(str, settings().limiters))  # E401 names those that are no text
     if isinstance(value, str) and value in known:
         return None
     near = difflib.get_close_matches(str(value), known, n=1)

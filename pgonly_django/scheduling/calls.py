@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import Schedule, Tick
+from pgonly_django.scheduling.declaration import as_scheduled
 from pgonly_django.tasks.registry import import_task
 
 
@@ -36,8 +37,7 @@ def task_of(schedule: Schedule, database: str) -> Any:
     task = import_task(schedule.task)
     if getattr(task.get_backend(), "database", None) != database:
         raise ElsewhereError(task, database)
-    chosen = {"queue_name": schedule.queue, "priority": schedule.priority, "budget": schedule.budget or None}
-    return task.using(**{name: value for name, value in chosen.items() if value is not None})
+    return as_scheduled(task, schedule)
 
 
 def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> str:

@@ -80,6 +80,15 @@ class Declaration:
         return self
 
 
+def as_scheduled(task: Any, chosen: Any) -> Any:
+    """The task with the queue, priority and budget that a schedule, or its declaration, has chosen. Raises InvalidTask
+    and OptionError where it cannot have them. One of another backend, which nothing schedules, stays as it is."""
+    if not hasattr(task, "budget"):
+        return task
+    options = {"queue_name": chosen.queue, "priority": chosen.priority, "budget": chosen.budget or None}
+    return task.using(**{name: value for name, value in options.items() if value is not None})
+
+
 def seconds_of(every: timedelta | float | None) -> float | None:
     return every / timedelta(seconds=1) if isinstance(every, timedelta) else every
 

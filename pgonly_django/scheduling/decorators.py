@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from pgonly_django.compat import InvalidTask, Task
-from pgonly_django.scheduling.declaration import Declaration
+from pgonly_django.exceptions import OptionError
+from pgonly_django.scheduling.declaration import Declaration, as_scheduled
 from pgonly_django.tasks.arguments import call_signature
 
 AnyTask = TypeVar("AnyTask")
@@ -72,6 +73,8 @@ def _rules(catch_up: str, overlap: str | None, budget: str | None) -> dict[str, 
 
 
 def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Callable[[AnyTask], AnyTask]:
+    _refuse_bare(decorator, options.get("cron", options.get("every")))
+
     def decorate(task: AnyTask) -> AnyTask:
         if not isinstance(task, Task):
             what = getattr(task, "__qualname__", repr(task))
@@ -85,10 +88,21 @@ def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Calla
         )
         declared.validate(where)
         call_signature(task.func, task.takes_context).check(declared.args, declared.kwargs)
+        try:
+            as_scheduled(task, declared)
+        except (InvalidTask, OptionError) as error:
+            raise InvalidTask(f"{where}: {error}") from error
         _note(task, declared, where)
         return task
 
     return decorate
+
+
+def _refuse_bare(decorator: str, when: Any) -> None:
+    """Without parentheses the task would be taken for the time, and would never run."""
+    if isinstance(when, Task) or callable(when):
+        example = '@cron("0 3 * * *")' if decorator == "@cron" else "@every(timedelta(minutes=5))"
+        raise InvalidTask(f"{decorator} needs to know when: write {example} above @task.")
 
 
 def _note(task: Any, declared: Declaration, where: str) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
+from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import settings, unknown_key
 from pgonly_django.exceptions import OptionError, WrongArgumentsError
-from pgonly_django.scheduling.declaration import Declaration
+from pgonly_django.scheduling.declaration import Declaration, as_scheduled
 from pgonly_django.scheduling.decorators import declarations
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
@@ -41,7 +42,7 @@ def declared(database: str) -> dict[str, Declaration]:
 
 
 def check_schedules(**_: object) -> list[checks.CheckMessage]:
-    """E301: an entry that is wrong. W301: one whose task cannot be called so; workers try it all the same."""
+    """E301: an entry that is wrong. W301: one whose task cannot be enqueued so; workers try it all the same."""
     try:
         found = list(_read())
     except ImproperlyConfigured:
@@ -80,7 +81,8 @@ def _what_is_wrong_with_call(entry: Declaration) -> str:
     try:
         task = import_task(entry.task)
         call_signature(task.func, task.takes_context).check(entry.args, entry.kwargs)
-    except (UnknownTaskError, WrongArgumentsError) as error:
+        as_scheduled(task, entry)
+    except (UnknownTaskError, WrongArgumentsError, InvalidTask, OptionError) as error:
         return f"{where}: {error}"
     return ""
 

@@ -143,6 +143,18 @@ def test_without_any_limit_it_lets_everybody_in(limits):
     assert buckets() == (None, None)
 
 
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(WrongArgumentsError, match="the name must be a str, got 7"):
+        limiter(7)
+
+
+def test_an_unknown_limiter_is_named_beside_a_key_that_is_no_text(limits, settings):
+    limits()
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"deepseek": {}, 7: {}}}
+    with pytest.raises(UnknownLimiterError, match="deepseek"):
+        limiter("deepsek").__enter__()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

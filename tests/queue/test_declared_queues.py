@@ -49,6 +49,18 @@ def test_a_wrong_entry_is_named_with_the_value_and_the_remedy(declare, entry, sa
     assert error.id == "pgonly_django.E009"
 
 
+def test_a_percent_sign_in_a_name_is_only_a_name(declare):
+    declare({"50%s": {"max_runing": 5}})
+    with pytest.raises(ImproperlyConfigured, match=r"\['50%s'\]\[\"max_runing\"\] is not a setting"):
+        declared_limits()
+
+
+def test_a_limiter_whose_name_is_no_text_breaks_no_check_of_queues(settings):
+    settings.PGONLY = {"QUEUES": {"ai": {"limiter": "deepseek"}}, "LIMITERS": {3: {}, "deepseeek": {}}}
+    (error,) = check_queues()
+    assert "did you mean 'deepseeek'" in error.msg
+
+
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\0b", 5])
 def test_a_name_that_no_queue_can_have_is_refused(declare, name):
     declare({name: {}})

@@ -108,6 +108,24 @@ def test_a_plain_function_is_refused_with_the_remedy(decorator):
         decorator(other)
 
 
+@pytest.mark.parametrize("decorator", [cron, every])
+@pytest.mark.parametrize("below", [made, lambda: other])
+def test_a_decorator_without_its_time_is_refused_where_it_stands(decorator, below):
+    with pytest.raises(InvalidTask, match=rf"@{decorator.__name__} needs to know when: write @"):
+        decorator(below())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"queue": "rport"}, "did you mean 'report'"), ({"budget": "project:{projct}"}, "no argument 'projct'")],
+)
+def test_a_queue_or_a_budget_that_the_task_cannot_have_is_refused_at_its_place(settings, options, said):
+    settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "report"]}}
+    with pytest.raises(InvalidTask, match=f"@cron report: .*{said}"):
+        cron("0 3 * * *", **options)(made())
+    assert declarations() == {}
+
+
 @pytest.mark.parametrize(
     ("decorate", "said"),
     [

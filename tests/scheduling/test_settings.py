@@ -101,3 +101,15 @@ def test_the_check_is_part_of_manage_py_check(settings):
     given(settings, nightly={**RIGHT, "cron": "61 * * * *"})
     with pytest.raises(SystemCheckError, match=r"E301"):
         call_command("check")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"queue": "mial"}, "did you mean 'mail'"), ({"budget": "project:{nobody}"}, "no argument 'nobody'")],
+)
+def test_a_queue_or_a_budget_that_the_task_cannot_have_is_warned_about(settings, options, said):
+    settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "mail"]}}
+    given(settings, nightly={**RIGHT, **options})
+    (warning,) = check_schedules()
+    assert warning.id == "pgonly_django.W301"
+    assert said in warning.msg

@@ -136,7 +136,7 @@ def test_a_redriven_job_runs_with_the_new_argument():
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ({"modle": 1}, WrongArgumentsError, "it has no argument 'modle'; did you mean 'model'"),
+        ({"modle": 1}, WrongArgumentsError, "it has no argument 'modle'; did you mean 'model'\\?$"),
         ({"x": 1}, WrongArgumentsError, "it has no argument 'x'; it takes project_id, model"),
         ({"model": object()}, NotStorableError, "Argument 'model' of screen"),
         ({"model": float("nan")}, NotStorableError, "Argument 'model' of screen"),
