@@ -117,9 +117,12 @@ def interrupted(lock):
         wait_for_it_to_hang()
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Tests that run in the background of a shell ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         lock.acquire()
+    signal.signal(signal.SIGINT, before)
 
 
 def unanswered(lock):
