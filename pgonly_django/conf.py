@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache, lru_cache
 from typing import Any
+from zoneinfo import available_timezones
 
 from django.conf import settings as django_settings
 from django.core import checks
@@ -148,6 +149,18 @@ def unknown_key(shape: str, key: Any, known: Any) -> str:
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(sorted(known))}."
     before, _, after = shape.rpartition("%s")  # names before it may have a % too
     return f"{before}{key}{after} is not a setting. {hint}"
+
+
+def nearest_zone(name: str) -> str:
+    """The remedy for a time zone that does not exist: the nearest one. "Shanghai" is "Asia/Shanghai"."""
+    known = sorted(available_timezones())
+    if not known:
+        return "This system has no time zones at all: pip install tzdata."
+    cities = {zone.rpartition("/")[2].lower(): zone for zone in known}
+    ending_alike = difflib.get_close_matches(name.rpartition("/")[2].lower(), cities, n=1)
+    near = [zone for zone in known if zone.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, known, n=1) or [cities[city] for city in ending_alike]
+    return f"Did you mean {near[0]!r}?" if near else 'It must be a name such as "Europe/Berlin".'
 
 
 @receiver(setting_changed)

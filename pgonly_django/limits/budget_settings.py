@@ -15,7 +15,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import amounts
-from pgonly_django.conf import settings, unknown_key
+from pgonly_django.conf import nearest_zone, settings, unknown_key
 from pgonly_django.exceptions import AmountError, BudgetError
 
 KEYS = ("usd", "per", "timezone")
@@ -125,7 +125,8 @@ def _timezone(name: Any, where: str, error: type[Exception]) -> str:
     try:
         return ZoneInfo(name).key
     except Exception as wrong:
-        raise error(f'{where}: "timezone" must be a name such as "Europe/Berlin", got {name!r}.') from wrong
+        hint = nearest_zone(str(name))
+        raise error(f'{where}: "timezone" must be the name of a time zone, got {name!r}. {hint}') from wrong
 
 
 def _entry_for(name: str) -> Mapping[str, Any]:

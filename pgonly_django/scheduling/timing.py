@@ -8,7 +8,6 @@ twice. So does a line with seconds. Intervals are real time as well.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,8 @@ from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
+
+from pgonly_django.conf import nearest_zone
 
 # cron's own short forms.
 MACROS = {
@@ -149,19 +150,6 @@ class CronLine:
 
 def zone_of(name: str) -> ZoneInfo:
     """Raises TimingError, which names the nearest zone."""
-    known = available_timezones()
-    if name in known:
+    if name in available_timezones():
         return ZoneInfo(name)
-    same = [zone for zone in known if zone.lower() == name.lower()]
-    near = same or difflib.get_close_matches(name, known, n=1) or _ending_alike(name, known)
-    hint = f"Did you mean {near[0]!r}?" if near else 'It must be a name such as "Europe/Berlin".'
-    if not known:
-        hint = "This system has no time zones at all: pip install tzdata."
-    raise TimingError(f"{name!r} is not a time zone. {hint}")
-
-
-def _ending_alike(name: str, known: set[str]) -> list[str]:
-    """ "Shanghai" is "Asia/Shanghai"."""
-    cities = {zone.rpartition("/")[2].lower(): zone for zone in sorted(known)}
-    near = difflib.get_close_matches(name.rpartition("/")[2].lower(), cities, n=1)
-    return [cities[city] for city in near]
+    raise TimingError(f"{name!r} is not a time zone. {nearest_zone(name)}")

@@ -152,7 +152,7 @@ def test_an_edit_changes_nothing_that_was_spent_meanwhile(admin_client):
     [
         ({"name": "x" * 250}, "name", "1 to 240 characters"),
         ({"usd": "-1"}, "__all__", "must be an amount of US dollars"),
-        ({"timezone": "Mars"}, "__all__", 'must be a name such as "Europe/Berlin"'),
+        ({"timezone": "Berlin"}, "__all__", "Did you mean 'Europe/Berlin'?"),
         ({"per": "fortnight"}, "per", "not one of the available choices"),
     ],
 )

@@ -63,7 +63,9 @@ def test_a_name_that_the_table_cannot_hold_is_refused(name):
         ({"usd": float("nan")}, "must be an amount of US dollars.*got nan"),
         ({"usd": 1, "pre": "day"}, r'\["pre"\] is not a setting\. Did you mean \'per\'\?'),
         ({"usd": 1, "per": "fortnight"}, '"per" must be one of hour, day, week, month, year'),
-        ({"usd": 1, "timezone": "Mars/Olympus"}, '"timezone" must be a name such as "Europe/Berlin"'),
+        ({"usd": 1, "timezone": "Mars/Olympus"}, '"timezone" must be the name of a time zone'),
+        ({"usd": 1, "timezone": "Europe/Berln"}, "Did you mean 'Europe/Berlin'?"),
+        ({"usd": 1, "timezone": 8}, 'It must be a name such as "Europe/Berlin"'),
         (5, "must be a dict such as"),
     ],
 )

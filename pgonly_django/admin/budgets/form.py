@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.limits import budget_settings
 from pgonly_django.models import Budget
@@ -21,6 +22,7 @@ class BudgetForm(ModelForm):
     class Meta:
         model = Budget
         fields = ("name", "usd", "per", "timezone")
+        labels = {"timezone": _("Time zone")}
         widgets = {
             "name": forms.TextInput(attrs={"size": 60}),
             "timezone": forms.TextInput(attrs={"list": "pgonly-timezones", "size": 30}),
