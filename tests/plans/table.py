@@ -97,17 +97,17 @@ STEPS = """
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job_id, 'step ' || n, '1', clock_timestamp() FROM pgonly_checkpoint, generate_series(1, 5) AS n
 """
-# Three are due. The last one has the most ticks.
+# Three are due.
 SCHEDULES = """
 INSERT INTO pgonly_schedule (name, task, args, kwargs, timezone, every_seconds, catch_up, overlap, next_at)
 SELECT 'schedule ' || n, 'tests.jobs.add', '[]', '{}', 'UTC', 3600, 'latest', 'skip',
     clock_timestamp() + (n - 3.5) * interval '1 minute'
-FROM generate_series(1, 20000) AS n
+FROM generate_series(1, 200000) AS n
 """
 TICKS = """
 INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person, job_id)
 SELECT 'schedule ' || n, clock_timestamp() - m * interval '1 hour', 'enqueued', '', false, gen_random_uuid()
-FROM generate_series(1, 500) AS n, generate_series(1, 101) AS m
+FROM generate_series(1, 2000) AS n, generate_series(1, 101) AS m
 """
 
 

@@ -42,13 +42,13 @@ SELECT 'limiter ' || n % 20, gen_random_uuid(), '', 0, clock_timestamp() FROM ge
 """
 BUDGETS = """
 INSERT INTO pgonly_budget (name, usd, per, timezone)
-SELECT 'p' || n, 1, 'day', 'UTC' FROM generate_series(1, 20000) AS n;
+SELECT 'p' || n, 1, 'day', 'UTC' FROM generate_series(1, 200000) AS n;
 INSERT INTO pgonly_reservation (id, budget, usd, expires_at, is_expired)
 SELECT gen_random_uuid(), 'p' || n % 100, 1, clock_timestamp() + interval '1 day', n % 2 = 0
-FROM generate_series(1, 20000) AS n;
-INSERT INTO pgonly_cost (usd, at) SELECT 1, clock_timestamp() FROM generate_series(1, 20000) AS n
+FROM generate_series(1, 200000) AS n;
+INSERT INTO pgonly_cost (usd, at) SELECT 1, clock_timestamp() FROM generate_series(1, 200000) AS n
 """
-HELD_JOBS = insert_jobs("generate_series(1, 20000) AS n", state="'held'", held_by="'budget:p' || n % 20")
+HELD_JOBS = insert_jobs("generate_series(1, 200000) AS n", state="'held'", held_by="'budget:p' || n % 20")
 
 FOUND = found()
 OF_SESSIONS = [name for name in FOUND if name.startswith("sessions.") and name != "sessions.bulk_import.COPY"]
