@@ -15,6 +15,11 @@ def note(job_id):
     mark(job_id)
 
 
+@task(concurrency_key="dead")
+def note_one_by_one(job_id):
+    mark(job_id)
+
+
 @task(backoff=AT_ONCE, max_attempts=2)
 def note_badly(job_id):
     mark(job_id)

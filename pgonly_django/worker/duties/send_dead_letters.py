@@ -51,7 +51,8 @@ class SendDeadLetters:
         what = f"Sending dead letters to {queue!r}"
         sent = tried(what, in_batches, lambda: send(self.alias, queue, BATCH), over)
         if sent:
-            self.tell(notify.ready(queue))
+            for payload in (notify.ready(queue), notify.limited(queue)):  # whichever claim takes them
+                self.tell(payload)
         return sent
 
 

@@ -50,6 +50,14 @@ def test_a_burst_sends_the_letters_of_its_failures_and_runs_them(work, marks, ho
     assert result.job.dead_lettered_at is not None
 
 
+@pytest.mark.parametrize("listen", [True, False])
+def test_a_burst_runs_letters_one_at_a_time_where_their_task_wants_it(work, marks, dead, listen):
+    dead("tests.jobs.burying.note_one_by_one")
+    result = burying.fail.using(max_attempts=1).enqueue()
+    work(listen=listen)
+    assert marks() == [result.id]
+
+
 def test_the_failure_of_an_atomic_job_counts(work, marks):
     result = burying.fail_atomic.enqueue()
     work()
