@@ -90,6 +90,7 @@ class WorkerLoop:
         self.jobs_done = self.jobs_released = 0
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
+        self._has_ended = False  # a job, since the last look of a burst
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -149,6 +150,8 @@ class WorkerLoop:
         self._do_duties(now)
         self._exchange(now)
         self._claim_limited(time.monotonic())
+        if self.options.burst and self._has_ended and self.in_flight.is_empty:
+            self._look_for_the_last()
 
     # The inbox.
 
@@ -251,6 +254,7 @@ class WorkerLoop:
         neither log nor signals want to know of a success."""
         run, finish = ended.run, ended.finish
         self.in_flight.forget(run)
+        self._has_ended = True
         if run.started_at is None:
             self.jobs_left += 1
         elif finish is not None and finish.outcome is Outcome.RELEASED:
@@ -278,6 +282,13 @@ class WorkerLoop:
     def _look_from_head(self) -> None:
         """The next suspect may be claimed now: only a head claim finds it."""
         self.claimer.look_from_head_next()
+        self.poll_timer.look_now()
+        self.limited.look_now()
+
+    def _look_for_the_last(self) -> None:
+        """The jobs that have ended may have enqueued others, of which no NOTIFY tells: without LISTEN none does, and one
+        that comes in close succession is held back."""
+        self._has_ended = False
         self.poll_timer.look_now()
         self.limited.look_now()
 

@@ -54,6 +54,14 @@ def take_slots(slots, seconds):
     IN_USE.add(-slots)
 
 
+@task
+def enqueue_one(is_limited):
+    time.sleep(0.05)  # the worker has looked by then
+    if is_limited:
+        return pay.enqueue("child", 1).id
+    return take_slots.enqueue(1, 0.0).id
+
+
 @task(concurrency_key="account:{account}")
 def pay(account, number, seconds=0.0):
     """One at a time for each account."""

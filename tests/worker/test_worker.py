@@ -15,7 +15,7 @@ from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.worker import ExitCode, WorkerLoop
 from tests import jobs
 from tests.jobs import ending, transactions, watched
-from tests.jobs.limited import take_slots
+from tests.jobs.limited import enqueue_one, take_slots
 from tests.waiting import wait_for
 
 
@@ -100,6 +100,15 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     worker = work(burst=False, max_jobs=4)
     assert worker.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+@pytest.mark.parametrize("is_atomic", [False, True])
+@pytest.mark.parametrize("listen", [False, True])
+def test_a_burst_runs_what_its_last_job_has_enqueued(work, is_limited, is_atomic, listen):
+    enqueue_one.using(atomic=is_atomic).enqueue(is_limited)
+    assert work(listen=listen).jobs_done == 2
+    assert set(Job.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
 
 def test_max_idle_costs_nothing_while_a_job_runs_for_longer(work):
