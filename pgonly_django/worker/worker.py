@@ -286,8 +286,8 @@ class WorkerLoop:
         self.limited.look_now()
 
     def _look_for_the_last(self) -> None:
-        """The jobs that have ended may have enqueued others, of which no NOTIFY tells: without LISTEN none does, and one
-        that comes in close succession is held back."""
+        """The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and one
+        in close succession is held back."""
         self._has_ended = False
         self.poll_timer.look_now()
         self.limited.look_now()
