@@ -27,7 +27,7 @@ from pgonly_django.limits import budget_rows, budget_settings
 from pgonly_django.limits.background import background
 from pgonly_django.limits.budget_settings import Declaration
 from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, Look, look_in
-from pgonly_django.limits.pool_user import call, pool
+from pgonly_django.limits.pool_user import call, pool, refuse_event_loop
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.limits.unpaid import is_unpaid
 from pgonly_django.models.budget import HELD_BY
@@ -61,6 +61,7 @@ class Reservation:
         self._may_exist = False  # PostgreSQL was asked to reserve, and did not say no
 
     def __enter__(self) -> Self:
+        refuse_event_loop(f"budget({self.budget!r}).reserve(...)")
         try:
             run(self._make())
         except BaseException:

@@ -1,18 +1,15 @@
 """`with limiter("deepseek", tokens=900) as use: ...`, or `async with`."""
 
-import asyncio
 import os
 import time
 from contextvars import ContextVar
 from typing import Any
 from weakref import ref
 
-from django.core.exceptions import SynchronousOnlyOperation
-
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.exceptions import NestedLimiterError, WrongArgumentsError
 from pgonly_django.limits.cool_down import Duration, cool_down, in_seconds, number
-from pgonly_django.limits.pool_user import pool
+from pgonly_django.limits.pool_user import pool, refuse_event_loop
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.limits.reservation import Reservation
 from pgonly_django.limits.retry_after import seconds_of
@@ -106,7 +103,7 @@ class NamedLimiter(CoolDown):
         self._uses: list[Use] = []
 
     def __enter__(self) -> Use:
-        _refuse_event_loop(self.name)
+        refuse_event_loop(f"limiter({self.name!r})")
         use = self._new_use()
         started = time.monotonic()
         try:
@@ -172,13 +169,3 @@ def _inside_of() -> list[Reservation]:
     """A forked process is inside of nothing: the slots are its parent's."""
     found = (each for kept in _inside.get() if (each := kept()) is not None)
     return [each for each in found if each.is_in and each.pid == os.getpid()]
-
-
-def _refuse_event_loop(name: str) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise SynchronousOnlyOperation(
-        f"`with limiter({name!r})` would block the event loop, also for those who are inside. Use `async with`."
-    )

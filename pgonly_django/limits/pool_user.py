@@ -1,7 +1,9 @@
 """The connections of limiters and budgets: never the caller's, so that they are no part of its transaction."""
 
+import asyncio
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import router
 from psycopg.pq.abc import PGresult
 
@@ -47,3 +49,14 @@ def pool() -> Pool:
 def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]:
     """The result of the statement. Raises LimitsError."""
     return pool.call(statement, statement.values(params), TIMEOUT_SECONDS, TIMEOUT_SECONDS)
+
+
+def refuse_event_loop(what: str) -> None:
+    """Raises SynchronousOnlyOperation in a coroutine: all others on its loop would stand still while this one waits."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SynchronousOnlyOperation(
+        f"`with {what}` would block the event loop, also for those who are inside. Use `async with`."
+    )

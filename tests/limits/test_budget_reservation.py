@@ -8,6 +8,7 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.test import TestCase
 
@@ -52,6 +53,16 @@ def test_async_code_reserves_and_settles_too():
 
     asyncio.run(pay())
     assert state() == money(0.013, 0)
+
+
+def test_a_plain_with_in_a_coroutine_is_refused_and_reserves_nothing():
+    async def pay():
+        with budget("p", 1).reserve(0.4):
+            pass
+
+    with pytest.raises(SynchronousOnlyOperation, match=r"budget\('p'\).*Use `async with`"):
+        asyncio.run(pay())
+    assert not Budget.objects.exists()
 
 
 def test_what_does_not_fit_is_refused_with_all_figures():
