@@ -180,7 +180,8 @@ class Store:
             raise error
         values = (
             key, data, None if number is None else b"%d" % number, b"%d" % codec,
-            seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS), text_array(tags) if tags else None,
+            seconds_param(seconds), b"%f" % min(stale, LONGEST_SECONDS) if stale else b"0",
+            text_array(tags) if tags else None,
         )  # fmt: skip
         return tuple.__new__(Row, values)  # Row(*values) takes 0.2 us more
 
