@@ -37,7 +37,7 @@ def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
 
 def import_task(path: str) -> Any:
     """The task at `path`. Raises UnknownTaskError."""
-    with suppress(KeyError):  # another thread is at it in this moment, and has removed an entry first
+    with suppress(KeyError, RuntimeError):  # another thread removes or adds an entry in this moment
         importlib.invalidate_caches()
     try:
         task = import_string(path)
