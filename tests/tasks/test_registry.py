@@ -8,7 +8,7 @@ from tests.tasks.calls import add
 
 
 def test_threads_may_look_for_a_task_at_the_same_time():
-    """Two threads that invalidate the caches of imports can meet at an entry (a KeyError or a RuntimeError, on CPython 3.11)."""
+    """Two threads that invalidate the caches of imports can meet: a KeyError or a RuntimeError on CPython 3.11."""
     gone = dict.fromkeys(f"/no such path/{number}" for number in range(50))  # such entries are removed
 
     def find(_number):
