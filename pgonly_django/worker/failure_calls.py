@@ -17,6 +17,7 @@ from pgonly_django.tasks.result import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.results import result_of_end
 from pgonly_django.worker.task_lookup import TaskLookup
 
@@ -53,6 +54,10 @@ class FailureCalls:
         self._inbox.put(failure)
         if not self._threads:
             self._start_thread()
+
+    def next_check(self, now: float) -> float:
+        """When replace_stuck() may have something to do."""
+        return NEVER if self._inbox.empty() else (self._busy_since or now) + HANGS_SECONDS
 
     def replace_stuck(self, now: float) -> None:
         """Where a call does not return, let another thread go on with the failures behind it."""

@@ -179,6 +179,7 @@ class WorkerLoop:
             self.watchdog.next_run,
             self.in_flight.next_write(now),
             self.limited.tell_at,
+            self.failure_calls.next_check(now),
         ]
         if not self.shutdown.is_asked:
             times.append(self.promotion.next_run)
