@@ -13,7 +13,8 @@ SECRET_KEY = "for tests only, never for a site"
 DATABASES = {
     "default": env.db("DATABASE_URL")
     if env("DATABASE_URL", default="")
-    else embedded.database(ROOT / ".postgres")
+    # Tests kill the server, and not the machine: what is written is there again without waiting for the disk.
+    else embedded.database(ROOT / ".postgres", "fsync=off")
 }
 INSTALLED_APPS = [
     "django.contrib.admin",

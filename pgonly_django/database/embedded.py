@@ -31,13 +31,16 @@ SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND 
 StopMode = Literal["fast", "immediate", "smart"]
 
 
-def database(data: Path) -> dict[str, Any]:
-    """A DATABASES entry for the server in `data`, which is started when it is not running.
+DEFAULT_OPTIONS = ("max_connections=200",)
+
+
+def database(data: Path, *options: str) -> dict[str, Any]:
+    """A DATABASES entry for the server in `data`, which is started when it is not running, with its `options` more.
 
     The process that started it stops it at exit, unless another client is connected by then.
     Raises EmbeddedPostgresError, which says what to do, without the wheel or where the server does not start.
     """
-    server = Server(data)
+    server = Server(data, options=(*DEFAULT_OPTIONS, *options))
     if server.start():
         atexit.register(_stop_at_exit, server, os.getpid())
     return {
@@ -54,7 +57,7 @@ class Server:
 
     data: Path
     port: int | None = None
-    options: tuple[str, ...] = ("max_connections=200",)
+    options: tuple[str, ...] = DEFAULT_OPTIONS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", self.data.resolve())
