@@ -13,8 +13,7 @@ SECRET_KEY = "for tests only, never for a site"
 DATABASES = {
     "default": env.db("DATABASE_URL")
     if env("DATABASE_URL", default="")
-    # Tests kill the server, and not the machine: what is written is there again without waiting for the disk.
-    else embedded.database(ROOT / ".postgres", "fsync=off")
+    else embedded.database(ROOT / ".postgres")
 }
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -31,16 +31,13 @@ SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND 
 StopMode = Literal["fast", "immediate", "smart"]
 
 
-DEFAULT_OPTIONS = ("max_connections=200",)
-
-
-def database(data: Path, *options: str) -> dict[str, Any]:
-    """A DATABASES entry for the server in `data`, which is started when it is not running, with its `options` more.
+def database(data: Path) -> dict[str, Any]:
+    """A DATABASES entry for the server in `data`, which is started when it is not running.
 
     The process that started it stops it at exit, unless another client is connected by then.
     Raises EmbeddedPostgresError, which says what to do, without the wheel or where the server does not start.
     """
-    server = Server(data, options=(*DEFAULT_OPTIONS, *options))
+    server = Server(data)
     if server.start():
         atexit.register(_stop_at_exit, server, os.getpid())
     return {
@@ -57,7 +54,7 @@ class Server:
 
     data: Path
     port: int | None = None
-    options: tuple[str, ...] = DEFAULT_OPTIONS
+    options: tuple[str, ...] = ("max_connections=200",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", self.data.resolve())
