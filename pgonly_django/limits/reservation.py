@@ -69,7 +69,6 @@ class Reservation:
         """
         give_up_at = time.monotonic() + timeout
         may_wait = timeout > 0
-        yield from declare(self.pool, self.name)
         found = yield from self._look(give_up_at, may_wait=may_wait)
         if found.is_in:
             return
@@ -117,6 +116,7 @@ class Reservation:
                 yield from slots.add(self.pool, self.name)
 
     def _try(self, may_wait: bool) -> Operation[Look]:
+        yield from declare(self.pool, self.name)
         found = yield from self._ask(may_wait)
         if found is None:  # a test has rolled the row back, or a person has deleted it
             yield from declare(self.pool, self.name, again=True)

@@ -22,12 +22,12 @@ def buckets(name="deepseek"):
     return Limiter.objects.values_list("requests", "tokens").get(name=name)
 
 
-def pids_of_limits():
+def pids_of_limits(condition="true"):
     """The server's processes for the connections of this database's limiters and budgets."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly limits' "
-            "AND datname = current_database()"
+            f"AND datname = current_database() AND {condition}"
         )
         return [pid for (pid,) in cursor.fetchall()]
 

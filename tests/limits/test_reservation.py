@@ -174,19 +174,11 @@ def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, o
 
         thread = threading.Thread(target=use)
         thread.start()
-        wait_for(lambda: at_a_statement() >= 1)
-        wait_for(lambda: len(set(pids_of_limits())) >= 1 and not at_a_statement())
+        asked: set[int] = set()
+        wait_for(lambda: asked.update(pids_of_limits("state = 'active'")) or len(asked) > 1)
     thread.join(60)
     assert found == [1]
     assert held() == 0
-
-
-def at_a_statement():
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly limits%' AND state = 'active'"
-        )
-        return cursor.fetchone()[0]
 
 
 @contextlib.contextmanager
@@ -216,6 +208,15 @@ def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeyp
         pytest.fail("entered")
     with limiter("deepseek", timeout=30):
         pass
+
+
+def test_the_first_caller_of_a_process_waits_for_a_database_that_is_away(limits, hold, monkeypatch):
+    limits(deepseek={"concurrent": 1})
+    monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
+    with database_away():
+        holder = hold("deepseek", wait=False)
+        wait_for(lambda: pool_user.pool()._failed_at is not None)
+    assert holder.is_in.wait(30)
 
 
 def test_a_holder_whose_database_is_away_renews_once_it_is_back(limits, hold, monkeypatch, caplog):
