@@ -77,7 +77,7 @@ class _Introspection:
 
     @contextmanager
     def _searching(self, cursor: Any) -> Iterator[None]:
-        """Only our schema is searched meanwhile."""
+        """Inside, only our schema is searched."""
         with transaction.atomic(using=self.connection.alias):
             cursor.execute("SELECT current_setting('search_path')")
             before = cursor.fetchone()[0]

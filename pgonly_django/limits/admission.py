@@ -30,14 +30,14 @@ class Look:
     is_far: bool  # many are before it
 
 
-# But for a slot. Asked twice: so that nobody locks a slot who cannot have it (the first one would skip it), and then of
-# the newest version of the limiter's row.
+# But for a slot. Asked twice: so that no caller locks a slot that it cannot have (the first one would skip it), and
+# then of the newest version of the limiter's row.
 MAY_ENTER = f"""l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_timestamp(), true)
             AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM ahead)
             AND {bucket.HAS_ENOUGH}"""
 
 # The rows of slots up to `concurrent` count. Where a limit was lowered and slots above it are still held, so many
-# of the lowest free ones stay empty: so together they are never more than the limit, whoever is how fast.
+# of the lowest free ones stay empty: so together they are never more than the limit, in whatever order they come.
 # Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
 TRY = Statement(
     qualified(f"""WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),

@@ -41,8 +41,8 @@ class Declaration:
 def declaration_of(
     name: str, usd: Any = None, per: str | None = None, timezone: str | None = None
 ) -> Declaration | None:
-    """What is said of the budget `name`, by its call and by PGONLY["BUDGETS"]; the call wins. None: nobody has given it
-    a cap. Raises BudgetError, AmountError and ImproperlyConfigured."""
+    """What is said of the budget `name`, by its call and by PGONLY["BUDGETS"]; the call wins. None: it has no
+    cap. Raises BudgetError, AmountError and ImproperlyConfigured."""
     given = {"usd": usd, "per": per, "timezone": timezone}
     values = {key: value for key, value in given.items() if value is not None}
     merged = {**_entry_for(name), **values}

@@ -36,7 +36,7 @@ FROM pgonly_budget AS b WHERE b.name = %(name)s::text
 """)
 )
 
-# The reservation's row is deleted once, by whoever comes first. One that has expired was counted as spent: that is
+# The reservation's row is deleted once, by the first who comes. One that has expired was counted as spent: that is
 # corrected, and so is its row among the costs.
 SETTLE = Statement(
     qualified(f"""

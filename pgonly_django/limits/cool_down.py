@@ -26,8 +26,8 @@ COOL_DOWN = Statement(
 
 
 def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
-    """Let nobody in for so many seconds. Raises UnknownLimiterError and LimitsError, the latter for a PostgreSQL that
-    has been away for PATIENCE_SECONDS."""
+    """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError, the latter for a PostgreSQL
+    that has been away for PATIENCE_SECONDS."""
     patience_ends_at = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -48,7 +48,7 @@ def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
         yield from raise_unknown(pool, name)
     emit(
         "limits.cooling_down",
-        f"Limiter {name!r} lets nobody in for {seconds:g} s.",
+        f"Limiter {name!r} lets no caller in for {seconds:g} s.",
         limiter=name,
         seconds=seconds,
     )

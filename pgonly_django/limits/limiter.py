@@ -40,7 +40,7 @@ class CoolDown:
     name: str
 
     def cool_down(self, duration: Duration) -> None:
-        """Let nobody in for so long. Who is inside stays. Jobs of queues that are tied to it are not claimed."""
+        """Let no caller in for so long. Who is inside stays. Jobs of queues that are tied to it are not claimed."""
         run(self._cool_down(duration))
 
     async def acool_down(self, duration: Duration) -> None:
@@ -67,7 +67,7 @@ class CoolDown:
 class Use(CoolDown):
     """One use of a limiter, from getting in until leaving."""
 
-    # With a misspelt `use.token = 900` the reservation would count, and nobody would know: it raises AttributeError.
+    # With a misspelt `use.token = 900` the reservation would count, without a word: it raises AttributeError.
     __slots__ = ("_requests", "_tokens", "name", "reservation", "waited_seconds")
 
     def __init__(self, reservation: Reservation) -> None:

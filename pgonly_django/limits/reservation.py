@@ -73,7 +73,7 @@ class Reservation:
         if found.is_in:
             return
         with closing(listener_for(self.pool.alias, CHANNEL).watch(str(self.id).encode())) as watch:
-            # Who left just before this caller had its ticket has woken nobody: so it looks again, and then waits.
+            # Who left just before this caller had its ticket has not woken it: so it looks again, and then waits.
             # With many before it, those look.
             if found.is_far:
                 yield from self._wait(watch, found, max(give_up_at - time.monotonic(), 0))
@@ -176,7 +176,7 @@ class Reservation:
         emit("limits.slot_lost", message, level=logging.WARNING, limiter=self.name)
 
     def __del__(self) -> None:
-        """An exception from another thread came between two lines, and nobody has left."""
+        """An exception from another thread came between two lines, and the slot was not given back."""
         if self.is_in and self.pid == os.getpid() and not sys.is_finalizing():
             leave_later(self.pool, self.id, self.name, self.has_slot)
 

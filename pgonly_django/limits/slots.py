@@ -12,7 +12,7 @@ SETTLE_SECONDS = LEASE_SECONDS / 2
 
 
 def is_free(slot: str) -> str:
-    """In SQL: nobody holds this row, or its holder is dead."""
+    """In SQL: this row has no holder, or its holder is dead."""
     is_settled = f"pg_postmaster_start_time() < clock_timestamp() - interval '{SETTLE_SECONDS} seconds'"
     return f"({slot}.holder IS NULL OR {slot}.expires_at <= clock_timestamp() AND {is_settled})"
 

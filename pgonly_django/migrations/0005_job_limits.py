@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="job",
             name="unique_key",
-            field=models.CharField(help_text="No second job has it meanwhile.", max_length=255, null=True),
+            field=models.CharField(help_text="No second job may have it.", max_length=255, null=True),
         ),
         migrations.AddField(
             model_name="job",

@@ -138,7 +138,7 @@ LIMITERS = [
             ("refilled_at", models.DateTimeField(editable=False, null=True)),
             (
                 "blocked_until",
-                models.DateTimeField(editable=False, help_text="Nobody gets in before.", null=True),
+                models.DateTimeField(editable=False, help_text="No caller gets in before.", null=True),
             ),
         ],
         options={

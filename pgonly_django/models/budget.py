@@ -31,7 +31,7 @@ PERIOD_START = f"greatest(b.period_start, {PERIOD})"
 
 
 class Per(models.TextChoices):
-    """The period after which a budget begins anew."""
+    """The period after which a budget begins again."""
 
     HOUR = "hour", _("Hour")
     DAY = "day", _("Day")

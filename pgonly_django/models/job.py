@@ -283,7 +283,7 @@ class Job(models.Model):
     )
     max_runtime = IntervalField(null=True)
     # NULL in the rows of most jobs, which is free: the indexes below ask for that first.
-    unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job has it meanwhile."))  # noqa: DJ001 - NULL keeps the row out of the index
+    unique_key = models.CharField(max_length=255, null=True, help_text=_("No second job may have it."))  # noqa: DJ001 - NULL keeps the row out of the index
     unique_while = models.CharField(  # noqa: DJ001 - as unique_key
         max_length=16, null=True, choices=UniqueWhile, help_text=_("In which states the key counts.")
     )

@@ -22,7 +22,7 @@ WHO_LENGTH = 255
 
 class LimiterQuerySet(DeclaredQuerySet):
     def cool_down(self, duration: timedelta) -> int:
-        """Let nobody in for `duration` from now, or longer where that was said before. Returns how many limiters."""
+        """Let no caller in for `duration` from now, or longer where that was said before. Returns how many limiters."""
         return self.update(blocked_until=Greatest("blocked_until", ClockTimestamp() + duration))
 
     def end_cool_down(self) -> int:
@@ -44,7 +44,7 @@ class Limiter(Declared):
     requests = models.FloatField(null=True, editable=False)
     tokens = models.FloatField(null=True, editable=False)
     refilled_at = TimestampField(null=True, editable=False)
-    blocked_until = TimestampField(null=True, editable=False, help_text=_("Nobody gets in before."))
+    blocked_until = TimestampField(null=True, editable=False, help_text=_("No caller gets in before."))
 
     objects: ClassVar[Any] = LimiterQuerySet.as_manager()
 
@@ -72,7 +72,7 @@ class LimiterSlot(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     limiter = models.CharField(max_length=NAME_LENGTH)
-    number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are given to nobody
+    number = models.IntegerField()  # from 1 on; those above the limiter's `concurrent` are not given away
     holder = models.UUIDField(null=True)
     who = models.CharField(max_length=WHO_LENGTH, blank=True)
     taken_at = TimestampField(null=True)
@@ -91,7 +91,7 @@ class LimiterSlot(models.Model):
 
 
 class LimiterWaiter(models.Model):
-    """Who waits for a limiter; the lowest ticket is first. One that is not renewed is dead, and holds up nobody."""
+    """Who waits for a limiter; the lowest ticket is first. One that is not renewed is dead, and delays no other."""
 
     ticket = models.BigAutoField(primary_key=True)
     id = models.UUIDField(unique=True)

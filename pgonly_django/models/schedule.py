@@ -17,7 +17,7 @@ from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
-# next_at of a schedule whose next tick is to be computed: long past, so that whoever looks for due ones finds it.
+# next_at of a schedule whose next tick is to be computed: long past, so that a look for due ones finds it.
 UNPLANNED = datetime(1970, 1, 1, tzinfo=UTC)
 TIMING = ("cron", "timezone", "every_seconds")
 SHORTEST_SECONDS = 0.1
@@ -175,7 +175,7 @@ class Outcome(models.TextChoices):
 
 
 class Tick(models.Model):
-    """One time at which a schedule was due, or a person ran it; at most one row for each, whoever saw it."""
+    """One time at which a schedule was due, or a person ran it. However many workers see it, it has one row."""
 
     schedule = models.ForeignKey(Schedule, models.CASCADE, related_name="ticks", db_index=False)
     tick_at = TimestampField(help_text=_("When it was due."))

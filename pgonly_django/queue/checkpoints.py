@@ -46,7 +46,7 @@ ON CONFLICT (job_id, name) DO NOTHING
 RETURNING coalesce(result::text, 'null')
 """)
 # As SAVE_STEP, with what the call has cost: noted once, together with the step. A row of the same reservation is there
-# where its lease was over meanwhile. Index: also pgonly_cost_reservation.
+# where its lease had run out by then. Index: also pgonly_cost_reservation.
 SAVE_PAID_STEP = qualified("""
 WITH saved AS (
     INSERT INTO pgonly_step (job_id, name, result, finished_at, usd, tokens_in, tokens_out)

@@ -1,10 +1,10 @@
 """The gates of limited jobs: what a queue or a concurrency key lets through now.
 
 A gate is exact because one claim at a time passes it. The claim first takes the gate's lock, which its commit releases.
-Only then it counts, in a new snapshot: whatever passed before is committed, and nothing passes meanwhile. Nothing keeps
-a count but the running rows themselves, so the room of a dead worker's job comes back when the job is rescued.
+Only then it counts, in a new snapshot: what passed before is committed, and nothing passes until the commit. Nothing
+keeps a count but the running rows themselves, so the room of a dead worker's job comes back when the job is rescued.
 
-Nobody waits for a gate: who does not get the lock looks again a moment later.
+No claim waits for a gate: one that does not get the lock looks again a moment later.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def ask_keys(connection: OwnConnection, keys: Collection[str]) -> psycopg.Cursor
     return connection.execute(KEYS, {"keys": list(keys)}, prepare=True)
 
 
-# Index: the primary key of pgonly_queue_tokens. Under the queue's gate, so nobody else writes the row.
+# Index: the primary key of pgonly_queue_tokens. Under the queue's gate, so no other claim writes the row.
 SPEND = qualified("""
 INSERT INTO pgonly_queue_tokens (queue, tokens, refilled_at)
 SELECT queue, tokens, to_timestamp(at)

@@ -28,7 +28,7 @@ from pgonly_django.scheduling import calls, overlap
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, TimingError, due
 from pgonly_django.tables import qualified
 
-# A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task meanwhile,
+# A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
 # and a deploy may bring it.
 PUT_OFF_SECONDS = 30.0
 # All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was

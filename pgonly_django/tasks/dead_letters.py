@@ -32,7 +32,7 @@ def dead_letter_tasks() -> dict[str, Any]:
 
 
 def required(queue: str | None) -> str | None:
-    """`queue`. Raises ImproperlyConfigured where nobody would be told of the jobs that fail."""
+    """`queue`. Raises ImproperlyConfigured where no task would be told of the jobs that fail."""
     known = dead_letter_tasks()
     if queue is None or queue in known:
         return queue

@@ -30,7 +30,7 @@ Failure = Ended | str  # a run that ended here, or the id of a job that a rescue
 
 
 class FailureCalls:
-    """Best effort: a worker that is killed right after the commit calls nobody."""
+    """Best effort: a worker that is killed right after the commit does not call it."""
 
     def __init__(self, alias: str, tasks: TaskLookup) -> None:
         self.alias = alias

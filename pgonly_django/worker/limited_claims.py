@@ -25,7 +25,7 @@ from pgonly_django.worker.poll_timer import LOOK_AGAIN_SECONDS, NEVER, REFUSED_S
 
 # The next try when another claim was at a gate: one takes a few milliseconds.
 CONTENDED_SECONDS = (0.005, 0.020)
-# The least time from one look to the next where nobody asks for one: tokens of a fast rate, the next part of the keys.
+# The least time from one look to the next without a reason: tokens of a fast rate, the next part of the keys.
 SOON_SECONDS = 0.010
 # While something waits for the end of a job elsewhere, whose worker may die before it tells of it.
 FULL_SECONDS = 5.0
@@ -118,7 +118,7 @@ class LimitedClaims:
             self._is_our_turn = False
         self.drained = not (claimed.jobs or claimed.was_contended or seen.is_cut or self.has_more)
         if self.drained and not (self.options.queues or seen.is_for_others):
-            self.tell_at = NEVER  # nobody could use the room
+            self.tell_at = NEVER  # no other worker could use the room
         if claimed.jobs:
             self._pauses.restart()
         now = time.monotonic()

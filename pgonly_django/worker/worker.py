@@ -136,7 +136,7 @@ class WorkerLoop:
         self.maintenance.start()
         self.finished_signals.start()
         self.scheduler.start()
-        if self.options.burst:  # what is due already is part of what there is to do; what is due later is not
+        if self.options.burst:  # a burst does what is due already, and not what is due later
             self.scheduler.has_looked.wait(FIRST_SCHEDULES_SECONDS)
             self.scheduler.end()
         self.ready.set()

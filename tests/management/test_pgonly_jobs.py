@@ -280,7 +280,7 @@ def many(count=changes.ASKS_ABOVE + 1):
 def test_without_a_terminal_many_are_not_changed_unless_that_is_said(jobs):
     many()
     said, code = refused(jobs, "cancel", "--queue", "ai")
-    assert (said, code) == ("Not done: cancel 11 jobs needs --yes where nobody can be asked.", 3)
+    assert (said, code) == ("Not done: cancel 11 jobs needs --yes where there is no terminal to ask at.", 3)
     assert Job.objects.waiting().count() == 11
     assert jobs("cancel", "--queue", "ai", "--yes") == "11 jobs were cancelled, or asked to stop.\n"
 

@@ -38,7 +38,7 @@ class Command(BaseCommand):
         add = parser.add_argument
         add("--dry-run", action="store_true", help="Say what would be done, and write nothing.")
         add("--paused", action="store_true", help="Pause all of them.")
-        add("--overwrite", action="store_true", help="Names that exist get the times and arguments anew.")
+        add("--overwrite", action="store_true", help="Names that exist get the new times and arguments.")
         add("--overlap", choices=OVERLAP, default="allow", help="Default: allow, as Celery beat does.")
         add(
             "--task",

@@ -54,7 +54,7 @@ class Command(BaseCommand):
         _add_common(paused)
 
     def handle(self, *_: Any, verb: str, **flags: Any) -> None:
-        """Raises CommandError. What was written to a closed pipe is nobody's loss."""
+        """Raises CommandError. What was written to a closed pipe is no loss."""
         alias = _database(flags["database"])
         try:
             try:

@@ -69,7 +69,7 @@ def confirm(verb: str, count: int, flags: dict[str, Any]) -> None:
     what = f"{verb} {counted(count)}"
     if not sys.stdin or not sys.stdin.isatty():
         raise CommandError(
-            f"Not done: {what} needs --yes where nobody can be asked.", returncode=NOT_CONFIRMED
+            f"Not done: {what} needs --yes where there is no terminal to ask at.", returncode=NOT_CONFIRMED
         )
     sys.stderr.write(f"{what.capitalize()}? [y/N] ")
     sys.stderr.flush()
@@ -93,7 +93,7 @@ def _interrupted(past: str, changed: int) -> NoReturn:
 
 
 def _batches(jobs: JobQuerySet) -> Iterator[list[UUID]]:
-    """By their keys: a job that comes back into these states meanwhile is not met again, nor is a newer one."""
+    """By their keys: a job that comes back into these states by then is not met again, nor is a newer one."""
     jobs, last = jobs.filter(pk__lte=uuid7()).order_by("pk"), None
     while True:
         page = jobs if last is None else jobs.filter(pk__gt=last)
