@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.admin.options import ModelAdmin
 from django.db.models import Q
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -38,6 +38,23 @@ def origin_badge(row: Any) -> SafeString:
 
 class DeclaredAdmin(VerbAdmin):
     """Adds and edits rows by Django's own permissions. An edit writes the changed columns, and no others."""
+
+    search_fields: ClassVar[tuple[str, ...]] = ("name",)
+    sortable_by = ()
+    ordering = ("name",)
+    list_per_page = 100
+
+    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the template of its page shows beside the form and the buttons."""
+        raise NotImplementedError
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
+        if (row := kwargs["obj"]) is not None:
+            context |= {"verbs": self.verbs_for(request, row), "subtitle": None, **self.page_of(request, row)}
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return ModelAdmin.has_add_permission(self, request)

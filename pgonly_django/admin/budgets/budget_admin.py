@@ -45,10 +45,6 @@ class BudgetAdmin(DeclaredAdmin):
     form = BudgetForm
     list_display = (cells.state_badge, cells.name, cells.spent, cells.reserved, "held")
     list_display_links = (cells.state_badge, cells.name)
-    search_fields = ("name",)
-    sortable_by = ()
-    ordering = ("name",)
-    list_per_page = 50
     verbs = (RAISE, RESUME, START_OVER, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_budgets") for verb in verbs if verb is not RAISE)
     fieldsets = ((None, {"fields": ("name", "usd", "per", "timezone")}),)
@@ -79,19 +75,15 @@ class BudgetAdmin(DeclaredAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         context["timezones"] = sorted(available_timezones())
-        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
-        if kwargs["obj"] is not None:
-            context |= self._page(request, kwargs["obj"])
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def _page(self, request: HttpRequest, budget: Any) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, budget: Any) -> dict[str, Any]:
         site = self.admin_site.name
         with_held_jobs([budget])
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
         return {
             "budget": budget,
-            "verbs": self.verbs_for(request, budget),
             "raises": RAISE,
             "state_badge": cells.state_badge(budget),
             "spent": cells.spent(budget),
@@ -104,5 +96,4 @@ class BudgetAdmin(DeclaredAdmin):
                 for entry in costs.order_by("-at")[:COSTS_SHOWN]
             ],
             "sums": [sums_by(costs, "task")],
-            "subtitle": None,
         }

@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
@@ -55,10 +55,6 @@ class LimiterAdmin(DeclaredAdmin):
         cells.state_badge, cells.name, cells.in_use, cells.waiting, cells.requests, cells.tokens,
     )  # fmt: skip
     list_display_links = (cells.state_badge, cells.name)
-    search_fields = ("name",)
-    sortable_by = ()
-    ordering = ("name",)
-    list_per_page = 100
     verbs = (COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_limiters") for verb in verbs)
     fields = ("name", *KEYS)
@@ -77,28 +73,17 @@ class LimiterAdmin(DeclaredAdmin):
             model.objects.filter(limiter=obj.name).delete()
         super().delete_model(request, obj)
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
-        limiter = kwargs["obj"]
-        if limiter is not None:
-            context |= self._page(request, limiter)
-        return super().render_change_form(request, context, *args, **kwargs)
-
-    def _page(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
         held = cells.HELD.filter(limiter=limiter.name).order_by("taken_at")
         waiters = cells.LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
         return {
             "limiter": limiter,
-            "verbs": self.verbs_for(request, limiter),
             "state_badge": cells.state_badge(limiter),
             "in_use": cells.in_use(limiter),
             "requests": cells.requests(limiter),
             "tokens": cells.tokens(limiter),
             "held": [(row, self._job_page(row.who)) for row in held[:SHOWN]],
             "waiters": [(row, self._job_page(row.who)) for row in waiters[:SHOWN]],
-            "subtitle": None,
         }
 
     def _job_page(self, who: str) -> str | None:

@@ -69,10 +69,6 @@ class QueueAdmin(DeclaredAdmin):
         cells.state_badge, cells.name, cells.waiting, cells.running, cells.rate, cells.limiter,
     )  # fmt: skip
     list_display_links = (cells.state_badge, cells.name)
-    search_fields = ("name",)
-    sortable_by = ()
-    ordering = ("name",)
-    list_per_page = 100
     verbs = (PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_queues") for verb in verbs)
     fields = ("name", *LIMITS)
@@ -96,18 +92,10 @@ class QueueAdmin(DeclaredAdmin):
         others = sorted(set(known_names(router.db_for_read(Job), KNOWN_QUEUES)) - rows)
         return super().changelist_view(request, {"other_queues": others, **(extra_context or {})})
 
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
-        queue = kwargs["obj"]
-        if queue is not None:
-            context |= {
-                "queue": queue,
-                "verbs": self.verbs_for(request, queue),
-                "state_badge": cells.state_badge(queue),
-                "waiting": cells.waiting(queue),
-                "running": cells.running(queue),
-                "subtitle": None,
-            }
-        return super().render_change_form(request, context, *args, **kwargs)
+    def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
+        return {
+            "queue": queue,
+            "state_badge": cells.state_badge(queue),
+            "waiting": cells.waiting(queue),
+            "running": cells.running(queue),
+        }

@@ -25,9 +25,6 @@ class ScheduleAdmin(DeclaredAdmin):
     list_display = (cells.state_badge, cells.name, cells.when, cells.next_tick, cells.last_run)
     list_display_links = (cells.state_badge, cells.name)
     search_fields = ("name", "task")
-    sortable_by = ()
-    ordering = ("name",)
-    list_per_page = 100
     verbs = (RUN, PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_schedules") for verb in verbs)
     fieldsets = (
@@ -55,21 +52,15 @@ class ScheduleAdmin(DeclaredAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         context["timezones"] = sorted(available_timezones())
-        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
-        schedule = kwargs["obj"]
-        if schedule is not None:
-            context |= self._page(request, schedule)
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def _page(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
+    def page_of(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
         return {
             "schedule": schedule,
-            "verbs": self.verbs_for(request, schedule),
             "state_badge": cells.state_badge(schedule),
             "words": cells.words(schedule),
             "upcoming": cells.upcoming(schedule),
             "ticks": self._ticks(schedule),
-            "subtitle": None,
         }
 
     def _ticks(self, schedule: Schedule) -> list[dict[str, Any]]:
