@@ -19,6 +19,7 @@ from psycopg import IsolationLevel, errors
 from psycopg.pq import TransactionStatus
 
 from pgonly_django.database import testrun
+from pgonly_django.database.one_send import one_send_pipeline
 from pgonly_django.database.session_settings import SET, parameters
 
 if TYPE_CHECKING:
@@ -120,11 +121,11 @@ class OwnConnection(psycopg.Connection[Any]):
     @contextmanager
     def pipelined_transaction(self, *, idle_for: str) -> Iterator[psycopg.Pipeline]:
         """Begin a transaction, which the caller commits by its last statements. What is executed goes out at each
-        `sync()` of the pipeline, and at its end. The server ends the transaction where the caller stands still for
-        `idle_for`; it notices that only after a sync(). Raises psycopg.Error."""
+        `sync()` of the pipeline, and at its end, in one piece. The server ends the transaction where the caller
+        stands still for `idle_for`. Raises psycopg.Error."""
         self._has_begun = True
         try:
-            with self.pipeline() as pipeline:
+            with one_send_pipeline(self) as pipeline:
                 super().execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=False)
                 wait = {"wait": self._lock_wait, "idle": idle_for}
                 super().execute(SET_LOCAL_IDLE, wait, prepare=False)

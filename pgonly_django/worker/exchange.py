@@ -17,6 +17,7 @@ from psycopg.adapt import Transformer
 from pgonly_django.database import notify
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.database.libpq import execute, prepare, takes_statements
+from pgonly_django.database.one_send import one_send_pipeline
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
@@ -127,7 +128,7 @@ class Exchanger:
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
         skip_locked = time.monotonic() < self._skips_locked_until
-        with connection.pipeline(), connection.session_settings():
+        with one_send_pipeline(connection), connection.session_settings():
             if reports:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):

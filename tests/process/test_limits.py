@@ -92,7 +92,7 @@ def marks_overlap(marks):
 
 def test_a_worker_that_is_frozen_while_it_claims_holds_the_others_up_for_seconds_at_most(workers):
     """Stopped at a random moment many times, it will stand inside a claim now and then."""
-    Queue.objects.create(name="ai", max_running=3)
+    Queue.objects.create(name="ai", max_running=8)  # more than the frozen worker can hold
     frozen = workers.start("--threads", "2", lease=60)
     workers.start("--threads", "2", lease=60)
     enqueue_many([(jobs.add.using(queue_name="ai"), (n,)) for n in range(3_000)])
