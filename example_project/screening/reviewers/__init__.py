@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from example_project.screening.reviewers.chat import ChatReviewer
 from example_project.screening.reviewers.interface import (
     Assignment,
     BusyError,
@@ -52,6 +51,9 @@ def build_reviewer(name: str) -> Reviewer:
     if name in OFFLINE:
         return OFFLINE[name]()
     if name.startswith(CHAT_PREFIX) and name != CHAT_PREFIX:
+        # Here, since its HTTP client takes as long to import as half of Django.
+        from example_project.screening.reviewers.chat import ChatReviewer
+
         return ChatReviewer.from_settings(name.removeprefix(CHAT_PREFIX))
     known = ", ".join([*OFFLINE, f"{CHAT_PREFIX}MODEL"])
     raise ImproperlyConfigured(f"There is no reviewer {name!r}. Known are: {known}.")
