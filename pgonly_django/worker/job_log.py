@@ -18,6 +18,8 @@ from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")
 
+LEFT_NAMED = 20  # jobs in the line of a worker that leaves some behind
+
 # These ends have their line, with a traceback where there is one, from log_failure().
 TOLD_AT_ONCE = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
 
@@ -77,6 +79,23 @@ def _log_failure(run: Run, finish: Finish, error: BaseException) -> None:
         exc_info = (type(error), error, traceback_of(error))
         message = f"{_ended(run, how, run.seconds)}{_then(finish)}."
         emit("worker.attempt_failed", message, level=level, exc_info=exc_info, **facts)
+
+
+def log_fenced(run: Run) -> None:
+    """Promise 2 at work: what the run left behind was not written."""
+    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
+    facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
+    emit("worker.finish_fenced", message, level=logging.WARNING, **facts)
+
+
+def log_left(job_ids: list[str], *, is_away: bool) -> None:
+    """The worker ends without having written the ends of these."""
+    reason = "PostgreSQL is away" if is_away else "their rows are locked"
+    message = (
+        f"Leaving without having given back {len(job_ids)} job(s), since {reason}; they run elsewhere once their "
+        f"leases are over: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
+    )
+    emit("worker.jobs_left", message, level=logging.WARNING, jobs=job_ids)
 
 
 def _how(finish: Finish) -> Outcome:

@@ -4,16 +4,14 @@ Slots, heartbeat and signal handlers put what they have to say into one inbox. T
 itself.
 """
 
-import logging
+import os
 import threading
 import time
-from enum import IntEnum
 
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
 from pgonly_django.database import notify
-from pgonly_django.events import emit
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
@@ -26,6 +24,7 @@ from pgonly_django.worker.duties.rescue import RESCUED_FAILED, Rescue
 from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
@@ -41,6 +40,7 @@ from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.slots import Slots
+from pgonly_django.worker.status import Status, state_of
 from pgonly_django.worker.watchdog import Watchdog
 
 MESSAGES_AT_ONCE = 1000
@@ -49,15 +49,6 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
-LEFT_NAMED = 20
-
-
-class ExitCode(IntEnum):
-    """What the process ends with. Errors before the start end with Django's 1, wrong flags with 2."""
-
-    STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
-    BROKEN = 1  # its loop raised something: what ran is rescued once its leases are over
-    REPLACE_ME = 3  # every slot is held by a job that ignores its interruption: start a fresh process
 
 
 class WorkerLoop:
@@ -87,10 +78,12 @@ class WorkerLoop:
         self.maintenance = Maintenance(options.database, self.inbox.put)
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
-        self.jobs_done = self.jobs_released = 0
+        self.jobs_done = self.jobs_failed = self.jobs_released = 0
+        self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
         self._has_ended = False  # a job, since the last look of a burst
+        self._is_leaving = False
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -101,6 +94,20 @@ class WorkerLoop:
         """Release the running jobs now. For signal handlers and any thread."""
         self.shutdown.ask(at_once=True)
         self.inbox.put("stop")
+
+    def status(self) -> Status:
+        """How it goes. For any thread, at once."""
+        running = len(self.in_flight.ids)
+        is_stopping = self.shutdown.is_asked or self.jobs_left <= 0 or self._is_leaving
+        return Status(
+            worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
+            state=state_of(
+                is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away
+            ),
+            running=running, jobs_done=self.jobs_done, jobs_failed=self.jobs_failed,
+            jobs_released=self.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
+            idle_since=None if running else self.poll_timer.busy_at,
+        )  # fmt: skip
 
     def run(self) -> ExitCode:
         """Work until told to stop or there is nothing left to do. Once, from one thread.
@@ -142,8 +149,9 @@ class WorkerLoop:
         self.ready.set()
 
     def _turn(self) -> None:
+        self.turned_at = time.monotonic()
         self._read_inbox()
-        now = time.monotonic()
+        self.turned_at = now = time.monotonic()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
             self.scheduler.end()
@@ -239,7 +247,7 @@ class WorkerLoop:
             return
         if run in self.in_flight.superseded:
             self.in_flight.forget(run)
-            _emit_fenced(run)
+            job_log.log_fenced(run)
             return
         if self.in_flight.runs.get(run.job.id) is not run or run.job.id in self.in_flight.ended:
             return  # an end was delivered before and counts: see Executor._deliver()
@@ -262,13 +270,14 @@ class WorkerLoop:
             self.jobs_released += 1
         else:
             self.jobs_done += 1
+            self.jobs_failed += finish is not None and finish.state is State.FAILED
         if run.is_limited:
             self.limited.note_end()
         if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
         self.poll_timer.busy_at = time.monotonic()
         if finish is None:
-            _emit_fenced(run)
+            job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
             if finish.state is State.SCHEDULED:
                 self.promotion.expect_due(finish.delay_seconds or 0.0)
@@ -396,7 +405,7 @@ class WorkerLoop:
         if not self.in_flight.is_empty:
             gives_up = self.shutdown.gives_up(is_away=self.database.is_away)
             if gives_up:
-                self._emit_left(self.in_flight.ids)
+                job_log.log_left(self.in_flight.ids, is_away=self.database.is_away)
             return gives_up
         if self._is_busy:
             return False
@@ -413,15 +422,8 @@ class WorkerLoop:
     def _is_stuck(self) -> bool:
         return self.slots.stuck >= self.options.threads
 
-    def _emit_left(self, ids: list[str]) -> None:
-        reason = "PostgreSQL is away" if self.database.is_away else "their rows are locked"
-        message = (
-            f"Leaving without having given back {len(ids)} job(s), since {reason}; they run elsewhere once their "
-            f"leases are over: {', '.join(ids[:LEFT_NAMED])}{' ...' if len(ids) > LEFT_NAMED else ''}"
-        )
-        emit("worker.jobs_left", message, level=logging.WARNING, jobs=ids)
-
     def _leave(self) -> ExitCode:
+        self._is_leaving = True
         self.maintenance.end()
         self.scheduler.end()
         self.finished_signals.close(FINISHED_SIGNALS_SECONDS)
@@ -439,10 +441,3 @@ class WorkerLoop:
         self.inbox.close()
         self.left.set()
         return ExitCode.REPLACE_ME if self._is_stuck else ExitCode.STOPPED
-
-
-def _emit_fenced(run: Run) -> None:
-    """Promise 2 at work: what the run left behind was not written."""
-    message = f"{run.job.task} {run.job.id} belongs to another worker by now; its end was not written."
-    facts = {"job_id": run.job.id, "task": run.job.task, "attempt": run.job.attempt}
-    emit("worker.finish_fenced", message, level=logging.WARNING, **facts)

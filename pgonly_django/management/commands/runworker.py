@@ -22,10 +22,11 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import process_setup
+from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.terminal import Terminal, banner
-from pgonly_django.worker.worker import ExitCode, WorkerLoop
+from pgonly_django.worker.worker import WorkerLoop
 
 RELOAD_SECONDS = 5.0
 COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)

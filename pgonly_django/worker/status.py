@@ -1,0 +1,73 @@
+"""What a worker says of itself at any moment: to its supervisor, to the health server, into the heartbeat file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Self
+
+# The loop turns at least every 60 s. One that has not for so long is frozen, or does not get the interpreter.
+STALLED_SECONDS = 90.0
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    RESTING = "resting"  # nothing to do: it waits for a NOTIFY
+    ASLEEP = "asleep"  # every connection is closed until the next due time or a wake-up
+    AWAY = "away"  # PostgreSQL does not answer
+    STOPPING = "stopping"  # it claims nothing more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Times are time.monotonic(), which is the same clock in all processes of a machine."""
+
+    worker_id: str
+    name: str
+    pid: int
+    state: WorkerState
+    threads: int
+    running: int  # jobs that were claimed and whose end is not written
+    jobs_done: int  # runs that ended here, whatever came of them
+    jobs_failed: int  # of these, those whose job is failed now
+    jobs_released: int  # runs that went back to the queue at a stop
+    stuck_slots: int  # held by jobs that ignored their interruption
+    turned_at: float  # when the main loop turned last
+    idle_since: float | None  # None while it holds jobs
+
+    def as_dict(self) -> dict[str, Any]:
+        """What json.dumps() takes, and from_dict() reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Keys that are unknown here are left out. Raises ValueError or KeyError for what is no status."""
+        known = {each.name: facts[each.name] for each in fields(cls)}
+        return cls(**{**known, "state": WorkerState(known["state"])})
+
+    @property
+    def turned_seconds_ago(self) -> float:
+        return max(time.monotonic() - self.turned_at, 0.0)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the main loop does not turn any more."""
+        return self.turned_seconds_ago > STALLED_SECONDS
+
+
+def state_of(
+    *, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: bool = False, is_resting: bool = False
+) -> WorkerState:
+    """The state that counts where several hold."""
+    if is_stopping:
+        return WorkerState.STOPPING
+    if not is_started:
+        return WorkerState.STARTING
+    if is_asleep:
+        return WorkerState.ASLEEP
+    if is_away:
+        return WorkerState.AWAY
+    return WorkerState.RESTING if is_resting else WorkerState.READY
