@@ -31,6 +31,7 @@ class Worker(models.Model):
     started_at = TimestampField(db_default=ClockTimestamp())
     heartbeat_at = TimestampField(db_default=ClockTimestamp())
     stopped_at = TimestampField(null=True)
+    sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
 
     objects = WorkerQuerySet.as_manager()
 
