@@ -1,0 +1,133 @@
+"""A released version and today's side by side on today's tables, as during a rolling deploy: enqueue, claim, rescue
+and finish of both. tests/test_additive_migrations.py says which operations of a migration allow that."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from pgonly_django import enqueue_many
+from pgonly_django.models import Job, State, Worker
+from tests.process.conftest import RealWorker, database_url
+from tests.released import ROOT, environment_of, jobs, manage, unpack
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.process
+
+JOBS, OF_EACH, KILLS = 200, 2, 4
+MANY, FEW, SECONDS = 90, 10, 0.25
+ENQUEUE = f"""
+from pgonly_django import enqueue_many
+from tests.released import jobs
+enqueue_many([(jobs.once, (f"old {{n}}", {SECONDS})) for n in range({MANY})])
+for n in range({FEW}):
+    jobs.once_alone.using(unique=True).enqueue(f"old alone {{n}}", 0.02)
+    jobs.once_alone.using(unique=True).enqueue(f"old alone {{n}}", 0.02)
+print(jobs.FOLDER)
+"""
+
+
+@dataclass
+class Version:
+    """Starts processes of one version of the package."""
+
+    package: Path
+    environment: dict[str, str]
+    directory: Path
+    started: list[RealWorker]
+
+    def start(self, *, is_ready: bool = True) -> RealWorker:
+        name = f"{self.package.name}-{len(self.started)}"
+        log = self.directory / f"{name}.log"
+        command = [sys.executable, "-m", "django", "runworker", "--name", name, "--threads", "4"]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, env=self.environment, cwd=self.package, stdout=output, stderr=output
+            )
+        worker = RealWorker(process, name, log)
+        self.started.append(worker)
+        if is_ready:
+            wait_for(
+                lambda: Worker.objects.filter(name=name).exists() or process.poll() is not None,
+                what=f"{name} to start",
+            )
+            assert process.poll() is None, worker.output
+        return worker
+
+    def alive(self) -> list[RealWorker]:
+        return [worker for worker in self.started if worker.process.poll() is None]
+
+    def busy(self) -> list[RealWorker]:
+        """Those that run jobs, in random order."""
+        running = set(Job.objects.running().values_list("worker_id", flat=True))
+        names = set(Worker.objects.filter(pk__in=running).values_list("name", flat=True))
+        busy = [worker for worker in self.alive() if worker.name in names]
+        return random.sample(busy, len(busy))
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory):
+    return unpack("schema_0006.whl.xz", tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture
+def versions(transactional_db, released, tmp_path):
+    """The released version and today's."""
+    url = database_url(connection.settings_dict)
+    both = [
+        Version(package, environment_of(package, DATABASE_URL=url), tmp_path, [])
+        for package in (released, ROOT)
+    ]
+    yield both
+    for version in both:
+        for worker in version.alive():
+            worker.kill()
+
+
+def test_both_versions_enqueue_and_run_each_job_once_while_workers_are_killed(versions, marks):
+    old, new = versions
+    for _ in range(OF_EACH):
+        old.start()
+        new.start()
+    enqueued_by = manage(old.package, old.environment, "shell", "-c", ENQUEUE)
+    assert enqueued_by.split()[-1] == old.package.name
+    enqueue_many([(jobs.once, (f"new {n}", SECONDS)) for n in range(MANY)])
+    for n in range(FEW):
+        jobs.once_alone.using(unique=True).enqueue(f"new alone {n}", 0.02)
+    assert Job.objects.count() == JOBS
+    for kill in range(KILLS):
+        done = JOBS * kill // (2 * KILLS)
+        wait_for(lambda done=done: len(marks()) > done, what=f"more than {done} jobs")
+        version = versions[kill % 2]
+        wait_for(version.busy, what="a worker with jobs")[0].kill()
+        version.start(is_ready=False)
+    wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() == JOBS, 60, "all jobs to succeed")
+    assert Job.objects.filter(lease_epoch__gt=1).count() >= KILLS
+    by_key = Counter(mark.rpartition(" ")[0] for mark in marks())
+    assert len(by_key) == JOBS
+    assert set(by_key.values()) == {1}
+    assert {mark.rpartition(" ")[2] for mark in marks()} == {old.package.name, new.package.name}
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["released version first", "released version last"])
+def test_a_job_that_one_version_began_is_resumed_by_the_other(versions, marks, first):
+    began, ends = versions[first], versions[1 - first]
+    killed = began.start()
+    result = jobs.in_two_steps.enqueue("job")
+    wait_for(lambda: f"job:second {began.package.name}" in marks(), what="the second step")
+    killed.kill()
+    ends.start()
+    wait_for(lambda: f"job:second {ends.package.name}" in marks(), what="the other version to take over")
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO tests_mark (key) VALUES ('go on')")
+    assert result.wait(30).return_value == [began.package.name, ends.package.name]
+    assert [mark for mark in marks() if mark.startswith("job:first")] == [f"job:first {began.package.name}"]
+    assert result.job.attempt == 1
+    assert [entry["outcome"] for entry in result.job.errors] == ["crashed"]
