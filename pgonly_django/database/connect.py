@@ -169,5 +169,9 @@ def connect(alias: str, *, application_name: str) -> OwnConnection:
     OPENED.add(connection)
     role = connections[alias].settings_dict["OPTIONS"].get("assume_role")
     if role:
-        connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
+        try:
+            connection.execute(psycopg.sql.SQL("SET ROLE {}").format(psycopg.sql.Identifier(role)))
+        except BaseException:
+            connection.close()
+            raise
     return connection

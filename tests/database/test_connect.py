@@ -7,6 +7,7 @@ import pytest
 from django.db import connection, connections
 
 from pgonly_django.database.connect import TRY_AGAIN, connect, connection_params, reaches_postgres
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 THE_PROJECTS = {
@@ -106,3 +107,11 @@ def test_our_connections_bear_our_names_unless_the_project_chose_another(monkeyp
                         ({"application_name": "mysite"}, "mysite")):  # fmt: skip
         monkeypatch.setitem(settings, "OPTIONS", {**settings["OPTIONS"], **given})
         assert connection_params("default", application_name="pgonly x")["application_name"] == name
+
+
+def test_a_connection_whose_role_is_refused_is_closed(own):
+    connections.settings[own.name]["OPTIONS"]["assume_role"] = "a role that is not there"
+    with pytest.raises(psycopg.Error, match="does not exist"):
+        connect(own.name, application_name="pgonly tests")
+    connections.settings[own.name]["OPTIONS"].pop("assume_role")
+    wait_for(lambda: not own.pids())

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 
 from django.db import connection, connections, transaction
@@ -13,6 +14,7 @@ from django.db import connection, connections, transaction
 from pgonly_django import task
 from pgonly_django.compat import task_finished, task_started
 from pgonly_django.models import Job
+from pgonly_django.worker.scheduler import Scheduler
 from tests.jobs import mark, stay_deaf
 from tests.waiting import wait_for
 
@@ -137,6 +139,8 @@ def die_beside_a_child(key):
     """Killed inside a transaction while a child lives on, which has a copy of what was open at the fork. What is just
     being opened then is not known to it: so first all are there."""
     wait_for(_heartbeat_has_begun, what="the heartbeat's connection")
+    (scheduler,) = (thread for thread in threading.enumerate() if isinstance(thread, Scheduler))
+    scheduler.has_looked.wait()
     with transaction.atomic():
         mark(key)
         connection.cursor().execute("SELECT pg_advisory_xact_lock(4711)")
