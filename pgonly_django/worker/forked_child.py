@@ -7,6 +7,7 @@ the worker. Whatever the child sends there, even the end of a session, breaks wh
 
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -25,6 +26,7 @@ _is_worker = False
 _thread = threading.local()  # its mask of signals, while it forks
 _handlers: dict[int, Any] = {}  # of signals, as they were before the worker
 _connections: WeakSet[psycopg.Connection[Any]] = WeakSet()  # Django's
+_sockets: WeakSet[socket.socket] = WeakSet()  # others of the worker
 _kept: list[Any] = []  # what belongs to the parent: not to be used, closed or garbage-collected here
 
 
@@ -42,6 +44,11 @@ def undo_prepare() -> None:
     _is_worker = False
     _handlers.clear()
     connection_created.disconnect(dispatch_uid=__name__)
+
+
+def detach(each: socket.socket) -> None:
+    """Let no forked child have this socket: a child outlives its worker, and would keep a port taken."""
+    _sockets.add(each)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:
@@ -96,7 +103,8 @@ def _detach_sockets() -> None:
     The numbers stay taken, so that a cursor from before the fork meets no other socket there.
     """
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for connection in (*_connections, *OPENED):
+    ours: tuple[Any, ...] = (*_connections, *OPENED, *_sockets)
+    for connection in ours:
         _kept.append(connection)
         with suppress(psycopg.Error, OSError):  # closed already
             os.dup2(nowhere, connection.fileno(), inheritable=False)

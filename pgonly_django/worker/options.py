@@ -11,11 +11,13 @@ from pgonly_django.conf import settings, unknown_key
 from pgonly_django.exceptions import OptionError
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
 POLL_SECONDS_LISTENING = 30.0
 POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
+PORT_LIMIT = 65535
 
 
 def parse_queues(text: str) -> tuple[str, ...]:
@@ -31,6 +33,7 @@ def _parse_flag(text: str) -> bool:
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "queues": (parse_queues, "names"),
     **dict.fromkeys(("threads", "max_jobs"), (int, "a whole number")),
+    "health_port": (int, "a port, or 0 for none"),
     **dict.fromkeys(("grace_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")),
     **dict.fromkeys(("burst", "listen"), (_parse_flag, "1, true, yes, 0, false or no")),
 }
@@ -50,6 +53,9 @@ class WorkerOptions:
     listen: bool = True
     poll_seconds: float | None = None
     database: str = "default"
+    health_port: int | None = None  # None: see platform_port(). 0: none
+    health_host: str = EVERYWHERE
+    heartbeat_file: str | None = None
 
     def __post_init__(self) -> None:
         self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
@@ -63,6 +69,11 @@ class WorkerOptions:
         self._require("name", 1 <= len(self.name) <= NAME_LENGTH, f"1 to {NAME_LENGTH} characters long")
         self._require("name", _can_be_stored(self.name), "text in UTF-8")
         self._require("queues", all(map(_can_be_stored, self.queues)), "names in UTF-8")
+
+        port, file = self.health_port, self.heartbeat_file
+        self._require("health_port", port is None or 0 <= port <= PORT_LIMIT, f"from 0 to {PORT_LIMIT}")
+        self._require("health_host", self.health_host != "", "an address, such as 0.0.0.0, :: or 127.0.0.1")
+        self._require("heartbeat_file", file is None or file != "", "the path of a file")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -95,6 +106,13 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     if environ.get(variable, "") != "":
         found["listen"] = not _parse(variable, "listen", environ[variable])
     return found
+
+
+def platform_port(environ: Mapping[str, str] = os.environ) -> int | None:
+    """$PORT, which platforms set for what they probe; None where it is no port."""
+    text = environ.get("PORT", "")
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(PORT_LIMIT))
+    return int(text) if is_number and 1 <= int(text) <= PORT_LIMIT else None
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:

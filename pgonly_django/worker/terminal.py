@@ -73,9 +73,10 @@ def banner(facts: dict[str, Any]) -> str:
         ("wake-up", facts["wake_up"]),
         ("lease", f"{facts['lease_seconds']:g} s"),
         ("grace", f"{facts['grace_seconds']:g} s"),
+        ("health", facts.get("health")),
         ("stop", "Ctrl-C; twice to release running jobs at once"),
     )
-    return "\n".join(f"{label:<9} {fact}" for label, fact in lines)
+    return "\n".join(f"{label:<9} {fact}" for label, fact in lines if fact is not None)
 
 
 @contextmanager

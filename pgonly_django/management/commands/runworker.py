@@ -23,7 +23,16 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.exit_code import ExitCode
-from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, unknown_variables
+from pgonly_django.worker.health.health import Health
+from pgonly_django.worker.health.server import PortTakenError
+from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.options import (
+    WorkerOptions,
+    from_environment,
+    parse_queues,
+    platform_port,
+    unknown_variables,
+)
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.terminal import Terminal, banner
 from pgonly_django.worker.worker import WorkerLoop
@@ -77,6 +86,12 @@ class Command(BaseCommand):
             type=float,
             help="Longest pause between two looks. Default: 30, without LISTEN 2.",
         )
+        port_help = (
+            "Answer /live, /ready, /busy and /metrics there. Default: $PORT, where it is set; 0: nowhere."
+        )
+        add("--health-port", type=int, metavar="PORT", help=port_help)
+        add("--health-host", metavar="ADDRESS", help="The address of the health port. Default: 0.0.0.0.")
+        add("--heartbeat-file", metavar="PATH", help="Touch this file every 5 s while the main loop turns.")
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
         add("--database", help="The alias in DATABASES whose jobs are run. Default: the one that TASKS uses.")
 
@@ -95,7 +110,7 @@ class Command(BaseCommand):
     def _serve(self, options: WorkerOptions) -> None:
         if self._owns_process:
             self._open_streams()
-        with StopSignals(is_early=self._owns_process) as signals:
+        with StopSignals(is_early=self._owns_process) as signals, self._open_health(options) as health:
             _check_database(options.database)
             self.check()
             self._warn_of_what_stays_unserved(options)
@@ -103,8 +118,8 @@ class Command(BaseCommand):
                 self._warn(said)
             worker = WorkerLoop(options)
             with process_setup.set_up(worker, signals, self._terminal()):
-                self._say_started(worker)
-                code = self._run(worker)
+                self._say_started(_facts_of(worker, health))
+                code = self._run(worker, health)
                 _emit_stopped(worker)
                 # Under --reload the main thread watches the code, and is about to start the process again.
                 is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
@@ -113,11 +128,34 @@ class Command(BaseCommand):
         if code is ExitCode.REPLACE_ME:
             raise CommandError("Every slot is held by a job that ignores its interruption.", returncode=code)
 
-    def _run(self, worker: WorkerLoop) -> ExitCode:
+    def _open_health(self, options: WorkerOptions) -> Health:
+        """Where no flag and no variable of ours asks for a port, one that is taken is no reason not to run jobs: it
+        is that of a web server beside this process, as a rule."""
+        port, file, is_asked_for = (
+            options.health_port,
+            options.heartbeat_file,
+            options.health_port is not None,
+        )
+        if not is_asked_for and self._owns_process and not options.burst:
+            port = platform_port()
+        try:
+            try:
+                return Health(options.health_host, port, file)
+            except PortTakenError as error:
+                if is_asked_for:
+                    raise
+                self._warn(f"No health port, though $PORT asks for one: {error}")
+                return Health(file=file)
+        except OptionError as error:
+            raise CommandError(str(error)) from error
+
+    def _run(self, worker: WorkerLoop, health: Health) -> ExitCode:
         if self._owns_process and not _is_in_main_thread():
             atexit.register(_release_and_wait, worker)
         try:
-            return worker.run()
+            health.snapshot = lambda: Snapshot.of_one(worker.status())
+            with health.in_thread():
+                return worker.run()
         except BaseException:
             logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
             if self._owns_process and _is_in_main_thread():
@@ -161,9 +199,8 @@ class Command(BaseCommand):
         streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - behind Django's wrapper
         return Terminal(*streams, verbosity=self._verbosity, color=color)
 
-    def _say_started(self, worker: WorkerLoop) -> None:
+    def _say_started(self, facts: dict[str, Any]) -> None:
         """To the log. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
-        facts = _facts_of(worker)
         names = ", ".join(facts["queues"]) or "all queues"
         message = f"Worker {facts['worker']} runs jobs of {names} on {facts['database']}, {facts['threads']} at a time."
         emit("worker.started", message, **facts)
@@ -172,7 +209,7 @@ class Command(BaseCommand):
             self._say(banner(facts))
 
 
-def _facts_of(worker: WorkerLoop) -> dict[str, Any]:
+def _facts_of(worker: WorkerLoop, health: Health) -> dict[str, Any]:
     options = worker.options
     settings = connections[options.database].settings_dict
     place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
@@ -185,6 +222,7 @@ def _facts_of(worker: WorkerLoop) -> dict[str, Any]:
         "wake_up": "LISTEN" if options.listen else "polling",
         "lease_seconds": options.lease_for.total_seconds(),
         "grace_seconds": options.grace_seconds,
+        "health": health.address,
     }
 
 
@@ -196,7 +234,7 @@ def _emit_stopped(worker: WorkerLoop) -> None:
 
 def _options(flags: dict[str, Any]) -> WorkerOptions:
     names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_idle_seconds", "name", "listen",
-             "poll_seconds", "database")  # fmt: skip
+             "poll_seconds", "database", "health_port", "health_host", "heartbeat_file")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
         databases = {backend.database for backend in _backends()}

@@ -1,0 +1,81 @@
+"""The health port and the heartbeat file of real `runworker` processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+
+import pytest
+
+from tests import jobs
+from tests.waiting import wait_for
+from tests.worker.health.test_server import free_port
+
+pytestmark = pytest.mark.process
+
+
+def ask(port, path):
+    """(status, facts), or None while nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):
+    port, alive = free_port(), tmp_path / "alive"
+    worker = workers.start(
+        "--health-port", str(port), "--heartbeat-file", str(alive), "--grace-seconds", "30"
+    )
+    wait_for(lambda: ask(port, "/ready") == (200, {"ready": True, "workers": {"ready": 1}}))
+    assert f"http://0.0.0.0:{port}" in worker.output
+    assert ask(port, "/live")[1]["workers"][0]["pid"] == worker.process.pid
+    assert ask(port, "/busy") == (503, {"busy": False, "running": 0})
+    assert alive.exists()
+
+    # It ignores should_stop until the last second of the grace.
+    jobs.pause.enqueue(60)
+    wait_for(lambda: ask(port, "/busy") == (200, {"busy": True, "running": 1}))
+    worker.send(signal.SIGTERM)
+    stopping = {"ready": False, "reason": "Stopping.", "workers": {"stopping": 1}}
+    wait_for(lambda: ask(port, "/ready") == (503, stopping))
+    assert ask(port, "/live")[0] == 200
+    assert ask(port, "/busy")[0] == 200
+    worker.send(signal.SIGQUIT)
+    assert worker.wait() == 0
+    assert not alive.exists()
+    assert ask(port, "/live") is None
+
+
+def test_a_process_that_was_frozen_touches_its_file_again(workers, tmp_path):
+    alive = tmp_path / "alive"
+    worker = workers.start("--heartbeat-file", str(alive), "--poll-seconds", "0.2")
+    worker.send(signal.SIGSTOP)
+    os.utime(alive, (0, 0))
+    worker.send(signal.SIGCONT)
+    wait_for(lambda: alive.stat().st_mtime > 0)
+    worker.kill()
+    assert alive.exists()  # whoever looks at its time sees that it is old
+
+
+def test_the_port_of_a_platform_is_taken_where_it_is_free(workers):
+    """A port that a flag asks for is an error when it is taken; $PORT is not, since it is meant for a web server."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = workers.start("--health-port", str(port), ready=False)
+        beside = workers.start(PORT=str(port))
+        assert refused.wait() == 1
+        assert f"CommandError: --health-port {port} cannot be opened on 0.0.0.0: Address" in refused.output
+        assert f"No health port, though $PORT asks for one: --health-port {port} cannot be" in beside.output
+        beside.kill()
+    served = workers.start(PORT=str(port))
+    wait_for(lambda: ask(port, "/ready"))
+    served.kill()
