@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,20 @@ from tests.holder import Holder
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import wait_for
+
+
+
+def pytest_addoption(parser):
+    parser.addoption("--part", help="k/n: the k-th of n parts of the tests, for a repeat with other versions.")
+
+
+def pytest_collection_modifyitems(config, items):
+    if part := config.getoption("--part"):
+        wanted, parts = map(int, part.split("/"))
+        chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == wanted % parts]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
 
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
