@@ -26,9 +26,10 @@ from tests.pooler import pgbouncer
 from tests.waiting import wait_for
 
 
-
 def pytest_addoption(parser):
-    parser.addoption("--part", help="k/n: the k-th of n parts of the tests, for a repeat with other versions.")
+    parser.addoption(
+        "--part", help="k/n: the k-th of n parts of the tests, for a repeat with other versions."
+    )
 
 
 def pytest_collection_modifyitems(config, items):
