@@ -35,9 +35,11 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     if part := config.getoption("--part"):
         wanted, parts = map(int, part.split("/"))
-        chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == wanted % parts]
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-        items[:] = chosen
+        is_chosen = [zlib.crc32(item.nodeid.encode()) % parts == wanted % parts for item in items]
+        config.hook.pytest_deselected(
+            items=[item for item, is_in in zip(items, is_chosen, strict=True) if not is_in]
+        )
+        items[:] = itertools.compress(items, is_chosen)
 
 
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
