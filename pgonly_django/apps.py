@@ -14,7 +14,7 @@ class PgonlyConfig(AppConfig):
     def ready(self) -> None:
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
-        from pgonly_django.database import in_schema, placement, testrun
+        from pgonly_django.database import in_schema, placement, testrun, wake_urls
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
         from pgonly_django.queue.declared_queues import check_queues
@@ -38,6 +38,7 @@ class PgonlyConfig(AppConfig):
         checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
         testrun.remember_names()
+        wake_urls.remember_usual()
         connection_created.connect(testrun.remember_connection, dispatch_uid=testrun.__name__)
         if schema():
             connection_created.connect(in_schema.extend, dispatch_uid=in_schema.__name__)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache, lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from django.conf import settings as django_settings
@@ -24,9 +26,35 @@ LONGEST_SECONDS = LONGEST.total_seconds()
 FAILED_RETENTION = timedelta(days=90)
 
 
-def _setting(default: Any, *, at_least: float | None = None) -> Any:
-    """`default` is never changed, so that a dict may be one too."""
-    return field(default_factory=lambda: default, metadata={"default": default, "at_least": at_least})
+def _setting(
+    default: Any, *, at_least: float | None = None, must_be: Callable[[Any], str | None] | None = None
+) -> Any:
+    """`default` is never changed, so that a dict may be one too. `must_be`: what a value must be, or None when it is
+    right."""
+    metadata = {"default": default, "at_least": at_least, "must_be": must_be}
+    return field(default_factory=lambda: default, metadata=metadata)
+
+
+def _what_is_wrong_with_urls(urls: Any) -> str | None:
+    if not isinstance(urls, list | tuple):
+        return "a list of URLs"
+    if all(map(_is_wake_url, urls)):
+        return None
+    return (
+        'a list of URLs such as "https://worker.example.com/wake", with a path, in ASCII, without a password'
+    )
+
+
+def _is_wake_url(url: Any) -> bool:
+    """With a path: that of the health server, without which no worker wakes up."""
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        is_complete = bool(parts.hostname and parts.port != 0 and parts.path.strip("/"))
+    except ValueError:  # a port that is none
+        return False
+    return is_complete and parts.scheme in ("http", "https") and "@" not in parts.netloc and "#" not in url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +72,8 @@ class Settings:
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
+    # Where workers that sleep are woken by a POST after the commit of an enqueue().
+    wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
     # A session's last_seen_at and sliding expiry are written at most this often.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
     # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
@@ -128,6 +158,9 @@ def _refuse_other_schema(name: str) -> None:
 
 def _what_is_wrong(spec: Any, value: Any) -> str | None:
     """What the value of this field must be, or None when it is right."""
+    if spec.metadata["must_be"] is not None:
+        reason: str | None = spec.metadata["must_be"](value)
+        return reason
     kind = type(spec.metadata["default"])
     if kind not in (int, float):
         return None if isinstance(value, kind) else f"a {kind.__name__}"

@@ -64,7 +64,9 @@ STATIC_URL = "static/"
 USE_TZ = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []}}
-PGONLY = {"LEASE_SECONDS": env.float("TEST_LEASE_SECONDS", default=60.0)}
+PGONLY: dict[str, Any] = {"LEASE_SECONDS": env.float("TEST_LEASE_SECONDS", default=60.0)}
+if env("TEST_WAKE_URLS", default=""):
+    PGONLY["WAKE_URLS"] = env.list("TEST_WAKE_URLS")
 # TEST_SCHEMA=job_queue: all tests with our tables in that schema, which no search_path has. See tests/in_schema.py.
 if env("TEST_SCHEMA", default=""):
     PGONLY["SCHEMA"] = env("TEST_SCHEMA")

@@ -8,6 +8,7 @@ In the caller's transaction, on Django's connection (enqueueing, sessions, NOTIF
     on_django.py   chooses: Django's cursor, psycopg's, or, once the statement is prepared there, libpq.py
     libpq.py       prepares, executes, and executes two in one round trip; reads the results
     notify.py      what tells workers of jobs, after the commit or in the same round trip as the INSERT
+    wake_urls.py   what tells those that sleep, over HTTP
 
 On a connection of ours, outside of the caller's transactions:
     connect.py     a psycopg connection for one owner (the worker, the listeners); reconnecting.py opens it again

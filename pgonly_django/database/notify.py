@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 
+from pgonly_django.database import wake_urls
 from pgonly_django.database.on_django import FollowUp, first_row
 from pgonly_django.database.statement import Params, Statement
 from pgonly_django.events import emit
@@ -58,6 +59,10 @@ def send_at_commit(alias: str, payload: str) -> None:
     """Send `payload` in the caller's transaction: it arrives exactly if that commits, which the commit pays with a lock
     of the whole database. For what changes seldom, and would otherwise have to be looked for."""
     first_row(alias, NOTIFY, _params(payload))
+    if connections[alias].in_atomic_block:
+        transaction.on_commit(wake_urls.post_soon, using=alias, robust=True)
+    else:
+        wake_urls.post_soon()
 
 
 def follow_up(alias: str, payload: str) -> FollowUp | None:
@@ -87,6 +92,8 @@ def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> No
         else:
             # The time before sending: a row held back at this moment is committed before the second look.
             _last_sent[key] = now
+    if not payload.startswith(CANCEL):  # a worker that sleeps runs no job
+        wake_urls.post_soon()
 
 
 def _is_held_back(key: tuple[str, str], now: float) -> bool:
@@ -104,5 +111,10 @@ NOTIFY_ALL = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::t
 
 
 def send(connection: psycopg.Connection[Any], *payloads: str) -> None:
-    """Send `payloads` on a worker's connection. Raises psycopg.Error."""
+    """Send `payloads` on a worker's connection. Raises psycopg.Error.
+
+    Of these only new work wakes workers that sleep: one with a job that waits for room does not sleep.
+    """
     connection.execute(NOTIFY_ALL, {"channel": CHANNEL, "payloads": list(payloads)}, prepare=True)
+    if any(payload.startswith((READY, DUE)) for payload in payloads):
+        wake_urls.post_soon()

@@ -19,6 +19,7 @@ import psycopg
 from django.db import connections
 from django.db.backends.signals import connection_created
 
+from pgonly_django.database import wake_urls
 from pgonly_django.database.connect import OPENED
 
 is_child = False  # whether this process was forked from a worker
@@ -62,6 +63,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # closed, or its reader has gone
             stream.flush()
+    wake_urls.flush()
     code: Any = error.code if isinstance(error, SystemExit) else error
     os._exit(code if isinstance(code, int) else int(code is not None))
 

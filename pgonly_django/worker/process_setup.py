@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from django.db import connections
 
+from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_options import connections_of_worker
 from pgonly_django.worker.stop_signals import StopSignals
@@ -19,6 +20,7 @@ from pgonly_django.worker.worker import WorkerLoop
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
 SWITCH_INTERVAL_SECONDS = 0.001
 CHILDREN_SECONDS = 1.0
+WAKE_SECONDS = 2.0
 
 
 @contextmanager
@@ -48,6 +50,7 @@ def fill_closed_streams() -> None:
 def leave(code: int) -> NoReturn:
     """End the process even when a stuck job's thread never returns."""
     _end_children()
+    wake_urls.flush(WAKE_SECONDS)  # of the jobs that this worker gave back
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     for tidy in (connections.close_all, *streams, logging.shutdown):
         with suppress(Exception):  # whatever is broken here, the process ends
