@@ -16,7 +16,7 @@ from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker import declarations, job_log, reports
+from pgonly_django.worker import declarations, job_log, listener, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
@@ -49,6 +49,7 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
+WAKE = "wake"  # a payload for this worker alone
 
 
 class WorkerLoop:
@@ -94,6 +95,10 @@ class WorkerLoop:
         """Release the running jobs now. For signal handlers and any thread."""
         self.shutdown.ask(at_once=True)
         self.inbox.put("stop")
+
+    def wake(self) -> None:
+        """Look for jobs now. For any thread."""
+        self.inbox.put(WAKE)
 
     def status(self) -> Status:
         """How it goes. For any thread, at once."""
@@ -231,6 +236,9 @@ class WorkerLoop:
             self.cancel_requests.hear_cancel()
         elif kind == notify.SCHEDULES:
             self.scheduler.hear_changed()
+        elif kind == WAKE:
+            for said in listener.ALL:
+                self._take_payload(said)
         elif kind == RESCUED_FAILED:
             self.dead_letters.want()
             self.failure_calls.call_later(name)

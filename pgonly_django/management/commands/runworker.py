@@ -26,6 +26,7 @@ from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.health.wake import on_wake
 from pgonly_django.worker.options import (
     WorkerOptions,
     from_environment,
@@ -154,6 +155,7 @@ class Command(BaseCommand):
             atexit.register(_release_and_wait, worker)
         try:
             health.snapshot = lambda: Snapshot.of_one(worker.status())
+            health.add_route("POST", "/wake", on_wake(worker.wake))
             with health.in_thread():
                 return worker.run()
         except BaseException:
