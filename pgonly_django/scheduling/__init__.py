@@ -4,7 +4,6 @@ timing        when the ticks of a cron line or an interval are
 declaration   one schedule as code or settings say it, and what is wrong with it
 decorators    @cron and @every
 settings      PGONLY["SCHEDULES"], its system check, and all that is declared for one database
-discovery     imports the modules in which tasks are declared
 declare       brings the rows into line with what is declared
 due           finds the schedules that are due, and enqueues their jobs, each tick once
 overlap       what an unfinished earlier run or a paused queue means for a tick

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pgonly_django.compat import InvalidTask, Task
 from pgonly_django.exceptions import OptionError
 from pgonly_django.scheduling.declaration import Declaration, as_scheduled
+from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import call_signature
 
 AnyTask = TypeVar("AnyTask")
@@ -38,7 +39,8 @@ def cron(
 ) -> Callable[[AnyTask], AnyTask]:
     """Enqueue the task at the times of a cron line: `@cron("0 3 * * *", timezone="Asia/Shanghai")` above `@task`.
 
-    `timezone`: TIME_ZONE unless given. `name`: the task's path unless given; a second schedule of a task needs one.
+    `timezone`: TIME_ZONE unless given. `name`: the task's path unless given, or the first of its aliases; a second
+    schedule of a task needs one.
     `args`, `kwargs`: what the task is called with. `queue`, `priority`: instead of the task's own. `catch_up`: which
     ticks run that passed while no worker did: "latest", "all" or "none". `overlap`: what a tick does while an earlier
     run is unfinished: "skip" it, "allow" both, "replace" the earlier one. Raises OptionError for a value that it cannot
@@ -84,7 +86,7 @@ def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Calla
         where = f"{decorator} {task.func.__qualname__}"
         values = {**options, "kwargs": {} if options["kwargs"] is None else options["kwargs"]}
         declared = Declaration(
-            name=task.module_path if name is None else name, task=task.module_path, **values
+            name=first_path(task) if name is None else name, task=task.module_path, **values
         )
         declared.validate(where)
         call_signature(task.func, task.takes_context).check(declared.args, declared.kwargs)

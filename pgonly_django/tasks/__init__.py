@@ -8,6 +8,7 @@ call_columns, keys    what follows from the arguments of a call: its keys and th
 uniqueness            which calls of a task make one job
 settings, checks      one entry of settings.TASKS: its defaults, which layer wins, and the system checks of it
 result, registry      from a row back to a result and to its task
+aliases, discovery    former paths of tasks; the modules in which tasks are declared
 signals               whether Django's signals have receivers
 """
 

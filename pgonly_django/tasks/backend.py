@@ -36,6 +36,7 @@ from pgonly_django.queue.enqueue import (
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
 from pgonly_django.tasks import dead_letters
+from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
 from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
@@ -217,7 +218,7 @@ class PostgresBackend(BaseTaskBackend):
             dead_letter_queue=dead_letters.required(options.dead_letter_queue),
         )
         signature = call_signature(task.func, task.takes_context)
-        unique = uniqueness(task.module_path, signature, options)
+        unique = uniqueness(first_path(task), signature, options)
         return Prepared(task, signature, template, call_columns(signature, options), unique)
 
     def _tell_after_commit(

@@ -1,4 +1,5 @@
-"""From the dotted path in a row back to the Task in the code."""
+"""From the dotted path in a row back to the Task in the code. A task that stands at the path comes before one that has
+it as an alias."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from django.utils.module_loading import import_string
 
 from pgonly_django.compat import Task
+from pgonly_django.tasks.aliases import task_with_alias
+from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.tasks.task import PostgresTask
 
 if TYPE_CHECKING:
@@ -36,7 +39,18 @@ def find_task(path: str, backend: str, queue: str, priority: int) -> Any:
 
 
 def import_task(path: str) -> Any:
-    """The task at `path`. Raises UnknownTaskError."""
+    """The task at `path`, or the one that has it among its aliases. Raises UnknownTaskError."""
+    try:
+        return _import(path)
+    except UnknownTaskError:
+        if task_with_alias(path) is None:
+            import_tasks()  # the task may have moved to another module, which is not imported yet
+        if (task := task_with_alias(path)) is None:
+            raise
+        return task
+
+
+def _import(path: str) -> Any:
     with suppress(KeyError, RuntimeError):  # another thread removes or adds an entry in this moment
         importlib.invalidate_caches()
     try:

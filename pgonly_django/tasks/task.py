@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from pgonly_django.compat import InvalidTask, Task, TaskContext
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BackoffFunction
+from pgonly_django.tasks.aliases import claim, first_path, validated_aliases
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.call_columns import call_columns
 from pgonly_django.tasks.error_policies import ErrorClasses
@@ -50,9 +51,11 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     unique_for: timedelta | None = UNSET
     unique_while: str | None = UNSET
     debounce: timedelta | None = UNSET
+    aliases: Sequence[str] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "aliases", validated_aliases(self.aliases, _place(self.func)))
         options = self.declared | dict(self.overrides)
         options = validated(options, _place(self.func), error=InvalidTask, of_one_call=True)
         if not isinstance(self.backend, str):
@@ -62,6 +65,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         self._validate_names(TaskOptions(**options))
         if isinstance(self.unique, list):
             object.__setattr__(self, "unique", tuple(self.unique))  # tasks are hashable
+        claim(self, _place(self.func))
 
     def _validate_names(self, options: TaskOptions) -> None:
         """Raises InvalidTask for an option that names an argument which the function does not have, and for options
@@ -69,7 +73,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         signature = call_signature(self.func, self.takes_context)
         try:
             call_columns(signature, options)
-            uniqueness(self.module_path, signature, options)
+            uniqueness(first_path(self), signature, options)
         except OptionError as error:
             raise InvalidTask(f"{_place(self.func)}: {error}") from error
 
@@ -88,11 +92,13 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         backend: str | None = None,
         **options: Any,
     ) -> Self:
-        """The same task with other defaults; takes every option of @task, for the calls made through it."""
+        """The same task with other defaults; takes every option of @task but aliases, for the calls made through it."""
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if options:
             place = f"{self.func.__qualname__}.using()"
+            if "aliases" in options:
+                raise OptionError(f"{place}: aliases belong to the task. Set them there: @task(aliases=...).")
             checked = validated(options, place, (*DJANGO_USING, *OF_ONE_CALL), of_one_call=True)
             changes["overrides"] = tuple({**dict(self.overrides), **checked}.items())
         return replace(self, **changes)
@@ -129,6 +135,7 @@ def task(
     queue_name: str = ...,
     backend: str = ...,
     takes_context: bool = ...,
+    aliases: Sequence[str] = ...,
     **options: Any,
 ) -> Callable[[Callable[..., T]], PostgresTask]: ...
 
@@ -141,6 +148,7 @@ def task(
     queue_name: str = "default",
     backend: str = "default",
     takes_context: bool = False,
+    aliases: Sequence[str] = (),
     **options: Any,
 ) -> Any:
     """Make a module-level function a task: `@task` or `@task(max_attempts=2, ...)`.
@@ -150,7 +158,8 @@ def task(
     `failed_retention` (the same of failed jobs), `dead_letter_queue` (whose task is told when a job has failed),
     `never_retry`, `snooze_on` and `hold_on` (error classes, or their dotted paths), `on_failure` (called in the worker
     when a job has failed), `concurrency_key`, `concurrency_limit` and `slots` (which jobs run side by side), `unique`,
-    `unique_for`, `unique_while` and `debounce` (which calls make one job).
+    `unique_for`, `unique_while` and `debounce` (which calls make one job), `aliases` (former paths of the task, the
+    oldest first: jobs that were stored under them run it).
     Raises InvalidTask for an option that does not exist or a value it cannot have, and as Django's own decorator
     TypeError for `run_after`.
     """
@@ -159,7 +168,7 @@ def task(
         raise TypeError(message)
 
     def decorate(decorated: Callable[..., Any]) -> PostgresTask:
-        validated(options, _place(decorated), DJANGO_TASK, error=InvalidTask)
+        validated(options, _place(decorated), (*DJANGO_TASK, "aliases"), error=InvalidTask)
         return PostgresTask(
             func=decorated,
             priority=priority,
@@ -167,6 +176,7 @@ def task(
             backend=backend,
             takes_context=takes_context,
             run_after=None,
+            aliases=aliases,
             **options,
         )
 

@@ -26,8 +26,8 @@ _DIGEST_LENGTH = 64
 
 
 def uniqueness(path: str, signature: CallSignature, options: TaskOptions) -> UniqueFunction | None:
-    """What says which other jobs the job of a call excludes; None where the task is not unique. `path`: the task's.
-    Raises OptionError for options that do not go together, and for a name that is no argument of the function."""
+    """What says which other jobs the job of a call excludes; None where the task is not unique. `path`: first_path() of
+    the task. Raises OptionError for options that do not go together, and for a name that is no argument of it."""
     check_together(options)
     if options.idempotency_key is not None:
         fixed = Unique(_key(path, "idempotency_key", options.idempotency_key), RETAINED)

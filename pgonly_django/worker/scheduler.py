@@ -11,8 +11,8 @@ from django.db import Error, connections
 
 from pgonly_django.events import emit
 from pgonly_django.scheduling.declare import CONFIRM_EVERY, declare, needs_confirming
-from pgonly_django.scheduling.discovery import import_tasks
 from pgonly_django.scheduling.due import DueSchedules
+from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
