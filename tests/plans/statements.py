@@ -15,6 +15,7 @@ from pgonly_django.queue import (
     finish,
     gates,
     groups,
+    health,
     lease,
     limited_claim,
     progress,
@@ -270,6 +271,22 @@ STATEMENTS = {
     ),
     "dead letters, sent": (lambda held: (dead_letters.MARK, {"ids": held}), PRIMARY, NONE),
     "dead letters, queues": (lambda _: (dead_letters.QUEUES, {}), DEAD_LETTER, NONE),
+    "health, oldest of all queues": (
+        lambda _: (health.OLDEST_OF_ALL, {}),
+        READY | LIMITED | SUSPECT | SCHEDULED,
+        QUEUE,
+    ),
+    "health, oldest of given queues": (
+        lambda _: (health.OLDEST_OF_GIVEN, {"queues": ["queue 3", "keyed"]}),
+        READY | LIMITED | SUSPECT | SCHEDULED,
+        QUEUE,
+    ),
+    "health, latency": (
+        lambda held: (health.LATENCY, {"before": held[0], "within": HOUR, "queues": ["queue 3"]}),
+        RUNNING | PRIMARY,
+        NONE,
+    ),
+    "health, failures": (lambda _: (health.FAILURES, {"within": HOUR, "queues": []}), FAILED, NONE),
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
@@ -282,5 +299,6 @@ PARTS = {
     "queue.finish.SUCCEED",
     "queue.finish.FINISH",
     "queue.groups.GROUPS",
+    "queue.health.OLDEST",
     "queue.limited_claim.CANDIDATES",
 }

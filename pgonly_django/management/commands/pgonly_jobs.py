@@ -10,9 +10,10 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError
 
 from pgonly_django.exceptions import PgonlyError
+from pgonly_django.management.databases import job_database
 from pgonly_django.management.jobs import output, selection
 from pgonly_django.management.jobs.changes import CHANGES, argument, change, confirm, counted
 from pgonly_django.models import Job, Queue
@@ -55,7 +56,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, verb: str, **flags: Any) -> None:
         """Raises CommandError. What was written to a closed pipe is no loss."""
-        alias = _database(flags["database"])
+        alias = job_database(flags["database"])
         try:
             try:
                 self._do(verb, alias, flags)
@@ -183,14 +184,6 @@ def _limit(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 for all, got {text!r}")
     return int(text)
-
-
-def _database(alias: str | None) -> str:
-    found: str = alias or router.db_for_write(Job)
-    if found not in connections:
-        hint = selection.nearest(found, list(connections))
-        raise CommandError(f"--database {found!r} is not in DATABASES{hint}", returncode=2)
-    return found
 
 
 def _sentences(answer: dict[str, Any], past: str) -> Iterable[str]:

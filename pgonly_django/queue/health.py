@@ -1,0 +1,204 @@
+"""How the queue is: who works, how long jobs wait, how many fail.
+
+Nothing here reads the whole table of jobs. What would is answered from the newest rows, as each function says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connections
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Worker
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
+from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
+from pgonly_django.tables import qualified
+
+SAMPLE = 1000  # rows of each kind
+FAILED_SAMPLE = 5000
+
+
+class Workers(NamedTuple):
+    live: int
+    silent: int  # neither stopped nor live
+    newest_heartbeat_seconds: float | None  # ago, of a live one
+
+
+def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = None) -> Workers:
+    """Of the workers that serve one of `queues`, if any are given. `max_age`: a worker whose heartbeat is older is not
+    live; else as the admin has it. An idle worker may send its heartbeat every 5 minutes only."""
+    started = Worker.objects.using(alias).filter(stopped_at=None)
+    live = started.live(timedelta(seconds=settings().lease_seconds))
+    if max_age is not None:
+        live = started.filter(heartbeat_at__gt=ClockTimestamp() - max_age)
+    rows = live.annotate(now=ClockTimestamp()).values_list("queues", "heartbeat_at", "now")
+    serving = [row for row in rows if _serves(row[0], queues)]
+    all_serving = [each for each in started.values_list("queues", flat=True) if _serves(each, queues)]
+    ages = [(now - heartbeat_at).total_seconds() for _, heartbeat_at, now in serving]
+    return Workers(
+        live=len(serving),
+        silent=max(len(all_serving) - len(serving), 0),
+        newest_heartbeat_seconds=max(min(ages), 0.0) if ages else None,
+    )
+
+
+def _serves(served: Any, queues: Sequence[str]) -> bool:
+    """`served` None or empty: all queues."""
+    return not queues or not isinstance(served, list) or not served or any(each in served for each in queues)
+
+
+_AGE = "date_part('epoch', clock_timestamp()) - date_part('epoch', {since})"
+_KEY_HEAD = "queue, priority, concurrency_key, ready_at, id"
+_BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
+_BY_BAND = "ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1"
+_OF_BAND = f"{LIMITED_ROW} AND queue = heads.queue AND priority = heads.priority"
+# The next of the same band, then of the same queue, then of the next queue.
+_NEXT_HEAD = f"""
+        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.concurrency_key {_BY_KEY})
+        UNION ALL
+        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key IS NULL
+             AND heads.concurrency_key IS NOT NULL {_BY_KEY})
+        UNION ALL
+        (SELECT {_KEY_HEAD} FROM pgonly_job
+         WHERE {LIMITED_ROW} AND queue = heads.queue AND priority < heads.priority {_BY_BAND})"""
+_FIRST_OF_ALL = f"(SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} {_BY_BAND})"
+_NEXT_QUEUE = f"""
+        UNION ALL
+        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue > heads.queue {_BY_BAND})"""
+_FIRST_OF_GIVEN = f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
+        SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first"""
+
+# Index: pgonly_job_ready, one probe for each band; pgonly_job_limited, one for each key, 1,000 at most;
+# pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are subtracted and
+# not times: before PostgreSQL 17 one that is infinite would raise an error.
+OLDEST = f"""
+WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
+heads({_KEY_HEAD}) AS (
+    {{first}}
+    UNION ALL
+    SELECT next.* FROM heads CROSS JOIN LATERAL ({_NEXT_HEAD}{{next_queue}}
+        LIMIT 1
+    ) AS next
+),
+waiting(queue, since, id) AS (
+    SELECT bands.queue, first.ready_at, first.id FROM bands CROSS JOIN LATERAL (
+        SELECT ready_at, id FROM pgonly_job
+        WHERE {READY_ROW} AND queue = bands.queue AND priority = bands.priority ORDER BY ready_at, id LIMIT 1
+    ) AS first
+    UNION ALL
+    (SELECT queue, ready_at, id FROM heads LIMIT {SAMPLE})
+    UNION ALL
+    (SELECT queue, ready_at, id FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT {SAMPLE})
+    UNION ALL
+    (SELECT queue, run_at, NULL::uuid FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
+     ORDER BY run_at LIMIT {SAMPLE})
+)
+SELECT queue, {_AGE.format(since="since")}, id FROM waiting
+WHERE queue <> ALL (ARRAY (SELECT name FROM pgonly_queue WHERE paused_at IS NOT NULL)){{only}}
+ORDER BY since LIMIT 1
+"""
+OLDEST_OF_ALL = qualified(
+    OLDEST.format(
+        bands=BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
+        first=_FIRST_OF_ALL,
+        next_queue=_NEXT_QUEUE,
+        only="",
+    )
+)
+OLDEST_OF_GIVEN = qualified(
+    OLDEST.format(
+        bands=BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
+        first=_FIRST_OF_GIVEN,
+        next_queue="",
+        only=" AND queue = ANY (%(queues)s::text[])",
+    )
+)
+
+
+class Waiting(NamedTuple):
+    seconds: float
+    queue: str
+    job_id: UUID | None  # None of a scheduled job that is overdue
+
+
+def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> Waiting | None:
+    """The job that has waited longest since it became ready, or was due; also one that waits for a limit. Jobs of a
+    paused queue wait for a person, and are left out."""
+    row = _row(alias, OLDEST_OF_GIVEN if queues else OLDEST_OF_ALL, {"queues": list(queues)})
+    if row is None:
+        return None
+    queue, seconds, job_id = row
+    return Waiting(_seconds(seconds), queue, job_id)
+
+
+_STARTED = "SELECT id, queue, ready_at, attempted_at FROM pgonly_job"
+_WAITED = "date_part('epoch', attempted_at) - date_part('epoch', ready_at)"
+# Index: pgonly_job_running and, twice, the primary key: 1,000 rows of each. Ids ascend with the time of the enqueue.
+LATENCY = qualified(f"""
+WITH sampled AS (
+    ({_STARTED} WHERE state = 'running' LIMIT {SAMPLE})
+    UNION
+    ({_STARTED} ORDER BY id DESC LIMIT {SAMPLE})
+    UNION
+    ({_STARTED} WHERE id < %(before)s::uuid ORDER BY id DESC LIMIT {SAMPLE})
+)
+SELECT count(*), percentile_disc(0.5) WITHIN GROUP (ORDER BY {_WAITED}),
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY {_WAITED}), max({_WAITED})
+FROM sampled
+WHERE attempted_at >= statement_timestamp() - %(within)s::interval AND attempted_at >= ready_at
+    AND (%(queues)s::text[] = '{{}}' OR queue = ANY (%(queues)s::text[]))
+""")
+
+
+class Latency(NamedTuple):
+    jobs: int
+    p50_seconds: float
+    p95_seconds: float
+    longest_seconds: float
+
+
+def latency(
+    alias: str, within: timedelta, queues: Sequence[str] = (), before: UUID | None = None
+) -> Latency | None:
+    """How long jobs waited whose run began `within` that time: those that run, the 1,000 that were enqueued last, and
+    the 1,000 before the job `before`, which is to be the oldest that waits. None where none of them did."""
+    parameters = {"within": within, "queues": list(queues), "before": before}
+    row = _row(alias, LATENCY, parameters)
+    assert row is not None  # an aggregate
+    count, *seconds = row
+    return Latency(count, *map(_seconds, seconds)) if count else None
+
+
+# Index: pgonly_job_failed, the newest 5,000.
+FAILURES = qualified(f"""
+WITH newest AS (
+    SELECT queue, finished_at FROM pgonly_job WHERE state = 'failed' ORDER BY id DESC LIMIT {FAILED_SAMPLE}
+)
+SELECT count(*) FROM newest
+WHERE finished_at >= statement_timestamp() - %(within)s::interval
+    AND (%(queues)s::text[] = '{{}}' OR queue = ANY (%(queues)s::text[]))
+""")
+
+
+def failures(alias: str, within: timedelta, queues: Sequence[str] = ()) -> int:
+    """How many jobs failed for the last time `within` that time, of the 5,000 failed ones that were enqueued last."""
+    row = _row(alias, FAILURES, {"within": within, "queues": list(queues)})
+    assert row is not None  # an aggregate
+    return int(row[0])
+
+
+def _row(alias: str, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
+
+
+def _seconds(value: float) -> float:
+    """Never below zero, for clocks that were set back, and never infinite, for JSON."""
+    return max(value, 0.0) if math.isfinite(value) else 0.0
