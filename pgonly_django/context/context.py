@@ -15,6 +15,7 @@ from django.db import connections
 
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.context.calls import Calls
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
 from pgonly_django.context.retry_while_down import retry_while_down
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SAVE_EVERY_SECONDS = 1.0
-LEASE_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 LOG_LINE_LIMIT = 1000
 
 
@@ -90,7 +91,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until max_runtime, or the end of the worker's grace, is over. None: no limit."""
+        """Seconds until max_runtime, or the end of the worker's grace, is over. A worker with --max-seconds has an end
+        from the start on. None: no limit."""
         limits = [limit for limit in (self._run.deadline, self._run.stop_until) if limit is not None]
         return max(min(limits) - time.monotonic(), 0.0) if limits else None
 
@@ -158,7 +160,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
         in PostgreSQL's order. `name` must be unique in the job. If the worker is killed between the call and its
         INSERT, the next run makes the call again: at most the calls under way are repeated.
-        Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end,
+        Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end, JobStopped
+        also when the process ends (--max-seconds) sooner than a call that takes as long as the longest so far,
         StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
         JSON: that fails the job without another attempt, since every attempt would pay again.
 
@@ -167,12 +170,15 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
         the job is held before the call.
         """
+        while self._waits_for_calls:
+            time.sleep(POLL_SECONDS)
         found = self._find_step(name)
         if found is None:
-            while self._waits_for_lease:
-                time.sleep(LEASE_POLL_SECONDS)
+            self._leave_unless_time()
+            while self._waits_for_lease or self._waits_for_calls:
+                time.sleep(POLL_SECONDS)
             self._check()
-            with Spending(name, cost, budget or self.budget, reserve) as spending:
+            with self._calls.one(), Spending(name, cost, budget or self.budget, reserve) as spending:
                 found = self._keep_step(name, function(*args, **kwargs), spending)
         return json.loads(found)
 
@@ -204,14 +210,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         **kwargs: Any,
     ) -> Any:
         """See step(); `function` is a coroutine function."""
+        while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
+            await asyncio.sleep(POLL_SECONDS)
         found = await sync_to_async(self._find_step)(name)
         if found is None:
-            while self._waits_for_lease:  # noqa: ASYNC110 - a thread renews it
-                await asyncio.sleep(LEASE_POLL_SECONDS)
+            self._leave_unless_time()
+            while self._waits_for_lease or self._waits_for_calls:  # noqa: ASYNC110 - a thread renews it
+                await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
-            async with Spending(name, cost, budget or self.budget, reserve) as spending:
-                value = await function(*args, **kwargs)
-                found = await sync_to_async(self._keep_step)(name, value, spending)
+            with self._calls.one():
+                async with Spending(name, cost, budget or self.budget, reserve) as spending:
+                    value = await function(*args, **kwargs)
+                    found = await sync_to_async(self._keep_step)(name, value, spending)
         return json.loads(found)
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
@@ -219,16 +229,21 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Resumes by position, so `items` must come in the same order in every run. The position is saved once a
         second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
-        commits or rolls back with the rest. `name` tells several loops of a job apart: LoopNameError when this run
+        commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged
+        by the longest so far. `name` tells several loops of a job apart: LoopNameError when this run
         has begun a loop of that name already, even one that was left by a break; a transaction that is rolled back
         frees the name as well. Raises as step() does, between two items.
         """
         done, job_connections = self._begin_loop(name)
         total = total if total is not None else count(items)
         self.progress(done, total)
+        longest_seconds = 0.0
         for item in iterate_from(items, done):
+            self._leave_unless_time(longest_seconds)
             self._check()
+            began = time.monotonic()
             yield item
+            longest_seconds = max(longest_seconds, time.monotonic() - began)
             done += 1
             if self._advance_loop(name, done, total, job_connections):
                 self.flush()
@@ -241,9 +256,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         done, job_connections = await sync_to_async(self._begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items)
         self.progress(done, total)
+        longest_seconds = 0.0
         async for item in aiterate_from(items, done):
+            self._leave_unless_time(longest_seconds)
             await self._acheck()
+            began = time.monotonic()
             yield item
+            longest_seconds = max(longest_seconds, time.monotonic() - began)
             done += 1
             if self._advance_loop(name, done, total, job_connections):
                 await sync_to_async(self.flush)()
@@ -281,6 +300,22 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _waits_for_lease(self) -> bool:
         """Whether a paid call has to wait for the next heartbeat: the job may be running elsewhere."""
         return self._run.lease_in_doubt and not self.should_stop
+
+    @property
+    def _waits_for_calls(self) -> bool:
+        """Whether the run has to end, and others of its threads or asyncio tasks are in the middle of a paid call: the
+        interruption of one would cut them off."""
+        return self._run.is_in_grace and self._run.calls.others_under_way
+
+    @property
+    def _calls(self) -> Calls:
+        return self._run.calls
+
+    def _leave_unless_time(self, seconds: float | None = None) -> None:
+        """The run has to end if its process ends before something is done that takes so long; None: as long as the
+        longest call."""
+        if self._run.calls.lacks_time(seconds):
+            self._run.leaves_early = True
 
     def _check(self) -> None:
         """Raise the interruption of a run that has to end, with its loop positions saved."""

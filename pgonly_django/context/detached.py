@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.context.calls import Calls
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
@@ -23,7 +24,7 @@ class DetachedContext(JobContext):
     should_stop = False
     time_left = None
     attempt = TaskContext.attempt
-    _waits_for_lease = False
+    _waits_for_lease = _waits_for_calls = False
 
     def __init__(self, task_result: TaskResult[Any, Any]) -> None:
         self.task_result = task_result
@@ -31,6 +32,7 @@ class DetachedContext(JobContext):
         self._steps: dict[str, str] = {}
         self._loop_names: set[str] = set()
         self._budget_name = None
+        self._own_calls = Calls()
 
     @property
     def job_id(self) -> str:
@@ -52,6 +54,13 @@ class DetachedContext(JobContext):
 
     def flush(self) -> None:
         """Nothing to write."""
+
+    @property
+    def _calls(self) -> Calls:
+        return self._own_calls
+
+    def _leave_unless_time(self, seconds: float | None = None) -> None:
+        """No process that ends by itself."""
 
     def _check(self) -> None:
         """No run that has to end."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from pgonly_django.context.calls import Calls
 from pgonly_django.context.interrupter import Interrupter, take
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
@@ -48,10 +49,13 @@ class Run:
     result: Any = None  # the JobResult that the signals carry, once the task is found
     # Set by the worker, read by the job.
     stop_requested: bool = False
-    stop_until: float | None = None
+    stop_until: float | None = None  # from the start on, where the process ends by itself (--max-seconds)
     cancel_requested: bool = False
     timed_out: bool = False
     lease_lost: bool = False
+    # Set by the job: the process ends before its next step or item would.
+    leaves_early: bool = False
+    calls: Calls = field(default_factory=Calls)
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
     held: HoldRequest | None = None
     # Set by the job, collected by the worker.
@@ -143,4 +147,4 @@ class Run:
             return JobTimedOut
         if self.held is not None:
             return JobHeld
-        return JobStopped if self.stop_requested else None
+        return JobStopped if self.stop_requested or self.leaves_early else None

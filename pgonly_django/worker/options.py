@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from pgonly_django.conf import settings, unknown_key
+from pgonly_django.conf import LONGEST_SECONDS, settings, unknown_key
 from pgonly_django.exceptions import OptionError
+from pgonly_django.worker.platforms import default_grace_seconds
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
 POLL_SECONDS_LISTENING = 30.0
 POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
+MAX_SECONDS_LEAST = 1.0
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
 PORT_LIMIT = 65535
@@ -34,7 +36,9 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "queues": (parse_queues, "names"),
     **dict.fromkeys(("threads", "max_jobs"), (int, "a whole number")),
     "health_port": (int, "a port, or 0 for none"),
-    **dict.fromkeys(("grace_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")),
+    **dict.fromkeys(
+        ("grace_seconds", "max_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")
+    ),
     **dict.fromkeys(("burst", "listen"), (_parse_flag, "1, true, yes, 0, false or no")),
 }
 
@@ -45,10 +49,11 @@ class WorkerOptions:
 
     queues: tuple[str, ...] = ()
     threads: int = 8
-    grace_seconds: float = 20.0
+    grace_seconds: float = field(default_factory=default_grace_seconds)
     burst: bool = False
     max_jobs: int | None = None
     max_idle_seconds: float | None = None
+    max_seconds: float | None = None
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     listen: bool = True
     poll_seconds: float | None = None
@@ -61,8 +66,13 @@ class WorkerOptions:
         self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
         self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
         self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
-        idle, poll = self.max_idle_seconds, self.poll_seconds
+        idle, poll, most = self.max_idle_seconds, self.poll_seconds, self.max_seconds
         self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
+        self._require(
+            "max_seconds",
+            most is None or MAX_SECONDS_LEAST <= most <= LONGEST_SECONDS,
+            f"{MAX_SECONDS_LEAST:g} or more",
+        )
         self._require(
             "poll_seconds", poll is None or poll >= POLL_SECONDS_LEAST, f"{POLL_SECONDS_LEAST} or more"
         )

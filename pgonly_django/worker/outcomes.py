@@ -33,6 +33,7 @@ from pgonly_django.worker.tracebacks import name_of, text_of, traceback_of
 UNKNOWN_FOR = timedelta(hours=1)
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
 CHAIN_LIMIT = 100
+LEFT_EARLY = "Its worker had less time left, by its --max-seconds, than the job's longest step or item took."
 
 
 @dataclass(slots=True)
@@ -133,8 +134,9 @@ def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | 
 
 
 def released(run: Run, worker: WorkerFacts) -> Finish:
-    """Back to ready for any worker, at no cost: a planned stop."""
-    return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason="Its worker was stopped.")
+    """Back to ready for any worker, at no cost: a planned stop, or too little time before it."""
+    reason = LEFT_EARLY if run.leaves_early else "Its worker was stopped."
+    return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
 
 
 def _as_requested(run: Run, request: HoldRequest, worker: WorkerFacts) -> Finish:

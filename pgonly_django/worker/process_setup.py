@@ -3,9 +3,11 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from django.db import connections
@@ -13,6 +15,7 @@ from django.db import connections
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_options import connections_of_worker
+from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.terminal import Terminal, logging_to
 from pgonly_django.worker.worker import WorkerLoop
@@ -21,6 +24,9 @@ from pgonly_django.worker.worker import WorkerLoop
 SWITCH_INTERVAL_SECONDS = 0.001
 CHILDREN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
+OVERRUN = (
+    b"The worker had not ended when its --max-seconds were over, and was ended: what ran goes on elsewhere.\n"
+)
 
 
 @contextmanager
@@ -45,6 +51,30 @@ def fill_closed_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def started_at() -> float:
+    """When this process began, by time.monotonic(). Where the system does not say: now."""
+    try:
+        facts = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        began = int(facts[19]) / os.sysconf("SC_CLK_TCK")  # field 22: clock ticks after the system's start
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (OSError, ValueError, IndexError, AttributeError):
+        age = 0.0
+    return time.monotonic() - max(age, 0.0)
+
+
+def end_at(at: float) -> None:
+    """End this process at `at` (time.monotonic()) if it still lives then: its main thread may wait for a database that
+    does not answer. Nothing here takes a lock, which that thread may hold."""
+
+    def end() -> None:
+        time.sleep(max(at - time.monotonic(), 0.0))
+        with suppress(OSError):
+            os.write(2, OVERRUN)
+        os._exit(ExitCode.BROKEN)
+
+    threading.Thread(target=end, name="pgonly-end", daemon=True).start()
 
 
 def leave(code: int) -> NoReturn:

@@ -16,12 +16,27 @@ GIVE_UP_AWAY_SECONDS, GIVE_UP_LOCKED_SECONDS = 5.0, 1.0
 LAST_SECONDS = 1.0
 
 
+def interrupted_before(grace_seconds: float) -> float:
+    """So long before the end of the grace, jobs that have not heeded should_stop get an exception: time for their
+    `finally`."""
+    return min(LAST_SECONDS, grace_seconds / 4)
+
+
 class Shutdown:
     """Signal handlers may call ask(), the rest is the main loop's. All times are time.monotonic()."""
 
-    def __init__(self, grace_seconds: float, worker: WorkerFacts) -> None:
+    def __init__(
+        self,
+        grace_seconds: float,
+        worker: WorkerFacts,
+        *,
+        jobs_until: float = NEVER,
+        gives_up_at: float = NEVER,
+    ) -> None:
+        """Whenever it is asked: at `jobs_until` the grace is over, at `gives_up_at` the worker leaves."""
         self.grace_seconds = grace_seconds
         self.worker = worker
+        self._jobs_until, self._gives_up_at = jobs_until, gives_up_at
         self.is_asked = False
         self.left_behind = False  # jobs that were given back still run here
         self._at_once = False
@@ -56,20 +71,22 @@ class Shutdown:
         if self._until is None:
             return False
         patience = GIVE_UP_AWAY_SECONDS if is_away else GIVE_UP_LOCKED_SECONDS
-        return (self._at_once and is_away) or time.monotonic() >= self._until + patience
+        gives_up_at = min(self._until + patience, self._gives_up_at)
+        return (self._at_once and is_away) or time.monotonic() >= gives_up_at
 
     def _interrupt_at(self, until: float) -> float:
-        """When jobs that have not heeded should_stop get an exception: time for their `finally`."""
-        return until - min(LAST_SECONDS, self.grace_seconds / 4)
+        return until - interrupted_before(self.grace_seconds)
 
     def _begin(self, now: float, in_flight: InFlight) -> float:
         """Ask all jobs to stop; what has not begun will not begin. Returns the end of the grace."""
-        grace, runs = self.grace_seconds, in_flight.runs.values()
-        message = f"Stopping: {len(runs)} job(s) have {grace:g} s to save and leave, then they are released."
+        until, runs = min(now + self.grace_seconds, self._jobs_until), in_flight.runs.values()
+        grace = max(until - now, 0.0)
+        message = (
+            f"Stopping: {len(runs)} job(s) have {grace:.3g} s to save and leave, then they are released."
+        )
         if runs:
             message += " Ctrl-C again releases them now."
         emit("worker.stopping", message, running=len(runs), grace_seconds=grace)
-        until = now + grace
         for run in runs:
             run.stop_until, run.stop_requested = until, True
             if run.take():

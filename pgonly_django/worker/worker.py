@@ -18,6 +18,7 @@ from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import declarations, job_log, listener, reports
 from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.rescue import RESCUED_FAILED, Rescue
@@ -34,7 +35,7 @@ from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.outcomes import Ended, never_started
 from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
 from pgonly_django.worker.scheduler import Scheduler
@@ -53,7 +54,8 @@ WAKE = "wake"  # a payload for this worker alone
 
 
 class WorkerLoop:
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, ends_at: float | None = None) -> None:
+        """`ends_at`, by time.monotonic(), is the end that --max-seconds sets; None: counted from now."""
         self.options = options
         self.id = uuid7()
         who = WorkerFacts(str(self.id), options.name)
@@ -65,11 +67,14 @@ class WorkerLoop:
         self.executor = Executor(options.database, who, self.inbox.put)
         self.slots = Slots(self.executor, options.threads)
         self.prefetch = Prefetch(options.threads)
-        self.shutdown = Shutdown(options.grace_seconds, who)
+        self.deadline = end = Deadline(options, ends_at)
+        self.shutdown = Shutdown(
+            end.grace_seconds, who, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at
+        )
         self.poll_timer = PollTimer(options, self.database.listener)
         self.limited = LimitedClaims(options, self.id, self.database.listener)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
-        self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, options.grace_seconds)
+        self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
         self.failure_calls = FailureCalls(options.database, self.executor.tasks)
@@ -103,7 +108,7 @@ class WorkerLoop:
     def status(self) -> Status:
         """How it goes. For any thread, at once."""
         running = len(self.in_flight.ids)
-        is_stopping = self.shutdown.is_asked or self.jobs_left <= 0 or self._is_leaving
+        is_stopping = self._claims_nothing or self._is_leaving
         return Status(
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
@@ -149,7 +154,7 @@ class WorkerLoop:
         self.finished_signals.start()
         self.scheduler.start()
         if self.options.burst:  # a burst does what is due already, and not what is due later
-            self.scheduler.has_looked.wait(FIRST_SCHEDULES_SECONDS)
+            self.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
             self.scheduler.end()
         self.ready.set()
 
@@ -157,6 +162,8 @@ class WorkerLoop:
         self.turned_at = time.monotonic()
         self._read_inbox()
         self.turned_at = now = time.monotonic()
+        if self.deadline.is_over(now):
+            self.shutdown.ask()
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
             self.scheduler.end()
@@ -188,6 +195,7 @@ class WorkerLoop:
         times = [
             now + 60.0,
             self.shutdown.next_step(now),
+            self.deadline.next_step(now),
             self.cancel_requests.next_run,
             self.watchdog.next_run,
             self.in_flight.next_write(now),
@@ -196,7 +204,7 @@ class WorkerLoop:
         ]
         if not self.shutdown.is_asked:
             times.append(self.promotion.next_run)
-            if self.jobs_left > 0:
+            if not self._claims_nothing:
                 times.append(self.limited.next_look(self._idle_slots))
                 if self._wants_more:
                     times.append(self._next_look())
@@ -206,6 +214,11 @@ class WorkerLoop:
 
     def _next_look(self) -> float:
         return self.poll_timer.next_look(has_slot=self._free_slots > self.limited.kept_free)
+
+    @property
+    def _claims_nothing(self) -> bool:
+        """It is about to end, or has to once its jobs have ended."""
+        return self.shutdown.is_asked or self.jobs_left <= 0 or self.deadline.claims_nothing
 
     @property
     def _idle_slots(self) -> int:
@@ -271,6 +284,7 @@ class WorkerLoop:
         neither log nor signals want to know of a success."""
         run, finish = ended.run, ended.finish
         self.in_flight.forget(run)
+        self.deadline.note_end(run)
         self._has_ended = True
         if run.started_at is None:
             self.jobs_left += 1
@@ -361,7 +375,7 @@ class WorkerLoop:
         """What to claim along with the ends of this exchange, whose jobs take up no slot any more."""
         taken, left, kept = self.in_flight.slots_taken, self.jobs_left, self.limited.kept_free
         is_due = now >= self._next_look() and self._wants_more
-        if self.shutdown.is_asked or left <= 0 or not is_due:
+        if self._claims_nothing or not is_due:
             return None
         is_alone = not (kept or self.in_flight.has_heavy)
         limits = self.prefetch.limits(taken, self._prefetch_share) if is_alone else {}
@@ -373,7 +387,7 @@ class WorkerLoop:
 
     def _claim_limited(self, now: float) -> None:
         free_slots, left = self._idle_slots, self.jobs_left
-        if self.shutdown.is_asked or left <= 0 or now < self.limited.next_look(free_slots):
+        if self._claims_nothing or now < self.limited.next_look(free_slots):
             return
         take_suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
@@ -399,7 +413,10 @@ class WorkerLoop:
         self.executor.look_who_listens()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
-            self.slots.submit(run)
+            if self.deadline.admit(run):
+                self.slots.submit(run)
+            elif run.take():
+                self.in_flight.end(Ended(run, never_started(run.job.id, run.job.lease_epoch)))
         self.jobs_left -= len(jobs)
 
     # The end.
@@ -419,8 +436,7 @@ class WorkerLoop:
             return False
         idle_seconds = time.monotonic() - self.poll_timer.busy_at
         return (
-            self.shutdown.is_asked
-            or self.jobs_left <= 0
+            self._claims_nothing
             or self._is_stuck
             or (self.options.burst and self.poll_timer.drained and self.limited.drained)
             or (self.options.max_idle_seconds is not None and idle_seconds >= self.options.max_idle_seconds)
@@ -434,18 +450,19 @@ class WorkerLoop:
         self._is_leaving = True
         self.maintenance.end()
         self.scheduler.end()
-        self.finished_signals.close(FINISHED_SIGNALS_SECONDS)
-        self.failure_calls.close(FINISHED_SIGNALS_SECONDS)
+        at_most = self.deadline.at_most
+        self.finished_signals.close(at_most(FINISHED_SIGNALS_SECONDS))
+        self.failure_calls.close(at_most(FINISHED_SIGNALS_SECONDS))
         self.heartbeat.end()
-        self.heartbeat.join(JOIN_SECONDS)  # first, or it may say once more that this worker lives
+        self.heartbeat.join(at_most(JOIN_SECONDS))  # first, or it may say once more that this worker lives
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
         self.database.close()
-        self.slots.close(0.0 if self.shutdown.left_behind else JOIN_SECONDS)
+        self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS))
         for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open
             if thread.is_alive():
-                thread.join(JOIN_SECONDS)
+                thread.join(at_most(JOIN_SECONDS))
         self.inbox.close()
         self.left.set()
         return ExitCode.REPLACE_ME if self._is_stuck else ExitCode.STOPPED

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from pgonly_django.worker.terminal import Terminal, banner
 from pgonly_django.worker.worker import WorkerLoop
 
 RELOAD_SECONDS = 5.0
+GRACE_HELP = "How long jobs may take to leave at a stop. Default: 20; 8 on Cloud Run, 4 on Fly.io."
 COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
@@ -50,8 +52,8 @@ IN_TRANSACTION = (
 EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
 
-Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-idle-seconds; 1 could not start (the message says
-what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its
+Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-seconds, --max-idle-seconds; 1 could not start (the
+message says what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its
 interruption: start a fresh process.
 
 SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
@@ -76,9 +78,14 @@ class Command(BaseCommand):
         add = parser.add_argument
         add("--queues", type=parse_queues, help="Comma-separated, in serving order. Default: all queues.")
         add("--threads", type=int, help="Jobs at a time, 1 to 500. Default: 8.")
-        add("--grace-seconds", type=float, help="How long jobs may take to leave at a stop. Default: 20.")
+        add(
+            "--grace-seconds",
+            type=float,
+            help="How long jobs may take to leave at a stop. Default: 20, less on a platform that kills sooner.",
+        )
         add("--burst", action="store_true", default=None, help="Stop when no job is ready.")
         add("--max-jobs", type=int, help="Stop after this many jobs.")
+        add("--max-seconds", type=float, help="The process ends so long after its start; jobs leave before.")
         add("--max-idle-seconds", type=float, help="Stop after this long without a job.")
         add("--name", help="What the worker is called in the admin and in errors. Default: host:pid.")
         add("--no-listen", dest="listen", action="store_false", default=None, help="Poll instead of LISTEN.")
@@ -117,7 +124,7 @@ class Command(BaseCommand):
             self._warn_of_what_stays_unserved(options)
             for said in unknown_variables():
                 self._warn(said)
-            worker = WorkerLoop(options)
+            worker = WorkerLoop(options, self._ends_at(options))
             with process_setup.set_up(worker, signals, self._terminal()):
                 self._say_started(_facts_of(worker, health))
                 code = self._run(worker, health)
@@ -150,7 +157,21 @@ class Command(BaseCommand):
         except OptionError as error:
             raise CommandError(str(error)) from error
 
+    def _ends_at(self, options: WorkerOptions) -> float | None:
+        """Of a process of ours --max-seconds count from its start: that is what a platform counts."""
+        if options.max_seconds is None or not self._owns_process:
+            return None
+        ends_at = process_setup.started_at() + options.max_seconds
+        if ends_at <= time.monotonic():
+            raise CommandError(
+                f"The {options.max_seconds:g} s of --max-seconds were over before the worker had started: they count "
+                "from the start of its process. Give it more, or start it sooner."
+            )
+        return ends_at
+
     def _run(self, worker: WorkerLoop, health: Health) -> ExitCode:
+        if self._owns_process and worker.options.max_seconds is not None:
+            process_setup.end_at(worker.deadline.ends_at)
         if self._owns_process and not _is_in_main_thread():
             atexit.register(_release_and_wait, worker)
         try:
@@ -235,8 +256,8 @@ def _emit_stopped(worker: WorkerLoop) -> None:
 
 
 def _options(flags: dict[str, Any]) -> WorkerOptions:
-    names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_idle_seconds", "name", "listen",
-             "poll_seconds", "database", "health_port", "health_host", "heartbeat_file")  # fmt: skip
+    names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_seconds", "max_idle_seconds", "name",
+             "listen", "poll_seconds", "database", "health_port", "health_host", "heartbeat_file")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
         databases = {backend.database for backend in _backends()}

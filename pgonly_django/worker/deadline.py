@@ -1,0 +1,75 @@
+"""The end of the process that --max-seconds sets: when the planned stop begins, and what no longer begins before it.
+
+The times, in their order: `claims_until`, `stop_at` (the planned stop), `calls_until` (jobs that have not left are
+interrupted), `jobs_until` (they are released), `ends_at`.
+"""
+
+import time
+
+from pgonly_django.context.run import Run
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.shutdown import interrupted_before
+
+# Of --max-seconds at most. Leaving: the ends of the jobs, the row of the worker and its connections.
+GRACE_SHARE, LEAVE_SHARE, LEAVE_SECONDS = 0.25, 0.1, 1.0
+LEAVE_AT_LEAST_SECONDS = 0.05
+
+
+class Deadline:
+    """For the main loop. Without --max-seconds every time is NEVER. All times are time.monotonic()."""
+
+    def __init__(self, options: WorkerOptions, ends_at: float | None = None) -> None:
+        """`ends_at` None: --max-seconds from now."""
+        self.grace_seconds, leave_seconds, self.ends_at = options.grace_seconds, 0.0, NEVER
+        if options.max_seconds is not None:
+            self.grace_seconds = min(self.grace_seconds, options.max_seconds * GRACE_SHARE)
+            leave_seconds = min(LEAVE_SECONDS, options.max_seconds * LEAVE_SHARE)
+            self.ends_at = time.monotonic() + options.max_seconds if ends_at is None else ends_at
+        self.jobs_until = self.ends_at - leave_seconds
+        self.gives_up_at = self.ends_at - leave_seconds / 2
+        self.calls_until = self.jobs_until - interrupted_before(self.grace_seconds)
+        self.stop_at = self.jobs_until - self.grace_seconds
+        # A job that is claimed has a second, at least, before it is interrupted.
+        self.claims_until = min(self.stop_at, self.calls_until - leave_seconds)
+        self._is_closed = False
+        self._left: set[str] = set()  # jobs whose run left early
+        self._longest: dict[
+            str, float
+        ] = {}  # seconds that a step of this task took, of the runs that ended here
+
+    @property
+    def claims_nothing(self) -> bool:
+        return self._is_closed or time.monotonic() >= self.claims_until
+
+    def next_step(self, now: float) -> float:
+        """When the loop has to look at it again."""
+        return min((at for at in (self.claims_until, self.stop_at) if at > now), default=NEVER)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the planned stop has to begin."""
+        return now >= self.stop_at
+
+    def at_most(self, seconds: float) -> float:
+        """So much of these seconds as is left before the end."""
+        return min(seconds, max(self.ends_at - time.monotonic(), LEAVE_AT_LEAST_SECONDS))
+
+    def admit(self, run: Run) -> bool:
+        """Whether a run that was just claimed may begin: not that of a job which left for lack of time, nor of a task
+        whose steps take longer than is left. Nothing more is claimed then: the next claim would bring the same job."""
+        if self.ends_at == NEVER:
+            return True
+        run.stop_until, run.calls.until = self.jobs_until, self.calls_until
+        run.calls.longest_seconds = self._longest.get(run.job.task, 0.0)
+        if run.job.id in self._left or run.calls.lacks_time():
+            self._is_closed = True
+            return False
+        return True
+
+    def note_end(self, run: Run) -> None:
+        """The run is over here."""
+        if self.ends_at == NEVER:
+            return
+        self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
+        if run.leaves_early:
+            self._left.add(run.job.id)

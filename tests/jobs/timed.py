@@ -1,0 +1,79 @@
+"""Tasks whose steps and items take a known time, for workers that end by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from asgiref.sync import sync_to_async
+
+from pgonly_django import task
+from tests.jobs import mark
+
+
+def pay(key, seconds):
+    mark(key)
+    time.sleep(seconds)
+    return key
+
+
+@task(takes_context=True)
+def pay_in_turn(context, key, count, seconds):
+    return [context.step(str(n), pay, f"{key}:{n}", seconds) for n in range(count)]
+
+
+@task(takes_context=True)
+def pay_once_and_wait(context, key, seconds):
+    """After one step it waits for its interruption."""
+    context.step("once", pay, key, 0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@task(takes_context=True)
+def do_items(context, key, count, seconds):
+    for item in context.iterate(range(count)):
+        mark(f"{key}:{item}")
+        time.sleep(seconds)
+
+
+@task(takes_context=True)
+async def do_items_async(context, key, count, seconds):
+    async for item in context.aiterate(range(count)):
+        await sync_to_async(mark)(f"{key}:{item}")
+        await asyncio.sleep(seconds)
+
+
+async def apay(key, seconds):
+    await sync_to_async(mark)(key)
+    await asyncio.sleep(seconds)
+
+
+@task(takes_context=True)
+async def pay_side_by_side(context, key, durations, rounds):
+    """A lane for each of the durations; each pays one step after the other."""
+
+    async def pay_lane(lane, seconds):
+        for n in range(rounds):
+            await context.astep(f"{lane}:{n}", apay, f"{key}:{lane}:{n}", seconds)
+
+    async with asyncio.TaskGroup() as group:
+        for lane, seconds in enumerate(durations):
+            group.create_task(pay_lane(lane, seconds))
+
+
+@task(takes_context=True)
+def tell_time_left(context):
+    return context.time_left
+
+
+@task(takes_context=True)
+def pay_inside_a_step(context, key, seconds):
+    """The second step is called inside the first one, which has taken long by then."""
+
+    def outer():
+        context.step("short", pay, f"{key}:short", seconds)
+        return context.step("inner", pay, f"{key}:inner", seconds)
+
+    return context.step("outer", outer)

@@ -1,0 +1,56 @@
+"""`runworker --max-seconds`: real processes that end by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from django.db import connection
+
+from pgonly_django.models import State
+from tests.jobs import timed
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.process
+# A process needs one to three of these seconds for its start, and the steps of the job seven.
+ENDS = ("--max-seconds", "8", "--grace-seconds", "1")
+
+
+def pid_of_main_connection(worker):
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s",
+            [f"pgonly worker % {worker.name}"],
+        )
+        row = cursor.fetchone()
+    return row and row[0]
+
+
+def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(workers, marks):
+    result = timed.pay_in_turn.enqueue("k", 70, 0.1)
+    for _ in range(20):
+        worker = workers.start("--burst", "--threads", "1", *ENDS, ready=False)
+        assert worker.wait(30) == 0, worker.output
+        if result.job.state == State.SUCCEEDED:
+            break
+    assert len(workers.started) > 1
+    assert marks() == [f"k:{n}" for n in range(70)]
+    assert (result.job.state, result.job.attempt, result.job.crashes) == (State.SUCCEEDED, 1, 0)
+
+
+def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
+    worker = workers.start("--max-seconds", "5", lease=60)
+    pid = wait_for(lambda: pid_of_main_connection(worker))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert worker.wait(30) == 1
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "had not ended when its --max-seconds were over" in worker.output
+
+
+def test_the_seconds_count_from_the_start_of_the_process(workers):
+    worker = workers.start("--max-seconds", "1", ready=False, shell='sleep 1; exec "$@"')
+    assert worker.wait(30) == 1
+    assert "were over before the worker had started" in worker.output

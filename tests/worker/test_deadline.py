@@ -1,0 +1,157 @@
+"""--max-seconds: a worker that ends by itself, and what its jobs do before. The pauses of the jobs are chosen so that
+without the feature a step is cut off; no assertion depends on how fast the machine is."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from pgonly_django.exceptions import OptionError
+from pgonly_django.models import Job, State
+from pgonly_django.worker.deadline import Deadline
+from pgonly_django.worker.options import WorkerOptions, from_environment
+from pgonly_django.worker.outcomes import LEFT_EARLY
+from pgonly_django.worker.poll_timer import NEVER
+from tests import jobs
+from tests.jobs import timed
+from tests.waiting import wait_for
+
+
+def invoke_until_done(work, result, **options):
+    """One worker after the other until the job has ended. Returns how many there were."""
+    for count in range(1, 30):
+        work(threads=1, **options)
+        if result.job.state not in (State.READY, State.SCHEDULED):
+            return count
+    raise AssertionError(f"still {result.job.state}: {result.job.errors}")
+
+
+def test_each_step_is_paid_once_over_many_invocations(work, marks):
+    result = timed.pay_in_turn.enqueue("k", 25, 0.1)
+    invocations = invoke_until_done(work, result, max_seconds=1.5)
+    assert invocations > 1
+    assert marks() == [f"k:{n}" for n in range(25)]
+    job = result.job
+    assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 1, 0)
+    assert job.interruptions == invocations - 1
+
+
+def test_no_step_begins_that_would_outlast_the_process(work, marks):
+    result = timed.pay_in_turn.enqueue("k", 4, 0.6)
+    assert invoke_until_done(work, result, max_seconds=2.0, grace_seconds=0.1) > 1
+    assert marks() == [f"k:{n}" for n in range(4)]
+    assert result.job.errors[0]["reason"] == LEFT_EARLY
+    assert (result.job.attempt, result.job.errors[0]["outcome"]) == (1, "released")
+
+
+@pytest.mark.parametrize("task", [timed.do_items, timed.do_items_async])
+def test_no_item_begins_that_would_outlast_the_process(work, marks, task):
+    result = task.enqueue("k", 4, 0.6)
+    assert invoke_until_done(work, result, max_seconds=2.0, grace_seconds=0.1) > 1
+    assert marks() == [f"k:{n}" for n in range(4)]
+
+
+def test_a_step_inside_another_one_begins_since_the_outer_one_would_be_lost(work, marks):
+    result = timed.pay_inside_a_step.enqueue("k", 0.6)
+    work(threads=1, max_seconds=2.0, grace_seconds=0.1)
+    assert result.job.state == State.SUCCEEDED
+    assert marks() == ["k:short", "k:inner"]
+
+
+def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, marks):
+    durations = [0.05, 0.3, 0.5]
+    result = timed.pay_side_by_side.enqueue("k", durations, 6)
+    assert invoke_until_done(work, result, max_seconds=3.0) > 1
+    expected = sorted(f"k:{lane}:{n}" for lane in range(3) for n in range(6))
+    assert sorted(marks()) == expected
+
+
+def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_others_are(work, marks):
+    slow = timed.pay_in_turn.enqueue("slow", 9, 0.8)
+    quick = [jobs.mark_once.enqueue(f"quick {n}") for n in range(3)]
+    worker = work(threads=1, max_seconds=2.5, grace_seconds=0.1)
+    assert (slow.job.state, slow.job.interruptions) == (State.READY, 1)
+    assert [each.job.state for each in quick] == [State.SUCCEEDED] * 3
+    assert worker.jobs_released == 1
+
+
+def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
+    first = timed.pay_in_turn.enqueue("first", 1, 1.2)
+    second = timed.pay_in_turn.enqueue("second", 1, 1.2)
+    work(threads=1, max_seconds=2.0, grace_seconds=0.1)
+    assert (first.job.state, second.job.state) == (State.SUCCEEDED, State.READY)
+    job = second.job
+    assert (marks(), job.attempt, job.interruptions, job.errors) == (["first:0"], 0, 0, [])
+
+
+def test_time_left_is_known_from_the_start(work):
+    result = timed.tell_time_left.enqueue()
+    work(max_seconds=60.0)
+    assert 40 < result.job.result < 60 - 1
+    unlimited = timed.tell_time_left.enqueue()
+    work()
+    assert unlimited.job.result is None
+
+
+def test_a_worker_without_jobs_ends_by_itself_and_an_idle_one_does_not_claim_at_its_end(background_worker):
+    worker = background_worker(max_seconds=1.0)
+    assert worker.left.wait(10)
+    result = jobs.add.enqueue(1)
+    assert result.job.state == State.READY
+
+
+def test_a_job_that_does_not_leave_is_released_before_the_end(background_worker, marks):
+    worker = background_worker(max_seconds=2.0)
+    result = jobs.stubborn.enqueue("k", 4.0)
+    assert worker.left.wait(20)
+    assert (result.job.state, result.job.attempt) == (State.READY, 0)
+    wait_for(lambda: not [each for each in threading.enumerate() if each.name.startswith("pgonly-slot")])
+
+
+def test_a_row_that_somebody_keeps_locked_does_not_keep_the_process(background_worker, marks, other):
+    worker = background_worker(max_seconds=2.0)
+    result = jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [result.id])
+        assert worker.left.wait(20)
+    assert result.job.state == State.RUNNING
+
+
+def test_the_times_follow_from_max_seconds_and_the_grace():
+    end = time.monotonic() + 60
+    deadline = Deadline(WorkerOptions(max_seconds=60.0, grace_seconds=20.0), end)
+    assert deadline.grace_seconds == 15.0
+    assert deadline.jobs_until == end - 1
+    assert deadline.calls_until == end - 2
+    assert deadline.stop_at == end - 16
+    assert deadline.claims_until == deadline.stop_at
+    short = Deadline(WorkerOptions(max_seconds=60.0, grace_seconds=0.0), end)
+    assert (short.stop_at, short.claims_until) == (end - 1, end - 2)  # nothing is claimed in the last second
+
+
+def test_without_max_seconds_nothing_ends():
+    deadline = Deadline(WorkerOptions())
+    assert {deadline.ends_at, deadline.stop_at, deadline.claims_until, deadline.jobs_until} == {NEVER}
+    assert not deadline.claims_nothing
+    assert deadline.at_most(5.0) == 5.0
+
+
+@pytest.mark.parametrize("value", [0, 0.5, -1, float("nan"), float("inf")])
+def test_max_seconds_is_validated(value):
+    with pytest.raises(OptionError, match="--max-seconds must be 1 or more, got"):
+        WorkerOptions(max_seconds=value)
+
+
+def test_max_seconds_is_an_environment_variable():
+    assert from_environment({"PGONLY_WORKER_MAX_SECONDS": "540"}) == {"max_seconds": 540.0}
+    with pytest.raises(OptionError, match="PGONLY_WORKER_MAX_SECONDS must be a number of seconds"):
+        from_environment({"PGONLY_WORKER_MAX_SECONDS": "9min"})
+
+
+def test_nothing_is_left_running(work):
+    jobs.add.enqueue(1)
+    work(max_seconds=5.0)
+    assert not Job.objects.running().exists()
