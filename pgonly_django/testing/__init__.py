@@ -7,11 +7,14 @@ imported anywhere.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from pgonly_django.testing.draining import adrain, drain
 
-_MODULES: dict[str, str] = {}
+__all__ = ["adrain", "drain"]
+
+_MODULES = {"adrain": "draining", "drain": "draining"}
 
 
 def __getattr__(name: str) -> Any:

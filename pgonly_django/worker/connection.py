@@ -50,7 +50,7 @@ class WorkerConnection(Reconnecting):
 
     def _prepare(self, connection: OwnConnection) -> None:
         self.prepared.clear()
-        set_json_loads(_load_json, connection)
+        set_json_loads(load_json, connection)
         self.listener.open(connection)
         if self.listener.reaches_postgres:
             self.note_direct()
@@ -60,7 +60,7 @@ class WorkerConnection(Reconnecting):
         emit("worker.database_lost", message, level=logging.WARNING)
 
 
-def _load_json(data: bytes | str) -> Any:
+def load_json(data: bytes | str) -> Any:
     """json.loads() for what PostgreSQL writes: no white space around it, UTF-8, and most often empty.
 
     What cannot be loaded becomes an Unreadable, so that the other rows of the claim are read (promise 8).

@@ -71,6 +71,14 @@ class Executor:
         self._deliver(ended)
 
     def _run(self, run: Run) -> Ended:
+        ended = self.call(run)
+        lost = clean_up_connections(run.job.task)
+        if SyncToAsync.context_to_thread_executor:
+            lost += leave_thread_of(_thread.place, run.job.task)
+        return self._without(lost, ended) if lost else ended
+
+    def call(self, run: Run) -> Ended:
+        """Run a sync task in this thread. What it leaves behind is not cleaned up. Raises nothing."""
         current_job.set(run)
         run.started_at = time.monotonic()
         try:
@@ -85,10 +93,7 @@ class Executor:
                 forked_child.leave(error)
             ended = self._ended(run, error)
         ended.took_seconds = time.monotonic() - run.started_at
-        lost = clean_up_connections(run.job.task)
-        if SyncToAsync.context_to_thread_executor:
-            lost += leave_thread_of(_thread.place, run.job.task)
-        return self._without(lost, ended) if lost else ended
+        return ended
 
     def _call(self, run: Run, call: _Call) -> Finish:
         """Call the function, and be interrupted there. Raises what it raises, or the interruption."""
@@ -117,21 +122,26 @@ class Executor:
 
     async def arun(self, run: Run) -> None:
         """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
-        current_job.set(run)
-        run.started_at = time.monotonic()
         ended = None
         try:
             async with ThreadSensitiveContext() as place:
-                try:
-                    ended = Ended(run, await self._acall(run))
-                except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
-                    ended = self._ended(run, error)
-                ended.took_seconds = time.monotonic() - run.started_at
+                ended = await self.acall(run)
                 if lost := await aleave_thread_of(place, run.job.task):
                     ended = self._without(lost, ended)
         except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
             ended = ended or self._last_resort(run, error)
         self._deliver(ended)
+
+    async def acall(self, run: Run) -> Ended:
+        """See call()."""
+        current_job.set(run)
+        run.started_at = time.monotonic()
+        try:
+            ended = Ended(run, await self._acall(run))
+        except BaseException as error:  # noqa: BLE001 - whatever a job raises, the row gets its end
+            ended = self._ended(run, error)
+        ended.took_seconds = time.monotonic() - run.started_at
+        return ended
 
     async def _acall(self, run: Run) -> Finish:
         """See _call()."""

@@ -41,9 +41,7 @@ class FailureCalls:
 
     def call_later(self, failure: Failure) -> None:
         """For the main loop alone."""
-        if isinstance(failure, Ended) and (
-            failure.finish is None or failure.finish.state is not State.FAILED
-        ):
+        if not _has_failed(failure):
             return
         if self._inbox.qsize() >= WAITING_AT_MOST:
             message = (
@@ -54,6 +52,11 @@ class FailureCalls:
         self._inbox.put(failure)
         if not self._threads:
             self._start_thread()
+
+    def call_now(self, failure: Failure) -> None:
+        """In this thread. Raises nothing."""
+        if _has_failed(failure):
+            self._tried(failure)
 
     def next_check(self, now: float) -> float:
         """When replace_stuck() may have something to do."""
@@ -88,10 +91,7 @@ class FailureCalls:
     def _serve(self) -> None:
         while not self._is_replaced and (failure := self._inbox.get()) is not None:
             self._busy_since = time.monotonic()
-            try:
-                self._call(failure)
-            except BaseException:  # noqa: BLE001 - code of the project may raise anything; the next job counts
-                _emit_failed(failure)
+            self._tried(failure)
             if forked_child.is_child:
                 forked_child.leave()
             with contextlib.suppress(BaseException):
@@ -104,6 +104,12 @@ class FailureCalls:
     def _is_replaced(self) -> bool:
         """Of a thread whose call hung, once it returns."""
         return threading.current_thread() in self._threads[:-1]
+
+    def _tried(self, failure: Failure) -> None:
+        try:
+            self._call(failure)
+        except BaseException:  # noqa: BLE001 - code of the project may raise anything; the next job counts
+            _emit_failed(failure)
 
     def _call(self, failure: Failure) -> None:
         row: Any = failure.run.job if isinstance(failure, Ended) else self._row(failure)
@@ -127,6 +133,10 @@ class FailureCalls:
 
     def _row(self, job_id: str) -> Job:
         return Job.objects.using(self.alias).get(pk=job_id)
+
+
+def _has_failed(failure: Failure) -> bool:
+    return isinstance(failure, str) or (failure.finish is not None and failure.finish.state is State.FAILED)
 
 
 def _emit_failed(failure: Failure) -> None:

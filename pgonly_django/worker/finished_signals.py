@@ -34,10 +34,13 @@ class FinishedSignals:
         return has_receivers(task_finished, logging.INFO)
 
     def send_later(self, ended: Ended) -> None:
-        if ended.finish is not None and ended.finish.state in FINISHED:
-            level = logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
-            if has_receivers(task_finished, level):
-                self._inbox.put(ended)
+        if _is_told(ended):
+            self._inbox.put(ended)
+
+    def send_now(self, ended: Ended) -> None:
+        """In this thread. Raises nothing."""
+        if _is_told(ended):
+            self._send(ended)
 
     def close(self, timeout: float) -> None:
         """Wait until all are sent, at most `timeout` seconds."""
@@ -51,19 +54,31 @@ class FinishedSignals:
 
     def _serve(self) -> None:
         while (ended := self._inbox.get()) is not None:
-            try:
-                if isinstance(ended, str):
-                    _send(result_of(Job.objects.using(self.alias).get(pk=ended)), None)
-                else:
-                    _send_for_run(ended)
-            except BaseException:  # noqa: BLE001 - a receiver of the project may raise anything; the next job counts
-                _emit_failed(ended)
+            self._send(ended)
             if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()
             if self._inbox.empty():
                 with contextlib.suppress(Exception):  # a connection may break while it is closed
                     close_old_connections()
         connections.close_all()
+
+    def _send(self, ended: Ended | str) -> None:
+        try:
+            if isinstance(ended, str):
+                _send(result_of(Job.objects.using(self.alias).get(pk=ended)), None)
+            else:
+                _send_for_run(ended)
+        except BaseException:  # noqa: BLE001 - a receiver of the project may raise anything; the next job counts
+            _emit_failed(ended)
+
+
+def _is_told(ended: Ended) -> bool:
+    """Whether the job has finished, and somebody listens."""
+    if ended.finish is None or ended.finish.state not in FINISHED:
+        return False
+    return has_receivers(
+        task_finished, logging.INFO if ended.finish.state is State.SUCCEEDED else logging.ERROR
+    )
 
 
 def _send_for_run(ended: Ended) -> None:

@@ -86,7 +86,8 @@ DJANGO = ["-m", "django", "test", "--noinput"]
             5, [*DJANGO, f"{PACKAGE}.suite_django.InSimpleTestCase"], id="without any test database"
         ),
         pytest.param(20, [*DJANGO, "--keepdb", f"{PACKAGE}.suite_django"], id="keeping the test databases"),
-        pytest.param(80, PYTEST, id="pytest"),
+        pytest.param(12, [*DJANGO, f"{PACKAGE}.suite_drain"], id="that drain"),
+        pytest.param(90, PYTEST, id="pytest"),
         pytest.param(5, [*PYTEST, "-k", "without_the_mark"], id="pytest without any"),
     ],
 )

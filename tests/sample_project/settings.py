@@ -20,3 +20,11 @@ CACHES: dict[str, dict[str, Any]] = {
 }
 SESSION_ENGINE = "pgonly_django.sessions"
 ROOT_URLCONF = "tests.sample_project.urls"
+TASKS = {
+    "default": {"BACKEND": "pgonly_django.tasks.PostgresBackend", "QUEUES": []},
+    "other": {
+        "BACKEND": "pgonly_django.tasks.PostgresBackend",
+        "QUEUES": [],
+        "OPTIONS": {"database": "other"},
+    },
+}

@@ -132,7 +132,7 @@ def test_what_breaks_the_loop_comes_out(transactional_db):
 class InATestCase(TestCase):
     def test_a_transaction_that_it_could_not_see_is_refused(self):
         jobs.add.enqueue(1)
-        with pytest.raises(CommandError, match="In tests use TransactionTestCase"):
+        with pytest.raises(CommandError, match="In a TestCase use drain"):
             run_worker()
         assert Job.objects.count() == 1  # the test's connection is as it was
 

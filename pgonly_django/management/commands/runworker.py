@@ -46,7 +46,8 @@ NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach th
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
 IN_TRANSACTION = (
     "runworker was called inside a transaction on {alias!r}: the worker's own connections see nothing of it. "
-    "In tests use TransactionTestCase, or with pytest-django @pytest.mark.django_db(transaction=True)."
+    "In a TestCase use drain() of pgonly_django.testing, or make it a TransactionTestCase (in pytest-django: "
+    "@pytest.mark.django_db(transaction=True))."
 )
 
 EPILOG = """

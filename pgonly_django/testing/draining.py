@@ -1,0 +1,175 @@
+"""drain(): runs the jobs of a test in the test, with the statements and the rules of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from pgonly_django.database import testrun
+from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
+from pgonly_django.models import Job
+from pgonly_django.queue.finish import Outcome
+from pgonly_django.tasks.result import JobResult, result_of
+from pgonly_django.testing.backends import postgres_backends
+from pgonly_django.testing.django_connection import DrainError
+from pgonly_django.testing.inline_worker import InlineWorker
+from pgonly_django.worker.outcomes import Ended
+
+# More runs are a job that enqueues itself, or snoozes for no time: the test would never end.
+RUNS_AT_MOST, RUNS_OF_ONE_JOB = 10_000, 100
+# Where raise_errors counts. Retry, Snooze, Hold and Discard are what a job asks for.
+RAISED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.POSTPONED)
+
+# All others are for the test run: Ctrl-C, a time limit of pytest's, pytest.skip().
+OF_JOBS = (Exception, SystemExit, JobInterrupt, GeneratorExit, asyncio.CancelledError)
+
+
+def drain(
+    queue: str | Collection[str] | None = None,
+    *,
+    max_jobs: int | None = None,
+    until: Callable[[], object] | None = None,
+    raise_errors: bool = True,
+) -> list[JobResult]:
+    """Run the jobs that are ready or due, in this thread, until none is left that may start. Those that they enqueue
+    run too. Returns the results of the jobs that ran, as their rows are at the end, in the order of their first run.
+
+    `queue`: a name, or several in serving order; else all. Stops after `max_jobs` runs, or once `until()` is true,
+    which is asked before each run. What a run raises is raised here once its row is written, and the other jobs stay
+    ready; with `raise_errors=False` the drain goes on, and the rows and results have the errors.
+    """
+    __tracebackhide__ = True
+    _refuse_event_loop()
+    queues = _queues(queue)
+    if max_jobs is not None and not (isinstance(max_jobs, int) and max_jobs >= 1):
+        raise WrongArgumentsError("drain()", f"max_jobs must be a whole number from 1, got {max_jobs!r}")
+    drained = _Drain(queues, max_jobs, until, raises=raise_errors)
+    drained.run()
+    return drained.results()
+
+
+async def adrain(
+    queue: str | Collection[str] | None = None,
+    *,
+    max_jobs: int | None = None,
+    until: Callable[[], object] | None = None,
+    raise_errors: bool = True,
+) -> list[JobResult]:
+    """See drain(). It runs where Django runs sync code, which in an async TestCase is the test's own thread."""
+    drained = partial(drain, queue, max_jobs=max_jobs, until=until, raise_errors=raise_errors)
+    return await sync_to_async(drained)()
+
+
+class _Drain:
+    """`ran`: the ids of the jobs that ran, with the alias of their database, in order."""
+
+    def __init__(
+        self, queues: Sequence[str], max_jobs: int | None, until: Callable[[], object] | None, *,
+        raises: bool,
+    ) -> None:  # fmt: skip
+        self.max_jobs, self.until, self.raises = max_jobs, until, raises
+        self.workers = _workers(queues)
+        self.ran: dict[tuple[str, str], None] = {}
+        self._runs: Counter[str] = Counter()
+
+    def run(self) -> None:
+        __tracebackhide__ = True
+        for worker in self.workers:
+            worker.start()
+        while not self._is_enough() and (ended := self._run_next()) is not None:
+            job = ended.run.job
+            self.ran[ended.run.alias, job.id] = None
+            self._runs[job.id] += 1
+            if ended.error is not None and not isinstance(ended.error, OF_JOBS):
+                raise ended.error
+            if self.raises and ended.finish is not None and ended.finish.outcome in RAISED:
+                _raise_error_of(ended)
+
+    def results(self) -> list[JobResult]:
+        """Without the jobs whose rows are gone."""
+        rows: dict[str, Job] = {}
+        for worker in self.workers:
+            ids = [job_id for alias, job_id in self.ran if alias == worker.alias]
+            rows |= {str(key): job for key, job in Job.objects.using(worker.alias).in_bulk(ids).items()}
+        return [result_of(rows[job_id]) for _, job_id in self.ran if job_id in rows]
+
+    def _run_next(self) -> Ended | None:
+        ends = (worker.run_next() for worker in self.workers)
+        return next((ended for ended in ends if ended is not None), None)
+
+    def _is_enough(self) -> bool:
+        """Raises DrainError where it would never be."""
+        total = self._runs.total()
+        if self.max_jobs is not None and total >= self.max_jobs:
+            return True
+        job_id, runs = next(iter(self._runs.most_common(1)), ("", 0))
+        if runs >= RUNS_OF_ONE_JOB or total >= RUNS_AT_MOST:
+            what = (
+                f"Job {job_id} has run {runs} times"
+                if runs >= RUNS_OF_ONE_JOB
+                else f"{total:,} runs were made"
+            )
+            raise DrainError(f"{what}, and there is still work: give drain() max_jobs or until.")
+        return self.until is not None and bool(self.until())
+
+
+def _workers(queues: Sequence[str]) -> list[InlineWorker]:
+    """One for each database of TASKS that the test may use. Raises what Django raises where it may use none."""
+    workers: list[InlineWorker] = []
+    refusal: BaseException | None = None
+    for alias in dict.fromkeys(backend.database for backend in postgres_backends()):
+        worker = InlineWorker(alias, queues)
+        try:
+            worker.database.connection()
+        except testrun.Refusal as error:
+            refusal = refusal or error
+        else:
+            workers.append(worker)
+    if refusal is not None and not workers:
+        raise refusal
+    return workers
+
+
+def _raise_error_of(ended: Ended) -> NoReturn:
+    """What the job raised; what is no Exception would end the test run, and is the cause of another error."""
+    __tracebackhide__ = True
+    job, error, finish = ended.run.job, ended.error, ended.finish
+    assert finish is not None
+    what = f"{job.task} {job.id} raised it in drain(), attempt {job.attempt} of {job.max_attempts}"
+    told = f"{what}. Its row is {finish.state.value}. With drain(raise_errors=False) the drain goes on."
+    if isinstance(error, Exception):
+        error.add_note(told)
+        raise error
+    raise DrainError(f"{type(error).__name__}: {told}") from error
+
+
+def _refuse_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SynchronousOnlyOperation("drain() would block the event loop. Use `await adrain()`.")
+
+
+def _queues(queue: Any) -> tuple[str, ...]:
+    """Raises WrongArgumentsError for a queue that no task can be in."""
+    if queue is None:
+        return ()
+    if not isinstance(queue, str | Collection):
+        raise WrongArgumentsError("drain()", f"queue must be a name, or a list of names, got {queue!r}")
+    names = (queue,) if isinstance(queue, str) else tuple(dict.fromkeys(queue))
+    allowed = [backend.queues for backend in postgres_backends()]
+    known = sorted(set().union(*allowed))
+    for name in names:
+        if not isinstance(name, str) or (all(allowed) and name not in known):
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+            raise WrongArgumentsError("drain()", f'no "QUEUES" of TASKS has {name!r}; {hint}')
+    return names

@@ -1,0 +1,182 @@
+"""A worker of one thread, the test's: it claims, runs and finishes one job after the other on Django's connection."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+from asgiref.sync import async_to_sync
+
+from pgonly_django.compat import uuid7
+from pgonly_django.context.run import Run
+from pgonly_django.exceptions import JobTimedOut
+from pgonly_django.models.job import State
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer, candidates_sql
+from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.limited_claim import LimitedClaimer
+from pgonly_django.queue.progress import Report
+from pgonly_django.queue.promote import BATCH, promote
+from pgonly_django.queue.turns import Turns
+from pgonly_django.testing.autocommit import as_in_autocommit
+from pgonly_django.testing.django_connection import DjangoConnection, DjangoDatabase, DrainError
+from pgonly_django.worker import declarations, job_log, reports
+from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
+from pgonly_django.worker.exchange import Exchanger, ExchangeResult
+from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.failure_calls import FailureCalls
+from pgonly_django.worker.finished_signals import FinishedSignals
+from pgonly_django.worker.finishes import WorkerFacts
+from pgonly_django.worker.options import THREADS_LIMIT
+from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.watchdog import COOPERATIVE_SECONDS
+
+NAME = "drain"
+# Nobody renews a lease, so it outlasts a test, and a debugger in it.
+LEASE_FOR = timedelta(days=1)
+
+
+class InlineExchanger(Exchanger):
+    """Each exchange is a savepoint: one that fails leaves the test's transaction usable."""
+
+    def _claim_alone(self, connection: Any, claim: Claim) -> ExchangeResult:
+        with connection.transaction():
+            return super()._claim_alone(connection, claim)
+
+    def _pipeline(
+        self, connection: Any, finishes: Sequence[Finish], reported: Sequence[Report], claim: Claim | None
+    ) -> ExchangeResult:
+        with connection.transaction():
+            return super()._pipeline(connection, finishes, reported, claim)
+
+
+class InlineExecutor(Executor):
+    """Calls jobs in this thread, and cleans up no connection: they are the test's."""
+
+    def run_here(self, run: Run) -> Ended:
+        """Sync and async tasks."""
+        if self.tasks.is_async(run.job):
+            return async_to_sync(self.acall)(run)
+        return contextvars.copy_context().run(self.call, run)
+
+    def after(self, ended: Ended, lost: list[str]) -> Ended:
+        """The end of a run that has left transactions open in the databases `lost`."""
+        return self._without(lost, ended) if lost else ended
+
+
+class InlineWorker:
+    """For one drain of one database."""
+
+    def __init__(self, alias: str, queues: Sequence[str]) -> None:
+        self.alias, self.id = alias, uuid7()
+        self.database = DjangoDatabase(alias)
+        self.claimer = Claimer(alias, self.id, LEASE_FOR, queues)
+        self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
+        self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
+        self.executor = InlineExecutor(alias, WorkerFacts(str(self.id), NAME), _no_delivery)
+        self.failure_calls = FailureCalls(alias, self.executor.tasks)
+        self.finished_signals = FinishedSignals(alias)
+        self.dead_letters = SendDeadLetters(alias, _no_delivery)
+
+    def start(self) -> None:
+        """Before the first claim: write the limits of queues that the settings have, as each worker does."""
+        self.database.connection()
+        with as_in_autocommit():
+            declarations.declare(self.alias)
+            candidates_sql(self.alias)  # compiled once, in a transaction of Django's
+
+    def run_next(self) -> Ended | None:
+        """Run one job that is ready or due. None where there is none that may start."""
+        run = self._claim()
+        if run is None:
+            return None
+        self.executor.look_who_listens()
+        with as_in_autocommit() as lost, _deadline(run):
+            ended = self.executor.run_here(run)
+        ended = self._write(self.executor.after(ended, lost))
+        with as_in_autocommit():
+            self._tell(ended)
+        return ended
+
+    def _claim(self) -> Run | None:
+        connection = self.database.connection()
+        self._promote(connection)
+        claimed_at = time.monotonic()
+        self.claimer.look_from_head_next()
+        result = self.exchanger.exchange([], [], Claim(1, {}, take_suspect=True))
+        if result is not None and result.jobs:
+            return self._run_of(result.jobs[0], claimed_at)
+        with connection.transaction():
+            seen = self.limited.look(connection, take_suspect=True)
+        claimed = self.limited.claim(connection, seen, THREADS_LIMIT, jobs_at_most=1, take_suspect=True)
+        if not claimed.jobs:
+            return None
+        run = self._run_of(claimed.jobs[0], claimed_at)
+        run.slots, run.is_limited = claimed.slots[run.job.id], True
+        return run
+
+    def _promote(self, connection: DjangoConnection) -> None:
+        while True:
+            with connection.transaction():
+                promoted = promote(connection)
+            if promoted.jobs < BATCH:
+                return
+
+    def _run_of(self, job: ClaimedJob, claimed_at: float) -> Run:
+        return Run(job, self.alias, claimed_at=claimed_at, lease_until=math.inf, worker=NAME)
+
+    def _write(self, ended: Ended) -> Ended:
+        """Write the end and what the job has reported. Returns the end as it was written."""
+        run, finish = ended.run, ended.finish
+        if finish is None or ended.committed:
+            return ended
+        result = self.exchanger.exchange([finish], reports.reports_of([run]), None)
+        if result is None or result.locked:
+            job = f"{run.job.task} {run.job.id}"
+            raise DrainError(f"The end of {job} was not written: another connection holds its row locked.")
+        ended.finish = None if result.lost else result.as_written(finish)
+        return ended
+
+    def _tell(self, ended: Ended) -> None:
+        job_log.log_end(ended)
+        self.failure_calls.call_now(ended)
+        if ended.finish is not None and ended.finish.state is State.FAILED:
+            self.dead_letters.run_once(_no_connection, threading.Event())
+        self.finished_signals.send_now(ended)
+
+
+@contextmanager
+def _deadline(run: Run) -> Iterator[None]:
+    """Interrupts a job that runs longer than its max_runtime, as a worker's watchdog does."""
+    limit, is_over = run.job.max_runtime, threading.Event()
+    if limit is None:
+        yield
+        return
+
+    def watch() -> None:
+        if not is_over.wait(min(limit.total_seconds(), threading.TIMEOUT_MAX)):
+            run.timed_out = True
+            if not is_over.wait(COOPERATIVE_SECONDS):
+                run.interrupter.interrupt(JobTimedOut)
+
+    watching = threading.Thread(target=watch, name="pgonly-drain-deadline", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
+
+
+def _no_delivery(_: Any) -> None:
+    """Ends are returned, and no other worker is to be told."""
+
+
+def _no_connection() -> Any:
+    raise NotImplementedError("Dead letters are sent on Django's connection.")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from pgonly_django.database.pool import _pools as pools
+from pgonly_django.limits import declarations
+from pgonly_django.limits.renewal import renewal
+
+# A test in both kinds of transaction: the TestCase's, which is rolled back, and real ones.
+both = pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("in a TestCase", marks=pytest.mark.django_db),
+        pytest.param("committed", marks=pytest.mark.django_db(transaction=True)),
+    ],
+)
+
+
+@pytest.fixture
+def written():
+    """Reads the marks in order, on the test's connection. Needs the database."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM tests_mark")
+
+    def read():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT key FROM tests_mark ORDER BY id")
+            return [key for (key,) in cursor.fetchall()]
+
+    return read
+
+
+@pytest.fixture
+def declared(settings):
+    """Declares limiters: declared(deepseek={"concurrent": 1})."""
+
+    def declare(**limiters):
+        settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters}
+
+    declarations._declared.clear()
+    yield declare
+    renewal.forget()
+    declarations._declared.clear()
+    for pool in tuple(pools.values()):
+        pool.close_idle()
