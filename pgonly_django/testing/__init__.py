@@ -11,10 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgonly_django.testing.draining import adrain, drain
+    from pgonly_django.testing.enqueued import (
+        assert_enqueued,
+        assert_enqueues,
+        assert_not_enqueued,
+        enqueued_jobs,
+    )
 
-__all__ = ["adrain", "drain"]
+__all__ = ["adrain", "assert_enqueued", "assert_enqueues", "assert_not_enqueued", "drain", "enqueued_jobs"]
 
-_MODULES = {"adrain": "draining", "drain": "draining"}
+# No module has the name of a function in it: the import would put the module in the function's place.
+_MODULES = {
+    "adrain": "draining",
+    "assert_enqueued": "enqueued",
+    "assert_enqueues": "enqueued",
+    "assert_not_enqueued": "enqueued",
+    "drain": "draining",
+    "enqueued_jobs": "enqueued",
+}
 
 
 def __getattr__(name: str) -> Any:

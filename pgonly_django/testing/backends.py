@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.database import testrun
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.tasks.backend import PostgresBackend
+
+WITHOUT_DATABASE = "The jobs are stored there."
+IN_OTHER_THREAD = (
+    "In a coroutine, `await adrain()`; else call this in the test's own thread, or use a TransactionTestCase (in "
+    "pytest-django: django_db(transaction=True))."
+)
 
 
 class NoRowsError(PgonlyError):
@@ -32,3 +40,22 @@ def postgres_backends() -> list[PostgresBackend]:
             "enqueue(), and DummyBackend keeps what was enqueued in its `results`."
         )
     return backends
+
+
+def databases_of(backends: Iterable[PostgresBackend]) -> list[str]:
+    """Those of their databases that the test may use. Raises what Django raises where it may use none of them, and in
+    another thread than that of a TestCase."""
+    usable: list[str] = []
+    refusal: BaseException | None = None
+    for alias in dict.fromkeys(backend.database for backend in backends):
+        try:
+            if testrun.testcase_connection(alias) is None:
+                testrun.refuse_real_database(alias, WITHOUT_DATABASE)
+                testrun.refuse_other_threads(alias, IN_OTHER_THREAD)
+        except testrun.Refusal as error:
+            refusal = refusal or error
+        else:
+            usable.append(alias)
+    if refusal is not None and not usable:
+        raise refusal
+    return usable

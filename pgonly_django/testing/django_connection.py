@@ -16,12 +16,6 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.worker.connection import load_json
 
-WITHOUT_DATABASE = "drain() runs the jobs that are stored there."
-IN_OTHER_THREAD = (
-    "In a coroutine, `await adrain()`; else call drain() in the test's own thread, or use a TransactionTestCase "
-    "(in pytest-django: django_db(transaction=True))."
-)
-
 
 class DrainError(PgonlyError):
     """A drain that cannot do what was asked; the message says what to do."""
@@ -69,12 +63,8 @@ class DjangoDatabase:
         self.alias = alias
 
     def connection(self) -> DjangoConnection:
-        """Raises what Django raises in a test that may not use the database, and in another thread than the test's."""
-        wrapper = testrun.testcase_connection(self.alias)
-        if wrapper is None:
-            testrun.refuse_real_database(self.alias, WITHOUT_DATABASE)
-            testrun.refuse_other_threads(self.alias, IN_OTHER_THREAD)
-            wrapper = connections[self.alias]
+        """The test may use the database: see databases_of()."""
+        wrapper: Any = testrun.testcase_connection(self.alias) or connections[self.alias]
         wrapper.ensure_connection()
         raw: psycopg.Connection[Any] = wrapper.connection
         if wrapper.in_atomic_block and raw.info.transaction_status == TransactionStatus.IDLE:

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
-from pgonly_django.database import testrun
 from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.result import JobResult, result_of
-from pgonly_django.testing.backends import postgres_backends
+from pgonly_django.testing.backends import databases_of, postgres_backends
 from pgonly_django.testing.django_connection import DrainError
 from pgonly_django.testing.inline_worker import InlineWorker
 from pgonly_django.worker.outcomes import Ended
@@ -75,7 +74,7 @@ class _Drain:
         raises: bool,
     ) -> None:  # fmt: skip
         self.max_jobs, self.until, self.raises = max_jobs, until, raises
-        self.workers = _workers(queues)
+        self.workers = [InlineWorker(alias, queues) for alias in databases_of(postgres_backends())]
         self.ran: dict[tuple[str, str], None] = {}
         self._runs: Counter[str] = Counter()
 
@@ -118,23 +117,6 @@ class _Drain:
             )
             raise DrainError(f"{what}, and there is still work: give drain() max_jobs or until.")
         return self.until is not None and bool(self.until())
-
-
-def _workers(queues: Sequence[str]) -> list[InlineWorker]:
-    """One for each database of TASKS that the test may use. Raises what Django raises where it may use none."""
-    workers: list[InlineWorker] = []
-    refusal: BaseException | None = None
-    for alias in dict.fromkeys(backend.database for backend in postgres_backends()):
-        worker = InlineWorker(alias, queues)
-        try:
-            worker.database.connection()
-        except testrun.Refusal as error:
-            refusal = refusal or error
-        else:
-            workers.append(worker)
-    if refusal is not None and not workers:
-        raise refusal
-    return workers
 
 
 def _raise_error_of(ended: Ended) -> NoReturn:

@@ -394,7 +394,7 @@ def test_limiters_and_the_cache_work_in_jobs(where, declared):
 
 
 def test_without_the_database_it_is_refused():
-    with pytest.raises(RuntimeError, match=r"django_db.*drain\(\) runs the jobs"):
+    with pytest.raises(RuntimeError, match=r"django_db.*The jobs are stored there"):
         drain()
 
 

@@ -1,0 +1,223 @@
+"""Which calls a test has enqueued: assertions about the rows of jobs, whatever became of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pgonly_django.compat import Task
+from pgonly_django.exceptions import NotStorableError, WrongArgumentsError
+from pgonly_django.models import Job
+from pgonly_django.queue.enqueue import aware
+from pgonly_django.queue.values import to_json
+from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.backend import PostgresBackend
+from pgonly_django.testing.backends import NoRowsError, databases_of, postgres_backends
+
+# The default of `run_after`: any. None says that the call had none.
+ANY_TIME: Any = ...
+TOLERANCE = timedelta(seconds=1)
+SHOWN_JOBS, SHOWN_CHARACTERS = 20, 200
+
+
+def enqueued_jobs(task: Task[Any, Any] | None = None, *, queue: str | None = None) -> list[Job]:
+    """The rows of all jobs that were enqueued, of this task and in this queue, in order. Finished ones too."""
+    _check_task(task)
+    found: list[Job] = []
+    for database in databases_of(_backends(task)):
+        rows = Job.objects.using(database).order_by("pk")
+        rows = rows if task is None else rows.filter(task=task.module_path)
+        found += rows if queue is None else rows.filter(queue=queue)
+    return sorted(found, key=lambda job: job.pk)
+
+
+def assert_enqueued(
+    task: Task[Any, Any],
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    queue: str | None = None,
+    run_after: datetime | timedelta | None = ANY_TIME,
+    count: int | None = None,
+) -> list[Job]:
+    """That the test has enqueued this call of `task`: at least once, or `count` times. Returns the rows of the jobs.
+
+    Without `args` and `kwargs` it is any call; with them it is the one that gives the function these arguments,
+    whichever of them by name, and defaults where none are given. unittest.mock.ANY stands for any value.
+    `run_after`: a time, or a timedelta after the call, give or take a second; None: the call had none.
+    """
+    __tracebackhide__ = True
+    wanted = _Call(task, args, kwargs, queue, run_after)
+    return _counted(wanted, enqueued_jobs(), count)
+
+
+def assert_not_enqueued(
+    task: Task[Any, Any] | None = None,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    queue: str | None = None,
+) -> None:
+    """That the test has not enqueued this call, see assert_enqueued(); without a task, that it has enqueued nothing."""
+    __tracebackhide__ = True
+    if task is not None:
+        _counted(_Call(task, args, kwargs, queue), enqueued_jobs(), 0)
+        return
+    if args is not None or kwargs is not None:
+        raise WrongArgumentsError("assert_not_enqueued()", "args and kwargs need the task")
+    if jobs := enqueued_jobs(queue=queue):
+        raise AssertionError(f"Nothing was to be enqueued{_in(queue)}. {_shown(jobs)}")
+
+
+@contextmanager
+def assert_enqueues(
+    task: Task[Any, Any],
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    queue: str | None = None,
+    run_after: datetime | timedelta | None = ANY_TIME,
+    count: int | None = None,
+) -> Iterator[list[Job]]:
+    """As assert_enqueued(), of what the block enqueues; count=0: it does not. The list gets the rows at its end."""
+    __tracebackhide__ = True
+    wanted = _Call(task, args, kwargs, queue, run_after)
+    before = {job.pk for job in enqueued_jobs()}
+    found: list[Job] = []
+    yield found
+    found += _counted(wanted, [job for job in enqueued_jobs() if job.pk not in before], count)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call as a test describes it. Raises WrongArgumentsError for one that enqueue() would refuse."""
+
+    task: Any
+    args: Sequence[Any] | None = None
+    kwargs: Mapping[str, Any] | None = None
+    queue: str | None = None
+    run_after: datetime | timedelta | None = ANY_TIME
+    arguments: dict[str, Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.task is None:
+            raise WrongArgumentsError("assert_enqueued()", "it needs the task")
+        _check_task(self.task)
+        if isinstance(self.args, str) or not isinstance(self.args, Sequence | None):
+            raise WrongArgumentsError(
+                "assert_enqueued()", f"args must be a list or a tuple, got {self.args!r}"
+            )
+        if self.args is not None or self.kwargs is not None:
+            args, kwargs = _as_json(self.args or []), _as_json(self.kwargs or {})
+            self._signature.check(args, kwargs)
+            object.__setattr__(self, "arguments", _as_json(self._signature.arguments(args, kwargs)))
+
+    @property
+    def _signature(self) -> CallSignature:
+        return call_signature(self.task.func, self.task.takes_context)
+
+    def is_of(self, job: Job) -> bool:
+        if job.task != self.task.module_path or (self.queue is not None and job.queue != self.queue):
+            return False
+        return self._has_time(job) and self._has_arguments(job)
+
+    def _has_arguments(self, job: Job) -> bool:
+        if self.arguments is None:
+            return True
+        try:
+            self._signature.check(job.args, job.kwargs)
+        except WrongArgumentsError:  # of another signature: a row that the test wrote itself
+            return False
+        return bool(self.arguments == _as_json(self._signature.arguments(job.args, job.kwargs)))
+
+    def _has_time(self, job: Job) -> bool:
+        if self.run_after is ANY_TIME:
+            return True
+        if self.run_after is None or job.run_at is None:
+            return self.run_after is None and job.run_at is None
+        after = self.run_after
+        wanted = job.enqueued_at + after if isinstance(after, timedelta) else after
+        return abs(aware(job.run_at) - aware(wanted)) <= TOLERANCE
+
+    def __str__(self) -> str:
+        parts = [self.task.module_path]
+        if self.arguments is not None:
+            given = [repr(each) for each in self.args or ()]
+            given += [f"{name}={value!r}" for name, value in (self.kwargs or {}).items()]
+            parts[0] += f"({', '.join(given)})"
+        if self.queue is not None:
+            parts.append(f"in queue {self.queue!r}")
+        if self.run_after is not ANY_TIME:
+            parts.append(
+                "without run_after" if self.run_after is None else f"with run_after {self.run_after}"
+            )
+        return " ".join(parts)
+
+
+def _counted(wanted: _Call, jobs: list[Job], count: int | None) -> list[Job]:
+    __tracebackhide__ = True
+    found = [job for job in jobs if wanted.is_of(job)]
+    if len(found) == count or (count is None and found):
+        return found
+    was = f"was enqueued {_times(len(found))}" if found else "was not enqueued"
+    rather = "" if not count else f", not {_times(count)}" if found else f", and was to be {_times(count)}"
+    raise AssertionError(f"{wanted} {was}{rather}. {_shown(jobs)}")
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _shown(jobs: list[Job]) -> str:
+    if not jobs:
+        return "Nothing was enqueued."
+    lines = [f"  {_line(job)}" for job in jobs[:SHOWN_JOBS]]
+    lines += [f"  and {len(jobs) - SHOWN_JOBS} more"] if len(jobs) > SHOWN_JOBS else []
+    return "\n".join(["Enqueued were:", *lines])
+
+
+def _line(job: Job) -> str:
+    given = [repr(each) for each in job.args]
+    given += [f"{name}={value!r}" for name, value in job.kwargs.items()]
+    call = f"{job.task}({', '.join(given)})"
+    call = call if len(call) <= SHOWN_CHARACTERS else f"{call[:SHOWN_CHARACTERS]}..."
+    due = "" if job.run_at is None else f", run_after {job.run_at}"
+    return f"{call} in queue {job.queue!r}{due}: {job.state}"
+
+
+def _in(queue: str | None) -> str:
+    return "" if queue is None else f" in queue {queue!r}"
+
+
+def _backends(task: Task[Any, Any] | None) -> list[PostgresBackend]:
+    """That of the task, else all. Raises NoRowsError where its jobs have no rows."""
+    found = postgres_backends()
+    if task is None:
+        return found
+    mine = [backend for backend in found if backend.alias == task.backend]
+    if not mine:
+        raise NoRowsError(
+            f"TASKS[{task.backend!r}] of {task.module_path} is no PostgresBackend: it keeps no rows."
+        )
+    return mine
+
+
+def _check_task(task: Any) -> None:
+    if task is not None and not isinstance(task, Task):
+        raise WrongArgumentsError("assert_enqueued()", f"it needs a task, as @task makes it, got {task!r}")
+
+
+def _as_json(value: Any) -> Any:
+    """As a row has it: tuples as lists, keys as text. What JSON has not stays, such as mock.ANY."""
+    if isinstance(value, list | tuple):
+        return [_as_json(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(each) for key, each in value.items()}
+    try:
+        return json.loads(to_json(value, "An argument"))
+    except NotStorableError:
+        return value

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from unittest.mock import ANY
+
+import django
+import pytest
+from django.utils import timezone
+
+from pgonly_django import enqueue_many
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.testing import assert_enqueued, assert_enqueues, assert_not_enqueued, drain, enqueued_jobs
+from pgonly_django.testing.backends import NoRowsError
+from tests.jobs import add, count_to, echo, fail
+from tests.queue.rows import make
+
+pytestmark = pytest.mark.django_db
+
+
+def refused(check, *args, **kwargs):
+    """The message of a check that does not hold."""
+    with pytest.raises(AssertionError) as caught:
+        check(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_enqueued_jobs_are_the_rows_in_order():
+    add.enqueue(1)
+    echo.using(queue_name="mail").enqueue("a")
+    add.enqueue(2)
+    drain(max_jobs=1)
+    assert [job.args for job in enqueued_jobs()] == [[1], ["a"], [2]]
+    assert [job.args for job in enqueued_jobs(add)] == [[1], [2]]
+    assert [job.args for job in enqueued_jobs(queue="mail")] == [["a"]]
+    assert enqueued_jobs(add, queue="mail") == []
+
+
+def test_a_call_that_was_enqueued_is_found_and_its_rows_are_returned():
+    first = add.enqueue(1, 2)
+    assert [str(job.pk) for job in assert_enqueued(add)] == [first.id]
+    assert_enqueued(add, args=[1, 2])
+    assert_enqueued(add, [1, 2], count=1)
+    add.enqueue(1, 2)
+    assert len(assert_enqueued(add, count=2)) == 2
+
+
+def test_finished_jobs_were_enqueued_too():
+    add.enqueue(1)
+    drain()
+    assert_enqueued(add, [1])
+
+
+def test_the_message_shows_what_was_enqueued_instead():
+    add.enqueue(1, b=3)
+    message = refused(assert_enqueued, add, [2], queue="mail")
+    assert message.startswith("tests.jobs.add(2) in queue 'mail' was not enqueued. Enqueued were:")
+    assert message.endswith("Enqueued were:\n  tests.jobs.add(1, b=3) in queue 'default': ready")
+    assert "tests.jobs.add was enqueued once, not twice." in refused(assert_enqueued, add, count=2)
+    assert "was not enqueued, and was to be 3 times." in refused(assert_enqueued, echo, count=3)
+
+
+def test_the_message_says_when_nothing_was_enqueued():
+    assert refused(assert_enqueued, add).endswith("Nothing was enqueued.")
+
+
+def test_a_long_list_is_cut():
+    enqueue_many((echo, ["x" * 1000]) for _ in range(25))
+    message = refused(assert_enqueued, add)
+    assert message.endswith("  and 5 more")
+    assert len(message) < 6000
+
+
+def test_arguments_are_compared_as_the_function_gets_them():
+    add.enqueue(1)
+    assert_enqueued(add, kwargs={"a": 1})
+    assert_enqueued(add, [1], {"b": 1})  # its default
+    refused(assert_enqueued, add, [1], {"b": 2})
+    count_to.enqueue(n=3)
+    assert_enqueued(count_to, [3])  # without the context
+
+
+def test_values_are_compared_as_json_has_them():
+    echo.enqueue({"at": (1, 2), 3: b"text"})
+    assert_enqueued(echo, [{"at": (1, 2), 3: b"text"}])
+    assert_enqueued(echo, [{"at": [1, 2], "3": "text"}])
+    assert_enqueued(echo, [{"at": ANY, "3": ANY}])
+    refused(assert_enqueued, echo, [{"at": [1, 3], "3": "text"}])
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [([], None), ([1, 2, 3], None), ([], {"c": 1}), ("12", None), (7, None)]
+)
+def test_arguments_that_enqueue_would_refuse_are_refused(args, kwargs):
+    with pytest.raises(WrongArgumentsError):
+        assert_enqueued(add, args, kwargs)
+
+
+def test_a_row_of_another_signature_is_no_match():
+    make(args=[1, 2, 3])
+    refused(assert_enqueued, add, [1, 2])
+    assert_enqueued(add)
+
+
+@pytest.mark.parametrize("given", [None, add.func, "tests.jobs.add"])
+def test_it_needs_a_task(given):
+    with pytest.raises(WrongArgumentsError, match="it needs"):
+        assert_enqueued(given)
+
+
+def test_run_after_is_a_time_a_delay_or_none():
+    tomorrow = timezone.now() + timedelta(days=1)
+    echo.using(run_after=tomorrow).enqueue("later")
+    assert_enqueued(echo, run_after=tomorrow)
+    assert_enqueued(echo, run_after=tomorrow + timedelta(seconds=0.5))
+    assert_enqueued(echo, run_after=timedelta(days=1))
+    assert "with run_after 2:00:00" in refused(assert_enqueued, echo, run_after=timedelta(hours=2))
+    assert "without run_after" in refused(assert_enqueued, echo, run_after=None)
+    add.enqueue(1)
+    assert_enqueued(add, run_after=None)
+    refused(assert_enqueued, add, run_after=tomorrow)
+
+
+def test_what_was_not_enqueued():
+    assert_not_enqueued()
+    assert_not_enqueued(add)
+    add.enqueue(1)
+    assert_not_enqueued(add, [2])
+    assert_not_enqueued(fail)
+    assert_not_enqueued(queue="mail")
+    assert "tests.jobs.add was enqueued once. Enqueued were:" in refused(assert_not_enqueued, add)
+    assert refused(assert_not_enqueued).startswith(
+        "Nothing was to be enqueued. Enqueued were:\n  tests.jobs.add(1)"
+    )
+    with pytest.raises(WrongArgumentsError, match="need the task"):
+        assert_not_enqueued(args=[1])
+
+
+def test_a_block_counts_what_it_enqueues_itself():
+    add.enqueue(1)
+    with assert_enqueues(add, [1]) as jobs:
+        second = add.enqueue(1)
+        drain()
+    assert [str(job.pk) for job in jobs] == [second.id]
+    with assert_enqueues(add, count=0):
+        echo.enqueue(1)
+    with pytest.raises(AssertionError, match="Nothing was enqueued"), assert_enqueues(add):
+        pass
+    with pytest.raises(ZeroDivisionError), assert_enqueues(add):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", ["immediate.Immediate", "dummy.Dummy"])
+def test_other_backends_have_no_rows(settings, kind):
+    package = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+    settings.TASKS = {"default": {"BACKEND": f"{package}.backends.{kind}Backend", "QUEUES": []}}
+    for check in (assert_enqueued, enqueued_jobs):
+        with pytest.raises(NoRowsError, match="PostgresBackend"):
+            check(add)
