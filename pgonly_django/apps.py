@@ -21,8 +21,10 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
         from pgonly_django.tasks.dead_letters import check_dead_letter_tasks
+        from pgonly_django.tasks.module_checks import check_task_modules
         from pgonly_django.tasks.on_failure import check_on_failure
         from pgonly_django.tasks.queue_names import check_names_of_queues
+        from pgonly_django.tasks.stored_jobs import check_stored_jobs
 
         checks.register(check_settings)
         checks.register(check_queues)
@@ -33,6 +35,8 @@ class PgonlyConfig(AppConfig):
         checks.register(check_limiters)
         checks.register(check_sessions)
         checks.register(check_budgets)
+        checks.register(check_task_modules, deploy=True)
+        checks.register(check_stored_jobs, deploy=True)
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)

@@ -9,6 +9,8 @@ uniqueness            which calls of a task make one job
 settings, checks      one entry of settings.TASKS: its defaults, which layer wins, and the system checks of it
 result, registry      from a row back to a result and to its task
 aliases, discovery    former paths of tasks; the modules in which tasks are declared
+stored_jobs           for `check --deploy`: whether stored jobs can run with this code
+module_checks         for `check --deploy`: whether modules of tasks can be imported, and aliases are free
 signals               whether Django's signals have receivers
 """
 

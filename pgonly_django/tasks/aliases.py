@@ -40,7 +40,7 @@ def claim(task: Any, place: str) -> None:
         if (claimant := _claimed.get(alias)) is not None and claimant.module_path != path:
             other = f"{claimant.module_path} has the alias {alias!r} too"
             raise InvalidTask(f"{place}: {other}. Jobs of that path can run one task only.")
-        if is_another_task(_imported(alias), task):
+        if is_another_task(imported(alias), task):
             raise InvalidTask(f"{place}: the alias {alias!r} is a task of its own. {_remedy(alias)}")
     for alias in task.aliases:
         known = _claimed.get(alias)
@@ -70,7 +70,7 @@ def is_another_task(found: Any, task: Any) -> bool:
     return isinstance(found, Task) and found.module_path != task.module_path
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
     """What stands at the path, if its module is imported."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), "__dict__", {}).get(name)

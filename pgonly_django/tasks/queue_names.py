@@ -19,7 +19,7 @@ def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
         limited = settings().queues
     except ImproperlyConfigured:  # E001 says so
         return []
-    allowed = [backend.queues for backend in _our_backends()]
+    allowed = [backend.queues for backend in our_backends()]
     if not allowed or not all(allowed):
         return []
     known = sorted(set().union(*allowed))
@@ -30,7 +30,8 @@ def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
     ]
 
 
-def _our_backends() -> Iterator[PostgresBackend]:
+def our_backends() -> Iterator[PostgresBackend]:
+    """Those of TASKS, without entries of others and those that cannot be set up."""
     for alias in task_backends:
         try:
             backend = task_backends[alias]

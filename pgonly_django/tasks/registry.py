@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils.module_loading import import_string
 
-from pgonly_django.compat import Task
+from pgonly_django.compat import InvalidTaskBackend, Task
 from pgonly_django.tasks.aliases import task_with_alias
 from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.tasks.task import PostgresTask
@@ -78,6 +78,18 @@ def task_of(job: Job) -> Any:
     known = {"func": unknown, "backend": job.backend, "queue_name": job.queue, "priority": job.priority}
     defaults = {spec.name: spec.default for spec in fields(PostgresTask)}
     return _unvalidated(PostgresTask, {**defaults, **known, "run_after": job.run_at})
+
+
+def backend_of(task: Any) -> Any:
+    """Raises UnknownTaskError when TASKS has no such entry (any more), or it is not ours."""
+    try:
+        backend = task.get_backend()
+    except InvalidTaskBackend as error:
+        raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
+    if not hasattr(backend, "options_of"):
+        kind = type(backend).__name__
+        raise UnknownTaskError(f"TASKS[{task.backend!r}] is a {kind}, not a PostgresBackend.")
+    return backend
 
 
 def with_fields(task: Any, **changes: Any) -> Any:

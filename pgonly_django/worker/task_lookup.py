@@ -4,12 +4,11 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from pgonly_django.compat import InvalidTaskBackend
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.options import TaskOptions, restored
-from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, find_task
+from pgonly_django.tasks.registry import UnfitArgumentsError, UnknownTaskError, backend_of, find_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class TaskLookup:
         if (known := self._found.get(key)) is not None:
             return known
         task = find_task(*key)
-        backend = _backend_of(task)
+        backend = backend_of(task)
         is_async = inspect.iscoroutinefunction(task.func)
         found = self._found[key] = FoundTask(task, backend, backend.options_of(task), is_async)
         return found
@@ -78,15 +77,3 @@ def options_of(found: FoundTask, job: ClaimedJob) -> TaskOptions:
         raise UnknownTaskError(f"{job.task}: its backoff cannot be imported: {error}") from error
     options: TaskOptions = found.backend.options_of(found.task, overrides)
     return options
-
-
-def _backend_of(task: Any) -> Any:
-    """Raises UnknownTaskError when TASKS has no such entry (any more), or it is not ours."""
-    try:
-        backend = task.get_backend()
-    except InvalidTaskBackend as error:
-        raise UnknownTaskError(f"TASKS has no backend {task.backend!r} for {task.module_path}.") from error
-    if not hasattr(backend, "options_of"):
-        kind = type(backend).__name__
-        raise UnknownTaskError(f"TASKS[{task.backend!r}] is a {kind}, not a PostgresBackend.")
-    return backend

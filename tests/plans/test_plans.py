@@ -12,6 +12,7 @@ from django.db import connection
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job
 from pgonly_django.models.job import UNIQUE_ROW
+from pgonly_django.queue.stored_jobs import SETTINGS, STORED_CALLS
 from pgonly_django.tables import qualified
 from tests.plans.found import OF_THE_QUEUE, positional
 from tests.plans.statements import STATEMENTS
@@ -107,6 +108,25 @@ def test_a_unique_key_is_found_by_its_index(server, jobs, indexes):
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert indexes <= used <= indexes | {"pgonly_job_finished"}
     assert sum(map(rows_read, nodes)) < 200
+
+
+UNFINISHED_INDEXES = {
+    f"pgonly_job_{name}" for name in ("ready", "suspect", "limited", "scheduled", "running", "held")
+}
+
+
+@pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_the_calls_of_unfinished_jobs_are_counted_without_the_finished_ones(server, limit, kind):
+    """For `check --deploy`; each unfinished job is read once at most."""
+    ((unfinished,),) = server.execute(
+        "SELECT count(*) FROM pgonly_job WHERE state IN ('scheduled', 'ready', 'running', 'held')"
+    )
+    with server.transaction(force_rollback=True):
+        server.execute(SETTINGS, {"timeout": "10s"})
+        nodes = list(walk(explain(server, STORED_CALLS, {"limit": limit, "kinds": 100}, kind)))
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == UNFINISHED_INDEXES
+    assert sum(map(rows_read, nodes)) <= unfinished + len(UNFINISHED_INDEXES)
 
 
 KEYS = ["unfinished 10", "retained 20", "new"]

@@ -60,7 +60,8 @@ ELSEWHERE = (
     "limits.",
     "admin.",
     "queue.known_names.",
-)  # below, and in tests/admin/jobs/test_plans.py
+    "queue.stored_jobs.",
+)  # below, in tests/admin/jobs/test_plans.py and in test_plans.py
 
 
 @pytest.fixture(scope="module")

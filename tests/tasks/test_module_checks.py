@@ -1,0 +1,81 @@
+"""`check --deploy` on the modules of tasks."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from pgonly_django.compat import BaseTaskBackend
+from pgonly_django.tasks import aliases, discovery
+from pgonly_django.tasks.module_checks import check_task_modules
+
+IMMEDIATE = (
+    f"{BaseTaskBackend.__module__.removesuffix('.base')}.immediate.ImmediateBackend"  # or the backport's
+)
+RENAMED = "from pgonly_django import task\n@task(aliases=['former_tasks.send'])\ndef send(): ...\n"
+
+
+@pytest.fixture
+def files(monkeypatch, tmp_path):
+    """Modules that can be imported, and are forgotten at the end of the test."""
+    monkeypatch.setattr(aliases, "_claimed", {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def write(**modules):
+        for name, text in modules.items():
+            (tmp_path / f"{name}.py").write_text(text)
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_without_problems_there_are_none(files):
+    files(renamed_tasks=RENAMED)
+    __import__("renamed_tasks")
+    assert check_task_modules() == []
+
+
+def test_an_alias_that_is_still_a_task_is_an_error(files):
+    """Its module is imported by nothing but the check."""
+    files(renamed_tasks=RENAMED, former_tasks="from pgonly_django import task\n@task\ndef send(): ...\n")
+    __import__("renamed_tasks")
+    (error,) = check_task_modules()
+    assert error.id == "pgonly_django.E502"
+    assert "former_tasks.send is an alias of renamed_tasks.send" in error.msg
+
+
+def test_an_alias_that_is_a_task_of_another_backend_is_an_error(files, settings):
+    settings.TASKS = {**settings.TASKS, "now": {"BACKEND": IMMEDIATE}}
+    former = "from tests.tasks.calls import djangos_task\n@djangos_task(backend='now')\ndef send(): ...\n"
+    files(renamed_tasks=RENAMED, former_tasks=former)
+    __import__("renamed_tasks")
+    (error,) = check_task_modules()
+    assert "renamed_tasks.send has the alias 'former_tasks.send', which is a task of its own" in error.msg
+
+
+def test_a_former_module_that_imports_the_task_under_its_old_name_is_fine(files):
+    files(renamed_tasks=RENAMED, former_tasks="from renamed_tasks import send\n")
+    __import__("renamed_tasks")
+    assert check_task_modules() == []
+
+
+def test_a_module_of_tasks_that_cannot_be_imported_is_an_error(monkeypatch):
+    monkeypatch.setattr(discovery, "_failures", {})
+    monkeypatch.setitem(sys.modules, "example_project.screening.tasks", None)
+    monkeypatch.setattr(discovery.importlib, "import_module", fail)
+    error = next(each for each in check_task_modules() if each.msg.startswith("example_project.screening"))
+    assert (error.id, error.hint[:25]) == ("pgonly_django.E503", "Its jobs would not run. S")
+    assert error.msg == "example_project.screening.tasks cannot be imported: RuntimeError: no such key"
+
+
+def fail(_path):
+    raise RuntimeError("no such key")
+
+
+def test_fakes_leave_nothing_behind():
+    assert isinstance(sys.modules["tests.tasks.calls"], ModuleType)
+    assert check_task_modules() == []
