@@ -8,4 +8,6 @@ class ExitCode(IntEnum):
 
     STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
     BROKEN = 1  # its loop raised something: what ran is rescued once its leases are over
-    REPLACE_ME = 3  # every slot is held by a job that ignores its interruption: start a fresh process
+    REPLACE_ME = (
+        3  # start a fresh process: it has retired, or jobs that ignore their interruption hold all slots
+    )

@@ -4,6 +4,7 @@ import selectors
 import signal
 import socket
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -16,12 +17,17 @@ WAKEUPS_AT_ONCE = 4096
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+def wait_for(sockets: Mapping[int, int], seconds: float) -> dict[int, int]:
+    """Which of `sockets` (descriptor -> events of `selectors`) are ready, after at most `seconds`."""
+    with _Selector() as selector:
+        for descriptor, events in sockets.items():
+            selector.register(descriptor, events)
+        return {key.fd: events for key, events in selector.select(seconds)}
+
+
 def wait_for_input(seconds: float, *sockets: int) -> set[int]:
     """Which of `sockets` have something to read, after at most `seconds`."""
-    with _Selector() as selector:
-        for each in sockets:
-            selector.register(each, selectors.EVENT_READ)
-        return {key.fd for key, _ in selector.select(seconds)}
+    return set(wait_for(dict.fromkeys(sockets, selectors.EVENT_READ), seconds))
 
 
 class Inbox(Generic[Message]):
@@ -46,15 +52,23 @@ class Inbox(Generic[Message]):
         """What came, the oldest first. With nothing there, wait until something comes, or the socket `database` has
         something to read, or `seconds` are over."""
         if seconds > 0:
-            woken = self._woken or self._open_sockets()
-            self._is_waiting = True
-            try:
-                sockets = (woken.fileno(),) if database is None else (woken.fileno(), database)
-                if not self._messages and woken.fileno() in wait_for_input(seconds, *sockets):
-                    woken.recv(WAKEUPS_AT_ONCE)
-            finally:
-                self._is_waiting = False
+            self.wait(seconds, {} if database is None else {database: selectors.EVENT_READ})
         return [self._messages.popleft() for _ in range(min(at_most, len(self._messages)))]
+
+    def wait(self, seconds: float, others: Mapping[int, int]) -> dict[int, int]:
+        """Until there is a message, or one of `others` (descriptor -> events of `selectors`) is ready, or `seconds` are
+        over. Returns those of the others that are ready."""
+        woken = self._woken or self._open_sockets()
+        self._is_waiting = True
+        try:
+            if self._messages:
+                return {}
+            ready = wait_for({woken.fileno(): selectors.EVENT_READ, **others}, seconds)
+            if ready.pop(woken.fileno(), 0):
+                woken.recv(WAKEUPS_AT_ONCE)
+            return ready
+        finally:
+            self._is_waiting = False
 
     def wake_on_signals(self) -> None:
         """Until close() a signal ends the wait as well. Its handler alone runs only when the main thread does: where

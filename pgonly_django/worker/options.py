@@ -20,6 +20,8 @@ MAX_SECONDS_LEAST = 1.0
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
 PORT_LIMIT = 65535
+PROCESSES_LIMIT = 128
+START_METHODS = ("auto", "fork", "spawn")
 
 
 def parse_queues(text: str) -> tuple[str, ...]:
@@ -34,8 +36,9 @@ def _parse_flag(text: str) -> bool:
 # How a variable is read, and what it must hold; those of the other options may be any text.
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "queues": (parse_queues, "names"),
-    **dict.fromkeys(("threads", "max_jobs"), (int, "a whole number")),
     "health_port": (int, "a port, or 0 for none"),
+    **dict.fromkeys(("threads", "max_jobs", "processes", "max_jobs_per_process"), (int, "a whole number")),
+    "max_memory_mb": (float, "a number of MB"),
     **dict.fromkeys(
         ("grace_seconds", "max_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")
     ),
@@ -61,6 +64,10 @@ class WorkerOptions:
     health_port: int | None = None  # None: see platform_port(). 0: none
     health_host: str = EVERYWHERE
     heartbeat_file: str | None = None
+    processes: int = 1
+    start_method: str = "auto"
+    max_jobs_per_process: int | None = None
+    max_memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
@@ -79,11 +86,35 @@ class WorkerOptions:
         self._require("name", 1 <= len(self.name) <= NAME_LENGTH, f"1 to {NAME_LENGTH} characters long")
         self._require("name", _can_be_stored(self.name), "text in UTF-8")
         self._require("queues", all(map(_can_be_stored, self.queues)), "names in UTF-8")
-
         port, file = self.health_port, self.heartbeat_file
         self._require("health_port", port is None or 0 <= port <= PORT_LIMIT, f"from 0 to {PORT_LIMIT}")
         self._require("health_host", self.health_host != "", "an address, such as 0.0.0.0, :: or 127.0.0.1")
         self._require("heartbeat_file", file is None or file != "", "the path of a file")
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        self._require("processes", 1 <= self.processes <= PROCESSES_LIMIT, f"from 1 to {PROCESSES_LIMIT}")
+        self._require(
+            "start_method", self.start_method in START_METHODS, f"one of {', '.join(START_METHODS)}"
+        )
+        jobs, memory = self.max_jobs_per_process, self.max_memory_mb
+        self._require("max_jobs_per_process", jobs is None or jobs >= 1, "1 or more")
+        self._require("max_memory_mb", memory is None or memory > 0, "more than 0")
+        if self.processes == 1:
+            return
+        if self.max_jobs is not None:
+            raise OptionError(
+                "--max-jobs counts the jobs of one process, so it cannot be had with --processes "
+                f"{self.processes}. To replace each process after so many jobs: --max-jobs-per-process."
+            )
+        room = NAME_LENGTH - len(f"-{self.processes}")
+        self._require(
+            "name", len(self.name) <= room, f"at most {room} characters long, for -{self.processes}"
+        )
+        if not hasattr(os, "fork"):
+            raise OptionError(
+                f"--processes {self.processes} needs a POSIX system. Start runworker several times."
+            )
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -30,15 +30,16 @@ class Terminal:
     err: Any
     verbosity: int = 1
     color: Callable[[int, str], str] = lambda _, name: name
+    prefix: str = ""  # of each line: whose it is, where several processes share the terminal
 
 
 class TerminalHandler(logging.StreamHandler[Any]):
     """A closed or broken stream is no reason to say more."""
 
-    def __init__(self, stream: Any, color: Callable[[int, str], str]) -> None:
+    def __init__(self, stream: Any, terminal: Terminal) -> None:
         super().__init__(stream)
         self.addFilter(JobFilter())
-        self.setFormatter(TerminalFormatter(color))
+        self.setFormatter(TerminalFormatter(terminal))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exc_info()[1], OSError | ValueError):
@@ -48,17 +49,17 @@ class TerminalHandler(logging.StreamHandler[Any]):
 class TerminalFormatter(logging.Formatter):
     """`time LEVEL message`. A line that the code of a job logs begins with its job, as the worker's own lines do."""
 
-    def __init__(self, color: Callable[[int, str], str]) -> None:
-        super().__init__("%(asctime)s %(level)s %(job)s%(message)s")
-        self.color = color
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(f"%(asctime)s %(level)s {terminal.prefix.replace('%', '%%')}%(job)s%(message)s")
+        self.terminal = terminal
 
     def format(self, record: logging.LogRecord) -> str:
         event = getattr(record, "event", "")
-        if event == STARTED:
+        if event == STARTED and record.levelno >= logging.INFO:
             return banner(vars(record))
         is_of_a_job = not event and vars(record).get("job_id", "-") != OUTSIDE["job_id"]
         record.job = f"{vars(record)['task']} {vars(record)['job_id']}: " if is_of_a_job else ""
-        record.level = self.color(record.levelno, record.levelname)
+        record.level = self.terminal.color(record.levelno, record.levelname)
         return super().format(record)
 
 
@@ -66,9 +67,10 @@ def banner(facts: dict[str, Any]) -> str:
     """The facts of the event worker.started, one a line."""
     lines = (
         ("worker", facts["worker"]),
-        ("id", facts["worker_id"]),
+        ("id", facts.get("worker_id")),
         ("database", facts["database"]),
         ("queues", ", ".join(facts["queues"]) or "all"),
+        ("processes", facts["processes"] if facts["processes"] > 1 else None),
         ("threads", facts["threads"]),
         ("wake-up", facts["wake_up"]),
         ("lease", f"{facts['lease_seconds']:g} s"),
@@ -85,14 +87,14 @@ def logging_to(terminal: Terminal) -> Iterator[None]:
     Django only where ours are not."""
     shows, last_resort = not _ours.hasHandlers(), logging.lastResort
     levels = [(logger, logger.level) for logger in (_ours, _cache)]
-    handler = TerminalHandler(terminal.out, terminal.color)
+    handler = TerminalHandler(terminal.out, terminal)
     if shows:
         _ours.addHandler(handler)
         _ours.setLevel(LEVELS.get(terminal.verbosity, logging.DEBUG))
         if terminal.verbosity < ALL and _cache.level == logging.NOTSET:
             _cache.setLevel(max(_ours.level, logging.INFO))
     if last_resort is not None:
-        logging.lastResort = TerminalHandler(terminal.err, terminal.color)
+        logging.lastResort = TerminalHandler(terminal.err, terminal)
         logging.lastResort.setLevel(last_resort.level)
     try:
         with _django_where_ours_are_not(shows=shows):

@@ -7,6 +7,7 @@ itself.
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
@@ -21,7 +22,7 @@ from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.rescue import RESCUED_FAILED, Rescue
+from pgonly_django.worker.duties.rescue import RESCUED_FAILED, RESCUED_FINISHED, Rescue
 from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
@@ -50,7 +51,7 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
-WAKE = "wake"  # a payload for this worker alone
+WAKE, RETIRE = "wake", "retire"  # payloads for this worker alone
 
 
 class WorkerLoop:
@@ -78,7 +79,7 @@ class WorkerLoop:
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
         self.failure_calls = FailureCalls(options.database, self.executor.tasks)
-        rescue = Rescue(options, self.inbox.put, self.finished_signals)
+        rescue = Rescue(options, self.inbox.put)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
         self.scheduler = Scheduler(self.id, options, self.database.listener)
         self.maintenance = Maintenance(options.database, self.inbox.put)
@@ -89,7 +90,15 @@ class WorkerLoop:
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
         self._has_ended = False  # a job, since the last look of a burst
-        self._is_leaving = False
+        self._is_leaving = self._is_retiring = False
+        # Payloads that no NOTIFY brings.
+        self._for_this_worker: dict[str, Callable[[str], None]] = {
+            WAKE: self._wake,
+            RETIRE: self._retire,
+            RESCUED_FAILED: self._take_rescued,
+            RESCUED_FINISHED: self.finished_signals.send_for_row,
+            LETTERS_SENT: lambda number: self.dead_letters.note_sent(int(number)),
+        }
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -104,6 +113,14 @@ class WorkerLoop:
     def wake(self) -> None:
         """Look for jobs now. For any thread."""
         self.inbox.put(WAKE)
+
+    def retire(self) -> None:
+        """Claim no more, finish what is held, and end with a code that asks for a fresh process. For any thread."""
+        self.inbox.put(RETIRE)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.shutdown.is_asked
 
     def status(self) -> Status:
         """How it goes. For any thread, at once."""
@@ -227,7 +244,7 @@ class WorkerLoop:
     @property
     def _free_slots(self) -> int:
         """How many jobs of one slot may start."""
-        return int(min(self._idle_slots, self.jobs_left))
+        return int(max(min(self._idle_slots, self.jobs_left), 0))
 
     @property
     def _wants_more(self) -> bool:
@@ -249,18 +266,23 @@ class WorkerLoop:
             self.cancel_requests.hear_cancel()
         elif kind == notify.SCHEDULES:
             self.scheduler.hear_changed()
-        elif kind == WAKE:
-            for said in listener.ALL:
-                self._take_payload(said)
-        elif kind == RESCUED_FAILED:
-            self.dead_letters.want()
-            self.failure_calls.call_later(name)
-        elif kind == LETTERS_SENT:
-            self.dead_letters.note_sent(int(name))
+        elif (take := self._for_this_worker.get(kind)) is not None:
+            take(name)
         elif kind in (notify.READY, notify.LIMITED) and (not queues or name in (notify.ANY_QUEUE, *queues)):
             self.limited.hear(kind, name)
             if kind == notify.READY:
                 self.poll_timer.hear_ready()
+
+    def _wake(self, _: str) -> None:
+        for said in listener.ALL:
+            self._take_payload(said)
+
+    def _take_rescued(self, job_id: str) -> None:
+        self.dead_letters.want()
+        self.failure_calls.call_later(job_id)
+
+    def _retire(self, _: str) -> None:
+        self._is_retiring, self.jobs_left = True, -NEVER
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
@@ -465,4 +487,4 @@ class WorkerLoop:
                 thread.join(at_most(JOIN_SECONDS))
         self.inbox.close()
         self.left.set()
-        return ExitCode.REPLACE_ME if self._is_stuck else ExitCode.STOPPED
+        return ExitCode.REPLACE_ME if self._is_stuck or self._is_retiring else ExitCode.STOPPED

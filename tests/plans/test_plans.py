@@ -24,6 +24,7 @@ ROWS_READ_AT_MOST = 6000
 # As many rows as there were workers lately, asked once a rescue; and one row for each queue.
 MAY_BE_READ_WHOLE = {
     **{name: {"pgonly_worker"} for name in ("rescue", "end transactions", "forget workers")},
+    **{name: {"pgonly_worker"} for name in ("known dead, rescue", "known dead, stop")},
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("claim, ")},
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("health, oldest")},
     "limited, gates": {"pgonly_queue", "pgonly_queue_tokens", "pgonly_limiter"},

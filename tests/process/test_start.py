@@ -123,7 +123,7 @@ def test_help_lists_the_exit_codes():
         text=True,
         check=True,
     )
-    assert "3 every slot is held" in " ".join(done.stdout.split())
+    assert "3 start a fresh process: every slot is held" in " ".join(done.stdout.split())
 
 
 def test_max_idle_seconds_ends_an_idle_worker(workers):

@@ -53,3 +53,26 @@ def test_the_health_options_have_variables():
 def test_the_port_of_the_platform_counts_where_it_is_a_port(text, port):
     assert platform_port({"PORT": text}) == port
     assert platform_port({}) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"processes": 0}, "--processes must be from 1 to 128, got 0."),
+        ({"start_method": "vfork"}, "--start-method must be one of auto, fork, spawn, got 'vfork'."),
+        ({"max_jobs_per_process": 0}, "--max-jobs-per-process must be 1 or more, got 0."),
+        ({"max_memory_mb": float("nan")}, "--max-memory-mb must be more than 0, got nan."),
+        (
+            {"processes": 2, "max_jobs": 5},
+            "To replace each process after so many jobs: --max-jobs-per-process.",
+        ),
+        (
+            {"processes": 12, "name": "x" * 126},
+            "--name must be at most 125 characters long, for -12, got 'xx",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_have_is_refused(options, words):
+    with pytest.raises(OptionError) as caught:
+        WorkerOptions(**options)
+    assert words in str(caught.value)

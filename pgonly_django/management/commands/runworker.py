@@ -1,4 +1,4 @@
-"""`manage.py runworker`: one worker process in the foreground."""
+"""`manage.py runworker`: a worker, or a supervisor of several, in the foreground."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils import autoreload
 
-from pgonly_django.compat import task_backends
-from pgonly_django.database.placement import what_is_wrong
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
-from pgonly_django.tasks import PostgresBackend
+from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.worker import process_setup
+from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
@@ -35,27 +32,35 @@ from pgonly_django.worker.options import (
     platform_port,
     unknown_variables,
 )
+from pgonly_django.worker.retirement import refuse_too_little_memory
+from pgonly_django.worker.start_checks import backends, check_database
 from pgonly_django.worker.stop_signals import StopSignals
-from pgonly_django.worker.terminal import Terminal, banner
+from pgonly_django.worker.supervisor.starting import (
+    FORK_WITH_RELOAD,
+    Child,
+    as_child,
+    let_stop_signals_through,
+    options_of_child,
+)
+from pgonly_django.worker.supervisor.supervisor import Supervisor
+from pgonly_django.worker.terminal import Terminal, banner, logging_to
 from pgonly_django.worker.worker import WorkerLoop
 
 RELOAD_SECONDS = 5.0
 GRACE_HELP = "How long jobs may take to leave at a stop. Default: 20; 8 on Cloud Run, 4 on Fly.io."
-COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
-NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
-TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
-IN_TRANSACTION = (
-    "runworker was called inside a transaction on {alias!r}: the worker's own connections see nothing of it. "
-    "In a TestCase use drain() of pgonly_django.testing, or make it a TransactionTestCase (in pytest-django: "
-    "@pytest.mark.django_db(transaction=True))."
+ASKS_TO_BE_REPLACED = "Every slot is held by a job that ignores its interruption, or the process has retired."
+OF_THE_COMMAND_LINE = (
+    "--processes above 1 needs a process of its own: python manage.py runworker. call_command() runs one worker, in "
+    "the process of its caller."
 )
+COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
 
 Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-seconds, --max-idle-seconds; 1 could not start (the
-message says what to do), or broke down (the log says why); 2 wrong flag; 3 every slot is held by a job that ignores its
-interruption: start a fresh process.
+message says what to do), or broke down (the log says why); 2 wrong flag; 3 start a fresh process: every slot is held by
+a job that ignores its interruption, or --max-jobs-per-process or --max-memory-mb came true (not with --processes).
 
 SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
 those that do not listen get an exception), release what is left.
@@ -69,7 +74,7 @@ each job at its end, 2 also for its start, 3 also for each call of the cache.
 class Command(BaseCommand):
     help = "Run jobs until stopped."
     requires_system_checks = ()  # after the database is found: some of Django's checks ask it
-    _owns_process = False
+    _owns_process = _reloads = False
     _verbosity = 1
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -102,44 +107,99 @@ class Command(BaseCommand):
         add("--health-host", metavar="ADDRESS", help="The address of the health port. Default: 0.0.0.0.")
         add("--heartbeat-file", metavar="PATH", help="Touch this file every 5 s while the main loop turns.")
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
+        add("--processes", type=int, help="Worker processes, each with --threads. Default: 1.")
+        add("--start-method", help="How processes are started: auto, fork or spawn. Default: auto.")
+        add("--max-jobs-per-process", type=int, help="Replace a process after this many jobs.")
+        add("--max-memory-mb", type=float, help="Replace a process that takes more memory (Rss).")
         add("--database", help="The alias in DATABASES whose jobs are run. Default: the one that TASKS uses.")
 
     def handle(self, *args: Any, **flags: Any) -> None:  # noqa: ARG002 - Django's signature
         """From the command line the process ends with the worker. For callers of call_command() it returns, or
         raises CommandError with the exit code, or what the worker's loop raised; it leaves their process as it was."""
-        options = _options(flags)
-        self._verbosity = flags.get("verbosity", 1)
         # Django's mark of run_from_argv()
         self._owns_process = flags["reload"] or getattr(self, "_called_from_command_line", False)
-        if flags["reload"]:
-            autoreload.run_with_reloader(self._serve, options)
+        self._verbosity, self._reloads = flags.get("verbosity", 1), flags["reload"]
+        options, child = _options(flags, owns_process=self._owns_process), as_child()
+        if child is not None:
+            self._serve(options_of_child(options, child.name), child)
+            return
+        run = self._serve if options.processes == 1 else self._supervise
+        if self._reloads:
+            autoreload.run_with_reloader(run, options)
         else:
-            self._serve(options)
+            run(options)
 
-    def _serve(self, options: WorkerOptions) -> None:
+    def _supervise(self, options: WorkerOptions) -> None:
+        self._open_streams()
+        with ExitStack() as setup:
+            signals = setup.enter_context(StopSignals(is_early=True))
+            health = self._open_health(options)
+            self._prepare(options)
+            method = "spawn" if self._reloads else options.start_method
+            if method != "spawn":
+                import_tasks()  # before the forks, so that the memory is shared
+            setup.enter_context(logging_to(self._terminal()))
+
+            def serve(child: Child) -> None:
+                setup.close()  # the child begins as this process was before it became a supervisor
+                self._serve(options_of_child(options, child.name), child)
+
+            supervisor = Supervisor(options, serve, method, health, self._ends_at(options))
+            health.add_route("POST", "/wake", on_wake(supervisor.wake))
+            signals.serve(supervisor)
+            self._say_started(_facts_of(options, health=health.address))
+            if not _is_in_main_thread():
+                atexit.register(_release_and_wait, supervisor)
+            code = supervisor.run()
+            if not (supervisor.is_stopping and self._reloads):
+                process_setup.leave(code)
+
+    def _prepare(self, options: WorkerOptions) -> None:
+        """Raises CommandError, which says what to do."""
+        check_database(options.database)
+        self.check()
+        self._warn_of_what_stays_unserved(options)
+        for said in unknown_variables():
+            self._warn(said)
+        try:
+            refuse_too_little_memory(options)
+        except OptionError as error:
+            raise CommandError(str(error), returncode=2) from error
+
+    def _serve(self, options: WorkerOptions, child: Child | None = None) -> None:
+        """`child`: of a supervisor, which has prepared everything."""
         if self._owns_process:
             self._open_streams()
-        with StopSignals(is_early=self._owns_process) as signals, self._open_health(options) as health:
-            _check_database(options.database)
-            self.check()
-            self._warn_of_what_stays_unserved(options)
-            for said in unknown_variables():
-                self._warn(said)
-            worker = WorkerLoop(options, self._ends_at(options))
-            with process_setup.set_up(worker, signals, self._terminal()):
-                self._say_started(_facts_of(worker, health))
+        with (
+            StopSignals(is_early=self._owns_process, is_supervised=child is not None) as signals,
+            self._open_health(options, is_supervised=child is not None) as health,
+        ):
+            if child is None:
+                self._prepare(options)
+            else:
+                let_stop_signals_through()
+            worker = WorkerLoop(options, child.ends_at if child is not None else self._ends_at(options))
+            prefix = f"{options.name}: " if child is not None else ""
+            with process_setup.set_up(worker, signals, self._terminal(prefix)):
+                facts = _facts_of(options, worker_id=str(worker.id), health=health.address)
+                self._say_started(facts, is_supervised=child is not None)
+                beside = Beside(worker, child and child.channel, owns_process=self._owns_process)
+                beside.start()
                 code = self._run(worker, health)
                 _emit_stopped(worker)
+                beside.end()
                 # Under --reload the main thread watches the code, and is about to start the process again.
                 is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
                 if self._owns_process and not is_reloading:
                     process_setup.leave(code)
         if code is ExitCode.REPLACE_ME:
-            raise CommandError("Every slot is held by a job that ignores its interruption.", returncode=code)
+            raise CommandError(ASKS_TO_BE_REPLACED, returncode=code)
 
-    def _open_health(self, options: WorkerOptions) -> Health:
-        """Where no flag and no variable of ours asks for a port, one that is taken is no reason not to run jobs: it
-        is that of a web server beside this process, as a rule."""
+    def _open_health(self, options: WorkerOptions, *, is_supervised: bool = False) -> Health:
+        """That of a supervised worker is the supervisor's. Where no flag and no variable of ours asks for a port, one
+        that is taken is no reason not to run jobs: it is that of a web server beside this process, as a rule."""
+        if is_supervised:
+            return Health()
         port, file, is_asked_for = (
             options.health_port,
             options.heartbeat_file,
@@ -202,7 +262,7 @@ class Command(BaseCommand):
 
     def _warn_of_what_stays_unserved(self, options: WorkerOptions) -> None:
         """A queue that no worker serves is a typing error, as a rule, and its jobs wait for ever."""
-        here = [backend.queues for backend in _backends() if backend.database == options.database]
+        here = [backend.queues for backend in backends() if backend.database == options.database]
         if not here:
             self._warn(f"--database {options.database}: no entry of TASKS keeps its jobs there.")
         unknown = set(options.queues).difference(*here)
@@ -213,7 +273,7 @@ class Command(BaseCommand):
     def _warn(self, line: str) -> None:
         self._say(self.style.WARNING(line), self.stderr)
 
-    def _terminal(self) -> Terminal:
+    def _terminal(self, prefix: str = "") -> Terminal:
         colors = {logging.WARNING: self.style.WARNING, logging.ERROR: self.style.ERROR}
         shows_colors = self.stdout.isatty()
 
@@ -221,32 +281,34 @@ class Command(BaseCommand):
             return colors[min(level, logging.ERROR)](name) if shows_colors and level in COLORED else name
 
         streams = self.stdout._out, self.stderr._out  # noqa: SLF001 - behind Django's wrapper
-        return Terminal(*streams, verbosity=self._verbosity, color=color)
+        return Terminal(*streams, verbosity=self._verbosity, color=color, prefix=prefix)
 
-    def _say_started(self, facts: dict[str, Any]) -> None:
+    def _say_started(self, facts: dict[str, Any], *, is_supervised: bool = False) -> None:
         """To the log. A person at a terminal sees it as well where LOGGING shows no line of a worker."""
         names = ", ".join(facts["queues"]) or "all queues"
-        message = f"Worker {facts['worker']} runs jobs of {names} on {facts['database']}, {facts['threads']} at a time."
-        emit("worker.started", message, **facts)
+        at_a_time = f"{facts['threads']} at a time"
+        if facts["processes"] > 1:
+            at_a_time += f" in each of {facts['processes']} processes"
+        message = f"Worker {facts['worker']} runs jobs of {names} on {facts['database']}, {at_a_time}."
+        emit("worker.started", message, level=logging.DEBUG if is_supervised else logging.INFO, **facts)
         is_logged = logging.getLogger("pgonly_django.worker").isEnabledFor(logging.INFO)
-        if self._verbosity > 0 and not is_logged and self.stdout.isatty():
+        if not is_supervised and self._verbosity > 0 and not is_logged and self.stdout.isatty():
             self._say(banner(facts))
 
 
-def _facts_of(worker: WorkerLoop, health: Health) -> dict[str, Any]:
-    options = worker.options
+def _facts_of(options: WorkerOptions, **more: Any) -> dict[str, Any]:
     settings = connections[options.database].settings_dict
     place = settings["HOST"] or settings["OPTIONS"].get("host") or "local socket"
     return {
         "worker": options.name,
-        "worker_id": str(worker.id),
+        **more,
         "database": f"{options.database} ({settings['NAME']} at {place})",
         "queues": options.queues,
         "threads": options.threads,
+        "processes": options.processes,
         "wake_up": "LISTEN" if options.listen else "polling",
         "lease_seconds": options.lease_for.total_seconds(),
         "grace_seconds": options.grace_seconds,
-        "health": health.address,
     }
 
 
@@ -256,65 +318,35 @@ def _emit_stopped(worker: WorkerLoop) -> None:
     emit("worker.stopped", message, worker=worker.options.name, jobs_done=done, jobs_released=released)
 
 
-def _options(flags: dict[str, Any]) -> WorkerOptions:
+def _options(flags: dict[str, Any], *, owns_process: bool) -> WorkerOptions:
     names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_seconds", "max_idle_seconds", "name",
-             "listen", "poll_seconds", "database", "health_port", "health_host", "heartbeat_file")  # fmt: skip
+             "listen", "poll_seconds", "database", "health_port", "health_host", "heartbeat_file", "processes",
+             "start_method", "max_jobs_per_process", "max_memory_mb")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
-        databases = {backend.database for backend in _backends()}
+        databases = {backend.database for backend in backends()}
         database = databases.pop() if len(databases) == 1 else DEFAULT_DB_ALIAS
-        return WorkerOptions(**{"database": database, **from_environment(), **given})
+        if not owns_process:
+            given.setdefault("processes", 1)
+        options = WorkerOptions(**{"database": database, **from_environment(), **given})
+        _refuse_what_cannot_be(options, owns_process=owns_process, reloads=flags["reload"])
     except OptionError as error:
         raise CommandError(f"{error} See: python manage.py runworker --help", returncode=2) from error
+    return options
 
 
-def _backends() -> list[PostgresBackend]:
-    """Those of TASKS that are ours. Raises CommandError where there are none, or one cannot be set up."""
-    try:
-        ours = [backend for backend in task_backends.all() if isinstance(backend, PostgresBackend)]
-    except ImproperlyConfigured as error:
-        raise CommandError(str(error)) from error
-    if not ours:
-        raise CommandError(NO_BACKEND)
-    return ours
-
-
-def _check_database(alias: str) -> None:
-    """Raises CommandError with the command to type when the database or the tables are not there."""
-    if alias not in connections:
-        raise CommandError(
-            f"--database {alias!r} is not in DATABASES. Known: {', '.join(connections)}.", returncode=2
-        )
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}; the worker needs PostgreSQL.")
-    if not connection.settings_dict["AUTOCOMMIT"]:
-        raise CommandError(
-            f"DATABASES[{alias!r}] has AUTOCOMMIT = False: what jobs write would be rolled back behind them. Take the "
-            "line out."
-        )
-    if connection.in_atomic_block:
-        raise CommandError(IN_TRANSACTION.format(alias=alias))
-    was_open = connection.connection is not None
-    try:
-        executor = MigrationExecutor(connection)
-    except DatabaseError as error:
-        hint = f"Is it running? Try: python manage.py dbshell --database {alias}"
-        raise CommandError(f"Cannot reach PostgreSQL ({alias}): {str(error).strip()}\n{hint}") from error
-    if problem := what_is_wrong(connection):
-        raise CommandError(problem)
-    nodes = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "pgonly_django"]
-    if executor.migration_plan(nodes):
-        raise CommandError(f"The tables are missing or old. Run: python manage.py migrate --database {alias}")
-    if not was_open:
-        connection.close()
+def _refuse_what_cannot_be(options: WorkerOptions, *, owns_process: bool, reloads: bool) -> None:
+    if options.processes > 1 and not owns_process:
+        raise OptionError(OF_THE_COMMAND_LINE)
+    if reloads and options.start_method == "fork":
+        raise OptionError(FORK_WITH_RELOAD)
 
 
 def _is_in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _release_and_wait(worker: WorkerLoop) -> None:
-    """Under --reload the worker is not in the main thread: before the process ends, its jobs go back."""
+def _release_and_wait(worker: WorkerLoop | Supervisor) -> None:
+    """Under --reload it is not in the main thread: before the process ends, its jobs go back."""
     worker.stop_now()
     worker.left.wait(RELOAD_SECONDS)

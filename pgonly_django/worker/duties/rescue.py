@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 from psycopg import errors
@@ -11,11 +11,35 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, State
-from pgonly_django.queue.rescue import end_transactions, rescue
-from pgonly_django.worker.finished_signals import FinishedSignals
+from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
 from pgonly_django.worker.options import WorkerOptions
 
-RESCUED_FAILED = "rescued-failed"  # a payload for this worker alone, with the id of a job that has failed
+# Payloads for one worker alone, with the id of a job: it has failed, so that on_failure and dead letters are due; it is
+# finished, and task_finished is due.
+RESCUED_FAILED, RESCUED_FINISHED = "rescued-failed", "rescued-finished"
+
+
+def emit_rescued(rescued: Iterable[Rescued]) -> None:
+    for job in rescued:
+        message = (
+            f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
+        )
+        level = logging.ERROR if job.state == State.FAILED else logging.WARNING
+        emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
+
+
+def payloads_for_all(rescued: Collection[Rescued]) -> list[str]:
+    """What every worker is notified of."""
+    payloads = {notify.ready(job.queue) for job in rescued if job.state == State.READY}
+    if rescued:  # also one that has failed leaves room behind
+        payloads.add(notify.limited(notify.ANY_QUEUE))
+    return sorted(payloads)
+
+
+def payloads_for_one(rescued: Collection[Rescued]) -> list[str]:
+    """What one worker does for the others."""
+    finished = [f"{RESCUED_FINISHED} {job.id}" for job in rescued if job.state in FINISHED]
+    return finished + [f"{RESCUED_FAILED} {job.id}" for job in rescued if job.state == State.FAILED]
 
 
 class Rescue:
@@ -23,12 +47,9 @@ class Rescue:
     return. No worker is declared dead for half a lease then, as after the start of the server.
     """
 
-    def __init__(
-        self, options: WorkerOptions, tell: Callable[[str], None], finished_signals: FinishedSignals
-    ) -> None:
+    def __init__(self, options: WorkerOptions, tell: Callable[[str], None]) -> None:
         self.options = options
         self.tell = tell
-        self.finished_signals = finished_signals
         self._contact_at: float | None = None
         self._settled_at = 0.0
         self._ends_of_any_role = True
@@ -52,19 +73,10 @@ class Rescue:
             return 0
         self._end_transactions(connection)
         rescued = rescue(connection, self.options.lease_for, self._settle_for)
-        for job in rescued:
-            message = f"{job.task} {job.id} of the dead worker {job.worker} is {job.state} (crashes: {job.crashes})."
-            level = logging.ERROR if job.state == State.FAILED else logging.WARNING
-            if job.state in FINISHED:
-                self.finished_signals.send_for_row(str(job.id))
-            emit("queue.rescued", message, level=level, job_id=str(job.id), task=job.task, state=job.state)
-        for job in rescued:
-            if job.state == State.FAILED:
-                self.tell(f"{RESCUED_FAILED} {job.id}")
-        payloads = {notify.ready(job.queue) for job in rescued if job.state == State.READY}
-        if rescued:  # also one that has failed leaves room behind
-            payloads.add(notify.limited(notify.ANY_QUEUE))
-        for payload in sorted(payloads):
+        emit_rescued(rescued)
+        for payload in payloads_for_one(rescued):
+            self.tell(payload)
+        for payload in payloads_for_all(rescued):
             notify.send(connection, payload)
             self.tell(payload)
         return len(rescued)
