@@ -17,8 +17,17 @@ if TYPE_CHECKING:
         assert_not_enqueued,
         enqueued_jobs,
     )
+    from pgonly_django.testing.travel import time_travel
 
-__all__ = ["adrain", "assert_enqueued", "assert_enqueues", "assert_not_enqueued", "drain", "enqueued_jobs"]
+__all__ = [
+    "adrain",
+    "assert_enqueued",
+    "assert_enqueues",
+    "assert_not_enqueued",
+    "drain",
+    "enqueued_jobs",
+    "time_travel",
+]
 
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
@@ -28,6 +37,7 @@ _MODULES = {
     "assert_not_enqueued": "enqueued",
     "drain": "draining",
     "enqueued_jobs": "enqueued",
+    "time_travel": "travel",
 }
 
 

@@ -13,6 +13,10 @@ from pgonly_django import Discard, Hold, Retry, Snooze, limiter, task
 from tests.jobs import add, mark, stay
 
 
+def a_day(attempt):
+    return timedelta(days=1)
+
+
 @task(max_attempts=3)
 def mark_and_fail(key):
     mark(key)

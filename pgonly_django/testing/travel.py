@@ -1,0 +1,187 @@
+"""time_travel(): jobs and schedules as they are some time later. No clock moves: rows are made older by that time."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connections, models
+from django.db.models import F
+from django.db.models.expressions import ExpressionWrapper
+from django.db.models.functions import Now
+from django.db.transaction import TransactionManagementError
+
+from pgonly_django.compat import uuid7
+from pgonly_django.conf import LONGEST, settings
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.models import Job, Limiter, QueueTokens
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.schedule import UNPLANNED, Schedule
+from pgonly_django.queue.enqueue import aware
+from pgonly_django.scheduling.declare import declare
+from pgonly_django.scheduling.due import DueSchedules, timing_of
+from pgonly_django.tasks.discovery import import_tasks
+from pgonly_django.testing.autocommit import as_in_autocommit
+from pgonly_django.testing.backends import databases_of, postgres_backends
+
+AGED: tuple[type[models.Model], ...] = (Job, QueueTokens, Limiter)
+# What DueSchedules sets for its transaction. The test's own goes on.
+_SETTINGS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+# How far the open journeys have gone, together.
+_travelled = timedelta()
+
+
+class time_travel:  # noqa: N801 - read as a function, as contextlib's own
+    """`with time_travel(timedelta(hours=2)):` or a datetime; in coroutines `async with`. In the block it is that much
+    later for jobs: those that are due by then run in a drain(), and rates, throttles and cool-downs have moved on. A
+    block inside of a block goes on from there. Behind it all is as before.
+
+    `schedules`: True, or their names. Their ticks on the way are enqueued, as after a time in which no worker ran: what
+    `catch_up` and `overlap` say. Raises WrongArgumentsError for a time that has passed, and for unknown schedules.
+    """
+
+    def __init__(self, to: timedelta | datetime, *, schedules: bool | Collection[str] = False) -> None:
+        if not isinstance(to, timedelta | datetime):
+            raise WrongArgumentsError("time_travel()", f"it needs a timedelta or a datetime, got {to!r}")
+        if isinstance(schedules, str) or not isinstance(schedules, bool | Collection):
+            raise WrongArgumentsError("time_travel()", f"schedules must be True or names, got {schedules!r}")
+        self._to, self._schedules = to, schedules
+        self._aliases: list[str] = []
+        self._by = timedelta()
+
+    def __enter__(self) -> Self:
+        global _travelled  # noqa: PLW0603 - it is the same time for every thread of a test
+        aliases = databases_of(postgres_backends())
+        by = self._distance(aliases[0])
+        known = self._known(aliases) if self._schedules else {}
+        for alias in aliases:
+            _age(alias, by)
+        self._aliases, self._by = aliases, by
+        _travelled += by
+        try:
+            for alias, names in known.items():
+                _tick(alias, names)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        global _travelled  # noqa: PLW0603 - likewise
+        _travelled -= self._by
+        for alias in self._aliases:
+            # Where the block has broken the transaction, its error counts, and the test's end undoes all.
+            with suppress(*([DatabaseError, TransactionManagementError] if error is not None else [])):
+                _age(alias, -self._by)
+
+    async def __aenter__(self) -> Self:
+        return await sync_to_async(self.__enter__)()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await sync_to_async(self.__exit__)(kind, error, traceback)
+
+    def _distance(self, alias: str) -> timedelta:
+        to = self._to
+        by = to if isinstance(to, timedelta) else aware(to) - _now(alias) - _travelled
+        if not timedelta() <= by <= LONGEST:
+            raise WrongArgumentsError(
+                "time_travel()", f"it goes forward, by at most {LONGEST.days} days, got {to}"
+            )
+        return by
+
+    def _known(self, aliases: list[str]) -> dict[str, set[str]]:
+        """The schedules that are wanted, by their databases; their rows are made and planned."""
+        import_tasks()
+        everything = {alias: _declared(alias) for alias in aliases}
+        known = set().union(*everything.values())
+        wanted = known if self._schedules is True else set(self._schedules)  # type: ignore[arg-type] # False is not here
+        for name in sorted(wanted - known):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(known)) or 'none'}"
+            )
+            raise WrongArgumentsError("time_travel()", f"there is no schedule {name!r}; {hint}")
+        return {alias: names & wanted for alias, names in everything.items() if names & wanted}
+
+
+class _TravellingSchedules(DueSchedules):
+    """At the time to which the test has travelled. Errors of a schedule are the test's."""
+
+    def __init__(self, database: str, names: set[str]) -> None:
+        super().__init__(database)
+        self.known = names
+        self.job_ids: list[str] = []
+
+    def next(self) -> Any:
+        return self._mine().filter(next_at__isnull=False).order_by("next_at")[:1]
+
+    def due(self) -> Any:
+        due = self._mine().filter(next_at__lte=Now() + _travelled)
+        return due.order_by("next_at").select_for_update(skip_locked=True)[:1]
+
+    def _mine(self) -> Any:
+        now = ExpressionWrapper(ClockTimestamp() + _travelled, output_field=models.DateTimeField())
+        return self._rows().filter(name__in=self.known).annotate(now=now)
+
+    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any]:
+        told = super()._run_tick(schedule, task, tick)
+        self.job_ids += [told["job_id"]] if "job_id" in told else []
+        return told
+
+    def _put_off_after(self, name: str, error: BaseException) -> None:  # noqa: ARG002 - the overridden signature
+        raise error
+
+
+def _declared(alias: str) -> set[str]:
+    """All schedules in this database: those that the code declares now have their rows, and a next tick."""
+    with as_in_autocommit():
+        names = declare(alias, uuid7(), timedelta(seconds=settings().lease_seconds))
+        rows: Any = Schedule.objects.using(alias)
+        now = _now(alias) + _travelled
+        for row in rows.filter(next_at__lte=UNPLANNED):
+            rows.filter(pk=row.pk).update(next_at=timing_of(row).next_after(now))
+        return names | set(rows.filter(declared__isnull=True).values_list("name", flat=True))
+
+
+def _tick(alias: str, names: set[str]) -> None:
+    """Enqueue what is due by now. A tick keeps its time; the jobs of it are as much older as all other jobs."""
+    ticking = _TravellingSchedules(alias, names)
+    with _kept_settings(alias), as_in_autocommit():
+        ticking.run(lambda: False)
+    Job.objects.using(alias).filter(pk__in=ticking.job_ids).update(run_at=F("run_at") - _travelled)
+
+
+@contextmanager
+def _kept_settings(alias: str) -> Iterator[None]:
+    """In a TestCase what is set for a transaction would stay until the test's end."""
+    columns = ", ".join(f"current_setting('{name}')" for name in _SETTINGS)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"SELECT {columns}")
+        values = cursor.fetchone()
+    yield
+    columns = ", ".join(f"set_config('{name}', %s, true)" for name in _SETTINGS)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"SELECT {columns}", values)
+
+
+def _age(alias: str, by: timedelta) -> None:
+    for model in AGED:
+        times = [each.name for each in model._meta.fields if isinstance(each, models.DateTimeField)]  # noqa: SLF001 - public in all but its name
+        model._base_manager.using(alias).update(**{name: F(name) - by for name in times})  # noqa: SLF001 - likewise
+
+
+def _now(alias: str) -> datetime:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+    return aware(now)
