@@ -1,5 +1,5 @@
 """A released version and today's side by side on today's tables, as during a rolling deploy: enqueue, claim, rescue
-and finish of both. tests/test_additive_migrations.py says which operations of a migration allow that."""
+and finish of both, also while a migration is applied. What a migration may do: tests/test_additive_migrations.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
+from django.db.migrations.recorder import MigrationRecorder
 
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job, State, Worker
+from tests.aliases import alias
+from tests.conftest import MARKS
 from tests.process.conftest import RealWorker, database_url
 from tests.released import ROOT, environment_of, jobs, manage, unpack
 from tests.waiting import wait_for
@@ -41,7 +44,8 @@ class Version:
     package: Path
     environment: dict[str, str]
     directory: Path
-    started: list[RealWorker]
+    database: str
+    started: list[RealWorker] = field(default_factory=list)
 
     def start(self, *, is_ready: bool = True) -> RealWorker:
         name = f"{self.package.name}-{len(self.started)}"
@@ -55,11 +59,17 @@ class Version:
         self.started.append(worker)
         if is_ready:
             wait_for(
-                lambda: Worker.objects.filter(name=name).exists() or process.poll() is not None,
+                lambda: self.is_registered(name) or process.poll() is not None,
                 what=f"{name} to start",
             )
             assert process.poll() is None, worker.output
         return worker
+
+    def is_registered(self, name: str) -> bool:
+        return Worker.objects.using(self.database).filter(name=name).exists()
+
+    def manage(self, *arguments: str) -> str:
+        return manage(self.package, self.environment, *arguments)
 
     def alive(self) -> list[RealWorker]:
         return [worker for worker in self.started if worker.process.poll() is None]
@@ -78,17 +88,39 @@ def released(tmp_path_factory):
 
 
 @pytest.fixture
-def versions(transactional_db, released, tmp_path):
-    """The released version and today's."""
-    url = database_url(connection.settings_dict)
-    both = [
-        Version(package, environment_of(package, DATABASE_URL=url), tmp_path, [])
-        for package in (released, ROOT)
-    ]
-    yield both
-    for version in both:
+def start_versions(transactional_db, released, tmp_path):
+    """The released version and today's, in the database of an alias."""
+    made = []
+
+    def start(database):
+        url = database_url(connections[database].settings_dict)
+        packages = (released, ROOT)
+        made.extend(
+            Version(each, environment_of(each, DATABASE_URL=url), tmp_path, database) for each in packages
+        )
+        return made
+
+    yield start
+    for version in made:
         for worker in version.alive():
             worker.kill()
+
+
+@pytest.fixture
+def versions(start_versions):
+    return start_versions("default")
+
+
+@pytest.fixture
+def empty_database(transactional_db, any_database):
+    """The alias of a database without tables."""
+    name = f"{connection.settings_dict['NAME']}_of_versions"
+    with connection.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    with alias("migrated", NAME=name):
+        yield "migrated"
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def test_both_versions_enqueue_and_run_each_job_once_while_workers_are_killed(versions, marks):
@@ -96,7 +128,7 @@ def test_both_versions_enqueue_and_run_each_job_once_while_workers_are_killed(ve
     for _ in range(OF_EACH):
         old.start()
         new.start()
-    enqueued_by = manage(old.package, old.environment, "shell", "-c", ENQUEUE)
+    enqueued_by = old.manage("shell", "-c", ENQUEUE)
     assert enqueued_by.split()[-1] == old.package.name
     enqueue_many([(jobs.once, (f"new {n}", SECONDS)) for n in range(MANY)])
     for n in range(FEW):
@@ -131,3 +163,35 @@ def test_a_job_that_one_version_began_is_resumed_by_the_other(versions, marks, f
     assert [mark for mark in marks() if mark.startswith("job:first")] == [f"job:first {began.package.name}"]
     assert result.job.attempt == 1
     assert [entry["outcome"] for entry in result.job.errors] == ["crashed"]
+
+
+def test_todays_migrations_are_applied_while_the_released_version_runs(start_versions, empty_database):
+    old, new = start_versions(empty_database)
+    old.manage("migrate", "--verbosity", "0")
+    with connections[empty_database].cursor() as cursor:
+        cursor.execute(MARKS)
+    assert newest_migration(empty_database) == "0006_limits"
+    of_old = old.start()
+    old.manage("shell", "-c", ENQUEUE)
+    new.manage("migrate", "--verbosity", "0")
+    assert newest_migration(empty_database) > "0006_limits"
+    new.start()
+    old.manage("shell", "-c", ENQUEUE.replace("old ", "later "))
+    succeeded = Job.objects.using(empty_database).filter(state=State.SUCCEEDED)
+    wait_for(lambda: succeeded.count() == 2 * (MANY + FEW), 60, "all jobs to succeed")
+    assert old.alive() == [of_old]
+    assert "Traceback" not in of_old.output
+    with connections[empty_database].cursor() as cursor:
+        cursor.execute("SELECT key FROM tests_mark")
+        marks = [key.rpartition(" ") for (key,) in cursor.fetchall()]
+    assert len({key for key, _, _ in marks}) == len(marks) == 2 * (MANY + FEW)
+    assert {folder for _, _, folder in marks} == {old.package.name, new.package.name}
+
+
+def newest_migration(database):
+    return max(MigrationRecorder(connections[database]).applied_migrations(), key=is_ours)[1]
+
+
+def is_ours(migration):
+    app, name = migration
+    return (app == "pgonly_django", name)
