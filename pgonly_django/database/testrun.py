@@ -117,11 +117,9 @@ def refuse_real_database(alias: str, advice: str) -> None:
         _ask_django(alias)
     except (AssertionError, RuntimeError) as error:  # Django's refusal, and pytest-django's
         raise _marked(type(error))(f"{error} {advice}") from None
-    database = connections.settings[alias]
     # Inside a SimpleTestCase (or a subclass) Django alone decides.
     in_test_class = BaseDatabaseWrapper.ensure_connection.__module__ == "django.test.testcases"
-    is_usual = alias in _names and _names[alias] == database["NAME"] != database["TEST"]["NAME"]
-    if is_usual and not in_test_class:
+    if has_usual_database(alias) and not in_test_class:
         _refuse(
             f"In a test run, but outside of a test, database {alias!r} ({_names[alias]}) was about to be used, "
             "which is no test database: none was made yet, none for this alias, or they are deleted again. Move the "
@@ -129,6 +127,12 @@ def refuse_real_database(alias: str, advice: str) -> None:
             "Where that database is meant, name it in "
             f'DATABASES[{alias!r}]["TEST"]["NAME"]. {advice}'
         )
+
+
+def has_usual_database(alias: str) -> bool:
+    """Whether the alias has the database of a normal run, where that is not named as its test database."""
+    database = connections.settings[alias]
+    return alias in _names and _names[alias] == database["NAME"] != database["TEST"]["NAME"]
 
 
 def _ask_django(alias: str) -> None:

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
         assert_not_enqueued,
         enqueued_jobs,
     )
+    from pgonly_django.testing.resumable.assertion import assert_resumable
+    from pgonly_django.testing.resumable.errors import NotResumableError, NotTestableError
     from pgonly_django.testing.travel import time_travel
 
 __all__ = [
+    "NotResumableError",
+    "NotTestableError",
     "adrain",
     "assert_enqueued",
     "assert_enqueues",
     "assert_not_enqueued",
+    "assert_resumable",
     "drain",
     "enqueued_jobs",
     "time_travel",
@@ -31,6 +36,9 @@ __all__ = [
 
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
+    "NotResumableError": "resumable.errors",
+    "NotTestableError": "resumable.errors",
+    "assert_resumable": "resumable.assertion",
     "adrain": "draining",
     "assert_enqueued": "enqueued",
     "assert_enqueues": "enqueued",

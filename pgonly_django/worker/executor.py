@@ -54,6 +54,7 @@ class Executor:
         self.worker = worker
         self.deliver = deliver
         self.tasks = TaskLookup()
+        self.context_class = JobContext
         self._atomic_runs = atomic_run.AtomicRuns(alias)
         self._logs_starts = self._sends_starts = False
 
@@ -202,7 +203,7 @@ class Executor:
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = options.budget and self._budget_of(task, options.budget, result)
-        context = JobContext(result, run, saved, budget)
+        context = self.context_class(result, run, saved, budget)
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)
 
     def _budget_of(self, task: Any, rule: str, result: Any) -> str | None:

@@ -7,10 +7,11 @@ from django.core.cache import caches
 from django.db import transaction
 
 from example_project.screening.importers import new_project, read_papers
-from example_project.screening.models import Paper, Project, ReviewerCall, Verdict
+from example_project.screening.models import Paper, Project, ReviewerCall, ScreeningRun, Verdict
 from example_project.screening.status import history, status
-from example_project.screening.tasks import start_screening
+from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Job
+from pgonly_django.testing import assert_resumable
 from tests.example.conftest import CSV
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
@@ -69,6 +70,19 @@ def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api
     assert events[0] == "Began at paper 1"
     assert "no credit left" in events[1]
     assert events[2:] == ["Began at paper 2", "Finished"]
+
+
+def test_a_screening_survives_a_kill_at_each_of_its_saves(transactional_db):
+    first_two = "".join(CSV.splitlines(keepends=True)[:3])
+    project = new_project(
+        "Two papers", "Is it a trial?", "Trials in people.", read_papers(first_two.encode())
+    )
+    report = assert_resumable(screen_project, project.pk, ignore=[ScreeningRun])
+    steps = [
+        f"step '{paper.pk}:{name}'" for paper in Paper.objects.of(project) for name in ("points", "pico")
+    ]
+    assert report.calls == dict.fromkeys(steps, 1)
+    assert len(report.killed_at) == 9
 
 
 def test_starting_twice_enqueues_one_job(transactional_db, project):
