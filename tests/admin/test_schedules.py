@@ -48,26 +48,26 @@ def test_the_list_says_what_runs_when_and_how_it_went(admin_client):
 @pytest.mark.parametrize(
     ("columns", "badge"),
     [
-        ({"paused_at": timezone.now()}, "Paused"),
-        ({"problem": "Cannot import"}, "Problem"),
-        ({"declared": {}, "declared_at": timezone.now() - DAY}, "Not in the code"),
-        ({"declared": {}, "declared_at": timezone.now()}, "Active"),
+        (lambda now: {"paused_at": now}, "Paused"),
+        (lambda _now: {"problem": "Cannot import"}, "Problem"),
+        (lambda now: {"declared": {}, "declared_at": now - DAY}, "Not in the code"),
+        (lambda now: {"declared": {}, "declared_at": now}, "Active"),
     ],
 )
 def test_the_badge_says_what_state_a_schedule_is_in(admin_client, columns, badge):
-    make(**columns)
+    make(**columns(timezone.now()))
     assert badge in cells(admin_client.get(LIST), "state_badge")[0]
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({}, "By hand"),
-        ({"declared": {}, "edited_at": timezone.now(), "declared_at": timezone.now()}, "Edited"),
+        (lambda _now: {}, "By hand"),
+        (lambda now: {"declared": {}, "edited_at": now, "declared_at": now}, "Edited"),
     ],
 )
 def test_the_list_says_whose_word_counts(admin_client, columns, said):
-    make(**columns)
+    make(**columns(timezone.now()))
     assert said in cells(admin_client.get(LIST), "name")[0]
 
 

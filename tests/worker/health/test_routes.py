@@ -51,16 +51,19 @@ def test_one_worker_that_serves_is_enough_to_be_ready(state):
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (snapshot(starting=2), "Starting."),
-        (snapshot(status(state=WorkerState.STARTING), status(state=WorkerState.STOPPING)), "Starting."),
-        (snapshot(status(state=WorkerState.STOPPING)), "Stopping."),
-        (snapshot(status(state=WorkerState.AWAY)), "PostgreSQL does not answer."),
-        (snapshot(status(), is_stopping=True), "Stopping."),
-        (snapshot(status(stalled=True)), "The main loop of w has not turned for "),
+        (lambda: snapshot(starting=2), "Starting."),
+        (
+            lambda: snapshot(status(state=WorkerState.STARTING), status(state=WorkerState.STOPPING)),
+            "Starting.",
+        ),
+        (lambda: snapshot(status(state=WorkerState.STOPPING)), "Stopping."),
+        (lambda: snapshot(status(state=WorkerState.AWAY)), "PostgreSQL does not answer."),
+        (lambda: snapshot(status(), is_stopping=True), "Stopping."),
+        (lambda: snapshot(status(stalled=True)), "The main loop of w has not turned for "),
     ],
 )
 def test_not_ready_with_its_reason(seen, reason):
-    code, facts = ask(seen, "/ready")
+    code, facts = ask(seen(), "/ready")
     assert (code, facts["ready"]) == (503, False)
     assert facts["reason"].startswith(reason)
 
