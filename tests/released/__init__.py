@@ -27,8 +27,8 @@ def unpack(wheel: str, directory: Path) -> Path:
 
 
 def environment_of(package: Path, **variables: str) -> dict[str, str]:
-    """Of a process that imports pgonly_django from `package`, and the tests from here."""
-    paths = [str(package), str(ROOT)]
+    """Of a process that imports pgonly_django from `package`, the tests from here, and all else as this one."""
+    paths = [str(package), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "DJANGO_SETTINGS_MODULE": "tests.released.settings"}
     return {**os.environ, **own, "PYTHONUNBUFFERED": "1", **variables}
 
