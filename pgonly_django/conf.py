@@ -24,6 +24,7 @@ Seconds = float
 LONGEST = timedelta(days=36_500)
 LONGEST_SECONDS = LONGEST.total_seconds()
 FAILED_RETENTION = timedelta(days=90)
+SECRET_LENGTH = 16
 
 
 def _setting(
@@ -68,6 +69,10 @@ class Settings:
     queues: dict[str, Any] = _setting({})
     limiters: dict[str, Any] = _setting({})
     budgets: dict[str, Any] = _setting({})
+    # So long works a tick: a request to the URL of `manage.py pgonly_tick_url`. Below the limit of the web server.
+    tick_seconds: Seconds = _setting(25, at_least=1)
+    # A tick may say it in a header instead, as Vercel's cron does: "Authorization: Bearer <secret>"; "": it may not.
+    tick_secret: str = _setting("")
     # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
@@ -103,6 +108,10 @@ def settings() -> Settings:
             raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
         if reason := _what_is_wrong(known[key], value):
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
+        if key == "TICK_SECRET" and 0 < len(value) < SECRET_LENGTH:  # not shown, since it may be a real one
+            raise ImproperlyConfigured(
+                f'PGONLY["TICK_SECRET"] must have at least {SECRET_LENGTH} characters, got {len(value)}.'
+            )
         values[known[key].name] = value
     _refuse_other_schema(values.setdefault("schema", schema()))
     return Settings(**values)

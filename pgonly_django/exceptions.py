@@ -18,6 +18,14 @@ class OptionError(PgonlyError, ValueError):
     """An option of a task, of the worker or of TASKS with a value that it cannot have."""
 
 
+class DatabaseAwayError(PgonlyError):
+    """PostgreSQL does not answer, and nobody waits until it does."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        super().__init__(f"PostgreSQL ({alias}) does not answer; the log says why.")
+
+
 class WrongArgumentsError(PgonlyError, TypeError):
     """Arguments that do not fit the signature of a task, or arguments of a wrong type in another call."""
 

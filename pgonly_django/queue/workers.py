@@ -58,6 +58,39 @@ def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
     connection.execute(STOPPED, {"id": worker_id})
 
 
+# Index: none; pgonly_worker is small. date_bin() and not a pause since the last one: whoever is killed in the middle
+# leaves the duty to the next part of the time.
+FIRST_OF_ITS_NAME = qualified("""
+SELECT NOT EXISTS (
+    SELECT FROM pgonly_worker AS other JOIN pgonly_worker AS own ON own.id = %(id)s
+    WHERE other.name = own.name AND (other.started_at, other.id) < (own.started_at, own.id)
+        AND other.started_at >= date_bin(%(part)s::interval, own.started_at, timestamptz '2000-01-01')
+)
+""")
+
+
+def is_first_of_its_name(connection: psycopg.Connection[Any], worker_id: UUID, part: timedelta) -> bool:
+    """Whether no other worker of the same name has started before it in the same part of the time: of the same five
+    minutes of the clock, say."""
+    row = connection.execute(FIRST_OF_ITS_NAME, {"id": worker_id, "part": part}).fetchone()
+    return bool(row and row[0])
+
+
+# Index: the primary key of pgonly_worker; pgonly_worker is small.
+FORGET_STOPPED = qualified("""
+DELETE FROM pgonly_worker WHERE id IN (
+    SELECT id FROM pgonly_worker
+    WHERE name = %(name)s AND stopped_at < clock_timestamp() - %(older_than)s::interval
+    FOR UPDATE SKIP LOCKED
+)
+""")
+
+
+def forget_stopped(connection: psycopg.Connection[Any], name: str, older_than: timedelta) -> int:
+    """Delete the rows of workers of this name that stopped longer ago than this. Returns how many."""
+    return connection.execute(FORGET_STOPPED, {"name": name, "older_than": older_than}).rowcount
+
+
 # Index: the primary key of pgonly_worker; pgonly_worker is small.
 FORGET = qualified("""
 DELETE FROM pgonly_worker WHERE id IN (

@@ -48,6 +48,17 @@ def connections_of_worker(worker_id: UUID) -> Iterator[None]:
             each["OPTIONS"] = options
 
 
+def name_connections_of_thread(worker_id: UUID) -> None:
+    """The names alone, and for the connections that this thread opens: in a web process, whose other threads are no
+    workers. Below a pool of Django's they keep theirs: it is shared by all."""
+    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
+    for connection in ours:
+        settings = connection.settings_dict
+        if not settings["OPTIONS"].get("pool"):
+            options = {**settings["OPTIONS"], "application_name": _name(settings, worker_id)}
+            connection.settings_dict = {**settings, "OPTIONS": options}
+
+
 def _name(settings: dict[str, Any], worker_id: UUID) -> str:
     given = settings["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OURS}jobs"
     return f"{given.encode('ascii', 'replace').decode()[:NAME_LENGTH]} {worker_id}"

@@ -36,6 +36,7 @@ class Scheduler(threading.Thread):
         self._failure = ""  # the present one, which is logged once
         self._try_seconds = FIRST_TRY_SECONDS
         self._declare_at = 0.0
+        self._next_in_seconds: float | None = None
 
     def hear_changed(self) -> None:
         """A schedule was made or changed."""
@@ -59,6 +60,13 @@ class Scheduler(threading.Thread):
             self._wake.wait(min(pause, threading.TIMEOUT_MAX))
         self._close()
 
+    def look_once(self) -> float | None:
+        """Do what is due now, without the thread. Returns in how many seconds the next schedule is due, as far as is
+        known."""
+        self._tried()
+        self._close()
+        return self._next_in_seconds
+
     def run_once(self) -> float:
         """Declare what is to be declared, and enqueue what is due. Returns in how many seconds to come again."""
         if not self._has_imported:
@@ -66,7 +74,7 @@ class Scheduler(threading.Thread):
             import_tasks()
         if time.monotonic() >= self._declare_at:
             self._declare()
-        seconds = self._due.run(self._over.is_set)
+        seconds = self._next_in_seconds = self._due.run(self._over.is_set)
         waits = [self._declare_at - time.monotonic(), NEVER if self.listener.listens else BLIND_SECONDS]
         if seconds is not None:
             waits.append(min(seconds, LONGEST_WAIT_SECONDS))

@@ -26,6 +26,7 @@ class Slots:
         self.executor = executor
         self.threads = threads
         self.stuck = 0
+        self.begin_thread: Callable[[], None] = lambda: None  # what a thread does first
         self._inbox: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._started = 0
         self._threads: list[threading.Thread] = []
@@ -59,6 +60,10 @@ class Slots:
             self._start_thread()
         elif self._loop is not None and self._async_slots is not None:
             self._loop.call_soon_threadsafe(self._async_slots.release)
+
+    def alive(self) -> list[threading.Thread]:
+        """The threads that have not ended."""
+        return [thread for thread in self._threads if thread.is_alive()]
 
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
@@ -96,6 +101,7 @@ class Slots:
         that was just taken has not begun then, and goes back to the others.
         """
         take: Callable[[], Run | None] = self._inbox.get
+        self.begin_thread()
         while True:
             try:
                 run = take()

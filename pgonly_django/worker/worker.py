@@ -166,6 +166,10 @@ class WorkerLoop:
         declarations.declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
             self.database.ask(self.limited.tell)
+        self._start_threads()
+        self.ready.set()
+
+    def _start_threads(self) -> None:
         self.heartbeat.start()
         self.maintenance.start()
         self.finished_signals.start()
@@ -173,7 +177,6 @@ class WorkerLoop:
         if self.options.burst:  # a burst does what is due already, and not what is due later
             self.scheduler.has_looked.wait(self.deadline.at_most(FIRST_SCHEDULES_SECONDS))
             self.scheduler.end()
-        self.ready.set()
 
     def _turn(self) -> None:
         self.turned_at = time.monotonic()
@@ -476,7 +479,8 @@ class WorkerLoop:
         self.finished_signals.close(at_most(FINISHED_SIGNALS_SECONDS))
         self.failure_calls.close(at_most(FINISHED_SIGNALS_SECONDS))
         self.heartbeat.end()
-        self.heartbeat.join(at_most(JOIN_SECONDS))  # first, or it may say once more that this worker lives
+        if self.heartbeat.is_alive():  # first, or it may say once more that this worker lives
+            self.heartbeat.join(at_most(JOIN_SECONDS))
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))

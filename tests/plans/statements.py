@@ -25,6 +25,7 @@ from pgonly_django.queue import (
     redrive,
     rescue,
     unique,
+    waiting,
     workers,
 )
 from pgonly_django.queue.claim import Claim, Claimer
@@ -299,6 +300,17 @@ STATEMENTS = {
         NONE,
     ),
     "health, failures": (lambda _: (health.FAILURES, {"within": HOUR, "queues": []}), FAILED, NONE),
+    "waiting": (lambda _: (waiting.LOOK, {}), READY | LIMITED | SUSPECT | SCHEDULED, NONE),
+    "first of its name": (
+        lambda _: (workers.FIRST_OF_ITS_NAME, {"id": WORKER, "part": HOUR}),
+        WORKER_ROW,
+        NONE,
+    ),
+    "forget stopped workers": (
+        lambda _: (workers.FORGET_STOPPED, {"name": "stopped", "older_than": HOUR}),
+        WORKER_ROW,
+        NONE,
+    ),
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.

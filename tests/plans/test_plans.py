@@ -22,9 +22,17 @@ from tests.plans.table import fill
 ROWS_READ_AT_MOST = 6000
 
 # As many rows as there were workers lately, asked once a rescue; and one row for each queue.
+OF_WORKERS = (
+    "rescue",
+    "end transactions",
+    "forget workers",
+    "forget stopped workers",
+    "first of its name",
+    "known dead, rescue",
+    "known dead, stop",
+)
 MAY_BE_READ_WHOLE = {
-    **{name: {"pgonly_worker"} for name in ("rescue", "end transactions", "forget workers")},
-    **{name: {"pgonly_worker"} for name in ("known dead, rescue", "known dead, stop")},
+    **{name: {"pgonly_worker"} for name in OF_WORKERS},
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("claim, ")},
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("health, oldest")},
     "limited, gates": {"pgonly_queue", "pgonly_queue_tokens", "pgonly_limiter"},

@@ -1,0 +1,130 @@
+"""The request: GET or POST, authorised by its token, answered with JSON once the tick is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseError
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from pgonly_django.conf import settings
+from pgonly_django.events import emit
+from pgonly_django.exceptions import DatabaseAwayError
+from pgonly_django.worker.tick import running
+from pgonly_django.worker.tick.token import is_valid_header, is_valid_token
+
+METHODS = ["GET", "POST"]
+LEAST_SECONDS = 1.0
+IN_TRANSACTION = (
+    "A tick inside a transaction sees nothing of it: its own connection is separate. In tests use TransactionTestCase, "
+    "or with pytest-django @pytest.mark.django_db(transaction=True)."
+)
+
+
+class RefusedError(Exception):
+    def __init__(self, response: HttpResponseBase) -> None:
+        self.response = response
+
+
+def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
+    """Under WSGI."""
+    try:
+        seconds = _seconds(request, token)
+    except RefusedError as refused:
+        return refused.response
+    try:
+        if connections[running.database_of_jobs()].in_atomic_block:
+            return _error(IN_TRANSACTION, 500)
+        going = running.begin(seconds)
+    except Exception as error:  # noqa: BLE001 - what is none of these is raised again
+        return _failed(error)
+    try:
+        going.wait()
+    except BaseException:  # a server that ends, or whose patience does, raises in its main thread
+        going.release()
+        raise
+    return _answer(going)
+
+
+async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
+    """Under ASGI. In a thread of Django's for sync views a client that has gone would block the event loop."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def done() -> None:
+        with suppress(RuntimeError):  # the event loop has been closed
+            loop.call_soon_threadsafe(over.set)
+
+    try:
+        seconds = _seconds(request, token)
+    except RefusedError as refused:
+        return refused.response
+    try:
+        going = running.begin(seconds, done)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(error)
+    try:
+        await over.wait()
+    except BaseException:  # the client has gone, or the server ends
+        going.stop()
+        raise
+    return _answer(going)
+
+
+def _seconds(request: HttpRequest, token: str) -> float:
+    """For how long. Raises RefusedError for a request that may not, or asks for too long."""
+    authorization = request.headers.get("Authorization", "")
+    given = token or request.GET.get("token", "")
+    if not (is_valid_token(given) or is_valid_header(authorization)):
+        raise RefusedError(_error("No valid token. `manage.py pgonly_tick_url` prints the URL.", 403))
+    if request.method not in METHODS:
+        raise RefusedError(HttpResponseNotAllowed(METHODS))
+    most = settings().tick_seconds
+    try:
+        seconds = float(request.GET.get("seconds", most))
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_SECONDS <= seconds <= most:
+        reason = f'?seconds= must be a number from 1 to {most:g}, which is PGONLY["TICK_SECONDS"].'
+        raise RefusedError(_error(reason, 400))
+    return seconds
+
+
+def _answer(going: running.Tick) -> JsonResponse:
+    try:
+        return JsonResponse(going.answer())
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(error)
+
+
+def _failed(error: Exception) -> JsonResponse:
+    if isinstance(error, running.BusyError):
+        return JsonResponse({"busy": True})
+    message = f"The tick failed: {str(error).strip() or type(error).__name__}"
+    is_known = isinstance(
+        error, DatabaseAwayError | DatabaseError | ImproperlyConfigured | running.StuckError
+    )
+    emit("worker.tick_failed", message, level=logging.ERROR, exc_info=None if is_known else error)
+    return _error(message, 503 if is_known else 500)
+
+
+def _error(message: str, status: int) -> JsonResponse:
+    return JsonResponse({"error": message}, status=status)
+
+
+def _open_to_clients(view: Any) -> Any:
+    """For callers without a session: no CSRF token, no login, no cache, and no transaction of ATOMIC_REQUESTS."""
+    view = login_not_required(csrf_exempt(never_cache(view)))
+    for alias in connections.settings:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+tick, atick = _open_to_clients(tick), _open_to_clients(atick)
