@@ -3,6 +3,7 @@ changed in the admin stays."""
 
 import difflib
 import json
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -97,9 +98,14 @@ def raise_unknown(pool: Pool, name: str) -> Operation[NoReturn]:
     """Raise UnknownLimiterError, with the nearest name that exists."""
     result = yield from call(pool, NAMES)
     rows = {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)}
-    known = sorted(rows | set(map(str, settings().limiters)))
+    raise unknown(name, rows)
+
+
+def unknown(name: str, rows: Iterable[str] = ()) -> UnknownLimiterError:
+    """The error for a name that neither the settings have nor `rows`."""
+    known = sorted({*rows, *map(str, settings().limiters)})
     near = [each for each in known if each.lower() == name.lower()] or difflib.get_close_matches(
         name, known, n=1
     )
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known) or 'none'}."
-    raise UnknownLimiterError(name, f'{hint} Declare it in PGONLY["LIMITERS"].')
+    return UnknownLimiterError(name, f'{hint} Declare it in PGONLY["LIMITERS"].')

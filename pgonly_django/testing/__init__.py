@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         assert_not_enqueued,
         enqueued_jobs,
     )
+    from pgonly_django.testing.fakes import fake_limits
     from pgonly_django.testing.resumable.assertion import assert_resumable
     from pgonly_django.testing.resumable.errors import NotResumableError, NotTestableError
     from pgonly_django.testing.travel import time_travel
@@ -31,6 +32,7 @@ __all__ = [
     "assert_resumable",
     "drain",
     "enqueued_jobs",
+    "fake_limits",
     "time_travel",
 ]
 
@@ -45,6 +47,7 @@ _MODULES = {
     "assert_not_enqueued": "enqueued",
     "drain": "draining",
     "enqueued_jobs": "enqueued",
+    "fake_limits": "fakes",
     "time_travel": "travel",
 }
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from psycopg import sql
 
 from pgonly_django.conf import schema
 from pgonly_django.database.connect import connection_params
+from tests.testing.entry_point import with_entry_point
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "tests.sample_project"
@@ -61,10 +63,12 @@ def rows_in(connection, table):
 
 def run(database, *arguments):
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"{PACKAGE}.settings", "SAMPLE_DATABASE": database}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        environment["PYTHONPATH"] = with_entry_point(Path(folder))
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout + done.stderr
 

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.core.cache import caches
 from django.db import Error, connection, connections, transaction
 
-from pgonly_django import Discard, Hold, Retry, Snooze, limiter, task
+from pgonly_django import Discard, Hold, Retry, Snooze, budget, limiter, task
 from tests.jobs import add, mark, stay
 
 
@@ -197,3 +197,24 @@ def save_and_fail_once(context, key):
 def _paid(key):
     mark(key)
     return key
+
+
+@task(takes_context=True)
+def pay_from_a_budget(context):
+    return context.step("pay", _paid_once, cost=0.01, budget=budget("project", usd=5), reserve=0.02)
+
+
+def _paid_once():
+    return "paid"
+
+
+@task(takes_context=True)
+def say_what_the_context_knows(context):
+    return [
+        context.should_stop,
+        context.time_left,
+        context.checkpoint,
+        context.attempt,
+        context.job_id,
+        context.budget,
+    ]

@@ -1,0 +1,211 @@
+"""fake_limits(): limiters and budgets that let everything through at once, and remember it. They need no database."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+from unittest import mock
+
+from pgonly_django.conf import settings
+from pgonly_django.database.operation import Operation, arun
+from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
+from pgonly_django.limits import budget_reservation, budget_settings, limiter, reservation
+from pgonly_django.limits.budget_statements import Look
+from pgonly_django.limits.declarations import limits_of, unknown
+from pgonly_django.limits.renewal import renewal
+
+
+@dataclass
+class LimiterUse:
+    """One `with limiter(...)`. `tokens` and `requests`: what it has taken, once it is over; before that, what it has
+    reserved."""
+
+    name: str
+    tokens: float
+    requests: float
+    reserved_tokens: float
+    reserved_requests: float
+    is_over: bool = False
+
+
+@dataclass
+class CoolDown:
+    """One cool_down() or too_many_requests()."""
+
+    name: str
+    seconds: float
+
+
+@dataclass
+class BudgetUse:
+    """One reservation of a budget, of a step too. `spent`: None while it is open, 0 once it was released."""
+
+    budget: str
+    reserved: Decimal
+    step: str
+    spent: Decimal | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    is_estimate: bool = False  # no cost was said: what was reserved counts
+
+
+@dataclass
+class FakeLimits:
+    """What was used, in order, and what is refused."""
+
+    uses: list[LimiterUse] = field(default_factory=list)
+    cool_downs: list[CoolDown] = field(default_factory=list)
+    reservations: list[BudgetUse] = field(default_factory=list)
+    _refused: set[str] = field(default_factory=set)
+    _used_up: set[str] = field(default_factory=set)
+
+    def refuse(self, *limiters: str) -> None:
+        """From now on these let nobody in: LimiterTimeoutError. Raises UnknownLimiterError."""
+        for name in limiters:
+            _check_limiter(name)
+        self._refused.update(limiters)
+
+    def use_up(self, *budgets: str) -> None:
+        """From now on nothing fits into these: a job is held, and other callers get BudgetExceededError."""
+        for name in budgets:
+            budget_settings.check_name(name)
+        self._used_up.update(budgets)
+
+    def allow(self, *names: str) -> None:
+        """Let these limiters and budgets through again."""
+        self._refused.difference_update(names)
+        self._used_up.difference_update(names)
+
+    def tokens(self, limiter: str) -> float:
+        return sum(use.tokens for use in self.uses if use.name == limiter)
+
+    def requests(self, limiter: str) -> float:
+        return sum(use.requests for use in self.uses if use.name == limiter)
+
+    def spent(self, budget: str) -> Decimal:
+        """By reservations that are settled."""
+        return sum((use.spent or Decimal(0) for use in self.reservations if use.budget == budget), Decimal(0))
+
+
+@contextmanager
+def fake_limits() -> Iterator[FakeLimits]:
+    """In the block no limiter and no budget waits, refuses or writes, in every thread of this process. What they are
+    asked for is checked as always: a limiter that is not declared raises UnknownLimiterError.
+
+    `with fake_limits() as limits:` and then `limits.uses`, `limits.cool_downs`, `limits.reservations`; with
+    `limits.refuse("deepseek")` and `limits.use_up("project:7")` the test says what fails.
+    """
+    fakes = FakeLimits()
+    seams = _Seams(fakes)
+    with ExitStack() as patches:
+        for target, name, fake in seams.all():
+            patches.enter_context(mock.patch.object(target, name, fake))
+        try:
+            yield fakes
+        finally:
+            seams.close()
+
+
+class _NoPool:
+    """Runs operations that wait for nothing."""
+
+    alias = "fake_limits"
+
+    def arun(self, operation: Operation[Any]) -> Awaitable[Any]:
+        return arun(operation)
+
+
+class _Seams:
+    """What stands between limiters, budgets and the database, replaced. `held` is the reservation whose method
+    it is."""
+
+    def __init__(self, fakes: FakeLimits) -> None:
+        self.fakes = fakes
+        self._uses: dict[reservation.Reservation, LimiterUse] = {}
+        self._spending: dict[budget_reservation.Reservation, BudgetUse] = {}
+        self._pool = _NoPool()
+
+    def all(self) -> Iterator[tuple[Any, str, Any]]:
+        yield limiter, "pool", lambda: self._pool
+        yield budget_reservation, "pool", lambda: self._pool
+        yield renewal, "keep", lambda _: None
+        yield reservation, "leave_later", lambda *_: None
+        yield reservation.Reservation, "enter", _as_method(self._enter)
+        yield reservation.Reservation, "leave", _as_method(self._leave)
+        yield reservation.Reservation, "abandon", _as_method(self._abandon)
+        yield limiter, "cool_down", lambda _, name, seconds: self._cool_down(name, seconds)
+        yield budget_reservation.Reservation, "_try", lambda held, _: self._reserve(held)
+        yield budget_reservation.Reservation, "_write", _as_method(self._settle)
+
+    def close(self) -> None:
+        """Nobody is inside of what was faked."""
+        for held in self._uses:
+            held.is_in = False
+
+    def _enter(self, held: reservation.Reservation, timeout: float) -> Operation[None]:
+        reservation.raise_if_interrupted()
+        _check_limiter(held.name)
+        if held.name in self.fakes._refused:  # noqa: SLF001 - our own
+            raise LimiterTimeoutError(held.name, timeout if isfinite(timeout) else 0)
+        limits = limits_of(held.name, settings().limiters[held.name])
+        held.is_in, held.has_slot = True, limits["concurrent"] is not None
+        taken = held.tokens, held.requests
+        self._uses[held] = LimiterUse(held.name, *taken, *taken)
+        self.fakes.uses.append(self._uses[held])
+        return
+        yield
+
+    def _leave(self, held: reservation.Reservation, requests: float, tokens: float) -> Operation[None]:
+        use = self._uses[held]
+        use.requests, use.tokens, use.is_over = requests, tokens, True
+        held.is_in = False
+        return
+        yield
+
+    def _abandon(self, held: reservation.Reservation) -> None:
+        held.is_in = False
+
+    def _cool_down(self, name: str, seconds: float) -> Operation[None]:
+        _check_limiter(name)
+        self.fakes.cool_downs.append(CoolDown(name, seconds))
+        return
+        yield
+
+    def _reserve(self, held: budget_reservation.Reservation) -> Operation[Look]:
+        declaration = held._declaration  # noqa: SLF001 - what it was made with
+        if declaration is None:
+            raise UnknownBudgetError(held.budget, budget_settings.nearest(held.budget))
+        cap, spent = declaration.usd, self.fakes.spent(held.budget)
+        if held.budget in self.fakes._used_up:  # noqa: SLF001 - our own
+            return Look(False, cap, cap, Decimal(0))
+        self._spending[held] = BudgetUse(held.budget, held.usd, held.step)
+        self.fakes.reservations.append(self._spending[held])
+        return Look(True, cap, spent, held.usd)
+        yield
+
+    def _settle(
+        self, held: budget_reservation.Reservation, *, usd: Decimal, is_estimate: int, **values: Any
+    ) -> Operation[bool]:
+        use = self._spending[held]
+        use.spent, use.is_estimate = usd, bool(is_estimate)
+        use.tokens_in, use.tokens_out = values["tokens_in"], values["tokens_out"]
+        return True
+        yield
+
+
+def _as_method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, which becomes a method: a bound one would stay what it is."""
+
+    def method(held: Any, *args: Any, **values: Any) -> Any:
+        return function(held, *args, **values)
+
+    return method
+
+
+def _check_limiter(name: str) -> None:
+    if name not in settings().limiters:
+        raise unknown(name)
