@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
 from django.db import Error, connection, connections, transaction
+from django.utils import translation
 
 from pgonly_django import Discard, Hold, Retry, Snooze, budget, limiter, task
 from tests.jobs import add, mark, stay
@@ -218,3 +219,21 @@ def say_what_the_context_knows(context):
         context.job_id,
         context.budget,
     ]
+
+
+@task
+def speak_german():
+    before = translation.get_language()
+    translation.activate("de")
+    return before
+
+
+@task
+async def speak_german_async():
+    return speak_german.func()
+
+
+@task
+def open_another_connection(alias):
+    connections[alias].ensure_connection()
+    return connections[alias].connection.info.backend_pid

@@ -11,14 +11,17 @@ from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.translation import get_language, override
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
+from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import TransactionLeftOpenError, WrongArgumentsError
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.claim import candidates_sql, claim_statement
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.testing import adrain, drain
 from pgonly_django.testing.django_connection import DrainError
+from tests.aliases import alias
 from tests.jobs import add, add_async, burying, count_async, count_to, drained, fail, policies, telling
 from tests.jobs.transactions import leave_transaction_open, mark_atomically, read_in_an_open_transaction
 from tests.queue.rows import make
@@ -317,6 +320,24 @@ def test_queries_that_a_test_counts_are_those_of_its_jobs(db):
 
 
 # What is around a job.
+
+
+@both
+def test_nothing_of_a_job_s_context_is_left_behind_it(where):
+    with override("en"):
+        drained.speak_german.enqueue()
+        drained.speak_german_async.enqueue()
+        assert [result.return_value for result in drain()] == ["en", "en"]
+        assert get_language() == "en"
+    assert current_job.get() is None
+
+
+def test_a_connection_that_a_job_opens_is_the_test_s(transactional_db, any_database):
+    with alias("second"):
+        drained.open_another_connection.enqueue("second")
+        (result,) = drain()
+        assert connections["second"].connection.info.backend_pid == result.return_value
+        connections["second"].close()
 
 
 @both
