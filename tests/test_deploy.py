@@ -1,0 +1,200 @@
+"""The files of deploy/: what they call exists, and the times in them fit together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from pgonly_django.management.commands import runworker
+from pgonly_django.worker.health.health import Health
+from pgonly_django.worker.health.routes import routes_of
+from tests.worker.health.statuses import snapshot, status
+from tests.worker.health.test_server import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+AFTER_THE_GRACE_SECONDS = 10  # docs/processes.md: what has not ended 7 s after the grace is killed
+
+
+def unit():
+    parser = ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(DEPLOY / "pgonly-worker.service")
+    return {**parser["Unit"], **parser["Service"], **parser["Install"]}
+
+
+def load_yaml(name):
+    yaml = pytest.importorskip("yaml")
+    (found,) = yaml.safe_load_all((DEPLOY / name).read_text())
+    return found
+
+
+def procfile():
+    return dict(line.split(": ", 1) for line in (DEPLOY / "Procfile").read_text().splitlines())
+
+
+def dockerfile():
+    """By instruction, its last text."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
+    return dict(line.split(" ", 1) for line in text.splitlines() if re.match(r"[A-Z]+ ", line))
+
+
+def pod():
+    return load_yaml("kubernetes.yaml")["spec"]["template"]["spec"]
+
+
+def container():
+    (only,) = pod()["containers"]
+    return only
+
+
+COMMANDS = {
+    "systemd": lambda: shlex.split(unit()["ExecStart"]),
+    "Procfile": lambda: shlex.split(procfile()["worker"]),
+    "Dockerfile": lambda: json.loads(dockerfile()["CMD"]),
+    "Kubernetes": lambda: container()["command"] + container()["args"],
+}
+
+
+def options_of(name):
+    """The WorkerOptions that its command makes. Fails for a flag that there is not."""
+    python, manage, command, *flags = COMMANDS[name]()
+    assert (Path(python).name, manage, command) == ("python", "manage.py", "runworker")
+    parser = runworker.Command().create_parser("manage.py", "runworker")
+    return runworker._options(vars(parser.parse_args(flags)), owns_process=True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_starts_a_worker_with_flags_that_exist(name):
+    assert options_of(name).processes == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("systemd", lambda: int(unit()["TimeoutStopSec"])),
+        ("Kubernetes", lambda: pod()["terminationGracePeriodSeconds"] - hook_seconds()),
+        (
+            "Dockerfile",
+            lambda: int(load_yaml("compose.yaml")["services"]["worker"]["stop_grace_period"][:-1]),
+        ),
+        ("Procfile", lambda: 30),  # Heroku
+    ],
+)
+def test_the_platform_waits_longer_than_the_grace(name, seconds):
+    assert seconds() >= options_of(name).grace_seconds + AFTER_THE_GRACE_SECONDS
+
+
+def hook():
+    return container()["lifecycle"]["preStop"]["exec"]["command"]
+
+
+def hook_seconds():
+    """At most: each probe waits 2 s where nothing answers, and a second passes after each."""
+    (count,) = re.findall(r"seq (\d+)", hook()[-1])
+    return int(count)
+
+
+def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
+    options = options_of("Kubernetes")
+    (port,) = container()["ports"]
+    assert port["containerPort"] == options.health_port
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = container()[kind]
+        assert probe["httpGet"]["path"] in routes_of(snapshot)
+        assert probe["httpGet"]["port"] == port["name"]
+    annotations = load_yaml("kubernetes.yaml")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/path"] in routes_of(snapshot)
+    assert annotations["prometheus.io/port"] == str(options.health_port)
+    assert (
+        container()["livenessProbe"]["httpGet"]["path"] != "/ready"
+    )  # a database that is away restarts nobody
+
+
+def test_the_memory_of_a_pod_holds_all_its_processes():
+    options, limit = options_of("Kubernetes"), container()["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) > (options.processes + 1) * options.max_memory_mb
+
+
+def test_the_pre_stop_hook_waits_while_jobs_run():
+    """The hook as it stands in the manifest, but for its port and its python."""
+    port, running = free_port(), 1
+    command, *rest = hook()
+    script = rest[-1].replace(":8080/", f":{port}/").replace("python -c", f"{shlex.quote(sys.executable)} -c")
+    with Health("127.0.0.1", port) as health, health.in_thread():
+        health.snapshot = lambda: snapshot(status(running=running))
+        process = subprocess.Popen([command, *rest[:-1], script], stderr=subprocess.DEVNULL)
+        asked, busy = threading.Event(), health.routes["/busy"]["GET"]
+        health.add_route("GET", "/busy", lambda request: (asked.set(), busy(request))[1])
+        assert asked.wait(20)
+        assert process.poll() is None
+        running = 0
+        assert process.wait(20) == 0
+
+
+def test_the_health_check_of_the_image_sees_an_old_file(tmp_path):
+    alive = tmp_path / "alive"
+    check = (
+        dockerfile()["HEALTHCHECK"]
+        .partition("CMD ")[2]
+        .replace(options_of("Dockerfile").heartbeat_file, str(alive))
+    )
+    assert str(alive) in check
+
+    def code():
+        return subprocess.run(["sh", "-c", check], stderr=subprocess.DEVNULL, check=False).returncode
+
+    assert code() == 1
+    alive.touch()
+    assert code() == 0
+    before = time.time() - 150
+    os.utime(alive, (before, before))
+    assert code() == 1
+
+
+def test_the_services_of_compose_wait_for_each_other():
+    services = load_yaml("compose.yaml")["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+    assert "command" not in services["worker"]  # that of the image
+    for name in ("migrate", "web"):
+        assert services[name]["healthcheck"] == {"disable": True}  # the image's asks for a worker's file
+
+
+def test_the_unit_tells_systemd_how_it_goes():
+    options = unit()
+    assert options["Type"] == "notify"
+    assert options["KillMode"] == "mixed"
+    assert int(options["WatchdogSec"]) > 60  # the main loop turns that seldom
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
+    """With a program, a folder and a user that there are here."""
+    text = (DEPLOY / "pgonly-worker.service").read_text()
+    changes = {
+        "/srv/shop/.venv/bin/python": sys.executable,
+        "WorkingDirectory=/srv/shop": f"WorkingDirectory={ROOT}",
+        "User=shop": f"User={pwd.getpwuid(os.getuid()).pw_name}",
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "pgonly-worker.service"
+    path.write_text(text)
+    command = ["systemd-analyze", "verify", "--recursive-errors=no", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ours = [line for line in (ended.stdout + ended.stderr).splitlines() if "pgonly-worker" in line]
+    assert (ended.returncode, ours) == (0, [])
