@@ -32,6 +32,7 @@ from pgonly_django.worker.supervisor import announcing
 from pgonly_django.worker.supervisor.process import Place, Process, ending_of, reap
 from pgonly_django.worker.supervisor.starting import Child, fork, forks, spawn
 from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack
+from pgonly_django.worker.systemd import Systemd
 from pgonly_django.worker.worker import WAKE
 
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
@@ -71,6 +72,7 @@ class Supervisor:
         self._deadline = None if ends_at is None else Deadline(options, ends_at)
         self._gives_up_at: float | None = None
         self._sigchld_before: Any = None
+        self._systemd: Systemd | None = None
 
     # From outside.
 
@@ -125,6 +127,7 @@ class Supervisor:
 
     def run(self) -> ExitCode:
         self._hear_of_children()
+        self._systemd = Systemd.from_environment()
         try:
             gc.collect()
             gc.freeze()  # or the first collection in each child would write to all pages, which are shared until then
@@ -171,6 +174,8 @@ class Supervisor:
         self.taking_back.turn(time.monotonic())
         self._pass_on()
         self._tell_memory()
+        if self._systemd is not None:
+            self._systemd.tell(self.statuses(), is_stopping=self._is_closed)
 
     def _wait(self) -> Events:
         """Those of the health port's sockets that are ready."""
