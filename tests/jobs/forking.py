@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 
 from django.db import connection, connections, transaction
@@ -14,7 +13,6 @@ from django.db import connection, connections, transaction
 from pgonly_django import task
 from pgonly_django.compat import task_finished, task_started
 from pgonly_django.models import Job
-from pgonly_django.worker.scheduler import Scheduler
 from tests.jobs import mark, stay_deaf
 from tests.waiting import wait_for
 
@@ -134,13 +132,26 @@ def _heartbeat_has_begun():
         return cursor.rowcount
 
 
+def _no_thread_connects():
+    """The scheduler looks twice at its start, on a connection that it opens and closes."""
+    looks = []
+    for _ in range(10):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgonly jobs %' "
+                "AND datname = current_database()"
+            )
+            looks.append(cursor.fetchall())
+        time.sleep(0.05)
+    return looks == [[(backend(),)]] * len(looks)
+
+
 @task
 def die_beside_a_child(key):
     """Killed inside a transaction while a child lives on, which has a copy of what was open at the fork. What is just
     being opened then is not known to it: so first all are there."""
     wait_for(_heartbeat_has_begun, what="the heartbeat's connection")
-    (scheduler,) = (thread for thread in threading.enumerate() if isinstance(thread, Scheduler))
-    scheduler.has_looked.wait()
+    wait_for(_no_thread_connects, what="the other threads to have what they need")
     with transaction.atomic():
         mark(key)
         connection.cursor().execute("SELECT pg_advisory_xact_lock(4711)")
