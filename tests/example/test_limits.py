@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.conf import settings
 from django.db import connection, connections
 
 from example_project.screening.calls import PaidCalls, price
@@ -19,6 +21,7 @@ from example_project.screening.reviewers.tokens import most_of
 from example_project.screening.status import history, money, shown, status
 from example_project.screening.tasks import start_screening
 from pgonly_django.models import Budget, CostEntry, Job, Limiter
+from pgonly_django.testing import drain, fake_limits, time_travel
 from tests.example.conftest import CSV
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
@@ -35,7 +38,7 @@ def site(settings):
 
 
 @pytest.fixture
-def poor(transactional_db):
+def poor(db):
     """A project whose budget is used up after its first call."""
     return new_project("Poor", "Is it a trial?", "In people.", read_papers(CSV.encode()), LITTLE)
 
@@ -44,9 +47,9 @@ def calls_of(project):
     return ReviewerCall.objects.filter(paper__project=project).count()
 
 
-def test_a_screening_is_held_at_its_budget_and_goes_on_without_paying_twice(work, poor):
+def test_a_screening_is_held_at_its_budget_and_goes_on_without_paying_twice(poor):
     start_screening(poor)
-    work()
+    drain()
     now = status(poor)
     assert (now.state, now.done, now.buttons) == ("unpaid", 0, ("raise", "cancel"))
     assert calls_of(poor) == 1
@@ -54,28 +57,28 @@ def test_a_screening_is_held_at_its_budget_and_goes_on_without_paying_twice(work
     assert now.money.reserved == 0
     assert poor.job.attempt == 0  # being held costs none
     assert f"Budget 'project:{poor.pk}'" in history(poor)[-1].text
-    work()  # nothing is ready
+    drain()  # nothing is ready
     assert calls_of(poor) == 1
     poor.raise_budget(Decimal(1))
-    work()
+    drain()
     assert status(poor).state == "succeeded"
     assert calls_of(poor) == 6
     assert money(poor).cap == 1
     assert money(poor).spent == sum(CostEntry.objects.values_list("usd", flat=True))
 
 
-def test_the_budget_of_one_project_holds_no_other(work, poor, project):
+def test_the_budget_of_one_project_holds_no_other(poor, project):
     start_screening(poor)
     start_screening(project)
-    work()
+    drain()
     assert (status(poor).state, status(project).state) == ("unpaid", "succeeded")
 
 
-def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, work, poor):
+def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, poor):
     page = f"/projects/{poor.pk}/"
     assert '<b data-fact="spent">$0.00</b> of <b data-fact="cap">$0.004</b> spent' in client.get(page).text
     start_screening(poor)
-    work()
+    drain()
     text = client.get(page).text
     assert "Held: the budget is used up" in text
     assert f'<b data-fact="spent">{shown(money(poor).spent)}</b> of <b data-fact="cap">$0.004</b>' in text
@@ -92,34 +95,32 @@ def test_the_page_shows_what_is_spent_and_raises_the_budget(client, site, work, 
 @pytest.mark.parametrize(
     ("usd", "words"), [("0.001", "not below"), ("a lot", "must be a number"), ("", "a number")]
 )
-def test_a_budget_that_is_no_higher_changes_nothing_and_the_page_says_why(
-    client, site, work, poor, usd, words
-):
+def test_a_budget_that_is_no_higher_changes_nothing_and_the_page_says_why(client, site, poor, usd, words):
     start_screening(poor)
-    work()
+    drain()
     answer = client.post(f"/projects/{poor.pk}/raise/", {"usd": usd}, follow=True)
     assert words in answer.text
     assert status(poor).state == "unpaid"
     assert money(poor).cap == LITTLE
 
 
-def test_a_change_in_the_admin_wins_over_the_project(work, poor):
+def test_a_change_in_the_admin_wins_over_the_project(poor):
     start_screening(poor)
-    work()
+    drain()
     Budget.objects.filter(name=poor.budget().name).raise_cap(2)
-    work()
+    drain()
     assert status(poor).state == "succeeded"
     assert (money(poor).cap, poor.budget_usd) == (2, LITTLE)
 
 
-def test_a_person_holds_a_screening_and_the_page_resumes_it(client, site, work, project, transactional_db):
+def test_a_person_holds_a_screening_and_the_page_resumes_it(client, site, project):
     start_screening(project)
     Job.objects.hold("Wait for the protocol.")
     now = status(project)
     assert (now.state, now.buttons) == ("held", ("resume", "cancel"))
     assert "Wait for the protocol." in client.get(f"/projects/{project.pk}/").text
     client.post(f"/projects/{project.pk}/resume/")
-    work()
+    drain()
     assert status(project).state == "succeeded"
 
 
@@ -202,16 +203,41 @@ def test_no_more_calls_at_a_time_than_the_limiter_allows(work, settings, transac
         assert cursor.fetchone() == (0,)
 
 
-def test_the_demo_s_reviewer_answers_429_once(work, project, settings, transactional_db):
+def test_the_demo_s_reviewer_answers_429_once(project, settings):
     settings.SCREENING_BUSY_PAPER = Paper.objects.of(project)[1].pk
     start_screening(project)
-    work()
+    drain()
     assert status(project).state == "succeeded"
     busy = ReviewerCall.objects.get(outcome="BusyError")
     assert (busy.reviewer, busy.paper.position) == ("points", 2)
     assert Limiter.objects.get(name="points").blocked_until is not None
     assert Limiter.objects.get(name="pico").blocked_until is None
     assert Verdict.objects.of(project).count() == 6
+
+
+def test_a_screening_reserves_what_it_may_cost_and_says_what_it_took(project):
+    start_screening(project)
+    with fake_limits() as limits:
+        drain()
+    assert [use.name for use in limits.uses] == ["points", "pico"] * 3
+    assert all(use.is_over and 0 < use.tokens <= use.reserved_tokens for use in limits.uses)
+    assert limits.reservations[0].step == "points on paper 1"
+    assert all(use.spent <= use.reserved for use in limits.reservations)
+    assert limits.spent(project.budget().name) == sum(use.spent for use in limits.reservations) > 0
+
+
+def test_where_a_limiter_lets_nobody_in_the_screening_comes_again_later(project):
+    start_screening(project)
+    with fake_limits() as limits:
+        limits.refuse("pico")
+        drain()
+        assert (status(project).state, project.job.attempt) == ("scheduled", 0)
+        assert drain() == []
+        limits.allow("pico")
+        with time_travel(timedelta(seconds=settings.CHAT_PATIENCE_SECONDS)):
+            drain()
+    assert status(project).state == "succeeded"
+    assert limits.requests("points") == limits.requests("pico") == 3
 
 
 def test_prices_are_of_a_million_tokens(settings):

@@ -1,4 +1,4 @@
-"""The job itself, run by a real worker in this process and by Django's immediate backend."""
+"""The job itself: drained in the test, and run by Django's immediate backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from example_project.screening.models import Paper, Project, ReviewerCall, Scree
 from example_project.screening.status import history, status
 from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Job
-from pgonly_django.testing import assert_resumable
+from pgonly_django.testing import assert_enqueued, assert_not_enqueued, assert_resumable, drain
 from tests.example.conftest import CSV
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
@@ -22,9 +22,9 @@ def calls():
     return list(ReviewerCall.objects.order_by("pk").values_list("paper__position", "reviewer"))
 
 
-def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project):
+def test_both_reviewers_judge_every_paper_and_each_call_is_counted(project):
     start_screening(project)
-    work()
+    drain()
     assert Verdict.objects.of(project).count() == 6
     assert calls() == [(paper, name) for paper in (1, 2, 3) for name in ("points", "pico")]
     now = status(project)
@@ -32,36 +32,36 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(work, project
     assert project.job.result == now.outcomes
 
 
-def test_a_second_screening_of_the_same_papers_makes_no_call(work, project, settings):
+def test_a_second_screening_of_the_same_papers_makes_no_call(project, settings):
     settings.SCREENING_REUSE_ANSWERS = True
     caches["answers"].clear()
     start_screening(project)
-    work()
+    drain()
     assert len(calls()) == 6
     again = new_project("Again", project.question, project.criteria, read_papers(CSV.encode()))
     start_screening(again)
-    work()
+    drain()
     assert Verdict.objects.of(again).count() == 6
     assert len(calls()) == 6
     other = new_project("Another question", "Is it about rats?", project.criteria, read_papers(CSV.encode()))
     start_screening(other)
-    work()
+    drain()
     assert len(calls()) == 12
 
 
-def test_a_screening_that_failed_resumes_without_paying_twice(work, project, api, settings):
+def test_a_screening_that_failed_resumes_without_paying_twice(project, api, settings):
     Project.objects.update(reviewers=["points", "chat:m"])
     project.refresh_from_db()
     api.says(VERDICT)
     api.says("no credit left", 402)
     start_screening(project)
-    work()
+    drain()
     assert status(project).state == "failed"
     assert status(project).buttons == ("resume",)
     api.says(VERDICT)
     api.says(VERDICT)
     project.resume()
-    work()
+    drain()
     now = status(project)
     assert (now.state, now.done, now.resumed_from) == ("succeeded", 3, 1)
     assert calls() == [(1, "points"), (1, "chat:m"), (2, "points"), (2, "chat:m"),
@@ -85,34 +85,34 @@ def test_a_screening_survives_a_kill_at_each_of_its_saves(transactional_db):
     assert len(report.killed_at) == 9
 
 
-def test_starting_twice_enqueues_one_job(transactional_db, project):
+def test_starting_twice_enqueues_one_job(project):
     stale = Project.objects.get(pk=project.pk)
     start_screening(project)
     start_screening(stale)
-    assert Job.objects.count() == 1
+    assert_enqueued(screen_project, [project.pk], queue="screening", count=1)
 
 
-def test_a_start_that_is_rolled_back_leaves_no_job(transactional_db, project):
+def test_a_start_that_is_rolled_back_leaves_no_job(project):
     with transaction.atomic():
         start_screening(project)
         transaction.set_rollback(True)
-    assert not Job.objects.exists()
+    assert_not_enqueued()
     project.refresh_from_db()
     assert project.job_id is None
 
 
-def test_a_waiting_screening_is_cancelled_and_resumed(work, project):
+def test_a_waiting_screening_is_cancelled_and_resumed(project):
     start_screening(project)
     project.cancel()
-    work()
+    drain()
     assert status(project).state == "cancelled"
     assert not Verdict.objects.exists()
     project.resume()
-    work()
+    drain()
     assert status(project).done == 3
 
 
-def test_without_a_worker_the_immediate_backend_screens_in_the_call(transactional_db, project, settings):
+def test_without_a_worker_the_immediate_backend_screens_in_the_call(project, settings):
     settings.TASKS = {
         "default": {"BACKEND": f"{IMMEDIATE}.backends.immediate.ImmediateBackend", "QUEUES": []}
     }
@@ -128,10 +128,10 @@ def test_a_reviewer_gets_no_label(project):
     assert fields == {"question", "criteria", "title", "abstract"}
 
 
-def test_a_screening_whose_job_was_pruned_can_be_started_again(work, project):
+def test_a_screening_whose_job_was_pruned_can_be_started_again(project):
     start_screening(project)
     Job.objects.all().delete()
     assert status(project).buttons == ("start",)
     start_screening(project)
-    work()
+    drain()
     assert status(project).state == "succeeded"
