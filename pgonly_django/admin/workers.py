@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -14,7 +13,6 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.base import ReadOnlyAdmin
-from pgonly_django.conf import settings
 from pgonly_django.models import Worker
 from pgonly_django.models.job import ClockTimestamp
 
@@ -39,9 +37,9 @@ class WorkerAdmin(ReadOnlyAdmin):
     def life(self, worker: Any) -> SafeString:
         if worker.stopped_at is not None:
             return formats.badge("stopped", _("Stopped"), formats.exact_time(worker.stopped_at))
-        if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
+        if worker.is_live(worker.now):
             return formats.badge("live", _("Live"))
-        title = _("No heartbeat for longer than a lease: its jobs are rescued.")
+        title = _("Silent for too long: its jobs, if it had any, are rescued.")
         return formats.badge("dead", _("Dead"), title)
 
     @admin.display(description=gettext_lazy("name"))

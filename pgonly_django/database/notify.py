@@ -28,8 +28,9 @@ DENSE_SECONDS = 0.002
 LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
-# scheduled row), "cancel <job id>", "schedules" (one of them has changed); "ready *" and "limited *": any queue.
-READY, LIMITED, DUE, CANCEL, SCHEDULES = "ready", "limited", "due", "cancel", "schedules"
+# scheduled row), "cancel <job id>", "schedules" (one of them has changed), "holding <worker id>" (it begins to hold
+# jobs, for workers that rest); "ready *" and "limited *": any queue.
+READY, LIMITED, DUE, CANCEL, SCHEDULES, HOLDING = "ready", "limited", "due", "cancel", "schedules", "holding"
 ANY_QUEUE = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
+from pgonly_django.conf import IDLE_BEAT_SECONDS, settings
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
+IDLE_BEAT = timedelta(seconds=IDLE_BEAT_SECONDS)
+
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
-    def live(self, within: timedelta) -> WorkerQuerySet:
-        return self.filter(stopped_at=None, heartbeat_at__gt=ClockTimestamp() - within)
+    def live(self, lease_for: timedelta | None = None) -> WorkerQuerySet:
+        """Those that say that they live: see Worker.is_live(). Without `lease_for`, as PGONLY["LEASE_SECONDS"] says."""
+        lease_for = lease_for or timedelta(seconds=settings().lease_seconds)
+        is_busy = Q(heartbeat_at__gt=ClockTimestamp() - lease_for)
+        is_idle = Q(running=0, heartbeat_at__gt=ClockTimestamp() - IDLE_BEAT - lease_for)
+        return self.filter(is_busy | is_idle, stopped_at=None)
 
 
 class Worker(models.Model):
-    """One `runworker` process. It is alive while its heartbeat is younger than the lease."""
+    """One `runworker` process. See is_live()."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=128)
@@ -41,3 +49,10 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether its heartbeat is younger than a lease. One that held no job at that heartbeat may be silent for
+        IDLE_BEAT_SECONDS more. `now` is the database's clock."""
+        lease_for = timedelta(seconds=settings().lease_seconds)
+        silent_for: timedelta = now - self.heartbeat_at
+        return self.stopped_at is None and silent_for < (lease_for if self.running else IDLE_BEAT + lease_for)

@@ -24,6 +24,7 @@ from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue import gates
 from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
 from pgonly_django.queue.claim import BAND_LIMIT, COLUMNS, UPDATE, ClaimedJob
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.gates import UNLIMITED, Gate, key_gate, queue_gate
 from pgonly_django.queue.groups import Group, Kind
 from pgonly_django.queue.look import Look, look
@@ -82,6 +83,7 @@ class LimitedClaimer:
     lease_for: timedelta
     threads: int
     turns: Turns
+    claim_lock: ClaimLock
 
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
         """`free_slots` None: all. Raises psycopg.Error."""
@@ -123,7 +125,8 @@ class LimitedClaimer:
             connection.execute("COMMIT", prepare=False)
             return None
         parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
-        connection.execute(CLAIM, parameters, prepare=True)
+        with self.claim_lock.around_claim(connection, keeps_session=False):
+            connection.execute(CLAIM, parameters, prepare=True)
         gates.spend(connection, room.gates, room.started)
         connection.execute("COMMIT", prepare=False)
         rows = connection.cursor(binary=True)

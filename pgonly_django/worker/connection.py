@@ -3,6 +3,7 @@ stand between a NOTIFY and the claim that it causes."""
 
 import json
 import logging
+from collections.abc import Callable
 from json.scanner import make_scanner
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.worker.listener import JobsListener
 
 # A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
@@ -32,10 +34,12 @@ class WorkerConnection(Reconnecting):
             lock_wait=LOCK_WAIT,
             opened=self._prepare,
             lost=self._emit_lost,
-            back=lambda: emit("worker.database_back", "PostgreSQL is back."),
+            back=self._emit_back,
         )
         self.listener = JobsListener(alias, listens=listen)
+        self.claim_lock = ClaimLock(worker_id)
         self.prepared: set[Statement] = set()  # on the open connection
+        self.on_back: Callable[[], None] | None = None
 
     def heard(self) -> list[str]:
         """The payloads since the last call. After a time without connection: all that could have been sent."""
@@ -50,10 +54,16 @@ class WorkerConnection(Reconnecting):
 
     def _prepare(self, connection: OwnConnection) -> None:
         self.prepared.clear()
+        self.claim_lock.note_new_connection()
         set_json_loads(load_json, connection)
         self.listener.open(connection)
         if self.listener.reaches_postgres:
             self.note_direct()
+
+    def _emit_back(self) -> None:
+        emit("worker.database_back", "PostgreSQL is back.")
+        if self.on_back is not None:
+            self.on_back()
 
     def _emit_lost(self, error: Exception) -> None:
         message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"

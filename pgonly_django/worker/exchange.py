@@ -80,6 +80,8 @@ class Exchanger:
         except psycopg.Error as error:
             self.database.lose(error)
             return None
+        if result.jobs:
+            self.database.claim_lock.note_jobs()
         if result.claimed:
             self.claimer.absorb(result.jobs, time.monotonic() - began)
         return result
@@ -89,7 +91,7 @@ class Exchanger:
         claim: Claim | None,
     ) -> ExchangeResult:  # fmt: skip
         try:
-            if claim is not None and not finishes and not reports:
+            if claim is not None and not finishes and not reports and self.database.claim_lock.is_held:
                 return self._claim_alone(connection, claim)
             try:
                 return self._pipeline(connection, finishes, reports, claim)
@@ -127,6 +129,7 @@ class Exchanger:
         result = ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
+        lock = self.database.claim_lock
         skip_locked = time.monotonic() < self._skips_locked_until
         with one_send_pipeline(connection), connection.session_settings():
             if reports:
@@ -134,7 +137,10 @@ class Exchanger:
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
                 written.append(connection.execute(sql, parameters, prepare=True))
             if claim is not None:
-                claimed = self._execute_claim(connection, claim)
+                with lock.around_claim(connection, keeps_session=self.database.is_direct):
+                    claimed = self._execute_claim(connection, claim)
+        if claim is not None:
+            lock.note_committed()
         if reported is not None:
             result.reported = {job_id for (job_id,) in reported.fetchall()}
         for cursor in written:

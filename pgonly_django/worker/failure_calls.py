@@ -58,6 +58,10 @@ class FailureCalls:
         if _has_failed(failure):
             self._tried(failure)
 
+    @property
+    def are_going(self) -> bool:
+        return self._busy_since is not None or not self._inbox.empty()
+
     def next_check(self, now: float) -> float:
         """When replace_stuck() may have something to do."""
         return NEVER if self._inbox.empty() else (self._busy_since or now) + HANGS_SECONDS

@@ -1,4 +1,5 @@
-"""The thread that renews the leases. It has a connection to itself, so that no statement of the main loop delays it."""
+"""The thread that renews the leases, and looks at those of others. It has a connection to itself, so that no statement
+of the main loop delays it; while the worker rests it has none."""
 
 import json
 import logging
@@ -47,22 +48,53 @@ class Heartbeat(threading.Thread):
             lost=self._emit_failed,
             back=rescue.wait_until_settled,
         )
+        self.is_resting = False
+        self.some_running = True  # a job of any worker, as of the last beat
         self._main = main
-        self._over = threading.Event()
+        self._over, self._changed = threading.Event(), threading.Event()
+        self._beat_at = 0.0
         self._unknown: dict[str, int] = {}
 
     def end(self) -> None:
         self._over.set()
+        self._changed.set()
+
+    def rest(self) -> None:
+        """Beat no more. For the main loop, while no job of any worker runs."""
+        self.is_resting = True
+        self._changed.set()
+
+    def wake(self, *, at_once: bool = False) -> None:
+        """End the rest. The leases of jobs that are claimed from now on can wait for the first beat."""
+        if self.is_resting:
+            self.is_resting, self.some_running = False, True
+            self._beat_at = time.monotonic() + (0.0 if at_once else self.options.heartbeat_seconds)
+            self._changed.set()
 
     def run(self) -> None:
-        pause = 0.0
-        while not self._over.wait(pause):
-            try:
-                pause = self._beat_and_pause()
-            except Exception as error:  # noqa: BLE001 - without heartbeats every job here would be lost
-                self.database.lose(error)
-                pause = self.database.pause_seconds
+        while not self._over.is_set():
+            self._changed.clear()
+            if self.is_resting:
+                self._close()
+            elif time.monotonic() >= self._beat_at:
+                self._beat_at = time.monotonic() + self._tried()
+            pause = None if self.is_resting else self._beat_at - time.monotonic()
+            if not self._over.is_set() and (pause is None or pause > 0):
+                self._changed.wait(pause)
         self.database.close()
+
+    def _close(self) -> None:
+        self.database.close()
+        self.rescue.forget_contact()
+        self._unknown = {}
+
+    def _tried(self) -> float:
+        """_beat_and_pause(), whatever it raises: without heartbeats every job here would be lost."""
+        try:
+            return self._beat_and_pause()
+        except Exception as error:  # noqa: BLE001 - see above
+            self.database.lose(error)
+            return self.database.pause_seconds
 
     def _beat_and_pause(self) -> float:
         """One beat. Returns the seconds until the next."""
@@ -89,6 +121,7 @@ class Heartbeat(threading.Thread):
             workers.register(connection, self.facts())
         elif beat.some_lease_expired:
             self.rescue.run_once(connection)
+        self.some_running = beat is None or beat.some_running
         return is_renewed and beat is not None and beat.was_written
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:

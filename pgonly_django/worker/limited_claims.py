@@ -16,6 +16,7 @@ from uuid import UUID
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
 from pgonly_django.queue.look import Look
 from pgonly_django.queue.turns import Turns
@@ -34,9 +35,12 @@ OVERDUE_SECONDS = 1.0
 
 
 class LimitedClaims:
-    def __init__(self, options: WorkerOptions, worker_id: UUID, listener: JobsListener) -> None:
+    def __init__(
+        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, claim_lock: ClaimLock
+    ) -> None:
         self.options = options
-        self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, Turns(options.queues))
+        turns = Turns(options.queues)
+        self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, claim_lock)
         self.drained = False  # the last look found nothing that this worker may take now
         self.tell_at = NEVER  # when to tell the other workers that there is room
         self._pauses = Pauses(options, listener)
@@ -45,6 +49,7 @@ class LimitedClaims:
         self._overdue_slots = 0
         self._is_our_turn = False
         self._look_at = self._refused_until = self._told_at = 0.0
+        self._opens_at = NEVER  # when time alone lets a job through that waits
         self._look_again_at = NEVER
         self._named: set[str] = set()  # tasks that are too heavy, and were named
 
@@ -60,6 +65,15 @@ class LimitedClaims:
     def look_now(self) -> None:
         """There may be a job that no NOTIFY tells us of: our own doing."""
         self._look_at, self.drained = 0.0, False
+
+    def rest(self) -> None:
+        """Look no more until a token or the end of a cool-down is due, a NOTIFY comes, or wake()."""
+        self._pauses.stop()
+        self._look_at, self._look_again_at = self._opens_at, NEVER
+
+    def wake(self) -> None:
+        self._pauses.restart()
+        self.look_now()
 
     def note_end(self) -> None:
         """A limited job of ours has ended: there is room, for us and for others."""
@@ -122,6 +136,7 @@ class LimitedClaims:
         if claimed.jobs:
             self._pauses.restart()
         now = time.monotonic()
+        self._opens_at = NEVER if seen.opens_in_seconds is None else now + seen.opens_in_seconds
         if claimed.was_contended:
             self._refused_until = now + random.uniform(*CONTENDED_SECONDS)  # noqa: S311 - no secret
         self._look_at = now + self._pause(seen, claimed, left)

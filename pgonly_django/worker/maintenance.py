@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from django.db import connections
 
@@ -19,6 +19,11 @@ from pgonly_django.worker.duties.settle_budgets import SettleBudgets
 
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
+RESTING_SECONDS = 3600.0  # between two rounds while the worker rests
+AFTER_REST_SECONDS = 10.0  # until a round that has become due in the rest
+NEEDED_SOON = (SendDeadLetters, SettleBudgets)  # these may not wait until a rest is over
+# Payloads for this worker alone, which answer check().
+CALM, NEEDED = "maintenance-calm", "maintenance-needed"
 
 
 def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
@@ -39,6 +44,10 @@ class Maintenance(threading.Thread):
     def __init__(self, alias: str, tell: Callable[[str], None] = lambda _payload: None) -> None:
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
+        self._tell = tell
+        self._is_resting = self._is_asked = False
+        self._woken_at = float("-inf")
+        self._ran_at = time.monotonic()
         self._over, self._wanted = threading.Event(), threading.Event()
         self._duties = duties(alias, tell)
         self._hurried: dict[type[Duty], Callable[[], None]] = {}
@@ -53,19 +62,62 @@ class Maintenance(threading.Thread):
         self._hurried[kind] = done
         self._wanted.set()
 
+    def check(self) -> None:
+        """Do the duties that may not wait until a rest is over, and tell CALM or NEEDED. For any thread."""
+        self._is_asked = True
+        self._wanted.set()
+
+    def rest(self) -> None:
+        """From now on a round comes every RESTING_SECONDS. For any thread."""
+        self._is_resting = True
+        self._wanted.set()
+
+    def wake(self) -> None:
+        """Go on with the rounds, soon with those that have become due. For any thread."""
+        if self._is_resting:
+            self._is_resting, self._woken_at = False, time.monotonic()
+            self._wanted.set()
+
     def run(self) -> None:
         due_at = dict.fromkeys(self._duties, time.monotonic() + BUSY_SECONDS * _out_of_step())
         while not self._over.is_set():
-            self._wanted.wait(max(min(due_at.values()) - time.monotonic(), 0.0))
-            self._wanted.clear()
+            pause = self._next_round(due_at) - time.monotonic()
+            if pause <= 0 or self._wanted.wait(pause):
+                self._wanted.clear()
             self._run_hurried()
-            now, factor = time.monotonic(), _out_of_step()
-            for duty in [duty for duty, at in due_at.items() if at <= now and not self._over.is_set()]:
-                pause = min(duty.interval, BUSY_SECONDS) if self._run(duty) else duty.interval
-                due_at[duty] = now + pause * factor
-            if min(due_at.values()) - time.monotonic() > KEEP_OPEN_SECONDS:
+            if self._is_asked:
+                self._check()
+            if time.monotonic() >= self._next_round(due_at):
+                self._run_due(due_at)
+            if self._next_round(due_at) - time.monotonic() > KEEP_OPEN_SECONDS:
                 self._close()
         self._close()
+
+    def _next_round(self, due_at: Mapping[Duty, float]) -> float:
+        earliest = self._ran_at + RESTING_SECONDS if self._is_resting else self._woken_at + AFTER_REST_SECONDS
+        return max(min(due_at.values()), earliest)
+
+    def _run_due(self, due_at: dict[Duty, float]) -> None:
+        self._ran_at = now = time.monotonic()
+        factor = _out_of_step()
+        for duty in [duty for duty, at in due_at.items() if at <= now and not self._over.is_set()]:
+            pause = min(duty.interval, BUSY_SECONDS) if self._run(duty) else duty.interval
+            due_at[duty] = now + pause * factor
+
+    def _check(self) -> None:
+        self._is_asked = False
+        needed = [self._is_needed(duty) for duty in self._duties if isinstance(duty, NEEDED_SOON)]
+        self._tell(NEEDED if any(needed) else CALM)
+
+    def _is_needed(self, duty: Duty) -> bool:
+        """Whether it has found something to do, or failed."""
+        found = [1]
+
+        def run() -> None:
+            found[0] = duty.run_once(self._open, self._over)
+
+        tried(duty.name, run)
+        return found[0] > 0
 
     def _run_hurried(self) -> None:
         """Those that run_soon() asked for, at most once in HURRIED_SECONDS: failures may come by the thousand."""

@@ -7,23 +7,21 @@ itself.
 import os
 import threading
 import time
-from collections.abc import Callable
 
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
-from pgonly_django.database import notify
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker import declarations, job_log, listener, reports
+from pgonly_django.worker import declarations, job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.rescue import RESCUED_FAILED, RESCUED_FINISHED, Rescue
-from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
+from pgonly_django.worker.duties.rescue import Rescue
+from pgonly_django.worker.duties.send_dead_letters import DeadLettersWanted
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.exit_code import ExitCode
@@ -37,8 +35,10 @@ from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended, never_started
+from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
 from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
+from pgonly_django.worker.rest import Rest
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.slots import Slots
@@ -51,7 +51,6 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
-WAKE, RETIRE = "wake", "retire"  # payloads for this worker alone
 
 
 class WorkerLoop:
@@ -73,7 +72,7 @@ class WorkerLoop:
             end.grace_seconds, who, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at
         )
         self.poll_timer = PollTimer(options, self.database.listener)
-        self.limited = LimitedClaims(options, self.id, self.database.listener)
+        self.limited = LimitedClaims(options, self.id, self.database.listener, self.database.claim_lock)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
@@ -84,6 +83,14 @@ class WorkerLoop:
         self.scheduler = Scheduler(self.id, options, self.database.listener)
         self.maintenance = Maintenance(options.database, self.inbox.put)
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
+        timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
+        self.rest = Rest(self.id, options, self.database, timers, threads, self._has_nothing_to_do)
+        self.payloads = Payloads(
+            self.id, options.queues, rest=self.rest, poll_timer=self.poll_timer, limited=self.limited,
+            promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,
+            dead_letters=self.dead_letters, failure_calls=self.failure_calls,
+            finished_signals=self.finished_signals, retire=self._retire,
+        )  # fmt: skip
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
         self.jobs_done = self.jobs_failed = self.jobs_released = 0
         self.turned_at = time.monotonic()
@@ -91,14 +98,6 @@ class WorkerLoop:
         self._next_report = 0.0
         self._has_ended = False  # a job, since the last look of a burst
         self._is_leaving = self._is_retiring = False
-        # Payloads that no NOTIFY brings.
-        self._for_this_worker: dict[str, Callable[[str], None]] = {
-            WAKE: self._wake,
-            RETIRE: self._retire,
-            RESCUED_FAILED: self._take_rescued,
-            RESCUED_FINISHED: self.finished_signals.send_for_row,
-            LETTERS_SENT: lambda number: self.dead_letters.note_sent(int(number)),
-        }
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -129,7 +128,8 @@ class WorkerLoop:
         return Status(
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
-                is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away
+                is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away,
+                is_resting=self.rest.is_resting,
             ),
             running=running, jobs_done=self.jobs_done, jobs_failed=self.jobs_failed,
             jobs_released=self.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
@@ -206,7 +206,7 @@ class WorkerLoop:
             elif isinstance(message, Finish):
                 self.in_flight.release_unknown(message)
             else:
-                self._take_payload(message)
+                self.payloads.take(message)
 
     def _pause(self, now: float) -> float:
         """How long there is nothing to do but to wait for messages."""
@@ -223,7 +223,7 @@ class WorkerLoop:
             self.failure_calls.next_check(now),
         ]
         if not self.shutdown.is_asked:
-            times.append(self.promotion.next_run)
+            times += (self.promotion.next_run, self.rest.next_run)
             if not self._claims_nothing:
                 times.append(self.limited.next_look(self._idle_slots))
                 if self._wants_more:
@@ -260,29 +260,6 @@ class WorkerLoop:
     @property
     def _prefetch_share(self) -> float:
         return SHARE_BESIDE_LIMITED if self.limited.has_more else 1.0
-
-    def _take_payload(self, payload: str) -> None:
-        (kind, _, name), queues = payload.partition(" "), self.options.queues
-        if kind == notify.DUE:
-            self.promotion.hear_due()
-        elif kind == notify.CANCEL:
-            self.cancel_requests.hear_cancel()
-        elif kind == notify.SCHEDULES:
-            self.scheduler.hear_changed()
-        elif (take := self._for_this_worker.get(kind)) is not None:
-            take(name)
-        elif kind in (notify.READY, notify.LIMITED) and (not queues or name in (notify.ANY_QUEUE, *queues)):
-            self.limited.hear(kind, name)
-            if kind == notify.READY:
-                self.poll_timer.hear_ready()
-
-    def _wake(self, _: str) -> None:
-        for said in listener.ALL:
-            self._take_payload(said)
-
-    def _take_rescued(self, job_id: str) -> None:
-        self.dead_letters.want()
-        self.failure_calls.call_later(job_id)
 
     def _retire(self, _: str) -> None:
         self._is_retiring, self.jobs_left = True, -NEVER
@@ -354,8 +331,14 @@ class WorkerLoop:
     def _do_duties(self, now: float) -> None:
         duties = (self.cancel_requests,) if self.shutdown.is_asked else (self.cancel_requests, self.promotion)
         for duty in duties:
-            if now >= duty.next_run and self.database.ask(duty.run_once) is None:
-                duty.put_off()
+            if now >= duty.next_run:
+                found = self.database.ask(duty.run_once)
+                if found is None:
+                    duty.put_off()
+                elif found:
+                    self.rest.hear()
+        if now >= self.rest.next_run and not self.shutdown.is_asked:
+            self.rest.run_once()
         if now >= self.limited.tell_at and self.database.ask(self.limited.tell) is None:
             self.limited.tell_at = now + REFUSED_SECONDS
         self.failure_calls.replace_stuck(now)
@@ -436,6 +419,8 @@ class WorkerLoop:
             for run in runs:
                 run.slots, run.is_limited = slots[run.job.id], True
         self.executor.look_who_listens()
+        if jobs and self.rest.is_resting:
+            self.rest.end()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
             if self.deadline.admit(run):
@@ -445,6 +430,17 @@ class WorkerLoop:
         self.jobs_left -= len(jobs)
 
     # The end.
+
+    def _has_nothing_to_do(self) -> bool:
+        """Nothing is held, wanted or owed, and the last looks have found nothing."""
+        is_empty = self.in_flight.is_empty and not self.in_flight.superseded
+        has_looked = self.poll_timer.drained and self.limited.drained and self.limited.tell_at == NEVER
+        may_end = self.options.burst or self._claims_nothing
+        return (
+            is_empty
+            and has_looked
+            and not (may_end or self.dead_letters.are_due or self.failure_calls.are_going)
+        )
 
     @property
     def _is_busy(self) -> bool:

@@ -34,16 +34,27 @@ def test_a_worker_without_queues_serves_all(admin_client):
 
 
 @pytest.mark.parametrize(
-    ("heard_seconds_ago", "stopped", "life"), [(5, False, "live"), (61, False, "dead"), (5, True, "stopped")]
+    ("heard_seconds_ago", "running", "stopped", "life"),
+    [
+        (5, 1, False, "live"),
+        (61, 1, False, "dead"),
+        (61, 0, False, "live"),
+        (361, 0, False, "dead"),
+        (5, 1, True, "stopped"),
+    ],
 )
-def test_a_worker_is_live_within_its_lease_until_it_stops(admin_client, heard_seconds_ago, stopped, life):
-    make_worker(heard_seconds_ago, stopped_at=timezone.now() if stopped else None)
+def test_a_worker_with_jobs_is_live_within_its_lease_and_one_without_for_five_minutes_more(
+    admin_client, heard_seconds_ago, running, stopped, life
+):
+    stopped_at = timezone.now() if stopped else None
+    worker = make_worker(heard_seconds_ago, running=running, stopped_at=stopped_at)
+    assert Worker.objects.live().filter(pk=worker.pk).exists() == (life == "live")
     assert f"pgonly-{life}" in cells(admin_client.get(LIST), "life")[0]
 
 
 def test_live_follows_the_lease_setting(admin_client, settings):
     settings.PGONLY = {"LEASE_SECONDS": 10}
-    make_worker(15)
+    make_worker(15, running=1)
     assert "pgonly-dead" in cells(admin_client.get(LIST), "life")[0]
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -112,9 +113,12 @@ def test_tables_at_their_place_are_counted_and_pass_the_check():
 @pytest.mark.django_db
 def test_nothing_moves_while_workers_run_unless_it_is_told_so(job_queue):
     now = sql("SELECT clock_timestamp()")[0][0]
-    baker.make(Worker, name="alive", heartbeat_at=now, queues=[])
+    baker.make(Worker, name="alive", heartbeat_at=now, running=1, queues=[])
+    baker.make(Worker, name="idle", heartbeat_at=now - timedelta(seconds=300), queues=[])
     baker.make(Worker, name="stopped", heartbeat_at=now, stopped_at=now, queues=[])
-    with pytest.raises(CommandError, match=r"workers are running \(alive\)\. They would lose their jobs"):
+    with pytest.raises(
+        CommandError, match=r"workers are running \(alive, idle\)\. They would lose their jobs"
+    ):
         pgonly_schema("move")
     assert "Moved" in pgonly_schema("move", "--while-running")
 
@@ -123,6 +127,7 @@ def test_nothing_moves_while_workers_run_unless_it_is_told_so(job_queue):
 def test_workers_that_stopped_or_died_hold_up_no_move(job_queue):
     now = sql("SELECT clock_timestamp()")[0][0]
     baker.make(Worker, heartbeat_at=now, stopped_at=now, queues=[])
+    baker.make(Worker, heartbeat_at=now - timedelta(seconds=61), running=1, queues=[])
     baker.make(Worker, heartbeat_at="2020-01-01T00:00Z", queues=[])
     assert "Moved" in pgonly_schema("move")
 

@@ -13,6 +13,7 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.limited_claim import LimitedClaimer
 from pgonly_django.queue.turns import Turns
@@ -101,7 +102,8 @@ def lock(connection, job) -> None:
 
 
 def limited_claimer(*queues: str, threads=10, worker_id: UUID | None = None) -> LimitedClaimer:
-    return LimitedClaimer(worker_id or uuid4(), LEASE, threads, Turns(queues))
+    worker_id = worker_id or uuid4()
+    return LimitedClaimer(worker_id, LEASE, threads, Turns(queues), ClaimLock(worker_id))
 
 
 def claim_limited(connection, by: LimitedClaimer, free_slots=10, *, take_suspect=True):

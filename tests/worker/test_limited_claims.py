@@ -11,6 +11,7 @@ from django.utils import timezone
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.groups import KEYS_AT_MOST
 from pgonly_django.queue.look import OVERDUE_SECONDS
 from pgonly_django.worker.limited_claims import LimitedClaims
@@ -291,7 +292,8 @@ def test_a_job_whose_key_is_empty_runs(work):
 @pytest.mark.parametrize("slots", [2, 5])
 def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(server, limit, slots):
     limit(max_running=9)
-    limited = LimitedClaims(WorkerOptions(threads=4), uuid4(), JobsListener("default", listens=True))
+    listener = JobsListener("default", listens=True)
+    limited = LimitedClaims(WorkerOptions(threads=4), uuid4(), listener, ClaimLock(uuid4()))
     make_keyed("a", slots=slots)
     limited.note_end()
     limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)

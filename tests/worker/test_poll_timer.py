@@ -44,10 +44,10 @@ def test_an_idle_worker_looks_ever_more_seldom():
     poll_timer, claimer = PollTimer(WorkerOptions(), JobsListener("default", listens=True)), make_claimer()
     poll_timer.hear_ready()
     pauses = []
-    for _ in range(6):
+    for _ in range(7):
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
         pauses.append(round(poll_timer.next_look(has_slot=True) - time.monotonic(), 1))
-    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 64.0, 256.0, 300.0]
 
 
 def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(transactional_db):

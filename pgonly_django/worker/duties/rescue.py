@@ -65,6 +65,10 @@ class Rescue:
             self.wait_until_settled()
         self._contact_at = now
 
+    def forget_contact(self) -> None:
+        """There will be none for a while, and nothing follows from that."""
+        self._contact_at = None
+
     def wait_until_settled(self) -> None:
         self._settled_at = time.monotonic() + self._settle_for.total_seconds()
 

@@ -45,7 +45,8 @@ class SendDeadLetters:
             self._warned.add(queue)
             message = f'Jobs have failed whose dead letters wait: PGONLY["QUEUES"][{queue!r}] has no "task".'
             emit("queue.dead_letters_unsent", message, level=logging.WARNING, queue=queue)
-        return sum(self._send(queue, over) for queue in waiting if queue in known)
+        ours = [queue for queue in waiting if queue in known]
+        return max(sum(self._send(queue, over) for queue in ours), len(ours))
 
     def _send(self, queue: str, over: Event) -> int:
         what = f"Sending dead letters to {queue!r}"

@@ -26,6 +26,7 @@ from pgonly_django.worker.health.snapshot import Snapshot
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.memory import resident_bytes
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.payloads import WAKE
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import Status, WorkerState
 from pgonly_django.worker.supervisor import announcing
@@ -33,7 +34,6 @@ from pgonly_django.worker.supervisor.process import Place, Process, ending_of, r
 from pgonly_django.worker.supervisor.starting import Child, fork, forks, spawn
 from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack
 from pgonly_django.worker.systemd import Systemd
-from pgonly_django.worker.worker import WAKE
 
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
 SILENCE_LEAST_SECONDS = 30.0

@@ -11,6 +11,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import State
+from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.listener import JobsListener
@@ -24,7 +25,7 @@ from tests.waiting import wait_for
 @pytest.fixture
 def promotion():
     options, listener = WorkerOptions(), JobsListener("default", listens=True)
-    limited = LimitedClaims(options, uuid4(), listener)
+    limited = LimitedClaims(options, uuid4(), listener, ClaimLock(uuid4()))
     return Promotion(options, listener, PollTimer(options, listener), limited)
 
 
@@ -53,10 +54,10 @@ def test_an_idle_worker_promotes_ever_more_seldom(promotion, server):
     promotion.hear_due()
     promotion._run_again_at = 0.0  # the second look is over as well
     pauses = []
-    for _ in range(6):
+    for _ in range(7):
         promotion.run_once(server)
         pauses.append(round(promotion.next_run - time.monotonic(), 1))
-    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0]
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 64.0, 256.0, 300.0]
 
 
 def test_a_due_job_that_was_locked_when_it_was_due_starts_soon_after_the_lock(background_worker, other):

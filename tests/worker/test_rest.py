@@ -1,0 +1,194 @@
+"""A worker that has nothing to do rests: one connection, no statement; and yet no dead worker's job is left alone."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.db import connection
+
+from pgonly_django.database import notify
+from pgonly_django.database.connect import connect
+from pgonly_django.models import Job, State
+from pgonly_django.models import Worker as WorkerRow
+from pgonly_django.queue.claim import Claim
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.worker import WorkerLoop
+from tests import jobs
+from tests.queue.rows import HOUR, ago, fresh, make, make_running
+from tests.waiting import wait_for
+from tests.worker.test_listener import cut
+
+LEASE_SECONDS = 2
+BACKENDS = """
+SELECT application_name, pid, query_start FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'pgonly %'
+    AND application_name NOT LIKE 'pgonly tests%' ORDER BY pid
+"""
+
+
+@pytest.fixture(autouse=True)
+def short_leases(settings, transactional_db):
+    settings.PGONLY = {"LEASE_SECONDS": LEASE_SECONDS}
+
+
+@pytest.fixture
+def resting_worker(background_worker):
+    def start(**options):
+        worker = background_worker(**options)
+        wait_until_resting(worker)
+        return worker
+
+    return start
+
+
+@pytest.fixture
+def dying_worker(transactional_db):
+    """Claims by hand; it sends no heartbeat and writes no end."""
+    worker = WorkerLoop(WorkerOptions(name="dying", queues=("of the dying",)))
+    yield worker
+    worker.database.close()
+
+
+def claim_by(worker):
+    (job,) = worker.exchanger.exchange([], [], Claim(1, {}, take_suspect=False)).jobs
+    return job
+
+
+def wait_until_resting(worker):
+    wait_for(lambda: worker.status().state is WorkerState.RESTING, what="a rest")
+
+
+def backends():
+    with connection.cursor() as cursor:
+        cursor.execute(BACKENDS)
+        return cursor.fetchall()
+
+
+def some_time():
+    """Longer than a lease: a worker that did not rest would have sent several statements."""
+    until = time.monotonic() + LEASE_SECONDS + 0.5
+    wait_for(lambda: time.monotonic() > until)
+
+
+def test_at_rest_a_worker_has_one_connection_and_sends_no_statement(resting_worker):
+    worker = resting_worker()
+    wait_for(lambda: len(backends()) == 1)
+    before = backends()
+    assert before[0][0].startswith(f"pgonly worker {worker.id}")
+    some_time()
+    assert backends() == before
+
+
+def test_a_beat_at_rest_says_that_the_worker_lives(resting_worker):
+    worker = resting_worker(poll_seconds=1.0)
+    WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR), running=5)
+    row = wait_for(lambda: WorkerRow.objects.filter(pk=worker.id, heartbeat_at__gt=ago(HOUR / 2)).first())
+    assert row.running == 0
+    assert worker.rest.is_resting
+
+
+def test_a_worker_whose_row_is_gone_makes_it_again_at_rest(resting_worker):
+    worker = resting_worker(poll_seconds=1.0)
+    WorkerRow.objects.all().delete()
+    wait_for(lambda: WorkerRow.objects.filter(pk=worker.id).exists())
+
+
+def test_at_rest_a_job_starts_at_once_and_then_the_worker_rests_again(resting_worker):
+    worker = resting_worker(poll_seconds=600.0)
+    assert jobs.add.enqueue(1, 2).wait(10).return_value == 3
+    assert not worker.rest.is_resting
+    wait_until_resting(worker)
+
+
+def test_a_beat_finds_what_no_notify_has_told_of(resting_worker):
+    worker = resting_worker(poll_seconds=1.0)
+    ready, later = make(args=[1, 2]), make(state=State.SCHEDULED, run_at=ago(-HOUR / 1800), args=[1, 2])
+    wait_for(lambda: fresh(ready).state == fresh(later).state == State.SUCCEEDED)
+    wait_until_resting(worker)
+
+
+def test_jobs_that_it_may_not_take_do_not_keep_it_awake(resting_worker):
+    make(queue="of others")
+    worker = resting_worker(queues=("default",), poll_seconds=0.5)
+    some_time()
+    assert worker.rest.is_resting
+
+
+def test_a_worker_that_runs_a_job_keeps_the_others_awake(resting_worker, background_worker):
+    worker = resting_worker()
+    job = make_running(lease_expires_at=ago(-HOUR), queue="of others")
+    with connect("default", application_name="pgonly tests") as line:
+        notify.send(line, "holding somebody")
+    wait_for(lambda: not worker.rest.is_resting)
+    some_time()
+    assert not worker.rest.is_resting
+    job.delete()
+    wait_until_resting(worker)
+
+
+def test_a_job_that_another_worker_claims_and_leaves_is_rescued(resting_worker, dying_worker):
+    resting_worker(poll_seconds=600.0, queues=("default",))
+    job = make(queue="of the dying")
+    claim_by(dying_worker)
+    wait_for(lambda: fresh(job).state == State.READY)
+    assert fresh(job).crashes == 1
+
+
+def test_jobs_that_it_claims_one_after_the_other_are_rescued_too(resting_worker, dying_worker):
+    """After the first it claims in silence. The resting one has heard of it, and stays awake."""
+    worker = resting_worker(poll_seconds=600.0, queues=("default",))
+    claim = [make(queue="of the dying") for _ in range(3)]
+    for _ in claim:
+        claim_by(dying_worker)
+    assert dying_worker.database.claim_lock.is_held
+    dying_worker.database.close()
+    wait_for(lambda: all(fresh(job).state == State.READY for job in claim))
+    wait_until_resting(worker)
+
+
+def test_no_worker_rests_while_another_may_claim_in_silence(background_worker, dying_worker):
+    worker = background_worker(queues=("default",))
+    for _ in range(2):
+        make(queue="of the dying")
+        claim_by(dying_worker)
+    Job.objects.all().delete()
+    some_time()
+    assert not worker.rest.is_resting
+    dying_worker.database.close()
+    wait_until_resting(worker)
+
+
+def test_what_is_claimed_while_its_connection_is_lost_is_rescued(resting_worker, dying_worker):
+    worker = resting_worker(poll_seconds=600.0, queues=("default",))
+    job = make(queue="of the dying")
+    cut()
+    claim_by(dying_worker)
+    wait_for(lambda: fresh(job).state == State.READY)
+    wait_until_resting(worker)
+
+
+def test_without_listen_a_worker_never_rests_and_lets_the_others_rest(background_worker, resting_worker):
+    blind = background_worker(listen=False)
+    for number in range(3):
+        jobs.add.enqueue(number, 1).wait(10)
+    resting_worker()
+    assert not blind.rest.is_resting
+    assert not blind.database.claim_lock.is_held
+
+
+def test_two_workers_that_have_worked_both_rest(background_worker):
+    both = [background_worker(), background_worker()]
+    for number in range(6):
+        jobs.add.enqueue(number, 1).wait(10)
+    for worker in both:
+        wait_until_resting(worker)
+
+
+def test_the_first_beat_after_a_rest_comes_when_a_job_has_run_for_a_quarter_of_a_lease(resting_worker, marks):
+    worker = resting_worker(poll_seconds=600.0)
+    result = jobs.sleep_in_slices.enqueue("long", 30.0)
+    wait_for(lambda: "long:started" in marks())
+    wait_for(lambda: WorkerRow.objects.get(pk=worker.id).running == 1)
+    assert result.cancel()
