@@ -55,13 +55,20 @@ def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):
     assert ask(port, "/live") is None
 
 
-def test_a_process_that_was_frozen_touches_its_file_again(workers, tmp_path):
-    alive = tmp_path / "alive"
-    worker = workers.start("--heartbeat-file", str(alive), "--poll-seconds", "0.2")
-    worker.send(signal.SIGSTOP)
+@pytest.mark.server
+def test_a_database_that_is_away_makes_a_worker_unready_and_no_less_live(workers, own_server, tmp_path):
+    port, alive = free_port(), tmp_path / "alive"
+    flags = ["--processes", "2", "--health-port", str(port), "--heartbeat-file", str(alive)]
+    worker = workers.start(*flags, ready=False, DATABASE_URL=own_server.url())
+    wait_for(lambda: ask(port, "/ready") == (200, {"ready": True, "workers": {"ready": 2}}))
+    own_server.server.stop("immediate")
+    away = {"ready": False, "reason": "PostgreSQL does not answer.", "workers": {"away": 2}}
+    wait_for(lambda: ask(port, "/ready") == (503, away))
+    assert ask(port, "/live")[0] == 200
     os.utime(alive, (0, 0))
-    worker.send(signal.SIGCONT)
     wait_for(lambda: alive.stat().st_mtime > 0)
+    own_server.server.start()
+    wait_for(lambda: ask(port, "/ready") == (200, {"ready": True, "workers": {"ready": 2}}))
     worker.kill()
     assert alive.exists()  # whoever looks at its time sees that it is old
 

@@ -8,6 +8,7 @@ import pytest
 
 from pgonly_django.events import subscribe
 from pgonly_django.exceptions import OptionError
+from pgonly_django.worker import status as status_module
 from pgonly_django.worker.health import health as module
 from pgonly_django.worker.health.health import Health, wait
 from pgonly_django.worker.health.snapshot import Snapshot
@@ -69,6 +70,20 @@ def ask_once(health):
         connection.getresponse()
     finally:
         connection.close()
+
+
+def test_a_main_loop_that_hangs_is_not_live_while_its_health_port_answers(background_worker, monkeypatch):
+    monkeypatch.setattr(status_module, "STALLED_SECONDS", 0.5)
+    worker = background_worker(poll_seconds=0.1)
+    goes_on, exchange = threading.Event(), worker._exchange
+    with Health("127.0.0.1", free_port()) as health, health.in_thread():
+        health.snapshot = lambda: Snapshot.of_one(worker.status())
+        wait_for(lambda: ask(health, "GET", "/live")[0] == 200)
+        worker._exchange = lambda now: goes_on.wait(60) and exchange(now)
+        wait_for(lambda: ask(health, "GET", "/live")[0] == 503)
+        assert b"has not turned for" in ask(health, "GET", "/ready")[1]
+        goes_on.set()
+        wait_for(lambda: ask(health, "GET", "/ready")[0] == 200)
 
 
 def test_a_file_that_cannot_be_written_leaves_no_port_open(tmp_path):
