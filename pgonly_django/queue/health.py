@@ -13,7 +13,6 @@ from uuid import UUID
 
 from django.db import connections
 
-from pgonly_django.conf import settings
 from pgonly_django.models import Worker
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
@@ -33,9 +32,7 @@ def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = 
     """Of the workers that serve one of `queues`, if any are given. `max_age`: a worker whose heartbeat is older is not
     live; else as the admin has it. An idle worker may send its heartbeat every 5 minutes only."""
     started = Worker.objects.using(alias).filter(stopped_at=None)
-    live = started.live(timedelta(seconds=settings().lease_seconds))
-    if max_age is not None:
-        live = started.filter(heartbeat_at__gt=ClockTimestamp() - max_age)
+    live = started.live() if max_age is None else started.filter(heartbeat_at__gt=ClockTimestamp() - max_age)
     rows = live.annotate(now=ClockTimestamp()).values_list("queues", "heartbeat_at", "now")
     serving = [row for row in rows if _serves(row[0], queues)]
     all_serving = [each for each in started.values_list("queues", flat=True) if _serves(each, queues)]
