@@ -91,6 +91,7 @@ DJANGO = ["-m", "django", "test", "--noinput"]
         ),
         pytest.param(20, [*DJANGO, "--keepdb", f"{PACKAGE}.suite_django"], id="keeping the test databases"),
         pytest.param(12, [*DJANGO, f"{PACKAGE}.suite_drain"], id="that drain"),
+        pytest.param(4, [*DJANGO, f"{PACKAGE}.suite_resumable"], id="that kill jobs"),
         pytest.param(90, PYTEST, id="pytest"),
         pytest.param(5, [*PYTEST, "-k", "without_the_mark"], id="pytest without any"),
     ],

@@ -1,7 +1,11 @@
+from uuid import uuid4
+
 from asgiref.sync import sync_to_async
-from django.core.cache import cache
+from django.contrib.auth.models import Group, User
+from django.core.cache import cache, caches
 
 from pgonly_django import task
+from pgonly_django.sessions import SessionStore
 
 
 @task
@@ -32,3 +36,21 @@ def do_nothing_elsewhere():
 @task(max_attempts=1)
 def fail():
     raise ValueError("not today")
+
+
+@task(takes_context=True)
+def writes_everywhere(context):
+    for alias in caches.settings:
+        caches[alias].set("written", "by a job")
+    session = SessionStore()
+    session["written"] = "by a job"
+    session.save()
+    context.step("write", Group.objects.using("other").count)
+    Group.objects.using("other").get_or_create(name="by a job")
+    context.save_checkpoint("written")
+    return [caches[alias].get("stored") for alias in caches.settings]
+
+
+@task
+def writes_twice_elsewhere():
+    User.objects.using("other").create(username=str(uuid4()))

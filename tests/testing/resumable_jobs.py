@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import operator
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 import uuid
+from functools import reduce
+from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
+from django.core.cache import caches
 from django.db import transaction
 from django.utils import timezone
 
-from pgonly_django import Retry, Snooze, task
+from pgonly_django import Retry, Snooze, limiter, task
 
 
 def pay(number):
@@ -134,7 +140,7 @@ def unsteady(context):
     User.objects.filter(last_name="prepared").update(email=f"{time.time_ns()}@example.com", first_name="seen")
     values = [0.1, 0.2, 0.3, 1e9]
     random.shuffle(values)
-    return {"sum": sum(values), "at": time.time()}
+    return {"sum": reduce(operator.add, values), "at": time.time()}
 
 
 @task(takes_context=True)
@@ -154,16 +160,35 @@ def adds_a_group_in_its_first_run_only(context):
 
 
 @task(takes_context=True)
-def prints_forks_and_leaves_others_behind(context):
+def prints_forks_and_leaves_others_behind(context, path):
+    """Its processes note their ids in the file."""
     print("x" * 100, file=sys.stderr)
     os.write(1, b"y" * 5_000_000)
     pid = os.fork()
     if pid == 0:
-        context.log("from a fork")
         return
     os.waitpid(pid, 0)
-    subprocess.Popen(["sleep", "600"])
+    with Path(path).open("a") as file:
+        print(os.getpid(), subprocess.Popen(["sleep", "600"]).pid, file=file)
     context.step("pay", pay, 1)
+
+
+@task(takes_context=True)
+def holds_what_others_wait_for(context):
+    """A limiter with one slot, a lock and the computation of a cached value, at each of its saves."""
+    with limiter("one at a time"), caches["answers"].lock("mine", timeout=600):
+        context.step("pay", pay, 1)
+        caches["answers"].get_or_set("computed", lambda: context.step("compute", pay, 1), lock_timeout=600)
+
+
+@task(takes_context=True)
+async def pays_side_by_side(context, count):
+    await asyncio.gather(*(context.astep(f"pay {number}", asleep, number) for number in range(count)))
+
+
+async def asleep(number):
+    await asyncio.sleep(0.01 * number)
+    return number
 
 
 @task(takes_context=True)
@@ -204,3 +229,11 @@ def tells_settings():
 
 def fake_pay():
     sys.modules[__name__].pay = lambda _number: 77
+
+
+def interrupt_the_test():
+    """Ctrl-C for the parent of this run's parent, which is at rest by then."""
+    with Path(settings.NOTE_PIDS_IN).open("a") as file:
+        print(os.getpid(), os.getppid(), file=file)
+    with Path(f"/proc/{os.getppid()}/stat").open() as file:
+        os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGINT)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -18,8 +20,9 @@ from pgonly_django.testing.resumable import databases
 from pgonly_django.testing.resumable.errors import NotTestableError
 from tests.snippets import snippet
 from tests.testing import resumable_jobs as jobs
+from tests.waiting import wait_for
 
-transactional = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.process
 COPIES = "SELECT datname FROM pg_database WHERE datname LIKE %s"
 
 
@@ -34,6 +37,14 @@ def nothing_left(transactional_db):
     yield
     assert copies_of_this_database() == []
     assert not Job.objects.exists()
+
+
+def is_alive(pid):
+    """Not a zombie, which whoever adopted it has not waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def why_not(job, *args, **options):
@@ -179,8 +190,37 @@ def test_a_call_that_is_under_way_at_the_kill_may_be_repeated(nothing_left):
     assert report.calls == {"step 'outer'": 1, "step 'inner'": 1}
 
 
-def test_a_job_that_prints_forks_and_leaves_processes_behind_is_no_matter(nothing_left):
-    assert assert_resumable(jobs.prints_forks_and_leaves_others_behind).killed_at == (1, 2)
+def test_a_job_that_prints_and_forks_is_no_matter_and_its_processes_end_with_it(nothing_left, tmp_path):
+    file = tmp_path / "processes"
+    report = assert_resumable(jobs.prints_forks_and_leaves_others_behind, str(file))
+    assert report.killed_at == (1, 2)
+    started = [int(pid) for pid in file.read_text().split()]
+    assert len(started) == 2 * (2 + 2 * 2)
+    wait_for(lambda: not any(map(is_alive, started)))
+
+
+def test_what_a_killed_run_held_does_not_delay_the_next(nothing_left, settings):
+    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"one at a time": {"concurrent": 1}}}
+    report = assert_resumable(jobs.holds_what_others_wait_for, timeout=20)
+    assert report.calls == {"step 'pay'": 1, "step 'compute'": 1}
+
+
+def test_calls_side_by_side_may_be_repeated_where_they_were_under_way(nothing_left):
+    assert assert_resumable(jobs.pays_side_by_side, 3, kill_at=1).calls == dict.fromkeys(
+        ["step 'pay 0'", "step 'pay 1'", "step 'pay 2'"], 1
+    )
+
+
+def test_a_run_ends_when_the_test_is_interrupted(nothing_left, tmp_path, settings):
+    settings.NOTE_PIDS_IN = str(tmp_path / "pids")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            assert_resumable(jobs.never_ends, setup=jobs.interrupt_the_test)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    started = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    wait_for(lambda: not any(map(is_alive, started)))
 
 
 def test_a_run_that_never_ends_is_ended_and_its_place_is_shown(nothing_left):
@@ -241,7 +281,7 @@ def test_copies_that_a_killed_test_has_left_are_dropped(nothing_left):
     assert_resumable(of_this_test_module, kill_at=1)
 
 
-@transactional
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [

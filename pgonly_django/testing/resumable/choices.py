@@ -136,13 +136,19 @@ def settings_changed_by_test() -> dict[str, Any]:
         own = {name: value for name, value in vars(layer).items() if name.isupper() and name != "DATABASES"}
         changed = {**own, **changed}
     for name, value in changed.items():
-        try:
-            pickle.dumps(value)
-        except Exception as error:  # noqa: BLE001 - objects raise what they like when they are pickled
-            raise NotTestableError(
-                f"The test has set settings.{name} to {value!r}, which no child process can be given: {error}"
-            ) from None
+        require_picklable(f"settings.{name}", value)
     return changed
+
+
+def require_picklable(name: str, value: Any) -> None:
+    """Raises NotTestableError for what no other process can be given."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # noqa: BLE001 - objects raise what they like when they are pickled
+        raise NotTestableError(
+            f"{name} has a value in this test that no child process can be given: {error}. Use functions and classes "
+            "that stand at the top of a module."
+        ) from None
 
 
 def path_of(function: Any, option: str) -> str:

@@ -117,7 +117,13 @@ def calls_differ(expected: Counter[str], got: Counter[str], allowed: Counter[str
 
 
 def _bags_differ(wanted: Counter[Form], found: Counter[Form]) -> str:
-    said = [f"{found.total()} new rows instead of {wanted.total()}."]
+    is_as_many = wanted.total() == found.total()
+    rows = "row" if found.total() == 1 else "rows"
+    said = [
+        "other values in new rows."
+        if is_as_many
+        else f"{found.total()} new {rows} instead of {wanted.total()}."
+    ]
     for what, forms in (("Too many", found - wanted), ("Missing", wanted - found)):
         shown = [_shown(form) for form in list(forms.elements())[:SHOWN]]
         more = forms.total() - len(shown)
@@ -127,7 +133,13 @@ def _bags_differ(wanted: Counter[Form], found: Counter[Form]) -> str:
 
 
 def _shown(form: Form) -> str:
-    return _short({name: value for name, value in form if value is not None})
+    return _short(_as_dict(form))
+
+
+def _as_dict(form: Form) -> dict[str, Any]:
+    """Without what is empty."""
+    nested = ((name, _as_dict(value) if isinstance(value, tuple) else value) for name, value in form)
+    return {name: value for name, value in nested if value is not None}
 
 
 def _short(value: Any) -> str:

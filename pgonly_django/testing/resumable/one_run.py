@@ -6,17 +6,19 @@ import asyncio
 import importlib
 import inspect
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.db import ProgrammingError, connections, router
 from django.db.models import F
 from django.db.models.functions import Coalesce
 
 from pgonly_django.compat import uuid7
 from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
+from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry, LimiterSlot, LimiterWaiter
 from pgonly_django.models.job import WAITING, ClockTimestamp, Job, State
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, finish_statements
@@ -30,6 +32,13 @@ from pgonly_django.worker.outcomes import Ended
 
 LEASE = timedelta(days=1)  # no heartbeat renews it
 NONE = timedelta(0)
+LEASES: tuple[tuple[Any, str], ...] = (
+    (LimiterSlot, "expires_at"),
+    (LimiterWaiter, "expires_at"),
+    (CacheLock, "expires_at"),
+    (CacheEntry, "claimed_until"),
+    (DurableCacheEntry, "claimed_until"),
+)
 RESCUE_SECONDS = 30.0
 
 
@@ -79,6 +88,7 @@ class _Runner:
     def _claim(self) -> ClaimedJob | None:
         rows = Job.objects.using(self._alias).filter(pk=self._job_id)
         if rows.get().state == State.RUNNING:
+            _end_leases()
             self._rescue()
         claimed = rows.filter(state__in=WAITING).update(
             state=State.RUNNING,
@@ -108,6 +118,17 @@ class _Runner:
         with connections[self._alias].cursor() as cursor:
             for statement, parameters in finish_statements([finish]):
                 cursor.execute(statement, parameters)
+
+
+def _end_leases() -> None:
+    """Of the limiters, locks and computations that the killed process held: those are over before a rescue, too."""
+    for alias in connections:
+        is_postgres = connections[alias].vendor == "postgresql"
+        for model, column in LEASES if is_postgres else ():
+            rows = model.objects.using(alias).filter(**{f"{column}__gt": ClockTimestamp()})
+            if router.allow_migrate_model(alias, model):
+                with suppress(ProgrammingError):  # this database has none of our tables
+                    rows.update(**{column: ClockTimestamp()})
 
 
 def found(path: str) -> Any:

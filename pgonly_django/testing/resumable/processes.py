@@ -52,10 +52,14 @@ class ChildProcess:
         process = self._process
         assert process is not None
         self.output = b""
-        with suppress(BrokenPipeError):  # it has died, which the answer tells
-            self._send(order)
         late_at = time.monotonic() + order.seconds
-        answer = self._answer(late_at + LATE_SECONDS)
+        try:
+            with suppress(BrokenPipeError):  # it has died, which the answer tells
+                self._send(order)
+            answer = self._answer(late_at + LATE_SECONDS)
+        except BaseException:  # Ctrl-C, or the timeout of a test
+            self.end()
+            raise
         if answer is not None:
             return Ended(**answer)
         is_late = time.monotonic() > late_at

@@ -13,7 +13,12 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django.models.job import State
-from pgonly_django.testing.resumable.choices import Choices, settings_changed_by_test, settings_module
+from pgonly_django.testing.resumable.choices import (
+    Choices,
+    require_picklable,
+    settings_changed_by_test,
+    settings_module,
+)
 from pgonly_django.testing.resumable.comparison import Comparison, calls_differ
 from pgonly_django.testing.resumable.databases import Databases
 from pgonly_django.testing.resumable.errors import NotResumableError, NotTestableError
@@ -163,6 +168,8 @@ class Rounds:
 
     def _child_setup(self) -> Setup:
         of_test = {alias: self._databases.settings_for(alias, self._template) for alias in connections}
+        for alias, settings in of_test.items():
+            require_picklable(f"DATABASES[{alias!r}]", settings)
         return Setup(settings_module(), settings_changed_by_test(), of_test)
 
     def _run(self, names: dict[str, str], kill_at: int | None = None) -> Ended:
