@@ -14,6 +14,7 @@ from pgonly_django.worker.status import Status, WorkerState
 
 STARTED_STATES = (WorkerState.READY, WorkerState.RESTING, WorkerState.ASLEEP, WorkerState.AWAY)
 TELL_SECONDS = 1.0
+JOIN_SECONDS = 1.0
 MICROSECONDS = 1_000_000
 
 
@@ -80,11 +81,12 @@ class SystemdThread(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        is_over = False
-        while not is_over:
+        while not self._over.is_set():
             status = self.status()
             self.systemd.tell([status], is_stopping=status.state is WorkerState.STOPPING)
-            is_over = self._over.wait(self.systemd.interval_seconds)
+            self._over.wait(self.systemd.interval_seconds)
 
     def end(self) -> None:
         self._over.set()
+        self.join(JOIN_SECONDS)
+        self.systemd.tell([self.status()], is_stopping=True)

@@ -1,15 +1,21 @@
-"""`runworker --processes N`: what happens to the processes, and to their jobs."""
+"""`runworker --processes N` with real workers: what happens to the processes, and to their jobs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import re
 import signal
 import time
+from collections import Counter
 
 import pytest
 
-from pgonly_django.models import Job, Worker
+from pgonly_django.models import Job, State, Worker
 from tests import jobs
+from tests.jobs import ending, growing
+from tests.process.supervised import children, lives, start
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
@@ -19,18 +25,8 @@ def job_of(result):
     return Job.objects.get(pk=result.id)
 
 
-def children(supervisor):
-    """By the names of the processes: the pids of those that have not stopped."""
-    rows = Worker.objects.filter(name__startswith=f"{supervisor.name}-", stopped_at=None)
-    return dict(rows.values_list("name", "pid"))
-
-
-def start(workers, count, *flags, **options):
-    supervisor = workers.start("--processes", str(count), *flags, ready=False, **options)
-    wait_for(lambda: len(children(supervisor)) == count or supervisor.process.poll() is not None,
-             what=f"{count} processes")  # fmt: skip
-    assert supervisor.process.poll() is None, supervisor.output
-    return supervisor
+def names_of(results):
+    return set(Worker.objects.filter(pk__in=[job_of(each).worker_id for each in results]).values_list("name"))
 
 
 def test_a_killed_child_s_job_runs_elsewhere_within_two_seconds(workers, marks):
@@ -53,3 +49,144 @@ def test_a_killed_child_s_job_runs_elsewhere_within_two_seconds(workers, marks):
     assert supervisor.wait(10) == 0
     assert children(supervisor) == {}
     assert supervisor.output.splitlines()[-1].endswith(" INFO All processes have ended.")
+
+
+def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, marks):
+    """Killed at any moment: between a claim and its answer, in a step, after an end that is not yet written."""
+    supervisor = start(workers, 3, "--threads", "2", lease=60)
+    results = [jobs.slow_count.enqueue(20, 0.05, f"k{number}") for number in range(6)]
+    chance = random.Random(7)
+    kills = 0
+    while kills < 15 and any(not each.is_finished for each in results):
+        for result in results:
+            result.refresh()
+        # A job is given up after its third crash, whatever it was at.
+        Job.objects.filter(state__in=(State.READY, State.RUNNING)).update(crashes=0)
+        pids = list(children(supervisor).values())
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(pids), signal.SIGKILL)
+                kills += 1
+        time.sleep(chance.uniform(0.05, 0.4))
+    assert kills > 5
+    wait_for(lambda: all(job_of(each).state == State.SUCCEEDED for each in results), 90, "all jobs to end")
+    counts = Counter(marks())
+    assert set(counts) == {f"k{number}:{item}" for number in range(6) for item in range(20)}
+    # Only the step in flight at a kill may have been done twice.
+    assert sum(counts.values()) <= 6 * 20 + kills * 2
+    assert {job_of(each).attempt for each in results} == {1}
+
+
+def test_a_job_that_kills_its_process_fails_at_the_third_and_the_supervisor_lives(workers):
+    supervisor = start(workers, 2, "--threads", "1", lease=60)
+    result = ending.kill_the_worker.enqueue()
+    assert result.wait(60).is_finished
+    assert (job_of(result).state, job_of(result).crashes) == (State.FAILED, 3)
+    assert "died 3 times" in job_of(result).errors[-1]["reason"]
+    assert supervisor.process.poll() is None
+    assert jobs.add.enqueue(1, 1).wait(20).return_value == 2
+
+
+def test_a_stop_gives_the_jobs_of_all_children_back(workers, marks):
+    supervisor = start(workers, 4, "--threads", "1", "--grace-seconds", "1")
+    results = [jobs.hold_on.enqueue("listens"), *(jobs.stubborn.enqueue(f"deaf {n}") for n in range(3))]
+    wait_for(lambda: len(marks()) == 4, what="all four to run")
+    assert len(names_of(results)) == 4
+    supervisor.send(signal.SIGTERM)
+    assert supervisor.wait(20) == 0
+    rows = [job_of(each) for each in results]
+    assert {(row.state, row.attempt, row.crashes, row.interruptions) for row in rows} == {
+        (State.READY, 0, 0, 1)
+    }
+    assert rows[0].checkpoint.value == {"seen": 1}
+    assert Worker.objects.filter(stopped_at=None).count() == 0
+
+
+def test_ctrl_c_to_the_whole_group_is_one_stop_and_a_second_one_releases_at_once(workers, marks):
+    supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "300")
+    results = [jobs.stubborn.enqueue(f"k{n}") for n in range(2)]
+    wait_for(lambda: len(marks()) == 2, what="both to run")
+    os.killpg(supervisor.process.pid, signal.SIGINT)
+    wait_for(lambda: supervisor.output.count("Stopping: 1 job(s)") == 2, what="both to be told")
+    assert supervisor.process.poll() is None
+    os.killpg(supervisor.process.pid, signal.SIGINT)
+    assert supervisor.wait(15) == 0
+    assert {(job_of(each).state, job_of(each).interruptions) for each in results} == {(State.READY, 1)}
+    assert "Traceback" not in supervisor.output
+
+
+def test_children_of_a_killed_supervisor_give_their_jobs_back_and_end(workers, marks):
+    supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "5", lease=60)
+    results = [jobs.hold_on.enqueue(f"k{n}") for n in range(2)]
+    wait_for(lambda: len(marks()) == 2, what="both to run")
+    pids = set(children(supervisor).values())
+    supervisor.kill()
+    wait_for(lambda: not any(map(lives, pids)), 15, "the end of the children")
+    assert {(job_of(each).state, job_of(each).interruptions) for each in results} == {(State.READY, 1)}
+    assert supervisor.output.count("The supervisor is gone: this process gives its jobs back and ends.") == 2
+
+
+def test_a_child_whose_every_slot_is_stuck_is_replaced(workers, marks):
+    supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "0")
+    result = jobs.stubborn.enqueue("stuck")
+    wait_for(lambda: "stuck:started" in marks())
+    owner = Worker.objects.get(pk=job_of(result).worker_id)
+    result.cancel()
+    wait_for(lambda: f"{owner.name} (pid {owner.pid}) ended with code 3." in supervisor.output)
+    wait_for(lambda: len(children(supervisor)) == 2 and owner.pid not in children(supervisor).values())
+    assert job_of(result).state == State.CANCELLED
+
+
+def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_its_place(workers, marks):
+    supervisor = start(workers, 2, "--threads", "2", "--max-memory-mb", "200")
+    result = growing.take_memory.enqueue("k", 200, 12.0)
+    wait_for(lambda: "k:taken" in marks())
+    owner = Worker.objects.get(pk=job_of(result).worker_id)
+    wait_for(lambda: "(--max-memory-mb 200)" in supervisor.output, what="it to retire")
+    wait_for(lambda: len(children(supervisor)) == 3 or Worker.objects.filter(name=owner.name).count() == 2,
+             what="another one beside it")  # fmt: skip
+    result.wait(30)
+    assert (job_of(result).state, job_of(result).result) == (State.SUCCEEDED, owner.pid)
+    assert (job_of(result).interruptions, job_of(result).crashes) == (0, 0)
+    wait_for(lambda: f"{owner.name} (pid {owner.pid}) ended with code 3." in supervisor.output)
+    assert len(children(supervisor)) == 2
+
+
+def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
+    supervisor = start(workers, 2, "--threads", "1", "--max-jobs-per-process", "2")
+    seen = set()
+
+    def has_changed():
+        seen.add(growing.tell_pid.enqueue().wait(20).return_value)
+        return len(seen) >= 4
+
+    wait_for(has_changed, 60, "four processes")
+    assert "job(s) done (--max-jobs-per-process 2)" in supervisor.output
+    assert "starts again in" not in supervisor.output
+    assert Job.objects.exclude(state=State.SUCCEEDED).count() == 0
+
+
+def test_children_that_end_at_their_start_are_started_seldom_and_a_stop_is_obeyed(workers):
+    supervisor = workers.start(
+        "--processes", "2", "--start-method", "spawn", ready=False,
+        DJANGO_SETTINGS_MODULE="tests.process.broken_children_settings",
+    )  # fmt: skip
+    wait_for(lambda: "starts again in 2 s: 2 time(s) in a row" in supervisor.output, 60)
+    supervisor.send(signal.SIGTERM)
+    assert supervisor.wait(10) == 0
+    assert supervisor.output.count("RuntimeError: A broken deploy.") <= 6
+
+
+def test_a_burst_of_several_ends_when_no_job_is_left(workers):
+    results = [jobs.count_to.enqueue(5) for _ in range(20)]
+    supervisor = workers.start("--processes", "2", "--burst", ready=False)
+    assert supervisor.wait(40) == 0
+    assert {job_of(each).state for each in results} == {State.SUCCEEDED}
+    assert re.search(r"processes 2\n", supervisor.output)
+
+
+def test_idle_seconds_end_all(workers):
+    jobs.add.enqueue(1)
+    supervisor = workers.start("--processes", "2", "--max-idle-seconds", "0.5", ready=False)
+    assert supervisor.wait(40) == 0
+    assert Worker.objects.filter(stopped_at=None).count() == 0

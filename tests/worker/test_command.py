@@ -150,3 +150,13 @@ def test_an_entry_of_tasks_that_cannot_be_set_up_is_an_error_without_a_traceback
     settings.TASKS = {"default": entry}
     with pytest.raises(CommandError, match=words):
         run_worker()
+
+
+def test_several_processes_need_one_of_their_own(transactional_db, monkeypatch):
+    with pytest.raises(CommandError, match=r"--processes above 1 needs a process of its own") as caught:
+        run_worker(processes=2)
+    assert caught.value.returncode == 2
+    monkeypatch.setenv("PGONLY_WORKER_PROCESSES", "4")  # of the deployment, not of this call
+    result = jobs.add.enqueue(1)
+    run_worker()
+    assert result.wait(1).return_value == 2

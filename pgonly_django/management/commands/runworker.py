@@ -35,6 +35,8 @@ from pgonly_django.worker.options import (
 from pgonly_django.worker.retirement import refuse_too_little_memory
 from pgonly_django.worker.start_checks import backends, check_database
 from pgonly_django.worker.stop_signals import StopSignals
+from pgonly_django.worker.supervisor.link import is_database_there
+from pgonly_django.worker.supervisor.reloading import watch_apps
 from pgonly_django.worker.supervisor.starting import (
     FORK_WITH_RELOAD,
     Child,
@@ -124,6 +126,8 @@ class Command(BaseCommand):
             self._serve(options_of_child(options, child.name), child)
             return
         run = self._serve if options.processes == 1 else self._supervise
+        if options.processes > 1 and self._reloads:
+            watch_apps()
         if self._reloads:
             autoreload.run_with_reloader(run, options)
         else:
@@ -185,7 +189,8 @@ class Command(BaseCommand):
                 self._say_started(facts, is_supervised=child is not None)
                 beside = Beside(worker, child and child.channel, owns_process=self._owns_process)
                 beside.start()
-                code = self._run(worker, health)
+                is_there = child is None or is_database_there(worker)
+                code = self._run(worker, health) if is_there else ExitCode.STOPPED
                 _emit_stopped(worker)
                 beside.end()
                 # Under --reload the main thread watches the code, and is about to start the process again.

@@ -19,6 +19,18 @@ CHANGED_SECONDS = 1.0  # a status that has changed is sent so often
 SAME_SECONDS = 10.0
 STARTING_SECONDS = 0.1  # it is told soon when the worker is ready
 LAST_FLUSH_SECONDS = 1.0
+DATABASE_SECONDS = 0.1  # between two looks whether it is there
+
+
+def is_database_there(worker: WorkerLoop) -> bool:
+    """Wait for it, before the worker starts: its process may be started while the database is away. False when the
+    process is told to stop meanwhile."""
+    while worker.database.connection() is None:
+        worker.turned_at = time.monotonic()
+        if worker.is_stopping or worker.deadline.is_over(worker.turned_at):
+            return False
+        time.sleep(DATABASE_SECONDS)
+    return True
 
 
 class Link(threading.Thread):

@@ -42,7 +42,7 @@ KILL_AFTER_GRACE_SECONDS = 7.0
 GIVE_UP_SECONDS = 5.0  # at the end, for jobs that cannot be taken back
 BURST_FAILURES = 5
 STOP, STOP_NOW = 1, 2
-INTERVALS_SECONDS = 2.0
+COUNTED_SECONDS = 2.0
 
 
 class Supervisor:
@@ -141,6 +141,7 @@ class Supervisor:
             gc.unfreeze()
             self._hear_no_more_of_children()
             self.health.close()
+            self.taking_back.close()
             self.left.set()
         announcing.stopped(self.options, self.taking_back.names)
         return self.code
@@ -161,7 +162,7 @@ class Supervisor:
         self.health.handle(self._wait())
         now = time.monotonic()
         # While this process itself did not run, as on a machine that sleeps, no child could be heard.
-        elapsed, self._turned_at = min(now - self._turned_at, INTERVALS_SECONDS), now
+        elapsed, self._turned_at = min(now - self._turned_at, COUNTED_SECONDS), now
         for process in self.processes:
             process.silent_seconds += elapsed
             process.hear()
@@ -180,7 +181,8 @@ class Supervisor:
     def _wait(self) -> Events:
         """Those of the health port's sockets that are ready."""
         now = time.monotonic()
-        times = [TURN_SECONDS, self.taking_back.next_turn(now), self.health.next_deadline() - now]
+        longest = TURN_SECONDS if self._systemd is None else min(TURN_SECONDS, self._systemd.interval_seconds)
+        times = [longest, self.taking_back.next_turn(now), self.health.next_deadline() - now]
         if not self._is_closed:
             times += [place.start_at - now for place in self.places]
         channels = [each.started.channel for each in self.processes]

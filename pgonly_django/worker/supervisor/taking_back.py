@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -94,6 +95,17 @@ class TakingBack:
             self._look_after(self._try, now)
         if self._try is None and self._dead and now >= self._next_try:
             self._begin(now)
+
+    def close(self) -> None:
+        """Wait for no answer any more."""
+        for pid in self.pids:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        self.pids.clear()
+        if self._try is not None:
+            self._try.answers.close()
+            self._try = None
 
     def _begin(self, now: float) -> None:
         ours, theirs = Channel.pair(ANSWER_BYTES)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from django.core.management.base import CommandError
+
+from pgonly_django.worker.supervisor import starting
+from pgonly_django.worker.supervisor.channel import Channel
+from pgonly_django.worker.supervisor.starting import (
+    CHILD_VARIABLE,
+    as_child,
+    fork,
+    fork_to,
+    forks,
+    other_threads,
+)
+
+
+def test_a_process_with_another_thread_is_not_forked_unless_it_is_wanted(monkeypatch):
+    """A lock that the thread holds would stay locked in the child."""
+    monkeypatch.setattr(starting, "FORK_IS_SAFE_HERE", True)
+    monkeypatch.setattr(starting, "other_threads", list)
+    assert forks("auto")
+    monkeypatch.undo()
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, name="a library's")
+    thread.start()
+    try:
+        assert "a library's" in other_threads()
+        assert (forks("auto"), forks("fork"), forks("spawn")) == (False, True, False)
+    finally:
+        over.set()
+        thread.join()
+
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(None, 0), (SystemExit(7), 7), (SystemExit("no"), 1), (KeyError(1), 1)]
+)
+def test_a_forked_child_ends_where_it_would_come_back(error, code, capfd):
+    def child():
+        if error is not None:
+            raise error
+
+    assert ended(fork_to(child)) == code
+    assert ("KeyError" in capfd.readouterr().err) == isinstance(error, KeyError)
+
+
+def test_stop_signals_are_held_back_in_a_child_until_it_has_its_handlers():
+    def child():
+        os.kill(os.getpid(), signal.SIGTERM)  # pending
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+        starting.let_stop_signals_through()
+
+    assert ended(fork_to(child)) == 9
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(starting.STOP_SIGNALS)
+
+
+def test_a_forked_child_knows_its_name_and_its_end_and_tells_over_its_channel():
+    started = fork(
+        "w-1", 7.0, lambda child: child.channel.send({"name": child.name, "ends_at": child.ends_at}), list
+    )
+    assert ended(started.pid) == 0
+    assert started.channel.receive() == [{"name": "w-1", "ends_at": 7.0}]
+    assert started.channel.is_closed
+    started.channel.close()
+
+
+def test_a_spawned_child_finds_its_channel_in_the_environment_and_hands_nothing_on(monkeypatch):
+    ours, theirs = Channel.pair()
+    number = os.dup(theirs.fileno())
+    monkeypatch.setenv(CHILD_VARIABLE, json.dumps({"fd": number, "name": "w-2", "ends_at": None}))
+    child = as_child()
+    assert (child.name, child.ends_at) == ("w-2", None)
+    child.channel.send({"hello": 1})
+    assert ours.receive() == [{"hello": 1}]
+    assert CHILD_VARIABLE not in os.environ
+    assert as_child() is None
+    for channel in (ours, theirs, child.channel):
+        channel.close()
+
+
+@pytest.mark.parametrize("text", ["yes", "{}", '{"fd": 9999, "name": "a", "ends_at": null}', "[]"])
+def test_a_variable_that_is_not_ours_is_named(monkeypatch, text):
+    monkeypatch.setenv(CHILD_VARIABLE, text)
+    with pytest.raises(CommandError, match=f"{CHILD_VARIABLE} is set by runworker itself; unset it."):
+        as_child()

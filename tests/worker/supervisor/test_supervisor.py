@@ -1,0 +1,242 @@
+"""The supervisor's decisions, with processes that do what the test says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from pgonly_django.worker.exit_code import ExitCode
+from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.supervisor import process as process_module
+from pgonly_django.worker.supervisor import supervisor as module
+from tests.queue.rows import fresh, make_running, make_worker
+from tests.worker.supervisor.conftest import deaf, never_ready, obey, run_until_over, tell, turn_until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def are_ready(supervisor):
+    return lambda: [each.was_ready for each in supervisor.processes] == [True] * len(supervisor.places)
+
+
+def pids(supervisor):
+    return {process.pid for process in supervisor.processes}
+
+
+def test_a_process_that_ends_is_replaced_and_a_stop_ends_all(supervise, caplog):
+    supervisor = supervise(obey, 3)
+    turn_until(supervisor, are_ready(supervisor))
+    first = pids(supervisor)
+    victim = supervisor.places[1].process
+    victim.started_at -= module.TURN_SECONDS + 60
+    victim.send(signal.SIGTERM)  # a person's
+    turn_until(supervisor, lambda: pids(supervisor) != first and are_ready(supervisor)())
+    assert len(pids(supervisor) & first) == 2
+    supervisor.stop()
+    run_until_over(supervisor)
+    assert f"s-2 (pid {victim.pid}) ended with code 0." in caplog.text
+    assert "Stopping 3 process(es): their jobs are released now." in caplog.text
+
+
+def test_processes_that_end_at_their_start_are_started_more_and_more_seldom(supervise, caplog):
+    supervisor = supervise(never_ready, 2)
+    place = supervisor.places[0]
+    pauses = []
+    for _ in range(8):
+        turn_until(supervisor, lambda: place.failures > len(pauses))
+        pauses.append(round(place.start_at - time.monotonic()))
+        place.start_at = 0.0
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert "s-1 starts again in 4 s: 3 time(s) in a row it ended soon after its start." in caplog.text
+    supervisor.stop()
+    run_until_over(supervisor)
+
+
+def test_a_process_that_has_lasted_ends_the_backoff(supervise):
+    supervisor = supervise(obey, 1)
+    turn_until(supervisor, are_ready(supervisor))
+    place = supervisor.places[0]
+    place.failures, first = 5, place.process
+    first.started_at -= process_module.LASTING_SECONDS
+    first.send(signal.SIGKILL)
+    turn_until(supervisor, lambda: place.process not in (None, first))
+    assert place.failures == 0
+
+
+def test_a_burst_is_over_when_no_process_finds_a_job(supervise):
+    supervisor = supervise(tell, 2, burst=True)
+    run_until_over(supervisor)
+    assert supervisor.code is ExitCode.STOPPED
+
+
+def test_a_burst_gives_up_a_place_in_which_no_process_starts(supervise, monkeypatch):
+    monkeypatch.setattr(process_module, "LONGEST_BACKOFF_SECONDS", 0.01)
+    supervisor = supervise(never_ready, 2, burst=True)
+    run_until_over(supervisor)
+    assert supervisor.code is ExitCode.BROKEN
+
+
+def test_a_process_that_tells_nothing_is_killed_but_not_for_a_pause_of_the_supervisor_itself(
+    supervise, monkeypatch, caplog, settings
+):
+    monkeypatch.setattr(module, "SILENCE_LEAST_SECONDS", 1.0)
+    settings.PGONLY = {"LEASE_SECONDS": 2}
+    supervisor = supervise(deaf, 1)
+    turn_until(supervisor, are_ready(supervisor))
+    (process,) = supervisor.processes
+    supervisor._turned_at -= 3600  # the machine has slept
+    supervisor._turn()
+    assert process.silent_seconds <= module.COUNTED_SECONDS + 1
+    turn_until(supervisor, lambda: process not in supervisor.processes, what="its end")
+    assert f"{process} is killed: it has told nothing for" in caplog.text
+
+
+def test_a_process_that_does_not_end_within_its_grace_is_killed_and_its_jobs_are_not_blamed(
+    supervise, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "KILL_AFTER_GRACE_SECONDS", 0.2)
+    row = make_worker()
+    job = make_running(row.id)
+
+    supervisor = supervise(deaf, 1)
+    turn_until(supervisor, are_ready(supervisor))
+    (process,) = supervisor.processes
+    process.status = replace(process.status, worker_id=str(row.id))
+    supervisor.stop()
+    run_until_over(supervisor)
+    assert f"{process} died of SIGKILL, killed since it did not end within its grace." in caplog.text
+    assert (fresh(job).state, fresh(job).crashes, fresh(job).interruptions) == ("ready", 0, 1)
+
+
+def retiring(child):
+    """Wants to retire at once, and finishes a long job when it may."""
+    tell(child)
+    child.channel.send({"retire": "enough"})
+    while not any("retire" in message for message in child.channel.receive()):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    child.channel.send({"holds_nothing": True})
+    raise SystemExit(3)
+
+
+def test_one_process_retires_at_a_time_and_there_is_never_more_than_one_too_many(supervise):
+    supervisor = supervise(retiring, 3)
+    counts, left = set(), set()
+
+    def look():
+        counts.add(len(supervisor.processes))
+        left.update(process.pid for process in supervisor.leaving)
+        return len(left) >= 4
+
+    turn_until(supervisor, look)
+    assert max(counts) == 4
+    assert len(supervisor.leaving) <= 1
+    assert not any(place.failures for place in supervisor.places)  # that is no crash
+
+
+def test_processes_above_their_memory_at_once_are_started_more_and_more_seldom(supervise):
+    def serve(child):
+        tell(child)
+        child.channel.send({"retire": "99 MB taken (--max-memory-mb 1)"})
+        obey(child)
+
+    supervisor = supervise(serve, 1)
+    turn_until(supervisor, lambda: supervisor.places[0].failures >= 1)
+    assert supervisor.places[0].start_at > time.monotonic()
+
+
+def test_the_idle_seconds_count_over_all_processes(supervise):
+    def serve(child):
+        if child.name == "s-1":
+            tell(child, running=1)
+            time.sleep(0.5)
+        obey(child)
+
+    supervisor = supervise(serve, 2, max_idle_seconds=0.2)
+    turn_until(supervisor, are_ready(supervisor))
+    began = time.monotonic()
+    run_until_over(supervisor)
+    assert time.monotonic() - began > 0.2
+    assert supervisor.code is ExitCode.STOPPED
+
+
+def test_a_stop_at_once_is_passed_on_as_sigquit(supervise):
+    def serve(child):
+        signal.signal(signal.SIGQUIT, lambda *_: os._exit(0))
+        obey(child)
+
+    supervisor = supervise(serve, 2, grace_seconds=600.0)
+    turn_until(supervisor, are_ready(supervisor))
+    supervisor.stop()
+    for process in supervisor.processes:
+        process.send(signal.SIGSTOP)
+    supervisor._turn()
+    supervisor.stop_now()
+    for process in supervisor.processes:
+        process.send(signal.SIGCONT)
+    run_until_over(supervisor)
+
+
+def test_a_job_that_writes_into_the_channel_confuses_nothing(supervise):
+    def serve(child):
+        os.write(child.channel.fileno(), b'{"status": 7}\n{"status": {"state": "odd"}}\nabc\n{"retire"')
+        os.write(child.channel.fileno(), b": null}\n")
+        obey(child)
+
+    supervisor = supervise(serve, 1)
+    turn_until(supervisor, are_ready(supervisor))
+    supervisor.stop()
+    run_until_over(supervisor)
+
+
+def test_children_that_somebody_else_has_waited_for_are_replaced(supervise, caplog):
+    """As where SIGCHLD is ignored: the system keeps no exit codes."""
+    supervisor = supervise(obey, 1)
+    turn_until(supervisor, are_ready(supervisor))
+    (process,) = supervisor.processes
+    process.send(signal.SIGKILL)
+    os.waitpid(process.pid, 0)
+    turn_until(supervisor, lambda: process not in supervisor.processes)
+    assert f"{process} ended, the system does not tell how." in caplog.text
+
+
+def test_a_system_without_a_process_to_spare_is_asked_again_later(supervise, monkeypatch, caplog):
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    supervisor = supervise(obey, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        turn_until(supervisor, lambda: supervisor.places[0].failures == 1)
+    assert "s-1 cannot be started, trying again in 1 s:" in caplog.text
+    supervisor.places[0].start_at = 0.0
+    turn_until(supervisor, are_ready(supervisor))
+
+
+def test_the_snapshot_for_the_health_port_has_all_workers(supervise):
+    supervisor = supervise(obey, 2)
+    assert (supervisor.snapshot().starting, supervisor.snapshot().why_not_ready()) == (2, "Starting.")
+    turn_until(supervisor, are_ready(supervisor))
+    snapshot = supervisor.snapshot()
+    assert [each.name for each in snapshot.workers] == ["s-1", "s-2"]
+    assert {each.state for each in snapshot.workers} == {WorkerState.READY}
+    assert set(snapshot.memory) == pids(supervisor)
+    assert (snapshot.starting, snapshot.replaced, snapshot.is_stopping) == (0, 0, False)
+
+
+def test_a_wake_up_is_passed_on_to_all_processes(supervise):
+    def serve(child):
+        tell(child)
+        while {"payload": "wake"} not in child.channel.receive():
+            time.sleep(0.01)
+        tell(child, jobs_done=1)
+        time.sleep(60)
+
+    supervisor = supervise(serve, 2)
+    turn_until(supervisor, are_ready(supervisor))
+    supervisor.wake()
+    turn_until(supervisor, lambda: [each.jobs_done for each in supervisor.statuses()] == [1, 1])
