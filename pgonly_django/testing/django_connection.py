@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from django.db import connections
+from django.db.transaction import TransactionManagementError
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
@@ -71,6 +72,11 @@ class DjangoDatabase:
         wrapper: Any = testrun.testcase_connection(self.alias) or connections[self.alias]
         wrapper.ensure_connection()
         raw: psycopg.Connection[Any] = wrapper.connection
+        if raw.info.transaction_status == TransactionStatus.INERROR:
+            raise TransactionManagementError(
+                f"A statement has failed in the transaction on {self.alias!r} before the drain: PostgreSQL takes no "
+                "other one. Put code that may fail into an atomic() block of its own."
+            )
         if wrapper.in_atomic_block and raw.info.transaction_status == TransactionStatus.IDLE:
             raw.execute("SELECT 1")  # psycopg puts BEGIN before the first statement of its own
         return DjangoConnection(raw)

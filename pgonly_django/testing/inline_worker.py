@@ -91,6 +91,7 @@ class InlineWorker:
 
     def start(self) -> None:
         """Before the first claim: write the limits of queues that the settings have, as each worker does."""
+        self.database.connection()  # raises where the test cannot use it now
         with as_in_autocommit():
             declarations.declare(self.alias)
             candidates_sql(self.alias)  # compiled once, in a transaction of Django's

@@ -11,6 +11,7 @@ from django.db import Error, connection, connections, transaction
 from django.utils import translation
 
 from pgonly_django import Discard, Hold, Retry, Snooze, budget, limiter, task
+from pgonly_django.testing import drain
 from tests.jobs import add, mark, stay
 
 
@@ -237,3 +238,22 @@ async def speak_german_async():
 def open_another_connection(alias):
     connections[alias].ensure_connection()
     return connections[alias].connection.info.backend_pid
+
+
+@task
+def drain_others():
+    """How many have run."""
+    return len(drain())
+
+
+@task
+def delete_its_row():
+    from pgonly_django.models import Job
+
+    Job.objects.all().delete()
+
+
+@task(takes_context=True)
+def cancel_itself(context):
+    context.task_result.cancel()
+    raise Snooze(0)

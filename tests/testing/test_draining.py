@@ -367,6 +367,15 @@ def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, se
 
 
 @both
+def test_a_job_may_delete_or_cancel_itself(where):
+    drained.delete_its_row.enqueue()
+    assert drain() == []
+    drained.cancel_itself.enqueue()
+    drain()
+    assert states() == ["cancelled"]
+
+
+@both
 def test_signals_are_sent(where):
     heard = []
 
