@@ -14,7 +14,7 @@ class PgonlyConfig(AppConfig):
     def ready(self) -> None:
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
-        from pgonly_django.database import in_schema, placement, testrun, wake_urls
+        from pgonly_django.database import in_schema, listen_database, placement, testrun, wake_urls
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
         from pgonly_django.queue.declared_queues import check_queues
@@ -27,6 +27,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.tasks.stored_jobs import check_stored_jobs
 
         checks.register(check_settings)
+        checks.register(listen_database.check_listen_database)
         checks.register(check_queues)
         checks.register(check_names_of_queues)
         checks.register(check_schedules)

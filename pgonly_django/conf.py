@@ -64,6 +64,8 @@ def _is_wake_url(url: Any) -> bool:
 class Settings:
     # A running job belongs to its worker for so long after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
+    # The alias of DATABASES whose connections LISTEN, past a pooler that the others go through; "": the same.
+    listen_database: str = _setting("")
     # The PostgreSQL schema of all tables; "": where the search_path says. See schema().
     schema: str = _setting("")
     # By name: schedules, limits of queues, limiters and budgets. Each has a module that validates its entries.

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from pgonly_django.database import connect
+from pgonly_django.database.listen_database import listen_alias
 from pgonly_django.database.operation import Signal
 
 IDLE_SECONDS = 10.0
@@ -104,7 +105,7 @@ class Listener:
 
     def _listen(self) -> None:
         try:
-            with connect.connect(self._alias, application_name=self._name) as connection:
+            with connect.connect(listen_alias(self._alias), application_name=self._name) as connection:
                 connection.execute(f"LISTEN {self._channel}")
                 with self._lock:
                     watches = [watch for same in self._watches.values() for watch in same]

@@ -97,6 +97,12 @@ class Reconnecting:
         self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
 
     @property
+    def open_socket(self) -> int | None:
+        """The descriptor of the open connection."""
+        is_open = self._connection is not None and not self._connection.closed
+        return self._connection.pgconn.socket if is_open and self._connection is not None else None
+
+    @property
     def pause_seconds(self) -> float:
         """Until the next try to connect."""
         return max(self._next_try - time.monotonic(), 0.0)

@@ -1,5 +1,5 @@
 """The main loop's connection: claims, ends, promotion and NOTIFY travel on it. No thread and no second connection
-stand between a NOTIFY and the claim that it causes."""
+stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DATABASE"] there is one that listens."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.types.json import set_json_loads
 
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.database.listen_database import listen_alias
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
@@ -37,31 +38,58 @@ class WorkerConnection(Reconnecting):
             back=self._emit_back,
         )
         self.listener = JobsListener(alias, listens=listen)
+        self.listening: Reconnecting = self  # which connection hears NOTIFY
+        if listen and (other := listen_alias(alias)) != alias:
+            self.listening = Reconnecting(
+                other,
+                application_name=f"pgonly listener {worker_id} {worker_name}",
+                lock_wait=LOCK_WAIT,
+                opened=self.listener.open,
+                lost=self._emit_cut,
+                back=self._note_back,
+            )
         self.claim_lock = ClaimLock(worker_id)
         self.prepared: set[Statement] = set()  # on the open connection
         self.on_back: Callable[[], None] | None = None
 
     def heard(self) -> list[str]:
         """The payloads since the last call. After a time without connection: all that could have been sent."""
-        return self.ask(self.listener.hear) or []
+        return self.listening.ask(self.listener.hear) or self.listener.pending()
 
     @property
     def socket(self) -> int | None:
         """Readable when there is something to hear. None when there is nothing to wait for."""
-        if self._connection is None or self._connection.closed or not self.listener.listens:
-            return None
-        return self._connection.pgconn.socket
+        return self.listening.open_socket if self.listener.listens else None
+
+    def rest(self) -> None:
+        """Keep the connection alone that listens. The other is opened again when it is needed."""
+        if self.listening is not self:
+            self.close()
+
+    def close_all(self) -> None:
+        self.close()
+        self.listening.close()
 
     def _prepare(self, connection: OwnConnection) -> None:
         self.prepared.clear()
         self.claim_lock.note_new_connection()
         set_json_loads(load_json, connection)
-        self.listener.open(connection)
-        if self.listener.reaches_postgres:
-            self.note_direct()
+        if self.listening is self:
+            self.listener.open(connection)
+            if self.listener.reaches_postgres:
+                self.note_direct()
 
     def _emit_back(self) -> None:
         emit("worker.database_back", "PostgreSQL is back.")
+        if self.listening is self:
+            self._note_back()
+
+    def _emit_cut(self, error: Exception) -> None:
+        self.listener.note_cut()
+        message = f"Polling until the connection that listens is open again: {str(error).strip()}"
+        emit("worker.listener_lost", message, level=logging.WARNING)
+
+    def _note_back(self) -> None:
         if self.on_back is not None:
             self.on_back()
 

@@ -22,11 +22,11 @@ ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEU
 
 
 class JobsListener:
-    """`listens` says whether LISTEN works; while that is not known, whether it shall be tried."""
+    """`listens` says whether LISTEN works now; while that is not known, whether it shall be tried."""
 
     def __init__(self, alias: str, *, listens: bool) -> None:
         self.alias = alias
-        self.listens = listens
+        self.listens = self._shall_listen = listens
         self._is_tested = False
         self._heard: deque[str] = deque()
 
@@ -37,6 +37,7 @@ class JobsListener:
 
     def open(self, connection: psycopg.Connection[Any]) -> None:
         """Listen on a new connection; on the first one find out whether that works. Raises psycopg.Error."""
+        self.listens = self._shall_listen
         if self.listens:
             connection.pgconn.notify_handler = self._note  # for those that come along with an answer
             connection.execute(f"LISTEN {notify.CHANNEL}")
@@ -44,12 +45,21 @@ class JobsListener:
                 self._test(connection)
         self._heard.extend(ALL)  # that could have been sent while there was no connection
 
+    def note_cut(self) -> None:
+        """The connection is lost, and nothing is heard until another one is open. For one that does nothing else."""
+        self.listens = False
+        self._heard.extend(ALL)
+
     def hear(self, connection: psycopg.Connection[Any]) -> list[str]:
         """The payloads that have come since the last call. Does not wait. Raises psycopg.Error."""
         if self.listens:
             connection.pgconn.consume_input()
             while (notification := connection.pgconn.notifies()) is not None:
                 self._note(notification)
+        return self.pending()
+
+    def pending(self) -> list[str]:
+        """What was taken note of, and not yet given to anybody."""
         payloads = list(self._heard)
         self._heard.clear()
         return payloads
@@ -68,7 +78,7 @@ class JobsListener:
         while payload not in self.hear(connection):
             left = deadline - time.monotonic()
             if left <= 0:
-                self.listens = False
+                self.listens = self._shall_listen = False
                 emit("worker.listen_unavailable", UNAVAILABLE, level=logging.WARNING)
                 break
             wait_for_input(left, connection.pgconn.socket)

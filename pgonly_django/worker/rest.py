@@ -100,7 +100,7 @@ class Rest:
         self._give_up_lock()
         if not self._can_listen or self._locked is not None:
             return
-        beat = self.database.ask(self._take_lock)
+        beat = self.database.listening.ask(self._take_lock)
         if beat is None or beat.some_running or not beat.was_written:
             self._give_up_lock()
             return
@@ -135,7 +135,14 @@ class Rest:
     def _rest(self) -> None:
         self._phase = Phase.RESTING
         self.next_run = time.monotonic() + self._beat_seconds
-        for each in (self.poll_timer, self.limited, self.promotion, self.heartbeat, self.maintenance):
+        for each in (
+            self.poll_timer,
+            self.limited,
+            self.promotion,
+            self.heartbeat,
+            self.maintenance,
+            self.database,
+        ):
             each.rest()
         emit("worker.resting", "Nothing to do: resting until a NOTIFY comes.", level=logging.DEBUG)
 
@@ -143,12 +150,13 @@ class Rest:
 
     def _beat(self, now: float) -> None:
         """Say that we live, and look for what came without a NOTIFY."""
-        beat = self.database.ask(self._ask)
+        listening = self.database.listening
+        beat = listening.ask(self._ask)
         if beat is None or beat.some_running:
             self.end()
             return
         if not beat.was_written:
-            self.database.ask(lambda connection: workers.register(connection, self.heartbeat.facts()))
+            listening.ask(lambda connection: workers.register(connection, self.heartbeat.facts()))
         if beat.next_due_in_seconds is not None:
             self.promotion.expect_due(beat.next_due_in_seconds)
         if beat.some_ready:
@@ -179,5 +187,5 @@ class Rest:
         def give_up(connection: OwnConnection) -> bool:
             return connection is not locked or claim_locks.give_up_resting(connection)
 
-        if locked is not None and (locked.closed or self.database.ask(give_up)):
+        if locked is not None and (locked.closed or self.database.listening.ask(give_up)):
             self._locked = None

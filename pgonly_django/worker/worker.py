@@ -151,7 +151,7 @@ class WorkerLoop:
             self.maintenance.end()
             self.scheduler.end()
             self.heartbeat.end()
-            self.database.close()
+            self.database.close_all()
             self.finished_signals.close(0.0)
             self.failure_calls.close(0.0)
             self.slots.close(0.0)
@@ -163,6 +163,7 @@ class WorkerLoop:
         # and a short burst may be over before the first beat.
         facts = self.heartbeat.facts()
         self.database.ask(lambda connection: workers.register(connection, facts))
+        self.database.listening.connection()
         declarations.declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
             self.database.ask(self.limited.tell)
@@ -222,6 +223,8 @@ class WorkerLoop:
             self.limited.tell_at,
             self.failure_calls.next_check(now),
         ]
+        if self.database.listening.is_away:
+            times.append(now + AWAY_SECONDS)
         if not self.shutdown.is_asked:
             times += (self.promotion.next_run, self.rest.next_run)
             if not self._claims_nothing:
@@ -480,7 +483,7 @@ class WorkerLoop:
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
-        self.database.close()
+        self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS))
         for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open
             if thread.is_alive():

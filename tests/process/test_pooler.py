@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
+from pgonly_django.models import Job, Worker
+from pgonly_django.queue.claim_locks import RESTING
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -24,3 +26,55 @@ def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, poole
     assert "ERROR" not in worker.output
     worker.send(15)
     assert worker.wait() == 0
+
+
+@pytest.fixture
+def past_the_pooler(workers, pooler):
+    """How to start workers whose statements go through PgBouncer, and which LISTEN past it."""
+    settings = connection.settings_dict
+    environment = {
+        "TEST_DIRECT_URL": workers.url,
+        "DJANGO_SETTINGS_MODULE": "tests.process.listen_settings",
+    }
+    workers.url = f"postgres://{settings['USER']}@127.0.0.1:{pooler}/{settings['NAME']}"
+    yield environment
+    workers.end()  # PgBouncer waits for its clients
+
+
+def first(query):
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0]
+
+
+def workers_at_rest():
+    return first(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {RESTING}")
+
+
+def listening():
+    return first("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly listener %'")
+
+
+def test_with_a_listen_database_workers_behind_a_pooler_rest_and_rescue(workers, marks, past_the_pooler):
+    """The one that holds the job tells of it through the pooler, and is killed. The other hears it past the pooler."""
+    resting = workers.start("--queues", "default", **past_the_pooler)
+    dying = workers.start("--queues", "dying", **past_the_pooler)
+    wait_for(lambda: Worker.objects.count() == 2)
+    wait_for(lambda: workers_at_rest() == 2, what="both to rest")
+    result = jobs.sleep_in_slices.using(queue_name="dying").enqueue("k", 30.0)
+    wait_for(lambda: "k:started" in marks(), what="the start")
+    dying.kill()
+    wait_for(lambda: Job.objects.get(pk=result.id).crashes == 1, what="the rescue")
+    wait_for(lambda: workers_at_rest() == 1, what="the other to rest again")
+    assert "LISTEN does not work" not in resting.output
+    assert "ERROR" not in resting.output
+
+
+def test_a_worker_whose_listening_connection_is_lost_polls_until_it_is_back(workers, past_the_pooler):
+    worker = workers.start("--poll-seconds", "0.2", **past_the_pooler)
+    wait_for(listening)
+    name = "application_name LIKE 'pgonly listener %'"
+    assert first(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {name}") == 1
+    assert jobs.add.enqueue(1, 2).wait(20).return_value == 3
+    wait_for(listening)
+    assert "Polling until the connection that listens is open again" in worker.output
