@@ -217,6 +217,13 @@ def never_ends():
         time.sleep(0.01)
 
 
+@task(takes_context=True)
+def never_ends_when_it_resumes(context):
+    if context.checkpoint is not None:
+        time.sleep(600)
+    context.save_checkpoint("begun")
+
+
 @task
 def fails():
     raise ValueError("no such paper")

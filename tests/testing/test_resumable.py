@@ -230,6 +230,12 @@ def test_a_run_that_never_ends_is_ended_and_its_place_is_shown(nothing_left):
     assert 'resumable_jobs.py", line' in said
 
 
+def test_a_resumed_run_that_never_ends_is_found(nothing_left):
+    said = why_not(jobs.never_ends_when_it_resumes, timeout=5, kill_at=2)
+    assert 'right after the checkpoint "begun" was saved (save 2 of 3), and resumed.' in said
+    assert "The resumed run did not end within 5 s (timeout)." in said
+
+
 def test_a_job_that_fails_without_a_kill_is_shown_with_its_traceback(nothing_left):
     said = why_not_testable(jobs.fails.using(max_attempts=1))
     assert "undisturbed, ended as failed. " in said

@@ -108,6 +108,7 @@ def _can_fork() -> bool:
 
 def _run_in_fork(order: Order, commands: IO[bytes]) -> tuple[int, bool]:
     """(exit code, whether it took too long). When the test's process has gone, the run is ended, and this process."""
+    late_at = time.monotonic() + order.seconds  # no later than by the clock of the run
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
@@ -115,7 +116,6 @@ def _run_in_fork(order: Order, commands: IO[bytes]) -> tuple[int, bool]:
         _run_and_leave(order)
     with suppress(OSError):  # the fork has done it, and may have ended
         os.setpgid(pid, pid)
-    late_at = time.monotonic() + order.seconds
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
