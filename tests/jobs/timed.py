@@ -23,15 +23,6 @@ def pay_in_turn(context, key, count, seconds):
 
 
 @task(takes_context=True)
-def pay_once_and_wait(context, key, seconds):
-    """After one step it waits for its interruption."""
-    context.step("once", pay, key, 0)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-@task(takes_context=True)
 def do_items(context, key, count, seconds):
     for item in context.iterate(range(count)):
         mark(f"{key}:{item}")
