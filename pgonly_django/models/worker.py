@@ -40,6 +40,10 @@ class Worker(models.Model):
     heartbeat_at = TimestampField(db_default=ClockTimestamp())
     stopped_at = TimestampField(null=True)
     sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
+    tells_claims = models.BooleanField(
+        null=True,
+        help_text=_("It tells others when it begins to hold jobs; empty: of a version that does not."),
+    )
 
     objects = WorkerQuerySet.as_manager()
 

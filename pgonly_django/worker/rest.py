@@ -3,7 +3,8 @@ every IDLE_BEAT_SECONDS. Times are time.monotonic().
 
 It begins to rest a lease after it last held a job or heard of one. By then it is sure that the claims of all others
 will be told to it (queue/claim_locks.py), so that it need not look at leases. Whoever hears "holding" looks at them
-again, every quarter of a lease, until no job runs. So the jobs of a dead worker are rescued within 75 s as long as one
+again, every quarter of a lease, until no job runs. While a worker of a version lives that does not tell, none of this
+version rests. So the jobs of a dead worker are rescued within 75 s as long as one
 worker is awake, be it at rest or not. Without LISTEN a worker never rests.
 """
 
@@ -55,7 +56,7 @@ class Rest:
         self._phase = Phase.AWAKE
         self._has_heard = False
         self._locked: OwnConnection | None = None  # the connection that may have the lock RESTING
-        self._quiet_seconds = options.lease_for.total_seconds()
+        self._lease_for, self._quiet_seconds = options.lease_for, options.lease_for.total_seconds()
         self._look_seconds = options.heartbeat_seconds
         self._beat_seconds = min(IDLE_BEAT_SECONDS, options.longest_pause(listening=True))
         database.on_back = self._note_back
@@ -101,7 +102,7 @@ class Rest:
         if not self._can_listen or self._locked is not None:
             return
         beat = self.database.listening.ask(self._take_lock)
-        if beat is None or beat.some_running or not beat.was_written:
+        if beat is None or beat.some_running or beat.some_do_not_tell or not beat.was_written:
             self._give_up_lock()
             return
         self._phase = Phase.CHECKING
@@ -118,7 +119,7 @@ class Rest:
         self._locked = connection
         if not claim_locks.take_resting(connection):
             return None
-        return workers.idle_beat(connection, self.worker_id)
+        return workers.idle_beat(connection, self.worker_id, self._lease_for)
 
     def note_checked(self, *, is_calm: bool) -> None:
         """The maintenance thread has looked."""
@@ -152,7 +153,7 @@ class Rest:
         """Say that we live, and look for what came without a NOTIFY."""
         listening = self.database.listening
         beat = listening.ask(self._ask)
-        if beat is None or beat.some_running:
+        if beat is None or beat.some_running or beat.some_do_not_tell:
             self.end()
             return
         if not beat.was_written:
@@ -166,7 +167,11 @@ class Rest:
 
     def _ask(self, connection: OwnConnection) -> IdleBeat | None:
         """None on another connection than that on which it began to rest: something may have gone unheard."""
-        return workers.idle_beat(connection, self.worker_id) if connection is self._locked else None
+        return (
+            workers.idle_beat(connection, self.worker_id, self._lease_for)
+            if connection is self._locked
+            else None
+        )
 
     def _note_back(self) -> None:
         """The connection was lost, and is open again. Others may have been cut off too, and be about to return."""

@@ -213,7 +213,7 @@ STATEMENTS = {
         NONE,
     ),
     "idle beat": (
-        lambda _: (workers.IDLE_BEAT, {"worker": WORKER}),
+        lambda _: (workers.IDLE_BEAT, {"worker": WORKER, "lease_for": LEASE}),
         RUNNING | READY | SUSPECT | LIMITED | SCHEDULED | WORKER_ROW,
         NONE,
     ),

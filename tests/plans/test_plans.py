@@ -24,6 +24,7 @@ ROWS_READ_AT_MOST = 6000
 # As many rows as there were workers lately, asked once a rescue; and one row for each queue.
 OF_WORKERS = (
     "rescue",
+    "idle beat",
     "end transactions",
     "forget workers",
     "forget stopped workers",

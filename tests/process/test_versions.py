@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.models import Job, State, Worker
 from tests.aliases import alias
 from tests.conftest import MARKS
-from tests.process.conftest import RealWorker, database_url
+from tests.process.conftest import LEASE_SECONDS, RealWorker, database_url
 from tests.released import ROOT, environment_of, jobs, manage, unpack
 from tests.waiting import wait_for
 
@@ -47,10 +48,10 @@ class Version:
     database: str
     started: list[RealWorker] = field(default_factory=list)
 
-    def start(self, *, is_ready: bool = True) -> RealWorker:
+    def start(self, *flags: str, is_ready: bool = True) -> RealWorker:
         name = f"{self.package.name}-{len(self.started)}"
         log = self.directory / f"{name}.log"
-        command = [sys.executable, "-m", "django", "runworker", "--name", name, "--threads", "4"]
+        command = [sys.executable, "-m", "django", "runworker", "--name", name, "--threads", "4", *flags]
         with log.open("w") as output:
             process = subprocess.Popen(
                 command, env=self.environment, cwd=self.package, stdout=output, stderr=output
@@ -195,3 +196,18 @@ def newest_migration(database):
 def is_ours(migration):
     app, name = migration
     return (app == "pgonly_django", name)
+
+
+def test_a_worker_of_today_rescues_the_job_of_a_released_one(versions, marks):
+    """The released version tells nobody that it holds jobs. While one lives, a worker of today does not rest, so that
+    it looks at leases; its own queue gets no job and no NOTIFY."""
+    old, new = versions
+    killed = old.start()
+    new.start("--queues", "other")
+    until = time.monotonic() + 3 * LEASE_SECONDS  # by then it would rest
+    wait_for(lambda: time.monotonic() > until)
+    result = jobs.in_two_steps.enqueue("job")
+    wait_for(lambda: f"job:second {old.package.name}" in marks(), what="the second step")
+    killed.kill()
+    wait_for(lambda: result.job.state == State.READY, what="the rescue")
+    assert [entry["outcome"] for entry in result.job.errors] == ["crashed"]

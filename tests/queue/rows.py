@@ -62,9 +62,9 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
-    return Worker.objects.create(
-        **{"name": "w", "hostname": "h", "pid": 1, "threads": 1, "heartbeat_at": ago(silent_for), **facts}
-    )
+    """Of this version, unless `facts` say tells_claims=None."""
+    given = {"name": "w", "hostname": "h", "pid": 1, "threads": 1, "tells_claims": True, **facts}
+    return Worker.objects.create(**{"heartbeat_at": ago(silent_for), **given})
 
 
 def claimer(*queues: str, worker_id: UUID | None = None) -> Claimer:

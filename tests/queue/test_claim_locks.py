@@ -15,7 +15,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import claim_locks
 from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.workers import idle_beat
-from tests.queue.rows import make
+from tests.queue.rows import LEASE, make
 from tests.waiting import wait_for
 
 
@@ -35,7 +35,7 @@ class Resting:
         self.rests = not self.connection.execute(claim_locks.SOMEBODY_CLAIMS).fetchone()[0]
 
     def see_no_job(self):
-        self.rests = self.rests and not idle_beat(self.connection, uuid4()).some_running
+        self.rests = self.rests and not idle_beat(self.connection, uuid4(), LEASE).some_running
 
     def heard(self):
         self.connection.execute("SELECT 1")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
@@ -16,11 +18,12 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
-from tests.queue.rows import HOUR, ago, fresh, make, make_running
+from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
 from tests.worker.test_listener import cut
 
 LEASE_SECONDS = 2
+SECOND = timedelta(seconds=1)
 BACKENDS = """
 SELECT application_name, pid, query_start FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'pgonly %'
@@ -192,3 +195,27 @@ def test_the_first_beat_after_a_rest_comes_when_a_job_has_run_for_a_quarter_of_a
     wait_for(lambda: "long:started" in marks())
     wait_for(lambda: WorkerRow.objects.get(pk=worker.id).running == 1)
     assert result.cancel()
+
+
+def test_beside_a_worker_that_does_not_tell_of_its_claims_no_worker_rests(background_worker):
+    """As a worker of the version before, whose row lacks the column."""
+    older = make_worker(silent_for=-HOUR, tells_claims=None)
+    worker = background_worker()
+    some_time()
+    assert worker.status().state is WorkerState.READY
+    WorkerRow.objects.filter(pk=older.pk).update(stopped_at=timezone.now())
+    wait_until_resting(worker)
+
+
+def test_a_worker_that_does_not_tell_and_is_silent_for_a_lease_keeps_no_other_from_resting(resting_worker):
+    make_worker(silent_for=2 * LEASE_SECONDS * SECOND, tells_claims=None)
+    resting_worker()
+
+
+def test_at_its_beat_a_worker_sees_one_that_does_not_tell(resting_worker):
+    """It was started later, as by a deploy of the version before."""
+    worker = resting_worker(poll_seconds=0.5)
+    older = make_worker(silent_for=-HOUR, tells_claims=None)
+    wait_for(lambda: worker.status().state is WorkerState.READY, what="the end of the rest")
+    WorkerRow.objects.filter(pk=older.pk).update(stopped_at=timezone.now())
+    wait_until_resting(worker)
