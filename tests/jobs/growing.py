@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import time
@@ -24,6 +25,13 @@ def take_memory(key, megabytes, seconds):
 @task
 def tell_pid():
     return os.getpid()
+
+
+@task
+def take_the_lock():
+    """That of tests/process/threaded_settings.py, as a library takes its own."""
+    lock = importlib.import_module(os.environ["DJANGO_SETTINGS_MODULE"]).LOCK
+    return "taken" if lock.acquire(timeout=5) else "locked"
 
 
 @task

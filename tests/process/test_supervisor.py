@@ -183,6 +183,18 @@ def test_a_burst_of_several_ends_when_no_job_is_left(workers):
     assert supervisor.wait(40) == 0
     assert {job_of(each).state for each in results} == {State.SUCCEEDED}
     assert re.search(r"processes 2\n", supervisor.output)
+    assert supervisor.output.count("starts, forked.") == 2
+
+
+def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_locks_are_free(workers):
+    """The thread holds a lock that each job needs: in a forked child it would stay locked for ever."""
+    result = growing.take_the_lock.enqueue()
+    supervisor = workers.start(
+        "--processes", "2", "--burst", ready=False, DJANGO_SETTINGS_MODULE="tests.process.threaded_settings"
+    )
+    assert supervisor.wait(60) == 0
+    assert job_of(result).result == "taken"
+    assert supervisor.output.count("starts, spawned.") == 2
 
 
 def test_idle_seconds_end_all(workers):

@@ -121,10 +121,12 @@ def test_a_child_that_dies_while_the_database_is_away_has_its_jobs_back_when_it_
         return rows and rows[0][0]
 
     pid = wait_for(owner, 60, "the job to run")
+    os.kill(pid, signal.SIGSTOP)  # so that of the two only the other one notices
     own_server.server.stop("immediate")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: "cannot be taken back, trying again:" in supervisor.output)
-    wait_for(lambda: supervisor.output.count(" starts, forked.") >= 3, what="another process")
+    wait_for(lambda: supervisor.output.count(": PostgreSQL is away, trying again until it is back") == 2,
+             what="the process in its place to notice")  # fmt: skip
     assert supervisor.process.poll() is None
     own_server.server.start()
     wait_for(lambda: own_server.count("succeeded") == 1, 60, "the job's end")

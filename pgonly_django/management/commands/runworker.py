@@ -140,8 +140,6 @@ class Command(BaseCommand):
             health = self._open_health(options)
             self._prepare(options)
             method = "spawn" if self._reloads else options.start_method
-            if method != "spawn":
-                import_tasks()  # before the forks, so that the memory is shared
             setup.enter_context(logging_to(self._terminal()))
 
             def serve(child: Child) -> None:
@@ -165,6 +163,8 @@ class Command(BaseCommand):
         self._warn_of_what_stays_unserved(options)
         for said in unknown_variables():
             self._warn(said)
+        if options.processes > 1 and options.start_method != "spawn" and not self._reloads:
+            import_tasks()  # before the forks, so that the memory is shared
         try:
             refuse_too_little_memory(options)
         except OptionError as error:

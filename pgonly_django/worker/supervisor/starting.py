@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -102,7 +103,9 @@ def fork_to(child: Callable[..., None], *args: Any) -> int:
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()  # or the child would print the same once more
     with held_back(STOP_SIGNALS):
-        pid = os.fork()
+        with warnings.catch_warnings():  # of other threads, which who asked for a fork has thought of
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             _end_after(child, *args)
     return pid

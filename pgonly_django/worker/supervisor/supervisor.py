@@ -119,6 +119,7 @@ class Supervisor:
         channel, that one would not notice the end of the supervisor."""
         for process in self.processes:
             process.started.channel.close()
+        self.taking_back.forget()
         self.inbox.close()
         self.health.forget()
         self._hear_no_more_of_children()

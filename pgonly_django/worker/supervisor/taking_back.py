@@ -96,6 +96,11 @@ class TakingBack:
         if self._try is None and self._dead and now >= self._next_try:
             self._begin(now)
 
+    def forget(self) -> None:
+        """In a forked child."""
+        if self._try is not None:
+            self._try.answers.close()
+
     def close(self) -> None:
         """Wait for no answer any more."""
         for pid in self.pids:
@@ -108,26 +113,34 @@ class TakingBack:
             self._try = None
 
     def _begin(self, now: float) -> None:
-        ours, theirs = Channel.pair(ANSWER_BYTES)
-        kinds = [
+        try:
+            ours, theirs = Channel.pair(ANSWER_BYTES)
+        except OSError as error:  # the system has no descriptor to spare
+            self._put_off(now, str(error))
+            return
+        crashed, stopped = (
             [each.worker_id for each in self._dead.values() if each.planned is planned]
             for planned in (False, True)
-        ]
-        work = (self.alias, *kinds, theirs)
-        pid = None
+        )
         try:
-            if forks(self.method):
-                pid = fork_to(_in_process, self.close_inherited, ours, *work)
-                self.pids.add(pid)
-                theirs.close()
-            else:
-                threading.Thread(target=_answer, args=work, name="pgonly-taking-back", daemon=True).start()
-        except (OSError, RuntimeError) as error:  # the system has no process, or no thread, to spare
+            pid = self._start(ours, self.alias, crashed, stopped, theirs)
+        except (OSError, RuntimeError) as error:  # no process, or no thread
             for end in (ours, theirs):
                 end.close()
             self._put_off(now, str(error))
             return
-        self._try = _Try([*kinds[0], *kinds[1]], ours, now, pid)
+        self._try = _Try([*crashed, *stopped], ours, now, pid)
+
+    def _start(self, ours: Channel, *work: Any) -> int | None:
+        """The pid of the process that does it; None: a thread does."""
+        if not forks(self.method):
+            threading.Thread(target=_answer, args=work, name="pgonly-taking-back", daemon=True).start()
+            return None
+        pid = fork_to(_in_process, self.close_inherited, ours, *work)
+        self.pids.add(pid)
+        theirs: Channel = work[-1]
+        theirs.close()
+        return pid
 
     def _look_after(self, attempt: _Try, now: float) -> None:
         answers = attempt.answers.receive()

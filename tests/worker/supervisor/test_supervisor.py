@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.supervisor import process as process_module
@@ -240,3 +241,40 @@ def test_a_wake_up_is_passed_on_to_all_processes(supervise):
     turn_until(supervisor, are_ready(supervisor))
     supervisor.wake()
     turn_until(supervisor, lambda: [each.jobs_done for each in supervisor.statuses()] == [1, 1])
+
+
+def test_a_child_has_nothing_of_the_supervisor_s_so_that_the_others_notice_its_end(supervise):
+    supervisor = supervise(obey, 1)
+
+    def serve(child):
+        inherited = [process.started.channel.fileno() for process in supervisor.processes]
+        inherited += [*supervisor.taking_back.sockets(), *supervisor.health.sockets()]
+        tell(child, running=sum(number != -1 for number in inherited), jobs_done=len(inherited))
+        obey(child)
+
+    turn_until(supervisor, are_ready(supervisor))
+    supervisor.serve = serve
+    supervisor.places.append(process_module.Place("s-2"))
+    turn_until(supervisor, lambda: [each.jobs_done for each in supervisor.statuses()][1:] == [1])
+    assert supervisor.statuses()[1].running == 0
+
+
+def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itself(supervise):
+    supervisor = supervise(deaf, 2, max_seconds=2.0)
+    supervisor.ends_at = time.monotonic() + 2.0
+    supervisor._deadline = Deadline(supervisor.options, supervisor.ends_at)
+    run_until_over(supervisor)
+    assert 0 <= time.monotonic() - supervisor.ends_at < 1.5
+    assert supervisor.code is ExitCode.STOPPED
+
+
+def test_a_process_that_ends_near_the_end_of_max_seconds_is_not_replaced(supervise):
+    def serve(child):
+        tell(child)
+        time.sleep(max(supervisor._deadline.stop_at - time.monotonic(), 0))
+        child.channel.send({"holds_nothing": True})
+
+    supervisor = supervise(serve, 2, max_seconds=1.0)
+    supervisor._deadline = Deadline(supervisor.options, time.monotonic() + 1.0)
+    run_until_over(supervisor)
+    assert supervisor.snapshot().replaced == 0
