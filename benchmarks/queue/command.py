@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     sizes = QUICK if arguments.quick else Sizes()
     figures: list[Figure] = []
     with servers.postgres() as url:
-        _configure(url)
+        configure(url)
         for name, part in _parts().items():
             if not arguments.only or name in arguments.only:
                 made = part(url, sizes)
@@ -47,7 +47,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _configure(url: str) -> None:
+def configure(url: str) -> None:
     os.environ["BENCH_DATABASE_URL"] = url
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.queue.settings"
     import django

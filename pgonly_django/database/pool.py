@@ -277,6 +277,12 @@ class Pool:
             self._drop(self._idle.pop())
 
 
+def close_all_idle() -> None:
+    """Of all pools of this process."""
+    for pool in tuple(_pools.values()):
+        pool.close_idle()
+
+
 def _after_fork() -> None:
     global _creating  # noqa: PLW0603 - one per process, and this is another process
     _creating = threading.Lock()
@@ -288,8 +294,7 @@ def _let_go(connection: Any, **_: Any) -> None:
     """Django connects to "no database" before it creates, clones or drops one, which has to be unused then."""
     if connection.alias == NO_DB_ALIAS:
         listener.stop_all()
-        for pool in tuple(_pools.values()):
-            pool.close_idle()
+        close_all_idle()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -16,6 +16,7 @@ from pgonly_django.tasks.on_failure import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_cleanup import clean_up_connections
+from pgonly_django.worker.idle_connections import take_from
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.results import result_of_end
@@ -93,7 +94,7 @@ class FailureCalls:
             self._threads = [*self._threads, thread]
 
     def _serve(self) -> None:
-        while not self._is_replaced and (failure := self._inbox.get()) is not None:
+        while not self._is_replaced and (failure := take_from(self._inbox)) is not None:
             self._busy_since = time.monotonic()
             self._tried(failure)
             if forked_child.is_child:

@@ -14,6 +14,7 @@ from pgonly_django.models.job import FINISHED, Job, State
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
+from pgonly_django.worker.idle_connections import take_from
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.results import result_of_end
 from pgonly_django.worker.tracebacks import cut_our_frames
@@ -53,7 +54,7 @@ class FinishedSignals:
         self._inbox.put(job_id)
 
     def _serve(self) -> None:
-        while (ended := self._inbox.get()) is not None:
+        while (ended := take_from(self._inbox)) is not None:
             self._send(ended)
             if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()

@@ -16,6 +16,7 @@ from pgonly_django.worker.duties.prune_jobs import PruneJobs
 from pgonly_django.worker.duties.prune_sessions import PruneSessions
 from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
+from pgonly_django.worker.idle_connections import close_pools
 
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
@@ -45,7 +46,7 @@ class Maintenance(threading.Thread):
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._tell = tell
-        self._is_resting = self._is_asked = False
+        self._is_resting = self._is_asked = self._closes_pools = False
         self._woken_at = float("-inf")
         self._ran_at = time.monotonic()
         self._over, self._wanted = threading.Event(), threading.Event()
@@ -68,8 +69,9 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def rest(self) -> None:
-        """From now on a round comes every RESTING_SECONDS. For any thread."""
-        self._is_resting = True
+        """Close what the pools of the process keep open. From now on a round comes every RESTING_SECONDS. For any
+        thread."""
+        self._is_resting = self._closes_pools = True
         self._wanted.set()
 
     def wake(self) -> None:
@@ -87,6 +89,9 @@ class Maintenance(threading.Thread):
             self._run_hurried()
             if self._is_asked:
                 self._check()
+            if self._closes_pools:
+                self._closes_pools = False
+                tried("Closing idle connections", close_pools)
             if time.monotonic() >= self._next_round(due_at):
                 self._run_due(due_at)
             if self._next_round(due_at) - time.monotonic() > KEEP_OPEN_SECONDS:

@@ -29,6 +29,7 @@ from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import PollTimer
+from pgonly_django.worker.slots import Slots
 
 # After a rest its other threads wake so much later: first of all comes the claim.
 WAKE_OTHERS_SECONDS = 0.05
@@ -46,12 +47,13 @@ class Rest:
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection,
-        timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance],
+        timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance], slots: Slots,
         is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.worker_id, self.database, self._is_idle = worker_id, database, is_idle
         self.poll_timer, self.limited, self.promotion = timers
         self.heartbeat, self.maintenance = threads
+        self._resting = (*timers, *threads, slots, database)  # all that stands still
         self.next_run = self._quiet_since = time.monotonic()
         self._phase = Phase.AWAKE
         self._has_heard = False
@@ -136,14 +138,7 @@ class Rest:
     def _rest(self) -> None:
         self._phase = Phase.RESTING
         self.next_run = time.monotonic() + self._beat_seconds
-        for each in (
-            self.poll_timer,
-            self.limited,
-            self.promotion,
-            self.heartbeat,
-            self.maintenance,
-            self.database,
-        ):
+        for each in self._resting:
             each.rest()
         emit("worker.resting", "Nothing to do: resting until a NOTIFY comes.", level=logging.DEBUG)
 

@@ -65,6 +65,13 @@ class Slots:
         """The threads that have not ended."""
         return [thread for thread in self._threads if thread.is_alive()]
 
+    def rest(self) -> None:
+        """While no job runs: let the threads end, and their connections with them. The next jobs start others."""
+        for _ in range(self._started):
+            self._inbox.put(None)
+        self._started = 0
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+
     def close(self, timeout: float) -> None:
         """Let the threads and the loop end once what they hold is done; wait for them at most `timeout` seconds."""
         deadline = time.monotonic() + timeout

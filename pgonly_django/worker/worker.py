@@ -84,7 +84,9 @@ class WorkerLoop:
         self.maintenance = Maintenance(options.database, self.inbox.put)
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
-        self.rest = Rest(self.id, options, self.database, timers, threads, self._has_nothing_to_do)
+        self.rest = Rest(
+            self.id, options, self.database, timers, threads, self.slots, self._has_nothing_to_do
+        )
         self.payloads = Payloads(
             self.id, options.queues, rest=self.rest, poll_timer=self.poll_timer, limited=self.limited,
             promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,

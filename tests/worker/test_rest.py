@@ -6,9 +6,10 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
+from pgonly_django.cache import PostgresCache
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
@@ -82,6 +83,34 @@ def test_at_rest_a_worker_has_one_connection_and_sends_no_statement(resting_work
     assert before[0][0].startswith(f"pgonly worker {worker.id}")
     some_time()
     assert backends() == before
+
+
+def count_connections():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return cursor.fetchone()[0]
+
+
+def test_at_rest_what_jobs_have_opened_is_closed(background_worker, marks, monkeypatch):
+    """Persistent connections of the slots' threads, and those of the cache and the limiters."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    before = count_connections()
+    worker = background_worker(poll_seconds=600.0)
+    waiting = [jobs.slow_count.enqueue(2, 0.0, f"k{number}") for number in range(4)]
+    for result in waiting:
+        result.wait(10)
+    PostgresCache("kept open", {}).set("key", "value")
+    wait_until_resting(worker)
+    wait_for(lambda: count_connections() == before + 1)
+    assert jobs.slow_count.enqueue(1, 0.0, "k").wait(10).return_value == 1
+
+
+def test_at_rest_the_pools_of_django_are_empty(pooled, background_worker, marks):
+    before = count_connections()
+    worker = background_worker(poll_seconds=600.0)
+    jobs.slow_count.enqueue(2, 0.0, "k").wait(10)
+    wait_until_resting(worker)
+    wait_for(lambda: count_connections() <= before + 1)
 
 
 def test_a_beat_at_rest_says_that_the_worker_lives(resting_worker):
