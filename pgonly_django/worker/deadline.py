@@ -4,9 +4,11 @@ The times, in their order: `claims_until`, `stop_at` (the planned stop), `calls_
 interrupted), `jobs_until` (they are released), `ends_at`.
 """
 
+import logging
 import time
 
 from pgonly_django.context.run import Run
+from pgonly_django.events import emit
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.shutdown import interrupted_before
@@ -73,3 +75,15 @@ class Deadline:
         self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
         if run.leaves_early:
             self._left.add(run.job.id)
+        elif run.calls.outlast_their_run and run.stop_requested:
+            _emit_outlasted(run)
+
+
+def _emit_outlasted(run: Run) -> None:
+    message = (
+        f"{run.job.task} {run.job.id} was stopped by --max-seconds in the middle of its first step, after "
+        f"{run.seconds:.1f} s. The next run calls that step again: where it takes longer than a process lives, it "
+        "never ends and is paid for each time. Give it more --max-seconds, or make the step shorter."
+    )
+    facts = {"job_id": run.job.id, "task": run.job.task, "seconds": round(run.seconds, 1)}
+    emit("worker.step_outlasted", message, level=logging.WARNING, **facts)

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import State
+from tests import jobs
 from tests.jobs import timed
 from tests.waiting import wait_for
 
@@ -48,6 +49,14 @@ def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
     finally:
         os.kill(pid, signal.SIGCONT)
     assert "had not ended when its --max-seconds were over" in worker.output
+
+
+def test_a_supervisor_ends_with_its_workers_and_their_jobs_go_back(workers, marks):
+    result = jobs.hold_on.enqueue("k")
+    worker = workers.start("--processes", "2", "--max-seconds", "20", ready=False)
+    assert worker.wait(60) == 0, worker.output
+    job = result.job
+    assert (job.state, job.attempt, job.crashes, job.interruptions) == (State.READY, 0, 0, 1)
 
 
 def test_the_seconds_count_from_the_start_of_the_process(workers):

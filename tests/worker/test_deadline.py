@@ -88,6 +88,22 @@ def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
     assert (marks(), job.attempt, job.interruptions, job.errors) == (["first:0"], 0, 0, [])
 
 
+@pytest.mark.parametrize("task", [timed.pay_in_turn, timed.pay_side_by_side])
+def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
+    result = task.enqueue("k", *([[4.0], 1] if task is timed.pay_side_by_side else [1, 4.0]))
+    worker = work(threads=1, max_seconds=1.5)
+    assert (result.job.state, result.job.attempt) == (State.READY, 0)
+    assert "in the middle of its first step" in caplog.text
+    wait_for(lambda: not worker.slots.alive(), what="its thread to end")
+
+
+def test_a_job_that_was_stopped_between_its_steps_is_not_named(work, marks, caplog):
+    result = timed.pay_in_turn.enqueue("k", 60, 0.1)
+    work(threads=1, max_seconds=1.5)
+    assert result.job.interruptions == 1
+    assert "first step" not in caplog.text
+
+
 def test_time_left_is_known_from_the_start(work):
     result = timed.tell_time_left.enqueue()
     work(max_seconds=60.0)

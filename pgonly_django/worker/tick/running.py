@@ -54,8 +54,9 @@ class Tick:
     def start(self) -> None:
         self._thread.start()
 
-    def wait(self) -> None:
-        self._is_over.wait()
+    def wait(self, seconds: float) -> bool:
+        """Whether it is over."""
+        return self._is_over.wait(seconds)
 
     def stop(self) -> None:
         """Nobody waits for the answer any more: a planned stop."""

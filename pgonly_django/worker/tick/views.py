@@ -23,6 +23,8 @@ from pgonly_django.worker.tick.token import is_valid_header, is_valid_token
 
 METHODS = ["GET", "POST"]
 LEAST_SECONDS = 1.0
+OVERTIME_SECONDS = 1.0
+OVERTIME = "The time is over, and PostgreSQL does not answer. The tick ends once it does."
 IN_TRANSACTION = (
     "A tick inside a transaction sees nothing of it: its own connection is separate. In tests use TransactionTestCase, "
     "or with pytest-django @pytest.mark.django_db(transaction=True)."
@@ -47,11 +49,11 @@ def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     except Exception as error:  # noqa: BLE001 - what is none of these is raised again
         return _failed(error)
     try:
-        going.wait()
+        is_over = going.wait(seconds + OVERTIME_SECONDS)
     except BaseException:  # a server that ends, or whose patience does, raises in its main thread
         going.release()
         raise
-    return _answer(going)
+    return _answer(going) if is_over else _error(OVERTIME, 503)
 
 
 async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
@@ -71,7 +73,9 @@ async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(error)
     try:
-        await over.wait()
+        await asyncio.wait_for(over.wait(), seconds + OVERTIME_SECONDS)
+    except TimeoutError:
+        return _error(OVERTIME, 503)
     except BaseException:  # the client has gone, or the server ends
         going.stop()
         raise

@@ -141,5 +141,5 @@ def test_a_process_that_is_forked_amid_a_tick_may_run_its_own(tick, marks):
     if pid == 0:
         os._exit(0 if running._going is None and running._lock.acquire(blocking=False) else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    going.wait()
+    assert going.wait(30)
     assert going.answer()["done"] == 1

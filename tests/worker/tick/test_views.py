@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 
@@ -16,6 +17,7 @@ from pgonly_django.models import Job, State, Worker
 from pgonly_django.worker.tick import running, views
 from pgonly_django.worker.tick.token import token
 from tests import jobs
+from tests.aliases import alias
 from tests.jobs import timed
 from tests.waiting import wait_for
 
@@ -199,6 +201,47 @@ def raise_once_started(marks):
     wait_for(lambda: "k:started" in marks())
     connection.close()
     signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+
+def test_a_database_that_is_away_is_answered_at_once(tick, settings, any_database):
+    options = {"OPTIONS": {"database": "away"}}
+    settings.TASKS = {"default": {**settings.TASKS["default"], **options}}
+    with alias("away", HOST="127.0.0.1", PORT="1"):
+        response = Client().get(url())
+    assert response.status_code == 503
+    assert "PostgreSQL (away) does not answer" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "get", [lambda: Client().get(url()), lambda: async_to_sync(AsyncClient().get)(url())]
+)
+def test_a_database_that_hangs_keeps_no_request_waiting(tick, settings, marks, get):
+    settings.PGONLY = {**settings.PGONLY, "TICK_SECONDS": 2}
+    result = jobs.hold_on.enqueue("k")
+    stopped = []
+    thread = threading.Thread(target=stop_backend_once_started, args=(marks, stopped))
+    thread.start()
+    try:
+        response = get()
+        assert response.status_code == 503
+        assert "PostgreSQL does not answer" in response.json()["error"]
+    finally:
+        thread.join()
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: running._going is None)
+    assert (result.job.state, result.job.attempt) == (State.READY, 0)
+
+
+def stop_backend_once_started(marks, stopped):
+    """That of the tick, which is idle then."""
+    wait_for(lambda: "k:started" in marks())
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgonly worker %'")
+        stopped += [pid for (pid,) in cursor.fetchall()]
+    connection.close()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
 
 
 def test_an_error_in_the_loop_is_answered_and_logged(tick, monkeypatch, caplog):
