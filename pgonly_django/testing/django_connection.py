@@ -77,8 +77,6 @@ class DjangoDatabase:
                 f"A statement has failed in the transaction on {self.alias!r} before the drain: PostgreSQL takes no "
                 "other one. Put code that may fail into an atomic() block of its own."
             )
-        if wrapper.in_atomic_block and raw.info.transaction_status == TransactionStatus.IDLE:
-            raw.execute("SELECT 1")  # psycopg puts BEGIN before the first statement of its own
         return DjangoConnection(raw)
 
     def lose(self, error: Exception) -> None:

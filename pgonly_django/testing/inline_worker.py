@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Any, cast
 
 from asgiref.sync import async_to_sync
-from django.db import connections
 
 from pgonly_django.compat import uuid7
 from pgonly_django.context.run import Run
@@ -61,10 +60,7 @@ class InlineExecutor(Executor):
     """Calls jobs in this thread, and cleans up no connection: they are the test's."""
 
     def run_here(self, run: Run) -> Ended:
-        """Sync and async tasks. What a job sets in its context, such as a language, is gone behind it; but the
-        connections that it opens are the test's, so that they are closed."""
-        for alias in connections:
-            connections[alias]
+        """Sync and async tasks. What a job sets in its context, such as a language, is gone behind it."""
         call = async_to_sync(self.acall) if self.tasks.is_async(run.job) else self.call
         return contextvars.copy_context().run(call, run)
 

@@ -257,3 +257,17 @@ def delete_its_row():
 def cancel_itself(context):
     context.task_result.cancel()
     raise Snooze(0)
+
+
+@task(takes_context=True, max_attempts=1)
+def spoil_its_errors(context):
+    """No entry can be added to them any more."""
+    from pgonly_django.models import Job
+
+    Job.objects.filter(pk=context.job_id).update(errors="no list")
+    raise ValueError
+
+
+@task
+def take_a_pair(pair=(1, 2)):
+    return pair

@@ -15,7 +15,7 @@ from django.utils.translation import get_language, override
 
 from pgonly_django.compat import TaskResultStatus, task_finished, task_started
 from pgonly_django.current_job import current_job
-from pgonly_django.exceptions import TransactionLeftOpenError, WrongArgumentsError
+from pgonly_django.exceptions import TransactionLeftOpenError, UnreadableJobError, WrongArgumentsError
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.claim import candidates_sql, claim_statement
 from pgonly_django.tasks.registry import UnknownTaskError
@@ -364,6 +364,35 @@ def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, se
     assert telling.told == [(result.id, "FAILED", "ValueError('error')")]
     assert (note.task.module_path, note.args) == ("tests.jobs.burying.note", [result.id])
     assert written() == [result.id]
+
+
+@both
+def test_an_end_that_its_row_cannot_store_fails_the_job(where):
+    drained.spoil_its_errors.enqueue()
+    add.enqueue(1)
+    drain(raise_errors=False)
+    assert states() == ["failed", "succeeded"]
+
+
+@both
+def test_a_row_that_python_cannot_read_fails_its_job(where):
+    add.enqueue(1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pgonly_job SET args = %s::jsonb", [f"[{'1' * 5000}]"])
+    with pytest.raises(UnreadableJobError):
+        drain()
+
+
+@both
+def test_notices_of_the_server_reach_those_who_listen_on_the_test_s_connection(where):
+    heard = []
+    connection.ensure_connection()
+    connection.connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    add.enqueue(1)
+    drain()
+    with connection.cursor() as cursor:
+        cursor.execute("DO $$ BEGIN RAISE WARNING 'here'; END $$")
+    assert heard == ["here"]
 
 
 @both

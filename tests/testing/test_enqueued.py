@@ -11,7 +11,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.testing import assert_enqueued, assert_enqueues, assert_not_enqueued, drain, enqueued_jobs
 from pgonly_django.testing.backends import NoRowsError
-from tests.jobs import add, count_to, echo, fail
+from tests.jobs import add, count_to, drained, echo, fail
 from tests.queue.rows import make
 
 pytestmark = pytest.mark.django_db
@@ -75,6 +75,9 @@ def test_arguments_are_compared_as_the_function_gets_them():
     assert_enqueued(add, kwargs={"a": 1})
     assert_enqueued(add, [1], {"b": 1})  # its default
     refused(assert_enqueued, add, [1], {"b": 2})
+    drained.take_a_pair.enqueue()
+    assert_enqueued(drained.take_a_pair, [])
+    assert_enqueued(drained.take_a_pair, [[1, 2]])
     count_to.enqueue(n=3)
     assert_enqueued(count_to, [3])  # without the context
 

@@ -19,6 +19,7 @@ from pgonly_django.exceptions import (
     WrongArgumentsError,
 )
 from pgonly_django.limits.background import background
+from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Budget, CostEntry, Job, Limiter, Reservation, Step
 from pgonly_django.testing import drain, fake_limits
 from pgonly_django.testing.fakes import BudgetUse, CoolDown, LimiterUse
@@ -37,6 +38,7 @@ def limits(declared):
 def test_a_limiter_lets_all_in_at_once_and_remembers_them(limits):
     for _ in range(3):  # with one request a minute
         with limiter("deepseek", tokens=900) as use:
+            assert not renewal._held  # no lease is renewed
             assert limits.uses[-1] == LimiterUse("deepseek", 900, 1, 900, 1)
             use.tokens = 950
     assert limits.uses == [LimiterUse("deepseek", 950, 1, 900, 1, is_over=True)] * 3
