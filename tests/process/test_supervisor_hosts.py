@@ -75,14 +75,18 @@ def test_a_reload_gives_the_jobs_of_all_children_back_and_starts_afresh(workers,
     tasks = ROOT / "example_project" / "screening" / "tasks.py"  # which the supervisor has no use for
     touched_at = 0.0
 
-    def restarted():
+    def is_noticed():
+        # Again every three seconds: the reloader notices a change of a file it has seen before.
         nonlocal touched_at
         if time.monotonic() - touched_at > 3:
             tasks.touch()
             touched_at = time.monotonic()
-        return len([mark for mark in marks() if mark.endswith(":started")]) == 4
+        return "Stopping 2 process(es): their jobs are released now." in supervisor.output
 
-    wait_for(restarted, 90, "the second start")
+    wait_for(is_noticed, 60, "the reload")
+    wait_for(
+        lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 4, 60, "the second start"
+    )
     assert {(job_of(each).attempt, job_of(each).interruptions, job_of(each).crashes) for each in results} == {
         (1, 1, 0)
     }
