@@ -143,6 +143,12 @@ def test_steps_with_random_names_are_found_without_a_kill(nothing_left):
     assert "other names in each run (step 'pay " in why_not(jobs.in_its_own_names)
 
 
+def test_what_is_kept_outside_of_the_database_is_found_without_a_kill(nothing_left, tmp_path):
+    said = why_not_testable(jobs.keeps_what_it_paid_for_in_a_file, str(tmp_path / "answer"))
+    assert "Two undisturbed runs of " in said
+    assert "step 'pay' was called never instead of once. Something outside of the database was kept" in said
+
+
 def test_what_differs_without_a_kill_is_not_compared(nothing_left):
     User.objects.create(username="u", last_name="prepared")
     report = assert_resumable(jobs.unsteady, kill_at=[1, 3, 4])

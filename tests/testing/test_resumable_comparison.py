@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from django.contrib.auth.models import User
 from django.db import models
+from django.test.utils import isolate_apps
 
 from pgonly_django.testing.resumable import child
 from pgonly_django.testing.resumable.choices import Choices, path_of
 from pgonly_django.testing.resumable.comparison import Comparison, calls_differ
-from pgonly_django.testing.resumable.rows import Reference, _comparable, normal
+from pgonly_django.testing.resumable.rows import Reference, _comparable, _table, normal
 from tests.testing import resumable_jobs as jobs
 
 PREPARED = {"shop.Order": {"1": {"name": "old", "paid": None}}, "shop.Line": {}}
@@ -112,6 +113,28 @@ def test_floats_are_compared_to_twelve_digits_also_within_json():
         document, f'{{"a": {other}, "b": 1}}'
     )
     assert _comparable(number, "NaN") == "nan"
+
+
+def test_what_a_field_stores_otherwise_is_compared_as_text():
+    assert [_comparable(each, "encrypted") for each in (models.FloatField(), models.JSONField())] == [
+        "encrypted"
+    ] * 2
+
+
+@isolate_apps("tests")
+def test_a_primary_key_of_two_columns_is_read(server):
+    class Place(models.Model):
+        pk = models.CompositePrimaryKey("row", "column")
+        row = models.IntegerField()
+        column = models.IntegerField()
+        note = models.TextField()
+
+        class Meta:
+            app_label, db_table = "tests", "places"
+
+    server.execute('CREATE TEMP TABLE places ("row" int, "column" int, note text)')
+    server.execute("INSERT INTO places VALUES (1, 2, 'here')")
+    assert _table("default", Place).read(server) == {"{1,2}": {"row": "1", "column": "2", "note": "here"}}
 
 
 def test_of_many_saves_as_many_as_wanted_are_chosen_evenly(transactional_db):

@@ -73,6 +73,7 @@ class Rounds:
         self._reader = Reader(databases, template, choices.alias)
         models, fields, self._ignores_result = choices.ignored
         self._comparison = Comparison(self._reader.read(template), models, fields)
+        self._unsteady_result: set[str] | None = set()  # keys of it; None: all of it
 
     @classmethod
     @contextmanager
@@ -121,12 +122,10 @@ class Rounds:
 
     def _learn_what_is_unsteady(self, one: Round, two: Round) -> None:
         """Raises where two undisturbed runs differ in something that cannot be left out."""
-        if set(one.calls) != set(two.calls):
-            first, second = (
-                sorted(set(a) - set(b))[:1] for a, b in ((one.calls, two.calls), (two.calls, one.calls))
-            )
+        only_one, only_two = sorted(set(one.calls) - set(two.calls)), sorted(set(two.calls) - set(one.calls))
+        if only_one and only_two:
             raise NotResumableError(
-                f"The steps of {self._name} have other names in each run ({', '.join(first + second)}): a resumed run "
+                f"The steps of {self._name} have other names in each run ({only_one[0]}, {only_two[0]}): a resumed run "
                 "cannot find what was paid for. Name them after what they work on."
             )
         if said := calls_differ(one.calls, two.calls, Counter()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +33,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class Table:
-    """A model's own table. `key` is the column of its primary key."""
+    """A model's own table. `key` is its primary key, as SQL that makes a text."""
 
     label: str
     name: str
     key: str
     fields: dict[str, models.Field[Any, Any]] = field(hash=False)  # by column
 
-    def read(self, connection: psycopg.Connection[Any], where: str = "") -> dict[str, Row]:
-        columns = ", ".join(f'"{column}"::text' for column in (self.key, *self.fields))
-        rows = connection.execute(f"SELECT {columns} FROM {self.name} {where}")
+    def read(self, connection: psycopg.Connection[Any]) -> dict[str, Row]:
+        columns = ", ".join((self.key, *map(_as_text, self.fields)))
+        rows = connection.execute(f"SELECT {columns} FROM {self.name}")
         values = list(self.fields.values())
         return {
             key: {each.name: _comparable(each, text) for each, text in zip(values, texts, strict=True)}
@@ -86,7 +87,7 @@ def model_of(label: str) -> str:
 def job_row(alias: str, name: str, job_id: str) -> dict[str, Any]:
     """What the job of this database has come to."""
     table = connections[alias].ops.quote_name(meta_of(Job).db_table)
-    columns = ("state", "result", "errors", "held_by")
+    columns = ("state", "result", "errors")
     with connect_to(alias, name) as connection:
         query = f"SELECT {', '.join(columns)} FROM {table} WHERE id = %s"
         row = connection.execute(query, [job_id]).fetchone()
@@ -119,10 +120,15 @@ def _project_models() -> list[type[models.Model]]:
 def _table(alias: str, model: type[models.Model]) -> Table:
     meta = meta_of(model)
     name = connections[alias].ops.quote_name(meta.db_table)
-    key = meta.pk.column
+    parts = [_as_text(str(each.column)) for each in meta.pk_fields]
+    key = parts[0] if len(parts) == 1 else f"ARRAY[{', '.join(parts)}]::text"
     # A key that the database counts says nothing: a run that was rolled back has used up some.
     fields = [it for it in meta.local_concrete_fields if it.column and not isinstance(it, models.AutoField)]
     return Table(meta.label, name, key, {str(it.column): it for it in fields})
+
+
+def _as_text(column: str) -> str:
+    return f'"{column}"::text'
 
 
 def _jobs_table(alias: str) -> Table:
@@ -143,8 +149,9 @@ def _comparable(field: models.Field[Any, Any], text: str | None) -> Any:
     target: Any = field.remote_field and field.target_field  # type: ignore[attr-defined] # of foreign keys
     if target is not None and target.primary_key:
         return Reference(meta_of(target.model).label, text)
-    if isinstance(field, models.FloatField):
-        return format(float(text), DIGITS)
-    if isinstance(field, models.JSONField):
-        return json.dumps(normal(json.loads(text)), sort_keys=True)
+    with suppress(ValueError):  # a subclass that stores something else, encrypted for instance
+        if isinstance(field, models.FloatField):
+            return format(float(text), DIGITS)
+        if isinstance(field, models.JSONField):
+            return json.dumps(normal(json.loads(text)), sort_keys=True)
     return text
