@@ -37,6 +37,8 @@ class WorkerAdmin(ReadOnlyAdmin):
     def life(self, worker: Any) -> SafeString:
         if worker.stopped_at is not None:
             return formats.badge("stopped", _("Stopped"), formats.exact_time(worker.stopped_at))
+        if worker.sleeping_since is not None:
+            return formats.badge("asleep", _("Asleep"), formats.exact_time(worker.sleeping_since))
         if worker.is_live(worker.now):
             return formats.badge("live", _("Live"))
         title = _("Silent for too long: its jobs, if it had any, are rescued.")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from django.db import Error, connections, transaction
+from django.db import Error, transaction
 
 from pgonly_django.database import wake_urls
 from pgonly_django.database.on_django import FollowUp, first_row
@@ -60,10 +60,7 @@ def send_at_commit(alias: str, payload: str) -> None:
     """Send `payload` in the caller's transaction: it arrives exactly if that commits, which the commit pays with a lock
     of the whole database. For what changes seldom, and would otherwise have to be looked for."""
     first_row(alias, NOTIFY, _params(payload))
-    if connections[alias].in_atomic_block:
-        transaction.on_commit(wake_urls.post_soon, using=alias, robust=True)
-    else:
-        wake_urls.post_soon()
+    wake_urls.post_after_commit(alias)
 
 
 def follow_up(alias: str, payload: str) -> FollowUp | None:

@@ -102,6 +102,11 @@ class Reconnecting:
         is_open = self._connection is not None and not self._connection.closed
         return self._connection.pgconn.socket if is_open and self._connection is not None else None
 
+    def start_anew(self) -> None:
+        """Close the connection. The next one is opened without a pause, and as if none was lost."""
+        self.close()
+        self.is_away, self._next_try, self._pause_seconds = False, 0.0, FIRST_PAUSE_SECONDS
+
     @property
     def pause_seconds(self) -> float:
         """Until the next try to connect."""

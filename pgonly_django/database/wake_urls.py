@@ -20,6 +20,7 @@ from urllib.error import HTTPError
 
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
 
 from pgonly_django.conf import settings
 from pgonly_django.database import testrun
@@ -69,6 +70,14 @@ def post_soon() -> None:
     for url in urls:
         if not (url in _usual and testrun.is_on()):
             (_urls.get(url) or _urls.setdefault(url, WakeUrl(url))).want()
+
+
+def post_after_commit(alias: str) -> None:
+    """The same once the caller's transaction has committed; not at all when it rolls back."""
+    if connections[alias].in_atomic_block:
+        transaction.on_commit(post_soon, using=alias, robust=True)
+    else:
+        post_soon()
 
 
 def flush(seconds: float | None = None) -> None:

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget, Job
-from pgonly_django.models.budget import HELD_BY, PERIOD, PERIOD_START, SPENT
+from pgonly_django.models.budget import HELD_BY, NEXT_PERIOD, PERIOD, PERIOD_START, SPENT
 from pgonly_django.models.job import JobQuerySet
 from pgonly_django.tables import qualified
 
@@ -105,6 +105,20 @@ HAVE_ROOM = qualified(f"""
 SELECT b.name, greatest(b.resumed_at, {PERIOD}) FROM pgonly_budget AS b
 WHERE b.name = ANY (%(names)s) AND {SPENT} + b.reserved < b.usd AND coalesce(b.resumed_at, {PERIOD}) IS NOT NULL
 """)
+
+
+# Index: the primary key.
+NEXT_PERIOD_IN = qualified(f"""
+SELECT date_part('epoch', min({NEXT_PERIOD}) - clock_timestamp()) FROM pgonly_budget AS b WHERE b.name = ANY (%(names)s)
+""")
+
+
+def next_period_in_seconds(names: list[str]) -> float | None:
+    """Until the first of these budgets begins a new period; None where none of them has periods."""
+    with connections[router.db_for_write(Budget)].cursor() as cursor:
+        cursor.execute(NEXT_PERIOD_IN, {"names": names})
+        seconds: float | None = cursor.fetchone()[0]
+    return seconds
 
 
 def holding_budgets(jobs_alias: str) -> list[str]:

@@ -12,6 +12,7 @@ from django.db.models.expressions import RawSQL
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django import amounts
+from pgonly_django.database import wake_urls
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.models.declared import NAME_LENGTH, Declared, DeclaredQuerySet
 from pgonly_django.models.job import ClockTimestamp, Job
@@ -24,7 +25,10 @@ TIME_ZONE_LENGTH = 64
 
 # When the present period of the budget `b` began; NULL without one. All of a statement sees the same moment.
 PERIOD = "date_trunc(b.per, statement_timestamp(), b.timezone)"
-# What is spent in it.
+# When the next one begins. Hours have no date: the clock may be set back in one.
+NEXT_PERIOD = f"""CASE b.per WHEN 'hour' THEN {PERIOD} + interval '1 hour'
+    ELSE (({PERIOD}) AT TIME ZONE b.timezone + ('1 ' || b.per)::interval) AT TIME ZONE b.timezone END"""
+# What is spent in the present one.
 SPENT = f"CASE WHEN b.period_start < {PERIOD} THEN 0 ELSE b.spent END"
 # For SET, beside `spent`. A statement that began before midnight may come after one that began later.
 PERIOD_START = f"greatest(b.period_start, {PERIOD})"
@@ -60,6 +64,14 @@ class BudgetQuerySet(DeclaredQuerySet):
         field = models.DateTimeField()
         return {"resumed_at": Case(is_higher, default=F("resumed_at"), output_field=field)}
 
+    def edit(self, **values: Any) -> int:
+        """See DeclaredQuerySet.edit(). Workers that sleep are woken: jobs that a budget holds may go on."""
+        return self._wake(super().edit(**values))
+
+    def reset(self) -> int:
+        """See DeclaredQuerySet.reset(), and edit()."""
+        return self._wake(super().reset())
+
     def raise_cap(self, usd: amounts.Amount) -> int:
         """Set a higher cap, and let the jobs that these budgets hold go on, in one transaction: "raise and resume".
         Returns how many jobs were resumed. Raises BudgetError where a cap is as high already."""
@@ -89,7 +101,14 @@ class BudgetQuerySet(DeclaredQuerySet):
 
     def start_over(self) -> int:
         """Count what is spent from zero again. What is reserved stays reserved. Returns how many budgets."""
-        return self.update(spent=0, resumed_at=ClockTimestamp())
+        return self._wake(self.update(spent=0, resumed_at=ClockTimestamp()))
+
+    def _wake(self, count: int) -> int:
+        """Those that are awake look by themselves."""
+        self._for_write = True
+        if count:
+            wake_urls.post_after_commit(self.db)
+        return count
 
 
 class Budget(Declared):

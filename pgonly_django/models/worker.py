@@ -23,7 +23,11 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         lease_for = lease_for or timedelta(seconds=settings().lease_seconds)
         is_busy = Q(heartbeat_at__gt=ClockTimestamp() - lease_for)
         is_idle = Q(running=0, heartbeat_at__gt=ClockTimestamp() - IDLE_BEAT - lease_for)
-        return self.filter(is_busy | is_idle, stopped_at=None)
+        return self.filter(is_busy | is_idle | Q(sleeping_since__isnull=False), stopped_at=None)
+
+    def asleep(self) -> WorkerQuerySet:
+        """Those that have no connection, until they are woken (--sleep-after)."""
+        return self.filter(sleeping_since__isnull=False, stopped_at=None)
 
 
 class Worker(models.Model):
@@ -56,7 +60,9 @@ class Worker(models.Model):
 
     def is_live(self, now: datetime) -> bool:
         """Whether its heartbeat is younger than a lease. One that held no job at that heartbeat may be silent for
-        IDLE_BEAT_SECONDS more. `now` is the database's clock."""
+        IDLE_BEAT_SECONDS more, and one that sleeps for as long as it sleeps. `now` is the database's clock."""
         lease_for = timedelta(seconds=settings().lease_seconds)
         silent_for: timedelta = now - self.heartbeat_at
+        if self.sleeping_since is not None:
+            return self.stopped_at is None
         return self.stopped_at is None and silent_for < (lease_for if self.running else IDLE_BEAT + lease_for)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections
+from django.db.models import Q
 
 from pgonly_django.models import Worker
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
@@ -30,9 +31,14 @@ class Workers(NamedTuple):
 
 def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = None) -> Workers:
     """Of the workers that serve one of `queues`, if any are given. `max_age`: a worker whose heartbeat is older is not
-    live; else as the admin has it. An idle worker may send its heartbeat every 5 minutes only."""
+    live; else as the admin has it. An idle worker may send its heartbeat every 5 minutes only, one that sleeps sends
+    none."""
     started = Worker.objects.using(alias).filter(stopped_at=None)
-    live = started.live() if max_age is None else started.filter(heartbeat_at__gt=ClockTimestamp() - max_age)
+    live = started.live()
+    if max_age is not None:
+        live = started.filter(
+            Q(heartbeat_at__gt=ClockTimestamp() - max_age) | Q(sleeping_since__isnull=False)
+        )
     rows = live.annotate(now=ClockTimestamp()).values_list("queues", "heartbeat_at", "now")
     serving = [row for row in rows if _serves(row[0], queues)]
     all_serving = [each for each in started.values_list("queues", flat=True) if _serves(each, queues)]

@@ -32,7 +32,7 @@ WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
 ),
 beaten AS (
-    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s
+    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = %(running)s, sleeping_since = NULL
     WHERE id = (SELECT id FROM free) RETURNING id
 )
 SELECT EXISTS (SELECT FROM beaten),
@@ -62,7 +62,7 @@ WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
 ),
 beaten AS (
-    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = 0
+    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = 0, sleeping_since = NULL
     WHERE id = (SELECT id FROM free) RETURNING id
 )
 SELECT EXISTS (SELECT FROM beaten),
@@ -95,8 +95,35 @@ def idle_beat(connection: psycopg.Connection[Any], worker_id: UUID, lease_for: t
     return IdleBeat(*row)
 
 
+# Index: the primary key of pgonly_worker; pgonly_job_running and pgonly_job_scheduled, of each the first row.
+FALL_ASLEEP = qualified("""
+WITH asleep AS (
+    UPDATE pgonly_worker SET sleeping_since = clock_timestamp(), heartbeat_at = clock_timestamp(), running = 0
+    WHERE id = %(worker)s AND NOT EXISTS (SELECT FROM pgonly_job WHERE state = 'running') RETURNING id
+)
+SELECT EXISTS (SELECT FROM asleep),
+    (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
+     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1)
+""")
+
+
+class FallenAsleep(NamedTuple):
+    is_asleep: bool
+    next_due_in_seconds: float | None  # of a scheduled job
+
+
+def fall_asleep(connection: psycopg.Connection[Any], worker_id: UUID) -> FallenAsleep:
+    """Say that the worker is about to close its connections: not while a job of any worker runs. The next heartbeat
+    says that it is awake."""
+    row = connection.execute(FALL_ASLEEP, {"worker": worker_id}).fetchone()
+    assert row is not None
+    return FallenAsleep(*row)
+
+
 # Index: the primary key of pgonly_worker.
-STOPPED = qualified("UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0 WHERE id = %(id)s")
+STOPPED = qualified(
+    "UPDATE pgonly_worker SET stopped_at = clock_timestamp(), running = 0, sleeping_since = NULL WHERE id = %(id)s"
+)
 
 
 def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:

@@ -1,8 +1,9 @@
 """Brings the rows into line with what code and settings declare, while workers with other code may do the same.
 
 A row that the code no longer has ends in two steps. It ticks no more once no worker has that code (see DueSchedules).
-It is deleted when no worker has confirmed it for STALE_AFTER, or at once where no other worker lives. During a rolling
-deploy neither version deletes what the other one needs. A row that a person paused, edited or made stays.
+It is deleted when no worker has confirmed it for STALE_AFTER, or at once where no other worker lives; not while one
+sleeps, which confirms none. During a rolling deploy neither version deletes what the other one needs. A row that a
+person paused, edited or made stays.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     rows.declare({name: each.columns() for name, each in mine.items()})
     is_old = Q(declared_at=None) | Q(declared_at__lt=ClockTimestamp() - CONFIRM_EVERY / 2)
     rows.filter(is_old, name__in=mine).update(declared_at=ClockTimestamp())
-    is_alone = not Worker.objects.using(database).live(lease_for).exclude(pk=worker_id).exists()
-    _delete_stale(database, mine, is_alone=is_alone)
+    others = Worker.objects.using(database).live(lease_for).exclude(pk=worker_id)
+    if not others.asleep().exists():
+        _delete_stale(database, mine, is_alone=not others.exists())
     return set(mine)
 
 

@@ -51,9 +51,33 @@ class WorkerConnection(Reconnecting):
         self.claim_lock = ClaimLock(worker_id)
         self.prepared: set[Statement] = set()  # on the open connection
         self.on_back: Callable[[], None] | None = None
+        # Called when a connection is lost. True: that is no matter, and none is opened again before wake().
+        self.on_lost: Callable[[], bool] | None = None
+        self._is_asleep = False
+
+    def connection(self) -> OwnConnection | None:
+        """See Reconnecting.connection(). None while it sleeps."""
+        return None if self._is_asleep else super().connection()
+
+    def sleep(self) -> None:
+        """Close what is open, and open nothing before wake()."""
+        self._is_asleep = True
+        self.start_all_anew()
+
+    def wake(self) -> None:
+        if self._is_asleep:
+            self._is_asleep = False
+            self.start_all_anew()
+
+    def start_all_anew(self) -> None:
+        """See Reconnecting.start_anew(). The next connection listens, and all is told that could have been sent."""
+        self.start_anew()
+        self.listening.start_anew()
 
     def heard(self) -> list[str]:
         """The payloads since the last call. After a time without connection: all that could have been sent."""
+        if self._is_asleep:
+            return []
         return self.listening.ask(self.listener.hear) or self.listener.pending()
 
     @property
@@ -85,6 +109,8 @@ class WorkerConnection(Reconnecting):
             self._note_back()
 
     def _emit_cut(self, error: Exception) -> None:
+        if self.on_lost is not None and self.on_lost():
+            return
         self.listener.note_cut()
         message = f"Polling until the connection that listens is open again: {str(error).strip()}"
         emit("worker.listener_lost", message, level=logging.WARNING)
@@ -94,6 +120,8 @@ class WorkerConnection(Reconnecting):
             self.on_back()
 
     def _emit_lost(self, error: Exception) -> None:
+        if self.on_lost is not None and self.on_lost():
+            return
         message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
         emit("worker.database_lost", message, level=logging.WARNING)
 

@@ -81,6 +81,12 @@ class FailureCalls:
                 self._threads = alive
                 self._start_thread()
 
+    def rest(self) -> None:
+        """Let the thread end, whose connections may be open. For when it has nothing to do."""
+        if self._threads:
+            self._inbox.put(None)
+            self._threads = []
+
     def close(self, timeout: float) -> None:
         """Wait until all are called, at most `timeout` seconds."""
         if self._threads:

@@ -19,6 +19,8 @@ from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.results import result_of_end
 from pgonly_django.worker.tracebacks import cut_our_frames
 
+CLOSE = "close"  # in the place of a job's id
+
 
 class FinishedSignals:
     """At least once for a job that ends while its worker lives; a worker killed right after the commit sends none."""
@@ -43,6 +45,10 @@ class FinishedSignals:
         if _is_told(ended):
             self._send(ended)
 
+    def rest(self) -> None:
+        """Close the connections of its thread, which opens others for the next job."""
+        self._inbox.put(CLOSE)
+
     def close(self, timeout: float) -> None:
         """Wait until all are sent, at most `timeout` seconds."""
         self._inbox.put(None)
@@ -55,6 +61,10 @@ class FinishedSignals:
 
     def _serve(self) -> None:
         while (ended := take_from(self._inbox)) is not None:
+            if ended is CLOSE:
+                with contextlib.suppress(Exception):  # a connection may break while it is closed
+                    connections.close_all()
+                continue
             self._send(ended)
             if forked_child.is_child:  # a receiver has forked
                 forked_child.leave()

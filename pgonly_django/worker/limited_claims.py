@@ -87,6 +87,11 @@ class LimitedClaims:
         """The database refused: leave it alone for a moment."""
         self._refused_until = time.monotonic() + REFUSED_SECONDS
 
+    @property
+    def opens_at(self) -> float:
+        """When time alone lets a job through that waits: a token, or the end of a cool-down. As of the last look."""
+        return self._opens_at
+
     # What it plans by.
 
     @property

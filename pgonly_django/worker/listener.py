@@ -64,6 +64,14 @@ class JobsListener:
         self._heard.clear()
         return payloads
 
+    def close(self, connection: psycopg.Connection[Any]) -> list[str]:
+        """Hear no more. The payloads of all that was committed before. Raises psycopg.Error."""
+        if self.listens:
+            connection.execute(
+                f"UNLISTEN {notify.CHANNEL}"
+            )  # what the server has for us comes before its answer
+        return self.hear(connection)
+
     def _note(self, notification: PGnotify) -> None:
         self._heard.append(notification.extra.decode(errors="replace"))
 

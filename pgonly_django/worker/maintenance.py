@@ -17,14 +17,16 @@ from pgonly_django.worker.duties.prune_sessions import PruneSessions
 from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
 from pgonly_django.worker.idle_connections import close_pools
+from pgonly_django.worker.poll_timer import NEVER
 
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 RESTING_SECONDS = 3600.0  # between two rounds while the worker rests
 AFTER_REST_SECONDS = 10.0  # until a round that has become due in the rest
 NEEDED_SOON = (SendDeadLetters, SettleBudgets)  # these may not wait until a rest is over
-# Payloads for this worker alone, which answer check().
-CALM, NEEDED = "maintenance-calm", "maintenance-needed"
+# Payloads for this worker alone, which answer check(). "maintenance-held <seconds>": nothing but jobs that a budget
+# holds, until the first of these budgets begins a new period.
+CALM, NEEDED, HELD = "maintenance-calm", "maintenance-needed", "maintenance-held"
 
 
 def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
@@ -46,7 +48,7 @@ class Maintenance(threading.Thread):
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._tell = tell
-        self._is_resting = self._is_asked = self._closes_pools = False
+        self._is_resting = self._is_asleep = self._is_asked = self._closes_pools = False
         self._woken_at = float("-inf")
         self._ran_at = time.monotonic()
         self._over, self._wanted = threading.Event(), threading.Event()
@@ -64,7 +66,7 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def check(self) -> None:
-        """Do the duties that may not wait until a rest is over, and tell CALM or NEEDED. For any thread."""
+        """Do the duties that may not wait until a rest is over, and tell CALM, NEEDED or HELD. For any thread."""
         self._is_asked = True
         self._wanted.set()
 
@@ -74,17 +76,23 @@ class Maintenance(threading.Thread):
         self._is_resting = self._closes_pools = True
         self._wanted.set()
 
+    def sleep(self) -> None:
+        """As rest(), but no round comes at all. For any thread."""
+        self._is_resting = self._is_asleep = self._closes_pools = True
+        self._wanted.set()
+
     def wake(self) -> None:
         """Go on with the rounds, soon with those that have become due. For any thread."""
         if self._is_resting:
-            self._is_resting, self._woken_at = False, time.monotonic()
+            self._is_resting = self._is_asleep = False
+            self._woken_at = time.monotonic()
             self._wanted.set()
 
     def run(self) -> None:
         due_at = dict.fromkeys(self._duties, time.monotonic() + BUSY_SECONDS * _out_of_step())
         while not self._over.is_set():
             pause = self._next_round(due_at) - time.monotonic()
-            if pause <= 0 or self._wanted.wait(pause):
+            if pause <= 0 or self._wanted.wait(min(pause, threading.TIMEOUT_MAX)):
                 self._wanted.clear()
             self._run_hurried()
             if self._is_asked:
@@ -99,6 +107,8 @@ class Maintenance(threading.Thread):
         self._close()
 
     def _next_round(self, due_at: Mapping[Duty, float]) -> float:
+        if self._is_asleep:
+            return NEVER
         earliest = self._ran_at + RESTING_SECONDS if self._is_resting else self._woken_at + AFTER_REST_SECONDS
         return max(min(due_at.values()), earliest)
 
@@ -111,8 +121,14 @@ class Maintenance(threading.Thread):
 
     def _check(self) -> None:
         self._is_asked = False
-        needed = [self._is_needed(duty) for duty in self._duties if isinstance(duty, NEEDED_SOON)]
-        self._tell(NEEDED if any(needed) else CALM)
+        soon = [duty for duty in self._duties if isinstance(duty, NEEDED_SOON)]
+        match [duty for duty in soon if self._is_needed(duty)]:
+            case []:
+                self._tell(CALM)
+            case [SettleBudgets(resets_in=float(seconds))]:
+                self._tell(f"{HELD} {seconds}")
+            case _:
+                self._tell(NEEDED)
 
     def _is_needed(self, duty: Duty) -> bool:
         """Whether it has found something to do, or failed."""

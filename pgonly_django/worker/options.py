@@ -16,6 +16,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
 POLL_SECONDS_LISTENING = 300.0
 POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
+SLEEP_AFTER_LEAST = 1.0
 MAX_SECONDS_LEAST = 1.0
 THREADS_LIMIT = 500
 NAME_LENGTH = 128
@@ -40,7 +41,8 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(("threads", "max_jobs", "processes", "max_jobs_per_process"), (int, "a whole number")),
     "max_memory_mb": (float, "a number of MB"),
     **dict.fromkeys(
-        ("grace_seconds", "max_seconds", "max_idle_seconds", "poll_seconds"), (float, "a number of seconds")
+        ("grace_seconds", "max_seconds", "max_idle_seconds", "poll_seconds", "sleep_after"),
+        (float, "a number of seconds"),
     ),
     **dict.fromkeys(("burst", "listen"), (_parse_flag, "1, true, yes, 0, false or no")),
 }
@@ -60,6 +62,7 @@ class WorkerOptions:
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     listen: bool = True
     poll_seconds: float | None = None
+    sleep_after: float | None = None  # seconds without a job; None: it never sleeps
     database: str = "default"
     health_port: int | None = None  # None: see platform_port(). 0: none
     health_host: str = EVERYWHERE
@@ -73,7 +76,10 @@ class WorkerOptions:
         self._require("threads", 1 <= self.threads <= THREADS_LIMIT, f"from 1 to {THREADS_LIMIT}")
         self._require("grace_seconds", self.grace_seconds >= 0, "0 or more")
         self._require("max_jobs", self.max_jobs is None or self.max_jobs >= 1, "1 or more")
-        idle, poll, most = self.max_idle_seconds, self.poll_seconds, self.max_seconds
+        idle, poll, most, sleep = self.max_idle_seconds, self.poll_seconds, self.max_seconds, self.sleep_after
+        self._require(
+            "sleep_after", sleep is None or sleep >= SLEEP_AFTER_LEAST, f"{SLEEP_AFTER_LEAST:g} or more"
+        )
         self._require("max_idle_seconds", idle is None or idle >= 0, "0 or more")
         self._require(
             "max_seconds",

@@ -14,10 +14,11 @@ from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.listener import ALL
-from pgonly_django.worker.maintenance import CALM, NEEDED
+from pgonly_django.worker.maintenance import CALM, HELD, NEEDED
 from pgonly_django.worker.poll_timer import PollTimer
 from pgonly_django.worker.rest import Rest
 from pgonly_django.worker.scheduler import Scheduler
+from pgonly_django.worker.sleep import Sleep
 
 # For this worker alone: anything may have been said; it ends once its jobs are finished.
 WAKE, RETIRE = "wake", "retire"
@@ -27,13 +28,14 @@ class Payloads:
     """For the main loop alone. A payload is a kind and, behind a space, a name."""
 
     def __init__(
-        self, worker_id: UUID, queues: Sequence[str], *, rest: Rest, poll_timer: PollTimer,
+        self, worker_id: UUID, queues: Sequence[str], *, rest: Rest, sleep: Sleep, poll_timer: PollTimer,
         limited: LimitedClaims, promotion: Promotion, cancel_requests: CancelRequests, scheduler: Scheduler,
         dead_letters: DeadLettersWanted, failure_calls: FailureCalls, finished_signals: FinishedSignals,
         retire: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._id, self._queues = str(worker_id), queues
-        self.rest, self.poll_timer, self.limited, self.promotion = rest, poll_timer, limited, promotion
+        self.rest, self.sleep = rest, sleep
+        self.poll_timer, self.limited, self.promotion = poll_timer, limited, promotion
         self.dead_letters, self.failure_calls = dead_letters, failure_calls
         self._takers: dict[str, Callable[[str], None]] = {
             notify.READY: self._take_ready,
@@ -47,8 +49,9 @@ class Payloads:
             WAKE: self._take_all,
             RETIRE: retire,
             RESCUED_FINISHED: finished_signals.send_for_row,
-            CALM: lambda _: rest.note_checked(is_calm=True),
-            NEEDED: lambda _: rest.note_checked(is_calm=False),
+            CALM: lambda _: self._note_checked(is_calm=True),
+            NEEDED: lambda _: self._note_checked(is_calm=False),
+            HELD: self._take_held,
         }
 
     def take(self, payload: str) -> None:
@@ -65,19 +68,31 @@ class Payloads:
     def _is_ours(self, queue: str) -> bool:
         return not self._queues or queue == notify.ANY_QUEUE or queue in self._queues
 
+    def _hear(self) -> None:
+        self.rest.hear()
+        self.sleep.hear()
+
+    def _note_checked(self, *, is_calm: bool) -> None:
+        self.rest.note_checked(is_calm=is_calm)
+        self.sleep.note_checked(is_calm=is_calm)
+
+    def _take_held(self, seconds: str) -> None:
+        self.rest.note_checked(is_calm=False)
+        self.sleep.note_checked(is_calm=True, resets_in=float(seconds))
+
     def _take_ready(self, queue: str) -> None:
         if self._is_ours(queue):
-            self.rest.hear()
+            self._hear()
             self.limited.hear(notify.READY, queue)
             self.poll_timer.hear_ready()
 
     def _take_limited(self, queue: str) -> None:
         if self._is_ours(queue):
-            self.rest.hear()
+            self._hear()
             self.limited.hear(notify.LIMITED, queue)
 
     def _take_due(self, _: str) -> None:
-        self.rest.hear()
+        self._hear()
         self.promotion.hear_due()
 
     def _take_holding(self, worker_id: str) -> None:

@@ -28,7 +28,7 @@ from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import PollTimer
+from pgonly_django.worker.poll_timer import NEVER, PollTimer
 from pgonly_django.worker.slots import Slots
 
 # After a rest its other threads wake so much later: first of all comes the claim.
@@ -50,7 +50,7 @@ class Rest:
         timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance], slots: Slots,
         is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self.worker_id, self.database, self._is_idle = worker_id, database, is_idle
+        self.worker_id, self.database, self.is_idle = worker_id, database, is_idle
         self.poll_timer, self.limited, self.promotion = timers
         self.heartbeat, self.maintenance = threads
         self._resting = (*timers, *threads, slots, database)  # all that stands still
@@ -80,6 +80,12 @@ class Rest:
         for timer in (self.poll_timer, self.limited, self.promotion):
             timer.wake()
 
+    def sleep(self) -> None:
+        """The main connection is closed, and the lock went with it. Nothing is due before end()."""
+        self._phase, self._locked, self.next_run = Phase.AWAKE, None, NEVER
+        self.heartbeat.rest()
+        self.maintenance.sleep()
+
     def run_once(self) -> None:
         """Take the step that is due."""
         now = time.monotonic()
@@ -88,7 +94,7 @@ class Rest:
             return
         self.heartbeat.wake()
         self.maintenance.wake()
-        if self._has_heard or not self._is_idle():
+        if self._has_heard or not self.is_idle():
             self._has_heard, self._quiet_since = False, now
         self.next_run = now + self._look_seconds
         if now - self._quiet_since < self._quiet_seconds:
@@ -127,7 +133,7 @@ class Rest:
         """The maintenance thread has looked."""
         if self._phase is not Phase.CHECKING:
             return
-        if self._has_heard or not self._is_idle():
+        if self._has_heard or not self.is_idle():
             self._stay_awake()
         elif is_calm:
             self._rest()

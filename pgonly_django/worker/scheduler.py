@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from django.db import Error, connections
@@ -26,7 +27,12 @@ LONGEST_WAIT_SECONDS = 3600.0  # this machine's clock and the database's may dri
 
 
 class Scheduler(threading.Thread):
-    def __init__(self, worker_id: UUID, options: WorkerOptions, listener: JobsListener) -> None:
+    """`wake_worker` is called when it has looked although the worker sleeps by then."""
+
+    def __init__(
+        self, worker_id: UUID, options: WorkerOptions, listener: JobsListener,
+        wake_worker: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         super().__init__(name="pgonly-scheduler", daemon=True)
         self.worker_id, self.options, self.listener = worker_id, options, listener
         self.has_looked = threading.Event()  # once, after the start
@@ -37,10 +43,23 @@ class Scheduler(threading.Thread):
         self._try_seconds = FIRST_TRY_SECONDS
         self._declare_at = 0.0
         self._next_in_seconds: float | None = None
+        self._wake_worker = wake_worker
+        self._is_asleep = False
+        self.next_at = 0.0  # the next tick, as far as is known; NEVER without any
 
     def hear_changed(self) -> None:
         """A schedule was made or changed."""
         self._wake.set()
+
+    def sleep(self) -> None:
+        """Look no more, and close the connection, until wake(): at `next_at`, at the latest. For the main loop."""
+        self._is_asleep = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wake.set()
 
     def end(self) -> None:
         self._over.set()
@@ -51,9 +70,15 @@ class Scheduler(threading.Thread):
             self._wake.clear()
             if self._over.is_set():  # asked behind clear(): end() sets it first
                 break
+            if self._is_asleep:
+                self._close()
+                self._wake.wait()
+                continue
             pause = self._tried()
             if forked_child.is_child:  # code of the project has forked
                 forked_child.leave()
+            if self._is_asleep:  # since it began to look
+                self._wake_worker()
             self.has_looked.set()
             if pause > KEEP_OPEN_SECONDS:
                 self._close()
@@ -75,6 +100,7 @@ class Scheduler(threading.Thread):
         if time.monotonic() >= self._declare_at:
             self._declare()
         seconds = self._next_in_seconds = self._due.run(self._over.is_set)
+        self.next_at = NEVER if seconds is None else time.monotonic() + seconds
         waits = [self._declare_at - time.monotonic(), NEVER if self.listener.listens else BLIND_SECONDS]
         if seconds is not None:
             waits.append(min(seconds, LONGEST_WAIT_SECONDS))
@@ -99,6 +125,7 @@ class Scheduler(threading.Thread):
                 emit("scheduling.unread", message, level=logging.WARNING, exc_info=not is_away)
             self._close()
             pause, self._try_seconds = self._try_seconds, min(self._try_seconds * 2, LONGEST_TRY_SECONDS)
+            self.next_at = time.monotonic() + pause
             return pause
         self._failure, self._try_seconds = "", FIRST_TRY_SECONDS
         return pause

@@ -8,8 +8,10 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from pgonly_django.compat import task_backends
+from pgonly_django.conf import settings
 from pgonly_django.database.placement import what_is_wrong
 from pgonly_django.tasks import PostgresBackend
+from pgonly_django.worker.options import WorkerOptions
 
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
@@ -18,6 +20,18 @@ IN_TRANSACTION = (
     "In a TestCase use drain() of pgonly_django.testing, or make it a TransactionTestCase (in pytest-django: "
     "@pytest.mark.django_db(transaction=True))."
 )
+
+
+NOTHING_WAKES = (
+    "--sleep-after: nothing tells this worker of new jobs while it sleeps. Give it a --health-port and name its "
+    'address in PGONLY["WAKE_URLS"], or set --poll-seconds.'
+)
+
+
+def nothing_wakes(options: WorkerOptions, *, has_port: bool) -> list[str]:
+    """The warning that a new job may wait until the next due time; or none."""
+    is_told = options.poll_seconds is not None or (has_port and settings().wake_urls)
+    return [NOTHING_WAKES] if options.sleep_after is not None and not is_told else []
 
 
 def backends() -> list[PostgresBackend]:

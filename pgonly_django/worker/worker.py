@@ -41,6 +41,7 @@ from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
 from pgonly_django.worker.rest import Rest
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
+from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import Status, state_of
 from pgonly_django.worker.watchdog import Watchdog
@@ -80,15 +81,19 @@ class WorkerLoop:
         self.failure_calls = FailureCalls(options.database, self.executor.tasks)
         rescue = Rescue(options, self.inbox.put)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
-        self.scheduler = Scheduler(self.id, options, self.database.listener)
+        self.scheduler = Scheduler(self.id, options, self.database.listener, self.wake)
         self.maintenance = Maintenance(options.database, self.inbox.put)
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
         self.rest = Rest(
             self.id, options, self.database, timers, threads, self.slots, self._has_nothing_to_do
         )
+        self.sleep = Sleep(
+            self.id, options, self.database, self.rest, self.scheduler, self.slots,
+            (self.finished_signals, self.failure_calls),
+        )  # fmt: skip
         self.payloads = Payloads(
-            self.id, options.queues, rest=self.rest, poll_timer=self.poll_timer, limited=self.limited,
+            self.id, options.queues, rest=self.rest, sleep=self.sleep, poll_timer=self.poll_timer, limited=self.limited,
             promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,
             dead_letters=self.dead_letters, failure_calls=self.failure_calls,
             finished_signals=self.finished_signals, retire=self._retire,
@@ -131,7 +136,7 @@ class WorkerLoop:
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
                 is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away,
-                is_resting=self.rest.is_resting,
+                is_resting=self.rest.is_resting, is_asleep=self.sleep.is_asleep,
             ),
             running=running, jobs_done=self.jobs_done, jobs_failed=self.jobs_failed,
             jobs_released=self.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
@@ -190,6 +195,8 @@ class WorkerLoop:
         if self.shutdown.is_asked:
             self.shutdown.obey(now, self.in_flight)
             self.scheduler.end()
+        if self.sleep.goes_on(now):
+            return
         self._do_duties(now)
         self._exchange(now)
         self._claim_limited(time.monotonic())
@@ -215,10 +222,14 @@ class WorkerLoop:
         """How long there is nothing to do but to wait for messages."""
         if self.database.is_away:
             return AWAY_SECONDS
+        times = [now + 60.0, self.shutdown.next_step(now), self.deadline.next_step(now)]
+        times += [self.sleep.wake_at] if self.sleep.is_asleep else self._times_awake(now)
+        if self.options.max_idle_seconds is not None and not self._is_busy:
+            times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
+        return max(min(times) - now, 0.0)
+
+    def _times_awake(self, now: float) -> list[float]:
         times = [
-            now + 60.0,
-            self.shutdown.next_step(now),
-            self.deadline.next_step(now),
             self.cancel_requests.next_run,
             self.watchdog.next_run,
             self.in_flight.next_write(now),
@@ -228,14 +239,12 @@ class WorkerLoop:
         if self.database.listening.is_away:
             times.append(now + AWAY_SECONDS)
         if not self.shutdown.is_asked:
-            times += (self.promotion.next_run, self.rest.next_run)
+            times += (self.promotion.next_run, self.rest.next_run, self.sleep.next_run)
             if not self._claims_nothing:
                 times.append(self.limited.next_look(self._idle_slots))
                 if self._wants_more:
                     times.append(self._next_look())
-        if self.options.max_idle_seconds is not None and not self._is_busy:
-            times.append(self.poll_timer.busy_at + self.options.max_idle_seconds)
-        return max(min(times) - now, 0.0)
+        return times
 
     def _next_look(self) -> float:
         return self.poll_timer.next_look(has_slot=self._free_slots > self.limited.kept_free)
@@ -342,8 +351,9 @@ class WorkerLoop:
                     duty.put_off()
                 elif found:
                     self.rest.hear()
-        if now >= self.rest.next_run and not self.shutdown.is_asked:
-            self.rest.run_once()
+        for each in (self.rest, self.sleep):
+            if now >= each.next_run and not self.shutdown.is_asked:
+                each.run_once()
         if now >= self.limited.tell_at and self.database.ask(self.limited.tell) is None:
             self.limited.tell_at = now + REFUSED_SECONDS
         self.failure_calls.replace_stuck(now)
@@ -473,6 +483,7 @@ class WorkerLoop:
         return self.slots.stuck >= self.options.threads
 
     def _leave(self) -> ExitCode:
+        self.database.wake()  # its row says that it has stopped
         self._is_leaving = True
         self.maintenance.end()
         self.scheduler.end()

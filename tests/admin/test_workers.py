@@ -52,6 +52,15 @@ def test_a_worker_with_jobs_is_live_within_its_lease_and_one_without_for_five_mi
     assert f"pgonly-{life}" in cells(admin_client.get(LIST), "life")[0]
 
 
+def test_a_worker_that_sleeps_lives_however_long_it_is_silent(admin_client):
+    worker = make_worker(86_000, sleeping_since=timezone.now())
+    assert list(Worker.objects.live()) == list(Worker.objects.asleep()) == [worker]
+    assert worker.is_live(timezone.now())
+    assert "pgonly-asleep" in cells(admin_client.get(LIST), "life")[0]
+    Worker.objects.update(stopped_at=timezone.now())
+    assert not Worker.objects.live().exists()
+
+
 def test_live_follows_the_lease_setting(admin_client, settings):
     settings.PGONLY = {"LEASE_SECONDS": 10}
     make_worker(15, running=1)

@@ -24,6 +24,7 @@ from tests.http_receiver import receiver
 from tests.jobs import add
 from tests.process.conftest import database_url
 from tests.queue.rows import make, make_running
+from tests.snippets import snippet
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -379,4 +380,16 @@ def test_no_process_forks_while_certificates_are_read(monkeypatch):
 def test_a_url_that_hangs_keeps_no_process_from_ending(sleeping):
     sleeping.answers.clear()
     run_short_lived("hangs", sleeping.url)
+    assert len(sleeping.asked) == 1
+
+
+def test_the_middleware_of_the_docs_answers_once_it_is_posted(sleeping, rf):
+    code: dict = {}
+    exec(snippet("serverless.md", "wake_before_response"), code)
+
+    def view(request):
+        add.enqueue(1)
+        return "response"
+
+    assert code["wake_before_response"](view)(rf.get("/")) == "response"
     assert len(sleeping.asked) == 1

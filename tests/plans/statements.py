@@ -212,6 +212,11 @@ STATEMENTS = {
         RUNNING | WORKER_ROW,
         NONE,
     ),
+    "fall asleep": (
+        lambda _: (workers.FALL_ASLEEP, {"worker": WORKER}),
+        RUNNING | SCHEDULED | WORKER_ROW,
+        NONE,
+    ),
     "idle beat": (
         lambda _: (workers.IDLE_BEAT, {"worker": WORKER, "lease_for": LEASE}),
         RUNNING | READY | SUSPECT | LIMITED | SCHEDULED | WORKER_ROW,

@@ -53,6 +53,12 @@ def test_only_workers_that_serve_the_queue_count():
     assert health.workers("default", ["ai", "mail"]).live == 2
 
 
+@pytest.mark.parametrize("max_age", [None, SECOND])
+def test_a_worker_that_sleeps_lives(max_age):
+    make_worker(HOUR, sleeping_since=ago(HOUR))
+    assert health.workers("default", max_age=max_age)[:2] == (1, 0)
+
+
 def test_a_greatest_age_may_be_given():
     make_worker(timedelta(seconds=20))
     assert health.workers("default", max_age=10 * SECOND) == (0, 1, None)

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from pgonly_django.models import Worker
-from pgonly_django.queue.workers import Beat, forget, heartbeat
-from tests.queue.rows import HOUR, ago, make_running, make_worker
+from pgonly_django.models import State, Worker
+from pgonly_django.queue.workers import Beat, fall_asleep, forget, heartbeat
+from tests.queue.rows import HOUR, ago, make, make_running, make_worker
 
 
 def test_a_heartbeat_is_written_down_with_the_number_of_jobs(server):
@@ -54,3 +54,27 @@ def test_a_locked_worker_row_holds_up_no_forgetting(server, other):
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [dead.id])
         forget(server, timedelta(minutes=30))
     assert list(Worker.objects.all()) == [dead]
+
+
+def test_a_worker_falls_asleep_until_its_next_heartbeat_and_learns_what_is_due(server):
+    worker = make_worker(silent_for=HOUR, running=3)
+    assert fall_asleep(server, worker.id) == (True, None)
+    worker.refresh_from_db()
+    assert worker.sleeping_since > ago(timedelta(minutes=1))
+    assert (worker.heartbeat_at > ago(timedelta(minutes=1)), worker.running) == (True, 0)
+    make(state=State.SCHEDULED, run_at=ago(-HOUR))
+    make(state=State.SCHEDULED, run_at=ago(-2 * HOUR))
+    is_asleep, due_in = fall_asleep(server, worker.id)
+    assert (is_asleep, due_in) == (True, pytest.approx(3600, abs=60))
+    heartbeat(server, worker.id, 0)
+    worker.refresh_from_db()
+    assert worker.sleeping_since is None
+
+
+def test_no_worker_falls_asleep_while_a_job_runs_or_its_row_is_gone(server):
+    worker = make_worker()
+    assert not fall_asleep(server, uuid4()).is_asleep
+    make_running()
+    assert not fall_asleep(server, worker.id).is_asleep
+    worker.refresh_from_db()
+    assert worker.sleeping_since is None

@@ -150,6 +150,17 @@ def test_once_the_old_version_is_gone_its_rows_go_too(deploy):
     assert names() == ["both"]
 
 
+def test_the_rows_of_a_worker_that_sleeps_stay(deploy):
+    deploy(old=NIGHTLY, both=OFTEN)
+    sleeper = make_worker(DAY, sleeping_since=timezone.now())
+    Schedule.objects.filter(name="old").update(declared_at=timezone.now() - declare_module.STALE_AFTER)
+    deploy(both=OFTEN)
+    assert names() == ["both", "old"]
+    sleeper.delete()
+    deploy(both=OFTEN)
+    assert names() == ["both"]
+
+
 def test_a_row_is_confirmed_now_and_then(deploy):
     deploy(often=OFTEN)
     Schedule.objects.update(declared_at=timezone.now() - DAY)

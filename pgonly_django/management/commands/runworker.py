@@ -33,7 +33,7 @@ from pgonly_django.worker.options import (
     unknown_variables,
 )
 from pgonly_django.worker.retirement import refuse_too_little_memory
-from pgonly_django.worker.start_checks import backends, check_database
+from pgonly_django.worker.start_checks import backends, check_database, nothing_wakes
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.supervisor.link import is_database_there
 from pgonly_django.worker.supervisor.reloading import watch_apps
@@ -108,6 +108,13 @@ class Command(BaseCommand):
         add("--health-port", type=int, metavar="PORT", help=port_help)
         add("--health-host", metavar="ADDRESS", help="The address of the health port. Default: 0.0.0.0.")
         add("--heartbeat-file", metavar="PATH", help="Touch this file every 5 s while the main loop turns.")
+        add(
+            "--sleep-after",
+            type=float,
+            metavar="SECONDS",
+            help="Close every connection after so long without a job, until the next due time, a POST to /wake or "
+            "--poll-seconds. Default: never.",
+        )
         add("--reload", action="store_true", help="Restart when the code changes; for development.")
         add("--processes", type=int, help="Worker processes, each with --threads. Default: 1.")
         add("--start-method", help="How processes are started: auto, fork or spawn. Default: auto.")
@@ -138,7 +145,7 @@ class Command(BaseCommand):
         with ExitStack() as setup:
             signals = setup.enter_context(StopSignals(is_early=True))
             health = self._open_health(options)
-            self._prepare(options)
+            self._prepare(options, health)
             method = "spawn" if self._reloads else options.start_method
             setup.enter_context(logging_to(self._terminal()))
 
@@ -156,12 +163,12 @@ class Command(BaseCommand):
             if not (supervisor.is_stopping and self._reloads):
                 process_setup.leave(code)
 
-    def _prepare(self, options: WorkerOptions) -> None:
+    def _prepare(self, options: WorkerOptions, health: Health) -> None:
         """Raises CommandError, which says what to do."""
         check_database(options.database)
         self.check()
         self._warn_of_what_stays_unserved(options)
-        for said in unknown_variables():
+        for said in (*unknown_variables(), *nothing_wakes(options, has_port=health.server is not None)):
             self._warn(said)
         if options.processes > 1 and options.start_method != "spawn" and not self._reloads:
             import_tasks()  # before the forks, so that the memory is shared
@@ -179,7 +186,7 @@ class Command(BaseCommand):
             self._open_health(options, is_supervised=child is not None) as health,
         ):
             if child is None:
-                self._prepare(options)
+                self._prepare(options, health)
             else:
                 let_stop_signals_through()
             worker = WorkerLoop(options, child.ends_at if child is not None else self._ends_at(options))
@@ -325,8 +332,8 @@ def _emit_stopped(worker: WorkerLoop) -> None:
 
 def _options(flags: dict[str, Any], *, owns_process: bool) -> WorkerOptions:
     names = ("queues", "threads", "grace_seconds", "burst", "max_jobs", "max_seconds", "max_idle_seconds", "name",
-             "listen", "poll_seconds", "database", "health_port", "health_host", "heartbeat_file", "processes",
-             "start_method", "max_jobs_per_process", "max_memory_mb")  # fmt: skip
+             "listen", "poll_seconds", "sleep_after", "database", "health_port", "health_host", "heartbeat_file",
+             "processes", "start_method", "max_jobs_per_process", "max_memory_mb")  # fmt: skip
     try:
         given = {name: flags[name] for name in names if flags.get(name) is not None}
         databases = {backend.database for backend in backends()}

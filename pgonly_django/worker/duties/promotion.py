@@ -25,6 +25,11 @@ class Promotion:
     def next_run(self) -> float:
         return max(min(self._run_at, self._run_again_at), self._refused_until)
 
+    @property
+    def due_at(self) -> float:
+        """Of the next scheduled job, as far as is known."""
+        return self._due_at
+
     def put_off(self) -> None:
         """The database refused: leave it alone for a moment."""
         self._refused_until = time.monotonic() + REFUSED_SECONDS

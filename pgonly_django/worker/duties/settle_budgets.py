@@ -9,6 +9,7 @@ from pgonly_django.limits.budget_settings import exact_names
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget
 from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout, tried
+from pgonly_django.worker.poll_timer import NEVER
 
 
 class SettleBudgets:
@@ -19,10 +20,12 @@ class SettleBudgets:
     def __init__(self, alias: str, settle_seconds: float = LEASE_SECONDS) -> None:
         self.alias, self._settle_seconds = alias, settle_seconds
         self._has_declared = False
+        # Where the last run found nothing but held jobs: seconds until one of their budgets begins a new period.
+        self.resets_in: float | None = None
 
     def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
         """More than 0 where jobs are held or calls are under way: then it comes again soon."""
-        alias = router.db_for_write(Budget)
+        alias, self.resets_in = router.db_for_write(Budget), None
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Budget):
             return 0
         tried("Declaring budgets", self._declare, alias)
@@ -31,6 +34,8 @@ class SettleBudgets:
             holding = expiry.holding_budgets(self.alias)
             if holding:
                 _resume(self.alias, holding)
+                if not found:
+                    self.resets_in = _seconds_until_a_period(holding)
             return found + len(holding)
 
     def _declare(self, alias: str) -> None:
@@ -51,6 +56,11 @@ class SettleBudgets:
             count = len(expired)
             total += count
         return total
+
+
+def _seconds_until_a_period(holding: list[str]) -> float:
+    seconds = expiry.next_period_in_seconds(holding)
+    return NEVER if seconds is None else seconds
 
 
 def _emit(expired: expiry.Expired) -> None:

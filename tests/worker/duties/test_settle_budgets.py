@@ -7,12 +7,15 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
+from pgonly_django.database import wake_urls
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
 from pgonly_django.worker.duties.prune_costs import PruneCosts
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
+from tests.http_receiver import receiver
 from tests.limits.rows import money, state
 from tests.queue.rows import HOUR, ago, make
 
@@ -121,3 +124,42 @@ def test_costs_are_kept_for_ninety_days():
         CostEntry.objects.create(usd=1, at=timezone.now() - timedelta(days=days))
     assert PruneCosts().run_once(lambda: None, threading.Event()) == 2
     assert CostEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("per", "zone", "at_most"), [("hour", "UTC", 1), ("day", "Asia/Shanghai", 25), ("month", "UTC", 24 * 31)]
+)
+def test_held_jobs_can_go_on_when_the_first_of_their_budgets_begins_a_new_period(per, zone, at_most):
+    Budget.objects.create(name="soon", usd=1, per=per, timezone=zone)
+    Budget.objects.create(name="late", usd=1, per="year")
+    Budget.objects.create(name="ever", usd=1)
+    seconds = expiry.next_period_in_seconds(["soon", "late", "ever", "gone"])
+    assert 0 < seconds <= at_most * 3600
+    with connection.cursor() as cursor:
+        sql = "SELECT date_trunc(%s, clock_timestamp() + %s * interval '1 second' + interval '1 minute', %s)"
+        cursor.execute(sql, [per, seconds, zone])
+        (begun,) = cursor.fetchone()
+    assert abs((begun - timezone.now()).total_seconds() - seconds) < 60
+    assert expiry.next_period_in_seconds(["ever", "gone"]) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda budgets: budgets.edit(usd=2),
+        lambda budgets: budgets.start_over(),
+        lambda budgets: budgets.raise_cap(2),
+        lambda budgets: (budgets.update(edited_at=timezone.now(), declared={"usd": "3"}), budgets.reset()),
+    ],
+    ids=["edit", "start_over", "raise_cap", "reset"],
+)
+def test_a_person_who_gives_a_budget_room_wakes_workers_that_sleep(settings, change):
+    Budget.objects.create(name="p", usd=1, spent=1)
+    with receiver() as sleeping:
+        settings.PGONLY = {**settings.PGONLY, "WAKE_URLS": [sleeping.url]}
+        with transaction.atomic():
+            change(Budget.objects.filter(name="p"))
+            wake_urls.flush(30)
+            assert sleeping.asked == []
+        wake_urls.flush(30)
+        assert sleeping.asked

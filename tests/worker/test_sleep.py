@@ -1,0 +1,249 @@
+"""A worker that has nothing to do sleeps (--sleep-after): it has no connection, and wakes up when it is time."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.db import connection
+
+from pgonly_django.database.connect import connect
+from pgonly_django.models import Budget, Job, Schedule, State
+from pgonly_django.models import Worker as WorkerRow
+from pgonly_django.queue import workers
+from pgonly_django.worker import options, sleep
+from pgonly_django.worker.status import WorkerState
+from tests import jobs
+from tests.aliases import alias
+from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
+from tests.waiting import wait_for
+from tests.worker.test_rest import backends, wait_until_resting
+
+SECOND = HOUR / 3600
+
+
+@pytest.fixture(autouse=True)
+def short_times(settings, monkeypatch, transactional_db):
+    settings.PGONLY = {"LEASE_SECONDS": 2}
+    monkeypatch.setattr(options, "SLEEP_AFTER_LEAST", 0.0)
+    monkeypatch.setattr(sleep, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(sleep, "RUNNING_SECONDS", 0.2)
+    monkeypatch.setattr(sleep, "SHORTEST_SECONDS", 0.3)
+
+
+@pytest.fixture
+def sleeping_worker(background_worker):
+    def start(**options):
+        worker = background_worker(**{"sleep_after": 0.2, **options})
+        wait_until_asleep(worker)
+        return worker
+
+    return start
+
+
+def is_asleep(worker):
+    return worker.status().state is WorkerState.ASLEEP
+
+
+def wait_until_asleep(worker):
+    wait_for(lambda: is_asleep(worker), what="sleep")
+
+
+def some_time():
+    until = time.monotonic() + 0.7
+    wait_for(lambda: time.monotonic() > until)
+
+
+def row_of(worker):
+    return WorkerRow.objects.get(pk=worker.id)
+
+
+def has_ended(job):
+    return fresh(job).state == State.SUCCEEDED
+
+
+def wait_for_end(job):
+    wait_for(lambda: has_ended(job), what="the job")
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_asleep_it_has_no_connection_and_its_row_says_so(sleeping_worker, cache, listen):
+    cache.set("key", 1)  # leaves a connection open
+    worker = sleeping_worker(listen=listen)
+    wait_for(lambda: backends() == [])
+    row = row_of(worker)
+    assert row.sleeping_since is not None
+    WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR))
+    some_time()
+    assert backends() == []
+    assert is_asleep(worker)
+    assert list(WorkerRow.objects.live()) == [row]
+
+
+def test_asleep_the_connection_that_listens_past_a_pooler_is_closed(any_database, sleeping_worker, settings):
+    settings.PGONLY = {**settings.PGONLY, "LISTEN_DATABASE": "direct"}
+    with alias("direct"):
+        worker = sleeping_worker()
+        wait_for(lambda: backends() == [])
+        some_time()
+        assert backends() == []
+        result = jobs.add.enqueue(1, 2)
+        worker.wake()
+        assert result.wait(30).return_value == 3
+        assert [name for name, *_ in backends() if name.startswith("pgonly listener")]
+        worker.stop()
+        assert worker.left.wait(10)
+
+
+def test_asleep_the_pool_of_django_is_closed(pooled, sleeping_worker, marks):
+    result = jobs.mark_once.enqueue("k")
+    worker = sleeping_worker()
+    assert result.job.is_finished
+    connection.close()
+    with connect("default", application_name="pgonly tests") as line:
+        clients = (
+            "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        clients += " AND datname = current_database()"
+        wait_for(lambda: line.execute(clients).rowcount == 0)
+    again = jobs.mark_once.enqueue("again")
+    worker.wake()
+    again.wait(30)
+    assert marks() == ["k", "again"]
+
+
+def test_woken_it_runs_what_was_enqueued_and_falls_asleep_again(sleeping_worker):
+    worker = sleeping_worker()
+    result = jobs.add.enqueue(1, 2)
+    some_time()
+    assert result.job.state == State.READY
+    worker.wake()
+    assert result.wait(30).return_value == 3
+    wait_for(lambda: row_of(worker).sleeping_since is None)
+    wait_until_asleep(worker)
+    wait_for(lambda: backends() == [])
+
+
+def test_its_row_is_made_again_when_it_was_forgotten(sleeping_worker):
+    worker = sleeping_worker()
+    WorkerRow.objects.all().delete()
+    worker.wake()
+    wait_for(lambda: WorkerRow.objects.filter(pk=worker.id, sleeping_since=None).exists())
+
+
+def test_it_wakes_up_when_a_scheduled_job_is_due(background_worker):
+    worker = background_worker(sleep_after=0.2)
+    job = make(state=State.SCHEDULED, run_at=ago(-3 * SECOND), args=[1, 2])
+    wait_until_asleep(worker)
+    assert 0 < worker.sleep.wake_at - time.monotonic() < 3
+    wait_for_end(job)
+    wait_until_asleep(worker)
+    assert worker.sleep.wake_at == float("inf")
+
+
+def test_it_wakes_up_at_the_tick_of_a_schedule(background_worker):
+    Schedule.objects.create(name="often", task="tests.jobs.add", args=[1, 2], every_seconds=5)
+    worker = background_worker(sleep_after=0.2)
+    wait_until_asleep(worker)
+    assert 0 < worker.sleep.wake_at - time.monotonic() < 5
+    before = Job.objects.count()
+    wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() > before)
+
+
+def test_with_poll_seconds_it_looks_by_itself_and_sleeps_on_where_it_finds_nothing(sleeping_worker):
+    worker = sleeping_worker(poll_seconds=1.0, sleep_after=2.0)
+    woke = []
+    ends, worker.sleep._end = worker.sleep._end, lambda reason: (woke.append(time.monotonic()), ends(reason))
+    wait_for(lambda: len(woke) == 2)
+    assert woke[1] - woke[0] < 2.0 + 1.0  # it did not stay awake for as long as after a job
+    wait_for_end(make(args=[1, 2]))
+
+
+def test_it_wakes_up_when_a_budget_that_holds_jobs_has_room_again(background_worker):
+    Budget.objects.create(name="p", usd=1, spent=2, per="hour", period_start=ago(-HOUR))
+    make(state=State.HELD, held_by="budget:p")
+    worker = background_worker(sleep_after=0.2)
+    wait_until_asleep(worker)
+    assert 0 < worker.sleep.wake_at - time.monotonic() <= 3600
+
+
+def test_jobs_held_for_ever_keep_no_worker_awake(background_worker):
+    Budget.objects.create(name="p", usd=1, spent=2)
+    job = make(state=State.HELD, held_by="budget:p", args=[1, 2])
+    worker = background_worker(sleep_after=0.2)
+    wait_until_asleep(worker)
+    assert worker.sleep.wake_at == float("inf")
+    Budget.objects.filter(name="p").start_over()
+    worker.wake()
+    wait_for_end(job)
+
+
+def test_it_stays_awake_while_a_job_of_any_worker_runs(background_worker):
+    job = make_running(make_worker().id)
+    worker = background_worker(sleep_after=0.2)
+    some_time()
+    assert not is_asleep(worker)
+    assert row_of(worker).sleeping_since is None
+    Job.objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+    wait_until_asleep(worker)
+
+
+def test_woken_it_rescues_the_jobs_of_a_dead_worker(sleeping_worker):
+    worker = sleeping_worker()
+    job = make_running(make_worker(HOUR).id, lease_expires_at=ago(HOUR), args=[1, 2])
+    worker.wake()
+    wait_for_end(job)
+
+
+def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkeypatch):
+    falls, results = workers.fall_asleep, []
+
+    def enqueue_then(*arguments):
+        answer = falls(*arguments)
+        if not results:
+            with connect("default", application_name="pgonly tests") as line:
+                results.append(make(args=[1, 2]))
+                line.execute("SELECT pg_notify('pgonly_jobs', 'ready default')")
+        return answer
+
+    monkeypatch.setattr(workers, "fall_asleep", enqueue_then)
+    worker = background_worker(sleep_after=0.2)
+    wait_for(lambda: results and has_ended(results[0]))
+    wait_until_asleep(worker)
+
+
+def test_a_database_that_is_suspended_is_left_alone_until_it_is_needed(background_worker, caplog):
+    worker = background_worker(sleep_after=3600.0)
+    wait_until_resting(worker)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [backends()[0][1]])
+    wait_until_asleep(worker)
+    some_time()
+    assert backends() == []
+    assert "PostgreSQL is away" not in caplog.text
+    result = jobs.add.enqueue(1, 2)
+    worker.wake()
+    assert result.wait(30).return_value == 3
+
+
+def test_a_worker_that_may_not_sleep_connects_again(background_worker):
+    worker = background_worker()
+    wait_until_resting(worker)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [backends()[0][1]])
+    assert jobs.add.enqueue(1, 2).wait(30).return_value == 3
+    assert not is_asleep(worker)
+
+
+def test_a_stop_ends_the_sleep_and_the_row_says_so(sleeping_worker):
+    worker = sleeping_worker()
+    worker.stop()
+    assert worker.left.wait(10)
+    row = row_of(worker)
+    assert (row.stopped_at is not None, row.sleeping_since) == (True, None)
+    assert not WorkerRow.objects.live().exists()
+
+
+def test_max_idle_seconds_ends_a_worker_that_sleeps(sleeping_worker):
+    worker = sleeping_worker(max_idle_seconds=2.5)
+    assert worker.left.wait(10)
