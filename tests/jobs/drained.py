@@ -271,3 +271,15 @@ def spoil_its_errors(context):
 @task
 def take_a_pair(pair=(1, 2)):
     return pair
+
+
+LOCKS = []  # the connection that locks the row of a job
+
+
+@task(takes_context=True)
+def have_its_row_locked(context, pid):
+    """In a transaction that goes on behind its end."""
+    (other,) = LOCKS
+    assert other.info.backend_pid == pid
+    other.execute("BEGIN")
+    other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [context.job_id])

@@ -374,6 +374,21 @@ def test_an_end_that_its_row_cannot_store_fails_the_job(where):
     assert states() == ["failed", "succeeded"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_an_end_that_another_connection_keeps_from_being_written_is_named(other):
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '100ms'")
+    drained.have_its_row_locked.enqueue(other.info.backend_pid)
+    drained.LOCKS.append(other)
+    try:
+        with pytest.raises(DrainError, match=r"have_its_row_locked .* holds its row locked"):
+            drain()
+    finally:
+        drained.LOCKS.clear()
+        other.rollback()
+        connection.close()
+
+
 @both
 def test_a_row_that_python_cannot_read_fails_its_job(where):
     add.enqueue(1)

@@ -14,6 +14,7 @@ from pgonly_django.models import Job, Schedule, Tick
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.testing import drain, time_travel, travel
 from tests.jobs import add, drained, echo
+from tests.queue.rows import make_running
 from tests.scheduling.rows import make
 from tests.testing.conftest import both
 
@@ -128,6 +129,12 @@ def test_a_cool_down_is_over(where, declared):
         pass
     with time_travel(HOUR), limiter("deepseek", timeout=0):
         pass
+
+
+def test_the_lease_of_a_running_job_stays(db):
+    job = make_running()
+    with time_travel(DAY):
+        assert Job.objects.get().lease_expires_at == job.lease_expires_at
 
 
 # Schedules.
