@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import threading
 
@@ -19,6 +21,7 @@ from pgonly_django.worker.tick.token import token
 from tests import jobs
 from tests.aliases import alias
 from tests.jobs import timed
+from tests.snippets import DOCS
 from tests.waiting import wait_for
 
 SECRET = "a secret of twenty-two"
@@ -42,6 +45,11 @@ def test_it_runs_what_is_ready_and_says_so(tick):
     }
     assert {each.job.state for each in (*results, later)} == {State.SUCCEEDED}
     assert failing.job.state == State.FAILED
+
+
+def test_the_answer_is_that_of_the_docs(tick):
+    (shown,) = re.findall(r'```json\n(\{"done".*?)\n```', (DOCS / "serverless.md").read_text())
+    assert json.loads(shown).keys() == tick().keys()
 
 
 def test_it_says_what_is_left(tick, marks):
