@@ -14,6 +14,7 @@ from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.options import WorkerOptions, from_environment
 from pgonly_django.worker.outcomes import LEFT_EARLY
 from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.status import WorkerState
 from tests import jobs
 from tests.jobs import timed
 from tests.waiting import wait_for
@@ -90,8 +91,8 @@ def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
 
 @pytest.mark.parametrize("task", [timed.pay_in_turn, timed.pay_side_by_side])
 def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
-    result = task.enqueue("k", *([[4.0], 1] if task is timed.pay_side_by_side else [1, 4.0]))
-    worker = work(threads=1, max_seconds=1.5)
+    result = task.enqueue("k", *([[6.0], 1] if task is timed.pay_side_by_side else [1, 6.0]))
+    worker = work(threads=1, max_seconds=3.0)
     assert (result.job.state, result.job.attempt) == (State.READY, 0)
     assert "in the middle of its first step" in caplog.text
     wait_for(lambda: not worker.slots.alive(), what="its thread to end")
@@ -99,7 +100,7 @@ def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
 
 def test_a_job_that_was_stopped_between_its_steps_is_not_named(work, marks, caplog):
     result = timed.pay_in_turn.enqueue("k", 60, 0.1)
-    work(threads=1, max_seconds=1.5)
+    work(threads=1, max_seconds=3.0)
     assert result.job.interruptions == 1
     assert "first step" not in caplog.text
 
@@ -118,6 +119,12 @@ def test_a_worker_without_jobs_ends_by_itself_and_an_idle_one_does_not_claim_at_
     assert worker.left.wait(10)
     result = jobs.add.enqueue(1)
     assert result.job.state == State.READY
+
+
+def test_a_worker_that_sleeps_ends_by_itself_as_well(background_worker):
+    worker = background_worker(max_seconds=10.0, sleep_after=1.0)
+    wait_for(lambda: worker.status().state is WorkerState.ASLEEP, what="the worker to sleep")
+    assert worker.left.wait(20)
 
 
 def test_a_job_that_does_not_leave_is_released_before_the_end(background_worker, marks):
