@@ -61,25 +61,25 @@ _BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 _BY_BAND = "ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1"
 _OF_BAND = f"{LIMITED_ROW} AND queue = heads.queue AND priority = heads.priority"
 # The next of the same band, then of the same queue, then of the next queue.
-_NEXT_HEAD = f"""
+_NEXT_HEAD = qualified(f"""
         (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > heads.concurrency_key {_BY_KEY})
         UNION ALL
         (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key IS NULL
              AND heads.concurrency_key IS NOT NULL {_BY_KEY})
         UNION ALL
         (SELECT {_KEY_HEAD} FROM pgonly_job
-         WHERE {LIMITED_ROW} AND queue = heads.queue AND priority < heads.priority {_BY_BAND})"""
-_FIRST_OF_ALL = f"(SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} {_BY_BAND})"
-_NEXT_QUEUE = f"""
+         WHERE {LIMITED_ROW} AND queue = heads.queue AND priority < heads.priority {_BY_BAND})""")
+_FIRST_OF_ALL = qualified(f"(SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} {_BY_BAND})")
+_NEXT_QUEUE = qualified(f"""
         UNION ALL
-        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue > heads.queue {_BY_BAND})"""
-_FIRST_OF_GIVEN = f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
-        SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first"""
+        (SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue > heads.queue {_BY_BAND})""")
+_FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
+        SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first""")
 
 # Index: pgonly_job_ready, one probe for each band; pgonly_job_limited, one for each key, 1,000 at most;
 # pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are subtracted and
 # not times: before PostgreSQL 17 one that is infinite would raise an error.
-OLDEST = f"""
+OLDEST = qualified(f"""
 WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
 heads({_KEY_HEAD}) AS (
     {{first}}
@@ -104,7 +104,7 @@ waiting(queue, since, id) AS (
 SELECT queue, {_AGE.format(since="since")}, id FROM waiting
 WHERE queue <> ALL (ARRAY (SELECT name FROM pgonly_queue WHERE paused_at IS NOT NULL)){{only}}
 ORDER BY since LIMIT 1
-"""
+""")
 OLDEST_OF_ALL = qualified(
     OLDEST.format(
         bands=BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
@@ -139,7 +139,7 @@ def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> Waiting | None:
     return Waiting(_seconds(seconds), queue, job_id)
 
 
-_STARTED = "SELECT id, queue, ready_at, attempted_at FROM pgonly_job"
+_STARTED = qualified("SELECT id, queue, ready_at, attempted_at FROM pgonly_job")
 _WAITED = "date_part('epoch', attempted_at) - date_part('epoch', ready_at)"
 # Index: pgonly_job_running and, twice, the primary key: 1,000 rows of each. Ids ascend with the time of the enqueue.
 LATENCY = qualified(f"""

@@ -54,7 +54,7 @@ dead_worker AS (
 
 # The jobs of all whose id is in dead_worker. `errors` that are no list, written by another program, must not raise an
 # error: no job of any dead worker would be rescued.
-TAKE_BACK = f"""
+TAKE_BACK = qualified(f"""
 orphan AS MATERIALIZED (
     SELECT job.id, job.worker_id, job.crashes, job.cancel_requested_at FROM pgonly_job AS job
     WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
@@ -102,7 +102,7 @@ UPDATE pgonly_job AS job SET
     expires_at = CASE rescued.state WHEN 'failed' THEN {FAILED_EXPIRES_AT} WHEN 'cancelled' THEN {EXPIRES_AT} END
 FROM rescued WHERE job.id = rescued.id
 RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name
-"""
+""")
 
 # Index: pgonly_job_running, the primary keys. Of two workers that rescue at once the advisory lock lets one through;
 # without it, SKIP LOCKED and the state would keep them apart.

@@ -20,7 +20,7 @@ KINDS_AT_MOST = 1000
 UNFINISHED = (READY_ROW, SUSPECT_ROW, LIMITED_ROW, "state = 'scheduled'", "state = 'running'",
               "state = 'held' AND held_by IS NOT NULL")  # fmt: skip
 _ROWS = " UNION ALL ".join(
-    f"(SELECT task, backend, options, args, kwargs FROM pgonly_job WHERE {rows} LIMIT %(limit)s)"
+    qualified(f"(SELECT task, backend, options, args, kwargs FROM pgonly_job WHERE {rows} LIMIT %(limit)s)")
     for rows in UNFINISHED
 )
 # Index: one for each of UNFINISHED: pgonly_job_ready, _suspect, _limited, _scheduled, _running and _held. All of these
