@@ -6,6 +6,19 @@ from django.core.exceptions import ImproperlyConfigured
 from pgonly_django.conf import check_settings, schema
 from pgonly_django.conf import settings as our_settings
 
+WRONG_URLS = [
+    "", None, "a.example/wake", "ftp://a.example/wake", "file:///wake", "https:///wake", "https://a.example",
+    "https://a.example/", "https://me:secret@a.example/wake", "https://a.example:x/wake", "https://a.example:0/wake",
+    "https://a.example:65536/wake", "https://a.example/w ke", "https://a.example/wake\n", "https://ä.example/wake",
+    "https://a.example/wake#now", "https://[::1/wake",
+]  # fmt: skip
+
+
+def test_wake_urls_may_have_a_port_a_query_and_an_address_of_ipv6(settings):
+    urls = ("http://worker:8080/wake", "HTTPS://a.example/x/wake?worker=1", "http://[::1]:8080/wake")
+    settings.PGONLY = {"WAKE_URLS": urls}
+    assert our_settings().wake_urls == urls
+
 
 def test_a_setting_follows_override_settings(settings):
     settings.PGONLY = {"LEASE_SECONDS": 30}
@@ -38,6 +51,14 @@ def test_a_setting_follows_override_settings(settings):
         ({"SCHEMA": "pg_jobs"}, 'PGONLY["SCHEMA"] must be a schema of yours; PostgreSQL keeps pg_... and'),
         ({"SCHEMA": "information_schema"}, "information_schema for itself, got 'information_schema'."),
         ({"SCHEMA": "other"}, 'PGONLY["SCHEMA"] cannot change while Django runs: it was'),
+        ({"WAKE_URLS": "https://a.example/wake"}, 'PGONLY["WAKE_URLS"] must be a list of URLs, got'),
+        *(
+            (
+                {"WAKE_URLS": ["https://a.example/wake", url]},
+                'must be a list of URLs such as "https://worker.',
+            )
+            for url in WRONG_URLS
+        ),
         (None, 'PGONLY must be a dict, such as {"LEASE_SECONDS": 60}, got None.'),
         ([], "PGONLY must be a dict"),
     ],

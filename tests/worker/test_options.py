@@ -76,3 +76,17 @@ def test_what_several_processes_cannot_have_is_refused(options, words):
     with pytest.raises(OptionError) as caught:
         WorkerOptions(**options)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0, -1, float("nan")])
+def test_a_worker_stays_awake_for_a_second_at_least(seconds):
+    with pytest.raises(OptionError, match=f"--sleep-after must be 1 or more, got {seconds}."):
+        WorkerOptions(sleep_after=seconds)
+
+
+def test_sleep_after_has_a_variable():
+    assert from_environment({"PGONLY_WORKER_SLEEP_AFTER": "30"}) == {"sleep_after": 30.0}
+    with pytest.raises(
+        OptionError, match="PGONLY_WORKER_SLEEP_AFTER must be a number of seconds, got 'soon'"
+    ):
+        from_environment({"PGONLY_WORKER_SLEEP_AFTER": "soon"})
