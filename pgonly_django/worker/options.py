@@ -117,10 +117,6 @@ class WorkerOptions:
         self._require(
             "name", len(self.name) <= room, f"at most {room} characters long, for -{self.processes}"
         )
-        if not hasattr(os, "fork"):
-            raise OptionError(
-                f"--processes {self.processes} needs a POSIX system. Start runworker several times."
-            )
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import time
 
@@ -32,6 +33,15 @@ def take_the_lock():
     """That of tests/process/threaded_settings.py, as a library takes its own."""
     lock = importlib.import_module(os.environ["DJANGO_SETTINGS_MODULE"]).LOCK
     return "taken" if lock.acquire(timeout=5) else "locked"
+
+
+def note_failure(task_result, error):
+    mark(f"told of {task_result.args[0]}")
+
+
+@task(on_failure=note_failure)
+def kill_the_process(key):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task

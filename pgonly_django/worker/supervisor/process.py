@@ -48,8 +48,8 @@ class Process:
                 if "status" in message:
                     self.status = Status.from_dict(message["status"])
                     self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
-            if "retire" in message:
-                self.wants_to_retire = str(message["retire"])
+            if isinstance(message.get("retire"), str):
+                self.wants_to_retire = message["retire"]
             self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
 
     def send(self, number: int) -> None:

@@ -7,8 +7,6 @@ import signal
 import time
 from dataclasses import replace
 
-import pytest
-
 from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.status import WorkerState
@@ -16,8 +14,6 @@ from pgonly_django.worker.supervisor import process as process_module
 from pgonly_django.worker.supervisor import supervisor as module
 from tests.queue.rows import fresh, make_running, make_worker
 from tests.worker.supervisor.conftest import deaf, never_ready, obey, run_until_over, tell, turn_until
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
 def are_ready(supervisor):
@@ -190,6 +186,7 @@ def test_a_job_that_writes_into_the_channel_confuses_nothing(supervise):
 
     supervisor = supervise(serve, 1)
     turn_until(supervisor, are_ready(supervisor))
+    assert not supervisor.processes[0].wants_to_retire
     supervisor.stop()
     run_until_over(supervisor)
 
@@ -250,7 +247,7 @@ def test_a_child_has_nothing_of_the_supervisor_s_so_that_the_others_notice_its_e
         inherited = [process.started.channel.fileno() for process in supervisor.processes]
         inherited += [*supervisor.taking_back.sockets(), *supervisor.health.sockets()]
         tell(child, running=sum(number != -1 for number in inherited), jobs_done=len(inherited))
-        obey(child)
+        time.sleep(60)
 
     turn_until(supervisor, are_ready(supervisor))
     supervisor.serve = serve
