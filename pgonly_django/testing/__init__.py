@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pgonly_django.testing.django_connection import DrainError
     from pgonly_django.testing.draining import adrain, drain
     from pgonly_django.testing.enqueued import (
         assert_enqueued,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pgonly_django.testing.travel import time_travel
 
 __all__ = [
+    "DrainError",
     "NotResumableError",
     "NotTestableError",
     "adrain",
@@ -38,6 +40,7 @@ __all__ = [
 
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
+    "DrainError": "django_connection",
     "NotResumableError": "resumable.errors",
     "NotTestableError": "resumable.errors",
     "assert_resumable": "resumable.assertion",

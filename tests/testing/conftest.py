@@ -6,6 +6,7 @@ from django.db import connection
 from pgonly_django.database.pool import _pools as pools
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
+from pgonly_django.models import Job
 
 # A test in both kinds of transaction: the TestCase's, which is rolled back, and real ones.
 both = pytest.mark.parametrize(
@@ -15,6 +16,11 @@ both = pytest.mark.parametrize(
         pytest.param("committed", marks=pytest.mark.django_db(transaction=True)),
     ],
 )
+
+
+def states():
+    """Of all jobs, in the order in which they were enqueued."""
+    return list(Job.objects.order_by("pk").values_list("state", flat=True))
 
 
 @pytest.fixture

@@ -1,18 +1,143 @@
-"""The transactions of jobs in a TestCase beyond what drain() shows: by hand, in another database, one in another."""
+"""In which transactions jobs run: those that drain() shows, and by hand, in another database, one in another."""
 
 from __future__ import annotations
 
 import pytest
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
 
+from pgonly_django.exceptions import TransactionLeftOpenError
 from pgonly_django.models import Job
 from pgonly_django.testing import drain
 from pgonly_django.testing.autocommit import as_in_autocommit
 from tests.aliases import alias
 from tests.jobs import add, drained, mark
+from tests.jobs.transactions import leave_transaction_open, mark_atomically, read_in_an_open_transaction
+from tests.testing.conftest import both, states
 
-pytestmark = pytest.mark.django_db
+
+@both
+def test_what_a_job_wrote_before_it_failed_stays(where, written):
+    drained.mark_and_fail.enqueue("one")
+    drain(raise_errors=False)
+    assert written() == ["one"]
+
+
+@both
+def test_an_atomic_job_that_fails_leaves_nothing(where, written):
+    mark_atomically.enqueue("one")
+    mark_atomically.enqueue("two", fail=True)
+    drain(raise_errors=False)
+    assert written() == ["one"]
+    assert states() == ["succeeded", "failed"]
+
+
+@both
+def test_a_statement_that_fails_leaves_the_transaction_usable(where, written):
+    drained.fail_in_the_database.enqueue("one")
+    drained.fail_inside_atomic.enqueue("two")
+    drained.swallow_inside_atomic.enqueue("three")
+    drain()
+    assert written() == ["one:caught", "two:before", "two:after"]
+
+
+@both
+def test_functions_on_commit_run_when_a_worker_would_run_them(where, written):
+    drained.tell_after_commit.enqueue("one")
+    drained.tell_after_rollback.enqueue("two")
+    drain()
+    assert written() == ["one:at once", "one:inside", "one:after", "one:end"]
+    assert Job.objects.filter(task="tests.jobs.add").get().state == "succeeded"
+
+
+@both
+def test_a_job_sees_no_transaction(where):
+    drained.say_where_it_runs.enqueue()
+    (result,) = drain()
+    assert result.return_value == [False, True, True]
+    drained.lock_outside_of_atomic.enqueue()
+    with pytest.raises(TransactionManagementError, match="cannot be used outside of a transaction"):
+        drain()
+
+
+@both
+def test_a_job_may_commit_by_hand_and_close_its_connections(where, written):
+    drained.commit_by_hand.enqueue("one")
+    drained.close_its_connections.enqueue("two")
+    drain()
+    assert written() == ["one:one", "one:three", "two"]
+
+
+@both
+def test_a_transaction_that_a_job_leaves_open_is_rolled_back_and_fails_it(where, written):
+    leave_transaction_open.using(max_attempts=1).enqueue("lost")
+    with pytest.raises(TransactionLeftOpenError):
+        drain()
+    assert written() == []
+    assert not connection.in_atomic_block or where == "in a TestCase"
+    assert states() == ["failed"]
+    add.enqueue(1)
+    assert len(drain()) == 1
+
+
+def test_one_that_it_only_reads_in_does_not_fail_it(db):
+    read_in_an_open_transaction.enqueue()
+    drain()
+    assert states() == ["succeeded"]
+
+
+def test_a_job_that_breaks_the_transaction_is_rolled_back_as_a_whole(db, written):
+    drained.break_the_transaction.enqueue()
+    with pytest.raises(TransactionLeftOpenError):
+        drain()
+    assert written() == []
+    assert states() == ["failed"]
+
+
+@both
+def test_async_jobs_use_the_test_s_connection(where, written):
+    drained.mark_async.enqueue("one")
+    drained.fail_async.enqueue("two")
+    succeeded, _ = drain(raise_errors=False)
+    assert succeeded.return_value == 1
+    assert written() == ["one", "two"]
+    assert states() == ["succeeded", "failed"]
+
+
+def test_the_test_s_own_transaction_is_as_it_was_before(db, written):
+    told = []
+    with transaction.atomic():
+        connection.on_commit(lambda: told.append("committed"))
+        hooks, wrappers = connection.run_on_commit, connection.execute_wrappers
+        savepoints, blocks = connection.savepoint_ids, connection.atomic_blocks
+        drained.tell_after_commit.enqueue("one")
+        drained.mark_and_fail.enqueue("two")
+        drain(raise_errors=False)
+        assert connection.in_atomic_block
+        assert not connection.get_autocommit()
+        assert connection.run_on_commit is hooks
+        assert connection.execute_wrappers is wrappers
+        assert connection.savepoint_ids is savepoints
+        assert connection.atomic_blocks is blocks
+        assert "_commit" not in vars(connection)
+        assert len(written()) == 5
+        transaction.set_rollback(True)
+    assert not Job.objects.exists()
+    assert written() == []
+
+
+def test_queries_that_a_test_counts_are_those_of_its_jobs(db):
+    add.enqueue(1)
+    drain()  # the declarations of queues, once
+    add.enqueue(1)
+    drained.mark_and_fail.enqueue("one")
+    with CaptureQueriesContext(connection) as queries:
+        drain(raise_errors=False)
+    assert [query["sql"] for query in queries if "tests_mark" in query["sql"]] == [
+        "INSERT INTO tests_mark (key) VALUES ('one')"
+    ]
+    assert not [query["sql"] for query in queries if "SAVEPOINT pgonly" in query["sql"]]
 
 
 @pytest.fixture
@@ -30,6 +155,7 @@ def write(connection, key):
         cursor.execute("INSERT INTO mark VALUES (%s)", [key])
 
 
+@pytest.mark.django_db
 def test_a_database_that_is_not_postgresql_commits_likewise(lite):
     told = []
     with as_in_autocommit() as lost:
@@ -51,6 +177,7 @@ def test_a_database_that_is_not_postgresql_commits_likewise(lite):
         assert cursor.fetchall() == [("kept",), ("kept too",)]
 
 
+@pytest.mark.django_db
 def test_what_fails_in_one_place_is_no_other_place_s(written):
     """Savepoints of a job inside of its atomic(), one of which fails."""
     with as_in_autocommit() as lost, transaction.atomic():
@@ -66,6 +193,7 @@ def test_what_fails_in_one_place_is_no_other_place_s(written):
     assert written() == ["outer", "after"]
 
 
+@pytest.mark.django_db
 def test_a_transaction_without_savepoint_is_rolled_back_as_a_whole(written):
     with as_in_autocommit():
         with pytest.raises(ZeroDivisionError), transaction.atomic(), transaction.atomic(savepoint=False):
@@ -75,6 +203,7 @@ def test_a_transaction_without_savepoint_is_rolled_back_as_a_whole(written):
     assert written() == ["after"]
 
 
+@pytest.mark.django_db
 def test_a_server_side_cursor_is_read_to_its_end(written):
     for number in range(5):
         mark(str(number))
@@ -87,6 +216,7 @@ def test_a_server_side_cursor_is_read_to_its_end(written):
         assert [key for (key,) in first + cursor.fetchmany(10)] == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.django_db
 def test_one_in_another_leaves_the_outer_as_it_was(written):
     with as_in_autocommit():
         with as_in_autocommit():
@@ -99,6 +229,7 @@ def test_one_in_another_leaves_the_outer_as_it_was(written):
     assert written() == ["inner"]
 
 
+@pytest.mark.django_db
 def test_a_job_may_drain_others():
     drained.drain_others.enqueue()
     add.enqueue(1)
@@ -106,6 +237,7 @@ def test_a_job_may_drain_others():
     assert Job.objects.filter(state="succeeded").count() == 2
 
 
+@pytest.mark.django_db
 def test_a_transaction_that_the_test_has_broken_is_named():
     add.enqueue(1)
     with pytest.raises(Exception, match="division"):

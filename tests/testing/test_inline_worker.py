@@ -1,0 +1,161 @@
+"""What a worker does around a run, in drain()."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection, connections
+from django.utils import timezone
+from django.utils.translation import get_language, override
+
+from pgonly_django.compat import TaskResultStatus, task_finished, task_started
+from pgonly_django.current_job import current_job
+from pgonly_django.exceptions import UnreadableJobError
+from pgonly_django.models import Job, Step
+from pgonly_django.testing import DrainError, drain
+from tests.aliases import alias
+from tests.jobs import add, burying, drained, telling
+from tests.testing.conftest import both, states
+
+
+@both
+def test_nothing_of_a_job_s_context_is_left_behind_it(where):
+    with override("en"):
+        drained.speak_german.enqueue()
+        drained.speak_german_async.enqueue()
+        assert [result.return_value for result in drain()] == ["en", "en"]
+        assert get_language() == "en"
+    assert current_job.get() is None
+
+
+def test_a_connection_that_a_job_opens_is_the_test_s(transactional_db, any_database):
+    with alias("second"):
+        drained.open_another_connection.enqueue("second")
+        (result,) = drain()
+        assert connections["second"].connection.info.backend_pid == result.return_value
+        connections["second"].close()
+
+
+@both
+def test_steps_checkpoints_and_reports_are_kept_for_the_next_run(where, written):
+    drained.save_and_fail_once.enqueue("one")
+    with pytest.raises(ValueError, match="in the first run"):
+        drain()
+    job = Job.objects.get()
+    assert job.progress == {"done": 1, "total": 2, "message": "half"}
+    assert [line["text"] for line in job.log] == ["run 1"]
+    assert list(Step.objects.values_list("name", flat=True)) == ["pay"]
+    Job.objects.update(run_at=timezone.now() - timedelta(seconds=1))
+    (result,) = drain()
+    assert result.return_value == ["one", {"run": 2}]
+    assert written() == ["one", "one:later"]
+
+
+@both
+def test_a_failure_calls_on_failure_and_sends_its_dead_letter(where, written, settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
+    telling.told.clear()
+    result = burying.fail.using(on_failure="tests.jobs.telling.tell", max_attempts=1).enqueue()
+    _, note = drain(raise_errors=False)
+    assert telling.told == [(result.id, "FAILED", "ValueError('error')")]
+    assert (note.task.module_path, note.args) == ("tests.jobs.burying.note", [result.id])
+    assert written() == [result.id]
+
+
+@both
+def test_an_end_that_its_row_cannot_store_fails_the_job(where):
+    drained.spoil_its_errors.enqueue()
+    add.enqueue(1)
+    drain(raise_errors=False)
+    assert states() == ["failed", "succeeded"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_end_that_another_connection_keeps_from_being_written_is_named(other):
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '100ms'")
+    drained.have_its_row_locked.enqueue(other.info.backend_pid)
+    drained.LOCKS.append(other)
+    try:
+        with pytest.raises(DrainError, match=r"have_its_row_locked .* holds its row locked"):
+            drain()
+    finally:
+        drained.LOCKS.clear()
+        other.rollback()
+        connection.close()
+
+
+@both
+def test_a_row_that_python_cannot_read_fails_its_job(where):
+    add.enqueue(1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pgonly_job SET args = %s::jsonb", [f"[{'1' * 5000}]"])
+    with pytest.raises(UnreadableJobError):
+        drain()
+
+
+@both
+def test_notices_of_the_server_reach_those_who_listen_on_the_test_s_connection(where):
+    heard = []
+    connection.ensure_connection()
+    connection.connection.add_notice_handler(lambda notice: heard.append(notice.message_primary))
+    add.enqueue(1)
+    drain()
+    with connection.cursor() as cursor:
+        cursor.execute("DO $$ BEGIN RAISE WARNING 'here'; END $$")
+    assert heard == ["here"]
+
+
+@both
+def test_a_job_may_delete_or_cancel_itself(where):
+    drained.delete_its_row.enqueue()
+    assert drain() == []
+    drained.cancel_itself.enqueue()
+    drain()
+    assert states() == ["cancelled"]
+
+
+@both
+def test_signals_are_sent(where):
+    heard = []
+
+    def hear(signal, task_result, **_):
+        heard.append((signal, task_result.status))
+
+    for signal in (task_started, task_finished):
+        signal.connect(hear)
+    try:
+        add.enqueue(1)
+        drain()
+    finally:
+        for signal in (task_started, task_finished):
+            signal.disconnect(hear)
+    assert heard == [
+        (task_started, TaskResultStatus.RUNNING),
+        (task_finished, TaskResultStatus.SUCCESSFUL),
+    ]
+
+
+@both
+def test_limited_jobs_run_within_their_limits(where, settings):
+    settings.PGONLY = {
+        **settings.PGONLY,
+        "QUEUES": {"slow": {"rate": (1, 3600)}, "narrow": {"max_running": 1}},
+    }
+    for _ in range(2):
+        add.using(queue_name="slow").enqueue(1)
+        add.using(queue_name="narrow").enqueue(2)
+        add.using(concurrency_key="one").enqueue(3)
+        add.using(slots=4).enqueue(4)
+    assert sorted(result.args[0] for result in drain()) == [1, 2, 2, 3, 3, 4, 4]
+    assert Job.objects.waiting().get().queue == "slow"
+
+
+@both
+def test_limiters_and_the_cache_work_in_jobs(where, declared):
+    declared(deepseek={"concurrent": 1})
+    drained.use_a_limiter.enqueue(900)
+    drained.use_the_cache.enqueue("one")
+    drain()
+    assert states() == ["succeeded", "succeeded"]
