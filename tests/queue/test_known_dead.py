@@ -117,9 +117,10 @@ def test_a_claim_that_was_sent_before_the_death_is_waited_for(server, session_of
     """PostgreSQL executes what it has received although the sender is gone: a claim would come after the rescue."""
     job = make_running(dead.id)
     late = f"UPDATE pgonly_job SET retention = '1s' WHERE id = '{job.id}' AND pg_sleep(0.1) IS NOT NULL"
-    thread = threading.Thread(target=session_of_the_dead.execute, args=(late,))
+    thread = threading.Thread(target=lambda: session_of_the_dead.execute(late))
     thread.start()
-    wait_for(lambda: server.execute("SELECT FROM pg_stat_activity WHERE query = %s", [late]).rowcount)
+    is_active = "SELECT FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
+    wait_for(lambda: server.execute(is_active, [session_of_the_dead.info.backend_pid]).rowcount)
     assert end_sessions(server, [dead.id]) == []
     assert fresh(job).retention == timedelta(seconds=1)
     thread.join()
