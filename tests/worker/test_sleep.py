@@ -80,6 +80,16 @@ def test_asleep_it_has_no_connection_and_its_row_says_so(sleeping_worker, cache,
     assert list(WorkerRow.objects.live()) == [row]
 
 
+def test_from_a_rest_it_falls_asleep(background_worker):
+    worker = background_worker(sleep_after=4.0)
+    wait_until_resting(worker)
+    wait_until_asleep(worker)
+    wait_for(lambda: backends() == [])
+    result = jobs.add.enqueue(1, 2)
+    worker.wake()
+    assert result.wait(30).return_value == 3
+
+
 def test_asleep_the_connection_that_listens_past_a_pooler_is_closed(any_database, sleeping_worker, settings):
     settings.PGONLY = {**settings.PGONLY, "LISTEN_DATABASE": "direct"}
     with alias("direct"):
