@@ -11,6 +11,7 @@ import time
 from collections import Counter
 
 import pytest
+from django.db import connection
 
 from pgonly_django.models import Job, State, Worker
 from tests import jobs
@@ -196,6 +197,20 @@ def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_loc
     assert supervisor.wait(60) == 0
     assert job_of(result).result == "taken"
     assert supervisor.output.count("starts, spawned.") == 2
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_supervisor_holds_no_connection(workers, method):
+    supervisor = start(workers, 2, "--start-method", method)
+    wait_for(lambda: "2 processes are ready." in supervisor.output)
+    ids = [str(worker_id) for worker_id in Worker.objects.values_list("pk", flat=True)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT application_name, pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid()"
+        )
+        others = [row for row in cursor.fetchall() if not any(worker_id in row[0] for worker_id in ids)]
+    assert others == []
 
 
 def test_idle_seconds_end_all(workers):

@@ -216,9 +216,9 @@ class Supervisor:
                 self._start(place)
 
     def _start(self, place: Place) -> None:
+        self._close_connections()
         try:
             if forks(self.method):
-                self._close_connections()
                 started = fork(place.name, self.ends_at, self.serve, self.close_inherited)
             else:
                 started = spawn(place.name, self.ends_at)
