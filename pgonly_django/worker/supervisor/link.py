@@ -58,7 +58,15 @@ class Link(threading.Thread):
             wait_for_input(seconds, self.channel.fileno())
             with self._turning:
                 if not self._is_over:
-                    self._turn()
+                    self._turn_safely()
+
+    def _turn_safely(self) -> None:
+        """Without this thread the process would tell nothing, and be killed with its jobs."""
+        try:
+            self._turn()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next turn may go well
+            said = f"The status could not be told to the supervisor, trying again: {error!r}"
+            emit("worker.status_not_told", said, level=logging.ERROR, exc_info=True)
 
     def _turn(self) -> None:
         for message in self.channel.receive():
