@@ -20,6 +20,8 @@ killed or stands still between any two statements changes nothing.
 
 from __future__ import annotations
 
+import logging
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +32,17 @@ import psycopg
 
 from pgonly_django.conf import schema
 from pgonly_django.database import notify
+from pgonly_django.events import emit
 from pgonly_django.tables import qualified
 
 # The two numbers of an advisory lock. Installations in other schemas of the database have locks of their own.
 CLASS = 0x70676F6E  # "pgon"
 CLAIMING = (zlib.crc32(schema().encode()) & 0x3FFFFFFF) * 2
 RESTING = CLAIMING + 1
+
+# What the commit of a NOTIFY fails with while the queue is full, which one session may cause for the whole server.
+PROGRAM_LIMIT, COMMITS_NOTIFY = "54000", "PreCommit_Notify"
+UNTOLD_SECONDS = 60.0
 
 HELD = f"""
 SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = {CLASS} AND objid = {{lock}} AND objsubid = 2
@@ -60,6 +67,7 @@ class ClaimLock:
         self._worker = {"worker": str(worker_id)}
         self.is_held = False  # by the session: claims need nothing more
         self._has_had_jobs = self._takes_for_session = self._may_be_held = False
+        self._untold_until = 0.0
 
     def note_new_connection(self) -> None:
         self.is_held = self._has_had_jobs = self._may_be_held = False
@@ -75,12 +83,27 @@ class ClaimLock:
         if self.is_held:
             yield
             return
-        for_session = keeps_session and self._has_had_jobs
+        can_tell = time.monotonic() >= self._untold_until
+        for_session = keeps_session and self._has_had_jobs and can_tell
         self._takes_for_session, self._may_be_held = for_session, self._may_be_held or for_session
         connection.execute(TAKE_FOR_SESSION if for_session else TAKE_FOR_TRANSACTION, prepare=True)
         yield
         # Whoever holds it for the session tells of it in any case: later claims are silent.
-        connection.execute(TELL if for_session else TELL_OF_JOBS, self._worker, prepare=True)
+        if can_tell:
+            connection.execute(TELL if for_session else TELL_OF_JOBS, self._worker, prepare=True)
+
+    def goes_untold(self, error: psycopg.Error) -> bool:
+        """Whether the transaction of the claim failed since the server's queue of NOTIFY is full. Then the next ones
+        tell nobody: jobs that run are worth more. Workers that rest find them with their next beat."""
+        if error.sqlstate != PROGRAM_LIMIT or error.diag.source_function != COMMITS_NOTIFY:
+            return False
+        self._untold_until = time.monotonic() + UNTOLD_SECONDS
+        message = (
+            "PostgreSQL takes no NOTIFY: a session listens inside a transaction that does not end. Workers at rest "
+            f"learn of this worker's jobs within 5 minutes only. {str(error).strip()}"
+        )
+        emit("worker.claims_untold", message, level=logging.ERROR)
+        return True
 
     def note_committed(self) -> None:
         self.is_held = self.is_held or self._takes_for_session

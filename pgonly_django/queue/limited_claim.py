@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import errors
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
@@ -103,6 +104,17 @@ class LimitedClaimer:
         chosen = _chosen(seen.groups, free_slots, take_suspect=take_suspect)
         if not chosen or seen.overdue_slots > free_slots:
             return Claimed()
+        try:
+            return self._claim(connection, seen, chosen, free_slots, jobs_at_most, take_suspect=take_suspect)
+        except errors.ProgramLimitExceeded as error:
+            if not self.claim_lock.goes_untold(error):
+                raise
+            return Claimed(was_contended=True)
+
+    def _claim(
+        self, connection: OwnConnection, seen: Look, chosen: list[Group], free_slots: int, jobs_at_most: float,
+        *, take_suspect: bool,
+    ) -> Claimed:  # fmt: skip
         with connection.pipelined_transaction(idle_for=FROZEN) as pipeline:
             wanted = set().union(*(_gates_of(group, seen.gates) for group in chosen))
             locks = connection.execute(gates.LOCK, {"gates": sorted(wanted)}, prepare=True)

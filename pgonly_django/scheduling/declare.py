@@ -23,7 +23,7 @@ from pgonly_django.models.schedule import Schedule
 from pgonly_django.models.worker import Worker
 from pgonly_django.scheduling.settings import declared
 
-CONFIRM_EVERY = timedelta(minutes=5)
+CONFIRM_EVERY = timedelta(hours=1)  # a database may sleep between two due times
 STALE_AFTER = 3 * CONFIRM_EVERY
 
 

@@ -100,7 +100,9 @@ class Exchanger:
             return self._pipeline(connection, finishes, reports, claim)
         except TRY_AGAIN:
             return ExchangeResult(locked=list(finishes), was_refused=True)
-        except ROW_ERRORS:
+        except ROW_ERRORS as error:
+            if claim is not None and self.database.claim_lock.goes_untold(error):
+                return self._together_or_apart(connection, finishes, reports, claim)
             return self._one_by_one(connection, finishes, reports)
 
     def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
@@ -131,7 +133,8 @@ class Exchanger:
         claimed = reported = None
         lock = self.database.claim_lock
         skip_locked = time.monotonic() < self._skips_locked_until
-        with one_send_pipeline(connection), connection.session_settings():
+        tells = claim is not None and not lock.is_held
+        with one_send_pipeline(connection), connection.session_settings(begins=tells):
             if reports:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):

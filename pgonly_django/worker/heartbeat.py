@@ -53,6 +53,8 @@ class Heartbeat(threading.Thread):
         self._main = main
         self._over, self._changed = threading.Event(), threading.Event()
         self._beat_at = 0.0
+        self._beaten_at = time.monotonic()  # when the last beat was complete
+        self._beating = threading.Lock()
         self._unknown: dict[str, int] = {}
 
     def end(self) -> None:
@@ -68,8 +70,24 @@ class Heartbeat(threading.Thread):
         """End the rest. The leases of jobs that are claimed from now on can wait for the first beat."""
         if self.is_resting:
             self.is_resting, self.some_running = False, True
+            self._beaten_at = time.monotonic()
             self._beat_at = time.monotonic() + (0.0 if at_once else self.options.heartbeat_seconds)
             self._changed.set()
+
+    def stand_in(self, main: WorkerConnection) -> None:
+        """Beat on the connection of the main loop, which calls this every quarter of a lease, where this thread gets
+        none and leases are in danger: the server may have as many as it takes."""
+        overdue = time.monotonic() - self._beaten_at > 2 * self.options.heartbeat_seconds
+        if (
+            overdue
+            and self.database.is_away
+            and not self.is_resting
+            and self._beating.acquire(blocking=False)
+        ):
+            try:
+                main.ask(self._beat)
+            finally:
+                self._beating.release()
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -111,6 +129,10 @@ class Heartbeat(threading.Thread):
 
         Whether all leases are renewed and the worker's row says that it lives: not while somebody holds that locked.
         """
+        with self._beating:
+            return self._beat(connection)
+
+    def _beat(self, connection: OwnConnection) -> bool:
         runs, began = self.in_flight.held(), time.monotonic()
         self.rescue.note_contact()
         is_renewed = self._renew(connection, runs, began)
@@ -122,7 +144,10 @@ class Heartbeat(threading.Thread):
         elif beat.some_lease_expired:
             self.rescue.run_once(connection)
         self.some_running = beat is None or beat.some_running
-        return is_renewed and beat is not None and beat.was_written
+        is_complete = is_renewed and beat is not None and beat.was_written
+        if is_complete:
+            self._beaten_at = began
+        return is_complete
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:
         """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the

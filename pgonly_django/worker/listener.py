@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+from psycopg import errors
 from psycopg.pq import PGnotify
 
 from pgonly_django.database import notify
@@ -15,9 +16,7 @@ from pgonly_django.events import emit
 from pgonly_django.worker.inbox import wait_for_input
 
 SELF_TEST_SECONDS = 2.0
-UNAVAILABLE = (
-    "LISTEN does not work here (a pooler in transaction mode?): looking for jobs by polling instead."
-)
+UNAVAILABLE = "LISTEN does not work here ({why}): looking for jobs by polling instead."
 ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE), notify.SCHEDULES)
 
 
@@ -81,13 +80,21 @@ class JobsListener:
         with connect(self.alias, application_name="pgonly self-test") as other:
             # A pooler gives its connection to others, prepared statements and all.
             other.prepare_threshold = None
-            notify.send(other, payload)
+            try:
+                notify.send(other, payload)
+            except errors.ProgramLimitExceeded as error:  # the queue of the whole server is full
+                self._give_up(str(error).strip())
+                return
         deadline = time.monotonic() + SELF_TEST_SECONDS
         while payload not in self.hear(connection):
             left = deadline - time.monotonic()
             if left <= 0:
-                self.listens = self._shall_listen = False
-                emit("worker.listen_unavailable", UNAVAILABLE, level=logging.WARNING)
+                self._give_up("a pooler in transaction mode?")
                 break
             wait_for_input(left, connection.pgconn.socket)
         self._is_tested = True
+
+    def _give_up(self, why: str) -> None:
+        self.listens = self._shall_listen = False
+        self._is_tested = True
+        emit("worker.listen_unavailable", UNAVAILABLE.format(why=why), level=logging.WARNING)

@@ -93,6 +93,7 @@ class Rest:
             self._beat(now)
             return
         self.heartbeat.wake()
+        self.heartbeat.stand_in(self.database)
         self.maintenance.wake()
         if self._has_heard or not self.is_idle():
             self._has_heard, self._quiet_since = False, now

@@ -169,9 +169,9 @@ class OwnServer:
 
 
 @contextlib.contextmanager
-def server_of_its_own(port=None):
+def server_of_its_own(port=None, options=()):
     directory = Path(tempfile.mkdtemp(prefix="pgonly-test-"))
-    server = Server(directory / "postgres", port)
+    server = Server(directory / "postgres", port, options=options)
     try:
         server.start()
         yield OwnServer(server)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import combinations
 from uuid import uuid4
 
 import pytest
 
 from pgonly_django.database import notify
-from pgonly_django.database.connect import connect
-from pgonly_django.models import Job
-from pgonly_django.models.job import State
 from pgonly_django.queue import claim_locks
+from pgonly_django.queue.claim import Claim
 from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.workers import idle_beat
-from tests.queue.rows import LEASE, make
+from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.exchange import Exchanger
+from tests.queue.rows import (
+    LEASE,
+    claim_limited,
+    claimer,
+    insert_jobs,
+    limited_claimer,
+    make,
+    make_keyed,
+    make_running,
+)
 from tests.waiting import wait_for
 
 
@@ -89,26 +98,120 @@ def orders(first, second):
         yield [next(one) if place in places else next(two) for place in range(count)]
 
 
+def end_session(connection):
+    """What the server does when a client is gone: first it rolls back, then it releases the locks of the session."""
+    connection.execute("ROLLBACK")
+    connection.execute(claim_locks.GIVE_UP)
+
+
 @pytest.mark.parametrize("for_session", [False, True], ids=["for a claim", "for the session"])
-def test_no_claim_is_unheard_of_in_any_order_and_wherever_the_claimer_dies(transactional_db, for_session):
+def test_no_claim_is_unheard_of_in_any_order_and_wherever_the_claimer_dies(server, other, for_session):
     """Who rests has seen no job and hears of none: then no job runs, and nobody may claim one in silence."""
     rested = heard = 0
-    with connect("default", application_name="pgonly tests") as quiet:
-        resting = Resting(quiet)
-        length = len(Claiming(quiet, for_session=for_session).steps)
-        for steps_left in range(length + 1):
-            for number in range(len(list(orders(range(3), range(steps_left))))):
-                Job.objects.all().delete()
-                make(), make()
-                with closing(connect("default", application_name="pgonly tests, claimer")) as line:
-                    claiming = Claiming(line, for_session=for_session)
-                    for step in list(orders(resting.steps, claiming.steps[:steps_left]))[number]:
-                        step()
-                    may_claim_in_silence = claiming.lock.is_held
-                    was_told = f"{notify.HOLDING} {claiming.id}" in resting.heard()
-                is_running = Job.objects.filter(state=State.RUNNING).exists()
-                assert not resting.rests or was_told or not (is_running or may_claim_in_silence)
-                rested, heard = rested + resting.rests, heard + was_told
-                quiet.execute(claim_locks.GIVE_UP)
-                wait_for(lambda: not quiet.execute(claim_locks.SOMEBODY_CLAIMS).fetchone()[0])
+    resting = Resting(other)
+    server.execute("SET synchronous_commit = off")
+    steps = Claiming(server, for_session=for_session).steps
+    for steps_before_death in range(len(steps) + 1):
+        for order in orders(range(3), range(3, 3 + steps_before_death)):
+            server.execute("DELETE FROM pgonly_job")
+            server.execute(insert_jobs("generate_series(1, 2)"))
+            claiming = Claiming(server, for_session=for_session)
+            both = [*resting.steps, *claiming.steps]
+            for number in order:
+                both[number]()
+            may_claim_in_silence = claiming.lock.is_held
+            was_told = f"{notify.HOLDING} {claiming.id}" in resting.heard()
+            end_session(server)
+            is_running = idle_beat(server, uuid4(), LEASE).some_running
+            assert not resting.rests or was_told or not (is_running or may_claim_in_silence)
+            rested, heard = rested + resting.rests, heard + was_told
+            end_session(other)
     assert rested and heard
+
+
+@pytest.fixture
+def claiming_worker(transactional_db):
+    """The parts of a worker that claim."""
+    worker_id = uuid4()
+    database = WorkerConnection("default", worker_id, "tests", listen=False)
+    yield Exchanger(database, claimer(worker_id=worker_id))
+    database.close_all()
+
+
+def claim_one(exchanger):
+    return exchanger.exchange([], [], Claim(1, {}, take_suspect=False)).jobs
+
+
+def told(other, worker_id):
+    other.execute("SELECT 1")
+    return [each.payload for each in other.notifies(timeout=0)].count(f"{notify.HOLDING} {worker_id}")
+
+
+def test_a_worker_tells_at_its_first_jobs_and_then_claims_as_quickly_as_ever(claiming_worker, other):
+    """From the third claim on: one statement alone, which was prepared for that."""
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    other.execute(claim_locks.TAKE_RESTING)
+    database, tells = claiming_worker.database, []
+    for has_job in (False, True, True, True):
+        if has_job:
+            make()
+        assert len(claim_one(claiming_worker)) == has_job
+        tells.append(told(other, claiming_worker.claimer.worker_id))
+        assert bool(database.prepared) == (len(tells) == 4)
+    assert tells == [0, 1, 1, 0]
+
+
+def test_where_no_worker_rests_nobody_is_told(claiming_worker, other):
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    for _ in range(3):
+        make()
+        assert claim_one(claiming_worker)
+    assert told(other, claiming_worker.claimer.worker_id) == 0
+
+
+def test_after_a_lost_connection_a_worker_tells_again(claiming_worker, other):
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    for _ in range(3):
+        make()
+        claim_one(claiming_worker)
+    assert claiming_worker.database.claim_lock.is_held
+    claiming_worker.database.lose(RuntimeError("cut"))
+    other.execute(claim_locks.TAKE_RESTING)
+    make()
+    wait_for(
+        lambda: (result := claiming_worker.exchange([], [], Claim(1, {}, take_suspect=False))) and result.jobs
+    )
+    assert told(other, claiming_worker.claimer.worker_id) == 1
+
+
+def test_a_claim_that_fails_behind_its_lock_holds_nothing_in_silence(claiming_worker, other):
+    """The lock of the session outlasts the rollback, and nobody was told: the next claim tells."""
+    make()
+    claim_one(claiming_worker)
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    other.execute(claim_locks.TAKE_RESTING)
+    make()
+    with other.transaction():
+        other.execute("LOCK TABLE pgonly_job IN SHARE MODE")
+        assert claiming_worker.exchange([], [], Claim(1, {}, take_suspect=False)).was_refused
+    assert not claiming_worker.database.claim_lock.is_held
+    claim_one(claiming_worker)
+    assert told(other, claiming_worker.claimer.worker_id) == 1
+    assert claiming_worker.database.ask(claiming_worker.database.claim_lock.give_up)
+    assert claim_locks.take_resting(other)
+
+
+def test_a_limited_claim_tells_too(server, other):
+    make_keyed("key")
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    other.execute(claim_locks.TAKE_RESTING)
+    limited = limited_claimer()
+    assert len(claim_limited(server, limited)) == 1
+    assert told(other, limited.worker_id) == 1
+    assert claim_locks.take_resting(other)  # its lock went with its transaction
+
+
+def test_a_job_that_runs_keeps_a_worker_from_resting_whoever_claimed_it(server):
+    make_running()
+    assert claim_locks.take_resting(server)
+    assert idle_beat(server, uuid4(), LEASE).some_running

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import random
 import time
 from datetime import timedelta
 
@@ -248,3 +251,44 @@ def test_at_its_beat_a_worker_sees_one_that_does_not_tell(resting_worker):
     wait_for(lambda: worker.status().state is WorkerState.READY, what="the end of the rest")
     WorkerRow.objects.filter(pk=older.pk).update(stopped_at=timezone.now())
     wait_until_resting(worker)
+
+
+def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_same(resting_worker):
+    """The server may have given away its last one while the worker rested."""
+    resting_worker(poll_seconds=600.0)
+    with no_more_connections():
+        result = jobs.pause.enqueue(2.5 * LEASE_SECONDS)
+        wait_for(lambda: result.job.state == State.RUNNING)
+        lease = timedelta(seconds=LEASE_SECONDS)
+        wait_for(
+            lambda: (job := Job.objects.get(pk=result.id)).lease_expires_at > job.attempted_at + 1.4 * lease
+        )
+    assert result.wait(20).job.lease_epoch == 1
+
+
+@contextlib.contextmanager
+def no_more_connections():
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    connection.ensure_connection()
+    with connection._nodb_cursor() as server:
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            yield
+        finally:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_whenever_a_worker_dies_its_job_is_rescued(background_worker, transactional_db):
+    """Before, while and after the other one begins to rest."""
+    background_worker(poll_seconds=600.0, queues=("default",))
+    for _ in range(int(os.environ.get("TEST_DEATHS", "3"))):
+        until = time.monotonic() + random.uniform(0.0, 2.0 * LEASE_SECONDS)
+        wait_for(lambda until=until: time.monotonic() > until)
+        dying = WorkerLoop(WorkerOptions(name="dying", queues=("of the dying",)))
+        claimed = [make(queue="of the dying") for _ in range(random.choice([1, 2, 3]))]
+        for _ in claimed:
+            claim_by(dying)
+        dying.database.close_all()
+        seconds = 1.25 * LEASE_SECONDS + 8.0  # a quarter of a lease behind its end, and a busy machine
+        wait_for(lambda claimed=claimed: all(fresh(job).state == State.READY for job in claimed), seconds)
+        Job.objects.all().delete()
