@@ -35,8 +35,9 @@ from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.tables import qualified
 
-# The two numbers of an advisory lock. Installations in other schemas of the database have locks of their own.
-CLASS = 0x70676F6E  # "pgon"
+# The two numbers of an advisory lock. Installations in other schemas of the database have locks of their own. The class
+# is not that of the gates (queue/gates.py), whose second numbers may be any: a claim takes those exclusively.
+CLASS = 0x7067636C  # "pgcl"
 CLAIMING = (zlib.crc32(schema().encode()) & 0x3FFFFFFF) * 2
 RESTING = CLAIMING + 1
 

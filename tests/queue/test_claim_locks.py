@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from pgonly_django.database import notify
-from pgonly_django.queue import claim_locks
+from pgonly_django.queue import claim_locks, gates
 from pgonly_django.queue.claim import Claim
 from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.workers import idle_beat
@@ -215,3 +215,10 @@ def test_a_job_that_runs_keeps_a_worker_from_resting_whoever_claimed_it(server):
     make_running()
     assert claim_locks.take_resting(server)
     assert idle_beat(server, uuid4(), LEASE).some_running
+
+
+def test_the_gate_of_a_limited_queue_is_never_one_of_these_locks(server, other):
+    """Of a million keys one may have this hash: its jobs would wait for ever, and claims for it."""
+    other.execute(claim_locks.TAKE_FOR_SESSION)
+    gate = [gates.ADVISORY_CLASS, claim_locks.CLAIMING]
+    assert server.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", gate).fetchone() == (True,)
