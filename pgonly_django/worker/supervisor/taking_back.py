@@ -20,18 +20,21 @@ from uuid import UUID
 
 from psycopg import errors
 
-from pgonly_django.database import notify
+from pgonly_django.database import notify, wake_urls
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.events import emit
 from pgonly_django.queue.known_dead import end_sessions, rescue_known_dead
 from pgonly_django.queue.rescue import Rescued
 from pgonly_django.worker.duties.rescue import emit_rescued, payloads_for_all, payloads_for_one
 from pgonly_django.worker.supervisor.channel import Channel
+from pgonly_django.worker.supervisor.process import reap
 from pgonly_django.worker.supervisor.starting import fork_to, forks
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 TRY_SECONDS = 20.0  # a process that takes longer is killed, and another one tries
 LOCK_WAIT = "2s"
+LOOK_AGAIN_SECONDS = 0.02
+WAKE_SECONDS = 2.0  # for the POSTs to workers that sleep
 ANSWER_BYTES = 64 * 1024**2  # a process may have held thousands of jobs
 
 
@@ -102,15 +105,21 @@ class TakingBack:
             self._try.answers.close()
 
     def close(self) -> None:
-        """Wait for no answer any more."""
+        """Wait for no answer any more. Processes that have given theirs may still wake workers that sleep."""
+        deadline = time.monotonic()
+        if self._try is None:
+            deadline += WAKE_SECONDS
+        else:
+            self._try.answers.close()
+            self._try = None
+        while self.pids and time.monotonic() < deadline:
+            self.pids -= reap(list(self.pids), all_of_them=False).keys()
+            time.sleep(LOOK_AGAIN_SECONDS)
         for pid in self.pids:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         self.pids.clear()
-        if self._try is not None:
-            self._try.answers.close()
-            self._try = None
 
     def _begin(self, now: float) -> None:
         try:
@@ -193,6 +202,7 @@ def _in_process(close_inherited: Callable[[], None], ours: Channel, *work: Any) 
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     _answer(*work)
+    wake_urls.flush(WAKE_SECONDS)  # behind the answer: the next death must not wait for a URL that hangs
 
 
 def _answer(alias: str, crashed: list[str], stopped: list[str], answers: Channel) -> None:

@@ -11,12 +11,14 @@ from uuid import UUID
 import pytest
 
 from pgonly_django.compat import new_ids
+from pgonly_django.database import wake_urls
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.worker.supervisor import taking_back as module
 from pgonly_django.worker.supervisor.process import reap
 from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack
+from tests.http_receiver import receiver
 from tests.queue.rows import fresh, lock, make_running, make_worker
 from tests.waiting import wait_for
 
@@ -83,6 +85,19 @@ def test_other_workers_are_notified(taking):
         over(taking_back)
         heard = {notify.payload for notify in listener.notifies(timeout=5, stop_after=2)}
     assert heard == {"ready ai", "limited *"}
+
+
+def test_workers_that_sleep_are_woken_before_the_supervisor_ends(taking, method, settings):
+    worker = make_worker()
+    make_running(worker.id)
+    with receiver() as sleeping:
+        settings.PGONLY = {**settings.PGONLY, "WAKE_URLS": [sleeping.url]}
+        taking_back = taking(method)
+        taking_back.add(dead(worker))
+        over(taking_back)
+        taking_back.close()
+        wake_urls.flush()  # as at the end of the supervisor's process
+        assert [asked.target for asked in sleeping.asked] == ["/wake"]
 
 
 def test_what_a_failed_job_leaves_to_be_done_is_handed_on(taking):
