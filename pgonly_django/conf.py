@@ -102,6 +102,11 @@ class Settings:
 @lru_cache(maxsize=1)
 def settings() -> Settings:
     """The validated settings. Raises ImproperlyConfigured, which names the wrong key or value and the remedy."""
+    return read_settings()
+
+
+def read_settings() -> Settings:
+    """The same, for the start of Django, when they may change yet."""
     raw: Any = getattr(django_settings, "PGONLY", {})
     if not isinstance(raw, dict):
         raise ImproperlyConfigured(f'PGONLY must be a dict, such as {{"LEASE_SECONDS": 60}}, got {raw!r}.')

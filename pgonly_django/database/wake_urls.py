@@ -22,7 +22,7 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
-from pgonly_django.conf import settings
+from pgonly_django.conf import read_settings, settings
 from pgonly_django.database import testrun
 from pgonly_django.events import emit
 
@@ -58,7 +58,7 @@ def is_valid(token: str) -> bool:
 
 def remember_usual() -> None:
     with suppress(ImproperlyConfigured):  # the system check says so
-        _usual.update(settings().wake_urls)
+        _usual.update(read_settings().wake_urls)
 
 
 def post_soon() -> None:

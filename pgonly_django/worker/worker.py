@@ -175,6 +175,7 @@ class WorkerLoop:
         if settings().queues:  # the workers that run already may not know of these limits
             self.database.ask(self.limited.tell)
         self._start_threads()
+        self.poll_timer.busy_at = time.monotonic()  # the start is no time without jobs
         self.ready.set()
 
     def _start_threads(self) -> None:

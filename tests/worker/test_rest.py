@@ -30,14 +30,20 @@ LEASE_SECONDS = 2
 SECOND = timedelta(seconds=1)
 BACKENDS = """
 SELECT application_name, pid, query_start FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'pgonly %'
-    AND application_name NOT LIKE 'pgonly tests%' ORDER BY pid
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'pgonly %%'
+    AND application_name NOT LIKE 'pgonly tests%%' AND NOT pid = ANY (%s) ORDER BY pid
 """
+ALL_PIDS = "SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL"
+
+_pids_before: list[int] = []  # as of the pools, which keep theirs from test to test
 
 
 @pytest.fixture(autouse=True)
 def short_leases(settings, transactional_db):
     settings.PGONLY = {"LEASE_SECONDS": LEASE_SECONDS}
+    with connection.cursor() as cursor:
+        cursor.execute(ALL_PIDS)
+        _pids_before[:] = [pid for (pid,) in cursor.fetchall()]
 
 
 @pytest.fixture
@@ -69,7 +75,7 @@ def wait_until_resting(worker):
 
 def backends():
     with connection.cursor() as cursor:
-        cursor.execute(BACKENDS)
+        cursor.execute(BACKENDS, [_pids_before])
         return cursor.fetchall()
 
 
