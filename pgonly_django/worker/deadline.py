@@ -6,6 +6,8 @@ interrupted), `jobs_until` (they are released), `ends_at`.
 
 import logging
 import time
+from contextlib import suppress
+from datetime import datetime
 
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit
@@ -62,7 +64,7 @@ class Deadline:
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until
-        run.calls.longest_seconds = self._longest.get(run.job.task, 0.0)
+        run.calls.longest_seconds = max(self._longest.get(run.job.task, 0.0), _known_to_others(run))
         if run.job.id in self._left or run.calls.lacks_time():
             self._is_closed = True
             return False
@@ -77,6 +79,17 @@ class Deadline:
             self._left.add(run.job.id)
         elif run.calls.outlast_their_run and run.stop_requested:
             _emit_outlasted(run)
+
+
+def _known_to_others(run: Run) -> float:
+    """Seconds of the longest step of a job that left another process for lack of time, as long as that one is not over:
+    processes that end together must not begin the step one after the other. Later ones may have more time."""
+    longest_seconds = 0.0
+    for entry in run.job.errors if isinstance(run.job.errors, list) else ():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # another program may have written it
+            if datetime.fromisoformat(entry["until"]) > run.now():
+                longest_seconds = max(longest_seconds, float(entry["longest_seconds"]))
+    return longest_seconds
 
 
 def _emit_outlasted(run: Run) -> None:

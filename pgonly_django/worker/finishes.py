@@ -24,7 +24,7 @@ class WorkerFacts:
 def finish(
     run: Run, outcome: Outcome, state: State, worker: WorkerFacts,
     *, delay: float | None = None, free: bool = False, error: BaseException | None = None, reason: str = "",
-    **facts: str | int,
+    **facts: str | float,
 ) -> Finish:  # fmt: skip
     """`free`: it costs no attempt. `facts` stand in the entry, beside what is said of every run."""
     entry: dict[str, Any] = {"outcome": outcome.value, "worker_id": worker.id, "worker": worker.name, **facts}

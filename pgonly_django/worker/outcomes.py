@@ -1,6 +1,7 @@
 """How a run ended, and what is written about it: pure functions, no connection, no thread."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -135,8 +136,15 @@ def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | 
 
 def released(run: Run, worker: WorkerFacts) -> Finish:
     """Back to ready for any worker, at no cost: a planned stop, or too little time before it."""
-    reason = LEFT_EARLY if run.leaves_early else "Its worker was stopped."
-    return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
+    if not run.leaves_early or run.calls.until is None:
+        reason = "Its worker was stopped."
+        return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
+    # For Deadline.admit() of another process that ends when this one does.
+    until = run.now() + timedelta(seconds=run.calls.until - time.monotonic())
+    return finish(
+        run, Outcome.RELEASED, State.READY, worker, free=True, reason=LEFT_EARLY,
+        longest_seconds=round(run.calls.longest_seconds, 3), until=until.isoformat(),
+    )  # fmt: skip
 
 
 def _as_requested(run: Run, request: HoldRequest, worker: WorkerFacts) -> Finish:

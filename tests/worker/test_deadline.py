@@ -15,6 +15,7 @@ from pgonly_django.worker.options import WorkerOptions, from_environment
 from pgonly_django.worker.outcomes import LEFT_EARLY
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.jobs import timed
 from tests.waiting import wait_for
@@ -45,6 +46,35 @@ def test_no_step_begins_that_would_outlast_the_process(work, marks):
     assert marks() == [f"k:{n}" for n in range(4)]
     assert result.job.errors[0]["reason"] == LEFT_EARLY
     assert (result.job.attempt, result.job.errors[0]["outcome"]) == (1, "released")
+
+
+def run_until(ends_at):
+    """One of several processes that end together."""
+    WorkerLoop(WorkerOptions(threads=1, burst=True, max_seconds=4.0, grace_seconds=0.1), ends_at).run()
+
+
+def test_a_step_that_one_process_lacks_time_for_is_begun_by_none_that_ends_with_it(transactional_db, marks):
+    result = timed.pay_in_turn.enqueue("k", 2, 1.8)
+    ends_at = time.monotonic() + 4.0
+    run_until(ends_at)
+    run_until(ends_at)
+    assert marks() == ["k:0"]
+    assert (result.job.state, result.job.interruptions) == (State.READY, 1)
+    run_until(time.monotonic() + 4.0)
+    assert marks() == ["k:0", "k:1"]
+    assert result.job.state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "told", [{"until": 1}, {"until": "soon"}, {"longest_seconds": "x"}, {"longest_seconds": []}]
+)
+def test_what_another_program_tells_of_steps_keeps_no_job_from_running(work, told):
+    job = jobs.add.enqueue(1).job
+    entry = {"until": "2999-01-01T00:00:00+00:00", "longest_seconds": 1000, **told}
+    Job.objects.filter(pk=job.pk).update(errors=[entry])
+    work(threads=1, max_seconds=2.0)
+    job.refresh_from_db()
+    assert job.state == State.SUCCEEDED
 
 
 @pytest.mark.parametrize("task", [timed.do_items, timed.do_items_async])

@@ -105,6 +105,7 @@ class Link(threading.Thread):
             self._is_over = True
             self.channel.send({"status": self.worker.status().as_dict()})
             self.channel.send({"holds_nothing": self.worker.in_flight.is_empty})
+            self.channel.send({"is_out_of_time": self.worker.deadline.claims_nothing})
             deadline = time.monotonic() + LAST_FLUSH_SECONDS
             while not self.channel.is_flushed and time.monotonic() < deadline:
                 time.sleep(0.01)

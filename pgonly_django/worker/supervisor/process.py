@@ -31,6 +31,7 @@ class Process:
     kill_at: float = NEVER  # when it is told to stop and still there
     killed_for: str | None = None  # why the supervisor has killed it
     holds_nothing: bool = False  # it has told that all its jobs have gone back
+    is_out_of_time: bool = False  # its --max-seconds leave no time for the jobs that there are
     silent_seconds: float = 0.0
 
     @property
@@ -50,6 +51,7 @@ class Process:
                     self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
             if isinstance(message.get("retire"), str):
                 self.wants_to_retire = message["retire"]
+            self.is_out_of_time = self.is_out_of_time or message.get("is_out_of_time") is True
             self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
 
     def send(self, number: int) -> None:

@@ -280,7 +280,8 @@ class Supervisor:
                 self._fill_again(place, process, code, now)
 
     def _fill_again(self, place: Place, process: Process, code: int | None, now: float) -> None:
-        if self._is_closed or (self.options.burst and code == ExitCode.STOPPED):
+        is_done = self.options.burst or process.is_out_of_time
+        if self._is_closed or (is_done and code == ExitCode.STOPPED):
             place.close()
             return
         pause = place.vacate(now, backs_off=process.is_quick(now))

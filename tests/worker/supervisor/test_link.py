@@ -72,6 +72,13 @@ def test_at_the_end_it_tells_whether_all_has_been_given_back(link):
     assert told(supervisor, "holds_nothing") == [True]
 
 
+def test_at_the_end_it_tells_whether_it_had_no_time_for_more(link):
+    link, supervisor = link
+    link.worker.deadline.claims_until = 0.0
+    link.end()
+    assert told(supervisor, "is_out_of_time") == [True]
+
+
 def test_an_error_does_not_silence_the_process(link, monkeypatch, caplog):
     link, supervisor = link
     link.start()

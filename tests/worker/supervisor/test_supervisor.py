@@ -265,6 +265,17 @@ def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itsel
     assert supervisor.code is ExitCode.STOPPED
 
 
+def test_a_process_that_has_no_time_for_the_jobs_that_there_are_is_not_replaced(supervise):
+    def serve(child):
+        tell(child)
+        child.channel.send({"holds_nothing": True, "is_out_of_time": True})
+
+    supervisor = supervise(serve, 2, max_seconds=60.0)
+    supervisor._deadline = Deadline(supervisor.options, time.monotonic() + 60.0)
+    run_until_over(supervisor)
+    assert supervisor.snapshot().replaced == 0
+
+
 def test_a_process_that_ends_near_the_end_of_max_seconds_is_not_replaced(supervise):
     def serve(child):
         tell(child)
