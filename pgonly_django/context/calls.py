@@ -19,10 +19,11 @@ _is_inside = ContextVar("pgonly_inside_step", default=False)
 class Calls:
     """Of one run. Steps may be called from several threads or asyncio tasks of the job at once."""
 
-    __slots__ = ("_under_way", "completed", "longest_seconds", "until", "was_cut_off")
+    __slots__ = ("_under_way", "completed", "longest_seconds", "process_seconds", "until", "was_cut_off")
 
     def __init__(self) -> None:
         self.until: float | None = None  # time.monotonic(); the process ends then, by its --max-seconds
+        self.process_seconds = 0.0  # that --max-seconds
         self.longest_seconds = 0.0
         self.completed = 0
         self.was_cut_off = False  # by the interruption of the run

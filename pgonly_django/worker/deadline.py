@@ -26,6 +26,7 @@ class Deadline:
     def __init__(self, options: WorkerOptions, ends_at: float | None = None) -> None:
         """`ends_at` None: --max-seconds from now."""
         self.grace_seconds, leave_seconds, self.ends_at = options.grace_seconds, 0.0, NEVER
+        self._max_seconds = options.max_seconds or 0.0
         if options.max_seconds is not None:
             self.grace_seconds = min(self.grace_seconds, options.max_seconds * GRACE_SHARE)
             leave_seconds = min(LEAVE_SECONDS, options.max_seconds * LEAVE_SHARE)
@@ -64,6 +65,7 @@ class Deadline:
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until
+        run.calls.process_seconds = self._max_seconds
         run.calls.longest_seconds = max(self._longest.get(run.job.task, 0.0), _known_to_others(run))
         if run.job.id in self._left or run.calls.lacks_time():
             self._is_closed = True
@@ -82,8 +84,9 @@ class Deadline:
 
 
 def _known_to_others(run: Run) -> float:
-    """Seconds of the longest step of a job that left another process for lack of time, as long as that one is not over:
-    processes that end together must not begin the step one after the other. Later ones may have more time."""
+    """Seconds of the longest step of a job that left another process for lack of time, until the processes that lived
+    then are over: they must not begin the step one after the other. Where it takes longer than any process lives, a
+    later one begins it."""
     longest_seconds = 0.0
     for entry in run.job.errors if isinstance(run.job.errors, list) else ():
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # another program may have written it

@@ -1,7 +1,6 @@
 """How a run ended, and what is written about it: pure functions, no connection, no thread."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -136,11 +135,11 @@ def instruction_in(group: BaseExceptionGroup[BaseException]) -> BaseException | 
 
 def released(run: Run, worker: WorkerFacts) -> Finish:
     """Back to ready for any worker, at no cost: a planned stop, or too little time before it."""
-    if not run.leaves_early or run.calls.until is None:
+    if not run.leaves_early:
         reason = "Its worker was stopped."
         return finish(run, Outcome.RELEASED, State.READY, worker, free=True, reason=reason)
-    # For Deadline.admit() of another process that ends when this one does.
-    until = run.now() + timedelta(seconds=run.calls.until - time.monotonic())
+    # For Deadline.admit() of other processes.
+    until = run.now() + timedelta(seconds=run.calls.process_seconds)
     return finish(
         run, Outcome.RELEASED, State.READY, worker, free=True, reason=LEFT_EARLY,
         longest_seconds=round(run.calls.longest_seconds, 3), until=until.isoformat(),

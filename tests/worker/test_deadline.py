@@ -53,13 +53,16 @@ def run_until(ends_at):
     WorkerLoop(WorkerOptions(threads=1, burst=True, max_seconds=4.0, grace_seconds=0.1), ends_at).run()
 
 
-def test_a_step_that_one_process_lacks_time_for_is_begun_by_none_that_ends_with_it(transactional_db, marks):
+def test_a_step_that_one_process_lacks_time_for_is_begun_by_none_that_lacks_it_too(transactional_db, marks):
     result = timed.pay_in_turn.enqueue("k", 2, 1.8)
     ends_at = time.monotonic() + 4.0
     run_until(ends_at)
     run_until(ends_at)
     assert marks() == ["k:0"]
     assert (result.job.state, result.job.interruptions) == (State.READY, 1)
+    wait_for(lambda: time.monotonic() > ends_at, what="the end of the first")
+    run_until(time.monotonic() + 2.0)  # it began when the first one lived
+    assert marks() == ["k:0"]
     run_until(time.monotonic() + 4.0)
     assert marks() == ["k:0", "k:1"]
     assert result.job.state == State.SUCCEEDED
