@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import override_settings
@@ -307,11 +309,19 @@ def test_copies_that_a_killed_test_has_left_are_dropped(nothing_left):
         ({"setup": lambda: None}, ValueError, "Move it to the top of its module"),
         ({"paid": ["tests.nowhere.pay"]}, ValueError, "there is no 'tests.nowhere.pay'"),
         ({"state": 3}, TypeError, "state must be a function"),
+        ({"paid": "tests.jobs.pay"}, TypeError, r"paid must be a list, such as \['tests.jobs.pay'\]"),
+        ({"ignore": Job}, TypeError, "ignore must be a list"),
     ],
 )
 def test_a_wrong_option_is_refused_with_what_to_do(options, error, said):
     with pytest.raises(error, match=said):
         assert_resumable(of_this_test_module, **options)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_an_async_test_has_left_open_keeps_no_database_from_being_copied():
+    asyncio.run(sync_to_async(Group.objects.count)())
+    assert_resumable(of_this_test_module, kill_at=1)
 
 
 def test_a_function_is_no_task(transactional_db):

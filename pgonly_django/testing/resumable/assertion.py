@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.db import models
@@ -39,8 +39,14 @@ def assert_resumable(
     `timeout`: seconds that one run may take. Raises NotTestableError where the job cannot be judged.
     """
     choices = Choices(
-        task=task, args=args, kwargs=kwargs or {}, state=state, ignore=tuple(ignore), paid=tuple(paid),
-        setup=setup, kill_at=kill_at, max_kills=max_kills, timeout=timeout,
+        task=task, args=args, kwargs=kwargs or {}, state=state, ignore=_listed("ignore", ignore),
+        paid=_listed("paid", paid), setup=setup, kill_at=kill_at, max_kills=max_kills, timeout=timeout,
     )  # fmt: skip
     with Rounds.begin(choices) as rounds:
         return rounds.report()
+
+
+def _listed(option: str, given: Any) -> tuple[Any, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{option} must be a list, such as [{given!r}].")
+    return tuple(given)

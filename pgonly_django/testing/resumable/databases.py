@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from asgiref.sync import SyncToAsync
 from django.db import Error as DatabaseError
 from django.db import connections
 from psycopg import errors
@@ -65,6 +66,7 @@ class Databases:
         for alias in self.aliases:
             if connections[alias].in_atomic_block:
                 raise NotTestableError(IN_TRANSACTION.format(alias=alias))
+        _close_those_of_async_tests()
         for group in self.groups:
             self._drop_those_of_earlier_tests(group)
         with self._copied({group: connections.settings[group]["NAME"] for group in self.groups}) as names:
@@ -173,3 +175,10 @@ def _execute(group: str, sql: str, parameters: list[Any] | None = None) -> list[
     with connections[group]._nodb_cursor() as cursor:  # noqa: SLF001 - Django's own for this
         cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description else []
+
+
+def _close_those_of_async_tests() -> None:
+    """An async test of pytest-asyncio leaves Django's connections open in the thread in which sync_to_async() runs
+    its functions. That thread belongs to no test, and would keep the database from being copied."""
+    if not SyncToAsync.deadlock_context.get(False):  # else this is that thread, or it waits for this one
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
