@@ -49,6 +49,8 @@ def drain(
     queues = _queues(queue)
     if max_jobs is not None and not (isinstance(max_jobs, int) and max_jobs >= 1):
         raise WrongArgumentsError("drain()", f"max_jobs must be a whole number from 1, got {max_jobs!r}")
+    if until is not None and not callable(until):
+        raise WrongArgumentsError("drain()", f"until must be a function without parameters, got {until!r}")
     drained = _Drain(queues, max_jobs, until, raises=raise_errors)
     drained.run()
     return drained.results()

@@ -81,9 +81,13 @@ class FakeLimits:
         self._used_up.difference_update(names)
 
     def tokens(self, limiter: str) -> float:
+        """Raises UnknownLimiterError: the sum of a misspelt one would always be 0."""
+        _check_limiter(limiter)
         return sum(use.tokens for use in self.uses if use.name == limiter)
 
     def requests(self, limiter: str) -> float:
+        """See tokens()."""
+        _check_limiter(limiter)
         return sum(use.requests for use in self.uses if use.name == limiter)
 
     def spent(self, budget: str) -> Decimal:

@@ -173,7 +173,9 @@ def test_a_job_that_never_ends_ends_the_drain(db):
         drain()
 
 
-@pytest.mark.parametrize("wrong", [{"max_jobs": 0}, {"max_jobs": "1"}, {"queue": "defualt"}, {"queue": 7}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_jobs": 0}, {"max_jobs": "1"}, {"queue": "defualt"}, {"queue": 7}, {"until": True}]
+)
 def test_wrong_arguments_are_refused(db, settings, wrong):
     settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "mail"]}}
     with pytest.raises(WrongArgumentsError) as caught:

@@ -98,6 +98,9 @@ def test_mistakes_are_those_of_real_limiters(limits):
         limiter("depseek").cool_down(1)
     with pytest.raises(UnknownLimiterError):
         limits.refuse("depseek")
+    for total in (limits.tokens, limits.requests):
+        with pytest.raises(UnknownLimiterError):
+            total("depseek")
     with pytest.raises(WrongArgumentsError):
         limiter("deepseek", tokens=-1)
     with limiter("deepseek"), pytest.raises(NestedLimiterError), limiter("deepseek"):
