@@ -81,11 +81,12 @@ class Shutdown:
         """Ask all jobs to stop; what has not begun will not begin. Returns the end of the grace."""
         until, runs = min(now + self.grace_seconds, self._jobs_until), in_flight.runs.values()
         grace = max(until - now, 0.0)
-        message = (
-            f"Stopping: {len(runs)} job(s) have {grace:.3g} s to save and leave, then they are released."
-        )
+        message = "Stopping: no job runs here."
         if runs:
-            message += " Ctrl-C again releases them now."
+            message = (
+                f"Stopping: {len(runs)} job(s) have {grace:.3g} s to save and leave, then they are released."
+                " Ctrl-C again releases them now."
+            )
         emit("worker.stopping", message, running=len(runs), grace_seconds=grace)
         for run in runs:
             run.stop_until, run.stop_requested = until, True

@@ -30,8 +30,9 @@ NOTHING_WAKES = (
 
 def nothing_wakes(options: WorkerOptions, *, has_port: bool) -> list[str]:
     """The warning that a new job may wait until the next due time; or none."""
+    sleeps = options.sleep_after is not None and not options.burst
     is_told = options.poll_seconds is not None or (has_port and settings().wake_urls)
-    return [NOTHING_WAKES] if options.sleep_after is not None and not is_told else []
+    return [NOTHING_WAKES] if sleeps and not is_told else []
 
 
 def backends() -> list[PostgresBackend]:

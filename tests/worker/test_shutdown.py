@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import time
+
 from pgonly_django.database.connect import connect
 from pgonly_django.models import State
+from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.shutdown import Shutdown
 from tests import jobs
 from tests.waiting import wait_for
 
@@ -31,3 +35,11 @@ def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_rele
     wait_for(lambda: "k:cleaned up" in marks(), what="its finally")
     wait_for(lambda: result.job.state == State.READY)
     assert (result.job.attempt, result.job.interruptions) == (0, 1)
+
+
+def test_a_stop_without_jobs_promises_no_time(caplog):
+    caplog.set_level("INFO", "pgonly_django.worker")
+    shutdown = Shutdown(20.0, worker=None)
+    shutdown.ask()
+    shutdown.obey(time.monotonic(), InFlight())
+    assert caplog.messages == ["Stopping: no job runs here."]

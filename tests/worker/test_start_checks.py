@@ -14,6 +14,7 @@ from pgonly_django.worker.start_checks import nothing_wakes
         ({"sleep_after": 30}, [], True, True),
         ({"sleep_after": 30}, ["https://worker.example.com/wake"], False, True),
         ({"sleep_after": 30}, ["https://worker.example.com/wake"], True, False),
+        ({"sleep_after": 30, "burst": True}, [], False, False),
         ({"sleep_after": 30, "poll_seconds": 600}, [], False, False),
     ],
 )
