@@ -81,8 +81,8 @@ class Shutdown:
         """Ask all jobs to stop; what has not begun will not begin. Returns the end of the grace."""
         until, runs = min(now + self.grace_seconds, self._jobs_until), in_flight.runs.values()
         grace = max(until - now, 0.0)
-        message = "Stopping: no job runs here."
-        if runs:
+        message = f"Stopping: {len(runs)} job(s) are released now." if runs else "Stopping: no job runs here."
+        if runs and not self._at_once:
             message = (
                 f"Stopping: {len(runs)} job(s) have {grace:.3g} s to save and leave, then they are released."
                 " Ctrl-C again releases them now."

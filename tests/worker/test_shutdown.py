@@ -43,3 +43,13 @@ def test_a_stop_without_jobs_promises_no_time(caplog):
     shutdown.ask()
     shutdown.obey(time.monotonic(), InFlight())
     assert caplog.messages == ["Stopping: no job runs here."]
+
+
+def test_a_stop_that_releases_at_once_promises_no_time_either(background_worker, marks, caplog):
+    caplog.set_level("INFO", "pgonly_django.worker")
+    worker = background_worker(grace_seconds=300.0)
+    jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: "k:started" in marks())
+    worker.stop_now()
+    assert worker.left.wait(10)
+    assert "Stopping: 1 job(s) are released now." in caplog.messages
