@@ -57,11 +57,13 @@ def _simulated(connection: Any, lost: list[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        if commits.end():
-            lost.append(connection.alias)
-        for name in _METHODS:
-            state.pop(name, None)
-        state.update(before)
+        try:
+            if commits.end():
+                lost.append(connection.alias)
+        finally:
+            for name in _METHODS:
+                state.pop(name, None)
+            state.update(before)
 
 
 class _SimulatedCommits:
