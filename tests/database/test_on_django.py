@@ -17,6 +17,7 @@ from django.db import (
 )
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.transaction import TransactionManagementError
+from django.test import SimpleTestCase
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.context.interrupter import _set_async_exception
@@ -402,3 +403,15 @@ def test_a_dead_connection_is_replaced_where_health_checks_are_on():
     connection.health_check_enabled, connection.health_check_done = True, False
     connection.connection.close()
     assert ask(PID) != (first,)
+
+
+def test_after_a_simple_test_case_statements_are_prepared_as_before():
+    class Suite(SimpleTestCase):
+        pass
+
+    Suite.setUpClass()
+    Suite.doClassCleanups()
+    assert "cursor" in vars(connections["default"])
+    connection.close()
+    assert [number(value) for value in range(8)] == list(range(8))
+    assert prepared() == ["SELECT $1::int"]

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "tests.sample_project"
 PYTEST = ["-m", "pytest", "-q", "--noconftest", "-o", "python_files=suite_*.py"]
 PYTEST += ["-p", "no:cacheprovider", "-p", "no:randomly", "tests/sample_project"]
+ONE_PROCESS = ["-n", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ DJANGO = ["-m", "django", "test", "--noinput"]
         pytest.param(12, [*DJANGO, f"{PACKAGE}.suite_drain"], id="that drain"),
         pytest.param(4, [*DJANGO, f"{PACKAGE}.suite_resumable"], id="that kill jobs"),
         pytest.param(90, PYTEST, id="pytest"),
-        pytest.param(5, [*PYTEST, "-k", "without_the_mark"], id="pytest without any"),
+        pytest.param(5, [*PYTEST, *ONE_PROCESS, "-k", "without_the_mark"], id="pytest without any"),
     ],
 )
 def test_tests_of_every_kind_leave_the_real_databases_as_they_were(real_data, command, least):

@@ -34,7 +34,7 @@ def start_crowd(
 ) -> subprocess.Popen[str]:
     database = connection.settings_dict["NAME"]
     command = [sys.executable, "-m", "tests.limits.crowd", job, str(count), database]
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings"}
     texts = [json.dumps(arguments), json.dumps({**FOR_THE_PARENT, **limiters}), str(pool_size)]
     return subprocess.Popen([*command, *texts], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 

@@ -29,7 +29,7 @@ def test_sixteen_processes_that_are_killed_never_pass_the_cap_and_leave_nothing_
     command = [sys.executable, "-m", "tests.limits.spenders", "16", str(SECONDS), database]
     environment = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
         "DATABASE_URL": database_url(connection.settings_dict),
     }
     looks, highest = 0, Decimal(0)

@@ -2,7 +2,7 @@
 
 import os
 
-from tests.settings import *  # noqa: F403 - as every settings module that extends another
+from tests.process.worker_settings import *  # noqa: F403 - as every settings module that extends another
 
 if "_PGONLY_WORKER_CHILD" in os.environ:
     raise RuntimeError("A broken deploy.")

@@ -70,7 +70,7 @@ class Workers:
         log = self.directory / f"{name}.log"
         env = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
             "DATABASE_URL": self.url,
             "TEST_LEASE_SECONDS": str(lease),
             "PYTHONUNBUFFERED": "1",

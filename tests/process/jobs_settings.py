@@ -1,6 +1,6 @@
 """A project whose jobs are in a database of their own, as docs/queue.md shows it."""
 
-from tests.settings import *  # noqa: F403 - settings of settings
+from tests.process.worker_settings import *  # noqa: F403 - settings of settings
 from tests.settings import DATABASES
 from tests.snippets import snippet
 

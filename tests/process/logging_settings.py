@@ -1,6 +1,6 @@
 """A project with the LOGGING of docs/logging.md, and Django's own loggers as Django makes them."""
 
-from tests.settings import *  # noqa: F403 - settings of settings
+from tests.process.worker_settings import *  # noqa: F403 - settings of settings
 from tests.snippets import snippet
 
 DEBUG = True

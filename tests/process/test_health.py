@@ -40,7 +40,14 @@ def is_ready(port, processes):
 def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):
     port, alive = free_port(), tmp_path / "alive"
     worker = workers.start(
-        "--health-port", str(port), "--heartbeat-file", str(alive), "--grace-seconds", "30"
+        "--health-port",
+        str(port),
+        "--heartbeat-file",
+        str(alive),
+        "--grace-seconds",
+        "30",
+        "--verbosity",
+        "2",
     )
     wait_for(lambda: is_ready(port, processes=1))
     assert f"http://0.0.0.0:{port}" in worker.output
@@ -51,6 +58,7 @@ def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):
     # It ignores should_stop until the last second of the grace.
     jobs.pause.enqueue(60)
     wait_for(lambda: ask(port, "/busy") == (200, {"busy": True, "running": 1}))
+    wait_for(lambda: "started" in worker.output)
     worker.send(signal.SIGTERM)
     stopping = {"ready": False, "reason": "Stopping.", "workers": {"stopping": 1}}
     wait_for(lambda: ask(port, "/ready") == (503, stopping))

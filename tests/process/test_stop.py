@@ -116,7 +116,7 @@ def test_a_worker_whose_every_slot_is_stuck_asks_to_be_replaced(workers, marks):
     assert job_of(result).state == State.CANCELLED
 
 
-@pytest.mark.parametrize("settings", ["tests.settings", "tests.process.debug_settings"])
+@pytest.mark.parametrize("settings", ["tests.process.worker_settings", "tests.process.debug_settings"])
 def test_the_terminal_shows_each_end_and_each_traceback_once(workers, marks, settings):
     worker = workers.start("--grace-seconds", "2", DJANGO_SETTINGS_MODULE=settings)
     good, bad, held = (

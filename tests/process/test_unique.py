@@ -21,7 +21,7 @@ def enqueue_from_all(mode="commit"):
     """Of the calls that were committed: their ids, how many there were, and how many of them were no duplicates."""
     environment = {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
         "DATABASE_URL": database_url(connection.settings_dict),
     }
     arguments = [str(PROCESSES), str(CALLS), str(THREADS), mode]

@@ -3,7 +3,7 @@
 import os
 import threading
 
-from tests.settings import *  # noqa: F403 - as every settings module that extends another
+from tests.process.worker_settings import *  # noqa: F403 - as every settings module that extends another
 
 LOCK = threading.Lock()
 IS_CHILD = "_PGONLY_WORKER_CHILD" in os.environ
