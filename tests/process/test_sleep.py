@@ -17,12 +17,12 @@ from tests.worker.health.test_server import free_port
 
 pytestmark = pytest.mark.process
 CLIENTS = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly %'"
 )
 
 
 def clients():
-    """The server's processes for all who are connected."""
+    """The server's processes for what is connected of ours."""
     with connection.cursor() as cursor:
         cursor.execute(CLIENTS)
         return {pid for (pid,) in cursor.fetchall()}

@@ -68,7 +68,8 @@ def test_as_process_1_it_waits_for_what_is_left_to_it_and_obeys_signals(workers)
 
 
 def test_a_reload_gives_the_jobs_of_all_children_back_and_starts_afresh(workers, marks):
-    supervisor = workers.start("--processes", "2", "--threads", "1", "--reload", ready=False)
+    flags = ("--processes", "2", "--threads", "1", "--reload")
+    supervisor = workers.start(*flags, ready=False, DJANGO_SETTINGS_MODULE="tests.settings")
     results = [jobs.sleep_in_slices.enqueue(f"k{n}") for n in range(2)]
     wait_for(lambda: len([mark for mark in marks() if mark.endswith(":started")]) == 2, 60)
     assert "starts, spawned." in supervisor.output
