@@ -199,18 +199,31 @@ def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_loc
     assert supervisor.output.count("starts, spawned.") == 2
 
 
+def sessions():
+    """By pid, the names of what is connected of ours."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'pgonly %'"
+        )
+        return dict(cursor.fetchall())
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_supervisor_holds_no_connection(workers, method):
+    before = sessions()  # of the pools of this process
     supervisor = start(workers, 2, "--start-method", method)
     wait_for(lambda: "2 processes are ready." in supervisor.output)
     ids = [str(worker_id) for worker_id in Worker.objects.values_list("pk", flat=True)]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT application_name, pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid()"
-        )
-        others = [row for row in cursor.fetchall() if not any(worker_id in row[0] for worker_id in ids)]
-    assert others == []
+
+    def others():
+        return {
+            pid: name
+            for pid, name in sessions().items()
+            if pid not in before and not any(worker_id in name for worker_id in ids)
+        }
+
+    wait_for(lambda: not others(), 10, "only sessions of the workers")
 
 
 def test_idle_seconds_end_all(workers):
