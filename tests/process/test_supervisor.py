@@ -200,11 +200,11 @@ def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_loc
 
 
 def sessions():
-    """By pid, the names of what is connected of ours."""
+    """By pid, the names of all others that are connected."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name LIKE 'pgonly %'"
+            " AND pid <> pg_backend_pid()"
         )
         return dict(cursor.fetchall())
 
