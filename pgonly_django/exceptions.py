@@ -19,7 +19,7 @@ class OptionError(PgonlyError, ValueError):
 
 
 class DatabaseAwayError(PgonlyError):
-    """PostgreSQL does not answer, and nobody waits until it does."""
+    """PostgreSQL does not answer, and the caller does not wait until it does."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias

@@ -3,11 +3,11 @@
 An idle worker looks for dead workers every quarter of a lease, which keeps a database awake. It may rest where no job
 runs and each claim from now on will be told to it. Both locks are taken in shared mode only: no caller waits for them.
 
-* CLAIMING is held by whoever may commit a claim without telling: by the session of a worker that has had jobs lately,
+* CLAIMING is held while a claim may commit without telling: by the session of a worker that has had jobs lately,
   else by the transaction of the claim.
 * RESTING is held by the session that listens, of each worker that rests.
 
-Whoever takes CLAIMING looks then whether another session holds RESTING, and if so sends NOTIFY "holding" in the
+A worker that takes CLAIMING looks then whether another session holds RESTING, and if so sends NOTIFY "holding" in the
 transaction of its claim. A worker that wants to rest takes RESTING, then sees that no session holds CLAIMING, and then,
 in a new snapshot, that no job runs.
 
@@ -89,13 +89,13 @@ class ClaimLock:
         self._takes_for_session, self._may_be_held = for_session, self._may_be_held or for_session
         connection.execute(TAKE_FOR_SESSION if for_session else TAKE_FOR_TRANSACTION, prepare=True)
         yield
-        # Whoever holds it for the session tells of it in any case: later claims are silent.
+        # A worker that takes it for the session tells of it in any case: later claims are silent.
         if can_tell:
             connection.execute(TELL if for_session else TELL_OF_JOBS, self._worker, prepare=True)
 
     def goes_untold(self, error: psycopg.Error) -> bool:
         """Whether the transaction of the claim failed since the server's queue of NOTIFY is full. Then the next ones
-        tell nobody: jobs that run are worth more. Workers that rest find them with their next beat."""
+        are not told: jobs that run are worth more. Workers that rest find them with their next beat."""
         if error.sqlstate != PROGRAM_LIMIT or error.diag.source_function != COMMITS_NOTIFY:
             return False
         self._untold_until = time.monotonic() + UNTOLD_SECONDS

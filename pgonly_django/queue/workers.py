@@ -130,8 +130,8 @@ def stopped(connection: psycopg.Connection[Any], worker_id: UUID) -> None:
     connection.execute(STOPPED, {"id": worker_id})
 
 
-# Index: none; pgonly_worker is small. date_bin() and not a pause since the last one: whoever is killed in the middle
-# leaves the duty to the next part of the time.
+# Index: none; pgonly_worker is small. date_bin() and not a pause since the last one: a tick that is killed leaves the
+# duty to the next part of the time.
 FIRST_OF_ITS_NAME = qualified("""
 SELECT NOT EXISTS (
     SELECT FROM pgonly_worker AS other JOIN pgonly_worker AS own ON own.id = %(id)s

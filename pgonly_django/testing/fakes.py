@@ -64,7 +64,7 @@ class FakeLimits:
     _used_up: set[str] = field(default_factory=set)
 
     def refuse(self, *limiters: str) -> None:
-        """From now on these let nobody in: LimiterTimeoutError. Raises UnknownLimiterError."""
+        """From now on these let no caller in: LimiterTimeoutError. Raises UnknownLimiterError."""
         for name in limiters:
             _check_limiter(name)
         self._refused.update(limiters)

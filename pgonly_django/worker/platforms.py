@@ -16,7 +16,7 @@ GRACE_SECONDS = {
 
 
 def default_grace_seconds(environ: Mapping[str, str] = os.environ) -> float:
-    """What --grace-seconds is where nobody says."""
+    """What --grace-seconds is where it is not given."""
     return min(
         (seconds for name, seconds in GRACE_SECONDS.items() if environ.get(name)),
         default=DEFAULT_GRACE_SECONDS,

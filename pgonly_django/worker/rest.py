@@ -2,10 +2,10 @@
 every IDLE_BEAT_SECONDS. Times are time.monotonic().
 
 It begins to rest a lease after it last held a job or heard of one. By then it is sure that the claims of all others
-will be told to it (queue/claim_locks.py), so that it need not look at leases. Whoever hears "holding" looks at them
-again, every quarter of a lease, until no job runs. While a worker of a version lives that does not tell, none of this
-version rests. So the jobs of a dead worker are rescued within 75 s as long as one
-worker is awake, be it at rest or not. Without LISTEN a worker never rests.
+will be told to it (queue/claim_locks.py), so that it need not look at leases. A worker that hears "holding" looks at
+them again, every quarter of a lease, until no job runs. While a worker of a version lives that does not tell, none of
+this version rests. So the jobs of a dead worker are rescued within 75 s as long as one worker is awake, at rest or not.
+Without LISTEN a worker never rests.
 """
 
 from __future__ import annotations

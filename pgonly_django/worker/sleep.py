@@ -136,7 +136,7 @@ class Sleep:
         )
 
     def _fall_asleep(self, resets_at: float) -> None:
-        """Not when a NOTIFY has come meanwhile: only what is enqueued from now on is told to us by a POST alone."""
+        """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
         self.next_run = time.monotonic() + RUNNING_SECONDS
         answer = self.database.ask(lambda connection: workers.fall_asleep(connection, self.worker_id))
         if answer is None or not answer.is_asleep:

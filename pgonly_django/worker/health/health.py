@@ -21,7 +21,7 @@ from pgonly_django.worker.health.snapshot import Snapshot
 from pgonly_django.worker.options import EVERYWHERE
 from pgonly_django.worker.poll_timer import NEVER
 
-AGAIN_SECONDS = 1.0  # after an error that nobody expects
+AGAIN_SECONDS = 1.0  # after an error that no other code has caught
 JOIN_SECONDS = 2.0
 # See worker/inbox.py: a descriptor that was closed must not stay in it.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)

@@ -1,4 +1,4 @@
-"""A small HTTP server without a thread of its own: whoever has a loop of selectors drives it.
+"""A small HTTP server that starts no thread: a loop of selectors in another file drives it.
 
 It is for probes, which must be answered while others do their worst: a client that is slow, silent or greedy is given
 up, and where there are too many the oldest makes room for the newest.

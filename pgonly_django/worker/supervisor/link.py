@@ -24,7 +24,7 @@ DATABASE_SECONDS = 0.1  # between two looks whether it is there
 
 def is_database_there(worker: WorkerLoop) -> bool:
     """Wait for it, before the worker starts: its process may be started while the database is away. False when the
-    process is told to stop meanwhile."""
+    process is told to stop in that time."""
     while worker.database.connection() is None:
         worker.turned_at = time.monotonic()
         if worker.is_stopping or worker.deadline.is_over(worker.turned_at):

@@ -55,7 +55,7 @@ class Process:
             self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
 
     def send(self, number: int) -> None:
-        """It exists as long as nobody has waited for it, so that its pid is no other process's."""
+        """It exists until it is waited for, so that its pid is no other process's."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 

@@ -12,7 +12,7 @@ from django.utils.autoreload import autoreload_started
 
 
 def watch_apps() -> None:
-    """Watch all modules of the project's apps, whoever imports them."""
+    """Watch all modules of the project's apps, imported here or in another process."""
     autoreload_started.connect(_watch, dispatch_uid=__name__)
 
 

@@ -72,7 +72,7 @@ def other_threads() -> list[str]:
 
 
 def forks(method: str) -> bool:
-    """Whether the next process is forked. Asked at each start: a library may have started a thread meanwhile."""
+    """Whether the next process is forked. Asked at each start: a library may have started a thread since."""
     return method == "fork" or (method == "auto" and FORK_IS_SAFE_HERE and not other_threads())
 
 

@@ -65,7 +65,7 @@ class TakingBack:
         self.method = method
         self.close_inherited = close_inherited
         self.payloads: list[str] = []  # for one of the workers
-        self.pids: set[int] = set()  # of processes that nobody has waited for yet
+        self.pids: set[int] = set()  # of processes that were not waited for yet
         self._dead: dict[str, Dead] = {}
         self._try: _Try | None = None
         self._next_try = 0.0

@@ -1,4 +1,4 @@
-"""Who may run a tick: whoever knows the signed URL, or PGONLY["TICK_SECRET"]."""
+"""Who may run a tick: a caller with the signed URL or with PGONLY["TICK_SECRET"]."""
 
 from __future__ import annotations
 
