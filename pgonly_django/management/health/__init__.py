@@ -1,0 +1,1 @@
+"""What `manage.py pgonly_health` judges by."""
