@@ -21,6 +21,7 @@ from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 from tests.aliases import alias
 from tests.holder import Holder
+from tests.jobs import read_marks
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import wait_for
@@ -84,13 +85,7 @@ def marks(transactional_db):
     """Reads the marks as a list of keys in order; starts empty."""
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE tests_mark")
-
-    def read():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT key FROM tests_mark ORDER BY id")
-            return [key for (key,) in cursor.fetchall()]
-
-    return read
+    return read_marks
 
 
 @pytest.fixture

@@ -35,6 +35,13 @@ def mark(key):
         cursor.execute("INSERT INTO tests_mark (key) VALUES (%s)", [key])
 
 
+def read_marks():
+    """The keys in order."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT key FROM tests_mark ORDER BY id")
+        return [key for (key,) in cursor.fetchall()]
+
+
 def stay(seconds):
     """Runs Python code every 20 ms, where an exception can arrive."""
     deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Tasks whose steps and items take a known time, for workers that end by themselves."""
+"""Tasks whose steps take a known time, for workers that end by themselves."""
 
 from __future__ import annotations
 
@@ -20,20 +20,6 @@ def pay(key, seconds):
 @task(takes_context=True)
 def pay_in_turn(context, key, count, seconds):
     return [context.step(str(n), pay, f"{key}:{n}", seconds) for n in range(count)]
-
-
-@task(takes_context=True)
-def do_items(context, key, count, seconds):
-    for item in context.iterate(range(count)):
-        mark(f"{key}:{item}")
-        time.sleep(seconds)
-
-
-@task(takes_context=True)
-async def do_items_async(context, key, count, seconds):
-    async for item in context.aiterate(range(count)):
-        await sync_to_async(mark)(f"{key}:{item}")
-        await asyncio.sleep(seconds)
 
 
 async def apay(key, seconds):

@@ -7,6 +7,7 @@ from pgonly_django.database.pool import _pools as pools
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Job
+from tests.jobs import read_marks
 
 # A test in both kinds of transaction: the TestCase's, which is rolled back, and real ones.
 both = pytest.mark.parametrize(
@@ -28,13 +29,7 @@ def written():
     """Reads the marks in order, on the test's connection. Needs the database."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM tests_mark")
-
-    def read():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT key FROM tests_mark ORDER BY id")
-            return [key for (key,) in cursor.fetchall()]
-
-    return read
+    return read_marks
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
-from tests.jobs import timed
+from tests.jobs import looping, timed
 from tests.waiting import wait_for
 
 
@@ -80,7 +80,7 @@ def test_what_another_program_tells_of_steps_keeps_no_job_from_running(work, tol
     assert job.state == State.SUCCEEDED
 
 
-@pytest.mark.parametrize("task", [timed.do_items, timed.do_items_async])
+@pytest.mark.parametrize("task", [looping.loop_slowly, looping.loop_slowly_async])
 def test_no_item_begins_that_would_outlast_the_process(work, marks, task):
     result = task.enqueue("k", 4, 0.6)
     assert invoke_until_done(work, result, max_seconds=2.0, grace_seconds=0.1) > 1
@@ -103,7 +103,7 @@ def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, 
 
 
 def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_others_are(work, marks):
-    slow = timed.do_items.enqueue("slow", 9, 1.9)
+    slow = looping.loop_slowly.enqueue("slow", 9, 1.9)
     quick = [jobs.mark_once.enqueue(f"quick {n}") for n in range(3)]
     worker = work(threads=1, max_seconds=4.0, grace_seconds=0.1)
     assert (slow.job.state, slow.job.interruptions) == (State.READY, 1)

@@ -20,7 +20,7 @@ from pgonly_django.worker.tick import running, views
 from pgonly_django.worker.tick.token import token
 from tests import jobs
 from tests.aliases import alias
-from tests.jobs import timed
+from tests.jobs import looping, timed
 from tests.snippets import DOCS
 from tests.waiting import wait_for
 
@@ -125,7 +125,7 @@ def test_it_cannot_be_asked_for_longer(transactional_db, settings, seconds):
 
 
 def test_it_can_be_asked_for_less(tick, marks):
-    result = timed.do_items.enqueue("k", 100, 0.1)
+    result = looping.loop_slowly.enqueue("k", 100, 0.1)
     answer = Client().get(url(), {"seconds": "3"}).json()
     assert answer["released"] == 1
     assert result.job.state == State.READY
