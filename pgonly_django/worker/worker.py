@@ -82,7 +82,7 @@ class WorkerLoop:
         rescue = Rescue(options, self.inbox.put)
         self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
         self.scheduler = Scheduler(self.id, options, self.database.listener, self.wake)
-        self.maintenance = Maintenance(options.database, self.inbox.put)
+        self.maintenance = self._make_maintenance()
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
         self.rest = Rest(
@@ -105,6 +105,9 @@ class WorkerLoop:
         self._next_report = 0.0
         self._has_ended = False  # a job, since the last look of a burst
         self._is_leaving = self._is_retiring = False
+
+    def _make_maintenance(self) -> Maintenance:
+        return Maintenance(self.options.database, self.inbox.put)
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""

@@ -8,7 +8,6 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import DatabaseAwayError
 from pgonly_django.queue import workers
 from pgonly_django.worker.connection_options import name_connections_of_thread
-from pgonly_django.worker.duties.send_dead_letters import DeadLettersWanted
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.tick.duties import TickMaintenance
@@ -22,17 +21,20 @@ BEAT_AGAIN_SECONDS = 1.0  # after a beat that failed
 
 
 class TickLoop(WorkerLoop):
+    maintenance: TickMaintenance
+
     def __init__(self, alias: str, seconds: float) -> None:
         """Raises ImproperlyConfigured."""
         options = WorkerOptions(
             database=alias, name=NAME, threads=1, burst=True, listen=False, max_seconds=seconds
         )
         super().__init__(options)
-        self.maintenance: TickMaintenance = TickMaintenance(alias, self.inbox.put, self._connection)
-        self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         self.slots.begin_thread = lambda: name_connections_of_thread(self.id)
         self.next_tick_in_seconds: float | None = None  # of a schedule
         self._beat_at = 0.0
+
+    def _make_maintenance(self) -> TickMaintenance:
+        return TickMaintenance(self.options.database, self.inbox.put, self._connection)
 
     def _start(self) -> None:
         """Raises DatabaseAwayError, and django.db.Error where the tables are not there."""

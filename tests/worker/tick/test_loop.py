@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from django.db import connection
 
@@ -109,9 +110,11 @@ def test_maintenance_comes_with_the_first_tick_of_five_minutes(tick):
 def test_dead_letters_of_its_failures_are_sent_and_run(tick, settings, marks):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
     failing = jobs.fail.using(max_attempts=1, dead_letter_queue="dead").enqueue()
-    answer = tick()
+    began = time.monotonic()
+    answer = tick(seconds=60.0)
     assert failing.job.state == State.FAILED
     assert answer["done"] == 2
+    assert time.monotonic() - began < 30, "it waited for its time, although all was done"
 
 
 def test_a_child_that_a_job_forks_leaves_the_job_to_its_parent(tick, marks):
