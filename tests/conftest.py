@@ -43,6 +43,9 @@ def pytest_collection_modifyitems(config, items):
         items[:] = itertools.compress(items, is_chosen)
 
 
+# Set in many containers: each of the processes that tests start would compile the package again, half of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
 
