@@ -31,7 +31,8 @@ class ReadOnlyAdmin(ModelAdmin):
     paginator = CappedPaginator
 
     class Media:
-        css = {"all": ["pgonly_django/admin.css"]}
+        css = {"all": ["pgonly_django/admin.css", "pgonly_django/live.css"]}
+        js = ["pgonly_django/live.js"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

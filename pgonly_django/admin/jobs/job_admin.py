@@ -46,9 +46,6 @@ class JobAdmin(VerbAdmin):
     actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), redrive_jobs, delete_selected)
     fieldsets = ()
 
-    class Media:
-        js = ["pgonly_django/job.js"]
-
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING
         return not running and super().has_delete_permission(request, obj)

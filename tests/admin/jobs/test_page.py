@@ -226,6 +226,12 @@ def test_only_the_page_of_an_unfinished_job_refreshes_itself(page):
     assert "data-refresh-seconds" not in page(make_job(State.FAILED))
 
 
+def test_the_page_has_the_switch_of_the_live_refresh_and_its_script(page):
+    shown = page(make_job(State.RUNNING))
+    assert 'src="/static/pgonly_django/live.js"' in shown
+    assert shown.count("data-live-root") == shown.count("data-live-switch") == 1
+
+
 def test_an_unknown_job_leads_back_to_the_admin(admin_client):
     from uuid import uuid4
 
