@@ -14,9 +14,10 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Q
 
-from pgonly_django.models import Worker
+from pgonly_django.models import Queue, Worker
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
+from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified
 
 SAMPLE = 1000  # rows of each kind
@@ -53,6 +54,16 @@ def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = 
 def _serves(served: Any, queues: Sequence[str]) -> bool:
     """`served` None or empty: all queues."""
     return not queues or not isinstance(served, list) or not served or any(each in served for each in queues)
+
+
+def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
+    """Those that no worker serves by name, that have no row of their own, and no job that known_names() finds: typing
+    errors, as a rule."""
+    served = Worker.objects.using(alias).values_list("queues", flat=True)
+    known = {name for names in served if isinstance(names, list) for name in names if isinstance(name, str)}
+    known |= set(Queue.objects.using(alias).filter(name__in=queues).values_list("name", flat=True))
+    known |= set(known_names(alias, KNOWN_QUEUES))
+    return [name for name in queues if name not in known]
 
 
 _AGE = "date_part('epoch', clock_timestamp()) - date_part('epoch', {since})"

@@ -35,6 +35,7 @@ RENAMED = (
     'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
     "jobs: manage.py pgonly_jobs cancel --task {path}{database}."
 )
+BROKEN = "Mend the import of its module, in the environment in which the workers run."
 FITS = "Give new parameters a default, and keep those that stored jobs pass, until these jobs have run."
 BACKEND = "Keep the entry in TASKS until these jobs have run."
 BACKOFF = "Keep the function at that path until these jobs have run."
@@ -122,7 +123,7 @@ def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:
     try:
         task = import_task(call.task)
     except UnknownTaskError as error:
-        return Problem(str(error), RENAMED)
+        return Problem(str(error), RENAMED if _is_gone(call.task, error.__cause__) else BROKEN)
     if call.task in claimed() and call.task not in aliases and imported(call.task) is None:
         reason = f"It is an alias of {task.module_path}, whose module a worker would not import for them."
         return Problem(reason, LATE)
@@ -131,6 +132,13 @@ def _why_not(call: StoredCall, aliases: Collection[str]) -> Problem | None:
     except UnknownTaskError as error:
         return Problem(str(error), BACKEND)
     return _what_is_wrong_with_backoff(call) or _what_is_wrong_with_arguments(call, task)
+
+
+def _is_gone(path: str, error: BaseException | None) -> bool:
+    """Whether nothing is at the path. Else its module is there, and fails while it is imported."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{path}.".startswith(f"{error.name}.")
+    return error is None or (isinstance(error, ImportError) and error.name is None)  # import_string()'s own
 
 
 def _what_is_wrong_with_backoff(call: StoredCall) -> Problem | None:

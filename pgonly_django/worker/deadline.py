@@ -20,15 +20,21 @@ GRACE_SHARE, LEAVE_SHARE, LEAVE_SECONDS = 0.25, 0.1, 1.0
 LEAVE_AT_LEAST_SECONDS = 0.05
 
 
+def grace_of(options: WorkerOptions) -> float:
+    """The seconds that running jobs have at a planned stop: --grace-seconds, or less of a short --max-seconds."""
+    if options.max_seconds is None:
+        return options.grace_seconds
+    return min(options.grace_seconds, options.max_seconds * GRACE_SHARE)
+
+
 class Deadline:
     """For the main loop. Without --max-seconds every time is NEVER. All times are time.monotonic()."""
 
     def __init__(self, options: WorkerOptions, ends_at: float | None = None) -> None:
         """`ends_at` None: --max-seconds from now."""
-        self.grace_seconds, leave_seconds, self.ends_at = options.grace_seconds, 0.0, NEVER
+        self.grace_seconds, leave_seconds, self.ends_at = grace_of(options), 0.0, NEVER
         self._max_seconds = options.max_seconds or 0.0
         if options.max_seconds is not None:
-            self.grace_seconds = min(self.grace_seconds, options.max_seconds * GRACE_SHARE)
             leave_seconds = min(LEAVE_SECONDS, options.max_seconds * LEAVE_SHARE)
             self.ends_at = time.monotonic() + options.max_seconds if ends_at is None else ends_at
         self.jobs_until = self.ends_at - leave_seconds

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from pgonly_django.management.health import checks
 from pgonly_django.management.health.checks import Limits
-from pgonly_django.models import State
+from pgonly_django.models import Queue, State
 from pgonly_django.queue import health as queries
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
@@ -98,6 +98,19 @@ def test_one_queue_is_looked_at_alone(health):
     assert code == 1
     assert [line[:4] for line in lines] == ["FAIL", "FAIL", "ok  ", "ok  "]  # no worker serves it
     assert health(*limits, "--queue", "ai", "--queue", "mail")[0] == 1
+
+
+def test_a_queue_that_nothing_names_is_said(capsys):
+    make_worker(queues=["mail"])
+    make_worker(queues=[])
+    make(queue="ai")
+    Queue.objects.create(name="slow", max_running=1)
+    named = [part for name in ("mail", "ai", "slow", "mial") for part in ("--queue", name)]
+    call_command("pgonly_health", *named)
+    assert (
+        capsys.readouterr().err
+        == "--queue mial: no worker, no job and no limit names it. Is it written so?\n"
+    )
 
 
 def test_programs_get_numbers(health):

@@ -98,6 +98,7 @@ def test_the_port_of_a_platform_is_taken_where_it_is_free(workers):
         assert f"CommandError: --health-port {port} cannot be opened on 0.0.0.0: Address" in refused.output
         assert f"No health port, though $PORT asks for one: --health-port {port} cannot be" in beside.output
         beside.kill()
-    served = workers.start(PORT=str(port))
+    served = workers.start("--max-seconds", "60", PORT=str(port))
     wait_for(lambda: ask(port, "/ready"))
+    assert "grace     15 s" in served.output  # a quarter of --max-seconds
     served.kill()

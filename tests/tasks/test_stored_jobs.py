@@ -75,6 +75,24 @@ def test_jobs_of_a_path_that_is_gone_are_one_error_with_their_number():
     assert "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/rolling_deploys.md" in error.hint
 
 
+@pytest.mark.parametrize("line", ["import not_installed_here", "from json import nothing", "1 / 0"])
+def test_a_module_that_fails_while_it_is_imported_is_to_be_mended_and_not_renamed(
+    line, monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "broken_tasks.py").write_text(f"{line}\n")
+    make(task="broken_tasks.send")
+    (error,) = check_stored_jobs()
+    assert error.hint.startswith("Mend the import of its module")
+
+
+@pytest.mark.parametrize("path", ["json.send", "no_dots"])
+def test_a_name_that_a_module_does_not_have_is_gone(path):
+    make(task=path)
+    (error,) = check_stored_jobs()
+    assert "give the task aliases" in error.hint
+
+
 def test_the_hint_works(capsys):
     make(task=GONE)
     call_command("pgonly_jobs", "cancel", "--task", GONE)

@@ -15,6 +15,7 @@ from django.db import DatabaseError, ProgrammingError, connections, transaction
 from pgonly_django.management.databases import job_database
 from pgonly_django.management.health.checks import Check, Limits, examine
 from pgonly_django.management.jobs.selection import AGE, UNITS
+from pgonly_django.queue.health import unknown_queues
 
 EPILOG = """
 Without limits it judges the workers alone, and shows the rest. Times are seconds, or such as 90s, 30min, 2h, 3d.
@@ -24,6 +25,7 @@ Exit codes: 0 healthy; 1 not healthy: a limit does not hold; 2 unknown: the data
 STATEMENT_TIMEOUT = "10s"
 CONNECT_TIMEOUT_SECONDS = "10"
 UNKNOWN = 2
+UNKNOWN_QUEUE = "--queue {}: no worker, no job and no limit names it. Is it written so?"
 
 
 class Command(BaseCommand):
@@ -67,13 +69,15 @@ class Command(BaseCommand):
             os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT_SECONDS)
         alias = job_database(flags["database"])
         try:
-            checks = _examine(alias, limits, flags["queue"] or ())
+            checks, unknown = _examine(alias, limits, flags["queue"] or ())
         except DatabaseError as error:
             reason = _reason(alias, error)
             if flags["json"]:
                 self.stdout.write(json.dumps({"healthy": None, "error": reason, "checks": []}))
             raise CommandError(reason, returncode=UNKNOWN) from error
         failed = [each.name for each in checks if not each.ok]
+        for name in unknown:
+            self.stderr.write(self.style.WARNING(UNKNOWN_QUEUE.format(name)))
         self._show(checks, as_json=flags["json"])
         if failed:
             raise CommandError(f"Not healthy: {', '.join(failed)}.")
@@ -108,16 +112,17 @@ def number(text: str) -> int:
     return int(text)
 
 
-def _examine(alias: str, limits: Limits, queues: Sequence[str]) -> list[Check]:
-    """On a database that is too busy to answer it gives up; in a transaction of the caller's it changes no setting."""
+def _examine(alias: str, limits: Limits, queues: Sequence[str]) -> tuple[list[Check], list[str]]:
+    """And those of `queues` that nothing names. On a database that is too busy to answer it gives up; in a transaction
+    of the caller's it changes no setting."""
     connection = connections[alias]
     if connection.vendor != "postgresql":
         raise CommandError(f"DATABASES[{alias!r}] is {connection.vendor}: no jobs there.", returncode=UNKNOWN)
     if connection.in_atomic_block:
-        return examine(alias, limits, queues)
+        return examine(alias, limits, queues), unknown_queues(alias, queues)
     with transaction.atomic(using=alias), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [STATEMENT_TIMEOUT])
-        return examine(alias, limits, queues)
+        return examine(alias, limits, queues), unknown_queues(alias, queues)
 
 
 def _reason(alias: str, error: DatabaseError) -> str:

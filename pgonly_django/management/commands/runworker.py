@@ -20,6 +20,7 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.beside import Beside
+from pgonly_django.worker.deadline import grace_of
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
@@ -50,6 +51,7 @@ from pgonly_django.worker.worker import WorkerLoop
 
 RELOAD_SECONDS = 5.0
 GRACE_HELP = "How long jobs may take to leave at a stop. Default: 20; 8 on Cloud Run, 4 on Fly.io."
+NO_PORT = "No health port: $PORT is {!r}, and a port is a number from 1 to 65535."
 ASKS_TO_BE_REPLACED = "Every slot is held by a job that ignores its interruption, or the process has retired."
 OF_THE_COMMAND_LINE = (
     "--processes above 1 needs a process of its own: python manage.py runworker. call_command() runs one worker, in "
@@ -219,6 +221,8 @@ class Command(BaseCommand):
         )
         if not is_asked_for and self._owns_process and not options.burst:
             port = platform_port()
+            if port is None and os.environ.get("PORT", "0") not in ("", "0"):
+                self._warn(NO_PORT.format(os.environ["PORT"]))
         try:
             try:
                 return Health(options.health_host, port, file)
@@ -320,7 +324,7 @@ def _facts_of(options: WorkerOptions, **more: Any) -> dict[str, Any]:
         "processes": options.processes,
         "wake_up": "LISTEN" if options.listen else "polling",
         "lease_seconds": options.lease_for.total_seconds(),
-        "grace_seconds": options.grace_seconds,
+        "grace_seconds": grace_of(options),
     }
 
 

@@ -3,15 +3,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from io import StringIO
 
 import pytest
 
 from pgonly_django.events import subscribe
 from pgonly_django.exceptions import OptionError
+from pgonly_django.management.commands import runworker
 from pgonly_django.worker import status as status_module
 from pgonly_django.worker.health import health as module
 from pgonly_django.worker.health.health import Health, wait
 from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.options import WorkerOptions
 from tests.waiting import wait_for
 from tests.worker.health.statuses import snapshot, status
 from tests.worker.health.test_server import ask, free_port
@@ -109,3 +112,14 @@ def test_the_snapshot_of_one_worker_knows_its_memory():
     seen = Snapshot.of_one(status(pid=os.getpid()))
     assert 1_000_000 < seen.memory[os.getpid()] < 10_000_000_000
     assert Snapshot.of_one(status(pid=2**30)).memory == {}
+
+
+@pytest.mark.parametrize(("text", "is_said"), [("hello", True), ("70000", True), ("", False), ("0", False)])
+def test_a_variable_that_names_no_port_is_said(text, is_said, monkeypatch):
+    monkeypatch.setenv("PORT", text)
+    command = runworker.Command(stderr=StringIO())
+    command._owns_process = True
+    with command._open_health(WorkerOptions()) as health:
+        assert not health.is_on
+    told = command.stderr.getvalue()
+    assert (f"No health port: $PORT is {text!r}, and a port is a number from 1 to 65535." in told) == is_said
