@@ -17,6 +17,7 @@ TABLES = (
     "pgonly_step",
     "pgonly_checkpoint",
     "pgonly_worker",
+    "pgonly_job_stats",
     "pgonly_queue",
     "pgonly_queue_tokens",
     "pgonly_limiter",

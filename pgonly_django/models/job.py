@@ -322,7 +322,10 @@ class Job(models.Model):
     class Meta:
         db_table = table("pgonly_job")
         verbose_name = _("job")
-        permissions = [("operate_job", _("Can retry, cancel, discard, hold and resume jobs"))]
+        permissions = [
+            ("operate_job", _("Can retry, cancel, discard, hold and resume jobs")),
+            ("view_job_data", _("Can see the arguments, results and tracebacks of jobs")),
+        ]
         indexes = [
             # For claims: one range per queue and priority. They also find those pairs by a loose scan of it.
             models.Index(
@@ -377,6 +380,8 @@ class Job(models.Model):
             ),
             # For the admin: the newest failed jobs among millions that succeeded. Written only when a job fails.
             models.Index("id", condition=Q(state="failed"), name="pgonly_job_failed"),
+            # The same of the cancelled ones, which are counted and listed.
+            models.Index("id", condition=Q(state="cancelled"), name="pgonly_job_cancelled"),
         ]
         constraints = [
             models.UniqueConstraint("unique_key", condition=UNIQUE_ROW, name="pgonly_job_unique"),

@@ -49,11 +49,20 @@ class Worker(models.Model):
         help_text=_("It tells others when it begins to hold jobs; empty: of a version that does not."),
     )
 
+    version = models.CharField(  # noqa: DJ001 - NULL is what the versions before leave
+        max_length=64, null=True, help_text=_("Of pgonly-django; empty: of one that does not say.")
+    )
+    stop_requested_at = TimestampField(
+        null=True, help_text=_("It was asked to stop, and to give its jobs back.")
+    )
+    drain_requested_at = TimestampField(null=True, help_text=_("It was asked to end once its jobs are done."))
+
     objects = WorkerQuerySet.as_manager()
 
     class Meta:
         db_table = table("pgonly_worker")
         verbose_name = _("worker")
+        permissions = [("operate_worker", _("Can stop and drain workers"))]
 
     def __str__(self) -> str:
         return self.name

@@ -25,6 +25,7 @@ from pgonly_django.queue import (
     prune,
     redrive,
     rescue,
+    stats,
     unique,
     waiting,
     workers,
@@ -150,6 +151,11 @@ def enqueue_unique(debounce=None):
     return unique.statement(list(zip(new_ids(20), calls, strict=True)))
 
 
+def prune_stats(granularity, hours):
+    """Some 3,000 rows are due."""
+    return stats.PRUNE, {"granularity": granularity, "older_than": timedelta(hours=hours)}
+
+
 def values(sql, *parameters):
     """For a statement whose parameters have no names."""
     return sql, dict(zip(positional(sql)[1], parameters, strict=True))
@@ -160,6 +166,7 @@ SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"},
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
+STATS = {"pgonly_job_stats_once"}
 DEAD_LETTER, FAILED = {"pgonly_job_dead_letter"}, {"pgonly_job_failed"}
 
 
@@ -323,11 +330,13 @@ STATEMENTS = {
         WORKER_ROW,
         NONE,
     ),
+    "job stats, prune minutes": (lambda _: prune_stats("minute", 52), STATS, {"pgonly_job_stats_pkey"}),
+    "job stats, prune hours": (lambda _: prune_stats("hour", 780), STATS, {"pgonly_job_stats_pkey"}),
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
 INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.gates.SPEND",
-           "queue.workers.REGISTER"}  # fmt: skip
+           "queue.workers.REGISTER", "queue.stats.ADD"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",

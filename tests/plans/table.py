@@ -109,11 +109,20 @@ INSERT INTO pgonly_tick (schedule_id, tick_at, outcome, reason, by_person, job_i
 SELECT 'schedule ' || n, clock_timestamp() - m * interval '1 hour', 'enqueued', '', false, gen_random_uuid()
 FROM generate_series(1, 2000) AS n, generate_series(1, 101) AS m
 """
+# Fifty tasks in each hour of five weeks, and in each minute of as many rows.
+JOB_STATS = """
+INSERT INTO pgonly_job_stats (granularity, starts_at, queue, task, succeeded, failed, retried, interrupted, crashed,
+    waiting_times, run_times)
+SELECT part.name, date_bin(part.width, clock_timestamp(), '2000-01-01') - n / 50 * part.width, 'queue ' || n %% 7,
+    'tests.jobs.task_' || n %% 50, 10, 1, 1, 0, 0, '{0,5,5}', '{0,0,0,5,5}'
+FROM (VALUES ('hour', interval '1 hour'), ('minute', interval '1 minute')) AS part(name, width),
+    generate_series(1, CASE part.name WHEN 'hour' THEN 42000 ELSE 158000 END) AS n
+"""
 
 
 def fill(cursor) -> None:
     counts = {"finished": FINISHED, "failed": FAILED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
               "stopped": STOPPED_WORKERS}  # fmt: skip
     parameters = {**counts, "worker": WORKER, "silent": SILENT_WORKER}
-    for statement in (*KINDS, QUEUES, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS):
+    for statement in (*KINDS, QUEUES, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS, JOB_STATS):
         cursor.execute(statement, parameters)

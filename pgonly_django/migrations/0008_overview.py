@@ -1,0 +1,105 @@
+from django.db import migrations, models
+
+import pgonly_django.models.job_stats
+from pgonly_django.migrations._additive import AddIndexBesideWriters, InOneTransaction, SetFillfactor
+from pgonly_django.tables import table
+
+JOB_STATS = [
+    migrations.CreateModel(
+        name="JobStats",
+        fields=[
+            (
+                "id",
+                models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+            ),
+            (
+                "granularity",
+                models.CharField(choices=[("minute", "Minute"), ("hour", "Hour")], max_length=8),
+            ),
+            ("starts_at", models.DateTimeField()),
+            ("queue", models.CharField(max_length=64)),
+            ("task", models.CharField(max_length=255)),
+            ("succeeded", models.BigIntegerField(default=0)),
+            ("failed", models.BigIntegerField(default=0, help_text="The job has ended as failed.")),
+            ("retried", models.BigIntegerField(default=0, help_text="The attempt failed, the job goes on.")),
+            ("interrupted", models.BigIntegerField(default=0, help_text="Released by a planned stop.")),
+            ("crashed", models.BigIntegerField(default=0, help_text="Its worker died.")),
+            (
+                "waiting_times",
+                pgonly_django.models.job_stats.HistogramField(
+                    default=list, help_text="From ready to the start of the run."
+                ),
+            ),
+            ("run_times", pgonly_django.models.job_stats.HistogramField(default=list)),
+        ],
+        options={
+            "verbose_name": "job statistics",
+            "verbose_name_plural": "job statistics",
+            "db_table": table("pgonly_job_stats"),
+            "constraints": [
+                models.UniqueConstraint(
+                    fields=("granularity", "starts_at", "queue", "task"), name="pgonly_job_stats_once"
+                )
+            ],
+        },
+    ),
+    # Every worker updates the rows of the present minute and hour four times a minute.
+    SetFillfactor("jobstats", 50),
+]
+
+WORKERS = [
+    migrations.AddField(
+        model_name="worker",
+        name="version",
+        field=models.CharField(
+            help_text="Of pgonly-django; empty: of one that does not say.", max_length=64, null=True
+        ),
+    ),
+    migrations.AddField(
+        model_name="worker",
+        name="stop_requested_at",
+        field=models.DateTimeField(help_text="It was asked to stop, and to give its jobs back.", null=True),
+    ),
+    migrations.AddField(
+        model_name="worker",
+        name="drain_requested_at",
+        field=models.DateTimeField(help_text="It was asked to end once its jobs are done.", null=True),
+    ),
+]
+
+PERMISSIONS = [
+    migrations.AlterModelOptions(
+        name="job",
+        options={
+            "permissions": [
+                ("operate_job", "Can retry, cancel, discard, hold and resume jobs"),
+                ("view_job_data", "Can see the arguments, results and tracebacks of jobs"),
+            ],
+            "verbose_name": "job",
+        },
+    ),
+    migrations.AlterModelOptions(
+        name="worker",
+        options={
+            "permissions": [("operate_worker", "Can stop and drain workers")],
+            "verbose_name": "worker",
+        },
+    ),
+]
+
+
+class Migration(migrations.Migration):
+    atomic = False  # for the index
+
+    dependencies = [("pgonly_django", "0007_processes_and_sleep")]
+
+    operations = [
+        AddIndexBesideWriters(
+            "job",
+            models.Index(
+                models.F("id"), condition=models.Q(("state", "cancelled")), name="pgonly_job_cancelled"
+            ),
+        ),
+        InOneTransaction([*JOB_STATS, *WORKERS]),
+        *PERMISSIONS,
+    ]

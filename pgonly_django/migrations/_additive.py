@@ -1,0 +1,82 @@
+"""Operations of migrations that run beside live workers and sites. Killed in the middle, they can be run again."""
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations
+from django.db.migrations.operations.base import Operation
+
+
+class AddIndexBesideWriters(AddIndexConcurrently):
+    """CREATE INDEX CONCURRENTLY, which leaves an invalid index behind where it is killed: so what has its name is
+    dropped first. Inside a transaction of the caller it is built as any other, since there it cannot be otherwise."""
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
+        if schema_editor.connection.in_atomic_block:
+            schema_editor.add_index(model, self.index)
+            return
+        if not schema_editor.collect_sql:
+            schema_editor.remove_index(model, self.index, concurrently=True)
+        schema_editor.add_index(model, self.index, concurrently=True)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        model = from_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model):
+            is_free = not schema_editor.connection.in_atomic_block
+            schema_editor.remove_index(model, self.index, concurrently=is_free)
+
+
+class SetFillfactor(Operation):
+    """So many percent of each page of a new table are filled by inserts: the rest is room for its updates, which then
+    write into no index."""
+
+    reversible = True
+
+    def __init__(self, model_name, percent):
+        self.model_name, self.percent = model_name, percent
+
+    @property
+    def model_name_lower(self):
+        return self.model_name.lower()
+
+    def state_forwards(self, app_label, state):
+        pass
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model):
+            name = schema_editor.quote_name(model._meta.db_table)  # noqa: SLF001 - Django's documented Meta API
+            schema_editor.execute(f"ALTER TABLE {name} SET (fillfactor = {int(self.percent)})")
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        pass  # the table is about to be dropped
+
+    def describe(self):
+        return f"Fill the pages of {self.model_name} to {self.percent} percent"
+
+
+class InOneTransaction(migrations.SeparateDatabaseAndState):
+    """In a migration with atomic = False: all of these operations, or none."""
+
+    atomic = True
+
+    def __init__(self, operations):
+        super().__init__(operations, operations)
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+        self._create_indexes(schema_editor)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        super().database_backwards(app_label, schema_editor, from_state, to_state)
+        self._create_indexes(schema_editor)
+
+    def _create_indexes(self, schema_editor):
+        """What Django puts off until the end of the migration, which would be behind this transaction."""
+        for statement in schema_editor.deferred_sql:
+            schema_editor.execute(statement)
+        schema_editor.deferred_sql.clear()
+
+    def deconstruct(self):
+        return self.__class__.__qualname__, [self.database_operations], {}

@@ -1,0 +1,72 @@
+"""How many runs of each task ended in each minute and hour, and how long they waited and took. Written by workers, see
+queue/stats.py; kept when the jobs themselves are pruned."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from pgonly_django.models.readable import TimestampField
+from pgonly_django.tables import table
+
+# A histogram has so many buckets. Bucket i counts durations of at most BOUNDS[i] seconds, which is 1 ms * 2 ** (i / 2);
+# the last one also those that are longer, of more than a month.
+BUCKETS = 64
+BOUNDS = tuple(0.001 * 2 ** (number / 2) for number in range(BUCKETS))
+KEPT = {"minute": timedelta(hours=3), "hour": timedelta(days=35)}
+
+
+class Granularity(models.TextChoices):
+    """Each run counts in one row of each."""
+
+    MINUTE = "minute", _("Minute")
+    HOUR = "hour", _("Hour")
+
+
+class HistogramField(models.Field):  # type: ignore[type-arg] # generic in the stubs only
+    """A list of int, the counts of the buckets; those that are missing at its end are 0. Not Django's ArrayField, which
+    asks for django.contrib.postgres in INSTALLED_APPS."""
+
+    def db_type(self, connection: Any) -> str:  # noqa: ARG002 - Django's signature
+        return "integer[]"
+
+    def to_python(self, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return json.dumps(self.value_from_object(obj))
+
+
+class JobStats(models.Model):
+    """The runs of one task from one queue that ended in one minute, or hour. Where a project has thousands of names,
+    the row with an empty task has those that were too many, and the one with an empty queue too those of all queues."""
+
+    granularity = models.CharField(max_length=8, choices=Granularity)
+    starts_at = TimestampField()
+    queue = models.CharField(max_length=64)
+    task = models.CharField(max_length=255)
+    succeeded = models.BigIntegerField(default=0)
+    failed = models.BigIntegerField(default=0, help_text=_("The job has ended as failed."))
+    retried = models.BigIntegerField(default=0, help_text=_("The attempt failed, the job goes on."))
+    interrupted = models.BigIntegerField(default=0, help_text=_("Released by a planned stop."))
+    crashed = models.BigIntegerField(default=0, help_text=_("Its worker died."))
+    waiting_times = HistogramField(default=list, help_text=_("From ready to the start of the run."))
+    run_times = HistogramField(default=list)
+
+    class Meta:
+        db_table = table("pgonly_job_stats")
+        verbose_name = _("job statistics")
+        verbose_name_plural = _("job statistics")
+        constraints = [
+            # Also finds the rows of a period, and those that are to be pruned.
+            models.UniqueConstraint(
+                fields=["granularity", "starts_at", "queue", "task"], name="pgonly_job_stats_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.granularity} {self.starts_at:%Y-%m-%d %H:%M}"

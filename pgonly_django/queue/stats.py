@@ -1,0 +1,87 @@
+"""What lasts of the runs once their jobs are pruned: counts and histograms per queue and task, by minute and hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import psycopg
+
+from pgonly_django.models.job_stats import KEPT
+from pgonly_django.tables import qualified
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of one task from one queue: columns of pgonly_job_stats."""
+
+    queue: str
+    task: str
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    interrupted: int = 0
+    crashed: int = 0
+    waiting_times: list[int] = field(default_factory=list)
+    run_times: list[int] = field(default_factory=list)
+
+
+NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
+_TYPES = {"queue": "text", "task": "text", **dict.fromkeys(NUMBERS, "int8")}
+_TYPES |= {"waiting_times": "text", "run_times": "text"}  # as '{1,2}': unnest() makes no rows of arrays
+_SUM = """ARRAY (SELECT coalesce(own, 0) + coalesce(added, 0)
+    FROM unnest(stats.{name}, excluded.{name}) WITH ORDINALITY AS bucket(own, added, number) ORDER BY number)"""
+_SUMS = ", ".join(
+    f"{name} = {_SUM.format(name=name)}"
+    if name.endswith("_times")
+    else f"{name} = stats.{name} + excluded.{name}"
+    for name in _TYPES
+    if name not in ("queue", "task")
+)
+
+# Index: pgonly_job_stats_once. The rows come in its order, so that no two workers wait for each other. The database's
+# clock says which minute it is.
+ADD = qualified(f"""
+INSERT INTO pgonly_job_stats AS stats (granularity, starts_at, {", ".join(_TYPES)})
+SELECT part.granularity, date_bin(part.width, statement_timestamp(), timestamptz '2000-01-01 00:00+00'),
+    queue, task, {", ".join(NUMBERS)}, waiting_times::int[], run_times::int[]
+FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _TYPES.items())}) AS counted({", ".join(_TYPES)})
+CROSS JOIN (VALUES ('minute', interval '1 minute'), ('hour', interval '1 hour')) AS part(granularity, width)
+ORDER BY 1, 2, queue, task
+ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {_SUMS}
+""")
+
+
+def add(connection: psycopg.Connection[Any], counted: Iterable[Counts]) -> None:
+    """Add these to the present minute and hour, with one statement."""
+    rows = sorted(counted, key=attrgetter("queue", "task"))
+    parameters: dict[str, list[Any]] = {
+        name: [getattr(each, name) for each in rows] for name in ("queue", "task", *NUMBERS)
+    }
+    for name in ("waiting_times", "run_times"):
+        parameters[name] = [f"{{{','.join(map(str, getattr(each, name)))}}}" for each in rows]
+    connection.execute(ADD, parameters)
+
+
+BATCH = 1000
+
+# Index: pgonly_job_stats_once, the primary key. With a parameter as its limit the planner would read the whole table.
+PRUNE = qualified(f"""
+DELETE FROM pgonly_job_stats WHERE id IN (
+    SELECT id FROM pgonly_job_stats
+    WHERE granularity = %(granularity)s AND starts_at < statement_timestamp() - %(older_than)s::interval
+    ORDER BY starts_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+)
+""")
+
+
+def prune(connection: psycopg.Connection[Any]) -> int:
+    """Delete rows that are older than KEPT says, of each granularity a BATCH at most. Returns how many rows were
+    deleted of the one that had most: when these are fewer than a BATCH, no more are left."""
+    counts = [
+        connection.execute(PRUNE, {"granularity": name, "older_than": age}).rowcount
+        for name, age in KEPT.items()
+    ]
+    return max(counts)
