@@ -32,6 +32,9 @@ DATABASES = {
     else embedded.database(ROOT / ".postgres")
 }
 
+# Without DATABASE_URL the database is the example's own, and `manage.py demo` may fill it.
+HAS_OWN_DATABASE = not env("DATABASE_URL", default="")
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -128,7 +131,11 @@ REVIEWER_LIMITS = {
 }
 PGONLY = {
     "LEASE_SECONDS": env.float("PGONLY_LEASE_SECONDS", default=60),
-    "LIMITERS": dict.fromkeys(["points", "pico", *SCREENING_REVIEWERS], REVIEWER_LIMITS),
+    "LIMITERS": {
+        **dict.fromkeys(["points", "pico", *SCREENING_REVIEWERS], REVIEWER_LIMITS),
+        "translator": {"concurrent": 3, "requests_per_minute": 120},  # of the seeded demo
+    },
+    "BUDGETS": {"translations": {"usd": 0.4}},  # of the seeded demo
 }
 # What a new project may cost, and the prices of a million tokens. The offline reviewers pretend to cost the same.
 SCREENING_BUDGET_USD = env("SCREENING_BUDGET_USD", default="5")

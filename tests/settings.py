@@ -15,6 +15,7 @@ DATABASES = {
     if env("DATABASE_URL", default="")
     else embedded.database(ROOT / ".postgres")
 }
+HAS_OWN_DATABASE = False  # as the example has it: `manage.py demo` fills only its own
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",

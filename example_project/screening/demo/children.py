@@ -73,10 +73,10 @@ class Children:
             )
         return self._running[name].pid
 
-    def start_worker(self, queue: str, name: str = "worker") -> int:
-        """Start a worker of one queue; returns its pid. Its grace time is half of the time that stop() waits."""
+    def start_worker(self, queues: str, name: str = "worker", threads: int = 2) -> int:
+        """Start a worker of these queues; returns its pid. Its grace time is half of the time that stop() waits."""
         grace = f"--grace-seconds={STOP_SECONDS / 2}"
-        return self.start(name, "runworker", f"--queues={queue}", "--threads=2", grace)
+        return self.start(name, "runworker", f"--queues={queues}", f"--threads={threads}", grace)
 
     def kill(self, name: str) -> None:
         """Send SIGKILL, as when an instance is killed without warning."""

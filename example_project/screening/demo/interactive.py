@@ -7,6 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from example_project.screening.demo.sample_tasks import SERVED
 from example_project.screening.tasks import screen_project
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 START_SECONDS = 30.0
 FAILED_START_SECONDS = 5.0
+THREADS = 6  # a screening, and what the sample tasks are allowed to do at a time
 HOST = "127.0.0.1"
 
 
@@ -39,7 +41,8 @@ class Interactive:
 
     def _start_worker(self) -> int:
         self._worker_started_at = time.monotonic()
-        return self.children.start_worker(screen_project.queue_name)
+        queues = ",".join((screen_project.queue_name, *SERVED))
+        return self.children.start_worker(queues, threads=THREADS)
 
     def _replace_killed_worker(self) -> None:
         """A worker that ends right after its start has a problem that a new one would have too: check() reports it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from example_project.screening.demo import prepare, two_workers
+from example_project.screening.demo import prepare, seeding, two_workers
 from example_project.screening.demo.children import ChildDied, Children
 from example_project.screening.demo.headless import Headless, ScreeningError, as_text
 from example_project.screening.demo.interactive import HOST, Interactive, answers
@@ -34,6 +34,10 @@ BUDGET_HELP = (
     "The first project's budget. With --headless: two projects on two workers, a 429 that both heed, and the first "
     "project held at its budget and resumed. 0.05 is about half of what the sample costs."
 )
+SEED_HELP = (
+    "Write sample jobs, schedules, limits, cache entries and sessions also into a database that DATABASE_URL names. "
+    "The demo's own database gets them without this flag."
+)
 INTERRUPTED = 130  # the usual exit code after Ctrl-C
 
 
@@ -53,6 +57,7 @@ class Command(BaseCommand):
             action="store_true",
             help="Take the answers of earlier runs from the durable cache.",
         )
+        add("--seed", action="store_true", help=SEED_HELP)
         add("--port", type=int, default=8000, help="The port of the web server. Default: 8000.")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
@@ -78,6 +83,8 @@ class Command(BaseCommand):
             raise CommandError("The demo needs a worker: unset TASKS_BACKEND, or set it to postgres.")
         if options["kill_at"] and options["budget"] is not None:
             raise CommandError("--kill-at and --budget are two demos: choose one.")
+        if options["headless"] and options["seed"]:
+            raise CommandError("--seed fills the pages, and --headless has none: choose one.")
         if not options["headless"]:
             for flag in ("json", "kill_at"):
                 if options[flag]:
@@ -127,9 +134,10 @@ class Command(BaseCommand):
 
     def _serve(self, project: Project, children: Children, options: dict[str, Any]) -> None:
         login = prepare.make_admin()
+        seeded = self._seed(options, login.password)
         address = f"http://{HOST}:{options['port']}"
         guide = "\n".join((
-            f"{project.papers.count()} papers are loaded, and a worker is waiting.",
+            f"{project.papers.count()} papers are loaded, and a worker is waiting. {seeded}",
             f"  page       {address}/projects/{project.pk}/   press Start",
             f"  admin      {address}/admin/   user {login.username}, password {login.password}",
             f"  logs       {children.logs}",
@@ -138,6 +146,21 @@ class Command(BaseCommand):
             Interactive(children, sys.stdout, options["port"]).serve(guide)
         except KeyboardInterrupt:
             self.stdout.write("\nStopping the web server and the worker.")
+
+    def _seed(self, options: dict[str, Any], password: str) -> str:
+        """What became of it. In a database that is not the demo's own, rows are somebody's: it is asked for first."""
+        if not (settings.HAS_OWN_DATABASE or options["seed"]):
+            return "The admin has no sample jobs: --seed writes them into the database of DATABASE_URL."
+        try:
+            is_filled = seeding.seed()
+        except seeding.ForeignDatabaseError as error:
+            if options["seed"]:
+                raise CommandError(str(error)) from error
+            return str(error)
+        if not is_filled:
+            return "Another worker lives in this database, so the sample jobs were left as they are."
+        seeding.let_roles_in(password)
+        return "The admin is filled with sample jobs; users operator and reader have the same password."
 
 
 def _dollars(text: str) -> Decimal:

@@ -1,0 +1,34 @@
+"""Fills the demo's database, so that each page of the admin shows something: jobs of every state, a week of history,
+limits in use, a held budget, cache entries, sessions, a dead worker. A second call writes the same again, not twice."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from example_project.screening.demo.seeding import caches, jobs, limits, projects, schedules, users, workers
+from example_project.screening.demo.seeding.users import let_roles_in
+from pgonly_django.models import Job, Worker
+
+__all__ = ["ForeignDatabaseError", "let_roles_in", "seed"]
+
+
+class ForeignDatabaseError(Exception):
+    """The database has jobs of another project, whose queues and budgets may have the same names."""
+
+
+def seed() -> bool:
+    """Write all that is the demo's own: rows of its sample tasks, and rows that have its names. False, and nothing is
+    written, while a worker lives: another demo runs here. Raises ForeignDatabaseError."""
+    foreign = Job.objects.exclude(task__startswith="example_project.").values_list("task", flat=True).first()
+    if foreign is not None:
+        raise ForeignDatabaseError(
+            f"This database has jobs of {foreign}. Sample rows are written only where no other project works: "
+            "unset DATABASE_URL, or name a new database."
+        )
+    if Worker.objects.live().exists():
+        return False
+    with transaction.atomic():
+        for part in (workers, limits, schedules, jobs, users, projects):
+            part.write()
+    caches.write()  # never part of a transaction
+    return True

@@ -1,0 +1,66 @@
+"""Chromium in a thread of its own. Playwright's own API runs an event loop in the thread that calls it, and Django then
+refuses its database to that thread; what is made here passes each call on to the browser's thread."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Without a sandbox: root has none. Nothing is sent to anybody: the network is this machine's.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+
+
+def executable() -> str | None:
+    """The path of the machine's Chromium; None without one."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Remote:
+    """An object of Playwright's. Attributes and calls are made in the browser's thread."""
+
+    def __init__(self, target: Any, thread: ThreadPoolExecutor) -> None:
+        self.__dict__.update(_target=target, _thread=thread)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._passed_on(getattr, self._target, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._passed_on(self._target, *args, **kwargs)
+
+    def _passed_on(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(_inner(each) for each in args)
+        kwargs = {name: _inner(each) for name, each in kwargs.items()}
+        return self._wrapped(self._thread.submit(function, *args, **kwargs).result())
+
+    def _wrapped(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._wrapped(each) for each in value]
+        ours = callable(value) or type(value).__module__.startswith("playwright")
+        return Remote(value, self._thread) if ours else value
+
+
+def _inner(value: Any) -> Any:
+    return value.__dict__["_target"] if isinstance(value, Remote) else value
+
+
+class Chromium:
+    """A context manager. `new_context()` and `expect()` are Playwright's."""
+
+    def __enter__(self) -> Self:
+        from playwright.sync_api import expect, sync_playwright
+
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="browser")
+        self._playwright = Remote(sync_playwright, self._thread)().start()
+        self._browser = self._playwright.chromium.launch(executable_path=executable(), args=FLAGS)
+        self.expect = Remote(expect, self._thread)
+        return self
+
+    def new_context(self, **options: Any) -> Any:
+        return self._browser.new_context(**options)
+
+    def __exit__(self, *_: object) -> None:
+        self._browser.close()
+        self._playwright.stop()
+        self._thread.shutdown()

@@ -1,0 +1,154 @@
+"""What `manage.py demo` fills its own database with."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from example_project.screening.demo import seeding
+from example_project.screening.demo.seeding.users import OPERATOR, READER
+from example_project.screening.models import Paper, Project
+from example_project.screening.models.paper import Outcome
+from pgonly_django.models import (
+    Budget,
+    DurableCacheEntry,
+    Job,
+    Limiter,
+    LimiterSlot,
+    Queue,
+    Schedule,
+    Session,
+    State,
+    Worker,
+)
+from pgonly_django.models.readable import entries_of
+from tests.queue.rows import make, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def of_the_example(settings):
+    settings.SESSION_ENGINE = "pgonly_django.sessions"
+
+
+def counts():
+    models = (
+        Job,
+        Queue,
+        Limiter,
+        LimiterSlot,
+        Budget,
+        Schedule,
+        Worker,
+        Session,
+        DurableCacheEntry,
+        Project,
+        User,
+    )
+    return {model.__name__: model.objects.count() for model in models}
+
+
+def test_each_page_has_something_to_show():
+    assert seeding.seed()
+    assert set(Job.objects.values_list("state", flat=True)) == set(State)
+    assert Job.objects.held("budget:translations").count() == 2
+    assert Queue.objects.exclude(paused_at=None).count() == 1
+    assert Limiter.objects.filter(blocked_until__gt=timezone.now()).count() == 1
+    assert LimiterSlot.objects.filter(expires_at__gt=timezone.now()).count() == 5
+    assert Schedule.objects.count() == 4
+    assert Session.objects.active().count() == 19
+    assert DurableCacheEntry.objects.count() == 25
+    project = Project.objects.get()
+    assert Paper.objects.of(project).judged().count() == 40
+    assert Paper.objects.of(project).of_outcome(Outcome.DISPUTED).exists()
+
+
+def test_the_dead_worker_holds_two_jobs_which_are_taken_over_a_minute_later():
+    seeding.seed()
+    dead = Worker.objects.get(name="demo-dead")
+    assert not dead.is_live(timezone.now())
+    ends = Job.objects.filter(worker_id=dead.pk, state=State.RUNNING).values_list(
+        "lease_expires_at", flat=True
+    )
+    assert len(ends) == 2
+    assert all(timedelta(seconds=50) < end - timezone.now() <= timedelta(seconds=60) for end in ends)
+
+
+def test_a_second_call_writes_the_same_again_and_not_twice():
+    seeding.seed()
+    first = counts()
+    Queue.objects.named("exports").resume()
+    seeding.seed()
+    assert counts() == first
+    assert Queue.objects.exclude(paused_at=None).count() == 1
+
+
+def test_rows_of_others_stay_as_they_are():
+    ours = make(task="example_project.screening.tasks.screen_project", queue="mail")
+    Queue.objects.named("ours").pause()
+    project = Project.objects.create(name="Ours", question="?", criteria="?")
+    seeding.seed()
+    seeding.seed()
+    assert Job.objects.get(pk=ours.pk).state == State.READY
+    assert Queue.objects.get(name="ours").paused_at is not None
+    assert Project.objects.filter(pk=project.pk).exists()
+
+
+def test_a_database_with_jobs_of_another_project_is_left_alone():
+    make(task="shop.tasks.send_mail")
+    with pytest.raises(seeding.ForeignDatabaseError, match=r"jobs of shop\.tasks\.send_mail"):
+        seeding.seed()
+    assert not Queue.objects.exists()
+
+
+def test_what_a_person_decided_stays():
+    seeding.seed()
+    Paper.objects.filter(position=1).update(decided="include")
+    seeding.seed()
+    assert Paper.objects.get(position=1).decided == "include"
+
+
+def test_nothing_is_written_while_a_worker_lives():
+    make_worker()
+    assert not seeding.seed()
+    assert not Job.objects.exists()
+
+
+def test_the_errors_have_what_workers_write_there():
+    seeding.seed()
+    entries = [entry for job in Job.objects.failed() for entry in entries_of(job.errors)]
+    assert len(entries) > 50
+    assert all(
+        {"outcome", "attempt", "started_at", "finished_at", "worker"} <= set(entry) for entry in entries
+    )
+    assert any("unbalanced quote" in entry.get("traceback", "") for entry in entries)
+
+
+def test_an_operator_may_operate_and_a_reader_only_see_and_neither_sees_data():
+    seeding.seed()
+    operator, reader = User.objects.get(username=OPERATOR), User.objects.get(username=READER)
+    assert operator.has_perm("pgonly_django.operate_job")
+    assert not reader.has_perm("pgonly_django.operate_job")
+    for user in (operator, reader):
+        assert user.has_perms(["pgonly_django.view_job", "pgonly_django.view_session"])
+        assert not user.has_perm("pgonly_django.view_session_data")
+        assert not user.has_usable_password()
+    seeding.let_roles_in("a password")
+    assert User.objects.get(username=READER).check_password("a password")
+
+
+def test_no_cookie_has_the_key_of_a_seeded_session(client):
+    seeding.seed()
+    for number in range(1, 20):
+        for key in (f"demo {number}", f"demo{number:028d}"):
+            assert not Session.objects.for_key(key).exists()
+
+
+def test_headless_and_seed_are_refused_together():
+    with pytest.raises(CommandError, match="--seed fills the pages"):
+        call_command("demo", "--headless", "--seed")
