@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from example_project.screening.demo.seeding import caches, jobs, limits, projects, schedules, users, workers
+from example_project.screening.demo.seeding import (
+    caches,
+    figures,
+    jobs,
+    limits,
+    projects,
+    schedules,
+    users,
+    workers,
+)
 from example_project.screening.demo.seeding.users import let_roles_in
 from pgonly_django.models import Job, Worker
 
@@ -28,7 +37,7 @@ def seed() -> bool:
     if Worker.objects.live().exists():
         return False
     with transaction.atomic():
-        for part in (workers, limits, schedules, jobs, users, projects):
+        for part in (workers, limits, schedules, jobs, figures, users, projects):
             part.write()
     caches.write()  # never part of a transaction
     return True
