@@ -27,6 +27,11 @@ LONGEST_SECONDS = LONGEST.total_seconds()
 IDLE_BEAT_SECONDS = 300.0
 FAILED_RETENTION = timedelta(days=90)
 SECRET_LENGTH = 16
+# Not "*key*" or "*token*", as of sessions: keys of objects and counts of tokens are what jobs are called with.
+MASKED_ARGUMENTS = (
+    "*passw*", "*passphrase*", "*pwd", "*secret*", "*credential*", "*authorization*", "*bearer*", "*cookie*", "*jwt*",
+    "*token", "*api_key*", "*access_key*", "*private_key*", "*signing_key*", "*encryption_key*", "*session_key*",
+)  # fmt: skip
 
 
 def _setting(
@@ -46,6 +51,13 @@ def _what_is_wrong_with_urls(urls: Any) -> str | None:
     return (
         'a list of URLs such as "https://worker.example.com/wake", with a path, in ASCII, without a password'
     )
+
+
+def _what_is_wrong_with_patterns(patterns: Any) -> str | None:
+    """A string alone would be read as one pattern for each of its letters."""
+    if isinstance(patterns, list | tuple) and all(isinstance(each, str) for each in patterns):
+        return None
+    return 'a list of shell patterns such as "*token*"'
 
 
 def _is_wake_url(url: Any) -> bool:
@@ -94,9 +106,12 @@ class Settings:
     # The session engine to move from. It is asked when a session is not found here; "": none.
     session_fallback_engine: str = _setting("")
     # The admin hides the values under keys that match one of these shell patterns.
-    session_masked_keys: tuple[str, ...] = _setting(
-        ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*")
+    session_masked_keys: Sequence[str] = _setting(
+        ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*"),
+        must_be=_what_is_wrong_with_patterns,
     )
+    # The same of the arguments, results and checkpoints of jobs, by the names of parameters and of keys.
+    masked_arguments: Sequence[str] = _setting(MASKED_ARGUMENTS, must_be=_what_is_wrong_with_patterns)
 
 
 @lru_cache(maxsize=1)

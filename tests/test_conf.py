@@ -51,6 +51,11 @@ def test_a_setting_follows_override_settings(settings):
         ({"SCHEMA": "pg_jobs"}, 'PGONLY["SCHEMA"] must be a schema of yours; PostgreSQL keeps pg_... and'),
         ({"SCHEMA": "information_schema"}, "information_schema for itself, got 'information_schema'."),
         ({"SCHEMA": "other"}, 'PGONLY["SCHEMA"] cannot change while Django runs: it was'),
+        (
+            {"MASKED_ARGUMENTS": "*token*"},
+            'PGONLY["MASKED_ARGUMENTS"] must be a list of shell patterns such as "*token*", got',
+        ),
+        ({"SESSION_MASKED_KEYS": ["*key*", 5]}, 'PGONLY["SESSION_MASKED_KEYS"] must be a list of shell'),
         ({"WAKE_URLS": "https://a.example/wake"}, 'PGONLY["WAKE_URLS"] must be a list of URLs, got'),
         *(
             (

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.base import delete_selected
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs.data import is_of_data, may_see_data
 from pgonly_django.admin.jobs.filters import ErrorFilter, QueueFilter, StateFilter, TaskFilter
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.redrive import redrive_jobs
@@ -46,6 +47,10 @@ class JobAdmin(VerbAdmin):
     actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), redrive_jobs, delete_selected)
     fieldsets = ()
 
+    class Media:
+        js = ["pgonly_django/traceback.js"]
+        css = {"all": ["pgonly_django/job_page.css"]}
+
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING
         return not running and super().has_delete_permission(request, obj)
@@ -54,13 +59,19 @@ class JobAdmin(VerbAdmin):
         return JobChangeList
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Job], search_term: str) -> Any:
-        return (search_jobs(queryset, search_term) if search_term.strip() else queryset), False
+        if not search_term.strip():
+            return queryset, False
+        return search_jobs(queryset, search_term, in_data=may_see_data(request)), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        allowed = may_see_data(request) or not is_of_data(lookup)
+        return allowed and super().lookup_allowed(lookup, value, request)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         job = kwargs["obj"]  # never None: nothing is added by hand
-        context |= page_context(job) | {
+        context |= page_context(job, sees_data=may_see_data(request)) | {
             "title": short_name(job.task),
             "subtitle": None,
             "verbs": self.verbs_for(request, job),

@@ -21,12 +21,15 @@ HELP = _(
 )
 
 
-def search_jobs(jobs: QuerySet[Job], term: str) -> QuerySet[Job]:
+def search_jobs(jobs: QuerySet[Job], term: str, *, in_data: bool) -> QuerySet[Job]:
     """The job with the id `term`, the jobs with that keyword argument, or those whose task, unique key or arguments
-    contain it."""
+    contain it. Without `in_data` by id and task alone: by trying values, a search would tell an argument letter by
+    letter."""
     term = term.strip()
     with suppress(ValueError):
         return jobs.filter(pk=UUID(term))
+    if not in_data:
+        return jobs.filter(task__icontains=term)
     name, equals, value = term.partition("=")
     if equals and name.isidentifier():  # the value is JSON, or a string without its quotes
         return jobs.filter(Q(kwargs__contains={name: value}) | Q(kwargs__contains={name: _as_json(value)}))

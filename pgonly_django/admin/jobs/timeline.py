@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import as_text, short_duration, short_name
+from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
 from pgonly_django.models import Job, State
 from pgonly_django.models.readable import entries_of
 
@@ -38,6 +39,10 @@ OUTCOMES: dict[str, Promise] = {
 }
 
 
+# The outcomes whose reason is a text of this package.
+OURS = ("crashed", "postponed", "released", "timed out")
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One run of the job, or one decision of a person, as `errors` keeps it."""
@@ -54,6 +59,10 @@ class Attempt:
     @property
     def label(self) -> str:
         return str(OUTCOMES.get(self.outcome, self.outcome))
+
+    @property
+    def traceback_parts(self) -> list[Part]:
+        return parts_of(self.traceback)
 
     @property
     def shown_at(self) -> datetime | None:
@@ -84,25 +93,34 @@ class Moment:
         return bool(self.at > timezone.now())
 
 
-def attempts_of(job: Job, worker: str) -> list[Attempt]:
-    """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`."""
-    attempts = [_recorded(entry) for entry in _entries(job.errors)]
+def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[Attempt]:
+    """Oldest first: those in `errors`, then the run under way or the successful one, of this `worker`. Without
+    `sees_data` no text that the task has made, which may have its arguments in it."""
+    attempts = [_recorded(entry, sees_data=sees_data) for entry in _entries(job.errors)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
         attempts.append(Attempt(job.state, job.attempt, worker, job.attempted_at, job.finished_at))
     return attempts
 
 
-def _recorded(entry: dict[str, Any]) -> Attempt:
+def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:
+    outcome = as_text(entry.get("outcome", "failed"))
+    traceback = as_text(entry.get("traceback") or "")
+    told = ("message", "reason") if sees_data else ("reason",) if _is_our_text(outcome, entry) else ()
     return Attempt(
-        outcome=as_text(entry.get("outcome", "failed")),
+        outcome=outcome,
         number=number if isinstance(number := entry.get("attempt"), int) else None,
         worker=as_text(entry.get("worker") or entry.get("worker_id") or ""),
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),
         exception=as_text(entry.get("exception") or ""),
-        message=" ".join(as_text(entry[key]) for key in ("message", "reason") if entry.get(key)),
-        traceback=as_text(entry.get("traceback") or ""),
+        message=" ".join(as_text(entry[key]) for key in told if entry.get(key)),
+        traceback=traceback if sees_data else without_messages(traceback),
     )
+
+
+def _is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
+    """Whether the worker or a person gave the reason, and not the task."""
+    return outcome in OURS or "started_at" not in entry
 
 
 def log_lines(job: Job) -> list[tuple[datetime | None, str]]:

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Checkpoint, CostEntry, State, Step, Worker
+from pgonly_django.models import Checkpoint, CostEntry, Job, State, Step, Worker
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests.admin.conftest import make_job, page_of
 from tests.admin.jobs.test_cells import assert_no_inline_code
@@ -202,8 +202,8 @@ def test_checkpoint_and_the_newest_steps_are_shown_with_their_number(page):
     Step.objects.create(job=other, name="of another job")
     html = page(job)
     assert '"cursor": 412' in unescape(html)
-    assert '"papers": 7' in unescape(html)
-    assert re.findall(r"<code>(.*?)</code>", html) == [f"step {n:02}" for n in range(50)]
+    assert "papers 7 done" in text_of(html)
+    assert re.findall(r"<summary><code>(.*?)</code>", html) == [f"step {n:02}" for n in range(50)]
     assert "60 in all, at most the newest 50 shown" in html
 
 
@@ -303,4 +303,102 @@ def test_a_page_shows_what_each_step_and_the_whole_job_have_cost(admin_client):
     page = admin_client.get(page_of(job)).text
     assert "$0.013 (900 tokens in, 7 out)" in page
     assert "$1,234.513 (1,800 tokens in, 0 out)" in page
-    assert page.count("$") == 2
+    assert "Cost of all steps: <strong>$0.013 (900 tokens in, 7 out)</strong>" in page
+    assert page.count("$") == 3
+
+
+LIBRARY = '  File "/srv/venv/lib/python3.13/site-packages/httpx/_client.py", line 9, in send\n    raise x\n'
+OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n    ~~~~~^^\n'
+TRACEBACK = f"Traceback (most recent call last):\n{OWN}{LIBRARY}{LIBRARY}{OWN}shop.Refused: card 4242\n"
+
+
+def test_a_traceback_shows_the_frames_of_the_project_and_folds_the_others(page):
+    html = page(make_job(State.FAILED, errors=[attempt("failed", 0, traceback=TRACEBACK)]))
+    (folded,) = re.findall(r'<details id="traceback-1-\d">(.*?)</details>', html, re.DOTALL)
+    assert "2 frames of libraries" in folded
+    assert folded.count("httpx") == 2
+    assert "shop" not in folded
+    assert "card 4242" in html
+    assert 'data-copy="traceback-1"' in html
+
+
+def test_a_checkpoint_of_a_loop_alone_shows_no_value(page):
+    job = make_job(State.RUNNING)
+    Checkpoint.objects.create(job=job, value=None, positions={"papers": 1200})
+    html = page(job)
+    card = text_of(html[html.index('data-live="checkpoint"') :])
+    assert "papers 1,200 done" in card
+    assert "null" not in card
+
+
+def make_secretive(**fields):
+    """A job with a secret in each place that has names."""
+    values = {
+        "args": ["7", "hunter2"],
+        "kwargs": {"api_key": "hunter2", "n": 1},
+        "result": {"token": "hunter2"},
+    }
+    keys = {"unique_key": "pay hunter2", "concurrency_key": "hunter2"}
+    job = make_job(State.SUCCEEDED, task="tests.jobs.editing.pay", **(values | keys | fields))
+    Checkpoint.objects.create(job=job, value={"password": "hunter2", "at": 5}, positions={"rows": 2})
+    Step.objects.create(job=job, name="ask", result={"access_token": "hunter2", "model": "m"})
+    return job
+
+
+def test_secrets_are_masked_wherever_they_have_a_name(page):
+    html = unescape(page(make_secretive()))
+    assert "hunter2" not in html
+    for shown in ('"7"', '"n": 1', '"at": 5', '"model": "m"', "••••••"):
+        assert shown in html
+
+
+def test_without_patterns_everything_is_shown(page, settings):
+    settings.PGONLY = {"MASKED_ARGUMENTS": []}
+    assert page(make_secretive()).count("hunter2") == 7
+
+
+def test_a_long_result_of_a_step_is_not_cut_in_the_middle_of_what_is_masked(page):
+    job = make_job(State.RUNNING)
+    long = {"a": "x" * 3_000, "password": "hunter2"}
+    too_long = {"a": "x" * 60_000, "password": "hunter2"}
+    Step.objects.bulk_create(
+        Step(job=job, name=name, result=result)
+        for name, result in (("long", long), ("too long", too_long), ("text", "y" * 60_000))
+    )
+    html = page(job)
+    assert "hunter2" not in html
+    assert "It is too long to be shown: 60,032 characters." in html
+    assert "y" * 1_000 in html
+
+
+def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
+    person("view_job")
+    error = attempt(
+        "failed", 0, exception="shop.Refused", message="hunter2", traceback=TRACEBACK, reason="hunter2"
+    )
+    crash = {"outcome": "crashed", "reason": "Its worker died."}
+    job = make_secretive(kwargs={"note": "hunter2"}, errors=[error, crash], log=[{"text": "hunter2"}])
+    html = client.get(page_of(job)).content.decode()
+    assert "hunter2" not in html
+    assert "4242" not in html
+    for shown in ("Refused", "Its worker died.", "in charge", "rows", "ask", "view_job_data"):
+        assert shown in html
+
+
+def test_the_permission_shows_the_data(client, person):
+    person("view_job", "view_job_data")
+    job = make_job(kwargs={"note": "xyzzy"}, log=[{"text": "plugh"}])
+    html = client.get(page_of(job)).content.decode()
+    assert "xyzzy" in html
+    assert "plugh" in html
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["q=hunt", "q=note=hunter2", "kwargs__note__startswith=h", "unique_key__contains=hunt", "args__0=7"],
+)
+def test_no_search_tells_data_to_those_who_may_not_see_it(client, person, query):
+    person("view_job")
+    make_secretive(kwargs={"note": "hunter2"})
+    answer = client.get(f"/admin/pgonly_django/job/?{query}")
+    assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.content.decode()

@@ -9,7 +9,7 @@ from django.contrib.admin.sites import site
 from django.db import connection
 from django.test import RequestFactory
 
-from pgonly_django.admin.jobs.page import newest_steps
+from pgonly_django.admin.jobs.page.steps import newest_steps
 from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS

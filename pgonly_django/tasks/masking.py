@@ -1,0 +1,66 @@
+"""A job's arguments and results with the secrets masked: what is named as PGONLY["MASKED_ARGUMENTS"] says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from inspect import Parameter
+from typing import Any
+
+from pgonly_django.conf import settings
+from pgonly_django.masking import MASK, is_secret, masked
+from pgonly_django.models.readable import UnreadableJson
+from pgonly_django.queue.values import NESTING_LIMIT
+from pgonly_django.tasks.arguments import POSITIONAL, CallSignature, call_signature
+from pgonly_django.tasks.registry import UnknownTaskError, import_task
+
+
+class JobMask:
+    """One for each request: it finds each task once, and asks for the settings once."""
+
+    def __init__(self) -> None:
+        self._patterns = settings().masked_arguments
+        self._signatures: dict[str, CallSignature | None] = {}
+
+    def args(self, task: str, args: Any) -> Any:
+        """Positional arguments have the names of the parameters of the task at this path. Where a value has no name,
+        since the task is not known here or takes fewer, it is masked."""
+        if not isinstance(args, list) or not self._patterns:
+            return self.value(args)
+        names = self._names(task, len(args))
+        return [
+            MASK if name is None or is_secret(name, self._patterns) else self.value(value)
+            for name, value in zip(names, args, strict=True)
+        ]
+
+    def value(self, value: Any) -> Any:
+        """A result, keyword arguments or a checkpoint. Of JSON that cannot be loaded the names are not known: all of
+        it is masked."""
+        if not self._patterns:
+            return value
+        try:
+            return MASK if isinstance(value, UnreadableJson) else masked(value, self._patterns, NESTING_LIMIT)
+        except RecursionError:  # another program's row, on a stack that is deep already
+            return MASK
+
+    def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
+        """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
+        return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)
+
+    def _names(self, task: str, count: int) -> Sequence[str | None]:
+        """Of each positional argument; None where it has none."""
+        signature = self._signature(task)
+        if signature is None:
+            return [None] * count
+        parameters = signature.signature.parameters.values()
+        names: list[str | None] = [each.name for each in parameters if each.kind in POSITIONAL]
+        rest = next((each.name for each in parameters if each.kind is Parameter.VAR_POSITIONAL), None)
+        return [*names, *[rest] * count][:count]
+
+    def _signature(self, path: str) -> CallSignature | None:
+        if path not in self._signatures:
+            self._signatures[path] = None
+            with suppress(UnknownTaskError, ValueError):  # of a callable that has no signature
+                task = import_task(path)
+                self._signatures[path] = call_signature(task.func, task.takes_context)
+        return self._signatures[path]

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from pgonly_django.conf import MASKED_ARGUMENTS
+from pgonly_django.masking import DEEPER, MASK, is_secret, masked
+
+SECRETS = [
+    "password", "PASSWORD", "new_passwd", "passphrase", "pwd", "db_pwd", "client_secret", "secrets",
+    "aws_credentials", "Authorization", "proxy-authorization", "bearer", "Set-Cookie", "token", "access_token",
+    "accessToken", "csrf-token", "api_key", "API-KEY", "apiKey", "X-Api-Key", "private_key", "privateKey",
+    "secret_access_key", "signing_key",
+]  # fmt: skip
+OPEN = ["key", "keys", "max_tokens", "tokens_in", "tokenizer", "author", "email", "monkey", "", 7, None]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_usual_names_of_secrets_are_secret(name):
+    assert is_secret(name, MASKED_ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_names_that_look_alike_are_not(name):
+    assert not is_secret(name, MASKED_ARGUMENTS)
+
+
+def test_secrets_are_masked_at_any_depth_and_the_rest_stays():
+    value = {"a": [{"token": {"x": 1}}, 2, "token"], "b": {"c": {"password": None, "d": 0}}}
+    shown = {"a": [{"token": MASK}, 2, "token"], "b": {"c": {"password": MASK, "d": 0}}}
+    assert masked(value, MASKED_ARGUMENTS) == shown
+
+
+def test_what_is_deeper_than_shown_is_left_out():
+    assert masked([[["token"]]], ("*",), levels=2) == [[DEEPER]]
+
+
+def test_without_patterns_nothing_is_secret():
+    assert masked({"password": 1}, ()) == {"password": 1}
+
+
+def test_a_pattern_with_a_set_of_letters_still_fits():
+    assert is_secret("pin-7", ("pin-[0-9]",))
+    assert not is_secret("pin-x", ("pin-[0-9]",))
