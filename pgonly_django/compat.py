@@ -1,12 +1,13 @@
-"""What differs between versions of Django and Python; no other module asks for them. django.tasks came with Django 6.0;
-on 5.2 its backport django-tasks serves the same names."""
+"""What differs between versions of Django and Python, and what a theme of the admin needs; no other module asks for
+them. django.tasks came with Django 6.0; on 5.2 its backport django-tasks serves the same names."""
 
 from __future__ import annotations
 
 import os
 import time
 import uuid
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from django import VERSION
 
@@ -40,6 +41,17 @@ else:
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
 UUID_VARIANT = 0b10 << 62
+
+
+def model_admin_class() -> type[Any]:
+    """What our admins extend: the class of django-unfold where that is installed, whose templates read more than
+    Django's class has."""
+    from django.apps import apps
+    from django.contrib import admin
+
+    theme = import_module("unfold.admin") if apps.is_installed("unfold") else admin
+    found: type[Any] = theme.ModelAdmin
+    return found
 
 
 def uuid7() -> uuid.UUID:

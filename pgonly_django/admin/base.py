@@ -14,14 +14,20 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.compat import model_admin_class
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
 else:
-    ModelAdmin = admin.ModelAdmin
+    ModelAdmin = model_admin_class()
 
 # The page that asks for confirmation posts one field per row, and Django accepts 1,000 of them.
 DELETED_AT_ONCE = 500
+
+
+def stylesheets(*names: str) -> list[str]:
+    """For the Media of an admin: what all our pages need, then these."""
+    return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", "live", *names)]
 
 
 class ReadOnlyAdmin(ModelAdmin):
@@ -31,7 +37,7 @@ class ReadOnlyAdmin(ModelAdmin):
     paginator = CappedPaginator
 
     class Media:
-        css = {"all": ["pgonly_django/admin.css", "pgonly_django/live.css"]}
+        css = {"all": stylesheets()}
         js = ["pgonly_django/live.js"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

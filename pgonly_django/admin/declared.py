@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib.admin.options import ModelAdmin
 from django.db.models import Q
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -43,18 +43,6 @@ class DeclaredAdmin(VerbAdmin):
     sortable_by = ()
     ordering = ("name",)
     list_per_page = 100
-
-    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the template of its page shows beside the form and the buttons."""
-        raise NotImplementedError
-
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
-        if (row := kwargs["obj"]) is not None:
-            context |= {"verbs": self.verbs_for(request, row), "subtitle": None, **self.page_of(request, row)}
-        return super().render_change_form(request, context, *args, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return ModelAdmin.has_add_permission(self, request)

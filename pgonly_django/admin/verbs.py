@@ -78,7 +78,8 @@ class Verb:
 
     def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any]) -> Done:
         """The rows are locked first, so that exactly those are logged that change."""
-        assert request.user.pk is not None
+        user_id = request.user.pk  # the verb may log this person out
+        assert user_id is not None
         database = router.db_for_write(model)
         with transaction.atomic(using=database):
             rows = model.objects.using(database)
@@ -86,7 +87,7 @@ class Verb:
             locked = list(allowed.order_by("pk").select_for_update(no_key=True))
             count = self.method(request, rows.filter(pk__in=[row.pk for row in locked]))
             if locked:
-                LogEntry.objects.log_actions(request.user.pk, locked, CHANGE, str(self.logged))
+                LogEntry.objects.log_actions(user_id, locked, CHANGE, str(self.logged))
         asked = sum(map(self.only_asks, locked))
         return Done(count - asked, asked)
 
@@ -153,8 +154,27 @@ class VerbAdmin(ReadOnlyAdmin):
         if row is None or verb is None:
             raise Http404
         verb.use(self, request, self.get_queryset(request).filter(pk=row.pk))
-        page = f"admin:{self.url_name('change')}"
-        return HttpResponseRedirect(reverse(page, args=[quote(row.pk)], current_app=self.admin_site.name))
+        return HttpResponseRedirect(self._page_after(request, row))
+
+    def _page_after(self, request: HttpRequest, row: Any) -> str:
+        """The row's page, or the list where a verb has deleted the row."""
+        page, arguments = "changelist", []
+        if self.get_queryset(request).filter(pk=row.pk).exists():
+            page, arguments = "change", [quote(row.pk)]
+        return reverse(f"admin:{self.url_name(page)}", args=arguments, current_app=self.admin_site.name)
+
+    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the template of a row's page shows beside the buttons and the fields."""
+        return {}
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
+        if (row := kwargs["obj"]) is not None:
+            ours = {"row": row, "verbs": self.verbs_for(request, row), "subtitle": None}
+            context |= {**ours, **self.page_of(request, row)}
+        return super().render_change_form(request, context, *args, **kwargs)
 
 
 def log_once(user_id: Any, model: type[Model], what: str, message: str) -> None:

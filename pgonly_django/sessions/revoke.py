@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.contrib.auth import logout
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
@@ -39,6 +41,16 @@ def revoke_for(request: HttpRequest, sessions: SessionQuerySet) -> int:
     if ends_own:
         logout(request)
     return count + ends_own
+
+
+def revoke_users_for(request: HttpRequest, user_ids: Iterable[str]) -> int:
+    """As revoke_all() for each of these users, by the text of their primary keys. The request's own session, if it is
+    among them, ends by a logout."""
+    ids = list(user_ids)
+    if settings().session_fallback_engine:
+        for user_id in ids:
+            statements.keep_user_ended(user_id, cookie_age())
+    return revoke_for(request, Session.objects.filter(user_id__in=ids))
 
 
 def own_key_hash(request: HttpRequest) -> str | None:

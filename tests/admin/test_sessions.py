@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from model_bakery import baker
 
 from pgonly_django.models import Session
-from pgonly_django.models.session import hash_key
+from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import SessionStore
 from tests.admin.jobs.test_plans import rows_read
 from tests.sessions.rows import PICKLE
@@ -251,3 +251,50 @@ def test_the_page_of_a_session_shows_no_usable_cookie(admin_client, ada):
     text = admin_client.get(f"{LIST}{own.pk}/change/").content.decode()
     assert cookie not in text
     assert own.pk == hash_key(cookie).hex()
+
+
+def test_a_button_of_its_page_revokes_a_session_and_leads_back_to_the_list(
+    admin_client, admin_user, ada, grace
+):
+    assert "pgonly-button-revoke" in admin_client.get(f"{LIST}{ada.pk}/change/").text
+    answer = admin_client.post(f"{LIST}{ada.pk}/operate/revoke/", follow=True)
+    assert answer.redirect_chain == [(LIST, 302)]
+    assert list(Session.objects.filter(user_id__in=[ada.user_id, grace.user_id])) == [grace]
+    entry = LogEntry.objects.get()
+    assert (entry.user, entry.object_id, entry.change_message) == (admin_user, ada.pk, "Revoked.")
+
+
+@pytest.mark.parametrize("fallback", ["", "django.contrib.sessions.backends.db"])
+def test_all_sessions_of_a_user_are_revoked_on_the_page_of_one(admin_client, ada, grace, settings, fallback):
+    settings.PGONLY = {"SESSION_FALLBACK_ENGINE": fallback}
+    other = SessionStore()
+    other.update({"_auth_user_id": ada.user_id})
+    other.save()
+    admin_client.post(f"{LIST}{ada.pk}/operate/revoke_user/")
+    assert not Session.objects.active().filter(user_id=ada.user_id).exists()
+    assert Session.objects.active().filter(pk=grace.pk).exists()
+    assert LogEntry.objects.get().change_message == "Revoked, with all sessions of its user."
+    kept_out = Session.objects.filter(key_hash=hash_user(ada.user_id).hex())
+    assert kept_out.exists() == bool(fallback)
+
+
+@pytest.mark.parametrize("verb", ["revoke", "revoke_user"])
+def test_a_button_that_revokes_ones_own_session_is_a_logout_and_is_logged(admin_client, admin_user, verb):
+    own = own_session(admin_client)
+    assert admin_client.post(f"{LIST}{own.pk}/operate/{verb}/").status_code == 302
+    assert "/login/" in admin_client.get(LIST)["Location"]
+    assert LogEntry.objects.get().user == admin_user
+
+
+def test_without_the_permission_to_delete_a_session_has_no_buttons(client, ada):
+    client.force_login(helper("view_session"))
+    assert "pgonly-button-" not in client.get(f"{LIST}{ada.pk}/change/").text
+    assert client.post(f"{LIST}{ada.pk}/operate/revoke/").status_code == 403
+    assert Session.objects.filter(pk=ada.pk).exists()
+
+
+def test_the_session_of_a_visitor_has_no_button_for_its_user(admin_client, ada):
+    Session.objects.filter(pk=ada.pk).update(user_id=None)
+    page = admin_client.get(f"{LIST}{ada.pk}/change/").text
+    assert "pgonly-button-revoke_user" not in page
+    assert "pgonly-button-revoke" in page

@@ -83,7 +83,6 @@ class BudgetAdmin(DeclaredAdmin):
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
         return {
-            "budget": budget,
             "raises": RAISE,
             "state_badge": cells.state_badge(budget),
             "spent": cells.spent(budget),

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.base import delete_selected
+from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
@@ -49,7 +49,7 @@ class JobAdmin(VerbAdmin):
 
     class Media:
         js = ["pgonly_django/traceback.js"]
-        css = {"all": ["pgonly_django/job_page.css"]}
+        css = {"all": stylesheets("job_list", "job", "job_page")}
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING

@@ -77,7 +77,6 @@ class LimiterAdmin(DeclaredAdmin):
         held = cells.HELD.filter(limiter=limiter.name).order_by("taken_at")
         waiters = cells.LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
         return {
-            "limiter": limiter,
             "state_badge": cells.state_badge(limiter),
             "in_use": cells.in_use(limiter),
             "requests": cells.requests(limiter),

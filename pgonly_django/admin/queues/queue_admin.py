@@ -94,7 +94,6 @@ class QueueAdmin(DeclaredAdmin):
 
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
         return {
-            "queue": queue,
             "state_badge": cells.state_badge(queue),
             "waiting": cells.waiting(queue),
             "running": cells.running(queue),

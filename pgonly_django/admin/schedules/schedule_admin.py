@@ -56,7 +56,6 @@ class ScheduleAdmin(DeclaredAdmin):
 
     def page_of(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
         return {
-            "schedule": schedule,
             "state_badge": cells.state_badge(schedule),
             "words": cells.words(schedule),
             "upcoming": cells.upcoming(schedule),

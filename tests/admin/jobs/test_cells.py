@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 def cells(response, name):
     """The inner HTML of one column, row by row."""
-    pattern = rf'<t[dh] class="field-{name}[^"]*">(.*?)</t[dh]>'
+    pattern = rf'<t[dh] [^>]*class="field-{name}[^"]*"[^>]*>(.*?)</t[dh]>'
     return re.findall(pattern, response.content.decode(), re.DOTALL)
 
 

@@ -1,34 +1,22 @@
-"""Sessions in the admin: found by user and address, and revoked. Their data need a separate permission."""
-
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
-from django.utils.timezone import now
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.admin.base import ReadOnlyAdmin
-from pgonly_django.admin.formats import pretty_json
 from pgonly_django.admin.paging import NulSafeChangeList
-from pgonly_django.admin.verbs import Verb
+from pgonly_django.admin.sessions import cells
+from pgonly_django.admin.sessions.users import user_ids_like, user_names
+from pgonly_django.admin.sessions.verbs import REVOKE, REVOKE_USER
+from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Session
 from pgonly_django.models.session import ACTIVE
-from pgonly_django.sessions import SessionStore
-from pgonly_django.sessions.devices import device_name
-from pgonly_django.sessions.masking import as_text, masked
 from pgonly_django.sessions.revoke import revoke_for
 
 VIEW_DATA = "pgonly_django.view_session_data"
-USERS_FOUND = 1000
-REVOKE = Verb(name="revoke", method=revoke_for, label=_("Revoke"), logged=_("Revoked."))
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -60,22 +48,33 @@ class SessionChangeList(NulSafeChangeList):
 
 
 @admin.register(Session)
-class SessionAdmin(ReadOnlyAdmin):
-    list_display = ("user", "device", "ip", "last_seen_at", "expires_at", "state")
+class SessionAdmin(VerbAdmin):
+    list_display = (
+        cells.state_badge, cells.user, cells.device, "ip", cells.last_seen, cells.expires,
+    )  # fmt: skip
+    list_display_links = (cells.state_badge, cells.user)
     list_filter = (StateFilter, "last_seen_at")
     search_fields = ("user_id",)  # shows the box; get_search_results does the search
     search_help_text = _("User name, user id, IP address or its beginning")
+    sortable_by = ()
     # In fact by `expires_at`. Its hour has an index, so PostgreSQL sorts the sessions of one hour and not all.
     ordering = ("-expires_hour", "-expires_at")
+    verbs = (REVOKE, REVOKE_USER)
     actions = ("delete_selected",)  # in the place of Django's action of this name
     fields: ClassVar[Any] = (
-        "user", "state", "device", "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
+        cells.user, cells.device, "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
     )  # fmt: skip
-    readonly_fields = (*fields, "decoded_data")
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """A session is revoked, which deletes it."""
+        return self.has_delete_permission(request)
 
     def get_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
         shown = super().get_fields(request, obj)
-        return (*shown, "decoded_data") if request.user.has_perm(VIEW_DATA) else shown
+        return (*shown, cells.decoded_data) if request.user.has_perm(VIEW_DATA) else shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
+        return self.get_fields(request, obj)
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Without the rows that only keep sessions of the fallback engine out: none of them was a session here."""
@@ -103,43 +102,9 @@ class SessionAdmin(ReadOnlyAdmin):
     def delete_model(self, request: HttpRequest, obj: Session) -> None:
         revoke_for(request, Session.objects.filter(pk=obj.pk))
 
-    @admin.display(description=_("user"), ordering="user_id")
-    def user(self, session: Session) -> Any:
-        if not session.user_id:
-            return _("visitor")
-        known = getattr(session, "user_name", None)
-        return known or user_names({session.user_id}).get(session.user_id, session.user_id)
-
-    @admin.display(description=_("device"))
-    def device(self, session: Session) -> str:
-        return device_name(session.user_agent)
-
-    @admin.display(description=_("state"))
-    def state(self, session: Session) -> Any:
-        if session.is_ended:  # type: ignore[attr-defined] # of get_queryset()
-            return _("ended")
-        return _("active") if session.expires_at > now() else _("expired")
-
-    @admin.display(description=_("data"))
-    def decoded_data(self, session: Session) -> str:
-        data = masked(SessionStore().codec.decode(session.data or {})[0])
-        return format_html("<pre>{}</pre>", pretty_json(data, default=as_text, skipkeys=True))
-
-
-def user_names(user_ids: Iterable[str]) -> dict[str, str]:
-    """Login names by the text of the primary key. Deleted users are left out."""
-    primary_key = get_user_model()._meta.pk  # noqa: SLF001 - documented under this name
-    keys = []
-    for user_id in user_ids:
-        with suppress(ValidationError):
-            keys.append(primary_key.to_python(user_id))
-    users = get_user_model()._default_manager.in_bulk(keys)  # noqa: SLF001 - documented
-    return {primary_key.value_to_string(user): user.get_username() for user in users.values()}
-
-
-def user_ids_like(word: str) -> list[str]:
-    """Primary keys, as text, of up to 1,000 users whose login name contains `word`."""
-    model = get_user_model()
-    named = {f"{model.USERNAME_FIELD}__icontains": word}
-    keys = model._default_manager.filter(**named).values_list("pk", flat=True)  # noqa: SLF001 - documented
-    return [str(key) for key in keys[:USERS_FOUND]]
+    def page_of(self, request: HttpRequest, row: Session) -> dict[str, Any]:
+        return {
+            "heading": _("Session of %s") % cells.user(row),
+            "state_badge": cells.state_badge(row),
+            "show_delete": False,  # it is revoked by a button
+        }

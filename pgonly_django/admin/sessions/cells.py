@@ -1,0 +1,65 @@
+"""The cells of the list of sessions, and of a session's page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import now
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.sessions.users import user_names
+from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.devices import device_name
+from pgonly_django.sessions.masking import as_text, masked
+
+
+@admin.display(description=gettext_lazy("state"))
+def state_badge(session: Any) -> SafeString:
+    if session.is_ended:
+        return formats.badge("stopped", _("Ended"), _("The row keeps it from coming back."))
+    if session.expires_at > now():
+        return formats.badge("live", _("Active"))
+    return formats.badge("expired", _("Expired"))
+
+
+@admin.display(description=gettext_lazy("user"))
+def user(session: Any) -> str:
+    if not session.user_id:
+        return _("visitor")
+    known = getattr(session, "user_name", None)
+    return str(known or user_names({session.user_id}).get(session.user_id, session.user_id))
+
+
+@admin.display(description=gettext_lazy("device"))
+def device(session: Any) -> SafeString:
+    return format_html('<span title="{}">{}</span>', session.user_agent, device_name(session.user_agent))
+
+
+@admin.display(description=gettext_lazy("last seen"))
+def last_seen(session: Any) -> str:
+    if session.last_seen_at is None:
+        return "-"
+    return formats.time_tag(session.last_seen_at, _("%s ago") % formats.age(session.last_seen_at))
+
+
+@admin.display(description=gettext_lazy("expires"))
+def expires(session: Any) -> SafeString:
+    left = session.expires_at - now()
+    if left < timedelta(0):
+        text = _("%s ago") % formats.short_duration(-left)
+    else:
+        text = _("in %s") % formats.short_duration(left)
+    return formats.time_tag(session.expires_at, text)
+
+
+@admin.display(description=gettext_lazy("data"))
+def decoded_data(session: Any) -> SafeString:
+    data = masked(SessionStore().codec.decode(session.data or {})[0])
+    text = formats.pretty_json(data, default=as_text, skipkeys=True)
+    return format_html('<pre class="pgonly-code">{}</pre>', text)

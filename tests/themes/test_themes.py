@@ -1,0 +1,57 @@
+"""Our pages under two themes of the admin, which bring templates, a base class and an AdminSite of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LISTS = [
+    "job/",
+    "worker/",
+    "session/",
+    "cacheentry/",
+    "durablecacheentry/",
+    "budget/",
+    "limiter/",
+    "costentry/",
+]
+
+
+@pytest.fixture(scope="module", params=["settings", "themes.unfold", "themes.jazzmin"])
+def seen(request, django_db_setup):
+    """What each page is made of, by its address."""
+    name = connection.settings_dict["NAME"]
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"tests.{request.param}"}
+    command = [sys.executable, "-m", "tests.themes.visit", name]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_every_page_opens_with_our_stylesheets_and_nothing_else_of_ours_is_missing(seen):
+    assert {page: facts["status"] for page, facts in seen.items()} == dict.fromkeys(seen, 200)
+    ours = [page for page in seen if page and not page.endswith(("delete/", "history/"))]
+    assert [page for page in ours if seen[page]["stylesheets"][:2] != ["theme", "admin"]] == []
+
+
+def test_every_cell_of_a_list_names_its_column_for_the_cards_of_a_narrow_screen(seen):
+    assert [page for page in LISTS if not seen[page]["labels"]] == []
+    assert "Heartbeat" in seen["worker/"]["labels"]
+
+
+def test_the_styles_of_lists_find_them(seen):
+    assert [
+        page for page in LISTS if not {"app-pgonly_django", "change-list"} <= {*seen[page]["classes"]}
+    ] == []
+
+
+def test_the_page_of_a_row_has_its_buttons(seen):
+    assert "resume" in seen["budget/p_3A1/change/"]["buttons"]
+    (job,) = [page for page in seen if page.startswith("job/") and page.endswith("change/")]
+    assert "retry" in seen[job]["buttons"]
