@@ -101,7 +101,7 @@ UPDATE pgonly_job AS job SET
     finished_at = CASE WHEN rescued.state <> 'ready' THEN clock_timestamp() END,
     expires_at = CASE rescued.state WHEN 'failed' THEN {FAILED_EXPIRES_AT} WHEN 'cancelled' THEN {EXPIRES_AT} END
 FROM rescued WHERE job.id = rescued.id
-RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name
+RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name, was_stopped
 """)
 
 # Index: pgonly_job_running, the primary keys. Of two workers that rescue at once the advisory lock lets one through;
@@ -116,6 +116,7 @@ class Rescued(NamedTuple):
     state: str
     crashes: int
     worker: str
+    was_stopped: bool  # by plan: no death
 
 
 def rescue(connection: psycopg.Connection[Any], lease_for: timedelta, settle_for: timedelta) -> list[Rescued]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import psycopg
 
+from pgonly_django.models.job import State
 from pgonly_django.models.job_stats import KEPT
+from pgonly_django.queue.rescue import Rescued
 from pgonly_django.tables import qualified
 
 
@@ -29,40 +31,68 @@ class Counts:
 
 
 NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
-_TYPES = {"queue": "text", "task": "text", **dict.fromkeys(NUMBERS, "int8")}
-_TYPES |= {"waiting_times": "text", "run_times": "text"}  # as '{1,2}': unnest() makes no rows of arrays
-_SUM = """ARRAY (SELECT coalesce(own, 0) + coalesce(added, 0)
-    FROM unnest(stats.{name}, excluded.{name}) WITH ORDINALITY AS bucket(own, added, number) ORDER BY number)"""
-_SUMS = ", ".join(
-    f"{name} = {_SUM.format(name=name)}"
-    if name.endswith("_times")
-    else f"{name} = stats.{name} + excluded.{name}"
-    for name in _TYPES
-    if name not in ("queue", "task")
-)
+TIMES = ("waiting_times", "run_times")
+
+
+def counts_of_rescued(rescued: Iterable[Rescued]) -> list[Counts]:
+    """What a rescue has found out: runs whose worker died, and jobs that have failed by that."""
+    counted: dict[tuple[str, str], Counts] = {}
+    for job in rescued:
+        counts = counted.setdefault((job.queue, job.task), Counts(job.queue, job.task))
+        if job.was_stopped:
+            counts.interrupted += 1
+        else:
+            counts.crashed += 1
+            counts.failed += job.state == State.FAILED
+    return list(counted.values())
+
+
+# As '{1,2}', which unnest() makes no rows of.
+_ARRAYS = {"queue": "text", "task": "text", **dict.fromkeys(NUMBERS, "int8"), **dict.fromkeys(TIMES, "text")}
+_COLUMNS = ", ".join(_ARRAYS)
+_ADDED = [f"{name} = stats.{name} + excluded.{name}" for name in NUMBERS]
+_ADDED += [
+    f"""{name} = ARRAY (SELECT coalesce(own, 0) + coalesce(added, 0)
+        FROM unnest(stats.{name}, excluded.{name}) WITH ORDINALITY AS bucket(own, added, number) ORDER BY number)"""
+    for name in TIMES
+]
 
 # Index: pgonly_job_stats_once. The rows come in its order, so that no two workers wait for each other. The database's
 # clock says which minute it is.
 ADD = qualified(f"""
-INSERT INTO pgonly_job_stats AS stats (granularity, starts_at, {", ".join(_TYPES)})
+INSERT INTO pgonly_job_stats AS stats (granularity, starts_at, {_COLUMNS})
 SELECT part.granularity, date_bin(part.width, statement_timestamp(), timestamptz '2000-01-01 00:00+00'),
-    queue, task, {", ".join(NUMBERS)}, waiting_times::int[], run_times::int[]
-FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _TYPES.items())}) AS counted({", ".join(_TYPES)})
+    queue, task, {", ".join(NUMBERS)}, {", ".join(f"{name}::int[]" for name in TIMES)}
+FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _ARRAYS.items())}) AS counted({_COLUMNS})
 CROSS JOIN (VALUES ('minute', interval '1 minute'), ('hour', interval '1 hour')) AS part(granularity, width)
 ORDER BY 1, 2, queue, task
-ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {_SUMS}
+ON CONFLICT (granularity, starts_at, queue, task) DO UPDATE SET {", ".join(_ADDED)}
 """)
 
 
 def add(connection: psycopg.Connection[Any], counted: Iterable[Counts]) -> None:
     """Add these to the present minute and hour, with one statement."""
     rows = sorted(counted, key=attrgetter("queue", "task"))
-    parameters: dict[str, list[Any]] = {
-        name: [getattr(each, name) for each in rows] for name in ("queue", "task", *NUMBERS)
+    parameters: dict[str, Any] = {
+        "queue": [each.queue for each in rows],
+        "task": [each.task for each in rows],
+        **{name: _array(getattr(each, name) for each in rows) for name in NUMBERS},
+        **{name: [_array(_without_zeros(getattr(each, name))) for each in rows] for name in TIMES},
     }
-    for name in ("waiting_times", "run_times"):
-        parameters[name] = [f"{{{','.join(map(str, getattr(each, name)))}}}" for each in rows]
-    connection.execute(ADD, parameters)
+    connection.execute(ADD, parameters, prepare=True)
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """Written out: psycopg's own type of a list depends on its largest number, and each has a plan of its own."""
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def _without_zeros(histogram: list[int]) -> list[int]:
+    """Without those at its end."""
+    last = len(histogram)
+    while last and not histogram[last - 1]:
+        last -= 1
+    return histogram[:last]
 
 
 BATCH = 1000

@@ -23,6 +23,7 @@ from pgonly_django.worker import outcomes
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.rescue import Rescue
 from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
@@ -32,7 +33,7 @@ AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 class Heartbeat(threading.Thread):
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight,
-        release: Callable[[Finish], None], main: WorkerConnection, rescue: Rescue,
+        release: Callable[[Finish], None], main: WorkerConnection, rescue: Rescue, stats: JobStats,
     ) -> None:  # fmt: skip
         super().__init__(name="pgonly-heartbeat", daemon=True)
         self.worker_id = worker_id
@@ -40,6 +41,7 @@ class Heartbeat(threading.Thread):
         self.in_flight = in_flight
         self.release = release
         self.rescue = rescue
+        self.stats = stats
         self.database = Reconnecting(
             options.database,
             application_name=f"pgonly heartbeat {worker_id} {options.name}",
@@ -96,12 +98,20 @@ class Heartbeat(threading.Thread):
                 self._close()
             elif time.monotonic() >= self._beat_at:
                 self._beat_at = time.monotonic() + self._tried()
-            pause = None if self.is_resting else self._beat_at - time.monotonic()
+            elif time.monotonic() >= self.stats.due_at:  # a long lease has beats far apart
+                self.database.ask(self.stats.write)
+            pause = None if self.is_resting else self._next_step() - time.monotonic()
             if not self._over.is_set() and (pause is None or pause > 0):
                 self._changed.wait(pause)
         self.database.close()
 
+    def _next_step(self) -> float:
+        """While the database is away the beats look for it."""
+        return self._beat_at if self.database.is_away else min(self._beat_at, self.stats.due_at)
+
     def _close(self) -> None:
+        if self.database.open_socket is not None:
+            self.database.ask(self.stats.write)
         self.database.close()
         self.rescue.forget_contact()
         self._unknown = {}
@@ -147,6 +157,8 @@ class Heartbeat(threading.Thread):
         is_complete = is_renewed and beat is not None and beat.was_written
         if is_complete:
             self._beaten_at = began
+        if time.monotonic() >= self.stats.due_at:
+            self.stats.write(connection)
         return is_complete
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:

@@ -12,6 +12,7 @@ from pgonly_django.worker.duties.duty import BUSY_SECONDS, LOCK_WAIT, Duty, trie
 from pgonly_django.worker.duties.forget_workers import ForgetWorkers
 from pgonly_django.worker.duties.prune_caches import PruneCaches
 from pgonly_django.worker.duties.prune_costs import PruneCosts
+from pgonly_django.worker.duties.prune_job_stats import PruneJobStats
 from pgonly_django.worker.duties.prune_jobs import PruneJobs
 from pgonly_django.worker.duties.prune_sessions import PruneSessions
 from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
@@ -34,6 +35,7 @@ def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
         SendDeadLetters(alias, tell),
         ForgetWorkers(),
         PruneJobs(),
+        PruneJobStats(),
         PruneSessions(),
         PruneCaches(alias),
         PruneCosts(),

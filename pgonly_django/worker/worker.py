@@ -31,6 +31,7 @@ from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox
+from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
@@ -52,6 +53,7 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
+WRITES_AT_END = 3
 
 
 class WorkerLoop:
@@ -79,8 +81,11 @@ class WorkerLoop:
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
         self.failure_calls = FailureCalls(options.database, self.executor.tasks)
-        rescue = Rescue(options, self.inbox.put)
-        self.heartbeat = Heartbeat(self.id, options, self.in_flight, self.inbox.put, self.database, rescue)
+        self.stats = JobStats()
+        rescue = Rescue(options, self.inbox.put, self.stats)
+        self.heartbeat = Heartbeat(
+            self.id, options, self.in_flight, self.inbox.put, self.database, rescue, self.stats
+        )
         self.scheduler = Scheduler(self.id, options, self.database.listener, self.wake)
         self.maintenance = self._make_maintenance()
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
@@ -318,6 +323,7 @@ class WorkerLoop:
         if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
         self.poll_timer.busy_at = time.monotonic()
+        self.stats.count(ended)
         if finish is None:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:
@@ -500,6 +506,9 @@ class WorkerLoop:
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
+        for _ in range(WRITES_AT_END):  # other workers that end may write the same rows
+            if self.database.ask(self.stats.write) is not False:
+                break
         self.database.close_all()
         self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS))
         for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open

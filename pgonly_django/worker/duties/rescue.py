@@ -12,6 +12,7 @@ from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.queue.rescue import Rescued, end_transactions, rescue
+from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 
 # Payloads for one worker alone, with the id of a job: it has failed, so that on_failure and dead letters are due; it is
@@ -47,8 +48,9 @@ class Rescue:
     return. No worker is declared dead for half a lease then, as after the start of the server.
     """
 
-    def __init__(self, options: WorkerOptions, tell: Callable[[str], None]) -> None:
+    def __init__(self, options: WorkerOptions, tell: Callable[[str], None], stats: JobStats) -> None:
         self.options = options
+        self.stats = stats
         self.tell = tell
         self._contact_at: float | None = None
         self._settled_at = 0.0
@@ -78,6 +80,7 @@ class Rescue:
         self._end_transactions(connection)
         rescued = rescue(connection, self.options.lease_for, self._settle_for)
         emit_rescued(rescued)
+        self.stats.count_rescued(rescued)
         for payload in payloads_for_one(rescued):
             self.tell(payload)
         for payload in payloads_for_all(rescued):

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg import errors
 
 from pgonly_django.database import notify, wake_urls
 from pgonly_django.database.connect import OwnConnection, connect
 from pgonly_django.events import emit
+from pgonly_django.queue import stats
 from pgonly_django.queue.known_dead import end_sessions, rescue_known_dead
 from pgonly_django.queue.rescue import Rescued
 from pgonly_django.worker.duties.rescue import emit_rescued, payloads_for_all, payloads_for_one
@@ -232,10 +234,18 @@ def take_back(alias: str, crashed: Iterable[str], stopped: Iterable[str]) -> dic
                     taken = rescue_known_dead(connection, [worker_id], planned=planned)
                     for payload in payloads_for_all(taken.rescued):
                         notify.send(connection, payload)
+                _count(connection, taken.rescued)
                 rescued += taken.rescued
                 counts[str(worker_id)] = len(taken.rescued)
                 still += map(str, taken.still)
     return {"rescued": [[str(job.id), *job[1:]] for job in rescued], "counts": counts, "still": still}
+
+
+def _count(connection: OwnConnection, rescued: Collection[Rescued]) -> None:
+    """In the statistics. The jobs have gone back by now, so that a second try would not find them."""
+    if rescued:
+        with suppress(psycopg.Error):
+            stats.add(connection, stats.counts_of_rescued(rescued))
 
 
 def _end_sessions(connection: OwnConnection, workers: Collection[UUID]) -> None:

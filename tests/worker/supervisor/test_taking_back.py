@@ -13,7 +13,7 @@ import pytest
 from pgonly_django.compat import new_ids
 from pgonly_django.database import wake_urls
 from pgonly_django.database.connect import connect
-from pgonly_django.models import Job
+from pgonly_django.models import Job, JobStats
 from pgonly_django.models.job import State
 from pgonly_django.worker.supervisor import taking_back as module
 from pgonly_django.worker.supervisor.process import reap
@@ -73,6 +73,9 @@ def test_the_jobs_of_several_are_taken_back_each_as_its_death_was(taking, method
     assert "2 job(s) of a were taken back" in caplog.text
     assert "1 job(s) of b were taken back" in caplog.text
     assert f"{jobs[0].task} {jobs[0].id} of the dead worker a is ready (crashes: 1)." in caplog.text
+    of_hours = JobStats.objects.filter(granularity="hour")
+    assert sum(row.crashed for row in of_hours) == 2
+    assert sum(row.interrupted for row in of_hours) == 1
 
 
 def test_other_workers_are_notified(taking):

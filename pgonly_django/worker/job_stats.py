@@ -1,0 +1,129 @@
+"""Counts the runs that end in this process, for the statistics of jobs (queue/stats.py). The heartbeat's thread writes
+them, as every rest and stop does, so that no claim and no finish waits for it. Of a worker that is killed the counts of
+the last WRITE_SECONDS are lost; of one whose connection breaks while it writes they may count twice."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterable
+from operator import add
+
+import psycopg
+
+from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
+from pgonly_django.events import emit
+from pgonly_django.models.job import State
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS
+from pgonly_django.queue import stats
+from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.rescue import Rescued
+from pgonly_django.queue.stats import NUMBERS, TIMES, Counts, counts_of_rescued
+from pgonly_django.worker.outcomes import Ended
+
+WRITE_SECONDS = 15.0
+# Rows of one statement. Beyond NAMED pairs of a queue and a task, those that are new count under the empty task of
+# their queue; beyond ROWS under the empty one of all queues.
+NAMED, ROWS = 400, 499
+# Ends after which a job goes on with another attempt, unless its state says that it has failed.
+ATTEMPTS = (Outcome.FAILED, Outcome.RETRIED, Outcome.TIMED_OUT)
+_UP_TO_THE_LAST = BOUNDS[:-1]  # what is longer than all of these falls into the last bucket
+
+
+class JobStats:
+    """count() is for the main loop, write() for any thread."""
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, str], Counts] = {}
+        self._lock = threading.Lock()
+        self._written_at = time.monotonic()
+        self._has_failed = False  # the last write
+
+    @property
+    def due_at(self) -> float:
+        return self._written_at + WRITE_SECONDS
+
+    def count(self, ended: Ended) -> None:
+        """The run's end is written. One that snoozed, was held, cancelled or postponed, or never began, does not count,
+        nor does one whose job was lost."""
+        run, finish = ended.run, ended.finish
+        job, began = run.job, run.started_at
+        if finish is None or began is None or (name := _name(finish)) is None:
+            return
+        waited = (job.attempted_at - job.ready_at).total_seconds() + began - run.claimed_at
+        with self._lock:
+            counts = self._of(job.queue, job.task)
+            setattr(counts, name, getattr(counts, name) + 1)
+            counts.waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
+            if name != "interrupted":
+                counts.run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1
+
+    def count_rescued(self, rescued: Iterable[Rescued]) -> None:
+        for counts in counts_of_rescued(rescued):
+            self._merge(counts)
+
+    def write(self, connection: OwnConnection) -> bool:
+        """Add what was counted since the last time; no statement where that is nothing. Where it fails the counts stay
+        for the next time, once. Raises psycopg.OperationalError where the connection is lost, and keeps the counts."""
+        with self._lock:
+            counted, self._counted = self._counted, {}
+        self._written_at = time.monotonic()
+        if not counted:
+            return True
+        try:
+            stats.add(connection, counted.values())
+        except psycopg.Error as error:
+            is_lost = connection.closed or connection.broken
+            if is_lost or isinstance(error, TRY_AGAIN) or not self._has_failed:
+                for counts in counted.values():
+                    self._merge(counts)
+            if is_lost:
+                raise
+            self._has_failed = not isinstance(error, TRY_AGAIN)
+            _emit_failed(error)
+            return False
+        self._has_failed = False
+        return True
+
+    def _of(self, queue: str, task: str) -> Counts:
+        counted = self._counted
+        counts = counted.get((queue, task))
+        if counts is not None:
+            return counts
+        key = (queue, task)
+        for other, at_most in (((queue, ""), NAMED), (("", ""), ROWS)):
+            if len(counted) >= at_most and key not in counted:
+                key = other
+        counts = counted.get(key)
+        if counts is None:
+            counts = counted[key] = Counts(*key, waiting_times=[0] * BUCKETS, run_times=[0] * BUCKETS)
+        return counts
+
+    def _merge(self, added: Counts) -> None:
+        with self._lock:
+            counts = self._of(added.queue, added.task)
+            for name in NUMBERS:
+                setattr(counts, name, getattr(counts, name) + getattr(added, name))
+            for name in TIMES:
+                own, others = getattr(counts, name), getattr(added, name)
+                own[: len(others)] = map(add, own, others)
+
+
+def _name(finish: Finish) -> str | None:
+    """The column that counts it."""
+    if finish.state is State.SUCCEEDED:
+        return "succeeded"
+    if finish.state is State.FAILED:
+        return "failed"
+    if finish.state is State.CANCELLED:
+        return None
+    if finish.outcome is Outcome.RELEASED:
+        return "interrupted"
+    return "retried" if finish.outcome in ATTEMPTS else None
+
+
+def _emit_failed(error: psycopg.Error) -> None:
+    message = f"The statistics of jobs could not be written: {str(error).strip() or type(error).__name__}"
+    emit("worker.job_stats_not_written", message, level=logging.WARNING)
