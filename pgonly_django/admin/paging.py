@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import EmptyResultSet
 from django.core.paginator import Paginator
 from django.db import OperationalError, connections, models, transaction
 from django.db.models import Subquery, Value
@@ -51,6 +52,31 @@ def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:
     paginator = CappedPaginator(rows.order_by("pk"), per_page=1)  # which warns of rows without an order
     paginator.counted_at_most = cap
     return paginator.count_label
+
+
+def capped_counts(
+    alias: str, rows: Mapping[str, models.QuerySet[Any]], cap: int = COUNTED_AT_MOST
+) -> dict[str, int]:
+    """How many rows each of these has, in one statement: `cap` + 1 at most, which label_of() shows as "10,000+"."""
+    counts, names, parameters = dict.fromkeys(rows, 0), [], []
+    for name, of_name in rows.items():
+        limited = of_name.order_by().values("pk")[: cap + 1]
+        try:
+            sql, values = limited.query.get_compiler(using=alias).as_sql()
+        except EmptyResultSet:
+            continue
+        names.append((name, sql))
+        parameters += values
+    if names:
+        selected = ", ".join(f"(SELECT count(*) FROM ({sql}) AS counted)" for _name, sql in names)
+        with connections[alias].cursor() as cursor:
+            cursor.execute(f"SELECT {selected}", parameters)
+            counts |= zip((name for name, _sql in names), cursor.fetchone() or (), strict=True)
+    return counts
+
+
+def label_of(count: int, cap: int = COUNTED_AT_MOST) -> str:
+    return f"{cap:,}+" if count > cap else f"{count:,}"
 
 
 # Until the end of the transaction. Returns what was set before, then what is set now.

@@ -1,38 +1,69 @@
-"""The filters of the job list. The values that they offer come from queue/known_names.py."""
+"""The filters of the job list. The names that they offer come from queue/known_names.py."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.contrib.admin import ChoicesFieldListFilter, ModelAdmin, SimpleListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import router
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import short_name
-from pgonly_django.models import Job, State
+from pgonly_django.admin.formats import short_duration, short_name
+from pgonly_django.models import Checkpoint, Job, State, Worker
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 
-ANY_READY = Q(slots__isnull=True) & (Q(crashes__lt=SUSPECT_FROM) | Q(crashes__gte=SUSPECT_FROM)) | Q(
-    slots__isnull=False
-)
+# In the words of the partial indexes of ready rows: PostgreSQL uses them when the query names their conditions.
+PLAIN_READY = Q(state=State.READY, slots__isnull=True, crashes__lt=SUSPECT_FROM)
+SUSPECT_READY = Q(state=State.READY, slots__isnull=True, crashes__gte=SUSPECT_FROM)
+LIMITED_READY = Q(state=State.READY, slots__isnull=False)
+ANY_READY = PLAIN_READY | SUSPECT_READY | LIMITED_READY
+WORKERS_OFFERED = 100
+NO_PROGRESS_FOR = timedelta(minutes=10)
+
+
+def in_state(state: str) -> Q:
+    """As `state` alone, so that PostgreSQL finds the index of that state."""
+    conditions = {State.READY: ANY_READY, State.HELD: Q(state=State.HELD, held_by__isnull=False)}
+    return conditions.get(State(state), Q(state=state)) if state in State else Q(state=state)
 
 
 class StateFilter(ChoicesFieldListFilter):
-    """Ready rows are in partial indexes, and so are held ones: PostgreSQL uses them when the query names their
-    conditions."""
+    """People choose it by the tabs above the list."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job] | None:
-        if request.GET.get("state__exact") == State.READY:
-            queryset = queryset.filter(ANY_READY)
-        if request.GET.get("state__exact") == State.HELD:
-            queryset = queryset.filter(held_by__isnull=False)
-        return super().queryset(request, queryset)
+        chosen = request.GET.get("state__exact")
+        return super().queryset(request, queryset.filter(in_state(chosen)) if chosen else queryset)
 
 
-class KnownValueFilter(SimpleListFilter):
+class SelectFilter(SimpleListFilter):
+    """One that is shown as a field of the form above the list."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        value = self.value()
+        return self.narrowed(queryset, value) if value else queryset
+
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        raise NotImplementedError
+
+    @property
+    def heading(self) -> str:
+        """What the choice adds to the title of the list, as "queue ai"; "" without a choice."""
+        return f"{self.title} {self.chosen_label}" if self.value() else ""
+
+    @property
+    def chosen_label(self) -> str:
+        return next((str(label) for value, label in self.lookup_choices if value == self.value()), "")
+
+
+class KnownValueFilter(SelectFilter):
     """Offers the values of a column that the statement `known` finds, and the one that is chosen."""
 
     known: str
@@ -43,21 +74,21 @@ class KnownValueFilter(SimpleListFilter):
         chosen = self.value()
         return [(value, self.label(value)) for value in sorted(values | ({chosen} if chosen else set()))]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        return jobs.filter(**{str(self.parameter_name): value})
 
     def has_output(self) -> bool:
         return len(self.lookup_choices) > 1 or self.value() is not None
 
 
 class QueueFilter(KnownValueFilter):
-    title = _("queue")
+    title = gettext_lazy("queue")
     parameter_name = "queue"
     known = KNOWN_QUEUES
 
 
 class TaskFilter(KnownValueFilter):
-    title = _("task")
+    title = gettext_lazy("task")
     parameter_name = "task"
     known = KNOWN_TASKS
     label = staticmethod(short_name)
@@ -66,11 +97,81 @@ class TaskFilter(KnownValueFilter):
 class ErrorFilter(KnownValueFilter):
     """By the class of the last error, of failed jobs alone: their index is small."""
 
-    title = _("failed with")
+    title = gettext_lazy("failed with")
     parameter_name = "error"
     known = KNOWN_ERRORS
     label = staticmethod(short_name)
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        error = self.value()
-        return queryset.failed_with(error) if error else queryset
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        return jobs.failed_with(value)
+
+
+class WorkerFilter(SelectFilter):
+    """By the worker that runs a job or ran it last. Offers those that have not stopped, and the one that is chosen."""
+
+    title = gettext_lazy("worker")
+    parameter_name = "worker"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        workers = Worker.objects.using(router.db_for_read(Worker))
+        offered = Q(stopped_at=None) | Q(pk=self._id()) if self.value() else Q(stopped_at=None)
+        rows = workers.filter(offered).order_by("-heartbeat_at").values_list("pk", "name")
+        names = {str(worker_id): name for worker_id, name in rows[:WORKERS_OFFERED]}
+        if chosen := self.value():
+            names.setdefault(chosen, chosen)
+        return sorted(names.items(), key=lambda choice: choice[1])
+
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        return jobs.filter(worker_id=self._id())
+
+    def _id(self) -> UUID:
+        try:
+            return UUID(self.value())
+        except ValueError as error:
+            raise IncorrectLookupParameters from error
+
+
+class LateFilter(SelectFilter):
+    """Jobs that could have started long ago: ready, or due by their time, for longer than so many seconds."""
+
+    title = gettext_lazy("late")
+    parameter_name = "late"
+    choices_in_seconds = (60, 600, 3600)
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        limits = [timedelta(seconds=seconds) for seconds in self.choices_in_seconds]
+        label = _("for more than %s")
+        return [(str(int(limit.total_seconds())), label % short_duration(limit)) for limit in limits]
+
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        """Each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
+        if value not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters
+        before = Now() - timedelta(seconds=int(value))
+        ready = Q(ready_at__lt=before)
+        due = Q(state=State.SCHEDULED, run_at__lt=before)
+        return jobs.filter(PLAIN_READY & ready | SUSPECT_READY & ready | LIMITED_READY & ready | due)
+
+
+class StuckFilter(SelectFilter):
+    """Running jobs that nobody seems to work on. Index: pgonly_job_running."""
+
+    title = gettext_lazy("stuck")
+    parameter_name = "stuck"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        return [
+            ("any", _("for any reason")),
+            ("lease", _("after the end of its lease")),
+            ("progress", _("without progress for %s") % short_duration(NO_PROGRESS_FOR)),
+        ]
+
+    def narrowed(self, jobs: Any, value: str) -> Any:
+        is_over = Q(lease_expires_at__lt=Now())
+        since = Now() - NO_PROGRESS_FOR
+        saved = Checkpoint.objects.filter(job=OuterRef("pk"), saved_at__gte=since)
+        has_none = Q(attempted_at__lt=since) & ~Exists(saved)
+        conditions = {"any": is_over | has_none, "lease": is_over, "progress": has_none}
+        if value not in conditions:
+            raise IncorrectLookupParameters
+        return jobs.running().filter(conditions[value])

@@ -5,29 +5,37 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
-from pgonly_django.admin.jobs.filters import ErrorFilter, QueueFilter, StateFilter, TaskFilter
+from pgonly_django.admin.jobs.filters import (
+    ErrorFilter,
+    LateFilter,
+    QueueFilter,
+    StateFilter,
+    StuckFilter,
+    TaskFilter,
+    WorkerFilter,
+)
 from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.redrive import redrive_jobs
 from pgonly_django.admin.jobs.search import HELP, search_jobs
-from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, LARGE, RESUME, RETRY
-from pgonly_django.admin.paging import BoundedChangeList
+from pgonly_django.admin.jobs.times import TimeFilter
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
 
-
-class JobChangeList(BoundedChangeList):
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
-        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)
-        return jobs.annotate(**cells.LAST_ERROR)
+# What the form above the list sends, also where it is empty.
+OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
 
 
 @admin.register(Job)
@@ -36,7 +44,10 @@ class JobAdmin(VerbAdmin):
         cells.state_badge, cells.task_name, "queue", cells.progress_cell, cells.age, cells.attempts,
     )  # fmt: skip
     list_display_links = (cells.state_badge, cells.task_name)
-    list_filter = (("state", StateFilter), QueueFilter, TaskFilter, ErrorFilter)
+    list_filter = (
+        ("state", StateFilter), QueueFilter, TaskFilter, ErrorFilter, WorkerFilter, TimeFilter, LateFilter,
+        StuckFilter,
+    )  # fmt: skip
     sortable_by = ()
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search
@@ -49,7 +60,7 @@ class JobAdmin(VerbAdmin):
 
     class Media:
         js = ["pgonly_django/traceback.js"]
-        css = {"all": stylesheets("job_list", "job", "job_page")}
+        css = {"all": stylesheets("job_list", "job_filters", "job", "job_page")}
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING
@@ -57,6 +68,20 @@ class JobAdmin(VerbAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Under a title that says which jobs it lists. A filter that is empty, as the form sends it, is left out of the
+        address."""
+        given = {
+            name: values for name, values in request.GET.lists() if any(values) or name not in OF_THE_FORM
+        }
+        if request.method == "GET" and len(given) < len(request.GET):
+            return HttpResponseRedirect(f"{request.path}?{urlencode(given, doseq=True)}")
+        response = super().changelist_view(request, extra_context)
+        context = getattr(response, "context_data", None) or {}
+        if "cl" in context:
+            context["title"] = context["cl"].heading
+        return response
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Job], search_term: str) -> Any:
         if not search_term.strip():

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from datetime import timedelta
+from uuid import UUID, uuid4
 
-from pgonly_django.models import Job, State
+import pytest
+from django.utils import timezone
+
+from pgonly_django.models import Checkpoint, Job, State
 from tests.admin.conftest import LIST, make_job
+from tests.queue.rows import ago, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -78,7 +83,123 @@ def test_the_error_filter_offers_the_errors_of_failed_jobs_and_shows_those_alone
     make_job(State.SUCCEEDED, errors=[entry])
     make_job(State.FAILED, errors="text of another program")
     page = admin_client.get(LIST)
-    assert "?error=httpx.TimeoutException" in page.content.decode()
-    assert "?error=builtins.KeyError" not in page.content.decode()
+    assert offered(page, "error") == ["builtins.ValueError", "httpx.TimeoutException"]
     shown = admin_client.get(LIST, {"error": "httpx.TimeoutException"}).context["cl"].queryset
     assert list(shown) == [failed]
+
+
+def test_the_worker_filter_offers_those_that_have_not_stopped_and_shows_what_one_of_them_ran(admin_client):
+    here, gone = make_worker(name="here"), make_worker(name="gone", stopped_at=timezone.now())
+    wanted = {make_job(State.RUNNING, worker_id=here.pk).pk, make_job(State.FAILED, worker_id=here.pk).pk}
+    job = make_job(State.SUCCEEDED, worker_id=gone.pk)
+    assert offered(admin_client.get(LIST), "worker") == [str(here.pk)]
+    assert shown(admin_client.get(LIST, {"worker": here.pk})) == wanted
+    answer = admin_client.get(LIST, {"worker": gone.pk})
+    assert shown(answer) == {job.pk}
+    assert answer.context["title"] == "Jobs: worker gone"
+    unknown = uuid4()
+    assert str(unknown) in offered(admin_client.get(LIST, {"worker": unknown}), "worker")
+
+
+def id_at(moment):
+    return UUID(int=int(moment.timestamp() * 1000) << 80 | uuid4().int & (1 << 80) - 1)
+
+
+@pytest.fixture
+def by_age():
+    """One job for each age in hours, enqueued and finished then."""
+    ages = (0.5, 5, 100, 1000)
+    moments = {hours: ago(timedelta(hours=hours)) for hours in ages}
+    return {
+        hours: make_job(State.SUCCEEDED, pk=id_at(at), enqueued_at=at, finished_at=at).pk
+        for hours, at in moments.items()
+    }
+
+
+@pytest.mark.parametrize("event", ["enqueued", "finished"])
+@pytest.mark.parametrize(("period", "hours"), [("hour", [0.5]), ("day", [0.5, 5]), ("week", [0.5, 5, 100])])
+def test_the_time_filter_shows_what_was_enqueued_or_finished_within_a_period(
+    admin_client, by_age, event, period, hours
+):
+    assert shown(admin_client.get(LIST, {"time": f"{event}-{period}"})) == {by_age[each] for each in hours}
+
+
+@pytest.mark.parametrize("event", ["enqueued", "finished"])
+def test_the_time_filter_takes_two_times_as_well(admin_client, by_age, event):
+    start, end = (timezone.localtime(ago(timedelta(hours=hours))) for hours in (200, 1))
+    texts = {"from": f"{start:%Y-%m-%dT%H:%M}", "until": f"{end:%Y-%m-%dT%H:%M}"}
+    answer = admin_client.get(LIST, {"time": event, **texts})
+    assert shown(answer) == {by_age[100], by_age[5]}
+    assert f'value="{texts["from"]}"' in answer.text
+    title = f"Jobs: {event} from {start:%Y-%m-%d %H:%M} until {end:%Y-%m-%d %H:%M}"
+    assert answer.context["title"] == title
+    only_until = admin_client.get(LIST, {"until": texts["until"]})
+    assert shown(only_until) == {by_age[hours] for hours in (1000, 100, 5)}
+
+
+def test_the_time_filter_finds_what_was_finished_long_after_it_was_enqueued(admin_client):
+    month_ago = ago(timedelta(days=30))
+    job = make_job(State.FAILED, pk=id_at(month_ago), enqueued_at=month_ago, finished_at=timezone.now())
+    assert shown(admin_client.get(LIST, {"time": "finished-hour"})) == {job.pk}
+    assert shown(admin_client.get(LIST, {"time": "enqueued-week"})) == set()
+
+
+def test_late_jobs_are_ready_or_due_for_longer_than_that(admin_client):
+    three_minutes, hours = ago(timedelta(minutes=3)), ago(timedelta(hours=2))
+    few = {
+        make_job(ready_at=three_minutes).pk,
+        make_job(ready_at=three_minutes, crashes=2).pk,
+        make_job(ready_at=three_minutes, slots=1, concurrency_key="a", concurrency_limit=1).pk,
+        make_job(State.SCHEDULED, run_at=three_minutes).pk,
+    }
+    old = make_job(ready_at=hours).pk
+    make_job()
+    make_job(State.SCHEDULED)
+    make_job(State.RUNNING, ready_at=hours)
+    assert shown(admin_client.get(f"{LIST}?late=60")) == few | {old}
+    assert shown(admin_client.get(f"{LIST}?late=3600")) == {old}
+
+
+def test_stuck_jobs_are_past_their_lease_or_without_progress_for_ten_minutes(admin_client):
+    quarter = ago(timedelta(minutes=15))
+    lost = make_job(State.RUNNING, lease_expires_at=ago(timedelta(seconds=5))).pk
+    silent = make_job(State.RUNNING, attempted_at=quarter)
+    saved_long_ago = make_job(State.RUNNING, attempted_at=quarter)
+    saves = make_job(State.RUNNING, attempted_at=quarter)
+    make_job(State.RUNNING)
+    Checkpoint.objects.create(job=saves, saved_at=ago(timedelta(minutes=1)))
+    Checkpoint.objects.create(job=saved_long_ago, saved_at=ago(timedelta(minutes=11)))
+    without_progress = {silent.pk, saved_long_ago.pk}
+    assert shown(admin_client.get(f"{LIST}?stuck=lease")) == {lost}
+    assert shown(admin_client.get(f"{LIST}?stuck=progress")) == without_progress
+    assert shown(admin_client.get(f"{LIST}?stuck=any")) == {lost} | without_progress
+
+
+ODD = ["x", "\x00", "-1", "9" * 400, "0001-01-01T00:00", "9999-12-31T23:59", "2026-02-30T00:00", "infinity"]
+
+
+@pytest.mark.parametrize("name", ["worker", "time", "from", "until", "late", "stuck"])
+def test_any_value_of_a_filter_has_an_answer(admin_client, name):
+    make_job()
+    for value in ODD:
+        for others in ({}, {"time": "finished"}):
+            assert admin_client.get(LIST, {**others, name: value}).status_code in (200, 302), value
+
+
+def test_a_form_that_is_sent_with_empty_fields_leads_to_an_address_without_them(admin_client):
+    empty = dict.fromkeys(
+        ("q", "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"), ""
+    )
+    answer = admin_client.get(LIST, {**empty, "queue": "ai", "state__exact": "ready"})
+    assert answer.status_code == 302
+    assert answer.url == f"{LIST}?queue=ai&state__exact=ready"
+
+
+def test_the_form_keeps_the_tab_and_what_only_an_address_can_say(admin_client):
+    page = admin_client.get(
+        LIST, {"state__exact": "held", "held_by": "budget:p:1", "queue": "ai", "p": "1"}
+    ).text
+    assert '<input type="hidden" name="state__exact" value="held">' in page
+    assert '<input type="hidden" name="held_by" value="budget:p:1">' in page
+    assert page.count('name="queue"') == 1
+    assert 'name="p"' not in page

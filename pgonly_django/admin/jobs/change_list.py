@@ -1,0 +1,124 @@
+"""The list of jobs as a page: which rows, the tabs above it, and what the list is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR
+from django.db import OperationalError
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.jobs import cells
+from pgonly_django.admin.jobs.filters import SelectFilter, in_state
+from pgonly_django.admin.jobs.verbs import LARGE
+from pgonly_django.admin.paging import BoundedChangeList, capped_counts, label_of, time_limit, timed_out
+from pgonly_django.models import Job, State
+
+STATE_VAR = "state__exact"
+STATE_VARS = [STATE_VAR, "state__isnull"]  # as StateFilter expects them
+# In the order of a job's life; what needs a person comes before what is done.
+TABS = (
+    State.RUNNING, State.READY, State.SCHEDULED, State.HELD, State.FAILED, State.SUCCEEDED, State.CANCELLED,
+)  # fmt: skip
+COUNTS_LIMIT = timedelta(milliseconds=250)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A state, or all of them: a link that keeps the other filters."""
+
+    name: str
+    label: str
+    count: str  # "" where counting took too long
+    address: str
+    is_chosen: bool
+
+
+class JobChangeList(BoundedChangeList):
+    filters: tuple[Any, ...] | None = None
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        """Once for each page: the names that they offer cost statements. Django shows no column of filters: they stand
+        in a form above the list."""
+        if self.filters is None:
+            specs, _has_filters, *others = super().get_filters(request)
+            self.filters = (specs, False, *others)
+        return self.filters
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Job]:
+        jobs: QuerySet[Job] = super().get_queryset(request, exclude_parameters).defer(*LARGE)
+        return jobs.annotate(**cells.LAST_ERROR)
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.counts = self._counts(request)
+
+    def _counts(self, request: HttpRequest) -> Mapping[str, int]:
+        """How many jobs each state has under all other filters; nothing where that takes too long."""
+        jobs = self.get_queryset(request, exclude_parameters=STATE_VARS)
+        by_state = {state.value: jobs.filter(in_state(state)) for state in TABS}
+        try:
+            with time_limit(jobs.db, COUNTS_LIMIT):
+                return capped_counts(jobs.db, by_state)
+        except OperationalError as error:
+            if not timed_out(error):
+                raise
+            return {}
+
+    @property
+    def state(self) -> str:
+        return str(self.params.get(STATE_VAR) or "")
+
+    @cached_property
+    def tabs(self) -> list[Tab]:
+        first = Tab("", _("All"), "", self._address(None), is_chosen=not self.state)
+        return [first, *map(self._tab, TABS)]
+
+    def _tab(self, state: State) -> Tab:
+        count = label_of(self.counts[state.value]) if state.value in self.counts else ""
+        return Tab(
+            state.value, str(state.label), count, self._address(state.value), self.state == state.value
+        )
+
+    def _address(self, state: str | None) -> str:
+        return self.get_query_string({STATE_VAR: state, PAGE_VAR: None})
+
+    @property
+    def address_without_filters(self) -> str:
+        """The same tab."""
+        return "?" + urlencode({STATE_VAR: self.state} if self.state else {})
+
+    @property
+    def selects(self) -> list[SelectFilter]:
+        return [spec for spec in self.filter_specs if isinstance(spec, SelectFilter)]
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether a search or a filter, other than the tab, is in force."""
+        return any(name not in (STATE_VAR, PAGE_VAR) for name in self.filter_params) or bool(self.query)
+
+    @property
+    def kept_parameters(self) -> list[tuple[str, str]]:
+        """What the form above the list sends with its own fields."""
+        own = {name for spec in self.selects for name in spec.expected_parameters()}
+        pairs = ((name, value) for name, values in self.filter_params.items() for value in values)
+        return [(name, value) for name, value in pairs if name not in own | {SEARCH_VAR, PAGE_VAR}]
+
+    @property
+    def heading(self) -> str:
+        """Which list it is, as "Failed jobs: queue ai"."""
+        in_state = State(self.state).label if self.state in State else None
+        jobs = _("%s jobs") % in_state if in_state else _("Jobs")
+        chosen = [heading for spec in self.selects if (heading := spec.heading)]
+        held_by = self.params.get("held_by")
+        parts = [*chosen, *([_("held by %s") % held_by] if held_by else [])]
+        if self.query:
+            parts.append(_("with “%s”") % self.query)
+        return f"{jobs}: {', '.join(parts)}" if parts else str(jobs)

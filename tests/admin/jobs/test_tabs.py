@@ -1,0 +1,112 @@
+"""The tabs above the job list, and what the list is called."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from pgonly_django.admin.jobs import change_list
+from pgonly_django.admin.paging import COUNTED_AT_MOST, BoundedChangeList, capped_counts, label_of
+from pgonly_django.models import Job, State
+from tests.admin.conftest import LIST, make_job
+from tests.queue.rows import insert_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def tabs(response):
+    """Name and count of each."""
+    return {tab.name: tab.count for tab in response.context["cl"].tabs}
+
+
+def test_each_state_has_a_tab_with_its_number_of_jobs(admin_client):
+    for number, state in enumerate(State.values):
+        for _ in range(number):
+            make_job(state)
+    make_job(State.READY, crashes=2)
+    make_job(State.READY, slots=1)
+    counts = {state: str(number) for number, state in enumerate(State.values)}
+    assert tabs(admin_client.get(LIST)) == {"": "", **counts, "ready": str(int(counts["ready"]) + 2)}
+
+
+def test_a_tab_leads_to_its_state_and_keeps_the_other_filters(admin_client):
+    wanted = make_job(State.FAILED, queue="ai")
+    make_job(State.FAILED, queue="mail")
+    make_job(State.READY, queue="ai")
+    response = admin_client.get(f"{LIST}?queue=ai&p=1")
+    (tab,) = [tab for tab in response.context["cl"].tabs if tab.name == "failed"]
+    assert (tab.address, tab.count) == ("?queue=ai&state__exact=failed", "1")
+    response = admin_client.get(LIST + tab.address)
+    assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
+    assert tabs(response)["ready"] == "1"
+    (current,) = re.findall(r'<a class="pgonly-tab [^>]*aria-current="page">([^<]*)', response.text)
+    assert current.strip() == "Failed"
+
+
+def test_all_is_a_tab_as_well_and_leads_back(admin_client):
+    first = admin_client.get(f"{LIST}?state__exact=held&task=a.b").context["cl"].tabs[0]
+    assert (first.label, first.address, first.is_chosen) == ("All", "?task=a.b", False)
+    assert admin_client.get(LIST).context["cl"].tabs[0].is_chosen
+
+
+def test_a_tab_counts_no_further_than_the_cap(admin_client):
+    with connection.cursor() as cursor:
+        cursor.execute(insert_jobs(f"generate_series(1, {COUNTED_AT_MOST + 5})"))
+    assert tabs(admin_client.get(LIST))["ready"] == "10,000+"
+    assert label_of(COUNTED_AT_MOST) == "10,000"
+
+
+def test_tabs_whose_count_takes_too_long_have_no_number(admin_client, monkeypatch):
+    monkeypatch.setattr(change_list, "COUNTS_LIMIT", timedelta(milliseconds=20))
+    make_job(State.FAILED)
+
+    def slow(execute, sql, params, many, context):
+        if "AS counted" in sql:
+            sql = f"SELECT pg_sleep(5) FROM ({sql}) AS it"
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(slow):
+        response = admin_client.get(LIST)
+    assert set(tabs(response).values()) == {""}
+    assert len(response.context["cl"].result_list) == 1
+
+
+def test_tabs_of_a_list_that_was_narrowed_count_what_it_shows(admin_client, monkeypatch):
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 1)
+    with connection.cursor() as cursor:
+        cursor.execute(insert_jobs("generate_series(1, 20000)", args="jsonb_build_array(repeat('x', 1000))"))
+    make_job(State.FAILED)
+    response = admin_client.get(f"{LIST}?q=needle")
+    assert response.context["cl"].scope is not None
+    assert tabs(response)["ready"] == "0"
+
+
+def test_counts_of_what_cannot_be_are_zero():
+    make_job()
+    rows = {"none": Job.objects.none(), "all": Job.objects.all(), "never": Job.objects.filter(pk__in=[])}
+    assert capped_counts("default", rows) == {"none": 0, "all": 1, "never": 0}
+    assert capped_counts("default", {"none": Job.objects.none()}) == {"none": 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("", "Jobs"),
+        ("?state__exact=failed", "Failed jobs"),
+        ("?state__exact=ready&queue=ai&task=shop.mail.send", "Ready jobs: queue ai, task send"),
+        ("?late=60", "Jobs: late for more than 1 min"),
+        ("?state__exact=running&stuck=lease", "Running jobs: stuck after the end of its lease"),
+        ("?time=finished-day", "Jobs: finished in the last day"),
+        ("?state__exact=held&held_by=budget:p:1", "Held jobs: held by budget:p:1"),
+        ("?q=needle", "Jobs: with “needle”"),
+        ("?state__exact=mystery", "Jobs"),
+    ],
+)
+def test_title_and_breadcrumbs_say_which_jobs_are_listed(admin_client, query, title):
+    page = admin_client.get(LIST + query).text
+    assert f"<title>{title} | " in page
+    assert re.search(rf'<li aria-current="page">{re.escape(title)}</li>', page)
