@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("queue", "idle", "cache", "sessions", "limits")
+NAMES = ("queue", "idle", "cache", "sessions", "limits", "pages")
 
 
 def main() -> int:
