@@ -67,6 +67,14 @@ WORKERS = [
     ),
 ]
 
+JOBS = [
+    migrations.AddField(
+        model_name="job",
+        name="reported_at",
+        field=models.DateTimeField(help_text="When it last reported progress or a log line.", null=True),
+    ),
+]
+
 PERMISSIONS = [
     migrations.AlterModelOptions(
         name="job",
@@ -100,6 +108,6 @@ class Migration(migrations.Migration):
                 models.F("id"), condition=models.Q(("state", "cancelled")), name="pgonly_job_cancelled"
             ),
         ),
-        InOneTransaction([*JOB_STATS, *WORKERS]),
+        InOneTransaction([*JOB_STATS, *WORKERS, *JOBS]),
         *PERMISSIONS,
     ]

@@ -314,6 +314,7 @@ class Job(models.Model):
     enqueued_at = TimestampField(db_default=ClockTimestamp())
     started_at = TimestampField(null=True)
     attempted_at = TimestampField(null=True, help_text=_("When its latest run began."))
+    reported_at = TimestampField(null=True, help_text=_("When it last reported progress or a log line."))
     finished_at = TimestampField(null=True)
     expires_at = TimestampField(null=True, help_text=_("When a finished job is pruned."))
 

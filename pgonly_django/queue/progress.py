@@ -34,6 +34,8 @@ free AS MATERIALIZED (
 )
 UPDATE pgonly_job AS job SET
     progress = coalesce(report.progress::jsonb, job.progress),
+    reported_at = CASE WHEN report.progress IS NULL AND report.lines IS NULL THEN job.reported_at
+        ELSE clock_timestamp() END,
     crashes = CASE WHEN report.cleared THEN 0 ELSE job.crashes END,
     log = CASE WHEN report.lines IS NULL THEN job.log ELSE (
         SELECT jsonb_agg(line ORDER BY place) FROM (

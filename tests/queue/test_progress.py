@@ -6,7 +6,7 @@ import pytest
 
 from pgonly_django.models.job import LOG_LINES_KEPT, State
 from pgonly_django.queue.progress import REPORT, Report, report_parameters
-from tests.queue.rows import fresh, make_running
+from tests.queue.rows import HOUR, ago, fresh, make_running
 
 
 def report(connection, *reports: Report) -> int:
@@ -27,6 +27,15 @@ def test_progress_and_lines_reach_their_jobs(server):
     report(server, report_of(first, progress='{"done": 1}'), report_of(second, log_lines=lines("hello")))
     assert (fresh(first).progress, fresh(first).log) == ({"done": 1}, [])
     assert (fresh(second).progress, fresh(second).log) == (None, [{"text": "hello"}])
+
+
+@pytest.mark.parametrize("facts", [{"progress": "{}"}, {"log_lines": lines("hello")}])
+def test_a_report_notes_its_time_which_a_saved_checkpoint_does_not(server, facts):
+    reports, saves = make_running(), make_running(reported_at=ago(HOUR))
+    before = saves.reported_at
+    report(server, report_of(reports, **facts), report_of(saves, cleared=True))
+    assert ago(HOUR) < fresh(reports).reported_at
+    assert fresh(saves).reported_at == before
 
 
 def test_the_last_hundred_lines_are_kept_in_order(server):

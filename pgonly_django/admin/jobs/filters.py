@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin.formats import short_duration, short_name
-from pgonly_django.models import Checkpoint, Job, State, Worker
+from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
 
@@ -154,7 +154,8 @@ class LateFilter(SelectFilter):
 
 
 class StuckFilter(SelectFilter):
-    """Running jobs that nobody seems to work on. Index: pgonly_job_running."""
+    """Running jobs whose lease is over, or that have for long reported nothing, saved no checkpoint and finished no
+    step. Index: pgonly_job_running."""
 
     title = gettext_lazy("stuck")
     parameter_name = "stuck"
@@ -169,9 +170,11 @@ class StuckFilter(SelectFilter):
     def narrowed(self, jobs: Any, value: str) -> Any:
         is_over = Q(lease_expires_at__lt=Now())
         since = Now() - NO_PROGRESS_FOR
+        has_no_report = Q(reported_at__isnull=True) | Q(reported_at__lt=since)
         saved = Checkpoint.objects.filter(job=OuterRef("pk"), saved_at__gte=since)
-        has_none = Q(attempted_at__lt=since) & ~Exists(saved)
-        conditions = {"any": is_over | has_none, "lease": is_over, "progress": has_none}
+        steps = Step.objects.filter(job=OuterRef("pk"), finished_at__gte=since)
+        is_silent = Q(attempted_at__lt=since) & has_no_report & ~Exists(saved) & ~Exists(steps)
+        conditions = {"any": is_over | is_silent, "lease": is_over, "progress": is_silent}
         if value not in conditions:
             raise IncorrectLookupParameters
         return jobs.running().filter(conditions[value])

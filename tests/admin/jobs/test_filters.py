@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Checkpoint, Job, State
+from pgonly_django.models import Checkpoint, Job, State, Step
 from tests.admin.conftest import LIST, make_job
 from tests.queue.rows import ago, make_worker
 
@@ -165,11 +165,16 @@ def test_stuck_jobs_are_past_their_lease_or_without_progress_for_ten_minutes(adm
     lost = make_job(State.RUNNING, lease_expires_at=ago(timedelta(seconds=5))).pk
     silent = make_job(State.RUNNING, attempted_at=quarter)
     saved_long_ago = make_job(State.RUNNING, attempted_at=quarter)
-    saves = make_job(State.RUNNING, attempted_at=quarter)
+    saves, has_steps = (make_job(State.RUNNING, attempted_at=quarter) for _ in range(2))
+    now, long_ago = ago(timedelta(minutes=1)), ago(timedelta(minutes=11))
     make_job(State.RUNNING)
-    Checkpoint.objects.create(job=saves, saved_at=ago(timedelta(minutes=1)))
-    Checkpoint.objects.create(job=saved_long_ago, saved_at=ago(timedelta(minutes=11)))
-    without_progress = {silent.pk, saved_long_ago.pk}
+    make_job(State.RUNNING, attempted_at=quarter, reported_at=now)
+    reported_long_ago = make_job(State.RUNNING, attempted_at=quarter, reported_at=long_ago)
+    Checkpoint.objects.create(job=saves, saved_at=now)
+    Checkpoint.objects.create(job=saved_long_ago, saved_at=long_ago)
+    Step.objects.create(job=has_steps, name="a", finished_at=now)
+    Step.objects.create(job=silent, name="a", finished_at=long_ago)
+    without_progress = {silent.pk, saved_long_ago.pk, reported_long_ago.pk}
     assert shown(admin_client.get(f"{LIST}?stuck=lease")) == {lost}
     assert shown(admin_client.get(f"{LIST}?stuck=progress")) == without_progress
     assert shown(admin_client.get(f"{LIST}?stuck=any")) == {lost} | without_progress
