@@ -111,3 +111,8 @@ def shortened(text: str, limit: int = TEXT_SHOWN) -> str:
     if len(text) <= limit:
         return text
     return text[:limit] + "\n" + _("… cut here; %(total)s characters in all") % {"total": f"{len(text):,}"}
+
+
+def brief(text: str, limit: int = 80) -> str:
+    """For a name that stands in a line or a cell."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

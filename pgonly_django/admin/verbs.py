@@ -21,6 +21,7 @@ from django.db.models.options import Options
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -157,7 +158,13 @@ class VerbAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(self._page_after(request, row))
 
     def _page_after(self, request: HttpRequest, row: Any) -> str:
-        """The row's page, or the list where a verb has deleted the row."""
+        """The page of this site that the button stood on, where it says so in `next`; else the row's page, or the list
+        where a verb has deleted the row."""
+        came_from = request.POST.get("next", "")
+        if url_has_allowed_host_and_scheme(
+            came_from, {request.get_host()}, require_https=request.is_secure()
+        ):
+            return came_from
         page, arguments = "changelist", []
         if self.get_queryset(request).filter(pk=row.pk).exists():
             page, arguments = "change", [quote(row.pk)]

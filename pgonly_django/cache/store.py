@@ -44,6 +44,7 @@ class Store:
         self.durable = options.durable
         self.codec = Codec(options.serializer, options.compressor, options.compress_above)
         self._timeout, self.long_timeout = options.timeout_seconds, options.long_timeout_seconds
+        self.max_entries, self.max_bytes = options.max_entries, options.max_bytes
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
         # Bytes that fit whatever their key: for almost every value this is the only question.
         self.fits = min(FIELD_LIMIT, self._max_bytes) - size_of(keys.LIMIT, 0)

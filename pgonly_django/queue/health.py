@@ -90,7 +90,7 @@ _FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) A
 # Index: pgonly_job_ready, one probe for each band; pgonly_job_limited, one for each key, 1,000 at most;
 # pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are subtracted and
 # not times: before PostgreSQL 17 one that is infinite would raise an error.
-OLDEST = qualified(f"""
+_WAITING = qualified(f"""
 WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
 heads({_KEY_HEAD}) AS (
     {{first}}
@@ -111,19 +111,18 @@ waiting(queue, since, id) AS (
     UNION ALL
     (SELECT queue, run_at, NULL::uuid FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
      ORDER BY run_at LIMIT {SAMPLE})
-)
+)""")
+OLDEST = qualified(f"""{_WAITING}
 SELECT queue, {_AGE.format(since="since")}, id FROM waiting
 WHERE queue <> ALL (ARRAY (SELECT name FROM pgonly_queue WHERE paused_at IS NOT NULL)){{only}}
 ORDER BY since LIMIT 1
 """)
-OLDEST_OF_ALL = qualified(
-    OLDEST.format(
-        bands=BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
-        first=_FIRST_OF_ALL,
-        next_queue=_NEXT_QUEUE,
-        only="",
-    )
-)
+_OF_ALL = {
+    "bands": BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
+    "first": _FIRST_OF_ALL,
+    "next_queue": _NEXT_QUEUE,
+}
+OLDEST_OF_ALL = qualified(OLDEST.format(**_OF_ALL, only=""))
 OLDEST_OF_GIVEN = qualified(
     OLDEST.format(
         bands=BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
@@ -148,6 +147,21 @@ def oldest_waiting(alias: str, queues: Sequence[str] = ()) -> Waiting | None:
         return None
     queue, seconds, job_id = row
     return Waiting(_seconds(seconds), queue, job_id)
+
+
+# As above; the age of the oldest row of each queue.
+OLDEST_PER_QUEUE = qualified(
+    f"""{_WAITING.format(**_OF_ALL)}
+SELECT queue, max({_AGE.format(since="since")}) FROM waiting GROUP BY queue"""
+)
+
+
+def oldest_per_queue(alias: str) -> dict[str, float]:
+    """How many seconds the oldest job of each queue has waited since it became ready, or was due; of paused queues
+    too."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(OLDEST_PER_QUEUE)
+        return {queue: _seconds(seconds) for queue, seconds in cursor.fetchall()}
 
 
 _STARTED = qualified("SELECT id, queue, ready_at, attempted_at FROM pgonly_job")

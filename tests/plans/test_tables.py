@@ -59,9 +59,10 @@ ELSEWHERE = (
     "cache.",
     "limits.",
     "admin.",
+    "monitoring.",
     "queue.known_names.",
     "queue.stored_jobs.",
-)  # below, in tests/admin/jobs/test_plans.py and in test_plans.py
+)  # below, in tests/admin/jobs/test_plans.py, in tests/monitoring/test_plans.py and in test_plans.py
 
 
 @pytest.fixture(scope="module")

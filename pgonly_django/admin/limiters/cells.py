@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, IntegerField, OuterRef, Subquery
-from django.db.models.functions import Coalesce
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -15,22 +13,8 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.declared import origin_badge
-from pgonly_django.models import LimiterSlot, LimiterWaiter
-from pgonly_django.models.job import ClockTimestamp
 
 FOR_EVER = 1e9  # seconds
-
-
-def _count_of(rows: Any) -> Coalesce:
-    """How many `rows` a limiter has, 0 included."""
-    counted = rows.filter(limiter=OuterRef("name")).order_by().values("limiter").annotate(n=Count("*"))
-    return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
-
-
-HELD = LimiterSlot.objects.filter(holder__isnull=False, expires_at__gt=ClockTimestamp())
-LIVE_WAITERS = LimiterWaiter.objects.filter(expires_at__gt=ClockTimestamp())
-# What the list shows of each limiter beside its columns. `now` is the database's clock.
-IN_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of(LIVE_WAITERS)}
 
 
 @admin.display(description=gettext_lazy("state"))

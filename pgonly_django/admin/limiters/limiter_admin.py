@@ -16,6 +16,7 @@ from pgonly_django.admin.limiters.verbs import COOL_DOWN, COOL_DOWN_LONG, END_CO
 from pgonly_django.conf import settings
 from pgonly_django.limits.declarations import KEYS, what_is_wrong
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.monitoring.limits import HELD, IN_USE, LIVE_WAITERS
 
 SHOWN = 100
 _JOB = re.compile(r"job ([0-9a-f-]{36}) ")
@@ -61,7 +62,7 @@ class LimiterAdmin(DeclaredAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Limiter]:
         rows: QuerySet[Limiter] = super().get_queryset(request)
-        return rows.annotate(**cells.IN_USE)
+        return rows.annotate(**IN_USE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one, and only what the settings do not declare: that would come back with its next use."""
@@ -74,8 +75,8 @@ class LimiterAdmin(DeclaredAdmin):
         super().delete_model(request, obj)
 
     def page_of(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
-        held = cells.HELD.filter(limiter=limiter.name).order_by("taken_at")
-        waiters = cells.LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
+        held = HELD.filter(limiter=limiter.name).order_by("taken_at")
+        waiters = LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
         return {
             "state_badge": cells.state_badge(limiter),
             "in_use": cells.in_use(limiter),

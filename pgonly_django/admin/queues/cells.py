@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import IntegerField, OuterRef, Subquery
-from django.db.models.expressions import RawSQL
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -14,39 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.declared import origin_badge
-from pgonly_django.models import Limiter
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
-from pgonly_django.queue.gates import PILE
-from pgonly_django.tables import qualified
-
-COUNTED_AT_MOST = 1_000  # of each kind; a queue may have millions
-
-# Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect or pgonly_job_running, one range for each queue.
-_COUNT = qualified("""(SELECT count(*)::int FROM (
-    SELECT FROM pgonly_job WHERE {row} AND queue = pgonly_queue.name LIMIT {limit}) AS counted)""")
-
-
-def _count_of(*rows: str) -> RawSQL:
-    counts = [_COUNT.format(row=row, limit=COUNTED_AT_MOST + 1) for row in rows]
-    return RawSQL(" + ".join(counts), [], output_field=IntegerField())  # noqa: S611 - no text but ours
-
-
-_TOKENS = qualified("""
-(SELECT least(greatest(1, rate_count * {pile}), left_over.tokens + rate_count / rate_seconds
-    * greatest(date_part('epoch', clock_timestamp()) - date_part('epoch', left_over.refilled_at), 0))
-FROM pgonly_queue_tokens AS left_over WHERE left_over.queue = pgonly_queue.name)
-""").format(pile=PILE)
-# What the list shows of each queue beside its columns.
-IN_USE = {
-    "waiting": _count_of(READY_ROW, LIMITED_ROW, SUSPECT_ROW),
-    "running": _count_of("state = 'running'"),
-    "tokens": RawSQL(_TOKENS, []),  # noqa: S611 - no text but ours
-    "blocked_until": Subquery(
-        Limiter.objects.filter(name=OuterRef("limiter"), blocked_until__gt=ClockTimestamp()).values(
-            "blocked_until"
-        )[:1]
-    ),
-}
+from pgonly_django.monitoring.queues import COUNTED_AT_MOST
 
 
 @admin.display(description=gettext_lazy("state"))

@@ -14,6 +14,7 @@ from pgonly_django.admin.queues import cells
 from pgonly_django.admin.queues.verbs import PAUSE, RESUME
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, Limiter, Queue, QueueTokens
+from pgonly_django.monitoring.queues import IN_USE
 from pgonly_django.queue.declared_queues import what_is_wrong
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 
@@ -75,7 +76,7 @@ class QueueAdmin(DeclaredAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         rows: QuerySet[Queue] = super().get_queryset(request)
-        return rows.annotate(**cells.IN_USE)
+        return rows.annotate(**IN_USE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one, and only what the settings do not declare: that would come back with the next worker."""

@@ -1,0 +1,1 @@
+"""The first page of the app in the admin: what goes on now, in panels."""

@@ -1,0 +1,156 @@
+"""What the overview shows to one person: the panels that he may see, each read within its own time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypeVar
+
+from django.contrib.admin import AdminSite
+from django.contrib.admin.utils import quote
+from django.db import Error, OperationalError, router
+from django.db.models import Model
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.paging import time_limit, timed_out
+from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.models import Budget, Job, Limiter, Worker
+from pgonly_django.monitoring.limits import budgets, limiters
+from pgonly_django.monitoring.queues import QueueFigures, queues
+from pgonly_django.monitoring.throughput import Period
+from pgonly_django.monitoring.workers import WorkerFigures, workers
+
+TIME_LIMIT = timedelta(milliseconds=250)
+T = TypeVar("T")
+logger = logging.getLogger("pgonly_django.admin")
+
+
+class Overview:
+    """One request for the page. What several panels need is read once."""
+
+    def __init__(self, request: HttpRequest, site: AdminSite) -> None:
+        self.request, self.site = request, site
+
+    @cached_property
+    def period(self) -> Period:
+        name = self.request.GET.get("period", "").upper()
+        return Period[name] if name in Period.__members__ else Period.HOUR
+
+    @cached_property
+    def queues(self) -> list[QueueFigures]:
+        return queues(alias_of(Job))
+
+    @cached_property
+    def workers(self) -> list[WorkerFigures]:
+        return workers(alias_of(Worker))
+
+    @cached_property
+    def limiters(self) -> list[Any]:
+        return limiters(alias_of(Limiter))
+
+    @cached_property
+    def budgets(self) -> list[Any]:
+        return budgets(alias_of(Budget))
+
+    def may_view(self, *models: type[Model]) -> bool:
+        """Whether this site has pages of these models that the person may see."""
+        return all(
+            self.site.is_registered(model)
+            and self.site.get_model_admin(model).has_view_permission(self.request)
+            for model in models
+        )
+
+    def list_url(self, model: type[Model], **query: str) -> str:
+        return reverse(f"admin:{_name(model)}_changelist", query=query or None, current_app=self.site.name)
+
+    def page_url(self, row: Model) -> str:
+        return reverse(f"admin:{_name(type(row))}_change", args=[quote(row.pk)], current_app=self.site.name)
+
+    def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
+        """For the verbs of these names that the person may use on the row now. Without names: all."""
+        model_admin = self.site.get_model_admin(type(row))
+        verbs = model_admin.verbs_for(self.request, row) if isinstance(model_admin, VerbAdmin) else []
+        page = f"admin:{_name(type(row))}_operate"
+        return [
+            {
+                "verb": verb,
+                "url": reverse(page, args=[quote(row.pk), verb.name], current_app=self.site.name),
+            }
+            for verb in verbs
+            if not names or verb.name in names
+        ]
+
+
+def alias_of(model: type[Model]) -> str:
+    return router.db_for_read(model)
+
+
+def _name(model: type[Model]) -> str:
+    return f"{model._meta.app_label}_{model._meta.model_name}"  # noqa: SLF001 - documented
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    name: str  # its template is admin/pgonly_django/overview/<name>.html
+    title: Promise | str
+    # It is shown to persons who may view one of these models.
+    models: tuple[type[Model], ...]
+    # The context of its template. Empty: there is nothing to show.
+    figures: Callable[[Overview], dict[str, Any]]
+    # The databases that it reads.
+    aliases: Callable[[], Iterable[str]] | None = None
+    is_wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A panel with what it has to show, or with the reason why it shows nothing."""
+
+    panel: Panel
+    figures: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def template(self) -> str:
+        return f"admin/pgonly_django/overview/{self.panel.name}.html"
+
+
+def shown(overview: Overview, panels: Iterable[Panel]) -> list[Shown]:
+    visible = [panel for panel in panels if any(overview.may_view(model) for model in panel.models)]
+    read = [_read(overview, panel) for panel in visible]
+    return [each for each in read if each.figures or each.problem]
+
+
+def _read(overview: Overview, panel: Panel) -> Shown:
+    aliases = panel.aliases() if panel.aliases else {alias_of(model) for model in panel.models}
+    figures, problem = within_limit(aliases, lambda: panel.figures(overview))
+    return Shown(panel, figures or {}, problem)
+
+
+def within_limit(aliases: Iterable[str], read: Callable[[], T]) -> tuple[T | None, str]:
+    """What `read` returns, or the reason why there is nothing: no part of the page takes the others away."""
+    try:
+        with ExitStack() as stack:
+            for alias in sorted(set(aliases)):
+                stack.enter_context(time_limit(alias, TIME_LIMIT))
+            return read(), ""
+    except OperationalError as error:
+        if timed_out(error):
+            return None, _("Reading this took too long, and was stopped.")
+        return None, _("The database did not answer: %s") % _line(error)
+    except Error as error:
+        return None, _("This could not be read: %s") % _line(error)
+    except Exception:
+        logger.exception("A part of the overview failed")
+        return None, _("This could not be shown; the log of the site says why.")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

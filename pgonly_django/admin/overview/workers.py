@@ -1,0 +1,90 @@
+"""The panels of queues and workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin import formats
+from pgonly_django.admin.jobs.data import may_see_data
+from pgonly_django.admin.jobs.page.progress import progress_of
+from pgonly_django.admin.overview.overview import Overview
+from pgonly_django.admin.queues import cells
+from pgonly_django.models import Job, Queue
+from pgonly_django.monitoring.workers import WorkerFigures
+
+JOBS_OF_A_WORKER = 10
+
+
+def queues_panel(overview: Overview) -> dict[str, Any]:
+    rows = []
+    for queue in overview.queues:
+        row = queue.row
+        rows.append(
+            {
+                "queue": queue,
+                "state": cells.state_badge(row) if row else formats.badge("live", _("Open")),
+                "url": overview.page_url(row) if row and overview.may_view(Queue) else "",
+                "waiting_url": overview.list_url(Job, queue=queue.name) if overview.may_view(Job) else "",
+                "running": cells.running(row) if row else queue.running.label,
+                "rate": cells.rate(row) if row else "-",
+                "oldest": _seconds(queue.oldest_seconds),
+                "buttons": overview.buttons(row, "pause", "resume")
+                if row and overview.may_view(Queue)
+                else [],
+            }
+        )
+    oldest = max(
+        (queue for queue in overview.queues if queue.oldest_seconds is not None and queue.paused_at is None),
+        key=lambda queue: queue.oldest_seconds or 0,
+        default=None,
+    )
+    return {"rows": rows, "oldest": oldest and (oldest.name, _seconds(oldest.oldest_seconds)), "any": True}
+
+
+def workers_panel(overview: Overview) -> dict[str, Any]:
+    return {"rows": [_worker(overview, worker) for worker in overview.workers], "any": True}
+
+
+def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
+    sees_jobs, sees_data = overview.may_view(Job), may_see_data(overview.request)
+    return {
+        "worker": worker,
+        "badge": _worker_badge(worker),
+        "served": ", ".join(formats.brief(name) for name in worker.queues) or _("all"),
+        "version": getattr(worker.row, "version", None) or "",
+        "silent": formats.short_duration(worker.silent_for),
+        "jobs": [
+            {
+                "task": formats.short_name(job.task),
+                "url": overview.page_url(job) if sees_jobs else "",
+                "progress": progress_of(job),
+                "sees_message": sees_data,
+                "time": formats.age(job.attempted_at) if job.attempted_at else "",
+            }
+            for job in worker.jobs[:JOBS_OF_A_WORKER]
+        ],
+        "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
+        "buttons": overview.buttons(worker.row),
+    }
+
+
+def _worker_badge(worker: WorkerFigures) -> Any:
+    row = worker.row
+    if row.sleeping_since is not None:
+        return formats.badge("asleep", _("Asleep"), formats.exact_time(row.sleeping_since))
+    if not worker.is_live:
+        return formats.badge("dead", _("Dead"), _("Its jobs are rescued when their leases end."))
+    if worker.is_late:
+        return formats.badge("held", _("Silent"))
+    if getattr(row, "stop_requested_at", None):
+        return formats.badge("cancelling", _("Stopping"))
+    if getattr(row, "drain_requested_at", None):
+        return formats.badge("cancelling", _("Draining"))
+    return formats.badge("live", _("Live"))
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else formats.short_duration(timedelta(seconds=value))

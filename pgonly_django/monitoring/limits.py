@@ -1,0 +1,82 @@
+"""Limiters and budgets: what is in use of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from django.db import connections, router
+from django.db.models import Case, Count, IntegerField, OuterRef, Subquery, Value, When
+from django.db.models.functions import Coalesce
+
+from pgonly_django.models import Budget, Job, Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.models.budget import HELD_BY
+from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.tables import qualified
+
+LIMITERS_AT_MOST = 50
+BUDGETS_AT_MOST = 20
+BUDGETS_READ = 1_000
+
+
+def _count_of(rows: Any) -> Coalesce:
+    """How many `rows` a limiter has, 0 included."""
+    counted = rows.filter(limiter=OuterRef("name")).order_by().values("limiter").annotate(n=Count("*"))
+    return Coalesce(Subquery(counted.values("n"), output_field=IntegerField()), 0)
+
+
+HELD = LimiterSlot.objects.filter(holder__isnull=False, expires_at__gt=ClockTimestamp())
+LIVE_WAITERS = LimiterWaiter.objects.filter(expires_at__gt=ClockTimestamp())
+# For annotate(): what is in use of a row of Limiter. `now` is the database's clock.
+IN_USE = {"now": ClockTimestamp(), "held": _count_of(HELD), "waiters": _count_of(LIVE_WAITERS)}
+
+
+def limiters(alias: str) -> list[Any]:
+    """LIMITERS_AT_MOST rows, annotated with IN_USE: those that cool down first. Index: pgonly_limiter_slot_number and
+    pgonly_limiter_waiter_next, one range for each limiter; pgonly_limiter is small."""
+    cools_down = Case(When(blocked_until__gt=ClockTimestamp(), then=Value(0)), default=Value(1))
+    rows: Sequence[Any] = Limiter.objects.using(alias).annotate(**IN_USE).order_by(cools_down, "name")
+    return list(rows[:LIMITERS_AT_MOST])
+
+
+# Index: pgonly_job_held, one descent for each budget that holds jobs, BUDGETS_AT_MOST.
+HOLDING = qualified(f"""
+WITH RECURSIVE holding(held_by) AS (
+    (SELECT held_by FROM pgonly_job WHERE held_by IS NOT NULL AND held_by >= %(first)s::text ORDER BY held_by LIMIT 1)
+    UNION ALL
+    SELECT (SELECT job.held_by FROM pgonly_job AS job
+            WHERE job.held_by IS NOT NULL AND job.held_by > holding.held_by ORDER BY job.held_by LIMIT 1)
+    FROM holding WHERE starts_with(holding.held_by, %(first)s::text)
+)
+SELECT held_by FROM holding WHERE starts_with(held_by, %(first)s::text) LIMIT {BUDGETS_AT_MOST}
+""")
+
+
+def budgets(alias: str) -> list[Any]:
+    """BUDGETS_AT_MOST rows, annotated with spent_now and held_jobs: those that hold jobs, then those with the largest
+    part of their cap spent or reserved, of the first BUDGETS_READ by name."""
+    holding = holding_budgets()
+    rows: Any = Budget.objects.using(alias).with_spent_now()
+    found = [*rows.filter(name__in=holding), *rows.exclude(name__in=holding).order_by("name")[:BUDGETS_READ]]
+    for budget in found:
+        budget.held_jobs = holding.get(budget.name, 0)
+    found.sort(key=lambda budget: (-budget.held_jobs, -_used(budget), budget.name))
+    return found[:BUDGETS_AT_MOST]
+
+
+def _used(budget: Any) -> Decimal:
+    """The part of its cap that is spent or reserved. Another program may have written NaN, which has no order."""
+    used, cap = budget.spent_now + budget.reserved, budget.usd
+    return used / cap if used.is_finite() and cap.is_finite() and cap > 0 else Decimal(0)
+
+
+def holding_budgets() -> dict[str, int]:
+    """How many jobs each budget holds, of BUDGETS_AT_MOST that hold some. Index: pgonly_job_held."""
+    alias = router.db_for_read(Job)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(HOLDING, {"first": HELD_BY})
+        holders = [holder for (holder,) in cursor.fetchall()]
+    held = Job.objects.using(alias).held().filter(held_by__in=holders)
+    counts = held.order_by().values_list("held_by").annotate(Count("pk"))
+    return {holder.removeprefix(HELD_BY): count for holder, count in counts}

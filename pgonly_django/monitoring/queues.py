@@ -1,0 +1,102 @@
+"""Each queue: what waits and runs in it, for how long, and what its limits leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.db import connections
+from django.db.models import IntegerField, OuterRef, Subquery
+from django.db.models.expressions import RawSQL
+
+from pgonly_django.models import Limiter, Queue
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
+from pgonly_django.monitoring.counted import Counted, capped
+from pgonly_django.queue.gates import PILE
+from pgonly_django.queue.health import oldest_per_queue
+from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+from pgonly_django.tables import qualified
+
+COUNTED_AT_MOST = 1_000  # of each kind; a queue may have millions
+QUEUES_AT_MOST = 100
+
+# Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect or pgonly_job_running, one range for each queue.
+_COUNT = qualified("""(SELECT count(*)::int FROM (
+    SELECT FROM pgonly_job WHERE {row} AND queue = {queue} LIMIT {limit}) AS counted)""")
+
+
+def count_of(queue: str, *rows: str) -> str:
+    """SQL: how many jobs of the `rows` the queue has whose name is the expression `queue`."""
+    return " + ".join(_COUNT.format(row=row, queue=queue, limit=COUNTED_AT_MOST + 1) for row in rows)
+
+
+WAITING_ROWS = READY_ROW, LIMITED_ROW, SUSPECT_ROW
+RUNNING_ROW = "state = 'running'"
+_TOKENS = qualified("""
+(SELECT least(greatest(1, rate_count * {pile}), left_over.tokens + rate_count / rate_seconds
+    * greatest(date_part('epoch', clock_timestamp()) - date_part('epoch', left_over.refilled_at), 0))
+FROM pgonly_queue_tokens AS left_over WHERE left_over.queue = pgonly_queue.name)
+""").format(pile=PILE)
+
+
+def _of_row(sql: str, **options: Any) -> RawSQL:
+    return RawSQL(sql, [], **options)  # noqa: S611 - no text but ours
+
+
+_NAME = qualified("pgonly_queue") + ".name"
+# For annotate(): what a row of Queue has waiting and running, and what holds it back.
+IN_USE = {
+    "waiting": _of_row(count_of(_NAME, *WAITING_ROWS), output_field=IntegerField()),
+    "running": _of_row(count_of(_NAME, RUNNING_ROW), output_field=IntegerField()),
+    "tokens": _of_row(_TOKENS),
+    "blocked_until": Subquery(
+        Limiter.objects.filter(name=OuterRef("limiter"), blocked_until__gt=ClockTimestamp()).values(
+            "blocked_until"
+        )[:1]
+    ),
+}
+
+
+class QueueFigures(NamedTuple):
+    name: str
+    waiting: Counted
+    running: Counted
+    oldest_seconds: float | None  # of the job that has waited longest; None: none waits
+    paused_at: datetime | None
+    row: Queue | None  # annotated with IN_USE; None: it has no limits
+
+
+# Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect and pgonly_job_running, one range for each queue.
+COUNTS = qualified(f"""
+SELECT queue, {count_of("given.queue", *WAITING_ROWS)}, {count_of("given.queue", RUNNING_ROW)}
+FROM unnest(%(queues)s::text[]) AS given(queue)
+""")
+
+
+def queues(alias: str) -> list[QueueFigures]:
+    """The queues that have a row, QUEUES_AT_MOST, and those with jobs that KNOWN_QUEUES finds. Counts up to 1,000 jobs
+    of each kind in each."""
+    rows = list(Queue.objects.using(alias).annotate(**IN_USE).order_by("name")[:QUEUES_AT_MOST])
+    counts = {row.name: (row.waiting, row.running) for row in rows}
+    counts |= _counts(alias, set(known_names(alias, KNOWN_QUEUES)) - set(counts))
+    oldest, by_name = oldest_per_queue(alias), {row.name: row for row in rows}
+    return [
+        QueueFigures(
+            name=name,
+            waiting=capped(waiting, COUNTED_AT_MOST),
+            running=capped(running, COUNTED_AT_MOST),
+            oldest_seconds=oldest.get(name),
+            paused_at=by_name[name].paused_at if name in by_name else None,
+            row=by_name.get(name),
+        )
+        for name, (waiting, running) in sorted(counts.items())
+    ]
+
+
+def _counts(alias: str, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    if not (listed := sorted(names)):
+        return {}
+    with connections[alias].cursor() as cursor:
+        cursor.execute(COUNTS, {"queues": listed})
+        return {name: (waiting, running) for name, waiting, running in cursor.fetchall()}

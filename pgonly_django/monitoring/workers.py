@@ -1,0 +1,92 @@
+"""The workers that should be there: how each is, what it serves, and the jobs that it holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Q
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Job, State, Worker
+from pgonly_django.models.job import ClockTimestamp
+
+WORKERS_AT_MOST = 100
+JOBS_AT_MOST = 500
+# A worker with jobs sends a heartbeat each quarter of a lease. After so many parts of a lease it is late.
+LATE_AFTER = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    row: Worker
+    silent_for: timedelta  # since its last heartbeat
+    is_live: bool
+    jobs: list[Job]  # that it holds; without their large columns
+
+    @property
+    def queues(self) -> list[str]:
+        """Empty: all."""
+        return [str(name) for name in self.row.queues] if isinstance(self.row.queues, list) else []
+
+    @property
+    def is_late(self) -> bool:
+        """It holds jobs, and its heartbeat should have come by now."""
+        limit = timedelta(seconds=settings().lease_seconds * LATE_AFTER)
+        return bool(self.jobs) and self.row.sleeping_since is None and self.silent_for > limit
+
+    def serves(self, queue: str) -> bool:
+        return not self.queues or queue in self.queues
+
+
+def workers(alias: str) -> list[WorkerFigures]:
+    """Those that have not stopped, the last heard of first, WORKERS_AT_MOST; and of the running jobs JOBS_AT_MOST. One
+    that is not live is shown while it holds jobs, and for an hour after its last heartbeat.
+
+    Index: pgonly_job_running, for the jobs; pgonly_worker is small.
+    """
+    now = ClockTimestamp()
+    started = Worker.objects.using(alias).filter(stopped_at=None).annotate(now=now)
+    jobs = running_jobs(alias)
+    holders = [job.worker_id for job in jobs]
+    shown = started.filter(
+        Q(heartbeat_at__gt=now - timedelta(hours=1))
+        | Q(sleeping_since__isnull=False)
+        | Q(pk__in=set(holders))
+    )
+    rows: Any = shown.order_by("-heartbeat_at")[:WORKERS_AT_MOST]
+    by_worker = defaultdict(list)
+    for job in jobs:
+        by_worker[job.worker_id].append(job)
+    return [
+        WorkerFigures(
+            row, max(row.now - row.heartbeat_at, timedelta(0)), row.is_live(row.now), by_worker[row.pk]
+        )
+        for row in rows
+    ]
+
+
+def running_jobs(alias: str) -> list[Job]:
+    """JOBS_AT_MOST of them, the longest running first within a queue. Index: pgonly_job_running."""
+    columns = "id", "task", "queue", "worker_id", "progress", "attempted_at", "cancel_requested_at", "state"
+    running = Job.objects.using(alias).filter(state=State.RUNNING).order_by("queue", "attempted_at")
+    return list(running.only(*columns)[:JOBS_AT_MOST])
+
+
+def served_queues(alias: str) -> set[str] | None:
+    """The queues that live workers serve. None: some of them serve all queues."""
+    served: set[str] = set()
+    for queues in Worker.objects.using(alias).live().values_list("queues", flat=True):
+        if not isinstance(queues, list) or not queues:
+            return None
+        served.update(map(str, queues))
+    return served
+
+
+def unserved(alias: str, queues: Iterable[str]) -> list[str]:
+    """Those of `queues` that no live worker serves. Reads the rows of live workers; pgonly_worker is small."""
+    served = served_queues(alias)
+    return [] if served is None else [queue for queue in queues if queue not in served]

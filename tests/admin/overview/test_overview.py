@@ -1,0 +1,306 @@
+"""The overview: the first page of the app in the admin."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError
+from django.utils import timezone
+
+from pgonly_django.admin.overview import overview as module
+from pgonly_django.models import Budget, JobStats, Limiter, Queue, Schedule, Session, State
+from tests.admin.conftest import make_job
+from tests.admin.test_hostile_rows import make_session
+from tests.queue.rows import ago, make, make_running, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGE = "/admin/pgonly_django/"
+
+
+def panels(response) -> dict[str, str]:
+    """The HTML of each panel by its name."""
+    found = re.findall(r'<section [^>]*data-live="(\w+)".*?</section>', response.text, re.DOTALL)
+    parts = re.findall(r'<section [^>]*data-live="\w+".*?</section>', response.text, re.DOTALL)
+    return dict(zip(found, parts, strict=True))
+
+
+def words(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def log_in(user_id):
+    Session.objects.filter(pk=make_session().pk).update(user_id=user_id)
+
+
+@pytest.fixture
+def shown(admin_client):
+    """What a panel shows, as text."""
+    return lambda name, query="": words(panels(admin_client.get(f"{PAGE}{query}"))[name])
+
+
+def test_an_empty_installation_has_a_page_without_alerts(admin_client):
+    response = admin_client.get(PAGE)
+    assert response.status_code == 200
+    assert "Nothing: every queue" in words(panels(response)["alerts"])
+    assert "manage.py runworker" in panels(response)["workers"]
+
+
+def test_djangos_own_list_of_models_stays(admin_client):
+    assert 'href="/admin/pgonly_django/schedule/add/"' in admin_client.get(PAGE).text
+
+
+def test_the_states_are_counted_and_lead_to_the_list(shown, admin_client):
+    make_job(State.FAILED), make_job(State.FAILED), make_job(State.HELD)
+    assert "1 Held" in shown("states")
+    assert "2 Failed" in shown("states")
+    assert 'href="/admin/pgonly_django/job/?state__exact=failed"' in admin_client.get(PAGE).text
+
+
+def test_a_queue_without_a_worker_is_said_first(shown):
+    make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1)))
+    make(queue="ai")
+    make_worker(queues=["mail"])
+    assert "No live worker serves “ai”: 2 jobs wait, the oldest for 7 min 1 s." in shown("alerts")
+    make_worker(queues=["ai"])
+    assert "No live worker" not in shown("alerts")
+
+
+def test_a_worker_of_all_queues_serves_each(shown):
+    make(queue="ai")
+    make_worker(queues=[])
+    assert "Nothing:" in shown("alerts")
+
+
+def test_a_paused_queue_with_waiting_jobs_is_said(shown):
+    make(queue="ai")
+    Queue.objects.named("ai").pause()
+    assert "The queue “ai” is paused since" in shown("alerts")
+    assert "1 job waits" in shown("alerts")
+
+
+def test_a_silent_worker_that_holds_jobs_is_said(shown):
+    worker = make_worker(silent_for=timedelta(seconds=45), running=1)
+    make_running(worker.pk)
+    assert "The worker w is silent for 45 s and holds 1 job." in shown("alerts")
+    assert "silent 45 s" in shown("workers")
+
+
+def test_a_silent_worker_without_jobs_is_not_said(shown):
+    make_worker(silent_for=timedelta(seconds=45))
+    assert "Nothing:" in shown("alerts")
+
+
+def test_more_failures_than_in_the_hour_before_are_said(shown):
+    stats = {"granularity": "minute", "queue": "default", "task": "tests.jobs.add"}
+    JobStats.objects.create(starts_at=ago(timedelta(minutes=5)), failed=30, **stats)
+    JobStats.objects.create(starts_at=ago(timedelta(minutes=70)), failed=2, **stats)
+    assert "30 jobs failed within the last hour, and 2 in the hour before." in shown("alerts")
+
+
+def test_held_budgets_cool_downs_and_problems_of_schedules_are_said(shown):
+    Budget.objects.create(name="project:7", usd=1)
+    make_job(State.HELD, held_by="budget:project:7")
+    Limiter.objects.create(name="deepseek", blocked_until=timezone.now() + timedelta(minutes=5, seconds=30))
+    Schedule.objects.create(
+        name="nightly", task="gone.task", every_seconds=60, problem="There is no gone.task."
+    )
+    text = shown("alerts")
+    assert "The budget “project:7” holds 1 job." in text
+    assert "The limiter “deepseek” cools down for another 5 min" in text
+    assert "The schedule “nightly” could not enqueue its job: There is no gone.task." in text
+
+
+def test_an_old_transaction_of_a_worker_names_its_job(shown, monkeypatch):
+    from pgonly_django.database.connect import connect
+    from pgonly_django.monitoring import snapshots
+
+    monkeypatch.setattr(snapshots.oldest_snapshot, "__defaults__", (timedelta(0),))
+    worker = make_worker()
+    make_running(worker.pk, task="reports.tasks.yearly", attempted_at=ago(timedelta(hours=1)))
+    with connect("default", application_name=f"pgonly jobs {worker.pk}") as other:
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        assert "A transaction is open for" in shown("alerts")
+        assert "the job yearly" in shown("alerts")
+        other.execute("ROLLBACK")
+
+
+def test_the_bars_of_a_period_come_from_the_statistics(shown, admin_client):
+    stats = {"queue": "default", "task": "tests.jobs.add"}
+    JobStats.objects.create(granularity="minute", starts_at=ago(timedelta(minutes=5)), succeeded=40, **stats)
+    JobStats.objects.create(granularity="hour", starts_at=ago(timedelta(hours=5)), succeeded=700, **stats)
+    assert "40 succeeded" in shown("throughput")
+    assert "700 succeeded" in shown("throughput", "?period=day")
+    assert "700 succeeded" in shown("throughput", "?period=week")
+    assert "40 succeeded" in shown("throughput", "?period=century")
+    assert panels(admin_client.get(PAGE))["throughput"].count("<rect ") == 1
+
+
+def test_waiting_and_run_times_are_shown_per_task(shown):
+    JobStats.objects.create(
+        granularity="minute", starts_at=ago(timedelta(minutes=5)), queue="ai", task="tests.jobs.add",
+        succeeded=10, failed=3, waiting_times=[0, 0, 10], run_times=[0] * 20 + [10],
+    )  # fmt: skip
+    assert re.search(r"add ai 13 3 \d+ ms / \d+ ms \d+ ms / \d+ (s|ms)", shown("times"))
+
+
+def test_a_button_pauses_a_queue_and_comes_back(admin_client):
+    Queue.objects.named("ai")
+    html = panels(admin_client.get(f"{PAGE}?period=day"))["queues"]
+    action = re.search(r'action="([^"]*/operate/pause/)"', html).group(1)
+    back = re.search(r'name="next" value="([^"]*)"', html).group(1)
+    response = admin_client.post(action, {"next": back})
+    assert response["Location"] == f"{PAGE}?period=day"
+    assert Queue.objects.get().paused_at is not None
+
+
+@pytest.mark.parametrize("next_page", ["https://evil.example/", "//evil.example/", "", "javascript:alert(1)"])
+def test_no_button_leads_to_another_site(admin_client, next_page):
+    Queue.objects.named("ai")
+    response = admin_client.post("/admin/pgonly_django/queue/ai/operate/pause/", {"next": next_page})
+    assert response["Location"] == "/admin/pgonly_django/queue/ai/change/"
+
+
+def test_a_worker_shows_its_jobs_with_their_progress(admin_client):
+    worker = make_worker(name="blue", queues=["ai"])
+    job = make_running(worker.pk, progress={"done": 3, "total": 10, "message": "paper 3"})
+    html = panels(admin_client.get(PAGE))["workers"]
+    assert "blue" in html
+    assert f"/admin/pgonly_django/job/{job.pk}/change/" in html
+    assert '<progress class="pgonly-progress" value="3" max="10">' in html
+
+
+def test_a_message_of_a_job_needs_the_permission_to_see_data(client, person):
+    make_running(make_worker().pk, progress={"done": 3, "total": 10, "message": "patient 4711"})
+    person("view_worker", "view_job")
+    assert "3 / 10" in panels(client.get(PAGE))["workers"]
+    assert "4711" not in client.get(PAGE).text
+    person("view_worker", "view_job", "view_job_data")
+    assert "patient 4711" in client.get(PAGE).text
+
+
+def test_a_dead_worker_is_shown_for_an_hour_or_while_it_holds_jobs(shown):
+    make_worker(name="forgotten", silent_for=timedelta(hours=2))
+    held = make_worker(name="holder", silent_for=timedelta(hours=2), running=1)
+    make_worker(name="recent", silent_for=timedelta(minutes=30))
+    make_running(held.pk)
+    text = shown("workers")
+    assert "holder" in text
+    assert "recent" in text
+    assert "forgotten" not in text
+
+
+def test_sessions_are_counted_by_user(shown):
+    user = User.objects.create_user("ada")
+    for _ in range(2):
+        log_in(str(user.pk))
+    text = shown("sessions")
+    assert "of them logged in" in text
+    assert "ada 2" in text
+
+
+def test_caches_schedules_limiters_and_budgets_are_shown(shown):
+    Budget.objects.create(name="b", usd=1)
+    Limiter.objects.create(name="l", concurrent=3)
+    Schedule.objects.create(
+        name="s",
+        task="tests.jobs.add",
+        cron="0 3 * * *",
+        next_at=timezone.now() + timedelta(hours=1, minutes=1),
+    )
+    assert "answers 0" in shown("caches")
+    assert "in 1 h" in shown("schedules")
+    assert "0 of 3" in shown("limiters")
+    assert "$0.00 of $1.00" in shown("budgets")
+
+
+def test_a_person_sees_the_panels_of_what_he_may_view(client, person):
+    Budget.objects.create(name="b", usd=1)
+    person("view_job")
+    assert set(panels(client.get(PAGE))) == {"alerts", "states", "throughput", "times"}
+    person("view_budget", "view_session")
+    assert set(panels(client.get(PAGE))) == {"alerts", "budgets", "sessions"}
+
+
+def test_a_person_who_may_only_view_has_no_buttons(client, person):
+    Queue.objects.named("ai")
+    person("view_queue", "view_worker", "view_job", "view_cacheentry", "view_durablecacheentry")
+    html = client.get(PAGE).text
+    overview = html[html.index("pgonly-overview") : html.index("app-pgonly_django module")]
+    assert "<form" not in overview
+    assert "/clear/" not in overview
+
+
+def test_a_panel_that_takes_too_long_says_so_and_the_others_are_there(admin_client, monkeypatch):
+    from django.db import connection
+
+    def slow(_alias):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10)")
+
+    monkeypatch.setattr(module, "TIME_LIMIT", timedelta(milliseconds=20))
+    monkeypatch.setattr(module, "queues", slow)
+    found = panels(admin_client.get(PAGE))
+    assert "took too long" in found["queues"]
+    assert "took too long" in found["alerts"]
+    assert "Failed" in found["states"]
+
+
+@pytest.mark.parametrize("error", [OperationalError("gone"), ValueError("odd row")])
+def test_a_panel_that_fails_does_not_take_the_others_away(admin_client, monkeypatch, error):
+    def fail(_alias):
+        raise error
+
+    monkeypatch.setattr(module, "workers", fail)
+    found = panels(admin_client.get(PAGE))
+    assert "pgonly-problem" in found["workers"]
+    assert "Failed" in found["states"]
+
+
+def test_what_rows_contain_is_escaped(admin_client):
+    evil = "<script>alert(1)</script>"
+    (
+        make(queue=evil),
+        make_running(
+            make_worker(name=evil, hostname=evil, queues=[evil]).pk,
+            task=evil,
+            progress={"done": 1, "message": evil},
+        ),
+    )
+    Schedule.objects.create(name=evil, task=evil, every_seconds=60, problem=evil)
+    Limiter.objects.create(name=evil), Budget.objects.create(name=evil, usd=1), Queue.objects.named(evil)
+    JobStats.objects.create(
+        granularity="minute", starts_at=timezone.now(), queue=evil, task=evil, succeeded=1, run_times=[1]
+    )
+    log_in(evil)
+    html = admin_client.get(PAGE).text
+    assert evil not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_the_page_has_no_inline_script_or_style(admin_client):
+    make_running(make_worker().pk)
+    html = admin_client.get(PAGE).text
+    overview = html[html.index("pgonly-overview") : html.index("app-pgonly_django module")]
+    assert not re.search(r"<style|<script|\sstyle=|\son\w+=", overview)
+
+
+def test_the_number_of_statements_does_not_grow_with_the_rows(admin_client, django_assert_max_num_queries):
+    for number in range(5):
+        worker = make_worker(queues=[f"q{number}"])
+        make_running(worker.pk, queue=f"q{number}")
+        (
+            make(queue=f"q{number}"),
+            Queue.objects.named(f"q{number}"),
+            Budget.objects.create(name=f"b{number}", usd=1),
+        )
+        make_job(State.HELD, held_by=f"budget:b{number}"), Limiter.objects.create(name=f"l{number}")
+        Schedule.objects.create(name=f"s{number}", task="tests.jobs.add", every_seconds=60)
+    with django_assert_max_num_queries(STATEMENTS):
+        admin_client.get(PAGE)
+
+
+STATEMENTS = 110

@@ -1,0 +1,113 @@
+"""Every statement of monitoring/ reads a bounded number of rows, by an index, of tables with 200,000 rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from django.db import connection
+
+from pgonly_django.cache.entry import TABLES as CACHE_TABLES
+from pgonly_django.database.connect import connect
+from pgonly_django.models.budget import HELD_BY
+from pgonly_django.monitoring import caches, limits, queues, sessions, states, throughput, times
+from pgonly_django.queue import health
+from tests.plans.found import OF_THE_QUEUE, found, sql_of
+from tests.plans.table import fill
+from tests.plans.test_plans import explain, rows_read, walk
+from tests.plans.test_tables import ENTRIES, HELD_JOBS, SESSIONS
+from tests.queue.rows import HOUR
+
+pytestmark = pytest.mark.django_db
+
+OTHERS = ["pgonly_session", *CACHE_TABLES]
+ALL = ", ".join([*OF_THE_QUEUE, *OTHERS])
+CAP = states.COUNTED_AT_MOST + 1
+OF_STATES = {f"pgonly_job_{name}" for name in (
+    "scheduled", "ready", "suspect", "limited", "running", "held", "failed", "cancelled")}  # fmt: skip
+SMALL = {"pgonly_queue", "pgonly_cache_usage"}
+STATS = {"pgonly_job_stats_once"}
+# The statement, its parameters, the indexes that it uses, and how many rows it may read.
+STATEMENTS = {
+    # The rows of a node are counted at each of its parents that scans it again.
+    "monitoring.states.STATES": (states.STATES, {}, OF_STATES, 12 * CAP),
+    "monitoring.queues.COUNTS": (
+        queues.COUNTS,
+        {"queues": ["queue 1", "keyed", "limited", "none"]},
+        {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_running"},
+        4 * 4 * 1001,
+    ),
+    "queue.health.OLDEST_PER_QUEUE": (
+        health.OLDEST_PER_QUEUE,
+        {},
+        {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_scheduled"},
+        6000,
+    ),
+    "monitoring.throughput.ENDED": (
+        throughput.ENDED,
+        {"length": "1 min", "granularity": "minute", "since": datetime.now(UTC) - HOUR},
+        STATS,
+        61 * 50,
+    ),
+    "monitoring.throughput.FAILED": (throughput.FAILED, {}, STATS, 2 * 60 * 50 + 50),
+    "monitoring.times.HISTOGRAMS": (
+        times.HISTOGRAMS,
+        {"granularity": "minute", "within": "1 hour"},
+        STATS,
+        62 * 50 * 3,
+    ),
+    "monitoring.limits.HOLDING": (limits.HOLDING, {"first": HELD_BY}, {"pgonly_job_held"}, 100),
+    "monitoring.sessions.ACTIVE": (sessions.ACTIVE, {}, {"pgonly_session_expires"}, 3 * 10_001),
+    **{
+        f"monitoring.caches.FIGURES, {table}": (
+            sql,
+            {"start": "k", "end": "l", "name": "n"},
+            {f"{table}_pkey"},
+            5_002,
+        )
+        for table, sql in zip(CACHE_TABLES, caches.FIGURES, strict=True)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def big_tables(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            fill(cursor)
+            for statement in (SESSIONS, HELD_JOBS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
+                cursor.execute(statement)
+            cursor.execute("VACUUM ANALYZE pgonly_job")
+            cursor.execute(f"ANALYZE {ALL}")
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute(f"TRUNCATE {ALL} CASCADE")
+
+
+@pytest.fixture(scope="module", params=["warm", "cold"])
+def server(request, big_tables, django_db_blocker):
+    with django_db_blocker.unblock(), connect("default", application_name="monitoring") as raw:
+        if request.param == "cold":
+            raw.execute("DELETE FROM pg_statistic WHERE starelid = 'pgonly_job'::regclass")
+        yield raw
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_the_statement_keeps_to_its_indexes_and_its_cap(server: psycopg.Connection, name):
+    sql, parameters, indexes, cap = STATEMENTS[name]
+    nodes = list(walk(explain(server, sql, parameters, "force_custom_plan")))
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+    # Finished jobs are counted wherever the table has them, and no further than the cap.
+    assert read_whole - ({"pgonly_job"} if name == "monitoring.states.STATES" else set()) <= SMALL
+    assert indexes <= used <= indexes | {"pgonly_cache_usage_pkey", "pgonly_job_finished", "pgonly_job_pkey"}
+    assert sum(map(rows_read, nodes)) <= cap
+
+
+def test_every_statement_is_asked_about():
+    texts = {sql for sql, *_ in STATEMENTS.values()}
+    left = {
+        name for name, each in found().items() if name.startswith("monitoring.") and sql_of(each) not in texts
+    }
+    assert left <= {"monitoring.caches.FIGURES"}
