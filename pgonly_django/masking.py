@@ -35,6 +35,29 @@ def masked(value: Any, patterns: Sequence[str], levels: int = LEVELS_SHOWN) -> A
     return shown
 
 
+def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
+    """`shown`, which a person has edited: where a mask stands as in `masked_value`, what is `stored` there. Raises
+    ValueError for a mask that stands elsewhere."""
+    if isinstance(shown, str) and shown == MASK:
+        if masked_value != MASK:
+            raise ValueError(f"{MASK} stands where nothing was masked. Write the value itself.")
+        return stored
+    if isinstance(shown, dict):
+        return {key: unmasked(inner, *_at(key, masked_value, stored)) for key, inner in shown.items()}
+    if isinstance(shown, list):
+        return [unmasked(inner, *_at(place, masked_value, stored)) for place, inner in enumerate(shown)]
+    return shown
+
+
+def _at(place: Any, masked_value: Any, stored: Any) -> tuple[Any, Any]:
+    """Both at the same place: a key of an object, or a number in a list."""
+    if isinstance(masked_value, dict) and isinstance(place, str) and place in masked_value:
+        return masked_value[place], stored[place]
+    if isinstance(masked_value, list) and isinstance(place, int) and place < len(masked_value):
+        return masked_value[place], stored[place]
+    return None, None
+
+
 def is_secret(name: object, patterns: Sequence[str]) -> bool:
     """Whether one of the shell patterns fits `name`. Case, "_" and "-" make no difference: "*api_key*" also fits
     "X-Api-Key" and "apiKey"."""

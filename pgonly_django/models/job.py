@@ -82,12 +82,13 @@ WAITING = (State.SCHEDULED, State.READY)
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 # For `state IN (...)`, as pgonly_job_finished has it.
 FINISHED_STATES = ", ".join(f"'{state.value}'" for state in FINISHED)
-# The states from which retry(), cancel(), discard(), hold() and resume() may move a job.
+# The states from which retry(), cancel(), discard(), hold(), resume() and run_now() may move a job.
 RETRYABLE = (State.FAILED, State.CANCELLED, State.SCHEDULED, State.HELD)
 CANCELLABLE = (*WAITING, State.HELD, State.RUNNING)
 DISCARDABLE = (*WAITING, State.HELD)
 HOLDABLE = WAITING
 RESUMABLE = (State.HELD,)
+STARTABLE = (State.SCHEDULED,)
 BY_A_PERSON = "a person"  # held_by, where no budget and no error holds the job
 HELD_BY_LENGTH = 255
 RACES = 10  # so often a write is repeated that lost against another job with the same unique_key
@@ -213,6 +214,13 @@ class JobQuerySet(models.QuerySet["Job"]):
             ready_at=ClockTimestamp(),
         )
 
+    def run_now(self) -> int:
+        """Make scheduled jobs ready before their time: one that waits for its run_at, its next attempt or the end of a
+        snooze. Returns how many. As the time itself would have done it: attempts, crashes, steps and checkpoint stay,
+        and limits and pauses hold."""
+        changes = {"state": State.READY, "ready_at": ClockTimestamp()}
+        return self._update_and_wake(STARTABLE, notify.ready(notify.ANY_QUEUE), **changes)
+
     def _bring_back(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """As _update_and_wake(), for finished jobs too. It is repeated where another job takes a unique_key between
         the look at it and the write; the caller's transaction stays usable."""
@@ -233,7 +241,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         # As Django's own writing methods do: otherwise `db` is the router's for reading.
         self._for_write = True
         alias: str = self.db
-        require_autocommit(alias, "retry(), resume() and cancel()")
+        require_autocommit(alias, "retry(), resume(), run_now() and cancel()")
         count = self.filter(state__in=states).update(**changes)
         if count:
             for payload in payloads:

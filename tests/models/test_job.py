@@ -17,6 +17,7 @@ from pgonly_django.models.job import (
     HOLDABLE,
     RESUMABLE,
     RETRYABLE,
+    STARTABLE,
     State,
 )
 from pgonly_django.queue.finish import Outcome
@@ -42,6 +43,7 @@ def in_state(state: State) -> Job:
         ("discard", DISCARDABLE, State.FAILED),
         ("hold", HOLDABLE, State.HELD),
         ("resume", RESUMABLE, State.SCHEDULED),
+        ("run_now", STARTABLE, State.READY),
     ],
 )
 def test_a_verb_moves_jobs_of_the_allowed_states_only(state, verb, allowed, afterwards):
@@ -69,6 +71,23 @@ def test_a_retried_job_has_all_its_attempts_and_resumes_where_it_stood():
     assert (row.cancel_requested_at, row.checkpoint.value, row.steps.count()) == (None, 7, 1)
     assert row.ready_at > ago(MINUTE)
     assert row.errors == [{"outcome": "failed"}]
+
+
+@pytest.mark.django_db
+def test_a_job_that_runs_now_keeps_what_it_has_used_up():
+    facts = {
+        "attempt": 2,
+        "crashes": 2,
+        "unique_key": "x",
+        "errors": [{"outcome": "failed"}],
+        "ready_at": ago(HOUR),
+    }
+    job = make(state=State.SCHEDULED, run_at=ago(-HOUR), **facts)
+    assert Job.objects.run_now() == 1
+    row = fresh(job)
+    assert (row.state, row.attempt, row.crashes, row.unique_key) == (State.READY, 2, 2, "x")
+    assert row.errors == job.errors
+    assert row.ready_at > ago(MINUTE)
 
 
 @pytest.mark.django_db

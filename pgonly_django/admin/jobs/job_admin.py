@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -9,12 +10,14 @@ from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
 from pgonly_django.admin.jobs.filters import (
@@ -30,9 +33,10 @@ from pgonly_django.admin.jobs.page import page_context
 from pgonly_django.admin.jobs.redrive import redrive_jobs
 from pgonly_django.admin.jobs.search import HELP, search_jobs
 from pgonly_django.admin.jobs.times import TimeFilter
-from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
+from pgonly_django.tasks.editing import EDITABLE
 
 # What the form above the list sends, also where it is empty.
 OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "until", "late", "stuck"}
@@ -54,13 +58,20 @@ class JobAdmin(VerbAdmin):
     search_help_text = HELP
     show_facets = ShowFacets.NEVER
     list_per_page = 50
-    verbs = (RESUME, RETRY, HOLD, CANCEL, DISCARD)
+    verbs = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
     actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), redrive_jobs, delete_selected)
     fieldsets = ()
 
     class Media:
         js = ["pgonly_django/traceback.js"]
         css = {"all": stylesheets("job_list", "job_filters", "job", "job_page")}
+
+    def get_urls(self) -> list[URLPattern]:
+        return [self._page("edit", edit_view), self._page("again", again_view), *super().get_urls()]
+
+    def _page(self, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
+        page = self.admin_site.admin_view(partial(view, self))
+        return path(f"<path:object_id>/{name}/", page, name=self.url_name(name))
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         running = obj is not None and obj.state == State.RUNNING
@@ -101,6 +112,8 @@ class JobAdmin(VerbAdmin):
             "subtitle": None,
             "verbs": self.verbs_for(request, job),
             "may_delete": self.has_delete_permission(request, job),
+            "may_operate": self.has_operate_permission(request),
+            "may_edit": self.has_operate_permission(request) and job.state in EDITABLE,
             "state_badge": cells.state_badge(job),
         }
         return super().render_change_form(request, context, *args, **kwargs)

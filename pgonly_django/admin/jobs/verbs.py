@@ -10,7 +10,15 @@ from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.verbs import Verb
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import CANCELLABLE, DISCARDABLE, HOLDABLE, RESUMABLE, RETRYABLE, key_is_free
+from pgonly_django.models.job import (
+    CANCELLABLE,
+    DISCARDABLE,
+    HOLDABLE,
+    RESUMABLE,
+    RETRYABLE,
+    STARTABLE,
+    key_is_free,
+)
 
 # Columns that may be megabytes; neither the list nor a verb reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
@@ -38,12 +46,20 @@ RESUME = _verb(
     hint=_("Goes on from its last checkpoint, with the attempts that it has left."),
     logged=_("Resumed."),
 )
+RUN_NOW = _verb(
+    STARTABLE,
+    name="run_now",
+    method=lambda _request, jobs: jobs.run_now(),
+    label=_("Run now"),
+    hint=_("Ready now instead of at its time, with the attempts that it has left."),
+    logged=_("Made ready before its time."),
+)
 HOLD = _verb(
     HOLDABLE,
     name="hold",
     method=lambda request, jobs: jobs.hold(f"Held by {request.user}."),
     label=_("Hold"),
-    hint=_("A waiting job does not run until somebody resumes it."),
+    hint=_("It does not run until somebody resumes it."),
     logged=_("Held."),
 )
 RETRY = _verb(
@@ -51,7 +67,7 @@ RETRY = _verb(
     name="retry",
     method=lambda _request, jobs: jobs.retry(),
     label=_("Retry"),
-    hint=_("Ready now, with all its attempts, from its last checkpoint."),
+    hint=_("Ready now, with all its attempts again, from its last checkpoint."),
     logged=_("Retried."),
     condition=key_is_free(),
     otherwise=_("A finished job whose unique key another job has by now is left alone."),
@@ -69,6 +85,6 @@ DISCARD = _verb(
     name="discard",
     method=lambda _request, jobs: jobs.discard(),
     label=_("Discard"),
-    hint=_("Failed now, without another attempt."),
+    hint=_("Failed now, without another attempt. Its dead letter is sent, and it may be retried."),
     logged=_("Discarded."),
 )

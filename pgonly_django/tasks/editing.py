@@ -1,0 +1,168 @@
+"""edit(): a person changes a job that waits. Its row is locked, and changes only while it is as the person saw it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.models.lookups import GreaterThan
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
+
+from pgonly_django.compat import InvalidTask
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.exceptions import PgonlyError
+from pgonly_django.models import Job, State
+from pgonly_django.models.job import UNIQUE_ROW, ClockTimestamp
+from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, aware
+from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
+
+EDITABLE = (State.SCHEDULED, State.READY, State.HELD)
+FIELDS = ("queue", "priority", "run_at", "args", "kwargs")
+UNIQUE_COLUMNS = ("unique_key", "unique_while", "unique_until")
+READ = (*FIELDS, "state", "lease_epoch", "task", "backend", *CALL_COLUMNS, *UNIQUE_COLUMNS)
+
+
+class EditError(PgonlyError):
+    """A job that cannot be changed so, or not any more. Nothing was written."""
+
+
+class UnfitCallError(EditError):
+    """What enqueue() would say of the job. The text may have values of its arguments in it."""
+
+
+def version_of(job: Job) -> str:
+    """Of the job as a person sees it: another one once somebody has changed it, or it was claimed. It is a keyed hash,
+    which tells nothing of the arguments."""
+    run_at = None if job.run_at is None else aware(job.run_at).isoformat()
+    values = [job.state, job.lease_epoch, job.queue, job.priority, run_at]
+    try:
+        seen = json.dumps([*values, job.args, job.kwargs])
+    except RecursionError:  # another program's row
+        seen = json.dumps(values)
+    return salted_hmac("pgonly_django.edit", seen, algorithm="sha256").hexdigest()
+
+
+def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> list[str]:
+    """Change the columns that `changes` has, some of FIELDS, of a job that waits and is as `version` says. Returns
+    notes for the person. Raises EditError, in words, where that cannot be.
+
+    Arguments have to fit the signature of the task. The unique key and the concurrency key follow them, unless they
+    were chosen for this job alone. Workers are told after the commit. The job keeps the time since when it waits.
+    """
+    require_autocommit(alias, "edit()")
+    with transaction.atomic(using=alias):
+        job = Job.objects.using(alias).filter(pk=job_id).select_for_update(no_key=True).only(*READ).first()
+        if job is None:
+            raise EditError(_("The job is not there any more."))
+        if job.state not in EDITABLE:
+            raise EditError(_("The job does not wait any more: %s.") % job.get_state_display().lower())
+        if version_of(job) != version:
+            raise EditError(
+                _("The job was changed since this page was made. Open the page again to edit it.")
+            )
+        notes, keys = _keys(job, changes)
+        _write(alias, job, {**changes, **keys, **_state(job, changes)})
+        _wake(alias, job.pk)
+    return notes
+
+
+def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new time means: the database's clock decides, which also promotes the job. A held job stays held."""
+    if "run_at" not in changes or job.state == State.HELD:
+        return {}
+    now_ready = {"state": State.READY, "ready_at": ClockTimestamp()} if job.state == State.SCHEDULED else {}
+    moment = changes["run_at"]
+    if moment is None:
+        return now_ready
+    is_ahead = GreaterThan(Value(aware(moment), output_field=DateTimeField()), ClockTimestamp())
+    state = Case(When(is_ahead, then=Value(State.SCHEDULED.value)), default=Value(State.READY.value))
+    return now_ready | {"state": state}
+
+
+def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Notes for the person, and the columns that follow from the arguments and from the options of the queue."""
+    if not set(changes) & {"queue", "args", "kwargs"}:
+        return [], {}
+    new = _prepared(job, changes)
+    stored = {"args": json.loads(new.args), "kwargs": json.loads(new.kwargs)}
+    columns: dict[str, Any] = {name: value for name, value in stored.items() if name in changes}
+    try:
+        old = _prepared(job, {})
+    except EditError as error:
+        if job.unique_key is None and job.concurrency_key is None:
+            return [], {**columns, **_own(new), **_unique(new)}
+        raise UnfitCallError(
+            _("Its keys were made of its present arguments, which do not fit the task any more: %s") % error
+        ) from error
+    notes = []
+    if job.concurrency_key == _own(old)["concurrency_key"]:
+        columns |= {name: value for name, value in _own(new).items() if getattr(job, name) == _own(old)[name]}
+    else:
+        notes.append(_("Its concurrency key was chosen for this job alone and stays."))
+    if job.unique_key != _unique(old)["unique_key"]:
+        notes.append(_("Its unique key was chosen for this job alone and stays."))
+    elif job.unique_key != _unique(new)["unique_key"]:
+        columns |= _unique(new)
+    return notes, columns
+
+
+def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
+    """The job as enqueue() would make it of its columns and the `changes`. Raises EditError."""
+    values = {name: changes.get(name, getattr(job, name)) for name in ("queue", "priority", "args", "kwargs")}
+    args, kwargs = values["args"], values["kwargs"]
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        raise UnfitCallError(_("The arguments must be a list and an object of names."))
+    new: NewJob
+    try:
+        task = find_task(job.task, job.backend, values["queue"], values["priority"])
+        ((_task, new),) = backend_of(task).prepare_many([(task, args, kwargs)])
+    except (PgonlyError, UnknownTaskError, InvalidTask) as error:
+        raise UnfitCallError(str(error)) from error
+    except Exception as error:
+        raise UnfitCallError(f"{type(error).__name__}: {error}") from error
+    return new
+
+
+def _own(new: NewJob) -> dict[str, Any]:
+    return {name: (new.own or {}).get(name) for name in CALL_COLUMNS}
+
+
+def _unique(new: NewJob) -> dict[str, Any]:
+    """As INSERT_UNIQUE (queue/unique.py) writes it."""
+    unique = new.unique
+    if unique is None:
+        return dict.fromkeys(UNIQUE_COLUMNS)
+    until = None if unique.period is None else F("enqueued_at") + unique.period
+    return {"unique_key": unique.key, "unique_while": unique.until, "unique_until": until}
+
+
+def _write(alias: str, job: Job, columns: Mapping[str, Any]) -> None:
+    """Raises EditError where another job has the new unique key."""
+    key = columns.get("unique_key")
+    others = Job.objects.using(alias).filter(UNIQUE_ROW, unique_key=key).exclude(pk=job.pk)
+    try:
+        with transaction.atomic(using=alias):
+            if key is not None:
+                others.filter(unique_until__lt=ClockTimestamp()).update(unique_key=None)
+            Job.objects.using(alias).filter(pk=job.pk).update(**columns)
+    except IntegrityError as error:
+        if key is None:
+            raise
+        winner = others.values_list("pk", flat=True).first()
+        raise EditError(_("Another job has the unique key of these arguments: %s.") % winner) from error
+
+
+def _wake(alias: str, job_id: Any) -> None:
+    """Within a second of run_at the clock may pass it before the NOTIFY: who hears of a due job looks at the clock."""
+    state, queue, slots = (
+        Job.objects.using(alias).filter(pk=job_id).values_list("state", "queue", "slots").get()
+    )
+    if state == State.SCHEDULED:
+        notify.wake_after_commit(alias, notify.DUE)
+    elif state == State.READY:
+        notify.wake_after_commit(alias, (notify.ready if slots is None else notify.limited)(queue))

@@ -1,0 +1,270 @@
+"""The pages that edit a waiting job, and run one again as a new job."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.utils import timezone
+
+from pgonly_django.masking import MASK
+from pgonly_django.models import Job, State
+from tests.admin.conftest import LIST, make_job, page_of
+from tests.admin.jobs.test_cells import assert_no_inline_code
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
+PLAIN = {"task": "tests.jobs.editing.plain", "args": [1]}
+SECRET = {"task": "tests.jobs.editing.pay", "args": ["7", "hunter2"], "kwargs": {"api_key": "hunter2"}}
+
+
+def url(job, page):
+    return f"{LIST}{job.pk}/{page}/"
+
+
+def form_of(client, job, page):
+    """What a browser would send back without any change."""
+    html = client.get(url(job, page)).content.decode()
+    inputs = re.findall(
+        r'<input type="(?:text|number|hidden|datetime-local)" name="(\w+)"(?: value="([^"]*)")?', html
+    )
+    texts = re.findall(r'<textarea name="(\w+)"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL)
+    return {name: unescape(value) for name, value in [*inputs, *texts] if name != "csrfmiddlewaretoken"}
+
+
+def send(client, job, page, **changes):
+    return client.post(url(job, page), {**form_of(client, job, page), **changes}, follow=True)
+
+
+def said(answer):
+    return [str(message) for message in answer.context["messages"]]
+
+
+def errors(answer):
+    return [text for each in answer.context["form"].errors.values() for text in each]
+
+
+def entries():
+    return [entry.change_message for entry in LogEntry.objects.order_by("pk")]
+
+
+def test_a_job_is_edited_and_the_log_says_by_whom_and_what(admin_client):
+    job = make_job(**PLAIN)
+    answer = send(admin_client, job, "edit", queue="ai", priority="5", args="[2]", kwargs='{"flag": true}')
+    assert said(answer) == ["Edited: queue, priority, positional arguments, keyword arguments."]
+    row = Job.objects.get()
+    assert (row.queue, row.priority, row.args, row.kwargs) == ("ai", 5, [2], {"flag": True})
+    assert entries() == said(answer)
+
+
+def test_what_is_sent_back_unchanged_changes_nothing(admin_client):
+    job = make_job(State.SCHEDULED, **SECRET, run_at=timezone.now() + HOUR)
+    assert said(send(admin_client, job, "edit")) == ["Nothing was changed."]
+    assert Job.objects.values().get() == Job.objects.filter(pk=job.pk).values().get()
+    assert Job.objects.get().run_at == job.run_at, "its microseconds stay"
+    assert entries() == []
+
+
+def test_true_is_not_the_same_as_one(admin_client):
+    job = make_job(**PLAIN)
+    send(admin_client, job, "edit", args="[true]")
+    assert Job.objects.get().args == [True]
+    assert Job.objects.get().args[0] is True
+
+
+def test_an_empty_time_makes_a_scheduled_job_ready(admin_client):
+    job = make_job(State.SCHEDULED, **PLAIN)
+    assert said(send(admin_client, job, "edit", run_at="")) == ["Edited: not before."]
+    assert Job.objects.get().state == State.READY
+
+
+def test_a_masked_value_that_is_left_keeps_what_is_stored(admin_client):
+    job = make_job(**SECRET)
+    form = form_of(admin_client, job, "edit")
+    assert "hunter2" not in str(form)
+    assert form["args"].count(MASK) == form["kwargs"].count(MASK) == 1
+    send(admin_client, job, "edit", args=form["args"].replace('"7"', '"8"'))
+    assert Job.objects.get().args == ["8", "hunter2"]
+    assert Job.objects.get().kwargs == {"api_key": "hunter2"}
+
+
+def test_a_masked_value_can_be_replaced(admin_client):
+    job = make_job(**SECRET)
+    send(admin_client, job, "edit", args='["7", "new"]')
+    assert Job.objects.get().args == ["7", "new"]
+
+
+@pytest.mark.parametrize(
+    "args", [f'["{MASK}", "{MASK}"]', f'["7", "{MASK}", "{MASK}"]', f'["7", {{"a": "{MASK}"}}]']
+)
+def test_a_mask_that_stands_elsewhere_is_refused(admin_client, args):
+    job = make_job(**SECRET)
+    answer = send(admin_client, job, "edit", args=args)
+    assert errors(answer) == [f"{MASK} stands where nothing was masked. Write the value itself."]
+    assert Job.objects.get().args == SECRET["args"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"args": "[1"}, "It is not JSON:"),
+        ({"args": "{}"}, "It must be a list in JSON."),
+        ({"kwargs": "[]"}, "It must be an object in JSON."),
+        ({"args": "[1, 2, 3]"}, "too many positional arguments"),
+        ({"args": "[1e400]"}, "cannot be stored as JSON"),
+        ({"args": "[" * 3000 + "]" * 3000}, "nested too deeply"),
+        ({"priority": "101"}, "less than or equal to 100"),
+        ({"queue": ""}, "This field is required."),
+        ({"queue": "a\x00"}, "Null characters are not allowed."),
+        ({"run_at": "9999-12-31T23:59:59"}, "It must lie in the years"),
+        ({"run_at": "soon"}, "Enter a valid date/time."),
+        ({"version": "x", "priority": "5"}, "The job was changed since this page was made."),
+        ({"version": "", "priority": "5"}, "The job was changed since this page was made."),
+    ],
+)
+def test_what_cannot_be_saved_is_said_in_words_and_the_typed_text_stays(admin_client, changes, says):
+    job = make_job(**PLAIN)
+    answer = send(admin_client, job, "edit", **changes)
+    assert answer.status_code == 200
+    assert any(says in text for text in errors(answer)), errors(answer)
+    assert Job.objects.get().args == [1]
+    assert entries() == []
+
+
+def test_a_job_that_a_worker_has_taken_meanwhile_is_not_changed(admin_client):
+    job = make_job(**PLAIN)
+    form = form_of(admin_client, job, "edit")
+    Job.objects.update(state=State.RUNNING, worker_id=job.pk, lease_expires_at=timezone.now(), lease_epoch=1)
+    answer = admin_client.post(url(job, "edit"), {**form, "priority": "5"}, follow=True)
+    assert said(answer) == ["Only a job that waits can be edited; this one is running."]
+    assert Job.objects.get().priority == 0
+
+
+def test_without_the_permission_for_data_the_arguments_stay_and_the_rest_can_change(client, person):
+    person("view_job", "operate_job")
+    job = make_job(**SECRET)
+    form = form_of(client, job, "edit")
+    assert set(form) == {"queue", "priority", "run_at", "version"}
+    answer = client.post(url(job, "edit"), {**form, "priority": "3", "args": "[]"}, follow=True)
+    assert said(answer) == ["Edited: priority."]
+    assert (Job.objects.get().args, Job.objects.get().priority) == (SECRET["args"], 3)
+
+
+def test_without_the_permission_for_data_a_refusal_tells_no_argument(client, person):
+    person("view_job", "operate_job")
+    job = make_job(task="tests.jobs.editing.plain", args=[1, 2, "hunter2"])
+    answer = send(client, job, "edit", queue="ai")
+    assert "hunter2" not in answer.content.decode()
+    assert errors(answer) == [
+        "The task or the queue refuses this job. Somebody who may see its arguments sees why."
+    ]
+
+
+@pytest.mark.parametrize("page", ["edit", "again"])
+@pytest.mark.parametrize(
+    "codenames", [["view_job", "view_job_data", "delete_job"], ["operate_job", "view_job_data"]]
+)
+def test_who_may_not_operate_sees_neither_page(client, person, page, codenames):
+    person(*codenames)
+    job = make_job(**PLAIN)
+    assert client.get(url(job, page)).status_code == 403
+    assert client.post(url(job, page), {"queue": "x", "priority": "1"}).status_code == 403
+    assert Job.objects.get().queue == "default"
+
+
+@pytest.mark.parametrize("page", ["edit", "again"])
+@pytest.mark.parametrize("key", ["x", "00" * 16, "%00", "9" * 100])
+def test_a_job_that_is_not_there_is_not_found(admin_client, page, key):
+    assert admin_client.get(f"{LIST}{key}/{page}/").status_code == 404
+
+
+def test_arguments_that_are_too_long_stay_as_they_are(admin_client):
+    job = make_job(task="tests.jobs.editing.plain", args=[1, "x" * 100_000])
+    assert "args" not in form_of(admin_client, job, "edit")
+    assert said(send(admin_client, job, "edit", priority="5")) == ["Edited: priority."]
+
+
+def test_a_job_runs_again_as_a_new_one(admin_client):
+    job = make_job(State.FAILED, **SECRET, queue="ai", attempt=4)
+    answer = send(admin_client, job, "again")
+    assert said(answer) == ["This is the new job."]
+    new = Job.objects.exclude(pk=job.pk).get()
+    assert (new.args, new.kwargs, new.queue, new.attempt) == (SECRET["args"], SECRET["kwargs"], "ai", 0)
+    assert entries() == [f"Run again as {new.pk}."]
+    assert answer.redirect_chain[-1][0] == page_of(new)
+
+
+def test_it_runs_again_with_other_arguments_and_later(admin_client):
+    job = make_job(State.SUCCEEDED, **PLAIN)
+    later = (timezone.localtime() + HOUR).strftime("%Y-%m-%dT%H:%M:%S")
+    send(admin_client, job, "again", args='[2, "y"]', run_at=later, priority="9")
+    new = Job.objects.exclude(pk=job.pk).get()
+    assert (new.args, new.state, new.priority) == ([2, "y"], State.SCHEDULED, 9)
+
+
+def test_a_unique_job_that_is_there_is_shown_instead(admin_client):
+    from tests.jobs.editing import keyed
+
+    job = Job.objects.get(pk=keyed.enqueue("7").id)
+    (message,) = said(send(admin_client, job, "again"))
+    assert message.startswith("No new job: ")
+    assert Job.objects.count() == 1
+    assert entries() == [f"Run again: the job {job.pk} has its unique key."]
+
+
+def test_what_cannot_run_again_is_said_in_words(admin_client):
+    job = make_job(State.FAILED, task="shop.gone", args=[1])
+    assert "Cannot import the task shop.gone" in errors(send(admin_client, job, "again"))[0]
+    assert Job.objects.count() == 1
+
+
+def test_without_the_permission_for_data_it_runs_again_with_the_same_arguments(client, person):
+    person("view_job", "operate_job")
+    job = make_job(State.FAILED, **SECRET)
+    send(client, job, "again", args='["other"]')
+    assert Job.objects.exclude(pk=job.pk).get().args == SECRET["args"]
+
+
+def test_an_unfinished_job_that_runs_again_says_that_both_run(admin_client):
+    assert "Both will run." in admin_client.get(url(make_job(**PLAIN), "again")).content.decode()
+    assert (
+        "Both will run."
+        not in admin_client.get(url(make_job(State.FAILED, **PLAIN), "again")).content.decode()
+    )
+
+
+@pytest.mark.parametrize("page", ["edit", "again"])
+def test_nothing_of_a_row_is_markup_in_the_form(admin_client, page):
+    evil = "<script>alert('x')</script>"
+    html = admin_client.get(
+        url(make_job(task=f"shop.{evil}", queue=evil, kwargs={evil: evil}), page)
+    ).content.decode()
+    assert "<script>alert" not in html
+    assert_no_inline_code(html)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (State.SCHEDULED, ["run_now", "retry", "hold", "cancel", "discard", "edit", "again", "delete"]),
+        (State.READY, ["hold", "cancel", "discard", "edit", "again", "delete"]),
+        (State.HELD, ["resume", "retry", "cancel", "discard", "edit", "again", "delete"]),
+        (State.RUNNING, ["cancel", "again"]),
+        (State.FAILED, ["retry", "again", "delete"]),
+    ],
+)
+def test_the_page_offers_what_the_state_allows_and_says_what_each_does(admin_client, state, shown):
+    html = admin_client.get(page_of(make_job(state))).content.decode()
+    assert re.findall(r'pgonly-button-(\w+)"[^>]* aria-describedby="about-\1"', html) == shown
+    assert all(re.search(rf'<p id="about-{name}">[^<]+</p>', html) for name in shown)
+
+
+def test_a_scheduled_job_runs_now_from_its_page(admin_client):
+    job = make_job(State.SCHEDULED, attempt=2)
+    answer = admin_client.post(f"{LIST}{job.pk}/operate/run_now/", follow=True)
+    assert said(answer) == ["Run now: 1 job."]
+    assert (Job.objects.get().state, Job.objects.get().attempt) == (State.READY, 2)
+    assert entries() == ["Made ready before its time."]
