@@ -31,7 +31,8 @@ class WorkerAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """With `now`, the database's clock. Before PostgreSQL 17 an infinite time cannot be subtracted in SQL."""
-        return super().get_queryset(request).annotate(now=ClockTimestamp())
+        rows: Any = super().get_queryset(request)
+        return rows.with_jobs_held().annotate(now=ClockTimestamp())
 
     @admin.display(description=gettext_lazy("state"))
     def life(self, worker: Any) -> SafeString:
@@ -53,6 +54,11 @@ class WorkerAdmin(ReadOnlyAdmin):
     def served(self, worker: Worker) -> str:
         queues = worker.queues if isinstance(worker.queues, list) else [worker.queues]
         return ", ".join(map(formats.as_text, queues)) or _("all")
+
+    @admin.display(description=gettext_lazy("running"))
+    def running(self, worker: Any) -> int:
+        """By the rows of the jobs: a dead worker's own number stays when they are rescued."""
+        return int(worker.jobs_held)
 
     @admin.display(description=gettext_lazy("heartbeat"))
     def heartbeat(self, worker: Any) -> SafeString:

@@ -29,9 +29,11 @@ LONG_AGO = float("-inf")  # not nought, which is when the machine started
 
 # Payloads: "ready <queue>", "limited <queue>" (there is a job for a limited claim, or room for one), "due" (a new
 # scheduled row), "cancel <job id>", "schedules" (one of them has changed), "holding <worker id>" (it begins to hold
-# jobs, for workers that rest); "ready *" and "limited *": any queue.
+# jobs, for workers that rest), "worker <worker id>" (a person asks something of it); "ready *" and "limited *": any
+# queue; "worker *": any worker.
 READY, LIMITED, DUE, CANCEL, SCHEDULES, HOLDING = "ready", "limited", "due", "cancel", "schedules", "holding"
-ANY_QUEUE = "*"
+WORKER = "worker"
+ANY_QUEUE = ANY_WORKER = "*"
 
 NOTIFY = Statement("SELECT pg_notify(%(channel)s, %(payload)s)")
 
@@ -49,6 +51,10 @@ def limited(queue: str) -> str:
 
 def cancel(job_id: Any) -> str:
     return f"{CANCEL} {job_id}"
+
+
+def worker(worker_id: Any) -> str:
+    return f"{WORKER} {worker_id}"
 
 
 def wake_after_commit(alias: str, payload: str) -> None:
@@ -74,8 +80,8 @@ def follow_up(alias: str, payload: str) -> FollowUp | None:
 def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> None:
     """Send `payload`, or hold it back when it comes in close succession. A failure costs a poll, never the caller.
 
-    A wish to cancel is never held back: no worker looks for it a second time. Where `sent` was sent already, it only
-    notes that.
+    A wish to cancel, or to stop a worker, is never held back: no worker looks for it a second time. Where `sent` was
+    sent already, it only notes that.
     """
     key, now = (alias, payload), time.monotonic()
     is_held_back = _is_held_back(key, now)
@@ -95,7 +101,7 @@ def send_coalesced(alias: str, payload: str, sent: FollowUp | None = None) -> No
 
 
 def _is_held_back(key: tuple[str, str], now: float) -> bool:
-    if key[1].startswith(CANCEL):
+    if key[1].startswith((CANCEL, WORKER)):
         return False
     is_dense = now - _last_asked.get(key, LONG_AGO) < DENSE_SECONDS
     return is_dense and now - _last_sent.get(key, LONG_AGO) < COALESCE_SECONDS

@@ -5,16 +5,20 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import IDLE_BEAT_SECONDS, settings
-from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.database import notify
+from pgonly_django.database.on_django import require_autocommit
+from pgonly_django.models.job import ClockTimestamp, Job, State
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
 IDLE_BEAT = timedelta(seconds=IDLE_BEAT_SECONDS)
+TOLD_APART = 10  # more workers are told by one NOTIFY that all of them hear
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -24,6 +28,38 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         is_busy = Q(heartbeat_at__gt=ClockTimestamp() - lease_for)
         is_idle = Q(running=0, heartbeat_at__gt=ClockTimestamp() - IDLE_BEAT - lease_for)
         return self.filter(is_busy | is_idle | Q(sleeping_since__isnull=False), stopped_at=None)
+
+    def stoppable(self) -> WorkerQuerySet:
+        """Those that stop() and drain() may ask: they have not stopped, and are of a version that knows of it."""
+        return self.filter(stopped_at=None, version__isnull=False)
+
+    def stop(self) -> int:
+        """Ask these workers to stop, as SIGTERM does: their jobs may save a checkpoint, and are given back within the
+        grace at no cost. Returns how many were asked. A supervisor starts a fresh process in the place of each, and so
+        may a platform. One that sleeps stops when it wakes up."""
+        return self._ask("stop()", stop_requested_at=ClockTimestamp())
+
+    def drain(self) -> int:
+        """Ask these workers to claim no more and to end once their jobs are finished; for the rest see stop()."""
+        return self._ask("drain()", drain_requested_at=ClockTimestamp())
+
+    def _ask(self, verb: str, **changes: ClockTimestamp) -> int:
+        """Raises ManualCommitError where the workers could not be told after the commit."""
+        self._for_write = True
+        alias: str = self.db
+        require_autocommit(alias, verb)
+        ids = list(self.stoppable().values_list("pk", flat=True))
+        count = self.model.objects.using(alias).stoppable().filter(pk__in=ids).update(**changes)
+        for worker_id in ids if len(ids) <= TOLD_APART else [notify.ANY_WORKER]:
+            notify.wake_after_commit(alias, notify.worker(worker_id))
+        return count
+
+    def with_jobs_held(self) -> WorkerQuerySet:
+        """Each with `jobs_held`: how many running jobs are its own by their rows. `running` is what it said with its
+        last heartbeat, which stays when it dies and its jobs are rescued."""
+        running = Job.objects.filter(state=State.RUNNING, worker_id=OuterRef("pk")).order_by()
+        counted = running.values("worker_id").annotate(count=Count("pk")).values("count")
+        return self.annotate(jobs_held=Coalesce(Subquery(counted), 0))
 
     def asleep(self) -> WorkerQuerySet:
         """Those that have no connection, until they are woken (--sleep-after)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,9 +16,9 @@ from pgonly_django.tables import qualified
 # Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
 REGISTER = qualified("""
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at,
-    tells_claims)
+    tells_claims, version)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
-    clock_timestamp(), clock_timestamp(), true)
+    clock_timestamp(), clock_timestamp(), true, %(version)s)
 ON CONFLICT (id) DO NOTHING
 """)
 
@@ -26,8 +27,30 @@ def register(connection: psycopg.Connection[Any], facts: Mapping[str, Any]) -> N
     connection.execute(REGISTER, facts)
 
 
+class Request(StrEnum):
+    """What a person asks of a worker."""
+
+    STOP = "stop"
+    DRAIN = "drain"
+
+
+# Of the worker's row. A stop comes sooner than the end of a drain.
+REQUEST = (
+    "CASE WHEN stop_requested_at IS NOT NULL THEN 'stop' WHEN drain_requested_at IS NOT NULL THEN 'drain' END"
+)
+
+# Index: the primary key of pgonly_worker.
+REQUESTED = qualified(f"SELECT {REQUEST} FROM pgonly_worker WHERE id = %(worker)s")
+
+
+def requested(connection: psycopg.Connection[Any], worker_id: UUID) -> Request | None:
+    """What a person asks of this worker."""
+    row = connection.execute(REQUESTED, {"worker": worker_id}).fetchone()
+    return Request(row[0]) if row and row[0] else None
+
+
 # Index: pgonly_job_running, the primary key of pgonly_worker. A worker whose own row is locked keeps its leases.
-HEARTBEAT = qualified("""
+HEARTBEAT = qualified(f"""
 WITH free AS MATERIALIZED (
     SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
 ),
@@ -37,7 +60,8 @@ beaten AS (
 )
 SELECT EXISTS (SELECT FROM beaten),
     EXISTS (SELECT FROM pgonly_job WHERE state = 'running' AND lease_expires_at < clock_timestamp()),
-    EXISTS (SELECT FROM pgonly_job WHERE state = 'running')
+    EXISTS (SELECT FROM pgonly_job WHERE state = 'running'),
+    {REQUEST}
 FROM pgonly_worker WHERE id = %(worker)s
 """)
 
@@ -46,6 +70,7 @@ class Beat(NamedTuple):
     was_written: bool  # False where another transaction has locked the worker's row
     some_lease_expired: bool  # of any worker
     some_running: bool  # a job of any worker
+    request: str | None  # see Request
 
 
 def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int) -> Beat | None:
@@ -75,7 +100,8 @@ SELECT EXISTS (SELECT FROM beaten),
         UNION ALL (SELECT FROM pgonly_job WHERE {LIMITED_ROW}
             ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1)),
     (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1)
+     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
+    (SELECT {REQUEST} FROM pgonly_worker WHERE id = %(worker)s)
 """)
 
 
@@ -85,6 +111,7 @@ class IdleBeat(NamedTuple):
     some_do_not_tell: bool  # live workers of a version that does not say when it begins to hold jobs
     some_ready: bool  # in any queue, also one that is paused or full
     next_due_in_seconds: float | None  # of a scheduled job
+    request: str | None  # see Request
 
 
 def idle_beat(connection: psycopg.Connection[Any], worker_id: UUID, lease_for: timedelta) -> IdleBeat:

@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +21,11 @@ from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import emit
 from pgonly_django.queue import lease, workers
 from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.workers import Beat
 from pgonly_django.worker import outcomes
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.rescue import Rescue
+from pgonly_django.worker.duties.stop_requests import REQUESTED
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
@@ -33,13 +37,13 @@ AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 class Heartbeat(threading.Thread):
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, in_flight: InFlight,
-        release: Callable[[Finish], None], main: WorkerConnection, rescue: Rescue, stats: JobStats,
+        tell: Callable[[Finish | str], None], main: WorkerConnection, rescue: Rescue, stats: JobStats,
     ) -> None:  # fmt: skip
         super().__init__(name="pgonly-heartbeat", daemon=True)
         self.worker_id = worker_id
         self.options = options
         self.in_flight = in_flight
-        self.release = release
+        self.tell = tell
         self.rescue = rescue
         self.stats = stats
         self.database = Reconnecting(
@@ -151,8 +155,8 @@ class Heartbeat(threading.Thread):
         self.rescue.note_contact()
         if beat is None:
             workers.register(connection, self.facts())
-        elif beat.some_lease_expired:
-            self.rescue.run_once(connection)
+        else:
+            self._obey(connection, beat)
         self.some_running = beat is None or beat.some_running
         is_complete = is_renewed and beat is not None and beat.was_written
         if is_complete:
@@ -160,6 +164,12 @@ class Heartbeat(threading.Thread):
         if time.monotonic() >= self.stats.due_at:
             self.stats.write(connection)
         return is_complete
+
+    def _obey(self, connection: OwnConnection, beat: Beat) -> None:
+        if beat.request is not None:
+            self.tell(f"{REQUESTED} {beat.request}")
+        if beat.some_lease_expired:
+            self.rescue.run_once(connection)
 
     def _renew(self, connection: OwnConnection, runs: dict[str, Run], began: float) -> bool:
         """Not while the table is locked, as CREATE INDEX does for long: the worker has to say that it lives all the
@@ -192,7 +202,7 @@ class Heartbeat(threading.Thread):
         unknown = {job_id: epoch for job_id, epoch in rows.items() if job_id not in known}
         for job_id, epoch in unknown.items():
             if self._unknown.get(job_id) == epoch:
-                self.release(outcomes.never_started(job_id, epoch))
+                self.tell(outcomes.never_started(job_id, epoch))
         self._unknown = unknown
 
     def _register(self, connection: OwnConnection) -> None:
@@ -214,4 +224,14 @@ class Heartbeat(threading.Thread):
             "pid": os.getpid(),
             "queues": json.dumps(list(self.options.queues)),
             "threads": self.options.threads,
+            "version": own_version(),
         }
+
+
+@cache
+def own_version() -> str:
+    """Of this package. Where it is used without being installed no version is known."""
+    try:
+        return version("pgonly-django")
+    except PackageNotFoundError:
+        return "unknown"

@@ -10,6 +10,7 @@ from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.rescue import RESCUED_FAILED, RESCUED_FINISHED
 from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
+from pgonly_django.worker.duties.stop_requests import REQUESTED, StopRequests
 from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.limited_claims import LimitedClaims
@@ -30,8 +31,8 @@ class Payloads:
     def __init__(
         self, worker_id: UUID, queues: Sequence[str], *, rest: Rest, sleep: Sleep, poll_timer: PollTimer,
         limited: LimitedClaims, promotion: Promotion, cancel_requests: CancelRequests, scheduler: Scheduler,
-        dead_letters: DeadLettersWanted, failure_calls: FailureCalls, finished_signals: FinishedSignals,
-        retire: Callable[[str], None],
+        stop_requests: StopRequests, dead_letters: DeadLettersWanted, failure_calls: FailureCalls,
+        finished_signals: FinishedSignals, retire: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._id, self._queues = str(worker_id), queues
         self.rest, self.sleep = rest, sleep
@@ -44,6 +45,8 @@ class Payloads:
             notify.HOLDING: self._take_holding,
             notify.CANCEL: lambda _: cancel_requests.hear_cancel(),
             notify.SCHEDULES: lambda _: scheduler.hear_changed(),
+            notify.WORKER: stop_requests.hear,
+            REQUESTED: stop_requests.take,
             RESCUED_FAILED: self._take_failed,
             LETTERS_SENT: lambda number: dead_letters.note_sent(int(number)),
             WAKE: self._take_all,

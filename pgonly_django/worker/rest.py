@@ -24,6 +24,7 @@ from pgonly_django.queue.workers import IdleBeat
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.duty import BUSY_SECONDS
 from pgonly_django.worker.duties.promotion import Promotion
+from pgonly_django.worker.duties.stop_requests import REQUESTED
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
@@ -43,14 +44,14 @@ class Phase(Enum):
 
 
 class Rest:
-    """For the main loop alone. `is_idle` says whether the loop has nothing to do."""
+    """For the main loop alone. `is_idle` says whether the loop has nothing to do; `tell` takes payloads for it."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection,
         timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance], slots: Slots,
-        is_idle: Callable[[], bool],
+        is_idle: Callable[[], bool], tell: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.worker_id, self.database, self.is_idle = worker_id, database, is_idle
+        self.worker_id, self.database, self.is_idle, self.tell = worker_id, database, is_idle, tell
         self.poll_timer, self.limited, self.promotion = timers
         self.heartbeat, self.maintenance = threads
         self._resting = (*timers, *threads, slots, database)  # all that stands still
@@ -158,6 +159,8 @@ class Rest:
         if beat is None or beat.some_running or beat.some_do_not_tell:
             self.end()
             return
+        if beat.request is not None:
+            self.tell(f"{REQUESTED} {beat.request}")
         if not beat.was_written:
             listening.ask(lambda connection: workers.register(connection, self.heartbeat.facts()))
         if beat.next_due_in_seconds is not None:

@@ -22,6 +22,7 @@ from pgonly_django.worker.duties.cancel_requests import CancelRequests
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.rescue import Rescue
 from pgonly_django.worker.duties.send_dead_letters import DeadLettersWanted
+from pgonly_django.worker.duties.stop_requests import StopRequests
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.exit_code import ExitCode
@@ -78,6 +79,7 @@ class WorkerLoop:
         self.limited = LimitedClaims(options, self.id, self.database.listener, self.database.claim_lock)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
+        self.stop_requests = StopRequests(self.id, self.stop, self.drain)
         self.cancel_requests = CancelRequests(self.in_flight, self.database.listener, self.watchdog)
         self.finished_signals = FinishedSignals(options.database)
         self.failure_calls = FailureCalls(options.database, self.executor.tasks)
@@ -91,7 +93,14 @@ class WorkerLoop:
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
         self.rest = Rest(
-            self.id, options, self.database, timers, threads, self.slots, self._has_nothing_to_do
+            self.id,
+            options,
+            self.database,
+            timers,
+            threads,
+            self.slots,
+            self._has_nothing_to_do,
+            self.inbox.put,
         )
         self.sleep = Sleep(
             self.id, options, self.database, self.rest, self.scheduler, self.slots,
@@ -100,7 +109,7 @@ class WorkerLoop:
         self.payloads = Payloads(
             self.id, options.queues, rest=self.rest, sleep=self.sleep, poll_timer=self.poll_timer, limited=self.limited,
             promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,
-            dead_letters=self.dead_letters, failure_calls=self.failure_calls,
+            stop_requests=self.stop_requests, dead_letters=self.dead_letters, failure_calls=self.failure_calls,
             finished_signals=self.finished_signals, retire=self._retire,
         )  # fmt: skip
         self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
@@ -131,6 +140,10 @@ class WorkerLoop:
     def retire(self) -> None:
         """Claim no more, finish what is held, and end with a code that asks for a fresh process. For any thread."""
         self.inbox.put(RETIRE)
+
+    def drain(self) -> None:
+        """Claim no more, finish what is held, and end. For the main loop."""
+        self.jobs_left = -NEVER
 
     @property
     def is_stopping(self) -> bool:
@@ -240,6 +253,7 @@ class WorkerLoop:
     def _times_awake(self, now: float) -> list[float]:
         times = [
             self.cancel_requests.next_run,
+            self.stop_requests.next_run,
             self.watchdog.next_run,
             self.in_flight.next_write(now),
             self.limited.tell_at,
@@ -285,7 +299,8 @@ class WorkerLoop:
         return SHARE_BESIDE_LIMITED if self.limited.has_more else 1.0
 
     def _retire(self, _: str) -> None:
-        self._is_retiring, self.jobs_left = True, -NEVER
+        self._is_retiring = True
+        self.drain()
 
     def _take_end(self, ended: Ended) -> None:
         run = ended.run
@@ -353,8 +368,8 @@ class WorkerLoop:
     # Duties.
 
     def _do_duties(self, now: float) -> None:
-        duties = (self.cancel_requests,) if self.shutdown.is_asked else (self.cancel_requests, self.promotion)
-        for duty in duties:
+        duties = (self.cancel_requests, self.stop_requests, self.promotion)
+        for duty in duties[:2] if self.shutdown.is_asked else duties:
             if now >= duty.next_run:
                 found = self.database.ask(duty.run_once)
                 if found is None:

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Worker
 from tests.admin.jobs.test_cells import cells
+from tests.queue.rows import make_running
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/pgonly_django/worker/"
@@ -19,13 +20,22 @@ def make_worker(heard_seconds_ago=1.0, **fields):
 
 
 def test_a_worker_is_shown_with_what_it_serves(admin_client):
-    make_worker(queues=["mail", "llm"], running=7)
+    worker = make_worker(queues=["mail", "llm"], running=7)
+    for _ in range(2):
+        make_running(worker.pk)
     response = admin_client.get(LIST)
     assert cells(response, "served") == ["mail, llm"]
     assert cells(response, "threads") == ["16"]
-    assert cells(response, "running") == ["7"]
+    assert cells(response, "running") == ["2"]
     assert "web-1" in cells(response, "worker_name")[0]
     assert "host, process 4001" in cells(response, "worker_name")[0]
+
+
+def test_a_dead_worker_whose_jobs_were_rescued_runs_none(admin_client):
+    make_worker(600, running=1)
+    response = admin_client.get(LIST)
+    assert cells(response, "running") == ["0"]
+    assert "pgonly-dead" in cells(response, "life")[0]
 
 
 def test_a_worker_without_queues_serves_all(admin_client):

@@ -219,6 +219,7 @@ STATEMENTS = {
         RUNNING | WORKER_ROW,
         NONE,
     ),
+    "worker requested": (lambda _: (workers.REQUESTED, {"worker": WORKER}), WORKER_ROW, NONE),
     "fall asleep": (
         lambda _: (workers.FALL_ASLEEP, {"worker": WORKER}),
         RUNNING | SCHEDULED | WORKER_ROW,

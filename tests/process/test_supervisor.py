@@ -78,6 +78,19 @@ def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, m
     assert {job_of(each).attempt for each in results} == {1}
 
 
+def test_a_process_that_a_person_drains_finishes_its_job_and_is_replaced(workers, marks):
+    supervisor = start(workers, 2, "--threads", "1", lease=60)
+    result = jobs.hold_on.enqueue("k", 1.0)
+    wait_for(lambda: "k:started" in marks())
+    drained = Worker.objects.filter(pk=job_of(result).worker_id)
+    assert drained.drain() == 1
+    wait_for(lambda: drained.get().stopped_at is not None, what="its end")
+    assert (job_of(result).state, job_of(result).interruptions) == (State.SUCCEEDED, 0)
+    name, pid = drained.get().name, drained.get().pid
+    wait_for(lambda: children(supervisor).get(name, pid) != pid, what="another one in its place")
+    assert f"{name} (pid {pid}) ended with code 0." in supervisor.output
+
+
 def test_a_job_that_kills_its_process_fails_at_the_third_and_a_living_one_tells_of_it(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = growing.kill_the_process.enqueue("k")

@@ -62,8 +62,16 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
-    """Of this version, unless `facts` say tells_claims=None."""
-    given = {"name": "w", "hostname": "h", "pid": 1, "threads": 1, "tells_claims": True, **facts}
+    """Of this version, unless `facts` say tells_claims=None or version=None."""
+    given = {
+        "name": "w",
+        "hostname": "h",
+        "pid": 1,
+        "threads": 1,
+        "tells_claims": True,
+        "version": "1",
+        **facts,
+    }
     return Worker.objects.create(**{"heartbeat_at": ago(silent_for), **given})
 
 

@@ -23,7 +23,7 @@ def test_a_heartbeat_is_written_down_with_the_number_of_jobs(server):
 @pytest.mark.parametrize(("expired", "answer"), [(True, True), (False, False)])
 def test_a_heartbeat_says_whether_some_lease_has_run_out(server, expired, answer):
     make_running(lease_expires_at=ago(HOUR if expired else -HOUR))
-    assert heartbeat(server, make_worker().id, 0) == Beat(True, answer, some_running=True)
+    assert heartbeat(server, make_worker().id, 0) == Beat(True, answer, some_running=True, request=None)
 
 
 def test_a_heartbeat_does_not_wait_for_its_own_locked_row(server, other):
@@ -31,7 +31,7 @@ def test_a_heartbeat_does_not_wait_for_its_own_locked_row(server, other):
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_worker WHERE id = %s FOR UPDATE", [worker.id])
-        assert heartbeat(server, worker.id, 0) == Beat(False, False, some_running=False)
+        assert heartbeat(server, worker.id, 0) == Beat(False, False, some_running=False, request=None)
     assert heartbeat(server, worker.id, 0).was_written
 
 

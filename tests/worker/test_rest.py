@@ -122,6 +122,19 @@ def test_at_rest_the_pools_of_django_are_empty(pooled, background_worker, marks)
     wait_for(lambda: count_connections() <= before + 1)
 
 
+def test_at_rest_a_worker_hears_that_it_shall_stop(resting_worker):
+    worker, other = resting_worker(), resting_worker()
+    WorkerRow.objects.filter(pk=worker.id).drain()
+    assert worker.left.wait(10)
+    assert other.rest.is_resting
+
+
+def test_at_rest_a_worker_that_did_not_hear_it_learns_it_from_its_beat(resting_worker):
+    worker = resting_worker(poll_seconds=1.0)
+    WorkerRow.objects.filter(pk=worker.id).update(stop_requested_at=ago(HOUR))
+    assert worker.left.wait(10)
+
+
 def test_a_beat_at_rest_says_that_the_worker_lives(resting_worker):
     worker = resting_worker(poll_seconds=1.0)
     WorkerRow.objects.filter(pk=worker.id).update(heartbeat_at=ago(HOUR), running=5)
