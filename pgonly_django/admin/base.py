@@ -33,6 +33,8 @@ def stylesheets(*names: str) -> list[str]:
 class ReadOnlyAdmin(ModelAdmin):
     """For rows that are neither added nor edited by hand."""
 
+    # How often the list is fetched again while a person looks at it; None: it is not.
+    refresh_seconds: int | None = 5
     show_full_result_count = False
     paginator = CappedPaginator
 

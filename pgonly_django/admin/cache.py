@@ -60,6 +60,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(CacheEntry, DurableCacheEntry)
 class EntryAdmin(ReadOnlyAdmin):
+    refresh_seconds = None  # nobody watches keys
     list_display = ("name", "cache", "kind", "size", "expires", "tag_names")
     list_filter = (CacheFilter, StateFilter)
     search_fields = ("key",)

@@ -23,13 +23,11 @@ class BudgetForm(ModelForm):
         model = Budget
         fields = ("name", "usd", "per", "timezone")
         labels = {"timezone": _("Time zone")}
-        widgets = {
-            "name": forms.TextInput(attrs={"size": 60}),
-            "timezone": forms.TextInput(attrs={"list": "pgonly-timezones", "size": 30}),
-        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "timezone" in self.fields:
+            self.fields["timezone"].widget.attrs["list"] = "pgonly-timezones"
         if "timezone" in self.fields and not self.instance.pk:
             self.initial["timezone"] = timezone.get_default_timezone_name()
 

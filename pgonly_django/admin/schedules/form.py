@@ -38,21 +38,16 @@ class ScheduleForm(ModelForm):
             "catch_up": _("Missed ticks"),
             "overlap": _("Overlapping runs"),
         }
-        widgets = {
-            "name": forms.TextInput(attrs={"size": 60}),
-            "task": forms.TextInput(attrs={"size": 60}),
-            "args": forms.Textarea(attrs={"rows": 2, "cols": 60}),
-            "kwargs": forms.Textarea(attrs={"rows": 2, "cols": 60}),
-            "timezone": forms.TextInput(attrs={"list": "pgonly-timezones", "size": 30}),
-        }
         help_texts = {"args": _("A JSON list."), "kwargs": _("A JSON object.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name in {"args", "kwargs"} & self.fields.keys():
-            self.fields[
-                name
-            ].show_hidden_initial = False  # on for callable defaults: the row says what has changed
+            field = self.fields[name]
+            field.widget.attrs["rows"] = 2
+            field.show_hidden_initial = False  # on for callable defaults: the row says what has changed
+        if "timezone" in self.fields:
+            self.fields["timezone"].widget.attrs["list"] = "pgonly-timezones"
         if "timezone" in self.fields and not self.instance.pk:
             self.initial["timezone"] = timezone.get_default_timezone_name()
 

@@ -36,9 +36,10 @@ def user(session: Any) -> str:
     return str(known or user_names({session.user_id}).get(session.user_id, session.user_id))
 
 
-@admin.display(description=gettext_lazy("device"))
+@admin.display(description=gettext_lazy("device and address"))
 def device(session: Any) -> SafeString:
-    return format_html('<span title="{}">{}</span>', session.user_agent, device_name(session.user_agent))
+    html = '<span title="{}">{}</span><span class="pgonly-second pgonly-whole">{}</span>'
+    return format_html(html, session.user_agent, device_name(session.user_agent), session.ip or "")
 
 
 @admin.display(description=gettext_lazy("last seen"))

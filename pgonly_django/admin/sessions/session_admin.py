@@ -49,9 +49,7 @@ class SessionChangeList(NulSafeChangeList):
 
 @admin.register(Session)
 class SessionAdmin(VerbAdmin):
-    list_display = (
-        cells.state_badge, cells.user, cells.device, "ip", cells.last_seen, cells.expires,
-    )  # fmt: skip
+    list_display = (cells.state_badge, cells.user, cells.device, cells.last_seen, cells.expires)
     list_display_links = (cells.state_badge, cells.user)
     list_filter = (StateFilter, "last_seen_at")
     search_fields = ("user_id",)  # shows the box; get_search_results does the search
@@ -62,7 +60,7 @@ class SessionAdmin(VerbAdmin):
     verbs = (REVOKE, REVOKE_USER)
     actions = ("delete_selected",)  # in the place of Django's action of this name
     fields: ClassVar[Any] = (
-        cells.user, cells.device, "user_agent", "ip", "created_at", "last_seen_at", "expires_at",
+        cells.user, cells.device, "user_agent", "created_at", "last_seen_at", "expires_at",
     )  # fmt: skip
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
