@@ -19,7 +19,7 @@ from pgonly_django.models.job import ClockTimestamp
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyAdmin):
-    list_display = ("life", "worker_name", "served", "threads", "running", "heartbeat", "since")
+    list_display = ("life", "worker_name", "served", "threads", "held", "heartbeat", "since")
     list_display_links = None
     list_per_page = 50
     sortable_by = ()
@@ -56,7 +56,7 @@ class WorkerAdmin(ReadOnlyAdmin):
         return ", ".join(map(formats.as_text, queues)) or _("all")
 
     @admin.display(description=gettext_lazy("running"))
-    def running(self, worker: Any) -> int:
+    def held(self, worker: Any) -> int:
         """By the rows of the jobs: a dead worker's own number stays when they are rescued."""
         return int(worker.jobs_held)
 

@@ -26,7 +26,7 @@ def test_a_worker_is_shown_with_what_it_serves(admin_client):
     response = admin_client.get(LIST)
     assert cells(response, "served") == ["mail, llm"]
     assert cells(response, "threads") == ["16"]
-    assert cells(response, "running") == ["2"]
+    assert cells(response, "held") == ["2"]
     assert "web-1" in cells(response, "worker_name")[0]
     assert "host, process 4001" in cells(response, "worker_name")[0]
 
@@ -34,7 +34,7 @@ def test_a_worker_is_shown_with_what_it_serves(admin_client):
 def test_a_dead_worker_whose_jobs_were_rescued_runs_none(admin_client):
     make_worker(600, running=1)
     response = admin_client.get(LIST)
-    assert cells(response, "running") == ["0"]
+    assert cells(response, "held") == ["0"]
     assert "pgonly-dead" in cells(response, "life")[0]
 
 
