@@ -1,26 +1,24 @@
-"""For the templates of our pages in the admin."""
+"""The tag of the overview of the admin. Django imports this file with its first template, also where the admin is not
+installed, or not imported yet: the tag itself imports what it needs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django import template
-from django.contrib import admin
 from django.template import RequestContext
-
-from pgonly_django.admin.overview.overview import Overview, Shown, shown
-from pgonly_django.admin.overview.panels import PANELS
 
 register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
-def overview_panels(context: RequestContext) -> list[Shown]:
+def overview_panels(context: RequestContext) -> list[Any]:
     """The panels of the overview that the person of this request may see, on the admin site that serves it."""
+    from django.contrib import admin
+
+    from pgonly_django.admin.overview.overview import Overview, shown
+    from pgonly_django.admin.overview.panels import PANELS
+
     request = context["request"]
-    return shown(Overview(request, site_of(request.current_app)), PANELS)
-
-
-def site_of(name: Any) -> admin.AdminSite:
     sites = {site.name: site for site in admin.sites.all_sites}
-    return sites.get(name, admin.site)
+    return shown(Overview(request, sites.get(request.current_app, admin.site)), PANELS)

@@ -314,6 +314,11 @@ STATEMENTS = {
         READY | LIMITED | SUSPECT | SCHEDULED,
         QUEUE,
     ),
+    "health, oldest per queue": (
+        lambda _: (health.OLDEST_PER_QUEUE, {}),
+        READY | LIMITED | SUSPECT | SCHEDULED,
+        NONE,
+    ),
     "health, latency": (
         lambda held: (health.LATENCY, {"before": held[0], "within": HOUR, "queues": ["queue 3"]}),
         RUNNING | PRIMARY,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -304,3 +306,24 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(admin_client, djan
 
 
 STATEMENTS = 110
+
+
+WITHOUT_THE_ADMIN = """
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="x", INSTALLED_APPS=["pgonly_django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "none"}},
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+)
+django.setup()
+from django.template import engines
+print(sorted(name for name in engines["django"].engine.template_libraries if name.startswith("pgonly")))
+"""
+
+
+def test_our_template_tags_need_no_admin():
+    """Django imports the tags of every installed app with the first template."""
+    command = [sys.executable, "-c", WITHOUT_THE_ADMIN]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "pgonly_overview" in done.stdout, done.stderr
