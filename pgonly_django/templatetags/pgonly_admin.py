@@ -1,4 +1,4 @@
-"""What the templates of our pages in the admin need."""
+"""What the templates of our pages in the admin need. As in pgonly_overview.py, nothing imports the admin at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from django import template
-from django.contrib.admin.utils import label_for_field
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
@@ -31,6 +30,8 @@ def labelled(html: str, changelist: Any) -> SafeString:
 
 def _labels(changelist: Any) -> dict[str, str]:
     """The names of the columns, by the class of their cells."""
+    from django.contrib.admin.utils import label_for_field
+
     labels = {}
     for column in changelist.list_display:
         label = label_for_field(column, changelist.model, model_admin=changelist.model_admin)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+pytestmark = pytest.mark.django_db  # so that there is a database; the pages are opened by another process
 ROOT = Path(__file__).resolve().parent.parent.parent
 LISTS = [
     "job/",

@@ -1,0 +1,29 @@
+"""The first template that a site renders loads the tags of all apps, so ours load on any site."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = """
+import sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["pgonly_django"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "none"}},
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+)
+django.setup()
+from django.template import engines
+print(engines["django"].from_string("{{ word }}").render({"word": "rendered"}))
+assert "django.contrib.admin" not in sys.modules
+"""
+
+
+def test_a_site_without_the_admin_renders_its_templates():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("rendered\n", "")
