@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
+from textwrap import shorten
 from typing import Any
 
 from django.conf import settings
@@ -84,9 +85,30 @@ def badge(kind: str, label: str, title: str = "") -> SafeString:
 
 def progress_bar(done: float, total: float) -> SafeString:
     """A <progress>: no inline style, so that it works under a strict CSP."""
-    percent = int(100 * min(max(done, 0), total) / total)
-    html = '<progress class="pgonly-progress" value="{}" max="{}">{}%</progress>'
-    return format_html(html, done, total, percent)
+    html = '<progress class="pgonly-progress" value="{}" max="{}">{}</progress>'
+    return format_html(html, done, total, percentage(done, total))
+
+
+def percentage(done: float, total: float) -> str:
+    return f"{int(100 * min(max(done, 0), total) / total)}%"
+
+
+def folded(key: str, text: str, limit: int) -> SafeString:
+    """`text` in one paragraph; a longer one ends at a word, and is there in full on hover and after a click or Enter.
+    `key` tells it from the others of the page."""
+    line = " ".join(text.split())
+    if not line:
+        return SafeString("")
+    short = shorten(line, limit, placeholder=" …")
+    if short == " …".strip():  # one word that is longer
+        short = f"{line[: limit - 1]}…"
+    if short == line:
+        return format_html('<span class="pgonly-second">{}</span>', line)
+    html = (
+        '<details class="pgonly-second pgonly-folded" id="{}"><summary title="{}"><span>{}</span></summary>'
+        "{}</details>"
+    )
+    return format_html(html, key, line, short, line)
 
 
 def pretty_json(value: Any, **options: Any) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.contrib import admin
-from django.db.models import TextField
-from django.db.models.fields.json import KeyTextTransform, KeyTransform
-from django.db.models.functions import Left
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -20,16 +18,9 @@ from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import seconds_between
 
-# States in which a job's errors are history.
-PAST_ERRORS = (State.SUCCEEDED, State.CANCELLED)
-CAUSE_SHOWN = 200
-# What the list shows of a job's attempts. PostgreSQL reads it for the rows of one page: the list is not sorted.
-LAST_ERROR = {
-    f"last_{key}": Left(
-        KeyTextTransform(key, KeyTransform(-1, "errors")), CAUSE_SHOWN, output_field=TextField()
-    )
-    for key in ("exception", "message", "reason", "started_at", "finished_at")
-}
+CAUSE_SHOWN = 110
+ARGUMENTS_SHOWN = 70
+MESSAGE_SHOWN = 60
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -40,54 +31,92 @@ def state_badge(job: Job) -> SafeString:
 
 
 @admin.display(description=gettext_lazy("task"))
-def task_name(job: Job) -> SafeString:
+def task_name(job: Any) -> SafeString:
     """The short name; below it why the last attempt ended, unless the job is past its errors."""
     name = format_html(
-        '<span class="pgonly-name" title="{} {}">{}</span>', job.task, job.pk, formats.short_name(job.task)
-    )
-    exception, text = job.last_exception or "", job.last_message or job.last_reason or ""  # type: ignore[attr-defined] # LAST_ERROR
-    cause = ": ".join(filter(None, (formats.short_name(exception), text)))
-    if not cause or job.state in PAST_ERRORS:
-        return name
-    return name + format_html('<span class="pgonly-second" title="{0}">{0}</span>', cause)
+        '<a class="pgonly-name" href="{}" title="{} {}">{}</a>',
+        job.row.address, job.task, job.pk, formats.short_name(job.task),
+    )  # fmt: skip
+    return name + formats.folded(f"why-{job.pk}", job.row.cause, CAUSE_SHOWN)
+
+
+@admin.display(description=gettext_lazy("arguments"))
+def arguments(job: Any) -> SafeString:
+    return formats.folded(f"with-{job.pk}", job.row.arguments, ARGUMENTS_SHOWN)
 
 
 @admin.display(description=gettext_lazy("progress"))
 def progress_cell(job: Job) -> str:
-    """The job's progress, or else the time that matters in its state."""
+    """A bar with its percentage, and below it the figures and the message; nothing once the job has succeeded."""
     progress = progress_of(job)
     if progress is None or job.state == State.SUCCEEDED:
-        return _time_that_matters(job)
-    if progress["total"] is None:
-        return format_html("{} {}", progress["figures"], progress["message"])
-    bar = formats.progress_bar(progress["done"], progress["total"])
-    second = '{} <span class="pgonly-second" title="{}">{}</span>'
-    return format_html(second, bar, progress["message"], progress["figures"])
-
-
-def _time_that_matters(job: Job) -> str:
-    if job.state == State.SCHEDULED and job.run_at is not None:
-        wait = job.run_at - timezone.now()
-        return formats.time_tag(job.run_at, _("in %s") % formats.short_duration(wait))
-    if job.state == State.HELD:
-        return str(job.held_by or "")
-    if job.attempted_at is None:
         return ""
+    told = " · ".join(filter(None, (progress["figures"], " ".join(progress["message"].split()))))
+    second = formats.folded(f"far-{job.pk}", told, MESSAGE_SHOWN)
+    if progress["total"] is None:
+        return second
+    bar = formats.progress_bar(progress["done"], progress["total"])
+    percent = formats.percentage(progress["done"], progress["total"])
+    return format_html('<span class="pgonly-bar">{} {}</span>{}', bar, percent, second)
+
+
+@admin.display(description=gettext_lazy("time"))
+def time_cell(job: Any) -> SafeString:
+    """The time that matters in its state, and below it another one."""
     if job.state == State.RUNNING:
-        return formats.time_tag(job.attempted_at, _("for %s") % formats.age(job.attempted_at))
+        return _lines(_since(job.attempted_at, _("for %s")), _waited(job))
+    if job.state == State.READY:
+        return _lines(_since(job.ready_at, _("waits %s")))
+    if job.state == State.SCHEDULED:
+        return _lines(_due(job))
+    if job.state == State.HELD:
+        return _lines(_("by %s") % job.held_by, _since(job.enqueued_at, _("enqueued %s ago")))
+    return _lines(_took(job), _since(job.finished_at, _("%s ago")))
+
+
+def _lines(*texts: str) -> SafeString:
+    """The first one that is not empty, and the next below it."""
+    first, *others = [*filter(None, texts), ""]
+    second = format_html_join(
+        "", '<span class="pgonly-second">{}</span>', ((text,) for text in others if text)
+    )
+    return format_html("{}{}", first, second)
+
+
+def _since(moment: datetime | None, text: str) -> str:
+    return "" if moment is None else formats.time_tag(moment, text % formats.age(moment))
+
+
+def _due(job: Job) -> str:
+    if job.run_at is None:
+        return ""
+    wait = job.run_at - timezone.now()
+    text = _("in %s") if wait > timedelta(0) else _("late by %s")
+    return formats.time_tag(job.run_at, text % formats.short_duration(abs(wait)))
+
+
+def _waited(job: Job) -> str:
+    if job.attempted_at is None or job.attempted_at < job.ready_at:
+        return ""
+    return _("waited %s") % formats.short_duration(job.attempted_at - job.ready_at)
+
+
+def _took(job: Any) -> str:
+    """ "" where no run is known."""
     if job.state == State.SUCCEEDED:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
-        seconds = seconds_between(job.last_started_at, job.last_finished_at)  # type: ignore[attr-defined] # LAST_ERROR
-    if job.finished_at is None or seconds is None:
+        seconds = seconds_between(job.last_started_at, job.last_finished_at)
+    return "" if seconds is None else _("took %s") % formats.short_duration(timedelta(seconds=seconds))
+
+
+@admin.display(description=gettext_lazy("worker"))
+def worker(job: Any) -> SafeString | str:
+    """The one that runs the job or ran it last: leads to what it runs."""
+    if not job.worker_id:
         return ""
-    took = formats.short_duration(timedelta(seconds=seconds))
-    return formats.time_tag(job.finished_at, _("took %s") % took)
-
-
-@admin.display(description=gettext_lazy("age"))
-def age(job: Job) -> SafeString:
-    return formats.time_tag(job.enqueued_at, formats.age(job.enqueued_at))
+    name = job.row.worker or _("unknown")
+    return format_html('<a href="?worker={}">{}</a>', job.worker_id, name)
 
 
 @admin.display(description=gettext_lazy("attempts"))

@@ -45,9 +45,11 @@ OF_THE_FORM = {SEARCH_VAR, "queue", "task", "error", "worker", "time", "from", "
 @admin.register(Job)
 class JobAdmin(VerbAdmin):
     list_display = (
-        cells.state_badge, cells.task_name, "queue", cells.progress_cell, cells.age, cells.attempts,
+        cells.state_badge, cells.task_name, cells.arguments, cells.progress_cell, cells.time_cell, "queue",
+        cells.attempts, cells.worker,
     )  # fmt: skip
-    list_display_links = (cells.state_badge, cells.task_name)
+    list_display_links = (cells.state_badge,)  # the name of the task is a link of its own
+    empty_value_display = ""
     list_filter = (
         ("state", StateFilter), QueueFilter, TaskFilter, ErrorFilter, WorkerFilter, TimeFilter, LateFilter,
         StuckFilter,
@@ -79,6 +81,10 @@ class JobAdmin(VerbAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[JobChangeList]:
         return JobChangeList
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        columns = super().get_list_display(request)
+        return columns if may_see_data(request) else [each for each in columns if each is not cells.arguments]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Under a title that says which jobs it lists. A filter that is empty, as the form sends it, is left out of the

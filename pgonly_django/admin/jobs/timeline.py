@@ -105,7 +105,7 @@ def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[Attempt]:
 def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:
     outcome = as_text(entry.get("outcome", "failed"))
     traceback = as_text(entry.get("traceback") or "")
-    told = ("message", "reason") if sees_data else ("reason",) if _is_our_text(outcome, entry) else ()
+    told = ("message", "reason") if sees_data else ("reason",) if is_our_text(outcome, entry) else ()
     return Attempt(
         outcome=outcome,
         number=number if isinstance(number := entry.get("attempt"), int) else None,
@@ -118,7 +118,7 @@ def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:
     )
 
 
-def _is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
+def is_our_text(outcome: str, entry: dict[str, Any]) -> bool:
     """Whether the worker or a person gave the reason, and not the task."""
     return outcome in OURS or "started_at" not in entry
 

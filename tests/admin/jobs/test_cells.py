@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -13,7 +15,7 @@ from django.utils import timezone
 from pgonly_django.admin.paging import COUNTED_AT_MOST
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
-from tests.queue.rows import insert_jobs
+from tests.queue.rows import insert_jobs, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -51,15 +53,29 @@ def test_a_running_job_that_was_asked_to_stop_says_cancelling(admin_client):
 def test_a_task_is_named_shortly_and_in_full_on_hover(admin_client):
     job = make_job(task="shop.mail.send_receipt")
     (cell,) = cells(admin_client.get(LIST), "task_name")
-    assert f'title="shop.mail.send_receipt {job.pk}">send_receipt</span>' in cell
+    assert f'title="shop.mail.send_receipt {job.pk}">send_receipt</a>' in cell
 
 
-def test_progress_is_a_bar_with_its_figures(admin_client):
-    make_job(State.RUNNING, progress={"done": 412, "total": 1000, "message": "paper 412"})
+def test_the_name_of_a_task_leads_to_its_job_and_back_to_the_same_list(admin_client):
+    job = make_job(queue="ai")
+    (cell,) = cells(admin_client.get(f"{LIST}?queue=ai"), "task_name")
+    assert f'href="{LIST}{job.pk}/change/?_changelist_filters=queue%3Dai"' in cell
+
+
+def test_progress_is_a_bar_with_percentage_figures_and_message(admin_client):
+    make_job(State.RUNNING, progress={"done": 412, "total": 1000, "message": "paper\n412"})
     (cell,) = cells(admin_client.get(LIST), "progress_cell")
-    assert '<progress class="pgonly-progress" value="412" max="1000">41%</progress>' in cell
-    assert "412 / 1,000" in cell
-    assert 'title="paper 412"' in cell
+    assert '<progress class="pgonly-progress" value="412" max="1000">41%</progress> 41%' in cell
+    assert "412 / 1,000 · paper 412<" in cell
+
+
+def test_progress_of_no_total_is_a_figure_and_that_of_a_job_that_succeeded_is_gone(admin_client):
+    make_job(State.RUNNING, progress={"done": 7, "total": None, "message": "reading"})
+    make_job(State.SUCCEEDED, progress={"done": 7, "total": 7, "message": ""})
+    assert cells(admin_client.get(LIST), "progress_cell") == [
+        "",
+        '<span class="pgonly-second">7 · reading</span>',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +88,50 @@ def test_odd_progress_does_not_break_the_list(admin_client, progress):
 
 def test_a_scheduled_job_says_how_long_until_it_is_due(admin_client):
     make_job(State.SCHEDULED, run_at=timezone.now() + timedelta(hours=2, minutes=5, seconds=30))
-    assert "in 2 h 5 min" in cells(admin_client.get(LIST), "progress_cell")[0]
+    assert "in 2 h 5 min" in cells(admin_client.get(LIST), "time_cell")[0]
+
+
+@pytest.mark.parametrize(
+    ("state", "moments", "first", "second"),
+    [
+        (State.READY, {"ready_at": {"minutes": 7, "seconds": 3}}, "waits 7 min", None),
+        (
+            State.RUNNING,
+            {"attempted_at": {"minutes": 3, "seconds": 5}, "ready_at": {"minutes": 3, "seconds": 9}},
+            "for 3 min",
+            "waited 4 s",
+        ),
+        (State.RUNNING, {"attempted_at": {"minutes": 3}, "ready_at": {"minutes": 1}}, "for 3 min", None),
+        (State.SCHEDULED, {"run_at": {"minutes": 5, "seconds": 2}}, "late by 5 min", None),
+        (State.HELD, {"enqueued_at": {"hours": 2, "minutes": 1}}, "by a person", "enqueued 2 h 1 min ago"),
+        (
+            State.SUCCEEDED,
+            {"attempted_at": {"minutes": 2, "seconds": 4}, "finished_at": {"minutes": 1, "seconds": 4}},
+            "took 1 min",
+            "1 min",
+        ),
+    ],
+)
+def test_the_time_that_matters_is_told_for_each_state(admin_client, state, moments, first, second):
+    now = timezone.now()
+    make_job(state, **{name: now - timedelta(**since) for name, since in moments.items()})
+    (cell,) = cells(admin_client.get(LIST), "time_cell")
+    above, _, below = cell.partition("pgonly-second")
+    assert first in above
+    assert (second or "") in below
+    assert bool(below) is bool(second)
+
+
+def test_a_worker_is_named_and_leads_to_its_jobs(admin_client):
+    worker = make_worker(name="host:1 <b>")
+    make_job(State.RUNNING, worker_id=worker.pk)
+    gone = make_job(State.FAILED, worker_id=uuid4())
+    make_job()
+    assert cells(admin_client.get(LIST), "worker") == [
+        "",
+        f'<a href="?worker={gone.worker_id}">unknown</a>',
+        f'<a href="?worker={worker.pk}">host:1 &lt;b&gt;</a>',
+    ]
 
 
 def run_of(seconds, outcome="failed"):
@@ -99,16 +158,13 @@ DISCARDED = {"outcome": "discarded", "finished_at": "2026-01-01T00:00:00+00:00"}
 def test_what_a_run_took_does_not_count_the_wait_for_a_person(admin_client, state, errors, said):
     ago = timezone.now() - timedelta(minutes=4)
     make_job(state, errors=errors, attempted_at=ago, finished_at=timezone.now())
-    (cell,) = cells(admin_client.get(LIST), "progress_cell")
-    assert (f">{said}<" in cell) if said else ("took" not in cell)
+    (cell,) = cells(admin_client.get(LIST), "time_cell")
+    assert cell.startswith(f"{said}<") if said else ("took" not in cell)
 
 
-def test_age_and_attempts_are_shown(admin_client):
-    enqueued = timezone.now() - timedelta(minutes=3, seconds=10, milliseconds=500)
-    make_job(State.READY, enqueued_at=enqueued, attempt=2, max_attempts=4, interruptions=1, crashes=2)
-    response = admin_client.get(LIST)
-    assert "3 min 10 s" in cells(response, "age")[0]
-    (attempts,) = cells(response, "attempts")
+def test_attempts_are_shown_with_what_interrupted_them(admin_client):
+    make_job(State.READY, attempt=2, max_attempts=4, interruptions=1, crashes=2)
+    (attempts,) = cells(admin_client.get(LIST), "attempts")
     assert attempts.startswith("2/4")
     assert "1 interruption<" in attempts
     assert "2 crashes<" in attempts
@@ -126,17 +182,103 @@ def test_a_failed_job_says_why_in_the_list_and_a_succeeded_one_no_more(admin_cli
     assert "KeyError" not in succeeded
 
 
+LONG = "The server answered 429 Too Many Requests: " + " ".join(f"word{number}" for number in range(60))
+
+
+def test_a_long_reason_ends_at_a_word_and_is_there_in_full_for_mouse_and_keyboard(admin_client):
+    job = make_job(State.FAILED, errors=[{"exception": "httpx.HTTPStatusError", "message": LONG}])
+    (cell,) = cells(admin_client.get(LIST), "task_name")
+    whole = f"HTTPStatusError: {LONG}"
+    found = re.search(
+        rf'<details class="pgonly-second pgonly-folded" id="why-{job.pk}"><summary title="([^"]*)"><span>(.*?) …'
+        r"</span></summary>(.*?)</details>",
+        cell,
+    )
+    on_hover, short, unfolded = found.groups()
+    assert on_hover == unfolded == whole
+    assert whole.startswith(f"{short} ")
+    assert 80 < len(short) <= 110
+
+
+def test_one_word_that_is_too_long_is_cut(admin_client):
+    make_job(State.FAILED, errors=[{"message": "x" * 1000}])
+    (cell,) = cells(admin_client.get(LIST), "task_name")
+    assert f"<span>{'x' * 109}…</span>" in cell
+
+
+def test_arguments_are_shown_as_in_a_call_with_secrets_masked(admin_client):
+    make_job(
+        task="tests.jobs.add",
+        args=[1, 2],
+        kwargs={"b": "x", "api_key": "sk-1", "more": {"token": "t", "c": 1}},
+    )
+    (cell,) = cells(admin_client.get(LIST), "arguments")
+    assert unescape(cell) == (
+        '<span class="pgonly-second">1, 2, b="x", more={"c": 1, "token": ••••••}, api_key=••••••</span>'
+    )
+
+
+def test_arguments_of_a_task_that_is_gone_are_masked_where_they_have_no_name(admin_client):
+    make_job(task="gone.away", args=["sk-1"], kwargs={"b": 1})
+    assert "••••••, b=1" in cells(admin_client.get(LIST), "arguments")[0]
+
+
+def test_each_argument_is_shortened_and_large_ones_are_named_by_their_size(admin_client):
+    make_job(kwargs={"text": "y" * 3000, "n": 1})
+    make_job(kwargs={"text": "z" * 200_000})  # which is small once it is compressed
+    with connection.cursor() as cursor:
+        random = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 1000) AS n)"
+        cursor.execute(insert_jobs("generate_series(1, 1)", args=f"jsonb_build_array({random})"))
+    found = [unescape(cell) for cell in cells(admin_client.get(LIST), "arguments")]
+    assert sum("too large for the list" in cell for cell in found) == 2
+    assert any(f'n=1, text="{"y" * 58}…' in cell for cell in found)
+    assert "zzz" not in "".join(found)
+
+
+def test_without_the_permission_to_see_data_the_list_has_neither_arguments_nor_messages(client, person):
+    raised = {
+        "outcome": "failed",
+        "exception": "a.SecretError",
+        "message": "sk-1",
+        "started_at": "2026-01-01",
+    }
+    make_job(State.FAILED, kwargs={"b": "sk-1"}, errors=[raised])
+    by_task = {"outcome": "discarded", "reason": "sk-1 is wrong", "started_at": "2026-01-01"}
+    make_job(State.FAILED, errors=[by_task])
+    make_job(State.FAILED, errors=[{"outcome": "discarded", "reason": "Discarded by a person."}])
+    person("view_job")
+    response = client.get(LIST)
+    assert "sk-1" not in response.text
+    assert cells(response, "arguments") == []
+    by_person, _task, error = cells(response, "task_name")
+    assert "Discarded by a person." in by_person
+    assert "SecretError" in error
+    person("view_job", "view_job_data")
+    assert "sk-1 is wrong" in client.get(LIST).text
+
+
 def test_large_columns_are_not_read_for_the_list(admin_client):
     make_job(State.SUCCEEDED, result={"large": 1}, kwargs={"large": 1}, log=[{"text": "large"}])
     (job,) = admin_client.get(LIST).context["cl"].result_list
     assert {"args", "kwargs", "result", "errors", "log"} <= job.get_deferred_fields()
 
 
+def test_the_list_refreshes_itself_and_its_form_does_not(admin_client):
+    make_job()
+    page = admin_client.get(LIST).text
+    assert '<div data-live-root data-refresh-seconds="5">' in page
+    assert re.findall('data-live="([^"]*)"', page) == ["tabs", "results", "pagination"]
+    form = page[page.index("pgonly-filters") : page.index('id="changelist-form"')]
+    assert "data-live" not in form
+
+
 @pytest.mark.parametrize("rows", [1, 40])
 def test_the_number_of_queries_does_not_grow_with_the_rows(admin_client, django_assert_max_num_queries, rows):
     for number in range(rows):
-        make_job(queue=f"queue {number % 3}", task=f"shop.task_{number % 4}", errors=[{"message": "x"}])
-    with django_assert_max_num_queries(17):
+        worker = make_worker(name=f"worker {number}").pk
+        facts = {"errors": [{"message": "x"}], "worker_id": worker}
+        make_job(queue=f"queue {number % 3}", task=f"shop.task_{number % 4}", **facts)
+    with django_assert_max_num_queries(18):
         admin_client.get(LIST)
 
 
