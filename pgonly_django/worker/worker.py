@@ -222,6 +222,7 @@ class WorkerLoop:
         self._do_duties(now)
         self._exchange(now)
         self._claim_limited(time.monotonic())
+        self.stats.count()
         if self.options.burst and self._has_ended and self.in_flight.is_empty:
             self._look_for_the_last()
 
@@ -338,7 +339,7 @@ class WorkerLoop:
         if run.job.crashes >= SUSPECT_FROM:
             self._look_from_head()
         self.poll_timer.busy_at = time.monotonic()
-        self.stats.count(ended)
+        self.stats.note(ended)
         if finish is None:
             job_log.log_fenced(run)
         elif tells_successes or finish.state is not State.SUCCEEDED:

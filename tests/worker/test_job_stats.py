@@ -49,6 +49,12 @@ def ended(server):
     return end
 
 
+def count(stats, *ends):
+    for end in ends:
+        stats.note(end)
+    stats.count()
+
+
 def finish(outcome, state):
     return Finish("id", 1, outcome, state)
 
@@ -90,15 +96,15 @@ def test_nothing_is_written_where_no_run_has_ended(work):
 )
 def test_each_end_counts_as_what_it_is(ended, server, end, expected):
     stats = Counting()
-    stats.count(ended(end))
+    count(stats, ended(end))
     stats.write(server)
     assert totals() == expected
 
 
 def test_a_run_that_never_began_or_was_lost_does_not_count(ended, server):
     stats = Counting()
-    stats.count(ended(never_started("id", 1), started=False))
-    stats.count(Ended(ended().run, None))
+    count(stats, ended(never_started("id", 1), started=False))
+    count(stats, Ended(ended().run, None))
     stats.write(server)
     assert not JobStats.objects.exists()
 
@@ -106,7 +112,7 @@ def test_a_run_that_never_began_or_was_lost_does_not_count(ended, server):
 def test_waiting_counts_from_ready_to_the_start_of_the_run_and_the_run_from_there(ended, server):
     stats, late = Counting(), ended(ready_at=ago(HOUR))
     late.run.started_at += 600  # claimed ahead
-    stats.count(late)
+    count(stats, late)
     stats.write(server)
     row = JobStats.objects.get(granularity="hour")
     (waited,) = [number for number, count in enumerate(row.waiting_times) if count]
@@ -117,8 +123,8 @@ def test_waiting_counts_from_ready_to_the_start_of_the_run_and_the_run_from_ther
 
 def test_a_time_beyond_all_bounds_and_one_below_nought_count_too(ended, server):
     stats = Counting()
-    stats.count(ended(ready_at=ago(timedelta(days=400))))
-    stats.count(ended(ready_at=ago(-HOUR)))
+    count(stats, ended(ready_at=ago(timedelta(days=400))))
+    count(stats, ended(ready_at=ago(-HOUR)))
     stats.write(server)
     row = JobStats.objects.get(granularity="hour")
     assert (row.waiting_times[0], row.waiting_times[-1], len(row.waiting_times)) == (1, 1, len(BOUNDS))
@@ -128,7 +134,7 @@ def test_names_without_bound_make_no_statement_without_bound(ended, server):
     stats, end = Counting(), ended()
     for number in range(1000):
         end.run.job = end.run.job._replace(queue=f"tenant {number % 700}", task=f"tasks.t{number}")
-        stats.count(end)
+        count(stats, end)
     stats.write(server)
     rows = JobStats.objects.filter(granularity="hour")
     assert sum(row.succeeded for row in rows) == 1000
@@ -143,12 +149,12 @@ def test_what_a_locked_table_refuses_is_written_with_the_next(ended, server, oth
     for _ in range(3):
         with other.transaction():
             other.execute("LOCK TABLE pgonly_job_stats")
-            stats.count(ended())
+            count(stats, ended())
             assert not stats.write(server)
     assert (
         "The statistics of jobs could not be written: canceling statement due to lock timeout" in caplog.text
     )
-    stats.count(ended())
+    count(stats, ended())
     assert stats.write(server)
     assert totals() == {"succeeded": 4, "waiting_times": 4, "run_times": 4}
 
@@ -156,7 +162,7 @@ def test_what_a_locked_table_refuses_is_written_with_the_next(ended, server, oth
 def test_what_fails_twice_is_dropped(ended, server, other):
     """A table that takes no rows must not be asked for ever with the same ones."""
     stats = Counting()
-    stats.count(ended())
+    count(stats, ended())
     other.execute("ALTER TABLE pgonly_job_stats ADD CONSTRAINT tests_none CHECK (succeeded = 0)")
     try:
         assert not stats.write(server)
@@ -172,7 +178,7 @@ def test_a_lost_connection_loses_no_counts(ended, server):
     with connect("default", application_name="pgonly tests") as broken:
         pass
     assert stats.write(broken)  # nothing was counted: nothing is sent
-    stats.count(ended())
+    count(stats, ended())
     for _ in range(3):
         with pytest.raises(OperationalError):
             stats.write(broken)
@@ -182,7 +188,7 @@ def test_a_lost_connection_loses_no_counts(ended, server):
 
 def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, ended):
     worker = work()
-    worker.stats.count(ended())
+    count(worker.stats, ended())
     worker.heartbeat.beat(server)
     assert not JobStats.objects.exists()
     worker.stats._written_at -= job_stats.WRITE_SECONDS
@@ -192,7 +198,7 @@ def test_a_heartbeat_writes_when_the_last_time_is_long_enough_ago(work, server, 
 
 def test_a_beat_is_complete_whatever_becomes_of_the_statistics(work, server, other, ended):
     worker = work()
-    worker.stats.count(ended())
+    count(worker.stats, ended())
     worker.stats._written_at -= job_stats.WRITE_SECONDS
     server.execute("SET lock_timeout = '50ms'")
     with other.transaction():
