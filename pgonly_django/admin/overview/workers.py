@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from django.utils.timezone import now
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin import formats
@@ -21,7 +22,7 @@ JOBS_OF_A_WORKER = 10
 def queues_panel(overview: Overview) -> dict[str, Any]:
     rows = []
     for queue in overview.queues:
-        row = queue.row
+        row, named = queue.row, queue.row or Queue(name=queue.name)
         rows.append(
             {
                 "queue": queue,
@@ -31,9 +32,7 @@ def queues_panel(overview: Overview) -> dict[str, Any]:
                 "running": cells.running(row) if row else queue.running.label,
                 "rate": cells.rate(row) if row else "-",
                 "oldest": _seconds(queue.oldest_seconds),
-                "buttons": overview.buttons(row, "pause", "resume")
-                if row and overview.may_view(Queue)
-                else [],
+                "buttons": overview.buttons(named, "pause", "resume"),
             }
         )
     oldest = max(
@@ -55,14 +54,15 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
         "badge": _worker_badge(worker),
         "served": ", ".join(formats.brief(name) for name in worker.queues) or _("all"),
         "version": getattr(worker.row, "version", None) or "",
-        "silent": formats.short_duration(worker.silent_for),
+        "silent": formats.short_duration(_whole(worker.silent_for)),
         "jobs": [
             {
                 "task": formats.short_name(job.task),
                 "url": overview.page_url(job) if sees_jobs else "",
                 "progress": progress_of(job),
                 "sees_message": sees_data,
-                "time": formats.age(job.attempted_at) if job.attempted_at else "",
+                "percent": _percent(job),
+                "time": formats.short_duration(_whole(now() - job.attempted_at)) if job.attempted_at else "",
             }
             for job in worker.jobs[:JOBS_OF_A_WORKER]
         ],
@@ -87,4 +87,16 @@ def _worker_badge(worker: WorkerFigures) -> Any:
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else formats.short_duration(timedelta(seconds=value))
+    return "-" if value is None else formats.short_duration(_whole(timedelta(seconds=value)))
+
+
+def _whole(duration: timedelta) -> timedelta:
+    """One second at least: on a page that refreshes itself, milliseconds would only flicker."""
+    return max(duration, timedelta(seconds=1))
+
+
+def _percent(job: Job) -> int | None:
+    progress = progress_of(job)
+    if progress is None or progress["total"] is None:
+        return None
+    return int(100 * min(max(progress["done"], 0), progress["total"]) / progress["total"])

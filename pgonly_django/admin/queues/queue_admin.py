@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -92,6 +93,15 @@ class QueueAdmin(DeclaredAdmin):
         rows = set(Queue.objects.values_list("name", flat=True))
         others = sorted(set(known_names(router.db_for_read(Job), KNOWN_QUEUES)) - rows)
         return super().changelist_view(request, {"other_queues": others, **(extra_context or {})})
+
+    def operate_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """A queue that has jobs and no row yet gets one when somebody pauses it."""
+        queue = unquote(object_id)
+        may = self.has_operate_permission(request) and self.has_view_permission(request)
+        is_asked = request.method == "POST" and name == PAUSE.name and may
+        if is_asked and queue in known_names(router.db_for_read(Job), KNOWN_QUEUES):
+            Queue.objects.named(queue)
+        return super().operate_view(request, object_id, name)
 
     def page_of(self, request: HttpRequest, queue: Any) -> dict[str, Any]:
         return {

@@ -159,6 +159,16 @@ def test_a_button_pauses_a_queue_and_comes_back(admin_client):
     assert Queue.objects.get().paused_at is not None
 
 
+def test_a_queue_that_has_jobs_and_no_row_can_be_paused(admin_client):
+    make(queue="new & odd")
+    html = panels(admin_client.get(PAGE))["queues"]
+    action = re.search(r'action="([^"]*/operate/pause/)"', html).group(1)
+    admin_client.post(action, {"next": PAGE})
+    assert Queue.objects.get(name="new & odd").paused_at is not None
+    assert admin_client.post("/admin/pgonly_django/queue/unknown/operate/pause/").status_code == 404
+    assert Queue.objects.count() == 1
+
+
 @pytest.mark.parametrize("next_page", ["https://evil.example/", "//evil.example/", "", "javascript:alert(1)"])
 def test_no_button_leads_to_another_site(admin_client, next_page):
     Queue.objects.named("ai")
@@ -173,6 +183,7 @@ def test_a_worker_shows_its_jobs_with_their_progress(admin_client):
     assert "blue" in html
     assert f"/admin/pgonly_django/job/{job.pk}/change/" in html
     assert '<progress class="pgonly-progress" value="3" max="10">' in html
+    assert "3 / 10 · 30 %" in html
 
 
 def test_a_message_of_a_job_needs_the_permission_to_see_data(client, person):
