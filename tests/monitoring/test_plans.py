@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import caches, limits, queues, sessions, states, throughput, times
+from pgonly_django.monitoring import caches, limits, queues, sessions, states, throughput, times, waiting
 from pgonly_django.queue import health
 from tests.plans.found import OF_THE_QUEUE, found, sql_of
 from tests.plans.table import fill
@@ -56,6 +57,18 @@ STATEMENTS = {
         {"granularity": "minute", "within": "1 hour"},
         STATS,
         62 * 50 * 3,
+    ),
+    "monitoring.waiting.AHEAD": (
+        waiting.AHEAD,
+        {"queue": "queue 1", "priority": 0, "ready_at": datetime.now(UTC), "id": uuid4()},
+        {"pgonly_job_ready"},
+        6 * 1001,
+    ),
+    "monitoring.waiting.AHEAD_OF_KEY": (
+        waiting.AHEAD_OF_KEY,
+        {"queue": "keyed", "priority": 0, "key": "key 1", "ready_at": datetime.now(UTC), "id": uuid4()},
+        {"pgonly_job_limited"},
+        3 * 1001,
     ),
     "monitoring.limits.HOLDING": (limits.HOLDING, {"first": HELD_BY}, {"pgonly_job_held"}, 100),
     "monitoring.sessions.ACTIVE": (sessions.ACTIVE, {}, {"pgonly_session_expires"}, 3 * 10_001),

@@ -11,6 +11,7 @@ from pgonly_django.admin.jobs.page.facts import facts_of
 from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.jobs.page.steps import steps_of
 from pgonly_django.admin.jobs.page.values import checkpoint_of, values_of
+from pgonly_django.admin.jobs.page.waits import reasons_to_wait
 from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
 from pgonly_django.models import Job, Worker
 from pgonly_django.tasks.masking import JobMask
@@ -27,6 +28,7 @@ def page_context(job: Job, *, sees_data: bool) -> dict[str, Any]:
         "job": job,
         "sees_data": sees_data,
         "facts": facts_of(job, worker, hides_keys=hides_keys),
+        "waits": reasons_to_wait(job, hides_keys=hides_keys),
         "progress": progress_of(job),
         "timeline": timeline(job, attempts),
         "attempts": attempts[::-1],

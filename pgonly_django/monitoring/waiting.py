@@ -1,0 +1,163 @@
+"""Why one job waits: what keeps it from running, the strongest reason first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from django.db import connections
+from django.utils import timezone
+
+from pgonly_django.models import Budget, Job, Queue, State, Worker
+from pgonly_django.models.budget import HELD_BY
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_FROM
+from pgonly_django.monitoring.counted import capped
+from pgonly_django.monitoring.queues import IN_USE
+from pgonly_django.tables import qualified
+
+COUNTED_AT_MOST = 1_000
+
+
+class Kind(StrEnum):
+    """What keeps a job from running. Behind each: the facts that its Reason has."""
+
+    DUE = "due"  # run_at, which is ahead
+    OVERDUE = "overdue"  # run_at: a worker should have made it ready
+    HELD = "held"  # by
+    BUDGET = "budget"  # budget, the row or None; name
+    UNSERVED = "unserved"  # queue: no live worker takes jobs of it
+    TOO_FEW_THREADS = "too few threads"  # slots; threads, the most that a worker has
+    PAUSED = "paused"  # queue, since
+    COOLS_DOWN = "cools down"  # limiter, until
+    FULL = "full"  # queue, running, limit
+    RATE = "rate"  # queue, count, seconds
+    KEY_FULL = "key full"  # key, running, limit
+    SUSPECT = "suspect"  # crashes
+    AHEAD = "ahead"  # jobs (Counted): those that come first, of its queue or of its key
+    BUSY = "busy"  # workers, threads: all of them run jobs
+    ASLEEP = "asleep"  # workers: all that serve the queue have no connection
+    SOON = "soon"  # none of these
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    kind: Kind
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def why_it_waits(alias: str, job: Job) -> list[Reason]:
+    """Of a job that is scheduled, ready or held; of others none. Reads the rows of its queue and of the live workers,
+    and counts up to 1,000 jobs of its key and before it."""
+    if job.state == State.SCHEDULED and job.run_at is not None:
+        return list(_until_due(alias, job, job.run_at))
+    if job.state == State.HELD:
+        return [_held(alias, job)]
+    if job.state == State.READY:
+        return list(_of_ready(alias, job)) or [Reason(Kind.SOON)]
+    return []
+
+
+def _until_due(alias: str, job: Job, run_at: datetime) -> Iterator[Reason]:
+    if run_at > timezone.now():
+        yield Reason(Kind.DUE, {"run_at": run_at})
+        return
+    yield Reason(Kind.OVERDUE, {"run_at": run_at})
+    yield from _of_workers(alias, job)
+
+
+def _held(alias: str, job: Job) -> Reason:
+    by = job.held_by or ""
+    if not by.startswith(HELD_BY):
+        return Reason(Kind.HELD, {"by": by})
+    name = by.removeprefix(HELD_BY)
+    budget = Budget.objects.using(alias).filter(name=name).with_spent_now().first()
+    return Reason(Kind.BUDGET, {"name": name, "budget": budget})
+
+
+def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
+    of_workers = list(_of_workers(alias, job))
+    yield from (reason for reason in of_workers if reason.kind not in (Kind.BUSY, Kind.ASLEEP))
+    yield from _of_queue(alias, job)
+    yield from _of_key(alias, job)
+    if job.crashes >= SUSPECT_FROM:
+        yield Reason(Kind.SUSPECT, {"crashes": job.crashes})
+    if ahead := _ahead(alias, job):
+        yield Reason(Kind.AHEAD, {"jobs": capped(ahead, COUNTED_AT_MOST)})
+    yield from (reason for reason in of_workers if reason.kind in (Kind.BUSY, Kind.ASLEEP))
+
+
+def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
+    """One that was asked to end takes no more jobs."""
+    live = Worker.objects.using(alias).live().filter(stop_requested_at=None, drain_requested_at=None)
+    rows = live.values_list("queues", "threads", "running", "sleeping_since")
+    serving = [row[1:] for row in rows if not isinstance(row[0], list) or not row[0] or job.queue in row[0]]
+    if not serving:
+        yield Reason(Kind.UNSERVED, {"queue": job.queue})
+        return
+    most, needed = max(threads for threads, _, _ in serving), job.slots or 1
+    if most < needed:
+        yield Reason(Kind.TOO_FEW_THREADS, {"slots": needed, "threads": most})
+    elif all(sleeping_since for _, _, sleeping_since in serving):
+        yield Reason(Kind.ASLEEP, {"workers": len(serving)})
+    elif all(running + needed > threads for threads, running, _ in serving):
+        threads = sum(threads for threads, _, _ in serving)
+        yield Reason(Kind.BUSY, {"workers": len(serving), "threads": threads})
+
+
+def _of_queue(alias: str, job: Job) -> Iterator[Reason]:
+    queue = Queue.objects.using(alias).annotate(**IN_USE).filter(name=job.queue).first()
+    if queue is None:
+        return
+    if queue.paused_at is not None:
+        yield Reason(Kind.PAUSED, {"queue": queue.name, "since": queue.paused_at})
+    if queue.blocked_until is not None:
+        yield Reason(Kind.COOLS_DOWN, {"limiter": queue.limiter, "until": queue.blocked_until})
+    if queue.max_running is not None and queue.running >= queue.max_running:
+        facts = {"queue": queue.name, "running": queue.running, "limit": queue.max_running}
+        yield Reason(Kind.FULL, facts)
+    if queue.tokens is not None and queue.tokens < 1:
+        facts = {"queue": queue.name, "count": queue.rate_count, "seconds": queue.rate_seconds}
+        yield Reason(Kind.RATE, facts)
+
+
+def _of_key(alias: str, job: Job) -> Iterator[Reason]:
+    """Index: pgonly_job_limited_running."""
+    if job.concurrency_key is None:
+        return
+    limit = job.concurrency_limit or 1
+    of_key = Job.objects.using(alias).filter(slots__isnull=False, concurrency_key=job.concurrency_key)
+    running = of_key.filter(state=State.RUNNING)[: COUNTED_AT_MOST + 1].count()
+    if running >= limit:
+        yield Reason(Kind.KEY_FULL, {"key": job.concurrency_key, "running": running, "limit": limit})
+
+
+_CAPPED = f"LIMIT {COUNTED_AT_MOST + 1}"
+# Index: pgonly_job_ready, two ranges of it: the higher priorities of the queue, and what is older at the job's own.
+AHEAD = qualified(f"""
+SELECT (SELECT count(*) FROM (
+        SELECT FROM pgonly_job WHERE {READY_ROW} AND queue = %(queue)s AND priority > %(priority)s {_CAPPED}) AS higher)
+    + (SELECT count(*) FROM (
+        SELECT FROM pgonly_job WHERE {READY_ROW} AND queue = %(queue)s AND priority = %(priority)s
+            AND (ready_at, id) < (%(ready_at)s::timestamptz, %(id)s::uuid) {_CAPPED}) AS older)
+""")
+# Index: pgonly_job_limited, one range of it.
+AHEAD_OF_KEY = qualified(f"""
+SELECT count(*) FROM (
+    SELECT FROM pgonly_job WHERE {LIMITED_ROW} AND queue = %(queue)s AND priority = %(priority)s
+        AND concurrency_key = %(key)s AND (ready_at, id) < (%(ready_at)s::timestamptz, %(id)s::uuid) {_CAPPED}) AS older
+""")
+
+
+def _ahead(alias: str, job: Job) -> int:
+    """How many jobs come first, as far as they are counted: of its key, or else of its queue."""
+    if job.slots is not None and job.concurrency_key is None:
+        return 0
+    facts: dict[str, Any] = {"queue": job.queue, "priority": job.priority, "key": job.concurrency_key}
+    with connections[alias].cursor() as cursor:
+        sql = AHEAD if job.slots is None else AHEAD_OF_KEY
+        cursor.execute(sql, {**facts, "ready_at": job.ready_at, "id": job.pk})
+        (count,) = cursor.fetchone()
+    return int(count)

@@ -1,0 +1,132 @@
+"""The line of a job's page that says why it waits."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from pgonly_django.admin.jobs.page import waits as waits_module
+from pgonly_django.models import Budget, Limiter, Queue, QueueTokens, State
+from tests.admin.conftest import make_job, page_of
+from tests.queue.rows import make_keyed, make_running, make_worker
+
+pytestmark = pytest.mark.django_db
+MINUTE = timedelta(minutes=1)
+ADMIN = "/admin/pgonly_django/"
+
+
+@pytest.fixture
+def html(admin_client):
+    return lambda job: admin_client.get(page_of(job)).content.decode()
+
+
+@pytest.fixture
+def line(html):
+    def line(job):
+        found = re.search(r'<div class="pgonly-waits.*?</div>', html(job), re.DOTALL)
+        text = unescape(re.sub(r"<[^>]+>", " ", found[0])) if found else ""
+        return re.sub(r"\s+(?=[.;])", "", re.sub(r"\s+", " ", text)).strip()
+
+    return line
+
+
+def test_nobody_serves_its_queue(line, html):
+    job = make_job(queue="ai", ready_at=timezone.now() - 7 * MINUTE)
+    assert line(job) == "Waiting 7 min: no live worker serves “ai”."
+    assert f'href="{ADMIN}worker/"' in html(job)
+    assert "pgonly-waits-bad" in html(job)
+
+
+def test_a_pause_names_the_person_who_did_it(line, html, admin_client, admin_user):
+    make_worker()
+    Queue.objects.create(name="default")
+    admin_client.post(f"{ADMIN}queue/default/operate/pause/")
+    job = make_job()
+    assert f", by {admin_user}." in line(job)
+    assert "the queue “default” is paused since" in line(job)
+    assert f'href="{ADMIN}queue/default/change/"' in html(job)
+    assert "pgonly-waits-bad" not in html(job)
+
+
+def test_a_pause_from_elsewhere_names_nobody(line):
+    make_worker()
+    Queue.objects.named("default").pause()
+    assert ", by" not in line(make_job())
+
+
+def test_each_limit_is_said_with_what_is_in_use(line):
+    make_worker(threads=2)
+    limiter = Limiter.objects.create(name="api", blocked_until=timezone.now() + MINUTE)
+    Queue.objects.create(name="default", limiter=limiter.name, max_running=1, rate_count=5, rate_seconds=60)
+    QueueTokens.objects.create(queue="default", tokens=0, refilled_at=timezone.now() + MINUTE)
+    make_running(concurrency_key="account:7", slots=1)
+    make_keyed("account:7", args=[1])
+    text = line(make_keyed("account:7", args=[1], crashes=2))
+    assert "the limiter “api” cools down until 20" in text
+    assert "the queue “default” is full: 1 of 1 run" in text
+    assert "its concurrency key “account:7” is full: 1 of 1 run" in text
+    assert "it is a suspect: its worker died 2 times" in text
+    assert "1 job comes first" in text
+
+
+def test_a_key_that_was_made_of_a_secret_is_masked(line):
+    make_worker()
+    task = "tests.jobs.editing.named_by_a_secret"
+    make_running(concurrency_key="hunter2", slots=1)
+    text = line(make_keyed("hunter2", task=task, args=["hunter2"]))
+    assert "its concurrency key “••••••” is full" in text
+
+
+def test_a_scheduled_job_says_when_it_is_due_and_why(line):
+    later = timezone.now() + 7 * MINUTE + timedelta(seconds=30)
+    assert re.match(
+        r"Scheduled: due in 7 min( 2\d s)?, at 20\S+ \S+\.$", line(make_job(State.SCHEDULED, run_at=later))
+    )
+    errors = [{"outcome": "failed", "message": "x"}]
+    assert "its next attempt after an error" in line(make_job(State.SCHEDULED, run_at=later, errors=errors))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"held_by": "a person", "errors": [{"outcome": "held", "reason": "Held by anna."}]},
+            "Held: by anna.",
+        ),
+        ({"held_by": "a person"}, "Held: by a person, until somebody resumes it."),
+        ({"held_by": "shop.Refused"}, "Held: by shop.Refused, until somebody resumes it."),
+        ({"held_by": "budget:p"}, "Held: by the budget “p”: $4.00 of $5.00 are spent."),
+        ({"held_by": "budget:gone"}, "Held: by the budget “gone”, which is not there any more."),
+    ],
+)
+def test_a_held_job_says_what_holds_it(line, fields, says):
+    Budget.objects.create(name="p", usd=5, spent=4)
+    assert line(make_job(State.HELD, **fields)) == says
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED])
+def test_a_job_that_does_not_wait_has_no_such_line(line, state):
+    assert line(make_job(state)) == ""
+
+
+def test_where_finding_out_takes_too_long_the_rest_of_the_page_is_there(html, monkeypatch):
+    def slow(*_args):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(5)")
+
+    monkeypatch.setattr(waits_module, "why_it_waits", slow)
+    page = html(make_job())
+    assert "pgonly-waits" not in page
+    assert "Arguments and result" in page
+
+
+def test_names_of_rows_are_never_markup(html):
+    evil = "<script>alert(1)</script>"
+    make_worker()
+    Queue.objects.create(name=evil, paused_at=timezone.now())
+    assert "<script>alert" not in html(make_job(queue=evil))
