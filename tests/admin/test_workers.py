@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
-from pgonly_django.models import Worker
+from pgonly_django.models import State, Worker
+from tests.admin.conftest import make_job
 from tests.admin.jobs.test_cells import cells
 from tests.queue.rows import make_running
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/pgonly_django/worker/"
+
+
+def page_of(worker):
+    return f"{LIST}{worker.pk}/change/"
 
 
 def make_worker(heard_seconds_ago=1.0, **fields):
@@ -82,10 +89,8 @@ def test_the_age_of_the_heartbeat_is_shown(admin_client):
     assert "2 min 5 s ago" in cells(admin_client.get(LIST), "heartbeat")[0]
 
 
-def test_nothing_can_be_changed(admin_client):
+def test_no_field_can_be_changed(admin_client):
     worker = make_worker()
-    page = admin_client.get(LIST).content.decode()
-    assert 'name="action"' not in page
     assert admin_client.get(f"{LIST}add/").status_code == 403
     assert admin_client.post(f"{LIST}{worker.pk}/delete/", {"post": "yes"}).status_code == 403
     assert admin_client.post(f"{LIST}{worker.pk}/change/", {"name": "x"}).status_code == 403
@@ -99,3 +104,78 @@ def test_the_number_of_queries_does_not_grow_with_the_workers(
         make_worker()
     with django_assert_max_num_queries(4):
         admin_client.get(LIST)
+
+
+def test_a_worker_with_jobs_whose_heartbeat_is_late_is_silent(admin_client, settings):
+    settings.PGONLY = {"LEASE_SECONDS": 60}
+    worker = make_worker(30, running=1)
+    assert "Live" in cells(admin_client.get(LIST), "life")[0]
+    make_job(State.RUNNING, worker_id=worker.pk)
+    assert "Silent" in cells(admin_client.get(LIST), "life")[0]
+
+
+@pytest.mark.parametrize(("verb", "badge"), [("stop", "Stopping"), ("drain", "Draining")])
+@pytest.mark.parametrize("place", ["list", "page"])
+def test_a_person_stops_and_drains_a_worker(admin_client, admin_user, verb, badge, place):
+    worker, other = make_worker(version="1"), make_worker(version="1", name="other")
+    if place == "page":
+        admin_client.post(f"{LIST}{worker.pk}/operate/{verb}/")
+    else:
+        admin_client.post(LIST, {"action": f"{verb}_workers", "_selected_action": [worker.pk]})
+    asked = Worker.objects.filter(**{f"{verb}_requested_at__isnull": False})
+    assert list(asked) == [worker]
+    assert badge in admin_client.get(page_of(worker)).text
+    assert "Live" in admin_client.get(page_of(other)).text
+    entry = LogEntry.objects.get()
+    said = f"Asked to {verb}."
+    assert (entry.user, entry.object_id, entry.change_message) == (admin_user, str(worker.pk), said)
+
+
+@pytest.mark.parametrize(
+    ("facts", "buttons"),
+    [
+        ({}, ["stop", "drain"]),
+        ({"drain_requested_at": "2026-01-01T00:00Z"}, ["stop"]),
+        ({"stop_requested_at": "2026-01-01T00:00Z"}, []),
+        ({"stopped_at": "2026-01-01T00:00Z"}, []),
+        ({"version": None}, []),
+        ({"heartbeat_at": "2026-01-01T00:00Z"}, []),
+    ],
+)
+def test_a_worker_has_the_buttons_that_it_would_obey(admin_client, facts, buttons):
+    worker = make_worker(**{"version": "1", **facts})
+    page = admin_client.get(page_of(worker)).text
+    assert re.findall(r"pgonly-button-(\w+)", page) == buttons
+
+
+def test_without_the_permission_to_operate_workers_are_only_seen(client, person):
+    worker = make_worker(version="1")
+    person("view_worker")
+    assert "stop_workers" not in client.get(LIST).text
+    assert "pgonly-button-" not in client.get(page_of(worker)).text
+    assert client.post(f"{LIST}{worker.pk}/operate/stop/").status_code == 403
+    assert Worker.objects.get().stop_requested_at is None
+
+
+def test_the_page_of_a_worker_shows_the_jobs_that_it_holds(client, person):
+    worker, other = make_worker(), make_worker()
+    progress = {"done": 3, "total": 10, "message": "the patient's name"}
+    job = make_job(State.RUNNING, worker_id=worker.pk, task="shop.pack", queue="ai", progress=progress)
+    make_job(State.RUNNING, worker_id=other.pk, task="shop.ship")
+    person("view_worker", "view_job", "view_job_data")
+    page = client.get(page_of(worker)).text
+    assert f"/admin/pgonly_django/job/{job.pk}/change/" in page
+    assert "3 / 10" in page
+    assert "the patient&#x27;s name" in page
+    assert "ship" not in page
+
+
+def test_the_page_of_a_worker_keeps_what_is_in_jobs_from_who_may_not_see_them(client, person):
+    worker = make_worker()
+    progress = {"done": 3, "total": 10, "message": "the patient"}
+    make_job(State.RUNNING, worker_id=worker.pk, task="shop.pack", progress=progress)
+    person("view_worker")
+    page = client.get(page_of(worker)).text
+    assert "pack" in page
+    assert "the patient" not in page
+    assert "/admin/pgonly_django/job/" not in page
