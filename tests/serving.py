@@ -17,6 +17,7 @@ import httpx
 
 from benchmarks.servers import free_port
 from pgonly_django.database.embedded import Server
+from tests import in_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 UP_WITHIN_SECONDS = 60
@@ -25,7 +26,9 @@ UP_WITHIN_SECONDS = 60
 @contextmanager
 def database_server() -> Iterator[Server]:
     # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
-    with tempfile.TemporaryDirectory(prefix="pgonly-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
+    ) as folder:
         server = Server(Path(folder) / "data", port=free_port())
         server.start()
         try:

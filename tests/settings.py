@@ -1,20 +1,13 @@
-from pathlib import Path
 from typing import Any
 
 import environ
 
-from pgonly_django.database import embedded
-from tests import in_schema
+from tests import in_memory, in_schema
 
 env = environ.Env()
-ROOT = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = "for tests only, never for a site"
-DATABASES = {
-    "default": env.db("DATABASE_URL")
-    if env("DATABASE_URL", default="")
-    else embedded.database(ROOT / ".postgres")
-}
+DATABASES = {"default": env.db("DATABASE_URL") if env("DATABASE_URL", default="") else in_memory.database()}
 HAS_OWN_DATABASE = False  # as the example has it: `manage.py demo` fills only its own
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -24,6 +24,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from pgonly_django.models import DurableCacheEntry
+from tests import in_memory
 from tests.elsewhere import missing
 from tests.waiting import wait_for
 
@@ -33,7 +34,9 @@ pytestmark = pytest.mark.server
 @pytest.fixture(scope="module")
 def server():
     # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
-    with tempfile.TemporaryDirectory(prefix="pgonly-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
+    ) as folder:
         server = Server(Path(folder) / "data", options=("max_connections=20",))
         server.start()
         yield server

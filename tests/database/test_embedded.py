@@ -12,13 +12,14 @@ import pytest
 
 from pgonly_django.database.embedded import Server, database
 from pgonly_django.exceptions import EmbeddedPostgresError
+from tests import in_memory
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
 def folder():
-    path = Path(tempfile.mkdtemp(prefix="pgonly-test-"))
+    path = Path(tempfile.mkdtemp(prefix="pgonly-test-", dir=in_memory.folder()))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

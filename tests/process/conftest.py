@@ -18,6 +18,7 @@ from django.db import connection
 
 from pgonly_django.database.embedded import Server
 from pgonly_django.models import Worker
+from tests import in_memory
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -170,7 +171,7 @@ class OwnServer:
 
 @contextlib.contextmanager
 def server_of_its_own(port=None, options=()):
-    directory = Path(tempfile.mkdtemp(prefix="pgonly-test-"))
+    directory = Path(tempfile.mkdtemp(prefix="pgonly-test-", dir=in_memory.folder()))
     server = Server(directory / "postgres", port, options=options)
     try:
         server.start()
