@@ -26,6 +26,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import NotStoppingError
 from pgonly_django.limits.budget import Budget, budget
+from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Saved
 from pgonly_django.queue.values import to_json
@@ -101,7 +102,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Say how far the job is. Costs no statement here; throttled, and visible within a second. Raises
         NotStorableError for numbers that are not JSON."""
-        progress = {"done": done, "total": total, "message": printable(str(message))}
+        progress: dict[str, Any] = {"done": done, "total": total, "message": printable(str(message))}
+        if (since := self._run.counts_since(done, total)) is not None:
+            progress[MEASURED_SINCE] = since
         self._run.progress = to_json(progress, "The progress")
         self._run.needs_report = True
 

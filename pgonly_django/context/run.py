@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
+from pgonly_django.context.counting import Counting
 from pgonly_django.context.interrupter import Interrupter, take
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
@@ -60,6 +61,7 @@ class Run:
     held: HoldRequest | None = None
     # Set by the job, collected by the worker.
     progress: str | None = None  # JSON
+    counting: Counting | None = None
     log_lines: deque[dict[str, str]] | None = None
     needs_report: bool = False
     saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
@@ -102,6 +104,12 @@ class Run:
             self.log_lines = deque(maxlen=LOG_LINES_KEPT)
         self.log_lines.append({"at": self.now().isoformat(), "text": text})
         self.needs_report = True
+
+    def counts_since(self, done: Any, total: Any) -> dict[str, Any] | None:
+        """See Counting. Its seconds are counted from `attempted_at`."""
+        if self.counting is None:
+            self.counting = Counting(is_first_run=self.job.lease_epoch <= 1)
+        return self.counting.since(done, total, time.monotonic() - self.claimed_at)
 
     def now(self) -> datetime:
         """The database's time: the time of the claim plus what this machine's monotonic clock has counted since."""

@@ -37,6 +37,8 @@ LIMITED_ROW = "slots IS NOT NULL AND state = 'ready'"
 ERRORS_KEPT = 10
 REASON_LIMIT = 2000
 LOG_LINES_KEPT = 100
+# The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
+MEASURED_SINCE = "since"
 # When the retention of a job that ends now is over; longer than LONGEST is for ever.
 EXPIRES_AT = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
 EXPIRY = RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text

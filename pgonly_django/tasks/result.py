@@ -59,7 +59,12 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     @property
     def progress(self) -> dict[str, Any] | None:
         """{"done", "total", "message"} of the job's last progress(); None before the first."""
-        return self._rows.values_list("progress", flat=True).get()
+        from pgonly_django.models.job import MEASURED_SINCE
+
+        progress = self._rows.values_list("progress", flat=True).get()
+        if not isinstance(progress, dict):
+            return progress
+        return {name: value for name, value in progress.items() if name != MEASURED_SINCE}
 
     def cancel(self) -> bool:
         """Cancel the job: at once when it waits, within seconds when it runs. False when it has ended already."""

@@ -101,6 +101,17 @@ def test_progress_reads_as_in_the_list(page, progress, figures):
     assert figures in text_of(html[html.index("pgonly-progress-line") :])
 
 
+def test_a_running_job_shows_percentage_speed_and_the_time_that_is_left(page):
+    times = {"attempted_at": timezone.now() - timedelta(minutes=10), "reported_at": timezone.now()}
+    html = page(make_job(State.RUNNING, progress={"done": 200, "total": 1000}, **times))
+    assert re.search(r"20 % 200 / 1,000 20 per minute (40 min|39 min 5\d s) left", text_of(html))
+    slow = page(make_job(State.RUNNING, progress={"done": 1, "total": 7}, **times))
+    assert "6 per hour" in text_of(slow)
+    done = page(make_job(State.SUCCEEDED, progress={"done": 7, "total": 7}, **times))
+    assert "100 % 7 / 7" in text_of(done)
+    assert "per minute" not in done
+
+
 def test_the_timeline_tells_a_life_in_order(page):
     job = make_job(
         State.SUCCEEDED,

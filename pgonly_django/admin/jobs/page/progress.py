@@ -1,33 +1,48 @@
-"""How far a job is, from what it reported."""
+"""How far a job is, in words."""
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
-from pgonly_django.admin.formats import as_text
+from django.utils.translation import gettext as _
+
+from pgonly_django.admin.formats import as_text, short_duration
 from pgonly_django.models import Job
+from pgonly_django.monitoring.progress import JobProgress, job_progress
 
 MESSAGE_SHOWN = 1_000
-LARGEST_FIGURE = 1e300  # so that done / total can be computed
 
 
 def progress_of(job: Job) -> dict[str, Any] | None:
-    """`done`, `total`, both as `figures`, and `message`. None when the job reported nothing that can be shown."""
+    """`done`, `total`, both as `figures`, `percent`, `message`, and as words `speed` and `left`. None when the job
+    reported nothing that can be shown."""
     reported = job.progress if isinstance(job.progress, dict) else {}
-    done, total = reported.get("done"), reported.get("total")
-    counted = _is_figure(done)
-    measured = counted and _is_figure(total) and total > 0
+    progress = job_progress(job)
     message = as_text(reported.get("message") or "", MESSAGE_SHOWN)
-    if not counted and not message:
+    if progress.done is None and not message:
         return None
-    figures = [f"{number:,}" for number, known in ((done, counted), (total, measured)) if known]
+    figures = [f"{number:,}" for number in (progress.done, progress.total) if number is not None]
     return {
-        "done": done if counted else None,
-        "total": total if measured else None,
+        "done": progress.done,
+        "total": progress.total,
+        "percent": progress.percent,
         "figures": " / ".join(figures),
+        "speed": _speed(progress),
+        "left": _("%s left") % short_duration(progress.left) if progress.left else "",
         "message": message,
     }
 
 
-def _is_figure(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and abs(value) < LARGEST_FIGURE
+def _speed(progress: JobProgress) -> str:
+    rate = progress.per_minute
+    if rate is None:
+        return ""
+    if rate >= 1:
+        return _("%s per minute") % _rounded(rate)
+    return (
+        _("%s per hour") % _rounded(rate * 60) if rate * 60 >= 1 else _("%s per day") % _rounded(rate * 1440)
+    )
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"  # noqa: PLR2004 - two digits
