@@ -134,7 +134,7 @@ class Budget(Declared):
     class Meta:
         db_table = table("pgonly_budget")
         verbose_name = _("budget")
-        permissions = [("operate_budget", "Can change caps, and resume what budgets hold")]
+        permissions = [("operate_budget", _("Can change caps, and resume what budgets hold"))]
         constraints = [
             models.CheckConstraint(
                 condition=Q(per__isnull=True) | Q(per__in=["hour", "day", "week", "month", "year"]),

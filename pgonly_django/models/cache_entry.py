@@ -10,6 +10,7 @@ from django.db import connections, models
 from django.db.models.functions import Length, Now
 from django.db.models.signals import post_save
 from django.dispatch import receiver
+from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import qualified, table
@@ -86,8 +87,8 @@ class CacheEntry(AbstractEntry):
 
     class Meta(AbstractEntry.Meta):
         db_table = table("pgonly_cache")
-        verbose_name = "cache entry"
-        verbose_name_plural = "cache entries"
+        verbose_name = _("cache entry")
+        verbose_name_plural = _("cache entries")
 
 
 class DurableCacheEntry(AbstractEntry):
@@ -95,8 +96,8 @@ class DurableCacheEntry(AbstractEntry):
 
     class Meta(AbstractEntry.Meta):
         db_table = table("pgonly_cache_durable")
-        verbose_name = "durable cache entry"
-        verbose_name_plural = "durable cache entries"
+        verbose_name = _("durable cache entry")
+        verbose_name_plural = _("durable cache entries")
 
 
 class CacheUsage(models.Model):
@@ -112,8 +113,8 @@ class CacheUsage(models.Model):
 
     class Meta:
         db_table = table("pgonly_cache_usage")
-        verbose_name = "cache usage"
-        verbose_name_plural = "cache usage"
+        verbose_name = _("cache usage")
+        verbose_name_plural = _("cache usage")
 
     def __str__(self) -> str:
         return self.name
@@ -130,7 +131,7 @@ class CacheLock(models.Model):
 
     class Meta:
         db_table = table("pgonly_cache_lock")
-        verbose_name = "cache lock"
+        verbose_name = _("cache lock")
 
     def __str__(self) -> str:
         return self.name

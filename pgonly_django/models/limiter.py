@@ -51,7 +51,7 @@ class Limiter(Declared):
     class Meta:
         db_table = table("pgonly_limiter")
         verbose_name = _("limiter")
-        permissions = [("operate_limiter", "Can cool down limiters and change their limits")]
+        permissions = [("operate_limiter", _("Can cool down limiters and change their limits"))]
         constraints = [
             models.CheckConstraint(
                 condition=Q(concurrent__isnull=True) | Q(concurrent__gte=1), name="pgonly_limiter_concurrent"

@@ -1,72 +1,43 @@
-"""Cache entries in the admin: listed, found by the beginning of a key, deleted. Numbers of each cache; clearing one."""
-
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
-from django.utils.timesince import timeuntil
-from django.utils.timezone import now
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.base import ReadOnlyAdmin, delete_selected
-from pgonly_django.admin.verbs import log_once
-from pgonly_django.cache import PostgresCache, codec, deletion
-from pgonly_django.cache.stats import figures, our_caches
+from pgonly_django.admin.base import delete_selected
+from pgonly_django.admin.cache import cells
+from pgonly_django.admin.cache.filters import CacheFilter, StateFilter
+from pgonly_django.admin.verbs import VerbAdmin, log_once
+from pgonly_django.cache import PostgresCache, deletion
+from pgonly_django.cache.stats import our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
+from pgonly_django.monitoring.caches import caches
 from pgonly_django.tables import name_of
-
-SHOWN_CHARACTERS = 100_000
-_SERIALIZERS = {codec.PICKLE: "pickle", codec.JSON: "JSON", codec.OWN: "own serializer"}
-_COMPRESSORS = {codec.ZLIB: ", zlib", codec.ZSTD: ", zstd"}
-
-
-class CacheFilter(admin.SimpleListFilter):
-    title = "cache"
-    parameter_name = "cache"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        locations = {cache.store.location for cache in model_admin.caches().values()}
-        return [(location, location) for location in sorted(locations)]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        location = self.value()
-        return queryset.of(location) if location in dict(self.lookup_choices) else queryset
-
-
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("live", "live"), ("expired", "expired"), ("computing", "being computed")]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        if self.value() == "computing":
-            return queryset.filter(claimed_until__gt=Now())
-        if self.value() == "live":
-            return queryset.live()
-        return queryset.expired() if self.value() == "expired" else queryset
 
 
 @admin.register(CacheEntry, DurableCacheEntry)
-class EntryAdmin(ReadOnlyAdmin):
-    refresh_seconds = None  # nobody watches keys
-    list_display = ("name", "cache", "kind", "size", "expires", "tag_names")
+class EntryAdmin(VerbAdmin):
+    refresh_seconds = None  # a list of keys is searched, not watched
+    list_display = (cells.name, cells.cache, cells.kind, cells.size, cells.expires, cells.tag_names)
     list_filter = (CacheFilter, StateFilter)
     search_fields = ("key",)
-    search_help_text = "The beginning of a key."
+    search_help_text = gettext_lazy("The beginning of a key.")
+    show_facets = admin.ShowFacets.NEVER
     ordering = ("key",)
-    fields = readonly_fields = (*list_display, "expires_at", "content")
+    fields: ClassVar[Any] = (
+        cells.cache, cells.kind, cells.size, cells.expires, "expires_at", cells.tag_names, cells.content,
+    )  # fmt: skip
+    readonly_fields = fields
     actions = (delete_selected,)
     change_list_template = "admin/pgonly_django/cacheentry/change_list.html"
 
@@ -95,50 +66,6 @@ class EntryAdmin(ReadOnlyAdmin):
                 found |= Q(key__gte=first, key__lt=f"{first}\U0010ffff")
         return queryset.filter(found), False
 
-    @admin.display(description="key", ordering="key")
-    def name(self, entry: Any) -> str:
-        return str(entry.name)
-
-    @admin.display(description="cache")
-    def cache(self, entry: Any) -> str:
-        return str(entry.namespace)
-
-    @admin.display(description="type")
-    def kind(self, entry: Any) -> str:
-        if entry.number is not None:
-            return "integer"
-        if entry.size is None:
-            return "being computed"
-        return _SERIALIZERS.get(entry.codec % 10, "unknown") + _COMPRESSORS.get(entry.codec // 10 * 10, "")
-
-    @admin.display(description="bytes", ordering="size")
-    def size(self, entry: Any) -> str:
-        return "" if entry.size is None else f"{entry.size:,}"
-
-    @admin.display(description="expires in", ordering="expires_at")
-    def expires(self, entry: Any) -> str:
-        if entry.expires_at is None:
-            return "never"
-        return timeuntil(entry.expires_at) if entry.expires_at > now() else "expired"
-
-    @admin.display(description="tags")
-    def tag_names(self, entry: Any) -> str:
-        return ", ".join(tag.partition(":")[2] for tag in entry.tags or ())
-
-    @admin.display(description="value")
-    def content(self, entry: Any) -> str:
-        """Numbers and JSON. Nothing is unpickled: a pickle can run any code."""
-        if entry.number is not None:
-            return str(entry.number)
-        if entry.value is None or entry.codec % 10 != codec.JSON:
-            return "Not shown."
-        try:
-            value = json.loads(codec.unpack(entry.codec, bytes(entry.value)))
-            text = json.dumps(value, indent=2, ensure_ascii=False)
-        except Exception as error:  # noqa: BLE001 - damaged, or of a compressor that is not installed here
-            return f"Not shown: {error!r:.200}"
-        return format_html("<pre>{}</pre>", text[:SHOWN_CHARACTERS])
-
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
@@ -147,6 +74,9 @@ class EntryAdmin(ReadOnlyAdmin):
             *super().get_urls(),
         ]
 
+    def page_of(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        return {"heading": row.name}
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         return super().changelist_view(request, {"numbers_url": self._numbers_url, **(extra_context or {})})
 
@@ -154,8 +84,12 @@ class EntryAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         admins = self._admins_to_view(request)
-        rows = [(each, admins[each.table].clear_url(request)) for each in figures(admins)]
-        return self._page(request, "numbers.html", "Caches", rows=rows)
+        rows = [
+            {"cache": each, "clear_url": admins[each.table].clear_url(request), **cells.numbers(each)}
+            for each in caches()
+            if each.table in admins
+        ]
+        return self._page(request, "numbers.html", _("Caches"), rows=rows)
 
     def _admins_to_view(self, request: HttpRequest) -> dict[str, EntryAdmin]:
         """By table: the admins of this kind on this site whose entries this person may view."""
@@ -177,21 +111,25 @@ class EntryAdmin(ReadOnlyAdmin):
         if cache is None:
             raise Http404
         if request.method != "POST":
-            return self._page(request, "clear.html", f"Clear the cache {alias}?", alias=alias)
+            title = _("Clear the cache %s?") % alias
+            return self._page(request, "clear.html", title, alias=alias)
         try:
             run(deletion.clear(cache.store))  # not cache.clear(), which only logs that it failed
         except CacheError as error:
-            messages.error(request, f"The cache {alias!r} was not cleared: {error}")
+            problem = {"alias": alias, "error": error}
+            messages.error(request, _("The cache '%(alias)s' was not cleared: %(error)s") % problem)
         else:
-            log_once(request.user.pk, self.model, f"the cache {alias!r}", "Cleared.")
-            messages.success(request, f"The cache {alias!r} was cleared.")
+            log_once(request.user.pk, self.model, f"the cache {alias!r}", _("Cleared."))
+            messages.success(request, _("The cache '%s' was cleared.") % alias)
         return HttpResponseRedirect(reverse(self._numbers_url, current_app=self.admin_site.name))
 
     @property
     def _numbers_url(self) -> str:
         return f"admin:{self.url_name('numbers')}"
 
-    def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+    def _page(
+        self, request: HttpRequest, template: str, title: str | Promise, **context: Any
+    ) -> HttpResponse:
         context |= self.admin_site.each_context(request)
         context |= {"title": title, "opts": self.opts, "numbers_url": self._numbers_url}
         return TemplateResponse(request, f"admin/pgonly_django/cacheentry/{template}", context)
