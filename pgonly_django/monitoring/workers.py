@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -84,9 +83,3 @@ def served_queues(alias: str) -> set[str] | None:
             return None
         served.update(map(str, queues))
     return served
-
-
-def unserved(alias: str, queues: Iterable[str]) -> list[str]:
-    """Those of `queues` that no live worker serves. Reads the rows of live workers; pgonly_worker is small."""
-    served = served_queues(alias)
-    return [] if served is None else [queue for queue in queues if queue not in served]

@@ -22,7 +22,7 @@ from pgonly_django.monitoring.schedules import schedules
 from pgonly_django.monitoring.states import jobs_by_state
 from pgonly_django.monitoring.throughput import Period, failed_jobs, throughput
 from pgonly_django.monitoring.times import percentile, times
-from pgonly_django.monitoring.workers import unserved, workers
+from pgonly_django.monitoring.workers import served_queues, workers
 from tests.admin.conftest import make_job
 from tests.queue.rows import ago, make, make_keyed, make_running, make_worker
 
@@ -81,12 +81,12 @@ def test_the_oldest_job_of_a_queue_may_be_limited_suspect_or_overdue():
     assert found == dict.fromkeys(("keyed", "suspect", "due", "paused"), pytest.approx(3600, abs=30))
 
 
-def test_queues_that_no_live_worker_serves():
+def test_the_queues_that_live_workers_serve():
     make_worker(queues=["mail"]), make_worker(queues=["old"], silent_for=HOUR)
     make_worker(queues=["asleep"], silent_for=HOUR, sleeping_since=ago(HOUR))
-    assert unserved("default", ["mail", "old", "asleep"]) == ["old"]
+    assert served_queues("default") == {"mail", "asleep"}
     make_worker(queues=[])
-    assert unserved("default", ["mail", "old", "asleep"]) == []
+    assert served_queues("default") is None
 
 
 def test_a_worker_has_the_jobs_that_run_in_its_name():

@@ -20,7 +20,7 @@ from pgonly_django.monitoring.queues import QueueFigures
 from pgonly_django.monitoring.schedules import with_problem
 from pgonly_django.monitoring.snapshots import Snapshot, oldest_snapshot
 from pgonly_django.monitoring.throughput import failed_jobs
-from pgonly_django.monitoring.workers import unserved
+from pgonly_django.monitoring.workers import served_queues
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
 # More failures than this in an hour, and this many times those of the hour before, are worth a look.
@@ -52,15 +52,35 @@ def _listed(read: Callable[[Overview], Iterator[Alert]], overview: Overview) -> 
 
 def _of_queues(overview: Overview) -> Iterator[Alert]:
     waiting = {queue.name: queue for queue in overview.queues if queue.waiting.number or queue.oldest_seconds}
-    without_worker = set(unserved(alias_of(Worker), waiting))
+    ready = [queue for queue in waiting.values() if queue.paused_at is None]
+    served = served_queues(alias_of(Worker)) if ready else None
+    if served == set() and len(ready) > 1:
+        yield _without_any_worker(overview, ready)
+        served = None
     for name, queue in waiting.items():
         facts = {"queue": brief(name), "waiting": _waiting(queue)}
         url = overview.list_url(Job, queue=name) if overview.may_view(Job) else ""
         if queue.paused_at is not None:
             text = _("The queue “%(queue)s” is paused since %(since)s: %(waiting)s.")
             yield Alert(WARNING, text % {**facts, "since": exact_time(queue.paused_at)}, url)
-        elif name in without_worker:
+        elif served is not None and name not in served:
             yield Alert(BAD, _("No live worker serves “%(queue)s”: %(waiting)s.") % facts, url)
+
+
+def _without_any_worker(overview: Overview, ready: list[QueueFigures]) -> Alert:
+    """One line in the place of one for each queue."""
+    jobs = Counted(
+        sum(queue.waiting.number for queue in ready), has_more=any(queue.waiting.has_more for queue in ready)
+    )
+    oldest = max(queue.oldest_seconds or 0 for queue in ready)
+    text = _("No worker is live: %(jobs)s jobs wait in %(queues)d queues, the oldest for %(time)s.") % {
+        "jobs": jobs.label,
+        "queues": len(ready),
+        "time": short_duration(timedelta(seconds=oldest)),
+    }
+    return Alert(
+        BAD, text, overview.list_url(Job, state__exact=State.READY) if overview.may_view(Job) else ""
+    )
 
 
 def _waiting(queue: QueueFigures) -> str:

@@ -70,6 +70,15 @@ def test_a_queue_without_a_worker_is_said_first(shown):
     assert "No live worker" not in shown("alerts")
 
 
+def test_without_any_worker_there_is_one_line_for_all_queues(shown):
+    make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1))), make(queue="mail"), make(queue="paused")
+    Queue.objects.named("paused").pause()
+    text = shown("alerts")
+    assert "No worker is live: 2 jobs wait in 2 queues, the oldest for 7 min 1 s." in text
+    assert "No live worker serves" not in text
+    assert "The queue “paused” is paused" in text
+
+
 def test_a_worker_of_all_queues_serves_each(shown):
     make(queue="ai")
     make_worker(queues=[])
