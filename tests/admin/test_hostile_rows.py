@@ -86,8 +86,19 @@ def times_of(row) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
+OVERVIEW = "/admin/pgonly_django/"
+
+
+def assert_overview_opens(browser):
+    """With every panel."""
+    answer = browser.get(OVERVIEW)
+    assert answer.status_code == 200
+    assert "pgonly-problem" not in answer.text
+
+
 def assert_pages_open(browser, *rows):
-    """The list with all of them, and the page of each."""
+    """The overview, the list with all of them, and the page of each."""
+    assert_overview_opens(browser)
     home = f"/admin/pgonly_django/{rows[0]._meta.model_name}/"
     pages = [home, f"{home}?q=a"]
     if not isinstance(rows[0], Worker):
@@ -138,6 +149,7 @@ def test_limiters_with_impossible_times_and_numbers(admin_client):
     pages = [f"limiter/{quote(name)}/change/" for name in Limiter.objects.values_list("name", flat=True)]
     for page in ("limiter/", "limiter/?q=l", *pages):
         assert admin_client.get(home + page).status_code == 200, page
+    assert_overview_opens(admin_client)
 
 
 @pytest.mark.usefixtures("_site")
@@ -149,6 +161,7 @@ def test_budgets_and_costs_with_impossible_times_and_amounts(admin_client):
     for column in ("usd", "spent", "reserved"):
         overwrite(Budget.objects.create(name=column, usd=1), **{column: "NaN"})
     overwrite(CostEntry.objects.create(usd=1, budget="usd"), usd="NaN")
+    assert_overview_opens(admin_client)
     home = "/admin/pgonly_django/"
     pages = [f"budget/{quote(name)}/change/" for name in Budget.objects.values_list("name", flat=True)]
     for page in (

@@ -13,8 +13,10 @@ from pgonly_django.models import (
     Checkpoint,
     CostEntry,
     Job,
+    JobStats,
     Limiter,
     LimiterSlot,
+    Schedule,
     Session,
     State,
     Step,
@@ -47,6 +49,23 @@ def test_the_list_and_the_page_of_every_state_open(admin_client, state):
     Step.objects.create(job=job, name="ask")
     assert admin_client.get(LIST).status_code == 200
     assert admin_client.get(page_of(job)).status_code == 200
+
+
+@pytest.mark.parametrize("period", ["hour", "day", "week"])
+def test_the_overview_opens(admin_client, period):
+    worker = make_worker()
+    make_job(State.RUNNING, worker_id=worker.pk, attempted_at=MOMENT)
+    make_job(State.READY, ready_at=MOMENT)
+    stats = {"queue": "default", "task": "tests.jobs.add", "starts_at": timezone.now(), "succeeded": 7}
+    (
+        JobStats.objects.create(granularity="minute", **stats),
+        JobStats.objects.create(granularity="hour", **stats),
+    )
+    Limiter.objects.create(name="l", blocked_until=timezone.now() + timedelta(hours=1))
+    Schedule.objects.create(name="s", task="tests.jobs.add", every_seconds=60, next_at=MOMENT)
+    answer = admin_client.get(f"/admin/pgonly_django/?period={period}")
+    assert "pgonly-problem" not in answer.text
+    assert "<strong>7</strong> succeeded" in answer.text
 
 
 def test_budgets_and_costs_open(admin_client):

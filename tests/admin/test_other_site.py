@@ -52,7 +52,8 @@ def pages() -> list[str]:
     make_job(State.HELD, held_by="budget:p:1")
     CostEntry.objects.create(usd=1, budget="p:1", job_id=job.pk)
     return [
-        "job/", f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
+        "", "?period=week", "job/",
+        f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
         f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
         "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
         "budget/", "budget/p_3A1/change/", "limiter/", "limiter/l_3A1/change/", "costentry/", "costentry/sums/",

@@ -13,6 +13,7 @@ from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.overview.overview import Overview
 from pgonly_django.admin.queues import cells
+from pgonly_django.admin.workers import cells as worker_cells
 from pgonly_django.models import Job, Queue
 from pgonly_django.monitoring.workers import WorkerFigures
 
@@ -48,12 +49,15 @@ def workers_panel(overview: Overview) -> dict[str, Any]:
 
 
 def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
+    row: Any = worker.row
+    row.jobs_held = len(worker.jobs)
     sees_jobs, sees_data = overview.may_view(Job), may_see_data(overview.request)
     return {
         "worker": worker,
-        "badge": _worker_badge(worker),
+        "url": overview.page_url(row),
+        "badge": worker_cells.life(row),
         "served": ", ".join(formats.brief(name) for name in worker.queues) or _("all"),
-        "version": getattr(worker.row, "version", None) or "",
+        "version": row.version or "",
         "silent": formats.short_duration(_whole(worker.silent_for)),
         "jobs": [
             {
@@ -67,23 +71,8 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
             for job in worker.jobs[:JOBS_OF_A_WORKER]
         ],
         "more": max(len(worker.jobs) - JOBS_OF_A_WORKER, 0),
-        "buttons": overview.buttons(worker.row),
+        "buttons": overview.buttons(row),
     }
-
-
-def _worker_badge(worker: WorkerFigures) -> Any:
-    row = worker.row
-    if row.sleeping_since is not None:
-        return formats.badge("asleep", _("Asleep"), formats.exact_time(row.sleeping_since))
-    if not worker.is_live:
-        return formats.badge("dead", _("Dead"), _("Its jobs are rescued when their leases end."))
-    if worker.is_late:
-        return formats.badge("held", _("Silent"))
-    if getattr(row, "stop_requested_at", None):
-        return formats.badge("cancelling", _("Stopping"))
-    if getattr(row, "drain_requested_at", None):
-        return formats.badge("cancelling", _("Draining"))
-    return formats.badge("live", _("Live"))
 
 
 def _seconds(value: float | None) -> str:

@@ -195,6 +195,19 @@ def test_a_worker_shows_its_jobs_with_their_progress(admin_client):
     assert "3 / 10 · 30 %" in html
 
 
+def test_a_live_worker_is_drained_with_a_button(admin_client):
+    worker, old = make_worker(name="new", version="1.0"), make_worker(name="old", version=None)
+    html = panels(admin_client.get(PAGE))["workers"]
+    assert re.findall(r'action="[^"]*/worker/([^"]*)/operate/(\w+)/"', html) == [
+        (str(worker.pk), "stop"), (str(worker.pk), "drain")
+    ]  # fmt: skip
+    answer = admin_client.post(f"{PAGE}worker/{worker.pk}/operate/drain/", {"next": PAGE})
+    assert answer["Location"] == PAGE
+    assert "Draining" in words(panels(admin_client.get(PAGE))["workers"])
+    old.refresh_from_db()
+    assert old.drain_requested_at is None
+
+
 def test_a_message_of_a_job_needs_the_permission_to_see_data(client, person):
     make_running(make_worker().pk, progress={"done": 3, "total": 10, "message": "patient 4711"})
     person("view_worker", "view_job")
