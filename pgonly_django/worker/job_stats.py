@@ -54,6 +54,7 @@ class JobStats:
         if not self._noted:
             return
         with self._lock:
+            counted = self._counted
             for ended in self._noted:
                 run, finish = ended.run, ended.finish
                 began = run.started_at
@@ -63,7 +64,7 @@ class JobStats:
                 if name is None:
                     continue
                 job = run.job
-                counts = self._counted.get((job.queue, job.task)) or self._make(job.queue, job.task)
+                counts = counted.get((job.queue, job.task)) or self._make(job.queue, job.task)
                 waited = (job.attempted_at - job.ready_at).total_seconds() + began - run.claimed_at
                 counts.waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
                 if name == "succeeded":

@@ -8,7 +8,7 @@ import time
 from django.db import connection
 
 from pgonly_django import task
-from pgonly_django.models import Job, Schedule, State, Tick, Worker
+from pgonly_django.models import Job, JobStats, Schedule, State, Tick, Worker
 from pgonly_django.worker.tick import running
 from tests import jobs
 from tests.queue.rows import make, make_running
@@ -43,6 +43,12 @@ def test_other_threads_keep_the_names_of_their_connections(tick):
     with connection.cursor() as cursor:
         cursor.execute("SHOW application_name")
         assert str(Worker.objects.get().id) not in cursor.fetchone()[0]
+
+
+def test_it_leaves_its_counts_in_the_statistics(tick):
+    jobs.add.enqueue(1)
+    assert tick()["done"] == 1
+    assert sum(JobStats.objects.filter(granularity="hour").values_list("succeeded", flat=True)) == 1
 
 
 def test_a_job_that_is_due_is_promoted(tick):
