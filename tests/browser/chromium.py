@@ -64,3 +64,15 @@ class Chromium:
         self._browser.close()
         self._playwright.stop()
         self._thread.shutdown()
+
+
+def listen(page: Any, complaints: list[str]) -> None:
+    """Add what the browser complains about: errors of scripts, violations of the CSP, resources that are not there. The
+    icon of a site, which browsers ask for by themselves, is left out."""
+
+    def hear(message: Any) -> None:
+        if message.type == "error" and not message.location.get("url", "").endswith("/favicon.ico"):
+            complaints.append(message.text)
+
+    page.on("console", hear)
+    page.on("pageerror", lambda error: complaints.append(f"script: {error}"))

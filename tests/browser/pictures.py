@@ -18,7 +18,7 @@ from uuid import uuid4
 import psycopg
 
 from pgonly_django.database.embedded import Server
-from tests.browser.chromium import Chromium
+from tests.browser.chromium import Chromium, listen
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
 
 THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1280, 390), ("light", "dark")
@@ -161,8 +161,7 @@ def _take(
     context.add_cookies([cookie_of(user, site.url)])
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    listen(page, complaints)
     for name, path in wanted.items():
         complaints.clear()
         answer = page.goto(site.url + path, wait_until="load")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
+from django.conf import settings
+
 from benchmarks.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,11 +24,13 @@ UP_WITHIN_SECONDS = 30.0
 class Site:
     """A context manager: `runserver` with static files. `url` has no slash at its end."""
 
-    def __init__(self, database_url: str, log: Path, theme: str = "plain") -> None:
+    def __init__(self, database_url: str, log: Path, theme: str = "plain", **variables: str) -> None:
         self.port, self.log = free_port(), log
         self.url = f"http://127.0.0.1:{self.port}"
         own = {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": SETTINGS, "BROWSER_THEME": theme}
-        self.environment = {**os.environ, **own, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        # The key is this process's, which signs people in: a session has a hash made with it.
+        own |= {"SECRET_KEY": settings.SECRET_KEY, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.environment = {**os.environ, **own, **variables}
 
     def __enter__(self) -> Self:
         command = ["runserver", "--noreload", "--insecure", "--skip-checks", f"127.0.0.1:{self.port}"]

@@ -1,0 +1,70 @@
+"""Jobs in the list and on their page: retried, cancelled, and seen while they move."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from example_project.screening.demo import sample_tasks
+from pgonly_django.models import Job, State
+from tests.browser.pages import APP
+from tests.queue.rows import make
+from tests.waiting import wait_for
+
+LIST, FAILED = f"{APP}job/", f"{APP}job/?state__exact=failed"
+ERROR = {"outcome": "failed", "exception": "shop.MailError", "message": "552 mailbox full", "attempt": 1}
+
+
+def page_of(job: Job) -> str:
+    return f"{LIST}{job.pk}/change/"
+
+
+def test_a_failed_job_is_retried_on_its_page(person):
+    job = make(state=State.FAILED, errors=[ERROR])
+    operator = person("operator")
+    operator.goes_to(page_of(job))
+    operator.presses("Retry")
+    assert Job.objects.get(pk=job.pk).state == State.READY
+
+
+def test_the_selected_jobs_of_the_list_are_retried_and_no_other(person):
+    chosen, left = (make(state=State.FAILED, errors=[ERROR]) for _ in range(2))
+    operator = person("operator")
+    page = operator.goes_to(FAILED)
+    page.locator(f"input.action-select[value='{chosen.pk}']").check()
+    page.locator("select[name=action]").select_option(label="Retry selected jobs")
+    operator.presses("Run")
+    wait_for(lambda: Job.objects.get(pk=chosen.pk).state == State.READY)
+    assert Job.objects.get(pk=left.pk).state == State.FAILED
+
+
+@pytest.mark.process
+def test_the_progress_of_a_running_job_moves_without_a_reload_until_it_is_cancelled(person, workers, expect):
+    workers.start("reports")
+    job = Job.objects.get(pk=sample_tasks.make_report.enqueue("Northwind", 600, 0.05).id)
+    wait_for(lambda: Job.objects.get(pk=job.pk).progress)
+    admin = person()
+    page = admin.goes_to(page_of(job))
+    page.evaluate("window.isSamePage = true")
+    bar = page.locator("progress")
+    seen = float(bar.get_attribute("value"))
+    expect(bar).not_to_have_attribute("value", re.compile(rf"^{seen:g}$"), timeout=15_000)
+    assert float(bar.get_attribute("value")) > seen
+    assert page.evaluate("window.isSamePage")
+    admin.presses("Cancel")
+    expect(page.locator("h1")).to_contain_text("Cancelled", timeout=15_000)
+    assert Job.objects.get(pk=job.pk).state == State.CANCELLED
+
+
+def test_a_refresh_keeps_what_the_reader_has_selected_and_typed(person, expect):
+    job = make(state=State.FAILED, errors=[ERROR])
+    page = person().goes_to(LIST)
+    box = page.locator(f"input.action-select[value='{job.pk}']")
+    box.check()
+    page.locator("#searchbar").fill("half a wor")
+    fresh = make()
+    expect(page.locator(f"input.action-select[value='{fresh.pk}']")).to_have_count(1, timeout=15_000)
+    assert box.is_checked()
+    assert page.locator("#searchbar").input_value() == "half a wor"
+    assert page.evaluate("document.activeElement.id") == "searchbar"

@@ -1,0 +1,53 @@
+"""Every page of the seeded demo, as each role, at both widths, in light and in dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from example_project.screening.demo import seeding
+from tests.browser.conftest import DESKTOP, PHONE, SCROLLS_SIDEWAYS, TABLET
+from tests.browser.pages import APP, pages
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
+# Of WCAG 2 for text of a usual size is 4.5. Django's own quiet text has 4.4 on its own rows.
+READABLE = 4.3
+# Django's own pages about whose width this package has no say.
+DJANGOS = {"admin-index"}
+
+
+@pytest.fixture
+def demo(person):
+    seeding.seed()
+    return person
+
+
+def test_no_page_breaks_the_csp_or_scrolls_sideways_or_is_hard_to_read_in_light_or_dark(demo):
+    """Of script errors and violations of the CSP the person's browser complains at the end."""
+    admin = demo()
+    problems = []
+    for name, path in pages().items():
+        page = admin.goes_to(path)
+        for colours in ("dark", "light"):
+            page.emulate_media(color_scheme=colours)
+            problems += [f"{name}, {colours}: {text}" for text in page.evaluate(CONTRAST, READABLE)]
+        for size in (PHONE, TABLET, DESKTOP):
+            page.set_viewport_size(size)
+            if name not in DJANGOS and (beyond := page.evaluate(SCROLLS_SIDEWAYS)) > 0:
+                problems.append(f"{name} scrolls sideways by {beyond} px at {size['width']} px")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("role", ["operator", "reader"])
+def test_a_role_opens_its_pages_and_the_reader_has_no_button_of_ours(demo, role):
+    someone = demo(role)
+    buttons = []
+    for name, path in pages().items():
+        if not path.startswith(APP) or any(part in name for part in ("delete", "clear", "add", "sums")):
+            continue
+        page = someone.goes_to(path)
+        buttons += [
+            f"{name}: {text}" for text in page.locator("form[action*='/operate/'] button").all_inner_texts()
+        ]
+    assert bool(buttons) == (role == "operator")
