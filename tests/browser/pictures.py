@@ -21,8 +21,8 @@ from pgonly_django.database.embedded import Server
 from tests.browser.chromium import Chromium, listen
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
 
-THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1280, 390), ("light", "dark")
-HEIGHTS = {1280: 900, 390: 844}
+THEMES, WIDTHS, COLOURS = ("plain", "unfold", "jazzmin"), (1280, 390, 1024), ("light", "dark")
+HEIGHTS = {1280: 900, 1024: 768, 390: 844}
 WORKS_FOR_SECONDS = 6.0  # so that jobs run, and some have ended
 SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
