@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from django.db import DatabaseError, connection, migrations, models, transaction
+from django.db import DatabaseError, OperationalError, connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
 
+from pgonly_django.database.connect import connect
+from pgonly_django.migrations import _additive
 from pgonly_django.migrations._additive import AddIndexBesideWriters, InOneTransaction, SetFillfactor
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -86,3 +88,55 @@ def test_what_django_puts_off_is_done_in_the_same_transaction(apply):
     assert indexes() == {}
     apply(InOneTransaction([indexed]))
     assert indexes() == {"tests_colour_name": True}
+
+
+@pytest.fixture
+def reader(transactional_db):
+    """Another connection, whose transaction has read the table."""
+    with connect("default", application_name="pgonly tests, a reader") as other:
+        yield other
+        other.rollback()
+
+
+WITH_A_SHADE = [migrations.AddField("colour", "shade", models.IntegerField(null=True))]
+
+
+def columns():
+    with connection.cursor() as cursor:
+        return [each.name for each in connection.introspection.get_table_description(cursor, "tests_colour")]
+
+
+def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, reader, other, monkeypatch):
+    monkeypatch.setattr(_additive, "LOCK_WAIT", "100ms")
+    apply(COLOUR)
+    reader.execute("BEGIN")
+    reader.execute("SELECT FROM tests_colour")
+    passed = []
+
+    def pause(_):
+        """Between two tries: no lock is held or waited for."""
+        other.execute("SET lock_timeout = '1ms'")
+        other.execute("SELECT FROM tests_colour")
+        passed.append(columns())
+        if len(passed) == 2:
+            reader.execute("ROLLBACK")
+
+    monkeypatch.setattr(_additive.time, "sleep", pause)
+    apply(InOneTransaction(WITH_A_SHADE))
+    assert passed == [["name", "code"]] * 2
+    assert columns() == ["name", "code", "shade"]
+
+
+def test_a_table_that_stays_locked_ends_the_migration_with_what_to_do(apply, reader, monkeypatch):
+    monkeypatch.setattr(_additive, "LOCK_WAIT", "50ms")
+    monkeypatch.setattr(_additive, "TRIES", 1)
+    apply(COLOUR)
+    reader.execute("BEGIN")
+    reader.execute("SELECT FROM tests_colour")
+    with pytest.raises(OperationalError) as raised:
+        apply(InOneTransaction(WITH_A_SHADE))
+    assert "run migrate again" in raised.value.__notes__[0]
+    assert columns() == ["name", "code"]
+    reader.execute("ROLLBACK")
+    apply(InOneTransaction(WITH_A_SHADE))
+    assert columns() == ["name", "code", "shade"]

@@ -1,8 +1,34 @@
 """Operations of migrations that run beside live workers and sites. Killed in the middle, they can be run again."""
 
+import time
+
 from django.contrib.postgres.operations import AddIndexConcurrently
-from django.db import migrations
+from django.db import OperationalError, migrations, transaction
 from django.db.migrations.operations.base import Operation
+from psycopg.errors import LockNotAvailable
+
+LOCK_WAIT, PAUSE_SECONDS, TRIES = "1s", 1.0, 60
+LOCKED = (
+    "Some transaction has read or changed this table for minutes and is still open. Nothing was changed by these "
+    "operations: run migrate again when it is over."
+)
+
+
+def _within_tries(alias, schema_editor, statements):
+    for left in reversed(range(TRIES)):
+        try:
+            with transaction.atomic(using=alias):
+                for statement in statements:
+                    schema_editor.execute(statement)
+        except OperationalError as error:
+            if not isinstance(error.__cause__, LockNotAvailable):
+                raise
+            if not left:
+                error.add_note(LOCKED)
+                raise
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return
 
 
 class AddIndexBesideWriters(AddIndexConcurrently):
@@ -57,7 +83,12 @@ class SetFillfactor(Operation):
 
 
 class InOneTransaction(migrations.SeparateDatabaseAndState):
-    """In a migration with atomic = False: all of these operations, or none."""
+    """In a migration with atomic = False: all of these operations, or none.
+
+    A new column needs its table alone for a moment. While it waits for a transaction that has read the table, all
+    others would wait behind it, and with them every claim. So it waits for LOCK_WAIT only, lets the others through for
+    PAUSE_SECONDS, and tries again.
+    """
 
     atomic = True
 
@@ -65,8 +96,27 @@ class InOneTransaction(migrations.SeparateDatabaseAndState):
         super().__init__(operations, operations)
 
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        if not schema_editor.collect_sql:
+            self._lock(app_label, schema_editor, from_state)
         super().database_forwards(app_label, schema_editor, from_state, to_state)
         self._create_indexes(schema_editor)
+
+    def _lock(self, app_label, schema_editor, state):
+        """The tables that get columns."""
+        alias = schema_editor.connection.alias
+        names = {
+            each.model_name for each in self.database_operations if isinstance(each, migrations.AddField)
+        }
+        there = [name for name in sorted(names) if (app_label, name) in state.models]
+        models = [state.apps.get_model(app_label, name) for name in there]
+        tables = [
+            schema_editor.quote_name(model._meta.db_table)  # noqa: SLF001 - Django's documented Meta API
+            for model in models
+            if self.allow_migrate_model(alias, model)
+        ]
+        if tables:
+            lock = f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
+            _within_tries(alias, schema_editor, [f"SET LOCAL lock_timeout = '{LOCK_WAIT}'", lock])
 
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
         super().database_backwards(app_label, schema_editor, from_state, to_state)

@@ -31,6 +31,7 @@ from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
+VERSION_LENGTH = 64  # of its column
 AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
@@ -232,6 +233,6 @@ class Heartbeat(threading.Thread):
 def own_version() -> str:
     """Of this package. Where it is used without being installed no version is known."""
     try:
-        return version("pgonly-django")
+        return version("pgonly-django")[:VERSION_LENGTH]
     except PackageNotFoundError:
         return "unknown"

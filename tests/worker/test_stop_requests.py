@@ -38,7 +38,7 @@ def test_asked_to_stop_it_gives_its_jobs_back_at_no_cost(background_worker, mark
     assert (job.state, job.attempt, job.interruptions) == (State.READY, 0, 1)
     assert row_of(worker).get().stopped_at is not None
     said = [record for record in caplog.records if getattr(record, "event", "") == "worker.stop_requested"]
-    assert [record.request for record in said] == ["stop"]
+    assert [record.asked for record in said] == ["stop"]
 
 
 def test_asked_to_drain_it_finishes_its_jobs_and_claims_no_more(background_worker, marks):
@@ -103,4 +103,5 @@ def test_only_a_request_to_this_worker_is_looked_for_and_each_is_obeyed_once(ser
     WorkerRow.objects.filter(pk=worker.id).stop()
     requests.run_once(server)
     requests.take("stop")
+    requests.take("dance")
     assert obeyed == ["drain", "stop"]

@@ -46,8 +46,9 @@ class StopRequests:
         return 0  # nothing that a rest would have to end for
 
     def take(self, name: str) -> None:
-        request = Request(name)
-        if request not in self._obeyed:
-            self._obeyed.add(request)
-            emit("worker.stop_requested", SAID[request], request=request.value)
-            self._obey[request]()
+        """One that is unknown, from a newer worker or another program, is left out."""
+        for request in Request:
+            if request == name and request not in self._obeyed:
+                self._obeyed.add(request)
+                emit("worker.stop_requested", SAID[request], asked=request.value)
+                self._obey[request]()
