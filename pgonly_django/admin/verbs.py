@@ -39,6 +39,7 @@ class Done:
     changed: int
     asked: int = 0
     more: bool = False  # whether there are more rows that it may change
+    missed: int = 0  # somebody else or a worker has changed them between the search and the lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,12 @@ class Verb:
         found = list(keys[: limit + 1])
         batches = [found[:limit][start : start + BATCH] for start in range(0, min(len(found), limit), BATCH)]
         done = [self._perform_batch(request, rows.model, batch) for batch in batches]
-        return Done(sum(d.changed for d in done), sum(d.asked for d in done), more=len(found) > limit)
+        return Done(
+            changed=sum(each.changed for each in done),
+            asked=sum(each.asked for each in done),
+            more=len(found) > limit,
+            missed=sum(each.missed for each in done),
+        )
 
     def _perform_batch(self, request: HttpRequest, model: Any, keys: list[Any]) -> Done:
         """The rows are locked first, so that exactly those are logged that change."""
@@ -90,7 +96,7 @@ class Verb:
             if locked:
                 LogEntry.objects.log_actions(user_id, locked, CHANGE, str(self.logged))
         asked = sum(map(self.only_asks, locked))
-        return Done(count - asked, asked)
+        return Done(count - asked, asked, missed=len(keys) - len(locked))
 
     def use_on_all(self, model_admin: ReadOnlyAdmin, request: HttpRequest, rows: QuerySet[Any]) -> None:
         """As use(), but in one statement and with one entry in the log for all: `rows` may be a million.
@@ -111,12 +117,19 @@ class Verb:
         if done.asked:
             text = ngettext("%s was asked to stop.", "%s were asked to stop.", done.asked)
             said.append(text % _counted(opts, done.asked))
+        if done.missed:
+            text = ngettext(
+                "%s was left alone: somebody else or a worker has changed it meanwhile.",
+                "%s were left alone: somebody else or a worker has changed them meanwhile.",
+                done.missed,
+            )
+            said.append(text % _counted(opts, done.missed))
         if not said:
             text = _("%s: nothing to do; none of them is in a state that allows it.")
             return f"{text % self.label} {self.otherwise}".strip(), messages.WARNING
         if done.more:
             said.append(_("There are more; do it again for the next ones."))
-        return " ".join(said), messages.WARNING if done.more else messages.SUCCESS
+        return " ".join(said), messages.WARNING if done.more or done.missed else messages.SUCCESS
 
     def as_action(self, name: str) -> Any:
         """For ModelAdmin.actions, under this name."""

@@ -296,7 +296,7 @@ def test_any_parameter_has_an_answer(admin_client, name):
 def test_a_selection_of_keys_that_cannot_be_changes_nothing(admin_client, name, action):
     job, session = make_job(State.FAILED), make_session()
     for keys in ([], ["zz"], ["\x00"], ["00"], ["x" * 64], ["9" * 5000], ["\ud7ff"], ["", "0190" * 8]):
-        for more in ({}, {"index": "9"}, {"index": "x"}):
+        for more in ({}, {"index": "9"}, {"index": "x"}, {"confirmed": "yes", "counted": "9" * 5000}):
             data = {"action": action, "_selected_action": keys, **more}
             assert admin_client.post(f"/admin/pgonly_django/{name}/", data).status_code in (200, 302), data
     assert type(job).objects.filter(pk=job.pk, state=State.FAILED).exists()

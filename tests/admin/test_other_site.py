@@ -52,7 +52,7 @@ def pages() -> list[str]:
     make_job(State.HELD, held_by="budget:p:1")
     CostEntry.objects.create(usd=1, budget="p:1", job_id=job.pk)
     return [
-        "", "?period=week", "job/",
+        "", "?period=week", "job/", "job/?state__exact=failed", "job/bulk/retry/",
         f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
         f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
         "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
@@ -78,7 +78,9 @@ def test_every_button_leads_back_to_this_site(office):
         office.post(f"{HOME}limiter/l/operate/cool_down_1/"),
         office.post(f"{HOME}budget/p/operate/raise/", {"usd": "no amount"}),
         office.post(f"{HOME}job/{job.pk}/operate/retry/"),
-        office.post(f"{HOME}job/", {"action": "cancel_jobs", "_selected_action": [job.pk]}),
+        office.post(
+            f"{HOME}job/", {"action": "cancel_jobs", "_selected_action": [job.pk], "confirmed": "yes"}
+        ),
         office.post(f"{HOME}job/{job.pk}/delete/", {"post": "yes"}),
         office.post(f"{HOME}session/{make_session().pk}/delete/", {"post": "yes"}),
         office.post(f"{HOME}durablecacheentry/clear/answers/"),

@@ -52,7 +52,7 @@ def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
     monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(milliseconds=100))
     monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
     data = {"action": "cancel_jobs", "select_across": "1", "index": "0", "_selected_action": [make_job().pk]}
-    admin_client.post(f"{LIST}?q=x", data)
+    admin_client.post(f"{LIST}?q=x", {**data, "confirmed": "yes"})
     # Of the newest five, one has no x in it.
     assert Job.objects.filter(state="cancelled").count() == 4
 

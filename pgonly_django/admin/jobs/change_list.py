@@ -21,8 +21,9 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.filters import SelectFilter, in_state
 from pgonly_django.admin.jobs.rows import LISTED, rows_of
-from pgonly_django.admin.jobs.verbs import LARGE
+from pgonly_django.admin.jobs.verbs import LARGE, JobVerb
 from pgonly_django.admin.paging import BoundedChangeList, capped_counts, label_of, time_limit, timed_out
+from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
 
 STATE_VAR = "state__exact"
@@ -46,6 +47,7 @@ class Tab:
 
 
 class JobChangeList(BoundedChangeList):
+    model_admin: VerbAdmin
     filters: tuple[Any, ...] | None = None
 
     def get_filters(self, request: HttpRequest) -> Any:
@@ -62,6 +64,7 @@ class JobChangeList(BoundedChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        self.may_operate = self.model_admin.has_operate_permission(request)
         self.counts = self._counts(request)
         jobs: Any = self.result_list
         rows = rows_of(jobs, map(self._page_of, jobs), sees_data=may_see_data(request))
@@ -106,6 +109,15 @@ class JobChangeList(BoundedChangeList):
 
     def _address(self, state: str | None) -> str:
         return self.get_query_string({STATE_VAR: state, PAGE_VAR: None})
+
+    @property
+    def verbs_for_all(self) -> list[tuple[JobVerb, str]]:
+        """What may be done to all jobs of the tab at once, each with the address of the page that asks."""
+        if not (self.may_operate and self.state in State and self.result_count):
+            return []
+        query = self.get_query_string({PAGE_VAR: None})
+        verbs = [verb for verb in self.model_admin.verbs if isinstance(verb, JobVerb)]
+        return [(verb, f"bulk/{verb.name}/{query}") for verb in verbs if self.state in verb.states]
 
     @property
     def address_without_filters(self) -> str:

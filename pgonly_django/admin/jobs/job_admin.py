@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from pgonly_django.admin.base import delete_selected, stylesheets
 from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs import cells, deletion
+from pgonly_django.admin.jobs.bulk import bulk_action, bulk_view
 from pgonly_django.admin.jobs.calls import again_view, edit_view
 from pgonly_django.admin.jobs.change_list import JobChangeList
 from pgonly_django.admin.jobs.data import is_of_data, may_see_data
@@ -61,7 +62,7 @@ class JobAdmin(VerbAdmin):
     show_facets = ShowFacets.NEVER
     list_per_page = 50
     verbs = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
-    actions = (*(verb.as_action(f"{verb.name}_jobs") for verb in verbs), redrive_jobs, delete_selected)
+    actions = (*map(bulk_action, verbs), redrive_jobs, delete_selected)
     fieldsets = ()
 
     class Media:
@@ -69,7 +70,13 @@ class JobAdmin(VerbAdmin):
         css = {"all": stylesheets("job_list", "job_filters", "job", "job_page")}
 
     def get_urls(self) -> list[URLPattern]:
-        return [self._page("edit", edit_view), self._page("again", again_view), *super().get_urls()]
+        bulk = self.admin_site.admin_view(partial(bulk_view, self))
+        return [
+            path("bulk/<str:name>/", bulk, name=self.url_name("bulk")),
+            self._page("edit", edit_view),
+            self._page("again", again_view),
+            *super().get_urls(),
+        ]
 
     def _page(self, name: str, view: Callable[..., HttpResponse]) -> URLPattern:
         page = self.admin_site.admin_view(partial(view, self))

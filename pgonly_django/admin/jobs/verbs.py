@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Q
@@ -24,13 +25,24 @@ from pgonly_django.models.job import (
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
 
 
+IS_CANCELLING = Q(state=State.RUNNING, cancel_requested_at__isnull=False)
+
+
 def is_cancelling(job: Job) -> bool:
     return job.state == State.RUNNING and job.cancel_requested_at is not None
 
 
-def _verb(states: Sequence[State], *, condition: Q | None = None, **texts_and_method: Any) -> Verb:
-    return Verb(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobVerb(Verb):
+    """One that is allowed in some states, and there only where `allowed` says so."""
+
+    states: Sequence[State]
+
+
+def _verb(states: Sequence[State], *, condition: Q | None = None, **texts_and_method: Any) -> JobVerb:
+    return JobVerb(
         **texts_and_method,
+        states=states,
         allowed=Q(state__in=states) & (condition or Q()),
         allows=lambda job: job.state in states and not is_cancelling(job),
         only_asks=lambda job: job.state == State.RUNNING,
@@ -79,6 +91,7 @@ CANCEL = _verb(
     label=_("Cancel"),
     hint=_("A waiting job is cancelled at once; a running job is asked to stop."),
     logged=_("Cancelled."),
+    condition=~IS_CANCELLING,
 )
 DISCARD = _verb(
     DISCARDABLE,

@@ -54,8 +54,9 @@ def button(job, verb):
 
 
 def select(client, verb, jobs, **more):
+    """Choose the action, and confirm it on the page that asks."""
     data = {"action": f"{verb}_jobs", "index": "0", "_selected_action": [job.pk for job in jobs], **more}
-    return client.post(LIST, data, follow=True)
+    return client.post(LIST, {"confirmed": "yes", **data}, follow=True)
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_everything_that_was_found_can_be_operated_on_at_once(admin_client):
     jobs = [make_job(State.FAILED, task="shop.a") for _ in range(60)]
     other = make_job(State.FAILED, task="shop.b")
     data = {"action": "retry_jobs", "index": "0", "select_across": "1", "_selected_action": [jobs[0].pk]}
-    admin_client.post(f"{LIST}?task=shop.a", data)
+    admin_client.post(f"{LIST}?task=shop.a", {**data, "confirmed": "yes"})
     assert Job.objects.filter(state=State.READY).count() == LogEntry.objects.count() == 60
     other.refresh_from_db()
     assert other.state == State.FAILED
@@ -216,7 +217,7 @@ def test_what_changed_meanwhile_is_neither_changed_nor_logged(by_admin):
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(overtake):
-        assert CANCEL.perform(by_admin, Job.objects.all()) == Done(changed=1)
+        assert CANCEL.perform(by_admin, Job.objects.all()) == Done(changed=1, missed=1)
     assert LogEntry.objects.get().object_id == str(other.pk)
     job.refresh_from_db()
     assert job.state == State.SUCCEEDED

@@ -1,0 +1,196 @@
+"""A verb over many jobs: those that are selected, or all that a list shows. A page asks first, and a message reports.
+
+At most AT_ONCE jobs change at a time, the newest first, in transactions of BATCH jobs each. Whoever is killed in the
+middle has done whole batches, and does the rest when he does it again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.db.models import BooleanField, Case, CharField, F, QuerySet, Value, When
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from pgonly_django.admin.jobs.change_list import JobChangeList
+from pgonly_django.admin.jobs.verbs import IS_CANCELLING, JobVerb
+from pgonly_django.admin.paging import label_of, time_limit, timed_out
+from pgonly_django.admin.verbs import AT_ONCE, Done, VerbAdmin
+from pgonly_django.models import Job, State
+
+TEMPLATE = "admin/pgonly_django/job/bulk.html"
+SEARCH_LIMIT = timedelta(seconds=5)
+NO_JOB = UUID(int=0)  # Django wants a selection, also for "all"
+
+
+def bulk_action(verb: JobVerb) -> Any:
+    """For ModelAdmin.actions: asks, and does it once the person has confirmed."""
+
+    def act(model_admin: VerbAdmin, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        if "confirmed" not in request.POST:
+            return _page(model_admin, request, verb, jobs, request.get_full_path())
+        _perform(model_admin, request, verb, jobs)
+        return None
+
+    act.__name__ = f"{verb.name}_jobs"
+    description = format_lazy(gettext_lazy("{} selected %(verbose_name_plural)s ..."), verb.label)
+    return admin.action(act, permissions=["operate"], description=description)
+
+
+def bulk_view(model_admin: VerbAdmin, request: HttpRequest, name: str) -> HttpResponse:
+    """The page that asks, for all jobs that the list with the filters of this address shows."""
+    verb = next((verb for verb in model_admin.verbs if verb.name == name), None)
+    if not isinstance(verb, JobVerb):
+        raise Http404
+    if not (model_admin.has_operate_permission(request) and model_admin.has_view_permission(request)):
+        raise PermissionDenied
+    try:
+        changelist: Any = model_admin.get_changelist_instance(request)
+    except IncorrectLookupParameters:
+        return HttpResponseRedirect(_list_of(model_admin))
+    address = f"{_list_of(model_admin)}?{request.GET.urlencode()}"
+    return _page(model_admin, request, verb, changelist.get_queryset(request), address, changelist)
+
+
+def _list_of(model_admin: VerbAdmin) -> str:
+    name = f"admin:{model_admin.url_name('changelist')}"
+    return reverse(name, current_app=model_admin.admin_site.name)
+
+
+def _perform(model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, jobs: QuerySet[Job]) -> None:
+    try:
+        refused = refusals(verb, jobs)
+        with time_limit(jobs.db, SEARCH_LIMIT):
+            keys = list(_allowed(verb, jobs).values_list("pk", flat=True)[: AT_ONCE + 1])
+        chosen: Any = Job.objects.using(jobs.db).filter(pk__in=keys[:AT_ONCE])
+        done = verb.perform(request, chosen)
+    except verb.refusals as error:
+        model_admin.message_user(request, str(error), messages.ERROR)
+    except OperationalError as error:
+        if not timed_out(error):
+            raise
+        text = _(
+            "It took too long to find the jobs: some may have been changed. Use other filters, or do it again."
+        )
+        model_admin.message_user(request, text, messages.ERROR)
+    else:
+        _report(model_admin, request, verb, done, refused, more=len(keys) > AT_ONCE)
+
+
+def _report(
+    model_admin: VerbAdmin, request: HttpRequest, verb: JobVerb, done: Done, refused: list[str], *, more: bool
+) -> None:
+    text, level = verb.outcome(model_admin.opts, done)
+    said = [text]
+    gone = _counted_before(request) - done.changed - done.asked - done.missed
+    if gone > 0:
+        fewer = ngettext(
+            "That is %s fewer than the page had counted: somebody else or a worker has changed it by now.",
+            "That is %s fewer than the page had counted: somebody else or a worker has changed them by now.",
+            gone,
+        )
+        said.append(fewer % f"{gone:,}")
+        level = messages.WARNING
+    if refused:
+        said.append(_("Left alone: %s.") % ", ".join(refused))
+    told = " ".join(said)
+    if more:
+        told = format_html(
+            '{} <a href="{}bulk/{}/?{}">{}</a>',
+            told, _list_of(model_admin), verb.name, request.GET.urlencode(), _("Do it again for the next ones"),
+        )  # fmt: skip
+        level = messages.WARNING
+    model_admin.message_user(request, told, level)
+
+
+def _counted_before(request: HttpRequest) -> int:
+    """What the page that asked has said; 0 where it said nothing."""
+    counted = request.POST.get("counted", "")
+    is_number = counted.isdecimal() and len(counted) <= len(str(AT_ONCE))
+    return min(int(counted), AT_ONCE) if is_number else 0
+
+
+def _allowed(verb: JobVerb, jobs: QuerySet[Job]) -> QuerySet[Job]:
+    return jobs.filter(verb.allowed).order_by("-pk")
+
+
+def refusals(verb: JobVerb, jobs: QuerySet[Job]) -> list[str]:
+    """Why some of `jobs` are left alone, with their number: "12 running". Of AT_ONCE of them at most."""
+    reason = Case(
+        When(IS_CANCELLING, then=Value("cancelling")),
+        When(state__in=verb.states, then=Value("key")),
+        default=F("state"),
+        output_field=CharField(),
+    )
+    is_allowed = Case(When(verb.allowed, then=True), default=False, output_field=BooleanField())
+    others = jobs.alias(is_allowed=is_allowed).filter(is_allowed=False).order_by("-pk")
+    with time_limit(jobs.db, SEARCH_LIMIT):
+        found = Counter(others.annotate(reason=reason).values_list("reason", flat=True)[:AT_ONCE])
+    return [f"{count:,} {_words(reason, count)}" for reason, count in found.most_common()]
+
+
+def _words(reason: str, count: int) -> str:
+    if reason == "cancelling":
+        return _("already asked to stop")
+    if reason == "key":
+        return ngettext("whose unique key another job has", "whose unique keys other jobs have", count)
+    return str(State(reason).label).lower() if reason in State else reason
+
+
+def _page(
+    model_admin: VerbAdmin,
+    request: HttpRequest,
+    verb: JobVerb,
+    jobs: QuerySet[Job],
+    address: str,
+    changelist: JobChangeList | None = None,
+) -> TemplateResponse:
+    """`address`: of the list, to which the answer goes."""
+    selected = request.POST.getlist(ACTION_CHECKBOX_NAME)
+    is_all = changelist is not None or request.POST.get("select_across") == "1"
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": _("%s jobs") % verb.label,
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "verb": verb,
+        "is_all": is_all,
+        "scope_note": changelist.scope_note if changelist else "",
+        "heading": changelist.heading if changelist else "",
+        "selected": [NO_JOB] if is_all else selected,
+        "address": address,
+        "at_once": f"{AT_ONCE:,}",
+        **_numbers(verb, jobs),
+    }
+    return TemplateResponse(request, TEMPLATE, context)
+
+
+def _numbers(verb: JobVerb, jobs: QuerySet[Job]) -> dict[str, Any]:
+    """How many there are, and why the others are left alone; nothing where that takes too long."""
+    try:
+        with time_limit(jobs.db, SEARCH_LIMIT):
+            count = _allowed(verb, jobs).values("pk")[: AT_ONCE + 1].count()
+        refused = refusals(verb, jobs)
+    except OperationalError as error:
+        if not timed_out(error):
+            raise
+        return {"took_too_long": True, "count": 0}
+    return {
+        "count": count,
+        "count_label": label_of(count, AT_ONCE),
+        "refused": refused,
+        "has_more": count > AT_ONCE,
+    }
