@@ -87,12 +87,13 @@ LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('sta
 def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
     """A statement inside that takes longer raises OperationalError (see `timed_out`)."""
     milliseconds = str(int(limit / timedelta(milliseconds=1)))
+    is_nested = connections[alias].in_atomic_block
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute(LIMIT_STATEMENTS, [milliseconds])
         before, _ours = cursor.fetchone() or ("0", "")
         yield
-        # For a caller that is in a transaction already. Otherwise the setting ends with the transaction here.
-        cursor.execute(LIMIT_STATEMENTS, [before])
+        if is_nested:  # else the setting ends with the transaction here
+            cursor.execute(LIMIT_STATEMENTS, [before])
 
 
 def timed_out(error: OperationalError) -> bool:

@@ -9,10 +9,10 @@ from django.db import connections
 from pgonly_django.monitoring.counted import Counted, capped
 from pgonly_django.tables import qualified
 
-COUNTED_AT_MOST = 10_000
+COUNTED_AT_MOST = 5_000
 USERS_AT_MOST = 10
 
-# Index: pgonly_session_expires, its 10,001 entries that expire last. Their rows are read, to leave out ended sessions.
+# Index: pgonly_session_expires, its 5,001 entries that expire last. Their rows are read, to leave out ended sessions.
 ACTIVE = qualified(f"""
 WITH newest AS MATERIALIZED (
     SELECT user_id FROM pgonly_session

@@ -19,6 +19,6 @@ def overview_panels(context: RequestContext) -> list[Any]:
     from pgonly_django.admin.overview.overview import Overview, shown
     from pgonly_django.admin.overview.panels import PANELS
 
-    request = context["request"]
+    request: Any = context.request  # with current_app: the site has set it
     sites = {site.name: site for site in admin.sites.all_sites}
     return shown(Overview(request, sites.get(request.current_app, admin.site)), PANELS)

@@ -82,6 +82,7 @@ class Overview:
             {
                 "verb": verb,
                 "url": reverse(page, args=[quote(row.pk), verb.name], current_app=self.site.name),
+                "next": self.request.get_full_path(),
             }
             for verb in verbs
             if not names or verb.name in names

@@ -201,7 +201,7 @@
             const mine = timer;
             try {
                 const { answer, text } = await fetchPage();
-                if (mine !== timer || !isOn()) return;  // switched off, hidden or sent a form meanwhile
+                if (mine !== timer || !isOn()) return;  // switched off, hidden, or a form was sent
                 take(answer, text);
             } catch {
                 if (mine !== timer || !isOn()) return;
