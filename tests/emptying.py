@@ -6,6 +6,9 @@ three tables. Then the DELETEs take 3 ms of CPU, and a TRUNCATE of the jobs with
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from asgiref.sync import SyncToAsync
 from django.db import connections, transaction
 
 SMALL_BYTES = 65_536  # what is larger is truncated, and so has no pages in the next test
@@ -22,6 +25,7 @@ _names: dict[str, list[str]] = {}
 
 def empty_tables(test) -> None:
     """In place of TransactionTestCase._fixture_teardown()."""
+    _close_those_of_async_code()
     for alias in test._databases_names(include_mirrors=False):
         connection = connections[alias]
         with transaction.atomic(using=alias), connection.cursor() as cursor:
@@ -31,6 +35,14 @@ def empty_tables(test) -> None:
                 # As a TRUNCATE does, it waits for statements that are still running.
                 cursor.execute(f"LOCK TABLE {', '.join(sizes)}")
                 cursor.execute("; ".join(_emptying(sizes)))
+
+
+def _close_those_of_async_code() -> None:
+    """The thread in which asyncio.run() had its ORM calls run lives as long as the process. A connection that it keeps
+    has the name of the worker that ran then, and no test database can be dropped while it is open."""
+    if SyncToAsync.single_thread_executor._threads:
+        with suppress(TimeoutError):  # a test has left it something that does not end
+            SyncToAsync.single_thread_executor.submit(connections.close_all).result(1)
 
 
 def _tables(connection) -> list[str]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -15,6 +14,7 @@ from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.checks import check_caches, check_pools
 from pgonly_django.cache.codec import zstd
 from pgonly_django.cache.options import parse
+from tests import zygote
 
 
 class Demanding:
@@ -206,8 +206,6 @@ def run_in_a_project(folder, database, cache, *command):
     }
     lines = [f"{name} = {value!r}\n" for name, value in settings.items()]
     (folder / "of_a_project.py").write_text("".join(lines))
-    return subprocess.run(
-        [sys.executable, "-m", "django", *command, "--settings", "of_a_project"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    path = os.pathsep.join([str(folder), *sys.path])
+    command = ["-m", "django", *command, "--settings", "of_a_project"]
+    return zygote.run(command, env={**os.environ, "PYTHONPATH": path})

@@ -6,8 +6,6 @@ DDL is rolled back like the rest, so most of these tests move the tables of the 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
@@ -25,6 +23,7 @@ from pgonly_django.database import moving, placement
 from pgonly_django.database.connect import connection_params
 from pgonly_django.models import Step, Worker
 from pgonly_django.tables import name_of
+from tests import zygote
 from tests.tasks.calls import add
 from tests.waiting import wait_for
 
@@ -274,10 +273,7 @@ def installation(transactional_db):
         def manage(schema, *arguments):
             environment = {**os.environ, "TEST_SCHEMA": schema, "SAMPLE_DATABASE": name}
             environment["DJANGO_SETTINGS_MODULE"] = "tests.process.installation_settings"
-            done = subprocess.run(
-                [sys.executable, "-m", "django", *arguments],
-                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
-            )  # fmt: skip
+            done = zygote.run(["-m", "django", *arguments], env=environment)
             return done.returncode, done.stdout + done.stderr
 
         yield manage

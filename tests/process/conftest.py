@@ -18,7 +18,7 @@ from django.db import connection
 
 from pgonly_django.database.embedded import Server
 from pgonly_django.models import Worker
-from tests import in_memory
+from tests import in_memory, zygote
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,12 +38,12 @@ def database_url(settings):
 class RealWorker:
     """A `manage.py runworker` process."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | zygote.Process
     name: str
     log: Path
 
     def send(self, number):
-        os.kill(self.process.pid, number)
+        self.process.send_signal(number)
 
     def kill(self):
         self.send(signal.SIGKILL)
@@ -63,6 +63,7 @@ class Workers:
 
     directory: Path
     url: str
+    starts_afresh: bool = False  # an interpreter for each, where a fork of the zygote would do
     started: list[RealWorker] = field(default_factory=list)
 
     def start(self, *flags, lease=LEASE_SECONDS, ready=True, shell="", **environment):
@@ -77,13 +78,16 @@ class Workers:
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
-        command = [sys.executable, str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
-        if shell:
-            command = ["sh", "-c", shell, "sh", *command]
+        command = [str(ROOT / "manage.py"), "runworker", "--name", name, *flags]
         with log.open("w") as output:
-            process = subprocess.Popen(
-                command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
-            )
+            if shell or self.starts_afresh or not zygote.can_fork(env):
+                start = ["sh", "-c", shell, "sh"] if shell else []
+                process = subprocess.Popen(
+                    [*start, sys.executable, *command],
+                    env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True,
+                )  # fmt: skip
+            else:
+                process = zygote.start(command, env=env, output=output, errors=output)
         worker = RealWorker(process, name, log)
         self.started.append(worker)
         if ready:
@@ -114,8 +118,9 @@ def hangups_end_processes():
 
 
 @pytest.fixture
-def workers(transactional_db, tmp_path, hangups_end_processes):
-    fleet = Workers(tmp_path, database_url(connection.settings_dict))
+def workers(request, transactional_db, tmp_path, hangups_end_processes):
+    mark = request.node.get_closest_marker("process")
+    fleet = Workers(tmp_path, database_url(connection.settings_dict), **(mark.kwargs if mark else {}))
     yield fleet
     fleet.end()
 
@@ -164,9 +169,7 @@ class OwnServer:
 
     def _manage(self, *arguments):
         env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": self.url()}
-        subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=True, capture_output=True
-        )
+        zygote.run(["manage.py", *arguments], env=env).check_returncode()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from tests import jobs
 from tests.process.conftest import ROOT, database_url
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.process(starts_afresh=True)
 
 
 def test_the_banner_says_one_fact_a_line(workers):

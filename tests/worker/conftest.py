@@ -31,8 +31,8 @@ def background_worker(transactional_db):
         worker = WorkerLoop(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
         thread = threading.Thread(target=worker.run, daemon=True)
         thread.start()
-        assert worker.ready.wait(10)
         started.append((worker, thread))
+        assert worker.ready.wait(10)
         return worker
 
     yield start
