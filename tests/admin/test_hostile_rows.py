@@ -220,6 +220,19 @@ def test_jobs_whose_json_has_any_shape(admin_client, state):
     assert_pages_open(admin_client, *jobs)
 
 
+@pytest.mark.parametrize("page", ["edit", "again"])
+def test_the_call_of_a_job_whose_json_has_any_shape_is_shown_and_sent_back(admin_client, page):
+    jobs = [make_job(State.READY) for _ in SHAPES]
+    for job, shape in zip(jobs, SHAPES, strict=True):
+        overwrite(job, **dict.fromkeys(JSON_COLUMNS, shape))
+        address = f"/admin/pgonly_django/job/{job.pk}/{page}/"
+        answer = admin_client.get(address)
+        assert answer.status_code == 200
+        form = answer.context["form"]
+        sent = {name: form[name].value() for name in form.fields if form[name].value() is not None}
+        assert admin_client.post(address, sent).status_code in (200, 302), shape[:100]
+
+
 def test_a_job_with_names_as_long_as_can_be_and_an_unknown_state(admin_client):
     job = overwrite(make_job(), queue="q" * 64, task="." * 255, state="\u202emystery", backend="")
     overwrite(job, attempt=-32768, max_attempts=32767, interruptions=-5, crashes=-1, worker_id=str(uuid4()))

@@ -51,6 +51,18 @@ def test_the_list_and_the_page_of_every_state_open(admin_client, state):
     assert admin_client.get(page_of(job)).status_code == 200
 
 
+def test_a_time_is_edited_as_it_is_shown(admin_client):
+    job = make_job(State.SCHEDULED, run_at=MOMENT + timedelta(days=3650), args=[1])
+    address = f"{LIST}{job.pk}/edit/"
+    form = admin_client.get(address).context["form"]
+    sent = {name: form[name].value() for name in form.fields}
+    assert (
+        admin_client.post(address, {**sent, "run_at": "2036-03-01T09:45:00", "priority": 3}).status_code
+        == 302
+    )
+    assert (Job.objects.get().run_at, Job.objects.get().priority) == (datetime(2036, 3, 1, 9, 45), 3)
+
+
 @pytest.mark.parametrize("period", ["hour", "day", "week"])
 def test_the_overview_opens(admin_client, period):
     worker = make_worker()

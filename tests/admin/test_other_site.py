@@ -11,6 +11,7 @@ from django.contrib.admin import AdminSite
 from django.urls import path
 
 from pgonly_django.models import Budget, CostEntry, DurableCacheEntry, Limiter, LimiterSlot, State
+from pgonly_django.tasks.editing import version_of
 from tests.admin.conftest import make_job
 from tests.admin.test_hostile_rows import make_entry, make_session
 from tests.admin.test_workers import make_worker
@@ -49,11 +50,12 @@ def pages() -> list[str]:
     LimiterSlot.objects.create(
         limiter="l:1", number=1, holder=job.pk, who=f"job {job.pk} (x)", expires_at="9999-01-01T00:00:00Z"
     )
-    make_job(State.HELD, held_by="budget:p:1")
+    held = make_job(State.HELD, held_by="budget:p:1")
     CostEntry.objects.create(usd=1, budget="p:1", job_id=job.pk)
     return [
         "", "?period=week", "job/", "job/?state__exact=failed", "job/bulk/retry/",
-        f"job/{job.pk}/change/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
+        f"job/{job.pk}/change/", f"job/{job.pk}/again/",
+        f"job/{held.pk}/edit/", f"job/{job.pk}/delete/", f"job/{job.pk}/history/", "worker/", "session/",
         f"session/{session.pk}/change/", f"session/{session.pk}/delete/", "cacheentry/", "cacheentry/numbers/",
         "durablecacheentry/", f"durablecacheentry/{entry.pk}/change/", "durablecacheentry/clear/answers/",
         "budget/", "budget/p_3A1/change/", "limiter/", "limiter/l_3A1/change/", "costentry/", "costentry/sums/",
@@ -70,13 +72,16 @@ def test_every_page_opens_and_leads_to_this_site_only(office):
 
 
 def test_every_button_leads_back_to_this_site(office):
-    job = make_job(State.FAILED)
+    job, waiting = make_job(State.FAILED), make_job(args=[1])
+    edited = {"queue": "ai", "priority": "0", "args": "[1]", "version": version_of(waiting)}
     Budget.objects.create(name="p", usd=1)
     Limiter.objects.create(name="l")
     answers = [
         office.post(f"{HOME}budget/p/operate/resume/"),
         office.post(f"{HOME}limiter/l/operate/cool_down_1/"),
         office.post(f"{HOME}budget/p/operate/raise/", {"usd": "no amount"}),
+        office.post(f"{HOME}job/{job.pk}/again/", {"queue": "ai", "priority": "0", "args": "[1]"}),
+        office.post(f"{HOME}job/{waiting.pk}/edit/", edited),
         office.post(f"{HOME}job/{job.pk}/operate/retry/"),
         office.post(
             f"{HOME}job/", {"action": "cancel_jobs", "_selected_action": [job.pk], "confirmed": "yes"}

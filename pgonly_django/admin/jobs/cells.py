@@ -46,9 +46,9 @@ def arguments(job: Any) -> SafeString:
 
 
 @admin.display(description=gettext_lazy("progress"))
-def progress_cell(job: Job) -> str:
+def progress_cell(job: Any) -> str:
     """A bar with its percentage, and below it the figures and the message; nothing once the job has succeeded."""
-    progress = progress_of(job)
+    progress = progress_of(job, sees_data=job.row.sees_data)
     if progress is None or job.state == State.SUCCEEDED:
         return ""
     told = " · ".join(filter(None, (progress["figures"], " ".join(progress["message"].split()))))

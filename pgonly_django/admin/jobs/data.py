@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.http import HttpRequest
 
 VIEW_DATA = "pgonly_django.view_job_data"
@@ -18,8 +16,3 @@ def may_see_data(request: HttpRequest) -> bool:
 def is_of_data(lookup: str) -> bool:
     """Whether a filter of the address, such as "kwargs__token__startswith", is on what a job was called with."""
     return lookup.partition("__")[0] in DATA_COLUMNS
-
-
-def shown_error(exception: Any, message: Any, *, sees_data: bool) -> tuple[Any, Any]:
-    """The class of an exception and its text, which may have values of the job in it."""
-    return exception, message if sees_data else ""

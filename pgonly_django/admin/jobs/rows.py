@@ -66,6 +66,7 @@ class Row:
     cause: str  # why the last attempt ended; "" where that is history
     arguments: str
     worker: str  # the name
+    sees_data: bool
 
 
 def rows_of(jobs: Sequence[Any], addresses: Iterable[str], *, sees_data: bool) -> list[Row]:
@@ -78,6 +79,7 @@ def rows_of(jobs: Sequence[Any], addresses: Iterable[str], *, sees_data: bool) -
             cause=_cause(job, sees_data=sees_data),
             arguments=_arguments(job, mask) if sees_data else "",
             worker=names.get(job.worker_id, "") if job.worker_id else "",
+            sees_data=sees_data,
         )
         for job, address in zip(jobs, addresses, strict=True)
     ]

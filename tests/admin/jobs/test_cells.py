@@ -245,12 +245,13 @@ def test_without_the_permission_to_see_data_the_list_has_neither_arguments_nor_m
     make_job(State.FAILED, kwargs={"b": "sk-1"}, errors=[raised])
     by_task = {"outcome": "discarded", "reason": "sk-1 is wrong", "started_at": "2026-01-01"}
     make_job(State.FAILED, errors=[by_task])
+    make_job(State.RUNNING, progress={"done": 1, "total": 2, "message": "sk-1"})
     make_job(State.FAILED, errors=[{"outcome": "discarded", "reason": "Discarded by a person."}])
     person("view_job")
     response = client.get(LIST)
     assert "sk-1" not in response.text
     assert cells(response, "arguments") == []
-    by_person, _task, error = cells(response, "task_name")
+    by_person, _running, _task, error = cells(response, "task_name")
     assert "Discarded by a person." in by_person
     assert "SecretError" in error
     person("view_job", "view_job_data")

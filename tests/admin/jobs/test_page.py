@@ -388,7 +388,12 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
         "failed", 0, exception="shop.Refused", message="hunter2", traceback=TRACEBACK, reason="hunter2"
     )
     crash = {"outcome": "crashed", "reason": "Its worker died."}
-    job = make_secretive(kwargs={"note": "hunter2"}, errors=[error, crash], log=[{"text": "hunter2"}])
+    job = make_secretive(
+        kwargs={"note": "hunter2"},
+        errors=[error, crash],
+        log=[{"text": "hunter2"}],
+        progress={"done": 3, "total": 4, "message": "hunter2"},
+    )
     html = client.get(page_of(job)).content.decode()
     assert "hunter2" not in html
     assert "4242" not in html

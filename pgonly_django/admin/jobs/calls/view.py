@@ -52,6 +52,7 @@ def to_page(model_admin: VerbAdmin, job_id: Any) -> HttpResponse:
 def render(
     model_admin: VerbAdmin, request: HttpRequest, form: CallForm, job: Job, **texts: Any
 ) -> TemplateResponse:
+    request.current_app = model_admin.admin_site.name  # as Django's own views set it
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,

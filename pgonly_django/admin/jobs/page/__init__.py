@@ -29,7 +29,7 @@ def page_context(job: Job, *, sees_data: bool) -> dict[str, Any]:
         "sees_data": sees_data,
         "facts": facts_of(job, worker, hides_keys=hides_keys),
         "waits": reasons_to_wait(job, hides_keys=hides_keys),
-        "progress": progress_of(job),
+        "progress": progress_of(job, sees_data=sees_data),
         "timeline": timeline(job, attempts),
         "attempts": attempts[::-1],
         "values": values_of(job, mask) if sees_data else [],

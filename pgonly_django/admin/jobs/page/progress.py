@@ -13,12 +13,12 @@ from pgonly_django.monitoring.progress import JobProgress, job_progress
 MESSAGE_SHOWN = 1_000
 
 
-def progress_of(job: Job) -> dict[str, Any] | None:
+def progress_of(job: Job, *, sees_data: bool = True) -> dict[str, Any] | None:
     """`done`, `total`, both as `figures`, `percent`, `message`, and as words `speed` and `left`. None when the job
-    reported nothing that can be shown."""
+    reported nothing that can be shown. Without `sees_data` no message, which may have values of the job in it."""
     reported = job.progress if isinstance(job.progress, dict) else {}
     progress = job_progress(job)
-    message = as_text(reported.get("message") or "", MESSAGE_SHOWN)
+    message = as_text(reported.get("message") or "", MESSAGE_SHOWN) if sees_data else ""
     if progress.done is None and not message:
         return None
     figures = [f"{number:,}" for number in (progress.done, progress.total) if number is not None]
