@@ -1,0 +1,233 @@
+"""Who may open which page, and press which button: a superuser, an operator (view and operate, no data), a reader
+(view), and a member of staff without any permission. Every page, verb and action of the app has to be in the tables."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission, User
+from django.utils import timezone
+
+from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.models import (
+    Budget,
+    CacheEntry,
+    CostEntry,
+    DurableCacheEntry,
+    Limiter,
+    Queue,
+    Schedule,
+    Session,
+    State,
+)
+from tests.admin.conftest import make_job
+from tests.admin.test_hostile_rows import make_entry, make_session
+from tests.admin.test_workers import make_worker
+
+pytestmark = pytest.mark.django_db
+
+HOME = "/admin/pgonly_django/"
+ADMINS = {
+    model._meta.model_name: model_admin
+    for model, model_admin in admin.site._registry.items()
+    if model._meta.app_label == "pgonly_django"
+}
+NOW, LATER = "2026-01-01T00:00Z", "9999-01-01T00:00Z"
+
+ROLES = {
+    "operator": lambda codename: codename.startswith(("view_", "operate_")) and "data" not in codename,
+    "reader": lambda codename: codename.startswith("view_") and "data" not in codename,
+    "nobody": lambda codename: False,
+}
+
+
+def log_in(client, role: str) -> User:
+    user = User.objects.create_user(role, is_staff=True, is_superuser=role == "superuser")
+    ours = Permission.objects.filter(content_type__app_label="pgonly_django")
+    may = ROLES.get(role, lambda codename: False)
+    user.user_permissions.set([each for each in ours if may(each.codename)])
+    client.force_login(user)
+    return user
+
+
+def declared(model, **fields):
+    return lambda: model.objects.create(**{"name": "a:1", **fields})
+
+
+def edited(model, **fields):
+    return declared(model, declared={}, edited_at=NOW, **fields)
+
+
+SCHEDULE = {"task": "tests.jobs.add", "args": [1, 2], "cron": "0 3 * * *", "timezone": "UTC"}
+
+# A row of each model, for its pages.
+ROWS = {
+    "job": lambda: make_job(State.READY, task="tests.jobs.add", args=[1, 2]),
+    "worker": lambda: make_worker(version="1"),
+    "queue": declared(Queue),
+    "limiter": declared(Limiter),
+    "schedule": declared(Schedule, **SCHEDULE),
+    "budget": declared(Budget, usd=5),
+    "session": make_session,
+    "cacheentry": lambda: make_entry(CacheEntry),
+    "durablecacheentry": lambda: make_entry(DurableCacheEntry),
+    "costentry": lambda: CostEntry.objects.create(usd=1, budget="a"),
+}
+
+# A row that allows each verb.
+OF_VERBS = {
+    ("job", "resume"): lambda: make_job(State.HELD),
+    ("job", "run_now"): lambda: make_job(State.SCHEDULED),
+    ("job", "retry"): lambda: make_job(State.FAILED),
+    ("job", "hold"): lambda: make_job(State.READY),
+    ("job", "cancel"): lambda: make_job(State.READY),
+    ("job", "discard"): lambda: make_job(State.READY),
+    ("worker", "stop"): ROWS["worker"],
+    ("worker", "drain"): ROWS["worker"],
+    ("queue", "pause"): ROWS["queue"],
+    ("queue", "resume"): declared(Queue, paused_at=NOW),
+    ("queue", "reset"): edited(Queue),
+    ("limiter", "cool_down_1"): ROWS["limiter"],
+    ("limiter", "cool_down_15"): ROWS["limiter"],
+    ("limiter", "end_cool_down"): declared(Limiter, blocked_until=LATER),
+    ("limiter", "reset"): edited(Limiter),
+    ("schedule", "run"): ROWS["schedule"],
+    ("schedule", "pause"): ROWS["schedule"],
+    ("schedule", "resume"): declared(Schedule, **SCHEDULE, paused_at=NOW),
+    ("schedule", "reset"): edited(Schedule, **SCHEDULE),
+    ("budget", "raise"): ROWS["budget"],
+    ("budget", "resume"): ROWS["budget"],
+    ("budget", "start_over"): ROWS["budget"],
+    ("budget", "reset"): edited(Budget, usd=5),
+    ("session", "revoke"): make_session,
+    ("session", "revoke_user"): make_session,
+}
+# Those need the permission to delete: an operator has it not.
+BY_DELETION = {"session"}
+VERBS = {(name, verb.name): verb for name, each in ADMINS.items() for verb in getattr(each, "verbs", ())}
+
+SEEN = {"superuser": 200, "operator": 200, "reader": 200, "nobody": 403}
+FOR_SUPERUSERS = {"superuser": 200, "operator": 403, "reader": 403, "nobody": 403}
+FOR_OPERATORS = {"superuser": 200, "operator": 200, "reader": 403, "nobody": 403}
+CLOSED = dict.fromkeys(SEEN, 403)
+# By the end of the name of a page; the first that fits.
+PAGES = {
+    "worker_add": CLOSED,
+    "job_add": CLOSED,
+    "session_add": CLOSED,
+    "costentry_add": CLOSED,
+    "entry_add": CLOSED,
+    "add": FOR_SUPERUSERS,
+    "worker_delete": CLOSED,
+    "costentry_delete": CLOSED,
+    "delete": FOR_SUPERUSERS,
+    "clear": FOR_SUPERUSERS,
+    "edit": FOR_OPERATORS,
+    "again": FOR_OPERATORS,
+    "changelist": SEEN,
+    "change": SEEN,
+    "history": SEEN,
+    "numbers": SEEN,
+    "sums": SEEN,
+}
+
+
+def pages_of(name: str) -> dict[str, str]:
+    """The addresses of the model's pages, with "{}" for a row, by their names. Buttons are posted to, below."""
+    routes = {url.name: str(url.pattern) for url in ADMINS[name].get_urls() if url.name}
+    row = r"<(path|str|int):object_id>"
+    return {page: re.sub(row, "{}", route) for page, route in routes.items() if not page.endswith("_operate")}
+
+
+def expected(page: str, role: str) -> int:
+    return next(allowed for end, allowed in PAGES.items() if page.endswith(end))[role]
+
+
+@pytest.mark.parametrize("role", SEEN)
+def test_each_role_opens_exactly_the_pages_of_its_permissions(client, role):
+    log_in(client, role)
+    statuses, wanted = {}, {}
+    for name in ADMINS:
+        row = ROWS[name]()
+        for page, address in pages_of(name).items():
+            alias = "answers" if name == "durablecacheentry" else "none"
+            full = f"{HOME}{name}/{address}".replace("<path:alias>", alias).format(quote(row.pk))
+            statuses[page] = client.get(full).status_code
+            wanted[page] = expected(page, role)
+    if role == "superuser":
+        wanted["pgonly_django_cacheentry_clear"] = 404  # no cache of the tests is in that table
+    assert statuses == wanted
+    assert client.get(HOME).status_code == (404 if role == "nobody" else 200)
+
+
+def test_every_verb_is_in_the_table():
+    assert OF_VERBS.keys() == VERBS.keys()
+
+
+def press(client, name: str, verb: str, row):
+    return client.post(f"{HOME}{name}/{quote(row.pk)}/operate/{verb}/", {"usd": "9"})
+
+
+def allows(role: str, name: str) -> bool:
+    return role == "superuser" or (role == "operator" and name not in BY_DELETION)
+
+
+@pytest.mark.parametrize("role", SEEN)
+def test_each_role_presses_exactly_the_buttons_of_its_permissions_and_each_leaves_its_entry_in_the_log(
+    client, role
+):
+    user = log_in(client, role)
+    for (name, verb), make in OF_VERBS.items():
+        row = make()
+        page = client.get(f"{HOME}{name}/{quote(row.pk)}/change/").text
+        answer = press(client, name, verb, row)
+        entries = [(entry.user, entry.object_id, entry.change_message) for entry in LogEntry.objects.all()]
+        assert f'pgonly-button-{verb}"' in page or not allows(role, name), (name, verb)
+        if allows(role, name):
+            assert answer.status_code == 302, (name, verb)
+            assert entries == [(user, str(row.pk), str(VERBS[name, verb].logged))], (name, verb)
+        else:
+            assert answer.status_code == 403, (name, verb)
+            assert "pgonly-button-" not in page, (name, verb)
+            assert entries == []
+        LogEntry.objects.all().delete()
+        type(row).objects.filter(pk=row.pk).delete()
+
+
+def actions_of(page: str) -> list[str]:
+    (select,) = re.findall(r'<select name="action".*?</select>', page, re.DOTALL) or [""]
+    return re.findall(r'<option value="(\w+)"', select)
+
+
+@pytest.mark.parametrize("role", ["operator", "reader"])
+def test_a_list_offers_the_actions_of_its_readers_permissions_and_no_other_does_anything(client, role):
+    log_in(client, role)
+    for name, model_admin in ADMINS.items():
+        row = ROWS[name]()
+        offered = actions_of(client.get(f"{HOME}{name}/").text)
+        if role == "reader" or not isinstance(model_admin, VerbAdmin) or name in BY_DELETION:
+            assert offered == [], name
+        for action in {getattr(each, "__name__", each) for each in model_admin.actions or ()} - {*offered}:
+            client.post(f"{HOME}{name}/", {"action": action, "_selected_action": [row.pk], "post": "yes"})
+        assert type(row).objects.filter(pk=row.pk).exists()
+        assert not LogEntry.objects.exists(), name
+
+
+def test_an_operator_sees_nothing_of_what_jobs_and_sessions_hold(client):
+    log_in(client, "operator")
+    held = {"args": [], "kwargs": {"city": "Atlantis"}, "result": "Atlantis", "task": "tests.jobs.add"}
+    error = {"exception": "ValueError", "message": "Atlantis", "traceback": "Atlantis", "started_at": NOW}
+    done = make_job(State.FAILED, errors=[{**error, "finished_at": NOW}], finished_at=timezone.now(), **held)
+    ready = make_job(State.READY, **held)
+    session = Session.objects.filter(pk=make_session().pk)
+    session.update(data={"city": '"Atlantis"'})
+    addresses = [
+        "job/", f"job/{done.pk}/change/", f"job/{done.pk}/again/", f"job/{ready.pk}/edit/", f"job/{ready.pk}/history/",
+        "session/", f"session/{session.get().pk}/change/", "",
+    ]  # fmt: skip
+    assert [address for address in addresses if "Atlantis" in client.get(HOME + address).text] == []
+    assert client.get(f"{HOME}job/", {"q": "Atlantis"}).context["cl"].result_count == 0
