@@ -93,6 +93,8 @@ class Settings:
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
+    # So many characters may a job emit; the rest is dropped, and its log says so.
+    output_limit: int = _setting(1_000_000, at_least=1000)
     # Where workers that sleep are woken by a POST after the commit of an enqueue().
     wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
     # A session's last_seen_at and sliding expiry are written at most this often.

@@ -16,6 +16,7 @@ TABLES = (
     "pgonly_job",
     "pgonly_step",
     "pgonly_checkpoint",
+    "pgonly_job_output",
     "pgonly_worker",
     "pgonly_job_stats",
     "pgonly_queue",

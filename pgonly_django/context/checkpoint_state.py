@@ -9,9 +9,11 @@ from typing import Any
 
 from django.db import connections
 
+from pgonly_django.context.output import End
 from pgonly_django.context.rollback_tracker import RollbackTracker, is_in_transaction
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.output import CHECKPOINT
 
 
 @dataclass(slots=True)
@@ -52,7 +54,8 @@ class CheckpointState:
         reached = self.values.reached
         for tracker in self._trackers:
             if tracker.connection.alias != self.alias:
-                return Saved(reached.value, tracker.before.reached.positions.copy())
+                before = tracker.before.reached
+                return Saved(reached.value, before.positions.copy(), _ends_of(reached, before))
         return reached.copy()
 
     def begin_loop(self, name: str) -> int:
@@ -68,6 +71,18 @@ class CheckpointState:
         self.track(job_connections)
         self.values.reached.positions[name] = done
 
+    def note_end(self, part: str, end: End, *, is_in_row: bool = False) -> None:
+        """Here ends the text of a loop now, or the one that stood at the checkpoint."""
+        self.values.reached.ends[part] = end
+        if is_in_row:
+            self._values.in_row = in_row = self._values.in_row.copy()
+            in_row.ends[part] = end
+
+    def forget_end(self, part: str) -> None:
+        self.values.reached.ends.pop(part, None)
+        self._values.in_row = in_row = self._values.in_row.copy()
+        in_row.ends.pop(part, None)
+
     @property
     def has_progress(self) -> bool:
         """Whether this run has written something that was not there before."""
@@ -82,6 +97,8 @@ class CheckpointState:
         self.track([connections[self.alias]])
         self.values.in_row = saved
         self._values.reached.value = saved.value
+        if (end := saved.ends.get(CHECKPOINT)) is not None:
+            self._values.reached.ends[CHECKPOINT] = end
         self._tell_if_committed()
 
     def note_new_step(self) -> None:
@@ -121,6 +138,7 @@ class CheckpointState:
     def _restore_positions(self, values: Values) -> None:
         """After a rollback in another database. The checkpoint, saved in the jobs' database, stays."""
         self._values.reached.positions = values.reached.positions.copy()
+        self._values.reached.ends = _ends_of(self._values.reached, values.reached)
         self._values.loop_names = values.loop_names.copy()
 
     def _tell_if_committed(self) -> None:
@@ -128,6 +146,12 @@ class CheckpointState:
         open_trackers = [tracker for tracker in self._trackers if not tracker.has_ended()]
         if self.alias not in [tracker.connection.alias for tracker in open_trackers]:
             self._on_commit()
+
+
+def _ends_of(checkpoint: Saved, loops: Saved) -> dict[str, End]:
+    ends = loops.ends.copy()
+    ends.pop(CHECKPOINT, None)
+    return ends | {part: end for part, end in checkpoint.ends.items() if part == CHECKPOINT}
 
 
 def thread_connections() -> list[Any]:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from asgiref.sync import sync_to_async
@@ -17,7 +18,9 @@ from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
+from pgonly_django.context.emitter import Emitter
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
+from pgonly_django.context.output import current_step_call
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.rollback_tracker import is_in_transaction
 from pgonly_django.context.run import Run
@@ -29,6 +32,7 @@ from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.output import Part
 from pgonly_django.queue.values import to_json
 
 P = ParamSpec("P")
@@ -56,6 +60,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self.task_result, self._run, self._budget_name = task_result, run, budget_name
         self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
+        self._emitter = Emitter(run, self._state)
 
     # Known without a query.
 
@@ -75,7 +80,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def checkpoint(self) -> Any:
-        """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None without one."""
+        """A copy of the value that save_checkpoint() saved last, in this run or an earlier one; None without one. When
+        a resumed run reads it first, before its loops, the output becomes what it was when the value was saved."""
+        self._emitter.read_checkpoint()
         return json.loads(self._state.values.reached.value)
 
     @property
@@ -120,6 +127,17 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See log()."""
         self.log(line)
 
+    def emit(self, chunk: str) -> None:
+        """Append text to the job's output, which `result.output()` reads while the job runs. Costs no statement here;
+        visible within a second. In the end the output is that of one undisturbed run, whatever was killed: what a run
+        says again is not there twice, and what an earlier call of a step or item has said goes when it is called again.
+        See docs/progress.md. Raises TypeError for what is no text."""
+        self._emitter.emit(chunk)
+
+    async def aemit(self, chunk: str) -> None:
+        """See emit()."""
+        self.emit(chunk)
+
     # Kept when the worker dies.
 
     def save_checkpoint(self, value: Any) -> None:
@@ -127,6 +145,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         NotStorableError for a value that is not JSON, LeaseLost when the job belongs to another worker."""
         saved = self._state.to_write
         saved.value = to_json(value, "The checkpoint")
+        self._emitter.save_checkpoint(saved)
         self._write(saved)
 
     async def asave_checkpoint(self, value: Any) -> None:
@@ -181,7 +200,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             while self._waits_for_lease or self._waits_for_calls:
                 time.sleep(POLL_SECONDS)
             self._check()
-            with self._calls.one(), Spending(name, cost, budget or self.budget, reserve) as spending:
+            with self._one_call(name), Spending(name, cost, budget or self.budget, reserve) as spending:
                 found = self._keep_step(name, function(*args, **kwargs), spending)
         return json.loads(found)
 
@@ -221,7 +240,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             while self._waits_for_lease or self._waits_for_calls:  # noqa: ASYNC110 - a thread renews it
                 await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
-            with self._calls.one():
+            with self._one_call(name):
                 async with Spending(name, cost, budget or self.budget, reserve) as spending:
                     value = await function(*args, **kwargs)
                     found = await sync_to_async(self._keep_step)(name, value, spending)
@@ -250,6 +269,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             done += 1
             if self._advance_loop(name, done, total, job_connections):
                 self.flush()
+        self._end_loop(name)
         self.flush()
 
     async def aiterate(
@@ -269,6 +289,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             done += 1
             if self._advance_loop(name, done, total, job_connections):
                 await sync_to_async(self.flush)()
+        self._end_loop(name)
         await sync_to_async(self.flush)()
 
     def flush(self) -> None:
@@ -277,10 +298,15 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         if self._is_unwritten:
             self._write(self._state.to_write)
 
-    # For the worker, at the end of the run.
+    # For the worker, at the start and the end of the run.
+
+    def resume_output(self, earlier: Mapping[str, Part]) -> None:
+        """What earlier runs have emitted."""
+        self._emitter.resume(earlier)
 
     def close(self) -> None:
         """The run is over: take back what it reached in transactions that it left open. They will be rolled back."""
+        self._emitter.close()
         self._state.close()
 
     def close_failed(self) -> None:
@@ -333,24 +359,42 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
         """How many of its items are done, and the connections whose transactions the loop's body may use."""
-        return self._state.begin_loop(name), thread_connections()
+        done = self._state.begin_loop(name)
+        self._emitter.begin_loop(name)
+        return done, thread_connections()
 
     def _advance_loop(self, name: str, done: int, total: int | None, job_connections: Sequence[Any]) -> bool:
         """Note that another item is done. Whether it is time to save."""
         self._state.advance_loop(name, done, job_connections)
+        self._emitter.advance_loop(name)
         self.progress(done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
+
+    def _end_loop(self, name: str) -> None:
+        self._emitter.end_loop(name)
 
     def _find_step(self, name: str) -> str | None:
         checkpoints.check_step_name(name)
         self._check()
-        return self._fenced(checkpoints.find_step, name)
+        found = self._fenced(checkpoints.find_step, name)
+        if found is not None:
+            self._emitter.repeat_step(name)
+        return found
+
+    @contextmanager
+    def _one_call(self, name: str) -> Iterator[None]:
+        """Around one call of a step."""
+        with self._calls.one(), self._emitter.step_call(name):
+            yield
 
     def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
         value, cost = spending.take(value)
         text = to_json(value, f"The result of step {name!r}")
         paid = spending.stored(cost, is_in_transaction=is_in_transaction(connections[self._run.alias]))
-        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid)
+        call = current_step_call()
+        said = self._emitter.rows_of_step(call)
+        kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
+        self._emitter.note_kept_step(call, said, is_new=is_new)
         if is_new:
             self._state.note_new_step()
         spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
@@ -367,7 +411,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         return retry_while_down(self._run, statement, job.id, job.lease_epoch, *values)
 
     def _write(self, saved: Saved) -> None:
-        self._fenced(checkpoints.save_checkpoint, saved.value, json.dumps(saved.positions))
+        said = self._emitter.rows_of(saved)
+        self._fenced(checkpoints.save_checkpoint, saved.value, json.dumps(saved.positions), said)
         self._saved_at = time.monotonic()
         self._state.note_written(saved)
 

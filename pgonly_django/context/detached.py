@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.context import JobContext
+from pgonly_django.context.emitter import text_of
 from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
@@ -52,6 +54,9 @@ class DetachedContext(JobContext):
     def log(self, line: str) -> None:
         emit("task.log", str(line), job_id=self.job_id)
 
+    def emit(self, chunk: str) -> None:
+        emit("task.output", text_of(chunk), level=logging.DEBUG, job_id=self.job_id)
+
     def flush(self) -> None:
         """Nothing to write."""
 
@@ -74,6 +79,14 @@ class DetachedContext(JobContext):
     def _advance_loop(self, name: str, done: int, total: int | None, job_connections: Sequence[Any]) -> bool:  # noqa: ARG002 - there are none
         self.progress(done, total, name)
         return False
+
+    def _end_loop(self, name: str) -> None:
+        """No loop to resume."""
+
+    @contextmanager
+    def _one_call(self, name: str) -> Iterator[None]:  # noqa: ARG002 - its output goes to the log
+        with self._calls.one():
+            yield
 
     def _find_step(self, name: str) -> str | None:
         check_step_name(name)

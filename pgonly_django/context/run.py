@@ -12,6 +12,7 @@ from typing import Any
 from pgonly_django.context.calls import Calls
 from pgonly_django.context.counting import Counting
 from pgonly_django.context.interrupter import Interrupter, take
+from pgonly_django.context.unwritten_output import UnwrittenOutput
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
@@ -63,6 +64,7 @@ class Run:
     progress: str | None = None  # JSON
     counting: Counting | None = None
     log_lines: deque[dict[str, str]] | None = None
+    unwritten: UnwrittenOutput | None = None  # what it has emitted, once it has
     needs_report: bool = False
     saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
     got_further: bool = False  # known once it has failed: it has saved what no earlier run had

@@ -1,3 +1,4 @@
+import django.db.models.deletion
 from django.db import migrations, models
 
 import pgonly_django.models.job_stats
@@ -45,6 +46,51 @@ JOB_STATS = [
     ),
     # Every worker updates the rows of the present minute and hour four times a minute.
     SetFillfactor("jobstats", 50),
+]
+
+JOB_OUTPUT = [
+    migrations.CreateModel(
+        name="JobOutput",
+        fields=[
+            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            (
+                "part",
+                models.CharField(
+                    blank=True,
+                    help_text="Empty: what readers see. Else whose text a later run says again: a step, a loop.",
+                    max_length=264,
+                ),
+            ),
+            (
+                "place",
+                models.BigIntegerField(help_text="The order of the rows: lease_epoch * 2^32 and a number."),
+            ),
+            (
+                "start",
+                models.IntegerField(help_text="So many characters stay of what was there before."),
+            ),
+            ("text", models.TextField()),
+            (
+                "job",
+                models.ForeignKey(
+                    db_index=False,
+                    on_delete=django.db.models.deletion.CASCADE,
+                    related_name="outputs",
+                    to="pgonly_django.job",
+                ),
+            ),
+        ],
+        options={
+            "verbose_name": "output of a job",
+            "verbose_name_plural": "outputs of jobs",
+            "db_table": table("pgonly_job_output"),
+            "constraints": [
+                models.UniqueConstraint(
+                    models.F("job"), models.F("part"), models.F("place"), name="pgonly_job_output_once"
+                )
+            ],
+        },
+    ),
 ]
 
 WORKERS = [
@@ -108,6 +154,6 @@ class Migration(migrations.Migration):
                 models.F("id"), condition=models.Q(("state", "cancelled")), name="pgonly_job_cancelled"
             ),
         ),
-        InOneTransaction([*JOB_STATS, *WORKERS, *JOBS]),
+        InOneTransaction([*JOB_STATS, *JOB_OUTPUT, *WORKERS, *JOBS]),
         *PERMISSIONS,
     ]

@@ -8,16 +8,19 @@ for it or skips the row, and a run that was declared dead writes nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db import connections
+from django.db import connections, transaction
 
 from pgonly_django.amounts import Cost
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
+from pgonly_django.queue.output import Kept, keep
 from pgonly_django.tables import qualified
 
 # Index: the primary keys, here and in LOAD_CHECKPOINT.
@@ -28,8 +31,11 @@ WHERE job.id = %s AND job.lease_epoch = %s AND job.state = 'running' FOR KEY SHA
 ON CONFLICT (job_id) DO UPDATE
     SET value = excluded.value, positions = excluded.positions, saved_at = excluded.saved_at
 """)
+# Index: also pgonly_job_output_once.
 LOAD_CHECKPOINT = qualified("""
-SELECT coalesce(value::text, 'null'), positions::text FROM pgonly_checkpoint WHERE job_id = %s
+SELECT coalesce(checkpoint.value::text, 'null'), coalesce(checkpoint.positions::text, '{}'),
+    EXISTS (SELECT FROM pgonly_job_output AS output WHERE output.job_id = wanted.id)
+FROM (SELECT %s::uuid AS id) AS wanted LEFT JOIN pgonly_checkpoint AS checkpoint ON checkpoint.job_id = wanted.id
 """)
 
 # Index: the primary key, then pgonly_step_once (job, name), here and in SAVE_STEP.
@@ -79,30 +85,42 @@ class StepCost:
 
 @dataclass(slots=True)
 class Saved:
-    """A checkpoint row: the value of the job as JSON text, and how many items each iterate() has done."""
+    """A checkpoint row: the value of the job as JSON text, and how many items each iterate() has done. With it go the
+    texts of these: `ends` says where each ends in the output of the run."""
 
     value: str = "null"
     positions: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, Any] = field(default_factory=dict)
+    has_output: bool = field(default=False, compare=False)  # of earlier runs; known after a load
 
     def copy(self) -> Saved:
-        return Saved(self.value, self.positions.copy())
+        return Saved(self.value, self.positions.copy(), self.ends.copy())
 
 
 def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_CHECKPOINT, [job_id])
-        row = cursor.fetchone()
-    return Saved() if row is None else Saved(row[0], json.loads(row[1]))
+        value, positions, has_output = cursor.fetchone()
+    return Saved(value, json.loads(positions), has_output=has_output)
 
 
-def save_checkpoint(alias: str, job_id: str, lease_epoch: int, value: str, positions: str) -> None:
-    """Write the checkpoint (JSON texts). Raises LeaseLost when the job belongs to another run by now, and
-    ManualCommitError where the job itself would have to commit it."""
+def save_checkpoint(
+    alias: str, job_id: str, lease_epoch: int, value: str, positions: str, said: Sequence[Kept] = ()
+) -> None:
+    """Write the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
+    belongs to another run by now, and ManualCommitError where the job itself would have to commit it."""
     require_autocommit(alias, "save_checkpoint() or iterate()")
-    with connections[alias].cursor() as cursor:
+    with _one_transaction(alias, said), connections[alias].cursor() as cursor:
         cursor.execute(SAVE_CHECKPOINT, [value, positions, job_id, lease_epoch])
         if cursor.rowcount == 0:
             raise LeaseLost
+        if said:
+            keep(alias, job_id, said)
+
+
+def _one_transaction(alias: str, said: Sequence[Kept]) -> AbstractContextManager[None]:
+    """One statement needs none."""
+    return transaction.atomic(using=alias) if said else nullcontext()
 
 
 def check_step_name(name: object) -> None:
@@ -125,11 +143,12 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
 
 
 def save_step(
-    alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None
-) -> tuple[str, bool]:
+    alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None,
+    said: Sequence[Kept] = (),
+) -> tuple[str, bool]:  # fmt: skip
     """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
-    whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement;
-    where another result is kept, it is not."""
+    whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,
+    what was `said` in the same transaction; where another result is kept, neither is."""
     sql: str = SAVE_STEP
     parameters: list[Any] = [name, result, job_id, lease_epoch]
     if paid is not None:
@@ -137,9 +156,11 @@ def save_step(
         sql = SAVE_PAID_STEP
         parameters[2:2] = [cost.usd, cost.tokens_in, cost.tokens_out]
         parameters += [paid.budget, paid.reservation, paid.is_noted]
-    with connections[alias].cursor() as cursor:
+    with _one_transaction(alias, said), connections[alias].cursor() as cursor:
         cursor.execute(sql, parameters)
         row = cursor.fetchone()
+        if row is not None and said:
+            keep(alias, job_id, said)
     if row is not None:
         return row[0], True
     kept = find_step(alias, job_id, lease_epoch, name)

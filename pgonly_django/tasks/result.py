@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
+from pgonly_django.queue.output import Output, read_output
 from pgonly_django.tasks.registry import task_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,20 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
             return progress
         return {name: value for name, value in progress.items() if name != MEASURED_SINCE}
 
+    def output(self, after: int = 0) -> Output:
+        """What the job has emitted (context.emit), from any offset that an earlier answer gave as `offset`; 0: all.
+        `answer.text` is what is new, and `answer.applied_to(text)` the whole, from the text as you had it: a job that
+        was interrupted may take some of it back. Readable while the job runs, and until it is pruned."""
+        if isinstance(after, bool) or not isinstance(after, int) or not 0 <= after < 2**63:
+            raise WrongArgumentsError(
+                "output()", f"after must be the offset of an answer, or 0, got {after!r}"
+            )
+        return read_output(self._database, self.id, after)
+
+    async def aoutput(self, after: int = 0) -> Output:
+        """See output()."""
+        return await sync_to_async(self.output)(after)
+
     def cancel(self) -> bool:
         """Cancel the job: at once when it waits, within seconds when it runs. False when it has ended already."""
         return bool(self._rows.cancel())
@@ -118,8 +133,12 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
     def _rows(self) -> JobQuerySet:
         from pgonly_django.models import Job
 
+        return Job.objects.using(self._database).filter(pk=self.id)
+
+    @property
+    def _database(self) -> str:
         database: str = self.task.get_backend().database  # type: ignore[attr-defined] # it is a PostgresBackend
-        return Job.objects.using(database).filter(pk=self.id)
+        return database
 
 
 # The fields are kept in the instance's dict, not in TaskResult's slots: set in one go instead of thirteen.

@@ -20,6 +20,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer, candidates_sql
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.limited_claim import LimitedClaimer
+from pgonly_django.queue.output import write_output
 from pgonly_django.queue.progress import Report
 from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.queue.turns import Turns
@@ -35,6 +36,7 @@ from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.output import last_row_of
 from pgonly_django.worker.watchdog import COOPERATIVE_SECONDS
 
 NAME = "drain"
@@ -137,6 +139,9 @@ class InlineWorker:
         run, finish = ended.run, ended.finish
         if finish is None or ended.committed:
             return ended
+        if (row := last_row_of(run, finish)) is not None:
+            with (connection := self.database.connection()).transaction():
+                write_output(connection, [row])
         result = self.exchanger.exchange([finish], reports.reports_of([run]), None)
         if result is None or result.locked:
             job = f"{run.job.task} {run.job.id}"

@@ -9,6 +9,7 @@ from pgonly_django.exceptions import LeaseLost
 from pgonly_django.queue.finish import Finish, finish_statements
 from pgonly_django.queue.progress import LAST_REPORT, Report, report_parameters
 from pgonly_django.worker import reports
+from pgonly_django.worker.output import write_last
 
 KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
 
@@ -43,6 +44,7 @@ class AtomicRuns:
         with connections[self.alias].cursor() as cursor:
             if last:
                 cursor.execute(LAST_REPORT, report_parameters(last))
+            write_last(self.alias, run, finish)
             cursor.execute(*finish_statements([finish])[0])
             if cursor.rowcount == 0:
                 run.lease_lost = True

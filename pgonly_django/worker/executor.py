@@ -19,6 +19,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
 from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.job_budget import budget_name
 from pgonly_django.tasks.registry import with_fields
@@ -204,6 +205,8 @@ class Executor:
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = options.budget and self._budget_of(task, options.budget, result)
         context = self.context_class(result, run, saved, budget)
+        if saved is not None and saved.has_output:
+            context.resume_output(retry_while_down(run, load_output, job.id))
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)
 
     def _budget_of(self, task: Any, rule: str, result: Any) -> str | None:

@@ -95,9 +95,13 @@ class InFlight:
             if ended is not None:
                 yield Ended(ended.run, None)
         for finish in result.locked:
-            now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
-            locked = self._locked.setdefault(finish.id, Locked(now, now))
-            locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)
+            self.put_off(finish.id)
+
+    def put_off(self, job_id: str) -> None:
+        """The end of this job cannot be written now."""
+        now, (shortest, longest) = time.monotonic(), LOCKED_RETRY_SECONDS
+        locked = self._locked.setdefault(job_id, Locked(now, now))
+        locked.retry_at = now + min(max((now - locked.since) / 2, shortest), longest)
 
     def forget(self, run: Run) -> None:
         """The job is off our hands. A later run of it stays."""

@@ -8,7 +8,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.progress import Report
 
-# The main loop holds it from reports_of() until the reports are written, or put back.
+# The main loop holds it from reports_of() until the reports are written, or put back; and while it writes output.
 being_written = threading.Lock()
 
 
@@ -22,10 +22,15 @@ def reports_of(runs: Iterable[Run]) -> list[Report]:
 def last_report_of(run: Run) -> list[Report]:
     """What a job has said that is not in its row, for its own transaction to write. Waits for a report that is under
     way: that may find the row locked by this very transaction, and be put back."""
-    if run.progress is not None or run.log_lines is not None or run.saved_something_new:
+    if _has_said_anything(run):
         with being_written:
             run.reports_itself = True
     return [_report(run)] if run.needs_report else []
+
+
+def _has_said_anything(run: Run) -> bool:
+    said = run.progress, run.log_lines, run.unwritten
+    return run.saved_something_new or any(each is not None for each in said)
 
 
 def _report(run: Run) -> Report:

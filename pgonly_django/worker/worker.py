@@ -37,6 +37,7 @@ from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended, never_started
+from pgonly_django.worker.output import OutputWriter
 from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
 from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
@@ -68,6 +69,7 @@ class WorkerLoop:
         self.database = WorkerConnection(options.database, self.id, options.name, listen=options.listen)
         self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
         self.exchanger = Exchanger(self.database, self.claimer)
+        self.output = OutputWriter(self.database, self.in_flight)
         self.executor = Executor(options.database, who, self.inbox.put)
         self.slots = Slots(self.executor, options.threads)
         self.prefetch = Prefetch(options.threads)
@@ -391,6 +393,7 @@ class WorkerLoop:
 
     def _exchange(self, now: float) -> None:
         """Write what is to be written and claim what there is room for, in one round trip."""
+        self.output.run_once(now)
         finishes = self.in_flight.finishes(now)
         claim = self._claim(now)
         with reports.being_written:

@@ -20,6 +20,7 @@ from pgonly_django.queue import (
     known_dead,
     lease,
     limited_claim,
+    output,
     progress,
     promote,
     prune,
@@ -156,6 +157,18 @@ def prune_stats(granularity, hours):
     return stats.PRUNE, {"granularity": granularity, "older_than": timedelta(hours=hours)}
 
 
+def written_output(held):
+    """As of a run that starts over."""
+    return output.WRITE_OUTPUT, {
+        "ids": held,
+        "lease_epochs": [1] * len(held),
+        "places": [9] * len(held),
+        "starts": [0] * len(held),
+        "texts": ["a"] * len(held),
+        "start_over": [True] * len(held),
+    }
+
+
 def values(sql, *parameters):
     """For a statement whose parameters have no names."""
     return sql, dict(zip(positional(sql)[1], parameters, strict=True))
@@ -164,6 +177,7 @@ def values(sql, *parameters):
 PRIMARY, READY, RUNNING = {"pgonly_job_pkey"}, {"pgonly_job_ready"}, {"pgonly_job_running"}
 SUSPECT, SCHEDULED, FINISHED = {"pgonly_job_suspect"}, {"pgonly_job_scheduled"}, {"pgonly_job_finished"}
 WORKER_ROW, STEP = {"pgonly_worker_pkey"}, {"pgonly_step_once"}
+OUTPUT = {"pgonly_job_output_once"}
 CHECKPOINT, QUEUE = {"pgonly_checkpoint_pkey"}, {"pgonly_queue_pkey"}
 SCHEDULE, TICK = {"pgonly_schedule_due"}, {"pgonly_tick_once"}
 STATS = {"pgonly_job_stats_once"}
@@ -238,8 +252,21 @@ STATEMENTS = {
         PRIMARY,
         NONE,
     ),
-    "load checkpoint": (lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]), CHECKPOINT, NONE),
+    "load checkpoint": (
+        lambda held: values(checkpoints.LOAD_CHECKPOINT, held[0]),
+        CHECKPOINT | OUTPUT,
+        NONE,
+    ),
     "find step": (lambda held: values(checkpoints.FIND_STEP, "step 3", held[0], 1), PRIMARY | STEP, NONE),
+    "write output": (written_output, PRIMARY | OUTPUT, NONE),
+    "keep output": (
+        lambda held: values(output.KEEP_OUTPUT, held[0], ["step a"], [1], [0], ["a"]),
+        NONE,
+        PRIMARY,
+    ),
+    "output starts over": (lambda held: values(output.START_OVER, held[0], ["step 1"]), OUTPUT, NONE),
+    "load output": (lambda held: values(output.LOAD_OUTPUT, held[0]), OUTPUT, NONE),
+    "read output": (lambda held: values(output.READ_OUTPUT, held[0], 2), OUTPUT, NONE),
     "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
     "save paid step": (
         lambda held: values(
@@ -273,8 +300,16 @@ STATEMENTS = {
     ),
     "known dead, stop": (lambda _: (known_dead.STOP, {"workers": [WORKER]}), NONE, WORKER_ROW),
     "promote": (lambda _: (promote.PROMOTE, {}), SCHEDULED | PRIMARY, NONE),
-    "prune": (lambda _: (prune.PRUNE, {"limit": 1000}), FINISHED | PRIMARY | STEP | CHECKPOINT, NONE),
-    "prune, these": (lambda held: (prune.PRUNE_THESE, {"ids": held}), PRIMARY | STEP | CHECKPOINT, NONE),
+    "prune": (
+        lambda _: (prune.PRUNE, {"limit": 1000}),
+        FINISHED | PRIMARY | STEP | CHECKPOINT | OUTPUT,
+        NONE,
+    ),
+    "prune, these": (
+        lambda held: (prune.PRUNE_THESE, {"ids": held}),
+        PRIMARY | STEP | CHECKPOINT | OUTPUT,
+        NONE,
+    ),
     "prune, expired": (lambda _: (prune.EXPIRED, {"limit": 1000}), FINISHED, NONE),
     "prune, expire": (lambda held: (prune.EXPIRE, {"ids": held}), PRIMARY, NONE),
     "prune, put off": (lambda held: (prune.PUT_OFF, {"id": held[0]}), PRIMARY, NONE),

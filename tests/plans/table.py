@@ -97,6 +97,11 @@ STEPS = """
 INSERT INTO pgonly_step (job_id, name, result, finished_at)
 SELECT job_id, 'step ' || n, '1', clock_timestamp() FROM pgonly_checkpoint, generate_series(1, 5) AS n
 """
+OUTPUTS = """
+INSERT INTO pgonly_job_output (job_id, part, place, start, text)
+SELECT job_id, CASE n %% 2 WHEN 0 THEN '' ELSE 'step ' || n END, n, n, 'a'
+FROM pgonly_checkpoint, generate_series(1, 5) AS n
+"""
 # Three are due.
 SCHEDULES = """
 INSERT INTO pgonly_schedule (name, task, args, kwargs, timezone, every_seconds, catch_up, overlap, next_at)
@@ -124,5 +129,16 @@ def fill(cursor) -> None:
     counts = {"finished": FINISHED, "failed": FAILED, "ready": READY, "scheduled": SCHEDULED, "running": RUNNING,
               "stopped": STOPPED_WORKERS}  # fmt: skip
     parameters = {**counts, "worker": WORKER, "silent": SILENT_WORKER}
-    for statement in (*KINDS, QUEUES, WORKERS, STOPPED, CHECKPOINTS, STEPS, SCHEDULES, TICKS, JOB_STATS):
+    for statement in (
+        *KINDS,
+        QUEUES,
+        WORKERS,
+        STOPPED,
+        CHECKPOINTS,
+        STEPS,
+        OUTPUTS,
+        SCHEDULES,
+        TICKS,
+        JOB_STATS,
+    ):
         cursor.execute(statement, parameters)

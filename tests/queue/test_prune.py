@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from pgonly_django.models import Checkpoint, Job
+from pgonly_django.models import Checkpoint, Job, JobOutput
 from pgonly_django.models.checkpoint import Step
 from pgonly_django.models.job import FINISHED, State
 from pgonly_django.queue.prune import prune
@@ -19,8 +19,10 @@ def test_a_finished_job_leaves_after_its_retention_with_all_that_hangs_on_it(ser
     job = make(state=state, expires_at=ago(MINUTE))
     Checkpoint.objects.create(job=job)
     Step.objects.create(job=job, name="ask")
+    JobOutput.objects.create(job=job, place=1, start=0, text="a")
     assert prune(server).deleted == 1
-    assert (Job.objects.count(), Checkpoint.objects.count(), Step.objects.count()) == (0, 0, 0)
+    rows = [each.objects.count() for each in (Job, Checkpoint, Step, JobOutput)]
+    assert rows == [0, 0, 0, 0]
 
 
 def test_what_is_not_over_or_not_yet_due_or_kept_for_ever_stays(server):
@@ -66,6 +68,7 @@ def test_a_job_that_a_row_of_the_projects_refers_to_keeps_no_other_from_going(se
     jobs = [make(state=State.SUCCEEDED, expires_at=ago(hours * HOUR)) for hours in range(1, 10)]
     for job in jobs:
         Step.objects.create(job=job, name="ask")
+    JobOutput.objects.create(job=job, place=1, start=0, text="a")
     referenced = [jobs[2], jobs[8]]
     for job in referenced:
         report(job)

@@ -29,6 +29,7 @@ from pgonly_django.worker import forked_child
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.output import write_last
 
 LEASE = timedelta(days=1)  # no heartbeat renews it
 NONE = timedelta(0)
@@ -82,6 +83,7 @@ class _Runner:
         ended = self._ended.pop()
         if ended.finish is not None and not ended.committed:
             self._saves.reached("right before its end was written, when its function had returned")
+            write_last(self._alias, run, ended.finish)
             self._write(ended.finish)
         return True
 

@@ -1,0 +1,287 @@
+"""What one run of a job has emitted, and what of it later runs need: see queue/output.py.
+
+A run begins with nothing said, and says everything again that it does again. What it need not do again it says from the
+rows: the text of a step that is found done, the text of the items that a loop has behind it, and what stood when the
+checkpoint was saved, when the job reads it. So the text of a job that was killed is the text of one that was not.
+
+Several threads and asyncio tasks of the job may emit at once. Nothing here takes a lock, since a job may be interrupted
+between two bytecodes: text is appended in one step, and places are counted in pieces.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from pgonly_django.queue.output import CHECKPOINT, OF_STEP, Kept, Part, part_of_loop, part_of_step, place
+
+
+class Piece:
+    """One chunk. `text` becomes empty where it is taken back."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@dataclass(slots=True)
+class StepCall:
+    """The pieces that one call of a step has emitted."""
+
+    name: str
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where the text of a part ends, as it was after so many withdrawals."""
+
+    index: int  # in pieces
+    withdrawals: int = 0
+    start: int = field(default=0, compare=False)  # where its rows say that the part begins, in characters
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    begin: int  # in pieces
+    first_place: int
+
+
+_calls: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", default=())
+
+
+def current_step_call() -> StepCall | None:
+    """The innermost one around the code that asks."""
+    calls = _calls.get()
+    return calls[-1] if calls else None
+
+
+@contextmanager
+def in_step(name: str) -> Iterator[StepCall]:
+    """What is emitted inside belongs to this call of the step, and to the steps around it."""
+    call = StepCall(name)
+    token = _calls.set((*_calls.get(), call))
+    try:
+        yield call
+    finally:
+        _calls.reset(token)
+
+
+class RunOutput:
+    """`pieces` only grows, but where a loop or the checkpoint is restored; it is `changed` from these indexes on."""
+
+    def __init__(self, lease_epoch: int, limit: int, earlier: Mapping[str, Part] | None = None) -> None:
+        self.earlier = earlier or {}
+        self.pieces: list[Piece] = []
+        self.changed: deque[int] = deque()
+        self.is_closed = False
+        self.limit = limit
+        self.was_cut = False  # by a loop, to before what stood at the checkpoint
+        self._lease_epoch = lease_epoch
+        self._length = 0
+        self._measured = (0, 0)  # so many pieces have so many characters
+        self._numbers = itertools.count(1)
+        self._loops: dict[str, Loop] = {}
+        self._withdrawn: list[int] = []  # from which pieces on
+        self._steps: dict[str, int] = {}  # whose text is in it, with the places of their rows
+        self._step_calls = {call.name: call for call in _calls.get()}  # made by this run
+        self._restored_at: int | None = None  # the place of the checkpoint that it was restored to
+
+    # What the job says.
+
+    def emit(self, text: str) -> bool:
+        """False where it is longer than the limit, and something is left out."""
+        if self.is_closed:
+            return True
+        room = self.limit - self._length
+        self._append(text[: max(room, 0)])
+        return len(text) <= room
+
+    def _append(self, text: str) -> None:
+        if not text:
+            return
+        piece = Piece(text)
+        for call in _calls.get():
+            call.pieces.append(piece)
+        self.pieces.append(piece)
+        self._length += len(text)  # two threads at once may count too little: the limit is not exact
+
+    # Steps.
+
+    def begin_step(self, call: StepCall) -> None:
+        """It is called, as it was not found: what an earlier call in this run has said is taken back."""
+        self._steps.pop(call.name, None)
+        if (before := self._step_calls.get(call.name)) is not None:
+            self.take_back(before)
+        self._step_calls[call.name] = call
+
+    def repeat_step(self, name: str) -> None:
+        """It was found done. Its text comes once in a run."""
+        part = self.earlier.get(part_of_step(name))
+        if part is not None and name not in self._steps:
+            self._steps[name] = part.first_place
+            self._append(part.text)
+
+    def keep_step(self, call: StepCall) -> list[Kept]:
+        """What is to be stored with its result."""
+        text = call.text
+        return [Kept(part_of_step(call.name), self.next_place(), 0, text)] if text else []
+
+    def note_kept_step(self, call: StepCall, rows: list[Kept], *, is_new: bool) -> None:
+        """Its result is stored. Not new: another thread of the job has made the same call, and its text counts."""
+        if not is_new and call.name in self._steps:
+            self.take_back(call)
+        for row in rows:
+            self._steps[call.name] = row.place
+        if not call.pieces:
+            self._step_calls.pop(call.name, None)
+
+    def take_back(self, call: StepCall) -> None:
+        if not call.pieces:
+            return
+        index = self._index_of(call.pieces[0])
+        for piece in call.pieces:
+            self._length -= len(piece.text)
+            piece.text = ""
+        self._withdrawn.append(index)
+        self._change(index)
+
+    # Loops and the checkpoint. What they have said ends behind so many pieces.
+
+    @property
+    def end(self) -> End:
+        """What is there now, of a part of which no row is there."""
+        return End(len(self.pieces), len(self._withdrawn))
+
+    def begin_loop(self, name: str) -> End | None:
+        """Say again what the items behind it have said. Returns where that ends; None where no rows have any."""
+        name = part_of_loop(name)
+        part, restored_at = self.earlier.get(name), self._restored_at
+        if part is None:
+            self._loops[name] = Loop(len(self.pieces), self.next_place())
+            return None
+        if restored_at is None or part.first_place > restored_at:
+            self._append(part.text)
+            begin = len(self.pieces) - bool(part.text)
+        elif part.last_place > restored_at:  # it was under way: its items go on behind its position
+            self._cut(part.start)
+            begin = len(self.pieces)
+            self._append(part.text)
+            self._steps = {step: at for step, at in self._steps.items() if at < part.first_place}
+            self._restored_at, self.was_cut = None, True
+        else:  # it had ended by then
+            begin = len(self.pieces)
+        self._loops[name] = Loop(begin, part.first_place)
+        return replace(self.end, start=part.start)
+
+    def note_loops(self, names: Iterable[str]) -> dict[str, End]:
+        """These are under way, and began before anything was emitted."""
+        for name in names:
+            self._loops[part_of_loop(name)] = Loop(0, self.next_place())
+        return dict.fromkeys(self._loops, End(0))
+
+    def restore_checkpoint(self) -> dict[str, End] | None:
+        """Say what had been said when the checkpoint was saved. Returns where the text of the loops that have begun
+        ends in that; None where nothing is known of it, or a loop has come further since."""
+        part, begun = self.earlier.get(CHECKPOINT), self._loops.keys() & self.earlier.keys()
+        loops = {name: self.earlier[name] for name in begun}
+        if part is None or any(loop.text_place > part.last_place for loop in loops.values()):
+            return None
+        self._restored_at, self.was_cut = part.last_place, False
+        for name, step in self.earlier.items():
+            if name.startswith(OF_STEP) and step.first_place < part.last_place:
+                self._steps[name.removeprefix(OF_STEP)] = step.first_place
+        bounds = sorted({0, *(at for loop in loops.values() for at in loop.bounds), len(part.text)})
+        self.pieces[:] = [Piece(part.text[begin:end]) for begin, end in pairwise(bounds)]
+        self._length = len(part.text)
+        self._change(0)
+        for name, loop in loops.items():
+            self._loops[name] = Loop(bounds.index(loop.start), loop.first_place)
+        ends = {name: bounds.index(loop.bounds[1]) for name, loop in loops.items()}
+        return {name: replace(self.end, index=at, start=loops[name].start) for name, at in ends.items()}
+
+    def keep(
+        self, ends: dict[str, End], in_rows: Mapping[str, End], loops_under_way: Iterable[str]
+    ) -> list[Kept]:
+        """The rows of loops and checkpoint that are new since `in_rows`; notes in `ends` where they say that each part
+        begins. All that goes with a checkpoint begins where it does now. Loops that are under way at a checkpoint get a
+        row without text behind it: it tells them from those that have ended."""
+        is_checkpoint = CHECKPOINT in ends and in_rows.get(CHECKPOINT) != ends[CHECKPOINT]
+        rows: list[Kept] = []
+        for part in sorted(ends, key=CHECKPOINT.__eq__):  # the checkpoint last
+            begin = self._loops[part].begin if part in self._loops else 0
+            written, start = in_rows.get(part), self.offset(begin)
+            if written is not None and not is_checkpoint:
+                start = written.start
+            is_new = written != ends[part] or written.start != start
+            ends[part] = replace(ends[part], start=start)
+            if is_new:
+                rows += self._keep(part, begin, ends[part], written)
+        under_way = [part for part in map(part_of_loop, loops_under_way) if is_checkpoint and part in ends]
+        return rows + [Kept(part, self.next_place(), self._start(part, ends[part]), "") for part in under_way]
+
+    def _keep(self, part: str, begin: int, end: End, written: End | None) -> list[Kept]:
+        if written is not None and written.start == end.start and self._is_unchanged(written):
+            start = end.start + self.offset(written.index) - self.offset(begin)
+            return [Kept(part, self.next_place(), start, self._text(written.index, end.index))]
+        loop = self._loops.get(part) or Loop(0, self.next_place())
+        has_rows = written is not None or part in self.earlier
+        text = self._text(begin, end.index)
+        first = Kept(part, loop.first_place, end.start, "", has_rows)
+        return [first, Kept(part, self.next_place(), end.start, text)]
+
+    def _start(self, part: str, end: End) -> int:
+        """Behind its text."""
+        return end.start + self.offset(end.index) - self.offset(self._loops[part].begin)
+
+    def _is_unchanged(self, end: End) -> bool:
+        return min(self._withdrawn[end.withdrawals :], default=end.index) >= end.index
+
+    # Pieces and characters.
+
+    def __str__(self) -> str:
+        return self._text(0, len(self.pieces))
+
+    def offset(self, index: int) -> int:
+        """How many characters the first `index` pieces have."""
+        known, characters = self._measured
+        if index < known:
+            known = characters = 0
+        characters += sum(len(piece.text) for piece in self.pieces[known:index])
+        self._measured = (index, characters)
+        return characters
+
+    def next_place(self) -> int:
+        return place(self._lease_epoch, next(self._numbers))
+
+    def _text(self, begin: int, end: int) -> str:
+        return "".join(piece.text for piece in self.pieces[begin:end])
+
+    def _cut(self, length: int) -> None:
+        """To so many characters."""
+        kept = offset = 0
+        while kept < len(self.pieces) and offset + len(self.pieces[kept].text) <= length:
+            offset += len(self.pieces[kept].text)
+            kept += 1
+        rest = self._text(kept, kept + 1)[: length - offset]
+        self.pieces[kept:] = [Piece(rest)] if rest else []
+        self._length = length
+        self._change(kept)
+
+    def _index_of(self, piece: Piece) -> int:
+        """0 where it is there no more."""
+        return next((at for at, each in enumerate(self.pieces) if each is piece), 0)
+
+    def _change(self, index: int) -> None:
+        self._measured = (0, 0)
+        self.changed.append(index)

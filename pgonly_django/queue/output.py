@@ -1,0 +1,216 @@
+"""The text that jobs emit. It is kept in rows that are applied in the order of their places: cut the text to its first
+`start` characters, and append `text`. So a row that is written twice does no harm, and one that comes late changes
+nothing that was written behind it.
+
+Each job has several such texts, called parts. Part "" is what readers see: workers write it while the job runs, outside
+of its transaction. The others are what a later run says again instead of doing something again: the text of a finished
+step, of the items that a loop has behind it, and all that stood when the checkpoint was saved. They are written with
+the step or the position, in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from django.db import connections
+
+from pgonly_django.models.job_output import PART_LENGTH
+from pgonly_django.tables import qualified
+
+SEEN = ""  # the part that readers see
+CHECKPOINT = "checkpoint"
+OF_STEP = "step "
+
+
+def part_of_step(name: str) -> str:
+    return OF_STEP + name
+
+
+def part_of_loop(name: str) -> str:
+    """The name of a loop may have any length."""
+    part = f"loop {name}"
+    return part if len(part) <= PART_LENGTH else f"loop {hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def place(lease_epoch: int, number: int) -> int:
+    """A later run comes behind all that an earlier one has written."""
+    return lease_epoch << 32 | number
+
+
+class Kept(NamedTuple):
+    """One row of a part that later runs need. `starts_over`: it takes the place of all earlier rows of its part."""
+
+    part: str
+    place: int
+    start: int
+    text: str
+    starts_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One row of what readers see, on its way from a running job to the table."""
+
+    id: str
+    lease_epoch: int
+    place: int
+    start: int
+    text: str
+    starts_over: bool = False
+
+
+# Index: the primary key (for "state || ''" see queue/finish.py), then pgonly_job_output_once. The answer has the jobs
+# whose row was written, and those that belong to another run by now: nothing of them can ever be written. The others
+# are locked. FOR KEY SHARE: a job's own transaction may have changed its row.
+WRITE_OUTPUT = qualified("""
+WITH said AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(places)s::int8[], %(starts)s::int[],
+        %(texts)s::text[], %(start_over)s::bool[]) AS s(id, lease_epoch, place, start, text, starts_over)
+),
+free AS MATERIALIZED (
+    SELECT job.id FROM pgonly_job AS job JOIN said ON job.id = said.id AND job.lease_epoch = said.lease_epoch
+    WHERE job.state || '' = 'running' FOR KEY SHARE OF job SKIP LOCKED
+),
+replaced AS (
+    DELETE FROM pgonly_job_output AS output USING said WHERE output.job_id = said.id AND output.part = ''
+        AND output.place < said.place AND said.starts_over AND said.id IN (SELECT id FROM free)
+),
+written AS (
+    INSERT INTO pgonly_job_output (job_id, part, place, start, text)
+    SELECT said.id, '', said.place, said.start, said.text FROM said WHERE said.id IN (SELECT id FROM free)
+)
+SELECT said.id::text FROM said WHERE said.id IN (SELECT id FROM free) OR NOT EXISTS (
+    SELECT FROM pgonly_job AS job
+    WHERE job.id = said.id AND job.lease_epoch = said.lease_epoch AND job.state || '' = 'running')
+""")
+
+
+def write_output(connection: psycopg.Connection[Any], rows: Sequence[Said]) -> set[str]:
+    """Write the rows, of one job each. Returns the ids of the jobs with nothing left to write; see above."""
+    parameters = {
+        "ids": [row.id for row in rows],
+        "lease_epochs": [row.lease_epoch for row in rows],
+        "places": [row.place for row in rows],
+        "starts": [row.start for row in rows],
+        "texts": [row.text for row in rows],
+        "start_over": [row.starts_over for row in rows],
+    }
+    return {job_id for (job_id,) in connection.execute(WRITE_OUTPUT, parameters, prepare=True)}
+
+
+# Index: pgonly_job_output_once, here and below. A statement may be repeated whose answer got lost.
+KEEP_OUTPUT = qualified("""
+INSERT INTO pgonly_job_output (job_id, part, place, start, text)
+SELECT %s::uuid, kept.* FROM unnest(%s::text[], %s::int8[], %s::int[], %s::text[]) AS kept
+ON CONFLICT (job_id, part, place) DO NOTHING
+""")
+START_OVER = qualified("DELETE FROM pgonly_job_output WHERE job_id = %s AND part = ANY (%s::text[])")
+
+
+def keep(alias: str, job_id: str, rows: Sequence[Kept]) -> None:
+    """On Django's connection, in the transaction of the statement that has checked the lease."""
+    with connections[alias].cursor() as cursor:
+        if anew := [row.part for row in rows if row.starts_over]:
+            cursor.execute(START_OVER, [job_id, anew])
+        columns = ([getattr(row, name) for row in rows] for name in ("part", "place", "start", "text"))
+        cursor.execute(KEEP_OUTPUT, [job_id, *columns])
+
+
+class Text:
+    """A text as its rows make it."""
+
+    __slots__ = ("_length", "_pieces", "keep")
+
+    def __init__(self, keep: int = 0) -> None:
+        self.keep = keep  # so many characters before it stay as they were
+        self._pieces: list[str] = []
+        self._length = 0
+
+    def apply(self, start: int, text: str) -> None:
+        """Cut all to `start` characters, and append `text`."""
+        if start < self.keep + self._length:
+            kept = str(self)[: max(start - self.keep, 0)]
+            self._pieces, self._length = [kept], len(kept)
+            self.keep = min(self.keep, start)
+        self._pieces.append(text)
+        self._length += len(text)
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the rows of one part amount to. `start` is where its text begins in all that the run had emitted."""
+
+    start: int
+    text: str
+    first_place: int
+    text_place: int  # of the last row with text; 0: none has
+    last_place: int
+    characters: int  # in all rows
+    rows: int
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return self.start, self.start + len(self.text)
+
+
+LOAD_OUTPUT = qualified(
+    "SELECT part, place, start, text FROM pgonly_job_output WHERE job_id = %s ORDER BY part, place"
+)
+
+
+def load_output(alias: str, job_id: str) -> dict[str, Part]:
+    """All that earlier runs of a job have emitted, by part, for the run that resumes it."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(LOAD_OUTPUT, [job_id])
+        return {name: _part(name, list(rows)) for name, rows in groupby(cursor.fetchall(), itemgetter(0))}
+
+
+def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> Part:
+    text = Text(keep=0 if name == SEEN else rows[0][2])
+    for _, _, start, appended in rows:
+        text.apply(start, appended)
+    characters = sum(len(row[3]) for row in rows)
+    text_place = max((row[1] for row in rows if row[3]), default=0)
+    return Part(text.keep, str(text), rows[0][1], text_place, rows[-1][1], characters, len(rows))
+
+
+READ_OUTPUT = qualified("""
+SELECT place, start, text FROM pgonly_job_output WHERE job_id = %s AND part = '' AND place > %s ORDER BY place
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a job has emitted since an offset: of the text that you have from there its first `keep` characters stay
+    (None: all), and `text` comes behind. `offset` is where the next call goes on."""
+
+    text: str
+    keep: int | None
+    offset: int
+
+    def applied_to(self, text: str) -> str:
+        """The whole text, from the one that you have."""
+        return text[: self.keep] + self.text
+
+
+def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
+    """What readers see; see JobResult.output()."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(READ_OUTPUT, [job_id, after])
+        rows = cursor.fetchall()
+    if not rows:
+        return Output("", None, after)
+    text = Text(keep=rows[0][1] if after else 0)
+    for _, start, appended in rows:
+        text.apply(start, appended)
+    return Output(str(text), text.keep, rows[-1][0])

@@ -1,0 +1,98 @@
+"""What running jobs emit, on its way to the table. The end of a job is written after all that it has emitted."""
+
+import logging
+
+from pgonly_django.context.run import Run
+from pgonly_django.context.unwritten_output import UnwrittenOutput
+from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
+from pgonly_django.events import emit
+from pgonly_django.models.job import State
+from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.output import SEEN, Kept, Said, keep, write_output
+from pgonly_django.worker import reports
+from pgonly_django.worker.connection import WorkerConnection
+from pgonly_django.worker.exchange import ROW_ERRORS
+from pgonly_django.worker.in_flight import InFlight
+
+INTERVAL_SECONDS = 0.25
+
+
+class OutputWriter:
+    """Used by the main loop."""
+
+    def __init__(self, database: WorkerConnection, in_flight: InFlight) -> None:
+        self._database, self._in_flight = database, in_flight
+        self._next_run = 0.0
+
+    def run_once(self, now: float) -> None:
+        """Write what is new, if it is time. Ends wait for what their jobs have emitted, and are put off where it cannot
+        be written now."""
+        ended = self._in_flight.ended
+        unwritten = {
+            job_id: each.run.unwritten for job_id, each in ended.items() if each.run.unwritten is not None
+        }
+        if now >= self._next_run:
+            self._next_run = now + INTERVAL_SECONDS
+            going = self._in_flight.runs.items()
+            unwritten = {
+                job_id: run.unwritten
+                for job_id, run in going
+                if run.unwritten is not None and (job_id in ended or run.unwritten.has_news)
+            }
+        if not unwritten:
+            return
+        with reports.being_written:
+            refused = self._write(unwritten)
+        for job_id in refused & ended.keys():
+            self._in_flight.put_off(job_id)
+
+    def _write(self, unwritten: dict[str, UnwrittenOutput]) -> set[str]:
+        """The ids of those that could not be written."""
+        rows = {}
+        for job_id, each in unwritten.items():
+            run = self._in_flight.runs[job_id]
+            ended = self._in_flight.ended.get(job_id)
+            if run.reports_itself and ended is None:
+                continue  # its own transaction writes all, and is about to end
+            row = last_row_of(run, ended.finish) if ended is not None else each.take()
+            if row is not None:
+                rows[job_id] = row
+        if not rows:
+            return set()
+        written = self._database.ask(lambda connection: written_of(connection, list(rows.values())))
+        for job_id in rows:
+            if written is not None and job_id in written:
+                unwritten[job_id].note_written()
+            else:
+                unwritten[job_id].put_back()
+        return rows.keys() - (written or set())
+
+
+def last_row_of(run: Run, finish: Finish | None) -> Said | None:
+    """What is left to write of a run that ends so."""
+    if run.unwritten is None or finish is None:
+        return None
+    run.unwritten.close()
+    return run.unwritten.take(has_succeeded=finish.state is State.SUCCEEDED)
+
+
+def written_of(connection: OwnConnection, rows: list[Said]) -> set[str]:
+    """Write them. The ids of the jobs with nothing left to write. What PostgreSQL refuses of one harms no other."""
+    try:
+        return write_output(connection, rows)
+    except TRY_AGAIN:
+        return set()
+    except ROW_ERRORS as error:
+        if len(rows) == 1:
+            message = f"Output of {rows[0].id} not stored: {error}"
+            emit("worker.output_refused", message, level=logging.WARNING)
+            return {rows[0].id}
+    return {job_id for row in rows for job_id in written_of(connection, [row])}
+
+
+def write_last(alias: str, run: Run, finish: Finish) -> bool:
+    """All that is left, on Django's connection, in the transaction that also writes the end. Whether there was any."""
+    row = last_row_of(run, finish)
+    if row is not None:
+        keep(alias, run.job.id, [Kept(SEEN, row.place, row.start, row.text, row.starts_over)])
+    return row is not None

@@ -1,0 +1,162 @@
+"""What jobs emit reaches readers while they run, and in the end it is the text of one run."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+
+from pgonly_django.context.emitter import text_of
+from pgonly_django.exceptions import WrongArgumentsError
+from pgonly_django.models import Job, JobOutput, State
+from pgonly_django.queue import output as statements
+from tests import jobs
+from tests.gate import Gate
+from tests.jobs import emitting
+from tests.queue.rows import lock
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    gate = Gate()
+    monkeypatch.setattr(emitting, "GATE", gate)
+    yield gate
+    gate.opened.set()
+
+
+def test_output_can_be_read_from_any_offset(work):
+    result = emitting.say.enqueue("One, ", "two, ", "three.")
+    work()
+    answer = result.output()
+    assert (answer.text, answer.keep) == ("One, two, three.", 0)
+    nothing_new = result.output(after=answer.offset)
+    assert (nothing_new.text, nothing_new.keep, nothing_new.offset) == ("", None, answer.offset)
+    assert nothing_new.applied_to(answer.text) == "One, two, three."
+
+
+def test_an_async_job_emits_and_its_output_is_read_without_blocking(work):
+    result = emitting.asay.enqueue("One, ", "two.")
+    work()
+    assert async_to_sync(result.aoutput)().text == "One, two."
+
+
+def test_output_is_visible_while_the_job_runs_inside_of_a_transaction(background_worker, gate):
+    background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    answer = wait_for(lambda: (seen := result.output()).text and seen, what="output")
+    assert answer.text == "Hello"
+    gate.opened.set()
+    result.wait(10)
+    assert result.output(after=answer.offset).applied_to("Hello") == "Hello, world"
+
+
+def test_an_end_waits_until_all_output_is_written(background_worker, gate, server):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    wait_for(lambda: result.output().text, what="output")
+    run = worker.in_flight.runs[result.id]
+    with server.transaction():
+        lock(server, result.job)
+        gate.opened.set()
+        wait_for(
+            lambda: result.id in worker.in_flight.ended and run.unwritten.output.is_closed, what="the end"
+        )
+    result.wait(10)
+    assert result.output().text == "Hello, world"
+
+
+def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(work):
+    result = emitting.say_until_the_third_attempt.enqueue()
+    work()
+    assert (result.job.attempt, result.output().text) == (3, "Attempt 3")
+
+
+def test_an_atomic_job_has_its_output_with_its_end(work):
+    result = emitting.say_in_a_transaction.enqueue("a", "b")
+    work()
+    assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a2 b2 ")
+
+
+def test_each_run_of_a_job_that_snoozes_begins_its_output_again(work):
+    result = emitting.count_snoozes.enqueue()
+    work()
+    wait_for(lambda: work() and result.job.state == State.SUCCEEDED, what="the last look")
+    assert result.output().text == "Look 3"
+
+
+def test_a_job_that_is_retried_by_a_person_says_again_what_it_does_again(work):
+    result = emitting.tell_a_story.enqueue()
+    work()
+    Job.objects.filter(pk=result.id).update(state=State.FAILED)
+    assert result.retry()
+    work()
+    assert result.output().text == emitting.STORY
+
+
+def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(work, settings):
+    settings.PGONLY = {"OUTPUT_LIMIT": 1000}
+    result = emitting.say.enqueue("a" * 999, "bb", "c", "d")
+    work()
+    assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a" * 999 + "b")
+    (line,) = result.job.log
+    assert line["text"] == (
+        'The output is longer than PGONLY["OUTPUT_LIMIT"], 1,000 characters. The rest is not kept.'
+    )
+
+
+def test_what_text_of_postgresql_cannot_hold_is_made_visible(work):
+    result = emitting.say.enqueue("a", "")
+    work()
+    assert result.output().text == "a"
+    assert text_of("nul \x00 and half \ud83d") == "nul \\x00 and half \\ud83d"
+
+
+@pytest.mark.parametrize("chunk", [b"bytes", 1, None, ["a"]])
+def test_what_is_no_text_is_refused(chunk):
+    with pytest.raises(TypeError, match="takes text, got"):
+        text_of(chunk)
+
+
+@pytest.mark.parametrize("after", [-1, "1", 1.0, True, None, 2**63])
+def test_an_offset_that_no_answer_gave_is_refused(transactional_db, after):
+    with pytest.raises(WrongArgumentsError, match="after must be the offset"):
+        emitting.say.enqueue().output(after=after)
+
+
+def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(work, monkeypatch):
+    def refuse(*_):
+        pytest.fail("a statement for output")
+
+    for name in ("write_output", "load_output", "keep"):
+        monkeypatch.setattr(statements, name, refuse)
+    result = jobs.count_to.enqueue(3)
+    work()
+    assert result.job.state == State.SUCCEEDED
+    assert not JobOutput.objects.exists()
+
+
+def test_output_that_postgresql_refuses_harms_no_other_job(work, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, "pgonly_django")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE pgonly_job_output ADD CONSTRAINT no_b CHECK (text <> 'b')")
+    try:
+        results = [emitting.say.enqueue(each) for each in ("a", "b", "c")]
+        work()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_job_output DROP CONSTRAINT no_b")
+    assert [each.job.state for each in results] == [State.SUCCEEDED] * 3
+    assert [each.output().text for each in results] == ["a", "", "c"]
+    assert f"Output of {results[1].id} not stored" in caplog.text
+
+
+def test_output_goes_with_its_job(work):
+    result = emitting.say.enqueue("a")
+    work()
+    Job.objects.filter(pk=result.id).delete()
+    assert not JobOutput.objects.exists()
