@@ -13,7 +13,7 @@ from pgonly_django.admin.sessions.users import user_names
 from pgonly_django.cache.stats import our_caches
 from pgonly_django.models import CacheEntry, DurableCacheEntry, Session
 from pgonly_django.monitoring.caches import CacheFigures, caches
-from pgonly_django.monitoring.sessions import sessions
+from pgonly_django.monitoring.sessions import OfUser, sessions
 
 
 def caches_panel(overview: Overview) -> dict[str, Any]:
@@ -57,14 +57,25 @@ def cache_aliases() -> Iterable[str]:
 
 def sessions_panel(overview: Overview) -> dict[str, Any]:
     found = sessions(alias_of(Session))
-    names = user_names(user_id for user_id, _count in found.by_user)
-    users = [
-        (
-            formats.brief(names.get(user_id, user_id)),
-            count,
-            overview.list_url(Session, q=user_id, state="active"),
-        )
-        for user_id, count in found.by_user
-    ]
-    return {"active": found.active.label, "logged_in": found.logged_in.label, "users": users,
-            "url": overview.list_url(Session, state="active")}  # fmt: skip
+    names = user_names(each.user_id for each in found.by_user)
+    return {
+        "active": found.active.label,
+        "logged_in": found.logged_in.label,
+        "users": [
+            {
+                "name": formats.brief(names.get(each.user_id, each.user_id)),
+                "active": each.active,
+                "url": overview.list_url(Session, q=each.user_id, state="active"),
+                "buttons": overview.buttons(_newest_of(each), "revoke_user"),
+            }
+            for each in found.by_user
+        ],
+        "url": overview.list_url(Session, state="active"),
+    }
+
+
+def _newest_of(user: OfUser) -> Session:
+    """Enough of the row for its buttons."""
+    session: Any = Session(key_hash=user.key_hash, user_id=user.user_id)
+    session.is_ended = False
+    return session  # type: ignore[no-any-return] # a Session
