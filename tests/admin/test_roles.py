@@ -128,6 +128,7 @@ PAGES = {
     "clear": FOR_SUPERUSERS,
     "edit": FOR_OPERATORS,
     "again": FOR_OPERATORS,
+    "bulk": FOR_OPERATORS,
     "changelist": SEEN,
     "change": SEEN,
     "history": SEEN,
@@ -155,7 +156,8 @@ def test_each_role_opens_exactly_the_pages_of_its_permissions(client, role):
         row = ROWS[name]()
         for page, address in pages_of(name).items():
             alias = "answers" if name == "durablecacheentry" else "none"
-            full = f"{HOME}{name}/{address}".replace("<path:alias>", alias).format(quote(row.pk))
+            full = f"{HOME}{name}/{address}".replace("<path:alias>", alias)
+            full = full.replace("<str:name>", "cancel").format(quote(row.pk))
             statuses[page] = client.get(full).status_code
             wanted[page] = expected(page, role)
     if role == "superuser":
