@@ -55,9 +55,13 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
     }.items():
         if (job := Job.objects.filter(**wanted).order_by("-pk").first()) is not None:
             yield name, f"{APP}job/{job.pk}/change/"
+    held = Job.objects.held().order_by("-pk").first()
+    if held is not None:
+        yield "job-edit", f"{APP}job/{held.pk}/edit/"
     failed = Job.objects.failed().order_by("-pk").first()
     if failed is not None:
         yield "job-delete", f"{APP}job/{failed.pk}/delete/"
+        yield "job-again", f"{APP}job/{failed.pk}/again/"
         yield "job-history", f"{APP}job/{failed.pk}/history/"
 
 

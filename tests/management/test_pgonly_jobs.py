@@ -191,10 +191,12 @@ def test_what_a_job_has_written_does_not_steer_the_terminal(jobs):
         ("discard", State.READY, State.FAILED),
         ("hold", State.READY, State.HELD),
         ("resume", State.HELD, State.READY),
+        ("run-now", State.SCHEDULED, State.READY),
     ],
 )
 def test_every_verb_changes_the_jobs_in_its_states(jobs, verb, before, after):
-    job = make(state=before, held_by="x" if before == State.HELD else None)
+    run_at = timezone.now() + timedelta(hours=1) if before == State.SCHEDULED else None
+    job = make(state=before, held_by="x" if before == State.HELD else None, run_at=run_at)
     other = make(state=State.SUCCEEDED)
     answer = as_json(jobs, verb, job.pk, other.pk)
     assert (answer["verb"], answer["matched"], answer["changed"]) == (verb, 1, 1)

@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import AT_ONCE, VerbAdmin, log_once
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
@@ -38,6 +39,12 @@ class RedriveForm(forms.Form):
         help_text=gettext_lazy('By name, as JSON: {"model": "deepseek-chat"}. Empty: as they are.'),
     )
 
+    def __init__(self, data: Any, *, sees_data: bool) -> None:
+        """Who may not see the arguments does not choose others: they could send what is in a job elsewhere."""
+        super().__init__(data)
+        if not sees_data:
+            del self.fields["arguments"]
+
     def clean_arguments(self) -> dict[str, Any]:
         arguments = self.cleaned_data["arguments"] or {}
         if not isinstance(arguments, dict):
@@ -53,12 +60,12 @@ def redrive_jobs(
 ) -> TemplateResponse | None:
     """Ask first, and then do it: for AT_ONCE jobs at most, those that have failed longest ago."""
     oldest: Any = queryset.filter(state=State.FAILED).order_by("pk")[: AT_ONCE + 1]
-    form = RedriveForm(request.POST if "apply" in request.POST else None)
+    form = RedriveForm(request.POST if "apply" in request.POST else None, sees_data=may_see_data(request))
     if form.is_valid():
         try:
             done = redrive(oldest[:AT_ONCE], **form.cleaned_data)
         except (PgonlyError, UnknownTaskError) as error:
-            form.add_error("arguments", str(error))
+            form.add_error("arguments" if "arguments" in form.fields else None, str(error))
         else:
             _tell(model_admin, request, done, form.cleaned_data)
             return None
@@ -68,13 +75,14 @@ def redrive_jobs(
 def _tell(model_admin: VerbAdmin, request: HttpRequest, done: Redriven, how: dict[str, Any]) -> None:
     counted = ngettext("%s job", "%s jobs", done.jobs) % f"{done.jobs:,}"
     if done.jobs:
-        names = ", ".join(how["arguments"])
+        names = ", ".join(how.get("arguments", ()))
         said = _("Redriven with another %s.") % names if names else _("Redriven.")
         log_once(request.user.pk, Job, counted, said)
         model_admin.message_user(request, _("Redriven: %s.") % counted, messages.SUCCESS)
     if done.left or not done.jobs:
         left = ngettext("%s was left alone.", "%s were left alone.", done.left) % f"{done.left:,}"
-        reasons = [f"{job_id}: {reason}" for job_id, reason in [*done.reasons.items()][:REASONS_SHOWN]]
+        told = [*done.reasons.items()][:REASONS_SHOWN] if may_see_data(request) else []
+        reasons = [f"{job_id}: {reason}" for job_id, reason in told]
         text = " ".join([left, *reasons]) if done.left else _("None of them has failed.")
         model_admin.message_user(request, text, messages.WARNING)
 

@@ -29,6 +29,7 @@ HELP = {
     "discard": "fail waiting jobs without a further attempt",
     "hold": "keep waiting jobs from running until they are resumed",
     "resume": "let held jobs go on; or end the pause of queues, which are named instead of jobs",
+    "run-now": "make scheduled jobs ready before their time, with the attempts that they have left",
     "redrive": "make failed jobs run again, spread over time, with other arguments",
     "prune": "delete finished jobs now, whatever their retention",
 }

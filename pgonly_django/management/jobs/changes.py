@@ -22,6 +22,7 @@ from pgonly_django.models.job import (
     HOLDABLE,
     RESUMABLE,
     RETRYABLE,
+    STARTABLE,
     JobQuerySet,
     State,
 )
@@ -53,6 +54,7 @@ CHANGES = {
     "discard": Change(DISCARDABLE, lambda jobs, flags: jobs.discard(flags["reason"]), "discarded"),
     "hold": Change(HOLDABLE, lambda jobs, flags: jobs.hold(flags["reason"]), "held"),
     "resume": Change(RESUMABLE, lambda jobs, _: jobs.resume(), "resumed"),
+    "run-now": Change(STARTABLE, lambda jobs, _: jobs.run_now(), "made ready"),
     "prune": Change(FINISHED, _prune, "deleted"),
     "redrive": Change((State.FAILED,), lambda _jobs, _flags: 0, "redriven"),
 }

@@ -8,8 +8,9 @@ import pytest
 from django.contrib.admin.sites import site
 from django.db import connection
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.admin.jobs.page.steps import newest_steps
+from pgonly_django.admin.jobs.page.steps import newest_steps, sums_of
 from pgonly_django.admin.paging import newest
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS
@@ -134,5 +135,15 @@ def test_a_narrowed_search_reads_the_newest_rows_alone(plan, admin_user):
 
 def test_the_steps_of_a_job_are_found_through_their_job(plan):
     found = plan(newest_steps(Step.objects.filter(job=Job.objects.order_by("pk").first())))
+    assert "pgonly_step_once" in found
+    assert rows_read(found) == 40
+
+
+def test_the_costs_of_a_job_are_added_up_through_its_steps(plan):
+    steps = Step.objects.filter(job=Job.objects.order_by("pk").first())
+    with CaptureQueriesContext(connection) as queries:
+        assert sums_of(steps)["count"] == 40
+    (query,) = queries.captured_queries
+    found = plan(query["sql"])
     assert "pgonly_step_once" in found
     assert rows_read(found) == 40

@@ -120,3 +120,19 @@ def test_it_takes_the_permission_to_operate(client, person):
     person("view_job", "operate_job")
     post(client, [job], apply="Redrive")
     assert states(job) == [State.READY]
+
+
+def test_without_the_permission_for_data_no_arguments_are_asked_for_or_taken(client, person):
+    person("view_job", "operate_job")
+    job = make_failed()
+    assert "New arguments" not in post(client, [job]).content.decode()
+    post(client, [job], apply="Redrive", arguments='{"model": "mine"}')
+    assert (Job.objects.get().state, Job.objects.get().args) == (State.READY, [1])
+
+
+def test_without_the_permission_for_data_no_reason_is_told(client, person):
+    person("view_job", "operate_job")
+    taken = make_job(unique_key="x", unique_while="unfinished")
+    answer = post(client, [make_failed(unique_key="x", unique_while="unfinished")], apply="Redrive")
+    assert said(answer) == ["1 was left alone."]
+    assert Job.objects.get(pk=taken.pk).state == State.READY

@@ -1,0 +1,62 @@
+"""A job's page: its traceback, and the form that edits it."""
+
+from __future__ import annotations
+
+from pgonly_django.models import Job, State
+from tests.browser.pages import APP
+from tests.queue.rows import make
+
+OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n'
+LIBRARY = '  File "/srv/venv/lib/python3.13/site-packages/httpx/_client.py", line 9, in send\n    raise x\n'
+TRACEBACK = f"Traceback (most recent call last):\n{OWN}{LIBRARY}{LIBRARY}shop.Refused: no\n"
+ERROR = {
+    "outcome": "failed",
+    "exception": "shop.Refused",
+    "message": "no",
+    "traceback": TRACEBACK,
+    "attempt": 1,
+}
+
+
+def page_of(job: Job) -> str:
+    return f"{APP}job/{job.pk}/change/"
+
+
+def test_the_frames_of_libraries_open_and_the_whole_traceback_is_copied(person, expect):
+    job = make(state=State.FAILED, errors=[ERROR])
+    page = person().goes_to(page_of(job))
+    expect(page.get_by_text("in charge")).to_be_visible()
+    expect(page.get_by_text("httpx")).not_to_be_visible()
+    page.get_by_role("button", name="Show all frames").click()
+    expect(page.get_by_text("httpx")).to_be_visible()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == TRACEBACK
+
+
+def test_without_the_clipboard_the_traceback_is_selected(person, expect):
+    job = make(state=State.FAILED, errors=[ERROR])
+    page = person().goes_to(page_of(job))
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Selected: press Ctrl-C")).to_be_visible()
+    selected = page.evaluate("getSelection().toString()")
+    assert "in charge" in selected
+    assert "httpx" in selected
+
+
+def test_a_waiting_job_is_edited_by_keyboard_alone_and_its_secret_stays(person):
+    job = make(task="tests.jobs.editing.pay", args=["7", "hunter2"])
+    page = person().goes_to(page_of(job))
+    page.get_by_role("link", name="Edit").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/edit/")
+    assert "hunter2" not in page.content()
+    page.get_by_label("Priority").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/change/")
+    row = Job.objects.get(pk=job.pk)
+    assert (row.priority, row.args) == (5, ["7", "hunter2"])
