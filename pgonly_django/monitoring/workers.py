@@ -15,6 +15,10 @@ from pgonly_django.models.job import ClockTimestamp
 
 WORKERS_AT_MOST = 100
 JOBS_AT_MOST = 500
+# What is shown of a running job, and what job_progress() reads.
+JOB_COLUMNS = (
+    "id", "task", "queue", "worker_id", "progress", "attempted_at", "reported_at", "cancel_requested_at", "state",
+)  # fmt: skip
 # A worker with jobs sends a heartbeat each quarter of a lease. After so many parts of a lease it is late.
 LATE_AFTER = 0.4
 
@@ -70,9 +74,8 @@ def workers(alias: str) -> list[WorkerFigures]:
 
 def running_jobs(alias: str) -> list[Job]:
     """JOBS_AT_MOST of them, the longest running first within a queue. Index: pgonly_job_running."""
-    columns = "id", "task", "queue", "worker_id", "progress", "attempted_at", "cancel_requested_at", "state"
     running = Job.objects.using(alias).filter(state=State.RUNNING).order_by("queue", "attempted_at")
-    return list(running.only(*columns)[:JOBS_AT_MOST])
+    return list(running.only(*JOB_COLUMNS)[:JOBS_AT_MOST])
 
 
 def served_queues(alias: str) -> set[str] | None:

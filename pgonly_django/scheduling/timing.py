@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo, available_timezones
@@ -148,8 +149,9 @@ class CronLine:
                 yield tick
 
 
+@lru_cache(maxsize=1_000)
 def zone_of(name: str) -> ZoneInfo:
-    """Raises TimingError, which names the nearest zone."""
+    """Raises TimingError, which names the nearest zone. The list of all zones is read from files, in 20 ms."""
     if name in available_timezones():
         return ZoneInfo(name)
     raise TimingError(f"{name!r} is not a time zone. {nearest_zone(name)}")

@@ -14,10 +14,10 @@ from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.overview.overview import Overview
 from pgonly_django.admin.queues import cells
 from pgonly_django.admin.workers import cells as worker_cells
-from pgonly_django.models import Job, Queue
+from pgonly_django.models import Job, Queue, Worker
 from pgonly_django.monitoring.workers import WorkerFigures
 
-JOBS_OF_A_WORKER = 10
+WORKERS_SHOWN, JOBS_OF_A_WORKER = 25, 5
 
 
 def queues_panel(overview: Overview) -> dict[str, Any]:
@@ -41,11 +41,17 @@ def queues_panel(overview: Overview) -> dict[str, Any]:
         key=lambda queue: queue.oldest_seconds or 0,
         default=None,
     )
-    return {"rows": rows, "oldest": oldest and (oldest.name, _seconds(oldest.oldest_seconds)), "any": True}
+    return {"rows": rows, "oldest": oldest and (oldest.name, _seconds(oldest.oldest_seconds))}
 
 
 def workers_panel(overview: Overview) -> dict[str, Any]:
-    return {"rows": [_worker(overview, worker) for worker in overview.workers], "any": True}
+    """Those that are late come first."""
+    found = sorted(overview.workers, key=lambda worker: not worker.is_late)
+    return {
+        "rows": [_worker(overview, worker) for worker in found[:WORKERS_SHOWN]],
+        "more": max(len(found) - WORKERS_SHOWN, 0),
+        "url": overview.list_url(Worker),
+    }
 
 
 def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
@@ -63,9 +69,7 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
             {
                 "task": formats.short_name(job.task),
                 "url": overview.page_url(job) if sees_jobs else "",
-                "progress": progress_of(job),
-                "sees_message": sees_data,
-                "percent": _percent(job),
+                "progress": progress_of(job, sees_data=sees_data),
                 "time": formats.short_duration(_whole(now() - job.attempted_at)) if job.attempted_at else "",
             }
             for job in worker.jobs[:JOBS_OF_A_WORKER]
@@ -82,10 +86,3 @@ def _seconds(value: float | None) -> str:
 def _whole(duration: timedelta) -> timedelta:
     """One second at least: on a page that refreshes itself, milliseconds would only flicker."""
     return max(duration, timedelta(seconds=1))
-
-
-def _percent(job: Job) -> int | None:
-    progress = progress_of(job)
-    if progress is None or progress["total"] is None:
-        return None
-    return int(100 * min(max(progress["done"], 0), progress["total"]) / progress["total"])

@@ -15,9 +15,9 @@ from pgonly_django.admin.workers import cells
 from pgonly_django.admin.workers.verbs import DRAIN, STOP
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.monitoring.workers import JOB_COLUMNS
 
 JOBS_SHOWN = 100
-JOB_COLUMNS = ("task", "queue", "progress", "attempted_at", "state", "cancel_requested_at")
 
 
 @admin.register(Worker)
