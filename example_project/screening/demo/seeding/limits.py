@@ -29,7 +29,7 @@ def write() -> None:
     _write(Limiter, "overloaded", concurrent=4, blocked_until=timezone.now() + COOLS_DOWN_FOR)
     for number in range(1, 6):
         _take_slot("archive", number)
-    _write_budgets()
+    write_budgets()
 
 
 def _write(model: Any, name: str, **values: Any) -> None:
@@ -42,7 +42,7 @@ def _take_slot(limiter: str, number: int) -> None:
     LimiterSlot.objects.update_or_create(limiter=limiter, number=number, defaults={**taken, **held})
 
 
-def _write_budgets() -> None:
+def write_budgets() -> None:
     cap = Decimal("0.40")
     used_up = {"usd": cap, "spent": cap, "declared": {"usd": "0.4", "per": None, "timezone": "UTC"}}
     _write(Budget, tasks.TRANSLATIONS, **used_up, resumed_at=None, reserved=0)

@@ -1,0 +1,81 @@
+"""The overview while jobs run and a worker dies, and its buttons."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from example_project.screening.demo import sample_tasks
+from pgonly_django.models import Job, Queue, State, Worker
+from tests.browser.pages import APP
+from tests.queue.rows import make
+from tests.waiting import wait_for
+
+
+@pytest.mark.process
+def test_the_overview_shows_live_that_a_worker_was_killed_and_that_another_takes_its_job_over(
+    person, workers, expect
+):
+    first = workers.start("reports", "first")
+    job = Job.objects.get(pk=sample_tasks.make_report.enqueue("Northwind", 400, 0.1).id)
+    page = person().goes_to(APP)
+    page.evaluate("window.isSamePage = true")
+    expect(page.get_by_role("link", name="make_report").first).to_be_visible(timeout=15_000)
+    first.send_signal(signal.SIGKILL)
+    expect(page.get_by_text("silent").first).to_be_visible(timeout=25_000)
+    workers.start("reports", "second")
+    taken = f"//li[@data-key='{Worker.objects.get(name='second').pk}']"
+    expect(page.locator(taken).get_by_role("link", name="make_report")).to_be_visible(timeout=25_000)
+    assert page.evaluate("window.isSamePage"), "it was loaded again"
+    assert Job.objects.get(pk=job.pk).state == State.RUNNING
+
+
+def test_a_queue_without_a_worker_is_said_in_red_and_leads_to_its_jobs(person):
+    for _ in range(3):
+        make(queue="ai")
+    page = person("reader").goes_to(APP)
+    page.get_by_role("link", name="ai").filter(has_text="3 jobs wait").click()
+    page.wait_for_load_state("load")
+    assert page.locator("input.action-select, #result_list tbody tr").count() >= 3
+
+
+def test_a_queue_is_paused_and_resumed_by_two_clicks_and_the_page_is_the_overview_again(person):
+    make(queue="mail")
+    Queue.objects.named("mail")
+    operator = person("operator")
+    page = operator.goes_to(APP)
+    operator.presses("Pause: mail")
+    assert Queue.objects.get(name="mail").paused_at is not None
+    assert page.url == operator.site.url + APP
+    operator.presses("Resume: mail")
+    assert Queue.objects.get(name="mail").paused_at is None
+    assert LogEntry.objects.filter(user=operator.user).count() == 2
+
+
+def test_the_keyboard_alone_pauses_a_queue(person):
+    """The button is reached by the Tab key, one sees where one is, and Enter presses it."""
+    Queue.objects.named("mail")
+    make(queue="mail")
+    page = person("operator").goes_to(APP)
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('aria-label')") == "Pause: mail":
+            break
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    shadow = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
+    assert outline != "none" or shadow != "none", "the focus is not to be seen"
+    page.keyboard.press("Enter")
+    wait_for(lambda: Queue.objects.get(name="mail").paused_at is not None)
+
+
+def test_the_switch_stops_the_refresh_and_is_remembered(person, expect):
+    page = person().goes_to(APP)
+    page.get_by_label("Live").uncheck()
+    page.reload()
+    assert not page.get_by_label("Live").is_checked()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.get_by_label("Live").check()
+    wait_for(lambda: requests, what="a look at the page")
