@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
 from pgonly_django.conf import MASKED_ARGUMENTS
-from pgonly_django.masking import DEEPER, MASK, is_secret, masked
+from pgonly_django.masking import DEEPER, MASK, is_secret, masked, unmasked
 
 SECRETS = [
     "password", "PASSWORD", "new_passwd", "passphrase", "pwd", "db_pwd", "client_secret", "secrets",
@@ -41,3 +43,34 @@ def test_without_patterns_nothing_is_secret():
 def test_a_pattern_with_a_set_of_letters_still_fits():
     assert is_secret("pin-7", ("pin-[0-9]",))
     assert not is_secret("pin-x", ("pin-[0-9]",))
+
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+JSON = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.sampled_from([MASK, "x", ""]),
+    lambda inner: (
+        some.lists(inner, max_size=3)
+        | some.dictionaries(some.sampled_from(["token", "password", "a", "b"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@patiently
+@given(JSON)
+def test_what_is_sent_back_as_it_was_shown_is_what_was_stored(value):
+    shown = masked(value, MASKED_ARGUMENTS)
+    assert unmasked(shown, shown, value) == value
+
+
+@patiently
+@given(JSON, JSON)
+def test_a_mask_never_takes_the_place_of_a_value(edited, value):
+    """Whatever is sent: each mask in it is what was stored there, or it is refused."""
+    shown = masked(value, MASKED_ARGUMENTS)
+    try:
+        result = unmasked(edited, shown, value)
+    except ValueError:
+        return
+    if MASK not in str(value):
+        assert MASK not in str(result)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
@@ -36,6 +36,7 @@ def test_where_all_frames_are_of_libraries_none_is_folded():
     assert parts_of(HEAD + LIBRARY + "E: x") == [Part(HEAD + LIBRARY + "E: x")]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.sampled_from([HEAD, OWN, LIBRARY, REPEATED, "E: x\n", "\n", "  | E\n", "é\u2028\n"]) | st.text()

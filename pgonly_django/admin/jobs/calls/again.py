@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
+from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.calls.form import CallForm
 from pgonly_django.admin.jobs.calls.view import job_of, log, page_of, refusals, render, to_page
 from pgonly_django.admin.jobs.data import may_see_data
@@ -33,7 +34,7 @@ def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> 
         request,
         form,
         job,
-        title=_("Run again"),
+        title=_("Run %s again") % short_name(job.task),
         submit=_("Run again"),
         about=_(
             "A new job of the same task. It begins anew, without the steps and the checkpoint of this one."

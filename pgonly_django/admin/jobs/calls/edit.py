@@ -9,6 +9,7 @@ from django.db import router
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from pgonly_django.admin.formats import short_name
 from pgonly_django.admin.jobs.calls.form import CallForm
 from pgonly_django.admin.jobs.calls.view import job_of, log, refusals, render, to_page
 from pgonly_django.admin.jobs.data import may_see_data
@@ -32,7 +33,7 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
         request,
         form,
         job,
-        title=_("Edit"),
+        title=_("Edit %s") % short_name(job.task),
         submit=_("Save"),
         about=_(
             "It is saved only if the job still waits and nobody has changed it since this page was made."
