@@ -105,7 +105,9 @@ class InOneTransaction(migrations.SeparateDatabaseAndState):
         """The tables that get columns."""
         alias = schema_editor.connection.alias
         names = {
-            each.model_name for each in self.database_operations if isinstance(each, migrations.AddField)
+            each.model_name_lower
+            for each in self.database_operations
+            if isinstance(each, migrations.AddField)
         }
         there = [name for name in sorted(names) if (app_label, name) in state.models]
         models = [state.apps.get_model(app_label, name) for name in there]
