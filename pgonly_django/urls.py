@@ -1,4 +1,5 @@
-"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/."""
+"""`path("pgonly/", include("pgonly_django.urls"))`: the tick, at tick/ and at tick/<token>/; and what the template tag
+job_progress asks, at progress/."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from django.urls import path
 from django.urls.resolvers import RoutePattern, URLPattern
 
+from pgonly_django.progress import views
 from pgonly_django.worker.tick.views import atick, tick
 
 app_name = "pgonly"
@@ -28,4 +31,8 @@ class TickPattern(URLPattern):
 urlpatterns = [
     TickPattern(RoutePattern(route, name="tick", is_endpoint=True), tick, None, "tick")
     for route in ("tick/", "tick/<str:token>/")
+] + [
+    path("progress/", views.progress, name="progress"),
+    path("progress/events/", views.events, name="progress_events"),
+    path("progress/cancel/", views.cancel_job, name="cancel"),
 ]

@@ -1,0 +1,109 @@
+"""A job in words for the users of a site: no name of a task, no exception, no traceback."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from pgonly_django.conf import settings
+from pgonly_django.models import Job, State
+from pgonly_django.monitoring.progress import JobProgress
+
+# A worker renews a lease of 60 s every 15 s.
+SILENT_SHARE = 25 / 60
+SLOW_PER_MINUTE = 10  # below that with one digit behind the point
+SECONDS_TILL, MINUTES_TILL = 60, 120  # so long the time that is left is said in seconds, in minutes
+
+
+class Surroundings(NamedTuple):
+    """What keeps jobs waiting, and who has gone silent."""
+
+    served: set[str] | None  # None: some worker serves every queue
+    paused: set[str]
+    silent: set[object]  # ids of workers
+
+
+def label(job: Job, around: Surroundings, now: datetime) -> str:
+    match job.state:
+        case State.READY:
+            return _waiting(job, around)
+        case State.SCHEDULED:
+            return _scheduled(job, around, now)
+        case State.RUNNING:
+            return _running(job, around, now)
+        case State.HELD:
+            return _("On hold")
+        case State.SUCCEEDED:
+            return _("Done")
+        case State.CANCELLED:
+            return _("Cancelled")
+    return _("Failed")
+
+
+def _waiting(job: Job, around: Surroundings) -> str:
+    if around.served is not None and job.queue not in around.served:
+        return _("Waiting: no live worker serves %(queue)s") % {"queue": job.queue}
+    if job.queue in around.paused:
+        return _("Waiting: %(queue)s is paused") % {"queue": job.queue}
+    return _("Waiting for a worker")
+
+
+def _scheduled(job: Job, around: Surroundings, now: datetime) -> str:
+    if job.run_at is None or job.run_at <= now:
+        return _waiting(job, around)
+    at = timezone.localtime(job.run_at) if timezone.is_aware(job.run_at) else job.run_at
+    words = date_format(at, "TIME_FORMAT" if job.run_at - now < timedelta(hours=12) else "DATETIME_FORMAT")
+    if job.attempt:
+        return _("Something went wrong. It is tried again at %(time)s") % {"time": words}
+    return _("Begins at %(time)s") % {"time": words}
+
+
+def _running(job: Job, around: Surroundings, now: datetime) -> str:
+    if job.cancel_requested_at is not None:
+        return _("Stopping")
+    silent_for = silent_seconds(job, now)
+    if job.worker_id in around.silent and silent_for:
+        return _("Its worker has been silent for %(seconds)d s. Waiting for takeover") % {
+            "seconds": silent_for
+        }
+    return _("Running")
+
+
+def silent_seconds(job: Job, now: datetime) -> float | None:
+    """For how long its lease has not been renewed, where that is longer than it should be."""
+    if job.state != State.RUNNING or job.lease_expires_at is None:
+        return None
+    silent = settings().lease_seconds - (job.lease_expires_at - now).total_seconds()
+    return silent if silent >= silent_from() else None
+
+
+def silent_from() -> float:
+    """Seconds without a renewal or a heartbeat."""
+    return settings().lease_seconds * SILENT_SHARE
+
+
+def pace(progress: JobProgress) -> str:
+    """How fast it goes and how long it still takes, as far as that is known."""
+    parts = []
+    if progress.per_minute is not None:
+        digits = 0 if progress.per_minute >= SLOW_PER_MINUTE else 1
+        parts.append(_("%(count)s per minute") % {"count": f"{progress.per_minute:,.{digits}f}"})
+    if progress.left is not None:
+        parts.append(_("%(time)s left") % {"time": _duration(progress.left)})
+    return ", ".join(parts)
+
+
+def _duration(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    if seconds < SECONDS_TILL:
+        return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
+    minutes = round(seconds / 60)
+    if minutes < MINUTES_TILL:
+        return ngettext("%(count)d minute", "%(count)d minutes", minutes) % {"count": minutes}
+    hours = round(minutes / 60)
+    return ngettext("%(count)d hour", "%(count)d hours", hours) % {"count": hours}

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.cache import SessionStore
+from django.template import engines
+from django.test import RequestFactory
+
+from pgonly_django.progress.tokens import Grant
+
+
+@pytest.fixture
+def ada(db):
+    return User.objects.create_user("ada", password="-")
+
+
+@pytest.fixture
+def request_of():
+    """A request of this user, or of a visitor with a session."""
+
+    def request_of(user=None, session=None, path="/page/?a=1"):
+        request = RequestFactory().get(path)
+        request.user = user or AnonymousUser()
+        request.session = SessionStore() if session is None else session
+        return request
+
+    return request_of
+
+
+@pytest.fixture
+def render(request_of):
+    """The text of a template with the tag, as this user gets it."""
+
+    def render(options, job, user=None, request=None):
+        template = engines["django"].from_string("{% load pgonly %}{% job_progress job " + options + " %}")
+        return template.render({"job": job}, request or request_of(user))
+
+    return render
+
+
+@pytest.fixture
+def token_of():
+    def token_of(job, user, backend="default", **grant):
+        return Grant(backend, str(job.pk), **grant).token(f"user {user.pk}")
+
+    return token_of

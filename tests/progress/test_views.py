@@ -1,0 +1,211 @@
+"""Who gets an answer about a job, and what it says."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.contrib.auth.models import User
+from django.test import AsyncClient, Client
+from django.utils import timezone
+
+from pgonly_django.models import Queue, State
+from pgonly_django.progress import views
+from pgonly_django.queue.output import Said, place, write_output
+from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_worker
+
+pytestmark = pytest.mark.django_db
+URL, EVENTS, CANCEL = "/pgonly/progress/", "/pgonly/progress/events/", "/pgonly/progress/cancel/"
+ERROR = [{"outcome": "failed", "exception": "shop.SecretError", "message": "the password is 1234"}]
+
+
+@pytest.fixture
+def client(ada):
+    client = Client()
+    client.force_login(ada)
+    return client
+
+
+def jobs(response):
+    assert response.status_code == 200, response.content
+    return response.json()["jobs"]
+
+
+def test_the_owner_of_a_token_sees_how_far_the_job_is(client, ada, token_of):
+    worker = make_worker()
+    job = make_running(worker.pk, progress={"done": 42, "total": 100, "message": "Reading"})
+    (shown,) = jobs(client.get(URL, {"token": token_of(job, ada)}))
+    assert (shown["state"], shown["label"], shown["percent"]) == ("running", "Running", 42)
+    assert (shown["message"], shown["is_over"], shown["may_cancel"]) == ("Reading", False, False)
+    assert "output" not in shown
+
+
+def test_several_jobs_share_a_request_and_stay_in_order(client, ada, token_of):
+    tokens = [token_of(make(state=state), ada) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
+    assert [each["label"] for each in jobs(client.get(URL, {"token": tokens}))] == [
+        "Done",
+        "Failed",
+        "Cancelled",
+    ]
+
+
+@pytest.mark.parametrize("url", [URL, EVENTS])
+def test_the_token_of_another_user_is_refused(ada, token_of, url):
+    token = token_of(make(), ada)
+    other = User.objects.create_user("eve")
+    for user in (other, None):
+        client = AsyncClient()
+        if user is not None:
+            client.force_login(user)
+        response = async_to_sync(client.get)(url, {"token": token})
+        assert response.status_code == 403
+        assert str(make().pk) not in response.content.decode()
+
+
+@pytest.mark.parametrize("query", ["", "token=", "token=forged", "after=1", "token=a:b:c"])
+def test_what_is_no_token_is_refused(client, query):
+    assert client.get(f"{URL}?{query}").status_code == 403
+
+
+def test_one_foreign_token_among_good_ones_is_refused(client, ada, token_of):
+    good, foreign = token_of(make(), ada), token_of(make(), SimpleNamespace(pk=ada.pk + 1))
+    assert client.get(URL, {"token": [good, foreign]}).status_code == 403
+
+
+def test_more_jobs_than_a_page_may_ask_for_are_refused(client, ada, token_of):
+    token = token_of(make(), ada)
+    assert client.get(URL, {"token": [token] * (views.JOBS_AT_MOST + 1)}).status_code == 403
+
+
+def test_a_token_ends_after_an_hour_and_each_answer_has_a_new_one(client, ada, token_of, monkeypatch):
+    token = token_of(make(), ada)
+    (shown,) = jobs(client.get(URL, {"token": token}))
+    assert jobs(client.get(URL, {"token": shown["token"]}))
+    monkeypatch.setattr("pgonly_django.progress.tokens.VALID_FOR", timedelta(seconds=-1))
+    assert client.get(URL, {"token": token}).status_code == 403
+
+
+def test_a_failed_job_says_nothing_of_its_error(client, ada, token_of):
+    job = make(state=State.FAILED, errors=ERROR, kwargs={"password": "1234"})
+    response = client.get(URL, {"token": token_of(job, ada, shows_output=True)})
+    assert jobs(response)[0]["label"] == "Failed"
+    for secret in ("1234", "Secret", "tests.jobs"):
+        assert secret not in response.content.decode()
+
+
+def test_a_job_that_is_gone_is_over(client, ada, token_of):
+    job = make()
+    token = token_of(job, ada)
+    job.delete()
+    (shown,) = jobs(client.get(URL, {"token": token}))
+    assert (shown["state"], shown["is_over"]) == ("gone", True)
+
+
+def test_output_comes_from_the_offset_that_the_page_has(client, ada, token_of, server):
+    job = make_running(make_worker().pk)
+    for number, start, text in [(1, 0, "Hello"), (2, 5, " world")]:
+        write_output(server, [Said(str(job.pk), 1, place(1, number), start, text)])
+    query = {"token": token_of(job, ada, shows_output=True)}
+    (shown,) = jobs(client.get(URL, query))
+    assert shown["output"] == {"text": "Hello world", "keep": 0, "offset": str(place(1, 2))}
+    (shown,) = jobs(client.get(URL, {**query, "after": str(place(1, 1))}))
+    assert shown["output"]["text"] == " world"
+    for odd in ("-1", "x", "9" * 30, "\N{SUPERSCRIPT TWO}"):
+        assert jobs(client.get(URL, {**query, "after": odd}))[0]["output"]["text"] == "Hello world"
+
+
+def test_a_waiting_job_says_that_no_live_worker_serves_its_queue(client, ada, token_of):
+    query = {"token": token_of(make(queue="ai"), ada)}
+    make_worker(queues=["mail"])
+    assert jobs(client.get(URL, query))[0]["label"] == "Waiting: no live worker serves ai"
+    make_worker(queues=["ai"])
+    assert jobs(client.get(URL, query))[0]["label"] == "Waiting for a worker"
+    Queue.objects.create(name="ai", paused_at=timezone.now())
+    assert jobs(client.get(URL, query))[0]["label"] == "Waiting: ai is paused"
+
+
+def test_a_job_whose_worker_is_silent_waits_for_takeover(client, ada, token_of):
+    expires = timezone.now() + LEASE - timedelta(seconds=30)
+    worker = make_worker(silent_for=timedelta(seconds=30))
+    job = make_running(worker.pk, lease_expires_at=expires)
+    query = {"token": token_of(job, ada)}
+    assert "silent for 30 s. Waiting for takeover" in jobs(client.get(URL, query))[0]["label"]
+    worker.heartbeat_at = timezone.now()
+    worker.save()
+    assert jobs(client.get(URL, query))[0]["label"] == "Running"
+
+
+def test_what_is_ahead_says_when(client, ada, token_of):
+    at = ago(timedelta(hours=-1))
+    first, again = (make(state=State.SCHEDULED, run_at=at, attempt=attempt) for attempt in (0, 1))
+    tokens = [token_of(first, ada), token_of(again, ada)]
+    labels = [each["label"] for each in jobs(client.get(URL, {"token": tokens}))]
+    assert labels[0].startswith("Begins at ")
+    assert labels[1].startswith("Something went wrong. It is tried again at ")
+
+
+def test_the_owner_may_cancel_with_a_token_that_allows_it(client, ada, token_of):
+    job, kept = make(), make()
+    allowed, forbidden = token_of(job, ada, may_cancel=True), token_of(kept, ada)
+    assert jobs(client.get(URL, {"token": allowed}))[0]["may_cancel"]
+    assert client.post(CANCEL, {"token": forbidden}).status_code == 403
+    answer = client.post(CANCEL, {"token": allowed}, headers={"Accept": "application/json"})
+    assert answer.json() == {"is_cancelled": True}
+    assert (fresh(job).state, fresh(kept).state) == (State.CANCELLED, State.READY)
+    assert client.get(CANCEL, {"token": allowed}).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("following", "goes_to"), [("/page/", "/page/"), ("https://evil.example/", "/"), ("", "/")]
+)
+def test_cancel_without_javascript_goes_back_to_the_page(client, ada, token_of, following, goes_to):
+    token = token_of(make(), ada, may_cancel=True)
+    assert client.post(CANCEL, {"token": token, "next": following})["Location"] == goes_to
+
+
+def test_cancel_is_refused_to_others_and_without_a_csrf_token(ada, token_of):
+    job = make()
+    token = token_of(job, ada, may_cancel=True)
+    for client in (Client(), Client(enforce_csrf_checks=True)):
+        if client.handler.enforce_csrf_checks:
+            client.force_login(ada)
+        assert client.post(CANCEL, {"token": token}).status_code == 403
+    assert fresh(job).state == State.READY
+
+
+def test_events_need_asgi(client, ada, token_of):
+    assert client.get(EVENTS, {"token": token_of(make(), ada)}).status_code == 501
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server, monkeypatch):
+    monkeypatch.setattr(views, "LOOK_SECONDS", 0.02)
+    job = make_running(make_worker().pk)
+    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    client = AsyncClient()
+    client.force_login(ada)
+
+    async def listen(**headers):
+        response = await client.get(EVENTS, {"token": token_of(job, ada, shows_output=True)}, headers=headers)
+        assert response["Content-Type"] == "text/event-stream"
+        seen = []
+        async for event in response.streaming_content:
+            seen.append(event.decode())
+            if len(seen) == 1:
+                await sync_to_async(finish)()
+        return seen
+
+    def finish():
+        write_output(server, [Said(str(job.pk), 1, place(1, 2), 5, " world")])
+        type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+
+    first, *_, end = events = async_to_sync(listen)()
+    assert json.loads(first.partition("data: ")[2])["jobs"][0]["output"]["text"] == "Hello"
+    texts = [json.loads(each.partition("data: ")[2])["jobs"][0]["output"]["text"] for each in events[:-1]]
+    assert "".join(texts) == "Hello world"
+    assert end == "event: over\ndata: {}\n\n"
+    resumed = async_to_sync(listen)(**{"Last-Event-ID": str(place(1, 1))})
+    assert json.loads(resumed[0].partition("data: ")[2])["jobs"][0]["output"]["text"] == " world"
