@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from django.db import connection
 
 pytestmark = pytest.mark.django_db  # so that there is a database; the pages are opened by another process
 ROOT = Path(__file__).resolve().parent.parent.parent
+STYLES = ROOT / "pgonly_django" / "static" / "pgonly_django"
+FOR_VISITORS = {"sessions.css", "progress.css"}  # pages of the site, not of the admin
 LISTS = [
     "job/",
     "worker/",
@@ -56,3 +59,14 @@ def test_the_page_of_a_row_has_its_buttons(seen):
     assert "resume" in seen["budget/p_3A1/change/"]["buttons"]
     (job,) = [page for page in seen if page.startswith("job/") and page.endswith("change/")]
     assert "retry" in seen[job]["buttons"]
+
+
+def test_only_one_stylesheet_knows_the_colours_of_themes():
+    others = [file for file in STYLES.glob("*.css") if file.name not in {"theme.css", *FOR_VISITORS}]
+    of_themes = re.compile(r"var\(--(?!pgonly-|tone\b|face\b|face-hover\b)[\w-]+")
+    found = {file.name: of_themes.findall(file.read_text()) for file in others}
+    assert found == {file.name: [] for file in others}
+
+
+def test_no_stylesheet_grows_beyond_300_lines():
+    assert {file.name for file in STYLES.glob("*.css") if len(file.read_text().splitlines()) > 300} == set()
