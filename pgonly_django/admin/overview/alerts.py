@@ -110,7 +110,8 @@ def _of_workers(overview: Overview) -> Iterator[Alert]:
             "The worker %(name)s is silent for %(time)s and holds %(count)d jobs.",
             count,
         ) % {"name": brief(worker.row.name), "time": short_duration(worker.silent_for), "count": count}
-        yield Alert(BAD, f"{text} {_('Another one takes over when their leases end.')}")
+        rest = _("Another one takes over when their leases end.")
+        yield Alert(BAD, f"{text} {rest}", overview.page_url(worker.row))
 
 
 def _of_failures(overview: Overview) -> Iterator[Alert]:

@@ -93,10 +93,11 @@ def test_a_paused_queue_with_waiting_jobs_is_said(shown):
     assert "1 job waits" in shown("alerts")
 
 
-def test_a_silent_worker_that_holds_jobs_is_said(shown):
+def test_a_silent_worker_that_holds_jobs_is_said(shown, admin_client):
     worker = make_worker(silent_for=timedelta(seconds=45), running=1)
     make_running(worker.pk)
     assert re.search(r"The worker w is silent for \d+ s and holds 1 job\.", shown("alerts"))
+    assert f"/worker/{worker.pk}/change/" in panels(admin_client.get(PAGE))["alerts"]
     assert re.search(r"silent \d+ s", shown("workers"))
 
 
