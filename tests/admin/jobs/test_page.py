@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from django.utils import timezone
 
-from pgonly_django.models import Checkpoint, CostEntry, Job, State, Step, Worker
+from pgonly_django.models import Checkpoint, CostEntry, Job, JobOutput, State, Step, Worker
 from pgonly_django.queue.values import NESTING_LIMIT
 from tests.admin.conftest import make_job, page_of
 from tests.admin.jobs.test_cells import assert_no_inline_code
@@ -228,7 +228,7 @@ def test_a_long_value_is_cut_and_says_how_long_it_was(page):
 def test_the_number_of_queries_is_bounded(admin_client, django_assert_max_num_queries, steps):
     job = make_job(State.RUNNING, errors=[attempt("failed", 0) for _ in range(10)])
     Step.objects.bulk_create(Step(job=job, name=str(n)) for n in range(steps))
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         admin_client.get(page_of(job))
 
 
@@ -382,6 +382,26 @@ def test_a_long_result_of_a_step_is_not_cut_in_the_middle_of_what_is_masked(page
     assert "y" * 1_000 in html
 
 
+def test_what_the_job_has_emitted_is_shown_as_its_readers_see_it(page):
+    job = make_job(State.RUNNING)
+    for place, (start, text) in enumerate([(0, "<b>Half a"), (8, "A summary")], start=1):
+        JobOutput.objects.create(job=job, part="", place=place, start=start, text=text)
+    JobOutput.objects.create(job=job, part="step ask", place=0, start=0, text="of a step")
+    html = page(job)
+    assert "&lt;b&gt;Half A summary" in html
+    assert "of a step" not in html
+    assert "<h2>Output</h2>" not in page(make_job(State.RUNNING))
+
+
+def test_of_a_long_output_the_end_is_shown(page):
+    job = make_job(State.RUNNING)
+    JobOutput.objects.create(job=job, part="", place=1, start=0, text="a" * 100_000 + "the end")
+    html = page(job)
+    assert "The end of 100,007 characters." in html
+    assert "the end</pre>" in html
+    assert len(html) < 100_000
+
+
 def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
     person("view_job")
     error = attempt(
@@ -394,6 +414,7 @@ def test_who_may_not_see_data_sees_the_rest_of_the_page(client, person):
         log=[{"text": "hunter2"}],
         progress={"done": 3, "total": 4, "message": "hunter2"},
     )
+    JobOutput.objects.create(job=job, part="", place=1, start=0, text="hunter2")
     html = client.get(page_of(job)).content.decode()
     assert "hunter2" not in html
     assert "4242" not in html

@@ -8,6 +8,7 @@ from django.db import router
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.jobs.page.facts import facts_of
+from pgonly_django.admin.jobs.page.output import output_of
 from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.jobs.page.steps import steps_of
 from pgonly_django.admin.jobs.page.values import checkpoint_of, values_of
@@ -35,6 +36,7 @@ def page_context(job: Job, *, sees_data: bool) -> dict[str, Any]:
         "values": values_of(job, mask) if sees_data else [],
         "checkpoint": checkpoint_of(job, mask, sees_data=sees_data),
         "steps": steps_of(job, mask, sees_data=sees_data),
+        "output": output_of(job) if sees_data else None,
         "log": log_lines(job) if sees_data else [],
     }
 
