@@ -15,3 +15,4 @@ MIDDLEWARE = [
     if THEME == "plain" or not each.endswith(".content_security_policy")
 ]
 PGONLY["LEASE_SECONDS"] = env.float("TEST_LEASE_SECONDS", default=60)  # noqa: F405 - of the example
+ROOT_URLCONF = "tests.browser.urls"

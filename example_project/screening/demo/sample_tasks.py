@@ -87,11 +87,14 @@ def _ask_translator(document: str, page: int, into: str) -> str:
     return f"{document}, page {page}, in {into}"
 
 
-@task(queue_name="ai", retention=KEPT)
-def answer_question(question: str, api_key: str) -> str:
-    """No worker of the demo serves its queue. Start one: `manage.py runworker --queues ai`."""
-    time.sleep(1)
-    return f"An answer to {question!r} by the key of {len(api_key)} characters"
+@task(queue_name="ai", takes_context=True, retention=KEPT)
+def answer_question(context: JobContext, question: str, api_key: str, seconds_a_word: float = 0.1) -> int:
+    """Emits its answer word by word. No worker of the demo serves its queue: `manage.py runworker --queues ai`."""
+    words = f"To the question {question!r} the key of {len(api_key)} characters found no answer but this one.".split()
+    for number in context.iterate(range(len(words))):
+        context.emit(f"{words[number]} ")
+        time.sleep(seconds_a_word)
+    return len(words)
 
 
 @task(queue_name="exports", retention=KEPT)
