@@ -300,12 +300,27 @@ def test_a_panel_that_takes_too_long_says_so_and_the_others_are_there(admin_clie
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(10)")
 
-    monkeypatch.setattr(module, "TIME_LIMIT", timedelta(milliseconds=20))
+    monkeypatch.setattr(module, "TIME_LIMIT", timedelta(milliseconds=200))
     monkeypatch.setattr(module, "queues", slow)
     found = panels(admin_client.get(PAGE))
     assert "took too long" in found["queues"]
     assert "took too long" in found["alerts"]
     assert "Failed" in found["states"]
+
+
+def test_a_locked_table_holds_no_other_panel_up(admin_client, monkeypatch):
+    """As a migration locks it."""
+    from pgonly_django.database.connect import connect
+
+    monkeypatch.setattr(module, "TIME_LIMIT", timedelta(milliseconds=150))
+    log_in(str(User.objects.create_user("ada").pk))
+    with connect("default", application_name="locks") as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE pgonly_job IN ACCESS EXCLUSIVE MODE")
+        found = panels(admin_client.get(PAGE))
+        other.execute("ROLLBACK")
+    assert all("took too long" in found[name] for name in ("alerts", "states", "queues", "workers"))
+    assert "ada" in found["sessions"]
 
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), ValueError("odd row")])
