@@ -3,5 +3,6 @@ from django.urls import include, path
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("pgonly/", include("pgonly_django.urls")),
     path("", include("example_project.screening.urls")),
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from django.conf import settings
 from django.utils import timezone
 
 from example_project.screening.models import Paper
@@ -23,6 +24,7 @@ LABELS = {
     "scheduled": "Waiting for the next attempt",
     "running": "Running",
     "stopping": "Stopping",
+    "silent": "Worker silent, waiting for takeover",
     "orphaned": "Its worker died: another worker takes over when the lease ends",
     "succeeded": "Finished",
     "failed": "Failed",
@@ -34,6 +36,7 @@ BUTTONS = {
     "new": ("start",),
     "ready": ("cancel",),
     "running": ("cancel",),
+    "silent": ("cancel",),
     "orphaned": ("cancel",),
     "scheduled": ("cancel", "resume"),
     "failed": ("resume",),
@@ -42,6 +45,8 @@ BUTTONS = {
     "held": ("resume", "cancel"),
 }
 
+# A worker renews the lease of a job every 15 s, for another LEASE_SECONDS.
+SILENT_BELOW = timedelta(seconds=settings.PGONLY.get("LEASE_SECONDS", 60)) * 35 / 60
 FILTER_ORDER = (Outcome.DISPUTED, Outcome.INCLUDED, Outcome.EXCLUDED, Outcome.WAITING)
 
 
@@ -151,8 +156,11 @@ def _state(job: Job | None, budget: str, *, is_done: bool) -> str:
         return "unpaid"
     if job.state != State.RUNNING:
         return job.state
-    if job.lease_expires_at is not None and job.lease_expires_at < timezone.now():
+    left = job.lease_expires_at - timezone.now() if job.lease_expires_at else SILENT_BELOW
+    if left < timedelta(0):
         return "orphaned"
+    if left < SILENT_BELOW:
+        return "silent"
     return "stopping" if job.cancel_requested_at else "running"
 
 

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from example_project.screening.calls import ask
 from example_project.screening.models import Paper, Project, Verdict
+from example_project.screening.report import sentences
 from pgonly_django import Backoff, JobContext, task
 from pgonly_django.tasks.result import JobResult
 
@@ -30,6 +31,8 @@ def screen_project(context: JobContext, project_id: int) -> dict[str, int]:
     context.log(f"{' and '.join(project.reviewers)} begin at paper {run.papers_done + 1}")
     for paper in context.iterate(Paper.objects.of(project).select_related("project")):
         _judge(context, paper, team)
+    for sentence in sentences(project):
+        context.emit(sentence)
     return Paper.objects.of(project).count_by_outcome()
 
 

@@ -11,6 +11,7 @@ urlpatterns = [
     path("projects/<int:pk>/", views.project_page, name="project"),
     path("projects/<int:pk>/progress.json", views.progress, name="progress"),
     path("projects/<int:pk>/raise/", views.raise_budget, name="raise"),
+    path("projects/<int:pk>/undo/", views.undo, name="undo"),
     path("projects/<int:pk>/<str:verb>/", views.operate, name="operate"),
     path("projects/<int:pk>/papers/<int:position>/", views.paper_page, name="paper"),
 ]

@@ -9,10 +9,10 @@ from django.contrib import messages
 from django.core.paginator import Page, Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from example_project.screening.deciding import decide, last_decided, place
 from example_project.screening.forms import ProjectForm
 from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
@@ -32,7 +32,8 @@ DECISIONS = ("include", "exclude", "")
 
 @require_safe
 def project_list(request: HttpRequest) -> HttpResponse:
-    projects = [(project, status(project)) for project in Project.objects.all()[:PAPERS_A_PAGE]]
+    shown = Project.objects.with_title()[:PAPERS_A_PAGE]
+    projects = [(project, status(project)) for project in shown]
     return render(request, "screening/projects.html", {"projects": projects})
 
 
@@ -103,7 +104,13 @@ def paper_page(request: HttpRequest, pk: int, position: int) -> HttpResponse:
     paper = get_object_or_404(papers, position=position)
     if request.method == "POST":
         return _decide(request, paper)
-    context = {"paper": paper, "project": paper.project, "opinions": _opinions(paper, paper.project)}
+    context = {
+        "paper": paper,
+        "project": paper.project,
+        "opinions": _opinions(paper, paper.project),
+        "place": place(paper),
+        "last_decided": last_decided(paper.project),
+    }
     return render(request, "screening/paper.html", context)
 
 
@@ -115,16 +122,23 @@ def _decide(request: HttpRequest, paper: Paper) -> HttpResponse:
             "decision must be include, exclude or empty", status=400, content_type="text/plain"
         )
     who = request.user.get_username() if request.user.is_authenticated else "a person"
-    Paper.objects.filter(pk=paper.pk).update(
-        decided=decision,
-        decided_by=who if decision else "",
-        decided_at=timezone.now() if decision else None,
-    )
+    decide(paper, decision, who)
     following = _next_disputed(paper.project) if decision else paper
     if following is None:
         messages.success(request, "That was the last disputed paper.")
         return redirect("screening:project", paper.project_id)
     return redirect("screening:paper", paper.project_id, following.position)
+
+
+@require_POST
+def undo(_request: HttpRequest, pk: int) -> HttpResponse:
+    """Take the last decision back, and show its paper."""
+    project = get_object_or_404(Project, pk=pk)
+    paper = last_decided(project)
+    if paper is None:
+        return redirect("screening:project", pk)
+    decide(paper, "", "")
+    return redirect("screening:paper", pk, paper.position)
 
 
 def _next_disputed(project: Project) -> Paper | None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.utils import timezone
 
 from example_project.screening.models import Paper, Project, Verdict
 from pgonly_django.models import Job
+from pgonly_django.testing import drain
 from tests.example.conftest import CSV
+from tests.queue.rows import make_running
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +117,55 @@ def test_every_page_works_under_a_strict_content_security_policy(client, dispute
 def _buttons(client, page):
     forms = re.findall(r'data-verb="(\w+)"( hidden)?', client.get(page).text)
     return {verb for verb, hidden in forms if not hidden}
+
+
+def test_a_paper_says_which_of_the_disputed_it_is_and_leads_to_the_next(client, disputed):
+    one, _, three = Paper.objects.of(disputed)
+    for paper in (one, three):
+        Verdict.objects.filter(paper=paper).delete()
+        decisions = {"points": "include", "pico": "exclude"}
+        Verdict.objects.record(paper, {n: {"decision": d, "reason": ""} for n, d in decisions.items()})
+    page = client.get(f"/projects/{disputed.pk}/papers/2/").text
+    assert "2 of 3 disputed" in page
+    for key, position in (("ArrowLeft", 1), ("ArrowRight", 3)):
+        assert f'data-key="{key}" href="/projects/{disputed.pk}/papers/{position}/"' in page
+    for key in ("i", "e"):
+        assert f'data-key="{key}"' in page
+
+
+def test_the_last_decision_is_undone_from_any_paper(client, disputed):
+    page = f"/projects/{disputed.pk}/papers/2/"
+    assert 'data-key="u"' not in client.get(page).text
+    client.post(page, {"decision": "include"})
+    assert 'data-key="u"' in client.get(f"/projects/{disputed.pk}/papers/1/").text
+    answer = client.post(f"/projects/{disputed.pk}/undo/")
+    assert answer["Location"] == page
+    assert Paper.objects.of(disputed)[1].decided == ""
+    assert client.post(f"/projects/{disputed.pk}/undo/")["Location"] == f"/projects/{disputed.pk}/"
+
+
+def test_projects_of_the_same_name_are_told_apart_by_their_times(client, project):
+    assert project.title == project.name
+    namesake = Project.objects.create(name=project.name, question="Q", criteria="C")
+    for each in (project, namesake):
+        assert each.title.startswith(f"{each.name}, ")
+    page = client.get("/").text
+    assert project.title in page
+    assert namesake.title in page
+    assert project.title in client.get(f"/projects/{project.pk}/").text
+
+
+def test_the_page_shows_the_report_that_the_job_emits(client, transactional_db, project):
+    client.post(f"/projects/{project.pk}/start/")
+    assert "Waiting" in client.get(f"/projects/{project.pk}/").text
+    drain()
+    page = client.get(f"/projects/{project.pk}/").text
+    assert "points and pico have judged 3 papers. " in page
+
+
+def test_a_silent_worker_is_said_before_its_lease_is_over(client, project):
+    lease = timedelta(seconds=60)
+    job = make_running(lease_expires_at=timezone.now() + lease / 2)
+    Project.objects.filter(pk=project.pk).update(job_id=job.pk)
+    page = client.get(f"/projects/{project.pk}/").text
+    assert "Worker silent, waiting for takeover" in page

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from example_project.screening.reviewers import Reviewer, build_reviewer, configured_names
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 
 def default_budget() -> Decimal:
     return Decimal(settings.SCREENING_BUDGET_USD)
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def with_title(self) -> ProjectQuerySet:
+        """Each knows whether another one has its name, which its `title` asks for."""
+        others = Project.objects.filter(name=OuterRef("name")).exclude(pk=OuterRef("pk"))
+        return self.annotate(has_namesake=Exists(others))
 
 
 class Project(models.Model):
@@ -43,11 +53,22 @@ class Project(models.Model):
     job_id = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = ProjectQuerySet.as_manager()
+
     class Meta:
         ordering = ["-pk"]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def title(self) -> str:
+        """The name; with the time at which it was made, where another project has the same."""
+        others = Project.objects.filter(name=self.name).exclude(pk=self.pk)
+        is_alike = self.__dict__.get("has_namesake")  # of with_title()
+        if not (others.exists() if is_alike is None else is_alike):
+            return self.name
+        return f"{self.name}, {date_format(timezone.localtime(self.created_at), 'j F Y, H:i:s')}"
 
     @property
     def job(self) -> Job | None:
