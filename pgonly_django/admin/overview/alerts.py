@@ -23,6 +23,8 @@ from pgonly_django.monitoring.throughput import failed_jobs
 from pgonly_django.monitoring.workers import served_queues
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
+# So long a job may wait for a worker that is just being replaced, or for a tick.
+UNSERVED_SECONDS = 15
 # More failures than this in an hour, and this many times those of the hour before, are worth a look.
 FEW_FAILURES, MORE_BY = 5, 2
 
@@ -52,18 +54,22 @@ def _listed(read: Callable[[Overview], Iterator[Alert]], overview: Overview) -> 
 
 def _of_queues(overview: Overview) -> Iterator[Alert]:
     waiting = {queue.name: queue for queue in overview.queues if queue.waiting.number or queue.oldest_seconds}
-    ready = [queue for queue in waiting.values() if queue.paused_at is None]
+    ready = [
+        queue
+        for queue in waiting.values()
+        if queue.paused_at is None and (queue.oldest_seconds or 0) >= UNSERVED_SECONDS
+    ]
     served = served_queues(alias_of(Worker)) if ready else None
     if served == set() and len(ready) > 1:
         yield _without_any_worker(overview, ready)
-        served = None
+        ready = []
     for name, queue in waiting.items():
         facts = {"queue": brief(name), "waiting": _waiting(queue)}
         url = overview.list_url(Job, queue=name) if overview.may_view(Job) else ""
         if queue.paused_at is not None:
             text = _("The queue “%(queue)s” is paused since %(since)s: %(waiting)s.")
             yield Alert(WARNING, text % {**facts, "since": exact_time(queue.paused_at)}, url)
-        elif served is not None and name not in served:
+        elif queue in ready and served is not None and name not in served:
             yield Alert(BAD, _("No live worker serves “%(queue)s”: %(waiting)s.") % facts, url)
 
 

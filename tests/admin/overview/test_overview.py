@@ -72,7 +72,8 @@ def test_a_queue_without_a_worker_is_said_first(shown):
 
 
 def test_without_any_worker_there_is_one_line_for_all_queues(shown):
-    make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1))), make(queue="mail"), make(queue="paused")
+    make(queue="ai", ready_at=ago(timedelta(minutes=7, seconds=1))), make(queue="paused")
+    make(queue="mail", ready_at=ago(timedelta(minutes=1))), make(queue="new")
     Queue.objects.named("paused").pause()
     text = shown("alerts")
     assert "No worker is live: 2 jobs wait in 2 queues, the oldest for 7 min" in text
@@ -80,8 +81,13 @@ def test_without_any_worker_there_is_one_line_for_all_queues(shown):
     assert "The queue “paused” is paused" in text
 
 
+def test_a_worker_that_is_being_replaced_raises_no_alarm(shown):
+    make(queue="ai"), make(queue="mail")
+    assert "Nothing:" in shown("alerts")
+
+
 def test_a_worker_of_all_queues_serves_each(shown):
-    make(queue="ai")
+    make(queue="ai", ready_at=ago(timedelta(minutes=7)))
     make_worker(queues=[])
     assert "Nothing:" in shown("alerts")
 
