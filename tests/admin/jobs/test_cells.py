@@ -268,8 +268,8 @@ def test_the_list_refreshes_itself_and_its_form_does_not(admin_client):
     make_job()
     page = admin_client.get(LIST).text
     assert '<div data-live-root data-refresh-seconds="5">' in page
-    assert re.findall('data-live="([^"]*)"', page) == ["tabs", "results", "pagination"]
-    form = page[page.index("pgonly-filters") : page.index('id="changelist-form"')]
+    assert re.findall('data-live="([^"]*)"', page) == ["tabs", "all", "results", "pagination"]
+    form = page[page.index("pgonly-filters") : page.index('data-live="all"')]
     assert "data-live" not in form
 
 
