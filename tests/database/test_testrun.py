@@ -20,7 +20,7 @@ from tests.testing.entry_point import with_entry_point
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "tests.sample_project"
 PYTEST = ["-m", "pytest", "-q", "--noconftest", "-o", "python_files=suite_*.py"]
-PYTEST += ["-p", "no:cacheprovider", "-p", "no:randomly", "tests/sample_project"]
+PYTEST += ["-p", "no:cacheprovider", "-p", "no:randomly", "-n", "2", "tests/sample_project"]
 ONE_PROCESS = ["-n", "0"]
 
 
