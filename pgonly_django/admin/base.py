@@ -36,6 +36,7 @@ class ReadOnlyAdmin(ModelAdmin):
     # How often the list is fetched again while a person looks at it; None: it is not.
     refresh_seconds: int | None = 5
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count all rows of each value of a filter
     paginator = CappedPaginator
 
     class Media:

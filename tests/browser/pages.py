@@ -63,6 +63,11 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
         yield "job-delete", f"{APP}job/{failed.pk}/delete/"
         yield "job-again", f"{APP}job/{failed.pk}/again/"
         yield "job-history", f"{APP}job/{failed.pk}/history/"
+        yield "job-again", f"{APP}job/{failed.pk}/again/"
+        yield "job-bulk", f"{APP}job/bulk/retry/?state__exact=failed"
+    scheduled = Job.objects.filter(state=State.SCHEDULED).order_by("-pk").first()
+    if scheduled is not None:
+        yield "job-edit", f"{APP}job/{scheduled.pk}/edit/"
 
 
 def _others() -> Iterator[tuple[str, str]]:

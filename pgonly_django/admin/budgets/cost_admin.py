@@ -45,7 +45,6 @@ class CostAdmin(ReadOnlyAdmin):
     sortable_by = ()
     ordering = ("-at",)
     list_per_page = 100
-    show_facets = admin.ShowFacets.NEVER
     actions = None
     change_list_template = "admin/pgonly_django/costentry/change_list.html"
 

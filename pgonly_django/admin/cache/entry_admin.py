@@ -32,7 +32,6 @@ class EntryAdmin(VerbAdmin):
     list_filter = (CacheFilter, StateFilter)
     search_fields = ("key",)
     search_help_text = gettext_lazy("The beginning of a key.")
-    show_facets = admin.ShowFacets.NEVER
     ordering = ("key",)
     fields: ClassVar[Any] = (
         cells.cache, cells.kind, cells.size, cells.expires, "expires_at", cells.tag_names, cells.content,

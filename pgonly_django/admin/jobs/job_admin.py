@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin import ShowFacets
 from django.contrib.admin.views.main import SEARCH_VAR
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -59,7 +58,6 @@ class JobAdmin(VerbAdmin):
     ordering = ("-pk",)  # ids are ordered by time: newest first without a sort
     search_fields = ("task",)  # shows the box; get_search_results does the search
     search_help_text = HELP
-    show_facets = ShowFacets.NEVER
     list_per_page = 50
     verbs = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
     actions = (*map(bulk_action, verbs), redrive_jobs, delete_selected)

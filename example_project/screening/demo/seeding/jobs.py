@@ -90,7 +90,7 @@ def _waiting() -> list[Job]:
     ai = [
         job(
             tasks.answer_question, f"Were {number + 2} trials blinded?", at=ago(minutes=7, seconds=-number),
-            kwargs={"api_key": f"sk-{random.getrandbits(64):x}"},
+            kwargs={"api_key": f"sk-demo-{random.getrandbits(64):x}"},
         )
         for number in range(WAITING_FOR_AI)
     ]  # fmt: skip
