@@ -9,11 +9,11 @@ from django.db import connections, transaction
 
 from pgonly_django import enqueue_many
 from pgonly_django.database import notify
-from pgonly_django.models import Job
+from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from tests.aliases import alias
 from tests.jobs import add
-from tests.queue.rows import HOUR, ago, make, make_running
+from tests.queue.rows import HOUR, ago, make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -126,6 +126,14 @@ def test_every_wish_to_cancel_is_told(listening, monkeypatch):
     for job in (make_running(), make_running()):
         Job.objects.filter(pk=job.pk).cancel()
     assert heard(listening) == ["cancel *"] * 2
+
+
+def test_every_wish_to_stop_a_worker_is_told(listening, monkeypatch):
+    monkeypatch.setattr(notify, "COALESCE_SECONDS", 3600.0)
+    monkeypatch.setattr(notify, "DENSE_SECONDS", 3600.0)
+    worker = make_worker()
+    assert (Worker.objects.drain(), Worker.objects.stop()) == (1, 1)
+    assert heard(listening) == [f"worker {worker.pk}"] * 2
 
 
 def test_a_verb_in_a_transaction_wakes_after_its_commit(listening):

@@ -9,7 +9,7 @@ from django.utils import timezone
 from model_bakery import baker
 
 from pgonly_django.database.connect import connect
-from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, State, Step, Worker
+from pgonly_django.models import CacheEntry, Checkpoint, Job, JobStats, Session, State, Step, Worker
 from pgonly_django.worker import maintenance
 from pgonly_django.worker.maintenance import Maintenance
 from tests.elsewhere import needs_search_path
@@ -41,6 +41,14 @@ def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     )
     assert Maintenance("default").run_once() == 2500
     assert not Job.objects.exists()
+
+
+def test_a_round_prunes_the_statistics_of_long_ago(transactional_db):
+    for hours in (4, 2):
+        starts_at = timezone.now() - timedelta(hours=hours)
+        JobStats.objects.create(granularity="minute", starts_at=starts_at, queue=str(hours), task="t")
+    assert Maintenance("default").run_once() == 1
+    assert JobStats.objects.get().queue == "2"
 
 
 def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
