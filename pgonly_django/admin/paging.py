@@ -109,16 +109,27 @@ class NulSafeChangeList(ChangeList):
         return super().get_queryset(request, exclude_parameters)
 
 
+WHOLE_VAR = "whole"  # in the address: read all of the table, however long that takes
+
+
 class BoundedChangeList(NulSafeChangeList):
     """Reads the whole table; when that takes too long, its newest rows; when even that does, it stops and says so.
+    With WHOLE_VAR in its address it takes its time for the whole table.
 
     For models whose primary key is ordered by time.
     """
 
-    statement_limit = timedelta(seconds=3)
+    quick_limit = timedelta(milliseconds=300)  # of a statement over the whole table
+    statement_limit = timedelta(seconds=3)  # of one over the newest rows
+    patient_limit = timedelta(seconds=20)  # of one over the whole table that somebody has asked for
     newest_rows = 100_000
     scope: int | None = None  # how many of the newest rows are read; None: all
     paginator: CappedPaginator
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        return {
+            name: value for name, value in super().get_filters_params(params).items() if name != WHOLE_VAR
+        }
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         rows = super().get_queryset(request, exclude_parameters)
@@ -126,11 +137,16 @@ class BoundedChangeList(NulSafeChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         whole = self.queryset
-        for scope in (None, self.newest_rows, 0):
+        first = self.patient_limit if self.reads_all else min(self.quick_limit, self.statement_limit)
+        for scope, limit in (
+            (None, first),
+            (self.newest_rows, self.statement_limit),
+            (0, self.statement_limit),
+        ):
             self.scope = scope
             self.queryset = whole if scope is None else newest(whole, scope)
             try:
-                with time_limit(self.queryset.db, self.statement_limit):
+                with time_limit(self.queryset.db, limit):
                     super().get_results(request)
                     len(self.result_list)  # read now, inside the limit
             except OperationalError as error:
@@ -140,19 +156,26 @@ class BoundedChangeList(NulSafeChangeList):
                 return
 
     @property
+    def reads_all(self) -> bool:
+        return WHOLE_VAR in self.params
+
+    @property
+    def address_of_all(self) -> str:
+        """Of the same list over the whole table; "" where that would be no help."""
+        return "" if self.scope is None or self.reads_all else self.get_query_string({WHOLE_VAR: "1"})
+
+    @property
     def scope_note(self) -> str:
         if self.scope is None:
             return ""
-        seconds = self.statement_limit / timedelta(seconds=1)
         if self.scope:
-            return _(
-                "Reading all of the table took longer than %(seconds)g s, so only the newest "
-                "%(rows)s rows were read."
-            ) % {"seconds": seconds, "rows": f"{self.scope:,}"}
+            return _("Reading all of the table takes long, so only the newest %(rows)s rows were read.") % {
+                "rows": f"{self.scope:,}"
+            }
         return _(
             "This took longer than %(seconds)g s even among the newest %(rows)s rows and was stopped. "
             "Search for an id or a task, or use fewer filters."
-        ) % {"seconds": seconds, "rows": f"{self.newest_rows:,}"}
+        ) % {"seconds": self.statement_limit / timedelta(seconds=1), "rows": f"{self.newest_rows:,}"}
 
 
 def newest(rows: models.QuerySet[Any], count: int) -> models.QuerySet[Any]:

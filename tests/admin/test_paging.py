@@ -35,7 +35,32 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
     wanted = make_job(args=["needle"])
     response = admin_client.get(f"{LIST}?q=needle")
     assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
-    assert "only the newest 5 rows were read" in response.content.decode()
+    assert "only the newest 5 rows were read" in response.text
+    assert '<a href="?q=needle&amp;whole=1">Read all of it</a>' in response.text
+
+
+def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
+    admin_client, large_rows, monkeypatch
+):
+    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    wanted = [make_job(args=["needle"]) for _ in range(7)]
+    narrowed = admin_client.get(f"{LIST}?q=needle").context["cl"]
+    assert narrowed.result_count == 5
+    changelist = admin_client.get(f"{LIST}{narrowed.address_of_all}").context["cl"]
+    assert {job.pk for job in changelist.result_list} == {job.pk for job in wanted}
+    assert (changelist.scope_note, changelist.address_of_all) == ("", "")
+    assert changelist.tabs[2].address == "?q=needle&state__exact=ready&whole=1"
+
+
+def test_a_whole_table_that_takes_too_long_even_so_is_narrowed_with_no_second_offer(
+    admin_client, large_rows, monkeypatch
+):
+    monkeypatch.setattr(BoundedChangeList, "patient_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(BoundedChangeList, "newest_rows", 5)
+    changelist = admin_client.get(f"{LIST}?q=needle&whole=1").context["cl"]
+    assert changelist.scope == 5
+    assert changelist.address_of_all == ""
 
 
 def test_a_search_that_is_slow_even_there_is_stopped_and_says_so(admin_client, large_rows, monkeypatch):

@@ -9,8 +9,9 @@ from uuid import UUID
 from django.contrib.admin import ChoicesFieldListFilter, ModelAdmin, SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import router
-from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Greatest, Now
+from django.db.models.lookups import LessThan
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -169,11 +170,13 @@ class StuckFilter(SelectFilter):
 
     def narrowed(self, jobs: Any, value: str) -> Any:
         is_over = Q(lease_expires_at__lt=Now())
-        since = Now() - NO_PROGRESS_FOR
-        has_no_report = Q(reported_at__isnull=True) | Q(reported_at__lt=since)
-        saved = Checkpoint.objects.filter(job=OuterRef("pk"), saved_at__gte=since)
-        steps = Step.objects.filter(job=OuterRef("pk"), finished_at__gte=since)
-        is_silent = Q(attempted_at__lt=since) & has_no_report & ~Exists(saved) & ~Exists(steps)
+        # The newest one of each job alone: EXISTS would make PostgreSQL read all steps of all jobs.
+        saved = Checkpoint.objects.filter(job=OuterRef("pk")).values("saved_at")[:1]
+        steps = Step.objects.filter(job=OuterRef("pk")).order_by("-finished_at").values("finished_at")[:1]
+        last_sign = Greatest(
+            "attempted_at", "reported_at", Subquery(saved), Subquery(steps)
+        )  # of those that are
+        is_silent = Q(LessThan(last_sign, Now() - NO_PROGRESS_FOR))
         conditions = {"any": is_over | is_silent, "lease": is_over, "progress": is_silent}
         if value not in conditions:
             raise IncorrectLookupParameters

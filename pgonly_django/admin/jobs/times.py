@@ -19,8 +19,8 @@ from pgonly_django.admin.jobs.filters import SelectFilter
 
 COLUMNS = {"enqueued": "enqueued_at", "finished": "finished_at"}
 PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-# So much earlier or later than the row may an id be made, by another machine's clock or in a long transaction.
-ID_AHEAD = timedelta(days=1)
+# So much earlier or later than the row may an id be made, by another machine's clock or in a long statement.
+ID_AHEAD = timedelta(minutes=15)
 FIRST_ID_AT = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_ID_AT = datetime(9999, 1, 1, tzinfo=UTC)
 

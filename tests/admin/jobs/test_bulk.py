@@ -17,9 +17,10 @@ from django.utils import timezone
 from pgonly_django.admin import verbs
 from pgonly_django.admin.jobs import bulk
 from pgonly_django.admin.jobs.verbs import CANCEL, RETRY
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
-from tests.queue.rows import insert_jobs
+from tests.queue.rows import insert_jobs, lock
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -227,16 +228,12 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
         finally:
             connections.close_all()
 
-    with connections["default"].copy().cursor() as cursor:
-        other = cursor.db
-        other.set_autocommit(False)
-        cursor.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [jobs[0].pk])
-        threads = [Thread(target=run, args=[number]) for number in range(2)]
+    threads = [Thread(target=run, args=[number]) for number in range(2)]
+    with connect("default", application_name="test") as other, other.transaction():
+        lock(other, jobs[0])
         for thread in threads:
             thread.start()
         wait_for(lambda: waiting_for_locks() == 2)
-        other.rollback()
-        other.close()
     for thread in threads:
         thread.join()
     done, missed = sorted((text for (text,) in answers.values()), key=len)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.sites import site
@@ -11,7 +12,8 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.admin.jobs.page.steps import newest_steps, sums_of
-from pgonly_django.admin.paging import newest
+from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
+from pgonly_django.admin.paging import BoundedChangeList, newest
 from pgonly_django.models import Job, Step
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS
 from tests.queue.rows import insert_jobs
@@ -27,6 +29,7 @@ ROWS = insert_jobs(
     lease_expires_at="now()",
     expires_at="now() + interval '7 days'",
 )
+VERBS = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
 STEPS = """
 INSERT INTO pgonly_step (job_id, name)
 SELECT id, 'step ' || n
@@ -56,6 +59,13 @@ def plan(big_table, db):
         return query.explain(analyze=True)
 
     return explain
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """The plans are those of the whole table, also on a machine that is busy."""
+    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(minutes=1))
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(minutes=1))
 
 
 def rows_read(plan):
@@ -98,6 +108,48 @@ def test_all_states_but_succeeded_and_cancelled_are_found_through_their_own_inde
     found = plan(listed(admin_user, f"?state__exact={state}").queryset[:50])
     assert all(index in found for index in indexes), found
     assert rows_read(found) == rows
+
+
+def test_late_jobs_are_found_through_the_indexes_of_what_waits(plan, admin_user):
+    found = plan(listed(admin_user, "?late=60").queryset[:50])
+    for index in ("ready", "suspect", "limited", "scheduled"):
+        assert f"pgonly_job_{index}" in found
+    assert "Seq Scan" not in found
+    assert rows_read(found) <= 100
+
+
+@pytest.mark.parametrize("reason", ["any", "lease", "progress"])
+def test_stuck_jobs_are_found_among_the_running_ones(plan, admin_user, reason):
+    found = plan(listed(admin_user, f"?stuck={reason}").queryset[:50])
+    assert "pgonly_job_running" in found
+    assert "Seq Scan" not in found
+    assert rows_read(found) <= 100
+
+
+def test_jobs_of_a_time_of_enqueue_are_found_through_the_primary_key(plan, admin_user):
+    for query in ("?time=enqueued-hour", "?from=2026-01-01T00:00&until=2026-01-02T00:00"):
+        found = plan(listed(admin_user, query).queryset[:50])
+        assert "pgonly_job_pkey" in found, found
+        assert rows_read(found) == 0
+
+
+def test_the_counts_of_all_tabs_read_no_more_than_their_caps(plan, admin_user):
+    with CaptureQueriesContext(connection) as queries:
+        listed(admin_user)
+    (counts,) = [query["sql"] for query in queries if "AS counted" in query["sql"]]
+    found = plan(counts)
+    for index in ("running", "ready", "suspect", "limited", "scheduled", "held", "failed", "cancelled"):
+        assert f"pgonly_job_{index}" in found
+    assert rows_read(found) <= 10_001
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_what_a_verb_may_change_is_found_through_the_indexes_of_its_states(plan, admin_user, verb):
+    rows = Job.objects.filter(verb.allowed).order_by("-pk").values_list("pk", flat=True)[:10_001]
+    found = plan(rows)
+    for state in verb.states:
+        assert f"pgonly_job_{state}" in found, found
+    assert "Seq Scan on pgonly_job\n" not in found
 
 
 def test_known_queues_are_found_by_loose_scans_and_the_newest_rows(plan):
