@@ -62,3 +62,11 @@ def test_async_tasks_have_the_same(context):
 
     run()
     assert context.checkpoint == [2, 4]
+
+
+def test_what_it_emits_goes_to_the_log(context, caplog):
+    caplog.set_level("DEBUG", "pgonly_django")
+    context.emit("some output")
+    assert "some output" in caplog.text
+    with pytest.raises(TypeError, match="takes text"):
+        context.emit(b"bytes")

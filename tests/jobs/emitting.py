@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 from django.db import transaction
@@ -39,7 +40,16 @@ def say_in_a_transaction(context, *chunks):
 
 @task(takes_context=True)
 def say_and_wait(context, first, then):
-    """Waits inside a transaction until the test lets it go on."""
+    """Waits until the test lets it go on."""
+    context.emit(first)
+    GATE.reached.set()
+    GATE.opened.wait(20)
+    context.emit(then)
+
+
+@task(takes_context=True)
+def say_and_wait_inside(context, first, then):
+    """Waits inside a transaction."""
     with transaction.atomic():
         context.step("first", context.emit, first)
         GATE.reached.set()
@@ -62,6 +72,26 @@ def count_snoozes(context):
 
 
 @task(takes_context=True)
+def count_aloud(context, items):
+    """Each item says its number twice: outside of its step, and slowly inside of it."""
+    context.emit("Counting. ")
+    for number in context.iterate(range(items)):
+        context.emit(f"{number}, ")
+        context.step(f"again {number}", count_slowly, context, number)
+    context.emit("Done.")
+
+
+def count_slowly(context, number):
+    for letter in f"{number}. ":
+        context.emit(letter)
+        time.sleep(0.05)
+
+
+def counted_aloud(items):
+    return "Counting. " + "".join(f"{number}, {number}. " for number in range(items)) + "Done."
+
+
+@task(takes_context=True)
 def tell_a_story(context):
     """See STORY. Works in each way in which a job can be resumed."""
     context.emit("Once upon a time. ")
@@ -69,8 +99,7 @@ def tell_a_story(context):
     for number in context.iterate(range(3)):
         context.emit(f"{number} daughters. ")
         context.step(f"name {number}", context.emit, f"Anna {number}. ")
-        with transaction.atomic():
-            context.step(f"drink {number}", context.emit, "Tea. ")
+        context.step(f"drink {number}", context.emit, "Tea. ")
     if context.checkpoint is None:
         context.emit("A checkpoint. ")
         context.save_checkpoint("done")

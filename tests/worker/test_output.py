@@ -45,7 +45,7 @@ def test_an_async_job_emits_and_its_output_is_read_without_blocking(work):
 
 def test_output_is_visible_while_the_job_runs_inside_of_a_transaction(background_worker, gate):
     background_worker()
-    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    result = emitting.say_and_wait_inside.enqueue("Hello", ", world")
     assert gate.reached.wait(10)
     answer = wait_for(lambda: (seen := result.output()).text and seen, what="output")
     assert answer.text == "Hello"
