@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import itertools
 import os
 import pickle
 import runpy
@@ -79,6 +80,7 @@ class Zygote:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int] = {}
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.zygote", str(theirs.fileno())],
@@ -88,31 +90,38 @@ class Zygote:
 
     def start(self, command: list[str], *, env: dict[str, str], output: int, errors: int) -> Process:
         """`command`: what stands behind the interpreter, a script or `-m` and a module, with its arguments."""
-        order = pickle.dumps((command, env))
+        number = next(self._numbers)
+        order = pickle.dumps((number, command, env))
         with self._lock, Path(os.devnull).open("rb") as nothing:
             socket.send_fds(self._socket, [order], [nothing.fileno(), output, errors])
-            while (pid := self._hear()) is None:
-                pass
-        return Process(self, pid, [sys.executable, *command])
+            while (started := self._hear()) is None or started[1] != number:
+                self._end_late(started)
+        return Process(self, started[0], [sys.executable, *command])
 
     def code_of(self, pid: int) -> int | None:
         """None while it runs."""
         with self._lock:
             while select.select([self._socket], [], [], 0)[0]:
-                self._hear()
+                self._end_late(self._hear())
             return self._codes.pop(pid, None)
+
+    def _end_late(self, started: tuple[int, int] | None) -> None:
+        """It was started for a test that a timeout has ended meanwhile."""
+        if started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started[0], signal.SIGKILL)
 
     def end(self) -> None:
         self._socket.close()
         self._process.wait(30)
 
-    def _hear(self) -> int | None:
-        """The pid of a process that has started. The code of one that has ended is noted."""
+    def _hear(self) -> tuple[int, int] | None:
+        """The pid and the number of a start. The code of a process that has ended is noted."""
         said = self._socket.recv(LARGEST)
         assert said, "The process that forks for the tests has ended."
-        pid, code = pickle.loads(said)
-        if code is None:
-            return pid
+        pid, number, code = pickle.loads(said)
+        if number is not None:
+            return pid, number
         self._codes[pid] = code
         return None
 
@@ -161,11 +170,12 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str], list[int]]:
             order, streams, _, _ = socket.recv_fds(orders, LARGEST, 3)
             if not order:
                 os._exit(0)
+            number, command, env = pickle.loads(order)
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
-                return (*pickle.loads(order), streams)
-            orders.send(pickle.dumps((pid, None)))
+                return command, env, streams
+            orders.send(pickle.dumps((pid, number, None)))
             for each in streams:
                 os.close(each)
 
@@ -173,7 +183,7 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str], list[int]]:
 def tell_ends(orders: socket.socket) -> None:
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            orders.send(pickle.dumps((ended[0], os.waitstatus_to_exitcode(ended[1]))))
+            orders.send(pickle.dumps((ended[0], None, os.waitstatus_to_exitcode(ended[1]))))
 
 
 def become(env: dict[str, str], streams: list[int]) -> None:
