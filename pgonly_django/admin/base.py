@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.admin.paging import CappedPaginator
+from pgonly_django.admin.paging import CappedPaginator, TimedChangeList
 from pgonly_django.compat import model_admin_class
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class ReadOnlyAdmin(ModelAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[TimedChangeList]:
+        return TimedChangeList
 
     def url_name(self, page: str) -> str:
         """The name of this model's page, such as "pgonly_django_job_change"."""

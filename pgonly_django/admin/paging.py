@@ -109,27 +109,16 @@ class NulSafeChangeList(ChangeList):
         return super().get_queryset(request, exclude_parameters)
 
 
-WHOLE_VAR = "whole"  # in the address: read all of the table, however long that takes
+class TimedChangeList(NulSafeChangeList):
+    """Reads its rows within a time; where that is over, it shows none of them and says so."""
 
-
-class BoundedChangeList(NulSafeChangeList):
-    """Reads the whole table; when that takes too long, its newest rows; when even that does, it stops and says so.
-    With WHOLE_VAR in its address it takes its time for the whole table.
-
-    For models whose primary key is ordered by time.
-    """
-
-    quick_limit = timedelta(milliseconds=300)  # of a statement over the whole table
-    statement_limit = timedelta(seconds=3)  # of one over the newest rows
-    patient_limit = timedelta(seconds=20)  # of one over the whole table that somebody has asked for
-    newest_rows = 100_000
+    statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
     paginator: CappedPaginator
 
-    def get_filters_params(self, params: Any = None) -> Any:
-        return {
-            name: value for name, value in super().get_filters_params(params).items() if name != WHOLE_VAR
-        }
+    def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
+        """The scopes that are tried one after the other, and how long a statement over each may take."""
+        return (None, self.statement_limit), (0, self.statement_limit)
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         rows = super().get_queryset(request, exclude_parameters)
@@ -137,12 +126,7 @@ class BoundedChangeList(NulSafeChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         whole = self.queryset
-        first = self.patient_limit if self.reads_all else min(self.quick_limit, self.statement_limit)
-        for scope, limit in (
-            (None, first),
-            (self.newest_rows, self.statement_limit),
-            (0, self.statement_limit),
-        ):
+        for scope, limit in self.tries():
             self.scope = scope
             self.queryset = whole if scope is None else newest(whole, scope)
             try:
@@ -154,6 +138,40 @@ class BoundedChangeList(NulSafeChangeList):
                     raise
             else:
                 return
+
+    @property
+    def scope_note(self) -> str:
+        if self.scope is None:
+            return ""
+        seconds = self.statement_limit / timedelta(seconds=1)
+        return (
+            _("This took longer than %g s and was stopped. Search for less, or use fewer filters.") % seconds
+        )
+
+
+WHOLE_VAR = "whole"  # in the address: read all of the table, however long that takes
+
+
+class BoundedChangeList(TimedChangeList):
+    """Reads the whole table; when that takes too long, its newest rows; when even that does, it stops and says so.
+    With WHOLE_VAR in its address it takes its time for the whole table.
+
+    For models whose primary key is ordered by time.
+    """
+
+    quick_limit = timedelta(milliseconds=300)  # of a statement over the whole table
+    statement_limit = timedelta(seconds=3)  # of one over the newest rows
+    patient_limit = timedelta(seconds=20)  # of one over the whole table that somebody has asked for
+    newest_rows = 100_000
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        return {
+            name: value for name, value in super().get_filters_params(params).items() if name != WHOLE_VAR
+        }
+
+    def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
+        first = self.patient_limit if self.reads_all else min(self.quick_limit, self.statement_limit)
+        return (None, first), (self.newest_rows, self.statement_limit), (0, self.statement_limit)
 
     @property
     def reads_all(self) -> bool:

@@ -6,11 +6,21 @@ from datetime import timedelta
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.admin.paging import BoundedChangeList, count_label, newest, time_limit, timed_out
+from pgonly_django.admin.paging import (
+    BoundedChangeList,
+    TimedChangeList,
+    count_label,
+    newest,
+    time_limit,
+    timed_out,
+)
+from pgonly_django.admin.workers import WorkerAdmin
 from pgonly_django.models import Job
 from tests.admin.conftest import LIST, make_job
+from tests.admin.test_workers import make_worker
 from tests.queue.rows import insert_jobs
 
 pytestmark = pytest.mark.django_db
@@ -80,6 +90,20 @@ def test_an_action_on_everything_found_keeps_to_the_rows_that_were_looked_at(
     admin_client.post(f"{LIST}?q=x", {**data, "confirmed": "yes"})
     # Of the newest five, one has no x in it.
     assert Job.objects.filter(state="cancelled").count() == 4
+
+
+def test_any_other_list_that_takes_too_long_shows_none_of_its_rows_and_says_so(admin_client, monkeypatch):
+    make_worker()
+    rows_of = WorkerAdmin.get_queryset
+
+    def slow_rows(self, request):
+        return rows_of(self, request).annotate(slow=RawSQL("pg_sleep(5)::text", []))
+
+    monkeypatch.setattr(WorkerAdmin, "get_queryset", slow_rows)
+    monkeypatch.setattr(TimedChangeList, "statement_limit", timedelta(milliseconds=50))
+    response = admin_client.get("/admin/pgonly_django/worker/")
+    assert list(response.context["cl"].result_list) == []
+    assert "took longer than 0.05 s and was stopped" in response.text
 
 
 def test_a_quick_list_has_no_note(admin_client):

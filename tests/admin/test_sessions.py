@@ -70,7 +70,7 @@ def test_sessions_are_found_by_user_id(admin_client, ada, grace):
 
 
 def test_the_list_names_all_users_with_one_query(admin_client, ada, grace, django_assert_max_num_queries):
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(10):  # four set and end the limit of time
         text = admin_client.get(LIST).content.decode()
     assert "Firefox 143 on Linux" in text
     assert "grace" in text

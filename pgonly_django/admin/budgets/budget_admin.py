@@ -16,7 +16,7 @@ from pgonly_django.admin.budgets.sums import sums_by
 from pgonly_django.admin.budgets.verbs import RAISE, RESUME, START_OVER
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
 from pgonly_django.admin.formats import money
-from pgonly_django.admin.paging import NulSafeChangeList
+from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.exceptions import AmountError, BudgetError
 from pgonly_django.models import Budget, CostEntry, Job
 from pgonly_django.models.budget import HELD_BY
@@ -24,7 +24,7 @@ from pgonly_django.models.budget import HELD_BY
 JOBS_SHOWN, COSTS_SHOWN = 20, 25
 
 
-class BudgetChangeList(NulSafeChangeList):
+class BudgetChangeList(TimedChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         self.result_list = with_held_jobs(list(self.result_list))

@@ -17,7 +17,6 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.admin.budgets import cells
 from pgonly_django.admin.budgets.sums import sums_by
-from pgonly_django.admin.paging import NulSafeChangeList
 from pgonly_django.models import CostEntry
 
 DAYS = (1, 7, 30, 90)
@@ -54,9 +53,6 @@ class CostAdmin(ReadOnlyAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[NulSafeChangeList]:
-        return NulSafeChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[CostEntry], search_term: str

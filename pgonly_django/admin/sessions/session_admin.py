@@ -7,7 +7,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.admin.paging import NulSafeChangeList
+from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.admin.sessions import cells
 from pgonly_django.admin.sessions.users import user_ids_like, user_names
 from pgonly_django.admin.sessions.verbs import REVOKE, REVOKE_USER
@@ -32,7 +32,7 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.exclude(ACTIVE) if self.value() == "over" else queryset
 
 
-class SessionChangeList(NulSafeChangeList):
+class SessionChangeList(TimedChangeList):
     """One query names the users of the page. What is inside the sessions is not read."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
