@@ -17,6 +17,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.database import in_schema, listen_database, placement, testrun, wake_urls
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
+        from pgonly_django.progress.checks import check_urls
         from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
@@ -36,6 +37,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_limiters)
         checks.register(check_sessions)
         checks.register(check_budgets)
+        checks.register(check_urls, checks.Tags.urls)
         checks.register(check_task_modules, deploy=True)
         checks.register(check_stored_jobs, deploy=True)
         checks.register(check_caches, checks.Tags.caches)

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.template import engines
 
 from pgonly_django.models import State
+from pgonly_django.progress.checks import check_urls
 from pgonly_django.progress.tokens import RefusedError, grant_of, owner_of
 from tests.jobs import emitting
 from tests.queue.rows import make, make_running, make_worker
@@ -85,3 +86,15 @@ def test_a_request_without_user_and_session_is_said(request_of, render):
     del request.session
     with pytest.raises(ImproperlyConfigured, match="SessionMiddleware"):
         render("", make(), request=request)
+
+
+def test_the_check_finds_a_template_whose_urls_are_missing(settings, tmp_path):
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]
+    settings.ROOT_URLCONF = "tests.progress.urls_without_ours"
+    assert [each for each in check_urls() if str(tmp_path) in each.msg] == []
+    page = tmp_path / "page.html"
+    page.write_text("{% load pgonly %}{% job_progress result %}")
+    (found,) = [each for each in check_urls() if str(page) in each.msg]
+    assert (found.id, "include(" in found.hint) == ("pgonly_django.E013", True)
+    settings.ROOT_URLCONF = "tests.urls"
+    assert check_urls() == []
