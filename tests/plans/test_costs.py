@@ -33,7 +33,7 @@ def server(django_db_setup, django_db_blocker):
             yield raw
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE pgonly_job RESET (autovacuum_enabled)")
-            cursor.execute("TRUNCATE pgonly_job, pgonly_step, pgonly_checkpoint")
+            cursor.execute("TRUNCATE pgonly_job, pgonly_step, pgonly_checkpoint, pgonly_job_output")
 
 
 @pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
