@@ -42,7 +42,8 @@ def site(chromium, django_db_setup, django_db_blocker, tmp_path_factory) -> Iter
     with django_db_blocker.unblock():
         url = database_url(connection.settings_dict)
     log = tmp_path_factory.mktemp("site") / "site.log"
-    with Site(url, log, TEST_LEASE_SECONDS=str(LEASE_SECONDS)) as running:
+    slow = {"SCREENING_DELAY_SECONDS": "0.05", "SCREENING_REUSE_ANSWERS": "false"}
+    with Site(url, log, TEST_LEASE_SECONDS=str(LEASE_SECONDS), **slow) as running:
         yield running
 
 

@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
         user = _prepare(arguments.role)
         with Chromium() as chromium:
             for theme in arguments.theme:
-                with Site(url, arguments.folder / f"{theme}.log", theme) as site:
+                with Site(
+                    url, arguments.folder / f"{theme}.log", theme, SCREENING_DELAY_SECONDS="0.5"
+                ) as site:
                     _take_all(chromium, site, theme, user, arguments)
     return 0
 
@@ -110,10 +112,12 @@ def _prepare(role: str) -> Any:
     from django.core.management import call_command
 
     from example_project.screening.demo import prepare, seeding
+    from example_project.screening.tasks import start_screening
 
     call_command("migrate", verbosity=0)
     prepare.make_admin()
     seeding.seed()
+    start_screening(prepare.load(prepare.SAMPLE))
     return get_user_model().objects.get(username=prepare.USERNAME if role == "admin" else role)
 
 

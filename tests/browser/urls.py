@@ -2,7 +2,7 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.template import engines
-from django.urls import include, path
+from django.urls import path
 
 from example_project.urls import urlpatterns as of_the_example
 
@@ -14,8 +14,4 @@ def job_page(request: HttpRequest, pk: str) -> HttpResponse:
     return HttpResponse(engines["django"].from_string(PAGE).render({"job": pk}, request))
 
 
-urlpatterns = [
-    path("your-job/<uuid:pk>/", job_page),
-    path("pgonly/", include("pgonly_django.urls")),
-    *of_the_example,
-]
+urlpatterns = [path("your-job/<uuid:pk>/", job_page), *of_the_example]

@@ -1,0 +1,47 @@
+"""The example's own pages: a screening that is watched, and the papers that a person decides."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from example_project.screening.demo import prepare
+from example_project.screening.demo.seeding import projects
+from example_project.screening.models import Paper, Project, Verdict
+from example_project.screening.models.paper import Outcome
+from tests.waiting import wait_for
+
+
+@pytest.mark.process
+def test_a_screening_is_seen_to_lose_its_worker_and_to_go_on_and_its_report_is_there_at_the_end(
+    person, workers, expect
+):
+    project = prepare.load(prepare.SAMPLE)
+    first = workers.start("screening", "first")
+    visitor = person(None)
+    page = visitor.goes_to(f"/projects/{project.pk}/")
+    visitor.presses("Start screening")
+    wait_for(lambda: Verdict.objects.of(project).count() >= 16, what="the first papers")
+    first.send_signal(signal.SIGKILL)
+    label = page.locator("#job [data-part=label]")
+    expect(label).to_contain_text("Waiting for takeover", timeout=20_000)
+    workers.start("screening", "second")
+    expect(page.get_by_role("heading", name="Result")).to_be_visible(timeout=45_000)
+    expect(label).to_have_text("Done", timeout=15_000)
+    assert len(page.locator("#job [data-part=output]").inner_text()) > 40
+    assert Verdict.objects.of(project).count() == 80
+
+
+def test_disputed_papers_are_decided_by_keys_and_the_last_decision_is_undone(person, expect):
+    projects.write()
+    project = Project.objects.get()
+    disputed = list(Paper.objects.of(project).of_outcome(Outcome.DISPUTED))
+    page = person(None).goes_to(f"/projects/{project.pk}/papers/{disputed[0].position}/")
+    expect(page.get_by_text(f"1 of {len(disputed)} disputed")).to_be_visible()
+    page.keyboard.press("i")
+    expect(page.get_by_role("heading", level=1)).to_have_text(disputed[1].title)
+    assert Paper.objects.get(pk=disputed[0].pk).decided == "include"
+    page.keyboard.press("u")
+    wait_for(lambda: Paper.objects.get(pk=disputed[0].pk).decided == "", what="the decision to be undone")
+    expect(page.get_by_text(f"of {len(disputed)} disputed")).to_be_visible()
