@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import environ
@@ -5,6 +6,7 @@ import environ
 from tests import in_memory, in_schema
 
 env = environ.Env()
+ROOT = Path(__file__).resolve().parent.parent  # as the example has it
 
 SECRET_KEY = "for tests only, never for a site"
 DATABASES = {"default": env.db("DATABASE_URL") if env("DATABASE_URL", default="") else in_memory.database()}
