@@ -291,7 +291,7 @@ PARAMETERS = [
     {"state": "\x00"}, {"state": "x"}, {"state__exact": "\x00"}, {"state__exact": "x"}, {"queue": "\x00"},
     {"queue": "x" * 100}, {"task": "\x00"}, {"last_seen_at__gte": "\x00"}, {"last_seen_at__isnull": "x"},
     {"last_seen_at__gte": "0001-01-01 00:00+14:00"}, {"last_seen_at__lt": "9999-12-31 23:59:59-12:00"},
-    {"_facets": "True"}, {"_popup": "1"}, {"_to_field": "id"},
+    {"_facets": "True"}, {"_popup": "1"}, {"_to_field": "id"}, {"whole": "\x00"}, {"whole": "x", "q": "x"},
 ]  # fmt: skip
 
 
