@@ -16,6 +16,7 @@ from example_project.screening.models import Paper, Project
 from example_project.screening.models.paper import Outcome
 from pgonly_django.models import (
     Budget,
+    CacheUsage,
     DurableCacheEntry,
     Job,
     JobStats,
@@ -54,6 +55,7 @@ def test_each_page_has_something_to_show():
     assert Schedule.objects.count() == 4
     assert Session.objects.active().count() == 19
     assert DurableCacheEntry.objects.count() == 25
+    assert CacheUsage.objects.get(name__contains="answers").hits == 6
     papers = Paper.objects.of(Project.objects.get())
     assert papers.judged().count() == 40
     assert papers.of_outcome(Outcome.DISPUTED).exists()

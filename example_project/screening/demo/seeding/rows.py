@@ -96,7 +96,8 @@ def raised(function: Any, *args: Any, **kwargs: Any) -> BaseException:
     try:
         function(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - whatever it raises is what was asked for
-        return error
+        trace = error.__traceback__
+        return error.with_traceback(trace and trace.tb_next)  # without the frame of this function
     raise AssertionError(f"{function.__name__}() raised nothing")
 
 
