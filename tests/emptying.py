@@ -11,13 +11,15 @@ from contextlib import suppress
 from asgiref.sync import SyncToAsync
 from django.db import connections, transaction
 
-SMALL_BYTES = 65_536  # what is larger is truncated, and so has no pages in the next test
+SMALL_BYTES = (
+    131_072  # what is larger is truncated: its pages, also those of large values, would be in the next test
+)
 # Made by the migrations, and the same for every test.
 KEPT = {"django_content_type", "auth_permission"}
-# A table that was written to since its last TRUNCATE has pages.
+# A table that was written to since its last TRUNCATE has pages, or its large values have.
 WRITTEN = """
-SELECT name, bytes FROM unnest(%s::text[]) AS name, pg_relation_size(to_regclass(name)) AS bytes
-WHERE bytes > 0 ORDER BY name
+SELECT name, bytes FROM unnest(%s::text[]) AS name, to_regclass(name) AS found, pg_table_size(found) AS bytes
+WHERE pg_relation_size(found) > 0 OR bytes > %s ORDER BY name
 """
 
 _names: dict[str, list[str]] = {}
@@ -29,7 +31,7 @@ def empty_tables(test) -> None:
     for alias in test._databases_names(include_mirrors=False):
         connection = connections[alias]
         with transaction.atomic(using=alias), connection.cursor() as cursor:
-            cursor.execute(WRITTEN, [_tables(connection)])
+            cursor.execute(WRITTEN, [_tables(connection), SMALL_BYTES])
             sizes = dict(cursor.fetchall())
             if sizes:
                 # As a TRUNCATE does, it waits for statements that are still running.
