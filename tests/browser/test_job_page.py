@@ -60,3 +60,19 @@ def test_a_waiting_job_is_edited_by_keyboard_alone_and_its_secret_stays(person):
     page.wait_for_url("**/change/")
     row = Job.objects.get(pk=job.pk)
     assert (row.priority, row.args) == (5, ["7", "hunter2"])
+
+
+# What is sent is counted, and goes nowhere.
+COUNTED = """window.sent = 0;
+document.addEventListener("submit", (event) => {
+    if (!event.defaultPrevented) window.sent += 1;
+    event.preventDefault();
+});"""
+
+
+def test_the_second_click_of_a_double_click_sends_no_second_job(person):
+    job = make(task="tests.jobs.add", args=[1, 2], state=State.SUCCEEDED)
+    page = person().goes_to(page_of(job).replace("/change/", "/again/"))
+    page.evaluate(COUNTED)
+    page.get_by_role("button", name="Run again").dblclick()
+    assert page.evaluate("window.sent") == 1
