@@ -1,4 +1,4 @@
-"""The system check E013: a template has the tag job_progress, and the URLs that it asks are not there."""
+"""The system check W004: a template has the tag job_progress, and the URLs that it asks are not there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ HINT = (
 
 
 def check_urls(**_: object) -> list[checks.CheckMessage]:
-    """Reads templates only where the URLs are missing."""
+    """A warning, since an app may bring templates that the site does not use. Reads them only where the URLs are
+    missing."""
     try:
         reverse("pgonly:progress")
     except NoReverseMatch:
@@ -30,7 +31,7 @@ def check_urls(**_: object) -> list[checks.CheckMessage]:
     else:
         return []
     message = "has the tag job_progress, and the URLs that it asks are not in your URLconf."
-    return [checks.Error(f"{users[0]} {message}", hint=HINT, id="pgonly_django.E013")] if users else []
+    return [checks.Warning(f"{users[0]} {message}", hint=HINT, id="pgonly_django.W004")] if users else []
 
 
 def _templates() -> Iterator[Path]:

@@ -13,12 +13,12 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
-from pgonly_django.queue.output import Output, read_output
 from pgonly_django.tasks.registry import task_of
 
 if TYPE_CHECKING:
     from pgonly_django.models import Job
     from pgonly_django.models.job import JobQuerySet
+    from pgonly_django.queue.output import Output
 
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 
@@ -75,6 +75,8 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
             raise WrongArgumentsError(
                 "output()", f"after must be the offset of an answer, or 0, got {after!r}"
             )
+        from pgonly_django.queue.output import read_output
+
         return read_output(self._database, self.id, after)
 
     async def aoutput(self, after: int = 0) -> Output:

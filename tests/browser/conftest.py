@@ -47,6 +47,12 @@ def site(chromium, django_db_setup, django_db_blocker, tmp_path_factory) -> Iter
         yield running
 
 
+# The web server goes on for the whole lane. A test behind this one may want to copy the database, which nobody else may
+# be connected to then.
+END_CACHE_SESSIONS = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'pgonly cache'"""
+
+
 class Person:
     """A signed-in browser window. `page` is Playwright's. What the browser complains about is kept."""
 
@@ -93,6 +99,8 @@ def person(transactional_db, settings, chromium, site) -> Iterator[Callable[...,
     yield sign_in
     for each in persons:
         each.close()
+    with connection.cursor() as cursor:
+        cursor.execute(END_CACHE_SESSIONS)
     assert [complaint for each in persons for complaint in each.complaints] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 import psycopg
@@ -47,7 +48,7 @@ STATEMENTS = {
     ),
     "monitoring.throughput.ENDED": (
         throughput.ENDED,
-        {"length": "1 min", "granularity": "minute", "since": datetime.now(UTC) - HOUR},
+        {"length": "1 min", "granularity": "minute", "since": lambda: datetime.now(UTC) - HOUR},
         STATS,
         61 * 50,
     ),
@@ -60,13 +61,19 @@ STATEMENTS = {
     ),
     "monitoring.waiting.AHEAD": (
         waiting.AHEAD,
-        {"queue": "queue 1", "priority": 0, "ready_at": datetime.now(UTC), "id": uuid4()},
+        {"queue": "queue 1", "priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()},
         {"pgonly_job_ready"},
         6 * 1001,
     ),
     "monitoring.waiting.AHEAD_OF_KEY": (
         waiting.AHEAD_OF_KEY,
-        {"queue": "keyed", "priority": 0, "key": "key 1", "ready_at": datetime.now(UTC), "id": uuid4()},
+        {
+            "queue": "keyed",
+            "priority": 0,
+            "key": "key 1",
+            "ready_at": partial(datetime.now, UTC),
+            "id": uuid4(),
+        },
         {"pgonly_job_limited"},
         3 * 1001,
     ),
@@ -109,6 +116,8 @@ def server(request, big_tables, django_db_blocker):
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_the_statement_keeps_to_its_indexes_and_its_cap(server: psycopg.Connection, name):
     sql, parameters, indexes, cap = STATEMENTS[name]
+    # Times are taken now: the tests are collected long before.
+    parameters = {key: value() if callable(value) else value for key, value in parameters.items()}
     nodes = list(walk(explain(server, sql, parameters, "force_custom_plan")))
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}

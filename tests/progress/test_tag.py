@@ -95,6 +95,6 @@ def test_the_check_finds_a_template_whose_urls_are_missing(settings, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("{% load pgonly %}{% job_progress result %}")
     (found,) = [each for each in check_urls() if str(page) in each.msg]
-    assert (found.id, "include(" in found.hint) == ("pgonly_django.E013", True)
+    assert (found.id, "include(" in found.hint) == ("pgonly_django.W004", True)
     settings.ROOT_URLCONF = "tests.urls"
     assert check_urls() == []

@@ -14,7 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from psycopg import errors
 
-from pgonly_django.database import testrun
+from pgonly_django.database import pool, testrun
 from pgonly_django.database.connect import connection_params
 from pgonly_django.testing.resumable.errors import NotTestableError
 
@@ -67,6 +67,7 @@ class Databases:
             if connections[alias].in_atomic_block:
                 raise NotTestableError(IN_TRANSACTION.format(alias=alias))
         _close_those_of_async_tests()
+        pool.close_all_idle()  # of the cache
         for group in self.groups:
             self._drop_those_of_earlier_tests(group)
         with self._copied({group: connections.settings[group]["NAME"] for group in self.groups}) as names:
