@@ -9,6 +9,7 @@ from django.db import OperationalError, connection
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
+from pgonly_django.admin.jobs import JobChangeList
 from pgonly_django.admin.paging import (
     BoundedChangeList,
     TimedChangeList,
@@ -47,6 +48,15 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
     assert [job.pk for job in response.context["cl"].result_list] == [wanted.pk]
     assert "only the newest 5 rows were read" in response.text
     assert '<a href="?q=needle&amp;whole=1">Read all of it</a>' in response.text
+
+
+def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, monkeypatch):
+    monkeypatch.setattr(JobChangeList, "search_limit", timedelta(milliseconds=1))
+    monkeypatch.setattr(JobChangeList, "searched_rows", 5)
+    changelist = admin_client.get(f"{LIST}?q=needle").context["cl"]
+    assert changelist.scope == 5
+    changelist = admin_client.get(f"{LIST}?queue=default").context["cl"]
+    assert changelist.scope is None
 
 
 def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(

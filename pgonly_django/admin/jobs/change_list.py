@@ -39,7 +39,7 @@ STATE_VARS = [STATE_VAR, "state__isnull"]  # as StateFilter expects them
 TABS = (
     State.RUNNING, State.READY, State.SCHEDULED, State.HELD, State.FAILED, State.SUCCEEDED, State.CANCELLED,
 )  # fmt: skip
-COUNTS_LIMIT = timedelta(milliseconds=150)
+COUNTS_LIMIT, SEARCH_COUNTS_LIMIT = timedelta(milliseconds=150), timedelta(milliseconds=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Tab:
 class JobChangeList(BoundedChangeList):
     model_admin: VerbAdmin
     filters: tuple[Any, ...] | None = None
+    # Of a search, which reads the arguments of each row: 10,000 rows take 40 ms.
+    search_limit, searched_rows = timedelta(milliseconds=80), 10_000
 
     def get_filters(self, request: HttpRequest) -> Any:
         """Once for each page: the names that they offer cost statements. Django shows no column of filters: they stand
@@ -70,6 +72,9 @@ class JobChangeList(BoundedChangeList):
         return jobs.annotate(**LISTED)
 
     def get_results(self, request: HttpRequest) -> None:
+        if self.query:
+            self.quick_limit = min(self.quick_limit, self.search_limit)
+            self.newest_rows = min(self.newest_rows, self.searched_rows)
         super().get_results(request)
         self.may_operate = self.model_admin.has_operate_permission(request)
         self.counts = self._counts(request)
@@ -100,7 +105,7 @@ class JobChangeList(BoundedChangeList):
     def _counted(self, jobs: Mapping[str, QuerySet[Job]]) -> dict[str, int]:
         alias = self.queryset.db
         try:
-            with time_limit(alias, COUNTS_LIMIT):
+            with time_limit(alias, SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT):
                 return capped_counts(alias, jobs)
         except OperationalError as error:
             if not timed_out(error):
