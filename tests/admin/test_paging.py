@@ -51,6 +51,8 @@ def test_a_slow_search_falls_back_to_the_newest_rows_and_says_so(admin_client, l
 
 
 def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, monkeypatch):
+    monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(minutes=1))
+    monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(minutes=1))
     monkeypatch.setattr(JobChangeList, "search_limit", timedelta(milliseconds=1))
     monkeypatch.setattr(JobChangeList, "searched_rows", 5)
     changelist = admin_client.get(f"{LIST}?q=needle").context["cl"]
