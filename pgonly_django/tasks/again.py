@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.db import OperationalError
+
 from pgonly_django.compat import InvalidTask
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.tasks.editing import EditError, UnfitCallError
+from pgonly_django.tasks.editing import UnfitCallError
 from pgonly_django.tasks.options import restored
 from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
 from pgonly_django.tasks.result import JobResult
@@ -21,7 +23,7 @@ def run_again(
 ) -> JobResult:
     """Enqueue the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
     the new job, too: max_attempts, max_runtime and those without a column. Unique keys hold: the result may be that of
-    another job (`is_duplicate`). Raises EditError, in words, for what enqueue() refuses."""
+    another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue() refuses."""
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         raise UnfitCallError("The arguments must be a list and an object of names.")
     try:
@@ -33,8 +35,10 @@ def run_again(
         )
     except (PgonlyError, UnknownTaskError, InvalidTask) as error:
         raise UnfitCallError(str(error)) from error
+    except OperationalError:
+        raise
     except Exception as error:
-        raise EditError(f"{type(error).__name__}: {error}") from error
+        raise UnfitCallError(f"{type(error).__name__}: {error}") from error
     return result
 
 

@@ -22,6 +22,14 @@ def keyed(account, note=""):
 def named_by_a_secret(password): ...
 
 
+def _no_account(account):
+    raise LookupError(f"no account {account!r}")
+
+
+@task(concurrency_key=_no_account)
+def of_no_account(account): ...
+
+
 @task(priority=5)
 def plain(number, text="x", *, flag=False):
     return [number, text, flag]

@@ -228,6 +228,16 @@ def test_without_the_permission_for_data_it_runs_again_with_the_same_arguments(c
     assert Job.objects.exclude(pk=job.pk).get().args == SECRET["args"]
 
 
+def test_without_the_permission_for_data_what_a_key_raises_is_not_told(client, person):
+    person("view_job", "operate_job")
+    job = make_job(State.FAILED, task="tests.jobs.editing.of_no_account", args=["hunter2"])
+    answer = send(client, job, "again")
+    assert "hunter2" not in answer.content.decode()
+    assert errors(answer) == [
+        "The task or the queue refuses this job. Somebody who may see its arguments sees why."
+    ]
+
+
 def test_an_unfinished_job_that_runs_again_says_that_both_run(admin_client):
     assert "Both will run." in admin_client.get(url(make_job(**PLAIN), "again")).content.decode()
     assert (
