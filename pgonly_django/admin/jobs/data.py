@@ -6,7 +6,9 @@ from django.http import HttpRequest
 
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
-DATA_COLUMNS = ("args", "kwargs", "options", "result", "errors", "log", "unique_key", "concurrency_key")
+DATA_COLUMNS = (
+    "args", "kwargs", "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
+)  # fmt: skip
 
 
 def may_see_data(request: HttpRequest) -> bool:

@@ -10,7 +10,8 @@ from itertools import groupby
 from django.utils.translation import ngettext
 
 # The indent of an exception group's members has bars in it.
-FRAME = re.compile(r'(?P<indent>[ |+-]*)  File "(?P<path>[^"]*)", line \d+')
+# What a SyntaxError has failed to read stands below a line without a name: it is a message, and may be an argument.
+FRAME = re.compile(r'(?P<indent>[ |+-]*)  File "(?P<path>[^"]*)", line \d+, in ')
 LIBRARIES = re.compile(
     r"[/\\](?:site-packages|dist-packages|pgonly_django|lib[/\\]python3[^/\\]*)[/\\]|^<frozen |[/\\]Lib[/\\]"
 )

@@ -432,10 +432,17 @@ def test_the_permission_shows_the_data(client, person):
 
 @pytest.mark.parametrize(
     "query",
-    ["q=hunt", "q=note=hunter2", "kwargs__note__startswith=h", "unique_key__contains=hunt", "args__0=7"],
+    [
+        "q=hunt",
+        "q=note=hunter2",
+        "kwargs__note__startswith=h",
+        "unique_key__contains=hunt",
+        "args__0=7",
+        "progress__message__startswith=h",
+    ],
 )
 def test_no_search_tells_data_to_those_who_may_not_see_it(client, person, query):
     person("view_job")
-    make_secretive(kwargs={"note": "hunter2"})
+    make_secretive(kwargs={"note": "hunter2"}, progress={"message": "hunter2"})
     answer = client.get(f"/admin/pgonly_django/job/?{query}")
     assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.content.decode()

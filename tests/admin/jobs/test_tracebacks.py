@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import traceback
 
 import pytest
@@ -55,6 +56,18 @@ def test_messages_are_left_out_and_frames_stay():
     assert "During handling" in shown
     assert "client.send()" in shown
     assert "httpx" in shown
+
+
+def test_the_text_that_a_syntax_error_quotes_is_left_out():
+    argument = "secret " * 2
+    try:
+        ast.literal_eval(argument)
+    except SyntaxError as error:
+        text = "".join(traceback.format_exception(error))
+    assert argument.strip() in text
+    shown = without_messages(text)
+    assert "secret" not in shown
+    assert "literal_eval" in shown
 
 
 def test_messages_of_an_exception_group_are_left_out():
