@@ -209,6 +209,49 @@ def test_who_may_only_view_changes_nothing(client, person):
     assert client.get(f"{LIST}add/").status_code == 403
 
 
+SECRETIVE = {"task": "tests.jobs.editing.pay", "args": ["7", "hunter2"], "kwargs": {"note": "xyzzy"}}
+
+
+@pytest.mark.parametrize("more", [(), ("change_schedule",)])
+def test_who_may_not_see_the_data_of_jobs_sees_no_arguments_of_schedules(client, person, more):
+    schedule = make(**SECRETIVE)
+    person("view_schedule", "operate_schedule", *more)
+    html = client.get(page_of(schedule)).text
+    assert "xyzzy" not in html
+    assert "hunter2" not in html
+
+
+def test_arguments_that_are_only_looked_at_are_masked(client, person):
+    schedule = make(**SECRETIVE)
+    person("view_schedule", "view_job_data")
+    html = client.get(page_of(schedule)).text
+    assert "xyzzy" in html
+    assert "hunter2" not in html
+
+
+def test_who_may_not_see_the_arguments_changes_the_rest(client, person):
+    schedule = make(**SECRETIVE)
+    person("view_schedule", "change_schedule")
+    changed = {
+        **FORM,
+        "task": SECRETIVE["task"],
+        "args": "[]",
+        "kwargs": "{}",
+        "every_seconds": "",
+        "priority": "3",
+    }
+    assert client.post(page_of(schedule), changed).status_code == 302
+    row = fresh(schedule)
+    assert (row.priority, row.args, row.kwargs) == (3, SECRETIVE["args"], SECRETIVE["kwargs"])
+
+
+@pytest.mark.parametrize("column", ["kwargs", "declared__kwargs"])
+def test_no_filter_tells_the_arguments_of_a_schedule(client, person, column):
+    make(**SECRETIVE, declared={"kwargs": SECRETIVE["kwargs"]})
+    person("view_schedule")
+    assert client.get(f"{LIST}?{column}__note__startswith=x").status_code == 400
+
+
 def test_the_page_shows_the_ticks_with_their_jobs_and_the_next_ones(admin_client):
     schedule = make(cron="0 3 * * *", every_seconds=None, timezone="Asia/Shanghai")
     look()

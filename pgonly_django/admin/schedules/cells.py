@@ -21,6 +21,7 @@ from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling.declare import STALE_AFTER
 from pgonly_django.scheduling.due import timing_of
 from pgonly_django.scheduling.timing import TimingError
+from pgonly_django.tasks.masking import JobMask
 
 _newest = Tick.objects.filter(schedule=OuterRef("pk"), job_id__isnull=False).order_by("-tick_at")
 _newest_job = Job.objects.filter(pk=OuterRef("last_job_id"))
@@ -70,6 +71,20 @@ def words(schedule: Schedule) -> str:
         return timing_of(schedule).words()
     except TimingError as error:
         return str(error)
+
+
+@admin.display(description=gettext_lazy("positional arguments"))
+def args(schedule: Any) -> SafeString:
+    return _code(JobMask().args(schedule.task, schedule.args))
+
+
+@admin.display(description=gettext_lazy("keyword arguments"))
+def kwargs(schedule: Any) -> SafeString:
+    return _code(JobMask().value(schedule.kwargs))
+
+
+def _code(value: Any) -> SafeString:
+    return format_html('<pre class="pgonly-code">{}</pre>', formats.pretty_json(value))
 
 
 @admin.display(description=gettext_lazy("next tick"))

@@ -61,12 +61,15 @@ class ScheduleForm(ModelForm):
         values: dict[str, Any] = super().clean() or self.cleaned_data
         if self.errors:
             return values
-        given = {"name": self.instance.name, **values}
+        # Those that are stored, for a person who may not see them.
+        call = {"args": self.instance.args, "kwargs": self.instance.kwargs, **values}
+        given = {"name": self.instance.name, **call}
         given["every"] = given.pop("every_seconds")
         for name, problem in Declaration(**given).problems().items():
-            self.add_error(FIELDS.get(name, name), problem)
+            field = FIELDS.get(name, name)
+            self.add_error(field if field in self.fields else None, problem)
         if not self.errors:
-            self._check_call(Schedule(**values))
+            self._check_call(Schedule(**call))
         return values
 
     def _check_call(self, schedule: Schedule) -> None:
@@ -80,4 +83,4 @@ class ScheduleForm(ModelForm):
         try:
             call_signature(task.func, task.takes_context).check(schedule.args, schedule.kwargs)
         except TypeError as error:
-            self.add_error("args", str(error))
+            self.add_error("args" if "args" in self.fields else None, str(error))

@@ -11,12 +11,16 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.schedules import cells
 from pgonly_django.admin.schedules.form import ScheduleForm
 from pgonly_django.admin.schedules.verbs import PAUSE, RESUME, RUN
 from pgonly_django.models import Job, Schedule
 
 TICKS_SHOWN = 25
+ARGUMENTS = ("args", "kwargs")
+# What a filter in the address could tell letter by letter.
+DATA_COLUMNS = (*ARGUMENTS, "declared")
 
 
 @admin.register(Schedule)
@@ -28,7 +32,7 @@ class ScheduleAdmin(DeclaredAdmin):
     verbs = (RUN, PAUSE, RESUME, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_schedules") for verb in verbs)
     fieldsets = (
-        (None, {"fields": ("name", "task", "args", "kwargs")}),
+        (None, {"fields": ("name", "task", *ARGUMENTS)}),
         (
             _("When"),
             {
@@ -42,6 +46,21 @@ class ScheduleAdmin(DeclaredAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
         rows: QuerySet[Schedule] = super().get_queryset(request)
         return rows.annotate(**cells.LAST_RUN)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The arguments of a schedule are those of its jobs: only who may see these sees them, masked unless he may
+        change them. Who adds a schedule writes his own."""
+        shown: tuple[Any, ...] = ARGUMENTS
+        if obj is not None and not may_see_data(request):
+            shown = ()
+        elif obj is not None and not self.has_change_permission(request, obj):
+            shown = (cells.args, cells.kwargs)
+        (title, _call), *others = self.fieldsets
+        return [(title, {"fields": ("name", "task", *shown)}), *others]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        allowed = may_see_data(request) or lookup.partition("__")[0] not in DATA_COLUMNS
+        return allowed and super().lookup_allowed(lookup, value, request)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """One by one. A declared one would come back with the next worker: pause it, or take it out of the code."""
