@@ -9,11 +9,14 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.sites import site
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from model_bakery import baker
 
+from pgonly_django.admin.sessions import users
+from pgonly_django.database.connect import connect
 from pgonly_django.models import Session
 from pgonly_django.models.session import hash_key, hash_user
 from pgonly_django.sessions import SessionStore
@@ -61,6 +64,25 @@ def test_sessions_are_found_by_user_and_address(admin_client, ada, grace, word):
     text = admin_client.get(LIST, {"q": word}).content.decode()
     assert "ada" in text
     assert "grace" not in text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_search_that_takes_too_long_among_the_users_goes_on_without_their_names(monkeypatch, ada, grace):
+    monkeypatch.setattr(users, "FIND_LIMIT", timedelta(milliseconds=50))
+    request = RequestFactory().get(LIST)
+    request._messages = CookieStorage(request)
+    sessions = site.get_model_admin(Session)
+    with connect("default", application_name="test") as other, other.transaction():
+        other.execute("LOCK TABLE auth_user")
+        found, _ = sessions.get_search_results(request, Session.objects.all(), "203.0.")
+    assert [session.ip for session in found] == ["203.0.113.7"]
+    assert ["took too long" in str(message) for message in request._messages] == [True]
+
+
+def test_a_search_takes_five_words_at_most(admin_client, ada):
+    response = admin_client.get(LIST, {"q": "a " * 6})
+    assert "Search for five words at most." in response.text
+    assert "203.0.113.7" not in response.text
 
 
 def test_sessions_are_found_by_user_id(admin_client, ada, grace):

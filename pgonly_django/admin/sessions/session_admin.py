@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db import OperationalError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from pgonly_django.admin.paging import TimedChangeList
+from pgonly_django.admin.paging import TimedChangeList, timed_out
 from pgonly_django.admin.sessions import cells
 from pgonly_django.admin.sessions.users import user_ids_like, user_names
 from pgonly_django.admin.sessions.verbs import REVOKE, REVOKE_USER
@@ -17,6 +18,7 @@ from pgonly_django.models.session import ACTIVE
 from pgonly_django.sessions.revoke import revoke_for
 
 VIEW_DATA = "pgonly_django.view_session_data"
+WORDS_AT_MOST = 5  # each is looked for among the users
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -83,10 +85,24 @@ class SessionAdmin(VerbAdmin):
         return SessionChangeList
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Session], search_term: str) -> Any:
-        for word in search_term.split():
-            users = user_ids_like(word)
+        words = search_term.split()
+        if len(words) > WORDS_AT_MOST:
+            self.message_user(request, _("Search for five words at most."), messages.WARNING)
+            return queryset.none(), False
+        for word in words:
+            users = self._users_like(request, word)
             queryset = queryset.filter(Q(user_id=word) | Q(user_id__in=users) | Q(ip__istartswith=word))
         return queryset, False
+
+    def _users_like(self, request: HttpRequest, word: str) -> list[str]:
+        try:
+            return user_ids_like(word)
+        except OperationalError as error:
+            if not timed_out(error):
+                raise
+        text = _("Finding users by their names took too long. Only ids of users and addresses were searched.")
+        self.message_user(request, text, messages.WARNING)
+        return []
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Not on what is inside a session: by trying values, a filter would tell it letter by letter."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from datetime import timedelta
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db import connections
+
+from pgonly_django.admin.paging import time_limit
 
 USERS_FOUND = 1_000
+FIND_LIMIT = timedelta(seconds=1)
 
 
 def user_names(user_ids: Iterable[str]) -> dict[str, str]:
@@ -23,8 +28,12 @@ def user_names(user_ids: Iterable[str]) -> dict[str, str]:
 
 
 def user_ids_like(word: str) -> list[str]:
-    """Primary keys, as text, of up to 1,000 users whose login name contains `word`."""
+    """Primary keys, as text, of up to 1,000 users whose login name contains `word`. Raises OperationalError where that
+    takes too long (see paging.timed_out)."""
     model = get_user_model()
     named = {f"{model.USERNAME_FIELD}__icontains": word}
     keys = model._default_manager.filter(**named).values_list("pk", flat=True)  # noqa: SLF001 - documented
-    return [str(key) for key in keys[:USERS_FOUND]]
+    is_ours = connections[keys.db].vendor == "postgresql"  # users may be in another database
+    with time_limit(keys.db, FIND_LIMIT) if is_ours else nullcontext():
+        found = list(keys[:USERS_FOUND])
+    return [str(key) for key in found]
