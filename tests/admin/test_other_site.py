@@ -9,8 +9,18 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.urls import path
+from django.utils import timezone
 
-from pgonly_django.models import Budget, CostEntry, DurableCacheEntry, Limiter, LimiterSlot, State
+from pgonly_django.models import (
+    Budget,
+    CostEntry,
+    DurableCacheEntry,
+    Job,
+    Limiter,
+    LimiterSlot,
+    Queue,
+    State,
+)
 from pgonly_django.tasks.editing import version_of
 from tests.admin.conftest import make_job
 from tests.admin.test_hostile_rows import make_entry, make_session
@@ -69,6 +79,27 @@ def test_every_page_opens_and_leads_to_this_site_only(office):
         links = re.findall(r'(?:href|action)="(/[^"]*)"', answer.text)
         assert links
         assert [link for link in links if link.startswith("/admin/")] == [], page
+
+
+only_jobs = AdminSite(name="jobs")
+only_jobs.register(Job, type(admin.site.get_model_admin(Job)))
+
+
+class OnlyJobs:
+    urlpatterns = (path("office/", only_jobs.urls),)
+
+
+@pytest.mark.parametrize("columns", [{"queue": "paused"}, {"state": State.HELD, "held_by": "budget:p"}, {}])
+def test_a_waiting_job_has_a_page_where_the_site_has_none_of_what_it_waits_for(
+    admin_client, settings, columns
+):
+    settings.ROOT_URLCONF = OnlyJobs
+    Queue.objects.create(name="paused", paused_at=timezone.now())
+    Budget.objects.create(name="p", usd=1)
+    job = make_job(**{"state": State.READY, **columns})
+    answer = admin_client.get(f"{HOME}job/{job.pk}/change/")
+    assert answer.status_code == 200
+    assert 'class="pgonly-waits' in answer.text
 
 
 def test_every_button_leads_back_to_this_site(office):
