@@ -29,7 +29,13 @@ ALERTS_SHOWN = 20
 
 def alerts_panel(overview: Overview) -> dict[str, Any]:
     found = alerts(overview)
-    return {"alerts": found[:ALERTS_SHOWN], "more": max(len(found) - ALERTS_SHOWN, 0), "is_quiet": not found}
+    sees_waiting = overview.may_view(Worker) and (overview.may_view(Queue) or overview.may_view(Job))
+    return {
+        "alerts": found[:ALERTS_SHOWN],
+        "more": max(len(found) - ALERTS_SHOWN, 0),
+        "is_quiet": not found,
+        "sees_waiting": sees_waiting,
+    }
 
 
 # Of alerts each kind has its own limit of time, so this panel has none.

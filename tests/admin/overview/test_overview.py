@@ -51,6 +51,13 @@ def test_an_empty_installation_has_a_page_without_alerts(admin_client):
     assert "manage.py runworker" in panels(response)["workers"]
 
 
+def test_who_may_not_see_workers_is_not_told_that_every_queue_is_served(client, person):
+    person("view_budget", "view_queue")
+    alerts = words(panels(client.get(PAGE))["alerts"])
+    assert "Nothing of what you may see." in alerts
+    assert "served" not in alerts
+
+
 def test_djangos_own_list_of_models_stays(admin_client):
     assert 'href="/admin/pgonly_django/schedule/add/"' in admin_client.get(PAGE).text
 
