@@ -54,3 +54,16 @@ def test_the_token_of_a_user_is_worth_nothing_to_another(person):
     assert owner.context.request.get(address).status == 200
     other.goes_to("/")
     assert other.context.request.get(address).status == 403
+
+
+def test_a_page_whose_user_has_signed_out_says_that_it_has_to_be_reloaded(person, expect):
+    result = sample_tasks.answer_question.enqueue("Was it blinded?", "no key")
+    user = person("reader")
+    page = user.goes_to(page_of(result))
+    user.context.clear_cookies()
+    expect(page.locator("[data-part=refused]")).to_be_visible(timeout=15_000)
+    expect(page.locator("[data-part=note]")).to_be_hidden()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(300)
+    assert len(user.complaints) == 1, "it has asked again"
+    assert "403" in user.complaints.pop()

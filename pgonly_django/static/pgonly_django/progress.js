@@ -6,7 +6,7 @@
   if (window.pgonlyProgress) return;
   window.pgonlyProgress = true;
 
-  let pause = POLL_SECONDS, timer = null, stream = null, streams = true, generation = 0;
+  let pause = POLL_SECONDS, timer = null, stream = null, streams = true, generation = 0, isRefused = false;
 
   const open = () => [...document.querySelectorAll("[data-pgonly-progress]:not([data-over])")].slice(0, 20);
   const part = (box, name) => box.querySelector(`[data-part="${name}"]`);
@@ -65,6 +65,14 @@
     for (const box of boxes) part(box, "note").hidden = !isShown;
   }
 
+  // No later look is allowed what this one was not: the page has to be made again.
+  function refuse(boxes) {
+    isRefused = true;
+    stop();
+    note(boxes, false);
+    for (const box of boxes) part(box, "refused").hidden = false;
+  }
+
   function took(boxes, answer) {
     pause = POLL_SECONDS;
     note(boxes, false);
@@ -73,12 +81,11 @@
 
   async function poll(boxes) {
     const now = generation;
-    let isOver = false;
     try {
       const answer = await fetch(address(boxes, boxes[0].dataset.pgonlyProgress), {
         headers: { Accept: "application/json" }, credentials: "same-origin", cache: "no-store",
       });
-      if (answer.status === 403) isOver = true;
+      if (answer.status === 403) return refuse(boxes);
       if (!answer.ok) throw new Error(`answered ${answer.status}`);
       const news = await answer.json();
       if (now === generation) took(boxes, news);
@@ -86,7 +93,7 @@
       note(boxes, true);
       pause = Math.min(pause * 2, LONGEST_PAUSE_SECONDS);
     }
-    if (!isOver) later(pause);
+    later(pause);
   }
 
   function listen(boxes) {
@@ -116,7 +123,7 @@
 
   function look() {
     const boxes = open();
-    if (!boxes.length || document.hidden || stream) return;
+    if (!boxes.length || document.hidden || stream || isRefused) return;
     if (streams && boxes[0].dataset.events && window.EventSource) listen(boxes);
     else poll(boxes);
   }
@@ -125,9 +132,11 @@
     const button = form.querySelector("button");
     button.disabled = true;
     try {
-      await fetch(form.action, {
+      const answer = await fetch(form.action, {
         method: "POST", body: new FormData(form), headers: { Accept: "application/json" }, credentials: "same-origin",
       });
+      if (answer.status === 403) refuse(open());
+    } catch {  // the next look says that the site cannot be reached
     } finally {
       button.disabled = false;
       if (!stream) later(0);
