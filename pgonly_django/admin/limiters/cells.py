@@ -38,9 +38,8 @@ def in_use(limiter: Any) -> SafeString | str:
     if limiter.concurrent is None:
         return _("no limit")
     bar = formats.progress_bar(limiter.held, limiter.concurrent)
-    return format_html(
-        "{} {}", bar, _("%(held)d of %(all)d") % {"held": limiter.held, "all": limiter.concurrent}
-    )
+    text = _("%(held)d of %(all)d") % {"held": limiter.held, "all": limiter.concurrent}
+    return format_html('<span class="pgonly-of">{} {}</span>', bar, text)
 
 
 @admin.display(description=gettext_lazy("waiting"))

@@ -47,7 +47,7 @@ def running(queue: Any) -> SafeString | str:
         return _counted(queue.running)
     bar = formats.progress_bar(queue.running, queue.max_running)
     text = _("%(running)s of %(all)s") % {"running": _counted(queue.running), "all": f"{queue.max_running:,}"}
-    return format_html("{} {}", bar, text)
+    return format_html('<span class="pgonly-of">{} {}</span>', bar, text)
 
 
 @admin.display(description=gettext_lazy("rate"))
