@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.models import Job, Queue, State, Worker
-from pgonly_django.models.job import CANCELLABLE
+from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
 from pgonly_django.monitoring.progress import job_progress
 from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.progress import wording
@@ -22,8 +22,8 @@ from pgonly_django.queue.output import read_output
 
 MESSAGE_LENGTH = 300
 COLUMNS = (
-    "id", "backend", "queue", "state", "run_at", "attempt", "progress", "attempted_at", "worker_id",
-    "lease_expires_at", "cancel_requested_at",
+    "id", "backend", "queue", "state", "run_at", "attempt", "progress", "attempted_at", "reported_at",
+    "worker_id", "lease_expires_at", "cancel_requested_at",
 )  # fmt: skip
 
 
@@ -57,13 +57,14 @@ def look(wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
 
 
 def _jobs(alias: str) -> Any:
-    return Job.objects.using(alias).only(*COLUMNS)
+    """Each with `now`: the clock of this machine may differ from the one that made the times of the rows."""
+    return Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
 
 
-def _surroundings(backend: str, jobs: Sequence[Job]) -> Surroundings:
-    alias, now = database_of(backend), timezone.now()
+def _surroundings(backend: str, jobs: Sequence[Any]) -> Surroundings:
+    alias = database_of(backend)
     waiting = {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}
-    late = {each.worker_id for each in jobs if each.worker_id and wording.silent_seconds(each, now)}
+    late = {each.worker_id for each in jobs if each.worker_id and wording.silent_seconds(each, each.now)}
     if alias is None or not (waiting or late):
         return Surroundings(None, set(), set())
     served, paused = None, set()
@@ -72,20 +73,22 @@ def _surroundings(backend: str, jobs: Sequence[Job]) -> Surroundings:
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
         paused = set(queues.values_list("name", flat=True))
     if late:  # a job that holds its own row locked is not renewed, and its worker lives
-        lives = Worker.objects.using(alias).filter(pk__in=late, stopped_at=None)
-        late -= {row.pk for row in lives if (now - row.heartbeat_at).total_seconds() < wording.silent_from()}
+        from_then_on = ClockTimestamp() - timedelta(seconds=wording.silent_from())
+        lives = Worker.objects.using(alias).filter(
+            pk__in=late, stopped_at=None, heartbeat_at__gt=from_then_on
+        )
+        late -= set(lives.values_list("pk", flat=True))
     return Surroundings(served, paused, set(late))
 
 
-def _shown(wanted: Wanted, job: Job | None, around: Surroundings) -> dict[str, Any]:
+def _shown(wanted: Wanted, job: Any, around: Surroundings) -> dict[str, Any]:
     if job is None:
         return {"state": "gone", "label": _("No longer here"), "is_over": True, "may_cancel": False}
-    now = timezone.now()
-    progress = job_progress(job, now)
+    progress = job_progress(job, job.now)
     reported = job.progress if isinstance(job.progress, dict) else {}
     shown: dict[str, Any] = {
         "state": job.state,
-        "label": wording.label(job, around, now),
+        "label": wording.label(job, around, job.now),
         "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
         "pace": wording.pace(progress),
         "message": str(reported.get("message") or "")[:MESSAGE_LENGTH],

@@ -13,7 +13,8 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from pgonly_django.models import Queue, State
-from pgonly_django.progress import views
+from pgonly_django.progress import look, views
+from pgonly_django.progress.tokens import Grant
 from pgonly_django.queue.output import Said, place, write_output
 from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_worker
 
@@ -136,6 +137,24 @@ def test_a_job_whose_worker_is_silent_waits_for_takeover(client, ada, token_of):
     worker.heartbeat_at = timezone.now()
     worker.save()
     assert jobs(client.get(URL, query))[0]["label"] == "Running"
+
+
+def test_the_clock_of_the_web_server_makes_no_worker_silent(client, ada, token_of, monkeypatch):
+    query = {"token": token_of(make_running(make_worker().pk), ada)}
+    ahead = timezone.now() + timedelta(minutes=5)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: ahead)
+    assert jobs(client.get(URL, query))[0]["label"] == "Running"
+
+
+def test_how_far_jobs_are_costs_one_statement_for_all_of_them(
+    client, ada, token_of, django_assert_num_queries
+):
+    at, progress = ago(timedelta(minutes=1)), {"done": 5, "total": 10}
+    running = [make_running(attempted_at=at, reported_at=timezone.now(), progress=progress) for _ in range(3)]
+    wanted = [look.Wanted(Grant("default", str(job.pk))) for job in running]
+    with django_assert_num_queries(1):
+        shown = look.look(wanted)
+    assert [each["pace"].partition(" ")[0] for each in shown] == ["5.0"] * 3
 
 
 def test_what_is_ahead_says_when(client, ada, token_of):
