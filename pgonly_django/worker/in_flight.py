@@ -72,10 +72,12 @@ class InFlight:
         """What is to be written now."""
         finishes = [ended.finish for ended in self.ended.values() if ended.finish is not None]
         finishes += self._unknown_claims.values()
-        if not self._locked:
-            return finishes
-        locked = self._locked
-        return [each for each in finishes if each.id not in locked or now >= locked[each.id].retry_at]
+        return [each for each in finishes if self.is_due(each.id, now)] if self._locked else finishes
+
+    def is_due(self, job_id: str, now: float) -> bool:
+        """Whether the end of this job is not put off."""
+        locked = self._locked.get(job_id)
+        return locked is None or now >= locked.retry_at
 
     def settle(self, result: ExchangeResult) -> Iterator[Ended]:
         """What came of the finishes. Yields each end that is written, or has `finish` None since the job was not ours

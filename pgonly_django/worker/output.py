@@ -15,6 +15,7 @@ from pgonly_django.worker.exchange import ROW_ERRORS
 from pgonly_django.worker.in_flight import InFlight
 
 INTERVAL_SECONDS = 0.25
+CHARACTERS_AT_ONCE = 20_000_000  # of one statement: a message of 1 GB breaks the connection
 
 
 class OutputWriter:
@@ -29,16 +30,15 @@ class OutputWriter:
         be written now."""
         ended = self._in_flight.ended
         unwritten = {
-            job_id: each.run.unwritten for job_id, each in ended.items() if each.run.unwritten is not None
+            job_id: each.run.unwritten
+            for job_id, each in ended.items()
+            if each.run.unwritten is not None and self._in_flight.is_due(job_id, now)
         }
         if now >= self._next_run:
             self._next_run = now + INTERVAL_SECONDS
-            going = self._in_flight.runs.items()
-            unwritten = {
-                job_id: run.unwritten
-                for job_id, run in going
-                if run.unwritten is not None and (job_id in ended or run.unwritten.has_news)
-            }
+            for job_id, run in self._in_flight.runs.items():
+                if job_id not in ended and run.unwritten is not None and run.unwritten.has_news:
+                    unwritten[job_id] = run.unwritten
         if not unwritten:
             return
         with reports.being_written:
@@ -78,6 +78,9 @@ def last_row_of(run: Run, finish: Finish | None) -> Said | None:
 
 def written_of(connection: OwnConnection, rows: list[Said]) -> set[str]:
     """Write them. The ids of the jobs with nothing left to write. What PostgreSQL refuses of one harms no other."""
+    if len(rows) > 1 and sum(len(row.text) for row in rows) > CHARACTERS_AT_ONCE:
+        middle = len(rows) // 2
+        return written_of(connection, rows[:middle]) | written_of(connection, rows[middle:])
     try:
         return write_output(connection, rows)
     except TRY_AGAIN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -12,10 +13,12 @@ from pgonly_django.context.emitter import text_of
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, JobOutput, State
 from pgonly_django.queue import output as statements
+from pgonly_django.worker import output as writer
+from pgonly_django.worker.in_flight import LOCKED_RETRY_SECONDS
 from tests import jobs
 from tests.gate import Gate
 from tests.jobs import emitting
-from tests.queue.rows import lock
+from tests.queue.rows import lock, make_running
 from tests.waiting import wait_for
 
 
@@ -68,6 +71,47 @@ def test_an_end_waits_until_all_output_is_written(background_worker, gate, serve
         )
     result.wait(10)
     assert result.output().text == "Hello, world"
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The ids of the jobs of each statement that writes output."""
+    seen = []
+
+    def write(connection, rows):
+        seen.append([row.id for row in rows])
+        return statements.write_output(connection, rows)
+
+    monkeypatch.setattr(writer, "write_output", write)
+    return seen
+
+
+def test_an_end_whose_output_cannot_be_written_is_tried_again_after_pauses(
+    background_worker, gate, server, written
+):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    with server.transaction():
+        lock(server, result.job)
+        gate.opened.set()
+        wait_for(lambda: result.id in worker.in_flight.ended, what="the end")
+        written.clear()
+        began = time.monotonic()
+        for number in range(30):  # each of them makes the main loop turn
+            jobs.add.enqueue(number, 1).wait(10)
+        pauses = (time.monotonic() - began) / LOCKED_RETRY_SECONDS[0]
+        assert sum(result.id in ids for ids in written) <= pauses + 2
+    result.wait(10)
+    assert result.output().text == "Hello, world"
+
+
+def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, written, monkeypatch):
+    monkeypatch.setattr(writer, "CHARACTERS_AT_ONCE", 5)
+    running = [make_running() for _ in range(3)]
+    rows = [statements.Said(str(job.pk), 1, statements.place(1, 1), 0, "four") for job in running]
+    assert writer.written_of(server, rows) == {row.id for row in rows}
+    assert [len(ids) for ids in written] == [1, 1, 1]
 
 
 def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(work):
