@@ -104,7 +104,7 @@ class Heartbeat(threading.Thread):
             elif time.monotonic() >= self._beat_at:
                 self._beat_at = time.monotonic() + self._tried()
             elif time.monotonic() >= self.stats.due_at:  # a long lease has beats far apart
-                self.database.ask(self.stats.write)
+                self._write_stats()
             pause = None if self.is_resting else self._next_step() - time.monotonic()
             if not self._over.is_set() and (pause is None or pause > 0):
                 self._changed.wait(pause)
@@ -116,10 +116,17 @@ class Heartbeat(threading.Thread):
 
     def _close(self) -> None:
         if self.database.open_socket is not None:
-            self.database.ask(self.stats.write)
+            self._write_stats()
         self.database.close()
         self.rescue.forget_contact()
         self._unknown = {}
+
+    def _write_stats(self) -> None:
+        """Whatever it raises, as in _tried()."""
+        try:
+            self.database.ask(self.stats.write)
+        except Exception as error:  # noqa: BLE001 - see above
+            self.database.lose(error)
 
     def _tried(self) -> float:
         """_beat_and_pause(), whatever it raises: without heartbeats every job here would be lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 
@@ -213,6 +214,21 @@ def test_a_worker_with_a_long_lease_writes_between_its_beats(background_worker, 
     background_worker()
     jobs.add.enqueue(1)
     wait_for(lambda: totals().get("succeeded") == 1, what="the counts")
+
+
+def test_an_error_in_the_statistics_ends_no_heartbeats(background_worker, settings, monkeypatch):
+    monkeypatch.setattr(job_stats, "WRITE_SECONDS", 0.05)
+    settings.PGONLY = {"LEASE_SECONDS": 3600}
+    worker = background_worker()
+    wait_for(lambda: worker.heartbeat._beat_at > time.monotonic(), what="the first beat")
+
+    def write(_connection):
+        if threading.current_thread() is worker.heartbeat:
+            raise MemoryError
+
+    monkeypatch.setattr(worker.stats, "write", write)
+    wait_for(lambda: worker.heartbeat.database.is_away, what="the error")
+    assert worker.heartbeat.is_alive()
 
 
 def test_a_worker_writes_before_it_rests(background_worker):
