@@ -29,6 +29,10 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         is_idle = Q(running=0, heartbeat_at__gt=ClockTimestamp() - IDLE_BEAT - lease_for)
         return self.filter(is_busy | is_idle | Q(sleeping_since__isnull=False), stopped_at=None)
 
+    def claiming(self) -> WorkerQuerySet:
+        """Live workers that nobody has asked to end: those take jobs."""
+        return self.live().filter(stop_requested_at=None, drain_requested_at=None)
+
     def stoppable(self) -> WorkerQuerySet:
         """Those that stop() and drain() may ask: they have not stopped, and are of a version that knows of it."""
         return self.filter(stopped_at=None, version__isnull=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -75,12 +76,13 @@ FROM unnest(%(queues)s::text[]) AS given(queue)
 
 
 def queues(alias: str) -> list[QueueFigures]:
-    """The queues that have a row, QUEUES_AT_MOST, and those with jobs that KNOWN_QUEUES finds. Counts up to 1,000 jobs
-    of each kind in each."""
+    """The queues that have a row, QUEUES_AT_MOST, those with jobs that KNOWN_QUEUES finds, and those in which a job has
+    waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
     rows = list(Queue.objects.using(alias).annotate(**IN_USE).order_by("name")[:QUEUES_AT_MOST])
     counts = {row.name: (row.waiting, row.running) for row in rows}
-    counts |= _counts(alias, set(known_names(alias, KNOWN_QUEUES)) - set(counts))
     oldest, by_name = oldest_per_queue(alias), {row.name: row for row in rows}
+    longest = nlargest(QUEUES_AT_MOST, oldest, key=oldest.__getitem__)
+    counts |= _counts(alias, {*known_names(alias, KNOWN_QUEUES), *longest} - set(counts))
     return [
         QueueFigures(
             name=name,

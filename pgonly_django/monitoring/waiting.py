@@ -90,9 +90,9 @@ def _of_ready(alias: str, job: Job) -> Iterator[Reason]:
 
 
 def _of_workers(alias: str, job: Job) -> Iterator[Reason]:
-    """One that was asked to end takes no more jobs."""
-    live = Worker.objects.using(alias).live().filter(stop_requested_at=None, drain_requested_at=None)
-    rows = live.values_list("queues", "threads", "running", "sleeping_since")
+    rows = (
+        Worker.objects.using(alias).claiming().values_list("queues", "threads", "running", "sleeping_since")
+    )
     serving = [row[1:] for row in rows if not isinstance(row[0], list) or not row[0] or job.queue in row[0]]
     if not serving:
         yield Reason(Kind.UNSERVED, {"queue": job.queue})

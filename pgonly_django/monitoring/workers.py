@@ -79,9 +79,9 @@ def running_jobs(alias: str) -> list[Job]:
 
 
 def served_queues(alias: str) -> set[str] | None:
-    """The queues that live workers serve. None: some of them serve all queues."""
+    """The queues of which live workers take jobs. None: some of them serve all queues."""
     served: set[str] = set()
-    for queues in Worker.objects.using(alias).live().values_list("queues", flat=True):
+    for queues in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
         if not isinstance(queues, list) or not queues:
             return None
         served.update(map(str, queues))

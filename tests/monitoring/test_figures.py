@@ -12,6 +12,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as some
 
+from pgonly_django.compat import uuid7
 from pgonly_django.models import Budget, CacheUsage, JobStats, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.monitoring import states as states_module
@@ -24,7 +25,7 @@ from pgonly_django.monitoring.throughput import Period, failed_jobs, throughput
 from pgonly_django.monitoring.times import percentile, times
 from pgonly_django.monitoring.workers import served_queues, workers
 from tests.admin.conftest import make_job
-from tests.queue.rows import ago, make, make_keyed, make_running, make_worker
+from tests.queue.rows import ago, insert_jobs, make, make_keyed, make_running, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -72,6 +73,15 @@ def test_a_queue_says_what_waits_and_for_how_long():
     assert found["mail"].row is None
 
 
+def test_a_queue_of_which_only_an_overdue_job_is_left_is_there_however_many_jobs_are_newer():
+    make(queue="ai", state=State.SCHEDULED, run_at=ago(HOUR), id=uuid7())
+    with connection.cursor() as cursor:
+        newest = "('ffffffff-ffff-7fff-8fff-' || lpad(to_hex(n), 12, '0'))::uuid"
+        cursor.execute(insert_jobs("generate_series(1, 1000) AS n", id=newest, state="'succeeded'"))
+    found = {queue.name: queue.oldest_seconds for queue in queues("default")}
+    assert found == {"default": None, "ai": pytest.approx(3600, abs=30)}
+
+
 def test_the_oldest_job_of_a_queue_may_be_limited_suspect_or_overdue():
     make_keyed("a", queue="keyed", ready_at=ago(HOUR)), make(queue="suspect", crashes=2, ready_at=ago(HOUR))
     make(queue="due", state=State.SCHEDULED, run_at=ago(HOUR))
@@ -84,6 +94,8 @@ def test_the_oldest_job_of_a_queue_may_be_limited_suspect_or_overdue():
 def test_the_queues_that_live_workers_serve():
     make_worker(queues=["mail"]), make_worker(queues=["old"], silent_for=HOUR)
     make_worker(queues=["asleep"], silent_for=HOUR, sleeping_since=ago(HOUR))
+    for asked in ("stop_requested_at", "drain_requested_at"):
+        make_worker(queues=[asked], **{asked: ago(MINUTE)})
     assert served_queues("default") == {"mail", "asleep"}
     make_worker(queues=[])
     assert served_queues("default") is None
