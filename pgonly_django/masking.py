@@ -37,7 +37,7 @@ def masked(value: Any, patterns: Sequence[str], levels: int = LEVELS_SHOWN) -> A
 
 def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
     """`shown`, which a person has edited: where a mask stands as in `masked_value`, what is `stored` there. Raises
-    ValueError for a mask that stands elsewhere."""
+    ValueError for a mask that stands elsewhere, or in an entry of a list that may have moved."""
     if isinstance(shown, str) and shown == MASK:
         if masked_value != MASK:
             raise ValueError(f"{MASK} stands where nothing was masked. Write the value itself.")
@@ -45,8 +45,31 @@ def unmasked(shown: Any, masked_value: Any, stored: Any) -> Any:
     if isinstance(shown, dict):
         return {key: unmasked(inner, *_at(key, masked_value, stored)) for key, inner in shown.items()}
     if isinstance(shown, list):
-        return [unmasked(inner, *_at(place, masked_value, stored)) for place, inner in enumerate(shown)]
+        result = [unmasked(inner, *_at(place, masked_value, stored)) for place, inner in enumerate(shown)]
+        if isinstance(masked_value, list) and shown != masked_value:
+            _refuse_moved(shown, masked_value)
+        return result
     return shown
+
+
+def _refuse_moved(shown: list[Any], masked_value: list[Any]) -> None:
+    """A place says which entry it was only while none before it was added or taken out."""
+    is_same_length, gone = len(shown) == len(masked_value), masked_value[len(shown) :]
+    pairs = enumerate(zip(shown, masked_value, strict=False))
+    first_change = next(
+        (place for place, (new, old) in pairs if new != old), min(len(shown), len(masked_value))
+    )
+    for place, inner in enumerate(shown):
+        is_before = place < first_change and inner not in gone
+        is_edited = is_same_length and (inner == masked_value[place] or inner not in masked_value)
+        if _has_mask(inner) and not (is_before or is_edited):
+            raise ValueError(f"{MASK} stands in a list whose entries have moved. Write the value itself.")
+
+
+def _has_mask(shown: Any) -> bool:
+    if isinstance(shown, dict):
+        return any(map(_has_mask, shown.values()))
+    return any(map(_has_mask, shown)) if isinstance(shown, list) else bool(shown == MASK)
 
 
 def _at(place: Any, masked_value: Any, stored: Any) -> tuple[Any, Any]:

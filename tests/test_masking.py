@@ -63,6 +63,34 @@ def test_what_is_sent_back_as_it_was_shown_is_what_was_stored(value):
     assert unmasked(shown, shown, value) == value
 
 
+TWO = [{"name": "a", "token": "secret of a"}, {"name": "b", "token": "secret of b"}]
+A, B = masked(TWO, MASKED_ARGUMENTS)
+
+
+@pytest.mark.parametrize("edited", [[B], [B, A], [{"name": "new"}, A, B], [{"name": "new"}, B, A], [A, A]])
+def test_the_secret_of_one_entry_of_a_list_never_becomes_that_of_another(edited):
+    with pytest.raises(ValueError, match="Write the value itself"):
+        unmasked(edited, [A, B], TWO)
+
+
+def test_of_masked_entries_that_look_alike_none_may_go():
+    with pytest.raises(ValueError, match="entries have moved"):
+        unmasked([MASK], [MASK, MASK], ["secret of a", "secret of b"])
+
+
+@pytest.mark.parametrize(
+    ("edited", "stored"),
+    [
+        ([A], TWO[:1]),
+        ([A, B, 3], [*TWO, 3]),
+        ([A, {"name": "c", "token": MASK}], [TWO[0], {"name": "c", "token": "secret of b"}]),
+        ([{"name": "x", "token": "new"}, B], [{"name": "x", "token": "new"}, TWO[1]]),
+    ],
+)
+def test_an_entry_that_stays_in_its_place_keeps_its_secret(edited, stored):
+    assert unmasked(edited, [A, B], TWO) == stored
+
+
 @patiently
 @given(JSON, JSON)
 def test_a_mask_never_takes_the_place_of_a_value(edited, value):
