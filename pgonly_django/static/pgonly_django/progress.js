@@ -80,16 +80,19 @@
   }
 
   async function poll(boxes) {
-    const now = generation;
+    const now = generation += 1;  // the answer to an earlier request would bring the same output twice
     try {
       const answer = await fetch(address(boxes, boxes[0].dataset.pgonlyProgress), {
         headers: { Accept: "application/json" }, credentials: "same-origin", cache: "no-store",
       });
+      if (now !== generation) return;
       if (answer.status === 403) return refuse(boxes);
       if (!answer.ok) throw new Error(`answered ${answer.status}`);
       const news = await answer.json();
-      if (now === generation) took(boxes, news);
+      if (now !== generation) return;
+      took(boxes, news);
     } catch {
+      if (now !== generation) return;
       note(boxes, true);
       pause = Math.min(pause * 2, LONGEST_PAUSE_SECONDS);
     }

@@ -1,0 +1,88 @@
+"""progress.js in Chromium, on a page and with answers that the test makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pgonly_django
+from tests.browser.chromium import Remote
+from tests.waiting import wait_for
+
+SCRIPT = Path(pgonly_django.__file__).parent / "static/pgonly_django/progress.js"
+PAGE = """<!doctype html><title>page</title><script src="/progress.js" defer></script>
+<div data-pgonly-progress="/progress/" data-events="" data-token="t" data-offset="0">
+<span data-part="label"></span><progress data-part="bar"></progress><pre data-part="output"></pre>
+<form class="pgonly-progress-cancel" action="/cancel/"><input name="token"><button>Cancel</button></form>
+<p data-part="note" hidden>Trying again.</p></div>"""
+JOB = {
+    "state": "running",
+    "label": "Running",
+    "percent": 5,
+    "token": "t",
+    "may_cancel": True,
+    "is_over": False,
+}
+
+
+class ProgressPage:
+    """`asked` has the requests for progress that wait for their answers."""
+
+    def __init__(self, chromium) -> None:
+        self.asked, self._thread = [], chromium._thread
+        self.context = chromium.new_context()
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.route("**/*", self._answer)
+        self.page.goto("http://progress.test/")
+
+    def _answer(self, route) -> None:
+        if "/progress/" in route.request.url:
+            self.asked.append(Remote(route, self._thread))
+        elif route.request.url.endswith(".js"):
+            route.fulfill(body=SCRIPT.read_text(), content_type="text/javascript")
+        else:
+            route.fulfill(body=PAGE, content_type="text/html")
+
+    def is_asked(self, times: int) -> None:
+        """Until so many requests wait."""
+
+        def asked() -> bool:
+            self.page.evaluate("0")  # events of the browser come in meanwhile
+            return len(self.asked) == times
+
+        wait_for(asked, what="the requests")
+
+    def answers(self, status: int = 200, **answer) -> None:
+        """The request that has waited for longest."""
+        self.asked.pop(0).fulfill(status=status, body=json.dumps(answer), content_type="application/json")
+
+
+@pytest.fixture
+def progress(chromium):
+    page = ProgressPage(chromium)
+    yield page
+    page.context.close()
+
+
+def test_output_that_two_answers_bring_is_shown_once(progress, expect):
+    progress.is_asked(1)
+    progress.page.get_by_role("button").click()  # asks at once, while the first request is under way
+    progress.is_asked(2)
+    for _ in range(2):
+        progress.answers(jobs=[{**JOB, "output": {"text": "Hello", "keep": None, "offset": "7"}}])
+    progress.is_asked(1)
+    assert "after=7" in progress.asked[0].request.url
+    assert progress.page.locator("[data-part=output]").inner_text() == "Hello"
+
+
+def test_a_site_that_cannot_be_reached_is_asked_again(progress, expect):
+    progress.is_asked(1)
+    progress.answers(502)
+    expect(progress.page.locator("[data-part=note]")).to_be_visible()
+    progress.is_asked(1)
+    progress.answers(jobs=[JOB])
+    expect(progress.page.locator("[data-part=note]")).to_be_hidden()
+    expect(progress.page.locator("[data-part=label]")).to_have_text("Running")
