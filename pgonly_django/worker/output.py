@@ -2,6 +2,8 @@
 
 import logging
 
+import psycopg
+
 from pgonly_django.context.run import Run
 from pgonly_django.context.unwritten_output import UnwrittenOutput
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
@@ -15,6 +17,8 @@ from pgonly_django.worker.exchange import ROW_ERRORS
 from pgonly_django.worker.in_flight import InFlight
 
 INTERVAL_SECONDS = 0.25
+# What one row's content can cause, and what the right to write this table: the ends of jobs go on.
+REFUSED = (*ROW_ERRORS, psycopg.ProgrammingError)
 CHARACTERS_AT_ONCE = 20_000_000  # of one statement: a message of 1 GB breaks the connection
 
 
@@ -85,7 +89,7 @@ def written_of(connection: OwnConnection, rows: list[Said]) -> set[str]:
         return write_output(connection, rows)
     except TRY_AGAIN:
         return set()
-    except ROW_ERRORS as error:
+    except REFUSED as error:
         if len(rows) == 1:
             message = f"Output of {rows[0].id} not stored: {error}"
             emit("worker.output_refused", message, level=logging.WARNING)

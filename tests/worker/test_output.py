@@ -199,6 +199,21 @@ def test_output_that_postgresql_refuses_harms_no_other_job(work, monkeypatch, ca
     assert f"Output of {results[1].id} not stored" in caplog.text
 
 
+def test_where_output_may_not_be_written_jobs_end_all_the_same(background_worker, gate, server, caplog):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    # As for a worker whose role got no rights on a table that a migration of another role has made.
+    server.execute("ALTER TABLE pgonly_job_output RENAME TO tests_not_ours")
+    try:
+        gate.opened.set()
+        assert result.wait(10).is_finished
+    finally:
+        server.execute("ALTER TABLE tests_not_ours RENAME TO pgonly_job_output")
+    assert not worker.database.is_away
+    assert f"Output of {result.id} not stored" in caplog.text
+
+
 def test_output_goes_with_its_job(work):
     result = emitting.say.enqueue("a")
     work()
