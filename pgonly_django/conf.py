@@ -35,11 +35,15 @@ MASKED_ARGUMENTS = (
 
 
 def _setting(
-    default: Any, *, at_least: float | None = None, must_be: Callable[[Any], str | None] | None = None
+    default: Any,
+    *,
+    at_least: float | None = None,
+    at_most: float = LONGEST_SECONDS,
+    must_be: Callable[[Any], str | None] | None = None,
 ) -> Any:
     """`default` is never changed, so that a dict may be one too. `must_be`: what a value must be, or None when it is
     right."""
-    metadata = {"default": default, "at_least": at_least, "must_be": must_be}
+    metadata = {"default": default, "at_least": at_least, "at_most": at_most, "must_be": must_be}
     return field(default_factory=lambda: default, metadata=metadata)
 
 
@@ -93,8 +97,8 @@ class Settings:
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
-    # So many characters may a job emit; the rest is dropped, and its log says so.
-    output_limit: int = _setting(1_000_000, at_least=1000)
+    # So many characters may a job emit; the rest is dropped, and its log says so. All of them have to fit into one row.
+    output_limit: int = _setting(1_000_000, at_least=1000, at_most=50_000_000)
     # Where workers that sleep are woken by a POST after the commit of an enqueue().
     wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
     # A session's last_seen_at and sliding expiry are written at most this often.
@@ -206,7 +210,8 @@ def _what_is_wrong(spec: Any, value: Any) -> str | None:
     least = spec.metadata["at_least"]
     if value < least:
         return f"at least {least:g}"
-    return f"at most {LONGEST_SECONDS:g}" if value > LONGEST_SECONDS else None
+    most = spec.metadata["at_most"]
+    return f"at most {format(most, 'g' if isinstance(most, float) else ',')}" if value > most else None
 
 
 def unknown_key(shape: str, key: Any, known: Any) -> str:

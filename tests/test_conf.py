@@ -32,6 +32,7 @@ def test_a_setting_follows_override_settings(settings):
         ({"LEASE_SECONDS": "60"}, "PGONLY[\"LEASE_SECONDS\"] must be a number, got '60'."),
         ({"LEASE_SECONDS": float("nan")}, 'PGONLY["LEASE_SECONDS"] must be a number, got nan.'),
         ({"LEASE_SECONDS": float("inf")}, 'PGONLY["LEASE_SECONDS"] must be at most 3.1536e+09, got inf.'),
+        ({"OUTPUT_LIMIT": 50_000_001}, 'PGONLY["OUTPUT_LIMIT"] must be at most 50,000,000, got 50000001.'),
         ({"LEASE_SECONDS": True}, 'PGONLY["LEASE_SECONDS"] must be a number, got True.'),
         (
             {"SESSION_TRUSTED_PROXIES": 1.5},
