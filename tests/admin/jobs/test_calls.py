@@ -75,6 +75,12 @@ def test_true_is_not_the_same_as_one(admin_client):
     assert Job.objects.get().args[0] is True
 
 
+def test_the_form_says_in_which_time_zone_its_time_is(admin_client):
+    with timezone.override("Asia/Shanghai"):
+        html = admin_client.get(url(make_job(**PLAIN), "edit")).content.decode()
+    assert "In the time zone Asia/Shanghai." in html
+
+
 def test_an_empty_time_makes_a_scheduled_job_ready(admin_client):
     job = make_job(State.SCHEDULED, **PLAIN)
     assert said(send(admin_client, job, "edit", run_at="")) == ["Edited: not before."]

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -81,13 +82,14 @@ class CallForm(forms.Form):
         label=gettext_lazy("Not before"),
         required=False,
         widget=LocalDateTime,
-        help_text=gettext_lazy("Empty: as soon as a worker is free."),
     )
     version = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, data: Any, job: Job, *, sees_data: bool, initial: dict[str, Any]) -> None:
         super().__init__(data, initial=initial)
         self.job = job
+        text = _("In the time zone %s. Empty: as soon as a worker is free.")
+        self.fields["run_at"].help_text = text % timezone.get_current_timezone_name()
         self.unseen = "" if sees_data else _("You may not see the arguments of jobs: they stay as they are.")
         if sees_data:
             self._add_arguments()
