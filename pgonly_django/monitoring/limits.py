@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -13,11 +13,13 @@ from django.db.models.functions import Coalesce
 from pgonly_django.models import Budget, Job, Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.monitoring.counted import Counted, capped
 from pgonly_django.tables import qualified
 
 LIMITERS_AT_MOST = 50
 BUDGETS_AT_MOST = 20
 BUDGETS_READ = 1_000
+HELD_AT_MOST = 10_000
 
 
 def _count_of(rows: Any) -> Coalesce:
@@ -56,12 +58,12 @@ SELECT held_by FROM holding WHERE starts_with(held_by, %(first)s::text) LIMIT {B
 def budgets(alias: str) -> list[Any]:
     """BUDGETS_AT_MOST rows, annotated with spent_now and held_jobs: those that hold jobs, then those with the largest
     part of their cap spent or reserved, of the first BUDGETS_READ by name."""
-    holding = holding_budgets()
+    holding = _holding_budgets()
     rows: Any = Budget.objects.using(alias).with_spent_now()
     found = [*rows.filter(name__in=holding), *rows.exclude(name__in=holding).order_by("name")[:BUDGETS_READ]]
     for budget in found:
-        budget.held_jobs = holding.get(budget.name, 0)
-    found.sort(key=lambda budget: (-budget.held_jobs, -_used(budget), budget.name))
+        budget.held_jobs = holding.get(budget.name, Counted(0))
+    found.sort(key=lambda budget: (-budget.held_jobs.number, -_used(budget), budget.name))
     return found[:BUDGETS_AT_MOST]
 
 
@@ -71,12 +73,27 @@ def _used(budget: Any) -> Decimal:
     return used / cap if used.is_finite() and cap.is_finite() and cap > 0 else Decimal(0)
 
 
-def holding_budgets() -> dict[str, int]:
-    """How many jobs each budget holds, of BUDGETS_AT_MOST that hold some. Index: pgonly_job_held."""
-    alias = router.db_for_read(Job)
-    with connections[alias].cursor() as cursor:
+def _holding_budgets() -> dict[str, Counted]:
+    """Of BUDGETS_AT_MOST that hold jobs, how many each holds."""
+    with connections[router.db_for_read(Job)].cursor() as cursor:
         cursor.execute(HOLDING, {"first": HELD_BY})
-        holders = [holder for (holder,) in cursor.fetchall()]
-    held = Job.objects.using(alias).held().filter(held_by__in=holders)
-    counts = held.order_by().values_list("held_by").annotate(Count("pk"))
-    return {holder.removeprefix(HELD_BY): count for holder, count in counts}
+        names = [holder.removeprefix(HELD_BY) for (holder,) in cursor.fetchall()]
+    return held_jobs(names)
+
+
+# Index: pgonly_job_held, one range for each of the holders.
+HELD_JOBS = qualified(f"""
+SELECT holder, (SELECT count(*)::int FROM (
+    SELECT FROM pgonly_job WHERE held_by = holder LIMIT {HELD_AT_MOST + 1}) AS counted)
+FROM unnest(%(holders)s::text[]) AS given(holder)
+""")
+
+
+def held_jobs(names: Iterable[str]) -> dict[str, Counted]:
+    """How many jobs each of the budgets with these names holds, counted up to HELD_AT_MOST."""
+    holders = [HELD_BY + name for name in names]
+    with connections[router.db_for_read(Job)].cursor() as cursor:
+        cursor.execute(HELD_JOBS, {"holders": holders})
+        return {
+            holder.removeprefix(HELD_BY): capped(count, HELD_AT_MOST) for holder, count in cursor.fetchall()
+        }

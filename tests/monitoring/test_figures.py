@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from pgonly_django.compat import uuid7
 from pgonly_django.models import Budget, CacheUsage, JobStats, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.models.job_stats import BOUNDS
+from pgonly_django.monitoring import limits as limits_module
 from pgonly_django.monitoring import states as states_module
 from pgonly_django.monitoring.caches import caches
 from pgonly_django.monitoring.limits import budgets, limiters
@@ -118,6 +119,16 @@ def test_a_worker_with_jobs_is_late_once_it_misses_a_heartbeat(silent, is_late):
     assert [each.is_late for each in workers("default")] == [is_late]
 
 
+def test_held_jobs_are_counted_up_to_a_cap(monkeypatch):
+    monkeypatch.setattr(limits_module, "HELD_AT_MOST", 2)
+    monkeypatch.setattr(limits_module, "HELD_JOBS", limits_module.HELD_JOBS.replace("10001", "3"))
+    for name, count in (("many", 4), ("few", 2)):
+        for _ in range(count):
+            make_job(State.HELD, held_by=f"budget:{name}")
+    labels = {name: count.label for name, count in limits_module.held_jobs(["many", "few", "none"]).items()}
+    assert labels == {"many": "2+", "few": "2", "none": "0"}
+
+
 def test_the_parts_of_a_period_add_up():
     ended(succeeded=3, failed=1), ended(HOUR - MINUTE, retried=2), ended(2 * HOUR, succeeded=9)
     ended(5 * HOUR, "hour", succeeded=7), ended(timedelta(days=2), "hour", crashed=5)
@@ -173,7 +184,11 @@ def test_budgets_that_hold_jobs_come_first():
     make_job(State.HELD, held_by="budget:holds"), make_job(State.HELD, held_by="budget:gone")
     make_job(State.HELD, held_by="a person")
     found = budgets("default")
-    assert [(budget.name, budget.held_jobs) for budget in found] == [("holds", 1), ("full", 0), ("odd", 0)]
+    assert [(budget.name, budget.held_jobs.number) for budget in found] == [
+        ("holds", 1),
+        ("full", 0),
+        ("odd", 0),
+    ]
 
 
 def test_limiters_that_cool_down_come_first():

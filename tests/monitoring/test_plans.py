@@ -78,6 +78,12 @@ STATEMENTS = {
         3 * 1001,
     ),
     "monitoring.limits.HOLDING": (limits.HOLDING, {"first": HELD_BY}, {"pgonly_job_held"}, 100),
+    "monitoring.limits.HELD_JOBS": (
+        limits.HELD_JOBS,
+        {"holders": ["budget:p1", "budget:p2", "budget:none"]},
+        {"pgonly_job_held"},
+        3 * 3 * 10_001,
+    ),
     "monitoring.sessions.ACTIVE": (sessions.ACTIVE, {}, {"pgonly_session_expires"}, 3 * 5_001),
     **{
         f"monitoring.caches.FIGURES, {table}": (

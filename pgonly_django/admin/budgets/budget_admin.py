@@ -5,7 +5,7 @@ from zoneinfo import available_timezones
 
 from django.contrib import admin, messages
 from django.db import router
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -20,6 +20,7 @@ from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.exceptions import AmountError, BudgetError
 from pgonly_django.models import Budget, CostEntry, Job
 from pgonly_django.models.budget import HELD_BY
+from pgonly_django.monitoring.limits import held_jobs
 
 JOBS_SHOWN, COSTS_SHOWN = 20, 25
 
@@ -31,12 +32,10 @@ class BudgetChangeList(TimedChangeList):
 
 
 def with_held_jobs(budgets: list[Any]) -> list[Any]:
-    """Each with `held_jobs`, how many it holds. Index: pgonly_job_held."""
-    names = [f"{HELD_BY}{budget.name}" for budget in budgets]
-    jobs = Job.objects.using(router.db_for_read(Job)).held().filter(held_by__in=names)
-    counts = dict(jobs.order_by().values_list("held_by").annotate(Count("pk")))
+    """Each with `held_jobs`, how many it holds."""
+    counts = held_jobs(budget.name for budget in budgets)
     for budget in budgets:
-        budget.held_jobs = counts.get(f"{HELD_BY}{budget.name}", 0)
+        budget.held_jobs = counts[budget.name]
     return budgets
 
 

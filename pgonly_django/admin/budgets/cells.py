@@ -72,7 +72,7 @@ def reserved(budget: Any) -> str:
 def held(budget: Any, site: str) -> str:
     """How many jobs it holds, with a link to them on the admin site of this name."""
     count = budget.held_jobs
-    return format_html('<a href="{}">{}</a>', held_url(budget, site), f"{count:,}") if count else "-"
+    return format_html('<a href="{}">{}</a>', held_url(budget, site), count.label) if count.number else "-"
 
 
 def held_url(budget: Any, site: str) -> str:

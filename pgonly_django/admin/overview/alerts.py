@@ -130,12 +130,12 @@ def _of_failures(overview: Overview) -> Iterator[Alert]:
 
 def _of_budgets(overview: Overview) -> Iterator[Alert]:
     for budget in overview.budgets:
-        if budget.held_jobs:
+        if budget.held_jobs.number:
             text = ngettext(
                 "The budget “%(name)s” holds %(count)s job.",
                 "The budget “%(name)s” holds %(count)s jobs.",
-                budget.held_jobs,
-            ) % {"name": brief(budget.name), "count": f"{budget.held_jobs:,}"}
+                budget.held_jobs.number,
+            ) % {"name": brief(budget.name), "count": budget.held_jobs.label}
             url = (
                 held_url(budget, overview.site.name) if overview.may_view(Job) else overview.page_url(budget)
             )

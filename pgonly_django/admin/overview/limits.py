@@ -60,11 +60,11 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
             "period": budget_cells.period(row),
             "spent": budget_cells.spent(row),
             "reserved": budget_cells.reserved(row),
-            "held": f"{row.held_jobs:,}" if row.held_jobs else "-",
+            "held": row.held_jobs.label if row.held_jobs.number else "-",
             "held_url": budget_cells.held_url(row, overview.site.name)
-            if row.held_jobs and overview.may_view(Job)
+            if row.held_jobs.number and overview.may_view(Job)
             else "",
-            "buttons": overview.buttons(row, "resume") if row.held_jobs else [],
+            "buttons": overview.buttons(row, "resume") if row.held_jobs.number else [],
         }
         for row in overview.budgets
     ]
