@@ -66,7 +66,7 @@ def _per_minute(job: Job, since: Any, done: float, now: datetime) -> float | Non
     seconds = (_reported_at(job, now) - job.attempted_at).total_seconds() - first_seconds
     if seconds < MEASURED_SECONDS or done <= first:
         return None
-    return 60 * (done - first) / seconds
+    return 60 * (done - first) / seconds or None  # too slow for a float
 
 
 def _left(job: Job, items: float, per_minute: float, now: datetime) -> timedelta | None:

@@ -32,6 +32,11 @@ def test_a_run_that_resumed_counts_from_where_it_began():
     assert (progress.percent, progress.per_minute, progress.left) == (80, 10, 20 * MINUTE)
 
 
+def test_a_job_that_is_slower_than_a_number_can_say_has_no_speed():
+    progress = running({"done": 5e-324, "total": 1})
+    assert (progress.percent, progress.per_minute, progress.left) == (0, None, None)
+
+
 def test_a_second_loop_counts_from_when_it_began():
     progress = running({"done": 50, "total": 100, "since": {"done": 0, "seconds": 300}})
     assert (progress.per_minute, progress.left) == (10, 5 * MINUTE)
