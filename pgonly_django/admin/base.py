@@ -30,6 +30,11 @@ def stylesheets(*names: str) -> list[str]:
     return [f"pgonly_django/{name}.css" for name in ("theme", "admin", "list", "live", *names)]
 
 
+def is_refresh(request: HttpRequest) -> bool:
+    """Whether live.js asks, whose page shows no messages: they would be lost to the window that has asked for them."""
+    return "X-Pgonly-Live" in request.headers
+
+
 class ReadOnlyAdmin(ModelAdmin):
     """For rows that are neither added nor edited by hand."""
 

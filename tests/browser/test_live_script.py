@@ -29,7 +29,9 @@ class LivePage:
         if route.request.url.endswith(".js"):
             route.fulfill(body=SCRIPT.read_text(), content_type="text/javascript")
             return
-        self.fetched += route.request.resource_type == "fetch"
+        is_fetch = route.request.resource_type == "fetch"
+        assert ("x-pgonly-live" in route.request.headers) == is_fetch
+        self.fetched += is_fetch
         if self.is_down and route.request.resource_type == "fetch":
             route.abort()
         else:

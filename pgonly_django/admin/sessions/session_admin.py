@@ -8,6 +8,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from pgonly_django.admin.base import is_refresh
 from pgonly_django.admin.paging import TimedChangeList, timed_out
 from pgonly_django.admin.sessions import cells
 from pgonly_django.admin.sessions.users import user_ids_like, user_names
@@ -87,7 +88,7 @@ class SessionAdmin(VerbAdmin):
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Session], search_term: str) -> Any:
         words = search_term.split()
         if len(words) > WORDS_AT_MOST:
-            self.message_user(request, _("Search for five words at most."), messages.WARNING)
+            self._warn(request, _("Search for five words at most."))
             return queryset.none(), False
         for word in words:
             users = self._users_like(request, word)
@@ -101,8 +102,12 @@ class SessionAdmin(VerbAdmin):
             if not timed_out(error):
                 raise
         text = _("Finding users by their names took too long. Only ids of users and addresses were searched.")
-        self.message_user(request, text, messages.WARNING)
+        self._warn(request, text)
         return []
+
+    def _warn(self, request: HttpRequest, text: Any) -> None:
+        if not is_refresh(request):
+            self.message_user(request, text, messages.WARNING)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Not on what is inside a session: by trying values, a filter would tell it letter by letter."""

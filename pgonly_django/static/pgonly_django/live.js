@@ -171,7 +171,7 @@
             const { signal } = request;
             const tooLate = setTimeout(() => request.abort(), TIMEOUT);
             try {
-                const answer = await fetch(location.href, { credentials: "same-origin", signal });
+                const answer = await fetch(location.href, { credentials: "same-origin", headers: { "X-Pgonly-Live": "1" }, signal });
                 if (answer.status >= 500) throw new Error(answer.statusText);
                 return { answer, text: await answer.text(), signal };
             } finally {
