@@ -97,13 +97,14 @@ def _without_zeros(histogram: list[int]) -> list[int]:
 
 BATCH = 1000
 
-# Index: pgonly_job_stats_once, the primary key. With a parameter as its limit the planner would read the whole table.
+# Index: pgonly_job_stats_once, the primary key. An array, which is read once: PostgreSQL may run a subquery of IN again
+# for each row, and delete more than its limit. With a parameter as its limit the planner would read the whole table.
 PRUNE = qualified(f"""
-DELETE FROM pgonly_job_stats WHERE id IN (
+DELETE FROM pgonly_job_stats WHERE id = ANY (ARRAY (
     SELECT id FROM pgonly_job_stats
     WHERE granularity = %(granularity)s AND starts_at < statement_timestamp() - %(older_than)s::interval
     ORDER BY starts_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
-)
+))
 """)
 
 

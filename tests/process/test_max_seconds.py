@@ -41,7 +41,7 @@ def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(work
 
 
 def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
-    worker = workers.start("--max-seconds", "5", lease=60)
+    worker = workers.start("--max-seconds", "10", lease=60)
     pid = wait_for(lambda: pid_of_main_connection(worker))
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -11,6 +11,7 @@ from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
+from pgonly_django.admin.jobs import JobChangeList
 from pgonly_django.admin.jobs.page.steps import newest_steps, sums_of
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
 from pgonly_django.admin.paging import BoundedChangeList, newest
@@ -66,6 +67,7 @@ def _patient(monkeypatch):
     """The plans are those of the whole table, also on a machine that is busy."""
     monkeypatch.setattr(BoundedChangeList, "quick_limit", timedelta(minutes=1))
     monkeypatch.setattr(BoundedChangeList, "statement_limit", timedelta(minutes=1))
+    monkeypatch.setattr(JobChangeList, "search_limit", timedelta(minutes=1))
 
 
 def rows_read(plan):
