@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import EmptyResultSet
 from django.core.paginator import Paginator
 from django.db import OperationalError, connections, models, transaction
-from django.db.models import Subquery, Value
-from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
@@ -114,6 +111,7 @@ class TimedChangeList(NulSafeChangeList):
 
     statement_limit = timedelta(seconds=3)
     scope: int | None = None  # how many of the newest rows are read; None: all
+    oldest: Any = None  # the key of the oldest of them; None: there are not so many
     paginator: CappedPaginator
 
     def tries(self) -> tuple[tuple[int | None, timedelta], ...]:
@@ -122,15 +120,16 @@ class TimedChangeList(NulSafeChangeList):
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> models.QuerySet[Any]:
         rows = super().get_queryset(request, exclude_parameters)
-        return rows if self.scope is None else newest(rows, self.scope)
+        return rows if self.scope is None else self._in_scope(rows)
 
     def get_results(self, request: HttpRequest) -> None:
         whole = self.queryset
         for scope, limit in self.tries():
             self.scope = scope
-            self.queryset = whole if scope is None else newest(whole, scope)
             try:
-                with time_limit(self.queryset.db, limit):
+                with time_limit(whole.db, limit):
+                    self.oldest = oldest_of_newest(whole, scope) if scope else None
+                    self.queryset = whole if scope is None else self._in_scope(whole)
                     super().get_results(request)
                     len(self.result_list)  # read now, inside the limit
             except OperationalError as error:
@@ -138,6 +137,11 @@ class TimedChangeList(NulSafeChangeList):
                     raise
             else:
                 return
+
+    def _in_scope(self, rows: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        if not self.scope:
+            return rows.none()
+        return rows if self.oldest is None else rows.filter(pk__gte=self.oldest)
 
     @property
     def scope_note(self) -> str:
@@ -196,10 +200,8 @@ class BoundedChangeList(TimedChangeList):
         ) % {"seconds": self.statement_limit / timedelta(seconds=1), "rows": f"{self.newest_rows:,}"}
 
 
-def newest(rows: models.QuerySet[Any], count: int) -> models.QuerySet[Any]:
-    """Those `rows` that are among the newest `count` of their table. Index: the primary key."""
-    if count == 0:
-        return rows.none()
+def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:
+    """The key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer. It is read
+    first, since of a subquery PostgreSQL does not know how few rows it leaves. Index: the primary key."""
     table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)
-    oldest = Subquery(table.order_by("-pk").values("pk")[count - 1 : count])
-    return rows.filter(pk__gte=Coalesce(oldest, Value(UUID(int=0), output_field=models.UUIDField())))
+    return table.order_by("-pk").values_list("pk", flat=True)[count - 1 : count].first()

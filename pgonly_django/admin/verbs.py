@@ -119,8 +119,8 @@ class Verb:
             said.append(text % _counted(opts, done.asked))
         if done.missed:
             text = ngettext(
-                "%s was left alone: somebody else or a worker has changed it meanwhile.",
-                "%s were left alone: somebody else or a worker has changed them meanwhile.",
+                "%s was left alone: somebody else or a worker has changed it by now.",
+                "%s were left alone: somebody else or a worker has changed them by now.",
                 done.missed,
             )
             said.append(text % _counted(opts, done.missed))

@@ -14,7 +14,7 @@ from pgonly_django.admin.paging import (
     BoundedChangeList,
     TimedChangeList,
     count_label,
-    newest,
+    oldest_of_newest,
     time_limit,
     timed_out,
 )
@@ -159,8 +159,9 @@ def test_the_count_of_a_jobs_steps_ends_at_the_cap():
     assert "LIMIT 11)" in queries[0]["sql"]
 
 
-def test_newest_keeps_all_when_there_are_fewer_and_the_last_ones_when_there_are_more():
+def test_the_oldest_of_the_newest_rows_is_that_of_the_whole_table():
     jobs = [make_job() for _ in range(4)]
-    assert newest(Job.objects.all(), 10).count() == 4
-    assert set(newest(Job.objects.all(), 2)) == set(jobs[2:])
-    assert newest(Job.objects.all(), 0).count() == 0
+    some = Job.objects.filter(pk=jobs[0].pk)
+    assert oldest_of_newest(some, 10) is None
+    assert oldest_of_newest(some, 4) == jobs[0].pk
+    assert oldest_of_newest(some, 2) == jobs[2].pk

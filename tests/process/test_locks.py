@@ -118,12 +118,14 @@ def test_who_keeps_notifies_waiting_holds_up_no_end(own_exchanger, own_server):
         server.execute("ALTER SYSTEM SET synchronous_commit = 'local'")
         server.execute("ALTER SYSTEM SET synchronous_standby_names = 'no_such_standby'")
         server.execute("SELECT pg_reload_conf()")
-        waiting = threading.Thread(target=notify_and_wait_for_a_standby, args=[own_server.url()])
+        is_over = threading.Event()
+        waiting = threading.Thread(target=notify_until_one_has_waited, args=[own_server.url(), is_over])
         waiting.start()
         wait_for(lambda: server.execute(WAITS_FOR_STANDBY).fetchone() == (1,))
         answer = own_exchanger.exchange(
             [finish], [], Claim(free_slots=1, prefetch_limits={}, take_suspect=True)
         )
+        is_over.set()
         server.execute("ALTER SYSTEM RESET synchronous_standby_names")
         server.execute("SELECT pg_reload_conf()")
         waiting.join(10)
@@ -133,8 +135,12 @@ def test_who_keeps_notifies_waiting_holds_up_no_end(own_exchanger, own_server):
 WAITS_FOR_STANDBY = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
-def notify_and_wait_for_a_standby(url):
-    with psycopg.connect(url) as connection:
+def notify_until_one_has_waited(url, is_over):
+    """A commit does not wait before PostgreSQL's checkpointer has read the setting, which may take a while."""
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = 'on'")
         connection.execute("CREATE TABLE written ()")
-        connection.execute("SELECT pg_notify('of a project', '')")
+        while not is_over.is_set():
+            with connection.transaction():
+                connection.execute("INSERT INTO written DEFAULT VALUES")
+                connection.execute("SELECT pg_notify('of a project', '')")

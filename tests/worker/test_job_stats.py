@@ -1,4 +1,4 @@
-"""The counts of runs: in memory, and written by whoever has a connection for it."""
+"""The counts of runs: in memory, and written on a connection that is there already."""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ class SessionAdmin(VerbAdmin):
             return queryset.none(), False
         for word in words:
             users = self._users_like(request, word)
-            queryset = queryset.filter(Q(user_id=word) | Q(user_id__in=users) | Q(ip__istartswith=word))
+            queryset = queryset.filter(
+                Q(user_id=word) | Q(user_id__in=users) | Q(ip__startswith=word.lower())
+            )
         return queryset, False
 
     def _users_like(self, request: HttpRequest, word: str) -> list[str]:

@@ -238,7 +238,7 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
         thread.join()
     done, missed = sorted((text for (text,) in answers.values()), key=len)
     assert done == "Retry: 5 jobs."
-    assert "5 jobs were left alone: somebody else or a worker has changed them meanwhile." in missed
+    assert "5 jobs were left alone: somebody else or a worker has changed them by now." in missed
     assert states() == ["ready"] * 5
     assert LogEntry.objects.count() == 5
     assert LogEntry.objects.values("user").distinct().count() == 1
