@@ -201,7 +201,7 @@ class BoundedChangeList(TimedChangeList):
 
 
 def oldest_of_newest(rows: models.QuerySet[Any], count: int) -> Any:
-    """The key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer. It is read
-    first, since of a subquery PostgreSQL does not know how few rows it leaves. Index: the primary key."""
+    """The key of the oldest of the newest `count` rows of the whole table of `rows`; None where it has fewer.
+    It is read first, since of a subquery PostgreSQL does not know how few rows it leaves. Index: the primary key."""
     table: models.QuerySet[Any] = models.QuerySet(rows.model, using=rows.db)
     return table.order_by("-pk").values_list("pk", flat=True)[count - 1 : count].first()
