@@ -27,8 +27,8 @@ def has_listeners() -> bool:
 def emit(name: str, message: str, *, level: int = logging.INFO, exc_info: Any = False, **facts: Any) -> None:
     """Log `message` to the logger `pgonly_django.<room>` with the facts as `extra`, and tell the listeners.
 
-    `name` is "room.happened", one of those that docs/events.md lists (tests/test_events.py). A listener that raises an
-    exception is logged, and so is a filter or a handler, on stderr: the caller goes on.
+    `name` is "room.happened", one of those that docs/reference/events.md lists (tests/test_events.py). A listener that
+    raises an exception is logged, and so is a filter or a handler, on stderr: the caller goes on.
     """
     logger = logging.getLogger(f"pgonly_django.{name.partition('.')[0]}")
     if logger.isEnabledFor(level):

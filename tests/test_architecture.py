@@ -16,7 +16,7 @@ PACKAGE = ROOT / "pgonly_django"
 TEXT = (ROOT / "ARCHITECTURE.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 PATH = re.compile(r"`([\w./-]+(?:/|\.(?:py|md|toml)))`")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = [
     file for folder in ("pgonly_django", "tests", "example_project") for file in (ROOT / folder).rglob("*.py")
 ]

@@ -25,7 +25,7 @@ from tests.worker.health.test_server import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
-AFTER_THE_GRACE_SECONDS = 10  # docs/processes.md: what has not ended 7 s after the grace is killed
+AFTER_THE_GRACE_SECONDS = 10  # docs/how-to/processes.md: what has not ended 7 s after the grace is killed
 
 
 def unit():

@@ -19,7 +19,7 @@ def emitted(path: Path):
 
 def test_the_docs_list_every_event_that_happens_and_no_other():
     found = {name for path in (ROOT / "pgonly_django").rglob("*.py") for name in emitted(path)}
-    _, table = (ROOT / "docs" / "events.md").read_text().split("|---|---|\n")
+    _, table = (ROOT / "docs" / "reference" / "events.md").read_text().split("|---|---|\n")
     listed = [re.fullmatch(r"\| `([\w.]+)` \| \S.* \|", line)[1] for line in table.splitlines()]
     assert sorted(found) == sorted(listed)
 

@@ -28,7 +28,7 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
-    hint = "All options: docs/cache.md#options."
+    hint = "All options: docs/how-to/cache.md#options."
     return checks.Error(f"CACHES[{alias!r}]: {problem}", hint=hint, id="pgonly_django.E101")
 
 
@@ -41,7 +41,7 @@ def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks
         allowed = _connections_allowed(options.database)
         if allowed is not None and options.pool_size * 2 > allowed:
             message = f"CACHES[{alias!r}] may open {options.pool_size} connections in every process."
-            hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See docs/cache.md#checks."
+            hint = f"The server allows {allowed} to all of them; lower POOL_SIZE. See docs/how-to/cache.md#checks."
             found.append(checks.Warning(message, hint=hint, id="pgonly_django.W102"))
     return found
 

@@ -58,7 +58,7 @@ class Codec:
 
     def decode(self, codec: int, data: bytes) -> Any:
         if codec == PICKLE:
-            return pickle.loads(data)  # noqa: S301 - what was written with SERIALIZER "pickle"; docs/cache.md says so
+            return pickle.loads(data)  # noqa: S301 - what was written with SERIALIZER "pickle"; docs/how-to/cache.md says so
         if codec >= ZLIB:
             data = unpack(codec, data)
         return _READERS[codec % 10](data)

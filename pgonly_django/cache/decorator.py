@@ -30,7 +30,7 @@ def cached(
 
     Of many callers with the same arguments one computes (get_or_set, which says what `stale` and
     `lock_timeout` do). `key` is a text with the arguments' names in braces, "paper:{pmid}", or a function of
-    the arguments; without it, the function's name and its arguments (docs/cache.md says of which types), so a
+    the arguments; without it, the function's name and its arguments (docs/how-to/cache.md says of which types), so a
     lambda or a function inside another needs one. `tags` likewise: texts with names in braces, or a function.
     The function gets `cache_key(*arguments)`, `forget(*arguments)` and `aforget(*arguments)`.
     """

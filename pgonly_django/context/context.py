@@ -131,7 +131,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """Append text to the job's output, which `result.output()` reads while the job runs. Costs no statement here;
         visible within a second. In the end the output is that of one undisturbed run, whatever was killed: what a run
         says again is not there twice, and what an earlier call of a step or item has said goes when it is called again.
-        See docs/progress.md. Raises TypeError for what is no text."""
+        See docs/how-to/progress.md. Raises TypeError for what is no text."""
         self._emitter.emit(chunk)
 
     async def aemit(self, chunk: str) -> None:

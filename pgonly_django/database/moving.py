@@ -155,7 +155,7 @@ def _refuse_live_workers(cursor: Any, source: str, names: Sequence[str]) -> None
     if alive := [name for (name,) in cursor.fetchall()]:
         raise CommandError(
             f"Nothing was moved: workers are running ({listed(alive)}). They would lose their jobs, which then run "
-            "twice. Stop them (SIGTERM) first. With --while-running it does not ask; see docs/schema.md."
+            "twice. Stop them (SIGTERM) first. With --while-running it does not ask; see docs/how-to/schema.md."
         )
 
 

@@ -149,6 +149,8 @@ def check_placement(databases: Iterable[str] | None = None, **_: Any) -> list[ch
             continue  # a check may run while the server does not answer
         if problem:
             found.append(
-                checks.Error(problem, hint="See docs/schema.md#move-the-tables.", id="pgonly_django.E050")
+                checks.Error(
+                    problem, hint="See docs/how-to/schema.md#move-the-tables.", id="pgonly_django.E050"
+                )
             )
     return found

@@ -103,7 +103,7 @@ def check_budgets(**_: object) -> list[checks.CheckMessage]:
             check_name(name, 'A name in PGONLY["BUDGETS"]', ImproperlyConfigured)
             validated(entry, _place(name), ImproperlyConfigured)
         except ImproperlyConfigured as error:
-            hint = "See docs/budgets.md#settings."
+            hint = "See docs/how-to/budgets.md#settings."
             messages.append(checks.Error(str(error), hint=hint, id="pgonly_django.E005"))
     return messages
 

@@ -20,5 +20,7 @@ def check_limiters(**_: Any) -> list[checks.CheckMessage]:
         try:
             limits_of(name, entry)
         except ImproperlyConfigured as error:
-            found.append(checks.Error(str(error), hint="See docs/limits.md#checks.", id="pgonly_django.E401"))
+            found.append(
+                checks.Error(str(error), hint="See docs/how-to/limits.md#checks.", id="pgonly_django.E401")
+            )
     return found

@@ -14,9 +14,7 @@ from django.urls import NoReverseMatch, reverse
 TAG = "{% job_progress "
 FILES_AT_MOST = 5000
 NOT_THE_PROJECTS = ("site-packages", "dist-packages", "node_modules")
-HINT = (
-    'Add path("pgonly/", include("pgonly_django.urls")) to your urlpatterns. See docs/progress.md#on-a-page.'
-)
+HINT = 'Add path("pgonly/", include("pgonly_django.urls")) to your urlpatterns. See docs/how-to/progress.md#on-a-page.'
 
 
 def check_urls(**_: object) -> list[checks.CheckMessage]:

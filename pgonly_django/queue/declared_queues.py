@@ -16,7 +16,7 @@ from pgonly_django.models import Queue
 NAME_LENGTH = 64  # of pgonly_job.queue
 MOST_RUNNING, MOST_STARTS = 1_000_000, 1_000_000
 RATE = "a pair such as (10, 60): at most 10 starts per 60 seconds"
-DOCS = "docs/concurrency.md#checks"
+DOCS = "docs/how-to/concurrency.md#checks"
 # `task` makes the queue one of dead letters: see tasks/dead_letters.py.
 KEYS = ("max_running", "rate", "limiter", "task")
 

@@ -22,7 +22,7 @@ from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 KEYS = tuple(each.name for each in fields(Declaration) if each.name != "name")
-HINT = "See docs/schedules.md#settings."
+HINT = "See docs/how-to/schedules.md#settings."
 
 
 def entries() -> dict[str, Declaration | None]:

@@ -17,11 +17,11 @@ from pgonly_django.sessions import encryption
 OURS = "pgonly_django.sessions"
 OUR_MIDDLEWARE = "pgonly_django.middleware.SessionMiddleware"
 DJANGOS_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
-DOCS = "docs/sessions.md#checks"
+DOCS = "docs/how-to/sessions.md#checks"
 
 
 def check_sessions(**_: object) -> list[checks.CheckMessage]:
-    """E201 to E205, W201 to W203: see docs/sessions.md."""
+    """E201 to E205, W201 to W203: see docs/how-to/sessions.md."""
     try:
         settings()
     except ImproperlyConfigured:

@@ -11,14 +11,14 @@ from pgonly_django.database.connect import check_vendor
 from pgonly_django.models import Job
 from pgonly_django.tasks.settings import TasksEntry
 
-DOCS = "docs/queue.md#another-database"
+DOCS = "docs/how-to/queue.md#another-database"
 
 
 def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
     """E002: the entry itself. E003, E004: the jobs' database. W001: the router says another one. W002: defaults of a
     queue that QUEUES lacks."""
     if entry.problems:
-        hint = "All options: docs/queue.md#tasks."
+        hint = "All options: docs/how-to/queue.md#tasks."
         return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
     return _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
 

@@ -89,6 +89,6 @@ def check_dead_letter_tasks(**_: object) -> list[checks.CheckMessage]:
         try:
             task_of(queue)
         except ImproperlyConfigured as error:
-            hint = "See docs/failures.md#dead-letters."
+            hint = "See docs/how-to/failures.md#dead-letters."
             found.append(checks.Error(str(error), hint=hint, id="pgonly_django.E010"))
     return found

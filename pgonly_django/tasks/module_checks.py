@@ -11,7 +11,7 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.tasks.aliases import claimed, is_another_task
 from pgonly_django.tasks.discovery import import_tasks
 
-DOCS = "See docs/rolling_deploys.md#check---deploy."
+DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
 
 
 def check_task_modules(**_: object) -> list[checks.CheckMessage]:

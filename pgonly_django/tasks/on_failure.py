@@ -44,7 +44,7 @@ def check_on_failure(**_: object) -> list[checks.CheckMessage]:
     except ImproperlyConfigured:  # E001 says so
         return []
     if problem := path and _what_is_wrong_with(path):
-        message, hint = f"{PLACE} {problem}", "See docs/failures.md#on_failure."
+        message, hint = f"{PLACE} {problem}", "See docs/how-to/failures.md#on_failure."
         return [checks.Error(message, hint=hint, id="pgonly_django.E011")]
     return []
 

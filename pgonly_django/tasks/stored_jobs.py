@@ -30,7 +30,7 @@ from pgonly_django.tasks.registry import (
 TASKS_AT_MOST = 50
 REASON_AT_MOST = 500
 ARGUMENTS_AT_MOST = 1000  # no function has so many parameters
-DOCS = "See docs/rolling_deploys.md#check---deploy."
+DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
 RENAMED = (
     'If it was renamed or moved, give the task aliases=["{path}"]. If it was removed, bring it back, or cancel its '
     "jobs: manage.py pgonly_jobs cancel --task {path}{database}."

@@ -1,4 +1,4 @@
-"""`{% load pgonly %}{% job_progress result %}`: a job as the users of a site see it. See docs/progress.md."""
+"""`{% load pgonly %}{% job_progress result %}`: a job as the users of a site see it. See docs/how-to/progress.md."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_wrong_option_is_named_with_its_value_or_the_nearest_known_one(options
     with with_cache(**options):
         message = only(check_caches())
         assert message.id == "pgonly_django.E101"
-        assert message.hint == "All options: docs/cache.md#options."
+        assert message.hint == "All options: docs/how-to/cache.md#options."
         assert says in message.msg
         with pytest.raises(ImproperlyConfigured, match=re.escape(says)):
             caches["default"].get("key")

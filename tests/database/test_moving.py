@@ -90,7 +90,7 @@ def test_tables_that_are_elsewhere_are_named_with_what_to_do(job_queue):
         rf"`manage\.py pgonly_schema move --database default`, or correct the setting\."
     )
     (found,) = placement.check_placement(["default"])
-    assert (found.id, found.hint) == ("pgonly_django.E050", "See docs/schema.md#move-the-tables.")
+    assert (found.id, found.hint) == ("pgonly_django.E050", "See docs/how-to/schema.md#move-the-tables.")
     for refusing in (pgonly_schema, lambda: call_command("migrate", verbosity=0)):
         with pytest.raises(CommandError, match=message):
             refusing()

@@ -385,7 +385,7 @@ def test_a_url_that_hangs_keeps_no_process_from_ending(sleeping):
 
 def test_the_middleware_of_the_docs_answers_once_it_is_posted(sleeping, rf):
     code: dict = {}
-    exec(snippet("serverless.md", "wake_before_response"), code)
+    exec(snippet("how-to/serverless.md", "wake_before_response"), code)
 
     def view(request):
         add.enqueue(1)

@@ -1,4 +1,4 @@
-"""The project that docs/testing.md speaks of."""
+"""The project that docs/how-to/testing.md speaks of."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def log_in_run(word):
 
 @task
 def log_in_pool(word):
-    """As docs/logging.md shows it; and without the copy, where the line has no job."""
+    """As docs/how-to/logging.md shows it; and without the copy, where the line has no job."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(contextvars.copy_context().run, logger.info, "%s: copied", word).result()
         pool.submit(logger.info, "%s: plain", word).result()

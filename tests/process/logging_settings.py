@@ -1,4 +1,4 @@
-"""A project with the LOGGING of docs/logging.md, and Django's own loggers as Django makes them."""
+"""A project with the LOGGING of docs/how-to/logging.md, and Django's own loggers as Django makes them."""
 
 from tests.process.worker_settings import *  # noqa: F403 - settings of settings
 from tests.snippets import snippet
@@ -6,4 +6,4 @@ from tests.snippets import snippet
 DEBUG = True
 
 # Makes LOGGING.
-exec(snippet("logging.md", "JobFilter"))
+exec(snippet("how-to/logging.md", "JobFilter"))

@@ -1,4 +1,4 @@
-"""The jobs in a database of their own: what docs/queue.md shows, run as it stands there."""
+"""The jobs in a database of their own: what docs/how-to/queue.md shows, run as it stands there."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def manage(urls, tmp_path):
     site = tmp_path / "mysite"
     site.mkdir()
     (site / "__init__.py").touch()
-    (site / "settings.py").write_text(SETTINGS + snippet("queue.md", "mysite.routers.JobsRouter"))
-    (site / "routers.py").write_text(snippet("queue.md", "class JobsRouter"))
+    (site / "settings.py").write_text(SETTINGS + snippet("how-to/queue.md", "mysite.routers.JobsRouter"))
+    (site / "routers.py").write_text(snippet("how-to/queue.md", "class JobsRouter"))
     place = {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     environment = {**os.environ, **place, "DATABASE_URL": urls[0], "JOBS_URL": urls[1]}
 

@@ -72,7 +72,7 @@ def test_jobs_of_a_path_that_is_gone_are_one_error_with_their_number():
         "the task shop.tasks.send_mail: ModuleNotFoundError: No module named 'shop'"
     )
     assert 'give the task aliases=["shop.tasks.send_mail"]' in error.hint
-    assert "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/rolling_deploys.md" in error.hint
+    assert "pgonly_jobs cancel --task shop.tasks.send_mail. See docs/how-to/rolling_deploys.md" in error.hint
 
 
 @pytest.mark.parametrize("line", ["import not_installed_here", "from json import nothing", "1 / 0"])

@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md run, in a project of these few functions."""
+"""The examples of docs/how-to/testing.md run, in a project of these few functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROJECT = {
 
 def run(containing, **names):
     """Run every test of the one example with these words in it."""
-    code = snippet("testing.md", containing)
+    code = snippet("how-to/testing.md", containing)
     if django.VERSION < (6, 0):
         code = code.replace("django.tasks", "django_tasks")
     space = {**PROJECT, **names}
@@ -72,7 +72,7 @@ def test_the_first_example():
     def post(path, data):
         documented.send_mail.enqueue("welcome", to=data["email"])
 
-    code = snippet("testing.md", "SignupTests").replace("class SignupTests(TestCase)", "class Signup")
+    code = snippet("how-to/testing.md", "SignupTests").replace("class SignupTests(TestCase)", "class Signup")
     space = {**PROJECT}
     exec(code, space)
     case = space["Signup"]()

@@ -1,4 +1,4 @@
-"""Tasks of this package on Django's own backends, as docs/testing.md says."""
+"""Tasks of this package on Django's own backends, as docs/how-to/testing.md says."""
 
 from __future__ import annotations
 

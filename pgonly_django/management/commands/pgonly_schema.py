@@ -35,7 +35,9 @@ class Command(BaseCommand):
             help="seconds to wait for other transactions. Default: 5.",
         )
         moving.add_argument(
-            "--while-running", action="store_true", help="do not ask whether workers run (docs/schema.md)"
+            "--while-running",
+            action="store_true",
+            help="do not ask whether workers run (docs/how-to/schema.md)",
         )
 
     def handle(self, *_: Any, action: str | None = None, database: str, **options: Any) -> None:

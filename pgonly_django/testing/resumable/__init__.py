@@ -1,4 +1,4 @@
-"""assert_resumable(): kills a job at each of its saves, resumes it, and compares. See docs/testing.md.
+"""assert_resumable(): kills a job at each of its saves, resumes it, and compares. See docs/how-to/testing.md.
 
 The test's process copies the test databases (`databases.py`), starts a child process (`processes.py`), and compares
 what the runs left behind (`rows.py`, `comparison.py`). The child imports the project (`child.py`) and runs the job,

@@ -1,4 +1,4 @@
-"""Several worker processes under one command: `runworker --processes N`. See docs/processes.md.
+"""Several worker processes under one command: `runworker --processes N`. See docs/how-to/processes.md.
 
 supervisor.py    the loop; its processes are in process.py, what they are started by in starting.py
 channel.py       the line between the supervisor and a process, whose end of it is link.py

@@ -48,7 +48,7 @@ def test_it_runs_what_is_ready_and_says_so(tick):
 
 
 def test_the_answer_is_that_of_the_docs(tick):
-    (shown,) = re.findall(r'```json\n(\{"done".*?)\n```', (DOCS / "serverless.md").read_text())
+    (shown,) = re.findall(r'```json\n(\{"done".*?)\n```', (DOCS / "how-to/serverless.md").read_text())
     assert json.loads(shown).keys() == tick().keys()
 
 
