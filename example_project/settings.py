@@ -7,7 +7,7 @@ import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from pgonly_django.database import embedded
+from pgonly_django import embedded
 
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,6 +15,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import in_schema, listen_database, placement, testrun, wake_urls
+        from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
         from pgonly_django.progress.checks import check_urls
@@ -38,6 +39,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_sessions)
         checks.register(check_budgets)
         checks.register(check_urls, checks.Tags.urls)
+        checks.register(check_embedded, deploy=True)
         checks.register(check_task_modules, deploy=True)
         checks.register(check_stored_jobs, deploy=True)
         checks.register(check_caches, checks.Tags.caches)

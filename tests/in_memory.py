@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pgonly_django.database import embedded
+from pgonly_django import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = Path("/dev/shm")

