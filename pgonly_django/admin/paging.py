@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,11 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import EmptyResultSet
 from django.core.paginator import Paginator
-from django.db import OperationalError, connections, models, transaction
+from django.db import OperationalError, connections, models
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from psycopg.errors import QueryCanceled
+
+from pgonly_django.database.time_limit import time_limit, timed_out
 
 if TYPE_CHECKING:
     QuerySetPaginator = Paginator[Any]
@@ -74,27 +74,6 @@ def capped_counts(
 
 def label_of(count: int, cap: int = COUNTED_AT_MOST) -> str:
     return f"{cap:,}+" if count > cap else f"{count:,}"
-
-
-# Until the end of the transaction. Returns what was set before, then what is set now.
-LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)"
-
-
-@contextmanager
-def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
-    """A statement inside that takes longer raises OperationalError (see `timed_out`)."""
-    milliseconds = str(int(limit / timedelta(milliseconds=1)))
-    is_nested = connections[alias].in_atomic_block
-    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        cursor.execute(LIMIT_STATEMENTS, [milliseconds])
-        before, _ours = cursor.fetchone() or ("0", "")
-        yield
-        if is_nested:  # else the setting ends with the transaction here
-            cursor.execute(LIMIT_STATEMENTS, [before])
-
-
-def timed_out(error: OperationalError) -> bool:
-    return isinstance(error.__cause__, QueryCanceled)
 
 
 class NulSafeChangeList(ChangeList):

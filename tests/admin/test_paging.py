@@ -5,19 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import connection
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.admin.jobs import JobChangeList
-from pgonly_django.admin.paging import (
-    BoundedChangeList,
-    TimedChangeList,
-    count_label,
-    oldest_of_newest,
-    time_limit,
-    timed_out,
-)
+from pgonly_django.admin.paging import BoundedChangeList, TimedChangeList, count_label, oldest_of_newest
 from pgonly_django.admin.workers import WorkerAdmin
 from pgonly_django.models import Job
 from tests.admin.conftest import LIST, make_job
@@ -122,25 +115,6 @@ def test_a_quick_list_has_no_note(admin_client):
     make_job()
     page = admin_client.get(f"{LIST}?q=add").content.decode()
     assert "newest 100,000" not in page
-
-
-def test_the_limit_ends_a_statement_and_leaves_the_transaction_usable():
-    with pytest.raises(OperationalError) as raised, time_limit("default", timedelta(milliseconds=20)):
-        connection.cursor().execute("SELECT pg_sleep(5)")
-    assert timed_out(raised.value)
-    assert Job.objects.count() == 0
-
-
-def test_the_limit_is_gone_afterwards():
-    def setting():
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW statement_timeout")
-            return cursor.fetchone()
-
-    before = setting()
-    with time_limit("default", timedelta(seconds=9)):
-        assert setting() == ("9s",)
-    assert setting() == before
 
 
 @pytest.mark.parametrize("name", ["job", "worker", "session"])

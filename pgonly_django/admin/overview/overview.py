@@ -19,8 +19,8 @@ from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.paging import time_limit, timed_out
 from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
 from pgonly_django.monitoring.limits import budgets, limiters
 from pgonly_django.monitoring.queues import QueueFigures, queues

@@ -9,11 +9,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.base import is_refresh
-from pgonly_django.admin.paging import TimedChangeList, timed_out
+from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.admin.sessions import cells
 from pgonly_django.admin.sessions.users import user_ids_like, user_names
 from pgonly_django.admin.sessions.verbs import REVOKE, REVOKE_USER
 from pgonly_django.admin.verbs import VerbAdmin
+from pgonly_django.database.time_limit import timed_out
 from pgonly_django.models import Session
 from pgonly_django.models.session import ACTIVE
 from pgonly_django.sessions.revoke import revoke_for

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections
 
-from pgonly_django.admin.paging import time_limit
+from pgonly_django.database.time_limit import time_limit
 
 USERS_FOUND = 1_000
 FIND_LIMIT = timedelta(seconds=1)
@@ -29,7 +29,7 @@ def user_names(user_ids: Iterable[str]) -> dict[str, str]:
 
 def user_ids_like(word: str) -> list[str]:
     """Primary keys, as text, of up to 1,000 users whose login name contains `word`. Raises OperationalError where that
-    takes too long (see paging.timed_out)."""
+    takes too long (see timed_out())."""
     model = get_user_model()
     named = {f"{model.USERNAME_FIELD}__icontains": word}
     keys = model._default_manager.filter(**named).values_list("pk", flat=True)  # noqa: SLF001 - documented

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin.formats import age, as_text, exact_time, money, short_duration
-from pgonly_django.admin.paging import time_limit, timed_out
+from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, Queue, State
 from pgonly_django.models.job import BY_A_PERSON, WAITING

@@ -1,0 +1,30 @@
+"""A limit of time for statements on Django's connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from django.db import Error, connections, transaction
+from psycopg.errors import QueryCanceled
+
+# Until the end of the transaction. Returns what was set before, then what is set now.
+LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)"
+
+
+@contextmanager
+def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
+    """A statement inside that takes longer raises OperationalError (see `timed_out`)."""
+    milliseconds = str(int(limit / timedelta(milliseconds=1)))
+    is_nested = connections[alias].in_atomic_block
+    with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+        cursor.execute(LIMIT_STATEMENTS, [milliseconds])
+        before, _ours = cursor.fetchone() or ("0", "")
+        yield
+        if is_nested:  # else the setting ends with the transaction here
+            cursor.execute(LIMIT_STATEMENTS, [before])
+
+
+def timed_out(error: Error) -> bool:
+    return isinstance(error.__cause__, QueryCanceled)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+
+from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.models import Job
+
+pytestmark = pytest.mark.django_db
+
+
+def setting():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        return cursor.fetchone()[0]
+
+
+def test_the_limit_ends_a_statement_and_leaves_the_transaction_usable():
+    with pytest.raises(OperationalError) as raised, time_limit("default", timedelta(milliseconds=20)):
+        connection.cursor().execute("SELECT pg_sleep(5)")
+    assert timed_out(raised.value)
+    assert Job.objects.count() == 0
+
+
+def test_the_limit_is_gone_afterwards():
+    before = setting()
+    with time_limit("default", timedelta(seconds=9)):
+        assert setting() == "9s"
+    assert setting() == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outside_of_a_transaction_the_limit_ends_with_its_own():
+    with time_limit("default", timedelta(seconds=9)):
+        assert setting() == "9s"
+    assert setting() == "0"
