@@ -192,8 +192,8 @@ def test_the_list_of_costs_shows_each_call_with_its_job(admin_client):
     response = admin_client.get(COSTS)
     assert cells(response, "cost")[1] == "$0.013 (900 tokens in, 7 out)"
     assert "Reserved" in cells(response, "cost")[0]
-    assert f"job/{job.pk}/change/" in cells(response, "task_and_step")[1]
-    assert "first" in cells(response, "task_and_step")[1]
+    assert f"job/{job.pk}/change/" in cells(response, "task")[1]
+    assert "first" in cells(response, "task")[1]
     assert_no_inline_code(response.text)
 
 

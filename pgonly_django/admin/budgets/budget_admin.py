@@ -8,7 +8,6 @@ from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.budgets import cells
 from pgonly_django.admin.budgets.form import BudgetForm
@@ -16,6 +15,7 @@ from pgonly_django.admin.budgets.sums import sums_by
 from pgonly_django.admin.budgets.verbs import RAISE, RESUME, START_OVER
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
 from pgonly_django.admin.formats import money
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.exceptions import AmountError, BudgetError
 from pgonly_django.models import Budget, CostEntry, Job
@@ -28,21 +28,22 @@ JOBS_SHOWN, COSTS_SHOWN = 20, 25
 class BudgetChangeList(TimedChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list = with_held_jobs(list(self.result_list))
+        links = Links(request, self.model_admin.admin_site)
+        self.result_list = with_held_jobs(list(self.result_list), links)
 
 
-def with_held_jobs(budgets: list[Any]) -> list[Any]:
-    """Each with `held_jobs`, how many it holds."""
+def with_held_jobs(budgets: list[Any], links: Links) -> list[Any]:
+    """Each with `held_jobs`, how many it holds, and `held_url`, the list of these."""
     counts = held_jobs(budget.name for budget in budgets)
     for budget in budgets:
-        budget.held_jobs = counts[budget.name]
+        budget.held_jobs, budget.held_url = counts[budget.name], cells.held_url(budget, links)
     return budgets
 
 
 @admin.register(Budget)
 class BudgetAdmin(DeclaredAdmin):
     form = BudgetForm
-    list_display = (cells.state_badge, cells.name, cells.spent, cells.reserved, "held")
+    list_display = (cells.state_badge, cells.name, cells.spent, cells.reserved, cells.held)
     list_display_links = (cells.state_badge, cells.name)
     verbs = (RAISE, RESUME, START_OVER, RESET)
     actions = tuple(verb.as_action(f"{verb.name}_budgets") for verb in verbs if verb is not RAISE)
@@ -52,10 +53,6 @@ class BudgetAdmin(DeclaredAdmin):
         rows: Any = super().get_queryset(request)
         with_spent: QuerySet[Budget] = rows.with_spent_now()
         return with_spent
-
-    @admin.display(description=_("held jobs"))
-    def held(self, budget: Any) -> str:
-        return cells.held(budget, self.admin_site.name)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BudgetChangeList]:
         return BudgetChangeList
@@ -77,8 +74,8 @@ class BudgetAdmin(DeclaredAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def page_of(self, request: HttpRequest, budget: Any) -> dict[str, Any]:
-        site = self.admin_site.name
-        with_held_jobs([budget])
+        links = Links(request, self.admin_site)
+        with_held_jobs([budget], links)
         jobs = Job.objects.using(router.db_for_read(Job)).held(f"{HELD_BY}{budget.name}")
         costs: Any = CostEntry.objects.using(router.db_for_read(CostEntry)).filter(budget=budget.name)
         return {
@@ -87,11 +84,10 @@ class BudgetAdmin(DeclaredAdmin):
             "spent": cells.spent(budget),
             "reserved": money(budget.reserved),
             "period": cells.period(budget),
-            "held_url": cells.held_url(budget, site),
-            "jobs": list(jobs.order_by("pk")[:JOBS_SHOWN]),
+            "jobs": [(job, links.to_page(Job, job.pk)) for job in jobs.order_by("pk")[:JOBS_SHOWN]],
             "costs": [
-                (entry, cells.task(entry, site), cells.cost(entry))
-                for entry in costs.order_by("-at")[:COSTS_SHOWN]
+                (entry, cells.task(entry), cells.cost(entry))
+                for entry in cells.with_job_urls(costs.order_by("-at")[:COSTS_SHOWN], links)
             ],
             "sums": [sums_by(costs, "task")],
         }

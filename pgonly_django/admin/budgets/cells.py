@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import admin
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.links import Links
 from pgonly_django.amounts import shown
-from pgonly_django.models import State
+from pgonly_django.models import Job, State
 from pgonly_django.models.budget import HELD_BY
 
 NEARLY_USED_UP = Decimal("0.9")
@@ -69,15 +69,19 @@ def reserved(budget: Any) -> str:
     return shown(budget.reserved) if budget.reserved else "-"
 
 
-def held(budget: Any, site: str) -> str:
-    """How many jobs it holds, with a link to them on the admin site of this name."""
+@admin.display(description=gettext_lazy("held jobs"))
+def held(budget: Any) -> str:
+    """How many jobs it holds, with a link to them."""
     count = budget.held_jobs
-    return format_html('<a href="{}">{}</a>', held_url(budget, site), count.label) if count.number else "-"
+    if not count.number:
+        return "-"
+    return (
+        format_html('<a href="{}">{}</a>', budget.held_url, count.label) if budget.held_url else count.label
+    )
 
 
-def held_url(budget: Any, site: str) -> str:
-    query = urlencode({"state__exact": State.HELD.value, "held_by": f"{HELD_BY}{budget.name}"})
-    return f"{reverse('admin:pgonly_django_job_changelist', current_app=site)}?{query}"
+def held_url(budget: Any, links: Links) -> str:
+    return links.to_list(Job, state__exact=State.HELD.value, held_by=f"{HELD_BY}{budget.name}")
 
 
 @admin.display(description=gettext_lazy("at"), ordering="at")
@@ -94,13 +98,21 @@ def cost(entry: Any) -> str:
     return format_html("{} {}", text, formats.badge("held", _("Reserved"), title))
 
 
-def task(entry: Any, site: str) -> str:
+@admin.display(description=gettext_lazy("task"))
+def task(entry: Any) -> str:
     """The short name, which leads to the job; below it the step."""
     short = formats.short_name(entry.task) if entry.task else "-"
-    if entry.job_id is not None:
-        url = reverse("admin:pgonly_django_job_change", args=[entry.job_id], current_app=site)
-        short = format_html('<a href="{}" title="{}">{}</a>', url, entry.task, short)
+    if entry.job_url:
+        short = format_html('<a href="{}" title="{}">{}</a>', entry.job_url, entry.task, short)
     return format_html('{}<span class="pgonly-second">{}</span>', short, entry.step)
+
+
+def with_job_urls(entries: Iterable[Any], links: Links) -> list[Any]:
+    """Each with `job_url`, which task() needs."""
+    found = list(entries)
+    for entry in found:
+        entry.job_url = links.to_page(Job, entry.job_id) if entry.job_id is not None else ""
+    return found
 
 
 @admin.display(description=gettext_lazy("budget"))

@@ -17,6 +17,8 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin.base import ReadOnlyAdmin
 from pgonly_django.admin.budgets import cells
 from pgonly_django.admin.budgets.sums import sums_by
+from pgonly_django.admin.links import Links
+from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.models import CostEntry
 
 DAYS = (1, 7, 30, 90)
@@ -34,9 +36,16 @@ class DaysFilter(admin.SimpleListFilter):
         return queryset if days is None else queryset.filter(at__gte=_ago(days))
 
 
+class CostChangeList(TimedChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        links = Links(request, self.model_admin.admin_site)
+        self.result_list = cells.with_job_urls(self.result_list, links)
+
+
 @admin.register(CostEntry)
 class CostAdmin(ReadOnlyAdmin):
-    list_display = (cells.at, cells.cost, "task_and_step", cells.queue, cells.budget_name)
+    list_display = (cells.at, cells.cost, cells.task, cells.queue, cells.budget_name)
     list_display_links = None
     list_filter = (DaysFilter,)
     search_fields = ("budget",)
@@ -47,9 +56,8 @@ class CostAdmin(ReadOnlyAdmin):
     actions = None
     change_list_template = "admin/pgonly_django/costentry/change_list.html"
 
-    @admin.display(description=gettext_lazy("task"))
-    def task_and_step(self, entry: CostEntry) -> str:
-        return cells.task(entry, self.admin_site.name)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[CostChangeList]:
+        return CostChangeList
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

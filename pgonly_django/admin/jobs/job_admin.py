@@ -34,6 +34,7 @@ from pgonly_django.admin.jobs.redrive import redrive_jobs
 from pgonly_django.admin.jobs.search import HELP, search_jobs
 from pgonly_django.admin.jobs.times import TimeFilter
 from pgonly_django.admin.jobs.verbs import CANCEL, DISCARD, HOLD, RESUME, RETRY, RUN_NOW
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job, State
 from pgonly_django.tasks.editing import EDITABLE
@@ -118,7 +119,8 @@ class JobAdmin(VerbAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         job = kwargs["obj"]  # never None: nothing is added by hand
-        context |= page_context(job, sees_data=may_see_data(request)) | {
+        links = Links(request, self.admin_site)
+        context |= page_context(job, links, sees_data=may_see_data(request)) | {
             "title": short_name(job.task),
             "subtitle": None,
             "verbs": self.verbs_for(request, job),

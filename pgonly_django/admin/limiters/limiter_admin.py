@@ -7,15 +7,15 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
 from pgonly_django.admin.limiters import cells
 from pgonly_django.admin.limiters.verbs import COOL_DOWN, COOL_DOWN_LONG, END_COOL_DOWN
+from pgonly_django.admin.links import Links
 from pgonly_django.conf import settings
 from pgonly_django.limits.declarations import KEYS, what_is_wrong
-from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.models import Job, Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.monitoring.limits import HELD, IN_USE, LIVE_WAITERS
 
 SHOWN = 100
@@ -75,6 +75,7 @@ class LimiterAdmin(DeclaredAdmin):
         super().delete_model(request, obj)
 
     def page_of(self, request: HttpRequest, limiter: Any) -> dict[str, Any]:
+        links = Links(request, self.admin_site)
         held = HELD.filter(limiter=limiter.name).order_by("taken_at")
         waiters = LIVE_WAITERS.filter(limiter=limiter.name).order_by("ticket")
         return {
@@ -82,11 +83,11 @@ class LimiterAdmin(DeclaredAdmin):
             "in_use": cells.in_use(limiter),
             "requests": cells.requests(limiter),
             "tokens": cells.tokens(limiter),
-            "held": [(row, self._job_page(row.who)) for row in held[:SHOWN]],
-            "waiters": [(row, self._job_page(row.who)) for row in waiters[:SHOWN]],
+            "held": [(row, _job_page(row.who, links)) for row in held[:SHOWN]],
+            "waiters": [(row, _job_page(row.who, links)) for row in waiters[:SHOWN]],
         }
 
-    def _job_page(self, who: str) -> str | None:
-        job = _JOB.match(who)
-        page = "admin:pgonly_django_job_change"
-        return reverse(page, args=[job[1]], current_app=self.admin_site.name) if job else None
+
+def _job_page(who: str, links: Links) -> str:
+    job = _JOB.match(who)
+    return links.to_page(Job, job[1]) if job else ""

@@ -65,7 +65,7 @@ def _of_queues(overview: Overview) -> Iterator[Alert]:
         ready = []
     for name, queue in waiting.items():
         facts = {"queue": brief(name), "waiting": _waiting(queue)}
-        url = overview.list_url(Job, queue=name) if overview.may_view(Job) else ""
+        url = overview.list_url(Job, queue=name)
         if queue.paused_at is not None:
             text = _("The queue “%(queue)s” is paused since %(since)s: %(waiting)s.")
             yield Alert(WARNING, text % {**facts, "since": exact_time(queue.paused_at)}, url)
@@ -84,9 +84,7 @@ def _without_any_worker(overview: Overview, ready: list[QueueFigures]) -> Alert:
         "queues": len(ready),
         "time": short_duration(timedelta(seconds=oldest)),
     }
-    return Alert(
-        BAD, text, overview.list_url(Job, state__exact=State.READY) if overview.may_view(Job) else ""
-    )
+    return Alert(BAD, text, overview.list_url(Job, state__exact=State.READY))
 
 
 def _waiting(queue: QueueFigures) -> str:
@@ -136,9 +134,7 @@ def _of_budgets(overview: Overview) -> Iterator[Alert]:
                 "The budget “%(name)s” holds %(count)s jobs.",
                 budget.held_jobs.number,
             ) % {"name": brief(budget.name), "count": budget.held_jobs.label}
-            url = (
-                held_url(budget, overview.site.name) if overview.may_view(Job) else overview.page_url(budget)
-            )
+            url = held_url(budget, overview.links) or overview.page_url(budget)
             yield Alert(WARNING, text, url)
 
 

@@ -10,7 +10,7 @@ from pgonly_django.admin.budgets import cells as budget_cells
 from pgonly_django.admin.limiters import cells as limiter_cells
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.admin.schedules import cells as schedule_cells
-from pgonly_django.models import Job, Schedule
+from pgonly_django.models import Schedule
 from pgonly_django.monitoring.schedules import schedules
 
 
@@ -61,9 +61,7 @@ def budgets_panel(overview: Overview) -> dict[str, Any]:
             "spent": budget_cells.spent(row),
             "reserved": budget_cells.reserved(row),
             "held": row.held_jobs.label if row.held_jobs.number else "-",
-            "held_url": budget_cells.held_url(row, overview.site.name)
-            if row.held_jobs.number and overview.may_view(Job)
-            else "",
+            "held_url": budget_cells.held_url(row, overview.links) if row.held_jobs.number else "",
             "buttons": overview.buttons(row, "resume") if row.held_jobs.number else [],
         }
         for row in overview.budgets

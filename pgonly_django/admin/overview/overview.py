@@ -19,6 +19,7 @@ from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
@@ -37,6 +38,7 @@ class Overview:
 
     def __init__(self, request: HttpRequest, site: AdminSite) -> None:
         self.request, self.site = request, site
+        self.links = Links(request, site)
 
     @cached_property
     def period(self) -> Period:
@@ -61,23 +63,19 @@ class Overview:
 
     def may_view(self, *models: type[Model]) -> bool:
         """Whether this site has pages of these models that the person may see."""
-        return all(
-            self.site.is_registered(model)
-            and self.site.get_model_admin(model).has_view_permission(self.request)
-            for model in models
-        )
+        return self.links.may_view(*models)
 
     def list_url(self, model: type[Model], **query: str) -> str:
-        return reverse(f"admin:{_name(model)}_changelist", query=query or None, current_app=self.site.name)
+        return self.links.to_list(model, **query)
 
     def page_url(self, row: Model) -> str:
-        return reverse(f"admin:{_name(type(row))}_change", args=[quote(row.pk)], current_app=self.site.name)
+        return self.links.to_page(type(row), row.pk)
 
     def buttons(self, row: Model, *names: str) -> list[dict[str, Any]]:
         """For the verbs of these names that the person may use on the row now. Without names: all."""
         model_admin = self.site.get_model_admin(type(row))
         verbs = model_admin.verbs_for(self.request, row) if isinstance(model_admin, VerbAdmin) else []
-        page = f"admin:{_name(type(row))}_operate"
+        page = Links.name(type(row), "operate")
         return [
             {
                 "verb": verb,
@@ -91,10 +89,6 @@ class Overview:
 
 def alias_of(model: type[Model]) -> str:
     return router.db_for_read(model)
-
-
-def _name(model: type[Model]) -> str:
-    return f"{model._meta.app_label}_{model._meta.model_name}"  # noqa: SLF001 - documented
 
 
 @dataclass(frozen=True, slots=True)

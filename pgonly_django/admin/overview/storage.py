@@ -8,6 +8,7 @@ from typing import Any
 from django.urls import reverse
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.admin.sessions.users import user_names
 from pgonly_django.cache.stats import our_caches
@@ -47,8 +48,7 @@ def _clear_url(overview: Overview, cache: CacheFigures) -> str:
     model = _model_of(cache)
     if not overview.site.get_model_admin(model).has_delete_permission(overview.request):
         return ""
-    page = f"admin:pgonly_django_{model._meta.model_name}_clear"  # noqa: SLF001 - documented
-    return reverse(page, args=[cache.alias], current_app=overview.site.name)
+    return reverse(Links.name(model, "clear"), args=[cache.alias], current_app=overview.site.name)
 
 
 def cache_aliases() -> Iterable[str]:

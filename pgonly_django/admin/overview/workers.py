@@ -28,8 +28,8 @@ def queues_panel(overview: Overview) -> dict[str, Any]:
             {
                 "queue": queue,
                 "state": cells.state_badge(row) if row else formats.badge("live", _("Open")),
-                "url": overview.page_url(row) if row and overview.may_view(Queue) else "",
-                "waiting_url": overview.list_url(Job, queue=queue.name) if overview.may_view(Job) else "",
+                "url": overview.page_url(row) if row else "",
+                "waiting_url": overview.list_url(Job, queue=queue.name),
                 "running": cells.running(row) if row else queue.running.label,
                 "rate": cells.rate(row) if row else "-",
                 "oldest": _seconds(queue.oldest_seconds),
@@ -57,7 +57,7 @@ def workers_panel(overview: Overview) -> dict[str, Any]:
 def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
     row: Any = worker.row
     row.jobs_held = len(worker.jobs)
-    sees_jobs, sees_data = overview.may_view(Job), may_see_data(overview.request)
+    sees_data = may_see_data(overview.request)
     return {
         "worker": worker,
         "url": overview.page_url(row),
@@ -68,7 +68,7 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
         "jobs": [
             {
                 "task": formats.short_name(job.task),
-                "url": overview.page_url(job) if sees_jobs else "",
+                "url": overview.page_url(job),
                 "progress": progress_of(job, sees_data=sees_data),
                 "time": formats.short_duration(_whole(now() - job.attempted_at)) if job.attempted_at else "",
             }

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.queues import cells
 from pgonly_django.admin.queues.verbs import PAUSE, RESUME
 from pgonly_django.conf import settings
@@ -108,4 +109,5 @@ class QueueAdmin(DeclaredAdmin):
             "state_badge": cells.state_badge(queue),
             "waiting": cells.waiting(queue),
             "running": cells.running(queue),
+            "jobs_url": Links(request, self.admin_site).to_list(Job, queue=queue.name),
         }

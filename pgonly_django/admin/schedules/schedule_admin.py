@@ -7,11 +7,11 @@ from django.contrib import admin
 from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
 from pgonly_django.admin.jobs.data import may_see_data
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.schedules import cells
 from pgonly_django.admin.schedules.form import ScheduleForm
 from pgonly_django.admin.schedules.verbs import PAUSE, RESUME, RUN
@@ -78,10 +78,10 @@ class ScheduleAdmin(DeclaredAdmin):
             "state_badge": cells.state_badge(schedule),
             "words": cells.words(schedule),
             "upcoming": cells.upcoming(schedule),
-            "ticks": self._ticks(schedule),
+            "ticks": self._ticks(schedule, Links(request, self.admin_site)),
         }
 
-    def _ticks(self, schedule: Schedule) -> list[dict[str, Any]]:
+    def _ticks(self, schedule: Schedule, links: Links) -> list[dict[str, Any]]:
         """The newest ones, each with its job's state and page."""
         ticks = list(schedule.ticks.order_by("-tick_at")[:TICKS_SHOWN])
         database = router.db_for_read(Job, instance=schedule)
@@ -90,9 +90,7 @@ class ScheduleAdmin(DeclaredAdmin):
         shown = []
         for tick in ticks:
             job = found.get(tick.job_id) if tick.job_id else None
-            url = job and reverse(
-                "admin:pgonly_django_job_change", args=[job.pk], current_app=self.admin_site.name
-            )
+            url = links.to_page(Job, job.pk) if job else ""
             badge = cells.job_badge(job.state if job else None) if tick.job_id else None
-            shown.append({"tick": tick, "job": job, "url": url, "badge": badge})
+            shown.append({"tick": tick, "url": url, "badge": badge})
         return shown

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db import router
 from django.http import HttpRequest
-from django.urls import reverse
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.page.progress import progress_of
+from pgonly_django.admin.links import Links
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.admin.workers import cells
 from pgonly_django.admin.workers.verbs import DRAIN, STOP
@@ -53,22 +53,15 @@ class WorkerAdmin(VerbAdmin):
         """Those that it holds, the oldest first, JOBS_SHOWN. Index: pgonly_job_running."""
         held = Job.objects.using(router.db_for_read(Job)).filter(state=State.RUNNING, worker_id=worker.pk)
         jobs = held.order_by("queue", "attempted_at").only(*JOB_COLUMNS)[:JOBS_SHOWN]
-        sees_data = may_see_data(request)
+        links, sees_data = Links(request, self.admin_site), may_see_data(request)
         return [
             {
                 "job": job,
                 "task": formats.short_name(job.task),
-                "url": self._job_url(request, job),
+                "url": links.to_page(Job, job.pk),
                 "progress": progress_of(job),
                 "sees_message": sees_data,
                 "time": formats.age(job.attempted_at) if job.attempted_at else "",
             }
             for job in jobs
         ]
-
-    def _job_url(self, request: HttpRequest, job: Job) -> str:
-        """ "" for a person who may not see jobs, and on a site without them."""
-        site = self.admin_site
-        if not site.is_registered(Job) or not site.get_model_admin(Job).has_view_permission(request):
-            return ""
-        return reverse("admin:pgonly_django_job_change", args=[job.pk], current_app=site.name)

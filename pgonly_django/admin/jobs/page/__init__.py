@@ -14,13 +14,14 @@ from pgonly_django.admin.jobs.page.steps import steps_of
 from pgonly_django.admin.jobs.page.values import checkpoint_of, values_of
 from pgonly_django.admin.jobs.page.waits import reasons_to_wait
 from pgonly_django.admin.jobs.timeline import attempts_of, log_lines, timeline
+from pgonly_django.admin.links import Links
 from pgonly_django.models import Job, Worker
 from pgonly_django.tasks.masking import JobMask
 
 __all__ = ["page_context", "progress_of"]
 
 
-def page_context(job: Job, *, sees_data: bool) -> dict[str, Any]:
+def page_context(job: Job, links: Links, *, sees_data: bool) -> dict[str, Any]:
     """For the template change_form.html. `sees_data`: what the job was called with and returned may be shown."""
     worker, mask = _worker_name(job), JobMask()
     attempts = attempts_of(job, worker, sees_data=sees_data)
@@ -29,7 +30,7 @@ def page_context(job: Job, *, sees_data: bool) -> dict[str, Any]:
         "job": job,
         "sees_data": sees_data,
         "facts": facts_of(job, worker, hides_keys=hides_keys),
-        "waits": reasons_to_wait(job, hides_keys=hides_keys),
+        "waits": reasons_to_wait(job, links, hides_keys=hides_keys),
         "progress": progress_of(job, sees_data=sees_data),
         "timeline": timeline(job, attempts),
         "attempts": attempts[::-1],

@@ -10,14 +10,16 @@ from typing import Any
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import OperationalError, router
+from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from pgonly_django.admin.formats import age, as_text, exact_time, money, short_duration
+from pgonly_django.admin.links import Links
 from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.masking import MASK
-from pgonly_django.models import Job, Queue, State
+from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
 from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
 
@@ -39,14 +41,19 @@ AFTER = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A reason in words, and the page that says more: the name of its address, and the key of its row."""
+    """A reason in words, and the page that says more: that of the row with this key, or the list of all rows."""
 
     text: str
-    page: str = ""
+    model: type[Model] | None = None
     key: str = ""
 
+    def url(self, links: Links) -> str:
+        if self.model is None:
+            return ""
+        return links.to_page(self.model, self.key) if self.key else links.to_list(self.model)
 
-def reasons_to_wait(job: Job, *, hides_keys: bool) -> dict[str, Any] | None:
+
+def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, Any] | None:
     """For the page's head; None where the job does not wait, or where finding out takes too long."""
     if job.state not in (*WAITING, State.HELD):
         return None
@@ -60,9 +67,10 @@ def reasons_to_wait(job: Job, *, hides_keys: bool) -> dict[str, Any] | None:
         return None
     if not reasons:
         return None
+    lines = [_line(reason, job, hides_keys=hides_keys) for reason in reasons]
     return {
         "opening": _opening(job),
-        "lines": [_line(reason, job, hides_keys=hides_keys) for reason in reasons],
+        "lines": [{"text": line.text, "url": line.url(links)} for line in lines],
         "is_bad": reasons[0].kind in NEEDS_A_PERSON,
     }
 
@@ -127,17 +135,17 @@ def _who_paused(queue: str, since: datetime) -> str:
 
 
 def _queue_line(text: str, facts: dict[str, Any]) -> Line:
-    return Line(text, "admin:pgonly_django_queue_change", facts["queue"])
+    return Line(text, Queue, facts["queue"])
 
 
 def _unserved(facts: dict[str, Any]) -> Line:
-    return Line(_("no live worker serves “%(queue)s”") % facts, "admin:pgonly_django_worker_changelist")
+    return Line(_("no live worker serves “%(queue)s”") % facts, Worker)
 
 
 def _cools_down(facts: dict[str, Any]) -> Line:
     text = _("the limiter “%(limiter)s” cools down until %(time)s")
     text %= {"limiter": facts["limiter"], "time": exact_time(facts["until"])}
-    return Line(text, "admin:pgonly_django_limiter_change", facts["limiter"])
+    return Line(text, Limiter, facts["limiter"])
 
 
 def _budget(facts: dict[str, Any]) -> Line:
@@ -146,7 +154,7 @@ def _budget(facts: dict[str, Any]) -> Line:
         return Line(_("by the budget “%(name)s”, which is not there any more") % facts)
     spent = {"name": budget.name, "spent": money(budget.spent_now), "cap": money(budget.usd)}
     text = _("by the budget “%(name)s”: %(spent)s of %(cap)s are spent") % spent
-    return Line(text, "admin:pgonly_django_budget_change", budget.name)
+    return Line(text, Budget, budget.name)
 
 
 def _too_few_threads(facts: dict[str, Any]) -> str:
