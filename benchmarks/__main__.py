@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("queue", "idle", "cache", "sessions", "limits", "pages")
+NAMES = ("queue", "idle", "cache", "sessions", "limits", "pages", "scale")
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
         return cache_soak.main(arguments)
     with servers.postgres() as url, servers.redis() as redis_url:
-        _configure(url, redis_url)
+        configure(url, redis_url)
         from benchmarks.cache_contenders import contenders
 
         figures: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _configure(url: str, redis_url: str | None) -> None:
+def configure(url: str, redis_url: str | None, *, migrate: bool = True) -> None:
     import environ
     from django.conf import settings
     from django.core.management import call_command
@@ -90,8 +90,9 @@ def _configure(url: str, redis_url: str | None) -> None:
     import django
 
     django.setup()
-    call_command("migrate", verbosity=0)
-    call_command("createcachetable", verbosity=0)
+    if migrate:
+        call_command("migrate", verbosity=0)
+        call_command("createcachetable", verbosity=0)
 
 
 def _latencies(contenders: list[Any], size: int, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -29,9 +29,9 @@ SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth - document.documentElem
 
 def main(argv: list[str]) -> int:
     arguments = _arguments(argv)
-    with _database() as url:
+    with database() as url:
         os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": SETTINGS}
-        user = _prepare(arguments.role)
+        user = prepare_site(arguments.role)
         with Chromium() as chromium:
             for theme in arguments.theme:
                 with Site(
@@ -73,7 +73,7 @@ def _of(choices: Any) -> Any:
 
 
 @contextmanager
-def _database() -> Iterator[str]:
+def database() -> Iterator[str]:
     """The URL of a new database, dropped at the end, on the server of DATABASE_URL or the checkout's embedded one."""
     name = f"pictures_{uuid4().hex[:12]}"
     server = Server(ROOT / ".postgres")
@@ -103,7 +103,7 @@ def _close_connections() -> None:
     connections.close_all()
 
 
-def _prepare(role: str) -> Any:
+def prepare_site(role: str) -> Any:
     """Migrate, seed, and let a worker work for a moment. Returns who looks at the pages."""
     import django
 
@@ -122,7 +122,7 @@ def _prepare(role: str) -> Any:
 
 
 @contextmanager
-def _worker(site: Site) -> Iterator[None]:
+def worker(site: Site) -> Iterator[None]:
     from example_project.screening.demo.sample_tasks import SERVED
 
     queues = ",".join(("screening", *SERVED))
@@ -138,7 +138,7 @@ def _worker(site: Site) -> Iterator[None]:
 def _take_all(chromium: Chromium, site: Site, theme: str, user: Any, arguments: argparse.Namespace) -> None:
     from tests.browser.pages import pages
 
-    with _worker(site):
+    with worker(site):
         parts = [part for part in arguments.only.split(",") if part]
         wanted = {
             name: path for name, path in pages().items() if not parts or any(part in name for part in parts)
