@@ -154,11 +154,10 @@ def _one_process(what: str, name: str, seconds: float) -> Any:
     if what == "clean":
         return _clean()
     value, calls = "y" * 100, 0
-    act: Callable[[int], Any] = (
-        (lambda n: cache.get(f"key{n % KEYS}"))
-        if what == "get"
-        else (lambda n: cache.set(f"new{n % KEYS}", value, 300))
-    )
+    act: Callable[[int], Any] = {
+        "get": lambda n: cache.get(f"key{n % KEYS}"),
+        "set": lambda n: cache.set(f"new{n % KEYS}", value, 300),
+    }[what]
     act(0)
     times: list[float] = []
     until = time.perf_counter() + seconds

@@ -1,5 +1,5 @@
-"""python -m tests.browser.documentation [FOLDER]: the pictures of README and docs, taken of the running demo: a screening
-whose worker is killed and whose job goes on in another one, and pages of the admin. FOLDER: docs/pictures."""
+"""python -m tests.browser.documentation [FOLDER]: the pictures of README and docs, taken of the running demo: a
+screening whose worker is killed and whose job goes on in another one, and pages of the admin. FOLDER: docs/pictures."""
 
 from __future__ import annotations
 
