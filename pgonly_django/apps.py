@@ -18,6 +18,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
+        from pgonly_django.neighbours import cachalot, cacheops, usersessions
         from pgonly_django.progress.checks import check_urls
         from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
@@ -38,6 +39,9 @@ class PgonlyConfig(AppConfig):
         checks.register(check_limiters)
         checks.register(check_sessions)
         checks.register(check_budgets)
+        checks.register(cachalot.check_cachalot)
+        checks.register(cacheops.check_cacheops)
+        checks.register(usersessions.check_usersessions)
         checks.register(check_urls, checks.Tags.urls)
         checks.register(check_embedded, deploy=True)
         checks.register(check_task_modules, deploy=True)
@@ -46,6 +50,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_pools, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
+        cachalot.leave_our_tables_alone()
         testrun.remember_names()
         wake_urls.remember_usual()
         connection_created.connect(testrun.remember_connection, dispatch_uid=testrun.__name__)

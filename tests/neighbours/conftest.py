@@ -1,0 +1,83 @@
+"""Each file runs under its own settings: here, where these are the settings of this process, else in a pytest of its
+own. `.ci/neighbours` has an environment with all packages; what is not installed is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connections
+
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.worker import WorkerLoop
+from tests.neighbours.redis_server import redis_server
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PROJECTS = "tests.neighbours.projects"
+
+
+def project_of(file: Path) -> str:
+    """The settings of `file`, a module's name."""
+    package = file.stem.removeprefix("test_")
+    return f"{PROJECTS}.{package if (HERE / 'projects' / f'{package}.py').exists() else 'together'}"
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if module_path.parent == HERE and project_of(module_path) != settings.SETTINGS_MODULE:
+        return Elsewhere.from_parent(parent, path=module_path)
+    return None
+
+
+class Elsewhere(pytest.File):
+    def collect(self):
+        yield UnderItsSettings.from_parent(self, name="under its settings")
+
+
+class UnderItsSettings(pytest.Item):
+    def setup(self):
+        package = self.path.stem.removeprefix("test_")
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed. See .ci/neighbours.")
+
+    def runtest(self):
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", str(self.path)]
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+        done = subprocess.run(
+            [*command, f"--ds={project_of(self.path)}"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        if done.returncode:
+            pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
+
+    def reportinfo(self):
+        return self.path, None, self.path.name
+
+
+@pytest.fixture
+def work(transactional_db):
+    """Run a real worker in this process until no job is ready."""
+
+    def run(**options):
+        worker = WorkerLoop(WorkerOptions(**{"burst": True, "threads": 2, "grace_seconds": 1.0, **options}))
+        worker.run()
+
+    yield run
+    connections.close_all()
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    with redis_server() as url:
+        yield url

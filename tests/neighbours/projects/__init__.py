@@ -1,0 +1,1 @@
+"""Settings. Those of `together.py` have every package that gets along with the others."""

@@ -1,0 +1,1 @@
+from tests.neighbours.projects.base import *  # noqa: F403
