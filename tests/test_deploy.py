@@ -8,6 +8,7 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -16,10 +17,13 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.routes import routes_of
+from tests.process.conftest import database_url
+from tests.waiting import wait_for
 from tests.worker.health.statuses import snapshot, status
 from tests.worker.health.test_server import free_port
 
@@ -146,15 +150,12 @@ def test_the_pre_stop_hook_waits_while_jobs_run():
 
 def test_the_health_check_of_the_image_sees_an_old_file(tmp_path):
     alive = tmp_path / "alive"
-    check = (
-        dockerfile()["HEALTHCHECK"]
-        .partition("CMD ")[2]
-        .replace(options_of("Dockerfile").heartbeat_file, str(alive))
-    )
-    assert str(alive) in check
+    command = dockerfile()["HEALTHCHECK"].partition("CMD ")[2]
+    check = json.loads(command.replace(options_of("Dockerfile").heartbeat_file, str(alive)))
+    assert str(alive) in check[-1]
 
     def code():
-        return subprocess.run(["sh", "-c", check], stderr=subprocess.DEVNULL, check=False).returncode
+        return subprocess.run(check, stderr=subprocess.DEVNULL, check=False).returncode
 
     assert code() == 1
     alive.touch()
@@ -162,6 +163,10 @@ def test_the_health_check_of_the_image_sees_an_old_file(tmp_path):
     before = time.time() - 150
     os.utime(alive, (before, before))
     assert code() == 1
+
+
+def test_kubernetes_can_tell_that_the_image_s_user_is_not_root():
+    assert int(dockerfile()["USER"]) == container()["securityContext"]["runAsUser"] > 0
 
 
 def test_the_services_of_compose_wait_for_each_other():
@@ -198,3 +203,59 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     ours = [line for line in (ended.stdout + ended.stderr).splitlines() if "pgonly-worker" in line]
     assert (ended.returncode, ours) == (0, [])
+
+
+LINTERS = {
+    "Dockerfile": ["hadolint"],
+    "compose.yaml": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"],
+    "kubernetes.yaml": ["kubernetes-validate", "--strict"],
+}
+
+
+@pytest.mark.parametrize("name", LINTERS)
+def test_a_linter_finds_nothing_wrong(name):
+    """hadolint for the Dockerfile, and the schemas of Compose and Kubernetes."""
+    program, *flags = LINTERS[name]
+    path = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    ended = subprocess.run(
+        [path, *flags, str(DEPLOY / name)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+def test_a_runner_of_procfiles_starts_and_stops_the_workers(tmp_path):
+    """honcho, which reads the Procfile as Heroku does."""
+    pytest.importorskip("honcho")
+    here = {
+        "DATABASE_URL": database_url(connection.settings_dict),
+        "DJANGO_SETTINGS_MODULE": "tests.process.worker_settings",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PORT": str(free_port()),
+    }
+    log = tmp_path / "log"
+    command = [
+        sys.executable,
+        "-m",
+        "honcho",
+        "-f",
+        str(DEPLOY / "Procfile"),
+        "-d",
+        str(ROOT),
+        "start",
+        "worker",
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env={**os.environ, **here}, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_for(lambda: "2 processes are ready" in log.read_text(), 60, "the workers")
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert "All processes have ended." in log.read_text()
+    finally:
+        process.poll() is None and os.killpg(process.pid, signal.SIGKILL)
