@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import SESSION_KEY as USER
+from django.contrib.auth import get_user
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
@@ -65,3 +67,16 @@ def owner_of(request: HttpRequest, *, make: bool = False) -> str | None:
     if visitor is None and make:
         visitor = session[VISITOR] = get_random_string(32)
     return None if visitor is None else f"visitor {visitor}"
+
+
+def is_signed_in_still(request: HttpRequest) -> bool:
+    """Whether the session of this request, read again, is there and has the same user or visitor, who may still sign
+    in. True where no session says who it is. Two statements, by primary keys."""
+    session: Any = getattr(request, "session", None)
+    if session is None or not (USER in session or VISITOR in session):
+        return True
+    again = HttpRequest()
+    again.session = type(session)(session.session_key)
+    if any(again.session.get(key) != session.get(key) for key in (USER, VISITOR)):
+        return False
+    return USER not in session or get_user(again).is_authenticated

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
@@ -20,14 +15,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from pgonly_django.progress.look import Wanted, cancel, look
+from pgonly_django.progress.look import Wanted, cancel
+from pgonly_django.progress.stream import answers, apart, stream
 from pgonly_django.progress.tokens import RefusedError, grant_of, owner_of
 
 JOBS_AT_MOST = 20
 LONGEST_OFFSET = 20
-LOOK_SECONDS = 1.0
-KEEP_ALIVE_SECONDS = 15.0
-STREAM_SECONDS = 300.0
 
 
 @login_not_required
@@ -39,7 +32,7 @@ def progress(request: HttpRequest) -> HttpResponseBase:
         wanted, owner = _wanted(request, request.GET.getlist("after"))
     except RefusedError:
         return _refused()
-    return JsonResponse({"jobs": _answers(wanted, owner)})
+    return JsonResponse({"jobs": answers(wanted, owner)})
 
 
 @login_not_required
@@ -64,17 +57,17 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
 
 @login_not_required
 async def events(request: HttpRequest) -> HttpResponseBase:
-    """The same as progress(), as events: for 5 minutes at most, under ASGI alone. Between two looks it holds neither a
-    thread nor a connection to the database."""
+    """The same as progress(), as events: for 5 minutes at most, and while its user is signed in, under ASGI alone.
+    Between two looks it holds neither a thread nor a connection to the database."""
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Server-sent events need ASGI.", status=501, content_type="text/plain")
     last = request.headers.get("Last-Event-ID", "")
     after = last.split("-") if last else request.GET.getlist("after")
     try:
-        wanted, owner = await _apart(lambda: _wanted(request, after))
+        wanted, owner = await apart(lambda: _wanted(request, after))
     except RefusedError:
         return _refused()
-    response = StreamingHttpResponse(_stream(wanted, owner), content_type="text/event-stream")
+    response = StreamingHttpResponse(stream(request, wanted, owner), content_type="text/event-stream")
     response["Cache-Control"], response["X-Accel-Buffering"] = "no-store", "no"
     return response
 
@@ -92,53 +85,6 @@ def _offset(text: str) -> int:
     """0 for what no answer gave."""
     is_number = text.isascii() and text.isdigit() and len(text) < LONGEST_OFFSET
     return min(int(text), 2**63 - 1) if is_number else 0
-
-
-def _answers(wanted: Sequence[Wanted], owner: str) -> list[dict[str, Any]]:
-    """With new tokens: a page that is open stays allowed to ask."""
-    shown = look(wanted)
-    return [{**each, "token": want.grant.token(owner)} for each, want in zip(shown, wanted, strict=True)]
-
-
-async def _stream(wanted: Sequence[Wanted], owner: str) -> AsyncIterator[str]:
-    ends_at, seen, said_at = time.monotonic() + STREAM_SECONDS, None, time.monotonic()
-    while time.monotonic() < ends_at:
-        answers = await _apart(lambda: _answers(wanted, owner))  # noqa: B023 - called at once
-        news = [{name: value for name, value in each.items() if name != "token"} for each in answers]
-        if news != seen:
-            seen, said_at = _without_output(news), time.monotonic()
-            offsets = [str(each.get("output", {}).get("offset", 0)) for each in answers]
-            wanted = [Wanted(want.grant, int(offset)) for want, offset in zip(wanted, offsets, strict=True)]
-            yield f"id: {'-'.join(offsets)}\ndata: {json.dumps({'jobs': answers})}\n\n"
-            if all(each["is_over"] for each in answers):
-                yield "event: over\ndata: {}\n\n"
-                return
-        elif time.monotonic() - said_at > KEEP_ALIVE_SECONDS:
-            said_at = time.monotonic()
-            yield ": \n\n"
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-def _without_output(news: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As they look when nothing has been emitted since."""
-    return [
-        {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
-        if "output" in each
-        else each
-        for each in news
-    ]
-
-
-async def _apart(question: Callable[[], Any]) -> Any:
-    """In a thread of the event loop's pool, which is free again behind it; connections are closed there."""
-
-    def ask() -> Any:
-        try:
-            return question()
-        finally:
-            connections.close_all()
-
-    return await sync_to_async(ask, thread_sensitive=False)()
 
 
 def _refused() -> HttpResponse:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 from django.utils import timezone
@@ -197,34 +196,3 @@ def test_cancel_is_refused_to_others_and_without_a_csrf_token(ada, token_of):
 
 def test_events_need_asgi(client, ada, token_of):
     assert client.get(EVENTS, {"token": token_of(make(), ada)}).status_code == 501
-
-
-@pytest.mark.django_db(transaction=True)
-def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server, monkeypatch):
-    monkeypatch.setattr(views, "LOOK_SECONDS", 0.02)
-    job = make_running(make_worker().pk)
-    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
-    client = AsyncClient()
-    client.force_login(ada)
-
-    async def listen(**headers):
-        response = await client.get(EVENTS, {"token": token_of(job, ada, shows_output=True)}, headers=headers)
-        assert response["Content-Type"] == "text/event-stream"
-        seen = []
-        async for event in response.streaming_content:
-            seen.append(event.decode())
-            if len(seen) == 1:
-                await sync_to_async(finish)()
-        return seen
-
-    def finish():
-        write_output(server, [Said(str(job.pk), 1, place(1, 2), 5, " world")])
-        type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
-
-    first, *_, end = events = async_to_sync(listen)()
-    assert json.loads(first.partition("data: ")[2])["jobs"][0]["output"]["text"] == "Hello"
-    texts = [json.loads(each.partition("data: ")[2])["jobs"][0]["output"]["text"] for each in events[:-1]]
-    assert "".join(texts) == "Hello world"
-    assert end == "event: over\ndata: {}\n\n"
-    resumed = async_to_sync(listen)(**{"Last-Event-ID": str(place(1, 1))})
-    assert json.loads(resumed[0].partition("data: ")[2])["jobs"][0]["output"]["text"] == " world"

@@ -1,0 +1,219 @@
+"""A stream of events: what it tells, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.contrib.auth import SESSION_KEY
+from django.contrib.auth.models import User
+from django.db.backends.signals import connection_created
+from django.test import AsyncClient, Client
+from django.utils.decorators import async_only_middleware
+
+from pgonly_django.models import State
+from pgonly_django.progress import stream
+from pgonly_django.progress.tokens import VISITOR, Grant
+from pgonly_django.queue.output import Said, place, write_output
+from pgonly_django.sessions import revoke_all
+from tests.queue.rows import make_running, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+EVENTS = "/pgonly/progress/events/"
+ENGINES = ["pgonly_django.sessions", "django.contrib.sessions.backends.db"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(stream, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(stream, "SESSION_SECONDS", 0.1)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, settings):
+    settings.SESSION_ENGINE = request.param
+
+
+@pytest.fixture
+def sign_in(ada):
+    """Ada in a browser that listens, and in one that acts: both have the same session."""
+
+    def sign_in():
+        listening, acting = AsyncClient(), Client()
+        acting.force_login(ada)
+        listening.cookies = acting.cookies
+        return listening, acting
+
+    return sign_in
+
+
+def listen(client, token, act, when=1):
+    """The events of the stream. `act` is called behind the event of this number."""
+
+    async def collect():
+        response = await client.get(EVENTS, {"token": token})
+        assert response.status_code == 200
+        seen = []
+        async for event in response.streaming_content:
+            seen.append(event.decode())
+            if len(seen) == when:
+                await sync_to_async(act)()
+        return seen
+
+    async def in_time():
+        return await asyncio.wait_for(collect(), 20)
+
+    return async_to_sync(in_time)()
+
+
+def log_out(_ada, acting):
+    acting.logout()
+
+
+def revoke(ada, acting):
+    session = acting.session
+    revoke_all(ada) if hasattr(session, "codec") else session.delete()
+
+
+def change_password(ada, _acting):
+    ada.set_password("another")
+    ada.save()
+
+
+def deactivate(ada, _acting):
+    User.objects.filter(pk=ada.pk).update(is_active=False)
+
+
+def delete(ada, _acting):
+    ada.delete()
+
+
+def sign_in_as_somebody_else(_ada, acting):
+    session = acting.session
+    session[SESSION_KEY] = str(User.objects.create_user("eve").pk)
+    session.save()
+
+
+ENDS = [log_out, revoke, change_password, deactivate, delete, sign_in_as_somebody_else]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.usefixtures("engine")
+def test_it_ends_when_its_user_is_signed_in_no_more(ada, token_of, sign_in, end):
+    job = make_running(make_worker().pk)
+    listening, acting = sign_in()
+    seen = listen(listening, token_of(job, ada), lambda: end(ada, acting))
+    assert len(seen) == 1
+    assert "event: over" not in seen[0]
+    assert async_to_sync(listening.get)("/pgonly/progress/", {"token": token_of(job, ada)}).status_code == 403
+
+
+def test_it_ends_with_the_session_of_a_visitor():
+    job, client = make_running(make_worker().pk), AsyncClient()
+    session = client.session
+    session[VISITOR] = "x" * 32
+    session.save()
+    token = Grant("default", str(job.pk)).token(f"visitor {'x' * 32}")
+    assert len(listen(client, token, session.delete)) == 1
+
+
+def test_it_goes_on_while_the_session_lives(ada, token_of, sign_in, monkeypatch):
+    monkeypatch.setattr(stream, "SESSION_SECONDS", 0.0)
+    job = make_running(make_worker().pk, progress={"done": 0, "total": 10})
+    listening, acting = sign_in()
+
+    def progress():
+        acting.get("/admin/login/")
+        rows = type(job).objects.filter(pk=job.pk)
+        done = rows.get().progress["done"] + 1
+        rows.update(progress={"done": done, "total": 10}, state=State.RUNNING)
+
+    seen = []
+
+    async def collect():
+        response = await listening.get(EVENTS, {"token": token_of(job, ada)})
+        async for event in response.streaming_content:
+            seen.append(event.decode())
+            if len(seen) == 5:
+                return
+            await sync_to_async(progress)()
+
+    async_to_sync(collect)()
+    assert [json.loads(each.partition("data: ")[2])["jobs"][0]["percent"] for each in seen] == [
+        0, 10, 20, 30, 40,
+    ]  # fmt: skip
+
+
+@async_only_middleware
+def token_authentication(get_response):
+    """Who it is says a header, say, and no session."""
+
+    async def middleware(request):
+        request.user = await User.objects.aget(username="ada")
+        return await get_response(request)
+
+    return middleware
+
+
+def test_it_does_not_end_where_no_session_says_who_it_is(ada, token_of, settings, monkeypatch):
+    monkeypatch.setattr(stream, "SESSION_SECONDS", 0.0)
+    settings.MIDDLEWARE = [f"{__name__}.token_authentication"]
+    job = make_running(make_worker().pk)
+
+    def finish():
+        type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+
+    assert listen(AsyncClient(), token_of(job, ada), finish)[-1].startswith("event: over")
+
+
+def test_a_look_reads_no_session(ada, token_of, sign_in, monkeypatch):
+    monkeypatch.setattr(stream, "SESSION_SECONDS", 10.0)
+    job, (listening, _acting) = make_running(make_worker().pk), sign_in()
+    statements = []
+
+    def note(execute, sql, params, many, context):
+        statements.append(sql)
+        return execute(sql, params, many, context)
+
+    def wrap(connection, **_kwargs):
+        connection.execute_wrappers.append(note)
+
+    connection_created.connect(wrap)
+    monkeypatch.setattr(stream, "LONGEST_SECONDS", 0.5)
+    try:
+        listen(listening, token_of(job, ada), statements.clear)
+    finally:
+        connection_created.disconnect(wrap)
+    assert len([sql for sql in statements if "pgonly_job" in sql]) > 3
+    assert [sql for sql in statements if "session" in sql or "auth_user" in sql] == []
+
+
+def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):
+    job = make_running(make_worker().pk)
+    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    client = AsyncClient()
+    client.force_login(ada)
+
+    async def listen(**headers):
+        response = await client.get(EVENTS, {"token": token_of(job, ada, shows_output=True)}, headers=headers)
+        assert response["Content-Type"] == "text/event-stream"
+        seen = []
+        async for event in response.streaming_content:
+            seen.append(event.decode())
+            if len(seen) == 1:
+                await sync_to_async(finish)()
+        return seen
+
+    def finish():
+        write_output(server, [Said(str(job.pk), 1, place(1, 2), 5, " world")])
+        type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+
+    first, *_, end = events = async_to_sync(listen)()
+    assert json.loads(first.partition("data: ")[2])["jobs"][0]["output"]["text"] == "Hello"
+    texts = [json.loads(each.partition("data: ")[2])["jobs"][0]["output"]["text"] for each in events[:-1]]
+    assert "".join(texts) == "Hello world"
+    assert end == "event: over\ndata: {}\n\n"
+    resumed = async_to_sync(listen)(**{"Last-Event-ID": str(place(1, 1))})
+    assert json.loads(resumed[0].partition("data: ")[2])["jobs"][0]["output"]["text"] == " world"
