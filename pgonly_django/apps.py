@@ -12,7 +12,7 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from pgonly_django.cache.checks import check_caches, check_pools
+        from pgonly_django.cache.checks import check_caches, check_moving, check_pools
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import in_schema, listen_database, placement, testrun, wake_urls
         from pgonly_django.embedded import check_embedded
@@ -47,6 +47,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_task_modules, deploy=True)
         checks.register(check_stored_jobs, deploy=True)
         checks.register(check_caches, checks.Tags.caches)
+        checks.register(check_moving, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
