@@ -16,7 +16,7 @@ from django.conf import global_settings, settings
 from django.contrib import admin
 from django.core import checks
 from django.db import connections
-from django.test import override_settings
+from django.test import TestCase, override_settings
 from django.urls.resolvers import RegexPattern, URLResolver
 
 from pgonly_django import events
@@ -52,10 +52,12 @@ class Run(contextlib.ExitStack):
         """What the page assumes, its blocks in their order, and then `after(page)`, which checks what they made."""
         if self.page.before.exists():
             exec(compile(self.page.before.read_text(), self.page.before, "exec"), vars(self.module))
+            self.use_settings({name: value for name, value in vars(self.module).items() if is_setting(name)})
         after = vars(self.module).pop("after", None)
-        for block in self.page.blocks:
-            if block.language == "python":
-                self.run(block)
+        with TestCase.captureOnCommitCallbacks(execute=True):
+            for block in self.page.blocks:
+                if block.language == "python":
+                    self.run(block)
         if after is not None:
             after(self.module)
 
@@ -68,7 +70,7 @@ class Run(contextlib.ExitStack):
         assigned = {name for statement in tree.body for name in names_assigned(statement)}
         if "urlpatterns" in assigned:
             self.use_urls()
-        if known := {name for name in assigned if name in OTHER_SETTINGS or hasattr(global_settings, name)}:
+        if known := set(filter(is_setting, assigned)):
             self.use_settings({name: vars(self.module)[name] for name in known})
 
     def parsed(self, block: Block) -> ast.Module:
@@ -92,7 +94,7 @@ class Run(contextlib.ExitStack):
         """The page's patterns, behind those that a project has, serve requests from here on."""
         self.module.urlpatterns = completed(self.module.urlpatterns, urls.urlpatterns)
         messages = URLResolver(RegexPattern(r"^/"), self.module.__name__).check()
-        assert messages == []
+        assert messages == [], messages
         self.enter_context(override_settings(ROOT_URLCONF=self.module.__name__))
 
     def use_settings(self, given: dict[str, Any]) -> None:
@@ -108,7 +110,12 @@ class Run(contextlib.ExitStack):
         changes = {name: completed(value, getattr(settings, name)) for name, value in given.items()}
         changes = {name: value for name, value in changes.items() if value != getattr(settings, name)}
         self.enter_context(override_settings(**changes))
-        assert [each for each in messages_of_checks() if each not in known] == []
+        new = [each for each in messages_of_checks() if each not in known]
+        assert new == [], new
+
+
+def is_setting(name: str) -> bool:
+    return name in OTHER_SETTINGS or (name.isupper() and hasattr(global_settings, name))
 
 
 def names_assigned(statement: ast.stmt) -> list[str]:

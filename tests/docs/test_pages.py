@@ -19,14 +19,6 @@ from tests.docs.pages import PAGES, ROOT, Page, broken_links
 from tests.docs.running import Run
 from tests.docs.shell import OTHER_PROGRAMS, mistakes_in, other_programs_in, unknown_flags_in
 
-# Pages whose Python does not run yet.
-NOT_YET = {
-    f"how-to/{name}"
-    for name in (
-        "budgets", "cache", "concurrency", "example", "failures", "limits", "logging", "progress", "queue",
-        "rolling_deploys", "schedules", "schema", "serverless", "sessions", "testing", "uniqueness",
-    )
-}  # fmt: skip
 # What reads a block of another language, and raises for one that is none.
 READERS = {
     "json": json.loads,
@@ -42,8 +34,6 @@ of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name
 @pytest.mark.django_db
 @of_each_page
 def test_the_python_of_a_page_runs(page: Page):
-    if page.name in NOT_YET:
-        pytest.skip("not yet")
     with Run(page) as run:
         run.all()
 

@@ -90,7 +90,7 @@ def test_a_job_that_resumes_passes_and_the_report_says_where_it_was_killed(nothi
 def test_the_example_of_the_docs_passes(nothing_left, monkeypatch):
     monkeypatch.setitem(sys.modules, "shop.tasks", SimpleNamespace(import_catalogue=of_this_test_module))
     names = {}
-    exec(snippet("how-to/testing.md", "def test_an_import_survives_kills").replace(", 3)", ")"), names)
+    exec(snippet("how-to/testing.md", "def test_an_import_survives_kills()").replace(", 3)", ")"), names)
     names["test_an_import_survives_kills"]()
 
 

@@ -1,0 +1,20 @@
+"""A user who is signed in, and the request in which this runs."""
+
+from django.contrib.auth import login
+from django.contrib.auth.models import User
+from django.test import Client, RequestFactory
+
+from pgonly_django.sessions import SessionStore
+
+user = User.objects.create_user("ada", password="secret")
+request = RequestFactory().get("/")
+request.user, request.session = user, SessionStore()
+login(request, user)
+urlpatterns = []
+
+
+def after(page):
+    browser = Client()
+    browser.force_login(user)
+    assert page.Session.objects.for_user(user).active().count() == 1
+    assert b"This device" in browser.get("/account/devices/").content
