@@ -32,6 +32,7 @@ from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.output import Part
 from pgonly_django.queue.values import to_json
 
@@ -72,6 +73,11 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     @property
     def job_id(self) -> str:
         return self._run.job.id
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
+        return read_only(self._run.job.metadata)
 
     @property
     def budget(self) -> Budget | None:

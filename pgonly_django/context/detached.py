@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import check_step_name
+from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.values import to_json
 
 
@@ -39,6 +40,11 @@ class DetachedContext(JobContext):
     @property
     def job_id(self) -> str:
         return str(self.task_result.id)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        stored = getattr(self.task_result.task, "stored_metadata", None)
+        return read_only(stored and json.loads(stored))
 
     @property
     def checkpoint(self) -> Any:

@@ -274,6 +274,7 @@ class Job(models.Model):
     args = ReadableJsonField(default=list)
     kwargs = ReadableJsonField(default=dict)
     options = ReadableJsonField(null=True, help_text=_("What .using() set for this job alone."))
+    metadata = ReadableJsonField(null=True, help_text=_("What goes with its call beside the arguments."))
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
     run_at = TimestampField(null=True, help_text=_("Not before this time."))
     ready_at = TimestampField(

@@ -111,6 +111,7 @@ class Schedule(Declared):
     budget = models.CharField(  # noqa: DJ001 - as queue
         max_length=255, null=True, blank=True, help_text=_("The budget that its jobs spend.")
     )
+    metadata = ReadableJsonField(null=True, blank=True, help_text=_("That of its jobs: a JSON object."))
 
     paused_at = TimestampField(null=True, editable=False)
     next_at = TimestampField(

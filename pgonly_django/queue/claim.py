@@ -83,9 +83,10 @@ class ClaimedJob(NamedTuple):
     started_at: datetime
     attempted_at: datetime
     errors: list[dict[str, Any]] | None  # None: empty
+    metadata: dict[str, Any] | None  # None: empty
 
 
-JSON_COLUMNS = ("args", "kwargs", "options", "errors")
+JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata")
 # The id as text, as it is used; NULL for what is empty in most rows, which saves parsing it, and for a time that Python
 # cannot hold.
 SHORTER = {

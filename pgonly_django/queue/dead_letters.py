@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from django.db import connections
 
@@ -13,7 +13,8 @@ UNSENT_ROW = "dead_letter_queue IS NOT NULL AND state = 'failed' AND dead_letter
 
 # Index: pgonly_job_dead_letter, one range of it. Of two workers that look at once each gets other rows.
 UNSENT = qualified(f"""
-SELECT id::text FROM pgonly_job WHERE {UNSENT_ROW} AND dead_letter_queue = %(queue)s
+SELECT id::text, CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata::text END
+FROM pgonly_job WHERE {UNSENT_ROW} AND dead_letter_queue = %(queue)s
 ORDER BY id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 """)
 # Index: the primary key.
@@ -33,14 +34,14 @@ SELECT queue FROM unsent WHERE queue IS NOT NULL
 """)
 
 
-def unsent(alias: str, queue: str, limit: int) -> list[str]:
-    """The ids of the oldest, whose rows are locked until the caller's transaction ends."""
+def unsent(alias: str, queue: str, limit: int) -> dict[str, str | None]:
+    """The ids of the oldest, whose rows are locked until the caller's transaction ends, with their metadata."""
     with connections[alias].cursor() as cursor:
         cursor.execute(UNSENT, {"queue": queue, "limit": limit})
-        return [job_id for (job_id,) in cursor.fetchall()]
+        return dict(cursor.fetchall())
 
 
-def mark_sent(alias: str, ids: Sequence[str]) -> None:
+def mark_sent(alias: str, ids: Iterable[str]) -> None:
     """In the transaction that enqueues their letters, so that either both are done or neither."""
     with connections[alias].cursor() as cursor:
         cursor.execute(MARK, {"ids": list(ids)})

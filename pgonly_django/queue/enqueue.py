@@ -100,14 +100,21 @@ class Unique(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A job before it has a row. Its arguments are JSON text. `own`: some of CALL_COLUMNS. Both it and `unique` are
-    None for most jobs."""
+    """A job before it has a row. Its arguments and metadata are JSON text. `own`: some of CALL_COLUMNS. It, `unique`
+    and `metadata` are None for most jobs."""
 
     template: Template
     args: str
     kwargs: str
     own: Mapping[str, Any] | None = None
     unique: Unique | None = None
+    metadata: str | None = None
+
+    @property
+    def more(self) -> Mapping[str, Any]:
+        """The columns that its template does not have: those of `own`, and its metadata."""
+        own = self.own or {}
+        return own if self.metadata is None else {**own, "metadata": self.metadata}
 
     @property
     def ready(self) -> str:
@@ -130,9 +137,9 @@ def insert(alias: str, job: NewJob, follow_up: FollowUp | None = None) -> tuple[
     workers, unless the `follow_up` did: see first_row()."""
     (job_id,) = new_ids(1)
     params, statement = {"id": job_id, "args": job.args, "kwargs": job.kwargs}, job.template.insert
-    if job.own:
-        params |= job.own
-        statement = _insert_with(job.template, tuple(job.own))
+    if job.own or job.metadata is not None:
+        params |= (more := job.more)
+        statement = _insert_with(job.template, tuple(more))
     row = first_row(alias, statement, params, follow_up)
     assert row is not None
     return job_id, EPOCH + timedelta(microseconds=int(row[0]))
@@ -181,17 +188,17 @@ def _copy_text(
     ends = {id(template): _end_of_line(template, now, columns) for template in templates}
     lines = [
         f"{job_id}\t{_escape(args)}\t{_escape(kwargs)}\t{ends[id(template)]}"
-        for job_id, (template, args, kwargs, _, _) in zip(ids, jobs, strict=True)
+        for job_id, (template, args, kwargs, _, _, _) in zip(ids, jobs, strict=True)
     ]
-    if any(job.own for job in jobs):
-        own = sorted({name for job in jobs for name in job.own or ()})
-        lines = [_with_own(line, job.own or {}, own) for line, job in zip(lines, jobs, strict=True)]
-        columns += own
+    if any(job.own or job.metadata for job in jobs):
+        more = sorted({name for job in jobs for name in job.more})
+        lines = [_with_more(line, job.more, more) for line, job in zip(lines, jobs, strict=True)]
+        columns += more
     return ", ".join(columns), "".join(lines)
 
 
-def _with_own(line: str, own: Mapping[str, Any], columns: Sequence[str]) -> str:
-    return line[:-1] + "".join(f"\t{_copy_value(own.get(name))}" for name in columns) + "\n"
+def _with_more(line: str, more: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return line[:-1] + "".join(f"\t{_copy_value(more.get(name))}" for name in columns) + "\n"
 
 
 def _end_of_line(template: Template, now: datetime, columns: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from pgonly_django.conf import LONGEST
 from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.queue.values import to_json
 from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
+from pgonly_django.tasks.metadata import metadata_text
 from pgonly_django.tasks.task_fields import PATH_LENGTH, what_is_wrong_with_name
 
 # As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
@@ -44,6 +45,7 @@ class Declaration:
     catch_up: str = "latest"
     overlap: str | None = None
     budget: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
     def columns(self) -> dict[str, Any]:
         """What Schedule.objects.declare() takes; values that JSON holds."""
@@ -60,7 +62,12 @@ class Declaration:
             "catch_up": self.catch_up,
             "overlap": overlap,
             "budget": self.budget,
+            "metadata": self._stored_metadata(),
         }
+
+    def _stored_metadata(self) -> Any:
+        text = metadata_text(self.metadata, "metadata")
+        return None if text is None else json.loads(text)
 
     def problems(self) -> dict[str, str]:
         """By the names of the fields; each says what is wrong, with what value, and what to do."""
@@ -81,11 +88,13 @@ class Declaration:
 
 
 def as_scheduled(task: Any, chosen: Any) -> Any:
-    """The task with the queue, priority and budget that a schedule, or its declaration, has chosen. Raises InvalidTask
-    and OptionError where it cannot have them. One of another backend, which nothing schedules, stays as it is."""
+    """The task with the queue, priority, budget and metadata that a schedule, or its declaration, has chosen. Raises
+    InvalidTask and OptionError where it cannot have them. One of another backend, which nothing schedules, stays as
+    it is."""
     if not hasattr(task, "budget"):
         return task
     options = {"queue_name": chosen.queue, "priority": chosen.priority, "budget": chosen.budget or None}
+    options["metadata"] = chosen.metadata or None
     return task.using(**{name: value for name, value in options.items() if value is not None})
 
 
@@ -168,6 +177,14 @@ def _choice(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
     return lambda value: "" if value in choices else f"{name} must be one of {named}, got {value!r}."
 
 
+def _metadata(value: Any) -> str:
+    try:
+        metadata_text(value, "metadata")
+    except (OptionError, NotStorableError) as error:
+        return str(error)
+    return ""
+
+
 _overlap, _budget = _choice("overlap", OVERLAP), _text("budget", NAME_LENGTH)
 
 # What is wrong with the value of a field by itself, in words; "" where nothing is.
@@ -184,4 +201,5 @@ RULES: dict[str, Callable[[Any], str]] = {
     "catch_up": _choice("catch_up", CATCH_UP),
     "overlap": lambda value: "" if value is None else _overlap(value),
     "budget": lambda value: "" if value is None else _budget(value),
+    "metadata": _metadata,
 }

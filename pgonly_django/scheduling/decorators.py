@@ -36,6 +36,7 @@ def cron(
     catch_up: str = "latest",
     overlap: str | None = None,
     budget: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Callable[[AnyTask], AnyTask]:
     """Enqueue the task at the times of a cron line: `@cron("0 3 * * *", timezone="Asia/Shanghai")` above `@task`.
 
@@ -43,11 +44,12 @@ def cron(
     schedule of a task needs one.
     `args`, `kwargs`: what the task is called with. `queue`, `priority`: instead of the task's own. `catch_up`: which
     ticks run that passed while no worker did: "latest", "all" or "none". `overlap`: what a tick does while an earlier
-    run is unfinished: "skip" it, "allow" both, "replace" the earlier one. Raises OptionError for a value that it cannot
-    have, WrongArgumentsError for arguments that do not fit the task, and InvalidTask for anything that is no task.
+    run is unfinished: "skip" it, "allow" both, "replace" the earlier one. `metadata`: that of its jobs. Raises
+    OptionError for a value that it cannot have, WrongArgumentsError for arguments that do not fit the task, and
+    InvalidTask for anything that is no task.
     """
     options = {"timezone": timezone, "args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
-    return _declare("@cron", name, options | _rules(catch_up, overlap, budget) | {"cron": line})
+    return _declare("@cron", name, options | _rules(catch_up, overlap, budget, metadata) | {"cron": line})
 
 
 def every(
@@ -62,16 +64,21 @@ def every(
     catch_up: str = "latest",
     overlap: str | None = None,
     budget: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Callable[[AnyTask], AnyTask]:
     """Enqueue the task every `interval`, a timedelta or seconds, from 0.1 s up: `@every(timedelta(minutes=5))` above
     `@task`. The first time comes one interval after a worker first saw the schedule. A run that is late shifts no later
     one. The other parameters are those of @cron."""
     options = {"args": args, "kwargs": kwargs, "queue": queue, "priority": priority}
-    return _declare("@every", name, options | _rules(catch_up, overlap, budget) | {"every": interval})
+    return _declare(
+        "@every", name, options | _rules(catch_up, overlap, budget, metadata) | {"every": interval}
+    )
 
 
-def _rules(catch_up: str, overlap: str | None, budget: str | None) -> dict[str, Any]:
-    return {"catch_up": catch_up, "overlap": overlap, "budget": budget}
+def _rules(
+    catch_up: str, overlap: str | None, budget: str | None, metadata: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {"catch_up": catch_up, "overlap": overlap, "budget": budget, "metadata": metadata}
 
 
 def _declare(decorator: str, name: str | None, options: dict[str, Any]) -> Callable[[AnyTask], AnyTask]:

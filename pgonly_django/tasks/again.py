@@ -22,8 +22,8 @@ def run_again(
     job: Job, *, queue: str, priority: int, run_at: datetime | None, args: Any, kwargs: Any
 ) -> JobResult:
     """Enqueue the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
-    the new job, too: max_attempts, max_runtime and those without a column. Unique keys hold: the result may be that of
-    another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue() refuses."""
+    the new job, too: max_attempts, max_runtime and those without a column; and its metadata. Unique keys hold: the
+    result may be that of another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue() refuses."""
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         raise UnfitCallError("The arguments must be a list and an object of names.")
     try:
@@ -49,4 +49,6 @@ def _options(job: Job, task: Any, backend: Any) -> dict[str, Any]:
     usual = backend.options_of(task)
     stored = restored(job.options if isinstance(job.options, dict) else None)
     columns = {"max_attempts": job.max_attempts, "max_runtime": job.max_runtime}
-    return stored | {name: value for name, value in columns.items() if value != getattr(usual, name)}
+    metadata = {"metadata": job.metadata} if isinstance(job.metadata, dict) else {}
+    changed = {name: value for name, value in columns.items() if value != getattr(usual, name)}
+    return stored | metadata | changed

@@ -40,6 +40,7 @@ from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
 from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
+from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
 from pgonly_django.tasks.settings import TasksEntry
@@ -48,20 +49,20 @@ from pgonly_django.tasks.task import PostgresTask
 from pgonly_django.tasks.task_fields import validate_fields, validate_place
 from pgonly_django.tasks.uniqueness import UniqueFunction, kept_for_its_key, uniqueness
 
-Call = tuple[Any, Sequence[Any], Mapping[str, Any]]
 PREPARED_AT_MOST = 1024
 
 _decode = json.JSONDecoder().decode
 
 
 class Prepared(NamedTuple):
-    """What the calls of a task have in common. `columns` and `unique` are None for most tasks."""
+    """What the calls of a task have in common. The last three are None for most tasks."""
 
     task: Any
     signature: CallSignature
     template: Template
     columns: Columns | None
     unique: UniqueFunction | None
+    metadata: str | None
 
 
 class PostgresBackend(BaseTaskBackend):
@@ -120,7 +121,7 @@ class PostgresBackend(BaseTaskBackend):
 
     def prepare_many(self, calls: Iterable[Call]) -> list[tuple[Any, NewJob]]:
         """Each call's task and job, for insert_many(). Raises as enqueue() does; writes nothing."""
-        jobs = [(task, self._new_job(task, args, kwargs)) for task, args, kwargs in calls]
+        jobs = [(task, self._new_job(task, args, kwargs, metadata)) for task, args, kwargs, metadata in calls]
         require_autocommit(self.database, "enqueue_many()")
         return jobs
 
@@ -180,7 +181,9 @@ class PostgresBackend(BaseTaskBackend):
         chosen = _overrides(task) if overrides is None else overrides
         return self.entry.resolve(task.queue_name, getattr(task, "declared", {}), chosen)
 
-    def _new_job(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewJob:
+    def _new_job(
+        self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], metadata: str | None = None
+    ) -> NewJob:
         """Raises as enqueue() does. What is checked of a task is kept: it takes longer than the rest of a call."""
         prepared = self._prepared.get(id(task))
         if prepared is None:
@@ -188,14 +191,15 @@ class PostgresBackend(BaseTaskBackend):
                 self._prepared.clear()
             # It holds the task, so no other object gets the same id.
             prepared = self._prepared[id(task)] = self._prepare(task)
-        _, signature, template, columns, unique = prepared
+        _, signature, template, columns, unique, usual = prepared
         signature.check(args, kwargs)
         texts = signature.to_json(args, kwargs)
+        metadata = metadata or usual
         if columns is None and unique is None:
-            return NewJob(template, *texts)
+            return NewJob(template, *texts, None, None, metadata)
         # Each decodes for itself: a callable may change what it gets.
         own = columns(*map(_decode, texts)) if columns else None
-        return NewJob(template, *texts, own, unique(*map(_decode, texts)) if unique else None)
+        return NewJob(template, *texts, own, unique(*map(_decode, texts)) if unique else None, metadata)
 
     def _prepare(self, task: Any) -> Prepared:
         if self.entry.problems:
@@ -219,7 +223,8 @@ class PostgresBackend(BaseTaskBackend):
         )
         signature = call_signature(task.func, task.takes_context)
         unique = uniqueness(first_path(task), signature, options)
-        return Prepared(task, signature, template, call_columns(signature, options), unique)
+        columns, metadata = call_columns(signature, options), getattr(task, "stored_metadata", None)
+        return Prepared(task, signature, template, columns, unique, metadata)
 
     def _tell_after_commit(
         self, database: str, payloads: Iterable[str], results: Iterable[Any], follow_up: FollowUp | None
@@ -259,6 +264,7 @@ def _result(
         enqueued_at=enqueued_at,
         errors=(),
         worker_id=None,
+        _metadata=new.metadata and _decode(new.metadata),
     )
     return as_duplicate(result) if is_duplicate else result
 

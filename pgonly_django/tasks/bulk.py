@@ -10,24 +10,28 @@ from django.db import transaction
 
 from pgonly_django.compat import Task
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.tasks.backend import Call, PostgresBackend
+from pgonly_django.tasks.backend import PostgresBackend
+from pgonly_django.tasks.metadata import Call, metadata_text
 from pgonly_django.tasks.result import JobResult
 
 PAIR = 2
 LISTS = (list, tuple)
 NO_KWARGS: dict[str, Any] = {}
-FORMS = "(task, args) or (task, args, kwargs)"
+LENGTHS = range(2, 5)
+DEFAULTS: list[Any] = [None, None, NO_KWARGS, None]
+FORMS = "(task, args), (task, args, kwargs) or (task, args, kwargs, metadata)"
 
 
 def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
     """Enqueue many calls: `enqueue_many([(task, args), (task, args, kwargs), ...])`; the results in order. One COPY per
-    TASKS backend, inside the caller's transaction, all or none. Raises as enqueue() does, naming the argument, and
-    WrongArgumentsError for an entry of another form; nothing is written then."""
+    TASKS backend, inside the caller's transaction, all or none. A fourth value is the metadata of the call, instead of
+    that of `task.using(metadata=...)`. Raises as enqueue() does, naming the argument, and WrongArgumentsError for an
+    entry of another form; nothing is written then."""
     if not isinstance(calls, Iterable) or isinstance(calls, str | bytes | Mapping):
         raise WrongArgumentsError("enqueue_many()", f"it takes a list of {FORMS}, got {calls!r}")
     checked = [_call(place, entry) for place, entry in enumerate(calls)]
     places: dict[str, list[int]] = {}
-    for place, (task, _, _) in enumerate(checked):
+    for place, (task, _, _, _) in enumerate(checked):
         places.setdefault(task.backend, []).append(place)
     backends = {_backend(checked[own[0]][0]): own for own in places.values()}
     # All are prepared before any is written: an error in the calls of the last backend leaves nothing behind.
@@ -46,16 +50,17 @@ def enqueue_many(calls: Iterable[tuple[Any, ...]]) -> list[JobResult]:
 def _call(place: int, entry: Any) -> Call:
     """Raises WrongArgumentsError for an entry of another form: a task alone, or a text as the arguments."""
     if type(entry) is tuple and len(entry) == PAIR and type(entry[1]) in LISTS and isinstance(entry[0], Task):
-        return entry[0], entry[1], NO_KWARGS  # nearly every call: checked at half the cost
-    if not isinstance(entry, tuple | list) or len(entry) not in (2, 3) or not isinstance(entry[0], Task):
+        return entry[0], entry[1], NO_KWARGS, None  # nearly every call: checked at half the cost
+    if not isinstance(entry, tuple | list) or len(entry) not in LENGTHS or not isinstance(entry[0], Task):
         raise WrongArgumentsError("enqueue_many()", f"call {place} must be {FORMS}, got {entry!r}")
-    task, args, kwargs = entry if len(entry) == 3 else (*entry, {})  # noqa: PLR2004 - the second form
+    given: list[Any] = list(entry)
+    task, args, kwargs, metadata = given + DEFAULTS[len(given) :]
     if not isinstance(args, tuple | list):
         raise WrongArgumentsError("enqueue_many()", f"the args of call {place} must be a list, got {args!r}")
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         reason = f"the kwargs of call {place} must be a dict, got {kwargs!r}"
         raise WrongArgumentsError("enqueue_many()", reason)
-    return task, args, kwargs
+    return task, args, kwargs, metadata_text(metadata, f"enqueue_many(), call {place}")
 
 
 def _backend(task: Any) -> PostgresBackend:

@@ -7,7 +7,7 @@ PGONLY["QUEUES"] = {"dead": {"task": "screening.tasks.look_into"}} names the tas
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.core import checks
@@ -20,6 +20,7 @@ from pgonly_django.conf import settings
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.queue.dead_letters import mark_sent, unsent
 from pgonly_django.tasks.arguments import call_signature
+from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.task import PostgresTask
 
 PLACE = 'PGONLY["QUEUES"][{!r}]["task"]'
@@ -62,7 +63,7 @@ def task_of(queue: str) -> PostgresTask:
 
 def send(alias: str, queue: str, limit: int) -> int:
     """Send the letters of at most `limit` failed jobs: exactly once for each failure, since one transaction enqueues
-    and marks them. Returns how many. Raises as task_of()."""
+    and marks them. A letter has the metadata of its job. Returns how many. Raises as task_of()."""
     task = task_of(queue)
     backend: Any = task.get_backend()
     if (database := backend.database) != alias:
@@ -71,11 +72,12 @@ def send(alias: str, queue: str, limit: int) -> int:
             f"{PLACE.format(queue)}: {task.module_path} {there}. Both must be the same."
         )
     with transaction.atomic(using=alias):
-        ids = unsent(alias, queue, limit)
-        if ids:
-            backend.insert_many(backend.prepare_many((task, [job_id], {}) for job_id in ids))
-            mark_sent(alias, ids)
-    return len(ids)
+        letters = unsent(alias, queue, limit)
+        if letters:
+            calls: Iterator[Call] = ((task, [job_id], {}, meta) for job_id, meta in letters.items())
+            backend.insert_many(backend.prepare_many(calls))
+            mark_sent(alias, letters)
+    return len(letters)
 
 
 def check_dead_letter_tasks(**_: object) -> list[checks.CheckMessage]:

@@ -120,7 +120,7 @@ def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
     new: NewJob
     try:
         task = find_task(job.task, job.backend, values["queue"], values["priority"])
-        ((_task, new),) = backend_of(task).prepare_many([(task, args, kwargs)])
+        ((_task, new),) = backend_of(task).prepare_many([(task, args, kwargs, None)])
     except (PgonlyError, UnknownTaskError, InvalidTask) as error:
         raise UnfitCallError(str(error)) from error
     except Exception as error:

@@ -59,7 +59,7 @@ class TaskOptions:
 
 
 # Those that belong to one call: .using() alone takes them.
-OF_ONE_CALL = ("idempotency_key",)
+OF_ONE_CALL = ("idempotency_key", "metadata")
 OPTION_NAMES = tuple(f.name for f in fields(TaskOptions) if f.name not in OF_ONE_CALL)
 WITHOUT_COLUMN = ("atomic", "backoff", *POLICIES, "on_failure", "budget")
 
@@ -135,6 +135,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "unique_while": (lambda value: value is None or value in UNIQUE_WHILE, f"one of {UNIQUE_WHILE} or None"),
     "debounce": (_is_duration_or_none, f"{DURATION} or None"),
     "idempotency_key": (_is_text_or_none, "a str that is not empty, or None"),
+    "metadata": (lambda value: isinstance(value, Mapping | None), "a dict, or None"),  # see tasks/metadata.py
 }
 
 

@@ -136,7 +136,7 @@ def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
     signature.check(row.args, kwargs)
     bound = signature.signature.bind(*row.args, **kwargs)
     bound.arguments |= {name: value for name, value in arguments.items() if name not in others}
-    calls = [(task, row.args, row.kwargs), (task, bound.args, bound.kwargs)]
+    calls = [(task, row.args, row.kwargs, None), (task, bound.args, bound.kwargs, None)]
     (_, old), (_, new) = task.get_backend().prepare_many(calls)
     was, now = _keys(old), _keys(new)
     # A key that was chosen for this job alone, as by idempotency_key, does not follow from the arguments.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 
 from pgonly_django.compat import TaskError, TaskResult, TaskResultStatus
 from pgonly_django.exceptions import WaitTimeoutError, WrongArgumentsError
+from pgonly_django.queue.metadata import read_only
 from pgonly_django.tasks.registry import task_of
 
 if TYPE_CHECKING:
@@ -38,12 +39,18 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     _attempts: int = 0
     _is_duplicate: bool = False
+    _metadata: Any = None
 
     @property
     def is_duplicate(self) -> bool:
         """Whether the call that returned this made no job of its own, because another one had its unique key: this is
         the result of that one."""
         return self._is_duplicate
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What `.using(metadata=...)` gave the job, with the headers of traces; read-only, and empty without any."""
+        return read_only(self._metadata)
 
     @property
     def job(self) -> Job:
@@ -186,6 +193,7 @@ def result_of(job: Job) -> JobResult:
         worker_id=None if is_recorded else str(job.worker_id),
         _return_value=job.result,
         _attempts=job.attempt,
+        _metadata=job.metadata,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -14,6 +14,7 @@ from pgonly_django.tasks.aliases import claim, first_path, validated_aliases
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.call_columns import call_columns
 from pgonly_django.tasks.error_policies import ErrorClasses
+from pgonly_django.tasks.metadata import metadata_text
 from pgonly_django.tasks.options import OF_ONE_CALL, OPTION_NAMES, OnFailure, TaskOptions, validated
 from pgonly_django.tasks.uniqueness import uniqueness
 
@@ -53,6 +54,7 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
     debounce: timedelta | None = UNSET
     aliases: Sequence[str] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
+    stored_metadata: str | None = None  # JSON, of .using(metadata=...)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aliases", validated_aliases(self.aliases, _place(self.func)))
@@ -90,13 +92,19 @@ class PostgresTask(Task):  # type: ignore[type-arg] # generic in the stubs only
         queue_name: str | None = None,
         run_after: datetime | None = None,
         backend: str | None = None,
+        metadata: Mapping[str, Any] | None = UNSET,
         **options: Any,
     ) -> Self:
-        """The same task with other defaults; takes every option of @task but aliases, for the calls made through it."""
+        """The same task with other defaults; takes every option of @task but aliases, for the calls made through it.
+
+        `metadata`: a dict of at most 8 KB of JSON that its jobs carry beside their arguments (`context.metadata`,
+        `result.metadata`), as it is now. Raises OptionError and NotStorableError for what cannot be such."""
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        place = f"{self.func.__qualname__}.using()"
+        if metadata is not UNSET:
+            changes["stored_metadata"] = metadata_text(metadata, place)
         if options:
-            place = f"{self.func.__qualname__}.using()"
             if "aliases" in options:
                 raise OptionError(f"{place}: aliases belong to the task. Set them there: @task(aliases=...).")
             checked = validated(options, place, (*DJANGO_USING, *OF_ONE_CALL), of_one_call=True)

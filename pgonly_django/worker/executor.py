@@ -180,8 +180,8 @@ class Executor:
     def _prepare(self, run: Run) -> _Call:
         """What to call. Sends task_started."""
         job = run.job
-        kinds: tuple[type, ...] = (type(job.args), type(job.kwargs), type(job.options), type(job.errors))
-        if Unreadable in kinds:
+        values = (job.args, job.kwargs, job.options, job.errors, job.metadata)
+        if Unreadable in map(type, values):
             row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
             raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
         found = run.found_task or self.tasks.find(job)
@@ -190,7 +190,7 @@ class Executor:
             task=task, id=job.id, status=TaskResultStatus.RUNNING, backend=job.backend,
             args=job.args, kwargs=job.kwargs or {}, errors=job.errors or (), worker_id=self.worker.id,
             enqueued_at=job.enqueued_at, started_at=job.started_at, last_attempted_at=job.attempted_at,
-            _attempts=job.attempt,
+            _attempts=job.attempt, _metadata=job.metadata,
         )  # fmt: skip
         if self._logs_starts:
             log_start(run)

@@ -52,7 +52,7 @@ def test_what_is_declared_has_its_defaults(settings):
     assert declared.columns() == {
         "task": made_task.module_path, "cron": "0 3 * * *", "every_seconds": None, "timezone": "Europe/Berlin",
         "args": [], "kwargs": {}, "queue": None, "priority": None, "catch_up": "latest", "overlap": "skip",
-        "budget": None,
+        "budget": None, "metadata": None,
     }  # fmt: skip
 
 
@@ -60,13 +60,13 @@ def test_all_options_reach_the_declaration():
     made_task = made()
     cron(
         "0 3 * * *", timezone="Asia/Shanghai", name="night", args=(7,), queue="ai", priority=3,
-        catch_up="none", overlap="replace", budget="nightly",
+        catch_up="none", overlap="replace", budget="nightly", metadata={"team": "ai"},
     )(made_task)  # fmt: skip
     _, declared = declarations()["night"]
     assert declared.columns() == {
         "task": made_task.module_path, "cron": "0 3 * * *", "every_seconds": None, "timezone": "Asia/Shanghai",
         "args": [7], "kwargs": {}, "queue": "ai", "priority": 3, "catch_up": "none", "overlap": "replace",
-        "budget": "nightly",
+        "budget": "nightly", "metadata": {"team": "ai"},
     }  # fmt: skip
 
 

@@ -285,3 +285,10 @@ def test_a_budget_that_no_call_can_have_is_a_problem_and_loses_no_tick():
     look()
     assert jobs() == []
     assert "unknown" in fresh(broken).problem
+
+
+def test_the_jobs_of_a_schedule_have_its_metadata():
+    make(metadata={"team": "ai"})
+    look()
+    (job,) = jobs()
+    assert job.metadata == {"team": "ai"}

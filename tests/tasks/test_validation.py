@@ -166,9 +166,9 @@ def test_more_than_a_row_can_hold_is_refused_before_the_insert():
 @pytest.mark.parametrize(
     ("listed", "says"),
     [
-        ([add], r"call 0 must be \(task, args\) or \(task, args, kwargs\), got PostgresTask"),
+        ([add], r"call 0 must be \(task, args\), \(task, args, kwargs\) or .*, got PostgresTask"),
         ([(add, [1]), (add,)], "call 1 must be"),
-        ([(add, [1], {}, 5)], "call 0 must be"),
+        ([(add, [1], {}, {}, 5)], "call 0 must be"),
         ([(linear, [1])], "call 0 must be"),
         ([("tests.tasks.calls.add", [1])], "call 0 must be"),
         (["ab"], "call 0 must be"),

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 VIEW_DATA = "pgonly_django.view_job_data"
 # What a filter in the address could tell letter by letter, by trying values.
 DATA_COLUMNS = (
-    "args", "kwargs", "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
+    "args", "kwargs", "metadata", "options", "result", "errors", "log", "progress", "unique_key", "concurrency_key",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.readable import ReadableJsonField
+from pgonly_django.queue.metadata import TRACE_HEADERS
 from pgonly_django.tasks.masking import JobMask
 
 # States in which a job's errors are history.
@@ -56,6 +57,7 @@ LISTED = {
     },
     "small_args": _unless_large("args"),
     "small_kwargs": _unless_large("kwargs"),
+    "small_metadata": _unless_large("metadata"),
     "stored_size": StoredSize("args") + StoredSize("kwargs"),
 }
 
@@ -102,7 +104,18 @@ def _cause(job: Any, *, sees_data: bool) -> str:
 
 
 def _arguments(job: Any, mask: JobMask) -> str:
-    """As they stand in a call, secrets masked: 5, project_id=7."""
+    """As they stand in a call, secrets masked, and the metadata behind them: 5, project_id=7 · tenant="acme"."""
+    return " · ".join(filter(None, (_call(job, mask), _metadata(job.small_metadata, mask))))
+
+
+def _metadata(metadata: Any, mask: JobMask) -> str:
+    shown = mask.value(metadata) if isinstance(metadata, dict) else {}
+    return ", ".join(
+        f"{name}={_compact(value)}" for name, value in shown.items() if name not in TRACE_HEADERS
+    )
+
+
+def _call(job: Any, mask: JobMask) -> str:
     if job.small_args is None or job.small_kwargs is None:
         return _("too large for the list: %s") % filesizeformat(job.stored_size)
     args, kwargs = mask.args(job.task, job.small_args), mask.value(job.small_kwargs)

@@ -83,6 +83,11 @@ def kwargs(schedule: Any) -> SafeString:
     return _code(JobMask().value(schedule.kwargs))
 
 
+@admin.display(description=gettext_lazy("metadata"))
+def metadata(schedule: Any) -> SafeString:
+    return _code(JobMask().value(schedule.metadata or {}))
+
+
 def _code(value: Any) -> SafeString:
     return format_html('<pre class="pgonly-code">{}</pre>', formats.pretty_json(value))
 

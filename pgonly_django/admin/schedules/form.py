@@ -27,7 +27,7 @@ class ScheduleForm(ModelForm):
         model = Schedule
         fields = (
             "name", "task", "args", "kwargs", "cron", "timezone", "every_seconds", "catch_up", "overlap", "queue",
-            "priority", "budget",
+            "priority", "budget", "metadata",
         )  # fmt: skip
         labels = {
             "args": _("Positional arguments"),
@@ -42,7 +42,7 @@ class ScheduleForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in {"args", "kwargs"} & self.fields.keys():
+        for name in {"args", "kwargs", "metadata"} & self.fields.keys():
             field = self.fields[name]
             field.widget.attrs["rows"] = 2
             field.show_hidden_initial = False  # on for callable defaults: the row says what has changed
@@ -62,7 +62,7 @@ class ScheduleForm(ModelForm):
         if self.errors:
             return values
         # Those that are stored, for a person who may not see them.
-        call = {"args": self.instance.args, "kwargs": self.instance.kwargs, **values}
+        call = {name: getattr(self.instance, name) for name in ("args", "kwargs", "metadata")} | values
         given = {"name": self.instance.name, **call}
         given["every"] = given.pop("every_seconds")
         for name, problem in Declaration(**given).problems().items():

@@ -18,7 +18,7 @@ from pgonly_django.admin.schedules.verbs import PAUSE, RESUME, RUN
 from pgonly_django.models import Job, Schedule
 
 TICKS_SHOWN = 25
-ARGUMENTS = ("args", "kwargs")
+ARGUMENTS = ("args", "kwargs", "metadata")
 # What a filter in the address could tell letter by letter.
 DATA_COLUMNS = (*ARGUMENTS, "declared")
 
@@ -54,7 +54,7 @@ class ScheduleAdmin(DeclaredAdmin):
         if obj is not None and not may_see_data(request):
             shown = ()
         elif obj is not None and not self.has_change_permission(request, obj):
-            shown = (cells.args, cells.kwargs)
+            shown = (cells.args, cells.kwargs, cells.metadata)
         (title, _call), *others = self.fieldsets
         return [(title, {"fields": ("name", "task", *shown)}), *others]
 

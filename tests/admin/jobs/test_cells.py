@@ -329,3 +329,11 @@ def test_neither_scripts_nor_styles_stand_in_the_page(admin_client):
 def assert_no_inline_code(page):
     assert "pgonly_django/admin.css" in page
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", page)
+
+
+def test_metadata_stands_behind_the_arguments_with_secrets_masked_and_without_trace_headers(admin_client):
+    trace = {"traceparent": "00-1", "baggage": "a=b", "sentry-trace": "2"}
+    make_job(task="tests.jobs.add", args=[1], metadata={"tenant": "acme", "api_token": "sk-1", **trace})
+    make_job(task="tests.jobs.add", args=[1], metadata=trace)
+    found = [unescape(cell) for cell in cells(admin_client.get(LIST), "arguments")]
+    assert [re.sub("<.*?>", "", cell) for cell in found] == ["1", '1 · tenant="acme", api_token=••••••']

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Checkpoint, CostEntry, Job, JobOutput, State, Step, Worker
 from pgonly_django.queue.values import NESTING_LIMIT
-from tests.admin.conftest import make_job, page_of
+from tests.admin.conftest import LIST, make_job, page_of
 from tests.admin.jobs.test_cells import assert_no_inline_code
 from tests.jobs import nest
 
@@ -446,3 +446,19 @@ def test_no_search_tells_data_to_those_who_may_not_see_it(client, person, query)
     make_secretive(kwargs={"note": "hunter2"}, progress={"message": "hunter2"})
     answer = client.get(f"/admin/pgonly_django/job/?{query}")
     assert answer.status_code == 400 or str(Job.objects.get().pk) not in answer.content.decode()
+
+
+def test_metadata_is_shown_with_secrets_masked_and_only_where_there_is_some(page):
+    text = unescape(page(make_job(metadata={"tenant": "acme", "api_token": "sk-1"})))
+    assert '{\n  "tenant": "acme",\n  "api_token": "••••••"\n}' in text
+    assert "sk-1" not in text
+    assert "Metadata" not in text_of(page(make_job()))
+
+
+def test_metadata_is_not_for_who_may_not_see_the_data_of_jobs(client, person):
+    job = make_job(metadata={"tenant": "acme"})
+    client.force_login(person("view_job"))
+    assert "acme" not in client.get(page_of(job)).content.decode()
+    assert "acme" not in client.get(LIST).content.decode()
+    client.get(f"{LIST}?metadata__tenant=acme")
+    assert job.pk not in {each.pk for each in client.get(f"{LIST}?q=acme").context["cl"].result_list}

@@ -72,3 +72,12 @@ def test_a_part_of_the_unique_key_finds_its_job(found):
     job = make_job(State.SUCCEEDED, unique_key="charge evt_1NG8Du #0123")
     make_job(State.SUCCEEDED, unique_key="charge evt_2 #4567")
     assert found("evt_1ng8") == {job.pk}
+
+
+def test_text_in_the_metadata_is_found_such_as_the_id_of_a_trace(found):
+    job = make_job(
+        metadata={"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "n": 7}
+    )
+    make_job(metadata={"n": 77})
+    assert found("0AF7651916cd43dd8448eb211c80319c") == {job.pk}
+    assert found("n=7") == {job.pk}

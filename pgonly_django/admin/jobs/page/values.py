@@ -17,9 +17,11 @@ def values_of(job: Job, mask: JobMask) -> list[tuple[str, str, str]]:
     has_result = job.state == State.SUCCEEDED or job.result is not None
     no_result = _("None.") if job.is_finished else _("None yet.")
     args, kwargs = mask.args(job.task, job.args), mask.value(job.kwargs)
+    metadata = mask.value(job.metadata)
     return [
         (_("Positional arguments"), pretty_json(args) if args else "", _("None.")),
         (_("Keyword arguments"), pretty_json(kwargs) if kwargs else "", _("None.")),
+        *([(_("Metadata"), pretty_json(metadata), "")] if metadata else []),
         *([(_("Options set for this job"), pretty_json(job.options), "")] if job.options else []),
         (_("Result"), pretty_json(mask.value(job.result)) if has_result else "", no_result),
     ]
