@@ -46,7 +46,7 @@ class Emitter:
             self._state.note_end(part, end)
         # Of two threads that come here at once, one makes it.
         output: RunOutput = vars(self).setdefault("output", new)
-        self._run.unwritten = UnwrittenOutput(output, job.id, job.lease_epoch)
+        self._run.begin_output(UnwrittenOutput(output, job.id, job.lease_epoch))
         return output
 
     # The checkpoint. What stood there is restored when the job reads it, before it saves another.

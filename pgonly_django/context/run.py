@@ -65,6 +65,7 @@ class Run:
     counting: Counting | None = None
     log_lines: deque[dict[str, str]] | None = None
     unwritten: UnwrittenOutput | None = None  # what it has emitted, once it has
+    emitting: set[Run] | None = None  # the worker's: the runs that have emitted
     needs_report: bool = False
     saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
     got_further: bool = False  # known once it has failed: it has saved what no earlier run had
@@ -100,6 +101,14 @@ class Run:
         if (interruption := self.interruption) is not None:
             self.context_raised = True
             raise interruption
+
+    def begin_output(self, unwritten: UnwrittenOutput) -> None:
+        """From now on the worker looks whether something is new. For the job's threads."""
+        if self.emitting is not None:
+            self.emitting.add(self)
+        self.unwritten = (
+            unwritten  # last: an interruption in between leaves no output that the worker does not see
+        )
 
     def log(self, text: str) -> None:
         if self.log_lines is None:

@@ -32,6 +32,8 @@ class InFlight:
         self.ended: dict[str, Ended] = {}  # of these runs, those that are over here and not yet written
         # Still running here, though the job was lost, rescued and claimed again by us.
         self.superseded: list[Run] = []
+        # Those that have emitted something: their threads put them in, worker/output.py takes them out.
+        self.emitting: set[Run] = set()
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots
         self._unknown_claims: dict[str, Finish] = {}  # for rows in our name that we do not know
@@ -49,6 +51,7 @@ class InFlight:
                     self.superseded.append(older)
             self._unknown_claims.pop(job_id, None)
             self._locked.pop(job_id, None)
+            run.emitting = self.emitting
             self.runs[job_id] = run
             if run.slots > 1:
                 self._heavy[job_id] = run

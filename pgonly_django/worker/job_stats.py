@@ -29,6 +29,7 @@ WRITE_SECONDS = 15.0
 NAMED, ROWS = 400, 499
 # Ends after which a job goes on with another attempt, unless its state says that it has failed.
 ATTEMPTS = (Outcome.FAILED, Outcome.RETRIED, Outcome.TIMED_OUT)
+_SUCCEEDED = State.SUCCEEDED
 _UP_TO_THE_LAST = BOUNDS[:-1]  # what is longer than all of these falls into the last bucket
 
 
@@ -51,29 +52,33 @@ class JobStats:
     def count(self) -> None:
         """What was noted. A run that snoozed, was held, cancelled or postponed, or never began, does not count, nor
         does one whose job was lost."""
-        if not self._noted:
+        noted = self._noted
+        if not noted:
             return
         with self._lock:
-            counted = self._counted
-            for ended in self._noted:
+            queue = task = None  # of the end before, mostly that of the next one as well
+            for ended in noted:
                 run, finish = ended.run, ended.finish
                 began = run.started_at
                 if finish is None or began is None:
                     continue
-                name = "succeeded" if finish.state is State.SUCCEEDED else _name(finish)
+                name = "succeeded" if finish.state is _SUCCEEDED else _name(finish)
                 if name is None:
                     continue
                 job = run.job
-                counts = counted.get((job.queue, job.task)) or self._make(job.queue, job.task)
+                if job.task != task or job.queue != queue:
+                    queue, task = job.queue, job.task
+                    counts = self._counted.get((queue, task)) or self._make(queue, task)
+                    waiting_times, run_times = counts.waiting_times, counts.run_times
                 waited = (job.attempted_at - job.ready_at).total_seconds() + began - run.claimed_at
-                counts.waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
+                waiting_times[bisect_left(_UP_TO_THE_LAST, waited)] += 1
+                if name != "interrupted":
+                    run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1
                 if name == "succeeded":
                     counts.succeeded += 1
                 else:
                     setattr(counts, name, getattr(counts, name) + 1)
-                if name != "interrupted":
-                    counts.run_times[bisect_left(_UP_TO_THE_LAST, ended.took_seconds or run.seconds)] += 1
-        self._noted.clear()
+        noted.clear()
 
     def count_rescued(self, rescued: Iterable[Rescued]) -> None:
         for counts in counts_of_rescued(rescued):

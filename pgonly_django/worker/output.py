@@ -31,24 +31,28 @@ class OutputWriter:
 
     def run_once(self, now: float) -> None:
         """Write what is new, if it is time. Ends wait for what their jobs have emitted, and are put off where it cannot
-        be written now."""
-        ended = self._in_flight.ended
-        unwritten = {
-            job_id: each.run.unwritten
-            for job_id, each in ended.items()
-            if each.run.unwritten is not None and self._in_flight.is_due(job_id, now)
-        }
-        if now >= self._next_run:
-            self._next_run = now + INTERVAL_SECONDS
-            for job_id, run in self._in_flight.runs.items():
-                if job_id not in ended and run.unwritten is not None and run.unwritten.has_news:
-                    unwritten[job_id] = run.unwritten
-        if not unwritten:
+        be written now. While no job has emitted anything this looks at none."""
+        if not self._in_flight.emitting or not (unwritten := self._unwritten(now)):
             return
         with reports.being_written:
             refused = self._write(unwritten)
-        for job_id in refused & ended.keys():
+        for job_id in refused & self._in_flight.ended.keys():
             self._in_flight.put_off(job_id)
+
+    def _unwritten(self, now: float) -> dict[str, UnwrittenOutput]:
+        """What has something to write, by the ids of the jobs."""
+        in_flight, unwritten, is_time = self._in_flight, {}, now >= self._next_run
+        if is_time:
+            self._next_run = now + INTERVAL_SECONDS
+        for run in tuple(in_flight.emitting):
+            job_id, output = run.job.id, run.unwritten
+            if in_flight.runs.get(job_id) is not run:
+                in_flight.emitting.discard(run)
+            elif output is not None:
+                has_ended = job_id in in_flight.ended
+                if in_flight.is_due(job_id, now) if has_ended else is_time and output.has_news:
+                    unwritten[job_id] = output
+        return unwritten
 
     def _write(self, unwritten: dict[str, UnwrittenOutput]) -> set[str]:
         """The ids of those that could not be written."""

@@ -106,6 +106,32 @@ def test_an_end_whose_output_cannot_be_written_is_tried_again_after_pauses(
     assert result.output().text == "Hello, world"
 
 
+def test_the_worker_looks_at_runs_that_have_emitted_and_at_no_others(background_worker, gate):
+    worker = background_worker()
+    assert jobs.add.enqueue(1, 1).wait(10).is_finished
+    assert worker.in_flight.emitting == set()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    assert [run.job.id for run in worker.in_flight.emitting] == [result.id]
+    gate.opened.set()
+    result.wait(10)
+    jobs.add.enqueue(1, 2).wait(10)  # the main loop turns
+    wait_for(lambda: not worker.in_flight.emitting, what="the run to be forgotten")
+
+
+def test_a_run_that_has_lost_its_job_is_not_looked_at(background_worker, gate, server):
+    worker = background_worker()
+    result = emitting.say_and_wait.enqueue("Hello", ", world")
+    assert gate.reached.wait(10)
+    Job.objects.filter(pk=result.id).update(
+        lease_epoch=5, state=State.HELD, held_by="a test", lease_expires_at=None
+    )
+    gate.opened.set()
+    wait_for(lambda: result.id not in worker.in_flight.runs, what="the end of the run")
+    jobs.add.enqueue(1, 2).wait(10)
+    wait_for(lambda: not worker.in_flight.emitting, what="the run to be forgotten")
+
+
 def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, written, monkeypatch):
     monkeypatch.setattr(writer, "CHARACTERS_AT_ONCE", 5)
     running = [make_running() for _ in range(3)]
