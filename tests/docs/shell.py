@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 
@@ -75,8 +76,8 @@ def all_flags(parser) -> set[str]:
     """Those of its subcommands too."""
     flags = set(parser._option_string_actions)
     for action in parser._actions:
-        for sub in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
-            flags |= all_flags(sub)
+        if isinstance(action, argparse._SubParsersAction):
+            flags |= {flag for sub in action.choices.values() for flag in all_flags(sub)}
     return flags
 
 
