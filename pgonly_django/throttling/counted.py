@@ -1,0 +1,56 @@
+"""What the throttles of both frameworks share: one statement a request, and what happens without a database."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django import events
+from pgonly_django.cache.store import Store
+from pgonly_django.cache.window import Admission, admit
+from pgonly_django.database.operation import run
+from pgonly_django.exceptions import CacheError
+
+RETRY_SECONDS = 1.0  # what a request is told that was refused since the database is away
+
+
+class Counted:
+    """Beside the class of a framework, which makes the key and reads the rate.
+
+    `cache` is that of the framework's class: any PostgresCache. `fail_open` says what a request gets while the
+    database is away: True lets it through, False refuses it.
+    """
+
+    cache: Any
+    fail_open = True
+    admission: Admission | None = None
+
+    def count(self, key: str, limit: int, seconds: float) -> bool:
+        """Whether the request is admitted. A changed rate begins to count at 0."""
+        store = self._store()
+        stored = self.cache.stored_key(f"{key}:{limit}/{seconds:g}", None)
+        try:
+            self.admission = run(admit(store, stored, limit, seconds))
+        except CacheError as error:
+            said = "let through" if self.fail_open else "refused"
+            message = (
+                f"A request was {said} uncounted, since its throttle did not reach the database: {error}"
+            )
+            events.emit("throttle.failed", message, level=logging.WARNING)
+            self.admission = Admission(self.fail_open, 0.0 if self.fail_open else RETRY_SECONDS, 0)
+        return self.admission.admitted
+
+    def wait(self) -> float | None:
+        """Seconds until another request may be admitted, which the framework sends as Retry-After."""
+        return self.admission.wait_seconds if self.admission else None
+
+    def _store(self) -> Store:
+        store = getattr(self.cache, "store", None)
+        if isinstance(store, Store):
+            return store
+        name = type(self).__name__
+        raise ImproperlyConfigured(
+            f'{name} counts in a PostgresCache. Make CACHES["default"] one, or set {name}.cache = caches["its alias"].'
+        )

@@ -1,0 +1,37 @@
+"""Throttles for Django Ninja, by the names of its own and with its settings."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from ninja import throttling
+
+from pgonly_django.throttling.counted import Counted
+
+
+class PostgresThrottle(Counted, throttling.SimpleRateThrottle):  # type: ignore[misc]  # Any where ninja is not installed
+    """In the place of SimpleRateThrottle. Subclasses have get_cache_key(), and `scope` or a rate is given.
+
+    It blocks also in async operations, as Ninja's own do: for one statement.
+    """
+
+    key: str | None
+
+    def allow_request(self, request: HttpRequest) -> bool:
+        if self.rate is None:
+            return True
+        self.key = self.get_cache_key(request)
+        if self.key is None:
+            return True
+        return self.count(self.key, self.num_requests, self.duration) or bool(self.throttle_failure())
+
+
+class AnonRateThrottle(PostgresThrottle, throttling.AnonRateThrottle):  # type: ignore[misc]  # as above
+    """See ninja.throttling.AnonRateThrottle."""
+
+
+class AuthRateThrottle(PostgresThrottle, throttling.AuthRateThrottle):  # type: ignore[misc]  # as above
+    """See ninja.throttling.AuthRateThrottle."""
+
+
+class UserRateThrottle(PostgresThrottle, throttling.UserRateThrottle):  # type: ignore[misc]  # as above
+    """See ninja.throttling.UserRateThrottle."""

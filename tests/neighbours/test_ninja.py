@@ -1,0 +1,111 @@
+"""Django Ninja: its throttles over our cache, and ours, in sync and async operations."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.test import AsyncClient, override_settings
+from django.urls import path
+from ninja import NinjaAPI, throttling
+
+from pgonly_django.throttling.ninja import (
+    AnonRateThrottle,
+    AuthRateThrottle,
+    PostgresThrottle,
+    UserRateThrottle,
+)
+from tests.jobs import add
+from tests.neighbours.throttles import (
+    Slowly,
+    admitted,
+    admitted_in_processes,
+    database_away,
+    documented,
+    request,
+)
+
+LIMIT = 5
+ANN = User(pk=1, username="ann")
+
+
+api = NinjaAPI(urls_namespace="neighbours")
+
+
+@api.get("/enqueue", throttle=[AnonRateThrottle("5/5m")])
+def enqueue(request):
+    return {"id": str(add.enqueue(1).id)}
+
+
+@api.get("/wait", throttle=AuthRateThrottle("2/h"))
+async def enqueue_async(request):
+    return {"id": str((await add.aenqueue(1)).id)}
+
+
+urlpatterns = [path("", api.urls)]
+
+
+def test_the_frameworks_own_throttle_lets_too_many_through(transactional_db):
+    class Own(throttling.UserRateThrottle):
+        cache = Slowly(cache)
+
+    assert admitted(lambda: Own("5/m").allow_request(request(ANN))) > LIMIT
+
+
+def test_sixteen_threads_get_exactly_the_rate(transactional_db):
+    assert admitted(lambda: UserRateThrottle("5/m").allow_request(request(ANN))) == LIMIT
+
+
+def test_several_processes_get_exactly_the_rate(transactional_db):
+    assert admitted_in_processes(lambda: UserRateThrottle("5/m").allow_request(request(ANN))) == LIMIT
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_refused_request_is_told_when_to_come_again(transactional_db, client):
+    answers = [client.get("/enqueue") for _ in range(LIMIT + 1)]
+    assert [answer.status_code for answer in answers] == [200] * LIMIT + [429]
+    assert 298 <= int(answers[-1]["Retry-After"]) <= 300
+    assert client.get("/enqueue", REMOTE_ADDR="192.0.2.9").status_code == 200
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_an_async_operation_is_throttled_too(transactional_db):
+    async def ask():
+        return [await AsyncClient().get("/wait") for _ in range(3)]
+
+    assert [answer.status_code for answer in asyncio.run(ask())] == [200, 200, 429]
+
+
+def test_a_throttle_of_a_project_needs_a_key_and_hears_of_refusals(transactional_db):
+    heard = []
+
+    class OfTheHost(PostgresThrottle):
+        def get_cache_key(self, request):
+            return request.META.get("REMOTE_ADDR")
+
+        def throttle_failure(self):
+            heard.append(self.key)
+            return False
+
+    throttle = OfTheHost("1/s")
+    assert [throttle.allow_request(request()) for _ in range(2)] == [True, False]
+    assert heard == ["192.0.2.1"]
+    assert 0 < throttle.wait() <= 1
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_without_a_database_the_option_decides(opens, transactional_db, any_database):
+    with database_away() as away:
+
+        class Throttle(UserRateThrottle):
+            cache = away
+            fail_open = opens
+
+        assert Throttle("5/m").allow_request(request(ANN)) is opens
+
+
+def test_the_page_shows_throttles_that_work(transactional_db):
+    throttles = documented("ninja")["api"].throttle
+    assert [throttles[0].allow_request(guest) for guest in [request()] * 11] == [True] * 10 + [False]
