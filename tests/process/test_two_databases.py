@@ -1,4 +1,5 @@
-"""The jobs in a database of their own: what docs/how-to/queue.md shows, run as it stands there."""
+"""Jobs and cache in databases of their own: what docs/how-to/queue.md and several_databases.md show, run as it stands
+there."""
 
 from __future__ import annotations
 
@@ -22,16 +23,18 @@ import environ
 from tests.settings import *
 
 env = environ.Env()
-DATABASES = {"default": env.db("DATABASE_URL"), "jobs": env.db("JOBS_URL")}
+DATABASE, JOBS_DATABASE, CACHE_DATABASE = (env.db(name) for name in ("DATABASE_URL", "JOBS_URL", "CACHE_URL"))
+DATABASES = {"default": DATABASE, "jobs": JOBS_DATABASE}
 """
+OF_THE_CACHE = {"pgonly_cache", "pgonly_cache_durable", "pgonly_cache_usage", "pgonly_cache_lock"}
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname IN ('public', 'job_queue')"
 
 
 @pytest.fixture
 def urls(transactional_db):
-    """Of two empty databases on the tests' server."""
-    names = [f"test_{kind}_{os.getpid()}" for kind in ("site", "jobs")]
-    with connect("default", application_name="two databases") as server:
+    """Of three empty databases on the tests' server."""
+    names = [f"test_{kind}_{os.getpid()}" for kind in ("site", "jobs", "cache")]
+    with connect("default", application_name="databases") as server:
         for name in names:
             server.execute(f"CREATE DATABASE {name}")
         yield [database_url({**connection.settings_dict, "NAME": name}) for name in names]
@@ -40,20 +43,26 @@ def urls(transactional_db):
 
 
 @pytest.fixture
-def manage(urls, tmp_path):
-    """Runs a command of a site with the settings and the router of the docs."""
+def manage(request, urls, tmp_path):
+    """Runs a command of a site with the settings and the router of a page."""
+    page, words_of_settings, words_of_router = request.param
     site = tmp_path / "mysite"
     site.mkdir()
     (site / "__init__.py").touch()
-    (site / "settings.py").write_text(SETTINGS + snippet("how-to/queue.md", "mysite.routers.JobsRouter"))
-    (site / "routers.py").write_text(snippet("how-to/queue.md", "class JobsRouter"))
+    (site / "settings.py").write_text(SETTINGS + snippet(page, words_of_settings))
+    (site / "routers.py").write_text(snippet(page, words_of_router))
     place = {"DJANGO_SETTINGS_MODULE": "mysite.settings", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    environment = {**os.environ, **place, "DATABASE_URL": urls[0], "JOBS_URL": urls[1]}
+    named = dict(zip(("DATABASE_URL", "JOBS_URL", "CACHE_URL"), urls, strict=True))
 
     def run(*arguments):
         command = [sys.executable, "-m", "django", *arguments]
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=90, check=False
+            command,
+            env={**os.environ, **place, **named},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -66,8 +75,13 @@ def tables(url):
         return {name for (name,) in server.execute(TABLES)}
 
 
+two = ("how-to/queue.md", "mysite.routers.JobsRouter", "class JobsRouter")
+three = ("how-to/several_databases.md", "mysite.routers.PgonlyRouter", "class PgonlyRouter")
+
+
+@pytest.mark.parametrize("manage", [two], indirect=True)
 def test_each_database_gets_its_own_tables_and_jobs_run(urls, manage):
-    site, jobs = urls
+    site, jobs, _ = urls
     manage("migrate", "--database", "jobs", "--verbosity", "0")
     manage("migrate", "--verbosity", "0")
     assert tables(jobs) == OF_THE_QUEUE | {"django_migrations"}
@@ -78,3 +92,20 @@ def test_each_database_gets_its_own_tables_and_jobs_run(urls, manage):
     assert "Stopped after 1 job(s)." in manage("runworker", "--burst")
     with psycopg.connect(jobs) as server:
         assert server.execute("SELECT state, result FROM pgonly_job").fetchall() == [("succeeded", 3)]
+
+
+@pytest.mark.parametrize("manage", [three], indirect=True)
+def test_jobs_cache_and_site_each_have_a_database(urls, manage):
+    site, jobs, cache = urls
+    for alias in ("default", "jobs", "cache"):
+        manage("migrate", "--database", alias, "--verbosity", "0")
+    assert tables(jobs) == OF_THE_QUEUE | {"django_migrations"}
+    assert tables(cache) == OF_THE_CACHE | {"django_migrations"}
+    assert tables(site) & (OF_THE_QUEUE | OF_THE_CACHE) == set()
+    assert {"pgonly_session", "auth_user"} <= tables(site)
+    assert "no issues" in manage("check", *(f"--database={alias}" for alias in ("default", "jobs", "cache")))
+    code = "from django.core.cache import cache; from tests.jobs import add; cache.set('a', 1); add.enqueue(1, 2)"
+    manage("shell", "-c", code)
+    assert "Stopped after 1 job(s)." in manage("runworker", "--burst")
+    with psycopg.connect(cache) as server:
+        assert server.execute("SELECT count(*) FROM pgonly_cache").fetchone() == (1,)
