@@ -13,7 +13,7 @@ project = "pgonly-django"
 release = version = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
 copyright = "the pgonly-django developers"  # noqa: A001 - the name that Sphinx reads
 
-extensions = ["myst_parser", "sphinx_copybutton", "outside"]
+extensions = ["myst_parser", "sphinx_copybutton", "outside", "llms"]
 exclude_patterns = ["**/README.md"]
 nitpicky = True
 

@@ -103,6 +103,10 @@ def broken_links(page: Page, pages: Sequence[Page]) -> list[str]:
 # The stubs in docs/project/ stand for files of the root, whose links are tested as theirs.
 PAGES = [
     Page(path)
-    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    for path in [
+        *sorted(ROOT.glob("*.md")),
+        ROOT / "pgonly_django" / "AGENTS.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
     if path.parent.name != "project"
 ]
