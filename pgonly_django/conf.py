@@ -26,6 +26,7 @@ LONGEST_SECONDS = LONGEST.total_seconds()
 # A worker without jobs says so seldom that it lives.
 IDLE_BEAT_SECONDS = 300.0
 FAILED_RETENTION = timedelta(days=90)
+SECRETS = ("METRICS_TOKEN", "TICK_SECRET")
 SECRET_LENGTH = 16
 # Not "*key*" or "*token*", as of sessions: keys of objects and counts of tokens are what jobs are called with.
 MASKED_ARGUMENTS = (
@@ -93,6 +94,8 @@ class Settings:
     tick_seconds: Seconds = _setting(25, at_least=1)
     # A tick may say it in a header instead, as Vercel's cron does: "Authorization: Bearer <secret>"; "": it may not.
     tick_secret: str = _setting("")
+    # Who sends "Authorization: Bearer <token>" may read the metrics; "": only staff that may view jobs.
+    metrics_token: str = _setting("")
     # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
     on_failure: str = _setting("")
     # Connections of a process to the limiters and budgets; those who wait hold none.
@@ -138,9 +141,9 @@ def read_settings() -> Settings:
             raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
         if reason := _what_is_wrong(known[key], value):
             raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
-        if key == "TICK_SECRET" and 0 < len(value) < SECRET_LENGTH:  # not shown, since it may be a real one
+        if key in SECRETS and 0 < len(value) < SECRET_LENGTH:  # not shown, since it may be a real one
             raise ImproperlyConfigured(
-                f'PGONLY["TICK_SECRET"] must have at least {SECRET_LENGTH} characters, got {len(value)}.'
+                f'PGONLY["{key}"] must have at least {SECRET_LENGTH} characters, got {len(value)}.'
             )
         values[known[key].name] = value
     _refuse_other_schema(values.setdefault("schema", schema()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from django.db import models
 from django.db.models import Count, OuterRef, Q, Subquery
@@ -18,7 +20,17 @@ from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
 IDLE_BEAT = timedelta(seconds=IDLE_BEAT_SECONDS)
+VERSION_LENGTH = 64
 TOLD_APART = 10  # more workers are told by one NOTIFY that all of them hear
+
+
+@cache
+def own_version() -> str:
+    """Of this package. Where it is used without being installed no version is known."""
+    try:
+        return version("pgonly-django")[:VERSION_LENGTH]
+    except PackageNotFoundError:
+        return "unknown"
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -90,7 +102,9 @@ class Worker(models.Model):
     )
 
     version = models.CharField(  # noqa: DJ001 - NULL is what the versions before leave
-        max_length=64, null=True, help_text=_("Of pgonly-django; empty: of one that does not say.")
+        max_length=VERSION_LENGTH,
+        null=True,
+        help_text=_("Of pgonly-django; empty: of one that does not say."),
     )
     stop_requested_at = TimestampField(
         null=True, help_text=_("It was asked to stop, and to give its jobs back.")

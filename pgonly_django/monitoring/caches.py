@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections
@@ -11,6 +13,7 @@ from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.entry import SIZE, TABLES
 from pgonly_django.cache.eviction import cache_name
 from pgonly_django.cache.stats import our_caches
+from pgonly_django.database.time_limit import time_limit
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 5_000
@@ -31,6 +34,7 @@ LEFT JOIN pgonly_cache_usage ON name = %(name)s::text
 @dataclass(frozen=True, slots=True)
 class CacheFigures:
     alias: str
+    database: str
     location: str
     table: str
     max_entries: int | None
@@ -50,16 +54,17 @@ class CacheFigures:
         return self.hits / reads if reads else None
 
 
-def caches() -> list[CacheFigures]:
+def caches(limit: timedelta | None = None) -> list[CacheFigures]:
     """Counts COUNTED_AT_MOST entries of each; of a larger cache it takes what its processes have counted. Where the
-    database of one does not answer, it has a `problem` and no numbers."""
-    return [_figures(alias, cache) for alias, cache in our_caches().items()]
+    database of one does not answer, or not within the `limit`, it has a `problem` and no numbers."""
+    return [_figures(alias, cache, limit) for alias, cache in our_caches().items()]
 
 
-def _figures(alias: str, cache: PostgresCache) -> CacheFigures:
+def _figures(alias: str, cache: PostgresCache, limit: timedelta | None) -> CacheFigures:
     store = cache.store
     none = CacheFigures(
         alias=alias,
+        database=store.pool.alias,
         location=store.location,
         table=TABLES[store.durable],
         max_entries=store.max_entries,
@@ -67,8 +72,9 @@ def _figures(alias: str, cache: PostgresCache) -> CacheFigures:
     )
     start = store.namespace
     parameters = {"start": start, "end": f"{start}\U0010ffff", "name": cache_name(store.durable, start)}
+    limited: AbstractContextManager[None] = time_limit(store.pool.alias, limit) if limit else nullcontext()
     try:
-        with connections[store.pool.alias].cursor() as cursor:
+        with limited, connections[store.pool.alias].cursor() as cursor:
             cursor.execute(FIGURES[store.durable], parameters)
             ((entries, size, hits, misses, rows, counted_size, table_bytes),) = cursor.fetchall()
     except (Error, ImproperlyConfigured) as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import Q
+from django.db.models import Count, Exists, F, Min, OuterRef, Q, Sum
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, State, Worker
@@ -21,6 +21,7 @@ JOB_COLUMNS = (
 )  # fmt: skip
 # A worker with jobs sends a heartbeat each quarter of a lease. After so many parts of a lease it is late.
 LATE_AFTER = 0.4
+SHOWN_FOR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,7 @@ def workers(alias: str) -> list[WorkerFigures]:
     jobs = running_jobs(alias)
     holders = [job.worker_id for job in jobs]
     shown = started.filter(
-        Q(heartbeat_at__gt=now - timedelta(hours=1))
-        | Q(sleeping_since__isnull=False)
-        | Q(pk__in=set(holders))
+        Q(heartbeat_at__gt=now - SHOWN_FOR) | Q(sleeping_since__isnull=False) | Q(pk__in=set(holders))
     )
     rows: Any = shown.order_by("-heartbeat_at")[:WORKERS_AT_MOST]
     by_worker = defaultdict(list)
@@ -86,3 +85,33 @@ def served_queues(alias: str) -> set[str] | None:
             return None
         served.update(map(str, queues))
     return served
+
+
+class WorkerTotals(NamedTuple):
+    """Of all workers, however many there are."""
+
+    live: int
+    asleep: int  # of the live ones
+    silent: (
+        int  # neither stopped nor live; those whose last heartbeat is an hour old only while they hold jobs
+    )
+    threads: int  # of the live ones
+    newest_heartbeat_seconds: float | None  # ago, of a live one; None: there is none
+
+
+def worker_totals(alias: str) -> WorkerTotals:
+    """Index: pgonly_job_running, for the jobs of those that are silent; pgonly_worker is small."""
+    now = ClockTimestamp()
+    rows = Worker.objects.using(alias)
+    live = rows.live().aggregate(
+        live=Count("pk"),
+        asleep=Count("pk", filter=Q(sleeping_since__isnull=False)),
+        threads=Sum("threads", default=0),
+        age=Min(now - F("heartbeat_at")),
+    )
+    holders = Job.objects.using(alias).filter(state=State.RUNNING, worker_id=OuterRef("pk"))
+    silent = rows.filter(stopped_at=None).exclude(pk__in=rows.live().values("pk"))
+    shown = silent.filter(Q(heartbeat_at__gt=now - SHOWN_FOR) | Exists(holders))
+    age = live.pop("age")
+    seconds = None if age is None else max(age.total_seconds(), 0.0)
+    return WorkerTotals(**live, silent=shown.count(), newest_heartbeat_seconds=seconds)

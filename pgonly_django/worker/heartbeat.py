@@ -8,8 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +17,7 @@ from pgonly_django.context.run import Run, renewing
 from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.events import emit
+from pgonly_django.models.worker import own_version
 from pgonly_django.queue import lease, workers
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.workers import Beat
@@ -31,7 +30,6 @@ from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.options import WorkerOptions
 
 LOCK_WAIT = "2s"  # of a whole table: rows that are locked are skipped
-VERSION_LENGTH = 64  # of its column
 AGAIN_SECONDS = 1.0  # after a beat that left no trace in the worker's row
 
 
@@ -234,12 +232,3 @@ class Heartbeat(threading.Thread):
             "threads": self.options.threads,
             "version": own_version(),
         }
-
-
-@cache
-def own_version() -> str:
-    """Of this package. Where it is used without being installed no version is known."""
-    try:
-        return version("pgonly-django")[:VERSION_LENGTH]
-    except PackageNotFoundError:
-        return "unknown"

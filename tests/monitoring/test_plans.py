@@ -13,7 +13,17 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import caches, limits, queues, sessions, states, throughput, times, waiting
+from pgonly_django.monitoring import (
+    caches,
+    limits,
+    queues,
+    runs,
+    sessions,
+    states,
+    throughput,
+    times,
+    waiting,
+)
 from pgonly_django.queue import health
 from tests.plans.found import OF_THE_QUEUE, found, sql_of
 from tests.plans.table import fill
@@ -59,6 +69,8 @@ STATEMENTS = {
         STATS,
         62 * 50 * 3,
     ),
+    # The rows of two days, of 350 pairs; and 24 rows for each of 100 of them.
+    "monitoring.runs.RUNS": (runs.RUNS, {}, STATS, 3 * 49 * 50 + 100 * 24 * 5),
     "monitoring.waiting.AHEAD": (
         waiting.AHEAD,
         {"queue": "queue 1", "priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()},

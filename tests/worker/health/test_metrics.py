@@ -3,7 +3,9 @@ from __future__ import annotations
 import re
 import time
 
-from pgonly_django.worker.health.metrics import exposition
+import pytest
+
+from pgonly_django.worker.health.metrics import described, exposition
 from pgonly_django.worker.status import WorkerState
 from tests.worker.health.statuses import snapshot, status
 
@@ -41,7 +43,7 @@ def test_every_worker_has_its_numbers():
     assert found["pgonly_workers", "away"] == 0
     assert found["pgonly_workers_replaced_total", None] == 5
     of_first = {name: number for (name, worker), number in found.items() if worker == "a"}
-    assert of_first.pop("pgonly_worker_seconds_since_turn") < 60
+    assert of_first.pop("pgonly_worker_last_turn_age_seconds") < 60
     assert of_first == {
         "pgonly_worker_threads": 4,
         "pgonly_worker_running_jobs": 2,
@@ -63,3 +65,17 @@ def test_a_name_with_quotes_breaks_no_line():
 
 def test_without_a_worker_it_is_valid():
     assert samples(snapshot())["pgonly_workers", "ready"] == 0
+
+
+def test_the_library_of_prometheus_reads_it():
+    parser = pytest.importorskip("prometheus_client.parser")
+    seen = snapshot(status('a"} 1\n\\', pid=11), status("b"), memory={11: 5})
+    found = {family.name: family for family in parser.text_string_to_metric_families(exposition(seen))}
+    named = {name.removesuffix("_total"): (kind, set(labels)) for name, kind, labels, _ in described()}
+    assert set(found) == set(named)
+    for name, family in found.items():
+        kind, labels = named[name]
+        assert family.type == kind
+        assert all(set(sample.labels) == labels for sample in family.samples)
+    workers = {sample.labels["worker"] for sample in found["pgonly_worker_threads"].samples}
+    assert workers == {'a"} 1\n\\', "b"}

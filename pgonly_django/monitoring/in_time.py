@@ -1,0 +1,104 @@
+"""Reads the statistics of several databases within a time that holds in any case, for a program that asks over HTTP.
+
+A statement's time limit is kept by the server, so it is no help where the server or the network is gone. Therefore a
+thread reads, with connections of its own, and who asks waits for it no longer than he has time. All who ask while a
+process reads get what that one reading finds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from django.db import connections
+
+from pgonly_django.database.connect import NOTICE_DEAD_PEERS
+from pgonly_django.monitoring.stats import Reader, Stats
+
+CONNECT_SECONDS = 2
+# A reading that is older gets no answer any more, and another one begins.
+GIVEN_UP_SECONDS = 60.0
+# These are the same for each database of jobs, so only the first Stats has them.
+OF_THE_SITE = ("budgets", "caches", "failing_schedules", "limiters", "schedules", "sessions")
+
+
+def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Stats]:
+    """One for each alias. What could not be read within `seconds` is in `missing`, and a database that has not answered
+    by then is not up. Inside a transaction it reads on the connection of that transaction, in this thread."""
+    if any(connection.in_atomic_block for connection in connections.all(initialized_only=True)):
+        readers = _readers(aliases, parts, seconds)
+        for reader in readers:
+            reader.run()
+        return [reader.stats() for reader in readers]
+    reading = _present_reading(aliases, parts, seconds)
+    reading.is_over.wait(seconds)
+    return [reader.stats() for reader in reading.readers]
+
+
+class Reading:
+    """One thread that reads."""
+
+    def __init__(self, aliases: Sequence[str], parts: Sequence[str], seconds: float) -> None:
+        self.of = (os.getpid(), tuple(aliases), tuple(parts))
+        self.readers = _readers(aliases, parts, seconds)
+        self.is_over = threading.Event()
+        self._given_up_at = time.monotonic() + GIVEN_UP_SECONDS
+        threading.Thread(target=self._run, name="pgonly-stats", daemon=True).start()
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.is_over.is_set() and time.monotonic() < self._given_up_at
+
+    def _run(self) -> None:
+        try:
+            _use_own_connections()
+            for reader in self.readers:
+                reader.run()
+        finally:
+            connections.close_all()
+            self.is_over.set()
+
+
+_lock = threading.Lock()
+_reading: Reading | None = None
+
+
+def _present_reading(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> Reading:
+    """The one that goes on in this process, else a new one."""
+    global _reading  # noqa: PLW0603 - there is one at a time in a process
+    with _lock:
+        wanted = (os.getpid(), tuple(aliases), tuple(parts))
+        if _reading is None or _reading.of != wanted or not _reading.goes_on:
+            _reading = Reading(aliases, parts, seconds)
+        return _reading
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock, and the thread that reads is not in the child."""
+    global _lock, _reading
+    _lock, _reading = threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Reader]:
+    of_jobs = [name for name in parts if name not in OF_THE_SITE]
+    return [
+        Reader(alias, parts if alias == aliases[0] else of_jobs, seconds) for alias in dict.fromkeys(aliases)
+    ]
+
+
+def _use_own_connections() -> None:
+    """In this thread, with a limit for the time of connecting. Connections of Django's pool stay as they are: the pool
+    is that of all threads."""
+    for alias in connections:
+        options = connections[alias].settings_dict.get("OPTIONS", {})
+        if connections[alias].vendor != "postgresql" or "pool" in options:
+            continue
+        own = connections[alias].copy()
+        own.settings_dict["OPTIONS"] = {"connect_timeout": CONNECT_SECONDS, **NOTICE_DEAD_PEERS, **options}
+        connections[alias] = own

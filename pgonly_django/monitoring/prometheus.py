@@ -1,0 +1,117 @@
+"""The metrics for Prometheus, by prometheus-client, which is optional: the extra `prometheus`.
+
+    REGISTRY.register(PgonlyCollector())
+
+puts them among the others of a project. Each reading of the registry reads the database, so that all processes of a
+site answer alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from pgonly_django.events import emit
+from pgonly_django.monitoring.in_time import stats_in_time
+from pgonly_django.monitoring.metrics import METRICS
+from pgonly_django.monitoring.metrics.metric import Kind, Metric
+from pgonly_django.monitoring.stats import Stats
+from pgonly_django.tasks.databases import job_databases
+
+try:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.metrics_core import Metric as Family
+    from prometheus_client.registry import Collector
+    from prometheus_client.utils import floatToGoString
+except ImportError as error:
+    raise ImproperlyConfigured(
+        "The metrics of pgonly_django need prometheus-client: pip install 'pgonly-django[prometheus]'."
+    ) from error
+
+SECONDS = 8.0  # below the 10 s that Prometheus waits for as a rule
+# What the metrics are made of.
+PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.parts))
+
+
+class PgonlyCollector(Collector):
+    """Reads the `databases`, by default those in which TASKS keeps jobs, and has an answer within `seconds`: what could
+    not be read by then is missing, and `pgonly_stats_missing` and `pgonly_up` say so."""
+
+    def __init__(self, databases: Sequence[str] | None = None, *, seconds: float = SECONDS) -> None:
+        self.databases, self.seconds = databases, seconds
+
+    def describe(self) -> Iterator[Family]:
+        """Without samples: register() asks for the names, and shall not read the database."""
+        return map(_family, METRICS)
+
+    def collect(self) -> Iterator[Family]:
+        databases = self.databases or job_databases()
+        of_each = stats_in_time(databases, PARTS, self.seconds)
+        for stats in of_each:
+            _tell_of_missing(stats)
+        for metric in METRICS:
+            family = _family(metric)
+            for stats in of_each:
+                _add(family, metric, stats)
+            if family.samples:
+                yield family
+
+
+def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS) -> tuple[bytes, str]:
+    """The text and its content type, as a scraper with this Accept header reads it. `names`: only these."""
+    registry = CollectorRegistry()
+    registry.register(PgonlyCollector(seconds=seconds))
+    chosen = list(names)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry.restricted_registry(chosen) if chosen else registry), content_type
+
+
+def _family(metric: Metric) -> Any:
+    makers = {
+        Kind.GAUGE: GaugeMetricFamily, Kind.COUNTER: CounterMetricFamily, Kind.HISTOGRAM: HistogramMetricFamily,
+    }  # fmt: skip
+    return makers[metric.kind](metric.name, metric.text, labels=metric.labels)
+
+
+def _add(family: Any, metric: Metric, stats: Stats) -> None:
+    for labels, value in metric.samples_of(stats):
+        if isinstance(value, float | int):
+            family.add_metric(labels, value)
+        else:
+            bounds = [(_shown(bound), count) for bound, count in value]
+            family.add_metric(labels, bounds, sum_value=None)  # the statistics have no sums
+
+
+def _shown(bound: float) -> str:
+    """As programs in Go write it, so that it is the same label everywhere."""
+    return str(floatToGoString(bound))  # type: ignore[no-untyped-call] # of the library
+
+
+_told: dict[str, frozenset[str]] = {}
+
+
+def _tell_of_missing(stats: Stats) -> None:
+    """In the log, once until it changes: a metric has no place for the reason."""
+    missing = frozenset(stats.missing)
+    if _told.get(stats.database, frozenset()) == missing:
+        return
+    _told[stats.database] = missing
+    if missing:
+        reasons = "; ".join(f"{part}: {reason}" for part, reason in sorted(stats.missing.items()))
+        text = f"Metrics of the database {stats.database!r} are missing. {reasons}"
+        emit(
+            "monitoring.stats_missing",
+            text,
+            level=logging.WARNING,
+            database=stats.database,
+            parts=sorted(missing),
+        )

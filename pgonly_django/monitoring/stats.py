@@ -1,0 +1,224 @@
+"""All figures at once, for programs that watch: `from pgonly_django.monitoring.stats import stats`.
+
+Each part is read in a transaction of its own and within a limit of time, so that a part that cannot be read takes no
+other part away.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error, InterfaceError, OperationalError, connections, router
+from django.db.models import Model
+
+from pgonly_django.database.time_limit import time_limit, timed_out
+from pgonly_django.models import Budget, Job, Limiter, Schedule, Session, State
+from pgonly_django.monitoring.caches import CacheFigures, caches
+from pgonly_django.monitoring.counted import Counted
+from pgonly_django.monitoring.limits import budgets, limiters
+from pgonly_django.monitoring.queues import QueueFigures, queues
+from pgonly_django.monitoring.runs import RunsToday, runs_today
+from pgonly_django.monitoring.schedules import schedules, with_problem
+from pgonly_django.monitoring.sessions import SessionFigures, sessions
+from pgonly_django.monitoring.snapshots import Snapshot, oldest_snapshot
+from pgonly_django.monitoring.states import jobs_by_state
+from pgonly_django.monitoring.throughput import Ended, Failed, Period, failed_jobs, throughput
+from pgonly_django.monitoring.times import Times, times
+from pgonly_django.monitoring.workers import (
+    WorkerFigures,
+    WorkerTotals,
+    served_queues,
+    worker_totals,
+    workers,
+)
+
+logger = logging.getLogger("pgonly_django.monitoring")
+SECONDS = 5.0  # for all parts together
+PART_LIMIT = timedelta(seconds=1)  # of one statement
+YOUNG = timedelta(seconds=1)  # a transaction that is younger is not told of: the reading itself is one
+NO_TIME = "There was no time left for it."
+
+
+class Served(NamedTuple):
+    """Which queues have a live worker that takes jobs of them."""
+
+    all: bool  # some worker serves every queue
+    names: frozenset[str] = frozenset()
+
+    def has(self, queue: str) -> bool:
+        return self.all or queue in self.names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A part is None where it was not asked for or could not be read; `missing` says why it could not."""
+
+    database: str  # the alias
+    is_up: bool  # it answers
+    states: Mapping[State, Counted] | None = None
+    queues: list[QueueFigures] | None = None
+    served: Served | None = None
+    workers: list[WorkerFigures] | None = None
+    worker_totals: WorkerTotals | None = None
+    throughput: list[Ended] | None = None  # of the last hour, by minute
+    times: list[Times] | None = None  # of the last hour
+    failed: Failed | None = None
+    runs: RunsToday | None = None
+    schedules: list[Any] | None = None  # rows of Schedule, with `now`
+    failing_schedules: list[Any] | None = None  # those whose last tick could not be enqueued
+    snapshots: list[Snapshot] | None = None  # the oldest, if it is older than a second
+    limiters: list[Any] | None = None  # rows of Limiter, with `held` and `waiters`
+    budgets: list[Any] | None = None  # rows of Budget, with `spent_now` and `held_jobs`
+    caches: list[CacheFigures] | None = None
+    sessions: SessionFigures | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)  # the reason by the name of the part
+    database_of: Mapping[str, str] = field(default_factory=dict)  # the alias that a part is read from
+    seconds: float = 0.0  # that the reading took
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`model`: whose database it reads where that is not the one of the jobs."""
+
+    read: Callable[[str], Any]
+    model: type[Model] | None = None
+    keeps_its_time: bool = False  # its connections are not that of the alias
+
+
+def _served(alias: str) -> Served:
+    names = served_queues(alias)
+    return Served(all=True) if names is None else Served(all=False, names=frozenset(names))
+
+
+def _snapshots(alias: str) -> list[Snapshot]:
+    found = oldest_snapshot(alias, YOUNG)
+    return [found] if found else []
+
+
+def _caches(_alias: str) -> list[CacheFigures]:
+    return caches(PART_LIMIT)
+
+
+# In the order in which they are read: what somebody is woken for comes first.
+PARTS: dict[str, Part] = {
+    "worker_totals": Part(worker_totals),
+    "served": Part(_served),
+    "queues": Part(queues),
+    "failed": Part(failed_jobs),
+    "runs": Part(runs_today),
+    "states": Part(jobs_by_state),
+    "workers": Part(workers),
+    "snapshots": Part(_snapshots),
+    "schedules": Part(schedules, Schedule),
+    "failing_schedules": Part(with_problem, Schedule),
+    "budgets": Part(budgets, Budget),
+    "limiters": Part(limiters, Limiter),
+    "sessions": Part(sessions, Session),
+    "throughput": Part(partial(throughput, period=Period.HOUR)),
+    "times": Part(partial(times, period=Period.HOUR)),
+    "caches": Part(_caches, keeps_its_time=True),
+}
+
+
+def stats(
+    alias: str | None = None, *, parts: Collection[str] | None = None, seconds: float = SECONDS
+) -> Stats:
+    """The figures of the jobs in the database of `alias`, by default where the router reads jobs, and of the limiters,
+    budgets, schedules, sessions and caches where each of them is. `parts`: the names of the fields to read, else all.
+
+    It does not raise for a database that is away, a table that is missing or a permission: see Stats. Each statement
+    may take one second, and none begins after `seconds`; what then is unread is in Stats.missing. A database that does
+    not answer to a connection is waited for as its OPTIONS say ("connect_timeout").
+    Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError for a part that there is not.
+    """
+    reader = Reader(alias or router.db_for_read(Job), parts, seconds)
+    reader.run()
+    return reader.stats()
+
+
+class Reader:
+    """Reads one part after the other. stats() may be called in another thread, also while it reads."""
+
+    def __init__(self, alias: str, parts: Collection[str] | None = None, seconds: float = SECONDS) -> None:
+        if connections[alias].vendor != "postgresql":
+            raise ImproperlyConfigured(f"DATABASES[{alias!r}] is not PostgreSQL: no jobs are there.")
+        if unknown := sorted(set(parts or ()) - set(PARTS)):
+            raise ValueError(f"stats() has no part {unknown[0]!r}. Known are: {', '.join(PARTS)}.")
+        self.alias, self.until = alias, time.monotonic() + seconds
+        self.database_of = {
+            name: router.db_for_read(part.model) if part.model else alias for name, part in PARTS.items()
+        }
+        self.began_at = time.monotonic()
+        self._unread = dict.fromkeys(PARTS if parts is None else parts, NO_TIME)
+        self._found: dict[str, Any] = {}
+        self._is_up = False
+        self._ended_at: float | None = None
+
+    def run(self) -> None:
+        try:
+            if self._answers():
+                for name in [name for name in PARTS if name in self._unread]:
+                    self._read(name, PARTS[name])
+        finally:
+            self._ended_at = time.monotonic()
+
+    def stats(self) -> Stats:
+        """As far as it has come."""
+        found = dict(self._found)  # first: a part leaves what is unread after it is found
+        missing = {name: reason for name, reason in dict(self._unread).items() if name not in found}
+        seconds = (self._ended_at or time.monotonic()) - self.began_at
+        return Stats(
+            database=self.alias,
+            is_up=self._is_up,
+            **found,
+            missing=missing,
+            database_of=self.database_of,
+            seconds=seconds,
+        )
+
+    def _answers(self) -> bool:
+        """Where it does not, each part would wait for it."""
+        try:
+            with time_limit(self.alias, PART_LIMIT), connections[self.alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except Error as error:
+            self._unread = dict.fromkeys(self._unread, _reason(error))
+            return False
+        self._is_up = True
+        return True
+
+    def _read(self, name: str, part: Part) -> None:
+        left = timedelta(seconds=self.until - time.monotonic())
+        if left <= timedelta(milliseconds=1):
+            return
+        alias = self.database_of[name]
+        try:
+            if part.keeps_its_time:
+                self._found[name] = part.read(alias)
+            else:
+                with time_limit(alias, min(left, PART_LIMIT)):
+                    found = part.read(alias)
+                self._found[name] = found
+        except Error as error:
+            is_late = left < PART_LIMIT and timed_out(error)
+            self._unread[name] = NO_TIME if is_late else _reason(error)
+        except Exception as error:
+            logger.exception("A part of the statistics failed: %s", name)
+            self._unread[name] = _reason(error)
+        else:
+            del self._unread[name]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Error) and timed_out(error):
+        return f"It took longer than {PART_LIMIT.total_seconds():g} s and was stopped."
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    is_away = isinstance(error, OperationalError | InterfaceError)
+    return f"The database did not answer: {text}" if is_away else f"It could not be read: {text}"

@@ -1,0 +1,157 @@
+"""metrics/ over HTTP: who may read it, and how it answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+
+from benchmarks.servers import free_port
+from tests.aliases import alias
+
+pytest.importorskip("prometheus_client")
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.monitoring.urls")]
+TOKEN = "a token of a scraper"
+
+
+@pytest.fixture
+def with_token(settings):
+    settings.PGONLY = {**settings.PGONLY, "METRICS_TOKEN": TOKEN}
+    return {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
+
+
+def staff(*permissions, **facts):
+    user = User.objects.create_user("ada", is_staff=True, **facts)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_without_a_token_in_the_settings_there_is_no_page(client):
+    assert client.get("/metrics").status_code == 404
+    assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer ").status_code == 404
+    assert client.get("/metrics", HTTP_AUTHORIZATION="Bearer x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "given", ["", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer \xff"]
+)
+def test_a_wrong_token_is_refused(client, with_token, given):
+    answer = client.get("/metrics", HTTP_AUTHORIZATION=given)
+    assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
+    assert TOKEN not in answer.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/"])
+def test_the_token_opens_it(client, with_token, path):
+    answer = client.get(path, **with_token)
+    assert answer.status_code == 200
+    assert answer["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert b'pgonly_up{database="default"} 1.0' in answer.content
+
+
+def test_the_format_is_the_one_that_is_asked_for(client, with_token):
+    answer = client.get(
+        "/metrics", HTTP_ACCEPT="application/openmetrics-text;version=1.0.0,text/plain;q=0.5", **with_token
+    )
+    assert answer["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.content.endswith(b"# EOF\n")
+
+
+def test_staff_that_may_view_jobs_see_it():
+    assert staff("view_job").get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize("facts", [{}, {"is_active": False}])
+def test_other_staff_do_not(facts):
+    client = staff(*(["view_job"] if facts else []), **facts)
+    assert client.get("/metrics").status_code == 404
+
+
+def test_a_user_without_staff_status_does_not(django_user_model, client):
+    user = django_user_model.objects.create_user("bob")
+    user.user_permissions.set(Permission.objects.filter(codename="view_job"))
+    client.force_login(user)
+    assert client.get("/metrics").status_code == 404
+
+
+def test_nothing_on_the_way_keeps_the_answer(client, with_token, settings):
+    settings.MIDDLEWARE = ["django.middleware.http.ConditionalGetMiddleware", *settings.MIDDLEWARE]
+    answer = client.get("/metrics", **with_token)
+    assert "ETag" not in answer
+    assert "no-store" in answer["Cache-Control"]
+
+
+def test_only_get_and_head_are_served(client, with_token):
+    assert client.post("/metrics", **with_token).status_code == 405
+    assert client.head("/metrics", **with_token).content == b""
+
+
+def test_one_may_ask_for_some_names(client, with_token):
+    answer = client.get("/metrics?name[]=pgonly_up", **with_token)
+    assert [line for line in answer.content.decode().splitlines() if line[0] != "#"] == [
+        'pgonly_up{database="default"} 1.0'
+    ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_needs_no_transaction_of_the_request(client, with_token):
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert client.get("/metrics", **with_token).status_code == 200
+        assert connection.connection is None or not connection.in_atomic_block
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def test_a_site_that_asks_everybody_to_log_in_lets_the_scraper_in(client, with_token, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    assert client.get("/metrics", **with_token).status_code == 200
+
+
+def down(settings, port):
+    ours = settings.TASKS["default"]
+    settings.TASKS = {"default": {**ours, "OPTIONS": {"database": "gone"}}}
+    return alias("gone", HOST="127.0.0.1", PORT=port)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_a_dead_database_it_says_so(client, with_token, settings, any_database):
+    with down(settings, free_port()):
+        answer = client.get("/metrics", **with_token)
+    assert answer.status_code == 200
+    assert b'pgonly_up{database="gone"} 0.0' in answer.content
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_answers_within_the_time_that_the_scraper_waits(client, with_token, settings, any_database):
+    with socket.create_server(("127.0.0.1", 0)) as silent, down(settings, silent.getsockname()[1]):
+        began = time.monotonic()
+        answer = client.get("/metrics", HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS="1", **with_token)
+        took = time.monotonic() - began
+    assert b'pgonly_up{database="gone"} 0.0' in answer.content
+    assert took < 5
+
+
+@pytest.mark.parametrize("wait", ["nan", "inf", "-1", "", "soon"])
+def test_a_strange_time_is_no_error(client, with_token, wait):
+    answer = client.get("/metrics", HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS=wait, **with_token)
+    assert answer.status_code == 200
+
+
+def test_a_short_token_is_refused(settings):
+    from django.core.exceptions import ImproperlyConfigured
+
+    from pgonly_django.conf import settings as ours
+
+    settings.PGONLY = {"METRICS_TOKEN": "hunter2"}
+    with pytest.raises(ImproperlyConfigured, match="at least 16 characters, got 7") as refused:
+        ours()
+    assert "hunter2" not in json.dumps(str(refused.value))
