@@ -1,0 +1,292 @@
+"""deploy/grafana-dashboard.json and deploy/prometheus-alerts.yaml: each query is one, of metrics and labels that are
+really exposed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("promql_parser")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("yaml")
+
+import promql_parser as promql
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from pgonly_django.monitoring.metrics import METRICS
+from pgonly_django.monitoring.prometheus import exposition
+from pgonly_django.worker.health.metrics import described
+from pgonly_django.worker.health.metrics import exposition as exposition_of_worker
+from tests.monitoring.test_prometheus import fill
+from tests.worker.health.statuses import snapshot, status
+
+ROOT = Path(__file__).resolve().parents[2]
+ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+OF_PROMETHEUS = {"instance", "job"}  # labels that it adds
+
+
+def rules():
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def named(panel):
+    return re.sub(r"\W+", "_", panel["title"])
+
+
+TARGETS = [
+    pytest.param(target, id=f"{named(panel)}_{target['refId']}")
+    for panel in PANELS
+    for target in panel["targets"]
+]
+RULES = [pytest.param(rule, id=rule["alert"]) for rule in rules()]
+
+
+@pytest.fixture
+def exposed(db, settings):
+    """By the name of each series, its labels with their values, of both endpoints."""
+    bounded = {"LOCATION": "bounded", "OPTIONS": {"MAX_BYTES": 10_000_000, "MAX_ENTRIES": 1000}}
+    settings.CACHES = {**settings.CACHES, "bounded": {**settings.CACHES["answers"], **bounded}}
+    fill()
+    of_worker = exposition_of_worker(snapshot(status(pid=1), memory={1: 1}))
+    found = {}
+    for text in (exposition("")[0].decode(), of_worker):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = found.setdefault(sample.name, {})
+                for name, value in sample.labels.items():
+                    labels.setdefault(name, set()).add(value)
+    return found
+
+
+def expression(query):
+    """Parsed, with what Grafana puts in the place of its variables."""
+    for name, value in {"$__rate_interval": "5m", "$database": ".*", "$queue": ".*"}.items():
+        query = query.replace(name, value)
+    return promql.parse(query)
+
+
+def nodes(expr):
+    found = []
+    promql.walk(expr, found.append)
+    return found
+
+
+def check(query, exposed):
+    """The labels that its result may have. Fails for a name, a label or a value of an enumeration that there is not."""
+    expr = expression(query)
+    known = set()
+    for node in nodes(expr):
+        if not isinstance(node, promql.VectorSelector):
+            continue
+        assert node.name in exposed, f"{node.name} is not exposed"
+        known |= set(exposed[node.name])
+        for matcher in node.matchers.matchers:
+            assert matcher.name in exposed[node.name], f"{node.name} has no label {matcher.name}"
+            if matcher.name in ("outcome", "state", "part"):
+                assert set(matcher.value.split("|")) <= exposed[node.name][matcher.name]
+    for node in nodes(expr):
+        if isinstance(node, promql.AggregateExpr) and node.modifier is not None:
+            assert set(node.modifier.labels) <= known | OF_PROMETHEUS
+    return known | OF_PROMETHEUS
+
+
+def result_labels(query, exposed):
+    """Of the outermost aggregation, where there is one."""
+    aggregates = [node for node in nodes(expression(query)) if isinstance(node, promql.AggregateExpr)]
+    by = [set(node.modifier.labels) for node in aggregates if node.modifier is not None]
+    return by[0] if by else check(query, exposed)
+
+
+def test_everything_that_is_documented_is_exposed(exposed):
+    """Else the other tests would judge by less than there is."""
+    names = {metric.name for metric in METRICS} | {name for name, *_ in described()}
+    assert {name.removesuffix("_bucket") for name in exposed} == names
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_query_of_the_dashboard_is_of_what_is_exposed(target, exposed):
+    check(target["expr"], exposed)
+    labels = result_labels(target["expr"], exposed)
+    assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_alert_is_of_what_is_exposed(rule, exposed):
+    check(rule["expr"], exposed)
+    labels = result_labels(rule["expr"], exposed)
+    texts = rule["annotations"]
+    assert set(texts) == {"summary", "description"}
+    for text in texts.values():
+        assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    assert promql.parse_duration(rule["for"])
+
+
+def test_a_wrong_name_a_wrong_label_and_a_wrong_value_are_found(exposed):
+    for query in (
+        "pgonly_workers_alive == 0",
+        'pgonly_jobs{queue="a"}',
+        'pgonly_jobs{state="done"}',
+        "sum by (queue) (pgonly_jobs)",
+    ):
+        with pytest.raises(AssertionError):
+            check(query, exposed)
+    with pytest.raises(ValueError):
+        check("sum(pgonly_jobs", exposed)
+
+
+def test_the_how_to_lists_every_alert_and_no_other():
+    page = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
+    listed = re.findall(r"^\| `(Pgonly\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(rule["alert"] for rule in rules())
+
+
+def test_the_panels_fill_a_grid_and_cover_each_other_nowhere():
+    cells = {panel["id"]: panel["gridPos"] for panel in DASHBOARD["panels"]}
+    assert len(cells) == len(DASHBOARD["panels"])
+    assert all(each["x"] + each["w"] <= 24 and each["w"] > 0 and each["h"] > 0 for each in cells.values())
+    for one, other in combinations(cells.values(), 2):
+        is_beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert is_beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+
+
+def test_the_dashboard_is_for_any_data_source_and_knows_its_variables(exposed):
+    variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    assert DASHBOARD["id"] is None
+    for panel in PANELS:
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert panel["datasource"]["uid"] == "${datasource}"
+        for target in panel["targets"]:
+            assert set(re.findall(r"\$(\w+)", target["expr"])) <= {*variables, "__rate_interval"}
+    for name in ("database", "queue"):
+        query, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variables[name]["definition"]).groups()
+        assert label in check(query, exposed)
+
+
+UNITS = {"seconds": "s", "bytes": "bytes"}
+
+
+@pytest.mark.parametrize("panel", [pytest.param(panel, id=named(panel)) for panel in PANELS])
+def test_a_panel_has_the_unit_of_what_it_shows(panel):
+    overrides = {
+        each["matcher"]["options"]: each["properties"][0]["value"]
+        for each in panel["fieldConfig"]["overrides"]
+    }
+    for target in panel["targets"]:
+        query = target["expr"]
+        unit = overrides.get(target["refId"], panel["fieldConfig"]["defaults"]["unit"])
+        (name, *_) = [
+            node.name for node in nodes(expression(query)) if isinstance(node, promql.VectorSelector)
+        ]
+        if "/" in query:
+            assert unit == "percentunit"
+        elif "rate(" in query and "quantile" not in query:
+            assert unit == "ops"
+        else:
+            suffix = name.removesuffix("_bucket").rpartition("_")[2]
+            assert unit == UNITS.get(suffix, "short" if panel["title"] != "Database" else unit)
+
+
+# Series of a name, and the alerts that they cause: as `promtool test rules` has them.
+FIRING = {
+    "PgonlyScrapeFailing": {},
+    "PgonlyDatabaseDown": {'pgonly_up{database="d"}': 0},
+    "PgonlyStatsMissing": {'pgonly_up{database="d"}': 1, 'pgonly_stats_missing{database="d",part="runs"}': 1},
+    "PgonlyNoWorker": {'pgonly_workers_live{database="d"}': 0},
+    "PgonlyQueueUnserved": {
+        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 61,
+        'pgonly_queue_served{database="d",queue="q"}': 0,
+        'pgonly_queue_paused{database="d",queue="q"}': 0,
+    },
+    "PgonlyWorkerSilent": {'pgonly_workers_silent{database="d"}': 0, 'pgonly_workers_late{database="d"}': 1},
+    "PgonlyJobsWait": {
+        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 601,
+        'pgonly_queue_paused{database="d",queue="q"}': 0,
+    },
+    "PgonlyFailureRatio": {
+        'pgonly_runs_total{database="d",queue="q",task="t",outcome="failed"}': "0+1x200",
+        'pgonly_runs_total{database="d",queue="q",task="t",outcome="succeeded"}': "0+2x200",
+    },
+    "PgonlyQueuePaused": {
+        'pgonly_queue_waiting_jobs{database="d",queue="q"}': 1,
+        'pgonly_queue_paused{database="d",queue="q"}': 1,
+    },
+    "PgonlySchedulesFail": {'pgonly_schedules_failing{database="d"}': 1},
+    "PgonlyOldSnapshot": {'pgonly_oldest_snapshot_seconds{database="d"}': 901},
+    "PgonlyCacheNearBound": {
+        'pgonly_cache_entries{database="d",cache="c"}': 96,
+        'pgonly_cache_max_entries{database="d",cache="c"}': 100,
+    },
+    "PgonlyCacheDown": {'pgonly_cache_up{database="d",cache="c"}': 0},
+    "PgonlyBudgetHolds": {'pgonly_budget_held_jobs{database="d",budget="b"}': 2},
+    "PgonlyWorkerStalled": {'pgonly_worker_last_turn_age_seconds{worker="w"}': 91},
+    "PgonlySlotsStuck": {'pgonly_worker_stuck_slots{worker="w"}': 1},
+}
+QUIET = {
+    "PgonlyFailureRatio": {
+        'pgonly_runs_total{database="d",queue="q",task="t",outcome="failed"}': "0+0x200",
+        'pgonly_runs_total{database="d",queue="q",task="t",outcome="succeeded"}': "0+2x200",
+    },
+    "PgonlyJobsWait": {
+        'pgonly_queue_oldest_waiting_seconds{database="d",queue="q"}': 601,
+        'pgonly_queue_paused{database="d",queue="q"}': 1,
+    },
+    "PgonlyStatsMissing": {'pgonly_up{database="d"}': 0, 'pgonly_stats_missing{database="d",part="runs"}': 1},
+    "PgonlyCacheNearBound": {'pgonly_cache_entries{database="d",cache="c"}': 96},
+    "PgonlyScrapeFailing": {'pgonly_up{database="d"}': 0},
+}
+
+
+def test_every_alert_has_series_that_cause_it():
+    assert sorted(FIRING) == sorted(rule["alert"] for rule in rules())
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
+@pytest.mark.parametrize(("cases", "fires"), [(FIRING, True), (QUIET, False)], ids=["fires", "is quiet"])
+def test_prometheus_itself_says_when_an_alert_fires(tmp_path, cases, fires):
+    """At 90 min: count() leaves the labels and texts of the alert out."""
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [
+                {"series": series, "values": value if isinstance(value, str) else f"{value}x200"}
+                for series, value in {**of_alert, "up": 1}.items()
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)',
+                    "eval_time": "90m",
+                    "exp_samples": [{"labels": "{}", "value": int(fires)}],
+                }
+            ],
+        }
+        for alert, of_alert in cases.items()
+    ]
+    file = tmp_path / "tests.yaml"
+    file.write_text(
+        yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests})
+    )
+    ended = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
+def test_prometheus_itself_finds_nothing_wrong_with_the_names():
+    fill()
+    for text in (exposition("")[0], exposition_of_worker(snapshot(status())).encode()):
+        ended = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+        assert (ended.returncode, ended.stdout + ended.stderr) == (0, b"")
