@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -11,14 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from configparser import ConfigParser
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.db import connection
 
+from pgonly_django.database.embedded import unprivileged
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.routes import routes_of
@@ -259,3 +263,38 @@ def test_a_runner_of_procfiles_starts_and_stops_the_workers(tmp_path):
         assert "All processes have ended." in log.read_text()
     finally:
         process.poll() is None and os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.django_db
+def test_pgbouncer_starts_with_its_file_and_leads_to_the_database(tmp_path):
+    """With another port, and with the server and the accounts that there are here."""
+    binary = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if binary is None:
+        pytest.skip("pgbouncer is not installed")
+    text, settings, port = (DEPLOY / "pgbouncer.ini").read_text(), connection.settings_dict, free_port()
+    where = f"host={settings['HOST']} port={settings['PORT'] or 5432} user={settings['USER']}"
+    changes = {
+        "host=db.example.com port=5432 dbname=shop": f"{where} dbname={settings['NAME']}",
+        "listen_port = 6432": f"listen_port = {port}\nunix_socket_dir =",
+        "auth_type = scram-sha-256": "auth_type = any",
+        "auth_file = /etc/pgbouncer/userlist.txt": "",
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory(prefix="pgonly-") as folder:
+        Path(folder).chmod(0o755)  # PgBouncer refuses to run as root, so another account reads the file
+        file = Path(folder) / "pgbouncer.ini"
+        file.write_text(text)
+        process = subprocess.Popen([binary, "-q", str(file)], cwd="/", **unprivileged())
+        try:
+            wait_for(lambda: one_through(port) == 1, 20, "an answer through PgBouncer")
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def one_through(port):
+    where = {"host": "127.0.0.1", "port": port, "dbname": "shop", "user": "anybody"}
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(**where) as through:
+        return through.execute("SELECT 1").fetchone()[0]
