@@ -47,7 +47,7 @@ class UnderItsSettings(pytest.Item):
             pytest.skip(f"{package} is not installed. See .ci/neighbours.")
 
     def runtest(self):
-        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", str(self.path)]
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-W", "default", str(self.path)]
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
         done = subprocess.run(
             [*command, f"--ds={project_of(self.path)}"],

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from django.db import connections
 from django.test import RequestFactory
 
 from pgonly_django.cache import PostgresCache
@@ -40,7 +41,10 @@ def admitted(ask, requests=100):
     def one(number):
         if number < THREADS:
             barrier.wait(10)
-        return ask()
+        try:
+            return ask()
+        finally:
+            connections.close_all()
 
     with ThreadPoolExecutor(THREADS) as threads:
         return sum(threads.map(one, range(requests)))

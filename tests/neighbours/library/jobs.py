@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pgonly_django import task
+from tests.neighbours.library.models import Paper
+
+
+@task
+def write(title):
+    return Paper.objects.create(title=title).pk
+
+
+@task(atomic=True, max_attempts=1)
+def write_and_fail(title):
+    Paper.objects.create(title=title)
+    raise ValueError(title)
