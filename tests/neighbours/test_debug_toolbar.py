@@ -1,0 +1,77 @@
+"""django-debug-toolbar: its panels see what a request did with our cache and its statements; jobs are unharmed."""
+
+from __future__ import annotations
+
+import pytest
+from debug_toolbar.store import get_store
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.urls import include, path, reverse
+
+from pgonly_django.models import Job
+from pgonly_django.worker.tick import running
+from pgonly_django.worker.tick.token import token
+from tests.jobs import add
+from tests.waiting import wait_for
+
+
+def visit(request):
+    cache.set("colour", "red")
+    cache.get_or_set("number", lambda: 5)
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    cache.get_many(["colour", "number", "none"])
+    add.enqueue(1, b=2)
+    return HttpResponse(f"<body>{Job.objects.count()}</body>")
+
+
+urlpatterns = [
+    path("", visit),
+    path("pgonly/", include("pgonly_django.urls")),
+    path("__debug__/", include("debug_toolbar.urls")),
+]
+pytestmark = [pytest.mark.urls(__name__)]
+
+
+@pytest.fixture
+def stats(client, transactional_db):
+    """What the panels recorded of a request."""
+
+    def visited(path="/"):
+        get_store().clear()
+        answer = client.get(path)
+        assert answer.status_code == 200
+        (request_id,) = get_store().request_ids()
+        return answer, lambda panel: get_store().panel(request_id, panel)
+
+    return visited
+
+
+def test_it_shows_our_statements_in_the_request(stats):
+    for _ in range(8):  # a statement that is used often is prepared, and passes no cursor of Django's then
+        answer, panel = stats()
+    statements = [query["sql"] for query in panel("SQLPanel")["queries"]]
+    assert any("INTO pgonly_job" in sql or '"pgonly_job"' in sql for sql in statements)
+    assert any("INSERT" in sql and "pgonly_job" in sql for sql in statements)
+    assert any("pgonly_session" in sql for sql in statements)
+
+
+def test_it_counts_the_calls_of_our_cache(stats):
+    _, panel = stats()
+    found = panel("CachePanel")
+    assert (found["counts"]["set"], found["counts"]["get_or_set"], found["counts"]["get_many"]) == (1, 1, 1)
+    assert cache.get("colour") == "red"
+
+
+def test_the_toolbar_is_in_the_page_and_the_work_is_done(stats, work, client):
+    answer, _ = stats()
+    assert "djDebug" in answer.text
+    work()
+    assert [job.state for job in Job.objects.all()] == ["succeeded"]
+    assert client.session["visits"] == 1
+
+
+def test_a_tick_runs_jobs_inside_a_request_that_it_watches(transactional_db, client):
+    add.enqueue(1)
+    answer = client.get(reverse("pgonly:tick", args=[token()]))
+    wait_for(lambda: running._going is None, what="the tick to end")
+    assert answer.json()["done"] == 1
