@@ -17,9 +17,13 @@ LIMIT = 3
 
 @pytest.fixture(params=["cache", "database"])
 def handler(request, settings, transactional_db):
-    settings.AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", *settings.AUTHENTICATION_BACKENDS]
+    settings.AUTHENTICATION_BACKENDS = [
+        "axes.backends.AxesStandaloneBackend",
+        *settings.AUTHENTICATION_BACKENDS,
+    ]
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "axes.middleware.AxesMiddleware"]
     settings.AXES_HANDLER = f"axes.handlers.{request.param}.Axes{request.param.title()}Handler"
+    settings.AXES_ENABLED = True
     settings.AXES_FAILURE_LIMIT = LIMIT
     settings.AXES_COOLOFF_TIME = 1
     AxesProxyHandler.get_implementation(force=True)

@@ -48,7 +48,7 @@ def stats(client, transactional_db):
 
 def test_it_shows_our_statements_in_the_request(stats):
     for _ in range(8):  # a statement that is used often is prepared, and passes no cursor of Django's then
-        answer, panel = stats()
+        _, panel = stats()
     statements = [query["sql"] for query in panel("SQLPanel")["queries"]]
     assert any("INTO pgonly_job" in sql or '"pgonly_job"' in sql for sql in statements)
     assert any("INSERT" in sql and "pgonly_job" in sql for sql in statements)

@@ -34,7 +34,10 @@ def test_without_a_database_our_cache_decides_not_its_option(transactional_db, a
 
     with database_away():
         away = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "away"}
-        settings.CACHES = {**settings.CACHES, "away": {**away, "OPTIONS": {"DATABASE": "away", "ON_ERROR": "ignore"}}}
+        settings.CACHES = {
+            **settings.CACHES,
+            "away": {**away, "OPTIONS": {"DATABASE": "away", "ON_ERROR": "ignore"}},
+        }
         for opens in (True, False):
             with override_settings(RATELIMIT_USE_CACHE="away", RATELIMIT_FAIL_OPEN=opens):
                 assert ask() is opens

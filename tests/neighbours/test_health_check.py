@@ -11,7 +11,9 @@ from health_check.views import HealthCheckView
 
 from tests.neighbours.throttles import database_away
 
-urlpatterns = [path("health/", HealthCheckView.as_view(checks=["health_check.Cache", "health_check.Database"]))]
+urlpatterns = [
+    path("health/", HealthCheckView.as_view(checks=["health_check.Cache", "health_check.Database"]))
+]
 
 
 @pytest.mark.urls(__name__)
@@ -24,5 +26,8 @@ def test_its_checks_say_that_the_database_is_away(transactional_db, any_database
     with database_away():
         options = {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": {"DATABASE": "away"}}
         settings.CACHES = {**settings.CACHES, "away": options}
-        found = [asyncio.run(check.get_result()) for check in (Cache(alias="away"), Database(alias="away"), Cache())]
+        found = [
+            asyncio.run(check.get_result())
+            for check in (Cache(alias="away"), Database(alias="away"), Cache())
+        ]
     assert [bool(each.error) for each in found] == [True, True, False]

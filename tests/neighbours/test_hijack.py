@@ -27,7 +27,10 @@ def test_the_session_belongs_to_the_hijacked_user_and_to_the_hijacker_after_the_
     assert (browser.get("/").text, [each.user_id for each in Session.objects.all()]) == ("ann", [str(ann.pk)])
     assert browser.get("/devices/").status_code == 200
     assert browser.post("/hijack/release/").status_code == 302
-    assert (browser.get("/").text, [each.user_id for each in Session.objects.all()]) == ("root", [str(root.pk)])
+    assert (browser.get("/").text, [each.user_id for each in Session.objects.all()]) == (
+        "root",
+        [str(root.pk)],
+    )
 
 
 def test_who_ends_the_sessions_of_the_hijacked_user_ends_this_one_too(transactional_db):

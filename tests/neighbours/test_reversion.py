@@ -53,4 +53,7 @@ def test_a_job_is_enqueued_with_the_revision_or_not_at_all(work, client):
     assert (Job.objects.count(), Version.objects.count()) == (0, 0)
     assert client.post("/publish/").status_code == 200
     work()
-    assert (Version.objects.count(), sorted(paper.title for paper in Paper.objects.all())) == (1, ["On lakes", "On rivers"])
+    assert (Version.objects.count(), sorted(paper.title for paper in Paper.objects.all())) == (
+        1,
+        ["On lakes", "On rivers"],
+    )

@@ -14,7 +14,12 @@ def test_what_a_job_writes_has_a_history(work):
     work()
     result.refresh()
     (entry,) = Paper.history.all()
-    assert (entry.title, entry.history_type, entry.history_user, entry.id) == ("On rivers", "+", None, result.return_value)
+    assert (entry.title, entry.history_type, entry.history_user, entry.id) == (
+        "On rivers",
+        "+",
+        None,
+        result.return_value,
+    )
 
 
 def test_what_an_atomic_job_did_not_commit_has_none(work):
