@@ -4,8 +4,10 @@ own. `.ci/neighbours` has an environment with all packages; what is not installe
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,18 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
+def missing_for(file: Path) -> list[str]:
+    """What is not installed here: of all packages, where `file` shares its settings with others."""
+    names = re.findall(r"^[\w-]+", (HERE / "requirements.txt").read_text(), re.MULTILINE)
+    if not project_of(file).endswith(".together"):
+        package = file.stem.removeprefix("test_")
+        return [] if importlib.util.find_spec(package) else [package]
+    installed = {
+        re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower() for each in importlib.metadata.distributions()
+    }
+    return [name for name in names if name not in installed]
+
+
 class Elsewhere(pytest.File):
     def collect(self):
         yield UnderItsSettings.from_parent(self, name="under its settings")
@@ -42,9 +56,8 @@ class Elsewhere(pytest.File):
 
 class UnderItsSettings(pytest.Item):
     def setup(self):
-        package = self.path.stem.removeprefix("test_")
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed. See .ci/neighbours.")
+        if missing := missing_for(self.path):
+            pytest.skip(f"not installed: {missing[0]}. See .ci/neighbours.")
 
     def runtest(self):
         command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-W", "default", str(self.path)]

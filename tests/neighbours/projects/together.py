@@ -5,6 +5,7 @@ INSTALLED_APPS += [
     "allauth",
     "allauth.account",
     "allauth.usersessions",
+    "auditlog",
     "axes",
     "channels",
     "django_extensions",
@@ -20,6 +21,7 @@ INSTALLED_APPS += [
     "simple_history",
     "social_django",
     "tests.neighbours.library",
+    "waffle",
 ]
 MIDDLEWARE += [
     "allauth.account.middleware.AccountMiddleware",

@@ -1,0 +1,36 @@
+"""django-auditlog: what a job changes is in its log."""
+
+from __future__ import annotations
+
+from auditlog.context import set_actor
+from auditlog.models import LogEntry
+from auditlog.registry import auditlog
+from django.contrib.auth.models import User
+
+from pgonly_django import task
+from pgonly_django.models import Job
+from tests.neighbours.library.jobs import write, write_and_fail
+from tests.neighbours.library.models import Paper
+
+auditlog.register(Paper)
+
+
+@task
+def write_in_the_name_of(user, title):
+    with set_actor(User.objects.get(pk=user)):
+        Paper.objects.create(title=title)
+
+
+def test_what_a_job_writes_is_logged_without_and_with_an_actor(work):
+    ann = User.objects.create(username="ann")
+    write.enqueue("On rivers")
+    write_in_the_name_of.enqueue(ann.pk, "On lakes")
+    work(threads=1)
+    found = {entry.object_repr: entry.actor for entry in LogEntry.objects.get_for_model(Paper)}
+    assert found == {"On rivers": None, "On lakes": ann}
+
+
+def test_what_an_atomic_job_did_not_commit_is_not(work):
+    result = write_and_fail.enqueue("On rivers")
+    work()
+    assert (Job.objects.get(pk=result.id).state, LogEntry.objects.count()) == ("failed", 0)
