@@ -79,32 +79,37 @@ def _is_wake_url(url: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    # A running job belongs to its worker for so long after the last heartbeat.
+    # A running job belongs to its worker for so many seconds after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
     # The alias of DATABASES whose connections LISTEN, past a pooler that the others go through; "": the same.
     listen_database: str = _setting("")
-    # The PostgreSQL schema of all tables; "": where the search_path says. See schema().
+    # The PostgreSQL schema of all tables, read once at the start; "": where the search_path says.
     schema: str = _setting("")
-    # By name: schedules, limits of queues, limiters and budgets. Each has a module that validates its entries.
+    # Each of these four has a module that validates its entries.
+
+    # Schedules by their names; None switches off the one of a decorator.
     schedules: dict[str, Any] = _setting({})
+    # Limits of queues, and the tasks of dead letter queues, by the names of the queues.
     queues: dict[str, Any] = _setting({})
+    # Limiters by their names: so many calls at a time, requests and tokens per minute.
     limiters: dict[str, Any] = _setting({})
+    # Caps of budgets by their names, or by shell patterns of names.
     budgets: dict[str, Any] = _setting({})
-    # So long works a tick: a request to the URL of `manage.py pgonly_tick_url`. Below the limit of the web server.
+    # A tick (the URL of `manage.py pgonly_tick_url`) works so many seconds; fewer than the web server allows.
     tick_seconds: Seconds = _setting(25, at_least=1)
-    # A tick may say it in a header instead, as Vercel's cron does: "Authorization: Bearer <secret>"; "": it may not.
+    # What a tick may say in the header "Authorization: Bearer ..." instead of the signed URL; "": it may not.
     tick_secret: str = _setting("")
     # Who sends "Authorization: Bearer <token>" may read the metrics; "": only staff that may view jobs.
     metrics_token: str = _setting("")
     # The dotted path of a function (task_result, error) that workers call for each job that has failed; "": none.
     on_failure: str = _setting("")
-    # Connections of a process to the limiters and budgets; those who wait hold none.
+    # Connections of a process to the limiters and budgets; callers that wait hold none.
     limits_pool_size: int = _setting(4, at_least=1)
-    # So many characters may a job emit; the rest is dropped, and its log says so. All of them have to fit into one row.
+    # So many characters may a job emit; the rest is dropped, and its log says so.
     output_limit: int = _setting(1_000_000, at_least=1000, at_most=50_000_000)
     # Where workers that sleep are woken by a POST after the commit of an enqueue().
     wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
-    # A session's last_seen_at and sliding expiry are written at most this often.
+    # A session's last_seen_at and sliding expiry are written at most once in so many seconds.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
     # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
     session_wait_for_disk: bool = _setting(default=True)
@@ -114,12 +119,12 @@ class Settings:
     session_encrypt_data: bool = _setting(default=False)
     # The session engine to move from. It is asked when a session is not found here; "": none.
     session_fallback_engine: str = _setting("")
-    # The admin hides the values under keys that match one of these shell patterns.
+    # The admin hides the values in sessions whose keys match one of these shell patterns.
     session_masked_keys: Sequence[str] = _setting(
         ("*hash*", "*key*", "*passw*", "*secret*", "*token*", "*credential*"),
         must_be=_what_is_wrong_with_patterns,
     )
-    # The same of the arguments, results and checkpoints of jobs, by the names of parameters and of keys.
+    # The admin hides the values in arguments, results and checkpoints of jobs whose names match one of these patterns.
     masked_arguments: Sequence[str] = _setting(MASKED_ARGUMENTS, must_be=_what_is_wrong_with_patterns)
 
 

@@ -5,6 +5,9 @@ from pgonly_django.cache.transactional import TransactionalCache
 
 
 class PostgresCache(ExtendedCache):
+    """Django's cache on PostgreSQL. It has all methods of Django's caches, those that django-redis adds, and an async
+    one with `a` before the name for each."""
+
     def transactional(self, using: str | None = None) -> TransactionalCache:
         """This cache for use inside atomic(): its writes are done at the commit, a rollback drops them.
 

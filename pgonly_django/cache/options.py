@@ -19,16 +19,25 @@ _CHOICES = {"ON_ERROR": (None, "raise", "ignore"), "COMPRESSOR": (None, "zlib", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    database: str = "default"  # which of DATABASES holds the tables
-    durable: bool = False  # entries survive a crash of PostgreSQL, and cost WAL
-    serializer: str = "pickle"  # "pickle", "json" or the dotted path of a class
-    compressor: str | None = None  # "zlib" or "zstd", for values above COMPRESS_ABOVE bytes
+    # The alias of DATABASES that holds the tables.
+    database: str = "default"
+    # True: entries survive a crash of PostgreSQL, and cost WAL. False: an UNLOGGED table.
+    durable: bool = False
+    # "pickle", "json", or the dotted path of a class with `dumps(value) -> bytes` and `loads(data)`.
+    serializer: str = "pickle"
+    # "zlib" or "zstd", for values above COMPRESS_ABOVE bytes.
+    compressor: str | None = None
+    # So many bytes a value has to have to be compressed.
     compress_above: int = 1024
-    timeout_seconds: float = 1.0  # how long one call may wait for PostgreSQL
-    # Connections that this process opens at most for its caches with the same DATABASE and POOL_SIZE.
+    # How many seconds one call may wait for PostgreSQL.
+    timeout_seconds: float = 1.0
+    # Connections that a process opens at most for its caches with the same DATABASE and POOL_SIZE.
     pool_size: int = 8
-    on_error: str | None = None  # None: reads miss and writes raise; "raise" or "ignore": all do
+    # When the database fails: None: reads miss and writes raise; "raise": all raise; "ignore": none does.
+    on_error: str | None = None
+    # Above so many entries the least recently used ones are evicted; None: no bound.
     max_entries: int | None = None
+    # The same for bytes, as PostgreSQL stores them.
     max_bytes: int | None = None
 
     @property

@@ -72,6 +72,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     @property
     def job_id(self) -> str:
+        """The id of the job, as `result.id`."""
         return self._run.job.id
 
     @property

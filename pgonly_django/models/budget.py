@@ -65,11 +65,12 @@ class BudgetQuerySet(DeclaredQuerySet):
         return {"resumed_at": Case(is_higher, default=F("resumed_at"), output_field=field)}
 
     def edit(self, **values: Any) -> int:
-        """See DeclaredQuerySet.edit(). Workers that sleep are woken: jobs that a budget holds may go on."""
+        """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows. Workers
+        that sleep are woken: jobs that a budget holds may go on."""
         return self._wake(super().edit(**values))
 
     def reset(self) -> int:
-        """See DeclaredQuerySet.reset(), and edit()."""
+        """Undo edit(): the rows say what the code declares. Returns how many rows changed. Workers are woken."""
         return self._wake(super().reset())
 
     def raise_cap(self, usd: amounts.Amount) -> int:

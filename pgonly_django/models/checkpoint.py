@@ -18,6 +18,8 @@ STEP_NAME_LENGTH = 255
 
 
 class Checkpoint(models.Model):
+    """Where a job stands: what it saved itself, and the positions of its loops."""
+
     job = models.OneToOneField(Job, models.CASCADE, primary_key=True, related_name="checkpoint")
     value = ReadableJsonField(null=True, help_text=_("What the job saved."))
     positions = ReadableJsonField(default=dict, help_text=_("How many items each iterate() has behind it."))

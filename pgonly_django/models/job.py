@@ -115,15 +115,19 @@ COMES_BACK = (
 
 class JobQuerySet(models.QuerySet["Job"]):
     def waiting(self) -> JobQuerySet:
+        """Those that are scheduled, ready or held."""
         return self.filter(state__in=WAITING)
 
     def running(self) -> JobQuerySet:
+        """Those that a worker holds."""
         return self.filter(state=State.RUNNING)
 
     def finished(self) -> JobQuerySet:
+        """Those that have succeeded, failed or were cancelled."""
         return self.filter(state__in=FINISHED)
 
     def failed(self) -> JobQuerySet:
+        """Those without an attempt left, or given up."""
         return self.filter(state=State.FAILED)
 
     def failed_with(self, *errors: type[BaseException] | str) -> JobQuerySet:

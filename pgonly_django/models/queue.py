@@ -43,12 +43,14 @@ class QueueQuerySet(DeclaredQuerySet):
         return self._update_and_wake(self.exclude(paused_at=None), paused_at=None)
 
     def edit(self, **values: Any) -> int:
-        """See DeclaredQuerySet.edit(). Workers look at once whether the new limits have room."""
+        """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows. Workers
+        look at once whether the new limits have room."""
         self._require_autocommit()
         return self._wake(super().edit(**values))
 
     def reset(self) -> int:
-        """See DeclaredQuerySet.reset(). A pause stays. Workers look at once whether the limits have room."""
+        """Undo edit(): the rows say what the code declares. Returns how many rows changed. A pause stays. Workers look
+        at once whether the limits have room."""
         self._require_autocommit()
         return self._wake(super().reset())
 

@@ -74,6 +74,7 @@ ACTIVE = Q(expires_at__gt=Now(), data__isnull=False)
 
 class SessionQuerySet(models.QuerySet["Session"]):
     def active(self) -> SessionQuerySet:
+        """Those that have neither expired nor ended."""
         return self.filter(ACTIVE)
 
     def for_user(self, user: AbstractBaseUser) -> SessionQuerySet:
@@ -101,6 +102,8 @@ class SessionQuerySet(models.QuerySet["Session"]):
 
 
 class Session(models.Model):
+    """The session of one browser. Its key is in the cookie; the row has the hash of it."""
+
     key_hash = DigestField(_("key hash"), primary_key=True, editable=False)
     # One member for each top-level key of the session, see sessions/codec.py. NULL: the session has ended, and the row
     # keeps it from being moved here again.

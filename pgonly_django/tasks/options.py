@@ -36,25 +36,45 @@ class TaskOptions:
     """The options of one call. Durations are timedeltas; `retention` None keeps finished jobs for ever, and
     `failed_retention` None failed ones."""
 
+    # How many runs may end in an error. Planned stops, snoozes and the deaths of workers do not count.
     max_attempts: int = 4
+    # How long a failed job waits for its next attempt.
     backoff: BackoffFunction = field(default_factory=Backoff)
+    # A run that takes longer is ended as an error.
     max_runtime: timedelta | None = None
+    # The function and its finish commit in one transaction. For sync tasks.
     atomic: bool = False
+    # How long a finished job is kept.
     retention: timedelta | None = timedelta(days=7)
+    # At most `concurrency_limit` jobs with the same key run at a time, in all queues and workers.
     concurrency_key: str | Callable[..., Any] | None = None
+    # See `concurrency_key`.
     concurrency_limit: int = 1
+    # How many threads of its worker the job takes up.
     slots: int = 1
+    # How long a failed job is kept; `retention` where that is longer.
     failed_retention: timedelta | None = FAILED_RETENTION
+    # The queue whose task is told of each job that has failed.
     dead_letter_queue: str | None = None
+    # After such an error the job fails at once, whatever attempts are left.
     never_retry: ErrorClasses = ()
+    # Such an error is retried without costing an attempt.
     snooze_on: ErrorClasses = ()
+    # Such an error holds the job until a person resumes it.
     hold_on: ErrorClasses = ()
+    # Called in the worker once a job has failed with no attempt left.
     on_failure: OnFailure | str | None = None
+    # The budget that pays for the steps of the job.
     budget: str | None = None
+    # Which arguments make two calls the same: then one job is made of them.
     unique: bool | Sequence[str] | Callable[..., Any] | None = None
+    # So long after its enqueue a job keeps its unique key.
     unique_for: timedelta | None = None
+    # In which states a job keeps its unique key.
     unique_while: str | None = None
+    # The job runs so long after the last of the same calls, with the arguments of that.
     debounce: timedelta | None = None
+    # A unique key of your own, such as the id of a webhook's event.
     idempotency_key: str | None = None
 
 

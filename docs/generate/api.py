@@ -1,0 +1,132 @@
+"""reference/api.md"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from docs.generate.markdown import documentation, in_one_line, own_doc, paragraphs, signature, table
+from pgonly_django.tasks import PostgresTask
+
+MODULES = {
+    "pgonly_django": "Its exceptions, and the others: [exceptions.md](exceptions.md).",
+    "pgonly_django.cache": "`CACHES` names `pgonly_django.cache.PostgresCache`: [cache.md](../how-to/cache.md).",
+    "pgonly_django.sessions": "`SESSION_ENGINE` names this module: [sessions.md](../how-to/sessions.md).",
+    "pgonly_django.testing": "For the tests of a project: [testing.md](../how-to/testing.md).",
+}
+OTHERS = {
+    "pgonly_django.cache.moving": ("MovingCache",),
+    "pgonly_django.embedded": ("database", "stop"),
+    "pgonly_django.events": ("subscribe",),
+    "pgonly_django.logs": ("JobFilter",),
+    "pgonly_django.database.wake_urls": ("flush",),
+    "pgonly_django.scheduling.calls": ("run_now",),
+}
+# On pages of their own.
+ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
+# Whose methods are a contract of Django's or Python's.
+NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter"}
+# What other modules of the package call.
+INTERNAL = {
+    "PostgresCache": {
+        "close", "failed", "name_of", "pattern", "seconds_of", "stored_key", "stored_keys", "validate_key",
+    },
+    "Cost": {"of"},
+}  # fmt: skip
+TEXT = """
+# Public names
+
+What your code may import. A name that is not here, on another page of the reference or in a how-to
+may change in any version.
+"""
+
+
+def page() -> str:
+    parts = [TEXT.strip()]
+    for name, text in MODULES.items():
+        parts += [f"## {name}", text, *names(name, importlib.import_module(name).__all__)]
+    for name, public in OTHERS.items():
+        parts += [f"## {name}", *names(name, public)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def names(module: str, public: Collection[str]) -> Iterator[str]:
+    interrupts = []
+    for name in public:
+        thing = getattr(importlib.import_module(module), name)
+        if isinstance(thing, type) and issubclass(thing, BaseException):
+            interrupts.append((f"`{name}`", in_one_line(thing)))
+        else:
+            yield from entry(name, thing)
+    if interrupts:
+        yield "### Exceptions"
+        yield table(["exception", ""], interrupts)
+
+
+def entry(name: str, thing: Any) -> Iterator[str]:
+    yield f"### {name}"
+    if name in ELSEWHERE:
+        link = ELSEWHERE[name]
+        yield paragraphs(f"{own_doc(thing)} Its methods: [{link.partition('#')[0]}]({link}).")
+        return
+    if not isinstance(thing, type) or is_made_by_projects(thing):
+        yield f"```python excerpt\n{declared(thing, name)}\n```"
+    yield documentation(thing)
+    if isinstance(thing, type) and name not in NO_MEMBERS:
+        yield members(thing, name, INTERNAL.get(name, ()))
+    if name == "task":
+        yield "The task has Django's methods `enqueue`, `aenqueue`, `get_result`, `aget_result`, and:"
+        yield f"```python excerpt\n{declared(PostgresTask.using, 'using')}\n```"
+        yield documentation(PostgresTask.using)
+
+
+def is_made_by_projects(kind: type) -> bool:
+    """Whether they call it: a dataclass, such as Cost, or one that is named as a function is."""
+    return hasattr(kind, "__dataclass_fields__") or kind.__name__.islower()
+
+
+def declared(thing: Any, name: str) -> str:
+    shown = signature(thing, name)
+    return f"def {shown}: ..." if name.islower() else shown
+
+
+def members(kind: type, owner: str, hidden: Collection[str] = ()) -> str:
+    """The public methods and properties that this package gives the class, without the async twins of others."""
+    found = {
+        name: value
+        for base in reversed(kind.__mro__)
+        if base.__module__.startswith("pgonly_django")
+        for name, value in vars(base).items()
+        if is_public(name, value) and name not in hidden
+    }
+    rows = [
+        (shown(name, value), in_one_line(unwrapped(value)))
+        for name, value in found.items()
+        if not is_twin(value)
+    ]
+    return table([f"`{owner}.`", ""], rows) if rows else ""
+
+
+def is_public(name: str, value: Any) -> bool:
+    """A method or property with a docstring. Those without one are Django's, and mean the same here."""
+    is_called = inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod))
+    return is_called and not name.startswith("_") and bool(own_doc(unwrapped(value)))
+
+
+def unwrapped(value: Any) -> Any:
+    return getattr(value, "__func__", value)
+
+
+def shown(name: str, value: Any) -> str:
+    return (
+        f"`{name}`" if isinstance(value, property) else f"`{signature(unwrapped(value), name, width=1000)}`"
+    )
+
+
+def is_twin(value: Any) -> bool:
+    """`aget`, whose docstring is "See get()."."""
+    return (
+        inspect.iscoroutinefunction(value) and own_doc(value).startswith("See ") and len(own_doc(value)) < 40
+    )

@@ -1,0 +1,64 @@
+"""reference/models.md"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.db import connection, models
+
+from docs.generate.api import is_public, shown
+from docs.generate.markdown import documentation, in_one_line, table
+from pgonly_django.models import State
+from pgonly_django.tables import name_of
+
+# What other modules of the package call.
+INTERNAL = {"declare", "follow_from", "with_free_keys"}
+TEXT = """
+# Tables and models
+
+The tables as Django's models see them, `from pgonly_django.models import Job`. With
+`PGONLY["SCHEMA"]` they are in that schema. Read them as you like; change rows by the verbs below,
+which keep to the allowed changes of state and wake workers. An `update()` of your own does neither.
+
+States of a job: {states}.
+"""
+
+
+def page() -> str:
+    parts = [TEXT.strip().format(states=", ".join(f"`{state.value}`" for state in State))]
+    for model in apps.get_app_config("pgonly_django").get_models():
+        parts += section(model)
+    return "\n\n".join(part for part in parts if part)
+
+
+def section(model: type[models.Model]) -> Iterator[str]:
+    meta = model._meta
+    yield f"## {model.__name__}"
+    yield documentation(model)
+    yield f"Table `{name_of(meta.db_table)}`:"
+    yield table(["column", "type", "null", ""], map(row, meta.concrete_fields))
+    yield verbs(type(model._default_manager.all()))
+
+
+def row(field: models.Field[Any, Any]) -> tuple[str, str, str, str]:
+    target = f"To `{field.remote_field.model.__name__}`." if field.remote_field else ""
+    key = "The primary key." if field.primary_key else ""
+    says = " ".join(part for part in (key, target, str(field.help_text)) if part)
+    kind = str(field.db_type(connection))
+    return f"`{field.column}`", f"`{kind}`", "yes" if field.null else "", says
+
+
+def verbs(kind: type) -> str:
+    """The methods that this package adds to the querysets of a model."""
+    found = {
+        name: value
+        for base in reversed(inspect.getmro(kind))
+        if base.__module__.startswith("pgonly_django.models")
+        for name, value in vars(base).items()
+        if is_public(name, value) and name not in INTERNAL
+    }
+    rows = [(shown(name, value), in_one_line(value)) for name, value in found.items()]
+    return table(["`.objects.`", ""], rows) if rows else ""

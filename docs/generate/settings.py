@@ -1,0 +1,124 @@
+"""reference/settings.md"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, fields
+from typing import Any
+
+from docs.generate.markdown import comments, default_of, literal, table
+from pgonly_django.cache import options as cache_options
+from pgonly_django.conf import LONGEST_SECONDS, Settings
+
+HOW_TO = "../how-to/"
+SEE = {
+    "BUDGETS": "budgets.md#settings",
+    "LIMITERS": "limits.md#settings",
+    "LISTEN_DATABASE": "queue.md#poolers",
+    "MASKED_ARGUMENTS": "admin.md#secrets",
+    "ON_FAILURE": "failures.md#on_failure",
+    "OUTPUT_LIMIT": "progress.md#output",
+    "QUEUES": "concurrency.md#limits-of-a-queue",
+    "SCHEDULES": "schedules.md#settings",
+    "SCHEMA": "schema.md",
+    "SESSION_ENCRYPT_DATA": "sessions.md#what-a-leaked-table-tells",
+    "SESSION_FALLBACK_ENGINE": "sessions.md#moving-from-another-engine",
+    "SESSION_TRUSTED_PROXIES": "sessions.md#address-and-time-of-last-use",
+    "TICK_SECONDS": "serverless.md#a-tick-jobs-inside-a-web-process",
+    "TICK_SECRET": "serverless.md#a-tick-jobs-inside-a-web-process",
+    "WAKE_URLS": "serverless.md#wake-urls",
+    "ON_ERROR": "cache.md#when-the-database-fails",
+    "MAX_ENTRIES": "cache.md#expiry-and-eviction",
+    "MAX_BYTES": "cache.md#expiry-and-eviction",
+}
+TEXT = """
+# Settings
+
+All settings of this package, and those of Django that it heeds. `manage.py check` names a key that
+does not exist, a value that cannot be, and the nearest that can ([checks.md](checks.md)).
+
+## PGONLY
+
+One dict in the settings file, `PGONLY = {{"LEASE_SECONDS": 60}}`. Each key may be left out.
+
+{pgonly}
+
+### Sessions
+
+{sessions}
+
+## TASKS
+
+Each entry of Django's `TASKS` whose `BACKEND` is `pgonly_django.tasks.PostgresBackend`:
+
+| key | default | |
+|---|---|---|
+| `QUEUES` | `["default"]` | the names that tasks may use as `queue_name`; `[]` allows any |
+| `OPTIONS` | `{{}}` | defaults of all [options of a task](tasks.md#options), by their names |
+| `OPTIONS["queues"]` | `{{}}` | the same by queue: `{{"ai": {{"max_attempts": 8}}}}` |
+| `OPTIONS["database"]` | as routers say | the alias of `DATABASES` that holds the jobs |
+
+`.using()` wins over `@task(...)`, that over `OPTIONS["queues"]`, and that over `OPTIONS`.
+
+## CACHES
+
+Each entry of Django's `CACHES` whose `BACKEND` is `pgonly_django.cache.PostgresCache`. Its
+`LOCATION` is a namespace, a name of your choice: caches of different ones share the tables and
+never see each other's keys. Django's `TIMEOUT`, `KEY_PREFIX`, `VERSION` and `KEY_FUNCTION` work as
+always. In `OPTIONS`:
+
+{cache}
+
+Django's `CULL_FREQUENCY` is accepted and has no effect: eviction deletes the excess only.
+
+## Django's sessions
+
+`SESSION_ENGINE = "pgonly_django.sessions"`. The engine heeds `SESSION_COOKIE_AGE`,
+`SESSION_EXPIRE_AT_BROWSER_CLOSE`, `SESSION_SAVE_EVERY_REQUEST` and the other `SESSION_COOKIE_...`
+settings as Django's own engines do. With any other `SESSION_SERIALIZER` than Django's
+`JSONSerializer` the values are stored in its signed encoding.
+"""
+
+
+def page() -> str:
+    known, says = fields(Settings), comments(Settings)
+    of_sessions = [field for field in known if field.name.startswith("session_")]
+    others = [field for field in known if field not in of_sessions]
+    cache_says = comments(cache_options.Options)
+    return TEXT.strip().format(
+        pgonly=settings_table(others, says),
+        sessions=settings_table(of_sessions, says),
+        cache=settings_table(fields(cache_options.Options), cache_says),
+    )
+
+
+def settings_table(known: Iterable[Field[Any]], says: Mapping[str, str]) -> str:
+    rows = []
+    for field in known:
+        key = field.name.upper()
+        rows.append((f"`{key}`", literal(default_of(field)), values(field), says[field.name] + see(key)))
+    return table(["key", "default", "values", ""], rows)
+
+
+def values(field: Field[Any]) -> str:
+    """Which ones it may have: the kind of its default, with its bounds."""
+    if field.name.upper() in cache_options._CHOICES:
+        return ", ".join(literal(each) for each in cache_options._CHOICES[field.name.upper()])
+    bounds = field.metadata
+    if (wrong := bounds.get("must_be")) is not None:
+        return str(wrong(None)).partition(" such as")[0]
+    kind = type(default_of(field))
+    if kind in (int, float) or field.type in ("int", "Seconds"):
+        return number(field, bounds)
+    return {bool: "True or False", str: "text", dict: "a dict"}.get(kind, "a whole number, or None")
+
+
+def number(field: Field[Any], bounds: Mapping[str, Any]) -> str:
+    kind = "seconds" if "seconds" in field.name else "a whole number"
+    least, most = bounds.get("at_least"), bounds.get("at_most", LONGEST_SECONDS)
+    lowest = "" if least is None else f" from {least:g}"
+    return f"{kind}{lowest}{'' if most == LONGEST_SECONDS else f' to {most:,}'}"
+
+
+def see(key: str) -> str:
+    return f" See [{SEE[key].partition('#')[0]}]({HOW_TO}{SEE[key]})." if key in SEE else ""

@@ -1,0 +1,71 @@
+"""reference/tasks.md"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from docs.generate.api import members
+from docs.generate.markdown import comments, default_of, literal, table
+from pgonly_django import Backoff
+from pgonly_django.context.context import JobContext
+from pgonly_django.tasks.options import OF_ONE_CALL, RULES, TaskOptions
+from pgonly_django.tasks.result import JobResult
+
+TEXT = """
+# Tasks, the job context, results
+
+What `@task` takes, what a task can do with its context, and what `enqueue()` returns. How to use
+them: [queue.md](../how-to/queue.md).
+
+## Options
+
+`@task(...)` takes Django's parameters (`priority`, `queue_name`, `backend`, `takes_context`),
+`aliases` ([rolling_deploys.md](../how-to/rolling_deploys.md#a-task-gets-another-path)), and these
+options. `.using(...)` takes them for the calls made through it, and `TASKS` for all tasks
+([settings.md](settings.md#tasks)).
+
+{options}
+
+{of_one_call} belong to one call: `.using()` alone takes them.
+
+## The job context
+
+The first argument of a task with `takes_context=True`. The methods with an `a` before their name
+are the same for async tasks.
+
+{context}
+
+## Results
+
+`enqueue()`, `enqueue_many()` and `get_result()` return a `JobResult`, which is Django's
+`TaskResult` with these in addition. The methods with an `a` before their name are the same in
+coroutines.
+
+{result}
+"""
+# Not an option with a column: see tasks/metadata.py.
+METADATA = "A dict of strings to JSON values, which the job carries beside its arguments."
+# What a worker calls.
+OF_THE_WORKER = {"flush", "resume_output", "close", "close_failed", "aclose_failed"}
+
+
+def page() -> str:
+    says = comments(TaskOptions) | {"metadata": METADATA}
+    defaults = {field.name: default_of(field) for field in fields(TaskOptions)}
+    rows = [
+        (f"`{name}`", shown(defaults.get(name)), says[name], re.sub(r"(?<!\w)'([^']+)'", r"`\1`", rule))
+        for name, (_, rule) in RULES.items()
+    ]
+    return TEXT.strip().format(
+        options=table(["option", "default", "", "values"], rows),
+        of_one_call=" and ".join(f"`{name}`" for name in OF_ONE_CALL),
+        context=members(JobContext, "context", hidden=OF_THE_WORKER),
+        result=members(JobResult, "result"),
+    )
+
+
+def shown(value: object) -> str:
+    if isinstance(value, Backoff):
+        return f"`Backoff()`: {literal(value.base)} to {literal(value.cap)}"
+    return "none" if value in (None, ()) else literal(value)

@@ -1,0 +1,84 @@
+"""The generated pages of docs/reference/ say what the code says, and the code says something."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import fields
+from datetime import timedelta
+
+import pytest
+
+from docs.generate.checks import described
+from docs.generate.markdown import comments, literal, paragraphs, signature
+from docs.generate.pages import REFERENCE, pages
+from pgonly_django.cache.options import Options
+from pgonly_django.conf import Settings
+from pgonly_django.tasks.options import TaskOptions
+from tests.docs.pages import ROOT
+
+PAGES = pages()
+ID = re.compile(r"pgonly_django\.([EW]\d{3})")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_what_the_code_says(name):
+    assert (REFERENCE / name).read_text() == PAGES[name], "run: python -m docs.generate"
+
+
+@pytest.mark.parametrize("options", [Settings, Options, TaskOptions], ids=lambda each: each.__name__)
+def test_each_setting_and_option_says_what_it_is_for(options):
+    says = comments(options)
+    assert [field.name for field in fields(options) if not says[field.name]] == []
+
+
+def ids_in_code():
+    """Those that stand there, and those that sessions/checks.py makes of a number."""
+    found = set()
+    for file in (ROOT / "pgonly_django").rglob("*.py"):
+        text = file.read_text()
+        found |= set(ID.findall(text))
+        if 'f"pgonly_django.E{number}"' in text:
+            for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+                if getattr(call.func, "id", "") in ("_error", "_warning"):
+                    found.add(f"{call.func.id[1].upper()}{call.args[-1].value}")
+    return found
+
+
+def test_each_check_has_a_row_on_a_page():
+    """A table of the page that its hint names: | `pgonly_django.E001` | when it appears |."""
+    assert ids_in_code() - described().keys() == set()
+    assert described().keys() - ids_in_code() == set()
+
+
+def test_every_public_name_of_the_reference_has_a_docstring():
+    empty = re.findall(
+        r"^### (\w+)\n\n(?:```.*?```\n\n)?(?=###? )", PAGES["api.md"], re.MULTILINE | re.DOTALL
+    )
+    assert empty == []
+
+
+def test_rows_without_words_are_none():
+    for name in ("settings.md", "tasks.md", "exceptions.md", "checks.md", "permissions.md"):
+        assert re.findall(r"^\| `\w+.*\|\s*\|$(?!\n\| ---)", PAGES[name], re.MULTILINE) == []
+
+
+def test_a_signature_has_no_types_and_a_line_for_each_parameter_when_it_is_long():
+    def short(self, a: int, *, b: str = "x") -> None: ...
+
+    def long(one: int, two: tuple[int, ...] = (1, 2), *, three: object = object) -> None: ...
+
+    assert signature(short) == 'short(a, *, b="x")'
+    assert signature(long, width=20) == "long(\n    one,\n    two=(1, 2),\n    *,\n    three=...,\n)"
+
+
+def test_defaults_are_shown_as_people_say_them():
+    durations = [timedelta(days=1), timedelta(hours=36), timedelta(seconds=90)]
+    shown = [literal(each) for each in (*durations, "a", None, 1024, 90_000)]
+    assert shown == ["1 day", "36 h", "90 s", '`"a"`', "`None`", "`1024`", "`90_000`"]
+
+
+def test_a_docstring_becomes_paragraphs_of_100_characters():
+    text = paragraphs("One line\n    and another.\n\n    " + "word " * 30)
+    assert text.startswith("One line and another.\n\nword")
+    assert max(map(len, text.splitlines())) <= 100
