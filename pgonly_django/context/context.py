@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from asgiref.sync import sync_to_async
@@ -28,6 +28,7 @@ from pgonly_django.context.spending import CostOf, Spending
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import NotStoppingError
+from pgonly_django.instruments import Around, steps
 from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
@@ -391,7 +392,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     @contextmanager
     def _one_call(self, name: str) -> Iterator[None]:
         """Around one call of a step."""
-        with self._calls.one(), self._emitter.step_call(name):
+        seen = self._run.seen
+        observed = nullcontext() if seen is None or not steps.functions else Around(steps, seen, name)
+        with observed, self._calls.one(), self._emitter.step_call(name):
             yield
 
     def _keep_step(self, name: str, value: Any, spending: Spending) -> str:

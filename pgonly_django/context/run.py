@@ -79,6 +79,7 @@ class Run:
     keeps_snapshot: bool = False
     abandoned: bool = False
     interrupted_at: float | None = None
+    seen: Any = None  # the JobRun that instruments were given
     context_raised: bool = False  # a method of the context has raised the interruption
     _token: list[None] = field(default_factory=[None].copy)
 

@@ -25,6 +25,7 @@ from pgonly_django.compat import (
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
+from pgonly_django.instruments import watches_enqueues
 from pgonly_django.queue.enqueue import (
     NewJob,
     Template,
@@ -39,6 +40,7 @@ from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.call_columns import Columns, call_columns
+from pgonly_django.tasks.carried import instrumented
 from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
 from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, storable
@@ -106,9 +108,15 @@ class PostgresBackend(BaseTaskBackend):
         raises WrongArgumentsError or NotStorableError, naming the argument, ManualCommitError with autocommit off,
         ImproperlyConfigured where the entry in TASKS is wrong, and what a callable among the options raises. The result
         of a unique job may be that of another one: `is_duplicate`."""
-        new, database = self._new_job(task, args, kwargs), self.database
-        template = new.template
-        require_autocommit(database, "enqueue()")
+        new = self._new_job(task, args, kwargs)
+        require_autocommit(self.database, "enqueue()")
+        if watches_enqueues():
+            (result,) = instrumented([(task, new)], lambda jobs: [self._insert(*jobs[0])], is_bulk=False)
+            return result
+        return self._insert(task, new)
+
+    def _insert(self, task: Any, new: NewJob) -> JobResult:
+        database, template = self.database, new.template
         if new.unique is not None:
             return self._insert_unique([(task, new)])[0]
         follow_up = None
@@ -128,6 +136,11 @@ class PostgresBackend(BaseTaskBackend):
     def insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
         """All in one COPY in the caller's transaction, all or none; the results in the same order. Before it the unique
         ones, in statements of their own."""
+        if jobs and watches_enqueues():
+            return instrumented(jobs, self._insert_many, is_bulk=True)
+        return self._insert_many(jobs)
+
+    def _insert_many(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:
         if any(new.unique for _, new in jobs):
             with transaction.atomic(using=self.database):
                 by_place = dict(self._insert_some(jobs, are_unique=True))
@@ -147,7 +160,7 @@ class PostgresBackend(BaseTaskBackend):
     ) -> Iterable[tuple[int, JobResult]]:
         """With their places among all."""
         places = [place for place, (_, new) in enumerate(jobs) if (new.unique is not None) is are_unique]
-        write = self._insert_unique if are_unique else self.insert_many
+        write = self._insert_unique if are_unique else self._insert_many
         return zip(places, write([jobs[place] for place in places]) if places else (), strict=True)
 
     def _insert_unique(self, jobs: Sequence[tuple[Any, NewJob]]) -> list[JobResult]:

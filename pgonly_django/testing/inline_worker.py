@@ -34,6 +34,7 @@ from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
+from pgonly_django.worker.observed import observe
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.output import last_row_of
@@ -100,12 +101,15 @@ class InlineWorker:
         if run is None:
             return None
         self.executor.look_who_listens()
-        with as_in_autocommit() as lost, _deadline(run):
-            ended = self.executor.run_here(run)
-        ended = self._write(self.executor.after(ended, lost))
+        ended = self._write(observe(run, self._run))
         with as_in_autocommit():
             self._tell(ended)
         return ended
+
+    def _run(self, run: Run) -> Ended:
+        with as_in_autocommit() as lost, _deadline(run):
+            ended = self.executor.run_here(run)
+        return self.executor.after(ended, lost)
 
     def _claim(self) -> Run | None:
         connection = self.database.connection()

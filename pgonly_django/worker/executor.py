@@ -29,6 +29,7 @@ from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
+from pgonly_django.worker.observed import aobserve, observe
 from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
@@ -73,6 +74,9 @@ class Executor:
         self._deliver(ended)
 
     def _run(self, run: Run) -> Ended:
+        return observe(run, self._run_and_clean_up)
+
+    def _run_and_clean_up(self, run: Run) -> Ended:
         ended = self.call(run)
         lost = clean_up_connections(run.job.task)
         if SyncToAsync.context_to_thread_executor:
@@ -124,6 +128,13 @@ class Executor:
 
     async def arun(self, run: Run) -> None:
         """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
+        try:
+            ended = await aobserve(run, self._arun_and_clean_up)
+        except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
+            ended = self._last_resort(run, error)
+        self._deliver(ended)
+
+    async def _arun_and_clean_up(self, run: Run) -> Ended:
         ended = None
         try:
             async with ThreadSensitiveContext() as place:
@@ -132,7 +143,7 @@ class Executor:
                     ended = self._without(lost, ended)
         except BaseException as error:  # noqa: BLE001 - another job may have cancelled every task of the loop
             ended = ended or self._last_resort(run, error)
-        self._deliver(ended)
+        return ended
 
     async def acall(self, run: Run) -> Ended:
         """See call()."""

@@ -1,4 +1,5 @@
-"""Calls `on_failure` once a failure is committed: in a thread, so that a slow function delays no claim."""
+"""Calls `on_failure`, and the instruments, once a failure is committed: in a thread, so that a slow function delays no
+claim."""
 
 import contextlib
 import logging
@@ -10,6 +11,7 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django.events import emit
+from pgonly_django.instruments import failures
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.tasks.on_failure import call_on_failure, on_failure_functions
@@ -17,6 +19,7 @@ from pgonly_django.tasks.result import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.idle_connections import take_from
+from pgonly_django.worker.observed import tell_crashed, tell_failed
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.results import result_of_end
@@ -118,9 +121,17 @@ class FailureCalls:
 
     def _tried(self, failure: Failure) -> None:
         try:
+            if failures.functions:
+                self._tell_instruments(failure)
             self._call(failure)
         except BaseException:  # noqa: BLE001 - code of the project may raise anything; the next job counts
             _emit_failed(failure)
+
+    def _tell_instruments(self, failure: Failure) -> None:
+        if isinstance(failure, Ended):
+            tell_failed(failure)
+        else:
+            tell_crashed(self._row(failure))
 
     def _call(self, failure: Failure) -> None:
         row: Any = failure.run.job if isinstance(failure, Ended) else self._row(failure)

@@ -13,7 +13,7 @@ from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.outcomes import UNKNOWN_FOR, Ended
+from pgonly_django.worker.outcomes import UNKNOWN_FOR, Ended, how_it_ended
 from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")
@@ -44,7 +44,7 @@ def log_end(ended: Ended) -> None:
     run, finish = ended.run, ended.finish
     if finish is None or not finish.started or (ended.error is not None and finish.outcome in TOLD_AT_ONCE):
         return
-    how, seconds = _how(finish), ended.took_seconds or run.seconds
+    how, seconds = how_it_ended(finish), ended.took_seconds or run.seconds
     entry = json.loads(finish.entry) if finish.entry else {}
     # Of a Snooze it only says for how long, as the line does.
     reason = "" if isinstance(ended.error, Snooze) else entry.get("reason") or _error_in(entry)
@@ -96,14 +96,6 @@ def log_left(job_ids: list[str], *, is_away: bool) -> None:
         f"leases are over: {', '.join(job_ids[:LEFT_NAMED])}{' ...' if len(job_ids) > LEFT_NAMED else ''}"
     )
     emit("worker.jobs_left", message, level=logging.WARNING, jobs=job_ids)
-
-
-def _how(finish: Finish) -> Outcome:
-    """A cancellation that was asked for counts; a retry that the last attempt asks for is a failure."""
-    if finish.state is State.CANCELLED:
-        return Outcome.CANCELLED
-    is_retry = finish.outcome is Outcome.RETRIED
-    return Outcome.FAILED if is_retry and finish.state is State.FAILED else finish.outcome
 
 
 def _level(finish: Finish) -> int:

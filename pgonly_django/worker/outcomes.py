@@ -47,6 +47,14 @@ class Ended:
     error: BaseException | None = None  # what the run ended with
 
 
+def how_it_ended(finish: Finish) -> Outcome:
+    """A cancellation that was asked for counts; a retry that the last attempt asks for is a failure."""
+    if finish.state is State.CANCELLED:
+        return Outcome.CANCELLED
+    is_retry = finish.outcome is Outcome.RETRIED
+    return Outcome.FAILED if is_retry and finish.state is State.FAILED else finish.outcome
+
+
 def succeeded(run: Run, value: Any) -> Finish:
     """Raises NotStorableError when the return value is not JSON."""
     result = None if value is None else to_json(value, f"The return value of {run.job.task}")

@@ -35,6 +35,7 @@ from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker.observed import tell_stop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended, never_started
 from pgonly_django.worker.output import OutputWriter
@@ -55,6 +56,7 @@ REPORT_SECONDS = 0.5
 FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
 JOIN_SECONDS = 2.0
+STOP_SECONDS = 2.0  # in which instruments send what they have
 WRITES_AT_END = 3
 
 
@@ -519,6 +521,7 @@ class WorkerLoop:
         at_most = self.deadline.at_most
         self.finished_signals.close(at_most(FINISHED_SIGNALS_SECONDS))
         self.failure_calls.close(at_most(FINISHED_SIGNALS_SECONDS))
+        tell_stop(at_most(STOP_SECONDS))
         self.heartbeat.end()
         if self.heartbeat.is_alive():  # first, or it may say once more that this worker lives
             self.heartbeat.join(at_most(JOIN_SECONDS))

@@ -115,14 +115,10 @@ def test_a_job_that_is_run_again_or_edited_keeps_it(dead):
 def test_metadata_that_python_cannot_load_fails_its_own_job_and_no_other(work):
     broken, other = carrying.tell.enqueue(), carrying.tell.enqueue()
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE pgonly_job SET metadata = %s::jsonb WHERE id = %s", [deep(5_000), broken.id])
+        huge = f'{{"n": {"1" * 5000}}}'
+        cursor.execute("UPDATE pgonly_job SET metadata = %s::jsonb WHERE id = %s", [huge, broken.id])
     work()
     broken.refresh()
     other.refresh()
     assert other.return_value == {}
     assert "The metadata of this job cannot be loaded" in broken.errors[0].traceback
-
-
-def deep(levels):
-    """JSON that is deeper than some Python can load."""
-    return '{"a":' + "[" * levels + "]" * levels + "}"

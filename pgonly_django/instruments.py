@@ -1,0 +1,192 @@
+"""Hooks for what traces jobs and reports their errors: monitoring/opentelemetry.py and monitoring/sentry.py use them.
+
+    stop = instruments.carry(lambda enqueue: {"request": request_id.get()})  # stop() ends it
+
+Hooks are called where the work is done: in the caller's thread, in the job's thread, on the event loop. One that raises
+is logged, and changes nothing. One that does not return holds up what it is around. While hooks of this process run,
+what they enqueue themselves calls none. Without any, an enqueue and a run ask one tuple each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from pgonly_django.events import emit
+
+
+@dataclass(eq=False, slots=True)
+class EnqueuedJob:
+    """`metadata` is what the call gives it. `id` is "" until it is written; of a duplicate that of the other job."""
+
+    task: str
+    queue: str
+    metadata: Mapping[str, Any]
+    id: str = ""
+    is_duplicate: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Enqueue:
+    """One call of enqueue(), or the calls of an enqueue_many() that are written together."""
+
+    jobs: list[EnqueuedJob]
+    is_bulk: bool = False
+
+
+@dataclass(eq=False)
+class JobRun:
+    """One run of a job. `job` has id, task, queue, attempt, max_attempts, args, kwargs, metadata and more of its row;
+    `worker` is a name. The others are known at the end: `outcome` such as "succeeded", "failed", "timed out",
+    "snoozed", "released", "lost" (to another worker), and the `state` that the job has then."""
+
+    job: Any
+    worker: str
+    outcome: str = ""
+    state: str = ""
+    error: BaseException | None = None
+    notes: dict[str, Any] = field(default_factory=dict)  # of the hooks
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the job is over, as failed."""
+        return self.state == "failed"
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Remove = Callable[[], None]
+
+
+class Hook(Generic[Function]):
+    """The functions that are called at one point, each once."""
+
+    def __init__(self) -> None:
+        self.functions: tuple[Function, ...] = ()
+
+    def add(self, function: Function) -> Remove:
+        if function not in self.functions:
+            self.functions = (*self.functions, function)
+        return lambda: self._remove(function)
+
+    def _remove(self, function: Function) -> None:
+        self.functions = tuple(each for each in self.functions if each != function)
+
+
+carriers: Hook[Callable[[Enqueue], Mapping[str, Any] | None]] = Hook()
+enqueues: Hook[Callable[[Enqueue], AbstractContextManager[Any]]] = Hook()
+runs: Hook[Callable[[JobRun], AbstractContextManager[Any]]] = Hook()
+steps: Hook[Callable[[JobRun, str], AbstractContextManager[Any]]] = Hook()
+failures: Hook[Callable[[JobRun], None]] = Hook()
+stops: Hook[Callable[[float], None]] = Hook()
+
+
+def carry(function: Callable[[Enqueue], Mapping[str, Any] | None]) -> Remove:
+    """Call `function(enqueue)` before jobs are written. What it returns goes into the metadata of each, where the call
+    has not set the same key itself, and as far as 8 KB hold it."""
+    return carriers.add(function)
+
+
+def around_enqueue(function: Callable[[Enqueue], AbstractContextManager[Any]]) -> Remove:
+    """Enter `function(enqueue)` around the INSERT or COPY, and around the functions of carry()."""
+    return enqueues.add(function)
+
+
+def around_run(function: Callable[[JobRun], AbstractContextManager[Any]]) -> Remove:
+    """Enter `function(run)` in the thread or asyncio task of each run. It meets no exception of the job: when it is
+    left, `run.outcome` and `run.error` say how it ended. Nothing leaves it where the process is killed."""
+    return runs.add(function)
+
+
+def around_step(function: Callable[[JobRun, str], AbstractContextManager[Any]]) -> Remove:
+    """Enter `function(run, name)` around each step that is called, and not found from an earlier run."""
+    return steps.add(function)
+
+
+def on_failed(function: Callable[[JobRun], None]) -> Remove:
+    """Call `function(run)` once a job has failed with no attempt left, and that is committed: best effort, as
+    `on_failure`. Where its worker had died there was no run here: `outcome` is "crashed", `error` None."""
+    return failures.add(function)
+
+
+def on_stop(function: Callable[[float], None]) -> Remove:
+    """Call `function(seconds)` when a worker stops, to send what is waiting in memory within that time."""
+    return stops.add(function)
+
+
+# Whether the code that runs here is that of a hook.
+_inside: ContextVar[bool] = ContextVar("pgonly_django_instrument", default=False)
+_FAILED: Any = object()
+
+
+def watches_enqueues() -> bool:
+    return bool(carriers.functions or enqueues.functions) and not _inside.get()
+
+
+def guarded(function: Callable[..., Any], *facts: Any, shields: bool = False) -> Any:
+    """What `function(*facts)` returns. What it raises is logged; `shields`: even a KeyboardInterrupt."""
+    token = _inside.set(True)
+    try:
+        return function(*facts)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an instrument is no part of the work
+        _report(function, error)
+    except BaseException as error:
+        if not shields:
+            raise
+        _report(function, error)
+    finally:
+        _inside.reset(token)
+    return _FAILED
+
+
+def call_all(hook: Hook[Any], *facts: Any) -> list[Any]:
+    """What the functions of a hook return, without those that raised."""
+    returned = (guarded(function, *facts) for function in hook.functions)
+    return [each for each in returned if each is not _FAILED]
+
+
+class Around:
+    """What the functions of a hook put around a block. It raises what the block raises; what they raise is logged."""
+
+    def __init__(self, hook: Hook[Any], *facts: Any, shields: bool = False) -> None:
+        self._functions = () if _inside.get() else hook.functions
+        self._facts, self._shields = facts, shields
+        self._open: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for function in self._functions:
+                self._enter(function)
+        except BaseException:
+            self._leave((None, None, None))
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave((kind, error, traceback))
+
+    def _enter(self, function: Callable[..., Any]) -> None:
+        manager = guarded(function, *self._facts, shields=self._shields)
+        if manager is _FAILED or manager is None:
+            return
+        if guarded(lambda: type(manager).__enter__(manager), shields=self._shields) is not _FAILED:
+            self._open.append(manager)
+
+    def _leave(self, raised: tuple[Any, Any, Any]) -> None:
+        if self._open:
+            manager = self._open.pop()
+            try:
+                guarded(type(manager).__exit__, manager, *raised, shields=self._shields)
+            finally:
+                self._leave(raised)
+
+
+def _report(function: Callable[..., Any], error: BaseException) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    message = f"The instrument {name} of {getattr(function, '__module__', '')} failed; the work goes on"
+    emit("instruments.failed", message, level=logging.ERROR, exc_info=error)
