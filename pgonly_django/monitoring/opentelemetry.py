@@ -26,7 +26,8 @@ SYSTEM, DESTINATION, MESSAGE_ID = "messaging.system", "messaging.destination.nam
 OPERATION, OPERATION_TYPE = "messaging.operation.name", "messaging.operation.type"
 BATCH, CLIENT, ERROR_TYPE = "messaging.batch.message_count", "messaging.client.id", "error.type"
 TASK, ATTEMPT, OUTCOME, STEP = "pgonly.task", "pgonly.attempt", "pgonly.outcome", "pgonly.step"
-MAX_ATTEMPTS, WAITED, DUPLICATE = "pgonly.max_attempts", "pgonly.waited_seconds", "pgonly.is_duplicate"
+MAX_ATTEMPTS, CRASHES = "pgonly.max_attempts", "pgonly.crashes"
+WAITED, DUPLICATE = "pgonly.waited_seconds", "pgonly.is_duplicate"
 
 ERRORS = ("failed", "timed out")
 ON_PURPOSE = (Snooze, Retry, Hold, Discard)
@@ -161,11 +162,12 @@ def _links(enqueue: Enqueue) -> list[Link]:
 
 def _attributes(run: JobRun) -> dict[str, Any]:
     job = run.job
+    crashes = {CRASHES: job.crashes} if job.crashes else {}
     return {
         SYSTEM: "pgonly_django", OPERATION: "run", OPERATION_TYPE: "process",
         DESTINATION: job.queue, MESSAGE_ID: job.id, CLIENT: run.worker,
         TASK: job.task, ATTEMPT: job.attempt, MAX_ATTEMPTS: job.max_attempts,
-        WAITED: max((job.attempted_at - job.ready_at) / timedelta(seconds=1), 0.0),
+        WAITED: max((job.attempted_at - job.ready_at) / timedelta(seconds=1), 0.0), **crashes,
     }  # fmt: skip
 
 
