@@ -16,6 +16,7 @@ copyright = "the pgonly-django developers"  # noqa: A001 - the name that Sphinx 
 extensions = ["myst_parser", "sphinx_copybutton", "outside", "llms"]
 exclude_patterns = ["**/README.md"]
 nitpicky = True
+smartquotes = False  # `""` in a sentence is code
 
 myst_heading_anchors = 4  # the ids that code hosts give to headings
 myst_enable_extensions = ["html_image"]

@@ -19,7 +19,7 @@ UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 def paragraphs(text: str) -> str:
     """Each paragraph in lines of 100 characters; items of lists stay apart."""
     wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    blocks = re.split(r"\n\s*\n", inspect.cleandoc(text))
+    blocks = re.split(r"\n\s*\n", without_tags(inspect.cleandoc(text)))
     return "\n\n".join(wrapper.fill(" ".join(block.split())) for block in blocks)
 
 
@@ -44,7 +44,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return without_tags(" ".join(text.split())).replace("|", "\\|")
+
+
+def without_tags(text: str) -> str:
+    """`<token>` outside of code would be a tag of HTML, which is not shown."""
+    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
 
 
 def code(value: Any) -> str:

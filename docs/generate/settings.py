@@ -11,9 +11,11 @@ from pgonly_django.cache import options as cache_options
 from pgonly_django.conf import LONGEST_SECONDS, Settings
 
 HOW_TO = "../how-to/"
+LONGEST_CELL = 40
 SEE = {
     "BUDGETS": "budgets.md#settings",
     "LIMITERS": "limits.md#settings",
+    "METRICS_TOKEN": "metrics.md",
     "LISTEN_DATABASE": "queue.md#poolers",
     "MASKED_ARGUMENTS": "admin.md#secrets",
     "ON_FAILURE": "failures.md#on_failure",
@@ -96,8 +98,11 @@ def settings_table(known: Iterable[Field[Any]], says: Mapping[str, str]) -> str:
     rows = []
     for field in known:
         key = field.name.upper()
-        rows.append((f"`{key}`", literal(default_of(field)), values(field), says[field.name] + see(key)))
-    return table(["key", "default", "values", ""], rows)
+        default, text = literal(default_of(field)), says[field.name] + see(key)
+        if len(default) > LONGEST_CELL:
+            default, text = "at the left", f"{text} The default: {default}"
+        rows.append((f"`{key}`", text, default, values(field)))
+    return table(["key", "", "default", "values"], rows)
 
 
 def values(field: Field[Any]) -> str:

@@ -54,11 +54,11 @@ def page() -> str:
     says = comments(TaskOptions) | {"metadata": METADATA}
     defaults = {field.name: default_of(field) for field in fields(TaskOptions)}
     rows = [
-        (f"`{name}`", shown(defaults.get(name)), says[name], re.sub(r"(?<!\w)'([^']+)'", r"`\1`", rule))
+        (f"`{name}`", says[name], shown(defaults.get(name)), re.sub(r"(?<!\w)'([^']+)'", r"`\1`", rule))
         for name, (_, rule) in RULES.items()
     ]
     return TEXT.strip().format(
-        options=table(["option", "default", "", "values"], rows),
+        options=table(["option", "", "default", "values"], rows),
         of_one_call=" and ".join(f"`{name}`" for name in OF_ONE_CALL),
         context=members(JobContext, "context", hidden=OF_THE_WORKER),
         result=members(JobResult, "result"),
