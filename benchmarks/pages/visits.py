@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 ADMIN = "/admin/pgonly_django/"
 FILTERS = re.compile(r'href="(\?[^"]+)"')
@@ -44,12 +44,21 @@ def paths(client: Any) -> Iterator[str]:
     for state in State.values:
         if (job := Job.objects.filter(state=state).order_by("-pk").first()) is not None:
             yield f"{ADMIN}job/{job.pk}/change/"
-    for search in ("task_7", "order 4711", "customer=17", str(job.pk)):
-        yield f"{ADMIN}job/?q={search}"
+    searches = (f"q={search}" for search in ("task_7", "order 4711", "customer=17", job.pk))
+    for query in (*_chosen(), *searches):
+        yield f"{ADMIN}job/?{query}"
     yield f"{ADMIN}session/?q=10.0.3.7"
     yield f"{ADMIN}cacheentry/?q=page 77"
     for path in OTHERS:
         yield ADMIN + path
+
+
+def _chosen() -> Iterator[str]:
+    """Of filters that stand in a form, which has no links."""
+    from pgonly_django.models import Job
+
+    newest = Job.objects.exclude(worker_id=None).order_by("-pk").values("queue", "task").first() or {}
+    yield from (urlencode({column: value}) for column, value in newest.items())
 
 
 def _filters(client: Any, path: str) -> list[str]:

@@ -31,17 +31,18 @@ class CappedPaginator(QuerySetPaginator):
     counted_at_most = COUNTED_AT_MOST
 
     @cached_property
-    def _counted(self) -> int:
+    def counted(self) -> int:
+        """How many there are; where there are more than the cap, one more than that."""
         rows: models.QuerySet[Any] = self.object_list  # type: ignore[assignment] # a queryset here
         return rows.order_by().values("pk")[: self.counted_at_most + 1].count()
 
     @cached_property
     def count(self) -> int:
-        return min(self._counted, self.counted_at_most)
+        return min(self.counted, self.counted_at_most)
 
     @property
     def count_label(self) -> str:
-        return f"{self.count:,}+" if self._counted > self.count else f"{self.count:,}"
+        return f"{self.count:,}+" if self.counted > self.count else f"{self.count:,}"
 
 
 def count_label(rows: models.QuerySet[Any], cap: int = COUNTED_AT_MOST) -> str:

@@ -93,13 +93,25 @@ class JobChangeList(BoundedChangeList):
         if not self.is_narrowed:
             return self._counted(by_state)
         # No index knows the jobs that succeeded, and they are many.
-        succeeded = {State.SUCCEEDED.value: by_state.pop(State.SUCCEEDED.value)}
-        return self._counted(by_state) | self._counted(succeeded)
+        succeeded = by_state.pop(State.SUCCEEDED.value)
+        others = self._counted(by_state)
+        known = self._succeeded(others)
+        if known is not None:
+            return others | {State.SUCCEEDED.value: known}
+        return others | self._counted({State.SUCCEEDED.value: succeeded}, SEARCH_COUNTS_LIMIT)
 
-    def _counted(self, jobs: Mapping[str, QuerySet[Job]]) -> dict[str, int]:
+    def _succeeded(self, others: Mapping[str, int]) -> int | None:
+        """How many have succeeded, where that follows from `others` and from what the list has counted."""
+        listed = self.paginator.counted
+        if self.state == State.SUCCEEDED:
+            return listed
+        is_known = not self.state and others and listed <= self.paginator.counted_at_most
+        return max(listed - sum(others.values()), 0) if is_known else None
+
+    def _counted(self, jobs: Mapping[str, QuerySet[Job]], limit: timedelta | None = None) -> dict[str, int]:
         alias = self.queryset.db
         try:
-            with time_limit(alias, SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT):
+            with time_limit(alias, limit or (SEARCH_COUNTS_LIMIT if self.query else COUNTS_LIMIT)):
                 return capped_counts(alias, jobs)
         except OperationalError as error:
             if not timed_out(error):

@@ -42,6 +42,11 @@ class SessionChangeList(TimedChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         return super().get_queryset(request, exclude_parameters).defer("data")
 
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Session]) -> list[Any]:
+        """A search mostly finds few. PostgreSQL would look for them hour by hour, through an index, and reads all
+        sessions so: at once that takes a third of the time."""
+        return ["-expires_at", "-pk"] if self.query else list(super().get_ordering(request, queryset))
+
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         sessions: list[Any] = list(self.result_list)

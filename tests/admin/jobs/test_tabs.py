@@ -7,9 +7,16 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from pgonly_django.admin.jobs import change_list
-from pgonly_django.admin.paging import COUNTED_AT_MOST, BoundedChangeList, capped_counts, label_of
+from pgonly_django.admin.paging import (
+    COUNTED_AT_MOST,
+    BoundedChangeList,
+    CappedPaginator,
+    capped_counts,
+    label_of,
+)
 from pgonly_django.models import Job, State
 from tests.admin.conftest import LIST, make_job
 from tests.queue.rows import insert_jobs
@@ -83,6 +90,56 @@ def test_tabs_of_a_list_that_was_narrowed_count_what_it_shows(admin_client, monk
     response = admin_client.get(f"{LIST}?q=needle")
     assert response.context["cl"].scope is not None
     assert tabs(response)["ready"] == "0"
+
+
+def counted_in(browser, query):
+    """The tabs, and how many statements counted them."""
+    with CaptureQueriesContext(connection) as queries:
+        response = browser.get(f"{LIST}?{query}")
+    return tabs(response), sum("AS counted" in each["sql"] for each in queries)
+
+
+def test_of_a_filter_those_that_succeeded_are_not_counted_twice(admin_client):
+    for state, number in {State.SUCCEEDED: 4, State.FAILED: 2, State.READY: 1}.items():
+        for _ in range(number):
+            make_job(state, queue="ai")
+        make_job(state, queue="mail")
+    for query in ("queue=ai", "queue=ai&state__exact=succeeded"):
+        counts, statements = counted_in(admin_client, query)
+        assert (counts["succeeded"], counts["failed"], counts["ready"], counts["held"]) == (
+            "4",
+            "2",
+            "1",
+            "0",
+        )
+        assert statements == 1
+    counts, statements = counted_in(admin_client, "queue=ai&state__exact=failed")
+    assert (counts["succeeded"], counts["failed"], statements) == ("4", "2", 2)
+
+
+def test_of_more_than_the_list_counts_those_that_succeeded_are_counted_for_themselves(
+    admin_client, monkeypatch
+):
+    monkeypatch.setattr(CappedPaginator, "counted_at_most", 5)
+    for state in (State.SUCCEEDED, State.FAILED):
+        for _ in range(4):
+            make_job(state, queue="ai")
+    counts, statements = counted_in(admin_client, "queue=ai")
+    assert (counts["succeeded"], counts["failed"], statements) == ("4", "4", 2)
+
+
+def test_without_the_other_counts_that_of_the_succeeded_does_not_follow(admin_client, monkeypatch):
+    monkeypatch.setattr(change_list, "COUNTS_LIMIT", timedelta(milliseconds=20))
+    make_job(State.FAILED, queue="ai")
+
+    def slow(execute, sql, params, many, context):
+        if sql.count("AS counted") > 1:  # those that have indexes
+            sql = f"SELECT pg_sleep(5) FROM ({sql}) AS it"
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(slow):
+        counts = tabs(admin_client.get(f"{LIST}?queue=ai"))
+    assert (counts["failed"], counts["succeeded"]) == ("", "0")
 
 
 def test_counts_of_what_cannot_be_are_zero():
