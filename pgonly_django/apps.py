@@ -28,6 +28,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.tasks.on_failure import check_on_failure
         from pgonly_django.tasks.queue_names import check_names_of_queues
         from pgonly_django.tasks.stored_jobs import check_stored_jobs
+        from pgonly_django.throttling.checks import check_throttles
 
         checks.register(check_settings)
         checks.register(listen_database.check_listen_database)
@@ -42,6 +43,7 @@ class PgonlyConfig(AppConfig):
         checks.register(cachalot.check_cachalot)
         checks.register(cacheops.check_cacheops)
         checks.register(usersessions.check_usersessions)
+        checks.register(check_throttles)
         checks.register(check_urls, checks.Tags.urls)
         checks.register(check_embedded, deploy=True)
         checks.register(check_task_modules, deploy=True)

@@ -29,7 +29,9 @@ class Counted:
 
     def count(self, key: str, limit: int, seconds: float) -> bool:
         """Whether the request is admitted. A changed rate begins to count at 0."""
-        store = self._store()
+        store = self.store_or_none()
+        if store is None:
+            raise ImproperlyConfigured(f"{type(self).__name__} counts in a PostgresCache. {self.remedy()}")
         stored = self.cache.stored_key(f"{key}:{limit}/{seconds:g}", None)
         try:
             self.admission = run(admit(store, stored, limit, seconds))
@@ -46,11 +48,12 @@ class Counted:
         """Seconds until another request may be admitted, which the framework sends as Retry-After."""
         return self.admission.wait_seconds if self.admission else None
 
-    def _store(self) -> Store:
-        store = getattr(self.cache, "store", None)
-        if isinstance(store, Store):
-            return store
-        name = type(self).__name__
-        raise ImproperlyConfigured(
-            f'{name} counts in a PostgresCache. Make CACHES["default"] one, or set {name}.cache = caches["its alias"].'
-        )
+    @classmethod
+    def store_or_none(cls) -> Store | None:
+        store = getattr(cls.cache, "store", None)
+        return store if isinstance(store, Store) else None
+
+    @classmethod
+    def remedy(cls) -> str:
+        name = cls.__name__
+        return f'Make CACHES["default"] a PostgresCache, or set {name}.cache = caches["the alias of one"].'

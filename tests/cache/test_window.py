@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
+from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.window import TIMES_AT_MOST, admit
 from pgonly_django.database.operation import run
 
@@ -22,6 +23,13 @@ def ask(cache):
     return lambda limit, seconds, key="user 1": run(
         admit(cache.store, cache.stored_key(key, None), limit, seconds)
     )
+
+
+@pytest.fixture
+def ask_in_a_testcase(db):
+    """On the connection of Django's TestCase, whose transaction goes on."""
+    cache = PostgresCache("a testcase", {})
+    return lambda limit, seconds: run(admit(cache.store, cache.stored_key("user", None), limit, seconds))
 
 
 def rows(sql=ENTRY):
@@ -140,3 +148,8 @@ def test_a_bounded_cache_counts_the_row(make_cache):
 def test_a_period_that_is_none_is_refused(ask, seconds):
     with pytest.raises(ValueError, match="period must be between"):
         ask(1, seconds)
+
+
+@pytest.mark.django_db
+def test_it_counts_inside_a_testcase(ask_in_a_testcase):
+    assert [ask_in_a_testcase(2, 60).admitted for _ in range(3)] == [True, True, False]

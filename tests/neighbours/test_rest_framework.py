@@ -14,6 +14,7 @@ from rest_framework.decorators import api_view, throttle_classes
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from pgonly_django.throttling.checks import check_throttles
 from pgonly_django.throttling.rest_framework import (
     AnonRateThrottle,
     PostgresThrottle,
@@ -140,6 +141,24 @@ def test_another_cache_than_ours_is_refused_with_what_to_do(transactional_db):
 
     with pytest.raises(ImproperlyConfigured, match=r"Throttle.cache = caches\["):
         Throttle().allow_request(request(ANN), None)
+
+
+class InAnotherCache(UserRateThrottle):
+    cache = caches["local"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (f"{__name__}.InAnotherCache", ["pgonly_django.E073"]),
+        ("pgonly_django.throttling.rest_framework.UserRateThrottle", []),
+        ("rest_framework.throttling.UserRateThrottle", []),
+        ("no.such.Throttle", []),
+    ],
+)
+def test_the_check_speaks_of_throttles_in_the_settings(name, expected, settings):
+    settings.REST_FRAMEWORK = {"DEFAULT_THROTTLE_CLASSES": [name]}
+    assert [each.id for each in check_throttles()] == expected
 
 
 def test_it_leaves_one_row_a_user_that_expires(transactional_db):
