@@ -14,7 +14,14 @@ class PgonlyConfig(AppConfig):
     def ready(self) -> None:
         from pgonly_django.cache.checks import check_caches, check_moving, check_pools
         from pgonly_django.conf import check_settings, schema
-        from pgonly_django.database import in_schema, listen_database, placement, testrun, wake_urls
+        from pgonly_django.database import (
+            in_schema,
+            listen_database,
+            placement,
+            server_kind,
+            testrun,
+            wake_urls,
+        )
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.checks import check_limiters
@@ -51,6 +58,7 @@ class PgonlyConfig(AppConfig):
         checks.register(check_caches, checks.Tags.caches)
         checks.register(check_moving, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
+        checks.register(server_kind.check_server, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
         cachalot.leave_our_tables_alone()

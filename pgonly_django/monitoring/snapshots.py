@@ -14,13 +14,13 @@ from pgonly_django.models.job import ClockTimestamp
 
 OLD = timedelta(minutes=5)
 # Of no table of ours. Sessions of other roles have no xact_start for a role without pg_read_all_stats.
-OLDEST_SNAPSHOT = """
+OLDEST_SNAPSHOTS = """
 SELECT pid, application_name, greatest(date_part('epoch', clock_timestamp()) - date_part('epoch', xact_start), 0),
     state = 'idle in transaction'
 FROM pg_stat_activity
 WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND datname = current_database()
     AND backend_type = 'client backend' AND xact_start < clock_timestamp() - %s::interval
-ORDER BY xact_start LIMIT 1
+ORDER BY xact_start LIMIT %s
 """
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 JOBS_AT_MOST = 3
@@ -38,12 +38,20 @@ class Snapshot:
 
 def oldest_snapshot(alias: str, older_than: timedelta = OLD) -> Snapshot | None:
     """The transaction that has been open for longest, if that is `older_than`."""
+    return next(iter(old_snapshots(alias, older_than, 1)), None)
+
+
+def old_snapshots(alias: str, older_than: timedelta, at_most: int) -> list[Snapshot]:
+    """The transactions that have been open for `older_than`, the oldest first."""
     with connections[alias].cursor() as cursor:
-        cursor.execute(OLDEST_SNAPSHOT, [str(older_than)])
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    pid, application_name, seconds, is_idle = row
+        cursor.execute(OLDEST_SNAPSHOTS, [str(older_than), at_most])
+        found = cursor.fetchall()
+    return [_snapshot(alias, *row) for row in found]
+
+
+def _snapshot(
+    alias: str, pid: int, application_name: str | None, seconds: float, is_idle: bool | None
+) -> Snapshot:
     found = _UUID.search(application_name or "")
     worker_id = UUID(found.group()) if found else None
     return Snapshot(

@@ -76,6 +76,12 @@ def check_stored_jobs(**_: object) -> list[checks.CheckMessage]:
     return [message for alias in _databases() for message in _check_database(alias, aliases)]
 
 
+def check_jobs_of(alias: str) -> list[checks.CheckMessage]:
+    """The same of one database."""
+    import_tasks()
+    return _check_database(alias, frozenset(claimed()))
+
+
 def _databases() -> list[str]:
     """Those of the entries in TASKS. E003 and E004 say what is wrong with the others."""
     aliases = dict.fromkeys(backend.database for backend in our_backends())

@@ -1,0 +1,107 @@
+"""Which server is at the other end: PostgreSQL, or one that speaks its protocol and leaves some of it out.
+
+What each says of itself was taken from its own documentation, or from programs that are tested against it: version()
+of CockroachDB begins with its name, that of YugabyteDB has "-YB-"; Aurora has the function aurora_version(), Neon
+the setting neon.timeline_id, Supabase the role supabase_admin, Citus is an extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from django.core import checks
+from django.db import DatabaseError, NotSupportedError, connections, router
+
+from pgonly_django.database import testrun
+from pgonly_django.database.connect import connect
+
+ERROR_ID = "pgonly_django.E060"
+COCKROACH = "CockroachDB"
+REFUSED = (
+    "DATABASES[{alias!r}] is CockroachDB, on which pgonly_django does not work: it has no LISTEN and NOTIFY, and no "
+    "two-phase and UNLOGGED tables as PostgreSQL has them."
+)
+HINT = "Keep jobs, cache and sessions in a PostgreSQL: see docs/how-to/doctor.md#d010."
+
+VERSION = "SELECT version()"
+# Without schemas before the names, as every name here. None of it is an error where it is not there.
+MARKS = """
+SELECT to_regproc('aurora_version') IS NOT NULL, current_setting('neon.timeline_id', true) IS NOT NULL,
+    EXISTS (SELECT FROM pg_roles WHERE rolname = 'supabase_admin'),
+    EXISTS (SELECT FROM pg_extension WHERE extname = 'citus'), current_setting('yb_enable_listen_notify', true)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerKind:
+    version: str  # as the server says it
+    is_aurora: bool = False
+    is_neon: bool = False
+    is_supabase: bool = False
+    has_citus: bool = False
+    yugabyte_listens: str | None = None  # its setting yb_enable_listen_notify
+
+    @property
+    def is_cockroach(self) -> bool:
+        return self.version.startswith(COCKROACH)
+
+    @property
+    def is_yugabyte(self) -> bool:
+        return "-YB-" in self.version
+
+    @property
+    def label(self) -> str:
+        """ "PostgreSQL 17.2", "Aurora, PostgreSQL 16.4", "CockroachDB CCL v25.4.14"."""
+        words = self.version.split(" ")
+        version = " ".join(words[: 3 if self.is_cockroach else 2])
+        names = {
+            "Aurora": self.is_aurora, "Neon": self.is_neon, "Supabase": self.is_supabase, "Citus": self.has_citus,
+            "YugabyteDB": self.is_yugabyte,
+        }  # fmt: skip
+        return ", ".join([*(name for name, is_it in names.items() if is_it), version])
+
+
+def kind_of(cursor: Any) -> ServerKind:
+    """Raises what the cursor raises."""
+    cursor.execute(VERSION)
+    version = str(cursor.fetchone()[0])
+    if version.startswith(COCKROACH):  # which does not know all of MARKS
+        return ServerKind(version)
+    cursor.execute(MARKS)
+    return ServerKind(version, *cursor.fetchone())
+
+
+def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """E060: CockroachDB. Runs with `check --database`, and before `migrate`, which would fail in its middle."""
+    return [
+        checks.Error(REFUSED.format(alias=alias), hint=HINT, id=ERROR_ID)
+        for alias in databases or ()
+        if router.allow_migrate(alias, "pgonly_django") and _is_cockroach(alias)
+    ]
+
+
+def _is_cockroach(alias: str) -> bool:
+    """False where the server does not answer: a check may run without it."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return connection.vendor == "cockroachdb"  # django-cockroachdb
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(VERSION)
+            return str(cursor.fetchone()[0]).startswith(COCKROACH)
+    except NotSupportedError:  # it says that it is an old PostgreSQL, which Django refuses without its name
+        return _says_so_itself(alias)
+    except DatabaseError:
+        return False
+
+
+def _says_so_itself(alias: str) -> bool:
+    try:
+        with connect(alias, application_name="pgonly check") as connection:
+            row = connection.execute(VERSION).fetchone()
+            return row is not None and str(row[0]).startswith(COCKROACH)
+    except (psycopg.Error, testrun.Refusal):
+        return False

@@ -1,0 +1,1 @@
+"""The report of pgonly_doctor as text."""
