@@ -41,18 +41,27 @@ def oldest_snapshot(alias: str, older_than: timedelta = OLD) -> Snapshot | None:
     return next(iter(old_snapshots(alias, older_than, 1)), None)
 
 
-def old_snapshots(alias: str, older_than: timedelta, at_most: int) -> list[Snapshot]:
-    """The transactions that have been open for `older_than`, the oldest first."""
+def old_snapshots(
+    alias: str, older_than: timedelta, at_most: int, *, names_jobs: bool = True
+) -> list[Snapshot]:
+    """The transactions that have been open for `older_than`, the oldest first. Without `names_jobs` no table of ours is
+    read."""
     with connections[alias].cursor() as cursor:
         cursor.execute(OLDEST_SNAPSHOTS, [str(older_than), at_most])
         found = cursor.fetchall()
-    return [_snapshot(alias, *row) for row in found]
+    return [_snapshot(alias, *row, names_jobs=names_jobs) for row in found]
 
 
 def _snapshot(
-    alias: str, pid: int, application_name: str | None, seconds: float, is_idle: bool | None
+    alias: str,
+    pid: int,
+    application_name: str | None,
+    seconds: float,
+    is_idle: bool | None,
+    *,
+    names_jobs: bool,
 ) -> Snapshot:
-    found = _UUID.search(application_name or "")
+    found = _UUID.search(application_name or "") if names_jobs else None
     worker_id = UUID(found.group()) if found else None
     return Snapshot(
         pid=pid,

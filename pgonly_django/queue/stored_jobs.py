@@ -37,7 +37,8 @@ FROM unfinished GROUP BY 1, 2, 3, 4, 5 ORDER BY jobs DESC, task LIMIT %(kinds)s
 # For the transaction: behind a pooler others use the connection too. Where most jobs of a big table are unfinished,
 # PostgreSQL would rather read the whole of it, once for each index.
 SETTINGS = (
-    "SELECT set_config('statement_timeout', %(timeout)s, true), set_config('enable_seqscan', 'off', true)"
+    "SELECT set_config('statement_timeout', %(timeout)s, true), set_config('lock_timeout', '2s', true), "
+    "set_config('enable_seqscan', 'off', true)"
 )
 
 

@@ -15,8 +15,14 @@ from pgonly_django.monitoring.doctor.reading import not_read
 from pgonly_django.monitoring.doctor.server import server_of
 from pgonly_django.monitoring.doctor.subjects import SUBJECTS, Part, Subject
 
-# After so long no further part begins. Each of them has a limit for each statement.
-WHOLE_SECONDS = 30.0
+# After so long no further subject begins. Each statement has a limit, too.
+WHOLE_SECONDS = 20.0
+TOO_LATE = Finding(
+    id="D005",
+    level=Level.INFO,
+    fact=f"This was left out: the examination had taken {WHOLE_SECONDS:g} s by then.",
+    advice="Look at this subject alone: manage.py pgonly_doctor --only SUBJECT",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,8 @@ class Report:
 
 
 def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) -> Report:
-    """Look at the subjects `only`, or at all but those of `skip`. Takes WHOLE_SECONDS at most, and what one part
-    takes. Changes nothing; it sends one NOTIFY, which workers know as a test.
+    """Look at the subjects `only`, or at all but those of `skip`. Takes WHOLE_SECONDS at most, and what one
+    subject takes. Changes nothing; it sends one NOTIFY, which workers know as a test.
 
     Raises django.db.Error where the database does not answer.
     """
@@ -81,20 +87,14 @@ def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) 
 
 
 def _examined(alias: str, subject: Subject, began: float) -> Examined:
-    found = [finding for part in subject.parts for finding in _of_part(alias, part, began)]
+    if time.monotonic() - began > WHOLE_SECONDS:
+        return Examined(subject.name, subject.title, [replace(TOO_LATE, subject=subject.name)])
+    found = [finding for part in subject.parts for finding in _of_part(alias, part)]
     found.sort(key=lambda finding: ORDER.index(finding.level))
     return Examined(subject.name, subject.title, [replace(each, subject=subject.name) for each in found])
 
 
-def _of_part(alias: str, part: Part, began: float) -> Iterator[Finding]:
-    if time.monotonic() - began > WHOLE_SECONDS:
-        yield Finding(
-            id="D005",
-            level=Level.INFO,
-            fact=f"{part.__name__}() was left out: the examination had taken {WHOLE_SECONDS:g} s by then.",
-            advice="Look at this subject alone with --only.",
-        )
-        return
+def _of_part(alias: str, part: Part) -> Iterator[Finding]:
     try:
         yield from part(alias)
     except Exception as error:  # noqa: BLE001 - none takes the other parts with it; a lost connection is raised

@@ -23,14 +23,14 @@ FULL_WARNING, FULL_ERROR = 0.8, 0.95
 OF_A_WORKER = 3
 SUPPOSED_THREADS = 1  # of a web process without a pool of Django's
 
-# reserved_connections is there from PostgreSQL 16 on. -1: no limit.
+# reserved_connections is there from PostgreSQL 16 on. -1: no limit; superusers have none.
 LIMITS = """
 SELECT current_setting('max_connections')::int,
     current_setting('superuser_reserved_connections')::int
         + coalesce(current_setting('reserved_connections', true), '0')::int,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' OR usename IS NOT NULL),
-    rolconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
-    datconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL),
+    CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END, (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
+    CASE WHEN rolsuper THEN -1 ELSE datconnlimit END, (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL),
     current_user::text, current_database()::text
 FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
 """

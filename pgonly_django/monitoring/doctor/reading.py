@@ -18,8 +18,13 @@ from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.words import identifier
 
 TIME_LIMIT = timedelta(seconds=3)
+# Behind somebody who waits for an exclusive lock of a table every look at it would take all of its time.
+LOCK_LIMIT = timedelta(milliseconds=500)
 # Until the end of the transaction. Returns what was set before.
-LIMIT = "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, true)"
+LIMIT = """
+SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
+    set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true)
+"""
 _MILLISECOND = timedelta(milliseconds=1)
 _DENIED = re.compile(r"permission denied for (\w+(?: \w+)??) (\S+)$", re.MULTILINE)
 # What servers other than PostgreSQL leave out.
@@ -34,8 +39,9 @@ logger = logging.getLogger("pgonly_django.doctor")
 
 @contextmanager
 def reading(alias: str) -> Iterator[Any]:
-    """A cursor in a transaction that can change nothing. A statement that takes longer than TIME_LIMIT is cancelled,
-    also one of the ORM inside the block. In a transaction of the caller's it is a savepoint of that.
+    """A cursor in a transaction that can change nothing. A statement that takes longer than TIME_LIMIT, or waits
+    longer than LOCK_LIMIT for a lock, is cancelled; also one of the ORM
+    inside the block. In a transaction of the caller's it is a savepoint of that.
 
     Raises django.db.Error.
     """
@@ -43,11 +49,11 @@ def reading(alias: str) -> Iterator[Any]:
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         if not is_nested:
             cursor.execute("SET TRANSACTION READ ONLY")
-        cursor.execute(LIMIT, [str(int(TIME_LIMIT / _MILLISECOND))])
-        before, _ours = cursor.fetchone()
+        cursor.execute(LIMIT, [str(int(limit / _MILLISECOND)) for limit in (TIME_LIMIT, LOCK_LIMIT)])
+        before = cursor.fetchone()[:2]
         yield cursor
-        if is_nested:  # else the setting ends with the transaction here
-            cursor.execute(LIMIT, [before])
+        if is_nested:  # else the settings end with the transaction here
+            cursor.execute(LIMIT, before)
 
 
 def rows(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
@@ -91,6 +97,10 @@ def not_read(alias: str, error: Exception) -> Finding:
         return Finding(
             id="D002", level=Level.INFO, fact=fact, advice="Try again when the server has less to do."
         )
+    if isinstance(cause, errors.LockNotAvailable):
+        milliseconds = LOCK_LIMIT / _MILLISECOND
+        fact = f"A table was locked for longer than {milliseconds:g} ms, and could not be read."
+        return Finding(id="D006", level=Level.WARNING, fact=fact, advice="D025 says who has locked it.")
     what = "This server has no answer" if isinstance(cause, _NOT_HERE) else "The server refused a look"
     advice = (
         "If tables are missing, D051 or D052 says so; else this server leaves out what PostgreSQL has there."

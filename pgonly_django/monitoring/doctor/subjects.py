@@ -50,9 +50,10 @@ SUBJECTS = (
     Subject("listen", _("LISTEN and NOTIFY"), (listen.examine_notify, listen.examine_notify_queue)),
     Subject(
         "vacuum",
-        _("What holds vacuum back"),
+        _("Transactions and locks"),
         (
             vacuum.examine_sessions,
+            vacuum.examine_locks,
             vacuum.examine_prepared_transactions,
             vacuum.examine_slots,
             vacuum.examine_standbys,

@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django.db import DatabaseError
+
 from pgonly_django.monitoring.doctor.findings import Finding, Level
+from pgonly_django.monitoring.doctor.our_tables import OUR_TABLES, parameters
 from pgonly_django.monitoring.doctor.reading import reading, role_of, row, rows
 from pgonly_django.monitoring.doctor.words import counted, database_flag, literal, size, span
 from pgonly_django.monitoring.snapshots import OLD, Snapshot, old_snapshots
@@ -25,9 +28,7 @@ def _level(seconds: float) -> Level:
 
 def examine_sessions(alias: str) -> Iterator[Finding]:
     """D021: transactions that have been open for OLD."""
-    with reading(alias):
-        found = old_snapshots(alias, OLD, SHOWN_AT_MOST)
-    for each in found:
+    for each in _old_snapshots(alias):
         yield Finding(
             id="D021",
             level=_level(each.seconds),
@@ -43,6 +44,16 @@ def examine_sessions(alias: str) -> Iterator[Finding]:
                 "jobs": [{"id": str(job.pk), "task": job.task} for job in each.jobs],
             },
         )
+
+
+def _old_snapshots(alias: str) -> list[Snapshot]:
+    """Without their jobs where our tables are locked or missing: then it counts all the more who it is."""
+    try:
+        with reading(alias):
+            return old_snapshots(alias, OLD, SHOWN_AT_MOST)
+    except DatabaseError:
+        with reading(alias):
+            return old_snapshots(alias, OLD, SHOWN_AT_MOST, names_jobs=False)
 
 
 def _who(snapshot: Snapshot) -> str:
@@ -63,6 +74,45 @@ def _how_to_end(alias: str, snapshot: Snapshot) -> str:
     job = snapshot.jobs[0]
     cancel = f"manage.py pgonly_jobs cancel {job.pk}{database_flag(alias)}"
     return f"Let the task commit more often. To stop it now: {cancel}, and if it does not end: {terminate}"
+
+
+# Whoever wants such a lock waits for all transactions that have used the table, and all others wait behind him.
+LOCKS = f"""
+WITH {OUR_TABLES}
+SELECT l.pid, t.name, l.granted, date_part('epoch', clock_timestamp() - coalesce(l.waitstart, a.xact_start)) AS seconds,
+    pg_blocking_pids(l.pid), a.application_name, left(a.query, 120)
+FROM our_tables AS t JOIN pg_locks AS l ON l.relation = t.oid AND l.mode = 'AccessExclusiveLock'
+LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND coalesce(l.waitstart, a.xact_start) < clock_timestamp() - %(longer)s::interval
+ORDER BY seconds DESC LIMIT %(limit)s
+"""
+LOCKED_FOR = timedelta(seconds=2)
+
+
+def examine_locks(alias: str) -> Iterator[Finding]:
+    """D025: somebody has locked a table of ours, or waits for that with all others behind him."""
+    limits = parameters(longer=str(LOCKED_FOR), limit=SHOWN_AT_MOST)
+    for pid, table, is_granted, seconds, blockers, name, query in rows(alias, LOCKS, limits):
+        others = ", ".join(map(str, blockers))
+        waits = f"waits for an exclusive lock of {table}, behind {others}, with all others waiting behind it"
+        yield Finding(
+            id="D025",
+            level=Level.ERROR,
+            fact=f"Process {pid} of the server ({name or 'no application_name'}) "
+            f"{f'has locked {table}' if is_granted else waits}, for {span(seconds)} now: {' '.join(query.split())}",
+            advice=f"End it: SELECT pg_terminate_backend({pid}); Later, try it again with SET lock_timeout = '2s'."
+            if is_granted
+            else f"End it, SELECT pg_terminate_backend({pid}); or what it waits for: "
+            + " ".join(f"SELECT pg_terminate_backend({each});" for each in blockers),
+            data={
+                "pid": pid,
+                "table": table,
+                "seconds": seconds,
+                "has_it": is_granted,
+                "blocked_by": blockers,
+            },
+        )
 
 
 # Index: none; a view of the server's sessions. Without pg_read_all_stats the times of other roles are NULL.
