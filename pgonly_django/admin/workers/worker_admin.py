@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db import router
-from django.http import HttpRequest
+from django.db import router, transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
 
 from pgonly_django.admin import formats
+from pgonly_django.admin.doctor.page import doctor_view
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.jobs.page.progress import progress_of
 from pgonly_django.admin.links import Links
@@ -33,6 +35,14 @@ class WorkerAdmin(VerbAdmin):
     actions = tuple(verb.as_action(f"{verb.name}_workers") for verb in verbs)
     fields: ClassVar[Any] = (cells.version, cells.served, "threads", cells.heartbeat, cells.since)
     readonly_fields = fields
+
+    def get_urls(self) -> list[URLPattern]:
+        # In a transaction of ATOMIC_REQUESTS no NOTIFY could be tested.
+        view = transaction.non_atomic_requests(self.admin_site.admin_view(self.doctor_view))
+        return [path("doctor/", view, name=self.url_name("doctor")), *super().get_urls()]
+
+    def doctor_view(self, request: HttpRequest) -> HttpResponse:
+        return doctor_view(request, self.admin_site)
 
     def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
         return False

@@ -29,8 +29,10 @@ SELECT current_setting('max_connections')::int,
     current_setting('superuser_reserved_connections')::int
         + coalesce(current_setting('reserved_connections', true), '0')::int,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' OR usename IS NOT NULL),
-    CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END, (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
-    CASE WHEN rolsuper THEN -1 ELSE datconnlimit END, (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL),
+    CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END,
+    (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user),
+    CASE WHEN rolsuper THEN -1 ELSE datconnlimit END,
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL),
     current_user::text, current_database()::text
 FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()
 """

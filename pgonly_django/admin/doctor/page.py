@@ -1,0 +1,91 @@
+"""The page of the doctor, which stands among those of workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, connections, router
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from pgonly_django.cache.stats import our_caches
+from pgonly_django.models import Job, Worker
+from pgonly_django.monitoring.doctor.examination import Report, examine
+from pgonly_django.monitoring.doctor.findings import ORDER, Level
+
+TEMPLATE = "admin/pgonly_django/doctor.html"
+URL_NAME = "pgonly_django_worker_doctor"
+LABELS = {
+    Level.ERROR: gettext_lazy("Error"),
+    Level.WARNING: gettext_lazy("Warning"),
+    Level.INFO: gettext_lazy("Note"),
+}
+TONES = {Level.ERROR: "failed", Level.WARNING: "held", Level.INFO: "running"}
+
+
+def may_see(request: HttpRequest, site: AdminSite) -> bool:
+    """Who may view jobs and workers: findings name tasks, hosts and sessions of the server."""
+    return all(
+        site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
+        for model in (Job, Worker)
+    )
+
+
+def url_of(request: HttpRequest, site: AdminSite) -> str:
+    """ "" for a person who may not see it."""
+    return reverse(f"admin:{URL_NAME}", current_app=site.name) if may_see(request, site) else ""
+
+
+def doctor_view(request: HttpRequest, site: AdminSite) -> HttpResponse:
+    """Examines one of the databases that our tables are in, named by `?database=`; else the one of jobs."""
+    if not may_see(request, site):
+        raise PermissionDenied
+    known = databases()
+    alias = request.GET.get("database") or router.db_for_read(Job)
+    if alias not in known:
+        raise Http404
+    context = {"title": _("Doctor"), "opts": Worker._meta, "database": alias, "databases": known}  # noqa: SLF001 - documented
+    try:
+        context |= _shown(examine(alias))
+    except DatabaseError as error:
+        context["problem"] = _("The database did not answer: %s") % " ".join(str(error).split())[:300]
+    return TemplateResponse(request, TEMPLATE, site.each_context(request) | context)
+
+
+def databases() -> list[str]:
+    """The aliases to which routers or caches lead our tables, that of jobs first."""
+    models = apps.get_app_config("pgonly_django").get_models()
+    aliases = [router.db_for_read(Job), *(router.db_for_write(model) for model in models)]
+    aliases += [cache.store.pool.alias for cache in our_caches().values()]
+    return [each for each in dict.fromkeys(aliases) if connections[each].vendor == "postgresql"]
+
+
+def _shown(report: Report) -> dict[str, Any]:
+    return {
+        "server": report.server,
+        "seconds": report.seconds,
+        "counts": [
+            {"tone": TONES[level], "label": LABELS[level], "number": number}
+            for level in ORDER
+            if (number := report.count(level))
+        ],
+        "findings": [
+            {
+                "finding": finding,
+                "tone": TONES[finding.level],
+                "label": LABELS[finding.level],
+                "title": subject.title,
+            }
+            for level in ORDER
+            for subject in report.subjects
+            for finding in subject.findings
+            if finding.level == level
+        ],
+        "healthy": [subject.title for subject in report.subjects if subject.level is None],
+    }
