@@ -21,8 +21,8 @@ from pgonly_django.database.connect import connect
 ERROR_ID = "pgonly_django.E060"
 COCKROACH = "CockroachDB"
 REFUSED = (
-    "DATABASES[{alias!r}] is CockroachDB, on which pgonly_django does not work: it has no LISTEN and NOTIFY, and no "
-    "two-phase and UNLOGGED tables as PostgreSQL has them."
+    "DATABASES[{alias!r}] is CockroachDB, on which pgonly_django does not work: it has no LISTEN and NOTIFY, UNLOGGED "
+    "has no effect there, and nothing here is tested on it."
 )
 HINT = "Keep jobs, cache and sessions in a PostgreSQL: see docs/how-to/doctor.md#d010."
 

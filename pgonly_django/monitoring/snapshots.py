@@ -19,7 +19,7 @@ SELECT pid, application_name, greatest(date_part('epoch', clock_timestamp()) - d
     state = 'idle in transaction'
 FROM pg_stat_activity
 WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND datname = current_database()
-    AND backend_type = 'client backend' AND xact_start < clock_timestamp() - %s::interval
+    AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start < clock_timestamp() - %s::interval
 ORDER BY xact_start LIMIT %s
 """
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

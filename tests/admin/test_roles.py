@@ -133,6 +133,7 @@ PAGES = {
     "change": SEEN,
     "history": SEEN,
     "numbers": SEEN,
+    "doctor": SEEN,
     "sums": SEEN,
 }
 

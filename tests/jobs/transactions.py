@@ -145,3 +145,11 @@ def _wait_for_a_beat(other):
     while other.execute(beats).fetchone() == before:
         assert time.monotonic() < deadline, "no heartbeat"
         time.sleep(0.05)
+
+
+@task(max_attempts=1)
+def stand_still(seconds):
+    """With a transaction open."""
+    with transaction.atomic():
+        mark("not to be seen before the end")
+        stay(seconds)

@@ -1,7 +1,9 @@
-"""What the migrations that are applied have declared: the tables and the indexes that a database should have."""
+"""What the migrations that are applied have declared: the tables and the indexes that a database should have. Without
+those for LIKE that Django adds to keys of text: no statement needs them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +68,7 @@ def declared(alias: str) -> Declared:
 def _indexes_of(connection: Any, model: type[models.Model]) -> list[Index]:
     options: Any = model._meta  # noqa: SLF001 - documented
     table = name_of(options.db_table)
-    found = [_primary_key(options, table)]
+    found = [_primary_key(options, table), *_unique_fields(options, table)]
     with connection.schema_editor(collect_sql=True, atomic=False) as editor:
         for index in options.indexes:
             sql = index.create_sql(model, editor, concurrently=True)
@@ -82,6 +84,15 @@ def _indexes_of(connection: Any, model: type[models.Model]) -> list[Index]:
             keys, is_partial = (2, False) if name.endswith("_prune") else (1, True)
             found.append(Index(name, table, keys, False, is_partial, qualified(sql)))
     return found
+
+
+def _unique_fields(options: Any, table: str) -> Iterator[Index]:
+    """As PostgreSQL names what stands as UNIQUE behind a column."""
+    for field in options.local_fields:
+        if field.unique and not field.primary_key:
+            name = f"{table}_{field.column}_key"
+            sql = f'ALTER TABLE {qualified(table)} ADD CONSTRAINT {name} UNIQUE ("{field.column}")'
+            yield Index(name, table, 1, True, False, sql)
 
 
 def _primary_key(options: Any, table: str) -> Index:

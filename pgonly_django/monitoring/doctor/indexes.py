@@ -35,6 +35,9 @@ ORDER BY t.name, c.relname
 """
 
 
+THERE = f"WITH {OUR_TABLES} SELECT name FROM our_tables"
+
+
 @dataclass(frozen=True, slots=True)
 class FoundIndex:
     schema: str
@@ -67,7 +70,7 @@ def examine_indexes(alias: str) -> Iterator[Finding]:
     with reading(alias):
         wanted = {index.name: index for index in declared(alias).indexes}
     found = {each.name: each for each in _found(alias)}
-    tables = {each.table for each in found.values()}
+    tables = {name for (name,) in rows(alias, THERE, parameters())}
     for name, index in wanted.items():
         if name not in found:
             if index.table in tables:  # else the table itself is missing, which D051 says

@@ -16,6 +16,7 @@ from psycopg import errors
 from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.words import identifier
+from pgonly_django.tables import TABLES
 
 TIME_LIMIT = timedelta(seconds=3)
 # Behind somebody who waits for an exclusive lock of a table every look at it would take all of its time.
@@ -111,8 +112,9 @@ def not_read(alias: str, error: Exception) -> Finding:
 def _grant(role: str, message: str) -> str:
     denied = _DENIED.search(message)
     kind, name = denied.groups() if denied else ("", "")
-    if kind == "table" and name.startswith("pgonly_"):
-        return f"GRANT SELECT ON {identifier(schema(), name) if schema() else identifier(name)} TO {role};"
+    if kind == "table":
+        place = (schema(), name) if schema() and name in TABLES else (name,)
+        return f"GRANT SELECT ON {identifier(*place)} TO {role};"
     if kind == "schema":
         return f"GRANT USAGE ON SCHEMA {identifier(name)} TO {role};"
     return MONITOR.format(role=role)

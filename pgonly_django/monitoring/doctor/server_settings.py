@@ -65,7 +65,12 @@ class Setting:
             return f'Take {self.name} out of OPTIONS["options"] in DATABASES (or out of PGOPTIONS).'
         role, database = identifier(self.role), identifier(self.database)
         where = f" IN DATABASE {database}" if self.source == "database user" else ""
-        return f"ALTER ROLE {role}{where} SET {self.name} = {wanted}; and connect again."
+        begin = (
+            "SET default_transaction_read_only = off; "
+            if self.name == "default_transaction_read_only"
+            else ""
+        )
+        return f"{begin}ALTER ROLE {role}{where} SET {self.name} = {wanted}; and connect again."
 
 
 SOURCES = {

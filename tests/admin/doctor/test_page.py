@@ -1,0 +1,67 @@
+"""The page of the doctor in the admin."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from pgonly_django.monitoring.doctor import examination
+from tests.admin.test_content_security_policy import broken
+from tests.queue.rows import HOUR, ago, make, make_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+HOME = "/admin/pgonly_django/"
+PAGE = f"{HOME}worker/doctor/"
+
+
+def test_findings_are_shown_with_their_advice_the_worst_first(admin_client):
+    make_worker(queues=["mail"])
+    make_worker(hostname="<b>h</b>", name="<script>", silent_for=HOUR / 2)
+    make(queue="<i>ai</i>", ready_at=ago(HOUR))
+    response = admin_client.get(PAGE)
+    assert response.status_code == 200
+    assert response.text.index("D111") < response.text.index("D122")
+    assert "manage.py runworker --queues &lt;i&gt;ai" in response.text
+    assert "<i>ai" not in response.text
+    assert "Indexes" in response.text
+    assert broken(response.text) == []
+
+
+def test_a_healthy_database(admin_client):
+    make_worker()
+    text = admin_client.get(PAGE).text
+    assert "Nothing found" in text
+
+
+@pytest.mark.parametrize(
+    ("may", "status"),
+    [(["view_job", "view_worker"], 200), (["view_worker"], 403), (["view_job"], 403), ([], 403)],
+)
+def test_who_may_open_it_and_gets_the_link(client, person, may, status):
+    person(*may)
+    assert client.get(PAGE).status_code == status
+    assert (PAGE in client.get(HOME).text) == (status == 200)
+
+
+def test_an_unknown_database_is_not_found(admin_client):
+    assert admin_client.get(f"{PAGE}?database=other").status_code == 404
+    assert admin_client.get(f"{PAGE}?database=default").status_code == 200
+
+
+def test_a_database_that_does_not_answer_is_said(admin_client, monkeypatch):
+    def gone(*_):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM gone")
+
+    monkeypatch.setattr(examination, "server_of", gone)
+    response = admin_client.get(PAGE)
+    assert response.status_code == 200
+    assert "The database did not answer" in response.text
+
+
+def test_a_notify_is_tested_under_atomic_requests(admin_client, monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    make_worker()
+    text = admin_client.get(PAGE).text
+    assert "D065" not in text
+    assert "Nothing found" in text

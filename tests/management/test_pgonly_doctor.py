@@ -1,0 +1,124 @@
+"""manage.py pgonly_doctor, as a person and as monitoring call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from tests.aliases import alias
+from tests.queue.rows import HOUR, ago, make, make_worker
+
+pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def doctor(capsys):
+    """`doctor("--only", "queues")`: its exit code, and what it printed."""
+
+    def call(*arguments):
+        try:
+            call_command("pgonly_doctor", *arguments)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        except CommandError as error:
+            code = error.returncode
+        return code, capsys.readouterr().out
+
+    return call
+
+
+def test_the_report_has_a_line_for_what_is_well_and_the_advice_for_what_is_not(doctor):
+    make_worker(queues=["mail"])
+    make(queue="ai", ready_at=ago(HOUR))
+    code, report = doctor("--only", "queues,workers")
+    assert code == 1
+    lines = report.splitlines()
+    assert lines[0].startswith("PostgreSQL ")
+    assert "ok       Workers" in lines
+    assert "error    D111 Queues" in lines
+    assert "         -> Start one: manage.py runworker --queues ai" in lines
+    assert lines[-1].startswith("1 error, after ")
+
+
+def test_exit_codes(doctor):
+    make_worker()
+    make(ready_at=ago(HOUR / 6))
+    queues = ["--only", "queues"]
+    assert doctor(*queues)[0] == 0  # a warning
+    assert doctor(*queues, "--fail-on", "warning")[0] == 1
+    make_worker(queues=["x"])
+    make(ready_at=ago(2 * HOUR))
+    assert doctor(*queues)[0] == 1
+    assert doctor(*queues, "--fail-on", "never")[0] == 0
+    assert doctor("--skip", "queues", "--only", "queues,workers")[0] == 0
+
+
+def test_programs_get_the_findings(doctor):
+    make_worker(queues=["mail"])
+    make(queue="ai", ready_at=ago(HOUR))
+    code, text = doctor("--json", "--only", "queues", "--only", "workers")
+    report = json.loads(text)
+    assert code == 1
+    assert report["counts"] == {"error": 1, "warning": 0, "info": 0}
+    assert report["subjects"] == ["queues", "workers"]
+    (finding,) = report["findings"]
+    assert finding["id"] == "D111"
+    assert finding["level"] == "error"
+    assert finding["data"]["queue"] == "ai"
+    assert {"subject", "fact", "advice"} <= set(finding)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--only", "vacum"], "--only 'vacum' is no subject; did you mean 'vacuum'"),
+        (["--skip", "queues,x"], "--skip 'x' is no subject"),
+        (["--database", "defualt"], "--database 'defualt' is not in DATABASES"),
+    ],
+)
+def test_a_wrong_flag(flags, message):
+    with pytest.raises(CommandError, match=message) as raised:
+        call_command("pgonly_doctor", *flags)
+    assert raised.value.returncode == 2
+
+
+def test_another_database_than_postgresql(any_database):
+    with (
+        alias("lite", ENGINE="django.db.backends.sqlite3", NAME=":memory:"),
+        pytest.raises(CommandError, match=r"DATABASES\['lite'\] is sqlite") as raised,
+    ):
+        call_command("pgonly_doctor", "--database", "lite")
+    assert raised.value.returncode == 2
+
+
+def run(*arguments, **environment):
+    command = [sys.executable, "manage.py", "pgonly_doctor", *arguments]
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_server_that_does_not_answer_is_told_without_a_traceback():
+    away = {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/x"}
+    done = run(**away)
+    assert done.returncode == 2
+    assert "Cannot ask the database 'default'" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("--json", **away)
+    assert done.returncode == 2
+    assert "error" in json.loads(done.stdout)
+
+
+def test_as_a_process_of_its_own(django_db_setup):
+    host, name = connection.settings_dict["HOST"], connection.settings_dict["NAME"]
+    done = run("--only", "server,tables", DATABASE_URL=f"postgres://postgres@/{name}?host={host}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ok       Tables" in done.stdout

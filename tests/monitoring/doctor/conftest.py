@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connection, connections
+
+from pgonly_django.database.embedded import Server
+from pgonly_django.monitoring.doctor.examination import examine
+from tests import in_memory
+from tests.aliases import alias
+from tests.process.conftest import hangups_end_processes, workers  # noqa: F401 - fixtures
+
+# As few settings as the tests here need, none of which may be set without a restart.
+OPTIONS = ("max_connections=40", "max_prepared_transactions=4", "wal_level=logical", "fsync=off")
+
+
+def found(*subjects, database="default"):
+    """The findings of these subjects by id; of several with one id the last."""
+    return {each.id: each for each in examine(database, only=subjects).findings}
+
+
+@pytest.fixture
+def sql(transactional_db):
+    """Executes statements one by one, in autocommit; what they return of the last one."""
+
+    def execute(*statements):
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else None
+
+    return execute
+
+
+class OwnServer:
+    """A server that a test may break, as the alias "own"."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def execute(self, *statements):
+        """Each in autocommit, on a connection of its own; what the last one returns."""
+        writing = "-c default_transaction_read_only=off"
+        with psycopg.connect(self.server.url(), autocommit=True, options=writing) as raw:
+            for statement in statements:
+                answer = raw.execute(statement)
+            return answer.fetchall() if answer.description else None
+
+    def set(self, **settings):
+        self.execute(
+            *(f"ALTER SYSTEM SET {name} = {value}" for name, value in settings.items()),
+            "SELECT pg_reload_conf()",
+        )
+
+    def found(self, *subjects):
+        connections["own"].close()
+        return found(*subjects, database="own")
+
+    def restart(self):
+        connections["own"].close()
+        self.server.restart()
+
+
+@contextlib.contextmanager
+def new_server(options=OPTIONS):
+    # Not pytest's own temporary folder: every session that starts closes that to PostgreSQL's account.
+    with tempfile.TemporaryDirectory(
+        prefix="pgonly-", dir=in_memory.folder(), ignore_cleanup_errors=True
+    ) as folder:
+        server = Server(Path(folder) / "data", options=options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop("immediate")
+
+
+@contextlib.contextmanager
+def as_alias(server, name="own", **changes):
+    test = {**connections.settings["default"]["TEST"], "NAME": "postgres"}
+    place = {
+        "HOST": str(server.socket_directory),
+        "PORT": "",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "PASSWORD": "",
+    }
+    with alias(name, TEST=test, **{**place, **changes}):
+        yield
+
+
+def migrate():
+    call_command("migrate", "pgonly_django", database="own", verbosity=0, skip_checks=True)
+
+
+@pytest.fixture(scope="session")
+def running_server(django_db_setup, django_db_blocker):
+    """With our tables."""
+    with new_server() as server, django_db_blocker.unblock():
+        with as_alias(server):
+            migrate()
+        yield server
+
+
+@pytest.fixture
+def own_server(running_server, transactional_db, any_database):
+    with as_alias(running_server):
+        server = OwnServer(running_server)
+        yield server
+        server.execute("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", "ALTER ROLE postgres RESET ALL")
+
+
+@pytest.fixture
+def server_to_ruin(transactional_db, any_database):
+    """The same, for a test after which nothing else can use it."""
+    with new_server() as server, as_alias(server):
+        migrate()
+        yield OwnServer(server)

@@ -1,0 +1,119 @@
+"""The whole examination: silent where all is well, and polite where it may not look."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from django.db import DatabaseError, connection, connections
+
+from pgonly_django.monitoring.doctor import examination
+from pgonly_django.monitoring.doctor.examination import examine
+from pgonly_django.monitoring.doctor.findings import Finding, Level
+from pgonly_django.monitoring.doctor.subjects import NAMES, SUBJECTS, Subject
+from tests.jobs import add
+from tests.monitoring.doctor.conftest import as_alias, found
+from tests.waiting import wait_for
+
+
+def test_a_healthy_database_with_a_running_worker_has_no_finding_above_a_note(workers, server):
+    workers.start(lease=60)
+    result = add.enqueue(1, 2)
+    wait_for(lambda: result.refresh() or result.is_finished)
+    report = examine("default")
+    assert [each for each in report.findings if each.level != Level.INFO] == []
+    assert [each.name for each in report.subjects] == list(NAMES)
+    assert report.server.startswith("PostgreSQL ")
+    json.dumps(report.as_dict())
+
+
+def test_the_examination_writes_nothing(own_server, django_assert_max_num_queries):
+    own_server.found()
+    before = own_server.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables")
+    own_server.found()
+    own_server.execute("SELECT pg_stat_force_next_flush()")
+    assert (
+        own_server.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables") == before
+    )
+
+
+@pytest.fixture
+def few(own_server):
+    """The alias "few": a role that may log in, and nothing else."""
+    own_server.execute("CREATE ROLE few LOGIN")
+    with as_alias(own_server.server, "few", USER="few"), psycopg.connect(own_server.server.url()):
+        yield own_server
+    own_server.execute("DROP OWNED BY few", "DROP ROLE few")
+
+
+def test_a_role_with_few_rights_is_told_which_to_grant(few):
+    findings = examine("few").findings
+    grants = {each.advice for each in findings if each.id == "D001"}
+    assert 'GRANT SELECT ON "pgonly_job" TO "few";' in grants
+    assert 'GRANT pg_read_all_stats TO "few";' in grants
+    assert {each.level for each in findings if each.id == "D001"} == {Level.INFO}
+    for _ in range(20):  # each GRANT lets it see more, until there is none left to give
+        missing = [each.advice for each in examine("few").findings if each.id == "D001"]
+        if not missing:
+            break
+        few.execute(*missing)
+        connections["few"].close()
+    assert missing == []
+
+
+def test_a_part_that_fails_takes_no_other_with_it(monkeypatch, transactional_db):
+    def fails(alias):
+        yield Finding(id="D999", level=Level.INFO, fact="before", advice="")
+        raise KeyError("a bug of ours")
+
+    def cannot(alias):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM what_is_not_there")
+        yield from ()
+
+    monkeypatch.setattr(examination, "SUBJECTS", (Subject("new", "New", (fails, cannot)), *SUBJECTS[:2]))
+    findings = found()
+    assert set(findings) == {"D999", "D004", "D003"}
+    assert findings["D004"].level == Level.WARNING
+    assert "KeyError: 'a bug of ours'" in findings["D004"].fact
+    assert 'relation "what_is_not_there" does not exist' in findings["D003"].fact
+    assert {each.subject for each in findings.values()} == {"new"}
+
+
+def test_a_look_that_takes_too_long_is_stopped(monkeypatch, transactional_db):
+    from datetime import timedelta
+
+    from pgonly_django.monitoring.doctor import reading
+
+    monkeypatch.setattr(reading, "TIME_LIMIT", timedelta(milliseconds=50))
+    sleeps = Subject("slow", "Slow", (lambda alias: reading.rows(alias, "SELECT pg_sleep(5)"),))
+    monkeypatch.setattr(examination, "SUBJECTS", (sleeps,))
+    assert "took longer than 0.05 s" in found()["D002"].fact
+    monkeypatch.setattr(examination, "WHOLE_SECONDS", -1)
+    assert list(found()) == ["D005"]
+
+
+def test_a_database_that_goes_away_is_an_error(own_server, monkeypatch):
+    def ends(alias):
+        own_server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND "
+            "backend_type = 'client backend'"
+        )
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+        yield from ()
+
+    monkeypatch.setattr(examination, "SUBJECTS", (Subject("gone", "Gone", (ends,)),))
+    with pytest.raises(DatabaseError):
+        own_server.found()
+
+
+@pytest.mark.django_db
+def test_inside_a_transaction_of_the_callers_its_settings_stay():
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = '42s'")
+        examine("default")
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("42s",)
+        cursor.execute("CREATE TEMP TABLE still_writable (n int) ON COMMIT DROP")
