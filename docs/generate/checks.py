@@ -16,8 +16,8 @@ TEXT = """
 What `manage.py check` says about the settings; `runserver`, `migrate`, `runworker` and `test` say
 it too. Each message names the place and the value, and its hint says what to do. `E` is an error,
 with which commands do not start, and `W` a warning; `SILENCED_SYSTEM_CHECKS` takes the ids. Those
-from `E501` on and `W005` come with `check --deploy` alone, `E050` and `W102` with
-`check --database default`, and `E050` with `migrate` too.
+from `E501` on and `W005` come with `check --deploy` alone; `E050`, `E060` and `W102`
+with `check --database default`, and the first two with `migrate` too.
 
 {checks}
 """

@@ -45,6 +45,7 @@ def many_dead(sql, monkeypatch):
     sql(
         "ALTER TABLE pgonly_job SET (autovacuum_enabled = off)",
         "TRUNCATE pgonly_job CASCADE",
+        "SELECT pg_stat_reset_single_table_counters('pgonly_job'::regclass)",
         insert_jobs("generate_series(1, 40000) AS n", queue="'mail'"),
     )
     yield lambda: sql("UPDATE pgonly_job SET state = 'succeeded', finished_at = now()")
