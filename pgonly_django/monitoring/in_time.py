@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from django.db import connections
 
@@ -27,7 +28,7 @@ OF_THE_SITE = ("budgets", "caches", "failing_schedules", "limiters", "schedules"
 def stats_in_time(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Stats]:
     """One for each alias. What could not be read within `seconds` is in `missing`, and a database that has not answered
     by then is not up. Inside a transaction it reads on the connection of that transaction, in this thread."""
-    if any(connection.in_atomic_block for connection in connections.all(initialized_only=True)):
+    if _is_in_transaction():
         readers = _readers(aliases, parts, seconds)
         for reader in readers:
             reader.run()
@@ -53,11 +54,10 @@ class Reading:
 
     def _run(self) -> None:
         try:
-            _use_own_connections()
-            for reader in self.readers:
-                reader.run()
+            with own_connections():
+                for reader in self.readers:
+                    reader.run()
         finally:
-            connections.close_all()
             self.is_over.set()
 
 
@@ -92,13 +92,35 @@ def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> li
     ]
 
 
-def _use_own_connections() -> None:
-    """In this thread, with a limit for the time of connecting. Connections of Django's pool stay as they are: the pool
-    is that of all threads."""
-    for alias in connections:
-        options = connections[alias].settings_dict.get("OPTIONS", {})
-        if connections[alias].vendor != "postgresql" or "pool" in options:
-            continue
+@contextmanager
+def own_connections() -> Iterator[None]:
+    """In this thread Django's connections are other ones inside, with a limit for the time of connecting, and closed at
+    the end. Those of Django's pool stay as they are: the pool is that of all threads. Inside a transaction nothing
+    changes."""
+    if _is_in_transaction():
+        yield
+        return
+    before = {connection.alias: connection for connection in connections.all(initialized_only=True)}
+    try:
+        for alias in connections:
+            _use_own_connection(alias)
+        yield
+    finally:
+        for connection in connections.all(initialized_only=True):
+            if before.get(connection.alias) is not connection:
+                connection.close()
+                del connections[connection.alias]
+        for alias, connection in before.items():
+            connections[alias] = connection
+
+
+def _use_own_connection(alias: str) -> None:
+    options = connections[alias].settings_dict.get("OPTIONS", {})
+    if connections[alias].vendor == "postgresql" and "pool" not in options:
         own = connections[alias].copy()
         own.settings_dict["OPTIONS"] = {"connect_timeout": CONNECT_SECONDS, **NOTICE_DEAD_PEERS, **options}
         connections[alias] = own
+
+
+def _is_in_transaction() -> bool:
+    return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))

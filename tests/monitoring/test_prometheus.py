@@ -10,7 +10,7 @@ from math import isnan
 
 import pytest
 from django.core.cache import caches as django_caches
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -122,17 +122,17 @@ def test_the_figures_are_those_of_the_tables():
 
 def test_a_part_that_is_missing_is_said_in_a_metric_and_once_in_the_log(caplog):
     caplog.set_level(logging.WARNING, "pgonly_django.monitoring")
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE pgonly_session RENAME TO elsewhere")
-    for _ in range(2):
-        found = samples()
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_session RENAME TO elsewhere")
+        for _ in range(2):
+            found = samples()
+        transaction.set_rollback(True)
     assert found["pgonly_stats_missing", ("part", "sessions")] == 1
     assert found["pgonly_stats_missing", ("part", "states")] == 0
     assert ("pgonly_sessions_active",) not in found
     (record,) = caplog.records
     assert "sessions: It could not be read: relation" in record.getMessage()
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE elsewhere RENAME TO pgonly_session")
     assert ("pgonly_sessions_active",) in samples()
 
 
