@@ -25,7 +25,7 @@ SEE = {
     "clearsessions": "sessions.md",
     "pgonly_cache": "cache.md",
     "pgonly_encrypt_sessions": "sessions.md#what-a-leaked-table-tells",
-    "pgonly_health": "deploy.md#pgonly_health",
+    "pgonly_health": "health_checks.md#pgonly_health",
     "pgonly_import_beat": "schedules.md",
     "pgonly_import_sessions": "sessions.md#moving-from-another-engine",
     "pgonly_jobs": "queue.md#pgonly_jobs",

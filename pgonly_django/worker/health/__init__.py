@@ -1,4 +1,4 @@
-"""How the workers of a command are, over HTTP and by a file. See docs/how-to/deploy.md.
+"""How the workers of a command are, over HTTP and by a file. See docs/how-to/health_checks.md.
 
 health.py      both, and the thread that serves them where there is no supervisor
 server.py      sockets and clients; http.py has the requests and the responses
