@@ -110,3 +110,10 @@ PAGES = [
     ]
     if path.parent.name != "project"
 ]
+
+
+def block(name: str, containing: str) -> str:
+    """The one block of Python on the page `name` with these words in it, also where it is an excerpt."""
+    (page,) = [page for page in PAGES if page.name == name]
+    (found,) = [each.code for each in page.blocks if each.language == "python" and containing in each.code]
+    return found
