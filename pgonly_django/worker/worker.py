@@ -11,10 +11,9 @@ import time
 from pgonly_django.compat import uuid7
 from pgonly_django.conf import settings
 from pgonly_django.context.run import Run, lease_end
-from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue import workers
-from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.claim import ClaimedJob, Claimer
+from pgonly_django.queue.finish import Finish
 from pgonly_django.worker import declarations, job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.deadline import Deadline
@@ -23,6 +22,7 @@ from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.rescue import Rescue
 from pgonly_django.worker.duties.send_dead_letters import DeadLettersWanted
 from pgonly_django.worker.duties.stop_requests import StopRequests
+from pgonly_django.worker.ends import Ends
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.exit_code import ExitCode
@@ -41,8 +41,9 @@ from pgonly_django.worker.outcomes import Ended, never_started
 from pgonly_django.worker.output import OutputWriter
 from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
 from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
-from pgonly_django.worker.prefetch import SHARE_BESIDE_LIMITED, Prefetch
+from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.rest import Rest
+from pgonly_django.worker.room import Room
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.sleep import Sleep
@@ -95,6 +96,13 @@ class WorkerLoop:
         self.scheduler = Scheduler(self.id, options, self.database.listener, self.wake)
         self.maintenance = self._make_maintenance()
         self.dead_letters = DeadLettersWanted(self.maintenance, self.inbox.put)
+        self.room = Room(options, self.in_flight, self.limited, self.prefetch, self.shutdown, end)
+        self.ends = Ends(
+            self.in_flight, self.room, prefetch=self.prefetch, deadline=end, poll_timer=self.poll_timer,
+            limited=self.limited, promotion=self.promotion, stats=self.stats, dead_letters=self.dead_letters,
+            failure_calls=self.failure_calls, finished_signals=self.finished_signals,
+            look_from_head=self._look_from_head,
+        )  # fmt: skip
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
         self.rest = Rest(
             self.id,
@@ -116,12 +124,9 @@ class WorkerLoop:
             stop_requests=self.stop_requests, dead_letters=self.dead_letters, failure_calls=self.failure_calls,
             finished_signals=self.finished_signals, retire=self._retire,
         )  # fmt: skip
-        self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
-        self.jobs_done = self.jobs_failed = self.jobs_released = 0
         self.turned_at = time.monotonic()
         self.ready, self.left = threading.Event(), threading.Event()
         self._next_report = 0.0
-        self._has_ended = False  # a job, since the last look of a burst
         self._is_leaving = self._is_retiring = False
 
     def _make_maintenance(self) -> Maintenance:
@@ -147,7 +152,7 @@ class WorkerLoop:
 
     def drain(self) -> None:
         """Claim no more, finish what is held, and end. For the main loop."""
-        self.jobs_left = -NEVER
+        self.room.drain()
 
     @property
     def is_stopping(self) -> bool:
@@ -156,15 +161,15 @@ class WorkerLoop:
     def status(self) -> Status:
         """How it goes. For any thread, at once."""
         running = len(self.in_flight.ids)
-        is_stopping = self._claims_nothing or self._is_leaving
+        is_stopping, ends = self.room.is_closed or self._is_leaving, self.ends
         return Status(
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
                 is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away,
                 is_resting=self.rest.is_resting, is_asleep=self.sleep.is_asleep,
             ),
-            running=running, jobs_done=self.jobs_done, jobs_failed=self.jobs_failed,
-            jobs_released=self.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
+            running=running, jobs_done=ends.jobs_done, jobs_failed=ends.jobs_failed,
+            jobs_released=ends.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
             idle_since=None if running else self.poll_timer.busy_at,
         )  # fmt: skip
 
@@ -227,7 +232,7 @@ class WorkerLoop:
         self._exchange(now)
         self._claim_limited(time.monotonic())
         self.stats.count()
-        if self.options.burst and self._has_ended and self.in_flight.is_empty:
+        if self.options.burst and self.ends.has_news and self.in_flight.is_empty:
             self._look_for_the_last()
 
     # The inbox.
@@ -239,7 +244,7 @@ class WorkerLoop:
         messages = self.inbox.take(MESSAGES_AT_ONCE, pause, self.database.socket)
         for message in (*payloads, *messages, *self.database.heard()):
             if isinstance(message, Ended):
-                self._take_end(message)
+                self.ends.take(message)
             elif isinstance(message, Finish):
                 self.in_flight.release_unknown(message)
             else:
@@ -268,94 +273,18 @@ class WorkerLoop:
             times.append(now + AWAY_SECONDS)
         if not self.shutdown.is_asked:
             times += (self.promotion.next_run, self.rest.next_run, self.sleep.next_run)
-            if not self._claims_nothing:
-                times.append(self.limited.next_look(self._idle_slots))
-                if self._wants_more:
+            if not self.room.is_closed:
+                times.append(self.limited.next_look(self.room.idle_slots))
+                if self.room.wants_more:
                     times.append(self._next_look())
         return times
 
     def _next_look(self) -> float:
-        return self.poll_timer.next_look(has_slot=self._free_slots > self.limited.kept_free)
-
-    @property
-    def _claims_nothing(self) -> bool:
-        """It is about to end, or has to once its jobs have ended."""
-        return self.shutdown.is_asked or self.jobs_left <= 0 or self.deadline.claims_nothing
-
-    @property
-    def _idle_slots(self) -> int:
-        return max(self.options.threads - self.in_flight.slots_taken, 0)
-
-    @property
-    def _free_slots(self) -> int:
-        """How many jobs of one slot may start."""
-        return int(max(min(self._idle_slots, self.jobs_left), 0))
-
-    @property
-    def _wants_more(self) -> bool:
-        """Whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the others, and
-        beside a heavy job only those that are free."""
-        if self.limited.kept_free or self.in_flight.has_heavy:
-            return self._free_slots > self.limited.kept_free
-        return self.prefetch.wants_more(self.in_flight.slots_taken, self._prefetch_share)
-
-    @property
-    def _prefetch_share(self) -> float:
-        return SHARE_BESIDE_LIMITED if self.limited.has_more else 1.0
+        return self.poll_timer.next_look(has_slot=self.room.has_free_slot)
 
     def _retire(self, _: str) -> None:
         self._is_retiring = True
         self.drain()
-
-    def _take_end(self, ended: Ended) -> None:
-        run = ended.run
-        if run.abandoned:
-            return
-        if run in self.in_flight.superseded:
-            self.in_flight.forget(run)
-            job_log.log_fenced(run)
-            return
-        if self.in_flight.runs.get(run.job.id) is not run or run.job.id in self.in_flight.ended:
-            return  # an end was delivered before and counts: see Executor._deliver()
-        if not run.is_limited:
-            self.prefetch.note(run.job.queue, ended.took_seconds)
-        if ended.finish is None or ended.committed:
-            self._close(ended, tells_successes=True)
-        else:
-            self.in_flight.end(ended)
-
-    def _close(self, ended: Ended, *, tells_successes: bool) -> None:
-        """The job is off our hands: its end is written, or the job belongs to another worker. `tells_successes` False:
-        neither log nor signals want to know of a success."""
-        run, finish = ended.run, ended.finish
-        self.in_flight.forget(run)
-        self.deadline.note_end(run)
-        self._has_ended = True
-        if run.started_at is None:
-            self.jobs_left += 1
-        elif finish is not None and finish.outcome is Outcome.RELEASED:
-            self.jobs_released += 1
-        else:
-            self.jobs_done += 1
-            self.jobs_failed += finish is not None and finish.state is State.FAILED
-        if run.is_limited:
-            self.limited.note_end()
-        if run.job.crashes >= SUSPECT_FROM:
-            self._look_from_head()
-        self.poll_timer.busy_at = time.monotonic()
-        self.stats.note(ended)
-        if finish is None:
-            job_log.log_fenced(run)
-        elif tells_successes or finish.state is not State.SUCCEEDED:
-            if finish.state is State.SCHEDULED:
-                self.promotion.expect_due(finish.delay_seconds or 0.0)
-            elif finish.state is State.READY:
-                self.poll_timer.look_now()
-            elif finish.state is State.FAILED:
-                self.dead_letters.want()
-                self.failure_calls.call_later(ended)
-            job_log.log_end(ended)
-            self.finished_signals.send_later(ended)
 
     def _look_from_head(self) -> None:
         """The next suspect may be claimed now: only a head claim finds it."""
@@ -366,7 +295,7 @@ class WorkerLoop:
     def _look_for_the_last(self) -> None:
         """The jobs that have ended may have enqueued others that no NOTIFY tells of: without LISTEN none does, and one
         in close succession is held back."""
-        self._has_ended = False
+        self.ends.has_news = False
         self.poll_timer.look_now()
         self.limited.look_now()
 
@@ -389,7 +318,7 @@ class WorkerLoop:
         self.failure_calls.replace_stuck(now)
         if now >= self.watchdog.next_run:
             for ended in self.watchdog.run_once():
-                self._close(ended, tells_successes=True)
+                self.ends.close(ended, tells_successes=True)
 
     # The exchange.
 
@@ -397,7 +326,7 @@ class WorkerLoop:
         """Write what is to be written and claim what there is room for, in one round trip."""
         self.output.run_once(now)
         finishes = self.in_flight.finishes(now)
-        claim = self._claim(now)
+        claim = self.room.claim() if now >= self._next_look() else None
         with reports.being_written:
             is_due = now >= self._next_report or finishes
             reported = reports.reports_of(self.in_flight.runs.values()) if is_due else []
@@ -420,28 +349,14 @@ class WorkerLoop:
                 self.in_flight.clear(report.id)
                 self._look_from_head()
         # First the ends: a job that went back may have been claimed again in the same exchange.
-        tells_successes = job_log.logs_successes() or self.finished_signals.wants_successes()
+        tells_successes = self.ends.tells_successes()
         for ended in self.in_flight.settle(result):
-            self._close(ended, tells_successes=tells_successes)
+            self.ends.close(ended, tells_successes=tells_successes)
         self._hand_out(result.jobs, claimed_at=now)
 
-    def _claim(self, now: float) -> Claim | None:
-        """What to claim along with the ends of this exchange, whose jobs take up no slot any more."""
-        taken, left, kept = self.in_flight.slots_taken, self.jobs_left, self.limited.kept_free
-        is_due = now >= self._next_look() and self._wants_more
-        if self._claims_nothing or not is_due:
-            return None
-        is_alone = not (kept or self.in_flight.has_heavy)
-        limits = self.prefetch.limits(taken, self._prefetch_share) if is_alone else {}
-        limits_left = {queue: int(min(limit, left)) for queue, limit in limits.items() if limit > 0}
-        free_slots = max(self._free_slots - kept, 0)
-        if free_slots == 0 and not limits_left:
-            return None
-        return Claim(free_slots, limits_left, take_suspect=not self.in_flight.has_suspect)
-
     def _claim_limited(self, now: float) -> None:
-        free_slots, left = self._idle_slots, self.jobs_left
-        if self._claims_nothing or now < self.limited.next_look(free_slots):
+        free_slots, left = self.room.idle_slots, self.room.jobs_left
+        if self.room.is_closed or now < self.limited.next_look(free_slots):
             return
         take_suspect = not self.in_flight.has_suspect
         claimed = self.database.ask(
@@ -473,7 +388,7 @@ class WorkerLoop:
                 self.slots.submit(run)
             elif run.take():
                 self.in_flight.end(Ended(run, never_started(run.job.id, run.job.lease_epoch)))
-        self.jobs_left -= len(jobs)
+        self.room.jobs_left -= len(jobs)
 
     # The end.
 
@@ -481,7 +396,7 @@ class WorkerLoop:
         """Nothing is held, wanted or owed, and the last looks have found nothing."""
         is_empty = self.in_flight.is_empty and not self.in_flight.superseded
         has_looked = self.poll_timer.drained and self.limited.drained and self.limited.tell_at == NEVER
-        may_end = self.options.burst or self._claims_nothing
+        may_end = self.options.burst or self.room.is_closed
         return (
             is_empty
             and has_looked
@@ -503,7 +418,7 @@ class WorkerLoop:
             return False
         idle_seconds = time.monotonic() - self.poll_timer.busy_at
         return (
-            self._claims_nothing
+            self.room.is_closed
             or self._is_stuck
             or (self.options.burst and self.poll_timer.drained and self.limited.drained)
             or (self.options.max_idle_seconds is not None and idle_seconds >= self.options.max_idle_seconds)

@@ -108,7 +108,7 @@ def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_other
     worker = work(threads=1, max_seconds=4.0, grace_seconds=0.1)
     assert (slow.job.state, slow.job.interruptions) == (State.READY, 1)
     assert [each.job.state for each in quick] == [State.SUCCEEDED] * 3
-    assert worker.jobs_released == 1
+    assert worker.ends.jobs_released == 1
     slow_marks = [mark for mark in marks() if mark.startswith("slow")]
     assert len(slow_marks) == len(set(slow_marks)) < 9
 

@@ -65,7 +65,7 @@ def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     enqueue_many([(ending.fail_until, [3]) for _ in range(100)])
     worker = work(threads=2)
     assert set(Job.objects.values_list("state", "attempt")) == {(State.SUCCEEDED, 3)}
-    assert worker.jobs_done == 300
+    assert worker.ends.jobs_done == 300
     assert worker.in_flight.superseded == []
 
 

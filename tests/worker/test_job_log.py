@@ -97,7 +97,7 @@ def test_a_released_job_is_named_and_not_counted(background_worker, lines, marks
     ((level, message),) = lines(result)
     assert level == "INFO"
     assert re.search(r"released after [\d.]+ m?s \(attempt 1 of \d\): Its worker was stopped", message)
-    assert (worker.jobs_done, worker.jobs_released) == (1, 1)
+    assert (worker.ends.jobs_done, worker.ends.jobs_released) == (1, 1)
 
 
 @pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.stubborn])

@@ -265,14 +265,14 @@ def test_max_jobs_counts_limited_jobs_too(work, limit):
     limit(max_running=9)
     for n in range(4):
         jobs.add.enqueue(n), pay.enqueue(n, 1)
-    assert work(burst=False, max_jobs=5).jobs_done == 5
+    assert work(burst=False, max_jobs=5).ends.jobs_done == 5
     assert Job.objects.filter(state=State.READY, attempt=0).count() == 3
 
 
 def test_a_worker_that_may_run_fewer_jobs_than_a_heavy_one_takes_slots_runs_it(work):
     long_ago = ago(timedelta(seconds=OVERDUE_SECONDS + 5))
     job = make(slots=4, args=[1, 2], ready_at=long_ago)
-    assert work(burst=False, max_jobs=1, max_idle_seconds=5.0).jobs_done == 1
+    assert work(burst=False, max_jobs=1, max_idle_seconds=5.0).ends.jobs_done == 1
     assert fresh(job).state == State.SUCCEEDED
 
 

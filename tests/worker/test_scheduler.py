@@ -92,7 +92,7 @@ def test_a_change_that_is_rolled_back_is_not_heard(background_worker):
 def test_a_burst_runs_what_is_due_already(work):
     make()
     make("later", next_at=timezone.now() + HOUR)
-    assert work().jobs_done == 1
+    assert work().ends.jobs_done == 1
 
 
 def test_schedules_of_code_run_by_themselves(background_worker, settings):

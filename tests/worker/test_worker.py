@@ -99,7 +99,7 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     for i in range(10):
         jobs.add.enqueue(i)
     worker = work(burst=False, max_jobs=4)
-    assert worker.jobs_done == 4
+    assert worker.ends.jobs_done == 4
     assert Job.objects.filter(state=State.READY).count() == 6
 
 
@@ -108,14 +108,14 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
 @pytest.mark.parametrize("listen", [False, True])
 def test_a_burst_runs_what_its_last_job_has_enqueued(work, is_limited, is_atomic, listen):
     enqueue_one.using(atomic=is_atomic).enqueue(is_limited)
-    assert work(listen=listen).jobs_done == 2
+    assert work(listen=listen).ends.jobs_done == 2
     assert set(Job.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
 
 def test_max_idle_costs_nothing_while_a_job_runs_for_longer(work):
     take_slots.enqueue(1, 2.0)
     began = time.thread_time()
-    assert work(burst=False, max_idle_seconds=0.1).jobs_done == 1
+    assert work(burst=False, max_idle_seconds=0.1).ends.jobs_done == 1
     assert time.thread_time() - began < 0.6, "the loop does not wait"
 
 
@@ -225,5 +225,5 @@ def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
     worker.inbox.put(Ended(run, outcomes.unrecordable(run, ValueError(), worker.executor.worker)))
     assert result.wait(10).return_value == "first"
     assert jobs.add.enqueue(1).wait(10).return_value == 2  # when the job itself has delivered its end
-    wait_for(lambda: worker.jobs_done == 2)
+    wait_for(lambda: worker.ends.jobs_done == 2)
     assert (worker.in_flight.ended, worker.in_flight.slots_taken) == ({}, 0)

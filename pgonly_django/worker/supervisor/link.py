@@ -78,7 +78,7 @@ class Link(threading.Thread):
             self.worker.stop()
             return
         self.tell_status()
-        reason = None if self._asked_to_retire else self.retirement.reason(self.worker.jobs_done)
+        reason = None if self._asked_to_retire else self.retirement.reason(self.worker.ends.jobs_done)
         if reason is not None:
             self._asked_to_retire = True
             self.channel.send({"retire": reason})

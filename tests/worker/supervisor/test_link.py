@@ -46,7 +46,7 @@ def test_the_id_is_told_before_the_worker_runs(link):
 
 def test_a_process_asks_before_it_retires(link):
     link, supervisor = link
-    link.worker.jobs_done = 1
+    link.worker.ends.jobs_done = 1
     link.start()
     assert told(supervisor, "retire") == ["1 job(s) done (--max-jobs-per-process 1)"]
     assert not link.worker.inbox.take(1, 0.0)
@@ -86,7 +86,7 @@ def test_an_error_does_not_silence_the_process(link, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(link.retirement, "reason", lambda _: 1 / 0)
         wait_for(lambda: "The status could not be told to the supervisor, trying again" in caplog.text)
-    link.worker.jobs_released = 7
+    link.worker.ends.jobs_released = 7
     wait_for(lambda: told(supervisor, "status")[-1]["jobs_released"] == 7)
 
 
