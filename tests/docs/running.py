@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import inspect
+import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any, Self
 
 import django
@@ -41,7 +43,13 @@ class Run(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        for registry in (sys.modules, decorators._declared, aliases._claimed, admin.site._registry):
+        for registry in (
+            sys.modules,
+            os.environ,
+            decorators._declared,
+            aliases._claimed,
+            admin.site._registry,
+        ):
             self.enter_context(restored(registry))
         self.callback(events._listeners.__setitem__, slice(None), events._listeners[:])
         self.callback(find_task.cache_clear)
@@ -64,6 +72,7 @@ class Run(contextlib.ExitStack):
     def run(self, block: Block) -> None:
         tree = self.parsed(block)
         if block.is_excerpt:
+            import_ours(tree)
             return
         for statement in tree.body:
             self.execute(statement)
@@ -114,6 +123,20 @@ class Run(contextlib.ExitStack):
         assert new == [], new
 
 
+def import_ours(tree: ast.Module) -> None:
+    """What an excerpt imports from this package is there, where the packages that it needs are installed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pgonly_django"):
+            try:
+                module = importlib.import_module(node.module)
+            except ModuleNotFoundError as error:
+                if (error.name or "").startswith("pgonly_django"):
+                    raise
+            else:
+                for name in node.names:
+                    getattr(module, name.name)
+
+
 def is_setting(name: str) -> bool:
     return name in OTHER_SETTINGS or (name.isupper() and hasattr(global_settings, name))
 
@@ -137,7 +160,7 @@ def messages_of_checks() -> list[checks.CheckMessage]:
 
 
 @contextlib.contextmanager
-def restored(registry: dict[Any, Any]) -> Iterator[None]:
+def restored(registry: MutableMapping[Any, Any]) -> Iterator[None]:
     was = dict(registry)
     yield
     for name in registry.keys() - was.keys():

@@ -48,6 +48,12 @@ def test_an_excerpt_is_read_and_does_not_run(page):
         run.all()
 
 
+def test_what_an_excerpt_imports_from_this_package_is_there(page):
+    code = "from pgonly_django import no_such_name\n..."
+    with pytest.raises(AttributeError), Run(page(python(code, "python excerpt"))) as run:
+        run.all()
+
+
 def test_await_runs_at_the_top_of_a_page_beside_queries(page):
     text = "from pgonly_django.models import Job\nawait Job.objects.acount()\nhow_many = Job.objects.count()"
     with Run(page(python(text))) as run:
