@@ -27,7 +27,10 @@ from pgonly_django.tasks import aliases
 from pgonly_django.tasks.registry import find_task
 from tests import urls
 from tests.aliases import alias
+from tests.docs.assumed import TASKS
 from tests.docs.pages import Block, Page
+
+importlib.import_module(f"{TASKS}.signals")  # makes other backends when a page sets TASKS
 
 OTHER_SETTINGS = {"PGONLY"}  # those that Django itself does not know
 

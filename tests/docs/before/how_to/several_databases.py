@@ -12,6 +12,11 @@ this_page_is("mysite.routers", __name__)
 class PgonlyRouter:
     """Until the page has made its own."""
 
+    def db_for_read(self, model, **hints):
+        return "jobs" if model is Job else "cache" if model is CacheEntry else None
+
+    db_for_write = db_for_read
+
 
 def after(page):
     router = page.PgonlyRouter()
