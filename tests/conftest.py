@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.aliases import alias
 from tests.emptying import empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
+from tests.lanes import import_in_turns, is_in_part
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import wait_for
@@ -30,18 +30,16 @@ from tests.waiting import wait_for
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--part", help="k/n: the k-th of n parts of the tests, for a repeat with other versions."
+        "--part", help="k/n: the k-th of n parts of the test files, for a repeat with other versions."
     )
 
 
-def pytest_collection_modifyitems(config, items):
-    if part := config.getoption("--part"):
-        wanted, parts = map(int, part.split("/"))
-        is_chosen = [zlib.crc32(item.nodeid.encode()) % parts == wanted % parts for item in items]
-        config.hook.pytest_deselected(
-            items=[item for item, is_in in zip(items, is_chosen, strict=True) if not is_in]
-        )
-        items[:] = itertools.compress(items, is_chosen)
+def pytest_ignore_collect(collection_path, config):
+    return None if is_in_part(config.getoption("--part"), collection_path) else True
+
+
+def pytest_collection(session):
+    import_in_turns(session.config)
 
 
 # Set in many containers: each of the processes that tests start would compile the package again, half of its start.
