@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -40,6 +41,12 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection(session):
     import_in_turns(session.config)
+
+
+def pytest_collection_finish(session):
+    """All that the run has until here stays, so the garbage collector, which some tests call often, passes it over."""
+    gc.collect()
+    gc.freeze()
 
 
 # Set in many containers: each of the processes that tests start would compile the package again, half of its start.

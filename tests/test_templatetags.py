@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tests import zygote
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
@@ -23,7 +23,5 @@ assert not [name for name in sys.modules if name.startswith("pgonly_django.admin
 
 
 def test_a_site_without_the_admin_renders_its_templates():
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = zygote.run(["-c", SCRIPT])
     assert (done.stdout, done.stderr) == ("rendered\n", "")

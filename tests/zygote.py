@@ -24,6 +24,7 @@ import threading
 import time
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,10 +89,13 @@ class Zygote:
         )  # fmt: skip
         theirs.close()
 
-    def start(self, command: list[str], *, env: dict[str, str], output: int, errors: int) -> Process:
-        """`command`: what stands behind the interpreter, a script or `-m` and a module, with its arguments."""
+    def start(
+        self, command: list[str], *, env: dict[str, str], cwd: Path, output: int, errors: int
+    ) -> Process:
+        """`command`: what stands behind the interpreter, a script, `-m` and a module, or `-c` and a program, with its
+        arguments."""
         number = next(self._numbers)
-        order = pickle.dumps((number, command, env))
+        order = pickle.dumps((number, command, env, cwd))
         with self._lock, Path(os.devnull).open("rb") as nothing:
             socket.send_fds(self._socket, [order], [nothing.fileno(), output, errors])
             while (started := self._hear()) is None or started[1] != number:
@@ -129,18 +133,22 @@ class Zygote:
 _zygotes: list[Zygote] = []
 
 
-def start(command: list[str], *, env: dict[str, str], output: IO[Any], errors: IO[Any]) -> Process:
+def start(
+    command: list[str], *, env: dict[str, str], output: IO[Any], errors: IO[Any], cwd: Path = ROOT
+) -> Process:
     """See Zygote.start(). All tests of a process share one zygote."""
     if not _zygotes:
         _zygotes.append(Zygote())
         atexit.register(_zygotes[0].end)
-    return _zygotes[0].start(command, env=env, output=output.fileno(), errors=errors.fileno())
+    return _zygotes[0].start(command, env=env, cwd=cwd, output=output.fileno(), errors=errors.fileno())
 
 
-def run(command: list[str], *, env: dict[str, str], timeout: float = 150) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run() does it with an interpreter, in the root folder and with its output as text."""
+def run(
+    command: list[str], *, env: dict[str, str] | None = None, cwd: Path = ROOT, timeout: float = 150
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run() does it with an interpreter, by default in the root folder, and with its output as text."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = start(command, env=env, output=output, errors=errors)
+        process = start(command, env=env or dict(os.environ), cwd=cwd, output=output, errors=errors)
         try:
             process.wait(timeout)
         finally:
@@ -155,7 +163,7 @@ def can_fork(env: dict[str, str]) -> bool:
     return all(env.get(name) == os.environ.get(name) for name in READ_AT_START)
 
 
-def serve(orders: socket.socket) -> tuple[list[str], dict[str, str], list[int]]:
+def serve(orders: socket.socket) -> tuple[list[str], dict[str, str], Path, list[int]]:
     """Fork for each order. In a fork it returns: what it is to be. In the zygote it ends the process with the tests."""
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -170,11 +178,11 @@ def serve(orders: socket.socket) -> tuple[list[str], dict[str, str], list[int]]:
             order, streams, _, _ = socket.recv_fds(orders, LARGEST, 3)
             if not order:
                 os._exit(0)
-            number, command, env = pickle.loads(order)
+            number, command, env, cwd = pickle.loads(order)
             pid = os.fork()
             if not pid:
                 signal.set_wakeup_fd(-1)
-                return command, env, streams
+                return command, env, cwd, streams
             orders.send(pickle.dumps((pid, number, None)))
             for each in streams:
                 os.close(each)
@@ -186,8 +194,10 @@ def tell_ends(orders: socket.socket) -> None:
             orders.send(pickle.dumps((ended[0], None, os.waitstatus_to_exitcode(ended[1]))))
 
 
-def become(env: dict[str, str], streams: list[int]) -> None:
+def become(env: dict[str, str], cwd: Path, streams: list[int]) -> None:
     os.setsid()
+    os.chdir(cwd)
+    sys.path[0] = str(cwd)
     for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -206,6 +216,10 @@ def execute(command: list[str]) -> None:
     if command[0] == "-m":
         sys.argv = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    elif command[0] == "-c":
+        sys.argv = ["-c", *command[2:]]
+        program = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(command[1], "<string>", "exec"), program.__dict__)
     else:
         sys.argv = list(command)
         sys.path[0] = str(Path(command[0]).resolve().parent)
@@ -218,9 +232,9 @@ def main() -> None:
         import_module(name)
     gc.collect()
     gc.freeze()
-    command, env, streams = serve(orders)
+    command, env, cwd, streams = serve(orders)
     orders.detach()  # its number is closed below
-    become(env, streams)
+    become(env, cwd, streams)
     execute(command)
 
 

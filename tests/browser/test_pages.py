@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ DJANGOS = {"admin-index"}
 SCROLL_INSIDE = {"cacheentry-numbers"}
 # Of the seeded jobs' arguments, which are masked by their names for everyone.
 SECRETS = ("s3cret", "sk-demo")
+# Where a role's buttons are looked at as the browser shows them. Of the other pages their HTML is read, which takes a
+# tenth of the CPU.
+SHOWN = {"overview", "job-list", "job-failed", "job-ready", "queue-page", "worker-list", "limiter-page"}
+OPERATION = re.compile(r"<form[^>]*action=\"[^\"]*/operate/")
 
 
 @pytest.fixture
@@ -59,8 +64,11 @@ def test_a_role_opens_its_pages_and_the_reader_has_no_button_of_ours(demo, role)
             part in name for part in ("delete", "clear", "add", "sums", "again", "edit", "bulk")
         ):
             continue
-        page = someone.goes_to(path)
-        buttons += [
-            f"{name}: {text}" for text in page.locator("form[action*='/operate/'] button").all_inner_texts()
-        ]
+        if name in SHOWN:
+            page = someone.goes_to(path)
+            buttons += page.locator("form[action*='/operate/'] button").all_inner_texts()
+        else:
+            answer = someone.context.request.get(someone.site.url + path)
+            assert answer.status == 200, name
+            buttons += OPERATION.findall(answer.text())
     assert bool(buttons) == (role == "operator")

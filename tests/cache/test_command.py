@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from django.db import connection
 from pgonly_django.cache.counters import READS_PER_FLUSH
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
+from tests import zygote
 
 
 @pytest.fixture(autouse=True)
@@ -119,11 +119,10 @@ def test_a_database_that_is_dead_costs_its_own_cache_only(tmp_path):
     ]
     (tmp_path / "with_a_dead_database.py").write_text("\n".join(lines))
     caches["default"].set("key", 1)
-    done = subprocess.run(
-        [sys.executable, "-m", "django", "pgonly_cache", "--settings", "with_a_dead_database"],
+    done = zygote.run(
+        ["-m", "django", "pgonly_cache", "--settings", "with_a_dead_database"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[1][:4] == ["lost", "lost", "pgonly_cache", "connection"]
     assert lines[2][:4] == ["default", "pages", "pgonly_cache", "1"]

@@ -9,8 +9,8 @@ pytestmark = pytest.mark.process
 
 def test_eight_processes_count_without_losing_one(crowd, make_cache):
     make_cache("crowd").set("counter", 0)
-    crowd("incr", 8, times=10_000)
-    assert make_cache("crowd").get("counter") == 80_000
+    crowd("incr", 8, times=2_500)
+    assert make_cache("crowd").get("counter") == 20_000
 
 
 def test_of_fifty_processes_that_add_one_wins(crowd, make_cache):
@@ -19,6 +19,6 @@ def test_of_fifty_processes_that_add_one_wins(crowd, make_cache):
 
 
 def test_writes_of_many_keys_in_every_order_never_deadlock(crowd):
-    rounds = crowd("write_many", 6, options={"TIMEOUT_SECONDS": 10}, seconds=3)
+    rounds = crowd("write_many", 6, options={"TIMEOUT_SECONDS": 10}, seconds=2)
     assert len(rounds) == 6
     assert all(rounds)

@@ -41,7 +41,7 @@ def test_max_bytes_holds_within_a_few_percent(make_cache):
 
 @pytest.mark.process
 def test_bounds_hold_under_four_processes_that_write(crowd):
-    crowd("fill", 4, options={"MAX_BYTES": 2_000_000}, seconds=3, size=1000)
+    crowd("fill", 4, options={"MAX_BYTES": 2_000_000}, seconds=2, size=1000)
     assert sum(entry.size + 120 for entry in CacheEntry.objects.with_size()) < 2_200_000
 
 
@@ -84,7 +84,7 @@ def test_numbers_that_are_far_from_true_are_counted_anew_when_nothing_is_found_t
 
 @pytest.mark.process
 def test_bounds_hold_under_processes_that_write_a_little_and_end(crowd):
-    for _ in range(5):
+    for _ in range(3):
         crowd("write_few", 50, options={"MAX_ENTRIES": 1250}, times=20)
     assert CacheEntry.objects.count() < 1750
 

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -20,6 +19,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.database import notify, wake_urls
 from pgonly_django.models import Job, Queue, Schedule
 from pgonly_django.models.job import State
+from tests import zygote
 from tests.http_receiver import receiver
 from tests.jobs import add
 from tests.process.conftest import database_url
@@ -328,20 +328,9 @@ def run_short_lived(kind: str, url: str) -> subprocess.CompletedProcess[str]:
         "TEST_WAKE_URLS": url,
         "KIND": kind,
     }
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        str(ROOT / "manage.py"),
-        "shell",
-        "--verbosity",
-        "0",
-        "-c",
-        SHORT_LIVED,
-    ]
-    return subprocess.run(
-        command, env=environment, cwd=ROOT, timeout=60, capture_output=True, text=True, check=True
-    )
+    done = zygote.run(["manage.py", "shell", "--verbosity", "0", "-c", SHORT_LIVED], env=environment)
+    done.check_returncode()
+    return done
 
 
 @pytest.mark.process

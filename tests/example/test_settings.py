@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.example.conftest import ROOT
+from tests import zygote
 
 SHOW = (
     "import django; django.setup(); from django.conf import settings as s; "
@@ -25,9 +23,7 @@ def started(**environment):
         "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none",
         **environment,
     }
-    return subprocess.run(
-        [sys.executable, "-c", SHOW], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
+    return zygote.run(["-c", SHOW], env=env)
 
 
 POSTGRES = "pgonly_django.cache.PostgresCache"

@@ -65,7 +65,7 @@ def running(job, count, limiters, **arguments):
 
 
 def test_of_a_hundred_users_in_20_processes_never_more_than_5_are_inside(crowd, inside):
-    found = crowd("use", 20, {"deepseek": {"concurrent": 5}}, users=5, seconds=8, hold=0.1)
+    found = crowd("use", 20, {"deepseek": {"concurrent": 5}}, users=5, seconds=4, hold=0.1)
     most, uses = inside()
     assert most == 5
     assert uses == sum(each["uses"] for each in found)
@@ -120,7 +120,7 @@ def test_killed_waiters_hold_up_nobody(limits, hold):
 def test_a_cool_down_stops_every_process_at_once(inside, taken, limits):
     """Of all uses in all processes none got in between the commit of the cool-down and its end."""
     limits(deepseek={"concurrent": 5})
-    process = start_crowd("use", 10, {"deepseek": {"concurrent": 5}}, users=3, seconds=12, hold=0.02)
+    process = start_crowd("use", 6, {"deepseek": {"concurrent": 5}}, users=5, seconds=12, hold=0.05)
     wait_for(lambda: inside()[1] > 20)
     limiter("deepseek").cool_down(3)
     with connection.cursor() as cursor:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from pgonly_django.management.health import checks
 from pgonly_django.management.health.checks import Limits
 from pgonly_django.models import Queue, State
 from pgonly_django.queue import health as queries
+from tests import zygote
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, make, make_worker
 
@@ -200,8 +199,7 @@ def test_it_exits_with_its_code():
 
     url = database_url(connection.settings_dict)
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "DATABASE_URL": url}
-    command = [sys.executable, "manage.py", "pgonly_health", "--json"]
-    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    ended = zygote.run(["manage.py", "pgonly_health", "--json"], env=env)
     assert ended.returncode == 1
     assert json.loads(ended.stdout)["healthy"] is False
     assert "Not healthy: workers." in ended.stderr

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from pgonly_django.management.jobs import changes
 from pgonly_django.models import Checkpoint, Job, Queue, State, Step
+from tests import zygote
 from tests.jobs import redriving
 from tests.queue.rows import ago, fresh, make, make_running
 
@@ -403,12 +404,10 @@ def test_wrong_flags_are_named(jobs, arguments, says):
     assert says in said
 
 
-def run(*arguments, settings="tests.management.without_admin", **options):
-    command = [sys.executable, "-m", "django", "pgonly_jobs", *arguments]
+def run(*arguments, settings="tests.management.without_admin"):
+    """Its standard input is empty."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings, "TEST_DATABASE": database_name()}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False, **options
-    )
+    return zygote.run(["-m", "django", "pgonly_jobs", *arguments], env=environment)
 
 
 def database_name():
@@ -427,7 +426,7 @@ def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_cod
     assert run("retry").returncode == 2
     assert run("list", "--state", "x").returncode == 2
     many()
-    refused = run("cancel", "--queue", "ai", stdin=subprocess.DEVNULL)
+    refused = run("cancel", "--queue", "ai")
     assert (refused.returncode, refused.stdout) == (3, "")
 
 

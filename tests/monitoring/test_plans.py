@@ -26,7 +26,7 @@ from pgonly_django.monitoring import (
 )
 from pgonly_django.queue import health
 from tests.plans.found import OF_THE_QUEUE, found, sql_of
-from tests.plans.table import fill
+from tests.plans.table import rows_before_indexes, write_rows
 from tests.plans.test_plans import explain, rows_read, walk
 from tests.plans.test_tables import ENTRIES, HELD_JOBS, SESSIONS
 from tests.queue.rows import HOUR
@@ -113,9 +113,10 @@ STATEMENTS = {
 def big_tables(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            fill(cursor)
-            for statement in (SESSIONS, HELD_JOBS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
-                cursor.execute(statement)
+            with rows_before_indexes(cursor, *OF_THE_QUEUE, *OTHERS):
+                write_rows(cursor)
+                for statement in (SESSIONS, HELD_JOBS, *(ENTRIES.format(table) for table in CACHE_TABLES)):
+                    cursor.execute(statement)
             cursor.execute("VACUUM ANALYZE pgonly_job")
             cursor.execute(f"ANALYZE {ALL}")
         yield

@@ -11,7 +11,7 @@ from pgonly_django.queue.claim import BAND_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.prefetch import AHEAD_LIMIT
 from tests.plans.statements import STATEMENTS
-from tests.plans.table import jobs
+from tests.plans.table import jobs, rows_before_indexes
 from tests.plans.test_plans import FORGET_STATISTICS, numbered
 
 # A sixth of jit_above_cost. What grows with the jobs was above it at 200,000 of them.
@@ -28,7 +28,8 @@ def server(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE pgonly_job SET (autovacuum_enabled = off)")
-            cursor.execute(READY, {})
+            with rows_before_indexes(cursor, "pgonly_job"):
+                cursor.execute(READY, {})
         with connect("default", application_name="costs") as raw:
             yield raw
         with connection.cursor() as cursor:

@@ -17,7 +17,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.models import State
 from tests.plans.found import TABLES, found, positional, sql_of
 from tests.plans.statements import INSERTS, PARTS, STATEMENTS
-from tests.plans.table import WORKER
+from tests.plans.table import WORKER, rows_before_indexes
 from tests.plans.test_plans import numbered, walk
 from tests.queue.rows import insert_jobs
 
@@ -73,14 +73,10 @@ def server(django_db_setup, django_db_blocker):
     tables = ["pgonly_session", *CACHE_TABLES, *limits]
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
-            for statement in (
-                SESSIONS,
-                LIMITERS,
-                BUDGETS,
-                HELD_JOBS,
-                *(ENTRIES.format(table) for table in CACHE_TABLES),
-            ):
-                cursor.execute(statement)
+            entries = [ENTRIES.format(table) for table in CACHE_TABLES]
+            with rows_before_indexes(cursor, *tables):
+                for statement in (SESSIONS, LIMITERS, BUDGETS, HELD_JOBS, *entries):
+                    cursor.execute(statement)
             cursor.execute(f"ANALYZE {', '.join(tables)}")
         with connect("default", application_name="tables") as raw:
             yield raw

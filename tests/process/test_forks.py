@@ -16,7 +16,7 @@ from tests.jobs import forking
 from tests.waiting import wait_for
 
 pytestmark = [
-    pytest.mark.process(starts_afresh=True),
+    pytest.mark.process,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
 ]
 

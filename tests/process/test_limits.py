@@ -95,7 +95,7 @@ def test_a_worker_that_is_frozen_while_it_claims_holds_the_others_up_for_seconds
     Queue.objects.create(name="ai", max_running=8)  # more than the frozen worker can hold
     frozen = workers.start("--threads", "2", lease=60)
     workers.start("--threads", "2", lease=60)
-    enqueue_many([(jobs.add.using(queue_name="ai"), (n,)) for n in range(3_000)])
+    enqueue_many([(jobs.add.using(queue_name="ai"), (n,)) for n in range(1_200)])
     for _ in range(20):
         time.sleep(random.uniform(0.01, 0.05))  # a random moment is the point
         frozen.send(signal.SIGSTOP)

@@ -13,7 +13,7 @@ from tests import jobs
 from tests.jobs import timed
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process(starts_afresh=True)
+pytestmark = pytest.mark.process
 # A process needs one to three of these seconds for its start, and the steps of the job seven.
 ENDS = ("--max-seconds", "8", "--grace-seconds", "1")
 

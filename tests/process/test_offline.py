@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.process.conftest import ROOT
+from tests import zygote
 
 pytestmark = pytest.mark.process
 SITE = """
@@ -42,8 +40,7 @@ NOBODY_LISTENS = "postgres://nobody@127.0.0.1:9/nowhere"
 
 
 def run(*arguments, env=None):
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=env, cwd=ROOT, text=True, capture_output=True, check=False)
+    return zygote.run(list(arguments), env=env)
 
 
 @pytest.mark.parametrize("command", [["check"], ["makemigrations", "--check", "--dry-run"]])

@@ -14,11 +14,11 @@ from tests.scheduling.rows import clock, make, ticks
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
-EVERY, TICKS = timedelta(seconds=0.2), 200
+EVERY, TICKS, KILLS = timedelta(seconds=0.1), 100, 10
 
 
 def test_two_schedulers_that_are_killed_at_random_run_every_tick_once(workers, marks):
-    """200 ticks: 200 jobs, one for each time, and each has had its effect once."""
+    """100 ticks and more: as many jobs, one for each time, and each has had its effect once."""
     begin = timezone.now() + timedelta(seconds=1)
     schedule = make(
         "ticking",
@@ -31,8 +31,8 @@ def test_two_schedulers_that_are_killed_at_random_run_every_tick_once(workers, m
     )
     two, chance = [workers.start(), workers.start()], random.Random(20261126)
     kills = 0
-    while Job.objects.count() < TICKS:
-        time.sleep(chance.uniform(0.0, 1.5))  # the moment of the kill, not a wait for anything
+    while Job.objects.count() < TICKS or kills < KILLS:
+        time.sleep(chance.uniform(0.0, 1.0))  # the moment of the kill, not a wait for anything
         place = chance.randrange(2)
         two[place].kill()
         kills += 1
@@ -40,7 +40,6 @@ def test_two_schedulers_that_are_killed_at_random_run_every_tick_once(workers, m
     Schedule.objects.all().pause()
     wait_for(lambda: not Job.objects.exclude(state=State.SUCCEEDED).exists(), 60, "all jobs to succeed")
     times = sorted(Job.objects.values_list("run_at", flat=True))
-    assert kills >= 10
     assert len(times) >= TICKS
     assert times == [begin + EVERY * place for place in range(len(times))]
     assert marks() == ["tick"] * len(times)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = """
@@ -29,7 +29,7 @@ class Project:
 
     def __init__(self, folder, settings):
         self.folder = folder
-        self.run(sys.executable, "-m", "django", "startproject", "site_on_sqlite", ".")
+        self.run("-m", "django", "startproject", "site_on_sqlite", ".")
         with (folder / "site_on_sqlite" / "settings.py").open("a") as file:
             file.write(settings)
 
@@ -37,12 +37,11 @@ class Project:
         """Its exit code and all that it printed."""
         settings = {"DJANGO_SETTINGS_MODULE": "site_on_sqlite.settings", "PYTHONPATH": str(ROOT)}
         environment = {**os.environ, **settings}
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        done = subprocess.run(command, cwd=self.folder, env=environment, timeout=60, check=False, **output)
-        return done.returncode, done.stdout
+        done = zygote.run(list(command), cwd=self.folder, env=environment)
+        return done.returncode, done.stdout + done.stderr
 
     def manage(self, *arguments):
-        return self.run(sys.executable, "manage.py", *arguments)
+        return self.run("manage.py", *arguments)
 
 
 def free_port():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,13 +11,14 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import Job, Worker
-from tests import jobs
-from tests.process.conftest import ROOT, database_url
+from tests import jobs, zygote
+from tests.process.conftest import database_url
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process(starts_afresh=True)
+pytestmark = pytest.mark.process
 
 
+@pytest.mark.process(starts_afresh=True)
 def test_the_banner_says_one_fact_a_line(workers):
     worker = workers.start("--burst", "--queues", "b,a", "--threads", "3")
     assert worker.wait() == 0
@@ -116,13 +115,8 @@ def test_no_postgres_ends_with_what_to_try(workers):
 
 
 def test_help_lists_the_exit_codes():
-    done = subprocess.run(
-        [sys.executable, "manage.py", "runworker", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = zygote.run(["manage.py", "runworker", "--help"])
+    assert done.returncode == 0
     assert "3 start a fresh process: every slot is held" in " ".join(done.stdout.split())
 
 
@@ -170,6 +164,7 @@ def test_reload_ends_with_what_ends_the_worker(workers):
     assert "Stopped after 1 job(s)." in worker.output
 
 
+@pytest.mark.process(starts_afresh=True)
 def test_reload_gives_running_jobs_back_and_starts_afresh(workers, marks):
     worker = workers.start("--reload", ready=False)
     result = jobs.sleep_in_slices.enqueue("k")

@@ -19,7 +19,7 @@ from tests.jobs import growing
 from tests.process.supervised import children, lives, start
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process(starts_afresh=True)
+pytestmark = pytest.mark.process
 
 
 def job_of(result):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pgonly_django.database.connect import connection_params
+from tests import zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,9 +30,6 @@ def test_all_tenants_share_one_queue_cache_and_table_of_sessions(database):
     project = "tests.tenants_project"
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"{project}.settings", "SAMPLE_DATABASE": database}
     environment.pop("TEST_SCHEMA", None)
-    done = subprocess.run(
-        [sys.executable, "-m", f"{project}.work_for_two_tenants"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    done = zygote.run(["-m", f"{project}.work_for_two_tenants"], env=environment)
     assert done.returncode == 0, done.stderr[-6000:]
     assert done.stdout.endswith('{"jobs": 2}\n')

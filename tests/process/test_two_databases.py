@@ -4,14 +4,13 @@ there."""
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import psycopg
 import pytest
 from django.db import connection
 
 from pgonly_django.database.connect import connect
+from tests import zygote
 from tests.plans.found import OF_THE_QUEUE
 from tests.process.conftest import ROOT, database_url
 from tests.snippets import snippet
@@ -55,15 +54,7 @@ def manage(request, urls, tmp_path):
     named = dict(zip(("DATABASE_URL", "JOBS_URL", "CACHE_URL"), urls, strict=True))
 
     def run(*arguments):
-        command = [sys.executable, "-m", "django", *arguments]
-        done = subprocess.run(
-            command,
-            env={**os.environ, **place, **named},
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        done = zygote.run(["-m", "django", *arguments], env={**os.environ, **place, **named})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from pgonly_django.sessions.checks import DJANGOS_MIDDLEWARE, OUR_MIDDLEWARE, check_sessions
+from tests import zygote
 from tests.aliases import alias
 
 DB = "django.contrib.sessions.backends.db"
@@ -24,9 +22,7 @@ def test_a_site_as_documented_is_fine(settings):
 
 
 def test_a_fallback_whose_app_is_not_installed_is_found():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DJANGOS_APP], capture_output=True, text=True, check=True
-    )
+    done = zygote.run(["-c", WITHOUT_DJANGOS_APP])
     assert done.stdout.split() == ["pgonly_django.E202"]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -12,6 +10,7 @@ from django.core.signing import BadSignature
 
 from pgonly_django.models import Session
 from pgonly_django.sessions import SessionStore, encryption
+from tests import zygote
 from tests.sessions.rows import NEW, OLD, PICKLE, again, column, encrypt, stored
 from tests.sessions.test_codec import ODD_VALUES
 
@@ -167,9 +166,7 @@ print(codec.decode({"a": "1"})[0])
 
 
 def test_without_the_library_a_check_and_an_error_say_what_to_install():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_LIBRARY], capture_output=True, text=True, check=True
-    )
+    done = zygote.run(["-c", WITHOUT_THE_LIBRARY])
     check, write, read, plain = done.stdout.splitlines()
     assert check.startswith("pgonly_django.E205: ")
     for said in (check, write, read):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from django.db import connection
+
+from tests import zygote
 
 pytestmark = pytest.mark.django_db  # so that there is a database; the pages are opened by another process
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,8 +33,8 @@ def seen(request, django_db_setup):
     """What each page is made of, by its address."""
     name = connection.settings_dict["NAME"]
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"tests.{request.param}"}
-    command = [sys.executable, "-m", "tests.themes.visit", name]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, timeout=60, check=True)
+    done = zygote.run(["-m", "tests.themes.visit", name], env=environment)
+    done.check_returncode()
     return json.loads(done.stdout)
 
 

@@ -23,7 +23,7 @@ def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
 
 def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
     """The worker reports for all that run whenever one ends: also for those that are about to write their own end."""
-    enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(600)])
+    enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(300)])
     work(threads=4)
     rows = Job.objects.values_list("state", "progress__done", "log")
     assert {(state, done, *(line["text"] for line in log)) for state, done, log in rows} == {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -15,6 +13,7 @@ from django.utils import timezone
 
 from pgonly_django.admin.overview import overview as module
 from pgonly_django.models import Budget, JobStats, Limiter, Queue, Schedule, Session, State
+from tests import zygote
 from tests.admin.conftest import make_job
 from tests.admin.test_hostile_rows import make_session
 from tests.queue.rows import ago, make, make_running, make_worker
@@ -412,6 +411,5 @@ print(sorted(name for name in engines["django"].engine.template_libraries if nam
 
 def test_our_template_tags_need_no_admin():
     """Django imports the tags of every installed app with the first template."""
-    command = [sys.executable, "-c", WITHOUT_THE_ADMIN]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = zygote.run(["-c", WITHOUT_THE_ADMIN])
     assert "pgonly_overview" in done.stdout, done.stderr
