@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Collection, Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
 from docs.generate.markdown import documentation, in_one_line, own_doc, paragraphs, signature, table
@@ -20,14 +22,29 @@ OTHERS = {
     "pgonly_django.cache.moving": ("MovingCache",),
     "pgonly_django.embedded": ("database", "stop"),
     "pgonly_django.events": ("subscribe",),
+    "pgonly_django.instruments": (
+        "carry", "around_enqueue", "around_run", "around_step", "on_failed", "on_stop",
+        "EnqueuedJob", "Enqueue", "JobRun",
+    ),
     "pgonly_django.logs": ("JobFilter",),
     "pgonly_django.database.wake_urls": ("flush",),
+    "pgonly_django.monitoring.opentelemetry": ("instrument", "uninstrument"),
+    "pgonly_django.monitoring.prometheus": ("PgonlyCollector",),
+    "pgonly_django.monitoring.stats": ("stats", "Stats"),
     "pgonly_django.scheduling.calls": ("run_now",),
+}  # fmt: skip
+# Modules whose names a how-to explains.
+ON_PAGES = {
+    "pgonly_django.admin.jobs": "admin.md",
+    "pgonly_django.throttling.ninja": "throttle_requests.md",
+    "pgonly_django.throttling.rest_framework": "throttle_requests.md",
 }
+MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed"}
 # On pages of their own.
 ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
 # Whose methods are a contract of Django's or Python's.
-NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter"}
+FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]*?)?(?:  # (.*))?$", re.MULTILINE)
+NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter", "PgonlyCollector"}
 # What other modules of the package call.
 INTERNAL = {
     "PostgresCache": {
@@ -49,6 +66,8 @@ def page() -> str:
         parts += [f"## {name}", text, *names(name, importlib.import_module(name).__all__)]
     for name, public in OTHERS.items():
         parts += [f"## {name}", *names(name, public)]
+    rows = [(f"`{module}`", f"[{where}](../how-to/{where})") for module, where in ON_PAGES.items()]
+    parts += ["## Further modules", table(["module", "page"], rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -71,20 +90,17 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         link = ELSEWHERE[name]
         yield paragraphs(f"{own_doc(thing)} Its methods: [{link.partition('#')[0]}]({link}).")
         return
-    if not isinstance(thing, type) or is_made_by_projects(thing):
+    if not isinstance(thing, type) or name in MADE_BY_PROJECTS or name.islower():
         yield f"```python excerpt\n{declared(thing, name)}\n```"
     yield documentation(thing)
+    if is_dataclass(thing) and name not in MADE_BY_PROJECTS:
+        yield attributes(thing)
     if isinstance(thing, type) and name not in NO_MEMBERS:
         yield members(thing, name, INTERNAL.get(name, ()))
     if name == "task":
         yield "The task has Django's methods `enqueue`, `aenqueue`, `get_result`, `aget_result`, and:"
         yield f"```python excerpt\n{declared(PostgresTask.using, 'using')}\n```"
         yield documentation(PostgresTask.using)
-
-
-def is_made_by_projects(kind: type) -> bool:
-    """Whether they call it: a dataclass, such as Cost, or one that is named as a function is."""
-    return hasattr(kind, "__dataclass_fields__") or kind.__name__.islower()
 
 
 def declared(thing: Any, name: str) -> str:
@@ -107,6 +123,12 @@ def members(kind: type, owner: str, hidden: Collection[str] = ()) -> str:
         if not is_twin(value)
     ]
     return table([f"`{owner}.`", ""], rows) if rows else ""
+
+
+def attributes(kind: type) -> str:
+    """The fields of a dataclass that this package makes, with the comments behind them."""
+    rows = FIELD.findall(inspect.getsource(kind))
+    return table(["attribute", "type", ""], [(f"`{name}`", f"`{of}`", says) for name, of, says in rows])
 
 
 def is_public(name: str, value: Any) -> bool:

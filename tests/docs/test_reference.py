@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from dataclasses import fields
 from datetime import timedelta
 
 import pytest
 
+from docs.generate import api
 from docs.generate.checks import described
 from docs.generate.markdown import comments, literal, paragraphs, signature
 from docs.generate.pages import REFERENCE, pages
 from pgonly_django.cache.options import Options
 from pgonly_django.conf import Settings
 from pgonly_django.tasks.options import TaskOptions
+from tests.docs.pages import PAGES as ALL_PAGES
 from tests.docs.pages import ROOT
 
 PAGES = pages()
@@ -56,6 +59,29 @@ def test_every_public_name_of_the_reference_has_a_docstring():
         r"^### (\w+)\n\n(?:```.*?```\n\n)?(?=###? )", PAGES["api.md"], re.MULTILINE | re.DOTALL
     )
     assert empty == []
+
+
+def imports_of_ours():
+    """(page, module, name) of each import from this package in the Python of README and docs."""
+    for page in ALL_PAGES:
+        for block in page.blocks:
+            for node in ast.walk(ast.parse(block.code)) if block.language == "python" else ():
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pgonly_django"):
+                    yield from ((page.name, node.module, each.name) for each in node.names)
+
+
+def test_what_the_pages_import_is_in_the_reference():
+    modules = {*api.MODULES, *api.OTHERS}
+    known = {(module, name) for module in api.MODULES for name in importlib.import_module(module).__all__}
+    known |= {(module, name) for module, names in api.OTHERS.items() for name in names}
+    missing = [
+        (page, module, name)
+        for page, module, name in imports_of_ours()
+        if (module, name) not in known
+        and f"{module}.{name}" not in modules
+        and module not in {*api.ON_PAGES, "pgonly_django.models", "pgonly_django.exceptions"}
+    ]
+    assert missing == []
 
 
 def test_rows_without_words_are_none():

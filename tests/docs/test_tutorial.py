@@ -86,6 +86,11 @@ def folder():
     shutil.rmtree(path, ignore_errors=True)
 
 
+def pattern(line):
+    """Any number for a number, and anything for "..."."""
+    return re.sub(r"\d+", r"\\d+", re.escape(line)).replace(re.escape("..."), ".*")
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -131,7 +136,7 @@ def test_the_tutorial_ends_with_a_job_a_cached_value_and_a_session(folder):
     assert said.count(seen["report"]) == 2  # both answers of the page
     for block in PAGE.blocks:
         if block.language == "text":
-            assert all(line in said for line in block.code.splitlines())
+            assert all(re.search(pattern(line), said) for line in block.code.splitlines()), (block.code, said)
     calls = (folder / "first_job" / "calls.txt").read_text().splitlines()
     assert len(set(calls)) == 20
     assert len(calls) <= 21
