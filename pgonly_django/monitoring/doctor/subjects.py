@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.monitoring.doctor import (
     clocks,
     dead_rows,
+    growth,
     indexes,
     jobs,
     listen,
@@ -89,5 +90,6 @@ SUBJECTS = (
             server_settings.examine_plans,
         ),
     ),
+    Subject("growth", _("Does the cache need Redis"), (growth.examine_growth,)),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)

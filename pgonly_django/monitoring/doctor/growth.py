@@ -1,0 +1,171 @@
+"""Whether the cache should move to Redis: what the site needs now, against the thresholds of the design.
+
+docs/explanation/how_far_it_goes.md has the argument, docs/how-to/move_the_cache_to_redis.md the move.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean, quantiles
+
+from django.conf import settings as django_settings
+from django.utils.module_loading import import_string
+
+from pgonly_django.cache.backend import PostgresCache
+from pgonly_django.cache.expiry import pttl
+from pgonly_django.cache.stats import our_caches
+from pgonly_django.database.operation import run
+from pgonly_django.exceptions import CacheError
+from pgonly_django.monitoring.doctor.findings import Finding, Level
+from pgonly_django.monitoring.doctor.reading import row
+from pgonly_django.tables import qualified
+
+USERS_A_DAY, TRANSACTIONS_A_SECOND, CPU_SHARE, P99_MILLISECONDS, MODEL_USD = 50_000, 1_000, 0.7, 50.0, 700
+# The server is watched for so long, in so many samples; a cache is asked so often.
+WATCH_SECONDS, SAMPLES, CALLS, CALLS_SECONDS = 0.5, 10, 200, 1.0
+COUNTED_AT_MOST = 2 * USERS_A_DAY
+
+# No index: reads the sessions once, within the time of reading().
+USERS = qualified(f"""
+SELECT count(*) FROM (
+    SELECT DISTINCT user_id FROM pgonly_session
+    WHERE user_id IS NOT NULL AND last_seen_at > statement_timestamp() - interval '1 day' LIMIT {COUNTED_AT_MOST}
+) AS seen
+""")
+# Of this database; the second: sessions of all that compute, and wait for nothing. inet_server_addr: NULL on a socket.
+ACTIVITY = """
+SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()),
+    (SELECT count(*) FROM pg_stat_activity
+     WHERE state = 'active' AND wait_event IS NULL AND pid <> pg_backend_pid()),
+    coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)
+"""
+# Else a transaction of the caller's sees the same statistics until its end.
+NEW_SNAPSHOT = "SELECT pg_stat_clear_snapshot()"
+COSTS = qualified("SELECT coalesce(sum(usd), 0) FROM pgonly_cost WHERE at > now() - interval '30 days'")
+MOVE = """\
+Measure again at your busiest hour. If it stays so, move the cache, in three deploys; the queue and the sessions stay:
+    CACHES = {{
+        {alias!r}: {{
+            "BACKEND": "pgonly_django.cache.moving.MovingCache",
+            "OPTIONS": {{"OLD": "old", "NEW": "new", "WRITE": "old"}},  # then "new", then "new" alone
+        }},
+        "old": {{...}},  # what CACHES[{alias!r}] is today, word for word
+        "new": {{"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://..."}},
+    }}
+See docs/how-to/move_the_cache_to_redis.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One of the figures. `value` None: it cannot be known here."""
+
+    name: str
+    value: float | None
+    limit: float
+    text: str
+
+    @property
+    def is_over(self) -> bool:
+        return self.value is not None and self.value > self.limit
+
+
+def examine_growth(alias: str) -> Iterator[Finding]:
+    """Nothing where no cache of this site is ours."""
+    if not (ours := our_caches()):
+        return
+    measured = [users_a_day(alias), *activity(alias), *map(p99, ours, ours.values()), model_costs(alias)]
+    over = [each for each in measured if each.is_over]
+    data = {each.name: each.value for each in measured}
+    if over:
+        yield Finding(
+            id="D141",
+            level=Level.WARNING,
+            fact=f"The cache may need Redis: {'; '.join(each.text for each in over)}.",
+            advice=MOVE.format(alias=next(iter(ours))),
+            data=data,
+        )
+    else:
+        yield Finding(
+            id="D140",
+            level=Level.INFO,
+            fact=f"The cache can stay in PostgreSQL: {'; '.join(each.text for each in measured)}.",
+            advice="Nothing to do. At your busiest hour the figures mean more.",
+            data=data,
+        )
+
+
+def users_a_day(alias: str) -> Measured:
+    name = "users_a_day"
+    if not _sessions_are_ours():
+        return Measured(
+            name, None, USERS_A_DAY, "users a day unknown, since SESSION_ENGINE is not pgonly_django.sessions"
+        )
+    (users,) = row(alias, USERS)
+    return Measured(name, users, USERS_A_DAY, f"{users:,} users in the last 24 hours (limit {USERS_A_DAY:,})")
+
+
+def _sessions_are_ours() -> bool:
+    try:
+        store = import_string(f"{django_settings.SESSION_ENGINE}.SessionStore")
+    except ImportError:
+        return False
+    return any(base.__module__.startswith("pgonly_django.sessions") for base in store.__mro__)
+
+
+def activity(alias: str) -> Iterator[Measured]:
+    """Transactions a second, and how busy the CPU of the server is, during WATCH_SECONDS."""
+    began, first, busy = time.monotonic(), None, []
+    for _ in range(SAMPLES):
+        row(alias, NEW_SNAPSHOT)
+        transactions, computing, is_local = row(alias, ACTIVITY)
+        first = transactions if first is None else first
+        busy.append(computing)
+        time.sleep(WATCH_SECONDS / SAMPLES)
+    own = 2 * SAMPLES - 1  # these looks are transactions too
+    rate = max(0, transactions - first - own) / (time.monotonic() - began)
+    yield Measured(
+        "transactions_a_second",
+        round(rate, 1),
+        TRANSACTIONS_A_SECOND,
+        f"{rate:,.0f} transactions a second (limit {TRANSACTIONS_A_SECOND:,})",
+    )
+    yield _cpu(fmean(busy), is_local=is_local)
+
+
+def _cpu(computing: float, *, is_local: bool) -> Measured:
+    """Of a server elsewhere SQL does not know how many cores it has."""
+    if not is_local:
+        text = f"{computing:.1f} sessions on the CPU on average; compare with the server's cores (limit 70 %)"
+        return Measured("cpu_share", None, CPU_SHARE, text)
+    share = computing / (os.cpu_count() or 1)
+    return Measured(
+        "cpu_share", round(share, 3), CPU_SHARE, f"CPU of the server {share:.0%} (limit {CPU_SHARE:.0%})"
+    )
+
+
+def p99(alias: str, cache: PostgresCache) -> Measured:
+    """Of reads by key, which change no statistics, and raise where get() would answer with a miss."""
+    name, key = f"cache_p99_ms.{alias}", cache.stored_key("pgonly_doctor", None)
+    times: list[float] = []
+    until = time.perf_counter() + CALLS_SECONDS
+    try:
+        while len(times) < CALLS and (began := time.perf_counter()) < until:
+            run(pttl(cache.store, key))
+            times.append((time.perf_counter() - began) * 1000)
+    except CacheError:
+        times = []
+    if len(times) < 2:  # noqa: PLR2004 - fewer have no percentile
+        return Measured(name, None, P99_MILLISECONDS, f"cache {alias!r} does not answer")
+    milliseconds = quantiles(times, n=100, method="inclusive")[98]
+    text = f"p99 of cache {alias!r} {milliseconds:.2f} ms (limit {P99_MILLISECONDS:g} ms)"
+    return Measured(name, round(milliseconds, 3), P99_MILLISECONDS, text)
+
+
+def model_costs(alias: str) -> Measured:
+    """Of all calls whose cost was recorded. Not known where no code records any."""
+    (dollars,) = row(alias, COSTS)
+    text = f"calls to models ${dollars:,.2f} in 30 days (limit ${MODEL_USD})"
+    return Measured("model_usd_30_days", float(dollars), MODEL_USD, text)
