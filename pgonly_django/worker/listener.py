@@ -17,7 +17,13 @@ from pgonly_django.worker.inbox import wait_for_input
 
 SELF_TEST_SECONDS = 2.0
 UNAVAILABLE = "LISTEN does not work here ({why}): looking for jobs by polling instead."
-ALL = (notify.ready(notify.ANY_QUEUE), notify.DUE, notify.cancel(notify.ANY_QUEUE), notify.SCHEDULES)
+ALL = (
+    notify.ready(notify.ANY_QUEUE),
+    notify.DUE,
+    notify.cancel(notify.ANY_QUEUE),
+    notify.SCHEDULES,
+    notify.worker(notify.ANY_WORKER),
+)
 
 
 class JobsListener:

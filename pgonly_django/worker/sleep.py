@@ -16,10 +16,12 @@ from uuid import UUID
 
 from django.db import connections
 
+from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue import workers
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.duty import BUSY_SECONDS
+from pgonly_django.worker.duties.stop_requests import StopRequests
 from pgonly_django.worker.job_log import duration
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
@@ -50,10 +52,11 @@ class Sleep:
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, rest: Rest,
-        scheduler: Scheduler, slots: Slots, threads: Sequence[Rests],
+        scheduler: Scheduler, stop_requests: StopRequests, slots: Slots, threads: Sequence[Rests],
     ) -> None:  # fmt: skip
         self.worker_id, self.options, self.database = worker_id, options, database
         self.rest, self.scheduler, self.slots, self._threads = rest, scheduler, slots, threads
+        self._stop_requests = stop_requests
         self._phase = Phase.AWAKE
         self._heard_at = time.monotonic()
         self._only_looks = False  # since it woke up because it was time
@@ -82,10 +85,11 @@ class Sleep:
         return self.is_asleep
 
     def _end(self, reason: str) -> None:
-        """Connect again, and look for everything."""
+        """Connect again, and look for everything: first of all, before a claim, whether it was asked to stop."""
         self._phase = Phase.AWAKE
         self.next_run = time.monotonic() + LOOK_SECONDS
         self.database.wake()
+        self._stop_requests.hear(notify.ANY_WORKER)
         self.rest.end()
         self.rest.heartbeat.wake(at_once=True)
         self.rest.maintenance.wake()

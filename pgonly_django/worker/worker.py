@@ -115,7 +115,7 @@ class WorkerLoop:
             self.inbox.put,
         )
         self.sleep = Sleep(
-            self.id, options, self.database, self.rest, self.scheduler, self.slots,
+            self.id, options, self.database, self.rest, self.scheduler, self.stop_requests, self.slots,
             (self.finished_signals, self.failure_calls),
         )  # fmt: skip
         self.payloads = Payloads(

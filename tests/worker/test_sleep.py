@@ -66,6 +66,18 @@ def wait_for_end(job):
     wait_for(lambda: has_ended(job), what="the job")
 
 
+@pytest.mark.parametrize("verb", ["stop", "drain"])
+@pytest.mark.parametrize("wakes", ["due", "woken"])
+def test_one_that_was_asked_to_stop_in_its_sleep_claims_nothing_when_it_wakes(sleeping_worker, verb, wakes):
+    worker = sleeping_worker(poll_seconds=2.0 if wakes == "due" else None)
+    getattr(WorkerRow.objects.filter(pk=worker.id), verb)()
+    job = make(args=[1, 2])
+    if wakes != "due":
+        worker.wake()
+    assert worker.left.wait(20)
+    assert (fresh(job).state, fresh(job).lease_epoch) == (State.READY, 0)
+
+
 @pytest.mark.parametrize("listen", [True, False])
 def test_asleep_it_has_no_connection_and_its_row_says_so(sleeping_worker, cache, listen):
     cache.set("key", 1)  # leaves a connection open
