@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,7 +21,6 @@ from pgonly_django.compat import (
     TaskResultStatus,
     task_enqueued,
 )
-from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
 from pgonly_django.instruments import watches_enqueues
@@ -45,6 +43,7 @@ from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
 from pgonly_django.tasks.metadata import Call
 from pgonly_django.tasks.options import TaskOptions, storable
 from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
+from pgonly_django.tasks.retention import stored_retention
 from pgonly_django.tasks.settings import TasksEntry
 from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.tasks.task import PostgresTask
@@ -231,7 +230,7 @@ class PostgresBackend(BaseTaskBackend):
             run_at=None if task.run_after is None else aware(task.run_after),
             max_runtime=options.max_runtime,
             retention=kept_for_its_key(options.retention, options),
-            failed_retention=_stored_retention(kept_for_its_key(options.failed_retention, options)),
+            failed_retention=stored_retention(kept_for_its_key(options.failed_retention, options)),
             dead_letter_queue=dead_letters.required(options.dead_letter_queue),
         )
         signature = call_signature(task.func, task.takes_context)
@@ -280,13 +279,6 @@ def _result(
         _metadata=new.metadata and _decode(new.metadata),
     )
     return as_duplicate(result) if is_duplicate else result
-
-
-def _stored_retention(failed_retention: timedelta | None) -> timedelta | None:
-    """As the column has it: NULL for the default, which most jobs have."""
-    if failed_retention is None:
-        return LONGEST + timedelta(days=1)
-    return None if failed_retention == FAILED_RETENTION else failed_retention
 
 
 def _overrides(task: Any) -> dict[str, Any]:

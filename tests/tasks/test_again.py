@@ -49,6 +49,49 @@ def test_the_options_of_its_call_are_those_of_the_new_one():
     assert (new.max_attempts, new.max_runtime, new.options) == (9, HOUR, old.options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retention": HOUR},
+        {"retention": None},
+        {"failed_retention": HOUR},
+        {"failed_retention": None},
+        {"slots": 3},
+        {"concurrency_limit": 2},
+        {"concurrency_key": "{note}", "concurrency_limit": 2, "slots": 2},
+        {"concurrency_key": None},
+        {"concurrency_key": lambda *_args, **_kwargs: "{braces}"},
+        {"dead_letter_queue": None},
+    ],
+)
+def test_those_that_have_columns_as_well(options):
+    columns = (
+        "retention", "failed_retention", "slots", "concurrency_limit", "concurrency_key", "dead_letter_queue",
+    )  # fmt: skip
+    old = row(editing.keyed.using(unique=False, **options).enqueue("7", note="mine"))
+    new = row(again(old, args=["8"], kwargs={"note": "other"}))
+    seen, wanted = ({name: getattr(each, name) for name in columns} for each in (new, old))
+    if wanted["concurrency_key"] == "account:7":  # the task's rule, for the new arguments
+        wanted["concurrency_key"] = "account:8"
+    assert seen == wanted
+
+
+def test_a_dead_letter_queue_of_its_call_is_that_of_the_new_one_while_it_has_a_task(settings):
+    old = row(editing.plain.enqueue(1))
+    Job.objects.filter(pk=old.pk).update(dead_letter_queue="letters")
+    old.refresh_from_db()
+    assert row(again(old)).dead_letter_queue is None
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"letters": {"task": "tests.jobs.add"}}}
+    assert row(again(old)).dead_letter_queue == "letters"
+
+
+def test_arguments_that_do_not_fit_any_more_may_be_replaced():
+    old = make(
+        task="tests.jobs.editing.keyed", args=[], kwargs={"gone": 1}, concurrency_key="account:9", slots=1
+    )
+    assert row(again(old, args=["8"], kwargs={})).concurrency_key == "account:8"
+
+
 def test_other_arguments_another_queue_and_a_later_time():
     later = timezone.now() + HOUR
     new = row(again(row(editing.plain.enqueue(1)), args=[2, "y"], queue="ai", run_at=later))
