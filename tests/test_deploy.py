@@ -173,6 +173,14 @@ def test_kubernetes_can_tell_that_the_image_s_user_is_not_root():
     assert int(dockerfile()["USER"]) == container()["securityContext"]["runAsUser"] > 0
 
 
+def test_the_migrations_run_from_the_image_of_the_workers_with_its_secrets():
+    job = load_yaml("kubernetes-migrate.yaml")["spec"]["template"]["spec"]
+    (migrate,) = job["containers"]
+    assert migrate["command"][:3] == ["python", "manage.py", "migrate"]
+    same = ("image", "envFrom", "securityContext")
+    assert [migrate[name] for name in same] == [container()[name] for name in same]
+
+
 def test_the_services_of_compose_wait_for_each_other():
     services = load_yaml("compose.yaml")["services"]
     for service in services.values():
@@ -213,6 +221,7 @@ LINTERS = {
     "Dockerfile": ["hadolint"],
     "compose.yaml": ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"],
     "kubernetes.yaml": ["kubernetes-validate", "--strict"],
+    "kubernetes-migrate.yaml": ["kubernetes-validate", "--strict"],
 }
 
 
