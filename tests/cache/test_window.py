@@ -121,6 +121,13 @@ def test_sixteen_at_once_get_exactly_the_limit(cache, limit):
     assert all(59 < each.wait_seconds <= 60 for each in found if not each.admitted)
 
 
+def test_a_durable_cache_counts_in_its_table(make_cache):
+    cache = make_cache(DURABLE=True)
+    found = [run(admit(cache.store, cache.stored_key("user", None), 1, 60)).admitted for _ in range(2)]
+    assert found == [True, False]
+    assert rows("SELECT number FROM pgonly_cache_durable") == [(1,)]
+
+
 def test_an_entry_of_another_kind_under_the_key_is_replaced(cache, ask):
     for value in ("text", 5, {"a": 1}):
         cache.set("user 1", value)

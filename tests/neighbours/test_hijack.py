@@ -18,6 +18,13 @@ urlpatterns = [
 pytestmark = [pytest.mark.urls(__name__)]
 
 
+def shown(browser):
+    """How many devices its page lists."""
+    answer = browser.get("/devices/")
+    assert answer.status_code == 200
+    return len(answer.context["devices"])
+
+
 def test_the_session_belongs_to_the_hijacked_user_and_to_the_hijacker_after_the_release(transactional_db):
     root, ann = User.objects.create_superuser("root"), User.objects.create_user("ann")
     browser = Client()
@@ -25,12 +32,12 @@ def test_the_session_belongs_to_the_hijacked_user_and_to_the_hijacker_after_the_
     assert [each.user_id for each in Session.objects.all()] == [str(root.pk)]
     assert browser.post("/hijack/acquire/", {"user_pk": ann.pk}).status_code == 302
     assert (browser.get("/").text, [each.user_id for each in Session.objects.all()]) == ("ann", [str(ann.pk)])
-    assert browser.get("/devices/").status_code == 200
+    assert shown(browser) == 1
+    of_ann = Client()
+    of_ann.force_login(ann)
+    assert shown(of_ann) == 2
     assert browser.post("/hijack/release/").status_code == 302
-    assert (browser.get("/").text, [each.user_id for each in Session.objects.all()]) == (
-        "root",
-        [str(root.pk)],
-    )
+    assert (browser.get("/").text, shown(browser), shown(of_ann)) == ("root", 1, 1)
 
 
 def test_who_ends_the_sessions_of_the_hijacked_user_ends_this_one_too(transactional_db):
