@@ -118,6 +118,8 @@ def on_stop(function: Callable[[float], None]) -> Remove:
     return stops.add(function)
 
 
+# Whether Django's task_finished is being sent here. Its own receiver logs what on_failed() tells.
+sends_finished: ContextVar[bool] = ContextVar("pgonly_django_sends_finished", default=False)
 # Whether the code that runs here is that of a hook.
 _inside: ContextVar[bool] = ContextVar("pgonly_django_instrument", default=False)
 _FAILED: Any = object()

@@ -10,6 +10,7 @@ from django.db import close_old_connections, connections
 
 from pgonly_django.compat import task_finished
 from pgonly_django.events import emit
+from pgonly_django.instruments import sends_finished
 from pgonly_django.models.job import FINISHED, Job, State
 from pgonly_django.tasks.result import result_of
 from pgonly_django.tasks.signals import has_receivers
@@ -107,7 +108,15 @@ def _emit_failed(ended: Ended | str) -> None:
 
 
 def _send(result: Any, error: BaseException | None) -> None:
-    """The signal; its receivers find `error` where Django promises it, in sys.exc_info()."""
+    token = sends_finished.set(True)
+    try:
+        _send_signal(result, error)
+    finally:
+        sends_finished.reset(token)
+
+
+def _send_signal(result: Any, error: BaseException | None) -> None:
+    """Its receivers find `error` where Django promises it, in sys.exc_info()."""
     sender = type(result.task.get_backend())
     if error is None:
         task_finished.send(sender, task_result=result)

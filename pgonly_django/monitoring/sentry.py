@@ -1,0 +1,237 @@
+"""Jobs in Sentry: `sentry_sdk.init(integrations=[PgonlyIntegration()])` in the settings. It needs sentry-sdk (the extra
+`sentry`). One event for each job that has failed, with the job; and the trace goes on from the enqueue into the job.
+docs/how-to/errors.md says what becomes an event."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+from pgonly_django import instruments
+from pgonly_django.instruments import Enqueue, JobRun
+
+try:
+    import sentry_sdk
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.scope import add_global_event_processor
+    from sentry_sdk.utils import event_from_exception
+except ImportError as error:
+    raise ImportError("sentry-sdk is not installed: pip install 'pgonly-django[sentry]'") from error
+
+ORIGIN = "auto.queue.pgonly_django"
+HEADERS = ("sentry-trace", "baggage")
+ERRORS = ("failed", "timed out")
+DISCARDED = "discarded"
+# Log records that say of a failure what its event says.
+TOLD = ("worker.attempt_failed", "worker.job_ended", "worker.job_cut_off", "queue.rescued")
+SHOWN_CHARACTERS = 4000
+CONTEXT = "sentry"  # in JobRun.notes
+CAPTURED = "_pgonly_captured"  # an attribute of an exception
+
+
+class PgonlyIntegration(Integration):
+    """`each_attempt`: an event for each attempt that fails, not for the last one alone. `arguments`: the event has the
+    arguments and the metadata of the job, masked as PGONLY["MASKED_ARGUMENTS"] says. `traces`: the job continues the
+    trace of its enqueue."""
+
+    identifier = "pgonly_django"
+    origin = ORIGIN
+
+    def __init__(self, *, each_attempt: bool = False, arguments: bool = True, traces: bool = True) -> None:
+        self.each_attempt, self.arguments, self.traces = each_attempt, arguments, traces
+
+    @staticmethod
+    def setup_once() -> None:
+        instruments.around_enqueue(_enqueue)
+        instruments.carry(_headers)
+        instruments.around_run(_run)
+        instruments.around_step(_step)
+        instruments.on_failed(_failed)
+        instruments.on_stop(lambda seconds: sentry_sdk.flush(timeout=seconds))
+        add_global_event_processor(_unless_told)
+
+
+def _integration() -> PgonlyIntegration | None:
+    """None where the client of this moment has none."""
+    found = sentry_sdk.get_client().get_integration(PgonlyIntegration)
+    return found if isinstance(found, PgonlyIntegration) else None
+
+
+def _enqueue(enqueue: Enqueue) -> Any:
+    """A span where a transaction is recorded."""
+    return _publishing(enqueue) if _integration() and sentry_sdk.get_current_span() else None
+
+
+@contextmanager
+def _publishing(enqueue: Enqueue) -> Iterator[None]:
+    first = enqueue.jobs[0]
+    with sentry_sdk.start_span(op="queue.publish", name=first.task, origin=ORIGIN) as span:
+        yield
+        span.set_data("messaging.system", "pgonly_django")
+        span.set_data("messaging.destination.name", first.queue)
+        if enqueue.is_bulk:
+            span.set_data("messaging.batch.message_count", len(enqueue.jobs))
+        else:
+            span.set_data("messaging.message.id", first.id)
+
+
+def _headers(_: Enqueue) -> Mapping[str, str]:
+    integration = _integration()
+    if integration is None or not integration.traces:
+        return {}
+    headers = {"sentry-trace": sentry_sdk.get_traceparent(), "baggage": sentry_sdk.get_baggage()}
+    return {name: value for name, value in headers.items() if value}
+
+
+def _run(run: JobRun) -> Any:
+    integration = _integration()
+    return None if integration is None else _processing(run, integration)
+
+
+@contextmanager
+def _processing(run: JobRun, integration: PgonlyIntegration) -> Iterator[None]:
+    """A scope and a transaction for this run alone."""
+    with (
+        _scope_of(run, integration) as transaction,
+        sentry_sdk.start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
+    ):
+        job = run.job
+        latency = max((job.attempted_at - job.ready_at) / timedelta(milliseconds=1), 0.0)
+        transaction.set_data("messaging.system", "pgonly_django")
+        transaction.set_data("messaging.destination.name", job.queue)
+        transaction.set_data("messaging.message.id", str(job.id))
+        transaction.set_data("messaging.message.receive.latency", latency)
+        transaction.set_data("messaging.message.retry.count", max(job.attempt - 1, 0))
+        yield
+        transaction.set_status("internal_error" if run.outcome in ERRORS else "ok")
+        if run.has_failed:
+            run.notes[CONTEXT] = contextvars.copy_context(), transaction
+        elif run.outcome in ERRORS and integration.each_attempt:
+            _capture(run)
+
+
+@contextmanager
+def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
+    """With nothing of another job in it, and the trace of the enqueue."""
+    metadata = run.job.metadata if isinstance(run.job.metadata, Mapping) and integration.traces else {}
+    headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
+    task = run.job.task
+    with sentry_sdk.isolation_scope() as scope:
+        scope.clear_breadcrumbs()
+        scope.add_event_processor(_describes(run, integration))
+        transaction = sentry_sdk.continue_trace(
+            headers, op="queue.process", name=task, source="task", origin=ORIGIN
+        )
+        scope.set_transaction_name(task, source="task")
+        yield transaction
+
+
+def _step(_: JobRun, name: str) -> Any:
+    """A span where a transaction is recorded."""
+    if _integration() is None or sentry_sdk.get_current_span() is None:
+        return None
+    return sentry_sdk.start_span(op="queue.step", name=name, origin=ORIGIN)
+
+
+def _failed(run: JobRun) -> None:
+    """The one event of a job that has failed, in the scope of its last run: with its breadcrumbs, tags and user."""
+    integration = _integration()
+    if integration is None or run.outcome == DISCARDED:
+        return
+    if CONTEXT in run.notes:
+        context, transaction = run.notes.pop(CONTEXT)
+        context.run(_capture_in, transaction, run)
+        return
+    with _scope_of(run, integration):  # it died with its worker, or was cut off
+        _capture(run)
+
+
+def _capture_in(transaction: Any, run: JobRun) -> None:
+    """In its trace, although it is over."""
+    with sentry_sdk.new_scope() as scope:
+        scope.span = transaction
+        _capture(run)
+
+
+def _capture(run: JobRun) -> None:
+    client, error = sentry_sdk.get_client(), run.error
+    if error is None:
+        event: Any = {"level": "error", "message": _message(run), "fingerprint": [run.job.task, run.outcome]}
+        sentry_sdk.capture_event(event)
+        return
+    mechanism = {"type": PgonlyIntegration.identifier, "handled": False}
+    event, hint = event_from_exception(error, client_options=client.options, mechanism=mechanism)
+    sentry_sdk.capture_event(event, hint=hint)
+    with suppress(Exception):  # a class of the project may take no attributes
+        setattr(error, CAPTURED, True)
+
+
+def _message(run: JobRun) -> str:
+    if run.outcome == "crashed":
+        return f"{run.job.task} failed: its worker died {run.job.crashes} times while it ran"
+    return f"{run.job.task} {run.outcome}"
+
+
+def _unless_told(event: Any, hint: Any) -> Any:
+    """None for what another event tells: our log records of a failure, that of Django's for its signal, and an error
+    that was captured here."""
+    if _integration() is None:
+        return event
+    record, (_, error, _) = hint.get("log_record"), hint.get("exc_info") or (None, None, None)
+    if record is not None:
+        is_ours = getattr(record, "event", None) in TOLD and record.name.startswith("pgonly_django.")
+        is_of_signal = instruments.sends_finished.get() and record.name in ("django.tasks", "django_tasks")
+        if is_ours or is_of_signal:
+            return None
+    return None if getattr(error, CAPTURED, False) else event
+
+
+def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, Any], Any]:
+    """An event processor: which job it was."""
+
+    def describe(event: Any, _: Any) -> Any:
+        facts = _facts(run)
+        tags = {name: str(facts[name]) for name in ("job_id", "task", "queue", "attempt")}
+        event["tags"] = tags | dict(event.get("tags") or {})
+        if event.get("type") != "transaction":
+            more = _arguments(run.job) if integration.arguments else {}
+            event.setdefault("contexts", {})["job"] = facts | more
+        return event
+
+    return describe
+
+
+def _facts(run: JobRun) -> dict[str, Any]:
+    job = run.job
+    return {
+        "job_id": str(job.id), "task": job.task, "queue": job.queue, "attempt": job.attempt,
+        "max_attempts": job.max_attempts, "crashes": job.crashes, "worker": run.worker, "outcome": run.outcome,
+        "enqueued_at": job.enqueued_at.isoformat(),
+    }  # fmt: skip
+
+
+def _arguments(job: Any) -> dict[str, str]:
+    """As JSON, masked."""
+    from pgonly_django.queue.metadata import TRACE_HEADERS
+    from pgonly_django.tasks.masking import JobMask
+
+    mask, metadata = JobMask(), job.metadata if isinstance(job.metadata, dict) else {}
+    carried = {name: value for name, value in metadata.items() if name not in TRACE_HEADERS}
+    values = {
+        "args": mask.args(job.task, job.args),
+        "kwargs": mask.value(job.kwargs or {}),
+        "metadata": mask.value(carried),
+    }
+    return {name: _shown(value) for name, value in values.items() if value}
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (ValueError, RecursionError):
+        return "it cannot be shown"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
