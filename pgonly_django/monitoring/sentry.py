@@ -166,8 +166,6 @@ def _capture(run: JobRun) -> None:
     mechanism = {"type": PgonlyIntegration.identifier, "handled": False}
     event, hint = event_from_exception(error, client_options=client.options, mechanism=mechanism)
     sentry_sdk.capture_event(event, hint=hint)
-    with suppress(Exception):  # a class of the project may take no attributes
-        setattr(error, CAPTURED, True)
 
 
 def _message(run: JobRun) -> str:
@@ -178,7 +176,7 @@ def _message(run: JobRun) -> str:
 
 def _unless_told(event: Any, hint: Any) -> Any:
     """None for what another event tells: our log records of a failure, that of Django's for its signal, and an error
-    that was captured here."""
+    that was captured already, by the job or here."""
     if _integration() is None:
         return event
     record, (_, error, _) = hint.get("log_record"), hint.get("exc_info") or (None, None, None)
@@ -191,9 +189,12 @@ def _unless_told(event: Any, hint: Any) -> Any:
 
 
 def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, Any], Any]:
-    """An event processor: which job it was."""
+    """An event processor: which job it was. It comes behind _unless_told()."""
 
-    def describe(event: Any, _: Any) -> Any:
+    def describe(event: Any, hint: Any) -> Any:
+        if hint.get("exc_info"):
+            with suppress(Exception):  # a class of the project may take no attributes
+                setattr(hint["exc_info"][1], CAPTURED, True)
         facts = _facts(run)
         tags = {name: str(facts[name]) for name in ("job_id", "task", "queue", "attempt")}
         event["tags"] = tags | dict(event.get("tags") or {})

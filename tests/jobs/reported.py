@@ -41,6 +41,11 @@ def fail_as_user(name):
 
 
 @task(max_attempts=1)
+async def say_and_fail_async(how):
+    say_and_fail.func(how)
+
+
+@task(max_attempts=1)
 def say_and_fail(how):
     try:
         raise ValueError(how)

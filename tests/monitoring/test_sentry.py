@@ -172,12 +172,13 @@ def test_scopes_are_of_one_job_each(sent, work):
 
 
 @pytest.mark.parametrize("how", ["capture", "log"])
-def test_what_a_job_has_reported_itself_is_not_reported_again(sent, work, how):
-    reported.say_and_fail.enqueue(how)
+@pytest.mark.parametrize("task", [reported.say_and_fail, reported.say_and_fail_async])
+def test_what_a_job_has_reported_itself_is_not_reported_again(sent, work, how, task):
+    task.enqueue(how)
     work()
     (event,) = sent.events
     assert error_of(event) == ("ValueError", how)
-    assert event["tags"]["task"] == "tests.jobs.reported.say_and_fail"
+    assert event["tags"]["task"] == task.module_path
 
 
 def test_what_on_failure_captures_is_not_reported_again(sent, work):
