@@ -69,8 +69,8 @@ STATEMENTS = {
         STATS,
         62 * 50 * 3,
     ),
-    # The rows of two days, of 350 pairs; and 24 rows for each of 100 of them.
-    "monitoring.runs.RUNS": (runs.RUNS, {}, STATS, 3 * 49 * 50 + 100 * 24 * 5),
+    # Fifty rows an hour, of two days and of one; and 24 descents for each of 100 pairs.
+    "monitoring.runs.RUNS": (runs.RUNS, {}, STATS, 3 * 49 * 50 + 3 * 25 * 50 + 100 * 24 * 5),
     "monitoring.waiting.AHEAD": (
         waiting.AHEAD,
         {"queue": "queue 1", "priority": 0, "ready_at": partial(datetime.now, UTC), "id": uuid4()},

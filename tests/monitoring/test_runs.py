@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -69,7 +70,7 @@ def test_beyond_the_cap_tasks_are_counted_together():
 
 
 def test_a_new_task_takes_no_place_of_another(monkeypatch):
-    monkeypatch.setattr(module, "RUNS", module.RUNS.replace("<= 100", "<= 2").replace("> 100", "> 2"))
+    monkeypatch.setattr(module, "RUNS", re.sub(r"LIMIT 100\b", "LIMIT 2", module.RUNS))
     for task in ("m", "n", "z"):
         ended(task=task, succeeded=1)
     before = runs_today("default")
@@ -77,6 +78,27 @@ def test_a_new_task_takes_no_place_of_another(monkeypatch):
     after = runs_today("default")
     assert [each.task for each in before.runs] == [each.task for each in after.runs] == ["m", "n", ""]
     assert (before.runs[-1].succeeded, after.runs[-1].succeeded) == (1, 101)
+
+
+def test_where_there_are_too_many_rows_the_others_are_not_counted(monkeypatch):
+    """No number rather than one that falls: which rows would be read depends on what else is there."""
+    sql = re.sub(r"LIMIT 100\b", "LIMIT 2", module.RUNS).replace("LIMIT 30001", "LIMIT 4")
+    monkeypatch.setattr(module, "RUNS", sql)
+    monkeypatch.setattr(module, "COUNTED_AT_MOST", 3)
+    for task in "abc":
+        ended(task=task, succeeded=1)
+    assert [each.task for each in runs_today("default").runs] == ["a", "b", ""]
+    ended(task="d", succeeded=1)
+    found, left_out = runs_today("default")
+    assert [(each.task, each.succeeded) for each in found] == [("a", 1), ("b", 1)]
+    assert left_out == 2
+
+
+def test_tasks_of_an_earlier_hour_come_first():
+    ended(midnight() - DAY / 24, task="z", queue="z", succeeded=1)
+    for number in range(150):
+        ended(task=f"a{number}", queue="a", succeeded=1)
+    assert "z" in {each.task for each in runs_today("default").runs}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import socket
+import sys
 import time
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
-from django.test import Client
+from django.test import AsyncClient, Client
 
 from benchmarks.servers import free_port
 from tests.aliases import alias
@@ -147,11 +152,31 @@ def test_a_strange_time_is_no_error(client, with_token, wait):
 
 
 def test_a_short_token_is_refused(settings):
-    from django.core.exceptions import ImproperlyConfigured
-
     from pgonly_django.conf import settings as ours
 
     settings.PGONLY = {"METRICS_TOKEN": "hunter2"}
     with pytest.raises(ImproperlyConfigured, match="at least 16 characters, got 7") as refused:
         ours()
     assert "hunter2" not in json.dumps(str(refused.value))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_under_asgi_it_answers_as_well(with_token):
+    headers = {"authorization": with_token["HTTP_AUTHORIZATION"]}
+    answer = async_to_sync(AsyncClient().get)("/metrics", headers=headers)
+    assert answer.status_code == 200
+    assert b'pgonly_up{database="default"} 1.0' in answer.content
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("prometheus", "prometheus_client", "pgonly-django[prometheus]"),
+        ("health_checks", "health_check.exceptions", "pgonly-django[health]"),
+    ],
+)
+def test_without_the_package_an_error_says_what_to_install(monkeypatch, module, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"pgonly_django.monitoring.{module}", raising=False)
+    with pytest.raises(ImproperlyConfigured, match=re.escape(f"pip install '{extra}'")):
+        importlib.import_module(f"pgonly_django.monitoring.{module}")
