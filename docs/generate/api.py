@@ -30,6 +30,7 @@ OTHERS = {
     "pgonly_django.database.wake_urls": ("flush",),
     "pgonly_django.monitoring.opentelemetry": ("instrument", "uninstrument"),
     "pgonly_django.monitoring.prometheus": ("PgonlyCollector",),
+    "pgonly_django.monitoring.sentry": ("PgonlyIntegration",),
     "pgonly_django.monitoring.stats": ("stats", "Stats"),
     "pgonly_django.scheduling.calls": ("run_now",),
 }  # fmt: skip
@@ -39,12 +40,12 @@ ON_PAGES = {
     "pgonly_django.throttling.ninja": "throttle_requests.md",
     "pgonly_django.throttling.rest_framework": "throttle_requests.md",
 }
-MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed"}
+MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed", "PgonlyIntegration"}
 # On pages of their own.
 ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
 # Whose methods are a contract of Django's or Python's.
 FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]*?)?(?:  # (.*))?$", re.MULTILINE)
-NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter", "PgonlyCollector"}
+NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter", "PgonlyCollector", "PgonlyIntegration"}
 # What other modules of the package call.
 INTERNAL = {
     "PostgresCache": {
