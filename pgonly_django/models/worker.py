@@ -116,7 +116,10 @@ class Worker(models.Model):
     class Meta:
         db_table = table("pgonly_worker")
         verbose_name = _("worker")
-        permissions = [("operate_worker", _("Can stop and drain workers"))]
+        permissions = [
+            ("operate_worker", _("Can stop and drain workers")),
+            ("view_doctor", _("Can see what the doctor finds")),
+        ]
 
     def __str__(self) -> str:
         return self.name

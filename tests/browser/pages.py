@@ -71,6 +71,7 @@ def _of_jobs() -> Iterator[tuple[str, str]]:
 
 
 def _others() -> Iterator[tuple[str, str]]:
+    yield "doctor", f"{APP}worker/doctor/"
     yield "cacheentry-numbers", f"{APP}cacheentry/numbers/"
     yield "cacheentry-clear", f"{APP}cacheentry/clear/default/"
     yield "costentry-sums", f"{APP}costentry/sums/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.apps import apps
@@ -11,13 +12,14 @@ from django.db import DatabaseError, connections, router
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.cache.stats import our_caches
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.examination import Report, examine
-from pgonly_django.monitoring.doctor.findings import ORDER, Level
+from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level
 
 TEMPLATE = "admin/pgonly_django/doctor.html"
 URL_NAME = "pgonly_django_worker_doctor"
@@ -26,15 +28,18 @@ LABELS = {
     Level.WARNING: gettext_lazy("Warning"),
     Level.INFO: gettext_lazy("Note"),
 }
+# SQL up to its semicolon, a command up to the end of its flags.
+CODE = re.compile(
+    r"((?:SELECT|ALTER|VACUUM|GRANT|DROP|CREATE|REINDEX|ROLLBACK|SET) [^;]+;"
+    r"|manage\.py [a-z_]+(?: (?!(?:and|it)\b)[\w.&*-]+)*(?<!\.))"
+)
 TONES = {Level.ERROR: "failed", Level.WARNING: "held", Level.INFO: "running"}
 
 
 def may_see(request: HttpRequest, site: AdminSite) -> bool:
-    """Who may view jobs and workers: findings name tasks, hosts and sessions of the server."""
-    return all(
-        site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
-        for model in (Job, Worker)
-    )
+    """By a permission that stands for itself: findings name tasks, hosts, and what sessions of the server do."""
+    user: Any = request.user
+    return site.is_registered(Worker) and bool(user.has_perm("pgonly_django.view_doctor"))
 
 
 def url_of(request: HttpRequest, site: AdminSite) -> str:
@@ -76,12 +81,7 @@ def _shown(report: Report) -> dict[str, Any]:
             if (number := report.count(level))
         ],
         "findings": [
-            {
-                "finding": finding,
-                "tone": TONES[finding.level],
-                "label": LABELS[finding.level],
-                "title": subject.title,
-            }
+            _row(finding, subject.title)
             for level in ORDER
             for subject in report.subjects
             for finding in subject.findings
@@ -89,3 +89,19 @@ def _shown(report: Report) -> dict[str, Any]:
         ],
         "healthy": [subject.title for subject in report.subjects if subject.level is None],
     }
+
+
+def _row(finding: Finding, title: str | Promise) -> dict[str, Any]:
+    return {
+        "finding": finding,
+        "tone": TONES[finding.level],
+        "label": LABELS[finding.level],
+        "title": title,
+        "advice": parts_of(finding.advice),
+    }
+
+
+def parts_of(advice: str) -> list[tuple[bool, str]]:
+    """(whether it is SQL or a command, text): those are shown as code, to be copied."""
+    parts = CODE.split(advice)
+    return [(bool(number % 2), part) for number, part in enumerate(parts) if part]

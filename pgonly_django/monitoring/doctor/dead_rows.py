@@ -18,7 +18,7 @@ from pgonly_django.monitoring.doctor.words import MINUTE, counted, identifier, s
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
 
-BEHIND_ROWS = 10_000  # fewer harm nobody
+BEHIND_ROWS = 10_000  # fewer do no harm
 BEHIND_SECONDS = 15 * MINUTE
 BEHIND_TIMES = 2  # as many as make autovacuum start
 PAGE_BYTES = 8192

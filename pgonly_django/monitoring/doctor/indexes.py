@@ -17,7 +17,7 @@ BLOATED_BYTES, BLOATED_WARNING_BYTES, BLOATED_TIMES = 8 * MB, 32 * MB, 4
 # What an entry takes beside its columns, how full pages are, and how wide a column is that has no statistics.
 ENTRY_BYTES, FILL, UNKNOWN_WIDTH = 16, 0.7, 40
 
-# The widths are NULL for a role that may not read the table. An index has statistics of its own for its expressions.
+# The widths are NULL for a role that may not read the table. For its expressions an index has statistics, too.
 FOUND = f"""
 WITH {OUR_TABLES}
 SELECT t.schema, t.name, c.relname::text, indisvalid AND indisready AND indislive, indisunique, indnkeyatts,

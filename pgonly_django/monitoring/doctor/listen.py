@@ -43,7 +43,7 @@ def examine_notify(alias: str) -> Iterator[Finding]:
         listening = listen_alias(alias)
         seconds = _seconds_until_heard(alias, listening)
     except testrun.Refusal:
-        yield _not_tested("a test may not open a connection of its own")
+        yield _not_tested("a test may not open another connection")
     except ImproperlyConfigured:
         return  # the system check pgonly_django.E012 says so
     except psycopg.OperationalError as error:

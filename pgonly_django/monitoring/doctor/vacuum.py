@@ -76,7 +76,7 @@ def _how_to_end(alias: str, snapshot: Snapshot) -> str:
     return f"Let the task commit more often. To stop it now: {cancel}, and if it does not end: {terminate}"
 
 
-# Whoever wants such a lock waits for all transactions that have used the table, and all others wait behind him.
+# Such a lock waits for all transactions that have used the table, and all others wait behind it.
 LOCKS = f"""
 WITH {OUR_TABLES}
 SELECT l.pid, t.name, l.granted, date_part('epoch', clock_timestamp() - coalesce(l.waitstart, a.xact_start)) AS seconds,

@@ -44,7 +44,7 @@ class OwnServer:
         self.server = server
 
     def execute(self, *statements):
-        """Each in autocommit, on a connection of its own; what the last one returns."""
+        """Each in autocommit, on a new connection; what the last one returns."""
         writing = "-c default_transaction_read_only=off"
         with psycopg.connect(self.server.url(), autocommit=True, options=writing) as raw:
             for statement in statements:
