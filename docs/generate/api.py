@@ -40,7 +40,7 @@ ON_PAGES = {
     "pgonly_django.throttling.ninja": "throttle_requests.md",
     "pgonly_django.throttling.rest_framework": "throttle_requests.md",
 }
-MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed", "PgonlyIntegration"}
+MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed"}
 # On pages of their own.
 ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
 # Whose methods are a contract of Django's or Python's.
