@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection, connections
@@ -103,10 +104,11 @@ def test_a_refused_connection_is_answered_at_once(any_database):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_was_read_before_the_time_was_over_is_there(other):
+def test_what_was_read_before_the_time_was_over_is_there(other, monkeypatch):
+    monkeypatch.setattr("pgonly_django.monitoring.stats.PART_LIMIT", timedelta(minutes=1))
     with other.transaction():
         other.execute("LOCK TABLE pgonly_session")
-        (found,) = read(seconds=0.9, parts=("states", "sessions"))
+        (found,) = read(seconds=2, parts=("states", "sessions"))
         assert found.states is not None
         assert found.missing == {"sessions": "There was no time left for it."}
     wait_for(lambda: not readers())
@@ -124,7 +126,7 @@ def test_twenty_who_ask_at_once_cause_one_reading(other):
     found = [each.result()[0] for each in asked]
     assert most == 1
     assert all(each.states is not None and "budgets" in each.missing for each in found)
-    assert len({each.seconds for each in found}) == 1
+    assert len({each.seconds for each in found}) <= 3  # one, unless some asked when it was over
 
 
 @pytest.mark.django_db(transaction=True)
