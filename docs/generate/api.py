@@ -40,11 +40,11 @@ ON_PAGES = {
     "pgonly_django.throttling.ninja": "throttle_requests.md",
     "pgonly_django.throttling.rest_framework": "throttle_requests.md",
 }
-MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed"}
+MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed", "PgonlyCollector", "PgonlyIntegration"}
 # On pages of their own.
 ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
-# Whose methods are a contract of Django's or Python's.
 FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]*?)?(?:  # (.*))?$", re.MULTILINE)
+# Whose methods are a contract of Django's or Python's.
 NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter", "PgonlyCollector", "PgonlyIntegration"}
 # What other modules of the package call.
 INTERNAL = {
@@ -106,7 +106,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 
 def declared(thing: Any, name: str) -> str:
     shown = signature(thing, name)
-    return f"def {shown}: ..." if name.islower() else shown
+    return f"def {shown}: ..." if name.islower() else shown.replace("*, ", "")
 
 
 def members(kind: type, owner: str, hidden: Collection[str] = ()) -> str:
