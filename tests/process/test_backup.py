@@ -105,6 +105,7 @@ def recovered(target, archive, moment):
     (target / "recovery.signal").touch()
     server = Server(target)
     server.start()
+    wait_for(lambda: ask(server, "SELECT pg_is_in_recovery()") == [False], 30, "the end of the recovery")
     return server
 
 
