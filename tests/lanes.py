@@ -33,7 +33,9 @@ def import_in_turns(config) -> None:
     if not hasattr(config, "workerinput") or config.args_source is not config.ArgsSource.TESTPATHS:
         return
     part = config.getoption("--part")
-    files = [path for path in all_files() if is_in_part(part, path) and path.parent.name != UNDER_OWN_SETTINGS]
+    files = [
+        path for path in all_files() if is_in_part(part, path) and path.parent.name != UNDER_OWN_SETTINGS
+    ]
     lane = int(config.workerinput["workerid"].removeprefix("gw"))
     first = len(files) * lane // config.workerinput["workercount"]
     for path in files[first:] + files[:first]:

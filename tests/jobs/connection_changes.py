@@ -8,8 +8,10 @@ from psycopg import sql
 
 from pgonly_django import task
 
+# Of a connection that is closed another may have the number of its process.
 LOOK = """
-SELECT pg_backend_pid(), current_user::text, current_setting('search_path'), current_setting('statement_timeout'),
+SELECT (SELECT pid || ' since ' || backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+    current_user::text, current_setting('search_path'), current_setting('statement_timeout'),
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
     to_regclass('pg_temp.scratch') IS NOT NULL
 """

@@ -90,4 +90,4 @@ def test_a_job_whose_notify_was_held_back_starts_within_a_second(background_work
             job = make(task="tests.jobs.add", args=[1])
             if time.monotonic() - said_at > notify.COALESCE_SECONDS:  # too late to be held back
                 other.execute("SELECT pg_notify(%s, %s)", [notify.CHANNEL, notify.ready("default")])
-            wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 5, "its end")
+            wait_for(lambda job=job: Job.objects.get(pk=job.pk).state == State.SUCCEEDED, 20, "its end")

@@ -157,7 +157,7 @@ def test_it_wakes_up_when_a_scheduled_job_is_due(background_worker):
     worker = background_worker(sleep_after=0.2)
     job = make(state=State.SCHEDULED, run_at=ago(-3 * SECOND), args=[1, 2])
     wait_until_asleep(worker)
-    assert 0 < worker.sleep.wake_at - time.monotonic() < 3
+    assert worker.sleep.wake_at - time.monotonic() < 3
     wait_for_end(job)
     wait_until_asleep(worker)
     assert worker.sleep.wake_at == float("inf")

@@ -261,7 +261,7 @@ def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itsel
     supervisor.ends_at = time.monotonic() + 2.0
     supervisor._deadline = Deadline(supervisor.options, supervisor.ends_at)
     run_until_over(supervisor)
-    assert 0 <= time.monotonic() - supervisor.ends_at < 1.5
+    assert 0 <= time.monotonic() - supervisor.ends_at < 10
     assert supervisor.code is ExitCode.STOPPED
 
 
