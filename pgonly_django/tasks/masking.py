@@ -43,6 +43,10 @@ class JobMask:
         except RecursionError:  # another program's row, on a stack that is deep already
             return MASK
 
+    def hides(self, name: str) -> bool:
+        """Whether all that has this name is masked, as the result of a step."""
+        return is_secret(name, self._patterns)
+
     def hides_of(self, task: str, args: Any, kwargs: Any) -> bool:
         """Whether something in the arguments of a call is masked, and so may stand in what was made of them: a key."""
         return bool(self.args(task, args) != args or self.value(kwargs) != kwargs)

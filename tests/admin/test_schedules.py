@@ -245,6 +245,25 @@ def test_who_may_not_see_the_arguments_changes_the_rest(client, person):
     assert (row.priority, row.args, row.kwargs) == (3, SECRETIVE["args"], SECRETIVE["kwargs"])
 
 
+PROBLEM = "WrongArgumentsError: pay() got note='hunter2'"
+
+
+def test_why_a_schedule_failed_is_told_to_those_who_may_see_arguments(client, person):
+    schedule = make(**SECRETIVE, problem=PROBLEM)
+    other = make(name="other", problem="hunter2 is no such class")
+    pages = (LIST, page_of(schedule), page_of(other), "/admin/pgonly_django/")
+    person("view_schedule")
+    for page in pages:
+        text = client.get(page).text
+        assert "Somebody who may see the arguments of jobs sees why." in text, page
+        assert "hunter2" not in text, page
+    assert "WrongArgumentsError." in client.get(LIST).text
+    assert client.get(f"{LIST}?problem__startswith=W").status_code == 400
+    person("view_schedule", "view_job_data")
+    for page in pages:
+        assert "hunter2" in client.get(page).text, page
+
+
 @pytest.mark.parametrize("column", ["kwargs", "declared__kwargs"])
 def test_no_filter_tells_the_arguments_of_a_schedule(client, person, column):
     make(**SECRETIVE, declared={"kwargs": SECRETIVE["kwargs"]})

@@ -13,7 +13,9 @@ from django.utils.translation import ngettext
 
 from pgonly_django.admin.budgets.cells import held_url
 from pgonly_django.admin.formats import brief, exact_time, short_duration, short_name
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.overview import Overview, alias_of, within_limit
+from pgonly_django.admin.schedules.cells import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
 from pgonly_django.monitoring.counted import Counted
 from pgonly_django.monitoring.queues import QueueFigures
@@ -139,8 +141,10 @@ def _of_budgets(overview: Overview) -> Iterator[Alert]:
 
 
 def _of_schedules(overview: Overview) -> Iterator[Alert]:
+    sees_data = may_see_data(overview.request)
     for schedule in with_problem(alias_of(Schedule)):
-        facts = {"name": brief(schedule.name), "problem": brief(schedule.problem or "", 200)}
+        said = for_reader(schedule, sees_data=sees_data).said
+        facts = {"name": brief(schedule.name), "problem": brief(said, 200)}
         text = _("The schedule “%(name)s” could not enqueue its job: %(problem)s") % facts
         yield Alert(BAD, text, overview.page_url(schedule))
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from pgonly_django.admin.budgets import cells as budget_cells
+from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.limiters import cells as limiter_cells
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.admin.schedules import cells as schedule_cells
@@ -15,9 +16,10 @@ from pgonly_django.monitoring.schedules import schedules
 
 
 def schedules_panel(overview: Overview) -> dict[str, Any]:
+    sees_data = may_see_data(overview.request)
     rows = [
         {
-            "row": row,
+            "row": schedule_cells.for_reader(row, sees_data=sees_data),
             "url": overview.page_url(row),
             "badge": schedule_cells.state_badge(row),
             "words": schedule_cells.words(row),

@@ -34,6 +34,17 @@ LAST_RUN = {
 }
 
 
+def for_reader(schedule: Any, *, sees_data: bool) -> Any:
+    """With `said`, which is its problem as this reader may see it: the text of an error may have values of the
+    arguments in it, so who may not see these is told its class."""
+    schedule.said = problem = schedule.problem or ""
+    if problem and not sees_data:
+        kind = problem.partition(":")[0]
+        known = kind if kind.isidentifier() else _("An error")
+        schedule.said = _("%s. Somebody who may see the arguments of jobs sees why.") % known
+    return schedule
+
+
 def is_stale(schedule: Any) -> bool:
     """Whether no worker has declared it lately, though code or settings once did."""
     if schedule.declared is None:
@@ -45,8 +56,8 @@ def is_stale(schedule: Any) -> bool:
 def state_badge(schedule: Any) -> SafeString:
     if schedule.paused_at is not None:
         return formats.badge("paused", _("Paused"), formats.exact_time(schedule.paused_at))
-    if schedule.problem:
-        return formats.badge("failed", _("Problem"), schedule.problem)
+    if schedule.said:
+        return formats.badge("failed", _("Problem"), schedule.said)
     if is_stale(schedule) and schedule.edited_at is None:
         return formats.badge("stopped", _("Not in the code"), _("No worker declares it any more."))
     return formats.badge("live", _("Active"))
@@ -55,7 +66,7 @@ def state_badge(schedule: Any) -> SafeString:
 @admin.display(description=gettext_lazy("name"))
 def name(schedule: Any) -> SafeString:
     """With the task below it, or with what is wrong; and where it comes from when that is not the code."""
-    second = schedule.problem or schedule.task
+    second = schedule.said or schedule.task
     html = '<span class="pgonly-name">{0}</span> {1}<span class="pgonly-second" title="{2}">{2}</span>'
     return format_html(html, schedule.name, origin_badge(schedule), second)
 

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from pgonly_django.admin.declared import RESET, DeclaredAdmin
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.links import Links
+from pgonly_django.admin.paging import TimedChangeList
 from pgonly_django.admin.schedules import cells
 from pgonly_django.admin.schedules.form import ScheduleForm
 from pgonly_django.admin.schedules.verbs import PAUSE, RESUME, RUN
@@ -20,7 +21,14 @@ from pgonly_django.models import Job, Schedule
 TICKS_SHOWN = 25
 ARGUMENTS = ("args", "kwargs", "metadata")
 # What a filter in the address could tell letter by letter.
-DATA_COLUMNS = (*ARGUMENTS, "declared")
+DATA_COLUMNS = (*ARGUMENTS, "declared", "problem")
+
+
+class ScheduleChangeList(TimedChangeList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        sees_data = may_see_data(request)
+        self.result_list = [cells.for_reader(row, sees_data=sees_data) for row in self.result_list]
 
 
 @admin.register(Schedule)
@@ -46,6 +54,9 @@ class ScheduleAdmin(DeclaredAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
         rows: QuerySet[Schedule] = super().get_queryset(request)
         return rows.annotate(**cells.LAST_RUN)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScheduleChangeList]:
+        return ScheduleChangeList
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """The arguments of a schedule are those of its jobs: only who may see these sees them, masked unless he may
@@ -74,6 +85,7 @@ class ScheduleAdmin(DeclaredAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def page_of(self, request: HttpRequest, schedule: Any) -> dict[str, Any]:
+        cells.for_reader(schedule, sees_data=may_see_data(request))
         return {
             "state_badge": cells.state_badge(schedule),
             "words": cells.words(schedule),

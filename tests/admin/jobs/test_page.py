@@ -368,6 +368,18 @@ def test_without_patterns_everything_is_shown(page, settings):
     assert page(make_secretive()).count("hunter2") == 7
 
 
+@pytest.mark.parametrize("result", ["hunter2", 4711, ["hunter2"], {"value": "hunter2"}, None])
+def test_the_result_of_a_step_with_a_secret_name_is_masked_whatever_it_is(page, result):
+    job = make_job(State.RUNNING)
+    Step.objects.create(job=job, name="fetch api-key", result=result)
+    Step.objects.create(job=job, name="fetch model", result="deepseek")
+    html = unescape(page(job))
+    assert "••••••" in html
+    assert "hunter2" not in html
+    assert "4711" not in html
+    assert "deepseek" in html
+
+
 def test_a_long_result_of_a_step_is_not_cut_in_the_middle_of_what_is_masked(page):
     job = make_job(State.RUNNING)
     long = {"a": "x" * 3_000, "password": "hunter2"}

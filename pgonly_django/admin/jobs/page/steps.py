@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import money, pretty_json, shortened
 from pgonly_django.admin.paging import COUNTED_AT_MOST
+from pgonly_django.masking import MASK
 from pgonly_django.models import CostEntry, Job
 from pgonly_django.tasks.masking import JobMask
 
@@ -84,6 +85,8 @@ def _shown(step: Any, mask: JobMask, *, sees_data: bool) -> ShownStep:
 
 
 def _result(step: Any, mask: JobMask) -> str:
+    if mask.hides(step.name):
+        return MASK
     if step.size is None:
         return "null"
     if step.text is None:
