@@ -24,6 +24,7 @@ TODAY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 SEE = {
     "clearsessions": "sessions.md",
     "pgonly_cache": "cache.md",
+    "pgonly_doctor": "doctor.md",
     "pgonly_encrypt_sessions": "sessions.md#what-a-leaked-table-tells",
     "pgonly_health": "health_checks.md#pgonly_health",
     "pgonly_import_beat": "schedules.md",

@@ -13,13 +13,14 @@ from typing import Any
 
 WIDTH = 100
 GROUPED_FROM = 10_000
+PAGE = re.compile(r"\bdocs/(?P<page>(?:how-to|reference|explanation)/(?P<name>\w+\.md)(?:#[\w-]*\w)?)")
 UNITS = (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def paragraphs(text: str) -> str:
     """Each paragraph in lines of 100 characters; items of lists stay apart."""
     wrapper = textwrap.TextWrapper(WIDTH, break_long_words=False, break_on_hyphens=False)
-    blocks = re.split(r"\n\s*\n", without_tags(inspect.cleandoc(text)))
+    blocks = re.split(r"\n\s*\n", marked_up(inspect.cleandoc(text)))
     return "\n\n".join(wrapper.fill(" ".join(block.split())) for block in blocks)
 
 
@@ -44,12 +45,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    return without_tags(" ".join(text.split())).replace("|", "\\|")
+    return marked_up(" ".join(text.split())).replace("|", "\\|")
 
 
-def without_tags(text: str) -> str:
-    """`<token>` outside of code would be a tag of HTML, which is not shown."""
-    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
+def marked_up(text: str) -> str:
+    """Outside of code `<token>` would be a tag of HTML, which is not displayed; docs/how-to/cache.md becomes a link."""
+    return re.sub(r"(`[^`]*`)|<|" + PAGE.pattern, as_shown, text)
+
+
+def as_shown(found: re.Match[str]) -> str:
+    if found["page"]:
+        return f"[{found['name']}](../{found['page']})"
+    return found[1] or "&lt;"
 
 
 def code(value: Any) -> str:

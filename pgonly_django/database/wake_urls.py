@@ -81,7 +81,7 @@ def post_after_commit(alias: str) -> None:
 
 
 def flush(seconds: float | None = None) -> None:
-    """Post now what waits for its turn, and wait until it is posted, for `seconds` at most; None: END_SECONDS."""
+    """Post now what waits for its turn, and wait until it is posted, for `seconds` at most, 5 unless given."""
     give_up_at = time.monotonic() + (END_SECONDS if seconds is None else seconds)
     urls = tuple(_urls.values())
     for url in urls:

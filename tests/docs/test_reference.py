@@ -108,6 +108,11 @@ def test_a_word_in_angle_brackets_is_shown_and_code_stays_as_it_is():
     assert paragraphs("Bearer <token>, `a < b`") == "Bearer &lt;token>, `a < b`"
 
 
+def test_a_page_that_is_named_becomes_a_link():
+    said = "See [cache.md](../how-to/cache.md#checks). And `docs/how-to/cache.md`."
+    assert paragraphs("See docs/how-to/cache.md#checks. And `docs/how-to/cache.md`.") == said
+
+
 def test_a_docstring_becomes_paragraphs_of_100_characters():
     text = paragraphs("One line\n    and another.\n\n    " + "word " * 30)
     assert text.startswith("One line and another.\n\nword")
