@@ -136,6 +136,15 @@ def frozen(database):
 
 
 @pytest.mark.parametrize("outage", [stopped, frozen])
+def test_a_process_opens_no_more_connections_than_it_has_threads_or_than_its_pool_may(app, crowd, database):
+    """docs/how-to/gunicorn.md: --threads 4, and POOL_SIZE is 8."""
+    crowd.ask_for(1, "counted")
+    with psycopg.connect(database.url()) as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgonly cache'"
+        (opened,) = connection.execute(query).fetchone()
+    assert WORKERS[app.kind] <= opened <= {"gunicorn": 2 * 4, "uvicorn": 8}[app.kind]
+
+
 def test_a_view_answers_in_time_without_the_database_and_caches_again_when_it_is_back(
     app, database, crowd, outage
 ):
