@@ -8,6 +8,7 @@ the row below 1.2 KB; the limit is then held as exactly, and up to 1 % of it may
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from pgonly_django.cache import call_log
@@ -20,38 +21,46 @@ from pgonly_django.database.statement import integer
 TIMES_AT_MOST = 128
 LONGEST_PERIOD_SECONDS = 366 * 24 * 3600
 
-_MICROSECONDS = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
-_EXPIRES_AT = "clock_timestamp() + %(period)s::int8 * interval '1 microsecond'"
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"  # microseconds since 1970
+_AHEAD = "(SELECT clock_timestamp() + %(period)s::int8 * interval '1 microsecond') AS ahead (e)"
+# `number` counts the admitted requests of the period. `value` has their times, oldest first, in 8 bytes each, which
+# compare as the times do. The entry reads as its number.
+_COUNTS = f"({LIVE} AND codec = 0 AND octet_length(value) >= 8)"
+_IS_OVER = f"substring(value FOR 8) <= int8send({_NOW} - %(period)s::int8)"
+_IS_FULL = f"({_COUNTS} AND number >= %(limit)s::int8 AND NOT {_IS_OVER})"
+_OF_ENTRY = re.compile(r"\b(?<!\.)(expires_at|codec|value|number)\b")
 
-# `number` counts the admitted requests of the period. `value` has a byte that says whether the last request was one of
-# them, and times of 8 bytes each, oldest first; those compare as bytes do. The entry reads as its number.
+
+def _of_entry(condition: str) -> str:
+    """In an ON CONFLICT, where the columns of the row that is there have its name before them."""
+    return _OF_ENTRY.sub(r"entry.\1", condition)
+
+
+# One that is full by the snapshot stays full until its first time is over, so a refusal needs no lock and writes
+# nothing. No row comes back where another request took the last place since the snapshot.
 # At most one time is dropped a request, since each request adds at most one. clock_timestamp() is read under the lock
-# of the row. A refused request writes the row, too: without that the statement could not return what it says.
-# Served by the primary key.
+# of the row, so times are in order. Served by the primary key.
 ADMIT = for_both_tables(
-    f"""INSERT INTO {{table}} AS entry (key, value, number, codec, expires_at, prune_minute)
-    SELECT %(key)s::text, '\\x01'::bytea || int8send({_MICROSECONDS}), 1, 0, e, {minute_of("e")}
-    FROM (SELECT {_EXPIRES_AT}) AS x (e)
-    ON CONFLICT (key) DO UPDATE
-    SET (value, number, codec, expires_at, prune_minute, tags, claim, claimed_until) = (
-        SELECT CASE
-            WHEN NOT fits THEN '\\x00'::bytea || times
-            WHEN counted < octet_length(times) / 8 * %(group_size)s::int8
-            THEN '\\x01'::bytea || substring(times FOR octet_length(times) - 8) || int8send(now)
-            ELSE '\\x01'::bytea || times || int8send(now) END,
-        counted + fits::int, 0, e, {minute_of("e")}, NULL::text[], NULL::int8, NULL::timestamptz
-        FROM (SELECT {_MICROSECONDS}, {_EXPIRES_AT}) AS clock (now, ahead),
-        LATERAL (SELECT coalesce({LIVE.replace("expires_at", "entry.expires_at")} AND entry.codec = 0
-            AND octet_length(entry.value) > 8, false)) AS old (counts),
-        LATERAL (SELECT CASE WHEN counts THEN substring(entry.value FROM 2) ELSE '' END,
-            CASE WHEN counts THEN entry.number ELSE 0 END) AS found (every, number),
-        LATERAL (SELECT substring(every FOR 8) <= int8send(now - %(period)s::int8) AND every <> '') AS first (is_over),
-        LATERAL (SELECT CASE WHEN is_over THEN substring(every FROM 9) ELSE every END,
-            CASE WHEN is_over THEN greatest(found.number - %(group_size)s::int8, 0) ELSE found.number END
-            ) AS kept (times, counted),
-        LATERAL (SELECT counted < %(limit)s::int8) AS room (fits),
-        LATERAL (SELECT CASE WHEN fits THEN ahead ELSE entry.expires_at END) AS x (e))
-    RETURNING get_byte(value, 0), substring(value FROM 2 FOR 8), {_MICROSECONDS}, number, xmax = 0, {SIZE}""",
+    f"""WITH refused AS MATERIALIZED (
+        SELECT substring(value FOR 8) AS oldest, number FROM {{table}} WHERE key = %(key)s::text AND {_IS_FULL}),
+    admitted AS (
+        INSERT INTO {{table}} AS entry (key, value, number, codec, expires_at, prune_minute)
+        SELECT %(key)s::text, int8send({_NOW}), 1, 0, e, {minute_of("e")} FROM {_AHEAD}
+        WHERE NOT EXISTS (SELECT FROM refused)
+        ON CONFLICT (key) DO UPDATE
+        SET (value, number, codec, expires_at, prune_minute, tags, claim, claimed_until) = (
+            SELECT CASE WHEN counted < octet_length(times) / 8 * %(group_size)s::int8
+                THEN substring(times FOR octet_length(times) - 8) ELSE times END || int8send({_NOW}),
+            counted + 1, 0, e, {minute_of("e")}, NULL::text[], NULL::int8, NULL::timestamptz
+            FROM {_AHEAD},
+            (SELECT coalesce({_of_entry(_COUNTS)}, false), {_of_entry(_IS_OVER)}) AS old (counts, is_over),
+            LATERAL (SELECT CASE WHEN NOT counts THEN '' WHEN is_over THEN substring(entry.value FROM 9)
+                ELSE entry.value END, CASE WHEN NOT counts THEN 0 WHEN is_over
+                THEN greatest(entry.number - %(group_size)s::int8, 0) ELSE entry.number END) AS kept (times, counted))
+        WHERE {_of_entry(_IS_FULL)} IS NOT TRUE
+        RETURNING number, xmax = 0 AS is_new, {SIZE} AS size)
+    SELECT number, is_new, size, NULL::bytea, 0::int8 FROM admitted
+    UNION ALL SELECT number, false, 0, oldest, {_NOW} FROM refused""",
     "key limit period group_size",
 )
 
@@ -66,7 +75,8 @@ class Admission:
 
 
 def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admission]:
-    """Whether a request is one of at most `limit` in any `seconds`; it counts if it is. One statement."""
+    """Whether a request is one of at most `limit` in any `seconds`; it counts if it is. One statement, and another
+    where two requests meet at the last place."""
     if not 0 < seconds <= LONGEST_PERIOD_SECONDS:
         raise ValueError(
             f"The period must be between 0 and {LONGEST_PERIOD_SECONDS} seconds, got {seconds!r}."
@@ -74,13 +84,19 @@ def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Adm
     if limit <= 0:
         return Admission(admitted=False, wait_seconds=float(seconds), counted=0)
     period, group_size = round(seconds * 1_000_000), math.ceil(limit / TIMES_AT_MOST)
-    result = yield from store.send(ADMIT, [key, b"%d" % limit, b"%d" % period, b"%d" % group_size])
-    is_admitted, oldest, now, counted, is_new, size = (result.get_value(0, column) for column in range(6))
-    if store.counters.wrote(
-        entries=is_new == b"\x01", size=integer(size) * (is_new == b"\x01"), written=integer(size)
-    ):
-        yield from store.eviction.clean()
-    wait = 0.0 if integer(is_admitted) else max(integer(oldest) + period - integer(now), 1) / 1_000_000
+    while True:
+        result = yield from store.send(ADMIT, [key, b"%d" % limit, b"%d" % period, b"%d" % group_size])
+        if result.ntuples:
+            break
+    counted, is_new, size, oldest, now = (result.get_value(0, column) for column in range(5))
     if call_log.is_on(call_log.DEBUG):
-        call_log.say("set", key, detail=f"{integer(counted)} of {limit} requests")
-    return Admission(bool(integer(is_admitted)), wait, integer(counted))
+        call_log.say(
+            "set" if oldest is None else "hit", key, detail=f"{integer(counted)} of {limit} requests"
+        )
+    if oldest is not None:
+        wait = max(integer(oldest) + period - integer(now), 1) / 1_000_000
+        return Admission(admitted=False, wait_seconds=wait, counted=integer(counted))
+    new, written = is_new == b"\x01", integer(size)
+    if store.counters.wrote(entries=new, size=written if new else 0, written=written):
+        yield from store.eviction.clean()
+    return Admission(admitted=True, wait_seconds=0.0, counted=integer(counted))
