@@ -9,6 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
+from pgonly_django.conf import schema
 from pgonly_django.database.embedded import Server
 from pgonly_django.monitoring.doctor.examination import examine
 from tests import in_memory
@@ -17,6 +18,11 @@ from tests.process.conftest import hangups_end_processes, workers  # noqa: F401 
 
 # As few settings as the tests here need, none of which may be set without a restart.
 OPTIONS = ("max_connections=40", "max_prepared_transactions=4", "wal_level=logical", "fsync=off")
+
+
+def at(name):
+    """An index, or a table that is none of ours, with the schema of our tables: SQL of tests has it before those."""
+    return f'"{schema()}".{name}' if schema() else name
 
 
 def found(*subjects, database="default"):

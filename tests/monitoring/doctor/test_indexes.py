@@ -8,9 +8,9 @@ from django.db import connection
 from pgonly_django.monitoring.doctor.declared import declared
 from pgonly_django.monitoring.doctor.examination import examine
 from pgonly_django.monitoring.doctor.findings import Level
-from tests.monitoring.doctor.conftest import found
+from tests.monitoring.doctor.conftest import at, found
 
-DEFINITION = "SELECT pg_get_indexdef('pgonly_job_ready'::regclass)"
+DEFINITION = f"SELECT pg_get_indexdef('{at('pgonly_job_ready')}'::regclass)"
 
 
 @pytest.mark.django_db
@@ -26,15 +26,15 @@ def test_the_migrations_declare_every_index_that_the_database_has():
     "name", ["pgonly_job_ready", "pgonly_job_unique", "pgonly_cache_prune", "pgonly_cache_durable_tags"]
 )
 def test_a_dropped_index_is_made_again_by_the_sql_of_the_advice(sql, name):
-    ((before,),) = sql(f"SELECT pg_get_indexdef('{name}'::regclass)")
-    sql(f"DROP INDEX {name}")
+    ((before,),) = sql(f"SELECT pg_get_indexdef('{at(name)}'::regclass)")
+    sql(f"DROP INDEX {at(name)}")
     findings = found("indexes")
     assert list(findings) == ["D041"]
     assert findings["D041"].level == Level.ERROR
     assert name in findings["D041"].fact
     sql(findings["D041"].advice)
     assert found("indexes") == {}
-    assert sql(f"SELECT pg_get_indexdef('{name}'::regclass)") == [(before,)]
+    assert sql(f"SELECT pg_get_indexdef('{at(name)}'::regclass)") == [(before,)]
 
 
 def test_a_primary_key_that_was_dropped(sql):
@@ -47,7 +47,7 @@ def test_a_primary_key_that_was_dropped(sql):
 
 def test_an_index_of_the_right_name_and_other_columns(sql):
     ((definition,),) = sql(DEFINITION)
-    sql("DROP INDEX pgonly_job_ready", "CREATE INDEX pgonly_job_ready ON pgonly_job (queue)")
+    sql(f"DROP INDEX {at('pgonly_job_ready')}", "CREATE INDEX pgonly_job_ready ON pgonly_job (queue)")
     finding = found("indexes")["D042"]
     assert "it has 1 column." in finding.fact
     for statement in finding.advice.rstrip(";").split("; "):
@@ -57,7 +57,7 @@ def test_an_index_of_the_right_name_and_other_columns(sql):
 
 
 def invalid(name):
-    return f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"
+    return f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{at(name)}'::regclass"
 
 
 def test_an_invalid_index_is_mended_by_the_sql_of_the_advice(sql):

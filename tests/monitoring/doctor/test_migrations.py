@@ -7,8 +7,9 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
+from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor.findings import Level
-from tests.monitoring.doctor.conftest import found
+from tests.monitoring.doctor.conftest import at, found
 
 
 @pytest.fixture
@@ -42,14 +43,14 @@ def test_what_a_pending_migration_would_make_is_not_said_twice(recorder, sql):
     )
     for name in later:
         recorder.record_unapplied("pgonly_django", name)
-    sql("ALTER INDEX pgonly_job_cancelled RENAME TO elsewhere")  # which 0008 makes
+    sql(f"ALTER INDEX {at('pgonly_job_cancelled')} RENAME TO elsewhere")  # which 0008 makes
     try:
         assert found("tables")["D052"].data["pending"] == later
         assert "D041" not in found("indexes")
     finally:
         for name in later:
             recorder.record_applied("pgonly_django", name)
-        sql("ALTER INDEX elsewhere RENAME TO pgonly_job_cancelled")
+        sql(f"ALTER INDEX {at('elsewhere')} RENAME TO pgonly_job_cancelled")
 
 
 def test_a_table_that_is_missing(sql):
@@ -60,7 +61,7 @@ def test_a_table_that_is_missing(sql):
         assert finding.data == {"table": "pgonly_tick"}
         assert "D041" not in found("indexes")
     finally:
-        sql("ALTER TABLE pgonly_gone RENAME TO pgonly_tick")
+        sql(f"ALTER TABLE {at('pgonly_gone')} RENAME TO pgonly_tick")
 
 
 def test_tables_in_another_schema(sql):
@@ -70,10 +71,8 @@ def test_tables_in_another_schema(sql):
         assert list(findings) == ["D053"]
         assert "pgonly_tick" in findings["D053"].fact
     finally:
-        place = '"' + sql("SELECT current_schema()")[0][0] + '"'
-        from pgonly_django.conf import schema
-
-        sql(f"ALTER TABLE elsewhere.pgonly_tick SET SCHEMA {schema() or place}", "DROP SCHEMA elsewhere")
+        place = schema() or sql("SELECT current_schema()")[0][0]
+        sql(f'ALTER TABLE elsewhere.pgonly_tick SET SCHEMA "{place}"', "DROP SCHEMA elsewhere")
 
 
 def test_migrations_of_a_later_version(recorder):

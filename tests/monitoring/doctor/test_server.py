@@ -8,9 +8,10 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from django.db import connections
 
+from pgonly_django.conf import schema
 from pgonly_django.database.server_kind import check_server, kind_of
 from pgonly_django.monitoring.doctor.findings import Level
-from tests.monitoring.doctor.conftest import as_alias, found
+from tests.monitoring.doctor.conftest import as_alias, at, found
 
 COCKROACH = "CockroachDB CCL v25.4.14 (x86_64-pc-linux-gnu, built 2026/05/01 00:00:00, go1.25)"
 YUGABYTE = "PostgreSQL 15.12-YB-2025.2.3.0-b1 on x86_64-pc-linux-gnu"
@@ -124,7 +125,7 @@ def test_citus_with_a_table_of_ours_distributed(pretend):
         "CREATE TABLE pg_dist_partition (logicalrelid regclass)",
     )
     assert list(found("server", database="fake")) == ["D016"]
-    pretend("INSERT INTO pg_dist_partition VALUES ('public.pgonly_job'::regclass)")
+    pretend(f"INSERT INTO pg_dist_partition VALUES ('{at('pgonly_job')}'::regclass)")
     finding = found("server", database="fake")["D017"]
     assert finding.level == Level.ERROR
-    assert finding.advice == "SELECT undistribute_table('public.pgonly_job');"
+    assert finding.advice == f"SELECT undistribute_table('{schema() or 'public'}.pgonly_job');"

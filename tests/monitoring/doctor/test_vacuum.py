@@ -11,6 +11,7 @@ from django.db import connection
 
 from pgonly_django.monitoring.doctor import vacuum
 from pgonly_django.monitoring.doctor.findings import Level
+from pgonly_django.tables import qualified
 from tests.jobs.transactions import stand_still
 from tests.monitoring.doctor.conftest import found
 from tests.waiting import wait_for
@@ -78,7 +79,7 @@ def test_who_waits_for_an_exclusive_lock_is_named_with_those_before_him(monkeypa
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM pgonly_job")
     waiter = server.pgconn
-    waiter.send_query(b"ALTER TABLE pgonly_job ADD COLUMN x int")
+    waiter.send_query(qualified("ALTER TABLE pgonly_job ADD COLUMN x int").encode())
     try:
         wait_for(lambda: "D025" in found("vacuum"))
         finding = found("vacuum")["D025"]
