@@ -135,7 +135,6 @@ def frozen(database):
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("outage", [stopped, frozen])
 def test_a_process_opens_no_more_connections_than_it_has_threads_or_than_its_pool_may(app, crowd, database):
     """docs/how-to/gunicorn.md: --threads 4, and POOL_SIZE is 8."""
     crowd.ask_for(1, "counted")
@@ -145,6 +144,7 @@ def test_a_process_opens_no_more_connections_than_it_has_threads_or_than_its_poo
     assert WORKERS[app.kind] <= opened <= {"gunicorn": 2 * 4, "uvicorn": 8}[app.kind]
 
 
+@pytest.mark.parametrize("outage", [stopped, frozen])
 def test_a_view_answers_in_time_without_the_database_and_caches_again_when_it_is_back(
     app, database, crowd, outage
 ):
