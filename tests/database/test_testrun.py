@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +13,7 @@ from psycopg import sql
 
 from pgonly_django.conf import schema
 from pgonly_django.database.connect import connection_params
+from tests import zygote
 from tests.testing.entry_point import with_entry_point
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,10 +65,7 @@ def run(database, *arguments):
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": f"{PACKAGE}.settings", "SAMPLE_DATABASE": database}
     with TemporaryDirectory() as folder:
         environment["PYTHONPATH"] = with_entry_point(Path(folder))
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False,
-        )  # fmt: skip
+        done = zygote.run(list(arguments), env=environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout + done.stderr
 
@@ -79,20 +75,21 @@ def number_of_tests(output):
 
 
 DJANGO = ["-m", "django", "test", "--noinput"]
+ALL = [f"{PACKAGE}.{suite}" for suite in ("suite_django", "suite_drain", "suite_resumable")]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("least", "command"),
     [
-        pytest.param(20, [*DJANGO, f"{PACKAGE}.suite_django"], id="Django's runner"),
+        pytest.param(
+            36, [*DJANGO, *ALL], id="Django's runner, also with tests that drain and that kill jobs"
+        ),
         pytest.param(20, [*DJANGO, "--parallel=2", f"{PACKAGE}.suite_django"], id="its processes"),
         pytest.param(
             5, [*DJANGO, f"{PACKAGE}.suite_django.InSimpleTestCase"], id="without any test database"
         ),
         pytest.param(20, [*DJANGO, "--keepdb", f"{PACKAGE}.suite_django"], id="keeping the test databases"),
-        pytest.param(12, [*DJANGO, f"{PACKAGE}.suite_drain"], id="that drain"),
-        pytest.param(4, [*DJANGO, f"{PACKAGE}.suite_resumable"], id="that kill jobs"),
         pytest.param(90, PYTEST, id="pytest"),
         pytest.param(5, [*PYTEST, *ONE_PROCESS, "-k", "without_the_mark"], id="pytest without any"),
     ],
