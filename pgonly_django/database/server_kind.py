@@ -79,11 +79,11 @@ def check_server(databases: Iterable[str] | None = None, **_: Any) -> list[check
     return [
         checks.Error(REFUSED.format(alias=alias), hint=HINT, id=ERROR_ID)
         for alias in databases or ()
-        if router.allow_migrate(alias, "pgonly_django") and _is_cockroach(alias)
+        if router.allow_migrate(alias, "pgonly_django") and is_cockroach(alias)
     ]
 
 
-def _is_cockroach(alias: str) -> bool:
+def is_cockroach(alias: str) -> bool:
     """False where the server does not answer: a check may run without it."""
     connection = connections[alias]
     if connection.vendor != "postgresql":

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from django.db import connections
+from django.db import NotSupportedError, connections
 from django.utils.functional import Promise
 
+from pgonly_django.database.server_kind import COCKROACH, ServerKind, is_cockroach
 from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level, is_as_bad_as
 from pgonly_django.monitoring.doctor.reading import not_read
-from pgonly_django.monitoring.doctor.server import server_of
+from pgonly_django.monitoring.doctor.server import cockroach, server_of
 from pgonly_django.monitoring.doctor.subjects import SUBJECTS, Part, Subject
 
 # After so long no further subject begins. Each statement has a limit, too.
@@ -77,11 +78,17 @@ def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) 
     Raises django.db.Error where the database does not answer.
     """
     began = time.monotonic()
-    connections[alias].ensure_connection()
-    kind = server_of(alias)
+    try:
+        connections[alias].ensure_connection()
+        kind = server_of(alias)
+    except NotSupportedError:  # Django takes it for an old PostgreSQL
+        if not is_cockroach(alias):
+            raise
+        kind = ServerKind(COCKROACH)
     chosen = [each for each in SUBJECTS if (not only or each.name in only) and each.name not in skip]
     if kind.is_cockroach:  # which answers most questions of the others with an error
-        chosen = [each for each in SUBJECTS if each.name == "server"]
+        refused = Examined("server", SUBJECTS[0].title, [cockroach(alias, kind)])
+        return Report(alias, kind.label, [refused], time.monotonic() - began)
     subjects = [_examined(alias, subject, began) for subject in chosen]
     return Report(alias, kind.label, subjects, time.monotonic() - began)
 

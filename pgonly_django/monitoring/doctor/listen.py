@@ -36,7 +36,7 @@ def examine_notify(alias: str) -> Iterator[Finding]:
     """D061: it does not arrive. D062: it was late. D063: the connection that listens cannot be opened."""
     if not belongs_to(alias, Job) or row(alias, "SELECT pg_is_in_recovery()")[0]:
         return  # D091 says that it is a standby
-    if connections[alias].in_atomic_block:
+    if connections[alias].in_atomic_block or not connections[alias].get_autocommit():
         yield _not_tested("a NOTIFY is sent when its transaction commits, and the caller has one open")
         return
     try:

@@ -15,7 +15,7 @@ from pgonly_django.database.listen_database import listen_alias
 from pgonly_django.models import Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
-from pgonly_django.monitoring.doctor.reading import reading, row
+from pgonly_django.monitoring.doctor.reading import is_direct, reading, row
 from pgonly_django.monitoring.doctor.words import counted
 
 FULL_WARNING, FULL_ERROR = 0.8, 0.95
@@ -83,7 +83,9 @@ def examine_use(alias: str) -> Iterator[Finding]:
 
 
 def examine_pools(alias: str) -> Iterator[Finding]:
-    """D082: one process alone, or all of them together, may open more than there are."""
+    """D082: one process alone, or all of them together, may open more than there are. Behind a pooler they may."""
+    if not is_direct(alias):
+        return
     limit = min(_limits(alias), key=lambda each: each.allowed)
     of_web = of_a_process(alias) + web_threads(alias)
     processes, of_workers = _of_workers(alias)

@@ -14,6 +14,7 @@ from django.db import DatabaseError, connections, transaction
 from psycopg import errors
 
 from pgonly_django.conf import schema
+from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.words import identifier
 from pgonly_django.tables import TABLES
@@ -69,6 +70,12 @@ def row(alias: str, sql: str, parameters: Mapping[str, Any] | None = None) -> An
     """The only row of one statement. See reading()."""
     (found,) = rows(alias, sql, parameters)
     return found
+
+
+def is_direct(alias: str) -> bool:
+    """Whether no pooler stands between Django and the server."""
+    with reading(alias):
+        return reaches_postgres(connections[alias].connection)
 
 
 def role_of(alias: str) -> str:

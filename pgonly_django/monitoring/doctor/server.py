@@ -8,12 +8,11 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django.cache.stats import our_caches
-from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.database.server_kind import HINT, REFUSED, ServerKind, kind_of
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.listen import DIRECT
 from pgonly_django.monitoring.doctor.our_tables import OUR_TABLES, parameters
-from pgonly_django.monitoring.doctor.reading import reading, rows
+from pgonly_django.monitoring.doctor.reading import is_direct, reading, rows
 from pgonly_django.monitoring.doctor.words import named
 
 DURABLE = 'CACHES[{caches}]["OPTIONS"]["DURABLE"] = True (docs/how-to/cache.md#options)'
@@ -27,18 +26,21 @@ def server_of(alias: str) -> ServerKind:
         return kind_of(cursor)
 
 
+def cockroach(alias: str, kind: ServerKind) -> Finding:
+    """D010. Nothing else is looked at then."""
+    return Finding(
+        id="D010",
+        level=Level.ERROR,
+        fact=REFUSED.format(alias=alias),
+        advice=HINT,
+        subject="server",
+        data={"version": kind.version},
+    )
+
+
 def examine_server(alias: str) -> Iterator[Finding]:
-    """D010: CockroachDB. D011: Aurora. D012, D013: Neon. D014: Supabase. D015: YugabyteDB. D016: Citus."""
+    """D011: Aurora. D012, D013: Neon. D014: Supabase. D015: YugabyteDB. D016: Citus."""
     kind = server_of(alias)
-    if kind.is_cockroach:
-        yield Finding(
-            id="D010",
-            level=Level.ERROR,
-            fact=REFUSED.format(alias=alias),
-            advice=HINT,
-            data={"version": kind.version},
-        )
-        return
     if kind.is_aurora:
         yield _aurora(kind)
     if kind.is_neon:
@@ -163,9 +165,7 @@ def examine_distributed(alias: str) -> Iterator[Finding]:
 
 def examine_pooler(alias: str) -> Iterator[Finding]:
     """D018: a pooler stands before the server."""
-    with reading(alias):
-        is_direct = reaches_postgres(connections[alias].connection)
-    if not is_direct:
+    if not is_direct(alias):
         yield Finding(
             id="D018",
             level=Level.INFO,

@@ -13,8 +13,8 @@ from typing import Any
 from django.db import connections, transaction
 from psycopg import IsolationLevel
 
-from pgonly_django.database.connect import reaches_postgres
 from pgonly_django.monitoring.doctor.findings import Finding, Level
+from pgonly_django.monitoring.doctor.reading import is_direct
 from pgonly_django.monitoring.doctor.words import identifier, span
 
 # Limits below these end what a healthy job does; above them they are shown only.
@@ -134,10 +134,7 @@ def examine_settings(alias: str) -> Iterator[Finding]:
 
 def examine_plans(alias: str) -> Iterator[Finding]:
     """D138: settings of the planner, behind a pooler."""
-    found = _read(alias, list(PLANS))
-    if reaches_postgres(connections[alias].connection):
-        return
-    for setting in found:
+    for setting in () if is_direct(alias) else _read(alias, list(PLANS)):
         wanted, why = PLANS[setting.name]
         if setting.value != wanted:
             yield setting.finding("D138", Level.INFO, f"behind a pooler {why}", wanted)

@@ -75,6 +75,7 @@ def test_cockroachdb_that_django_takes_for_an_old_postgresql(pretend, monkeypatc
         wrapper.settings_dict.setdefault("TEST", {}), "get", None, raising=False
     ) if False else None
     assert [each.id for each in check_server(databases=["fake"])] == ["pgonly_django.E060"]
+    assert list(found(database="fake")) == ["D010"]
 
 
 def test_aurora(pretend):
