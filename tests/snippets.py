@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from tests.docs.pages import ROOT, Page
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def snippet(page: str, containing: str) -> str:
     """The one block of Python on `page` with these words in it."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if containing in block]
+    blocks = [block.code for block in Page(DOCS / page).blocks if block.language == "python"]
+    (found,) = [code for code in blocks if containing in code]
     return found

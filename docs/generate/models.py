@@ -10,6 +10,7 @@ from django.apps import apps
 from django.db import connection, models
 
 from docs.generate.api import is_public, shown
+from docs.generate.columns import WORDS
 from docs.generate.markdown import documentation, in_one_line, table
 from pgonly_django.models import State
 from pgonly_django.tables import name_of
@@ -46,9 +47,13 @@ def section(model: type[models.Model]) -> Iterator[str]:
 def row(field: models.Field[Any, Any]) -> tuple[str, str, str, str]:
     target = f"To `{field.remote_field.model.__name__}`." if field.remote_field else ""
     key = "The primary key." if field.primary_key else ""
-    says = " ".join(part for part in (key, target, str(field.help_text)) if part)
+    says = " ".join(part for part in (key, target, words(field)) if part)
     kind = str(field.db_type(connection))
     return f"`{field.column}`", f"`{kind}`", "yes" if field.null else "", says
+
+
+def words(field: models.Field[Any, Any]) -> str:
+    return str(field.help_text) or WORDS.get(field.model.__name__, {}).get(field.name, "")
 
 
 def verbs(kind: type) -> str:

@@ -9,9 +9,11 @@ from dataclasses import fields
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 
 from docs.generate import api
 from docs.generate.checks import described
+from docs.generate.columns import WORDS
 from docs.generate.markdown import comments, literal, paragraphs, signature
 from docs.generate.pages import REFERENCE, pages
 from pgonly_django.cache.options import Options
@@ -68,6 +70,12 @@ def imports_of_ours():
             for node in ast.walk(ast.parse(block.code)) if block.language == "python" else ():
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pgonly_django"):
                     yield from ((page.name, node.module, each.name) for each in node.names)
+
+
+def test_words_for_columns_are_for_columns_without_help_text():
+    models = {model.__name__: model for model in apps.get_app_config("pgonly_django").get_models()}
+    named = [(name, column) for name, words in WORDS.items() for column in words]
+    assert [each for each in named if models[each[0]]._meta.get_field(each[1]).help_text] == []
 
 
 def test_what_the_pages_import_is_in_the_reference():
