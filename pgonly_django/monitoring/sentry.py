@@ -17,7 +17,7 @@ from pgonly_django.instruments import Enqueue, JobRun
 try:
     import sentry_sdk
     from sentry_sdk.integrations import Integration
-    from sentry_sdk.scope import add_global_event_processor
+    from sentry_sdk.scope import Scope, add_global_event_processor, use_isolation_scope
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
     raise ImportError("sentry-sdk is not installed: pip install 'pgonly-django[sentry]'") from error
@@ -31,6 +31,9 @@ TOLD = ("worker.attempt_failed", "worker.job_ended", "worker.job_cut_off", "queu
 SHOWN_CHARACTERS = 4000
 CONTEXT = "sentry"  # in JobRun.notes
 CAPTURED = "_pgonly_captured"  # an attribute of an exception
+
+# The isolation scope of the start: what is set there holds for the jobs of all threads.
+_of_process: list[Scope] = []
 
 
 class PgonlyIntegration(Integration):
@@ -46,6 +49,7 @@ class PgonlyIntegration(Integration):
 
     @staticmethod
     def setup_once() -> None:
+        _of_process.append(sentry_sdk.get_isolation_scope())
         instruments.around_enqueue(_enqueue)
         instruments.carry(_headers)
         instruments.around_run(_run)
@@ -120,7 +124,8 @@ def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
     metadata = run.job.metadata if isinstance(run.job.metadata, Mapping) and integration.traces else {}
     headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
     task = run.job.task
-    with sentry_sdk.isolation_scope() as scope:
+    with use_isolation_scope(_of_process[0].fork()) as scope:
+        sentry_sdk.get_current_scope().clear()  # a fork: that of a request or a test stays as it is
         scope.clear_breadcrumbs()
         scope.add_event_processor(_describes(run, integration))
         transaction = sentry_sdk.continue_trace(

@@ -137,6 +137,15 @@ def test_drain_runs_jobs_in_the_trace_of_their_enqueue_and_not_of_the_test(expor
     assert result_of(result)[0] == f"{first.get_span_context().trace_id:032x}"
 
 
+def test_a_tick_runs_jobs_outside_of_the_trace_of_its_request(tick, requests, exporter):
+    result = traced.say.enqueue()
+    assert tick()["done"] == 1
+    (request,), (enqueued,), (ran,) = (named(exporter, name) for name in ("GET", "enqueue", "run"))
+    assert ran.parent.span_id == enqueued.context.span_id
+    assert ran.context.trace_id != request.context.trace_id
+    assert result_of(result) == ids(ran)
+
+
 def test_a_job_that_no_trace_has_enqueued_begins_one(work, exporter):
     result = traced.say.enqueue()
     Job.objects.update(metadata=None)

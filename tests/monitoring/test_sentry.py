@@ -171,6 +171,26 @@ def test_scopes_are_of_one_job_each(sent, work):
     assert "of" not in last["tags"]
 
 
+@pytest.mark.parametrize("task", [reported.fail_with, reported.fail_async])
+def test_what_is_set_at_the_start_of_the_process_holds_for_its_jobs(sent, work, task):
+    sentry_sdk.set_tag("region", "eu")
+    task.enqueue(7)
+    work()
+    assert [event["tags"]["region"] for event in sent.events] == ["eu"]
+
+
+@pytest.mark.parametrize("task", [reported.fail_with, reported.fail_async])
+def test_a_tick_s_jobs_have_nothing_of_the_scope_around_it(sent, tick, task):
+    task.enqueue(7)
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.set_user({"username": "of the request"})
+        sentry_sdk.set_tag("of", "the request")
+        assert tick()["failed"] == 1
+    (event,) = sent.events
+    assert "user" not in event
+    assert "of" not in event["tags"]
+
+
 @pytest.mark.parametrize("how", ["capture", "log"])
 @pytest.mark.parametrize("task", [reported.say_and_fail, reported.say_and_fail_async])
 def test_what_a_job_has_reported_itself_is_not_reported_again(sent, work, how, task):

@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from contextvars import Context
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -53,8 +52,7 @@ class Tick:
         self._thread = threading.Thread(target=self._run, name="pgonly-tick", daemon=True)
 
     def start(self) -> None:
-        """In a context of its own: its jobs have no part in the trace of the request, nor in its Sentry scope."""
-        Context().run(self._thread.start)
+        self._thread.start()
 
     def wait(self, seconds: float) -> bool:
         """Whether it is over."""
