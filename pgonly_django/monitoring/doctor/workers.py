@@ -56,8 +56,9 @@ def _silent(worker: WorkerFigures, live: list[WorkerFigures]) -> Finding:
         level=level,
         fact=f"The worker {worker.row.name} ({worker.row.hostname}, process {worker.row.pid}) has been silent for "
         f"{span(silent)} and {jobs}.",
-        advice=f"Look at process {worker.row.pid} on {worker.row.hostname} and at its log. A live worker takes its "
-        "jobs over when their leases end." + ("" if live else " None is live: start one."),
+        advice=f"Look at process {worker.row.pid} on {worker.row.hostname} and at its log."
+        + (" A live worker takes its jobs over when their leases end." if worker.jobs else "")
+        + ("" if live else " None is live: start one."),
         data={
             "worker": worker.row.name, "hostname": worker.row.hostname, "pid": worker.row.pid,
             "silent_seconds": silent, "jobs": [str(job.pk) for job in worker.jobs],
