@@ -257,3 +257,12 @@ def test_a_function_is_added_once_and_taken_away_once(use):
     second()
     add.enqueue(1)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("task", [count_to, count_async])
+def test_steps_alone_can_be_watched(use, work, task):
+    seen = []
+    use(instruments.around_step, lambda run, name: notes(seen, run.job.task, name))
+    task.enqueue(1)
+    work()
+    assert seen == [["in", task.module_path, "square 0"], ["out", task.module_path, "square 0"]]

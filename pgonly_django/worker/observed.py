@@ -19,7 +19,7 @@ LOST, CRASHED = "lost", "crashed"
 
 def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
     """`call(run)`, which raises nothing, with what they put around it."""
-    if not instruments.runs.functions:
+    if not (instruments.runs.functions or instruments.steps.functions):
         return call(run)
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):
@@ -30,7 +30,7 @@ def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
 
 async def aobserve(run: Run, call: Callable[[Run], Awaitable[Ended]]) -> Ended:
     """See observe()."""
-    if not instruments.runs.functions:
+    if not (instruments.runs.functions or instruments.steps.functions):
         return await call(run)
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):

@@ -340,6 +340,21 @@ def test_a_task_that_is_not_known_has_a_span_without_an_error(work, exporter):
     assert ran.attributes["messaging.message.id"] == result.id
 
 
+def test_without_an_sdk_jobs_run_and_hand_on_the_trace_that_they_are_given(work):
+    instrument()
+    try:
+        alone = add.enqueue(1)
+        token = context.attach(propagate.extract({"traceparent": PARENT}))
+        result = traced.say.enqueue()
+        context.detach(token)
+        work()
+    finally:
+        uninstrument()
+    assert alone.job.metadata is None
+    assert result.job.metadata == {"traceparent": PARENT}
+    assert result_of(result)[0] == TRACE
+
+
 def test_without_the_package_it_says_what_to_install():
     code = "import sys; sys.modules['opentelemetry'] = None; import pgonly_django.monitoring.opentelemetry"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.http import JsonResponse
 from django.test import RequestFactory
 from django.urls import path
+from django.utils import timezone
 from opentelemetry import baggage, context
 from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.transport import Transport
@@ -226,6 +227,17 @@ def test_a_job_that_has_killed_its_workers_is_one_event(sent, background_worker)
     assert event["message"] == "tests.jobs.add failed: its worker died 3 times while it ran"
     assert event["contexts"]["job"]["outcome"] == "crashed"
     assert event["tags"]["job_id"] == str(job.pk)
+
+
+def test_a_job_whose_task_no_worker_knows_is_one_event_with_its_arguments_masked(sent, work):
+    add.enqueue("s3cr3t")
+    since = (timezone.now() - timedelta(hours=2)).isoformat()
+    Job.objects.update(task="gone.away", errors=[{"outcome": "postponed", "since": since}])
+    work()
+    (event,) = sent.events
+    assert event["exception"]["values"][-1]["type"] == "UnknownTaskError"
+    assert event["tags"]["task"] == "gone.away"
+    assert event["contexts"]["job"]["args"] == '["••••••"]'
 
 
 def test_other_errors_of_the_worker_are_events_as_before(sent, db):
