@@ -2,7 +2,8 @@
 the CPU. The fork reads the settings and imports this package as a fresh interpreter does; it has its own arguments,
 environment, streams and session, takes signals and is killed as any process is.
 
-What is imported before must not read the settings. Tests of the start itself start an interpreter.
+What is imported before must not read the settings, but for workers whose environment is the usual one: prepare().
+Tests of the start itself start an interpreter.
 """
 
 from __future__ import annotations
@@ -78,14 +79,14 @@ class Process:
 class Zygote:
     """The tests' side."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepared: dict[str, str] | None = None) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int] = {}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.zygote", str(theirs.fileno())],
-            cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-m", "tests.zygote", str(theirs.fileno()), *(["prepared"] if prepared else [])],
+            cwd=ROOT, env=prepared, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         theirs.close()
 
@@ -130,17 +131,26 @@ class Zygote:
         return None
 
 
-_zygotes: list[Zygote] = []
+_zygotes: dict[str, Zygote] = {}
+OF_THE_TEST = "PYTEST_CURRENT_TEST"  # differs each time, and no settings read it
 
 
 def start(
-    command: list[str], *, env: dict[str, str], output: IO[Any], errors: IO[Any], cwd: Path = ROOT
+    command: list[str],
+    *,
+    env: dict[str, str],
+    output: IO[Any],
+    errors: IO[Any],
+    cwd: Path = ROOT,
+    prepared: bool = False,
 ) -> Process:
-    """See Zygote.start(). All tests of a process share one zygote."""
-    if not _zygotes:
-        _zygotes.append(Zygote())
-        atexit.register(_zygotes[0].end)
-    return _zygotes[0].start(command, env=env, cwd=cwd, output=output.fileno(), errors=errors.fileno())
+    """See Zygote.start(). All tests of a process share one zygote, and one more for each environment with `prepared`:
+    that one has read its settings and imported a worker, so a fork of it costs a third."""
+    key = repr(sorted((name, env[name]) for name in env.keys() - {OF_THE_TEST})) if prepared else ""
+    if key not in _zygotes:
+        _zygotes[key] = Zygote(env if prepared else None)
+        atexit.register(_zygotes[key].end)
+    return _zygotes[key].start(command, env=env, cwd=cwd, output=output.fileno(), errors=errors.fileno())
 
 
 def run(
@@ -226,10 +236,19 @@ def execute(command: list[str]) -> None:
         runpy.run_path(command[0], run_name="__main__")
 
 
+def prepare() -> None:
+    import django
+
+    django.setup()
+    import_module("pgonly_django.management.commands.runworker")
+
+
 def main() -> None:
     orders = socket.socket(fileno=int(sys.argv[1]))
     for name in BEFOREHAND:
         import_module(name)
+    if "prepared" in sys.argv:
+        prepare()
     gc.collect()
     gc.freeze()
     command, env, cwd, streams = serve(orders)

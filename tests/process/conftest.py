@@ -66,6 +66,9 @@ class Workers:
     starts_afresh: bool = False  # an interpreter for each, where a fork of the zygote would do
     started: list[RealWorker] = field(default_factory=list)
 
+    def __post_init__(self):
+        self.usual_url = self.url
+
     def start(self, *flags, lease=LEASE_SECONDS, ready=True, shell="", **environment):
         """`shell`: what a shell is told around the command, as in 'ulimit -n 64; exec "$@" >&-'."""
         name = f"worker-{len(self.started)}"
@@ -87,7 +90,8 @@ class Workers:
                     env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True,
                 )  # fmt: skip
             else:
-                process = zygote.start(command, env=env, output=output, errors=output)
+                usual = not environment and lease == LEASE_SECONDS and self.url == self.usual_url
+                process = zygote.start(command, env=env, output=output, errors=output, prepared=usual)
         worker = RealWorker(process, name, log)
         self.started.append(worker)
         if ready:
