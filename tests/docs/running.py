@@ -46,8 +46,8 @@ class Run(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        self.enter_context(restored_modules())
         for registry in (
-            sys.modules,
             os.environ,
             decorators._declared,
             aliases._claimed,
@@ -169,3 +169,15 @@ def restored(registry: MutableMapping[Any, Any]) -> Iterator[None]:
     for name in registry.keys() - was.keys():
         del registry[name]
     registry.update(was)
+
+
+@contextlib.contextmanager
+def restored_modules() -> Iterator[None]:
+    """Takes away the modules that the page stands for, which come from no file. A real one that was imported stays: the
+    next import of it would make its classes again, and `except` would not know those that are in use."""
+    was = dict(sys.modules)
+    yield
+    for name in sys.modules.keys() - was.keys():
+        if getattr(sys.modules[name], "__spec__", None) is None:
+            del sys.modules[name]
+    sys.modules.update(was)

@@ -17,6 +17,12 @@ def run(work, result):
     return result.job
 
 
+def run_once(work, result):
+    """A snooze of a second may be over before a burst ends."""
+    work(threads=1, max_jobs=1)
+    return result.job
+
+
 def make_due(job):
     Job.objects.filter(pk=job.pk).update(run_at=timezone.now() - HOUR)
 
@@ -89,7 +95,7 @@ def test_snoozes_that_last_too_long_count_as_any_error(work):
 def test_a_run_that_has_saved_something_new_begins_another_row_of_snoozes(work):
     result = policies.saves_and_is_limited.enqueue(3)
     for _ in range(3):
-        job = run(work, result)
+        job = run_once(work, result)
         assert job.errors[-1]["in_a_row"] == 1
         make_due(job)
 
@@ -98,7 +104,7 @@ def test_a_run_that_has_saved_something_new_begins_another_row_of_snoozes(work):
 def test_odd_errors_of_another_program_begin_a_row(work, last):
     result = policies.judged.enqueue("rate")
     Job.objects.filter(pk=result.id).update(errors=[last])
-    assert run(work, result).errors[-1].get("in_a_row") == 1
+    assert run_once(work, result).errors[-1].get("in_a_row") == 1
 
 
 def test_the_policies_of_one_call_win_over_those_of_the_task(work):

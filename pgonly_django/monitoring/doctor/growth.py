@@ -10,14 +10,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, quantiles
+from typing import Any
 
 from django.conf import settings as django_settings
+from django.db import OperationalError
 from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.expiry import pttl
 from pgonly_django.cache.stats import our_caches
 from pgonly_django.database.operation import run
+from pgonly_django.database.time_limit import timed_out
 from pgonly_django.exceptions import CacheError
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.reading import row
@@ -103,8 +106,19 @@ def users_a_day(alias: str) -> Measured:
         return Measured(
             name, None, USERS_A_DAY, "users a day unknown, since SESSION_ENGINE is not pgonly_django.sessions"
         )
-    (users,) = row(alias, USERS)
+    if (users := _in_time(alias, USERS)) is None:
+        return Measured(name, None, USERS_A_DAY, "users a day not counted in time")
     return Measured(name, users, USERS_A_DAY, f"{users:,} users in the last 24 hours (limit {USERS_A_DAY:,})")
+
+
+def _in_time(alias: str, sql: str) -> Any:
+    """The only value of the only row; None where reading it took too long."""
+    try:
+        return row(alias, sql)[0]
+    except OperationalError as error:
+        if timed_out(error):
+            return None
+        raise
 
 
 def _sessions_are_ours() -> bool:
@@ -166,6 +180,8 @@ def p99(alias: str, cache: PostgresCache) -> Measured:
 
 def model_costs(alias: str) -> Measured:
     """Of all calls whose cost was recorded. Not known where no code records any."""
-    (dollars,) = row(alias, COSTS)
+    name = "model_usd_30_days"
+    if (dollars := _in_time(alias, COSTS)) is None:
+        return Measured(name, None, MODEL_USD, "costs of models not added up in time")
     text = f"calls to models ${dollars:,.2f} in 30 days (limit ${MODEL_USD})"
-    return Measured("model_usd_30_days", float(dollars), MODEL_USD, text)
+    return Measured(name, float(dollars), MODEL_USD, text)

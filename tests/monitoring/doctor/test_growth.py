@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django.models import CostEntry, Session
-from pgonly_django.monitoring.doctor import growth
+from pgonly_django.monitoring.doctor import growth, reading
 from pgonly_django.monitoring.doctor.findings import Level
 from pgonly_django.tables import qualified
 from tests.monitoring.doctor.conftest import found
@@ -145,6 +145,15 @@ def test_a_cache_that_does_not_answer_takes_the_other_figures_not_away(site):
     assert finding.data["cache_p99_ms.default"] is None
     assert "cache 'default' does not answer" in finding.fact
     assert finding.data["users_a_day"] == 3
+
+
+def test_what_takes_too_long_is_left_out(site, monkeypatch):
+    monkeypatch.setattr(growth, "USERS", "SELECT count(pg_sleep(10)) FROM generate_series(1, 9)")
+    monkeypatch.setattr(reading, "TIME_LIMIT", timedelta(milliseconds=100))
+    finding = found("growth")["D140"]
+    assert finding.data["users_a_day"] is None
+    assert "users a day not counted in time" in finding.fact
+    assert finding.data["model_usd_30_days"] == 0
 
 
 def test_measuring_changes_no_statistics_of_the_cache(site):
