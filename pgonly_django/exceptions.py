@@ -290,7 +290,7 @@ class UnknownLimiterError(PgonlyError, LookupError):
 
 
 class LimiterTimeoutError(PgonlyError, TimeoutError):
-    """A limiter let nobody in, or others before this caller, for longer than its `timeout`."""
+    """A limiter had no room for this caller within its `timeout`."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self.seconds = name, seconds

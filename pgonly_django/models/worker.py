@@ -42,7 +42,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         return self.filter(is_busy | is_idle | Q(sleeping_since__isnull=False), stopped_at=None)
 
     def claiming(self) -> WorkerQuerySet:
-        """Live workers that nobody has asked to end: those take jobs."""
+        """Live workers that were not asked to end: those take jobs."""
         return self.live().filter(stop_requested_at=None, drain_requested_at=None)
 
     def stoppable(self) -> WorkerQuerySet:

@@ -44,7 +44,7 @@ ARRIVES_SECONDS = 2.0
 
 @dataclass
 class _Check(HealthCheck):  # type: ignore[misc] # the package has no types
-    """Messages go to whoever may read the page, so what PostgreSQL says stays in the log."""
+    """Messages go to all who can read the page, so what PostgreSQL says stays in the log."""
 
     def look(self) -> None:
         """Raises ServiceUnavailable, and what the database raises."""

@@ -41,7 +41,7 @@ def instrument(
 ) -> None:
     """Make a span for each enqueue and each run of this process, and carry the trace from one to the other.
 
-    `new_traces`: each run begins a trace of its own, linked to the enqueue; else it is in the trace of the enqueue.
+    `new_traces`: each run begins a new trace, linked to the enqueue; else it is in the trace of the enqueue.
     `steps`: a span for each step that is called. `starts`: a span without length when a run begins, which leaves with
     the next batch: of a run whose process is killed it is all that is seen. `tracer_provider`: else the global one.
     Called again it replaces what the earlier call said.

@@ -43,8 +43,8 @@ class JobResult(TaskResult):  # type: ignore[type-arg] # generic in the stubs on
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether the call that returned this made no job of its own, because another one had its unique key: this is
-        the result of that one."""
+        """Whether the call that returned this made no new job, because another one had its unique key: this is the
+        result of that one."""
         return self._is_duplicate
 
     @property
@@ -198,6 +198,6 @@ def result_of(job: Job) -> JobResult:
 
 
 def as_duplicate(result: JobResult) -> JobResult:
-    """The same, for a call that made no job of its own."""
+    """The same, for a call that made no new job."""
     vars(result)["_is_duplicate"] = True
     return result

@@ -146,7 +146,7 @@ class _Seams:
         yield budget_reservation.Reservation, "_write", _as_method(self._settle)
 
     def close(self) -> None:
-        """Nobody is inside of what was faked."""
+        """No caller is inside of what was faked."""
         for held in self._uses:
             held.is_in = False
 

@@ -40,7 +40,7 @@ async def aobserve(run: Run, call: Callable[[Run], Awaitable[Ended]]) -> Ended:
 
 
 def tell_failed(ended: Ended) -> None:
-    """Of a run that has failed for good, once that is written."""
+    """Of a run whose job has failed, once that is written."""
     seen: JobRun = ended.run.seen or JobRun(ended.run.job, ended.run.worker)
     _note(seen, ended)
     instruments.call_all(instruments.failures, seen)

@@ -27,7 +27,7 @@ def row(result) -> Job:
     return Job.objects.get(pk=result.id)
 
 
-def test_the_new_job_has_the_same_call_and_begins_anew():
+def test_the_new_job_has_the_same_call_and_begins_from_scratch():
     old = row(editing.plain.using(queue_name="ai", priority=7).enqueue(1, flag=True))
     Job.objects.update(state=State.FAILED, attempt=4, errors=[{}])
     new = row(again(Job.objects.get()))

@@ -1,7 +1,7 @@
 """A verb over many jobs: those that are selected, or all that a list shows. A page asks first, and a message reports.
 
-At most AT_ONCE jobs change at a time, the newest first, in transactions of BATCH jobs each. Whoever is killed in the
-middle has done whole batches, and does the rest when he does it again.
+At most AT_ONCE jobs change at a time, the newest first, in transactions of BATCH jobs each. A process
+that is killed in the middle has done whole batches; the same action again does the rest.
 """
 
 from __future__ import annotations

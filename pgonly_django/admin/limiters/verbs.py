@@ -17,7 +17,7 @@ def cool_down(minutes: int, label: Promise | str) -> Verb:
         name=f"cool_down_{minutes}",
         method=lambda _request, limiters: limiters.cool_down(timedelta(minutes=minutes)),
         label=label,
-        hint=_("Nobody gets in until then, and no job of a queue that is tied to it starts."),
+        hint=_("No caller gets in until then, and no job of a queue that is tied to it starts."),
         logged=label,
     )
 
@@ -28,7 +28,7 @@ END_COOL_DOWN = Verb(
     name="end_cool_down",
     method=lambda _request, limiters: limiters.end_cool_down(),
     label=_("End the cool-down"),
-    hint=_("Whoever waits gets in, as far as there is room."),
+    hint=_("Those who wait get in, as far as there is room."),
     logged=_("Cool-down ended."),
     allowed=Q(blocked_until__gt=ClockTimestamp()),
     allows=lambda limiter: limiter.blocked_until is not None and limiter.blocked_until > limiter.now,

@@ -79,7 +79,7 @@ METRICS = (
     ),
     Metric(
         "pgonly_queues_left_out",
-        "Queues without metrics of their own, since there are more than 100.",
+        "Queues that have no metrics, since there are more than 100.",
         ("queues",),
         ("database",),
         _left_out,

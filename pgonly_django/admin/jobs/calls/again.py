@@ -37,7 +37,7 @@ def again_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> 
         title=_("Run %s again") % short_name(job.task),
         submit=_("Run again"),
         about=_(
-            "A new job of the same task. It begins anew, without the steps and the checkpoint of this one."
+            "A new job of the same task. It begins from scratch, without the steps and the checkpoint of this one."
         ),
         warning="" if job.is_finished else _("This job has not finished. Both will run."),
     )

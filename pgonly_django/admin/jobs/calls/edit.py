@@ -35,9 +35,7 @@ def edit_view(model_admin: VerbAdmin, request: HttpRequest, object_id: str) -> H
         job,
         title=_("Edit %s") % short_name(job.task),
         submit=_("Save"),
-        about=_(
-            "It is saved only if the job still waits and nobody has changed it since this page was made."
-        ),
+        about=_("It is saved only if the job still waits and has not been changed since this page was made."),
         warning=_has_run(job),
     )
 
