@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import threading
+from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -25,7 +26,18 @@ class Counted:
 
     cache: Any
     fail_open = True
-    admission: Admission | None = None
+    _of_thread: threading.local
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Here, since ScopedRateThrottle of Django REST framework calls no other __init__()."""
+        made = super().__new__(cls)
+        made._of_thread = threading.local()
+        return made
+
+    @property
+    def admission(self) -> Admission | None:
+        """Of the last request of this thread: Django Ninja has one throttle for all requests of an operation."""
+        return getattr(self._of_thread, "admission", None)
 
     def count(self, key: str, limit: int, seconds: float) -> bool:
         """Whether the request is admitted. A changed rate begins to count at 0."""
@@ -34,15 +46,16 @@ class Counted:
             raise ImproperlyConfigured(f"{type(self).__name__} counts in a PostgresCache. {self.remedy()}")
         stored = self.cache.stored_key(f"{key}:{limit}/{seconds:g}", None)
         try:
-            self.admission = run(admit(store, stored, limit, seconds))
+            admission = run(admit(store, stored, limit, seconds))
         except CacheError as error:
             said = "let through" if self.fail_open else "refused"
             message = (
                 f"A request was {said} uncounted, since its throttle did not reach the database: {error}"
             )
             events.emit("throttle.failed", message, level=logging.WARNING)
-            self.admission = Admission(self.fail_open, 0.0 if self.fail_open else RETRY_SECONDS, 0)
-        return self.admission.admitted
+            admission = Admission(self.fail_open, 0.0 if self.fail_open else RETRY_SECONDS, 0)
+        self._of_thread.admission = admission
+        return admission.admitted
 
     def wait(self) -> float | None:
         """Seconds until another request may be admitted, which the framework sends as Retry-After."""

@@ -19,10 +19,10 @@ class PostgresThrottle(Counted, throttling.SimpleRateThrottle):  # type: ignore[
     def allow_request(self, request: HttpRequest) -> bool:
         if self.rate is None:
             return True
-        self.key = self.get_cache_key(request)
-        if self.key is None:
+        self.key = key = self.get_cache_key(request)
+        if key is None:
             return True
-        return self.count(self.key, self.num_requests, self.duration) or bool(self.throttle_failure())
+        return self.count(key, self.num_requests, self.duration) or bool(self.throttle_failure())
 
 
 class AnonRateThrottle(PostgresThrottle, throttling.AnonRateThrottle):  # type: ignore[misc]  # as above

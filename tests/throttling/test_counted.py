@@ -1,0 +1,56 @@
+"""A throttle that many threads share, as Django Ninja's are."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.db import connections
+
+from pgonly_django.cache import PostgresCache
+from pgonly_django.throttling.counted import Counted
+from tests.neighbours.throttles import admitted
+
+LIMIT = 5
+
+
+class Throttle(Counted):
+    cache = PostgresCache("throttles", {})
+
+
+@pytest.fixture
+def others_go_on_between_lines():
+    """In new threads, before each line of count()."""
+
+    def traced(frame, event, _):
+        if frame.f_code is not Counted.count.__code__:
+            return None
+        if event == "line":
+            time.sleep(0.001)
+        return traced
+
+    before = threading.gettrace()
+    threading.settrace(traced)
+    yield
+    threading.settrace(before)
+
+
+def test_threads_that_share_a_throttle_get_exactly_the_rate(transactional_db, others_go_on_between_lines):
+    shared = Throttle()
+    assert admitted(lambda: shared.count("ann", LIMIT, 60)) == LIMIT
+
+
+def test_each_thread_is_told_how_long_its_own_request_waits(transactional_db):
+    shared = Throttle()
+    assert shared.count("ann", 1, 60)
+    assert not shared.count("ann", 1, 60)
+
+    def another_request():
+        shared.count("ben", 1, 60)
+        connections.close_all()
+
+    thread = threading.Thread(target=another_request)
+    thread.start()
+    thread.join(10)
+    assert 50 < shared.wait() <= 60
