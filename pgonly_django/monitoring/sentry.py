@@ -30,7 +30,8 @@ DISCARDED = "discarded"
 TOLD = ("worker.attempt_failed", "worker.job_ended", "worker.job_cut_off", "queue.rescued")
 SHOWN_CHARACTERS = 4000
 CONTEXT = "sentry"  # in JobRun.notes
-CAPTURED = "_pgonly_captured"  # an attribute of an exception
+CAPTURED = "_pgonly_captured"  # an attribute of an exception: the scope of which run has sent it
+_scope: contextvars.ContextVar[object] = contextvars.ContextVar("pgonly_django_sentry_scope", default=None)
 
 # The isolation scope of the start: what is set there holds for the jobs of all threads.
 _of_process: list[Scope] = []
@@ -123,8 +124,8 @@ def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
     """With nothing of another job in it, and the trace of the enqueue."""
     metadata = run.job.metadata if isinstance(run.job.metadata, Mapping) and integration.traces else {}
     headers = {name: metadata[name] for name in HEADERS if isinstance(metadata.get(name), str)}
-    task = run.job.task
-    with use_isolation_scope(_of_process[0].fork()) as scope:
+    task, token = run.job.task, _scope.set(object())
+    with _ending(token), use_isolation_scope(_of_process[0].fork()) as scope:
         sentry_sdk.get_current_scope().clear()  # a fork: that of a request or a test stays as it is
         scope.clear_breadcrumbs()
         scope.add_event_processor(_describes(run, integration))
@@ -133,6 +134,14 @@ def _scope_of(run: JobRun, integration: PgonlyIntegration) -> Iterator[Any]:
         )
         scope.set_transaction_name(task, source="task")
         yield transaction
+
+
+@contextmanager
+def _ending(token: contextvars.Token[object]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _scope.reset(token)
 
 
 def _step(_: JobRun, name: str) -> Any:
@@ -181,7 +190,7 @@ def _message(run: JobRun) -> str:
 
 def _unless_told(event: Any, hint: Any) -> Any:
     """None for what another event tells: our log records of a failure, that of Django's for its signal, and an error
-    that was captured already, by the job or here."""
+    that was captured already, by the job or here. Of one object that several jobs raise each has an event."""
     if _integration() is None:
         return event
     record, (_, error, _) = hint.get("log_record"), hint.get("exc_info") or (None, None, None)
@@ -190,7 +199,8 @@ def _unless_told(event: Any, hint: Any) -> Any:
         is_of_signal = instruments.sends_finished.get() and record.name in ("django.tasks", "django_tasks")
         if is_ours or is_of_signal:
             return None
-    return None if getattr(error, CAPTURED, False) else event
+    captured = getattr(error, CAPTURED, None)
+    return None if captured is not None and _scope.get() in (None, captured) else event
 
 
 def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, Any], Any]:
@@ -199,7 +209,7 @@ def _describes(run: JobRun, integration: PgonlyIntegration) -> Callable[[Any, An
     def describe(event: Any, hint: Any) -> Any:
         if hint.get("exc_info"):
             with suppress(Exception):  # a class of the project may take no attributes
-                setattr(hint["exc_info"][1], CAPTURED, True)
+                setattr(hint["exc_info"][1], CAPTURED, _scope.get())
         facts = _facts(run)
         tags = {name: str(facts[name]) for name in ("job_id", "task", "queue", "attempt")}
         event["tags"] = tags | dict(event.get("tags") or {})

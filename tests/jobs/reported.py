@@ -64,3 +64,11 @@ def capture(task_result, error):
 @task(max_attempts=1, on_failure=capture)
 def fail_and_capture():
     raise ValueError("no")
+
+
+THE_ERROR = ValueError("the same for all")  # as that of a future that several jobs wait for
+
+
+@task(max_attempts=1)
+def fail_with_one_error():
+    raise THE_ERROR
