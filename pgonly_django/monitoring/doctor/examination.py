@@ -9,15 +9,18 @@ from typing import Any
 
 from django.db import NotSupportedError, connections
 from django.utils.functional import Promise
+from psycopg.errors import UndefinedTable
 
 from pgonly_django.database.server_kind import COCKROACH, ServerKind, is_cockroach
 from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level, is_as_bad_as
+from pgonly_django.monitoring.doctor.our_tables import are_there
 from pgonly_django.monitoring.doctor.reading import not_read
 from pgonly_django.monitoring.doctor.server import cockroach, server_of
 from pgonly_django.monitoring.doctor.subjects import SUBJECTS, Part, Subject
 
 # After so long no further subject begins. Each statement has a limit, too.
 WHOLE_SECONDS = 20.0
+TABLES = "tables"  # the subject
 TOO_LATE = Finding(
     id="D005",
     level=Level.INFO,
@@ -73,7 +76,7 @@ class Report:
 
 def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) -> Report:
     """Look at the subjects `only`, or at all but those of `skip`. Takes WHOLE_SECONDS at most, and what one
-    subject takes. Changes nothing; it sends one NOTIFY, which workers know as a test.
+    subject takes. Changes nothing; it sends one NOTIFY, on a channel on which no worker listens.
 
     Raises django.db.Error where the database does not answer.
     """
@@ -89,20 +92,25 @@ def examine(alias: str, only: Collection[str] = (), skip: Collection[str] = ()) 
     if kind.is_cockroach:  # which answers most questions of the others with an error
         refused = Examined("server", SUBJECTS[0].title, [cockroach(alias, kind)])
         return Report(alias, kind.label, [refused], time.monotonic() - began)
-    subjects = [_examined(alias, subject, began) for subject in chosen]
+    # D051 to D053 say what to do where there is no table of ours. The others could only say that it is missing.
+    is_empty = any(each.name == TABLES for each in chosen) and not are_there(alias)
+    if is_empty:
+        chosen = [each for each in chosen if not each.needs_tables]
+    subjects = [_examined(alias, subject, began, is_empty=is_empty) for subject in chosen]
     return Report(alias, kind.label, subjects, time.monotonic() - began)
 
 
-def _examined(alias: str, subject: Subject, began: float) -> Examined:
+def _examined(alias: str, subject: Subject, began: float, *, is_empty: bool) -> Examined:
     if time.monotonic() - began > WHOLE_SECONDS:
         return Examined(subject.name, subject.title, [replace(TOO_LATE, subject=subject.name)])
-    found = [finding for part in subject.parts for finding in _of_part(alias, part)]
+    found = [finding for part in subject.parts for finding in _of_part(alias, part, is_empty=is_empty)]
     found.sort(key=lambda finding: ORDER.index(finding.level))
     return Examined(subject.name, subject.title, [replace(each, subject=subject.name) for each in found])
 
 
-def _of_part(alias: str, part: Part) -> Iterator[Finding]:
+def _of_part(alias: str, part: Part, *, is_empty: bool) -> Iterator[Finding]:
     try:
         yield from part(alias)
     except Exception as error:  # noqa: BLE001 - none takes the other parts with it; a lost connection is raised
-        yield not_read(alias, error)
+        if not (is_empty and isinstance(error.__cause__, UndefinedTable)):
+            yield not_read(alias, error)

@@ -1,27 +1,19 @@
-"""Whether a NOTIFY arrives: it is sent as an enqueue sends it, and heard where the workers listen."""
+"""Whether a NOTIFY arrives where the workers listen."""
 
 from __future__ import annotations
 
-import contextlib
-import select
-import time
 from collections.abc import Iterator
-from typing import Any
-from uuid import uuid4
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections
 
 from pgonly_django.database import testrun
-from pgonly_django.database.connect import connect
 from pgonly_django.database.listen_database import listen_alias
-from pgonly_django.database.notify import CHANNEL, NOTIFY
-from pgonly_django.database.on_django import first_row
 from pgonly_django.models import Job
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.monitoring.doctor.reading import row
+from pgonly_django.monitoring.listening import seconds_until_heard
 
 WAIT_SECONDS = 2.0  # as a worker's own test does
 SLOW_SECONDS = 0.5
@@ -36,46 +28,19 @@ def examine_notify(alias: str) -> Iterator[Finding]:
     """D061: it does not arrive. D062: it was late. D063: the connection that listens cannot be opened."""
     if not belongs_to(alias, Job) or row(alias, "SELECT pg_is_in_recovery()")[0]:
         return  # D091 says that it is a standby
-    if connections[alias].in_atomic_block or not connections[alias].get_autocommit():
-        yield _not_tested("a NOTIFY is sent when its transaction commits, and the caller has one open")
-        return
     try:
         listening = listen_alias(alias)
-        seconds = _seconds_until_heard(alias, listening)
+        seconds = seconds_until_heard(alias, WAIT_SECONDS)
     except testrun.Refusal:
-        yield _not_tested("a test may not open another connection")
+        yield _NOT_TESTED
     except ImproperlyConfigured:
         return  # the system check pgonly_django.E012 says so
     except psycopg.OperationalError as error:
         yield _no_connection(listening, error)
-    except (psycopg.Error, Error) as error:
+    except psycopg.Error as error:
         yield _not_heard(alias, listening, f"the server refuses it: {' '.join(str(error).split())[:200]}")
     else:
         yield from _judged(alias, listening, seconds)
-
-
-def _seconds_until_heard(alias: str, listening: str) -> float | None:
-    """None: not within WAIT_SECONDS. Raises psycopg.Error, and django.db.Error where sending fails."""
-    payload = f"test {uuid4()}"  # workers hear it, too, and know it from their own test
-    with connect(listening, application_name="pgonly doctor") as connection:
-        connection.execute(f"LISTEN {CHANNEL}")
-        try:
-            sent_at = time.monotonic()
-            first_row(alias, NOTIFY, {"channel": CHANNEL, "payload": payload})
-            return _wait_for(connection, payload, sent_at)
-        finally:
-            with contextlib.suppress(psycopg.Error):
-                connection.execute(f"UNLISTEN {CHANNEL}")  # a pooler keeps the connection
-
-
-def _wait_for(connection: psycopg.Connection[Any], payload: str, since: float) -> float | None:
-    while (left := since + WAIT_SECONDS - time.monotonic()) > 0:
-        connection.pgconn.consume_input()
-        while (heard := connection.pgconn.notifies()) is not None:
-            if heard.extra == payload.encode():
-                return time.monotonic() - since
-        select.select([connection.pgconn.socket], [], [], left)
-    return None
 
 
 def _judged(alias: str, listening: str, seconds: float | None) -> Iterator[Finding]:
@@ -118,9 +83,12 @@ def _no_connection(listening: str, error: Exception) -> Finding:
     )
 
 
-def _not_tested(why: str) -> Finding:
-    fact = f"Whether a NOTIFY arrives was not tested: {why}."
-    return Finding(id="D065", level=Level.INFO, fact=fact, advice="Run it outside: manage.py pgonly_doctor")
+_NOT_TESTED = Finding(
+    id="D065",
+    level=Level.INFO,
+    fact="Whether a NOTIFY arrives was not tested: a test may not open another connection.",
+    advice="Run it outside: manage.py pgonly_doctor",
+)
 
 
 def examine_notify_queue(alias: str) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models, router
 
 from pgonly_django.conf import schema
+from pgonly_django.monitoring.doctor.reading import row
 from pgonly_django.tables import TABLES
 
 # For WITH. Index: pg_class_relname_nsp_index.
@@ -18,10 +19,17 @@ OUR_TABLES = """our_tables AS (
         AND CASE WHEN %(schema)s = '' THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(schema)s END
 )"""
 
+ANY = f"WITH {OUR_TABLES} SELECT EXISTS (SELECT FROM our_tables)"
+
 
 def parameters(**more: Any) -> dict[str, Any]:
     """Those of OUR_TABLES, and `more`."""
     return {"tables": list(TABLES), "schema": schema(), **more}
+
+
+def are_there(alias: str) -> bool:
+    """Whether there is one."""
+    return bool(row(alias, ANY, parameters())[0])
 
 
 def belongs_to(alias: str, model: type[models.Model]) -> bool:

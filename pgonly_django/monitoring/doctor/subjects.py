@@ -32,11 +32,13 @@ Part = Callable[[str], Iterable[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """`parts` are called with an alias, one after the other. One that fails takes no other with it."""
+    """`parts` are called with an alias, one after the other. One that fails takes no other with it. `needs_tables`: all
+    of them read tables of ours."""
 
     name: str
     title: Promise | str
     parts: tuple[Part, ...]
+    needs_tables: bool = False
 
 
 SUBJECTS = (
@@ -44,10 +46,10 @@ SUBJECTS = (
         "server", _("Server"), (server.examine_server, server.examine_distributed, server.examine_pooler)
     ),
     Subject("tables", _("Tables"), (migrations.examine_placement, migrations.examine_migrations)),
-    Subject("indexes", _("Indexes"), (indexes.examine_indexes,)),
-    Subject("queues", _("Queues"), (queues.examine_queues,)),
-    Subject("workers", _("Workers"), (workers.examine_workers,)),
-    Subject("jobs", _("Jobs and code"), (jobs.examine_jobs,)),
+    Subject("indexes", _("Indexes"), (indexes.examine_indexes,), needs_tables=True),
+    Subject("queues", _("Queues"), (queues.examine_queues,), needs_tables=True),
+    Subject("workers", _("Workers"), (workers.examine_workers,), needs_tables=True),
+    Subject("jobs", _("Jobs and code"), (jobs.examine_jobs,), needs_tables=True),
     Subject("listen", _("LISTEN and NOTIFY"), (listen.examine_notify, listen.examine_notify_queue)),
     Subject(
         "vacuum",
@@ -90,6 +92,6 @@ SUBJECTS = (
             server_settings.examine_plans,
         ),
     ),
-    Subject("growth", _("Does the cache need Redis"), (growth.examine_growth,)),
+    Subject("growth", _("Does the cache need Redis"), (growth.examine_growth,), needs_tables=True),
 )
 NAMES = tuple(subject.name for subject in SUBJECTS)

@@ -8,6 +8,7 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from pgonly_django.conf import schema
+from pgonly_django.monitoring.doctor.examination import examine
 from pgonly_django.monitoring.doctor.findings import Level
 from tests.monitoring.doctor.conftest import at, found
 
@@ -23,9 +24,12 @@ def test_an_empty_database_is_told_to_migrate(server_to_ruin):
     assert finding.level == Level.ERROR
     assert "0001_queue" in finding.data["pending"]
     assert finding.advice == "manage.py migrate pgonly_django --database own"
-    # The other subjects say what they miss, and none fails.
-    others = server_to_ruin.found()
-    assert {each.level for id_, each in others.items() if id_ != "D052"} <= {Level.INFO}
+    report = examine("own")
+    assert [each.id for each in report.findings] == ["D052"]
+    named = {each.name for each in report.subjects}
+    assert not named & {"indexes", "queues", "workers", "jobs", "growth"}
+    assert {"server", "listen", "vacuum", "dead-rows", "settings"} <= named
+    assert "D003" in server_to_ruin.found("queues")  # where D052 is not asked for
 
 
 def test_a_migration_that_is_not_applied(recorder):
