@@ -32,7 +32,6 @@ from tests.jobs import add, count_to, reported, sleep_in_slices, stubborn, trace
 from tests.queue.rows import make
 from tests.waiting import wait_for
 
-
 REPLACED = {
     CursorWrapper: ("execute", "executemany"),
     BaseDatabaseWrapper: ("connect", "_commit", "_rollback"),
