@@ -204,6 +204,16 @@ class MovingCache(BaseCache):
             yield Call(self._written, "add", key, value, left, version=version)
             yield Call(self._other, "delete", key, version=version)
 
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return super().incr_version(key, delta, self._version(version))
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await super().aincr_version(key, delta, self._version(version))
+
+    def _version(self, given: int | None) -> int:
+        """Where the caches have different versions, that of the one which is written to."""
+        return int(self._written.version) if given is None else given
+
     def get_or_set(
         self,
         key: Any,

@@ -17,13 +17,19 @@ LIMIT_STATEMENTS = "SELECT current_setting('statement_timeout'), set_config('sta
 def time_limit(alias: str, limit: timedelta) -> Iterator[None]:
     """A statement inside that takes longer raises OperationalError (see `timed_out`)."""
     milliseconds = str(int(limit / timedelta(milliseconds=1)))
-    is_nested = connections[alias].in_atomic_block
+    is_nested = is_in_transaction(alias)
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         cursor.execute(LIMIT_STATEMENTS, [milliseconds])
         before, _ours = cursor.fetchone() or ("0", "")
         yield
         if is_nested:  # else the setting ends with the transaction here
             cursor.execute(LIMIT_STATEMENTS, [before])
+
+
+def is_in_transaction(alias: str) -> bool:
+    """Whether an atomic() would not begin a transaction. Without autocommit the caller has one, or is about to."""
+    connection = connections[alias]
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def timed_out(error: Error) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
@@ -164,6 +165,17 @@ def test_each_cache_keeps_its_own_timeout_prefix_and_version(db):
         assert 20 < caches["new"].ttl("page") <= 30
         caches["default"].set("page", 1, version=7)
         assert caches["new"].get("page", version=7) == 1
+
+
+def test_the_version_that_goes_up_is_that_of_the_caches(db):
+    with with_caches({**POSTGRES, "LOCATION": "new", "VERSION": 3}, {**POSTGRES, "VERSION": 3}):
+        cache = caches["default"]
+        caches["old"].set("page", 1)
+        assert cache.incr_version("page") == 4
+        assert (cache.get("page"), cache.get("page", version=4)) == (None, 1)
+        assert cache.decr_version("page", version=4) == 3
+        assert async_to_sync(cache.aincr_version)("page") == 4
+        assert caches["new"].get("page", version=4) == 1
 
 
 def test_processes_of_both_kinds_see_the_same_entries_during_the_deploy(pair):

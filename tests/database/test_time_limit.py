@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.models import Job
@@ -36,3 +36,15 @@ def test_outside_of_a_transaction_the_limit_ends_with_its_own():
     with time_limit("default", timedelta(seconds=9)):
         assert setting() == "9s"
     assert setting() == "0"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_caller_without_autocommit_keeps_its_own_limit():
+    transaction.set_autocommit(False)
+    try:
+        with time_limit("default", timedelta(seconds=9)):
+            assert setting() == "9s"
+        assert setting() == "0"
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)

@@ -15,6 +15,7 @@ from psycopg import errors
 
 from pgonly_django.conf import schema
 from pgonly_django.database.connect import reaches_postgres
+from pgonly_django.database.time_limit import is_in_transaction
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.words import identifier
 from pgonly_django.tables import TABLES
@@ -47,7 +48,7 @@ def reading(alias: str) -> Iterator[Any]:
 
     Raises django.db.Error.
     """
-    is_nested = connections[alias].in_atomic_block
+    is_nested = is_in_transaction(alias)
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
         if not is_nested:
             cursor.execute("SET TRANSACTION READ ONLY")

@@ -6,7 +6,7 @@ import json
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, connection, connections, transaction
 
 from pgonly_django.conf import schema
 from pgonly_django.monitoring.doctor import examination
@@ -116,3 +116,16 @@ def test_inside_a_transaction_of_the_callers_its_settings_stay():
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("42s",)
         cursor.execute("CREATE TEMP TABLE still_writable (n int) ON COMMIT DROP")
+
+
+def test_a_caller_without_autocommit_may_write_afterwards(transactional_db):
+    transaction.set_autocommit(False)
+    try:
+        examine("default", only=["server", "queues"])
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE still_writable (n int)")
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == ("0",)
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
