@@ -13,7 +13,8 @@ from statistics import fmean, quantiles
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.db import OperationalError
+from django.db import OperationalError, connections, router
+from django.db.models import Model
 from django.utils.module_loading import import_string
 
 from pgonly_django.cache.backend import PostgresCache
@@ -22,6 +23,7 @@ from pgonly_django.cache.stats import our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.database.time_limit import timed_out
 from pgonly_django.exceptions import CacheError
+from pgonly_django.models import CostEntry, Session
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.reading import row
 from pgonly_django.tables import qualified
@@ -101,14 +103,21 @@ def examine_growth(alias: str) -> Iterator[Finding]:
 
 
 def users_a_day(alias: str) -> Measured:
+    """Of the site, in whichever database its sessions are."""
     name = "users_a_day"
     if not _sessions_are_ours():
         return Measured(
             name, None, USERS_A_DAY, "users a day unknown, since SESSION_ENGINE is not pgonly_django.sessions"
         )
-    if (users := _in_time(alias, USERS)) is None:
+    if (users := _in_time(_where(Session, alias), USERS)) is None:
         return Measured(name, None, USERS_A_DAY, "users a day not counted in time")
     return Measured(name, users, USERS_A_DAY, f"{users:,} users in the last 24 hours (limit {USERS_A_DAY:,})")
+
+
+def _where(model: type[Model], alias: str) -> str:
+    """The alias that routers name, unless that is no PostgreSQL."""
+    named = router.db_for_read(model)
+    return named if connections[named].vendor == "postgresql" else alias
 
 
 def _in_time(alias: str, sql: str) -> Any:
@@ -181,7 +190,7 @@ def p99(alias: str, cache: PostgresCache) -> Measured:
 def model_costs(alias: str) -> Measured:
     """Of all calls whose cost was recorded. Not known where no code records any."""
     name = "model_usd_30_days"
-    if (dollars := _in_time(alias, COSTS)) is None:
+    if (dollars := _in_time(_where(CostEntry, alias), COSTS)) is None:
         return Measured(name, None, MODEL_USD, "costs of models not added up in time")
     text = f"calls to models ${dollars:,.2f} in 30 days (limit ${MODEL_USD})"
     return Measured(name, float(dollars), MODEL_USD, text)

@@ -162,3 +162,12 @@ def test_measuring_changes_no_statistics_of_the_cache(site):
     found("growth")
     counts = caches["default"].store.eviction.counters.counts
     assert (counts.hits, counts.misses) == (0, 0)
+
+
+def test_sessions_and_costs_are_read_where_routers_keep_them(own_server, site):
+    """The server of another alias has the tables too, and nothing in them."""
+    seen(3, timedelta(hours=1))
+    CostEntry.objects.create(usd=12, task="t", at=timezone.now(), queue="q")
+    finding = own_server.found("growth")["D140"]
+    assert finding.data["users_a_day"] == 3
+    assert finding.data["model_usd_30_days"] == 12
