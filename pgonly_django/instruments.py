@@ -129,11 +129,15 @@ def watches_enqueues() -> bool:
     return bool(carriers.functions or enqueues.functions) and not _inside.get()
 
 
-def guarded(function: Callable[..., Any], *facts: Any, shields: bool = False) -> Any:
-    """What `function(*facts)` returns. What it raises is logged; `shields`: even a KeyboardInterrupt."""
+def guarded(
+    function: Callable[..., Any], *facts: Any, shields: bool = False, read: Callable[[Any], Any] | None = None
+) -> Any:
+    """What `function(*facts)` returns, or what `read` makes of that. What they raise is logged; `shields`: even a
+    KeyboardInterrupt."""
     token = _inside.set(True)
     try:
-        return function(*facts)
+        returned = function(*facts)
+        return read(returned) if read else returned
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an instrument is no part of the work
         _report(function, error)
     except BaseException as error:
@@ -145,9 +149,9 @@ def guarded(function: Callable[..., Any], *facts: Any, shields: bool = False) ->
     return _FAILED
 
 
-def call_all(hook: Hook[Any], *facts: Any) -> list[Any]:
-    """What the functions of a hook return, without those that raised."""
-    returned = (guarded(function, *facts) for function in hook.functions)
+def call_all(hook: Hook[Any], *facts: Any, read: Callable[[Any], Any] | None = None) -> list[Any]:
+    """What the functions of a hook return, or what `read` makes of that, without those that raised."""
+    returned = (guarded(function, *facts, read=read) for function in hook.functions)
     return [each for each in returned if each is not _FAILED]
 
 

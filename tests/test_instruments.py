@@ -266,3 +266,24 @@ def test_steps_alone_can_be_watched(use, work, task):
     task.enqueue(1)
     work()
     assert seen == [["in", task.module_path, "square 0"], ["out", task.module_path, "square 0"]]
+
+
+class BreaksWhenRead(dict):
+    def items(self):
+        raise LookupError("broken")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("headers", [BreaksWhenRead(a=1), {"a": BreaksWhenRead(b=1)}])
+def test_headers_that_break_when_they_are_read_change_no_enqueue(use, headers, caplog):
+    use(instruments.carry, lambda enqueue: headers)
+    use(instruments.carry, lambda enqueue: {"request": "7"})
+    assert add.enqueue(1).job.metadata == {"request": "7"}
+    assert "LookupError: broken" in caplog.text
+
+
+@pytest.mark.django_db
+def test_an_instrument_may_change_the_list_that_it_is_given(use):
+    use(instruments.carry, lambda enqueue: enqueue.jobs.clear())
+    results = enqueue_many([(add, [1]), (add, [2])])
+    assert Job.objects.count() == len(results) == 2

@@ -22,10 +22,11 @@ BAGGAGE = "baggage"
 
 def instrumented(jobs: Jobs, write: Callable[[Jobs], list[JobResult]], *, is_bulk: bool) -> list[JobResult]:
     """`write(jobs)`, the jobs with what they carry. It returns their results, and raises what it raises."""
-    enqueue = Enqueue([_seen(new) for _, new in jobs], is_bulk)
+    seen = [_seen(new) for _, new in jobs]
+    enqueue = Enqueue(list(seen), is_bulk)
     with Around(instruments.enqueues, enqueue):
         results = write(_with_headers(jobs, _headers(enqueue)))
-        for job, result in zip(enqueue.jobs, results, strict=True):
+        for job, result in zip(seen, results, strict=True):
             job.id, job.is_duplicate = result.id, result.is_duplicate
     return results
 
@@ -37,12 +38,19 @@ def _seen(new: NewJob) -> EnqueuedJob:
 
 def _headers(enqueue: Enqueue) -> dict[str, str]:
     """By their names, each as JSON. Those of a later instrument win; of baggage, a list, all are kept."""
-    found: dict[str, Any] = {}
-    for headers in instruments.call_all(instruments.carriers, enqueue):
-        for name, value in headers.items() if isinstance(headers, Mapping) else ():
-            is_list = name == BAGGAGE and isinstance(value, str) and isinstance(found.get(name), str)
-            found[name] = f"{found[name]},{value}" if is_list else value
-    return {name: text for name, value in found.items() if (text := _as_json(name, value))}
+    found: dict[str, str] = {}
+    for headers in instruments.call_all(instruments.carriers, enqueue, read=_texts):
+        for name, text in headers.items():
+            is_list = name == BAGGAGE and text[0] == found.get(name, "")[:1] == '"'
+            found[name] = f"{found[name][:-1]},{text[1:]}" if is_list else text
+    return found
+
+
+def _texts(headers: Any) -> dict[str, str]:
+    """As JSON, what can be stored."""
+    if not isinstance(headers, Mapping):
+        return {}
+    return {name: text for name, value in headers.items() if (text := _as_json(name, value))}
 
 
 def _as_json(name: Any, value: Any) -> str:
