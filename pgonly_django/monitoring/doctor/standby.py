@@ -64,7 +64,8 @@ def examine_routed_reads(alias: str) -> Iterator[Finding]:
             level=Level.ERROR if unread else Level.WARNING,
             fact=f"DATABASE_ROUTERS send reads of {counted(len(tables), 'table')} of ours to the standby {other!r}, "
             f"which is behind: a result or a session that was just written is missing there.{error}",
-            advice=f"Let db_for_read() return {alias!r} for models of pgonly_django (docs/how-to/queue.md).",
+            advice=f"Let db_for_read() return {alias!r} for models of pgonly_django "
+            "(docs/how-to/several_databases.md#replicas).",
             data={"alias": other, "tables": sorted(tables), "unlogged_tables": unread},
         )
 
