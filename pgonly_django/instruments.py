@@ -187,7 +187,7 @@ class Around:
         if self._open:
             manager = self._open.pop()
             try:
-                guarded(type(manager).__exit__, manager, *raised, shields=self._shields)
+                guarded(lambda: type(manager).__exit__(manager, *raised), shields=self._shields)
             finally:
                 self._leave(raised)
 

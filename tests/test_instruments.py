@@ -287,3 +287,18 @@ def test_an_instrument_may_change_the_list_that_it_is_given(use):
     use(instruments.carry, lambda enqueue: enqueue.jobs.clear())
     results = enqueue_many([(add, [1]), (add, [2])])
     assert Job.objects.count() == len(results) == 2
+
+
+class NeverLeft:
+    def __enter__(self):
+        return self
+
+
+def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, work, caplog):
+    for register in (instruments.around_enqueue, instruments.around_run, instruments.around_step):
+        use(register, lambda *_: NeverLeft())
+    result = count_to.enqueue(2)
+    work()
+    result.refresh()
+    assert result.job.state == State.SUCCEEDED
+    assert "__exit__" in caplog.text
