@@ -145,8 +145,10 @@ def read_settings() -> Settings:
         if key not in known:
             raise ImproperlyConfigured(unknown_key('PGONLY["%s"]', key, known))
         if reason := _what_is_wrong(known[key], value):
-            raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {value!r}.')
-        if key in SECRETS and 0 < len(value) < SECRET_LENGTH:  # not shown, since it may be a real one
+            is_shown = key not in SECRETS or value is None  # a secret may be a real one
+            got = repr(value) if is_shown else type(value).__name__
+            raise ImproperlyConfigured(f'PGONLY["{key}"] must be {reason}, got {got}.')
+        if key in SECRETS and 0 < len(value) < SECRET_LENGTH:
             raise ImproperlyConfigured(
                 f'PGONLY["{key}"] must have at least {SECRET_LENGTH} characters, got {len(value)}.'
             )

@@ -60,3 +60,11 @@ def test_the_seconds_are_validated(settings, value):
     settings.PGONLY = {"TICK_SECONDS": value}
     with pytest.raises(ImproperlyConfigured, match="TICK_SECONDS"):
         our_settings()
+
+
+@pytest.mark.parametrize("key", ["TICK_SECRET", "METRICS_TOKEN"])
+def test_a_secret_of_the_wrong_type_is_not_shown(settings, key):
+    settings.PGONLY = {key: b"a real secret of bytes"}
+    with pytest.raises(ImproperlyConfigured) as refused:
+        our_settings()
+    assert str(refused.value) == f'PGONLY["{key}"] must be a str, got bytes.'
