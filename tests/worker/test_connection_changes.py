@@ -36,32 +36,39 @@ def persistent(transactional_db, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
 
 
-def looks_around(work, *tasks):
-    """What one thread's connection looks like before and after."""
-    before, *done, after = [task.enqueue(*arguments, **options) for task, arguments, options in
-                            [(changes.look, (), {}), *tasks, (changes.look, (), {})]]  # fmt: skip
-    work(threads=1)
-    assert {each.job.state for each in (before, *done, after)} == {State.SUCCEEDED}
-    return before.job.result, after.job.result
+def looks_around(background_worker, *tasks):
+    """What one thread's connection looks like before and after. One job at a time: those that are claimed together may
+    begin in any order."""
+    background_worker(threads=1)
+    looks = []
+    for task, arguments, options in [(changes.look, (), {}), *tasks, (changes.look, (), {})]:
+        result = task.enqueue(*arguments, **options).wait(30)
+        assert result.job.state == State.SUCCEEDED
+        looks.append(result.job.result)
+    return looks[0], looks[-1]
 
 
 @pytest.mark.parametrize("statement", CHANGES)
-def test_what_a_job_changes_of_its_connection_does_not_reach_the_next(work, persistent, statement):
-    before, after = looks_around(work, (changes.execute, (statement,), {}))
+def test_what_a_job_changes_of_its_connection_does_not_reach_the_next(
+    background_worker, persistent, statement
+):
+    before, after = looks_around(background_worker, (changes.execute, (statement,), {}))
     assert after[0] != before[0]
     assert after[1:] == before[1:]
 
 
 @pytest.mark.parametrize("statement", NO_CHANGES)
-def test_a_connection_that_was_not_changed_is_kept(work, persistent, statement):
-    before, after = looks_around(work, (changes.execute, (statement,), {"in_transaction": True}))
+def test_a_connection_that_was_not_changed_is_kept(background_worker, persistent, statement):
+    before, after = looks_around(background_worker, (changes.execute, (statement,), {"in_transaction": True}))
     assert after == before
 
 
 @pytest.mark.parametrize("task", [changes.execute, changes.execute_async])
 @pytest.mark.parametrize("statement", ["SET ROLE pg_monitor", "SELECT pg_advisory_lock(7)"])
-def test_what_a_job_changes_of_a_pooled_connection_does_not_reach_the_next(pooled, work, task, statement):
-    before, after = looks_around(work, (task, (statement,), {}))
+def test_what_a_job_changes_of_a_pooled_connection_does_not_reach_the_next(
+    pooled, background_worker, task, statement
+):
+    before, after = looks_around(background_worker, (task, (statement,), {}))
     assert after[1:] == before[1:]
 
 
@@ -77,7 +84,7 @@ def test_a_statement_that_ends_with_its_transaction_is_told_from_others(statemen
     assert not outlasts_its_transaction(statement)
 
 
-def test_composed_sql_is_read_too(work, persistent):
-    before, after = looks_around(work, (changes.execute_composed, (), {}))
+def test_composed_sql_is_read_too(background_worker, persistent):
+    before, after = looks_around(background_worker, (changes.execute_composed, (), {}))
     assert after[0] != before[0]
     assert after[1:] == before[1:]

@@ -9,6 +9,7 @@ from pgonly_django.admin.doctor.page import parts_of
 from pgonly_django.monitoring.doctor import examination
 from pgonly_django.monitoring.doctor.findings import Level
 from tests.admin.test_content_security_policy import broken
+from tests.monitoring.doctor.conftest import no_limits_of_the_machine
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,7 +37,8 @@ def test_findings_are_shown_with_their_advice_the_worst_first(admin_client):
     assert broken(response.text) == []
 
 
-def test_a_healthy_database(admin_client):
+def test_a_healthy_database(admin_client, monkeypatch):
+    no_limits_of_the_machine(monkeypatch)
     make_worker()
     assert found(admin_client.get(PAGE)) == []
 
