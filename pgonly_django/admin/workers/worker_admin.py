@@ -37,7 +37,7 @@ class WorkerAdmin(VerbAdmin):
     readonly_fields = fields
 
     def get_urls(self) -> list[URLPattern]:
-        # In a transaction of ATOMIC_REQUESTS no NOTIFY could be tested.
+        # Each look is a short transaction, which is read only; ATOMIC_REQUESTS would make one of all.
         view = transaction.non_atomic_requests(self.admin_site.admin_view(self.doctor_view))
         return [path("doctor/", view, name=self.url_name("doctor")), *super().get_urls()]
 

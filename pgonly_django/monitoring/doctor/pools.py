@@ -16,7 +16,7 @@ from pgonly_django.models import Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.monitoring.doctor.reading import is_direct, reading, row
-from pgonly_django.monitoring.doctor.words import counted
+from pgonly_django.monitoring.doctor.words import counted, identifier
 
 FULL_WARNING, FULL_ERROR = 0.8, 0.95
 # A worker claims on one, renews leases on one, and opens one for maintenance and schedules.
@@ -55,13 +55,13 @@ def _limits(alias: str) -> list[Limit]:
             of_role,
             by_role,
             f"CONNECTION LIMIT of the role {role}",
-            f'ALTER ROLE "{role}" CONNECTION LIMIT -1;',
+            f"ALTER ROLE {identifier(role)} CONNECTION LIMIT -1;",
         ),
         Limit(
             of_database,
             in_database,
             f"CONNECTION LIMIT of the database {database}",
-            f'ALTER DATABASE "{database}" CONNECTION LIMIT -1;',
+            f"ALTER DATABASE {identifier(database)} CONNECTION LIMIT -1;",
         ),
     ]
     return [limit for limit in found if limit.allowed >= 0]
