@@ -1,11 +1,6 @@
 import sentry_sdk
 
-from pgonly_django import instruments
-
 SENTRY_DSN = None
-hooks = {
-    name: hook.functions for name, hook in vars(instruments).items() if isinstance(hook, instruments.Hook)
-}
 
 
 def after(page):
