@@ -226,7 +226,7 @@ def _facts(run: JobRun) -> dict[str, Any]:
     return {
         "job_id": str(job.id), "task": job.task, "queue": job.queue, "attempt": job.attempt,
         "max_attempts": job.max_attempts, "crashes": job.crashes, "worker": run.worker, "outcome": run.outcome,
-        "enqueued_at": job.enqueued_at.isoformat(),
+        "enqueued_at": job.enqueued_at.isoformat() if job.enqueued_at else None,  # a time that Python cannot hold
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_the_ends_of_a_burst_are_in_the_present_hour_and_minute(work):
     for number in range(3):
         jobs.add.enqueue(number)
     jobs.add.using(queue_name="mail").enqueue("not a number")
-    work()
+    work(max_jobs=4)  # the next attempt may be due before a burst ends
     assert totals(queue="default") == {"succeeded": 3, "waiting_times": 3, "run_times": 3}
     assert totals(queue="mail") == {"retried": 1, "waiting_times": 1, "run_times": 1}
     of_minutes = JobStats.objects.filter(granularity="minute", queue="default")

@@ -80,7 +80,7 @@ def _how_to_end(alias: str, snapshot: Snapshot) -> str:
 LOCKS = f"""
 WITH {OUR_TABLES}
 SELECT l.pid, t.name, l.granted, date_part('epoch', clock_timestamp() - coalesce(l.waitstart, a.xact_start)) AS seconds,
-    pg_blocking_pids(l.pid), a.application_name, left(a.query, 120)
+    pg_blocking_pids(l.pid), a.application_name, left(coalesce(a.query, ''), 120)
 FROM our_tables AS t JOIN pg_locks AS l ON l.relation = t.oid AND l.mode = 'AccessExclusiveLock'
 LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
