@@ -208,15 +208,19 @@ def test_a_rate_of_many_per_period_is_kept_within_two_percent(server):
     limit(rate_count=200, rate_seconds=10.0)
     for _ in range(100):
         make()
-    by, started, began = limited_claimer(threads=100), 0, time.monotonic()
-    for _ in range(100):  # a tenth of a second each: one period
+    by, started, lost, began = limited_claimer(threads=100), 0, 0.0, time.monotonic()
+    last = began
+    for _ in range(101):  # a tenth of a second between two: one period
         found = claim_limited(server, by, 100)
         for _ in found:
             make()
         started += len(found)
         set_back(server, 0.1)
-    allowed = 20 * (10 + time.monotonic() - began)
-    assert 0.98 * allowed <= started <= 1.02 * allowed + 1
+        # Of a longer pause, on a busy machine, no more than PILE is let through.
+        lost += max(0.0, 20 * (0.1 + time.monotonic() - last) + 1 - PILE * 200)
+        last = time.monotonic()
+    allowed = 20 * (10 + last - began)
+    assert 0.98 * allowed - lost <= started <= 1.02 * allowed + 1
 
 
 def test_a_clock_that_was_set_back_does_not_stop_a_rate(server):
