@@ -14,6 +14,7 @@ from pgonly_django.models import Job, Queue, State
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Outcome
+from pgonly_django.queue.gates import PILE
 from pgonly_django.queue.look import OVERDUE_SECONDS
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import (
