@@ -166,7 +166,7 @@ class Executor:
         task = asyncio.ensure_future(_called(call))
         run.interrupter.open_task(asyncio.get_running_loop(), task)
         try:
-            value = await task
+            value = (await task).value()
         except BaseException as error:
             if forked_child.is_child:
                 forked_child.leave(error)
@@ -268,9 +268,27 @@ class Executor:
                 time.sleep(DELIVER_AGAIN_SECONDS)
 
 
-async def _called(call: _Call) -> Any:
-    """GeneratorExit out of a task would close those who wait for it, instead of telling them."""
+@dataclass(slots=True)
+class _Returned:
+    """What the function of an async job returned, or raised."""
+
+    returned: Any = None
+    error: BaseException | None = None
+
+    def value(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.returned
+
+
+async def _called(call: _Call) -> _Returned:
+    """Raises nothing: what is raised out of an asyncio task passes through the loop, which looks at its class. Code of
+    the job could lose the wake-up of those who wait for it, and GeneratorExit would close them."""
     try:
-        return await call.function(*call.args, **call.kwargs)
+        return _Returned(await call.function(*call.args, **call.kwargs))
     except GeneratorExit as error:
-        raise RuntimeError("The job raised GeneratorExit") from error
+        told = RuntimeError("The job raised GeneratorExit")
+        told.__cause__ = error
+        return _Returned(error=told)
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        return _Returned(error=error)

@@ -229,3 +229,15 @@ def outrun_a_timeout():
 def _time_out(thread):
     _set_async_exception(thread, id(LookupError))
     timeout_is_over.set()
+
+
+@poison
+async def cancel_every_task_with_its_end():
+    """Between the end of its own asyncio task and the wake-up of the one that waits for it."""
+    asyncio.get_running_loop().call_soon(_cancel_every_task)
+    raise NoClassError
+
+
+def _cancel_every_task():
+    for each in asyncio.all_tasks():
+        each.cancel()

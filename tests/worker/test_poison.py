@@ -103,6 +103,12 @@ def unfinished():
     return set(poisoned.values_list("task", flat=True))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_odd_error_beside_a_cancellation_of_every_task_gets_its_end(background_worker):
+    background_worker(threads=1)
+    assert poison.cancel_every_task_with_its_end.enqueue().wait(20).job.state == State.FAILED
+
+
 def test_what_breaks_its_own_record_still_says_what_it_was(work):
     results = {
         name: getattr(poison, f"sync_{name}").enqueue() for name in ("no_text", "no_traceback", "odd_base")
