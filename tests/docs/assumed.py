@@ -23,7 +23,9 @@ def project_module(name: str, **names: Any) -> None:
     for end in range(1, len(parts)):
         parent = sys.modules.setdefault(".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
         parent.__path__ = []
-    module = sys.modules.setdefault(name, types.ModuleType(name))
+    module = sys.modules.get(name)
+    if module is None or module.__spec__ is not None:  # a real one is set aside, and stays as it is
+        module = sys.modules[name] = types.ModuleType(name)
     vars(module).update(names)
 
 
