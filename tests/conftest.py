@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models.signals import post_migrate
 from django.test import TransactionTestCase
 
-from pgonly_django.cache import PostgresCache
+from pgonly_django.cache import PostgresCache, eviction
 from pgonly_django.database.connect import connect
 from pgonly_django.database.pool import _pools as pools
 from pgonly_django.limits import declarations
@@ -56,6 +56,13 @@ OF_EVERY_CACHE = {"KEY_FUNCTION", "KEY_PREFIX", "TIMEOUT", "VERSION"}
 _numbers = itertools.count()
 
 MARKS = "CREATE TABLE IF NOT EXISTS tests_mark (id bigserial PRIMARY KEY, key text NOT NULL)"
+
+
+@pytest.fixture(autouse=True)
+def _each_test_counts_for_itself():
+    """A process counts what all its caches of one name do."""
+    for each in tuple(eviction._evictions.values()):
+        each.counters.reset()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ import hypothesis
 import pytest
 from django.db import connection
 
-from pgonly_django.cache import eviction
 from pgonly_django.models import CacheEntry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # A busy machine takes longer for one example than hypothesis would allow.
 hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
-
-
-@pytest.fixture(autouse=True)
-def _each_test_counts_for_itself():
-    """A process counts what all its caches of one name do."""
-    for each in tuple(eviction._evictions.values()):
-        each.counters.reset()
 
 
 @pytest.fixture
