@@ -16,7 +16,6 @@ from django.db import connections
 
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
-from pgonly_django.context.calls import Calls
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.emitter import Emitter
 from pgonly_django.context.iteration import aiterate_from, count, iterate_from
@@ -63,6 +62,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
         self._emitter = Emitter(run, self._state)
+        self._calls = run.calls
 
     # Known without a query.
 
@@ -342,16 +342,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def _waits_for_calls(self) -> bool:
         """Whether the run has to end, and others of its threads or asyncio tasks are in the middle of a paid call: the
         interruption of one would cut them off."""
-        return self._run.is_in_grace and self._run.calls.others_under_way
-
-    @property
-    def _calls(self) -> Calls:
-        return self._run.calls
+        return self._run.is_in_grace and self._calls.others_under_way
 
     def _leave_unless_time(self, seconds: float | None = None) -> None:
         """The run has to end if its process ends before something is done that takes so long; None: as long as the
         longest call."""
-        if self._run.calls.lacks_time(seconds):
+        if self._calls.lacks_time(seconds):
             self._run.leaves_early = True
 
     def _check(self) -> None:

@@ -35,7 +35,7 @@ class DetachedContext(JobContext):
         self._steps: dict[str, str] = {}
         self._loop_names: set[str] = set()
         self._budget_name = None
-        self._own_calls = Calls()
+        self._calls = Calls()
 
     @property
     def job_id(self) -> str:
@@ -65,10 +65,6 @@ class DetachedContext(JobContext):
 
     def flush(self) -> None:
         """Nothing to write."""
-
-    @property
-    def _calls(self) -> Calls:
-        return self._own_calls
 
     def _leave_unless_time(self, seconds: float | None = None) -> None:
         """No process that ends by itself."""

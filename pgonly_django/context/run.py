@@ -57,7 +57,7 @@ class Run:
     lease_lost: bool = False
     # Set by the job: the process ends before its next step or item would.
     leaves_early: bool = False
-    calls: Calls = field(default_factory=Calls)
+    _calls: Calls | None = None
     # Set by a budget that the job is over, in whatever thread of the job: what holds it, and why.
     held: HoldRequest | None = None
     # Set by the job, collected by the worker.
@@ -82,6 +82,13 @@ class Run:
     seen: Any = None  # the JobRun that instruments were given
     context_raised: bool = False  # a method of the context has raised the interruption
     _token: list[None] = field(default_factory=[None].copy)
+
+    @property
+    def calls(self) -> Calls:
+        """Made for the first who asks, and its context asks before the job's threads do: most jobs have no steps."""
+        if self._calls is None:
+            self._calls = Calls()
+        return self._calls
 
     def take(self) -> bool:
         """True for the first caller only: either a slot starts the job, or the worker gives it back."""

@@ -34,7 +34,7 @@ from pgonly_django.worker.executor import Executor
 from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
-from pgonly_django.worker.observed import observe
+from pgonly_django.worker.observed import is_observed, observe
 from pgonly_django.worker.options import THREADS_LIMIT
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.output import last_row_of
@@ -101,7 +101,7 @@ class InlineWorker:
         if run is None:
             return None
         self.executor.look_who_listens()
-        ended = self._write(observe(run, self._run))
+        ended = self._write(observe(run, self._run) if is_observed() else self._run(run))
         with as_in_autocommit():
             self._tell(ended)
         return ended

@@ -29,7 +29,7 @@ from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
-from pgonly_django.worker.observed import aobserve, observe
+from pgonly_django.worker.observed import aobserve, is_observed, observe
 from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
 from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
@@ -68,15 +68,16 @@ class Executor:
     def run(self, run: Run) -> None:
         """Run a sync task in this thread, in a contextvars context to itself; clean up after it. Raises nothing."""
         try:
-            ended = _thread.context.copy().run(self._run, run)
+            call = self._observed if is_observed() else self._run
+            ended = _thread.context.copy().run(call, run)
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
             ended = self._last_resort(run, error)
         self._deliver(ended)
 
-    def _run(self, run: Run) -> Ended:
-        return observe(run, self._run_and_clean_up)
+    def _observed(self, run: Run) -> Ended:
+        return observe(run, self._run)
 
-    def _run_and_clean_up(self, run: Run) -> Ended:
+    def _run(self, run: Run) -> Ended:
         ended = self.call(run)
         lost = clean_up_connections(run.job.task)
         if SyncToAsync.context_to_thread_executor:
@@ -129,12 +130,12 @@ class Executor:
     async def arun(self, run: Run) -> None:
         """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
         try:
-            ended = await aobserve(run, self._arun_and_clean_up)
+            ended = await (aobserve(run, self._arun) if is_observed() else self._arun(run))
         except BaseException as error:  # noqa: BLE001 - whatever happens, the row gets its end
             ended = self._last_resort(run, error)
         self._deliver(ended)
 
-    async def _arun_and_clean_up(self, run: Run) -> Ended:
+    async def _arun(self, run: Run) -> Ended:
         ended = None
         try:
             async with ThreadSensitiveContext() as place:
@@ -191,8 +192,10 @@ class Executor:
     def _prepare(self, run: Run) -> _Call:
         """What to call. Sends task_started."""
         job = run.job
-        values = (job.args, job.kwargs, job.options, job.errors, job.metadata)
-        if Unreadable in map(type, values):
+        kinds: tuple[type, ...] = (
+            type(job.args), type(job.kwargs), type(job.options), type(job.errors), type(job.metadata),
+        )  # fmt: skip
+        if Unreadable in kinds:
             row = ((name, getattr(job, name)) for name in JSON_COLUMNS)
             raise next(UnreadableJobError(name, it.reason) for name, it in row if isinstance(it, Unreadable))
         found = run.found_task or self.tasks.find(job)

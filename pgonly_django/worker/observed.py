@@ -17,10 +17,12 @@ from pgonly_django.worker.outcomes import Ended, how_it_ended
 LOST, CRASHED = "lost", "crashed"
 
 
+def is_observed() -> bool:
+    return bool(instruments.runs.functions or instruments.steps.functions)
+
+
 def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
     """`call(run)`, which raises nothing, with what they put around it."""
-    if not (instruments.runs.functions or instruments.steps.functions):
-        return call(run)
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):
         ended = call(run)
@@ -30,8 +32,6 @@ def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
 
 async def aobserve(run: Run, call: Callable[[Run], Awaitable[Ended]]) -> Ended:
     """See observe()."""
-    if not (instruments.runs.functions or instruments.steps.functions):
-        return await call(run)
     seen = _begin(run)
     with Around(instruments.runs, seen, shields=True):
         ended = await call(run)
