@@ -8,12 +8,14 @@ import socket
 import threading
 from typing import Self
 
+READY_FOR_QUERY = b"Z\0\0\0\5I"  # of a server that is in no transaction
+
 
 class LosingProxy:
     """Forwards TCP connections to a PostgreSQL on a Unix socket, while it is entered.
 
-    The answer to the first request with `lose_answer_to` in it is waited for and dropped, and that connection closed;
-    on connections only whose startup packet contains `of`.
+    After the first request with `lose_answer_to` in it, the answer that says that its transaction is over is waited for
+    and dropped, and that connection closed; on connections only whose startup packet contains `of`.
     """
 
     def __init__(self, target: str, of: bytes) -> None:
@@ -62,7 +64,7 @@ class LosingProxy:
                     data = key.fileobj.recv(65536)
                     if not data:
                         return
-                    if key.fileobj is server and loses_next:
+                    if key.fileobj is server and loses_next and data.endswith(READY_FOR_QUERY):
                         self.lose_answer_to = None
                         self.lost.set()
                         return

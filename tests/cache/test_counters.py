@@ -7,6 +7,7 @@ import signal
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+from pgonly_django.cache import eviction
 from pgonly_django.models import CacheUsage
 
 
@@ -41,18 +42,36 @@ def test_the_writers_of_a_process_take_turns_at_cleaning(make_cache):
 def test_a_forked_child_counts_from_nought_and_waits_for_no_lock_of_its_parent(make_cache):
     counted = make_cache().store.counters
     counted.wrote(entries=5, size=500, written=500)
+
+    def count():
+        counted.wrote(entries=1, size=100, written=100)
+        return f"{counted.counts.writes} {counted.counts.bytes}"
+
+    with counted.lock:
+        assert told_by_a_child(count) == "1 100"
+    assert (counted.counts.writes, counted.counts.bytes) == (1, 500)
+
+
+def test_a_child_forked_while_a_thread_made_a_cache_makes_one_too(make_cache):
+    with eviction._creating:
+        assert told_by_a_child(lambda: make_cache(MAX_ENTRIES=50).store.counters.bounded) == "True"
+
+
+def told_by_a_child(value):
+    """`str(value())` in a forked child. Nothing where the child waits for too long."""
     heard, tell = os.pipe()
-    with counted.lock, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: what servers do
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)  # ends the child where it waits for the lock
-            counted.wrote(entries=1, size=100, written=100)
-            os.write(tell, f"{counted.counts.writes} {counted.counts.bytes}".encode())
-            os._exit(0)
+            try:
+                os.write(tell, str(value()).encode())
+            finally:
+                os._exit(0)
     os.close(tell)
-    assert os.read(heard, 100) == b"1 100"
+    told = os.read(heard, 100)
     os.waitpid(child, 0)
     os.close(heard)
-    assert (counted.counts.writes, counted.counts.bytes) == (1, 500)
+    return told.decode()

@@ -109,6 +109,18 @@ def test_our_connections_bear_our_names_unless_the_project_chose_another(monkeyp
         assert connection_params("default", application_name="pgonly x")["application_name"] == name
 
 
+def test_our_connections_notice_a_dead_server_as_the_project_has_it_or_within_half_a_minute(monkeypatch):
+    settings = connections.settings["default"]
+    monkeypatch.setitem(settings, "OPTIONS", {**settings["OPTIONS"], "keepalives_count": 7})
+    with connect("default", application_name="pgonly tests") as raw:
+        found = raw.info.get_parameters()
+    assert (found["tcp_user_timeout"], found["keepalives_idle"], found["keepalives_count"]) == (
+        "30000",
+        "15",
+        "7",
+    )
+
+
 def test_a_connection_whose_role_is_refused_is_closed(own):
     connections.settings[own.name]["OPTIONS"]["assume_role"] = "a role that is not there"
     with pytest.raises(psycopg.Error, match="does not exist"):

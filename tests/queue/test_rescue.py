@@ -8,6 +8,7 @@ import pytest
 from django.db import transaction
 from django.db.models import JSONField, Value
 
+from pgonly_django.amounts import Cost
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import CRASHES_ALLOWED, ERRORS_KEPT, State
@@ -16,6 +17,7 @@ from pgonly_django.queue.rescue import ADVISORY_LOCK, end_transactions, rescue
 from tests.queue.rows import HOUR, LEASE, ago, fresh, make_running, make_worker
 
 NONE, YEARS = timedelta(0), timedelta(days=3650)
+PAID = checkpoints.StepCost(Cost(1))
 
 
 def orphan(worker: Worker, **facts):
@@ -247,8 +249,9 @@ def test_nothing_is_ended_of_workers_that_live_of_other_people_or_of_who_only_re
     [
         lambda job: checkpoints.save_checkpoint("default", str(job.id), job.lease_epoch, "1", "{}"),
         lambda job: checkpoints.save_step("default", str(job.id), job.lease_epoch, "ask", "1"),
+        lambda job: checkpoints.save_step("default", str(job.id), job.lease_epoch, "ask", "1", PAID),
     ],
-    ids=["checkpoint", "step"],
+    ids=["checkpoint", "step", "paid step"],
 )
 def test_a_job_that_has_saved_in_a_transaction_which_is_still_open_stays_with_it(server, dead, save):
     """Its rows would commit beside those of the run elsewhere."""

@@ -191,6 +191,7 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     wait_for(lambda: marks() == ["k:started"])
     second = background_worker(threads=1, poll_seconds=300.0)
     wait_for(lambda: second.poll_timer.drained)
+    second.poll_timer.rest()  # from now on it looks where it is told to, and not by itself
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
 
