@@ -13,6 +13,8 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from pgonly_django.cache.single_flight import SingleFlight
+from pgonly_django.cache.statement import CHANNEL
+from pgonly_django.database.listener import payload
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, CacheUsage
 from tests.cache.conftest import expire_by, start_crowd
@@ -345,6 +347,16 @@ def test_a_computation_that_fails_has_no_claim_left_when_its_caller_hears_of_it(
         cache.get_or_set("key", lambda: 1 / 0, lock_timeout=600)
     entry = CacheEntry.objects.get()
     assert (entry.claim, entry.claimed_until) == (None, None)
+
+
+def test_those_who_wait_are_woken_by_the_answer_and_by_a_failure(cache, other):
+    """Without that they look by themselves, once a second in the end."""
+    other.execute(f"LISTEN {CHANNEL}")
+    cache.get_or_set("answer", lambda: 1)
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_set("failure", lambda: 1 / 0)
+    expected = [payload(cache.stored_key(key, None)).decode() for key in ("answer", "failure")]
+    assert [each.payload for each in other.notifies(timeout=20, stop_after=2)] == expected
 
 
 def test_a_caller_waits_at_most_twice_its_lock_timeout(cache):

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, connections
 
 from pgonly_django.compat import task_finished, uuid7
+from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, Claimer
@@ -194,6 +195,24 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     second.poll_timer.rest()  # from now on it looks where it is told to, and not by itself
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "payloads"),
+    [
+        (Outcome.RELEASED, State.READY, ["ready *"]),
+        (Outcome.RETRIED, State.SCHEDULED, ["due"]),
+        (Outcome.SUCCEEDED, State.SUCCEEDED, []),
+    ],
+)
+def test_the_other_workers_are_told_of_jobs_that_wait_again(exchanger, other, outcome, state, payloads):
+    job = make_running()
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    delay = 60.0 if state is State.SCHEDULED else None
+    exchanger.exchange([finish_of(job, outcome, state, delay_seconds=delay)], [], None)
+    assert fresh(job).state == state
+    other.execute("SELECT 1")
+    assert [each.payload for each in other.notifies(timeout=0)] == payloads
 
 
 def test_an_end_that_was_written_twice_is_one(exchanger):

@@ -13,7 +13,7 @@ import pytest
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect, connection_params
-from pgonly_django.models import State
+from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.workers import register
@@ -91,6 +91,32 @@ def test_a_job_that_a_frozen_worker_holds_in_its_transaction_is_rescued(worker, 
 
 def orphan():
     return make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+
+
+def test_a_beat_tells_the_runs_whose_leases_it_has_renewed_and_no_others(worker, server, other):
+    """Or their paid steps would wait for the lease without end."""
+    make(), make()
+    jobs = claim(server, make_claimer(worker_id=worker.id))
+    renewed, locked = runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in jobs]
+    worker.in_flight.hold(runs)
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.job.id])
+        began = time.monotonic()
+        worker.heartbeat.beat(server)
+    lease_seconds = worker.options.lease_for.total_seconds()
+    assert began <= renewed.lease_until - lease_seconds <= time.monotonic()
+    assert (locked.lease_until, locked.lease_lost) == (0.0, False)
+
+
+def test_a_beat_tells_a_run_that_its_job_is_to_be_cancelled(worker, server):
+    """Whether or not the NOTIFY of it has been heard."""
+    make(), make()
+    jobs = claim(server, make_claimer(worker_id=worker.id))
+    unwanted, wanted = runs = [Run(job, "default", claimed_at=0.0, lease_until=0.0) for job in jobs]
+    worker.in_flight.hold(runs)
+    Job.objects.filter(pk=unwanted.job.id).update(cancel_requested_at=ago(HOUR))
+    worker.heartbeat.beat(server)
+    assert (unwanted.cancel_requested, wanted.cancel_requested) == (True, False)
 
 
 def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_writing(worker, server, other):

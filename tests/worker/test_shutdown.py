@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import threading
 import time
 
 from pgonly_django.database.connect import connect
+from pgonly_django.exceptions import JobStopped
 from pgonly_django.models import State
+from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.shutdown import Shutdown
 from tests import jobs
 from tests.waiting import wait_for
+from tests.worker.test_in_flight import run_of
 
 
 def test_to_release_at_once_waits_for_no_locked_row(background_worker, marks, caplog):
@@ -35,6 +39,34 @@ def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_rele
     wait_for(lambda: "k:cleaned up" in marks(), what="its finally")
     wait_for(lambda: result.job.state == State.READY)
     assert (result.job.attempt, result.job.interruptions) == (0, 1)
+
+
+def test_jobs_get_an_exception_before_the_end_of_the_grace_and_are_released_at_it():
+    """In between is the time for their `finally`, and for what they write in it."""
+    held, run, interrupted = InFlight(), run_of(), threading.Event()
+
+    def stay_until_interrupted():
+        run.interrupter.open_thread()
+        try:
+            jobs.stay(30)
+        except JobStopped:
+            interrupted.set()
+
+    assert run.take()  # as a slot does that starts it
+    held.hold([run])
+    job = threading.Thread(target=stay_until_interrupted)
+    job.start()
+    shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
+    shutdown.ask()
+    shutdown.obey(100.0, held)
+    shutdown.obey(118.9, held)
+    assert (run.stop_requested, run.stop_until, interrupted.is_set()) == (True, 120.0, False)
+    shutdown.obey(119.1, held)
+    assert interrupted.wait(20)
+    job.join()
+    assert (held.ended, shutdown.left_behind) == ({}, False)
+    shutdown.obey(120.0, held)
+    assert ([*held.ended], shutdown.left_behind) == ([run.job.id], True)
 
 
 def test_a_stop_without_jobs_promises_no_time(caplog):
