@@ -43,11 +43,12 @@ def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_rele
 
 def test_jobs_get_an_exception_before_the_end_of_the_grace_and_are_released_at_it():
     """In between is the time for their `finally`, and for what they write in it."""
-    held, run, interrupted = InFlight(), run_of(), threading.Event()
+    held, run, began, interrupted = InFlight(), run_of(), threading.Event(), threading.Event()
 
     def stay_until_interrupted():
         run.interrupter.open_thread()
         try:
+            began.set()
             jobs.stay(30)
         except JobStopped:
             interrupted.set()
@@ -56,6 +57,7 @@ def test_jobs_get_an_exception_before_the_end_of_the_grace_and_are_released_at_i
     held.hold([run])
     job = threading.Thread(target=stay_until_interrupted)
     job.start()
+    assert began.wait(20)
     shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
     shutdown.ask()
     shutdown.obey(100.0, held)
