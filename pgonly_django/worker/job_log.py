@@ -57,7 +57,10 @@ def log_end(ended: Ended) -> None:
 
 
 def log_failure(run: Run, finish: Finish, error: BaseException) -> None:
-    """For the attempt that failed, with its traceback, or for the task that this worker does not know."""
+    """For the attempt that failed, with its traceback, or for the task that this worker does not know. One that was cut
+    off has its line by now: what its thread raises in the end changes nothing."""
+    if run.abandoned:
+        return
     try:
         _log_failure(run, finish, error)
     except BaseException:  # noqa: BLE001 - a handler of the project may raise anything

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import threading
+import time
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -116,17 +117,24 @@ def test_what_breaks_the_loop_comes_out(transactional_db):
             raise KeyboardInterrupt
 
     stop, before = subscribe(break_down), set(threading.enumerate())
-    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGTERM])
-    timer.start()
+
+    def threads_of_the_worker():
+        return {t.name for t in threading.enumerate() if t.name.startswith("pgonly-") and t not in before}
+
+    def terminate():
+        wait_for(lambda: "pgonly-scheduler" in threads_of_the_worker())  # the last one that its start needs
+        time.sleep(1.0)  # now it waits for work
+        signal.raise_signal(signal.SIGTERM)
+
+    terminating = threading.Thread(target=terminate)
+    terminating.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             run_worker(burst=False)
     finally:
         stop()
-        timer.join()
-    wait_for(
-        lambda: not [t for t in threading.enumerate() if t.name.startswith("pgonly-") and t not in before]
-    )
+        terminating.join()
+    wait_for(lambda: not threads_of_the_worker())
 
 
 class InATestCase(TestCase):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -21,6 +23,20 @@ def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_work
     assert jobs.add.enqueue(1).wait(10).return_value == 2
     wait_for(lambda: worker.slots.stuck == 0, what="the stuck thread to return")
     assert jobs.add.enqueue(2).wait(10).return_value == 3
+
+
+def test_a_cut_off_job_whose_thread_returns_is_told_once(background_worker, marks, caplog):
+    """Its thread raises the interruption in the end, when the job may be running elsewhere."""
+    worker = background_worker(threads=1, grace_seconds=0.0)
+    times_out = jobs.stubborn.using(max_runtime=timedelta(seconds=0.1), max_attempts=1)
+    result = times_out.enqueue("k", 5.0)
+    wait_for(lambda: worker.slots.stuck == 1)
+    wait_for(lambda: worker.slots.stuck == 0, what="its thread to return")
+    told = [record for record in caplog.records if getattr(record, "job_id", "") == result.id]
+    assert [record.event for record in told if record.levelname in {"WARNING", "ERROR"}] == [
+        "worker.job_cut_off",
+        "worker.job_ended",
+    ]
 
 
 def test_a_job_that_was_cut_off_waits_for_its_own_backoff(background_worker, marks):
