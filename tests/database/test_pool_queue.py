@@ -37,7 +37,7 @@ def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_no
 
 
 def test_who_waited_in_vain_behind_others_is_told_to_raise_the_number_of_connections(own):
-    patient, hasty = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.5)
+    patient, hasty = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=3)
     hastier = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.05)
     patient.set_many({"first": 1, "second": 1})
 

@@ -88,10 +88,10 @@ def test_no_item_begins_that_would_outlast_the_process(work, marks, task):
 
 
 def test_a_step_inside_another_one_begins_since_the_outer_one_would_be_lost(work, marks):
-    result = timed.pay_inside_a_step.enqueue("k", 0.6)
-    work(threads=1, max_seconds=2.0, grace_seconds=0.1)
+    result = timed.pay_inside_a_step.enqueue("k", 3.0)
+    work(threads=1, max_seconds=6.5, grace_seconds=0.1)  # another step of 3 s has no time
     assert result.job.state == State.SUCCEEDED
-    assert marks() == ["k:short", "k:inner"]
+    assert marks() == ["k:long", "k:inner"]
 
 
 def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, marks):
