@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from django.db import connection
 
 from pgonly_django.database.embedded import unprivileged
 from pgonly_django.monitoring.doctor import dead_rows
 from pgonly_django.monitoring.doctor.findings import Level
 from tests.monitoring.doctor.conftest import found
 from tests.queue.rows import insert_jobs
+from tests.waiting import wait_for
 
 
 def test_autovacuum_off_on_the_server(own_server):
@@ -54,12 +56,18 @@ def many_dead(sql, monkeypatch):
 
 def test_autovacuum_is_behind(sql, many_dead):
     many_dead()
-    sql("SELECT pg_stat_force_next_flush()", "SELECT pg_stat_clear_snapshot()")
-    finding = found("dead-rows")["D034"]
+    if connection.pg_version >= 150000:
+        sql("SELECT pg_stat_force_next_flush()")
+
+    def behind():
+        sql("SELECT pg_stat_clear_snapshot()")
+        return found("dead-rows").get("D034")
+
+    finding = wait_for(behind)  # PostgreSQL 14 has a process that collects the statistics, twice a second
     assert finding.level == Level.WARNING
     assert "pgonly_job has 40,00" in finding.fact
     sql(finding.advice.partition(";")[0])
-    assert "D034" not in found("dead-rows")
+    wait_for(lambda: not behind())
 
 
 def test_a_claim_walks_over_dead_entries_while_an_old_transaction_is_open(sql, many_dead, other):
