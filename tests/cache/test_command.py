@@ -109,12 +109,13 @@ def test_a_database_that_is_dead_costs_its_own_cache_only(tmp_path):
     """In another process: Django keeps a test from databases that it was not told of."""
     alive = {
         name: connection.settings_dict[name]
-        for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT")
+        for name in ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")
     }
+    dead = {**alive, "HOST": "127.0.0.1", "PORT": "1", "OPTIONS": {}}
     lost = {**settings.CACHES["default"], "LOCATION": "lost", "OPTIONS": {"DATABASE": "dead"}}
     lines = [
         "from tests.settings import *",
-        f"DATABASES = { ({'default': alive, 'dead': {**alive, 'HOST': '127.0.0.1', 'PORT': '1'}})!r}",
+        f"DATABASES = { ({'default': alive, 'dead': dead})!r}",
         f"CACHES = { ({'lost': lost, **settings.CACHES})!r}",
     ]
     (tmp_path / "with_a_dead_database.py").write_text("\n".join(lines))

@@ -87,7 +87,7 @@ def sessions_elsewhere(settings, transactional_db):
             "CREATE TABLE elsewhere.pgonly_session (LIKE pgonly_session INCLUDING ALL)"
         )
     connections["elsewhere"] = connection.copy("elsewhere")
-    connections["elsewhere"].settings_dict["OPTIONS"] = {"options": "-c search_path=elsewhere"}
+    connections["elsewhere"].settings_dict["OPTIONS"] |= {"options": "-c search_path=elsewhere"}
     settings.DATABASE_ROUTERS = [f"{__name__}.SessionsElsewhere"]
     yield
     connections["elsewhere"].close()
