@@ -11,9 +11,9 @@ from pgonly_django.models import Job
 pytestmark = pytest.mark.django_db
 
 
-def setting():
+def setting(name="statement_timeout"):
     with connection.cursor() as cursor:
-        cursor.execute("SHOW statement_timeout")
+        cursor.execute("SELECT current_setting(%s)", [name])
         return cursor.fetchone()[0]
 
 
@@ -29,6 +29,13 @@ def test_the_limit_is_gone_afterwards():
     with time_limit("default", timedelta(seconds=9)):
         assert setting() == "9s"
     assert setting() == before
+
+
+def test_the_time_is_not_spent_on_compiling_and_the_setting_comes_back():
+    connection.cursor().execute("SET LOCAL jit = on")
+    with time_limit("default", timedelta(seconds=9)):
+        assert setting("jit") == "off"
+    assert setting("jit") == "on"
 
 
 @pytest.mark.django_db(transaction=True)
