@@ -51,7 +51,7 @@ def test_a_small_site_may_stay_and_sees_its_figures(site):
     assert (finding.id, finding.level) == ("D140", Level.INFO)
     assert "3 users in the last 24 hours (limit 50,000)" in finding.fact
     assert finding.data["users_a_day"] == 3
-    assert 0 < finding.data["cache_p99_ms.default"] < 50
+    assert 0.01 < finding.data["cache_p99_ms.default"] < 10_000  # neither in seconds nor in microseconds
     assert 0 <= finding.data["cpu_share"] <= 1
     assert finding.data["transactions_a_second"] >= 0
 
