@@ -19,7 +19,7 @@ def a_day(attempt):
     return timedelta(days=1)
 
 
-@task(max_attempts=3)
+@task(max_attempts=3, backoff=a_day)
 def mark_and_fail(key):
     mark(key)
     raise ValueError(f"after {key}")

@@ -97,7 +97,7 @@ def test_what_is_enqueued_in_the_block_is_due_from_then_on(db):
 
 @both
 def test_retries_snoozes_and_throttles_have_moved_on(where):
-    drained.mark_and_fail.using(backoff=drained.a_day).enqueue("one")
+    drained.mark_and_fail.enqueue("one")
     drained.end_by.enqueue("snooze")
     throttled = echo.using(unique=True, unique_for=HOUR)
     throttled.enqueue("once")

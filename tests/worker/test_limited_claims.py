@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from pgonly_django import enqueue_many
 from pgonly_django.models import Job, Limiter, Queue, State
-from pgonly_django.models.job import SUSPECT_FROM
+from pgonly_django.models.job import FINISHED, SUSPECT_FROM
 from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.groups import KEYS_AT_MOST
 from pgonly_django.queue.look import OVERDUE_SECONDS
@@ -104,7 +104,7 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
     ours = background_worker(queues=("a",), grace_seconds=0.2, **IDLE)
     theirs = background_worker(queues=("b",), **IDLE)
     keyed = task[ending_of].using(concurrency_key="k", queue_name="a", max_attempts=1)
-    first = keyed.enqueue({"fail": 0.5, "succeed": 0.5}.get(ending_of, "k"))
+    first = keyed.enqueue({"fail": 3.0, "succeed": 3.0}.get(ending_of, "k"))
     wait_for(lambda: first.job.state == State.RUNNING)
     second = jobs.mark_once.using(concurrency_key="k", queue_name="b").enqueue("second")
     wait_for(lambda: theirs.limited.next_look(4) > time.monotonic() + 0.5, what="the other worker to rest")
@@ -113,6 +113,8 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
         first.cancel()
     elif ending_of == "release":
         ours.stop()
+    else:
+        wait_for(lambda: first.job.state in FINISHED)
     wait_for(lambda: second.job.state == State.SUCCEEDED, 4.5, what="the second job")
     assert second.job.attempt == 1
 
