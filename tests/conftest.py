@@ -45,7 +45,7 @@ def pytest_collection(session):
 
 def pytest_collection_finish(session):
     """All that the run has until here stays, so the garbage collector, which some tests call often, passes it over. By
-    itself it comes more rarely than usual, which saves a lane 5 % of its CPU."""
+    itself it comes more rarely than usual, which saves 5 % of the CPU of tests/admin."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -9,8 +9,8 @@ from datetime import timedelta
 from django.db import Error, connections, transaction
 from psycopg.errors import QueryCanceled
 
-# Until the end of the transaction. Returns what was set before, then what is set now. Where the server compiles
-# expensive plans, the sums of the runs took 660 ms for that, of the second that they may take, and read no row.
+# Until the end of the transaction. Returns what was set before, then what is set now. Without JIT: to compile the plan
+# for the sums of the runs can take most of the second that they may take.
 LIMIT_STATEMENTS = """
 SELECT current_setting('statement_timeout'), current_setting('jit'),
     set_config('statement_timeout', %s, true), set_config('jit', %s, true)
