@@ -17,6 +17,7 @@ from django.test import TransactionTestCase
 from pgonly_django.cache import PostgresCache, eviction
 from pgonly_django.database.connect import connect
 from pgonly_django.database.pool import _pools as pools
+from pgonly_django.database.pool import close_all_idle
 from pgonly_django.limits import declarations
 from pgonly_django.limits.renewal import renewal
 from tests.aliases import alias
@@ -193,10 +194,11 @@ def limits(settings, transactional_db):
         settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
         declarations._declared.clear()
 
+    close_all_idle()  # of tests with budgets, whose pool has another size
     yield declare
     renewal.forget()
+    close_all_idle()
     for pool in tuple(pools.values()):
-        pool.close_idle()
         pool._failed_at = None  # or it would refuse the calls of the next test for a second
     # A call that was cut off goes on, and would take a slot in the next test's tables.
     wait_for(lambda: not pids_of_limits("state = 'active'"))

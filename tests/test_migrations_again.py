@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from django.db import DatabaseError, OperationalError, connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
@@ -121,7 +123,7 @@ def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, re
         if len(passed) == 2:
             reader.execute("ROLLBACK")
 
-    monkeypatch.setattr(_additive.time, "sleep", pause)
+    monkeypatch.setattr(_additive, "time", SimpleNamespace(sleep=pause))
     apply(InOneTransaction(WITH_A_SHADE))
     assert passed == [["name", "code"]] * 2
     assert columns() == ["name", "code", "shade"]

@@ -182,13 +182,13 @@ class Lock:
         while not stop.wait(LEASE_SECONDS / 3):
             try:
                 self.extend(LEASE_SECONDS)
-            except CacheError as error:
-                message = f"Lock {self.name!r} not renewed: {error}"
-                events.emit("cache.failed", message, level=logging.WARNING)
             except LockError as error:
                 if not stop.is_set():
                     events.emit("cache.lock_lost", str(error), level=logging.ERROR)
                 return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the lock is held and wants to be renewed
+                message = f"Lock {self.name!r} not renewed: {error}"
+                events.emit("cache.failed", message, level=logging.WARNING)
 
     # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(

@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from pgonly_django.database import testrun
+from pgonly_django.events import log_quietly
 from pgonly_django.exceptions import PgonlyError
 
 RETRY_SECONDS = 1.0
@@ -37,7 +39,7 @@ class Background:
         """Run `job` in the background; when it raises a PgonlyError, again, for `seconds` at most."""
         with self._lock:
             self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
                     thread = threading.Thread(target=self._work, name=f"pgonly {self._room} background")
                     thread.start()
@@ -64,6 +66,6 @@ class Background:
         except PgonlyError:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
                 self._jobs.append((job, give_up_at, databases))
-        except Exception:
-            # The next job is done all the same.
-            logging.getLogger(f"pgonly_django.{self._room}").exception("What a call left undone failed.")
+        except BaseException:  # noqa: BLE001 - the next job is done all the same
+            message = "What a call left undone failed."
+            log_quietly(partial(logging.getLogger(f"pgonly_django.{self._room}").exception, message), message)

@@ -119,7 +119,10 @@ class Signal:
         arrived = asyncio.Event()
         self._future.add_done_callback(lambda _: _tell(loop, arrived))
         try:
-            await asyncio.wait_for(arrived.wait(), self._seconds)
+            async with asyncio.timeout(
+                self._seconds
+            ):  # up to Python 3.11, wait_for() may lose a cancellation
+                await arrived.wait()
         except TimeoutError:
             return self.withdraw()
         return self._future.result()

@@ -58,7 +58,7 @@ class Renewal:
             return
         with self._lock:
             self._held.add(held)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
                     thread = threading.Thread(target=self._work, name="pgonly limits renewal", daemon=True)
                     thread.start()
@@ -74,6 +74,8 @@ class Renewal:
         while idle < IDLE_ROUNDS:
             time.sleep(RETRY_SECONDS if self._is_failing else EVERY_SECONDS)
             with self._lock:
+                if self._thread is not threading.current_thread():
+                    return  # forgotten, or replaced
                 idle = 0 if self._held else idle + 1
                 if idle == IDLE_ROUNDS:
                     self._thread = None
@@ -84,7 +86,8 @@ class Renewal:
 
     def run_once(self) -> None:
         with self._lock:
-            everything = tuple(self._held)
+            of_now = self._held
+            everything = tuple(of_now)
         kinds: dict[tuple[Pool, Statement], list[Held]] = defaultdict(list)
         for held in everything:
             kinds[held.pool, held.RENEW].append(held)
@@ -92,15 +95,19 @@ class Renewal:
         for (pool, statement), some in kinds.items():
             try:
                 self._renew(pool, statement, some)
-            except LimitsError as error:
+            except testrun.Refusal:
+                raise
+            except Exception as error:  # noqa: BLE001 - else this process would renew no lease any more
                 failed = True
                 if not self._is_failing:
                     emit(
                         "limits.not_renewed",
                         f"Leases not renewed, tried again: {error}",
                         level=logging.WARNING,
+                        exc_info=not isinstance(error, LimitsError),
                     )
-        self._is_failing = failed
+        if self._held is of_now:
+            self._is_failing = failed
 
     def _renew(self, pool: Pool, statement: Statement, some: list[Held]) -> None:
         ids = [held.id for held in some]

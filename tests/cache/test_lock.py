@@ -228,7 +228,9 @@ def delayed(trigger):
 def advisory_locks(*, granted):
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = %s", [granted]
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = %s "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            [granted],
         )
         return cursor.fetchone()[0]
 
@@ -271,6 +273,16 @@ def test_a_lock_without_a_timeout_is_renewed_while_it_is_held(cache, monkeypatch
         first = CacheLock.objects.get().expires_at
         wait_for(lambda: CacheLock.objects.get().expires_at > first + timedelta(seconds=0.5))
         assert lock.owned()
+
+
+def test_an_error_that_nobody_expects_ends_no_renewal(cache, monkeypatch, caplog):
+    monkeypatch.setattr(lock_module, "LEASE_SECONDS", 0.3)
+    lock, renewals = cache.lock("name"), []
+    monkeypatch.setattr(lock, "extend", lambda seconds: renewals.append(seconds) or 1 / 0)
+    lock.acquire()
+    wait_for(lambda: len(renewals) > 1)
+    assert "Lock 'name' not renewed: division by zero" in caplog.text
+    lock._stop_renewal.set()
 
 
 def test_async_holders_exclude_each_other(cache):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 from django.db import connections, transaction
@@ -98,7 +98,7 @@ def test_wakes_in_close_succession_are_one(listening, monkeypatch):
 
 def test_the_first_wake_goes_out_on_a_machine_that_has_just_started(listening, monkeypatch):
     with monkeypatch.context() as machine:
-        machine.setattr(time, "monotonic", lambda: -1.0)
+        machine.setattr(notify, "time", SimpleNamespace(monotonic=lambda: -1.0))
         add.enqueue(1)
     assert heard(listening) == ["ready default"]
 

@@ -106,7 +106,8 @@ def cut_the_worker(key, worker_id):
     mark(key)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name LIKE %s",
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE %s",
             [f"pgonly worker {worker_id}%"],
         )
         assert cursor.fetchone() == (1,)

@@ -14,6 +14,7 @@ from django.utils import timezone
 from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUnavailableError
 from pgonly_django.limits import departure, pool_user, reservation
+from pgonly_django.limits import renewal as renewal_module
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
 from pgonly_django.tables import qualified
@@ -74,9 +75,10 @@ def test_the_rows_of_dead_waiters_are_deleted(limits):
     assert list(LimiterWaiter.objects.values_list("id", flat=True)) == [lately.id]
 
 
-def test_the_slots_of_dead_holders_are_taken_by_others(limits, hold, monkeypatch):
+def test_the_slots_of_dead_holders_are_taken_by_others(limits, hold):
     limits(deepseek={"concurrent": 1})
     holder = hold("deepseek")
+    renewal.forget()
     make_holders_die()
     with limiter("deepseek"):  # at the latest when PostgreSQL has run for 15 s
         assert held() == 1
@@ -231,6 +233,40 @@ def test_a_holder_whose_database_is_away_renews_once_it_is_back(limits, hold, mo
     pool_user.pool()._failed_at = None
     renewal.run_once()
     assert LimiterSlot.objects.filter(expires_at__gt=timezone.now()).count() == 1
+
+
+def test_an_error_that_nobody_expects_ends_no_renewal(limits, hold, monkeypatch, caplog):
+    monkeypatch.setattr(renewal_module, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(renewal_module, "RETRY_SECONDS", 0.05)
+    limits(deepseek={"concurrent": 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(renewal, "_renew", lambda *_: 1 / 0)
+        hold("deepseek")
+        wait_for(lambda: "Leases not renewed" in caplog.text)
+    assert caplog.text.count("ZeroDivisionError") == 1
+    make_holders_die()
+    wait_for(lambda: LimiterSlot.objects.filter(expires_at__gt=timezone.now()))
+
+
+def test_a_thread_that_was_forgotten_renews_no_more(limits, hold, monkeypatch):
+    monkeypatch.setattr(renewal_module, "EVERY_SECONDS", 0.05)
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    forgotten = renewal._thread
+    renewal.forget()
+    hold("deepseek")
+    wait_for(lambda: not forgotten.is_alive())
+    assert renewal._thread.is_alive()
+
+
+def test_a_renewal_that_has_ended_is_replaced(limits, hold):
+    limits(deepseek={"concurrent": 2})
+    hold("deepseek")
+    ended = renewal._thread = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    hold("deepseek")
+    assert renewal._thread.is_alive()
 
 
 def test_leaving_while_the_database_is_away_is_done_when_it_is_back(limits, monkeypatch, caplog):

@@ -101,7 +101,8 @@ def test_a_worker_that_is_frozen_while_it_claims_holds_the_others_up_for_seconds
         frozen.send(signal.SIGSTOP)
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885826926 AND granted"
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1885826926 AND granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
             inside = cursor.fetchone()[0]
         if inside:

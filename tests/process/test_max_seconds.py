@@ -21,7 +21,7 @@ ENDS = ("--max-seconds", "8", "--grace-seconds", "1")
 def pid_of_main_connection(worker):
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s",
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE %s",
             [f"pgonly worker % {worker.name}"],
         )
         row = cursor.fetchone()

@@ -4,11 +4,14 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import Job, Worker
-from pgonly_django.queue.claim_locks import RESTING
 from tests import jobs
+from tests.process.conftest import AT_REST
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
+LISTENERS = """
+pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly listener %'
+"""
 
 
 def test_behind_a_pooler_the_worker_says_so_once_and_polls(workers, marks, pooler):
@@ -48,11 +51,11 @@ def first(query):
 
 
 def workers_at_rest():
-    return first(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {RESTING}")
+    return first(AT_REST)
 
 
 def listening():
-    return first("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgonly listener %'")
+    return first(f"SELECT count(*) FROM {LISTENERS}")
 
 
 def test_with_a_listen_database_workers_behind_a_pooler_rest_and_rescue(workers, marks, past_the_pooler):
@@ -73,8 +76,7 @@ def test_with_a_listen_database_workers_behind_a_pooler_rest_and_rescue(workers,
 def test_a_worker_whose_listening_connection_is_lost_polls_until_it_is_back(workers, past_the_pooler):
     worker = workers.start("--poll-seconds", "0.2", **past_the_pooler)
     wait_for(listening)
-    name = "application_name LIKE 'pgonly listener %'"
-    assert first(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {name}") == 1
+    assert first(f"SELECT count(pg_terminate_backend(pid)) FROM {LISTENERS}") == 1
     assert jobs.add.enqueue(1, 2).wait(20).return_value == 3
     wait_for(listening)
     assert "Polling until the connection that listens is open again" in worker.output

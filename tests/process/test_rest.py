@@ -12,14 +12,12 @@ import pytest
 from django.db import connection
 
 from pgonly_django.models import Job, State
-from pgonly_django.queue.claim_locks import RESTING
 from tests import jobs
-from tests.process.conftest import server_of_its_own
+from tests.process.conftest import AT_REST, server_of_its_own
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.process
 
-AT_REST = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {RESTING}"
 BACKENDS = """
 SELECT pid, query_start FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'pgonly %' AND pid <> pg_backend_pid()

@@ -124,7 +124,12 @@ FREELY = bodies(FREE, STEPS, INNER_LOOPS, ATOMIC)
 # something that is done once.
 BETWEEN = bodies(STEPS, INNER_LOOPS, ONCE)
 IN_LOOPS = st.tuples(FREELY, BETWEEN, FREELY).map(lambda parts: sum(parts, ()))
-LOOPS = st.builds(Loop, st.integers(0, 3), IN_LOOPS, st.one_of(st.none(), st.integers(0, 2)))
+# An item that is left by a break comes again, with what stands behind its last look at the checkpoint.
+IN_BROKEN_LOOPS = st.tuples(FREELY, BETWEEN).map(lambda parts: sum(parts, ()))
+LOOPS = st.one_of(
+    st.builds(Loop, st.integers(0, 3), IN_LOOPS),
+    st.builds(Loop, st.integers(0, 3), IN_BROKEN_LOOPS, st.integers(0, 2)),
+)
 LONG_STEPS = bodies(EMITS, INNER_LOOPS).map(Step)
 RESUMABLE = st.one_of(STEPS, LONG_STEPS, LOOPS, bodies(STEPS, INNER_LOOPS).map(Atomic), ONCE)
 FIRST = bodies(FREE, STEPS, LONG_STEPS, INNER_LOOPS)

@@ -33,7 +33,7 @@ SELECT application_name, pid, query_start FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'pgonly %%'
     AND application_name NOT LIKE 'pgonly tests%%' AND NOT pid = ANY (%s) ORDER BY pid
 """
-ALL_PIDS = "SELECT pid FROM pg_stat_activity WHERE pid IS NOT NULL"
+ALL_PIDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
 
 _pids_before: list[int] = []  # as of the pools, which keep theirs from test to test
 

@@ -180,7 +180,10 @@ def test_the_thread_ends_whenever_it_is_asked_to(make_scheduler):
 def test_without_schedules_it_keeps_no_connection_open(background_worker, server):
     worker = background_worker()
     assert worker.scheduler.has_looked.wait(10)
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%pgonly_schedule%'"
+    mine = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pgonly_schedule%'
+    """
     connection.close()
     wait_for(lambda: server.execute(mine).fetchone()[0] == 0)
     assert worker.scheduler._declare_at == NEVER

@@ -124,9 +124,9 @@ def test_asleep_the_pool_of_django_is_closed(pooled, sleeping_worker, marks):
     connection.close()
     with connect("default", application_name="pgonly tests") as line:
         clients = (
-            "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            "SELECT FROM pg_stat_activity "
+            "WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
-        clients += " AND datname = current_database()"
         wait_for(lambda: line.execute(clients).rowcount == 0)
     again = jobs.mark_once.enqueue("again")
     worker.wake()

@@ -86,7 +86,8 @@ WITH {OUR_TABLES}, counted AS (
             + {_option("autovacuum_vacuum_scale_factor")} * greatest(t.rows, n_live_tup, 0) AS starts_at,
         date_part('epoch', clock_timestamp() - greatest(last_vacuum, last_autovacuum)) AS seconds
     FROM our_tables AS t JOIN pg_stat_all_tables ON relid = t.oid
-    WHERE NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS now WHERE now.relid = t.oid)
+    WHERE NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS now
+        WHERE now.datname = current_database() AND now.relid = t.oid)
 )
 SELECT schema, name, dead, live, starts_at::int8, seconds FROM counted
 WHERE dead >= greatest(%(times)s * starts_at, %(rows)s) AND coalesce(seconds, 'infinity') >= %(seconds)s

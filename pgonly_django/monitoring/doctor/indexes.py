@@ -28,7 +28,8 @@ SELECT t.schema, t.name, c.relname::text, indisvalid AND indisready AND indisliv
         LEFT JOIN pg_stats AS s ON s.schemaname = t.schema AND s.attname = column_.attname
             AND s.tablename = CASE k.number WHEN 0 THEN c.relname ELSE t.name END
     )::float8,
-    EXISTS (SELECT FROM pg_stat_progress_create_index AS now WHERE now.index_relid = c.oid)
+    EXISTS (SELECT FROM pg_stat_progress_create_index AS now
+        WHERE now.datname = current_database() AND now.index_relid = c.oid)
 FROM our_tables AS t JOIN pg_index ON indrelid = t.oid JOIN pg_class AS c ON c.oid = indexrelid
 JOIN pg_am AS a ON a.oid = c.relam
 ORDER BY t.name, c.relname

@@ -73,7 +73,8 @@ async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(error)
     try:
-        await asyncio.wait_for(over.wait(), seconds + OVERTIME_SECONDS)
+        async with asyncio.timeout(seconds + OVERTIME_SECONDS):
+            await over.wait()
     except TimeoutError:
         return _error(OVERTIME, 503)
     except BaseException:  # the client has gone, or the server ends

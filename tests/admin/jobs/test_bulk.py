@@ -247,7 +247,8 @@ def test_of_two_people_at_once_each_job_is_changed_and_logged_by_one():
 def waiting_for_locks():
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('tuple', 'transactionid')"
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event IN ('tuple', 'transactionid')"
         )
         return cursor.fetchone()[0]
 

@@ -44,7 +44,7 @@ def test_a_transaction_that_a_job_holds_is_named_by_its_task(at_once, workers, m
 
 def _pids():
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pid FROM pg_stat_activity")
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
         return cursor.fetchall()
 
 

@@ -28,7 +28,7 @@ def connections_of_ours(pids_before):
 
 def test_it_has_one_connection_and_its_job_another_one_that_bears_its_id(tick):
     with connection.cursor() as cursor:  # the pools keep theirs from test to test
-        cursor.execute("SELECT pid FROM pg_stat_activity")
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
         result = connections_of_ours.enqueue([pid for (pid,) in cursor.fetchall()])
     tick()
     worker = Worker.objects.get()

@@ -247,7 +247,10 @@ def stop_backend_once_started(marks, stopped):
     """That of the tick, which is idle then."""
     wait_for(lambda: "k:started" in marks())
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgonly worker %'")
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE 'pgonly worker %'"
+        )
         stopped += [pid for (pid,) in cursor.fetchall()]
     connection.close()
     for pid in stopped:

@@ -1,0 +1,40 @@
+"""The waits of operations under asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pgonly_django.database.operation import Signal
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_no_cancellation_is_lost_where_the_answer_arrives_in_the_same_moment(moment):
+    """asyncio.wait_for() of Python 3.11 returns the answer then, and the task goes on as if nobody had cancelled it."""
+
+    async def wait_and_go_on():
+        await signal.ready()
+        await asyncio.sleep(0)
+
+    async def main():
+        task = asyncio.create_task(wait_and_go_on())
+        await asyncio.sleep(0.01)
+        signal.set("answer")
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    signal = Signal(60)
+    asyncio.run(main())
+
+
+def test_a_signal_that_comes_too_late_is_no_answer():
+    async def main():
+        signal = Signal(0.01)
+        assert await signal.ready() is None
+        assert not signal.set()
+
+    asyncio.run(main())
