@@ -57,6 +57,8 @@ class Emitter:
         self._may_restore = False
         if self.output is None or (ends := self.output.restore_checkpoint()) is None:
             return
+        for name in self._loops_under_way:  # of those that have no rows
+            self._state.note_end(part_of_loop(name), self.output.end)
         for part, end in {**ends, CHECKPOINT: self.output.end}.items():
             self._state.note_end(part, end, is_in_row=True)
 
@@ -91,6 +93,8 @@ class Emitter:
         """It has come to its end. One that is left by a break makes that item again in the next run."""
         if name in self._loops_under_way:
             self._loops_under_way.remove(name)
+        if self.output is not None:
+            self.output.end_loop(name)
 
     # Steps.
 

@@ -55,6 +55,7 @@ class End:
 class Loop:
     begin: int  # in pieces
     first_place: int
+    end: int | None = None  # likewise; None: it is under way, or was left by a break
 
 
 _calls: ContextVar[tuple[StepCall, ...]] = ContextVar("pgonly_step_calls", default=())
@@ -184,6 +185,10 @@ class RunOutput:
         self._loops[name] = Loop(begin, part.first_place)
         return replace(self.end, start=part.start)
 
+    def end_loop(self, name: str) -> None:
+        if (loop := self._loops.get(part_of_loop(name))) is not None:
+            self._loops[part_of_loop(name)] = replace(loop, end=len(self.pieces))
+
     def note_loops(self, names: Iterable[str]) -> dict[str, End]:
         """These are under way, and began before anything was emitted."""
         for name in names:
@@ -192,10 +197,11 @@ class RunOutput:
 
     def restore_checkpoint(self) -> dict[str, End] | None:
         """Say what had been said when the checkpoint was saved. Returns where the text of the loops that have begun
-        ends in that; None where nothing is known of it, or a loop has come further since."""
+        ends in that; None where nothing is known of it, or this run is past it: a job that reads the checkpoint in a
+        loop may first do so in a later one than that which saved it."""
         part, begun = self.earlier.get(CHECKPOINT), self._loops.keys() & self.earlier.keys()
         loops = {name: self.earlier[name] for name in begun}
-        if part is None or any(loop.text_place > part.last_place for loop in loops.values()):
+        if part is None or self._is_past(part, loops.values()):
             return None
         self._restored_at, self.was_cut = part.last_place, False
         for name, step in self.earlier.items():
@@ -208,7 +214,19 @@ class RunOutput:
         for name, loop in loops.items():
             self._loops[name] = Loop(bounds.index(loop.start), loop.first_place)
         ends = {name: bounds.index(loop.bounds[1]) for name, loop in loops.items()}
+        for name in self._loops.keys() - begun:
+            if self._loops[name].end is None:  # it has said nothing yet
+                self._loops[name] = replace(self._loops[name], begin=len(self.pieces))
         return {name: replace(self.end, index=at, start=loops[name].start) for name, at in ends.items()}
+
+    def _is_past(self, checkpoint: Part, loops: Iterable[Part]) -> bool:
+        """Whether these loops or this run have said what came behind it."""
+        new = [loop for loop in self._loops.values() if loop.first_place > checkpoint.last_place]
+        return (
+            any(loop.text_place > checkpoint.last_place for loop in loops)
+            or any(at > checkpoint.last_place for at in self._steps.values())
+            or any(self._text(loop.begin, len(self.pieces) if loop.end is None else loop.end) for loop in new)
+        )
 
     def keep(
         self, ends: dict[str, End], in_rows: Mapping[str, End], loops_under_way: Iterable[str]

@@ -110,15 +110,16 @@ def test_a_task_that_is_cancelled_inside_frees_its_slot(limits):
 
 def test_an_event_loop_that_is_closed_under_a_task_inside_frees_its_slot(limits):
     limits(deepseek={"concurrent": 1})
-    loop = asyncio.new_event_loop()
+    loop, entered = asyncio.new_event_loop(), asyncio.Event()
 
     async def use():
         async with limiter("deepseek"):
+            entered.set()
             await asyncio.sleep(60)
 
     task = loop.create_task(use())
-    loop.run_until_complete(asyncio.sleep(0.5))
-    wait_for(held)
+    loop.run_until_complete(asyncio.wait_for(entered.wait(), 60))
+    assert held()
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()

@@ -240,6 +240,26 @@ def row_as_claimed(row):
     return ClaimedJob(**{**values, "id": str(row.pk)})
 
 
+def prove(server, program, kills, seed):
+    """Killed at these moments and resumed each time, the job has the text of a run that was not."""
+    chance = Random(seed)
+    fake = FakeJob()
+    run_all(program, fake, "job")
+    row = make_running()
+    reader_text, reader_offset = "", 0
+    for epoch, moments in enumerate([*kills, -1], start=1):
+        worked = WorkedJob(server, row, epoch, moments, chance)
+        with suppress(Killed):
+            run_all(program, worked, "job")
+            worked.write(has_succeeded=True)
+        worked.context.close()  # writes nothing: it lets go of this thread's connection
+        answer = read_output("default", row.pk, reader_offset)
+        reader_text, reader_offset = answer.applied_to(reader_text), answer.offset
+    whole = read_output("default", row.pk).text
+    assert VARYING.sub("<>", whole) == fake.text
+    assert reader_text == whole
+
+
 @pytest.mark.django_db(transaction=True)
 def test_output_is_that_of_one_undisturbed_run(server):
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -248,22 +268,32 @@ def test_output_is_that_of_one_undisturbed_run(server):
         st.lists(st.integers(0, 40), max_size=KILLS),
         st.integers(0, 2**32),
     )
-    def prove(program, kills, seed):
-        chance = Random(seed)
-        fake = FakeJob()
-        run_all(program, fake, "job")
-        row = make_running()
-        reader_text, reader_offset = "", 0
-        for epoch, moments in enumerate([*kills, -1], start=1):
-            worked = WorkedJob(server, row, epoch, moments, chance)
-            with suppress(Killed):
-                run_all(program, worked, "job")
-                worked.write(has_succeeded=True)
-            worked.context.close()  # writes nothing: it lets go of this thread's connection
-            answer = read_output("default", row.pk, reader_offset)
-            reader_text, reader_offset = answer.applied_to(reader_text), answer.offset
-        whole = read_output("default", row.pk).text
-        assert VARYING.sub("<>", whole) == fake.text
-        assert reader_text == whole
+    def prove_each(program, kills, seed):
+        prove(server, program, kills, seed)
 
-    prove()
+    prove_each()
+
+
+LOOK, LOOK_AND_SAY = Once(()), Once((Emit("c"),))
+# The loop that has saved the checkpoint is done. So the next run looks at it for the first time in a later loop.
+FIRST_LOOK_IN_A_LATER_LOOP = {
+    "behind a step": (Loop(1, (LOOK,)), Step((Emit("s"),)), Loop(1, (LOOK,))),
+    "behind an item": (Loop(1, (LOOK,)), Loop(1, (Emit("b"),)), Loop(1, (LOOK,))),
+    "in the middle of an item": (Loop(1, (LOOK,)), Loop(2, (Emit("b"), LOOK_AND_SAY, Emit("t")))),
+    "behind an inner loop": (Loop(1, (LOOK,)), Loop(1, (Loop(1, (Emit("i"),)), LOOK_AND_SAY, Emit("z")))),
+    "behind nothing": (Loop(1, (LOOK_AND_SAY,)), Loop(2, (LOOK, Emit("t")))),
+    "behind a break": (
+        Loop(1, (LOOK_AND_SAY,), 0),
+        Step((Emit("s"),)),
+        Loop(2, (LOOK_AND_SAY,), 1),
+        LOOK_AND_SAY,
+    ),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("program", FIRST_LOOK_IN_A_LATER_LOOP.values(), ids=FIRST_LOOK_IN_A_LATER_LOOP)
+def test_what_was_said_behind_the_checkpoint_stays(server, program):
+    for moment in range(22):
+        prove(server, (Emit("a"), *program), [moment], seed=moment)
+        prove(server, (Emit("a"), *program), [moment, 4], seed=moment)
