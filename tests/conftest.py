@@ -19,6 +19,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.pool import _pools as pools
 from pgonly_django.database.pool import close_all_idle
 from pgonly_django.limits import declarations
+from pgonly_django.limits.background import background
 from pgonly_django.limits.renewal import renewal
 from tests.aliases import alias
 from tests.emptying import empty_tables
@@ -186,6 +187,14 @@ def own(make_own) -> OfItsOwn:
     return make_own()
 
 
+def close_connections_of_limits():
+    """What a test has left undone opens another one, and is tried again until its lease is over."""
+    for pool in tuple(pools.values()):
+        pool._failed_at = None  # or it would refuse the calls of the next test for a second
+    wait_for(lambda: (thread := background._thread) is None or not thread.is_alive(), 90)
+    close_all_idle()
+
+
 @pytest.fixture
 def limits(settings, transactional_db):
     """Declares limiters: limits(deepseek={"concurrent": 5}, pool_size=1)."""
@@ -194,12 +203,10 @@ def limits(settings, transactional_db):
         settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
         declarations._declared.clear()
 
-    close_all_idle()  # of tests with budgets, whose pool has another size
+    close_connections_of_limits()  # those of tests with budgets too, whose pool has another size
     yield declare
     renewal.forget()
-    close_all_idle()
-    for pool in tuple(pools.values()):
-        pool._failed_at = None  # or it would refuse the calls of the next test for a second
+    close_connections_of_limits()
     # A call that was cut off goes on, and would take a slot in the next test's tables.
     wait_for(lambda: not pids_of_limits("state = 'active'"))
 

@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 # These views show what goes on in all databases of the server.
 OF_ALL_DATABASES = re.compile(
-    r"\b(?:FROM|JOIN) (?:pg_stat_activity|pg_locks|pg_prepared_xacts|pg_stat_progress_\w+)"
+    r"\b(?:FROM|JOIN)\s+(?:pg_catalog\.)?(?:pg_stat_activity|pg_locks|pg_prepared_xacts|pg_stat_progress_\w+)"
 )
 # A worker's id, a process of the server, or what this test alone is called: each of them is in one database.
 IN_ONE_DATABASE = re.compile(

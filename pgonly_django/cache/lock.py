@@ -186,9 +186,11 @@ class Lock:
                 if not stop.is_set():
                     events.emit("cache.lock_lost", str(error), level=logging.ERROR)
                 return
+            except testrun.Refusal:  # a test that held it is over
+                return
             except Exception as error:  # noqa: BLE001 - whatever it is, the lock is held and wants to be renewed
-                message = f"Lock {self.name!r} not renewed: {error}"
-                events.emit("cache.failed", message, level=logging.WARNING)
+                message, is_known = f"Lock {self.name!r} not renewed: {error}", isinstance(error, CacheError)
+                events.emit("cache.failed", message, level=logging.WARNING, exc_info=not is_known)
 
     # The row stays, so that the next holder takes its token under the lock of the row.
     RELEASE = Statement(

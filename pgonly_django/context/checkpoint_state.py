@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import connections
@@ -13,7 +13,7 @@ from pgonly_django.context.output import End
 from pgonly_django.context.rollback_tracker import RollbackTracker, is_in_transaction
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Saved
-from pgonly_django.queue.output import CHECKPOINT
+from pgonly_django.queue.output import CHECKPOINT, part_of_step
 
 
 @dataclass(slots=True)
@@ -22,9 +22,10 @@ class Values:
     in_row: Saved  # as the open transaction sees the row
     loop_names: set[str] = field(default_factory=set)  # of the loops that have begun
     has_new_step: bool = False
+    steps_with_text: int = 0  # that are new: so many of the first in CheckpointState._steps_with_text
 
     def copy(self) -> Values:
-        return Values(self.reached.copy(), self.in_row, self.loop_names.copy(), self.has_new_step)
+        return replace(self, reached=self.reached.copy(), loop_names=self.loop_names.copy())
 
 
 class CheckpointState:
@@ -35,6 +36,7 @@ class CheckpointState:
         self.loaded = saved.copy()
         self._values = Values(saved, self.loaded)
         self._on_commit = on_commit
+        self._steps_with_text: list[str] = []
         self._trackers: list[RollbackTracker[Values]] = []  # in the order in which their transactions began
 
     @property
@@ -101,9 +103,21 @@ class CheckpointState:
             self._values.reached.ends[CHECKPOINT] = end
         self._tell_if_committed()
 
-    def note_new_step(self) -> None:
+    @property
+    def kept_parts(self) -> set[str]:
+        """The parts of the output that are written, or will be unless this job's own transaction is rolled back."""
+        steps = self._steps_with_text[: self.values.steps_with_text]
+        return {*self.to_write.ends, *map(part_of_step, steps)}
+
+    def note_new_step(self, name: str, *, has_text: bool) -> None:
         self.track([connections[self.alias]])
-        self.values.has_new_step = True
+        values = self.values
+        values.has_new_step = True
+        if has_text:
+            self._steps_with_text[values.steps_with_text :] = [
+                name
+            ]  # in the place of those that were rolled back
+            values.steps_with_text += 1
         self._tell_if_committed()
 
     def track(self, job_connections: Sequence[Any]) -> None:

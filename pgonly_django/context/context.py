@@ -402,7 +402,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         kept, is_new = self._fenced(checkpoints.save_step, name, text, paid, said)
         self._emitter.note_kept_step(call, said, is_new=is_new)
         if is_new:
-            self._state.note_new_step()
+            self._state.note_new_step(name, has_text=bool(said))
         spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
         return kept
 

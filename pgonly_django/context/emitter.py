@@ -55,9 +55,9 @@ class Emitter:
         if not self._may_restore:
             return
         self._may_restore = False
-        if self.output is None or (ends := self.output.restore_checkpoint()) is None:
+        if self.output is None or (ends := self.output.restore_checkpoint(self._state.kept_parts)) is None:
             return
-        for name in self._loops_under_way:  # of those that have no rows
+        for name in tuple(self._loops_under_way):  # those that have rows come next
             self._state.note_end(part_of_loop(name), self.output.end)
         for part, end in {**ends, CHECKPOINT: self.output.end}.items():
             self._state.note_end(part, end, is_in_row=True)
@@ -82,7 +82,7 @@ class Emitter:
         end = self.output.begin_loop(name)
         if self.output.was_cut:
             self._state.forget_end(CHECKPOINT)
-            self._may_restore = True
+            self._may_restore, self.output.was_cut = True, False
         self._state.note_end(part_of_loop(name), end or self.output.end, is_in_row=end is not None)
 
     def advance_loop(self, name: str) -> None:

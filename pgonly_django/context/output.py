@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -178,7 +178,7 @@ class RunOutput:
             self._cut(part.start)
             begin = len(self.pieces)
             self._append(part.text)
-            self._steps = {step: at for step, at in self._steps.items() if at < part.first_place}
+            self._steps = {step: at for step, at in tuple(self._steps.items()) if at < part.first_place}
             self._restored_at, self.was_cut = None, True
         else:  # it had ended by then
             begin = len(self.pieces)
@@ -195,13 +195,14 @@ class RunOutput:
             self._loops[part_of_loop(name)] = Loop(0, self.next_place())
         return dict.fromkeys(self._loops, End(0))
 
-    def restore_checkpoint(self) -> dict[str, End] | None:
+    def restore_checkpoint(self, kept: Container[str]) -> dict[str, End] | None:
         """Say what had been said when the checkpoint was saved. Returns where the text of the loops that have begun
-        ends in that; None where nothing is known of it, or this run is past it: a job that reads the checkpoint in a
-        loop may first do so in a later one than that which saved it."""
+        ends in that. None where nothing is known of it, or where the text is past it already: a job that reads the
+        checkpoint inside of its loops finds the loop that saved it done, and reads it first in a later one. `kept` are
+        the parts of this run that were not rolled back, and will not be by another database."""
         part, begun = self.earlier.get(CHECKPOINT), self._loops.keys() & self.earlier.keys()
         loops = {name: self.earlier[name] for name in begun}
-        if part is None or self._is_past(part, loops.values()):
+        if part is None or self._is_past(part, loops.values(), kept):
             return None
         self._restored_at, self.was_cut = part.last_place, False
         for name, step in self.earlier.items():
@@ -219,12 +220,14 @@ class RunOutput:
                 self._loops[name] = replace(self._loops[name], begin=len(self.pieces))
         return {name: replace(self.end, index=at, start=loops[name].start) for name, at in ends.items()}
 
-    def _is_past(self, checkpoint: Part, loops: Iterable[Part]) -> bool:
-        """Whether these loops or this run have said what came behind it."""
-        new = [loop for loop in self._loops.values() if loop.first_place > checkpoint.last_place]
+    def _is_past(self, checkpoint: Part, loops: Iterable[Part], kept: Container[str]) -> bool:
+        """Whether this run has emitted text that earlier runs emitted, or would have, after the checkpoint."""
+        last = checkpoint.last_place
+        steps = {part_of_step(name): at for name, at in tuple(self._steps.items())}
+        new = [loop for name, loop in tuple(self._loops.items()) if loop.first_place > last and name in kept]
         return (
-            any(loop.text_place > checkpoint.last_place for loop in loops)
-            or any(at > checkpoint.last_place for at in self._steps.values())
+            any(loop.text_place > last for loop in loops)
+            or any(at > last and (name in self.earlier or name in kept) for name, at in steps.items())
             or any(self._text(loop.begin, len(self.pieces) if loop.end is None else loop.end) for loop in new)
         )
 

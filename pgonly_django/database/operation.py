@@ -119,9 +119,8 @@ class Signal:
         arrived = asyncio.Event()
         self._future.add_done_callback(lambda _: _tell(loop, arrived))
         try:
-            async with asyncio.timeout(
-                self._seconds
-            ):  # up to Python 3.11, wait_for() may lose a cancellation
+            # Up to Python 3.11, wait_for() may lose a cancellation.
+            async with asyncio.timeout(self._seconds):
                 await arrived.wait()
         except TimeoutError:
             return self.withdraw()

@@ -97,7 +97,7 @@ class Renewal:
                 self._renew(pool, statement, some)
             except testrun.Refusal:
                 raise
-            except Exception as error:  # noqa: BLE001 - else this process would renew no lease any more
+            except BaseException as error:  # noqa: BLE001 - else this process would renew no lease any more
                 failed = True
                 if not self._is_failing:
                     emit(

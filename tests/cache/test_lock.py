@@ -280,9 +280,11 @@ def test_an_error_that_nobody_expects_ends_no_renewal(cache, monkeypatch, caplog
     lock, renewals = cache.lock("name"), []
     monkeypatch.setattr(lock, "extend", lambda seconds: renewals.append(seconds) or 1 / 0)
     lock.acquire()
-    wait_for(lambda: len(renewals) > 1)
-    assert "Lock 'name' not renewed: division by zero" in caplog.text
-    lock._stop_renewal.set()
+    try:
+        wait_for(lambda: len(renewals) > 1)
+        assert "Lock 'name' not renewed: division by zero" in caplog.text
+    finally:
+        lock._stop_renewal.set()
 
 
 def test_async_holders_exclude_each_other(cache):

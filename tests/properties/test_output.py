@@ -92,6 +92,24 @@ class Atomic:
 
 
 @dataclass(frozen=True)
+class RolledBack:
+    body: tuple
+
+    def run(self, job, path):
+        with suppress(FlakyError), transaction.atomic():
+            run_all(self.body, job, path)
+            raise FlakyError
+
+
+@dataclass(frozen=True)
+class Save:
+    """Without a look at the checkpoint."""
+
+    def run(self, job, path):
+        job.save_checkpoint([path])
+
+
+@dataclass(frozen=True)
 class Once:
     """Done, and then noted in the checkpoint."""
 
@@ -282,6 +300,7 @@ FIRST_LOOK_IN_A_LATER_LOOP = {
     "in the middle of an item": (Loop(1, (LOOK,)), Loop(2, (Emit("b"), LOOK_AND_SAY, Emit("t")))),
     "behind an inner loop": (Loop(1, (LOOK,)), Loop(1, (Loop(1, (Emit("i"),)), LOOK_AND_SAY, Emit("z")))),
     "behind nothing": (Loop(1, (LOOK_AND_SAY,)), Loop(2, (LOOK, Emit("t")))),
+    "in an inner loop": (LOOK, Loop(3, (Emit("i"), Save(), Loop(1, (LOOK,))))),
     "behind a break": (
         Loop(1, (LOOK_AND_SAY,), 0),
         Step((Emit("s"),)),
@@ -289,6 +308,13 @@ FIRST_LOOK_IN_A_LATER_LOOP = {
         LOOK_AND_SAY,
     ),
 }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_step_that_is_rolled_back_in_each_run_is_not_behind_the_checkpoint(server):
+    program = (Emit("a"), RolledBack((Step((Emit("s"),)),)), LOOK_AND_SAY, LOOK)
+    for moment in range(14):
+        prove(server, program, [moment], seed=moment)
 
 
 @pytest.mark.django_db(transaction=True)
