@@ -123,7 +123,7 @@ def of_limits(server, name):
 def test_a_statement_of_the_limits_reads_no_whole_table(server, name):
     # The names of all limiters, when an unknown one is asked for.
     allowed = {"pgonly_limiter"} if name == "limits.declarations.NAMES" else set()
-    assert read_whole(of_limits(server, name)) == allowed
+    assert read_whole(of_limits(server, name)) <= allowed
 
 
 # Locks are few, and freed ones are deleted: their table has no index but its key. A cache has one row of usage.
