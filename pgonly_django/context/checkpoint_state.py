@@ -114,9 +114,8 @@ class CheckpointState:
         values = self.values
         values.has_new_step = True
         if has_text:
-            self._steps_with_text[values.steps_with_text :] = [
-                name
-            ]  # in the place of those that were rolled back
+            # In the place of those that were rolled back.
+            self._steps_with_text[values.steps_with_text :] = [name]
             values.steps_with_text += 1
         self._tell_if_committed()
 

@@ -75,7 +75,7 @@ class Renewal:
             time.sleep(RETRY_SECONDS if self._is_failing else EVERY_SECONDS)
             with self._lock:
                 if self._thread is not threading.current_thread():
-                    return  # forgotten, or replaced
+                    return  # after forget(), or where another thread has replaced it
                 idle = 0 if self._held else idle + 1
                 if idle == IDLE_ROUNDS:
                     self._thread = None

@@ -68,6 +68,18 @@ def test_an_invalid_index_is_mended_by_the_sql_of_the_advice(sql):
     assert found("indexes") == {}
 
 
+def test_the_build_of_an_index_in_another_database_hides_no_invalid_one(sql):
+    """In a copy of the same template, where the index has the same OID."""
+    sql(
+        invalid("pgonly_job_failed"),
+        "CREATE TEMP VIEW pg_stat_progress_create_index AS "
+        "SELECT 'another'::name AS datname, 'pgonly_job_failed'::regclass::oid AS index_relid",
+    )
+    finding = found("indexes")["D043"]
+    sql("DROP VIEW pg_temp.pg_stat_progress_create_index", finding.advice)
+    assert found("indexes") == {}
+
+
 def test_a_left_over_of_an_interrupted_build_is_dropped(sql):
     sql("CREATE INDEX pgonly_job_ready_ccnew ON pgonly_job (queue)", invalid("pgonly_job_ready_ccnew"))
     finding = found("indexes")["D043"]
