@@ -1,4 +1,4 @@
-"""A network between the worker and its database, on which an answer may get lost."""
+"""A network between the worker and its database, on which a request or an answer may get lost."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ READY_FOR_QUERY = b"Z\0\0\0\5I"  # of a server that is in no transaction
 class LosingProxy:
     """Forwards TCP connections to a PostgreSQL on a Unix socket, while it is entered.
 
-    After the first request with `lose_answer_to` in it, the answer that says that its transaction is over is waited for
-    and dropped, and that connection closed; on connections only whose startup packet contains `of`.
+    The first request with `lose_request` in it is dropped, and that connection closed. After the first one with
+    `lose_answer_to` in it, the answer that says that its transaction is over is waited for and dropped, and that
+    connection closed. Both on connections only whose startup packet contains `of`.
     """
 
     def __init__(self, target: str, of: bytes) -> None:
         self.target, self.of = target, of
+        self.lose_request: bytes | None = None
         self.lose_answer_to: bytes | None = None
         self.lost = threading.Event()
         self.port = 0
@@ -69,6 +71,11 @@ class LosingProxy:
                         self.lost.set()
                         return
                     is_watched = is_watched or self.of in data
-                    if is_watched and self.lose_answer_to is not None and self.lose_answer_to in data:
-                        loses_next = key.fileobj is client
+                    if is_watched and key.fileobj is client:
+                        if self.lose_request is not None and self.lose_request in data:
+                            self.lose_request = None
+                            self.lost.set()
+                            return
+                        if self.lose_answer_to is not None and self.lose_answer_to in data:
+                            loses_next = True
                     other[key.fileobj].sendall(data)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, connections
+from django.utils import timezone
 
 from pgonly_django.compat import task_finished, uuid7
 from pgonly_django.database import notify
@@ -163,6 +164,15 @@ def network(transactional_db):
     connections.close_all()
 
 
+def test_an_end_that_did_not_reach_the_server_is_written_over_the_next_connection(network, background_worker):
+    background_worker(threads=1)
+    network.lose_request = b'"the end"'  # only the statement that writes the result has that in it
+    result = jobs.echo.enqueue("the end")
+    assert network.lost.wait(10)
+    assert result.wait(10).return_value == "the end"
+    assert result.job.lease_epoch == 1
+
+
 def test_an_end_whose_answer_was_lost_after_its_commit_counts_once(network, background_worker, caplog):
     seen = []
 
@@ -221,3 +231,14 @@ def test_an_end_that_was_written_twice_is_one(exchanger):
     assert exchanger.exchange([finish], [], None).finished == [str(job.id)]
     answer = exchanger.exchange([finish], [], None)
     assert (answer.finished, answer.lost, answer.locked) == ([str(job.id)], [], [])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"), [(Outcome.RETRIED, State.SCHEDULED), (Outcome.RELEASED, State.READY)]
+)
+def test_a_wait_that_became_a_cancellation_counts_when_it_is_written_twice(exchanger, outcome, state):
+    job = make_running(cancel_requested_at=timezone.now())
+    for _ in range(2):
+        answer = exchanger.exchange([finish_of(job, outcome, state, delay_seconds=60.0)], [], None)
+        assert (answer.finished, answer.lost, answer.locked) == ([str(job.id)], [], [])
+        assert fresh(job).state == State.CANCELLED

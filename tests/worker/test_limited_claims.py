@@ -9,6 +9,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from pgonly_django import enqueue_many
+from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM
 from pgonly_django.queue.claim_locks import ClaimLock
@@ -291,11 +292,28 @@ def test_a_job_whose_key_is_empty_runs(work):
     assert result.job.state == State.SUCCEEDED
 
 
+def limited_claims(**options) -> LimitedClaims:
+    listener = JobsListener("default", listens=True)
+    return LimitedClaims(WorkerOptions(**options), uuid4(), listener, ClaimLock(uuid4()))
+
+
+def test_a_second_look_follows_each_notify(server):
+    """As for jobs without a limit: see test_poll_timer.py."""
+    limited = limited_claims()
+    waits = []
+    for _ in range(20):  # where the process is not held up, the first look is over before the second is due
+        limited.rest()
+        limited.hear(notify.LIMITED, "default")
+        heard_at = time.monotonic()
+        limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+        waits.append(limited.next_look(1) - heard_at)
+    assert min(waits) <= notify.COALESCE_SECONDS + 0.01
+
+
 @pytest.mark.parametrize("slots", [2, 5])
 def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(server, limit, slots):
     limit(max_running=9)
-    listener = JobsListener("default", listens=True)
-    limited = LimitedClaims(WorkerOptions(threads=4), uuid4(), listener, ClaimLock(uuid4()))
+    limited = limited_claims(threads=4)
     make_keyed("a", slots=slots)
     limited.note_end()
     limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
