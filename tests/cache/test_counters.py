@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 from pgonly_django.cache import eviction
 from pgonly_django.models import CacheUsage
+from tests.forks import told_by_a_child
 
 
 def test_the_threads_of_a_process_count_together(make_cache):
@@ -55,23 +53,3 @@ def test_a_forked_child_counts_from_nought_and_waits_for_no_lock_of_its_parent(m
 def test_a_child_forked_while_a_thread_made_a_cache_makes_one_too(make_cache):
     with eviction._creating:
         assert told_by_a_child(lambda: make_cache(MAX_ENTRIES=50).store.counters.bounded) == "True"
-
-
-def told_by_a_child(value):
-    """`str(value())` in a forked child. Nothing where the child waits for too long."""
-    heard, tell = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: what servers do
-        child = os.fork()
-        if child == 0:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)  # ends the child where it waits for the lock
-            try:
-                os.write(tell, str(value()).encode())
-            finally:
-                os._exit(0)
-    os.close(tell)
-    told = os.read(heard, 100)
-    os.waitpid(child, 0)
-    os.close(heard)
-    return told.decode()

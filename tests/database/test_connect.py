@@ -111,14 +111,12 @@ def test_our_connections_bear_our_names_unless_the_project_chose_another(monkeyp
 
 def test_our_connections_notice_a_dead_server_as_the_project_has_it_or_within_half_a_minute(monkeypatch):
     settings = connections.settings["default"]
-    monkeypatch.setitem(settings, "OPTIONS", {**settings["OPTIONS"], "keepalives_count": 7})
-    with connect("default", application_name="pgonly tests") as raw:
-        found = raw.info.get_parameters()
-    assert (found["tcp_user_timeout"], found["keepalives_idle"], found["keepalives_count"]) == (
-        "30000",
-        "15",
-        "7",
-    )
+    for given, count in (({}, "3"), ({"keepalives_count": 7}, "7")):
+        monkeypatch.setitem(settings, "OPTIONS", {**settings["OPTIONS"], **given})
+        with connect("default", application_name="pgonly tests") as raw:
+            found = raw.info.get_parameters()
+        names = ("tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+        assert [found[name] for name in names] == ["30000", "15", "5", count]
 
 
 def test_a_connection_whose_role_is_refused_is_closed(own):

@@ -12,8 +12,9 @@ import traceback
 import warnings
 
 from pgonly_django.cache.statement import CHANNEL
-from pgonly_django.database import listener
+from pgonly_django.database import listener, pool
 from tests.database.calls import in_the_background, row_locked, under_way
+from tests.forks import told_by_a_child
 
 
 def test_a_fork_in_the_middle_of_a_call_leaves_it_to_the_parent_and_says_no_goodbye(own):
@@ -71,3 +72,13 @@ def test_a_child_forked_while_a_thread_was_at_the_watches_may_close_one(own):
         done.set()
     watch.close()
     assert status == 0
+
+
+def test_a_child_forked_while_a_thread_made_a_pool_makes_one_too(own):
+    with pool._creating:
+        assert told_by_a_child(lambda: own.cache().get_or_set("key", lambda: "new")) == "new"
+
+
+def test_a_child_forked_while_a_thread_made_a_listener_makes_one_too(own):
+    with listener._creating:
+        assert told_by_a_child(lambda: listener.listener_for(own.name, CHANNEL).watch(b"key").close()) == "None"

@@ -189,6 +189,11 @@ def test_reload_gives_running_jobs_back_and_starts_afresh(workers, marks):
 def test_over_tcp_the_server_notices_that_a_worker_has_vanished(own_server_on_tcp, workers):
     """Its side of the connections of jobs: a transaction and its locks go with the machine they belong to."""
     workers.url = own_server_on_tcp.url()
-    own_server_on_tcp.enqueue("tests.jobs.watched.setting", ["tcp_user_timeout"])
+    expected = {
+        "tcp_user_timeout": "30000", "tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    }  # fmt: skip
+    for name in expected:
+        own_server_on_tcp.enqueue("tests.jobs.watched.setting", [name])
     assert workers.start("--burst", ready=False).wait() == 0
-    assert own_server_on_tcp.results() == ["30000"]
+    assert sorted(own_server_on_tcp.results()) == sorted(expected.values())
