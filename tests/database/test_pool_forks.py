@@ -81,4 +81,6 @@ def test_a_child_forked_while_a_thread_made_a_pool_makes_one_too(own):
 
 def test_a_child_forked_while_a_thread_made_a_listener_makes_one_too(own):
     with listener._creating:
-        assert told_by_a_child(lambda: listener.listener_for(own.name, CHANNEL).watch(b"key").close()) == "None"
+        assert (
+            told_by_a_child(lambda: listener.listener_for(own.name, CHANNEL).watch(b"key").close()) == "None"
+        )
