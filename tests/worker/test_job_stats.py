@@ -241,10 +241,10 @@ def test_a_worker_writes_before_it_rests(background_worker):
     wait_for(JobStats.objects.exists, what="the counts")
 
 
-def test_a_planned_stop_counts_as_an_interruption(background_worker):
+def test_a_planned_stop_counts_as_an_interruption(background_worker, marks):
     worker = background_worker(grace_seconds=0.1)
-    result = jobs.pause.enqueue(60)
-    wait_for(lambda: fresh(result.job).state == State.RUNNING, what="the job to start")
+    jobs.sleep_in_slices.enqueue("k")
+    wait_for(lambda: marks() == ["k:started"], what="the job to start")
     worker.stop()
     assert worker.left.wait(10)
     assert totals() == {"interrupted": 1, "waiting_times": 1}
