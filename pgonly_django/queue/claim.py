@@ -34,7 +34,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import BooleanField
 from django.db.models.expressions import RawSQL
 
@@ -193,11 +193,12 @@ def candidates_sql(alias: str) -> str:
         .values("id")
         .select_for_update(skip_locked=True)[:BAND_LIMIT]
     )
-    was_open = connections[alias].connection is not None
-    with transaction.atomic(using=alias):  # the ORM compiles FOR UPDATE only inside a transaction
-        sql, parameters = queryset.query.get_compiler(alias).as_sql()
-    if not was_open:
-        connections[alias].close()
+    # The ORM compiles FOR UPDATE only inside a transaction, and Django opens a connection to find out. This one says
+    # that it is inside, and opens none: a claim must not fail because Django gets no connection.
+    connection: Any = connections[alias]
+    unconnected = type(connection)(connection.settings_dict, alias)
+    unconnected.get_autocommit = lambda: False
+    sql, parameters = queryset.query.get_compiler(connection=unconnected).as_sql()
     assert not parameters, parameters
     return f"SELECT id FROM ({sql}) AS oldest LIMIT band.job_limit"
 

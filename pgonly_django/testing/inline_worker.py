@@ -17,7 +17,7 @@ from pgonly_django.compat import uuid7
 from pgonly_django.context.run import Run
 from pgonly_django.exceptions import JobTimedOut
 from pgonly_django.models.job import State
-from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer, candidates_sql
+from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish
 from pgonly_django.queue.limited_claim import LimitedClaimer
 from pgonly_django.queue.output import write_output
@@ -93,7 +93,6 @@ class InlineWorker:
         self.database.connection()  # raises where the test cannot use it now
         with as_in_autocommit():
             declarations.declare(self.alias)
-            candidates_sql(self.alias)  # compiled once, in a transaction of Django's
 
     def run_next(self) -> Ended | None:
         """Run one job that is ready or due. None where there is none that may start."""

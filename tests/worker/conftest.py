@@ -8,6 +8,8 @@ from django.db import connection, connections
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
 
+MAIN_LOOP = "main loop"  # the thread of a background_worker
+
 
 @pytest.fixture
 def work(transactional_db):
@@ -29,7 +31,7 @@ def background_worker(transactional_db):
 
     def start(**options):
         worker = WorkerLoop(WorkerOptions(**{"threads": 4, "grace_seconds": 1.0, **options}))
-        thread = threading.Thread(target=worker.run, daemon=True)
+        thread = threading.Thread(target=worker.run, name=MAIN_LOOP, daemon=True)
         thread.start()
         started.append((worker, thread))
         assert worker.ready.wait(10)
