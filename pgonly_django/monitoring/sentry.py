@@ -16,8 +16,9 @@ from pgonly_django.instruments import Enqueue, JobRun
 
 try:
     import sentry_sdk
+    import sentry_sdk.scope
     from sentry_sdk.integrations import Integration
-    from sentry_sdk.scope import Scope, add_global_event_processor, use_isolation_scope
+    from sentry_sdk.scope import Scope, use_isolation_scope
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
     raise ImportError("sentry-sdk is not installed: pip install 'pgonly-django[sentry]'") from error
@@ -57,7 +58,9 @@ class PgonlyIntegration(Integration):
         instruments.around_step(_step)
         instruments.on_failed(_failed)
         instruments.on_stop(lambda seconds: sentry_sdk.flush(timeout=seconds))
-        add_global_event_processor(_unless_told)
+        # Before that of Sentry's Dedupe, which is there where an earlier init() was without this integration. It would
+        # remember the error of a log record that is dropped here, and then drop the event of the job.
+        sentry_sdk.scope.global_event_processors.insert(0, _unless_told)
 
 
 def _integration() -> PgonlyIntegration | None:

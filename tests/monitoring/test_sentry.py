@@ -18,6 +18,8 @@ from django.test import RequestFactory
 from django.urls import path
 from django.utils import timezone
 from opentelemetry import baggage, context
+from sentry_sdk import integrations
+from sentry_sdk import scope as scopes
 from sentry_sdk.integrations.django import DjangoIntegration
 from sentry_sdk.transport import Transport
 
@@ -154,6 +156,25 @@ def test_each_attempt_can_be_an_event(start, work):
     reported.fail_thrice.enqueue()
     work()
     assert [event["tags"]["attempt"] for event in sent.events] == ["1", "2", "3"]
+
+
+@pytest.fixture
+def nothing_set_up(monkeypatch):
+    """For Sentry this process begins anew, as far as Dedupe and this integration go."""
+    ours = {"dedupe", PgonlyIntegration.identifier}
+    for name in ("_processed_integrations", "_installed_integrations"):
+        monkeypatch.setattr(integrations, name, getattr(integrations, name) - ours)
+    monkeypatch.setattr(scopes, "global_event_processors", [])
+
+
+@pytest.mark.usefixtures("nothing_set_up")
+@pytest.mark.parametrize("task", [reported.fail_with, reported.fail_async])
+def test_an_earlier_init_without_the_integration_takes_no_event_away(start, work, task):
+    start()
+    sent = start(PgonlyIntegration())
+    task.enqueue(7)
+    work()
+    assert [error_of(event) for event in sent.events] == [("ValueError", "7")]
 
 
 @pytest.mark.parametrize("how", ["snooze", "hold", "discard"])

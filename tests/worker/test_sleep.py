@@ -54,6 +54,16 @@ def some_time():
     wait_for(lambda: time.monotonic() > until)
 
 
+def cut_off_main_loop(worker):
+    """By the server, as one that is suspended does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s",
+            [f"pgonly worker {worker.id}%"],
+        )
+        assert cursor.fetchall() == [(True,)]
+
+
 def row_of(worker):
     return WorkerRow.objects.get(pk=worker.id)
 
@@ -237,8 +247,7 @@ def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkey
 def test_a_database_that_is_suspended_is_left_alone_until_it_is_needed(background_worker, caplog):
     worker = background_worker(sleep_after=3600.0)
     wait_until_resting(worker)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [backends()[0][1]])
+    cut_off_main_loop(worker)
     wait_until_asleep(worker)
     some_time()
     assert backends() == []
@@ -251,8 +260,7 @@ def test_a_database_that_is_suspended_is_left_alone_until_it_is_needed(backgroun
 def test_a_worker_that_may_not_sleep_connects_again(background_worker):
     worker = background_worker()
     wait_until_resting(worker)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s)", [backends()[0][1]])
+    cut_off_main_loop(worker)
     assert jobs.add.enqueue(1, 2).wait(30).return_value == 3
     assert not is_asleep(worker)
 

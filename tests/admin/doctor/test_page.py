@@ -76,6 +76,7 @@ def test_a_database_that_does_not_answer_is_said(admin_client, monkeypatch):
 
 
 def test_a_notify_is_tested_under_atomic_requests(admin_client, monkeypatch):
+    no_limits_of_the_machine(monkeypatch)
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     make_worker()
     response = admin_client.get(PAGE)
