@@ -58,7 +58,8 @@ def cut_off_main_loop(worker):
     """By the server, as one that is suspended does."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE %s",
             [f"pgonly worker {worker.id}%"],
         )
         assert cursor.fetchall() == [(True,)]
