@@ -41,18 +41,25 @@ class Reconnecting:
         self._connection: OwnConnection | None = None
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._opened_at = self._next_try = 0.0
+        self._was_open = False
 
     def connection(self) -> OwnConnection | None:
-        """The open connection, or a new one. None while the database is away."""
+        """The open connection, or a new one. None while the database is away. Raises what the project's own database
+        backend raises, where that keeps it from opening the first one."""
         if self._connection is not None:
             return self._connection
         if time.monotonic() < self._next_try:
             return None
         try:
             self._connection = self._open()
-        except psycopg.Error as error:
+        except Exception as error:
+            # A database backend that fetches a password for each connection may raise anything. Where not even the
+            # first connection could be opened, that is an error of the settings.
+            if not isinstance(error, psycopg.Error) and not self._was_open:
+                raise
             self.lose(error)
             return None
+        self._was_open = True
         if self.is_away:
             self.is_away = False
             self._back()

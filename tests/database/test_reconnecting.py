@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import psycopg
 import pytest
 from django.db import connection, connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 
 from pgonly_django.database.reconnecting import FIRST_PAUSE_SECONDS, Reconnecting
 from tests.waiting import wait_for
@@ -81,3 +84,37 @@ def test_a_connection_that_cannot_be_prepared_is_none(database, said):
     database._opened = lambda _: None
     wait_for(lambda: database.connection() is not None)
     assert said == ["lost", "back"]
+
+
+class NoTokenError(Exception):
+    """What fetches the passwords is away as well."""
+
+
+@contextmanager
+def no_token():
+    """As with a database backend that fetches a password for each connection."""
+
+    def fail(_):
+        raise NoTokenError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatabaseWrapper, "get_connection_params", fail)
+        yield
+
+
+def test_whatever_keeps_it_from_connecting_again_is_a_loss(database, said):
+    assert database.ask(answer) == (1,)
+    cut(database)
+    with no_token():
+        assert database.ask(answer) is None
+        wait_for(lambda: database.pause_seconds == 0)
+        assert database.connection() is None
+        assert database.pause_seconds > FIRST_PAUSE_SECONDS
+    wait_for(lambda: database.ask(answer) == (1,))
+    assert said == ["opened", "lost", "opened", "back"]
+
+
+def test_what_keeps_it_from_connecting_for_the_first_time_is_raised(database, said):
+    with no_token(), pytest.raises(NoTokenError):
+        database.connection()
+    assert said == []

@@ -4,6 +4,7 @@ of the process, such as that of a server which has just gone away."""
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 
 import pytest
@@ -11,11 +12,14 @@ from django.db.backends.signals import connection_created
 
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import candidates_sql, claim_statement
+from pgonly_django.worker.status import WorkerState
 from tests import jobs
+from tests.database.test_reconnecting import no_token
 from tests.jobs import ending
 from tests.queue.rows import HOUR, ago, make, make_running
 from tests.waiting import wait_for
 from tests.worker.conftest import MAIN_LOOP
+from tests.worker.test_listener import cut
 
 
 @pytest.fixture
@@ -61,3 +65,17 @@ def test_a_main_loop_opens_no_connection_of_django_once_it_has_declared_its_queu
     assert worker.left.wait(10)
     assert opened
     assert [names for names in opened if "declare_queues" not in names] == []
+
+
+def test_a_backend_that_cannot_fetch_its_password_for_a_while_ends_no_worker(background_worker, marks):
+    worker = background_worker(threads=2)
+    result = jobs.sleep_in_slices.enqueue("a", 2.0)
+    wait_for(marks)
+    with no_token():
+        cut()
+        wait_for(lambda: worker.status().state is WorkerState.AWAY)
+        some_tries = time.monotonic() + 1.0
+        wait_for(lambda: time.monotonic() > some_tries)
+        assert worker.status().state is WorkerState.AWAY
+    assert result.wait(30).attempts == 1
+    assert jobs.add.enqueue(1, 2).wait(30).return_value == 3
