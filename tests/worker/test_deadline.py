@@ -114,9 +114,9 @@ def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_other
 
 
 def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
-    first = timed.pay_in_turn.enqueue("first", 1, 1.2)
-    second = timed.pay_in_turn.enqueue("second", 1, 1.2)
-    work(threads=1, max_seconds=2.0, grace_seconds=0.1)
+    first = timed.pay_in_turn.enqueue("first", 1, 2.6)
+    second = timed.pay_in_turn.enqueue("second", 1, 2.6)
+    work(threads=1, max_seconds=5.0, grace_seconds=0.1)
     assert (first.job.state, second.job.state) == (State.SUCCEEDED, State.READY)
     job = second.job
     assert (marks(), job.attempt, job.interruptions, job.errors) == (["first:0"], 0, 0, [])
