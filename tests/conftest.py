@@ -28,7 +28,7 @@ from tests.jobs import read_marks
 from tests.lanes import import_in_turns, is_in_part
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 
 
 def pytest_addoption(parser):
@@ -118,7 +118,7 @@ def make_cache(transactional_db) -> Callable[..., PostgresCache]:
 
     def make(location: str | None = None, **params: Any) -> PostgresCache:
         options = {name: params.pop(name) for name in tuple(params) if name not in OF_EVERY_CACHE}
-        return PostgresCache(location or f"cache{next(_numbers)}", {**params, "OPTIONS": options})
+        return PostgresCache(location or f"cache{next(_numbers)}", {**params, "OPTIONS": PATIENT | options})
 
     return make
 
@@ -143,7 +143,8 @@ class OfItsOwn:
 
     def cache(self, **options: Any) -> PostgresCache:
         """Those with the same POOL_SIZE share their connections."""
-        return PostgresCache(self.name, {"OPTIONS": {"DATABASE": self.name, "ON_ERROR": "raise", **options}})
+        options = PATIENT | {"DATABASE": self.name, "ON_ERROR": "raise"} | options
+        return PostgresCache(self.name, {"OPTIONS": options})
 
     def pids(self, condition: str = "true") -> list[int]:
         """The server's processes for the connections there are."""

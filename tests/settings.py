@@ -4,6 +4,7 @@ from typing import Any
 import environ
 
 from tests import in_memory, in_schema
+from tests.waiting import PATIENT
 
 env = environ.Env()
 ROOT = Path(__file__).resolve().parent.parent  # as the example has it
@@ -32,7 +33,7 @@ CACHES: dict[str, dict[str, Any]] = {
     "answers": {
         "BACKEND": "pgonly_django.cache.PostgresCache",
         "LOCATION": "answers",
-        "OPTIONS": {"DURABLE": True, "SERIALIZER": "json"},
+        "OPTIONS": PATIENT | {"DURABLE": True, "SERIALIZER": "json"},
     },
 }
 CHAT_BASE_URL, CHAT_API_KEY = "http://127.0.0.1:9", ""

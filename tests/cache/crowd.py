@@ -18,6 +18,8 @@ from typing import Any
 import django
 from django.conf import settings
 
+from tests.waiting import PATIENT
+
 
 def incr(cache: Any, number: int, times: int) -> int:
     for _ in range(times):
@@ -49,14 +51,14 @@ def write_many(cache: Any, number: int, seconds: float) -> int:
     return rounds
 
 
-def get_or_set(cache: Any, number: int, calls: str, seconds: float) -> Any:
+def get_or_set(cache: Any, number: int, calls: str, seconds: float, lock_timeout: float = 60) -> Any:
     def compute() -> int:
         with Path(calls).open("a") as log:
             log.write(f"{os.getpid()}\n")
         time.sleep(seconds)
         return 42
 
-    return cache.get_or_set("slow", compute, 60, lock_timeout=3)
+    return cache.get_or_set("slow", compute, 60, lock_timeout=lock_timeout)
 
 
 def hold_lock(cache: Any, number: int, times: int) -> list[int]:
@@ -94,7 +96,7 @@ def main() -> None:
     settings.DATABASES["default"]["NAME"] = database
     from pgonly_django.cache import PostgresCache
 
-    cache = PostgresCache("crowd", {"OPTIONS": json.loads(options)})
+    cache = PostgresCache("crowd", {"OPTIONS": PATIENT | json.loads(options)})
     cache.get("a connection that the parent has before it forks")
     start, started = os.pipe()
     children = [

@@ -7,11 +7,12 @@ import logging
 import pytest
 
 from pgonly_django.cache import PostgresCache
+from tests.waiting import PATIENT
 
 
 @pytest.fixture
 def cache(transactional_db):
-    cache = PostgresCache("call log", {})
+    cache = PostgresCache("call log", {"OPTIONS": PATIENT})
     cache.clear()
     return cache
 

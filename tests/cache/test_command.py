@@ -14,14 +14,15 @@ from pgonly_django.cache.counters import READS_PER_FLUSH
 from pgonly_django.database.operation import run
 from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry
 from tests import zygote
+from tests.waiting import PATIENT
 
 
 @pytest.fixture(autouse=True)
 def two_caches(settings, transactional_db):
     backend = "pgonly_django.cache.PostgresCache"
     settings.CACHES = {
-        "default": {"BACKEND": backend, "LOCATION": "pages"},
-        "answers": {"BACKEND": backend, "LOCATION": "answers", "OPTIONS": {"DURABLE": True}},
+        "default": {"BACKEND": backend, "LOCATION": "pages", "OPTIONS": PATIENT},
+        "answers": {"BACKEND": backend, "LOCATION": "answers", "OPTIONS": PATIENT | {"DURABLE": True}},
         "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     }
 

@@ -19,6 +19,6 @@ def test_of_fifty_processes_that_add_one_wins(crowd, make_cache):
 
 
 def test_writes_of_many_keys_in_every_order_never_deadlock(crowd):
-    rounds = crowd("write_many", 6, options={"TIMEOUT_SECONDS": 10}, seconds=2)
+    rounds = crowd("write_many", 6, seconds=2)
     assert len(rounds) == 6
     assert all(rounds)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pgonly_django.cache import cached
 from pgonly_django.models import CacheEntry
+from tests.waiting import PATIENT
 
 calls = []
 
@@ -80,7 +81,11 @@ class Reader(User):
 def answers(settings, transactional_db, request):
     calls.clear()
     settings.CACHES = {
-        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": request.node.name[:50]},
+        "default": {
+            "BACKEND": "pgonly_django.cache.PostgresCache",
+            "LOCATION": request.node.name[:50],
+            "OPTIONS": PATIENT,
+        },
         "memory": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     }
 

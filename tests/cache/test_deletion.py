@@ -99,8 +99,7 @@ def test_large_values_are_evicted_a_few_in_a_statement(make_cache, deleted):
     assert max(deleted()) <= AT_ONCE + VALUE_BYTES
 
 
-def test_a_value_larger_than_a_batch_is_deleted_as_well(make_cache, deleted):
-    cache = make_cache(TIMEOUT_SECONDS=30)
+def test_a_value_larger_than_a_batch_is_deleted_as_well(cache, deleted):
     cache.set_many({"a": 1, "b": os.urandom(AT_ONCE + 1), "c": 2})
     cache.clear()
     assert not CacheEntry.objects.exists()

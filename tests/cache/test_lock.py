@@ -28,7 +28,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models import CacheLock
 from tests.cache.conftest import start_crowd
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 
 
 @pytest.mark.process
@@ -81,7 +81,7 @@ CREATE TRIGGER tests_delay BEFORE INSERT ON pgonly_cache_lock FOR EACH ROW EXECU
 
 
 def test_the_token_of_a_waiter_that_was_slow_is_greater_than_that_of_the_holder_before_it(make_cache):
-    cache = make_cache(TIMEOUT_SECONDS=20)
+    cache = make_cache()
     late, early = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
     with delayed(DELAY_THE_FIRST) as holding:
         waiting = threading.Thread(target=late.acquire)
@@ -161,7 +161,7 @@ def renewals():
 
 
 def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
-    cache = make_cache(TIMEOUT_SECONDS=20)
+    cache = make_cache()
     lock, errors = cache.lock("name", timeout=600), []
 
     def release():
@@ -312,7 +312,7 @@ def test_clear_releases_no_lock(cache):
 
 class TestInATestCase(TestCase):
     async def test_an_async_lock_is_the_tests_own_as_a_sync_one_is(self):
-        cache = PostgresCache("testcase", {})
+        cache = PostgresCache("testcase", {"OPTIONS": PATIENT})
         sync = cache.lock("name", timeout=60)
         assert await sync_to_async(sync.acquire)()
         assert not await cache.lock("name", timeout=60).aacquire(blocking=False)

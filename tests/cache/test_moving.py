@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from benchmarks.servers import redis
 from pgonly_django.cache.checks import check_moving
+from tests.waiting import PATIENT
 
 MOVING = "pgonly_django.cache.moving.MovingCache"
-POSTGRES = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "old"}
+POSTGRES = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "old", "OPTIONS": PATIENT}
 MEMORY = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "moving"}
 REDIS = {
     "Django's Redis": "django.core.cache.backends.redis.RedisCache",

@@ -43,7 +43,7 @@ def test_of_fifty_processes_one_computes(crowd, tmp_path):
 @pytest.mark.process
 def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
     calls = tmp_path / "calls"
-    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=1.0)
+    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=0.5, lock_timeout=6)
     first = int(wait_for(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
     os.kill(first, signal.SIGKILL)
     output, _ = crowd.communicate(timeout=60)

@@ -17,6 +17,7 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
+from tests.waiting import PATIENT
 
 DIVIDE_BY_ZERO = Statement("SELECT 1 / 0")
 
@@ -68,7 +69,7 @@ def connections_of_caches():
 class InATestCase(TestCase):
     """In this order: what the first test caches must be gone in the second."""
 
-    cache = PostgresCache("in a test case", {})
+    cache = PostgresCache("in a test case", {"OPTIONS": PATIENT})
 
     def look_and_leave(self):
         self.assertIsNone(self.cache.get("left behind"))
@@ -82,7 +83,7 @@ class InATestCase(TestCase):
         self.look_and_leave()
 
     def test_an_error_leaves_the_tests_transaction_usable(self):
-        strict = PostgresCache("strict", {"OPTIONS": {"ON_ERROR": "raise"}})
+        strict = PostgresCache("strict", {"OPTIONS": PATIENT | {"ON_ERROR": "raise"}})
         with self.assertRaises(CacheError):
             run(strict.store.call(DIVIDE_BY_ZERO))
         self.assertEqual(CacheEntry.objects.count(), 0)
@@ -117,7 +118,11 @@ def test_a_cache_call_that_is_the_first_statement_of_a_tests_transaction_rolls_b
 @pytest.mark.django_db(transaction=True)
 def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settings, cache):
     settings.CACHES = {
-        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": cache.store.namespace[:-1]}
+        "default": {
+            "BACKEND": "pgonly_django.cache.PostgresCache",
+            "LOCATION": cache.store.namespace[:-1],
+            "OPTIONS": PATIENT,
+        }
     }
     settings.ROOT_URLCONF = "tests.cache.urls"
     client.raise_request_exception = False
@@ -134,7 +139,11 @@ def test_a_view_that_caches_and_then_raises_under_atomic_requests(client, settin
 
 def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(client, settings, cache):
     settings.CACHES = {
-        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": cache.store.namespace[:-1]}
+        "default": {
+            "BACKEND": "pgonly_django.cache.PostgresCache",
+            "LOCATION": cache.store.namespace[:-1],
+            "OPTIONS": PATIENT,
+        }
     }
     settings.MIDDLEWARE = [
         "django.middleware.cache.UpdateCacheMiddleware",
@@ -150,10 +159,10 @@ def test_pages_and_fragments_are_cached_by_djangos_own_middleware_and_tags(clien
 
 class WithALiveServer(LiveServerTestCase):
     def test_the_servers_thread_and_the_test_share_the_cache(self):
-        cache = PostgresCache("live", {})
+        cache = PostgresCache("live", {"OPTIONS": PATIENT})
         cache.set("key", "from the test")
         backend = "pgonly_django.cache.PostgresCache"
-        caches = {"default": {"BACKEND": backend, "LOCATION": "live"}}
+        caches = {"default": {"BACKEND": backend, "LOCATION": "live", "OPTIONS": PATIENT}}
         with self.settings(ROOT_URLCONF="tests.cache.urls", CACHES=caches):
             answer = urlopen(f"{self.live_server_url}/key/").read()
         self.assertEqual(answer, b"from the test")

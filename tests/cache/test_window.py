@@ -13,6 +13,7 @@ from django.db import connection
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.window import TIMES_AT_MOST, admit
 from pgonly_django.database.operation import run
+from tests.waiting import PATIENT
 
 ENTRY = "SELECT number, octet_length(value), expires_at - clock_timestamp() FROM pgonly_cache"
 
@@ -28,7 +29,7 @@ def ask(cache):
 @pytest.fixture
 def ask_in_a_testcase(db):
     """On the connection of Django's TestCase, whose transaction goes on."""
-    cache = PostgresCache("a testcase", {})
+    cache = PostgresCache("a testcase", {"OPTIONS": PATIENT})
     return lambda limit, seconds: run(admit(cache.store, cache.stored_key("user", None), limit, seconds))
 
 

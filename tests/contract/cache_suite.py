@@ -17,8 +17,11 @@ from django.core.cache import cache
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from tests.contract.reasons import ANY_KEY_WORKS, COUNTS, NO_CULLING
+from tests.waiting import PATIENT
 
-CACHES = caches_setting_for_tests(BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract")
+CACHES = caches_setting_for_tests(
+    BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract", OPTIONS=PATIENT
+)
 
 
 class PostgresCacheTests(BaseCacheTests):

@@ -132,7 +132,7 @@ def test_the_statement_of_a_call_that_was_given_up_ends_though_it_waits_for_a_lo
 
 def test_what_the_project_says_of_isolation_is_not_for_the_cache(make_own):
     own = make_own("-c default_transaction_isolation=repeatable\\ read")
-    cache = own.cache(TIMEOUT_SECONDS=20)
+    cache = own.cache()
     cache.set("key", 1)
     with contextlib.closing(connection.copy()) as other, ThreadPoolExecutor(1) as thread:
         other.set_autocommit(False)
@@ -147,7 +147,7 @@ def test_what_the_project_says_of_isolation_is_not_for_the_cache(make_own):
 
 def test_what_the_project_says_of_timeouts_is_not_for_the_cache(make_own):
     own = make_own("-c statement_timeout=100 -c lock_timeout=100")
-    cache = own.cache(TIMEOUT_SECONDS=20)
+    cache = own.cache()
     cache.set("key", 1)
     with ThreadPoolExecutor(1) as thread:
         with row_locked(cache, "key"):

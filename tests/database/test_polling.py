@@ -21,7 +21,7 @@ from django.conf import settings
 settings.DATABASES["default"]["NAME"] = {database!r}
 from pgonly_django.cache import PostgresCache
 from pgonly_django.sessions import SessionStore
-cache = PostgresCache("without poll", {{"OPTIONS": {{"ON_ERROR": "raise"}}}})
+cache = PostgresCache("without poll", {{"OPTIONS": {{"ON_ERROR": "raise", "TIMEOUT_SECONDS": 20}}}})
 cache.set("large", "x" * 20_000_000)
 assert len(cache.get("large")) == 20_000_000
 session = SessionStore()

@@ -30,7 +30,7 @@ def test_nothing_is_opened_before_the_first_call(own):
 
 
 def test_many_threads_share_few_connections(own):
-    cache = own.cache(POOL_SIZE=3, TIMEOUT_SECONDS=20)
+    cache = own.cache(POOL_SIZE=3)
     answers, seen = [], []
 
     def work(number):
@@ -90,7 +90,7 @@ def test_it_follows_djangos_connection_to_another_database(own):
 def test_where_no_more_connections_are_to_be_had_the_calls_share_those_there_are(make_own):
     with role_for_three_connections() as role:
         own = make_own(USER=role, PASSWORD="secret")
-        cache = own.cache(TIMEOUT_SECONDS=20)
+        cache = own.cache()
 
         def work(number):
             for turn in range(100):

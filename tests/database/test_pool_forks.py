@@ -18,7 +18,7 @@ from tests.forks import told_by_a_child
 
 
 def test_a_fork_in_the_middle_of_a_call_leaves_it_to_the_parent_and_says_no_goodbye(own):
-    cache = own.cache(POOL_SIZE=2, TIMEOUT_SECONDS=20)
+    cache = own.cache(POOL_SIZE=2)
     cache.set_many({"key": 1, "other": 1})
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         with row_locked(cache, "key"):

@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 
 
 def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_not_answer(own):
-    patient, hasty = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.1)
+    patient, hasty = own.cache(POOL_SIZE=1), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.1)
     patient.set("key", 1)
     with contextlib.ExitStack() as threads, row_locked(patient, "key"):
         threads.enter_context(in_the_background(patient.set, "key", 2))
@@ -37,7 +37,7 @@ def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_no
 
 
 def test_who_waited_in_vain_behind_others_is_told_to_raise_the_number_of_connections(own):
-    patient, hasty = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=3)
+    patient, hasty = own.cache(POOL_SIZE=1), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=3)
     hastier = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.05)
     patient.set_many({"first": 1, "second": 1})
 
@@ -68,7 +68,7 @@ def test_who_waited_in_vain_behind_others_is_told_to_raise_the_number_of_connect
 
 def test_whatever_line_an_exception_comes_from_outside_at_the_connections_place_is_free_again(own):
     """As where the worker cancels a job, or somebody presses Ctrl+C."""
-    cache = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20)
+    cache = own.cache(POOL_SIZE=1)
     cache.set("key", 1)
     for start in (contextlib.nullcontext, connection._nodb_cursor):  # a connection is there; none is
         number = 0
@@ -110,7 +110,7 @@ def interrupted_at(number, function, *arguments):
 
 
 def test_a_task_whose_loop_was_closed_in_the_middle_leaves_its_connection(own):
-    cache = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20)
+    cache = own.cache(POOL_SIZE=1)
     cache.set("key", 1)
     with row_locked(cache, "key"):
         loop = asyncio.new_event_loop()
@@ -126,7 +126,7 @@ def test_a_task_whose_loop_was_closed_in_the_middle_leaves_its_connection(own):
 
 def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own):
     """It may come while this thread is in one of these locks: no view from outside finds that moment."""
-    cache = own.cache(TIMEOUT_SECONDS=20)
+    cache = own.cache()
     held, wanted = cache.lock("name", timeout=60), cache.lock("name", timeout=60)
     assert held.acquire()
     waiting = wanted._acquire(Attempt(b"holder"), 20)  # as a task that is never finished leaves it
@@ -149,7 +149,7 @@ def test_what_the_garbage_collector_ends_waits_for_no_lock_of_its_own_thread(own
 
 
 def test_a_cancelled_call_leaves_its_place_to_who_waits_and_writes_all_or_nothing(own):
-    cache = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=20)
+    cache = own.cache(POOL_SIZE=1)
     hasty = own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.05)
     before, after = dict.fromkeys("abcd", 1), dict.fromkeys("abcd", 2)
     cache.set_many(before)

@@ -11,7 +11,7 @@ from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database import listener
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 
 
 def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, pooler):
@@ -19,7 +19,7 @@ def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, po
     connections.settings["bouncer"] = settings
     try:
         wait_for(lambda: answers(pooler, settings["NAME"]))
-        cache = PostgresCache("bouncer", {"OPTIONS": {"DATABASE": "bouncer", "ON_ERROR": "raise"}})
+        cache = PostgresCache("bouncer", {"OPTIONS": PATIENT | {"DATABASE": "bouncer", "ON_ERROR": "raise"}})
         numbers = range(40)
 
         def work(number):

@@ -21,6 +21,7 @@ from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.views import project_list
 from pgonly_django.models import CacheEntry
 from tests.example.conftest import CSV
+from tests.waiting import PATIENT
 
 FRAGMENT = "{% load cache %}{% cache 60 project project.pk %}{{ project.name }}{% endcache %}"
 # The list reads no session, so without vary_on_cookie all users share one page.
@@ -32,7 +33,7 @@ def site(settings):
     settings.ROOT_URLCONF = __name__
     settings.CACHES = {
         **settings.CACHES,
-        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "pages"},
+        "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "pages", "OPTIONS": PATIENT},
     }
     settings.MIDDLEWARE = [
         "django.middleware.cache.UpdateCacheMiddleware",

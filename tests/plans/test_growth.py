@@ -16,7 +16,7 @@ from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
 from tests.jobs import add
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 
 ROWS = 20
 READERS = """
@@ -77,7 +77,7 @@ def test_nothing_of_a_worker_is_compiled():
 
 
 def test_calls_of_the_cache(monkeypatch):
-    cache = PostgresCache("growth", {})
+    cache = PostgresCache("growth", {"OPTIONS": PATIENT})
     monkeypatch.setattr(cache.store.pool, "user", replace(cache.store.pool.user, name="cache, growth"))
     cache.store.pool.close_idle()
     cache.set_many({f"key {number}": number for number in range(ROWS)})

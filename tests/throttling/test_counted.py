@@ -11,12 +11,13 @@ from django.db import connections
 from pgonly_django.cache import PostgresCache
 from pgonly_django.throttling.counted import Counted
 from tests.neighbours.throttles import admitted
+from tests.waiting import PATIENT
 
 LIMIT = 5
 
 
 class Throttle(Counted):
-    cache = PostgresCache("throttles", {})
+    cache = PostgresCache("throttles", {"OPTIONS": PATIENT})
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pgonly_django.models import CacheEntry, Checkpoint, Job, JobStats, Session,
 from pgonly_django.worker import maintenance
 from pgonly_django.worker.maintenance import Maintenance
 from tests.elsewhere import needs_search_path
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
 PAST_DATE = "2020-01-01T00:00Z"
@@ -54,7 +54,7 @@ def test_a_round_prunes_the_statistics_of_long_ago(transactional_db):
 def test_a_round_removes_expired_cache_rows_and_sessions(transactional_db):
     from pgonly_django.cache import PostgresCache
 
-    cache = PostgresCache("", {})
+    cache = PostgresCache("", {"OPTIONS": PATIENT})
     cache.set("old", 1, timeout=3600)
     cache.set("young", 1, timeout=3600)
     CacheEntry.objects.filter(key__contains="old").update(expires_at=timezone.now() + PAST, prune_minute=0)

@@ -23,7 +23,7 @@ from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
-from tests.waiting import wait_for
+from tests.waiting import PATIENT, wait_for
 from tests.worker.test_listener import cut
 
 LEASE_SECONDS = 2
@@ -108,7 +108,7 @@ def test_at_rest_what_jobs_have_opened_is_closed(background_worker, marks, monke
     waiting = [jobs.slow_count.enqueue(2, 0.0, f"k{number}") for number in range(4)]
     for result in waiting:
         result.wait(10)
-    PostgresCache("kept open", {}).set("key", "value")
+    PostgresCache("kept open", {"OPTIONS": PATIENT}).set("key", "value")
     wait_until_resting(worker)
     wait_for(lambda: count_connections() <= before + 1)  # fewer where one of an earlier test had been closing
     assert jobs.slow_count.enqueue(1, 0.0, "k").wait(10).return_value == 1
