@@ -29,6 +29,12 @@ from tests.waiting import wait_for
 IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_found_by_looking_again(monkeypatch):
+    """What starts here starts because somebody told the worker of it, however long it takes on a busy machine."""
+    monkeypatch.setattr("pgonly_django.worker.limited_claims.FULL_SECONDS", 600.0)
+
+
 @pytest.fixture
 def limit(transactional_db):
     def make(queue="default", **limits):
@@ -116,7 +122,7 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
         ours.stop()
     else:
         wait_for(lambda: first.job.state in FINISHED)
-    wait_for(lambda: second.job.state == State.SUCCEEDED, 4.5, what="the second job")
+    wait_for(lambda: second.job.state == State.SUCCEEDED, what="the second job")
     assert second.job.attempt == 1
 
 
@@ -124,15 +130,15 @@ def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker):
     worker = background_worker(**IDLE)
     wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 0.5)
     result = pay.enqueue("a", 1)
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 20, what="the job")
+    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
     (result,) = enqueue_many([(pay, ("a", 2))])
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 20, what="the job")
+    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
 
 
 def test_a_scheduled_job_with_a_key_starts_when_it_is_due(background_worker):
     background_worker(**IDLE)
     result = pay.using(run_after=timezone.now() + timedelta(seconds=1.2)).enqueue("a", 1)
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 20, what="the job")
+    wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
 
 
 def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_worker):
@@ -144,7 +150,7 @@ def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_wor
     wait_for(lambda: other.job.state == State.SUCCEEDED)
     assert [(result.job.state, result.job.attempt) for result in results] == [(State.READY, 0)] * 2
     queues.resume()
-    wait_for(lambda: all(result.job.state == State.SUCCEEDED for result in results), 20)
+    wait_for(lambda: all(result.job.state == State.SUCCEEDED for result in results))
 
 
 def test_a_wider_limit_is_used_at_once(background_worker, limit, marks):
@@ -153,7 +159,7 @@ def test_a_wider_limit_is_used_at_once(background_worker, limit, marks):
     results = [jobs.hold_on.enqueue(f"k{n}") for n in range(3)]
     wait_for(lambda: len(marks()) == 1)
     Queue.objects.named("default").edit(max_running=3)
-    wait_for(lambda: len(marks()) == 3, 5)
+    wait_for(lambda: len(marks()) == 3)
     for result in results:
         result.cancel()
 
@@ -189,7 +195,7 @@ def test_an_end_of_the_cool_down_by_hand_starts_them(background_worker, limit):
     wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 0.5)
     assert result.job.attempt == 0
     Limiter.objects.all().end_cool_down()
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 4)
+    wait_for(lambda: result.job.state == State.SUCCEEDED)
 
 
 def test_a_flood_of_short_jobs_does_not_keep_limited_ones_from_starting(work, limit):
@@ -341,7 +347,7 @@ def test_what_the_database_refuses_is_asked_for_again_a_moment_later(transaction
         other.execute("LOCK TABLE pgonly_queue IN ACCESS EXCLUSIVE MODE")
         worker._claim_limited(time.monotonic())
         assert worker.limited.next_look(1) > time.monotonic()
-    wait_for(lambda: worker._claim_limited(time.monotonic()) or fresh(result.job).attempt == 1, 5)
+    wait_for(lambda: worker._claim_limited(time.monotonic()) or fresh(result.job).attempt == 1)
     worker.in_flight.runs.clear()
     worker.database.close()
     worker.slots.close(2.0)
@@ -360,6 +366,6 @@ def test_a_worker_that_brings_limits_tells_those_that_run_already(background_wor
     due = older.limited.next_look(4)
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"other": {"max_running": 1}}}
     background_worker(queues=("default",), **IDLE)
-    wait_for(lambda: older.limited.next_look(4) != due, 5)
+    wait_for(lambda: older.limited.next_look(4) != due)
     result = jobs.add.using(queue_name="other").enqueue(1)
-    wait_for(lambda: result.job.state == State.SUCCEEDED, 4)
+    wait_for(lambda: result.job.state == State.SUCCEEDED)
