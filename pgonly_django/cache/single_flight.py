@@ -56,7 +56,8 @@ class SingleFlight:
     strict: bool  # ON_ERROR is "raise"
 
     def run(self) -> Operation[Any]:
-        """The value. Where the database fails, it is computed and not stored (with ON_ERROR "raise": raises).
+        """The value. Where the database fails before it is computed, it is computed and not stored (with ON_ERROR
+        "raise": raises). Where the database fails afterwards, it is stored later.
 
         What the function raises is raised as it is, even if it is a CacheError.
         """
@@ -188,17 +189,22 @@ class SingleFlight:
             yield from self._store_row(token, row)
 
     def _store_row(self, token: int, row: Row) -> Operation[None]:
-        """In the background where that fails: the value was paid for, so it is stored when the database is back."""
+        """Where the database is away, in the background: the value was paid for, so it is stored when the database is
+        back, and its caller has it at once, also with ON_ERROR "raise"."""
         try:
             yield from self._fill(token, row)
-        except BaseException as error:
-            if isinstance(error, CacheError) and not isinstance(error, CacheUnavailableError):
-                yield from self._give_up(token)
-            else:
-                background.add(lambda: run(self._fill(token, row)), self.lock_timeout)
-            if not isinstance(error, CacheError):
-                raise
+        except CacheUnavailableError as error:
+            self._store_later(token, row)
+            _note(error)
+        except CacheError as error:
+            yield from self._give_up(token)
             self._warn(error)
+        except BaseException:
+            self._store_later(token, row)
+            raise
+
+    def _store_later(self, token: int, row: Row) -> None:
+        background.add(lambda: run(self._fill(token, row)), self.lock_timeout)
 
     FILL = for_both_tables(
         f"""UPDATE {{table}} {REWRITE} WHERE key = %(key)s::text AND claim = %(token)s::int8

@@ -106,23 +106,24 @@ def test_get_or_set_gives_the_value_without_a_database(aside, server):
     assert aside.get_or_set("key", lambda: 42) == 42
 
 
+@pytest.mark.parametrize("on_error", [None, "ignore", "raise"])
 @pytest.mark.parametrize(("end", "expected"), [(lambda: "paid for", "paid for"), (lambda: 1 / 0, "next")])
-def test_what_was_computed_while_the_database_was_away_is_stored_when_it_is_back(
-    aside, server, end, expected
+def test_what_was_computed_while_the_database_was_away_is_returned_and_stored_when_it_is_back(
+    aside, server, end, expected, on_error
 ):
     """And what failed meanwhile is free to be computed: nobody waits for the end of lock_timeout."""
-    cache = with_options(DURABLE=True)
+    cache, key = with_options(DURABLE=True, ON_ERROR=on_error), f"{expected}, {on_error}"
 
     def compute():
         server.stop()
         return end()
 
     with contextlib.suppress(ZeroDivisionError):
-        assert cache.get_or_set(expected, compute, lock_timeout=600) == "paid for"
+        assert cache.get_or_set(key, compute, lock_timeout=600) == "paid for"
     server.start()
     connections["aside"].close()
     wait_for(lambda: not DurableCacheEntry.objects.using("aside").filter(claim__isnull=False).exists())
-    assert cache.get_or_set(expected, lambda: "next", lock_timeout=600) == expected
+    assert cache.get_or_set(key, lambda: "next", lock_timeout=600) == expected
 
 
 def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, server):
