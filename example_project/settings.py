@@ -103,7 +103,7 @@ CACHES = chosen(
                     "DURABLE": True,
                     "SERIALIZER": "json",
                     "ON_ERROR": "raise",
-                    "TIMEOUT_SECONDS": 20,
+                    "TIMEOUT_SECONDS": 5,
                 },
             },
         },

@@ -33,7 +33,7 @@ CACHES: dict[str, dict[str, Any]] = {
     "answers": {
         "BACKEND": "pgonly_django.cache.PostgresCache",
         "LOCATION": "answers",
-        "OPTIONS": PATIENT | {"DURABLE": True, "SERIALIZER": "json"},
+        "OPTIONS": PATIENT | {"DURABLE": True, "SERIALIZER": "json", "ON_ERROR": "raise"},
     },
 }
 CHAT_BASE_URL, CHAT_API_KEY = "http://127.0.0.1:9", ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from django.conf import settings
+from django.db import Error
 from django.utils import timezone
 
 from example_project.screening.models import Paper, ReviewerCall
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from example_project.screening.reviewers import Reviewer
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Taken = tuple[T, Usage | None]  # an answer, and the tokens that it took
 
@@ -123,7 +126,10 @@ class PaidCalls:
         except BaseException as error:
             _close(row, type(error).__name__)
             raise
-        _close(row, "answered")
+        try:
+            _close(row, "answered")
+        except Error:  # the answer was paid for, so it is kept; the row looks like that of a killed process
+            logger.exception("The call of %s stays open in the list of calls.", self._reviewer)
         return answer
 
     def _pause(self, seconds: float) -> None:

@@ -26,7 +26,9 @@ class ExtendedCache(DjangoCache):
         The others wait for it. A computation that takes longer than `lock_timeout` seconds counts as dead, and
         another caller computes; no caller waits longer than twice that. Up to `stale` seconds after expiry one
         caller refreshes the value, and the others get the old one at once. After a delete() or delete_tags()
-        during the computation, its value is not stored. Without a database it is computed and not stored.
+        during the computation, its value is not stored. Without a database it is computed and not stored, and
+        with ON_ERROR "raise" CacheUnavailableError is raised instead. Where the database goes away during the
+        computation, the value is returned, and stored later: within `lock_timeout`, if the process lives.
         Raises CircularComputationError where `default()` asks for its own key again.
         """
         return run(self._single_flight(key, default, timeout, version, stale, lock_timeout, tags))

@@ -33,7 +33,8 @@ class Options:
     timeout_seconds: float = 1.0
     # Connections that a process opens at most for its caches with the same DATABASE and POOL_SIZE.
     pool_size: int = 8
-    # When the database fails: None: reads miss and writes raise; "raise": all raise; "ignore": none does.
+    # When the database fails: None: reads miss and writes raise; "raise": all raise, but get_or_set() returns what it
+    # has computed; "ignore": none does.
     on_error: str | None = None
     # Above so many entries the least recently used ones are evicted; None: no bound.
     max_entries: int | None = None

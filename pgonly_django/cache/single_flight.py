@@ -24,11 +24,10 @@ from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run
 from pgonly_django.database.statement import integer
-from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnreadableEntryError
+from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError, UnreadableEntryError
 
 NEVER_STALE, LOCK_TIMEOUT = 0, 60.0  # the defaults of get_or_set(), in seconds
 PATIENCE = 2  # lock_timeouts that a caller waits: one for a caller that died computing, one for its successor
-UNCONFIRMED_SECONDS = 5  # PostgreSQL ends the statement of a client that is gone within about one
 _TRUE = b"\x01"
 
 
@@ -57,14 +56,16 @@ class SingleFlight:
 
     def run(self) -> Operation[Any]:
         """The value. Where the database fails before it is computed, it is computed and not stored (with ON_ERROR
-        "raise": raises). Where the database fails afterwards, it is stored later.
+        "raise": raises). Where the database fails afterwards, the value is returned, and stored later.
 
         What the function raises is raised as it is, even if it is a CacheError.
         """
         try:
             answer = yield from self._look_or_claim()
         except CacheError as error:
-            self._warn(error)
+            if self.strict:
+                raise
+            _note(error)
             answer = None
         if isinstance(answer, _Found):
             return answer.value
@@ -135,8 +136,9 @@ class SingleFlight:
             result = yield from self.store.call(
                 self.CLAIM, key=self.key, token=token, seconds=self.lock_timeout, tags=self.tags or None
             )
-        except BaseException:
-            self._give_up_later(token, unconfirmed=True)  # the row may say it is ours, though no answer came
+        except BaseException as error:
+            if isinstance(error, UnansweredError) or not isinstance(error, CacheError):
+                self._undo_claim(token)  # the row may say it is ours, or may say so later
             raise
         if not result.ntuples:
             return None
@@ -180,25 +182,28 @@ class SingleFlight:
                 row = self.store.row(*arguments)
             except SynchronousOnlyOperation:
                 row = yield self.store.row_in_thread(*arguments)
-        except Exception as error:
+        except GeneratorExit:
+            self._give_up_later(token)
+            raise
+        except BaseException as error:
             yield from self._give_up(token)
             if not isinstance(error, CacheError):
                 raise
-            self._warn(error)
+            _note_unstored(error)
         else:
             yield from self._store_row(token, row)
 
     def _store_row(self, token: int, row: Row) -> Operation[None]:
         """Where the database is away, in the background: the value was paid for, so it is stored when the database is
-        back, and its caller has it at once, also with ON_ERROR "raise"."""
+        back."""
         try:
             yield from self._fill(token, row)
         except CacheUnavailableError as error:
             self._store_later(token, row)
-            _note(error)
+            _note_unstored(error)
         except CacheError as error:
             yield from self._give_up(token)
-            self._warn(error)
+            _note_unstored(error)
         except BaseException:
             self._store_later(token, row)
             raise
@@ -240,24 +245,25 @@ class SingleFlight:
             self._give_up_later(token)
             raise
 
-    def _give_up_later(self, token: int | None, *, unconfirmed: bool = False) -> None:
-        """In the background. An unconfirmed claim may still reach PostgreSQL: try until it cannot any more."""
+    def _give_up_later(self, token: int | None) -> None:
         if token is not None:
-            seconds = UNCONFIRMED_SECONDS if unconfirmed else self.lock_timeout
-            background.add(lambda: run(self._end_claim(token, unconfirmed=unconfirmed)), seconds)
+            background.add(lambda: run(self._end_claim(token)), self.lock_timeout)
 
-    def _end_claim(self, token: int, *, unconfirmed: bool = False) -> Operation[None]:
+    def _undo_claim(self, token: int) -> None:
+        background.undo(lambda: run(self._end_claim(token)))
+
+    def _end_claim(self, token: int) -> Operation[bool]:
+        """Whether there was such a claim."""
         result = yield from self.store.call(
             self.GIVE_UP, key=self.key, token=token, payload=payload(self.key)
         )
-        if unconfirmed and not result.ntuples:
-            raise CacheError("There is no such claim yet.")  # so the background tries again
-
-    def _warn(self, error: CacheError) -> None:
-        if self.strict:
-            raise error
-        _note(error)
+        return result.ntuples > 0
 
 
 def _note(error: CacheError) -> None:
     events.emit("cache.failed", f"get_or_set went without the cache: {error}", level=logging.WARNING)
+
+
+def _note_unstored(error: CacheError) -> None:
+    """The value goes to its caller all the same, with every ON_ERROR: it was paid for."""
+    events.emit("cache.failed", f"get_or_set could not store its value: {error}", level=logging.WARNING)

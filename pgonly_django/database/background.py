@@ -14,9 +14,16 @@ from pgonly_django.events import log_quietly
 from pgonly_django.exceptions import PgonlyError
 
 RETRY_SECONDS = 1.0
+# How long undo() looks for what an unanswered statement did: for so long after PostgreSQL has answered again, and
+# for so long in all. A server that stood still reads after that what it was sent before.
+UNCONFIRMED_SECONDS, UNANSWERED_SECONDS = 5.0, 600.0
 
 Job = Callable[[], object]
 Databases = list[object] | None
+
+
+class _NotThereYetError(PgonlyError):
+    """Tells the background to try again."""
 
 
 class Background:
@@ -44,6 +51,23 @@ class Background:
                     thread = threading.Thread(target=self._work, name=f"pgonly {self._room} background")
                     thread.start()
                     self._thread = thread
+
+    def undo(self, undo: Callable[[], object]) -> None:
+        """For a statement that was cut off or not answered: PostgreSQL may have done it, or may do it still.
+
+        `undo` says whether there was something to undo. While there is nothing, and while it raises a PgonlyError, it
+        is tried again: until UNCONFIRMED_SECONDS after its first answer, and for UNANSWERED_SECONDS at most.
+        """
+        give_up_at = float("inf")
+
+        def look() -> None:
+            nonlocal give_up_at
+            if not undo():
+                give_up_at = min(give_up_at, time.monotonic() + UNCONFIRMED_SECONDS)
+                if time.monotonic() < give_up_at:
+                    raise _NotThereYetError
+
+        self.add(look, UNANSWERED_SECONDS)
 
     def _work(self) -> None:
         while True:

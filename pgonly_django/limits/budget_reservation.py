@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pgonly_django.amounts import Amount, Cost, shown
 from pgonly_django.current_job import CurrentJob, current_job
+from pgonly_django.database import testrun
 from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.statement import integer
 from pgonly_django.events import emit
@@ -20,6 +21,7 @@ from pgonly_django.exceptions import (
     BudgetError,
     BudgetExceededError,
     LimitsError,
+    LimitsUnansweredError,
     LimitsUnavailableError,
     UnknownBudgetError,
 )
@@ -41,7 +43,6 @@ AWAY_SECONDS = 0.5  # between two tries while the database is away
 PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for it
 DAY_SECONDS = 86_400.0
 UNPAID = {"usd": Decimal(0), "tokens_in": None, "tokens_out": None, "is_recorded": 0, "is_estimate": 0}
-UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
 
 
 class Reservation:
@@ -145,9 +146,15 @@ class Reservation:
     def _try(self, job: CurrentJob | None) -> Operation[Look]:
         if self._declaration is not None and not self._is_declared:
             yield from budget_rows.declare(self.pool, self.budget, self._declaration)
-        self._may_exist = True
         row = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step, **_of_job(job)}
-        look = look_in((yield from call(self.pool, RESERVE, **row, lease=LEASE_SECONDS)))
+        may_exist, self._may_exist = self._may_exist, True
+        try:
+            look = look_in((yield from call(self.pool, RESERVE, **row, lease=LEASE_SECONDS)))
+        except LimitsUnansweredError:
+            raise
+        except (LimitsError, testrun.Refusal):  # not sent, or refused
+            self._may_exist = may_exist
+            raise
         self._may_exist = look is not None and look.is_made
         if look is not None:
             return look
@@ -214,11 +221,7 @@ class Reservation:
         """Its caller does not get it, but PostgreSQL may have it by now."""
         if self._may_exist and not self._is_over:
             self._is_over = True
-            background.add(self._give_back_once_it_is_there, UNCONFIRMED_SECONDS)
-
-    def _give_back_once_it_is_there(self) -> None:
-        if not run(self._write(**UNPAID)):
-            raise LimitsError("It is not there yet.")  # so the background tries again
+            background.undo(lambda: run(self._write(**UNPAID)))
 
 
 def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> Cost:

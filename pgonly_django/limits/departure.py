@@ -1,7 +1,6 @@
 """Leaving a limiter, and leaving the queue before it."""
 
 import contextlib
-from functools import partial
 from uuid import UUID
 
 from pgonly_django.database.operation import Operation, run
@@ -14,8 +13,6 @@ from pgonly_django.limits.pool_user import call
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.limits.wake import NEXT, NOTIFY, wake_other
 from pgonly_django.tables import qualified
-
-UNCONFIRMED_SECONDS = 5.0  # PostgreSQL ends the statement of a client that is gone within about one
 
 # What was used beyond the reservation is drawn from the buckets, where there was a slot together with that: so it is
 # drawn once, however often this is sent. First the slot, then the limiter: as entering locks them.
@@ -67,9 +64,4 @@ def leave_later(
 def take_back(pool: Pool, holder: UUID, name: str, requests: float, tokens: float) -> None:
     """leave() in the background for one that was cut off while PostgreSQL was at it: the slot may be taken only later.
     The whole reservation is put back together with a slot."""
-    background.add(partial(_until_found, pool, holder, name, requests, tokens), UNCONFIRMED_SECONDS)
-
-
-def _until_found(pool: Pool, holder: UUID, name: str, requests: float, tokens: float) -> None:
-    if not run(leave(pool, holder, name, has_slot=True, requests=-requests, tokens=-tokens)):
-        raise LimitsError("It is not there yet.")  # so the background tries again
+    background.undo(lambda: run(leave(pool, holder, name, has_slot=True, requests=-requests, tokens=-tokens)))

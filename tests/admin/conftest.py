@@ -10,6 +10,22 @@ from django.utils import timezone
 from pgonly_django.models import Job, State
 
 LIST = "/admin/pgonly_django/job/"
+# Parts of pages that take longer are left out. A busy machine takes longer for the few rows of a test.
+SHORT_LIMITS = (
+    "pgonly_django.admin.jobs.change_list.COUNTS_LIMIT",
+    "pgonly_django.admin.jobs.change_list.SEARCH_COUNTS_LIMIT",
+    "pgonly_django.admin.jobs.change_list.JobChangeList.search_limit",
+    "pgonly_django.admin.jobs.page.waits.TIME_LIMIT",
+    "pgonly_django.admin.overview.overview.TIME_LIMIT",
+    "pgonly_django.admin.paging.BoundedChangeList.quick_limit",
+)
+
+
+@pytest.fixture(autouse=True)
+def patient_pages(monkeypatch):
+    """A test of a limit sets its own."""
+    for limit in SHORT_LIMITS:
+        monkeypatch.setattr(limit, timedelta(seconds=20))
 
 
 def page_of(job):

@@ -21,11 +21,14 @@ from django.http import HttpResponse
 from django.views.decorators.cache import cache_page
 
 from pgonly_django.cache import PostgresCache
+from pgonly_django.cache.single_flight import SingleFlight
 from pgonly_django.database.embedded import Server
-from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from pgonly_django.database.operation import run
+from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError
 from pgonly_django.models import DurableCacheEntry
 from tests import in_memory
 from tests.elsewhere import missing
+from tests.outages import frozen
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.server
@@ -126,13 +129,86 @@ def test_what_was_computed_while_the_database_was_away_is_returned_and_stored_wh
     assert cache.get_or_set(key, lambda: "next", lock_timeout=600) == expected
 
 
+def listening(server):
+    with psycopg.connect(server.url()) as connection:
+        return connection.execute("SELECT pid FROM pg_stat_activity WHERE query ~ '^LISTEN'").fetchall()
+
+
+def test_of_those_who_wait_none_pays_a_second_time_where_errors_are_raised(aside, server):
+    cache, computing, go_on, answers = (
+        with_options(ON_ERROR="raise"),
+        threading.Event(),
+        threading.Event(),
+        [],
+    )
+
+    def compute():
+        computing.set()
+        assert go_on.wait(30)
+        return "paid for"
+
+    def wait_in_vain():
+        with pytest.raises(CacheUnavailableError):
+            cache.get_or_set("paid once", lambda: answers.append("paid again"), lock_timeout=600)
+        answers.append("raised")
+
+    payer = threading.Thread(target=lambda: answers.append(cache.get_or_set("paid once", compute)))
+    payer.start()
+    assert computing.wait(30)
+    waiter = threading.Thread(target=wait_in_vain)
+    waiter.start()
+    wait_for(lambda: listening(server), what="the other to wait")
+    server.stop("immediate")
+    waiter.join(30)
+    assert answers == ["raised"]
+    go_on.set()
+    payer.join(30)
+    assert answers == ["raised", "paid for"]
+
+
+def test_an_async_caller_gets_what_it_has_paid_for(aside, server):
+    cache = with_options(ON_ERROR="raise")
+
+    async def compute():
+        await asyncio.to_thread(server.stop)
+        return "paid for"
+
+    assert asyncio.run(cache.aget_or_set("async", compute)) == "paid for"
+
+
+def test_a_claim_that_a_frozen_server_reads_much_later_keeps_nobody_waiting(aside, server, monkeypatch):
+    """Later than a claim is looked for after PostgreSQL has answered."""
+    monkeypatch.setattr("pgonly_django.database.background.UNCONFIRMED_SECONDS", 1.0)
+    cache = with_options(TIMEOUT_SECONDS=0.5)
+    key = cache.stored_key("frozen", None)
+    operation = SingleFlight(cache.store, key, lambda: 1, 60, 0, 600, (), strict=True)._claim()
+    cache.get_or_set("so that the statement is prepared", 1)
+    with frozen(server), pytest.raises(UnansweredError):
+        try:
+            run(operation)
+        finally:
+            time.sleep(3)
+    answers = []
+    call = threading.Thread(
+        target=lambda: answers.append(cache.get_or_set("frozen", lambda: "next", lock_timeout=600)),
+        daemon=True,
+    )
+    call.start()
+    call.join(30)
+    assert answers == ["next"]
+
+
 def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, server):
     ignoring, strict = with_options(ON_ERROR="ignore"), with_options(ON_ERROR="raise")
     server.stop()
     assert ignoring.set("key", 1) is None
     assert ignoring.add("key", 1) is False
     assert ignoring.set_many({"key": 1}) == ["key"]
-    calls = lambda: strict.get("key"), lambda: strict.delete("key"), lambda: strict.get_or_set("key", 1)
+    calls = (
+        lambda: strict.get("key"),
+        lambda: strict.delete("key"),
+        lambda: strict.get_or_set("key", pytest.fail),
+    )
     for call in (*calls, strict.clear):
         with pytest.raises(CacheUnavailableError):
             call()

@@ -43,7 +43,7 @@ def test_of_fifty_processes_one_computes(crowd, tmp_path):
 @pytest.mark.process
 def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
     calls = tmp_path / "calls"
-    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=0.5, lock_timeout=6)
+    crowd = start_crowd("get_or_set", 50, calls=str(calls), seconds=2.0, lock_timeout=8)
     first = int(wait_for(lambda: calls.exists() and calls.read_text().splitlines()[:1])[0])
     os.kill(first, signal.SIGKILL)
     output, _ = crowd.communicate(timeout=60)
@@ -202,12 +202,45 @@ def test_a_value_that_cannot_be_stored_raises_and_keeps_nobody_waiting(cache):
     assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
 
 
-def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(make_cache, monkeypatch):
+class InterruptedByPickling:
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_while_the_value_is_serialized_keeps_nobody_waiting(cache):
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_set("key", InterruptedByPickling, lock_timeout=600)
+    assert_is_not_claimed()
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
+
+
+@pytest.mark.parametrize("on_error", [None, "ignore", "raise"])
+def test_a_value_too_large_is_returned_and_keeps_nobody_waiting(make_cache, monkeypatch, on_error):
     monkeypatch.setattr("pgonly_django.cache.store.FIELD_LIMIT", 100)
-    cache = make_cache()
+    cache = make_cache(ON_ERROR=on_error)
     assert cache.get_or_set("key", lambda: "x" * 200, lock_timeout=600) == "x" * 200
     assert_is_not_claimed()
     assert cache.get_or_set("key", lambda: "small", lock_timeout=600) == "small"
+
+
+@pytest.mark.parametrize("on_error", [None, "ignore", "raise"])
+def test_a_value_that_postgresql_refuses_is_returned_and_keeps_nobody_waiting(
+    make_cache, server, monkeypatch, caplog, on_error
+):
+    """It was paid for. Here the table takes no values for a while; a full disk is like that."""
+    cache = make_cache(ON_ERROR=on_error)
+
+    def compute():
+        server.execute("ALTER TABLE pgonly_cache ADD CONSTRAINT tests_none CHECK (value IS NULL) NOT VALID")
+        return "paid for"
+
+    try:
+        assert cache.get_or_set("key", compute, lock_timeout=600) == "paid for"
+        assert "could not store its value" in caplog.text
+        assert_is_not_claimed()
+    finally:
+        server.execute("ALTER TABLE pgonly_cache DROP CONSTRAINT tests_none")
+    assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
 
 
 def test_a_timeout_of_zero_makes_nobody_wait(cache):
@@ -302,7 +335,7 @@ def test_reads_by_get_or_set_are_told(cache):
 
 def test_a_claim_that_arrives_after_it_was_given_up_keeps_nobody_waiting(cache):
     flight = SingleFlight(cache.store, cache.stored_key("key", None), lambda: 1, 60, 0, 600, (), False)
-    flight._give_up_later(4711, unconfirmed=True)
+    flight._undo_claim(4711)
     CacheEntry.objects.create(
         key=flight.key.decode(), codec=0, expires_at=datetime(1970, 1, 1, tzinfo=UTC), prune_minute=2**31 - 1,
         claim=4711, claimed_until=datetime.now(UTC) + timedelta(minutes=10),

@@ -19,9 +19,9 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from tests.contract.reasons import ANY_KEY_WORKS, COUNTS, NO_CULLING
 from tests.waiting import PATIENT
 
-CACHES = caches_setting_for_tests(
-    BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract", OPTIONS=PATIENT
-)
+CACHES = caches_setting_for_tests(BACKEND="pgonly_django.cache.PostgresCache", LOCATION="contract")
+for params in CACHES.values():
+    params["OPTIONS"] = PATIENT | params.get("OPTIONS", {})
 
 
 class PostgresCacheTests(BaseCacheTests):
@@ -50,8 +50,13 @@ class OnItsOwnConnections(PostgresCacheTests, TransactionTestCase):
 
 # Not in a TestCase: these send request_finished, which closes the connection.
 PAGES = {
-    "default": {"BACKEND": "pgonly_django.cache.PostgresCache"},
-    "other": {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "other", "TIMEOUT": "1"},
+    "default": {"BACKEND": "pgonly_django.cache.PostgresCache", "OPTIONS": PATIENT},
+    "other": {
+        "BACKEND": "pgonly_django.cache.PostgresCache",
+        "LOCATION": "other",
+        "TIMEOUT": "1",
+        "OPTIONS": PATIENT,
+    },
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import django
 from django.core.cache import caches
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 
 from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Project, ReviewerCall, ScreeningRun, Verdict
@@ -30,6 +30,18 @@ def test_both_reviewers_judge_every_paper_and_each_call_is_counted(project):
     now = status(project)
     assert (now.state, now.done, now.percent, now.resumed_from) == ("succeeded", 3, 100, None)
     assert project.job.result == now.outcomes
+
+
+def test_an_answer_whose_call_cannot_be_closed_in_the_list_is_kept(project):
+    def away(execute, sql, params, many, context):
+        if sql.startswith('UPDATE "screening_reviewercall"') and "answered" in params:
+            raise OperationalError("PostgreSQL is away.")
+        return execute(sql, params, many, context)
+
+    start_screening(project)
+    with connection.execute_wrapper(away):
+        drain()
+    assert Verdict.objects.of(project).count() == len(calls()) == 6
 
 
 def test_a_second_screening_of_the_same_papers_makes_no_call(project, settings):

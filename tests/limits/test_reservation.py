@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from django.db import connection
 from django.utils import timezone
 
 from pgonly_django import limiter
-from pgonly_django.exceptions import LimiterTimeoutError, LimitsError, LimitsUnavailableError
+from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
 from pgonly_django.limits import departure, pool_user, reservation
 from pgonly_django.limits import renewal as renewal_module
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
@@ -285,10 +286,18 @@ def test_what_was_cut_off_on_its_way_in_is_given_back_with_its_tokens(limits):
     limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
     with limiter("deepseek", tokens=10) as use:
         before = buckets()[1]
-        departure._until_found(
+        departure.take_back(
             pool_user.pool(), use.reservation.id, "deepseek", use.reservation.requests, use.reservation.tokens
         )
-        assert held() == 0
+        wait_for(lambda: held() == 0)
         assert buckets()[1] > before
-    with pytest.raises(LimitsError, match="not there yet"):
-        departure._until_found(pool_user.pool(), uuid4(), "deepseek", 1, 1)
+
+
+def test_what_was_cut_off_and_is_taken_only_later_is_given_back_as_well(limits):
+    limits(deepseek={"concurrent": 1})
+    late = uuid4()
+    departure.take_back(pool_user.pool(), late, "deepseek", 0, 0)
+    with limiter("deepseek") as use:
+        time.sleep(0.2)  # the first try has found nothing
+        LimiterSlot.objects.filter(holder=use.reservation.id).update(holder=late)
+    wait_for(lambda: held() == 0)

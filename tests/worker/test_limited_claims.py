@@ -15,7 +15,7 @@ from pgonly_django.models.job import FINISHED, SUSPECT_FROM
 from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.groups import KEYS_AT_MOST
 from pgonly_django.queue.look import OVERDUE_SECONDS
-from pgonly_django.worker.limited_claims import LimitedClaims
+from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
@@ -29,10 +29,11 @@ from tests.waiting import wait_for
 IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_found_by_looking_again(monkeypatch):
-    """What starts here starts because somebody told the worker of it, however long it takes on a busy machine."""
+@pytest.fixture
+def only_when_told(monkeypatch):
+    """The workers find nothing by looking again, however long it takes on a busy machine: somebody tells them."""
     monkeypatch.setattr("pgonly_django.worker.limited_claims.FULL_SECONDS", 600.0)
+    monkeypatch.setattr("pgonly_django.worker.poll_timer.FIRST_PAUSE_SECONDS", 600.0)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_key_runs_in_order_also_through_failures(work, marks):
 
 @pytest.mark.parametrize("ending_of", ["cancel", "release", "fail", "succeed"])
 def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
-    background_worker, marks, ending_of
+    background_worker, marks, ending_of, only_when_told
 ):
     task = {"cancel": jobs.hold_on, "release": jobs.hold_on, "fail": watched.fail_late, "succeed": jobs.pause}
     ours = background_worker(queues=("a",), grace_seconds=0.2, **IDLE)
@@ -126,7 +127,7 @@ def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
     assert second.job.attempt == 1
 
 
-def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker):
+def test_a_job_with_a_key_starts_at_once_in_an_idle_worker(background_worker, only_when_told):
     worker = background_worker(**IDLE)
     wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 0.5)
     result = pay.enqueue("a", 1)
@@ -141,7 +142,7 @@ def test_a_scheduled_job_with_a_key_starts_when_it_is_due(background_worker):
     wait_for(lambda: result.job.state == State.SUCCEEDED, what="the job")
 
 
-def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_worker):
+def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_worker, only_when_told):
     queues = Queue.objects.named("default")
     background_worker(**IDLE)
     queues.pause()
@@ -153,7 +154,7 @@ def test_a_pause_keeps_jobs_from_starting_and_its_end_starts_them(background_wor
     wait_for(lambda: all(result.job.state == State.SUCCEEDED for result in results))
 
 
-def test_a_wider_limit_is_used_at_once(background_worker, limit, marks):
+def test_a_wider_limit_is_used_at_once(background_worker, limit, marks, only_when_told):
     limit(max_running=1)
     background_worker(**IDLE)
     results = [jobs.hold_on.enqueue(f"k{n}") for n in range(3)]
@@ -187,7 +188,7 @@ def test_while_its_limiter_cools_down_no_job_of_a_queue_starts(background_worker
     assert result.job.attempted_at >= until
 
 
-def test_an_end_of_the_cool_down_by_hand_starts_them(background_worker, limit):
+def test_an_end_of_the_cool_down_by_hand_starts_them(background_worker, limit, only_when_told):
     limit(limiter="deepseek")
     Limiter.objects.create(name="deepseek", blocked_until=timezone.now() + HOUR)
     worker = background_worker(**IDLE)
@@ -316,6 +317,20 @@ def test_a_second_look_follows_each_notify(server):
     assert min(waits) <= notify.COALESCE_SECONDS + 0.01
 
 
+def test_a_job_whose_limit_is_full_is_looked_at_again_since_the_worker_in_the_way_may_have_died(
+    server, limit
+):
+    limit(max_running=1)
+    make_running()
+    limited = limited_claims(poll_seconds=600.0)
+    for _ in range(8):  # the pauses grow to ten minutes
+        limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    assert limited.next_look(1) > time.monotonic() + 60, "nothing waits"
+    make()
+    limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)
+    assert limited.next_look(1) <= time.monotonic() + FULL_SECONDS
+
+
 @pytest.mark.parametrize("slots", [2, 5])
 def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for(server, limit, slots):
     limit(max_running=9)
@@ -360,7 +375,9 @@ def test_the_limits_of_the_settings_hold_from_the_first_claim_on(work, settings)
     assert {result.wait(1).return_value for result in results} == {1}
 
 
-def test_a_worker_that_brings_limits_tells_those_that_run_already(background_worker, settings):
+def test_a_worker_that_brings_limits_tells_those_that_run_already(
+    background_worker, settings, only_when_told
+):
     older = background_worker(queues=("other",), **IDLE)
     wait_for(lambda: older.limited.next_look(4) > time.monotonic() + 0.5)
     due = older.limited.next_look(4)

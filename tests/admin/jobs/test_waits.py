@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from pgonly_django.admin.jobs.page import waits as waits_module
 from pgonly_django.models import Budget, Limiter, Queue, QueueTokens, State
+from pgonly_django.monitoring.waiting import why_it_waits
 from tests.admin.conftest import make_job, page_of
 from tests.queue.rows import make_keyed, make_running, make_worker
 
@@ -115,12 +116,16 @@ def test_a_job_that_does_not_wait_has_no_such_line(line, state):
 
 
 def test_where_finding_out_takes_too_long_the_rest_of_the_page_is_there(html, monkeypatch):
-    def slow(*_args):
+    def slow(*args):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(5)")
+            cursor.execute("SELECT pg_sleep(2)")
+        return why_it_waits(*args)
 
     monkeypatch.setattr(waits_module, "why_it_waits", slow)
-    page = html(make_job())
+    job = make_job()
+    assert "pgonly-waits" in html(job)
+    monkeypatch.setattr(waits_module, "TIME_LIMIT", timedelta(milliseconds=100))
+    page = html(job)
     assert "pgonly-waits" not in page
     assert "Arguments and result" in page
 

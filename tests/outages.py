@@ -1,0 +1,34 @@
+"""A server of a test's own that is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+
+import psycopg
+
+
+@contextmanager
+def stopped(database):
+    database.stop()
+    try:
+        yield
+    finally:
+        database.start()
+
+
+@contextmanager
+def frozen(database):
+    """It takes connections and never answers."""
+    with psycopg.connect(database.url()) as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgonly cache'"
+        pids = [pid for (pid,) in connection.execute(query)]
+    pids.append(int((database.data / "postmaster.pid").read_text().split()[0]))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
