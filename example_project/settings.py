@@ -86,8 +86,8 @@ TASKS_BACKEND = chosen(
 )
 TASKS = {"default": {"BACKEND": TASKS_BACKEND, "QUEUES": []}}
 # The two caches. In "default" are parts of pages: they work without it, so its errors are ignored. In "answers" are the
-# reviewers' answers, which cost money: a logged table survives a crash, an attempt that cannot read it fails instead of
-# paying again, and the admin can show JSON. With "memory" each process keeps them for itself, until it ends.
+# reviewers' answers, which cost money: a logged table survives a crash, a job that cannot read it runs again later
+# instead of paying again, and the admin can show JSON. With "memory" each process keeps them for itself, until it ends.
 POSTGRES_CACHE = "pgonly_django.cache.PostgresCache"
 MEMORY_CACHE = "django.core.cache.backends.locmem.LocMemCache"
 CACHES = chosen(

@@ -189,7 +189,7 @@ def own(make_own) -> OfItsOwn:
 
 
 def close_connections_of_limits():
-    """What a test has left undone opens another one, and is tried again until its lease is over."""
+    """What a test has left undone opens another one, and is tried again for a while."""
     for pool in tuple(pools.values()):
         pool._failed_at = None  # or it would refuse the calls of the next test for a second
     wait_for(lambda: (thread := background._thread) is None or not thread.is_alive(), 90)

@@ -21,6 +21,7 @@ ON_SERVERS_OF_THEIR_OWN = {
     "cache/test_failure.py",
     "cache/test_servers.py",
     "monitoring/doctor/test_examination.py",
+    "outages.py",
     "process/test_locks.py",
 }
 

@@ -126,10 +126,7 @@ class PaidCalls:
         except BaseException as error:
             _close(row, type(error).__name__)
             raise
-        try:
-            _close(row, "answered")
-        except Error:  # the answer was paid for, so it is kept; the row looks like that of a killed process
-            logger.exception("The call of %s stays open in the list of calls.", self._reviewer)
+        _close(row, "answered")
         return answer
 
     def _pause(self, seconds: float) -> None:
@@ -159,4 +156,9 @@ def pretend_to_be_busy(row: ReviewerCall) -> None:
 
 
 def _close(row: ReviewerCall, outcome: str) -> None:
-    ReviewerCall.objects.filter(pk=row.pk).update(outcome=outcome[:40], finished_at=timezone.now())
+    """Hides neither the answer, which was paid for, nor the error: without PostgreSQL the row stays open, as that of a
+    killed process does."""
+    try:
+        ReviewerCall.objects.filter(pk=row.pk).update(outcome=outcome[:40], finished_at=timezone.now())
+    except Error:
+        logger.exception("The call of %s stays open in the list of calls.", row.reviewer)

@@ -11,7 +11,7 @@ from example_project.screening.calls import ask
 from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.report import sentences
 from pgonly_django import Backoff, JobContext, task
-from pgonly_django.exceptions import CacheUnavailableError
+from pgonly_django.exceptions import CacheError
 from pgonly_django.tasks.result import JobResult
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     queue_name="screening",
     takes_context=True,
     max_attempts=10,
-    snooze_on=CacheUnavailableError,
+    snooze_on=CacheError,
     backoff=Backoff(base=timedelta(seconds=5), cap=timedelta(minutes=10)),
 )
 def screen_project(context: JobContext, project_id: int) -> dict[str, int]:

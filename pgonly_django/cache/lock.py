@@ -17,6 +17,7 @@ from pgonly_django.cache.durations import positive, seconds
 from pgonly_django.cache.statement import CHANNEL, WAKE_UP
 from pgonly_django.cache.store import Store
 from pgonly_django.database import testrun
+from pgonly_django.database.background import UNANSWERED_SECONDS
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Operation, run
 from pgonly_django.database.statement import Statement, integer
@@ -230,10 +231,11 @@ class Lock:
     )
 
     def _give_back_later(self, holder: bytes) -> None:
-        """In the background, so a cancelled caller does not wait. Once its lease is over the lock is free anyway."""
+        """In the background, so a cancelled caller does not wait. The lease may begin only when PostgreSQL answers
+        again, and may have been extended."""
         call, key = self._store.call, self._key
         give_back = partial(call, self.GIVE_BACK, name=key, holder=holder, payload=payload(key))
-        background.add(lambda: run(give_back()), self._lease)
+        background.add(lambda: run(give_back()), max(self._lease, UNANSWERED_SECONDS))
 
     PRUNE = Statement(PRUNE_LOCKS, may_take_long=True)
 

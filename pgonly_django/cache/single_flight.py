@@ -209,7 +209,16 @@ class SingleFlight:
             raise
 
     def _store_later(self, token: int, row: Row) -> None:
-        background.add(lambda: run(self._fill(token, row)), self.lock_timeout)
+        def store() -> None:
+            try:
+                run(self._fill(token, row))
+            except CacheUnavailableError:
+                raise  # so the background tries again
+            except CacheError as error:
+                _note_unstored(error)
+                run(self._end_claim(token))
+
+        background.add(store, self.lock_timeout)
 
     FILL = for_both_tables(
         f"""UPDATE {{table}} {REWRITE} WHERE key = %(key)s::text AND claim = %(token)s::int8

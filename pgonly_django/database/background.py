@@ -14,8 +14,8 @@ from pgonly_django.events import log_quietly
 from pgonly_django.exceptions import PgonlyError
 
 RETRY_SECONDS = 1.0
-# How long undo() looks for what an unanswered statement did: for so long after PostgreSQL has answered again, and
-# for so long in all. A server that stood still reads after that what it was sent before.
+# How long undo() looks for what an unanswered statement did: for so long once PostgreSQL answers again, and for so long
+# in all. A server that stood still reads only then what it was sent before.
 UNCONFIRMED_SECONDS, UNANSWERED_SECONDS = 5.0, 600.0
 
 Job = Callable[[], object]
@@ -56,15 +56,22 @@ class Background:
         """For a statement that was cut off or not answered: PostgreSQL may have done it, or may do it still.
 
         `undo` says whether there was something to undo. While there is nothing, and while it raises a PgonlyError, it
-        is tried again: until UNCONFIRMED_SECONDS after its first answer, and for UNANSWERED_SECONDS at most.
+        is tried again: until it has answered for UNCONFIRMED_SECONDS, and for UNANSWERED_SECONDS at most. A process
+        that ends tries once more.
         """
-        give_up_at = float("inf")
+        give_up_at: float | None = None
 
         def look() -> None:
             nonlocal give_up_at
-            if not undo():
-                give_up_at = min(give_up_at, time.monotonic() + UNCONFIRMED_SECONDS)
-                if time.monotonic() < give_up_at:
+            try:
+                is_done = undo()
+            except PgonlyError:
+                give_up_at = None
+                raise
+            if not is_done:
+                now = time.monotonic()
+                give_up_at = now + UNCONFIRMED_SECONDS if give_up_at is None else give_up_at
+                if now < give_up_at:
                     raise _NotThereYetError
 
         self.add(look, UNANSWERED_SECONDS)

@@ -63,6 +63,7 @@ class Reservation:
 
     def __enter__(self) -> Self:
         refuse_event_loop(f"budget({self.budget!r}).reserve(...)")
+        self._open()
         try:
             run(self._make())
         except BaseException:
@@ -71,6 +72,7 @@ class Reservation:
         return self
 
     async def __aenter__(self) -> Self:
+        self._open()
         try:
             await self.pool.arun(self._make())
         except BaseException:
@@ -117,10 +119,12 @@ class Reservation:
     def lost(self) -> None:
         """It has expired, while this process stood still. settle() corrects what was counted."""
 
-    def _make(self) -> Operation[None]:
+    def _open(self) -> None:
         if self._is_open or self._is_over:
             raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
         self._is_open = True
+
+    def _make(self) -> Operation[None]:
         job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
         if job is not None:
             job.raise_if_interrupted()
@@ -155,7 +159,7 @@ class Reservation:
         except (LimitsError, testrun.Refusal):  # not sent, or refused
             self._may_exist = may_exist
             raise
-        self._may_exist = look is not None and look.is_made
+        self._may_exist = may_exist or (look is not None and look.is_made)  # an earlier try may still be made
         if look is not None:
             return look
         if self._declaration is None:

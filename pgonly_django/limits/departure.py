@@ -36,7 +36,7 @@ LEAVE = Statement(
             WHERE expires_at < clock_timestamp() - interval '1 minute'))
     ),
     woken AS MATERIALIZED (SELECT {NOTIFY}, id FROM ({NEXT}) AS next)
-    SELECT (SELECT count(*) FROM released) + (SELECT count(*) FROM left_queue), (SELECT id FROM woken)""")
+    SELECT (SELECT count(*) FROM released), (SELECT id FROM woken)""")
 )
 
 
@@ -44,7 +44,7 @@ def leave(
     pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float = 0, tokens: float = 0
 ) -> Operation[bool]:
     """Give back the slot or the ticket, and draw what was used beyond the reservation (below zero: put it back).
-    Whether there was one. Raises LimitsError."""
+    Whether there was a slot. Raises LimitsError."""
     result = yield from call(
         pool, LEAVE, id=holder, name=name, has_slot=int(has_slot), requests=requests, tokens=tokens
     )
@@ -62,6 +62,6 @@ def leave_later(
 
 
 def take_back(pool: Pool, holder: UUID, name: str, requests: float, tokens: float) -> None:
-    """leave() in the background for one that was cut off while PostgreSQL was at it: the slot may be taken only later.
-    The whole reservation is put back together with a slot."""
+    """leave() in the background for one that was cut off while PostgreSQL was at it: the slot may be taken only later,
+    also by one whose ticket is there already. The whole reservation is put back together with a slot."""
     background.undo(lambda: run(leave(pool, holder, name, has_slot=True, requests=-requests, tokens=-tokens)))

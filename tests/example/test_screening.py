@@ -42,6 +42,7 @@ def test_an_answer_whose_call_cannot_be_closed_in_the_list_is_kept(project):
     with connection.execute_wrapper(away):
         drain()
     assert Verdict.objects.of(project).count() == len(calls()) == 6
+    assert not ReviewerCall.objects.filter(outcome="answered").exists()
 
 
 def test_a_second_screening_of_the_same_papers_makes_no_call(project, settings):

@@ -158,6 +158,15 @@ def test_a_reservation_serves_one_block():
     assert state() == money(0.4, 0)
 
 
+def test_a_reservation_that_is_entered_inside_its_own_block_stays_as_it_is():
+    with budget("p", 1).reserve(0.4) as reservation:
+        with pytest.raises(BudgetError, match="call reserve\\(\\) again"), reservation:
+            pass
+        reservation.settle(0.3)
+    assert state() == money(0.3, 0)
+    assert costs() == list(money(0.3))
+
+
 @pytest.mark.parametrize(
     "amount", [-0.01, float("nan"), float("inf"), "free", None, True, 10**12, [], "1e400"]
 )
