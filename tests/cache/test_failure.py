@@ -26,6 +26,7 @@ from pgonly_django.database.embedded import Server
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError, CacheUnavailableError, UnansweredError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
+from pgonly_django.models.cache_entry import CacheLock
 from tests import in_memory
 from tests.elsewhere import missing
 from tests.outages import frozen
@@ -129,6 +130,26 @@ def test_what_was_computed_while_the_database_was_away_is_returned_and_stored_wh
     assert cache.get_or_set(key, lambda: "next", lock_timeout=600) == expected
 
 
+def test_what_postgresql_refuses_when_it_is_back_keeps_nobody_waiting(aside, server):
+    def compute():
+        with connections["aside"].cursor() as cursor:
+            cursor.execute(
+                "ALTER TABLE pgonly_cache ADD CONSTRAINT tests_none CHECK (value IS NULL) NOT VALID"
+            )
+        connections["aside"].close()
+        server.stop()
+        return "paid for"
+
+    assert aside.get_or_set("refused later", compute, lock_timeout=600) == "paid for"
+    server.start()
+    try:
+        claimed = CacheEntry.objects.using("aside").filter(claim__isnull=False)
+        wait_for(lambda: not claimed.exists(), what="the claim's end")
+    finally:
+        with connections["aside"].cursor() as cursor:
+            cursor.execute("ALTER TABLE pgonly_cache DROP CONSTRAINT tests_none")
+
+
 def listening(server):
     with psycopg.connect(server.url()) as connection:
         return connection.execute("SELECT pid FROM pg_stat_activity WHERE query ~ '^LISTEN'").fetchall()
@@ -190,6 +211,19 @@ def test_a_claim_that_a_frozen_server_reads_much_later_keeps_nobody_waiting(asid
             time.sleep(3)
     entries = CacheEntry.objects.using("aside").filter(key=key.decode())
     wait_for(entries.filter(claim=None).exists, what="the claim to come and to go")
+
+
+def test_a_lock_that_a_frozen_server_takes_after_its_lease_is_given_back(aside, server):
+    cache = with_options(TIMEOUT_SECONDS=0.5)
+    with cache.lock("so that the statement is prepared"):
+        pass
+    with frozen(server), pytest.raises(UnansweredError):
+        try:
+            cache.lock("frozen", timeout=1.0).acquire(blocking=False)
+        finally:
+            time.sleep(3)
+    given_back = CacheLock.objects.using("aside").filter(name__endswith="frozen", refused__isnull=False)
+    wait_for(given_back.exists, what="it to be given back")
 
 
 def test_on_error_ignore_lets_writes_pass_and_raise_lets_nothing_pass(aside, server):
