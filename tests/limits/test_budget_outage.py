@@ -9,8 +9,10 @@ import pytest
 from django.db import connection
 
 from pgonly_django import budget
-from pgonly_django.exceptions import LimitsUnavailableError
-from pgonly_django.limits import budget_reservation, expiry
+from pgonly_django.database.operation import run
+from pgonly_django.exceptions import BudgetExceededError, LimitsUnansweredError, LimitsUnavailableError
+from pgonly_django.limits import budget_reservation, expiry, pool_user
+from pgonly_django.limits.budget_statements import RESERVE
 from pgonly_django.models import Reservation
 from tests.limits.rows import costs, make_reservations_expire, money, no_connections, state
 from tests.waiting import wait_for
@@ -66,6 +68,25 @@ def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
     wait_for(lambda: not somebody_waits(), what="the statement's end")
     wait_for(lambda: state() == money(0, 0), what="the release")
     wait_for(lambda: not Reservation.objects.exists(), what="the release")
+
+
+def test_what_postgresql_reserves_after_it_has_said_no_to_a_second_try_is_given_back(monkeypatch):
+    asked, really_call = [], budget_reservation.call
+
+    def call(pool, statement, **values):
+        if statement is RESERVE:
+            asked.append(values)
+            if len(asked) == 1:
+                raise LimitsUnansweredError("It is read later.")
+        return really_call(pool, statement, **values)
+
+    with budget("p", 1).reserve(1) as all_there_is:
+        monkeypatch.setattr(budget_reservation, "call", call)
+        with pytest.raises(BudgetExceededError), budget("p", 1).reserve(0.4):
+            pass
+        all_there_is.release()
+    run(really_call(pool_user.pool(), RESERVE, **asked[0]))
+    wait_for(lambda: state() == money(0, 0), what="the release")
 
 
 def test_a_settle_that_is_interrupted_is_done_all_the_same(other):
