@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
+T = TypeVar("T")
 # OPTIONS of a cache whose test is not about time: a busy machine may take longer than the second of the default.
 PATIENT = {"TIMEOUT_SECONDS": 20}
 
 
-def wait_for(condition, seconds=30.0, what="the condition"):
+def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "the condition") -> T:
     """The first true value of `condition()`. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
