@@ -36,6 +36,7 @@ def no_pause(monkeypatch):
     monkeypatch.setattr(wake_urls, "PACE_SECONDS", 0.0)
     yield
     assert all_idle()
+    wake_urls._urls.clear()  # the next receiver may get the same port, and must not be reached by this test's proxy
 
 
 def all_idle() -> bool:
