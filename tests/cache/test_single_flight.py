@@ -289,6 +289,7 @@ def test_a_caller_cancelled_while_it_claims_keeps_nobody_waiting(cache):
             wait = operation.send(None)
     with pytest.raises(KeyboardInterrupt):
         cut_off(operation, KeyboardInterrupt())
+    wait_for(CacheEntry.objects.filter(claim=None).exists, what="the claim's end")
     assert cache.get_or_set("key", lambda: "next", lock_timeout=600) == "next"
 
 
