@@ -63,15 +63,17 @@ def _clean_up_all(aliases: set[str], task: str) -> list[str]:
     broken: BaseException | None = None
     for alias in tuple(aliases):
         connection = connections[alias]
-        if connection.connection is None:
+        opened = connection.connection
+        if opened is None:
             aliases.discard(alias)
             continue
         try:
             lost += [alias] if _clean_up(connection, task) else []
         except BaseException as error:  # noqa: BLE001 - raised below, when the others are in order
             broken = error
-            # The next job gets another one, and the server keeps no session of this one.
-            for close in (partial(_throw_away, connection), connection.connection.close):
+            # The next job gets another one, and the server keeps no session of this one: not even where Django has
+            # forgotten the connection, which it does when it fails to close it.
+            for close in (partial(_throw_away, connection), opened.close):
                 with suppress(BaseException):
                     close()
     if broken is not None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+
+from django.db.backends.postgresql.base import DatabaseWrapper
 
 from pgonly_django.compat import TaskResultStatus
 from pgonly_django.models import State
@@ -46,3 +49,21 @@ def test_a_broken_connection_is_closed_and_warned_about(work, marks, caplog):
     assert "tests.jobs.transactions.break_connection left a broken connection" in caplog.text
     assert result.wait(1).is_finished
     assert marks() == ["after"]
+
+
+def test_a_connection_that_django_fails_to_close_is_closed(work, marks, monkeypatch, caplog):
+    """Django forgets it then. So it is where the settings of its pool were changed since it was opened."""
+    opened, close = [], DatabaseWrapper._close
+
+    def fail(self):
+        if "slot" not in threading.current_thread().name:
+            return close(self)
+        opened.append(self.connection)
+        raise AttributeError("_pool")
+
+    monkeypatch.setattr(DatabaseWrapper, "_close", fail)
+    jobs.mark_once.enqueue("once")
+    work(threads=1)
+    assert marks() == ["once"]
+    assert "Could not clean up after tests.jobs.mark_once" in caplog.text
+    assert [each.closed for each in opened] == [True]
