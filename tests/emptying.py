@@ -30,7 +30,7 @@ def empty_tables(test) -> None:
     _close_those_of_async_code()
     for alias in test._databases_names(include_mirrors=False):
         connection = connections[alias]
-        if not connection.get_autocommit():  # a test has turned it off: nothing of the below would be committed
+        if not connection.get_autocommit():  # a test has turned it off, and nothing here would be committed
             connection.rollback()
             connection.set_autocommit(True)
         with transaction.atomic(using=alias), connection.cursor() as cursor:
