@@ -24,13 +24,16 @@ def tell_when_stopped(context, key):
     mark(f"{key}:told" if context.should_stop else f"{key}:not told")
 
 
+over = threading.Event()  # each test of stay_at_first() has one of its own
+
+
 @task(takes_context=True)
 def stay_at_first(context, key):
-    """Its first run swallows whatever comes; a later one ends when it is let go."""
+    """Its first run swallows whatever comes, until the test is over; a later one ends when it is let go."""
     mark(f"{key}:started {context.attempt}")
     connection.close()  # its thread outlives the test
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    deadline, test_is_over = time.monotonic() + 60, over
+    while time.monotonic() < deadline and not test_is_over.is_set():
         with contextlib.suppress(BaseException):
             time.sleep(0.02)
             if context.attempt > 1 and is_marked(f"{key}:go"):

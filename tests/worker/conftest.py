@@ -7,6 +7,7 @@ from django.db import connection, connections
 
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
+from tests.jobs import watched
 
 MAIN_LOOP = "main loop"  # the thread of a background_worker
 
@@ -42,6 +43,14 @@ def background_worker(transactional_db):
         worker.stop_now()
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def stay_at_first(background_worker):
+    """The task. Its first run, which no worker waits for, ends with the test."""
+    watched.over = threading.Event()
+    yield watched.stay_at_first
+    watched.over.set()
 
 
 @pytest.fixture

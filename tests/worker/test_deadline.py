@@ -161,11 +161,14 @@ def test_a_worker_that_sleeps_ends_by_itself_as_well(background_worker):
 
 
 def test_a_job_that_does_not_leave_is_released_before_the_end(background_worker, marks):
+    before = set(threading.enumerate())
     worker = background_worker(max_seconds=2.0)
     result = jobs.stubborn.enqueue("k", 4.0)
     assert worker.left.wait(20)
     assert (result.job.state, result.job.attempt) == (State.READY, 0)
-    wait_for(lambda: not [each for each in threading.enumerate() if each.name.startswith("pgonly-slot")])
+    wait_for(
+        lambda: not any(each.name.startswith("pgonly-slot") for each in {*threading.enumerate()} - before)
+    )
 
 
 def test_a_row_that_somebody_keeps_locked_does_not_keep_the_process(background_worker, marks, other):

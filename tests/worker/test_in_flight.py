@@ -19,7 +19,7 @@ from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.outcomes import Ended
 from tests import jobs
-from tests.jobs import ending, watched
+from tests.jobs import ending
 from tests.waiting import wait_for
 
 
@@ -82,9 +82,11 @@ def test_an_end_that_waits_for_a_lock_takes_no_slot(background_worker, marks, mo
     assert held.job.state == State.RUNNING
 
 
-def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(background_worker, marks, caplog):
+def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(
+    background_worker, stay_at_first, marks, caplog
+):
     worker = background_worker(threads=2)
-    result = watched.stay_at_first.enqueue("k")
+    result = stay_at_first.enqueue("k")
     wait_for(lambda: "k:started 1" in marks())
     Job.objects.filter(pk=result.id).update(
         state=State.READY, ready_at=Now()

@@ -9,7 +9,7 @@ from django.utils import timezone
 from pgonly_django.database import notify
 from pgonly_django.models import Job, State
 from tests import jobs
-from tests.jobs import ending, watched
+from tests.jobs import ending
 from tests.waiting import wait_for
 
 
@@ -72,9 +72,11 @@ def test_unstarted_claims_go_back_while_a_long_job_holds_the_slot(background_wor
     long_one.cancel()
 
 
-def test_a_run_whose_job_has_ended_in_a_later_run_is_still_cut_off(background_worker, marks, caplog):
+def test_a_run_whose_job_has_ended_in_a_later_run_is_still_cut_off(
+    background_worker, stay_at_first, marks, caplog
+):
     worker = background_worker(threads=2, grace_seconds=0.0)
-    result = watched.stay_at_first.enqueue("k")
+    result = stay_at_first.enqueue("k")
     wait_for(lambda: "k:started 1" in marks())
     jobs.mark("k:go")
     # As if the process had been frozen past its lease, and another worker had rescued the job.
