@@ -113,6 +113,17 @@ COMES_BACK = (
 )
 
 
+# A job that became ready, was claimed, and has kept `ready_at` since then has kept its place: see queue/finish.py.
+KEPT_ITS_PLACE = Q(attempted_at__gte=F("ready_at"))
+# What becomes of a job that waited or was held, and is ready now.
+READY_AGAIN = {
+    "ready_at": Case(When(KEPT_ITS_PLACE, then=F("ready_at")), default=ClockTimestamp()),
+    "ready_again_at": Case(When(KEPT_ITS_PLACE, then=ClockTimestamp()), default=None),
+}
+# As text: when a job has become ready.
+WAITING_SINCE = "greatest(ready_at, ready_again_at)"
+
+
 class JobQuerySet(models.QuerySet["Job"]):
     def waiting(self) -> JobQuerySet:
         """Those that are scheduled, ready or held."""
@@ -162,6 +173,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.READY,
             held_by=None,
             ready_at=ClockTimestamp(),
+            ready_again_at=None,
             attempt=0,
             crashes=0,
             result=None,
@@ -217,15 +229,15 @@ class JobQuerySet(models.QuerySet["Job"]):
             notify.DUE,
             state=Case(When(is_ahead, then=Value(State.SCHEDULED.value)), default=Value(State.READY.value)),
             held_by=None,
-            ready_at=ClockTimestamp(),
+            **READY_AGAIN,
         )
 
     def run_now(self) -> int:
         """Make scheduled jobs ready before their time: one that waits for its run_at, its next attempt or the end of a
         snooze. Returns how many. As the time itself would have done it: attempts, crashes, steps and checkpoint stay,
         and limits and pauses hold."""
-        changes = {"state": State.READY, "ready_at": ClockTimestamp()}
-        return self._update_and_wake(STARTABLE, notify.ready(notify.ANY_QUEUE), **changes)
+        ready = notify.ready(notify.ANY_QUEUE)
+        return self._update_and_wake(STARTABLE, ready, state=State.READY, **READY_AGAIN)
 
     def _bring_back(self, states: Sequence[State], *payloads: str, **changes: Any) -> int:
         """As _update_and_wake(), for finished jobs too. It is repeated where another job takes a unique_key between
@@ -282,7 +294,10 @@ class Job(models.Model):
     priority = models.SmallIntegerField(default=0, help_text=_("-100 to 100, larger first."))
     run_at = TimestampField(null=True, help_text=_("Not before this time."))
     ready_at = TimestampField(
-        db_default=ClockTimestamp(), help_text=_("When it last became ready: the order of claims.")
+        db_default=ClockTimestamp(), help_text=_("Its place in the order of claims: when it became ready.")
+    )
+    ready_again_at = TimestampField(
+        null=True, help_text=_("When it last became ready again at the place that it had kept.")
     )
 
     state = models.CharField(max_length=16, choices=State, default=State.READY)
@@ -417,6 +432,11 @@ class Job(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def waiting_since(self) -> datetime:
+        """When it last became ready."""
+        return max(self.ready_at, self.ready_again_at or self.ready_at)
 
     @property
     def error_entries(self) -> list[dict[str, Any]]:

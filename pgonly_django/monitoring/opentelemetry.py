@@ -167,7 +167,7 @@ def _attributes(run: JobRun) -> dict[str, Any]:
         SYSTEM: "pgonly_django", OPERATION: "run", OPERATION_TYPE: "process",
         DESTINATION: job.queue, MESSAGE_ID: job.id, CLIENT: run.worker,
         TASK: job.task, ATTEMPT: job.attempt, MAX_ATTEMPTS: job.max_attempts,
-        WAITED: max((job.attempted_at - job.ready_at) / timedelta(seconds=1), 0.0), **crashes,
+        WAITED: max((job.attempted_at - job.waiting_since) / timedelta(seconds=1), 0.0), **crashes,
     }  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def _processing(run: JobRun, integration: PgonlyIntegration) -> Iterator[None]:
         sentry_sdk.start_transaction(transaction, custom_sampling_context={"pgonly_job": _facts(run)}),
     ):
         job = run.job
-        latency = max((job.attempted_at - job.ready_at) / timedelta(milliseconds=1), 0.0)
+        latency = max((job.attempted_at - job.waiting_since) / timedelta(milliseconds=1), 0.0)
         transaction.set_data("messaging.system", "pgonly_django")
         transaction.set_data("messaging.destination.name", job.queue)
         transaction.set_data("messaging.message.id", str(job.id))

@@ -7,7 +7,8 @@ There are two statements. The *head* claim finds the bands by a loose scan of th
 of each. The *floor* claim begins each known band at its floor: the ready_at of the last job claimed from it. While an
 old snapshot is open, vacuum cannot remove the entries of claimed jobs from the head of the index, and to walk over them
 costs more with every job (claims of 50 rows: 11,650 jobs/s falling to 1,860 after 80,000 jobs; flat with floors). A
-floor hides a job that commits late, so every now and then the worker claims from the head.
+floor hides a job that commits late, and one that was stopped and has kept its place, so every now and then the worker
+claims from the head.
 
 What it means when a claim returns fewer jobs than it may take:
 
@@ -27,10 +28,11 @@ queue/limited_claim.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -79,11 +81,17 @@ class ClaimedJob(NamedTuple):
     max_runtime: timedelta | None
     run_at: datetime | None
     ready_at: datetime
+    ready_again_at: datetime | None
     enqueued_at: datetime
     started_at: datetime
     attempted_at: datetime
     errors: list[dict[str, Any]] | None  # None: empty
     metadata: dict[str, Any] | None  # None: empty
+
+    @property
+    def waiting_since(self) -> datetime:
+        """When it last became ready."""
+        return max(self.ready_at, self.ready_again_at or self.ready_at)
 
 
 JSON_COLUMNS = ("args", "kwargs", "options", "errors", "metadata")
@@ -178,6 +186,7 @@ WHERE job.id = ANY (ARRAY
 """)
 
 Band = tuple[str, int]  # queue and priority
+_PLACE = attrgetter("ready_at", "id")
 LOWEST = datetime.min.replace(tzinfo=UTC)
 
 
@@ -256,7 +265,7 @@ class Claimer:
                 "last_queue": self._last_queue,
                 "queues": list(self.queues),
             }
-        bands = self._bands_in_order()
+        bands = self._in_order(self.floors)
         return claim_statement(self.alias, FLOOR), {
             **common,
             "queues": [queue for queue, _ in bands],
@@ -283,11 +292,20 @@ class Claimer:
         if jobs:
             self._last_queue = jobs[-1].queue
 
+    def in_order(self, jobs: list[ClaimedJob]) -> list[ClaimedJob]:
+        """The claimed jobs in the order of service: UPDATE ... RETURNING has no order."""
+        jobs.sort(key=_PLACE)
+        bands = {(job.queue, job.priority) for job in jobs}
+        if len(bands) > 1:
+            rank = {band: number for number, band in enumerate(self._in_order(bands))}
+            jobs.sort(key=lambda job: rank[job.queue, job.priority])
+        return jobs
+
     def look_from_head_next(self) -> None:
         self.head_due_at = 0.0
 
-    def _bands_in_order(self) -> list[Band]:
+    def _in_order(self, bands: Collection[Band]) -> list[Band]:
         """In the order of service, see GIVEN_QUEUES and ALL_QUEUES."""
         if self.queues:
-            return sorted(self.floors, key=lambda band: (self.queues.index(band[0]), -band[1]))
-        return sorted(self.floors, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))
+            return sorted(bands, key=lambda band: (self.queues.index(band[0]), -band[1]))
+        return sorted(bands, key=lambda band: (-band[1], band[0] <= self._last_queue, band[0]))

@@ -1,4 +1,10 @@
-"""Writes the ends of runs: one statement for a whole batch, each row fenced by its lease."""
+"""Writes the ends of runs: one statement for a whole batch, each row fenced by its lease.
+
+A job that has begun keeps its place, so that a long job which was stopped does not wait for all the jobs enqueued after
+it: a release, a hold and a rescue leave `ready_at` alone. After a snooze, a retry and a postponement it keeps its place
+only if it has saved a step, a position or a checkpoint. Otherwise a job that polls, or one that always fails, would
+come before all others again and again.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +52,11 @@ class Finish:
     started: bool = True  # False: it was claimed ahead and never began
     held_by: str | None = None  # what holds it, when the state is HELD
 
+    @property
+    def moves_back(self) -> bool:
+        """Whether the job goes to the end of its queue, unless it has saved something."""
+        return self.state in (State.READY, State.SCHEDULED) and self.outcome is not Outcome.RELEASED
+
 
 # Index, of both statements: the primary key. "state || ''" keeps the planner from pgonly_job_running: under an old
 # snapshot the dead entries of that index pile up, and every finish would walk over them.
@@ -62,6 +73,10 @@ UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crash
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """)
 
+# Index: the primary keys. A scalar subquery probes them once for each row; EXISTS may read all steps into a hash.
+HAS_SAVED = """coalesce((SELECT true FROM pgonly_step AS saved WHERE saved.job_id = job.id LIMIT 1),
+        (SELECT true FROM pgonly_checkpoint AS saved WHERE saved.job_id = job.id), false)"""
+
 # A job that was asked to cancel does not wait again, and is not held. Of attempts in a row that were postponed, or
 # retried without counting, the errors keep the last.
 FINISH = qualified(f"""
@@ -72,7 +87,9 @@ UPDATE pgonly_job AS job SET
     run_at = CASE ended.state WHEN 'scheduled' THEN clock_timestamp() + make_interval(secs => ended.delay)
         WHEN 'held' THEN CASE WHEN job.run_at <= clock_timestamp() THEN job.run_at END
         ELSE job.run_at END,
-    ready_at = clock_timestamp(),
+    ready_at = CASE WHEN ended.moves_back = 1 AND NOT {HAS_SAVED} THEN clock_timestamp() ELSE job.ready_at END,
+    ready_again_at = CASE WHEN ended.interrupted = 1 OR ended.moves_back = 1 THEN clock_timestamp()
+        ELSE job.ready_again_at END,
     lease_expires_at = NULL,
     attempt = job.attempt - ended.uncounted,
     interruptions = job.interruptions + ended.interrupted,
@@ -89,8 +106,8 @@ UPDATE pgonly_job AS job SET
     expires_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL WHEN ended.state = 'failed' THEN {FAILED_EXPIRES_AT} ELSE {EXPIRES_AT} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
-    %(interrupted)s::int[], %(stay_suspect)s::int[], %(entries)s::text[], %(holders)s::text[])
-    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, stays_suspect, entry, held_by)
+    %(interrupted)s::int[], %(move_back)s::int[], %(stay_suspect)s::int[], %(entries)s::text[], %(holders)s::text[])
+    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, moves_back, stays_suspect, entry, held_by)
 WHERE job.id = ended.id {{and_unlocked}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
 """)
@@ -142,6 +159,7 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "delays": [finish.delay_seconds for finish in batch],
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.started and finish.outcome is Outcome.RELEASED) for finish in batch],
+        "move_back": [int(finish.moves_back) for finish in batch],
         # These runs do not show that the job spares its worker.
         "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],
         "entries": [finish.entry for finish in batch],

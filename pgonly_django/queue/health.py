@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.models import Q
 
 from pgonly_django.models import Queue, Worker
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, WAITING_SINCE, ClockTimestamp
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified
@@ -67,9 +67,11 @@ def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:
 
 
 _AGE = "date_part('epoch', clock_timestamp()) - date_part('epoch', {since})"
-_KEY_HEAD = "queue, priority, concurrency_key, ready_at, id"
+_HEAD = "queue, priority, concurrency_key, since, id"
+_KEY_HEAD = f"queue, priority, concurrency_key, {WAITING_SINCE} AS since, id"
 _BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 _BY_BAND = "ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1"
+_OF_READY_BAND = f"{READY_ROW} AND queue = bands.queue AND priority = bands.priority"
 _OF_BAND = f"{LIMITED_ROW} AND queue = heads.queue AND priority = heads.priority"
 # The next of the same band, then of the same queue, then of the next queue.
 _NEXT_HEAD = qualified(f"""
@@ -87,12 +89,14 @@ _NEXT_QUEUE = qualified(f"""
 _FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
         SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first""")
 
-# Index: pgonly_job_ready, one probe for each band; pgonly_job_limited, one for each key, 1,000 at most;
+# A job that has kept its place stands before those that wait longer: the first of a band is read, and the first of the
+# others. Of a key or of suspects the first is enough.
+# Index: pgonly_job_ready, two probes for each band; pgonly_job_limited, one for each key, 1,000 at most;
 # pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are subtracted and
 # not times: before PostgreSQL 17 one that is infinite would raise an error.
 _WAITING = qualified(f"""
 WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
-heads({_KEY_HEAD}) AS (
+heads({_HEAD}) AS (
     {{first}}
     UNION ALL
     SELECT next.* FROM heads CROSS JOIN LATERAL ({_NEXT_HEAD}{{next_queue}}
@@ -100,14 +104,16 @@ heads({_KEY_HEAD}) AS (
     ) AS next
 ),
 waiting(queue, since, id) AS (
-    SELECT bands.queue, first.ready_at, first.id FROM bands CROSS JOIN LATERAL (
-        SELECT ready_at, id FROM pgonly_job
-        WHERE {READY_ROW} AND queue = bands.queue AND priority = bands.priority ORDER BY ready_at, id LIMIT 1
+    SELECT bands.queue, first.since, first.id FROM bands CROSS JOIN LATERAL (
+        (SELECT {WAITING_SINCE} AS since, id FROM pgonly_job WHERE {_OF_READY_BAND} ORDER BY ready_at, id LIMIT 1)
+        UNION ALL
+        (SELECT ready_at, id FROM pgonly_job WHERE {_OF_READY_BAND} AND ready_again_at IS NULL
+         ORDER BY ready_at, id LIMIT 1)
     ) AS first
     UNION ALL
-    (SELECT queue, ready_at, id FROM heads LIMIT {SAMPLE})
+    (SELECT queue, since, id FROM heads LIMIT {SAMPLE})
     UNION ALL
-    (SELECT queue, ready_at, id FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT {SAMPLE})
+    (SELECT queue, {WAITING_SINCE}, id FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT {SAMPLE})
     UNION ALL
     (SELECT queue, run_at, NULL::uuid FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
      ORDER BY run_at LIMIT {SAMPLE})
@@ -164,8 +170,8 @@ def oldest_per_queue(alias: str) -> dict[str, float]:
         return {queue: _seconds(seconds) for queue, seconds in cursor.fetchall()}
 
 
-_STARTED = qualified("SELECT id, queue, ready_at, attempted_at FROM pgonly_job")
-_WAITED = "date_part('epoch', attempted_at) - date_part('epoch', ready_at)"
+_STARTED = qualified(f"SELECT id, queue, {WAITING_SINCE} AS since, attempted_at FROM pgonly_job")
+_WAITED = "date_part('epoch', attempted_at) - date_part('epoch', since)"
 # Index: pgonly_job_running and, twice, the primary key: 1,000 rows of each. Ids ascend with the time of the enqueue.
 LATENCY = qualified(f"""
 WITH sampled AS (
@@ -178,7 +184,7 @@ WITH sampled AS (
 SELECT count(*), percentile_disc(0.5) WITHIN GROUP (ORDER BY {_WAITED}),
     percentile_disc(0.95) WITHIN GROUP (ORDER BY {_WAITED}), max({_WAITED})
 FROM sampled
-WHERE attempted_at >= statement_timestamp() - %(within)s::interval AND attempted_at >= ready_at
+WHERE attempted_at >= statement_timestamp() - %(within)s::interval AND attempted_at >= since
     AND (%(queues)s::text[] = '{{}}' OR queue = ANY (%(queues)s::text[]))
 """)
 

@@ -15,13 +15,16 @@ BATCH = 1000
 # sent at the commit. statement_timestamp() makes a range of the index; clock_timestamp() is volatile, and every
 # promotion would walk over all scheduled jobs. Epochs are subtracted and not times: before PostgreSQL 17
 # one run_at that is infinite would raise an error, and no job would be promoted any more.
+# A job whose last run left `ready_at` alone keeps its place (queue/finish.py).
 PROMOTE = qualified(f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
     ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
 ),
 promoted AS (
-    UPDATE pgonly_job SET state = 'ready', ready_at = clock_timestamp()
+    UPDATE pgonly_job SET state = 'ready',
+        ready_at = CASE WHEN attempted_at >= ready_at THEN ready_at ELSE clock_timestamp() END,
+        ready_again_at = CASE WHEN attempted_at >= ready_at THEN clock_timestamp() END
     WHERE id = ANY (ARRAY (SELECT id FROM due)) RETURNING queue, slots
 )
 SELECT

@@ -15,7 +15,7 @@ REDRIVE = qualified("""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN again.delay > 0 THEN 'scheduled' ELSE 'ready' END,
     run_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay) ELSE job.run_at END,
-    ready_at = clock_timestamp(),
+    ready_at = clock_timestamp(), ready_again_at = NULL,
     args = coalesce(again.args::jsonb, job.args),
     kwargs = coalesce(again.kwargs::jsonb, job.kwargs),
     concurrency_key = coalesce(again.concurrency_key, job.concurrency_key),

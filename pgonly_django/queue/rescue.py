@@ -78,7 +78,7 @@ rescued AS (
 )
 UPDATE pgonly_job AS job SET
     state = rescued.state,
-    ready_at = clock_timestamp(),
+    ready_again_at = CASE rescued.state WHEN 'ready' THEN clock_timestamp() ELSE job.ready_again_at END,
     lease_expires_at = NULL,
     attempt = greatest(attempt - 1, 0),
     crashes = crashes_now,

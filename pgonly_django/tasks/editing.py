@@ -17,7 +17,7 @@ from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models import Job, State
-from pgonly_django.models.job import UNIQUE_ROW, ClockTimestamp
+from pgonly_django.models.job import READY_AGAIN, UNIQUE_ROW, ClockTimestamp
 from pgonly_django.queue.enqueue import CALL_COLUMNS, NewJob, aware
 from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
 
@@ -75,7 +75,7 @@ def _state(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a new time means: the database's clock decides, which also promotes the job. A held job stays held."""
     if "run_at" not in changes or job.state == State.HELD:
         return {}
-    now_ready = {"state": State.READY, "ready_at": ClockTimestamp()} if job.state == State.SCHEDULED else {}
+    now_ready = {"state": State.READY, **READY_AGAIN} if job.state == State.SCHEDULED else {}
     moment = changes["run_at"]
     if moment is None:
         return now_ready

@@ -83,7 +83,7 @@ class Exchanger:
         if result.jobs:
             self.database.claim_lock.note_jobs()
         if result.claimed:
-            self.claimer.absorb(result.jobs, time.monotonic() - began)
+            self.claimer.absorb(self.claimer.in_order(result.jobs), time.monotonic() - began)
         return result
 
     def _together_or_apart(

@@ -157,6 +157,19 @@ def test_a_resumed_job_waits_for_what_it_waited_for(facts, afterwards):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("verb", "state"), [("resume", State.HELD), ("run_now", State.SCHEDULED), ("retry", State.FAILED)]
+)
+def test_a_job_that_has_begun_keeps_its_place_unless_it_is_tried_again_from_the_start(verb, state):
+    begun = make(state=state, run_at=ago(HOUR), ready_at=ago(2 * HOUR), attempted_at=ago(HOUR))
+    never_begun = make(state=state, run_at=ago(HOUR), ready_at=ago(2 * HOUR))
+    getattr(Job.objects.all(), verb)()
+    assert (fresh(begun).ready_at == begun.ready_at) is (verb != "retry")
+    assert fresh(never_begun).ready_at > ago(MINUTE)
+    assert all(fresh(job).waiting_since > ago(MINUTE) for job in (begun, never_begun))
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("verb", ["retry", "cancel", "discard"])
 def test_nothing_holds_a_job_that_a_person_has_moved_on(verb):
     job = make()

@@ -43,6 +43,19 @@ def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, mar
     assert job_of(result).attempt == 1
 
 
+def test_a_stopped_job_goes_on_before_the_jobs_that_were_enqueued_after_it(workers, marks):
+    worker = workers.start("--threads", "1")
+    jobs.hold_on.enqueue("k")
+    started(marks, "k")
+    for number in range(20):
+        jobs.mark_once.enqueue(f"later {number}")
+    worker.send(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    workers.start("--threads", "1")
+    wait_for(lambda: len(marks()) > 1, what="the next job")
+    assert marks()[1] == "k:started"
+
+
 def test_a_job_that_does_not_listen_is_released_when_the_grace_is_over(workers, marks):
     worker, result = start_with_job(workers, marks, jobs.stubborn, "1")
     worker.send(signal.SIGTERM)

@@ -67,6 +67,18 @@ def test_what_became_ready_again_queues_up_behind(server):
     assert fresh(again).state == State.READY
 
 
+def test_what_is_claimed_together_is_put_in_the_order_of_service(server):
+    for place in range(30):
+        make(queue="ab"[place % 2], priority=(place * 7) % 3, ready_at=ago(place * HOUR))
+    for by, of_queue in ((claimer(), lambda queue: 0), (claimer("b", "a"), "ba".index)):
+        by._last_queue = "b"
+        jobs = by.in_order(claim(server, by, 100))
+        in_order = sorted(jobs, key=lambda job: (of_queue(job.queue), -job.priority, job.queue, job.ready_at))
+        assert ids(jobs) == ids(in_order)
+        assert len(jobs) == 30
+        Job.objects.update(state=State.READY)
+
+
 def test_a_larger_priority_goes_first_in_whatever_queue(server):
     make(queue="a", priority=-5, ready_at=ago(HOUR)), make(queue="b", priority=0, ready_at=ago(HOUR))
     urgent = make(queue="z", priority=7)

@@ -5,11 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from pgonly_django.models import Job
+from pgonly_django.models import Checkpoint, Job, Step
 from pgonly_django.models.job import ERRORS_KEPT, State
 from pgonly_django.queue import finish
 from pgonly_django.queue.finish import Outcome, finish_statements
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
+
+MINUTE = timedelta(minutes=1)
 
 
 def entry(**facts) -> str:
@@ -122,10 +124,41 @@ def test_each_outcome_draws_on_its_own_budget(server, outcome, state, facts, att
     )
 
 
-def test_a_released_job_goes_to_the_end_of_its_line(server):
+def test_a_released_job_keeps_its_place_and_begins_to_wait_now(server):
     job = make_running(ready_at=ago(HOUR))
     write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
-    assert fresh(job).ready_at > ago(timedelta(minutes=1))
+    row = fresh(job)
+    assert row.ready_at == job.ready_at
+    assert row.waiting_since > ago(MINUTE)
+
+
+def test_a_job_that_was_claimed_ahead_and_never_began_has_waited_all_the_time(server):
+    job = make_running(ready_at=ago(HOUR))
+    write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False, started=False))
+    row = fresh(job)
+    assert row.ready_at == row.waiting_since == job.ready_at
+
+
+@pytest.mark.parametrize(("outcome", "place_is_kept"), [(Outcome.HELD, True), (Outcome.SNOOZED, False)])
+def test_a_job_that_is_held_keeps_its_place_and_one_that_snoozes_does_not(server, outcome, place_is_kept):
+    job = make_running(ready_at=ago(HOUR))
+    state = State.HELD if outcome is Outcome.HELD else State.SCHEDULED
+    write(server, finish_of(job, outcome, state, delay_seconds=0.0, costs_attempt=False, held_by="it"))
+    assert (fresh(job).ready_at == job.ready_at) is place_is_kept
+
+
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.READY])
+@pytest.mark.parametrize("outcome", [Outcome.SNOOZED, Outcome.FAILED, Outcome.RETRIED, Outcome.POSTPONED])
+@pytest.mark.parametrize("saved", ["step", "checkpoint"])
+def test_a_job_that_has_saved_something_keeps_its_place_whatever_ends_its_run(server, outcome, saved, state):
+    job, without = make_running(ready_at=ago(HOUR)), make_running(ready_at=ago(HOUR))
+    if saved == "step":
+        Step.objects.create(job=job, name="a", result=1)
+    else:
+        Checkpoint.objects.create(job=job, value=1)
+    write(server, *(finish_of(each, outcome, state, delay_seconds=0.0) for each in (job, without)))
+    assert fresh(job).ready_at == job.ready_at
+    assert fresh(without).ready_at > ago(MINUTE)
 
 
 def test_the_last_ten_errors_are_kept(server):

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from pgonly_django.models import Queue, State
+from pgonly_django.models import Job, Queue, State
 from pgonly_django.queue import health
 from tests.queue.rows import HOUR, ago, make, make_keyed, make_running, make_worker
 
@@ -86,6 +86,21 @@ def test_the_oldest_job_of_every_kind_is_found():
         assert found.seconds == near(minutes * 60)
         assert found.queue == job.queue
         assert found.job_id == (None if job.state == State.SCHEDULED else job.id)
+
+
+@pytest.mark.parametrize("facts", [{}, {"crashes": 2}, {"concurrency_key": "k", "slots": 1}])
+def test_a_job_that_was_stopped_waits_since_then_and_not_since_its_first_run(facts):
+    stopped = make(ready_at=ago(HOUR), ready_again_at=ago(SECOND), **facts)
+    assert health.oldest_waiting("default").seconds == near(1)
+    others = [make(ready_at=ago(minutes * MINUTE)) for minutes in (3, 2)]
+    assert health.oldest_waiting("default").job_id == others[0].pk
+    Job.objects.filter(pk=stopped.pk).update(ready_again_at=ago(5 * MINUTE))
+    assert health.oldest_waiting("default").job_id == stopped.pk
+
+
+def test_the_latency_of_a_job_that_was_stopped_begins_with_its_stop():
+    make_running(ready_at=ago(HOUR), ready_again_at=ago(2 * SECOND), attempted_at=ago(SECOND))
+    assert health.latency("default", HOUR).longest_seconds == near(1)
 
 
 @pytest.mark.parametrize("queues", [(), ("limited",)])

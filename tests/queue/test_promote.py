@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,6 +27,17 @@ def test_due_jobs_become_ready_now_and_the_next_due_time_is_told(server):
     assert (count, fresh(due).state, fresh(later).state) == (1, State.READY, State.SCHEDULED)
     assert fresh(due).ready_at > ago(MINUTE)
     assert 50 < next_due <= 60
+
+
+def test_a_job_that_has_kept_its_place_gets_it_back(server):
+    place = ago(2 * HOUR)
+    kept = scheduled(ago(MINUTE), attempted_at=ago(HOUR), id=uuid4())
+    Job.objects.filter(pk=kept.pk).update(ready_at=place)
+    moved_back = scheduled(ago(MINUTE), attempted_at=ago(2 * HOUR))
+    assert promote(server).jobs == 2
+    assert fresh(kept).ready_at == place
+    assert fresh(kept).waiting_since > ago(MINUTE)
+    assert fresh(moved_back).ready_at > ago(MINUTE)
 
 
 def test_a_job_that_is_never_due_keeps_no_other_from_being_promoted(server):

@@ -38,7 +38,8 @@ def test_a_job_of_a_dead_worker_is_ready_again_at_no_cost_and_says_why(server, d
     (rescued,) = rescue(server, LEASE, NONE)
     row = fresh(job)
     assert (row.state, row.attempt, row.crashes, row.lease_epoch) == (State.READY, 1, 1, job.lease_epoch)
-    assert row.ready_at > ago(timedelta(minutes=1))
+    assert row.ready_at == job.ready_at, "it keeps its place"
+    assert row.waiting_since > ago(timedelta(minutes=1))
     assert (rescued.state, rescued.crashes, rescued.worker) == ("ready", 1, "the dead one")
     (error,) = row.errors
     assert (error["outcome"], error["worker"], error["attempt"]) == ("crashed", "the dead one", 2)

@@ -46,6 +46,22 @@ def test_an_async_task_has_the_whole_context(work):
     assert result.job.steps.count() == 5
 
 
+def test_jobs_that_are_claimed_together_begin_in_the_order_of_their_priority(work, marks):
+    priorities = [(number * 7) % 5 - 2 for number in range(120)]
+    for priority in priorities:
+        jobs.mark_once.using(priority=priority).enqueue(str(priority))
+    work(threads=1)
+    begun = [int(mark) for mark in marks()]
+    first = begun[0]  # of a thread that has no measure yet
+    assert begun == [first, *sorted(without(priorities, first), reverse=True)]
+
+
+def without(priorities, one):
+    left = list(priorities)
+    left.remove(one)
+    return left
+
+
 def test_a_failing_job_is_retried_and_keeps_each_traceback(work):
     result = jobs.fail.enqueue("broken")
     work()

@@ -66,7 +66,7 @@ def time_cell(job: Any) -> SafeString:
     if job.state == State.RUNNING:
         return _lines(_since(job.attempted_at, _("for %s")), _waited(job))
     if job.state == State.READY:
-        return _lines(_since(job.ready_at, _("waits %s")))
+        return _lines(_since(job.waiting_since, _("waits %s")))
     if job.state == State.SCHEDULED:
         return _lines(_due(job))
     if job.state == State.HELD:
@@ -96,9 +96,9 @@ def _due(job: Job) -> str:
 
 
 def _waited(job: Job) -> str:
-    if job.attempted_at is None or job.attempted_at < job.ready_at:
+    if job.attempted_at is None or job.attempted_at < job.waiting_since:
         return ""
-    return _("waited %s") % formats.short_duration(job.attempted_at - job.ready_at)
+    return _("waited %s") % formats.short_duration(job.attempted_at - job.waiting_since)
 
 
 def _took(job: Any) -> str:

@@ -149,7 +149,7 @@ class LateFilter(SelectFilter):
         if value not in dict(self.lookup_choices):
             raise IncorrectLookupParameters
         before = Now() - timedelta(seconds=int(value))
-        ready = Q(ready_at__lt=before)
+        ready = Q(ready_at__lt=before) & (Q(ready_again_at=None) | Q(ready_again_at__lt=before))
         due = Q(state=State.SCHEDULED, run_at__lt=before)
         return jobs.filter(PLAIN_READY & ready | SUSPECT_READY & ready | LIMITED_READY & ready | due)
 

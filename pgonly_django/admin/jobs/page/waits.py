@@ -77,7 +77,7 @@ def reasons_to_wait(job: Job, links: Links, *, hides_keys: bool) -> dict[str, An
 
 def _opening(job: Job) -> str:
     if job.state == State.READY:
-        return _("Waiting %s:") % age(job.ready_at)
+        return _("Waiting %s:") % age(job.waiting_since)
     return _("Held:") if job.state == State.HELD else _("Scheduled:")
 
 
