@@ -45,6 +45,14 @@ One dict in the settings file, `PGONLY = {{"LEASE_SECONDS": 60}}`. Each key may 
 
 {pgonly}
 
+### QUEUES, LIMITERS, BUDGETS and SCHEDULES
+
+These four are dicts of dicts: a name, and what it is given, such as
+`"QUEUES": {{"mail": {{"max_running": 5}}}}`. Each inner key may be left out, except those that say
+otherwise.
+
+{inner}
+
 ### Sessions
 
 {sessions}
@@ -82,6 +90,41 @@ settings as Django's own engines do. With any other `SESSION_SERIALIZER` than Dj
 """
 
 
+# What each inner key says, in the order of the code that reads it. tests/docs/test_reference.py compares the keys.
+INNER = {
+    "QUEUES": {
+        "max_running": "maximum number of its jobs that run at the same time",
+        "rate": "maximum number of starts in a number of seconds: `(10, 60)`",
+        "limiter": "the name of a limiter: no job is claimed while that cools down",
+        "task": "the dotted path of the task that gets the dead letters sent to this queue",
+    },
+    "LIMITERS": {
+        "concurrent": "maximum number of callers inside at the same time, a whole number from 1 to 10,000",
+        "requests_per_minute": "a number above 0",
+        "tokens_per_minute": "a number above 0",
+    },
+    "BUDGETS": {
+        "usd": "required: the cap in US dollars, above 0",
+        "per": '`"hour"`, `"day"`, `"week"`, `"month"` or `"year"`; without it the cap holds for all time',
+        "timezone": 'the time zone in which a period begins, such as `"Asia/Shanghai"`; the default is UTC',
+    },
+    "SCHEDULES": {
+        "task": "required: the dotted path of the task",
+        "cron": 'either this, a line such as `"0 3 * * *"`,',
+        "every": "or this: a timedelta or a number of seconds, at least 0.1",
+        "timezone": "the time zone of `cron`; the default is `TIME_ZONE`",
+        "args": "a list of positional arguments",
+        "kwargs": "a dict of keyword arguments",
+        "queue": "instead of the task's own queue",
+        "priority": "instead of the task's own priority, -100 to 100",
+        "catch_up": 'which missed ticks run: `"latest"` (the default), `"all"` or `"none"`',
+        "overlap": 'what happens while an earlier run is unfinished: `"skip"` (the default), `"allow"` or `"replace"`',
+        "budget": "the name of a budget that pays for its jobs",
+        "metadata": "a dict that goes with each of its jobs",
+    },
+}
+
+
 def page() -> str:
     known, says = fields(Settings), comments(Settings)
     of_sessions = [field for field in known if field.name.startswith("session_")]
@@ -90,8 +133,16 @@ def page() -> str:
     return TEXT.strip().format(
         pgonly=settings_table(others, says),
         sessions=settings_table(of_sessions, says),
+        inner=inner_table(),
         cache=settings_table(fields(cache_options.Options), cache_says),
     )
+
+
+def inner_table() -> str:
+    rows = [
+        (f"`{outer}[...]`", f"`{key}`", text) for outer, keys in INNER.items() for key, text in keys.items()
+    ]
+    return table(["setting", "key", ""], rows)
 
 
 def settings_table(known: Iterable[Field[Any]], says: Mapping[str, str]) -> str:

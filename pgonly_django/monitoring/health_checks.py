@@ -34,7 +34,7 @@ try:
         from health_check.backends import HealthCheck  # version 3 calls check_status()
 except ImportError as error:
     raise ImproperlyConfigured(
-        "The health checks of pgonly_django need django-health-check: pip install 'pgonly-django[health]'."
+        "The health checks of pgonly_django need django-health-check: pip install django-health-check."
     ) from error
 
 logger = logging.getLogger("pgonly_django.monitoring")

@@ -18,7 +18,7 @@ try:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 except ImportError as error:
-    remedy = "pip install 'pgonly-django[opentelemetry]'"
+    remedy = "pip install opentelemetry-api"
     raise ImportError(f"opentelemetry-api is not installed: {remedy}") from error
 
 # Of the semantic conventions for messaging, 1.45, whose names Python's package has as incubating ones.

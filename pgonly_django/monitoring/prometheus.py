@@ -34,7 +34,7 @@ try:
     from prometheus_client.utils import floatToGoString
 except ImportError as error:
     raise ImproperlyConfigured(
-        "The metrics of pgonly_django need prometheus-client: pip install 'pgonly-django[prometheus]'."
+        "The metrics of pgonly_django need prometheus-client: pip install prometheus-client."
     ) from error
 
 SECONDS = 8.0  # below the 10 s that Prometheus waits for as a rule

@@ -21,7 +21,7 @@ try:
     from sentry_sdk.scope import Scope, use_isolation_scope
     from sentry_sdk.utils import event_from_exception
 except ImportError as error:
-    raise ImportError("sentry-sdk is not installed: pip install 'pgonly-django[sentry]'") from error
+    raise ImportError("sentry-sdk is not installed: pip install sentry-sdk") from error
 
 ORIGIN = "auto.queue.pgonly_django"
 HEADERS = ("sentry-trace", "baggage")

@@ -16,8 +16,12 @@ from docs.generate.checks import described
 from docs.generate.columns import WORDS
 from docs.generate.markdown import comments, literal, paragraphs, signature
 from docs.generate.pages import REFERENCE, pages
+from docs.generate.settings import INNER
 from pgonly_django.cache.options import Options
 from pgonly_django.conf import Settings
+from pgonly_django.limits import budget_settings, declarations
+from pgonly_django.queue import declared_queues
+from pgonly_django.scheduling import settings as schedules
 from pgonly_django.tasks.options import TaskOptions
 from tests.docs.pages import PAGES as ALL_PAGES
 from tests.docs.pages import ROOT
@@ -35,6 +39,16 @@ def test_a_page_is_what_the_code_says(name):
 def test_each_setting_and_option_says_what_it_is_for(options):
     says = comments(options)
     assert [field.name for field in fields(options) if not says[field.name]] == []
+
+
+def test_each_inner_key_of_a_setting_has_a_row():
+    known = {
+        "QUEUES": declared_queues.KEYS,
+        "LIMITERS": declarations.KEYS,
+        "BUDGETS": budget_settings.KEYS,
+        "SCHEDULES": schedules.KEYS,
+    }
+    assert {name: tuple(keys) for name, keys in INNER.items()} == known
 
 
 def ids_in_code():
