@@ -12,7 +12,7 @@ from django.db import connections
 from pgonly_django.context.output import End
 from pgonly_django.context.rollback_tracker import RollbackTracker, is_in_transaction
 from pgonly_django.exceptions import LoopNameError
-from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.output import CHECKPOINT, part_of_step
 
 
@@ -60,18 +60,18 @@ class CheckpointState:
                 return Saved(reached.value, before.positions.copy(), _ends_of(reached, before))
         return reached.copy()
 
-    def begin_loop(self, name: str) -> int:
-        """Take the name for a loop; how many of its items are done. Raises LoopNameError where it is taken."""
+    def begin_loop(self, name: str) -> Position:
+        """Take the name for a loop; where it stands. Raises LoopNameError where it is taken."""
         self.track(thread_connections())
         values = self.values
         if name in values.loop_names:
             raise LoopNameError(name)
         values.loop_names.add(name)
-        return values.reached.positions.get(name, 0)
+        return values.reached.positions.get(name, Position())
 
-    def advance_loop(self, name: str, done: int, job_connections: Sequence[Any]) -> None:
+    def advance_loop(self, name: str, at: Position, job_connections: Sequence[Any]) -> None:
         self.track(job_connections)
-        self.values.reached.positions[name] = done
+        self.values.reached.positions[name] = at
 
     def note_end(self, part: str, end: End, *, is_in_row: bool = False) -> None:
         """Here ends the text of a loop now, or the one that stood at the checkpoint."""

@@ -18,7 +18,7 @@ from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.emitter import Emitter
-from pgonly_django.context.iteration import aiterate_from, count, iterate_from
+from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
 from pgonly_django.context.output import current_step_call
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.rollback_tracker import is_in_transaction
@@ -31,7 +31,7 @@ from pgonly_django.instruments import Around, steps
 from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
-from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.output import Part
 from pgonly_django.queue.values import to_json
@@ -257,25 +257,29 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
         """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
 
-        Resumes by position, so `items` must come in the same order in every run. The position is saved once a
+        Resumes by position, so `items` must come in the same order in every run. A queryset without an order gets that
+        of its primary key, and every other one the primary key as the last column of its order. By the primary key
+        alone the rows are read 1,000 at a time, and a run goes on behind the last one done, whatever the loop has
+        deleted or changed; otherwise all are read at once and counted. The position is saved once a
         second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
         commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged
         by the longest so far. `name` tells several loops of a job apart: LoopNameError when this run
         has begun a loop of that name already, even one that was left by a break; a transaction that is rolled back
-        frees the name as well. Raises as step() does, between two items.
+        frees the name as well. Raises as step() does, between two items; TypeError for a set and for a raw query
+        without ORDER BY, and ValueError for a queryset in random order, or without one where it can be given none.
         """
-        done, job_connections = self._begin_loop(name)
-        total = total if total is not None else count(items)
-        self.progress(done, total)
+        require_order(items)
+        at, job_connections = self._begin_loop(name)
+        total = total if total is not None else count(items, at)
+        self.progress(at.done, total)
         longest_seconds = 0.0
-        for item in iterate_from(items, done):
+        for item, behind in items_from(items, at, self._read):
             self._leave_unless_time(longest_seconds)
             self._check()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            done += 1
-            if self._advance_loop(name, done, total, job_connections):
+            if self._advance_loop(name, behind, total, job_connections):
                 self.flush()
         self._end_loop(name)
         self.flush()
@@ -284,18 +288,18 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         self, items: Iterable[T] | AsyncIterator[T], *, total: int | None = None, name: str = "items"
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
-        done, job_connections = await sync_to_async(self._begin_loop)(name)
-        total = total if total is not None else await sync_to_async(count)(items)
-        self.progress(done, total)
+        require_order(items)
+        at, job_connections = await sync_to_async(self._begin_loop)(name)
+        total = total if total is not None else await sync_to_async(count)(items, at)
+        self.progress(at.done, total)
         longest_seconds = 0.0
-        async for item in aiterate_from(items, done):
+        async for item, behind in aitems_from(items, at, self._read):
             self._leave_unless_time(longest_seconds)
             await self._acheck()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            done += 1
-            if self._advance_loop(name, done, total, job_connections):
+            if self._advance_loop(name, behind, total, job_connections):
                 await sync_to_async(self.flush)()
         self._end_loop(name)
         await sync_to_async(self.flush)()
@@ -361,17 +365,19 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         if self.should_stop:
             await sync_to_async(self._check)()
 
-    def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
-        """How many of its items are done, and the connections whose transactions the loop's body may use."""
-        done = self._state.begin_loop(name)
+    def _begin_loop(self, name: str) -> tuple[Position, Sequence[Any]]:
+        """Where it stands, and the connections whose transactions the loop's body may use."""
+        at = self._state.begin_loop(name)
         self._emitter.begin_loop(name)
-        return done, thread_connections()
+        return at, thread_connections()
 
-    def _advance_loop(self, name: str, done: int, total: int | None, job_connections: Sequence[Any]) -> bool:
+    def _advance_loop(
+        self, name: str, at: Position, total: int | None, job_connections: Sequence[Any]
+    ) -> bool:
         """Note that another item is done. Whether it is time to save."""
-        self._state.advance_loop(name, done, job_connections)
+        self._state.advance_loop(name, at, job_connections)
         self._emitter.advance_loop(name)
-        self.progress(done, total)
+        self.progress(at.done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS
 
     def _end_loop(self, name: str) -> None:
@@ -406,6 +412,10 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         spending.settle(cost, is_noted=is_new and paid is not None and paid.is_noted)
         return kept
 
+    def _read(self, alias: str, read: Callable[[], T]) -> T:
+        """Rows of a loop. Those in the jobs' database wait for it while it is down, as steps do."""
+        return read() if alias != self._run.alias else retry_while_down(self._run, lambda _: read())
+
     # Statements.
 
     @property
@@ -418,7 +428,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def _write(self, saved: Saved) -> None:
         said = self._emitter.rows_of(saved)
-        self._fenced(checkpoints.save_checkpoint, saved.value, json.dumps(saved.positions), said)
+        self._fenced(
+            checkpoints.save_checkpoint, saved.value, checkpoints.positions_json(saved.positions), said
+        )
         self._saved_at = time.monotonic()
         self._state.note_written(saved)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.calls import Calls
@@ -15,9 +15,11 @@ from pgonly_django.context.emitter import text_of
 from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
-from pgonly_django.queue.checkpoints import check_step_name
+from pgonly_django.queue.checkpoints import Position, check_step_name
 from pgonly_django.queue.metadata import read_only
 from pgonly_django.queue.values import to_json
+
+T = TypeVar("T")
 
 
 class DetachedContext(JobContext):
@@ -72,14 +74,17 @@ class DetachedContext(JobContext):
     def _check(self) -> None:
         """No run that has to end."""
 
-    def _begin_loop(self, name: str) -> tuple[int, Sequence[Any]]:
+    def _read(self, alias: str, read: Callable[[], T]) -> T:  # noqa: ARG002 - nothing waits for a database
+        return read()
+
+    def _begin_loop(self, name: str) -> tuple[Position, Sequence[Any]]:
         if name in self._loop_names:
             raise LoopNameError(name)
         self._loop_names.add(name)
-        return 0, ()
+        return Position(), ()
 
-    def _advance_loop(self, name: str, done: int, total: int | None, job_connections: Sequence[Any]) -> bool:  # noqa: ARG002 - there are none
-        self.progress(done, total, name)
+    def _advance_loop(self, name: str, at: Position, total: int | None, _: Sequence[Any]) -> bool:
+        self.progress(at.done, total, name)
         return False
 
     def _end_loop(self, name: str) -> None:

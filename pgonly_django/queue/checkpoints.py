@@ -8,10 +8,10 @@ for it or skips the row, and a run that was declared dead writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections, transaction
@@ -83,13 +83,26 @@ class StepCost:
     is_noted: bool = True
 
 
+# Beside the numbers of items, by which a worker of version 0.1 goes on.
+KEYS = "(keys)"
+
+
+class Position(NamedTuple):
+    """Where a loop stands: how many items are done; of rows that are read by their primary keys also the last one done,
+    and the last one that the loop is to come to."""
+
+    done: int = 0
+    after: int | str | None = None
+    until: int | str | None = None
+
+
 @dataclass(slots=True)
 class Saved:
-    """A checkpoint row: the value of the job as JSON text, and how many items each iterate() has done. With it go the
-    texts of these: `ends` says where each ends in the output of the run."""
+    """A checkpoint row: the value of the job as JSON text, and where each iterate() stands. With it go the texts of
+    these: `ends` says where each ends in the output of the run."""
 
     value: str = "null"
-    positions: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
     ends: dict[str, Any] = field(default_factory=dict)
     has_output: bool = field(default=False, compare=False)  # of earlier runs; known after a load
 
@@ -101,7 +114,20 @@ def load_checkpoint(alias: str, job_id: str) -> Saved:
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_CHECKPOINT, [job_id])
         value, positions, has_output = cursor.fetchone()
-    return Saved(value, json.loads(positions), has_output=has_output)
+    return Saved(value, _positions(json.loads(positions)), has_output=has_output)
+
+
+def _positions(stored: dict[str, Any]) -> dict[str, Position]:
+    """The keys of a loop count where they belong to its number: a worker of version 0.1 leaves them as they are."""
+    keys = stored.pop(KEYS) if isinstance(stored.get(KEYS), dict) else {}
+    at = {name: Position(*keys.get(name, ())) for name in stored}
+    return {name: at[name] if at[name].done == done else Position(done) for name, done in stored.items()}
+
+
+def positions_json(positions: Mapping[str, Position]) -> str:
+    counts = {name: at.done for name, at in positions.items()}
+    keys = {name: at for name, at in positions.items() if at.after is not None}
+    return json.dumps({KEYS: keys} | counts if keys else counts)
 
 
 def save_checkpoint(

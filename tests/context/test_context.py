@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Group
 from django.db import transaction
 
+from pgonly_django.context import rows
+from pgonly_django.context.context import JobContext
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobCancelled, JobStopped, JobTimedOut
 from pgonly_django.models import Checkpoint
 from pgonly_django.queue import checkpoints
+
+CUT_OFF_OTHERS = """
+SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 def loop(context, body):
@@ -140,3 +149,36 @@ def test_a_step_in_a_transaction_clears_a_suspect_when_that_is_committed(make_co
         context.step("ask", int)
         assert not context._run.saved_something_new
     assert context._run.saved_something_new
+
+
+@async_to_sync
+async def names_of_async(context, groups):
+    return [group.name async for group in context.aiterate(groups)]
+
+
+def names_of(context, groups):
+    return [group.name for group in context.iterate(groups)]
+
+
+@pytest.mark.parametrize("go", [names_of, names_of_async])
+def test_a_loop_over_rows_survives_the_loss_of_its_connection_between_two_chunks(
+    context, server, monkeypatch, go
+):
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 2)
+    names = [f"group {number}" for number in range(7)]
+    Group.objects.bulk_create(Group(name=name) for name in names)
+    advance = JobContext._advance_loop
+
+    def lose_connection(context, *arguments):
+        server.execute(CUT_OFF_OTHERS)
+        return advance(context, *arguments)
+
+    monkeypatch.setattr(JobContext, "_advance_loop", lose_connection)
+    assert go(context, Group.objects.all()) == names
+    assert json.loads(context._run.progress) == {"done": 7, "total": 7, "message": ""}
+
+
+@pytest.mark.parametrize("go", [names_of, names_of_async])
+def test_a_loop_over_a_set_is_refused(context, go):
+    with pytest.raises(TypeError, match=r"a set has no order.*sorted\(items\)"):
+        go(context, {1, 2})

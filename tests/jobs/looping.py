@@ -7,6 +7,7 @@ import contextlib
 import time
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from pgonly_django import task
@@ -132,3 +133,27 @@ def loop_twice(context, key):
         mark(f"{key}:{i}")
     for i in context.iterate("cdef"):
         mark(f"{key}:{i}")
+
+
+def save(user):
+    user.save()
+
+
+def switch_off(user):
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def delete(user):
+    user.delete()
+
+
+BODIES = {"save": save, "switch off": switch_off, "delete": delete}
+
+
+@task(takes_context=True, max_attempts=1)
+def visit_users(context, body):
+    """Over a queryset without an order, whose rows the body changes."""
+    for user in context.iterate(User.objects.filter(is_active=True)):
+        mark(user.username)
+        BODIES[body](user)
+        time.sleep(0.02)

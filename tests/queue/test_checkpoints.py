@@ -22,7 +22,7 @@ def test_a_checkpoint_is_read_as_it_was_saved_last():
     save(job, '{"page": 1}')
     save(job, '{"page": 2}', '{"items": 40}')
     assert checkpoints.load_checkpoint("default", str(job.id)) == checkpoints.Saved(
-        '{"page": 2}', {"items": 40}
+        '{"page": 2}', {"items": checkpoints.Position(40)}
     )
 
 

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import pretty_json
 from pgonly_django.models import Checkpoint, Job, State
+from pgonly_django.queue.checkpoints import KEYS
 from pgonly_django.tasks.masking import JobMask
 
 
@@ -47,4 +48,5 @@ def _positions(positions: Any) -> list[tuple[str, str]]:
         return []
     if not isinstance(positions, dict):
         return [("", pretty_json(positions))]
-    return [(name, f"{n:,}" if type(n) is int else pretty_json(n)) for name, n in positions.items()]
+    counts = {name: n for name, n in positions.items() if name != KEYS}
+    return [(name, f"{n:,}" if type(n) is int else pretty_json(n)) for name, n in counts.items()]

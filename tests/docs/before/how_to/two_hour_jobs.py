@@ -47,9 +47,6 @@ def after(page):
     drain()
     assert len(calls) == len(saved) == 3
     assert Step.objects.count() == 6
-    page.convert.enqueue(project.pk)
-    drain()
-    assert len(saved) == 6
     result = page.collect.enqueue(7)
     drain()
     with time_travel(page.timedelta(minutes=6)):
