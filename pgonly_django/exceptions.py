@@ -65,6 +65,18 @@ class StepNameError(PgonlyError, ValueError):
         super().__init__(f"A step's name must be a str of 1 to {limit} characters, got {shown}.")
 
 
+class AtomicStepError(PgonlyError, RuntimeError):
+    """A step in a job with atomic=True. It is raised before the step is called."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"Step {name!r} was not called: this job has atomic=True, so a kill or an error would roll the step back "
+            "with the job's transaction, and the next run would pay for it again. Leave out atomic=True, and write "
+            "what belongs together in `with transaction.atomic():` after the steps."
+        )
+
+
 class LoopNameError(PgonlyError, ValueError):
     """A second loop with the same name in one run: it would skip the items that the first one has done."""
 

@@ -26,7 +26,7 @@ from pgonly_django.context.run import Run
 from pgonly_django.context.spending import CostOf, Spending
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
-from pgonly_django.exceptions import NotStoppingError
+from pgonly_django.exceptions import AtomicStepError, NotStoppingError
 from pgonly_django.instruments import Around, steps
 from pgonly_django.limits.budget import Budget, budget
 from pgonly_django.models.job import MEASURED_SINCE
@@ -57,8 +57,11 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         run: Run,
         saved: Saved | None = None,
         budget_name: str | None = None,
+        *,
+        is_atomic: bool = False,
     ) -> None:
         self.task_result, self._run, self._budget_name = task_result, run, budget_name
+        self._is_atomic = is_atomic
         self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
         self._emitter = Emitter(run, self._state)
@@ -189,7 +192,9 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
         in PostgreSQL's order. `name` must be unique in the job. If the worker is killed between the call and its
-        INSERT, the next run makes the call again: at most the calls under way are repeated.
+        INSERT, the next run makes the call again: at most the calls under way are repeated. Inside your own atomic()
+        the step commits or rolls back with the rows beside it, and a kill or an error before the commit has the call
+        made again: make paid calls outside. In a job with atomic=True it raises AtomicStepError before the call.
         Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end, JobStopped
         also when the process ends (--max-seconds) sooner than a call that takes as long as the longest so far,
         StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
@@ -385,6 +390,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     def _find_step(self, name: str) -> str | None:
         checkpoints.check_step_name(name)
+        if self._is_atomic:
+            raise AtomicStepError(name)
         self._check()
         found = self._fenced(checkpoints.find_step, name)
         if found is not None:

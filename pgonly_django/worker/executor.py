@@ -218,7 +218,7 @@ class Executor:
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = options.budget and self._budget_of(task, options.budget, result)
-        context = self.context_class(result, run, saved, budget)
+        context = self.context_class(result, run, saved, budget, is_atomic=options.atomic)
         if saved is not None and saved.has_output:
             context.resume_output(retry_while_down(run, load_output, job.id))
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)

@@ -67,10 +67,11 @@ def return_what_is_no_json(context):
     context.step("pay", object, cost=0.03, budget="p", reserve=0.1)
 
 
-@task(takes_context=True, atomic=True, max_attempts=1)
+@task(takes_context=True, max_attempts=1)
 def pay_and_roll_back(context):
-    context.step("pay", ask, cost=0.03, budget="p")
-    raise ValueError("rolled back")
+    with transaction.atomic():
+        context.step("pay", ask, cost=0.03, budget="p")
+        raise ValueError("rolled back")
 
 
 @task(takes_context=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, transaction
 
 from pgonly_django import task
@@ -77,6 +77,19 @@ def report_atomically(context):
     context.log("hello")
 
 
+@task(atomic=True, takes_context=True)
+def step_atomically(context, key):
+    context.step("pay", pay_once, key)
+
+
+@task(atomic=True, takes_context=True)
+def step_atomically_async(context, key):
+    async def pay():
+        pay_once(key)
+
+    async_to_sync(context.astep)("pay", pay)
+
+
 @task
 def query_below_asyncio_run(key, cuts=False):
     """The ORM inside asyncio.run(): in a thread of asgiref's. `cuts`: and then its connection is lost."""
@@ -131,13 +144,15 @@ def mark_atomically_over_two_beats(context, key):
     from pgonly_django.database.connect import connect
 
     mark(key)
-    context.step("pay", pay_once, key)
+    pay_once(key)
+    context.save_checkpoint("paid")
     context.progress(1, 2)
     with connect("default", application_name="pgonly tests") as other:
         for _ in range(2):
             _wait_for_a_beat(other)
     context.log("after two beats")
-    context.step("pay again", pay_once, f"{key} again")
+    pay_once(f"{key} again")
+    context.save_checkpoint("paid again")
 
 
 def _wait_for_a_beat(other):

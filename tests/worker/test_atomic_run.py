@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from pgonly_django import enqueue_many
 from pgonly_django.compat import TaskResultStatus
-from pgonly_django.models import Job, State
+from pgonly_django.exceptions import AtomicStepError
+from pgonly_django.models import Job, State, Step
+from pgonly_django.testing import drain
 from tests.jobs import transactions, watched
 
 
@@ -47,3 +51,15 @@ def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
     work()
     assert marks() == []
     assert result.job.state == State.RUNNING
+
+
+@pytest.mark.parametrize("where", ["worker", "drain"])
+@pytest.mark.parametrize("task", [transactions.step_atomically, transactions.step_atomically_async])
+def test_a_step_of_an_atomic_job_is_refused_before_it_is_called(work, marks, task, where):
+    """A kill would roll it back with the job, and the next run would pay again."""
+    result = task.using(max_attempts=1).enqueue("k")
+    work() if where == "worker" else drain(raise_errors=False)
+    assert result.job.state == State.FAILED
+    assert result.job.errors[-1]["exception"] == f"{AtomicStepError.__module__}.AtomicStepError"
+    assert "Leave out atomic=True" in result.job.errors[-1]["message"]
+    assert (marks(), Step.objects.count()) == ([], 0)

@@ -13,6 +13,12 @@ class Report(models.Model):
 with connection.schema_editor() as editor:
     editor.create_model(Report)
 
+pages = []
+
+
+def write_page(report_id, page):
+    pages.append(page)
+
 
 def after(page):
     ran = [(result.task.name, result.return_value) for result in drain()]
@@ -31,3 +37,8 @@ def after(page):
     report = Report.objects.create()
     page.start(report, ["one", "two", "three"])
     assert [result.task.name for result in drain()] == ["write_chapter"] * 3 + ["bind_book"]
+
+    report = Report.objects.create(parts_left=1)
+    page.write_long_chapter.enqueue(report.pk, 2)
+    assert [result.task.name for result in drain()] == ["write_long_chapter", "bind_book"]
+    assert pages == [1, 2]
