@@ -23,7 +23,8 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
     """Deletes the rows with a key after `after` that meet the condition, `limit` at most.
 
     It locks rows in the order of their keys, as every write of many rows does, so no two of them deadlock. It collects
-    the keys in arrays, because a nested loop would run a subquery again, which would lock another batch. A condition
+    the keys in arrays, because a nested loop would run a subquery again, which would lock another batch. For the same
+    reason only totals are joined in the answer: joined to rows, a total is computed again for each of them. A condition
     that is not about the key is tested again under the lock; for it, OFFSET 0 forbids a walk along the primary key.
     """
     offset, again = ("", "") if by_key else (" OFFSET 0", f" AND {condition}")
@@ -34,11 +35,11 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
         chosen AS MATERIALIZED ({first_bytes("found", "key")}),
         gone AS (DELETE FROM {{table}} WHERE key = ANY(ARRAY(
             SELECT key FROM {{table}} WHERE key = ANY(ARRAY(SELECT key FROM chosen)){again}
-            ORDER BY key FOR UPDATE)) RETURNING {LIVE} AS live, {SIZE} AS size),
-        last AS (SELECT count(*) AS rows, max(key) AS key FROM found)
+            ORDER BY key FOR UPDATE)) RETURNING {LIVE} AS live, {SIZE} AS size)
         SELECT count(*), coalesce(sum(size), 0)::int8, count(*) FILTER (WHERE live), (
-            SELECT max(chosen.key) FROM chosen, last
-            HAVING max(last.rows) = %(limit)s::int8 OR max(last.key) > max(chosen.key))
+            SELECT done.key FROM (SELECT max(key) AS key FROM chosen) AS done,
+                (SELECT count(*) AS rows, max(key) AS key FROM found) AS seen
+            WHERE seen.rows = %(limit)s::int8 OR seen.key > done.key)
         FROM gone""",
         may_take_long=True,
     )
