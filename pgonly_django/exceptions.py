@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from numbers import Real
 
 from django.db.transaction import TransactionManagementError
+
+
+def is_raised_again(error: Exception, function: Callable[..., object], *arguments: object) -> bool:
+    """Whether `function(*arguments)`, which has just raised `error`, raises such an error again.
+
+    Asked where a decoder may raise anything. False for what is not the decoder's, but came in the middle of it: the
+    exception of a signal handler, or one that another thread has set.
+    """
+    try:
+        function(*arguments)
+    except type(error):
+        return True
+    return False
 
 
 class PgonlyError(Exception):

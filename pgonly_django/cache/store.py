@@ -21,7 +21,7 @@ from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
 from pgonly_django.database.statement import Statement, Values, integer, text_array
-from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError
+from pgonly_django.exceptions import UnreadableEntryError, ValueTooLargeError, is_raised_again
 
 # Where MAX_BYTES or MAX_ENTRIES hold, a write also says how large the entry was before: octet_length() reads no value.
 BEFORE = "WITH before AS MATERIALIZED (SELECT " + SIZE + " AS size FROM {table} WHERE key = %(key)s::text) "
@@ -110,6 +110,8 @@ class Store:
         try:
             return self.codec.decode(codec, data)
         except Exception as error:
+            if not is_raised_again(error, self.codec.decode, codec, data):
+                raise
             raise UnreadableEntryError(error) from error
 
     HAS = for_both_tables("SELECT FROM {table} WHERE key = %(key)s::text AND " + LIVE)

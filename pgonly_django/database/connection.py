@@ -101,6 +101,8 @@ class Connection:
                 ):
                     break
                 tried = True
+        except TimeoutError:  # of a signal handler: where PostgreSQL is silent it is a SilentError
+            raise
         except (errors.Error, OSError) as error:
             raise _broken(error) from error
         raise_for(result)
@@ -159,6 +161,8 @@ class Connection:
         try:
             self.pgconn.send_query_params(sql, values or [], types, formats)
             result = yield from self._answer()
+        except TimeoutError:  # of a signal handler: where PostgreSQL is silent it is a SilentError
+            raise
         except (errors.Error, OSError) as error:
             raise _broken(error) from error
         raise_for(result)

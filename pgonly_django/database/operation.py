@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent import futures
 from inspect import isawaitable
 from typing import Any, Protocol, TypeVar
 
@@ -94,7 +93,7 @@ class Signal:
     """The wait for set() by another thread, for `seconds` at most. The answer is what was set, or None."""
 
     def __init__(self, seconds: float) -> None:
-        self._future: Future[Any] = Future()
+        self._future: futures.Future[Any] = futures.Future()
         self._seconds = seconds
 
     def set(self, answer: Any = True) -> bool:
@@ -109,10 +108,9 @@ class Signal:
         return None if self._future.cancel() else self._future.result()
 
     def block(self) -> Any:
-        try:
-            return self._future.result(self._seconds)
-        except FutureTimeout:
-            return self.withdraw()
+        # Not result(), whose TimeoutError could as well be one that a signal handler raises.
+        futures.wait((self._future,), self._seconds)
+        return self.withdraw()
 
     async def ready(self) -> Any:
         loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.conf import settings
+from pgonly_django.exceptions import is_raised_again
 from pgonly_django.sessions import encryption
 
 # A value as its serializer wrote it: text from JSON, bytes from any other.
@@ -54,7 +55,9 @@ class Codec:
         for key, value in session.items():
             try:
                 name, raw = self._entry(key, value)
-            except Exception:  # noqa: BLE001 - what pickling may raise has no bounds
+            except Exception as error:
+                if not is_raised_again(error, self._entry, key, value):
+                    raise
                 refused.append(str(key))
             else:
                 entries[name] = raw
@@ -76,18 +79,15 @@ class Codec:
         entries: Entries = {}
         for name, member in _members(column):
             try:
-                raw, value = self._read_member(name, member)
-                key, value = value if name[:1] == ESCAPE else (name, value)
-                session[key] = value
+                entries[name] = self._read_into(session, name, member)
             except signing.BadSignature:
                 _security_log.warning("Session data corrupted")
-                continue
             except ImproperlyConfigured:  # the library is missing: an empty session would log every user out
                 raise
-            except Exception as error:  # noqa: BLE001 - what unpickling may raise has no bounds
+            except Exception as error:
+                if not is_raised_again(error, self._read_into, session, name, member):
+                    raise
                 _security_log.warning("Session value under %r cannot be read: %r", name, error)
-                continue
-            entries[name] = raw
         return session, entries
 
     def reencrypted(self, column: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -122,6 +122,12 @@ class Codec:
         if isinstance(raw, str):
             return raw
         return {"encoded": signing.dumps(raw, salt=self._salt, serializer=_NoSerializer, compress=True)}
+
+    def _read_into(self, session: dict[Any, Any], name: str, member: Any) -> Raw:
+        raw, value = self._read_member(name, member)
+        key, value = value if name[:1] == ESCAPE else (name, value)
+        session[key] = value
+        return raw
 
     def _read_member(self, name: str, member: str | dict[str, str]) -> tuple[Raw, Any]:
         if isinstance(member, str):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pgonly_django.cache.codec import Codec, zstd
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
+from tests.interruptions import AbortError, Interrupted, aborted_once
 
 
 class Reversed:
@@ -73,6 +74,23 @@ def test_a_value_that_cannot_be_read_any_more_is_a_miss(cache, make_cache):
     assert cache.get("key", "default") == "default"
     with pytest.raises(CacheError, match="cannot be read"):
         make_cache(cache.store.namespace[:-1], ON_ERROR="raise").get("key")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda cache: cache.get("key"),
+        lambda cache: cache.get_many(["key"])["key"],
+        lambda cache: cache.get_or_set("key", pytest.fail),
+        lambda cache: cache.get_and_touch("key"),
+    ],
+    ids=["get", "get_many", "get_or_set", "get_and_touch"],
+)
+def test_what_a_signal_handler_raises_while_a_value_is_loaded_is_raised_and_is_no_miss(cache, read):
+    cache.set("key", Interrupted())
+    with aborted_once(), pytest.raises(AbortError):
+        read(cache)
+    assert read(cache) == Interrupted()
 
 
 def test_zstd_is_used_where_it_can_be_imported(make_cache):

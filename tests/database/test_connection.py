@@ -17,6 +17,7 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.statement import Statement, integer
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
 from tests.database.calls import row_locked
+from tests.interruptions import interrupted_in
 from tests.waiting import wait_for
 
 
@@ -156,3 +157,12 @@ def test_what_the_project_says_of_timeouts_is_not_for_the_cache(make_own):
             wait_for(lambda: own.pids(waits) or setting.done())
         setting.result(20)
     assert cache.get("key") == 2
+
+
+def test_a_timeout_error_of_a_signal_handler_is_no_outage(own):
+    cache = own.cache()
+    cache.set_many({"locked": 1, "other": 2})
+    with row_locked(cache, "locked"):
+        with pytest.raises(TimeoutError), interrupted_in(0.3, TimeoutError):
+            cache.incr("locked")
+        assert cache.get("other") == 2

@@ -1,4 +1,4 @@
-"""The waits of operations under asyncio."""
+"""The waits of operations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pgonly_django.database.operation import Signal
+from tests.interruptions import interrupted_in
 
 
 @pytest.mark.parametrize("moment", range(8))
@@ -38,3 +39,8 @@ def test_a_signal_that_comes_too_late_is_no_answer():
         assert not signal.set()
 
     asyncio.run(main())
+
+
+def test_a_timeout_error_of_a_signal_handler_is_raised_and_is_not_the_end_of_the_wait():
+    with pytest.raises(TimeoutError), interrupted_in(0.1, TimeoutError):
+        Signal(60).block()

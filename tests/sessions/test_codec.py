@@ -8,10 +8,13 @@ import math
 
 import pytest
 from django.contrib.sessions.serializers import JSONSerializer
+from django.utils.module_loading import import_string
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgonly_django.sessions import SessionStore
+from pgonly_django.sessions.codec import Codec
+from tests.interruptions import AbortError, Interrupted, aborted_once
 from tests.sessions.rows import PICKLE
 
 pytestmark = pytest.mark.django_db
@@ -121,3 +124,22 @@ def test_a_forged_value_is_logged_and_left_out(settings, caplog):
     Session.objects.update(data={**data, "forged": {"encoded": "gASVBQAAAAAA:1abcde:forged"}})
     assert dict(SessionStore(session.session_key).items()) == {"good": 1}
     assert "Session data corrupted" in caplog.text
+
+
+def test_what_a_signal_handler_raises_while_a_value_is_loaded_is_raised_and_no_value_is_left_out(settings):
+    settings.SESSION_SERIALIZER = PICKLE
+    session = SessionStore()
+    session.update({"interrupted": Interrupted(), "other": 1})
+    session.save()
+    with aborted_once(), pytest.raises(AbortError):
+        SessionStore(session.session_key).get("other")
+    assert dict(SessionStore(session.session_key).items()) == {"interrupted": Interrupted(), "other": 1}
+
+
+def test_what_a_signal_handler_raises_while_a_value_is_brought_over_is_raised():
+    codec = Codec(import_string(PICKLE), "salt")
+    session = {"interrupted": Interrupted(to_be_pickled=True), "refused": lambda: None}
+    with aborted_once(), pytest.raises(AbortError):
+        codec.encode_what_can_be(session)
+    entries, refused = codec.encode_what_can_be(session)
+    assert (list(entries), refused) == (["interrupted"], ["refused"])
