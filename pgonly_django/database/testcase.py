@@ -5,6 +5,7 @@ waits for a lock of its own transaction. Where Django forbids a test the databas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGresult
@@ -17,6 +18,18 @@ from pgonly_django.database.statement import Statement, Values
 _SAVEPOINT = b"SAVEPOINT pgonly_call"
 _RELEASE = b"RELEASE SAVEPOINT pgonly_call"
 _ROLL_BACK = b"ROLLBACK TO SAVEPOINT pgonly_call; RELEASE SAVEPOINT pgonly_call"
+
+
+# An attribute of a Django connection, where calls of pools on it have to be known: see testing/autocommit.py.
+CALLS = "pgonly_pool_calls"
+
+
+class CallWatch(Protocol):
+    """Raises where the call may not be made, or what follows it."""
+
+    def before_call(self) -> None: ...
+
+    def after_call(self, statement: Statement, values: Values) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -44,14 +57,20 @@ def testcase_connection_for(alias: str, advice: Advice) -> TestcaseConnection | 
     if connection.connection.info.transaction_status == TransactionStatus.IDLE:
         # psycopg puts BEGIN before the first statement of its own, and ours are not.
         connection.connection.execute("SELECT 1")
-    return TestcaseConnection(connection.connection.pgconn, timeout=10)
+    testcase = TestcaseConnection(connection.connection.pgconn, timeout=10)
+    testcase.watch = getattr(connection, CALLS, None)
+    return testcase
 
 
 class TestcaseConnection(Connection):
     """Runs each statement in a savepoint, so that an error leaves the test's transaction usable."""
 
+    watch: CallWatch | None = None
+
     def call(self, statement: Statement, values: Values, timeout: float) -> Operation[PGresult]:
         self.prepares = False
+        if self.watch is not None:
+            self.watch.before_call()
         self.pgconn.exec_(_SAVEPOINT)
         try:
             result = yield from super().call(statement, values, max(timeout, 10))
@@ -59,6 +78,8 @@ class TestcaseConnection(Connection):
             self.pgconn.exec_(_ROLL_BACK)
             raise
         self.pgconn.exec_(_RELEASE)
+        if self.watch is not None:
+            self.watch.after_call(statement, values)
         return result
 
     async def ready(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from pgonly_django.testing.fakes import fake_limits
     from pgonly_django.testing.resumable.assertion import assert_resumable
-    from pgonly_django.testing.resumable.errors import NotResumableError, NotTestableError
+    from pgonly_django.testing.resumable.comparison import NotResumableError, NotTestableError
     from pgonly_django.testing.travel import time_travel
 
 __all__ = [
@@ -41,8 +41,8 @@ __all__ = [
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
     "DrainError": "django_connection",
-    "NotResumableError": "resumable.errors",
-    "NotTestableError": "resumable.errors",
+    "NotResumableError": "resumable.comparison",
+    "NotTestableError": "resumable.comparison",
     "assert_resumable": "resumable.assertion",
     "adrain": "draining",
     "assert_enqueued": "enqueued",

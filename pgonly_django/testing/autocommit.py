@@ -8,12 +8,21 @@ wrote before it failed stays, and a statement that fails leaves the test's trans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any, Protocol
 
 from django.db import connections
 from psycopg.pq import TransactionStatus
+
+from pgonly_django.database.operation import run
+from pgonly_django.database.statement import Statement, Values
+from pgonly_django.database.testcase import CALLS, TestcaseConnection
+from pgonly_django.exceptions import PgonlyError
+from pgonly_django.testing.job_settings import JobSettings
+from pgonly_django.worker.connection_changes import ChangeWatch
+from pgonly_django.worker.connection_cleanup import LEFT_OPEN, has_written
 
 # Of Django's connection: the state that a connection without a transaction has.
 _NO_TRANSACTION: dict[str, Any] = {
@@ -25,34 +34,64 @@ _NO_TRANSACTION: dict[str, Any] = {
 }
 _LISTS = ("atomic_blocks", "savepoint_ids", "run_on_commit", "execute_wrappers")
 # What each database backend overrides; the last one is SQLite's.
-_METHODS = ("_set_autocommit", "_commit", "_rollback", "close", "_start_transaction_under_autocommit")
+_METHODS = ("_set_autocommit", "_commit", "_rollback", "close", "_start_transaction_under_autocommit", CALLS)
 _WHOLE, _TRANSACTION, _STATEMENT = "pgonly_drain", "pgonly_drain_transaction", "pgonly_drain_statement"
-_READS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK")
+_READS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "SHOW", "EXPLAIN", "DECLARE", "FETCH", "CLOSE")
+_SAVEPOINT = re.compile(r'\s*(SAVEPOINT|RELEASE|ROLLBACK\s+TO)(?:\s+SAVEPOINT)?\s+"?(\w+)', re.IGNORECASE)
+
+
+class Watch(Protocol):
+    """Is told what the code commits, and may end it there by an exception. From then on `check()` raises it, before
+    whatever the code would still write."""
+
+    def check(self) -> None: ...
+
+    def committed(self, sql: str) -> None:
+        """`sql`: the statement, or the last one that wrote in its transaction."""
+
+    def called(self, statement: Statement) -> None:
+        """By a pool, the cache's or that of limiters and budgets: no transaction of the code takes it back."""
+
+
+class _NoWatch:
+    def check(self) -> None:
+        """Everything may be written."""
+
+    def committed(self, sql: str) -> None:
+        """The code goes on."""
+
+    def called(self, statement: Statement) -> None:
+        """The code goes on."""
 
 
 @contextmanager
-def as_in_autocommit() -> Iterator[list[str]]:
+def as_in_autocommit(watch: Watch | None = None) -> Iterator[list[str]]:
     """For all connections of this thread. What the code leaves open is rolled back at the end: the list has the
     aliases where it had written in such a transaction."""
     lost: list[str] = []
     with ExitStack() as ends:
-        in_transaction = [each for each in connections.all(initialized_only=True) if _is_in_transaction(each)]
-        ends.callback(_close_what_is_open, [each.alias for each in in_transaction], lost)
-        for connection in in_transaction:
-            ends.enter_context(_simulated(connection, lost))
+        for connection in connections.all(initialized_only=True):
+            if _is_in_transaction(connection):
+                ends.enter_context(_simulated(connection, lost, watch or _NoWatch()))
+        simulated = {each.alias for each in connections.all(initialized_only=True) if _is_simulated(each)}
+        ends.enter_context(_closing_what_is_changed(simulated, lost))
         yield lost
 
 
 def _is_in_transaction(connection: Any) -> bool:
     """Of a test. A job that is drained in one, and drains others itself, is told that it is in none."""
-    return connection.in_atomic_block or "_set_autocommit" in vars(connection)
+    return connection.in_atomic_block or _is_simulated(connection)
+
+
+def _is_simulated(connection: Any) -> bool:
+    return "_set_autocommit" in vars(connection)
 
 
 @contextmanager
-def _simulated(connection: Any, lost: list[str]) -> Iterator[None]:
+def _simulated(connection: Any, lost: list[str], watch: Watch) -> Iterator[None]:
     state = vars(connection)
     before = {name: state[name] for name in (*_NO_TRANSACTION, *_LISTS, *_METHODS) if name in state}
-    commits = _SimulatedCommits(connection)
+    commits = _SimulatedCommits(connection, watch)
     commits.begin()
     try:
         yield
@@ -67,10 +106,14 @@ def _simulated(connection: Any, lost: list[str]) -> Iterator[None]:
 
 
 class _SimulatedCommits:
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
+    def __init__(self, connection: Any, watch: Watch) -> None:
+        self.connection, self.watch = connection, watch
         self._is_begun = False  # a transaction of the job, which is a savepoint
-        self._has_written = False  # in it
+        self._last_write = ""  # in it
+        self._settings = JobSettings(connection) if connection.vendor == "postgresql" else None
+        # Calls of pools during the transaction, and how many there were at each of its savepoints.
+        self._calls: list[tuple[Statement, Values]] = []
+        self._calls_at: dict[str, int] = {}
 
     def begin(self) -> None:
         connection = self.connection
@@ -86,17 +129,30 @@ class _SimulatedCommits:
         connection.close = lambda: None  # the next statement of a job would connect again
         if hasattr(connection, "_start_transaction_under_autocommit"):  # SQLite
             connection._start_transaction_under_autocommit = self._begin  # noqa: SLF001 - likewise
+        setattr(connection, CALLS, self)
 
     def end(self) -> bool:
         """Whether rows are lost: the job left a transaction open, or in such a state that it cannot go on."""
-        is_lost = self._is_begun and self._has_written
+        is_lost = self._is_begun and bool(self._last_write)
         if self._is_begun:
             self._rollback()
         if self._is_broken:
             is_lost = True
             self._send("ROLLBACK TO SAVEPOINT", _WHOLE)
+        elif self._settings:
+            self._settings.end_run()
         self._send("RELEASE SAVEPOINT", _WHOLE)
         return is_lost
+
+    # What database/testcase.py calls around each call of a pool.
+
+    def before_call(self) -> None:
+        self.watch.check()
+
+    def after_call(self, statement: Statement, values: Values) -> None:
+        if self._is_begun and not _reads(statement.sql):
+            self._calls.append((statement, values))
+        self.watch.called(statement)
 
     @property
     def _is_broken(self) -> bool:
@@ -108,27 +164,49 @@ class _SimulatedCommits:
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
         """Around each statement of Django's cursors."""
+        self.watch.check()
         if not self.connection.autocommit:
-            if not self._is_begun:  # the job has switched autocommit off, and has committed once
-                self._begin()
-            self._has_written |= not str(sql).lstrip().upper().startswith(_READS)
-            return execute(sql, params, many, context)
+            return self._execute_in_transaction(execute, sql, params, many, context)
         self._send("SAVEPOINT", _STATEMENT)
         try:
+            self._note_settings(sql, params)
             answer = execute(sql, params, many, context)
         except BaseException:
             self._send("ROLLBACK TO SAVEPOINT", _STATEMENT)
             self._send("RELEASE SAVEPOINT", _STATEMENT)
+            self._forget_settings()
             raise
         self._send("RELEASE SAVEPOINT", _STATEMENT)
+        self._end_settings()
+        if not _reads(sql):
+            self.watch.committed(str(sql))
         return answer
+
+    def _execute_in_transaction(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if not self._is_begun:  # the job has switched autocommit off, and has committed once
+            self._begin()
+        if not _reads(sql):
+            self._last_write = str(sql)
+        self._note_settings(sql, params)
+        answer = execute(sql, params, many, context)
+        if savepoint := _SAVEPOINT.match(str(sql)):
+            self._at_savepoint(savepoint[1].upper(), savepoint[2])
+        return answer
+
+    def _at_savepoint(self, verb: str, name: str) -> None:
+        if verb == "SAVEPOINT":
+            self._calls_at[name] = len(self._calls)
+        elif verb != "RELEASE":
+            self._repeat_calls(self._calls_at.get(name, 0))
 
     def _begin(self) -> None:
         self._send("SAVEPOINT", _TRANSACTION)
-        self._is_begun, self._has_written = True, False
+        self._is_begun, self._last_write = True, ""
+        self._calls, self._calls_at = [], {}
 
     def _set_autocommit(self, autocommit: bool) -> None:
         if not autocommit:
+            self.watch.check()
             self._begin()
         elif self._is_begun:
             self._commit()
@@ -138,14 +216,45 @@ class _SimulatedCommits:
         if self._is_broken:
             self._rollback()
         elif self._is_begun:
+            try:
+                self.watch.check()
+            except BaseException:
+                self._rollback()
+                raise
             self._send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
+            self._end_settings()
+            self.watch.committed(self._last_write)
 
     def _rollback(self) -> None:
         if self._is_begun:
             self._send("ROLLBACK TO SAVEPOINT", _TRANSACTION)
             self._send("RELEASE SAVEPOINT", _TRANSACTION)
             self._is_begun = False
+            self._forget_settings()
+            self._repeat_calls(0)
+
+    def _repeat_calls(self, first: int) -> None:
+        """What a pool has written is no part of the code's transaction, and the rollback took it along."""
+        for statement, values in self._calls[first:]:
+            with suppress(PgonlyError):
+                run(
+                    TestcaseConnection(self.connection.connection.pgconn, timeout=10).call(
+                        statement, values, 10
+                    )
+                )
+
+    def _note_settings(self, sql: Any, params: Any) -> None:
+        if self._settings and not self._is_broken:
+            self._settings.note(sql, params)
+
+    def _end_settings(self) -> None:
+        if self._settings:
+            self._settings.end_transaction()
+
+    def _forget_settings(self) -> None:
+        if self._settings:
+            self._settings.forget_transaction()
 
     def _send(self, verb: str, savepoint: str) -> None:
         """Not by Django's cursor: queries that a test counts are those of the job."""
@@ -153,20 +262,38 @@ class _SimulatedCommits:
             cursor.execute(f"{verb} {savepoint}")
 
 
-def _close_what_is_open(simulated: list[str], lost: list[str]) -> None:
-    """Outside of a TestCase, a transaction that a job leaves open is a real one: its connection is closed."""
-    for connection in list(connections.all(initialized_only=True)):
-        if connection.alias not in simulated and _has_transaction(connection):
-            lost.append(connection.alias)
-            connection.close()
-            del connections[connection.alias]
+def _reads(sql: Any) -> bool:
+    return str(sql).lstrip().upper().startswith(_READS)
 
 
-def _has_transaction(connection: Any) -> bool:
-    if connection.connection is None:
-        return False
-    if connection.in_atomic_block or not connection.autocommit:
-        return True
-    if connection.vendor != "postgresql":
-        return False
-    return bool(connection.connection.info.transaction_status != TransactionStatus.IDLE)
+@contextmanager
+def _closing_what_is_changed(simulated: set[str], lost: list[str]) -> Iterator[None]:
+    """Outside of a TestCase transactions are real. A connection on which the job has left one open, a setting or a
+    lock is closed, as by a worker."""
+    watches = {}
+    for connection in connections.all(initialized_only=True):
+        if connection.alias not in simulated:
+            watches[connection.alias] = connection.execute_wrappers, ChangeWatch()
+            connection.execute_wrappers.insert(0, watches[connection.alias][1])
+    try:
+        yield
+    finally:
+        for wrappers, watch in watches.values():
+            if watch in wrappers:
+                wrappers.remove(watch)
+        for connection in list(connections.all(initialized_only=True)):
+            if connection.alias not in simulated and connection.connection is not None:
+                _, watch = watches.get(connection.alias, (None, ChangeWatch()))
+                _close_if_changed(connection, lost, is_changed=watch.is_changed)
+
+
+def _close_if_changed(connection: Any, lost: list[str], *, is_changed: bool) -> None:
+    is_ours = connection.vendor == "postgresql"
+    status = connection.connection.info.transaction_status if is_ours else None
+    is_open = connection.in_atomic_block or not connection.autocommit or status in LEFT_OPEN
+    if not (is_open or is_changed):
+        return
+    if is_open and has_written(connection, status):
+        lost.append(connection.alias)
+    connection.close()
+    del connections[connection.alias]

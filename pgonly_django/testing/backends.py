@@ -43,11 +43,16 @@ def postgres_backends() -> list[PostgresBackend]:
 
 
 def databases_of(backends: Iterable[PostgresBackend]) -> list[str]:
-    """Those of their databases that the test may use. Raises what Django raises where it may use none of them, and in
-    another thread than that of a TestCase."""
+    """See usable_databases()."""
+    return usable_databases(backend.database for backend in backends)
+
+
+def usable_databases(aliases: Iterable[str]) -> list[str]:
+    """Those that the test may use. Raises what Django raises where it may use none of them, and in another thread than
+    that of a TestCase."""
     usable: list[str] = []
     refusal: BaseException | None = None
-    for alias in dict.fromkeys(backend.database for backend in backends):
+    for alias in dict.fromkeys(aliases):
         try:
             if testrun.testcase_connection(alias) is None:
                 testrun.refuse_real_database(alias, WITHOUT_DATABASE)

@@ -24,7 +24,7 @@ from pgonly_django.queue.output import write_output
 from pgonly_django.queue.progress import Report
 from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.queue.turns import Turns
-from pgonly_django.testing.autocommit import as_in_autocommit
+from pgonly_django.testing.autocommit import Watch, as_in_autocommit
 from pgonly_django.testing.django_connection import DjangoConnection, DjangoDatabase, DrainError
 from pgonly_django.worker import declarations, job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
@@ -105,8 +105,8 @@ class InlineWorker:
             self._tell(ended)
         return ended
 
-    def _run(self, run: Run) -> Ended:
-        with as_in_autocommit() as lost, _deadline(run):
+    def _run(self, run: Run, watch: Watch | None = None) -> Ended:
+        with as_in_autocommit(watch) as lost, _deadline(run):
             ended = self.executor.run_here(run)
         return self.executor.after(ended, lost)
 

@@ -88,7 +88,7 @@ def _clean_up(connection: Any, task: str) -> bool:
     is_ours = connection.vendor == "postgresql"
     status: TransactionStatus | None = connection.connection.info.transaction_status if is_ours else None
     if connection.in_atomic_block or status in LEFT_OPEN:
-        is_lost = _has_written(connection, status)
+        is_lost = has_written(connection, status)
         _throw_away(connection)
         message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
         emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
@@ -103,7 +103,7 @@ def _clean_up(connection: Any, task: str) -> bool:
     return is_lost
 
 
-def _has_written(connection: Any, status: TransactionStatus | None) -> bool:
+def has_written(connection: Any, status: TransactionStatus | None) -> bool:
     """Whether the open transaction holds changes; one that PostgreSQL has aborted may have held some."""
     if status is TransactionStatus.INTRANS:
         row = connection.connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()

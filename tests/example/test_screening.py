@@ -85,17 +85,18 @@ def test_a_screening_that_failed_resumes_without_paying_twice(project, api, sett
     assert events[2:] == ["Began at paper 2", "Finished"]
 
 
-def test_a_screening_survives_a_kill_at_each_of_its_saves(transactional_db):
+def test_a_screening_survives_a_kill_at_each_place(transactional_db):
     first_two = "".join(CSV.splitlines(keepends=True)[:3])
     project = new_project(
         "Two papers", "Is it a trial?", "Trials in people.", read_papers(first_two.encode())
     )
-    report = assert_resumable(screen_project, project.pk, ignore=[ScreeningRun])
+    # Both are logs: of the runs, and of the calls, of which one that is cut off by a kill is made again.
+    report = assert_resumable(screen_project, project.pk, ignore=[ScreeningRun, ReviewerCall])
     steps = [
         f"step '{paper.pk}:{name}'" for paper in Paper.objects.of(project) for name in ("points", "pico")
     ]
     assert report.calls == dict.fromkeys(steps, 1)
-    assert len(report.killed_at) == 9
+    assert len(report.killed_at) == len(report.places) > 30
 
 
 def test_starting_twice_enqueues_one_job(project):

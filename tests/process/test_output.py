@@ -35,7 +35,7 @@ def test_the_output_of_a_killed_job_is_that_of_one_run_for_a_reader_who_was_ther
     assert follow() == result.output().text == emitting.counted_aloud(ITEMS)
 
 
-def test_a_job_that_is_killed_at_each_of_its_saves_ends_with_the_same_output(transactional_db):
+def test_a_job_that_is_killed_at_each_place_ends_with_the_same_output(transactional_db):
     def output():
         return read_output("default", Job.objects.get().pk).text
 

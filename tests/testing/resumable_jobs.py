@@ -1,20 +1,15 @@
-"""Jobs for assert_resumable(): some resume, others pay or write twice."""
+"""Jobs for assert_resumable(): those that resume, and some that it cannot judge. The others: broken_jobs.py."""
 
 from __future__ import annotations
 
 import asyncio
 import operator
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from functools import reduce
 from pathlib import Path
 
-from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.core.cache import caches
 from django.db import transaction
@@ -56,74 +51,14 @@ async def aresumes(context, count):
     return {"groups": await Group.objects.acount()}
 
 
-@task(takes_context=True)
-def writes_twice(context, count):
-    """The rows are written before the position is saved, and nothing keeps a second one out."""
-    for number in context.iterate(range(count)):
-        User.objects.create(username=str(uuid.uuid4()), last_name=f"number {number}")
-
-
-@task(takes_context=True)
-def pays_twice(context, count):
-    """What the steps have returned is lost where their transaction does not commit."""
-    with transaction.atomic():
-        for number in range(count):
-            context.step(f"pay {number}", pay, number)
-
-
-@task(takes_context=True)
-def pays_twice_in_its_second_run(context):
-    context.step(f"pay in attempt {context.checkpoint or 1}", pay, 1)
-    context.save_checkpoint(2)
-
-
-@task(takes_context=True)
-def pays_outside_of_a_step(context):
-    pay(1)
-    context.save_checkpoint("paid")
-
-
-@task(takes_context=True)
-def forgets_its_sum(context, count):
-    """The sum is in memory, and the loop goes on behind it."""
-    total = 0
-    for number in context.iterate(range(count)):
-        total += number
-    return total
-
-
-@task(takes_context=True)
-def skips_a_step(context):
-    """Saves that a step is done before it is."""
-    if context.checkpoint is None:
-        context.save_checkpoint("paid")
-        context.step("pay", pay, 1)
-
-
-@task
-def writes_at_its_end():
-    User.objects.create(username=str(uuid.uuid4()))
-
-
 @task(atomic=True)
 def writes_with_its_end():
     User.objects.create(username=str(uuid.uuid4()))
 
 
-@task(takes_context=True)
-def enqueues_twice(context):
-    follow_up.enqueue(1)
-    context.step("pay", pay, 1)
-
-
 @task
 def follow_up(number):
     raise AssertionError("The jobs that a job enqueues do not run.")
-
-
-@task(takes_context=True)
-def in_its_own_names(context):
-    context.step(f"pay {uuid.uuid4()}", pay, 1)
 
 
 @task(takes_context=True)
@@ -155,27 +90,6 @@ def changes_a_prepared_row(context):
     user = only_test_user()
     user.first_name += "+"
     user.save()
-    context.step("pay", pay, 1)
-
-
-@task(takes_context=True)
-def adds_a_group_in_its_first_run_only(context):
-    if context.checkpoint is None:
-        context.save_checkpoint("begun")
-        only_test_user().groups.add(Group.objects.create(name="late"))
-
-
-@task(takes_context=True)
-def prints_forks_and_leaves_others_behind(context, path):
-    """Its processes note their ids in the file."""
-    print("x" * 100, file=sys.stderr)
-    os.write(1, b"y" * 5_000_000)
-    pid = os.fork()
-    if pid == 0:
-        return
-    os.waitpid(pid, 0)
-    with Path(path).open("a") as file:
-        print(os.getpid(), subprocess.Popen(["sleep", "600"]).pid, file=file)
     context.step("pay", pay, 1)
 
 
@@ -217,36 +131,73 @@ def pays_within_a_step(context):
 
 
 @task
-def never_ends():
-    print("going on")
-    while True:
-        time.sleep(0.01)
-
-
-@task(takes_context=True)
-def never_ends_when_it_resumes(context):
-    if context.checkpoint is not None:
-        time.sleep(600)
-    context.save_checkpoint("begun")
-
-
-@task
 def fails():
     raise ValueError("no such paper")
 
 
+@task(takes_context=True)
+def writes_each_item_with_its_mark(context):
+    """An item that comes again finds its mark."""
+    for number in context.iterate(range(5)):
+        with transaction.atomic():
+            _, is_new = Group.objects.get_or_create(name=f"item {number}")
+            if is_new:
+                User.objects.create(username=str(uuid.uuid4()))
+                follow_up.enqueue(number)
+
+
+@task(takes_context=True)
+def enqueues_once(context):
+    follow_up.using(unique=True).enqueue(1)
+    context.step("pay", pay, 1)
+    caches["answers"].set("paid", 1)
+
+
+@task(atomic=True)
+def does_all_in_one_transaction():
+    User.objects.create(username=str(uuid.uuid4()))
+    follow_up.enqueue(1)
+
+
+@task(takes_context=True)
+def iterates_in_order(context):
+    for name in context.iterate(sorted({"a", "b", "c"})):
+        Group.objects.get_or_create(name=name)
+
+
+@task(takes_context=True)
+def releases_its_mark_in_a_finally_block(context):
+    """A killed process does not."""
+    if Group.objects.filter(name="mark").exists():
+        return "busy"
+    Group.objects.create(name="mark")
+    try:
+        context.step("pay", pay, 1)
+    finally:
+        Group.objects.filter(name="mark").delete()
+    return "done"
+
+
 @task
-def tells_settings():
-    return [settings.SCREENING_DELAY_SECONDS, settings.EMAIL_BACKEND.rpartition(".")[2], pay(1)]
+def goes_on_after_everything():
+    """Swallows what it can, inside and outside of transactions, and writes on."""
+    for number in range(3):
+        try:
+            with transaction.atomic():
+                User.objects.create(username=f"user {number}")
+                caches["answers"].set(f"user {number}", "x")
+        except BaseException:
+            caches["answers"].set("failed", "x")
+            Group.objects.create(name=f"user {number} failed")
 
 
-def fake_pay():
-    sys.modules[__name__].pay = lambda _number: 77
+@task(takes_context=True)
+def forgets_nothing_in_this_process(context):
+    """Another process would have an empty list."""
+    if context.checkpoint is None:
+        REMEMBERED.append("begun")
+        context.save_checkpoint("begun")
+    return len(REMEMBERED)
 
 
-def interrupt_the_test():
-    """Ctrl-C for the parent of this run's parent, which is at rest by then."""
-    with Path(settings.NOTE_PIDS_IN).open("a") as file:
-        print(os.getpid(), os.getppid(), file=file)
-    with Path(f"/proc/{os.getppid()}/stat").open() as file:
-        os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGINT)
+REMEMBERED: list[str] = []

@@ -1,53 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+from unittest import mock
 
-import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, User
 from django.core.cache import caches
-from django.db import connection
-from django.test import override_settings
+from django.db import connection, transaction
 
 from pgonly_django import task
 from pgonly_django.compat import BaseTaskBackend
-from pgonly_django.database.connect import connection_params
-from pgonly_django.models import Job
-from pgonly_django.testing import NotResumableError, assert_resumable
-from pgonly_django.testing.resumable import databases
-from pgonly_django.testing.resumable.errors import NotTestableError
-from tests.snippets import snippet
+from pgonly_django.models import CacheLock, DurableCacheEntry, Job, LimiterSlot, Step
+from pgonly_django.testing import NotResumableError, NotTestableError, assert_resumable, fake_limits
+from tests.testing import broken_jobs
 from tests.testing import resumable_jobs as jobs
-from tests.waiting import wait_for
-
-pytestmark = pytest.mark.process
-COPIES = "SELECT datname FROM pg_database WHERE datname LIKE %s"
-
-
-def copies_of_this_database():
-    with connection.cursor() as cursor:
-        cursor.execute(COPIES, [databases._prefix("default").replace("_", r"\_") + "%"])
-        return [name for (name,) in cursor.fetchall()]
+from tests.testing.conftest import both
 
 
 @pytest.fixture
-def nothing_left(transactional_db):
-    yield
-    assert copies_of_this_database() == []
-    assert not Job.objects.exists()
-
-
-def is_alive(pid):
-    """Not a zombie, which whoever adopted it has not waited for yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def prepared():
+    return User.objects.create(username="u", last_name="prepared")
 
 
 def why_not(job, *args, **options):
@@ -67,239 +40,228 @@ def of_this_test_module(context):
     return context.step("pay", int, 1)
 
 
-def test_a_job_that_resumes_passes_and_the_report_says_where_it_was_killed(nothing_left):
-    caches["answers"].set(
-        "key", 1
-    )  # leaves a connection behind, which would keep the database from being copied
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("job", "said"), [pytest.param(*each, id=each[0].func.__name__) for each in broken_jobs.TWENTY]
+)
+def test_a_job_that_a_kill_breaks_is_found(prepared, job, said):
+    """iterate() may refuse a set in the first run."""
+    with pytest.raises(AssertionError) as found:
+        assert_resumable(job, paid=["tests.testing.broken_jobs.pay"] if "outside" in job.name else ())
+    assert said in str(found.value) or (job.name == "iterates_over_a_set" and "set" in str(found.value))
+
+
+@both
+@pytest.mark.parametrize(
+    ("job", "args"),
+    [
+        (jobs.resumes, [2]),
+        (jobs.aresumes, [2]),
+        (jobs.writes_with_its_end, []),
+        (jobs.writes_each_item_with_its_mark, []),
+        (jobs.enqueues_once, []),
+        (jobs.does_all_in_one_transaction, []),
+        (jobs.iterates_in_order, []),
+        (jobs.pays_within_a_step, []),
+        (jobs.waits_and_retries, []),
+        (jobs.pays_side_by_side, [3]),
+    ],
+    ids=lambda it: it.func.__name__ if hasattr(it, "func") else "",
+)
+def test_a_job_that_resumes_passes_and_nothing_of_it_is_left(where, job, args):
+    assert assert_resumable(job, *args).killed_at
+    for model in (Job, Step, User, Group, DurableCacheEntry):
+        assert not model.objects.exists()
+    assert not connection.in_atomic_block or where == "in a TestCase"
+
+
+@both
+def test_the_report_says_where_it_was_killed(where):
+    caches["answers"].set("key", 1)
     report = assert_resumable(jobs.resumes, 2)
-    assert report.saves == (
-        "right after step 'pay 0' was saved",
-        "right before position 1 of the loop 'items' was saved",
-        "right after position 1 of the loop 'items' was saved",
-        "right after step 'pay 1' was saved",
-        "right before position 2 of the loop 'items' was saved",
-        "right after position 2 of the loop 'items' was saved",
-        "right before its end was written, when its function had returned",
+    one = [
+        "between the call of step 'pay {0}' and its save",
+        "right after step 'pay {0}' was saved",
+        "right after INSERT INTO auth_group was committed",
+        "right before position {1} of the loop 'items' was saved",
+        "right after position {1} of the loop 'items' was saved",
+    ]
+    last = "right before its end was written, when its function had returned"
+    behind = ", with {} of a loop done since its position was saved"
+    assert report.places == (
+        *(each.format(0, 1) for each in one),
+        *(each.format(1, 2) for each in one),
+        last,
+        *(each.format(1, 2) + behind.format("1 item") for each in one[:3]),
+        one[3].format(1, 2) + behind.format("2 items"),
     )
-    assert report.killed_at == (1, 2, 3, 4, 5, 6, 7)
+    assert report.killed_at == tuple(range(1, 16))
     assert report.calls == {"step 'pay 0'": 1, "step 'pay 1'": 1}
     assert report.not_compared == ()
-    assert not Group.objects.exists()
+    assert caches["answers"].get("key") == 1
 
 
-def test_the_example_of_the_docs_passes(nothing_left, monkeypatch):
-    monkeypatch.setitem(sys.modules, "shop.tasks", SimpleNamespace(import_catalogue=of_this_test_module))
-    names = {}
-    exec(snippet("how-to/testing.md", "def test_an_import_survives_kills()").replace(", 3)", ")"), names)
-    names["test_an_import_survives_kills"]()
+# What happens to a run that is killed.
 
 
-def test_an_async_job_that_resumes_passes(nothing_left):
-    assert assert_resumable(jobs.aresumes, 1).killed_at == (1, 2, 3, 4)
+def test_what_a_finally_block_would_write_is_not_written(db):
+    said = why_not(jobs.releases_its_mark_in_a_finally_block)
+    assert "Its result is 'busy' instead of 'done'." in said
 
 
-def test_a_job_that_writes_twice_is_found(nothing_left):
-    said = why_not(jobs.writes_twice, 2)
-    assert "killed right before position 1 of the loop 'items' was saved (save 1 of 5), and resumed" in said
-    assert "auth.User: 3 new rows instead of 2. Too many: {" in said
-    assert "'last_name': 'number 0'" in said
+def test_a_run_that_swallows_its_kill_writes_nothing_more(db):
+    """Else the groups and the entry "failed" were there."""
+    report = assert_resumable(jobs.goes_on_after_everything, kill_at=1)
+    assert report.places[0] == "right after an entry of the cache was written"
 
 
-def test_a_job_that_pays_twice_is_found(nothing_left):
-    said = why_not(jobs.pays_twice, 2, kill_at=2)
-    assert "right after step 'pay 1' was saved, in a transaction that was still open (save 2 of 5)" in said
-    assert "* step 'pay 0' was called twice instead of once: it was paid twice." in said
-    assert "* step 'pay 1' was called twice instead of once: it was paid twice." in said
+@both
+def test_what_a_killed_run_held_does_not_delay_the_next(where, declared):
+    declared(**{"one at a time": {"concurrent": 1}})
+    report = assert_resumable(jobs.holds_what_others_wait_for)
+    assert report.calls == {"step 'pay'": 1, "step 'compute'": 1}
+    assert not LimiterSlot.objects.exclude(holder=None).exists()
+    assert not CacheLock.objects.exists()
 
 
-def test_a_step_with_another_name_in_the_second_run_was_paid_twice(nothing_left):
-    said = why_not(jobs.pays_twice_in_its_second_run)
-    assert "step 'pay in attempt 2' was called once instead of never: it was paid twice." in said
+def test_the_cache_keeps_what_was_written_in_a_transaction_that_the_kill_took_back(db):
+    said = why_not(broken_jobs.counts_in_the_cache_beside_its_transaction)
+    assert "killed right after an entry of the cache was written" in said
+    assert "'number': '2'" in said
 
 
-def test_a_payment_outside_of_a_step_is_counted_where_it_is_named(nothing_left):
-    report = assert_resumable(jobs.pays_outside_of_a_step)
-    assert report.calls == {}
-    said = why_not(jobs.pays_outside_of_a_step, paid=[jobs.pay], kill_at=1)
-    assert "tests.testing.resumable_jobs.pay() was called twice instead of once: it was paid twice." in said
+def test_several_items_come_again(db, prepared):
+    said = why_not(broken_jobs.knows_only_its_last_item)
+    assert "right after UPDATE auth_user was committed, with 1 item of a loop done since its position" in said
 
 
-def test_a_sum_that_is_only_in_memory_is_found(nothing_left):
-    said = why_not(jobs.forgets_its_sum, 3, kill_at=[2, 4])
-    assert "right after position 2" in said
-    assert "Its result is 2 instead of 3." in said
+def test_state_in_memory_survives_unless_setup_resets_it(db):
+    assert assert_resumable(jobs.forgets_nothing_in_this_process).not_compared == ("result",)
+    said = why_not(jobs.forgets_nothing_in_this_process, setup=jobs.REMEMBERED.clear)
+    assert "Its result is 0 instead of 1." in said
 
 
-def test_a_step_that_is_never_called_is_found(nothing_left):
-    assert "step 'pay' was called never instead of once." in why_not(jobs.skips_a_step, kill_at=2)
+# What is compared.
 
 
-def test_a_job_is_also_killed_between_its_return_and_its_end(nothing_left):
-    assert "when its function had returned (save 1 of 1)" in why_not(jobs.writes_at_its_end)
-    assert assert_resumable(jobs.writes_with_its_end).saves == ()
+def test_a_function_in_paid_that_a_step_calls_may_be_repeated_with_it(db):
+    def pay(number):
+        return number
+
+    with mock.patch.object(jobs, "pay", pay):
+        report = assert_resumable(jobs.enqueues_once, paid=["tests.testing.resumable_jobs.pay"])
+    assert report.calls == {"step 'pay'": 1, "tests.testing.resumable_jobs.pay()": 1}
 
 
-def test_a_job_that_enqueues_twice_is_found(nothing_left):
-    said = why_not(jobs.enqueues_twice, kill_at=1)
-    assert "enqueued jobs: 2 new rows instead of 1." in said
-    assert assert_resumable(jobs.enqueues_twice, kill_at=1, ignore=["jobs"]).killed_at == (1,)
+def test_a_payment_outside_of_a_step_is_counted_where_it_is_named(db):
+    assert assert_resumable(broken_jobs.pays_outside_of_a_step).calls == {}
+    said = why_not(broken_jobs.pays_outside_of_a_step, paid=["tests.testing.broken_jobs.pay"])
+    assert "right after tests.testing.broken_jobs.pay() had returned (place 1 of 4)" in said
+    assert "tests.testing.broken_jobs.pay() was called twice instead of once: it was paid twice." in said
 
 
-def test_steps_with_random_names_are_found_without_a_kill(nothing_left):
-    assert "other names in each run (step 'pay " in why_not(jobs.in_its_own_names)
+def test_what_is_ignored_is_not_compared(db, prepared):
+    assert assert_resumable(broken_jobs.enqueues_before_a_step, ignore=["jobs"])
+    assert assert_resumable(broken_jobs.adds_to_a_row, ignore=["auth.User.first_name"])
+    assert assert_resumable(broken_jobs.adds_to_a_row, ignore=[User])
+    assert assert_resumable(broken_jobs.keeps_its_sum_in_memory, ignore=["result"])
+    assert assert_resumable(broken_jobs.counts_in_the_cache_beside_its_transaction, ignore=["cache"])
 
 
-def test_what_is_kept_outside_of_the_database_is_found_without_a_kill(nothing_left, tmp_path):
+def test_what_is_kept_outside_of_the_database_is_found_without_a_kill(db, tmp_path):
     said = why_not_testable(jobs.keeps_what_it_paid_for_in_a_file, str(tmp_path / "answer"))
-    assert "Two undisturbed runs of " in said
+    assert "Two runs of " in said
     assert "step 'pay' was called never instead of once. Something outside of the database was kept" in said
 
 
-def test_what_differs_without_a_kill_is_not_compared(nothing_left):
-    User.objects.create(username="u", last_name="prepared")
-    report = assert_resumable(jobs.unsteady, kill_at=[1, 3, 4])
+def test_what_differs_without_a_kill_is_not_compared(db, prepared):
+    report = assert_resumable(jobs.unsteady, max_kills=5)
     expected = ("auth.User.email", "auth.User.last_login", "auth.User.username", "result['at']")
     assert set(expected) <= set(report.not_compared) <= {*expected, "auth.User.date_joined"}
 
 
-def test_a_prepared_row_that_is_changed_twice_is_found(nothing_left):
-    user = User.objects.create(username="u", last_name="prepared")
-    said = why_not(jobs.changes_a_prepared_row, kill_at=1)
-    assert f"auth.User {user.pk}: first_name is '++' instead of '+'." in said
-    assert_resumable(jobs.changes_a_prepared_row, kill_at=1, ignore=["auth.User.first_name"])
+def test_a_prepared_row_that_is_changed_twice_is_named_by_its_key(db, prepared):
+    assert f"auth.User {prepared.pk}: first_name is '++' instead of '+'." in why_not(
+        broken_jobs.adds_to_a_row
+    )
 
 
-def test_a_missing_row_of_a_many_to_many_table_is_found(nothing_left):
-    User.objects.create(username="u", last_name="prepared")
-    said = why_not(jobs.adds_a_group_in_its_first_run_only, kill_at=2, ignore=[Group])
-    assert "auth.User_groups: 0 new rows instead of 1." in said
-    assert "auth.Group:" not in said
-
-
-def test_state_takes_the_place_of_the_rows(nothing_left):
-    User.objects.create(username="u", last_name="prepared")
+def test_state_takes_the_place_of_the_rows(db, prepared):
     seen = []
 
     def state():
         seen.append(jobs.only_test_user().first_name)
         return seen[-1]
 
-    said = why_not(jobs.changes_a_prepared_row, kill_at=1, state=state)
+    said = why_not(broken_jobs.adds_to_a_row, kill_at=1, state=state)
     assert said.endswith("* state() is '++' instead of '+'.")
     assert seen == ["+", "+", "++"]
     assert jobs.only_test_user().first_name == ""
-    assert_resumable(jobs.changes_a_prepared_row, kill_at=1, state=Group.objects.count)
+    assert_resumable(broken_jobs.adds_to_a_row, kill_at=1, state=Group.objects.count)
 
 
-def test_waits_between_runs_are_skipped(nothing_left):
-    report = assert_resumable(jobs.waits_and_retries, kill_at=[2, 4])
-    assert report.calls == {"step 'first'": 1}
-
-
-def test_a_call_that_is_under_way_at_the_kill_may_be_repeated(nothing_left):
-    report = assert_resumable(jobs.pays_within_a_step)
-    assert report.saves[0] == "right after step 'inner' was saved"
-    assert report.calls == {"step 'outer'": 1, "step 'inner'": 1}
-
-
-def test_a_job_that_prints_and_forks_is_no_matter_and_its_processes_end_with_it(nothing_left, tmp_path):
-    file = tmp_path / "processes"
-    report = assert_resumable(jobs.prints_forks_and_leaves_others_behind, str(file))
-    assert report.killed_at == (1, 2)
-    started = [int(pid) for pid in file.read_text().split()]
-    assert len(started) == 2 * (2 + 2 * 2)
-    wait_for(lambda: not any(map(is_alive, started)))
-
-
-def test_what_a_killed_run_held_does_not_delay_the_next(nothing_left, settings):
-    settings.PGONLY = {**settings.PGONLY, "LIMITERS": {"one at a time": {"concurrent": 1}}}
-    report = assert_resumable(jobs.holds_what_others_wait_for, timeout=20)
-    assert report.calls == {"step 'pay'": 1, "step 'compute'": 1}
-
-
-def test_calls_side_by_side_may_be_repeated_where_they_were_under_way(nothing_left):
-    assert assert_resumable(jobs.pays_side_by_side, 3, kill_at=1).calls == dict.fromkeys(
-        ["step 'pay 0'", "step 'pay 1'", "step 'pay 2'"], 1
-    )
-
-
-def test_a_run_ends_when_the_test_is_interrupted(nothing_left, tmp_path, settings):
-    settings.NOTE_PIDS_IN = str(tmp_path / "pids")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            assert_resumable(jobs.never_ends, setup=jobs.interrupt_the_test)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    started = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    wait_for(lambda: not any(map(is_alive, started)))
-
-
-def test_a_run_that_never_ends_is_ended_and_its_place_is_shown(nothing_left):
-    said = why_not_testable(jobs.never_ends, timeout=1.5)
-    assert "never_ends, undisturbed, did not end within 1.5 s (timeout)." in said
-    assert "going on" in said
-    assert 'resumable_jobs.py", line' in said
-
-
-def test_a_resumed_run_that_never_ends_is_found(nothing_left):
-    said = why_not(jobs.never_ends_when_it_resumes, timeout=5, kill_at=2)
-    assert 'right after the checkpoint "begun" was saved (save 2 of 3), and resumed.' in said
-    assert "The resumed run did not end within 5 s (timeout)." in said
-
-
-def test_a_job_that_fails_without_a_kill_is_shown_with_its_traceback(nothing_left):
+def test_a_job_that_fails_without_a_kill_is_shown_with_its_traceback(db):
     said = why_not_testable(jobs.fails.using(max_attempts=1))
-    assert "undisturbed, ended as failed. " in said
+    assert "without a kill, ended as failed. " in said
     assert "ValueError: no such paper" in said
 
 
-def test_a_task_may_stand_in_the_test_module(nothing_left):
-    assert assert_resumable(of_this_test_module).calls == {"step 'pay'": 1}
+# Where and how it is called.
 
 
-def test_where_the_project_has_threads_each_run_is_a_process_of_its_own(nothing_left):
-    from tests.testing import (
-        starts_a_thread,
-    )  # the child imports this module for another test, and forks then
-
-    assert assert_resumable(starts_a_thread.resumes, kill_at=1).killed_at == (1,)
-
-
-def test_settings_of_the_test_and_setup_reach_the_job(nothing_left):
-    said = []
-    with override_settings(SCREENING_DELAY_SECONDS=0.25):
-        options = {"kill_at": 1, "setup": jobs.fake_pay}
-        assert_resumable(jobs.tells_settings, state=lambda: said.append(Job.objects.get().result), **options)
-    assert said == [[0.25, "EmailBackend", 77]] * 3
+def test_other_jobs_of_the_test_do_not_run_and_its_rows_stay(db, prepared):
+    other = jobs.fails.enqueue()
+    assert_resumable(of_this_test_module)
+    other.refresh()
+    assert other.job.state == "ready"
+    assert User.objects.get() == prepared
 
 
-def test_in_the_transaction_of_a_test_it_says_what_to_use(db):
-    assert "django_db(transaction=True)" in why_not_testable(jobs.resumes, 1)
+def test_mocks_and_fakes_of_the_test_reach_the_job(db):
+    with fake_limits() as limits, mock.patch.object(jobs, "pay", lambda number: number * 7):
+        report = assert_resumable(jobs.resumes, 1)
+    assert report.calls == {"step 'pay 0'": 1}
+    assert limits.uses == []
 
 
-def test_another_backend_is_refused(settings, transactional_db):
-    tasks = BaseTaskBackend.__module__.partition(".backends")[0]
-    settings.TASKS = {"default": {"BACKEND": f"{tasks}.backends.dummy.DummyBackend"}}
-    assert "go to DummyBackend here" in why_not_testable(jobs.resumes, 1)
-
-
-def test_another_connection_to_the_test_database_is_named(nothing_left):
-    params = connection_params("default", application_name="a thread of the test")
-    with psycopg.connect(**params):
-        said = why_not_testable(jobs.resumes, 1)
-    assert "cannot be copied while others are connected to it: a thread of the test, process " in said
-
-
-def test_copies_that_a_killed_test_has_left_are_dropped(nothing_left):
-    name = databases._prefix("default") + "_99"
-    with connection.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    assert copies_of_this_database() == [name]
-    assert_resumable(of_this_test_module, kill_at=1)
+def test_an_error_for_the_test_run_ends_it(db):
+    with mock.patch.object(jobs, "pay", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        assert_resumable(jobs.resumes, 1)
+    assert not Job.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_async_test_calls_it_in_the_thread_of_its_connection():
+    def call():
+        assert_resumable(of_this_test_module)
+        connection.close()
+
+    asyncio.run(sync_to_async(call)())
+
+
+def test_inside_atomic_of_the_test_it_leaves_the_transaction_as_it_was(db):
+    with transaction.atomic():
+        Group.objects.create(name="mine")
+        assert_resumable(jobs.resumes, 1)
+        assert not connection.needs_rollback
+    assert Group.objects.get().name == "mine"
+
+
+def test_another_backend_is_refused(settings, db):
+    tasks = BaseTaskBackend.__module__.partition(".backends")[0]
+    settings.TASKS = {
+        **settings.TASKS,
+        "dummy": {"BACKEND": f"{tasks}.backends.dummy.DummyBackend"},
+    }
+    assert "go to DummyBackend here" in why_not_testable(jobs.resumes.using(backend="dummy"), 1)
+
+
+def test_without_the_database_it_is_refused():
+    with pytest.raises(RuntimeError, match="django_db"):
+        assert_resumable(of_this_test_module)
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
@@ -307,11 +269,11 @@ def test_copies_that_a_killed_test_has_left_are_dropped(nothing_left):
         ({"ignore": ["auth.User.nme"]}, ValueError, "no field named 'nme'"),
         ({"kill_at": "steps"}, ValueError, "kill_at must be"),
         ({"kill_at": [0]}, ValueError, "kill_at must be"),
-        ({"kill_at": 9}, NotTestableError, "kill_at names save 9, and the job has 2"),
+        ({"kill_at": 9}, NotTestableError, "kill_at names place 9, and the job has 3"),
         ({"max_kills": 0}, ValueError, "max_kills must be 1 or more"),
-        ({"timeout": 0}, ValueError, "timeout must be a number of seconds over 0"),
-        ({"setup": lambda: None}, ValueError, "Move it to the top of its module"),
+        ({"setup": "tests.fakes"}, TypeError, "setup must be a function"),
         ({"paid": ["tests.nowhere.pay"]}, ValueError, "there is no 'tests.nowhere.pay'"),
+        ({"paid": [lambda: None]}, ValueError, "paid must be functions of a module"),
         ({"state": 3}, TypeError, "state must be a function"),
         ({"paid": "tests.jobs.pay"}, TypeError, r"paid must be a list, such as \['tests.jobs.pay'\]"),
         ({"ignore": Job}, TypeError, "ignore must be a list"),
@@ -322,12 +284,6 @@ def test_a_wrong_option_is_refused_with_what_to_do(options, error, said):
         assert_resumable(of_this_test_module, **options)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_connection_that_an_async_test_has_left_open_keeps_no_database_from_being_copied():
-    asyncio.run(sync_to_async(Group.objects.count)())
-    assert_resumable(of_this_test_module, kill_at=1)
-
-
-def test_a_function_is_no_task(transactional_db):
+def test_a_function_is_no_task(db):
     with pytest.raises(TypeError, match="needs a task"):
         assert_resumable(jobs.pay, 1)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import replace
 
 from django.contrib.auth.models import User
-from django.db import models
+from django.db import connection, models
 from django.test.utils import isolate_apps
 
-from pgonly_django.testing.resumable import child
-from pgonly_django.testing.resumable.choices import Choices, path_of
+from pgonly_django.testing.resumable.choices import Choices
 from pgonly_django.testing.resumable.comparison import Comparison, calls_differ
-from pgonly_django.testing.resumable.rows import Reference, _comparable, _table, normal
+from pgonly_django.testing.resumable.rows import Reference, _comparable, _table, normal, rows_of
 from tests.testing import resumable_jobs as jobs
 
 PREPARED = {"shop.Order": {"1": {"name": "old", "paid": None}}, "shop.Line": {}}
@@ -122,7 +120,7 @@ def test_what_a_field_stores_otherwise_is_compared_as_text():
 
 
 @isolate_apps("tests")
-def test_a_primary_key_of_two_columns_is_read(server):
+def test_a_primary_key_of_two_columns_is_read(db):
     class Place(models.Model):
         pk = models.CompositePrimaryKey("row", "column")
         row = models.IntegerField()
@@ -132,31 +130,27 @@ def test_a_primary_key_of_two_columns_is_read(server):
         class Meta:
             app_label, db_table = "tests", "places"
 
-    server.execute('CREATE TEMP TABLE places ("row" int, "column" int, note text)')
-    server.execute("INSERT INTO places VALUES (1, 2, 'here')")
-    assert _table("default", Place).read(server) == {"{1,2}": {"row": "1", "column": "2", "note": "here"}}
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE TEMP TABLE places ("row" int, "column" int, note text)')
+        cursor.execute("INSERT INTO places VALUES (1, 2, 'here')")
+    assert rows_of("default", [_table("default", Place)]) == [
+        {"{1,2}": {"row": "1", "column": "2", "note": "here"}}
+    ]
 
 
-def test_of_many_saves_as_many_as_wanted_are_chosen_evenly(transactional_db):
-    choices = Choices(
-        task=jobs.resumes, args=(), kwargs={}, state=None, ignore=(User,), paid=(), setup=None,
-        kill_at="saves", max_kills=4, timeout=1,
-    )  # fmt: skip
+def test_of_many_places_as_many_as_wanted_are_chosen_evenly(transactional_db):
+    choices = Choices.of(jobs.resumes, (), {}, None, None, [User], [], (), 4)
     assert choices.kills(3) == [1, 2, 3]
     assert choices.kills(10) == [1, 4, 7, 10]
     assert replace(choices, max_kills=1).kills(10) == [1]
-    assert replace(choices, kill_at=[5, 2, 5]).kills(10) == [2, 5]
+    assert replace(choices, kill_at=[2, 5]).kills(10) == [2, 5]
 
 
-def test_a_path_finds_functions_of_modules_and_methods_of_classes():
-    assert path_of("tests.testing.resumable_jobs.pay", "paid") == "tests.testing.resumable_jobs:pay"
-    assert path_of("django.contrib.auth.models.User.save", "paid") == "django.contrib.auth.models:User.save"
-
-
-def test_a_test_module_whose_name_cannot_be_imported_is_loaded_from_its_file(tmp_path, monkeypatch):
-    file = tmp_path / "test_nowhere.py"
-    file.write_text("found = True")
-    monkeypatch.setitem(sys.modules, "some.test_nowhere", None)
-    monkeypatch.delitem(sys.modules, "some.test_nowhere")
-    child._import("some.test_nowhere", str(file))
-    assert sys.modules["some.test_nowhere"].found
+def test_paid_takes_functions_of_modules_and_methods_of_classes(transactional_db):
+    choices = Choices.of(
+        jobs.resumes, (), {}, None, None, [], [jobs.pay, "django.contrib.auth.models.User.save"], (), 1
+    )
+    assert choices.paid == {
+        "tests.testing.resumable_jobs.pay()": (jobs, "pay"),
+        "django.contrib.auth.models.User.save()": (User, "save"),
+    }

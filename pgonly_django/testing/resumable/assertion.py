@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import models
@@ -18,35 +18,31 @@ def assert_resumable(
     state: Callable[[], Any] | None = None,
     ignore: Sequence[str | type[models.Model]] = (),
     paid: Sequence[str | Callable[..., Any]] = (),
-    setup: str | Callable[[], Any] | None = None,
-    kill_at: str | int | Sequence[int] = "saves",
-    max_kills: int = 200,
-    timeout: float = 60.0,
+    setup: Callable[[], Any] | None = None,
+    kill_at: int | Sequence[int] = (),
+    max_kills: int = 100,
 ) -> ResumableReport:
-    """Run the job of this call undisturbed, then kill it with SIGKILL at each of its saves and resume it. Raises
-    NotResumableError where a resumed job ends in another state, or has paid for a step more often.
+    """Run the job of this call without a kill, then kill it at each place and resume it. Raises NotResumableError where
+    a resumed job ends in another state, or has paid for a step more often.
 
-    A save is a step, a checkpoint or a position of iterate(); a job is also killed right before a checkpoint or a
-    position is saved, and when its function has returned. All runs are processes of their own, on copies of the test
-    database: mocks of the test do not reach them. `setup`, a function of a module, is called in each before the job.
+    The places are after each commit, after each write to the cache, between the call of a step and its save, around
+    each checkpoint and each position of iterate(), and when the function has returned. Positions of loops are saved
+    once a second in production, so loops are also killed with several items done since the last save.
 
-    Compared are the job's result, the jobs that it has enqueued, and the rows of all models of the project: not the
-    keys of new rows, and not what two undisturbed runs differ in. `state`, called in the test with the database as a
-    run has left it, takes the place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"),
-    "result" or "jobs". `paid`: functions outside of steps that are to be called as often as without a kill.
+    A kill is an exception in the test's process, a BaseException after which nothing of that run reaches a database.
+    What the run had committed by then stays for the run that resumes. State that is kept in memory survives the kill,
+    in module globals for example: reset it in `setup`, a function that is called before each run. Not seen are files,
+    other caches, mails, threads and processes of the job, and database connections that Django does not know.
 
-    `kill_at`: numbers of saves, from 1, instead of all. `max_kills`: of more saves as many are taken, evenly spread.
-    `timeout`: seconds that one run may take. Raises NotTestableError where the job cannot be judged.
+    Compared are the job's result, the jobs that it has enqueued, the entries of the cache and the rows of all models of
+    the project: not the keys of new rows, and not what two runs without a kill differ in. `state`, called in the test
+    after each round, takes the place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"),
+    "result", "jobs" or "cache". `paid`: functions outside of steps that are to be called as often as without a kill.
+
+    `kill_at`: numbers of places, from 1, instead of all. `max_kills`: of more places as many are taken, evenly spread,
+    with the first and the last. Raises NotTestableError where the job cannot be judged.
     """
-    choices = Choices(
-        task=task, args=args, kwargs=kwargs or {}, state=state, ignore=_listed("ignore", ignore),
-        paid=_listed("paid", paid), setup=setup, kill_at=kill_at, max_kills=max_kills, timeout=timeout,
-    )  # fmt: skip
+    __tracebackhide__ = True
+    choices = Choices.of(task, args, kwargs or {}, state, setup, ignore, paid, kill_at, max_kills)
     with Rounds.begin(choices) as rounds:
         return rounds.report()
-
-
-def _listed(option: str, given: Any) -> tuple[Any, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{option} must be a list, such as [{given!r}].")
-    return tuple(given)

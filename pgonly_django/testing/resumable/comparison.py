@@ -22,6 +22,14 @@ Field = tuple[str, str]  # label of a model, name of a field
 Form = tuple[tuple[str, Any], ...]  # a row that can be counted
 
 
+class NotResumableError(AssertionError):
+    """After a kill and a resume the job did not end as without a kill, or paid for a call twice."""
+
+
+class NotTestableError(AssertionError):
+    """assert_resumable() cannot judge the job here; the message says what to change."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """`prepared` are the rows before the job, `ignored` labels of models, `unsteady` fields that differ anyway."""

@@ -1,22 +1,30 @@
-"""What a run has left in the databases: the rows of the project's models, as text that can be compared."""
+"""What a round has left in the databases: the rows of the project's models, as text that can be compared, the jobs
+that were enqueued and the entries of the cache."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from django.apps import apps
 from django.db import connections, models
 
-from pgonly_django.models import Job
-from pgonly_django.testing.resumable.databases import Databases, connect_to
+from pgonly_django.models import CacheEntry, DurableCacheEntry, Job
 
 OURS = "pgonly_django"
-JOBS = "enqueued jobs"
-JOB_COLUMNS = ("id", "task", "queue", "priority", "args", "kwargs")
+JOBS, CACHE = "enqueued jobs", "cache entries"
+JOB_COLUMNS = frozenset({"task", "queue", "priority", "args", "kwargs"})
+CACHE_COLUMNS = frozenset({"key", "codec", "value", "number", "tags"})
+LIVE = "num_nonnulls(value, number) > 0 AND coalesce(expires_at > clock_timestamp(), true)"
+# Of the tables of ours that are compared: how a message calls them, their columns, and which rows.
+OF_OURS: tuple[tuple[type[models.Model], str, frozenset[str], str], ...] = (
+    (Job, JOBS, JOB_COLUMNS, "true"),
+    (CacheEntry, CACHE, CACHE_COLUMNS, LIVE),
+    (DurableCacheEntry, f"{CACHE} in the durable table", CACHE_COLUMNS, LIVE),
+)
 DIGITS = ".12g"  # of a float: sums of the same numbers in another order differ after that
 
 Row = dict[str, Any]  # by the name of the field: text, None, or a Reference
@@ -33,66 +41,63 @@ class Reference:
 
 @dataclass(frozen=True)
 class Table:
-    """A model's own table. `key` is its primary key, as SQL that makes a text."""
+    """A model's own table in one database. `key` is its primary key, as SQL that makes a text."""
 
+    alias: str
     label: str
     name: str
     key: str
     fields: dict[str, models.Field[Any, Any]] = field(hash=False)  # by column
+    condition: str = "true"
 
-    def read(self, connection: psycopg.Connection[Any]) -> dict[str, Row]:
-        columns = ", ".join((self.key, *map(_as_text, self.fields)))
-        rows = connection.execute(f"SELECT {columns} FROM {self.name}")
-        values = list(self.fields.values())
-        return {
-            key: {each.name: _comparable(each, text) for each, text in zip(values, texts, strict=True)}
-            for key, *texts in rows
-        }
+    def select(self, number: int) -> str:
+        columns = ", ".join(map(_as_text, self.fields))
+        return (
+            f"SELECT {number}, {self.key}, ARRAY[{columns}]::text[] FROM {self.name} WHERE {self.condition}"
+        )
+
+    def row(self, texts: list[str | None]) -> Row:
+        fields = self.fields.values()
+        return {each.name: _comparable(each, text) for each, text in zip(fields, texts, strict=True)}
 
 
 class Reader:
-    """Reads the rows of the same tables out of each copy. `ignored` are labels of models."""
+    """Reads the rows of the same tables after each round, on the connections that have its transactions."""
 
-    def __init__(self, databases: Databases, names: dict[str, str], jobs_alias: str) -> None:
-        self._groups, self._jobs_alias = databases.groups, jobs_alias
-        self._tables: dict[str, list[Table]] = {}
-        for group in self._groups:
-            with connect_to(group, names[group]) as connection:
-                tables = [_table(group, model) for model in _project_models()]
-                self._tables[group] = [table for table in tables if _exists(connection, table.name)]
+    def __init__(self, aliases: Sequence[str]) -> None:
+        self._tables: dict[str, Table] = {}
+        for alias in aliases:
+            if connections[alias].vendor == "postgresql":
+                found = [_table(alias, model) for model in _project_models()] + _tables_of_ours(alias)
+                for table in found:
+                    if _exists(alias, table.name):
+                        self._tables[self._label(table)] = table
 
-    def read(self, names: dict[str, str]) -> Rows:
+    def read(self) -> Rows:
         """Of a model with tables in several databases, the rows of each have the alias in their label."""
-        rows: Rows = {}
-        for group, tables in self._tables.items():
-            with connect_to(group, names[group]) as connection:
-                for table in tables:
-                    rows[self._label(group, table)] = table.read(connection)
-        with connect_to(self._jobs_alias, names[self._jobs_alias]) as connection:
-            rows[JOBS] = _jobs_table(self._jobs_alias).read(connection)
+        rows: Rows = {label: {} for label in self._tables}
+        for alias in {table.alias for table in self._tables.values()}:
+            here = {label: table for label, table in self._tables.items() if table.alias == alias}
+            for number, found in enumerate(rows_of(alias, list(here.values()))):
+                rows[list(here)[number]] = found
         return rows
 
-    def _label(self, group: str, table: Table) -> str:
-        holders = [
-            each for each, tables in self._tables.items() if table.label in {it.label for it in tables}
-        ]
-        return table.label if group == holders[0] else f"{table.label} in {group}"
+    def _label(self, table: Table) -> str:
+        return f"{table.label} in {table.alias}" if table.label in self._tables else table.label
+
+
+def rows_of(alias: str, tables: Sequence[Table]) -> list[dict[str, Row]]:
+    """Those of each table, all in one statement."""
+    found: list[dict[str, Row]] = [{} for _ in tables]
+    query = " UNION ALL ".join(table.select(number) for number, table in enumerate(tables))
+    for number, key, texts in _rows(alias, query):
+        found[number][key] = tables[number].row(texts)
+    return found
 
 
 def model_of(label: str) -> str:
     """The label of the model, of the label of its rows in one database."""
-    return label if label == JOBS else label.partition(" ")[0]
-
-
-def job_row(alias: str, name: str, job_id: str) -> dict[str, Any]:
-    """What the job of this database has come to."""
-    table = connections[alias].ops.quote_name(meta_of(Job).db_table)
-    columns = ("state", "result", "errors")
-    with connect_to(alias, name) as connection:
-        query = f"SELECT {', '.join(columns)} FROM {table} WHERE id = %s"
-        row = connection.execute(query, [job_id]).fetchone()
-    assert row is not None
-    return dict(zip(columns, row, strict=True))
+    return label.partition(" in ")[0]
 
 
 def normal(value: Any) -> Any:
@@ -124,23 +129,34 @@ def _table(alias: str, model: type[models.Model]) -> Table:
     key = parts[0] if len(parts) == 1 else f"ARRAY[{', '.join(parts)}]::text"
     # A key that the database counts says nothing: a run that was rolled back has used up some.
     fields = [it for it in meta.local_concrete_fields if it.column and not isinstance(it, models.AutoField)]
-    return Table(meta.label, name, key, {str(it.column): it for it in fields})
+    return Table(alias, meta.label, name, key, {str(it.column): it for it in fields})
+
+
+def _tables_of_ours(alias: str) -> list[Table]:
+    found = []
+    for model, label, columns, condition in OF_OURS:
+        table = _table(alias, model)
+        fields = {column: it for column, it in table.fields.items() if column in columns}
+        found.append(Table(alias, label, table.name, table.key, fields, condition))
+    return found
 
 
 def _as_text(column: str) -> str:
     return f'"{column}"::text'
 
 
-def _jobs_table(alias: str) -> Table:
-    table = _table(alias, Job)
-    fields = {column: it for column, it in table.fields.items() if column in JOB_COLUMNS and column != "id"}
-    return Table(JOBS, table.name, table.key, fields)
-
-
-def _exists(connection: psycopg.Connection[Any], name: str) -> bool:
+def _exists(alias: str, name: str) -> bool:
     """As a table, no view."""
     query = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind IN ('r', 'p')"
-    return connection.execute(query, [name]).fetchone() is not None
+    return bool(_rows(alias, query, [name]))
+
+
+def _rows(alias: str, query: str, parameters: list[Any] | None = None) -> list[Any]:
+    """As PostgreSQL gives them: no converter of Django's, and no query that a test counts."""
+    with closing(connections[alias].connection.cursor()) as cursor:
+        cursor.execute(query, parameters)
+        rows: list[Any] = cursor.fetchall()
+        return rows
 
 
 def _comparable(field: models.Field[Any, Any], text: str | None) -> Any:

@@ -1,0 +1,204 @@
+"""Counts the places at which a run can be killed, and kills it at one of them by an exception. From then on nothing of
+that run reaches a database, whatever its `finally` and `except` blocks do."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.db import connections
+
+from pgonly_django.context.context import JobContext
+from pgonly_django.context.rollback_tracker import is_in_transaction
+from pgonly_django.context.spending import Spending
+from pgonly_django.database.statement import Statement
+from pgonly_django.queue.checkpoints import Saved
+
+_WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
+_CACHE_ENTRY = re.compile(r"\bpgonly_cache(_durable)?\b")
+_NO_ENTRY = re.compile(r"\s*SELECT|.*\bpgonly_cache_usage\b", re.DOTALL)
+
+
+class Killed(BaseException):
+    """Stands for the death of the process. No Exception, so that `except Exception` does not swallow it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    where: str  # "right after ..."
+    unsaved: int  # items of a loop that are done while its saved position is that of an earlier one
+
+
+class Watch:
+    """Of one run, and of the one that resumes it. `pace`: the position of a loop is saved after so many items, 0: at
+    its end only."""
+
+    def __init__(self, pace: int, kill_at: int | None = None, *, resumes: bool = False) -> None:
+        self.pace, self.resumes = pace, resumes
+        self.places: list[Place] = []
+        self.calls: list[
+            tuple[str, bool]
+        ] = []  # of steps and paid functions: the call, and whether it has ended
+        self.is_dead = False
+        self._kill_at, self._quiet = kill_at, 0
+        self._unsaved: Counter[str] = Counter()
+
+    def check(self) -> None:
+        if self.is_dead:
+            raise Killed
+
+    def reached(self, where: str) -> None:
+        """A place. Raises Killed at the one that was chosen, and at each later one."""
+        self.check()
+        if self._quiet:
+            return
+        self.places.append(Place(where, max(self._unsaved.values(), default=0)))
+        if len(self.places) == self._kill_at:
+            self.is_dead = True
+            raise Killed
+
+    def committed(self, sql: str) -> None:
+        self.reached(f"right after {_named(sql)} was committed")
+
+    def called(self, statement: Statement) -> None:
+        """Limiters and budgets make no places: what a killed process has reserved ends by itself."""
+        if _CACHE_ENTRY.search(statement.sql) and not _NO_ENTRY.match(statement.sql):
+            self.reached("right after an entry of the cache was written")
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """What is committed in the block has a place of its own behind it."""
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    def item_is_done(self, loop: str) -> bool:
+        """Whether it is time to save its position."""
+        self._unsaved[loop] += 1
+        return self.pace > 0 and self._unsaved[loop] >= self.pace
+
+    def saved(self) -> None:
+        """The positions of all loops."""
+        self._unsaved.clear()
+
+    def began(self, call: str) -> None:
+        self.check()
+        self.calls.append((call, False))
+
+    def ended(self, call: str) -> None:
+        self.calls.append((call, True))
+
+    def made(self) -> Counter[str]:
+        """How often each call was made."""
+        return Counter(call for call, has_ended in self.calls if not has_ended)
+
+    def under_way(self) -> Counter[str]:
+        """The calls that the kill has cut off, with those that had ended inside of one of them."""
+        open_calls = self.made() - Counter(call for call, has_ended in self.calls if has_ended)
+        if not open_calls:
+            return open_calls
+        first = next(place for place, (call, _) in enumerate(self.calls) if call in open_calls)
+        return open_calls | Counter(call for call, has_ended in self.calls[first:] if not has_ended)
+
+
+def counting(watch: Callable[[], Watch], call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with its calls noted by the watch of the present run, and a place behind each."""
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        watch().began(call)
+        yield
+        watch().ended(call)
+        watch().reached(f"right after {call} had returned")
+
+    @functools.wraps(function)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with noted():
+            return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    async def acounted(*args: Any, **kwargs: Any) -> Any:
+        with noted():
+            return await function(*args, **kwargs)
+
+    return acounted if inspect.iscoroutinefunction(function) else counted
+
+
+def watched_by(watch: Watch) -> type[JobContext]:
+    """The class of the contexts of a run."""
+    return type("Context", (WatchedContext,), {"watch": watch})
+
+
+class WatchedContext(JobContext):
+    """Has places before and after what it saves, and saves positions of loops at the pace of the watch instead of once
+    a second."""
+
+    watch: ClassVar[Watch]
+
+    def iterate(self, items: Any, **options: Any) -> Any:
+        return super().iterate(self._in_its_order(items), **options)
+
+    def aiterate(self, items: Any, **options: Any) -> Any:
+        return super().aiterate(self._in_its_order(items), **options)
+
+    def _in_its_order(self, items: Any) -> Any:
+        """Another process has the items of a set in another order, and the resumed run stands for one."""
+        return list(items)[::-1] if self.watch.resumes and isinstance(items, AbstractSet) else items
+
+    def _find_step(self, name: str) -> str | None:
+        found = super()._find_step(name)
+        if found is None:
+            self.watch.began(f"step {name!r}")
+        return found
+
+    def _keep_step(self, name: str, value: Any, spending: Spending) -> str:
+        self.watch.reached(f"between the call of step {name!r} and its save")
+        with self.watch.quietly():
+            kept = super()._keep_step(name, value, spending)
+        self.watch.ended(f"step {name!r}")
+        self._has_saved(f"step {name!r}")
+        return kept
+
+    def _write(self, saved: Saved) -> None:
+        what = self._what_is_new(saved)
+        self.watch.reached(f"right before {what} was saved")
+        with self.watch.quietly():
+            super()._write(saved)
+        self.watch.saved()
+        self._has_saved(what)
+
+    def _advance_loop(self, name: str, *args: Any) -> bool:
+        super()._advance_loop(name, *args)
+        return self.watch.item_is_done(name)
+
+    def _has_saved(self, what: str) -> None:
+        is_open = is_in_transaction(connections[self._run.alias])
+        where = ", in a transaction that was still open" if is_open else ""
+        self.watch.reached(f"right after {what} was saved{where}")
+
+    def _what_is_new(self, saved: Saved) -> str:
+        in_row = self._state.values.in_row
+        places = [
+            f"position {done} of the loop {name!r}"
+            for name, done in saved.positions.items()
+            if in_row.positions.get(name) != done
+        ]
+        if saved.value != in_row.value or not places:
+            places.insert(0, f"the checkpoint {saved.value[:80]}")
+        return " and ".join(places)
+
+
+def _named(sql: str) -> str:
+    found = _WRITE.search(sql)
+    if found is None:
+        return repr(sql[:60]) if sql else "a transaction"
+    return f"{found[1]} {found[2].replace(chr(34), '')}"
