@@ -43,6 +43,9 @@ def drain(
     `queue`: a name, or several in serving order; else all. Stops after `max_jobs` runs, or once `until()` is true,
     which is asked before each run. What a run raises is raised here once its row is written, and the other jobs stay
     ready; with `raise_errors=False` the drain goes on, and the rows and results have the errors.
+
+    In a TestCase savepoints stand for the job's transactions. Advisory locks, row locks and temporary tables last until
+    the test ends, and now() stands still: test jobs that depend on these in a TransactionTestCase.
     """
     __tracebackhide__ = True
     _refuse_event_loop()

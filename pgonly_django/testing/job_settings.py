@@ -44,13 +44,13 @@ class JobSettings:
             self._note(name, is_local=is_local)
 
     def _note(self, name: str, *, is_local: bool) -> None:
+        value = self._value(name)
+        if value is None and "." not in name:
+            return  # no setting: the text was read wrongly, or PostgreSQL will say so
         if is_local:
-            if name not in self._local:
-                self._local[name] = self._value(name)
-            return
-        # What SET LOCAL has set before is replaced, also after the transaction.
-        before = self._local.pop(name) if name in self._local else self._value(name)
-        self._session.setdefault(name, before)
+            self._local.setdefault(name, value)
+        else:  # what SET LOCAL has set before is replaced, also after the transaction
+            self._session.setdefault(name, self._local.pop(name, value))
 
     def end_transaction(self) -> None:
         """It was committed. A rollback puts settings back by itself: see forget_transaction()."""
@@ -70,10 +70,10 @@ class JobSettings:
 
     def _put_back(self, settings: dict[str, str | None]) -> None:
         """A setting that did not exist is empty from now on, as it is in PostgreSQL after a SET LOCAL."""
-        before = dict(settings)
+        before = sorted(settings.items(), key=lambda each: each[0] != "role")  # which may set the others
         settings.clear()
         with closing(self._connection.connection.cursor()) as cursor:
-            for name, value in before.items():
+            for name, value in before:
                 cursor.execute("SELECT set_config(%s, %s, false)", [name, value or ""])
 
 

@@ -81,7 +81,8 @@ def test_a_transaction_that_a_job_leaves_open_is_rolled_back_and_fails_it(where,
     assert len(drain()) == 1
 
 
-def test_one_that_it_only_reads_in_does_not_fail_it(db):
+@both
+def test_one_that_it_only_reads_in_does_not_fail_it(where):
     read_in_an_open_transaction.enqueue()
     drain()
     assert states() == ["succeeded"]
@@ -245,3 +246,74 @@ def test_a_transaction_that_the_test_has_broken_is_named():
     with pytest.raises(TransactionManagementError, match="before the drain"):
         drain()
     transaction.set_rollback(True)
+
+
+# Settings.
+
+
+def setting(name):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting(%s, true)", [name])
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("sql", "name", "inside"),
+    [
+        ("SET LOCAL statement_timeout = '7s'", "statement_timeout", "7s"),
+        ("set  local work_mem to 65536", "work_mem", "64MB"),
+        ("SET LOCAL TIME ZONE 'Asia/Tokyo'", "timezone", "Asia/Tokyo"),
+        ('/* why */ SET LOCAL "app.tenant" = 7', "app.tenant", "7"),
+        ("SELECT 1; SET LOCAL app.tenant = '8'", "app.tenant", "8"),
+        ("SELECT set_config('app.tenant', '9', true)", "app.tenant", "9"),
+        ("SELECT set_config('app.tenant', concat('a', ')'), true), 1", "app.tenant", "a)"),
+    ],
+)
+def test_a_local_setting_ends_with_the_transaction(sql, name, inside):
+    before = setting(name) or ""
+    with as_in_autocommit():
+        with transaction.atomic():
+            connection.cursor().execute(sql)
+            assert setting(name) == inside
+        assert setting(name) == before
+        connection.cursor().execute(sql)
+        assert setting(name) == before
+
+
+@pytest.mark.django_db
+def test_settings_of_the_test_are_there_again_after_a_job_has_changed_them():
+    connection.cursor().execute("SET statement_timeout = '3s'")
+    with as_in_autocommit():
+        with transaction.atomic():
+            connection.cursor().execute("SET LOCAL statement_timeout = '7s'")
+            connection.cursor().execute("RESET statement_timeout")
+        assert setting("statement_timeout") == "0"
+        connection.cursor().execute("SET SESSION statement_timeout = '8s'")
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            connection.cursor().execute("SET LOCAL statement_timeout = '9s'")
+            raise ZeroDivisionError
+        assert setting("statement_timeout") == "8s"
+    assert setting("statement_timeout") == "3s"
+
+
+@pytest.mark.django_db
+def test_an_update_is_no_setting(written):
+    with as_in_autocommit(), transaction.atomic():
+        mark("a")
+        connection.cursor().execute("UPDATE tests_mark SET key = 'a; set local x = 1'")
+    assert written() == ["a; set local x = 1"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_on_which_a_job_left_a_setting_is_closed():
+    with as_in_autocommit():
+        connection.cursor().execute("SET statement_timeout = '7s'")
+        mine = connection.connection.info.backend_pid
+    assert setting("statement_timeout") == "0"
+    assert connections["default"].connection.info.backend_pid != mine
+    with as_in_autocommit():
+        mark("a")
+    pid = connections["default"].connection.info.backend_pid
+    with as_in_autocommit():
+        assert connections["default"].connection.info.backend_pid == pid

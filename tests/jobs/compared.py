@@ -1,0 +1,474 @@
+"""Small jobs whose ends, rows and settings are the same with a worker and in drain(): see CASES. They mark what they
+write, and a look at the connection is a result."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+
+from asgiref.sync import sync_to_async
+from django.core.cache import caches
+from django.db import Error, connection, transaction
+from django.utils import translation
+
+from pgonly_django import Backoff, Discard, Hold, Retry, Snooze, budget, task
+from pgonly_django.current_job import current_job
+from pgonly_django.models import Job
+from tests.jobs import add, mark
+
+CASES = []
+LATER = Backoff(base=timedelta(days=2), cap=timedelta(days=2))
+
+
+def case(**options):
+    def register(function):
+        made = task(**{"backoff": LATER, "max_attempts": 2, **options})(function)
+        CASES.append(made)
+        return made
+
+    return register
+
+
+def ask(sql, *params):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchone()[0] if cursor.description else None
+
+
+# Transactions.
+
+
+@case()
+def writes():
+    mark("writes")
+
+
+@case()
+def writes_and_fails():
+    mark("writes_and_fails")
+    raise ValueError("no")
+
+
+@case(atomic=True)
+def writes_atomically():
+    mark("writes_atomically")
+    return connection.in_atomic_block
+
+
+@case(atomic=True)
+def writes_atomically_and_fails():
+    mark("lost")
+    raise ValueError("no")
+
+
+@case()
+def sees_no_transaction():
+    return [connection.in_atomic_block, connection.get_autocommit()]
+
+
+@case()
+def goes_on_after_a_statement_that_failed():
+    with suppress(Error):
+        ask("SELECT 1 / 0")
+    mark("goes_on")
+
+
+@case()
+def goes_on_after_a_transaction_that_failed():
+    with suppress(ValueError), transaction.atomic():
+        mark("lost")
+        raise ValueError
+    mark("goes_on_after")
+
+
+@case()
+def swallows_an_error_in_a_transaction():
+    with transaction.atomic():
+        mark("lost")
+        with suppress(Error):
+            ask("SELECT 1 / 0")
+
+
+@case()
+def fails_in_a_savepoint():
+    with transaction.atomic():
+        mark("outer")
+        with suppress(ValueError), transaction.atomic():
+            mark("lost")
+            raise ValueError
+        place = transaction.savepoint()
+        mark("lost")
+        transaction.savepoint_rollback(place)
+        mark("outer:end")
+
+
+@case()
+def tells_on_commit():
+    transaction.on_commit(lambda: mark("at once"))
+    with transaction.atomic():
+        transaction.on_commit(lambda: mark("after"))
+        mark("inside")
+    with suppress(ValueError), transaction.atomic():
+        transaction.on_commit(lambda: mark("lost"))
+        raise ValueError
+
+
+@case()
+def fails_on_commit():
+    with transaction.atomic():
+        mark("committed")
+        transaction.on_commit(lambda: 1 / 0)
+
+
+@case()
+def begins_a_durable_transaction():
+    with transaction.atomic(durable=True):
+        mark("durable")
+
+
+@case()
+def begins_a_durable_transaction_in_another():
+    with transaction.atomic(), transaction.atomic(durable=True):
+        mark("lost")
+
+
+@case()
+def locks_outside_of_a_transaction():
+    list(Job.objects.select_for_update())
+
+
+@case()
+def locks_in_a_transaction():
+    with transaction.atomic():
+        return len(Job.objects.select_for_update().filter(pk=current_job.get().job.id))
+
+
+@case()
+def commits_by_hand():
+    transaction.set_autocommit(False)
+    mark("by hand")
+    transaction.commit()
+    mark("lost")
+    transaction.rollback()
+    transaction.set_autocommit(True)
+
+
+@case()
+def leaves_autocommit_off_behind_a_commit():
+    transaction.set_autocommit(False)
+    mark("committed by hand")
+    transaction.commit()
+
+
+@case()
+def leaves_a_transaction_open():
+    transaction.set_autocommit(False)
+    mark("lost")
+
+
+@case()
+def leaves_a_transaction_open_in_which_it_read():
+    transaction.set_autocommit(False)
+    return ask("SELECT 1")
+
+
+@case()
+def leaves_an_atomic_block_open():
+    transaction.atomic().__enter__()
+    mark("lost")
+
+
+@case()
+def leaves_an_atomic_block_open_in_which_it_read():
+    transaction.atomic().__enter__()
+    return ask("SELECT 1")
+
+
+@case()
+def closes_its_connection():
+    mark("before the close")
+    connection.close()
+    mark("after the close")
+
+
+# Settings. What comes behind such a job looks whether they are left.
+
+
+@case()
+def sets_locally():
+    with transaction.atomic():
+        ask("SET LOCAL statement_timeout = '7s'")
+        inside = ask("SHOW statement_timeout")
+    return [inside, ask("SHOW statement_timeout")]
+
+
+@case()
+def sets_locally_and_rolls_back():
+    with suppress(ValueError), transaction.atomic():
+        ask("SET LOCAL statement_timeout = '7s'")
+        raise ValueError
+    return ask("SHOW statement_timeout")
+
+
+@case()
+def sets_locally_outside_of_a_transaction():
+    ask("SET LOCAL statement_timeout = '7s'")
+    return ask("SHOW statement_timeout")
+
+
+@case()
+def sets_a_setting_of_the_project_locally():
+    with transaction.atomic():
+        ask("SELECT set_config('app.tenant', %s, %s)", "7", True)
+        inside = ask("SELECT current_setting('app.tenant', true)")
+    return [inside, ask("SELECT current_setting('app.tenant', true)")]
+
+
+@case()
+def sets_twice():
+    with transaction.atomic():
+        ask("SET LOCAL statement_timeout = '7s'")
+        ask("SET statement_timeout = '8s'")
+    with transaction.atomic():
+        ask("SET LOCAL statement_timeout = '9s'")
+    return ask("SHOW statement_timeout")
+
+
+@case()
+def sets_and_rolls_back():
+    with suppress(ValueError), transaction.atomic():
+        ask("SET statement_timeout = '7s'")
+        raise ValueError
+    return ask("SHOW statement_timeout")
+
+
+@case()
+def sets_in_another_way():
+    with transaction.atomic():
+        ask("SET LOCAL TIME ZONE 'Asia/Tokyo'")
+        ask('SET LOCAL "app.other" = 7; SET LOCAL work_mem TO 65536')
+    return [ask(f"SELECT current_setting('{name}', true)") for name in ("timezone", "app.other", "work_mem")]
+
+
+@case()
+def sets_for_its_session():
+    ask("SET statement_timeout = '7s'")
+    ask("SELECT set_config('app.session', 'mine', false)")
+    return ask("SHOW statement_timeout")
+
+
+@case()
+def looks_at_the_settings():
+    names = ("statement_timeout", "app.session", "app.tenant", "timezone", "work_mem")
+    return [ask(f"SELECT coalesce(current_setting('{name}', true), '')") for name in names]
+
+
+@case()
+def takes_a_role():
+    with transaction.atomic():
+        ask("SET LOCAL ROLE pg_monitor")
+        inside = ask("SELECT current_user = 'pg_monitor'")
+    return [inside, ask("SELECT current_user = 'pg_monitor'")]
+
+
+@case()
+def looks_at_locks_of_its_transaction():
+    with transaction.atomic():
+        ask("SELECT pg_advisory_xact_lock(77)")
+    return ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77")
+
+
+@case()
+def leaves_a_table_of_its_session():
+    ask("CREATE TEMPORARY TABLE left_behind (id int)")
+    ask("SELECT pg_advisory_lock(78)")
+
+
+@case()
+def looks_at_what_a_session_left():
+    locks = ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78")
+    return [locks, ask("SELECT to_regclass('pg_temp.left_behind')::text")]
+
+
+@case()
+def looks_at_the_time_of_its_transactions():
+    return ask("SELECT now()") != ask("SELECT now()")
+
+
+# The cache, and jobs that are enqueued.
+
+
+@case()
+def caches_in_a_transaction_that_is_rolled_back():
+    with suppress(ValueError), transaction.atomic():
+        caches["answers"].set("rolled back", 1)
+        caches["answers"].incr("rolled back")
+        with suppress(KeyError), transaction.atomic():
+            caches["answers"].incr("rolled back")
+            raise KeyError
+        raise ValueError
+    return caches["answers"].get("rolled back")
+
+
+@case()
+def caches_in_a_savepoint_that_is_rolled_back():
+    with transaction.atomic():
+        with suppress(ValueError), transaction.atomic():
+            caches["answers"].set("savepoint", 1)
+            raise ValueError
+        return caches["answers"].incr("savepoint")
+
+
+@case(atomic=True)
+def caches_and_fails():
+    caches["answers"].set("failed", 1)
+    raise ValueError("no")
+
+
+@case()
+def looks_at_the_cache():
+    return caches["answers"].get_many(["rolled back", "savepoint", "failed"])
+
+
+@case()
+def enqueues_and_fails():
+    add.enqueue(40, 1)
+    with suppress(KeyError), transaction.atomic():
+        add.enqueue(41, 1)
+        raise KeyError
+    raise ValueError("no")
+
+
+@case()
+def enqueues_on_commit():
+    with transaction.atomic():
+        transaction.on_commit(lambda: add.enqueue(42, 1))
+
+
+# Ends.
+
+
+@case()
+def returns_a_value():
+    return {"a": [1, None, "ü"]}
+
+
+@case()
+def returns_what_is_no_json():
+    return object()
+
+
+@case(max_attempts=1)
+def fails_for_good():
+    raise LookupError("gone")
+
+
+@case()
+def asks_for_another_attempt():
+    raise Retry(timedelta(days=1), "later")
+
+
+@case()
+def snoozes():
+    raise Snooze(timedelta(days=1))
+
+
+@case()
+def is_held():
+    raise Hold("a person decides", by="me")
+
+
+@case()
+def is_discarded():
+    raise Discard("not wanted")
+
+
+@case(snooze_on=KeyError)
+def snoozes_by_its_policy():
+    raise KeyError("busy")
+
+
+@case(max_attempts=1)
+def exits():
+    raise SystemExit(3)
+
+
+@case(max_attempts=1, on_failure="tests.jobs.compared.mark_failure")
+def tells_of_its_failure():
+    raise ValueError("no")
+
+
+def mark_failure(result, error):
+    mark(f"told of {type(error).__name__}")
+
+
+# The context.
+
+
+@case(takes_context=True)
+def saves_and_fails(context):
+    context.step("kept", int, 1)
+    context.save_checkpoint({"a": 1})
+    context.progress(1, 2, "half")
+    context.log("a line")
+    with transaction.atomic():
+        context.step("lost", int, 2)
+        context.save_checkpoint("lost")
+        raise ValueError("no")
+
+
+@case(takes_context=True)
+def fails_in_a_loop(context):
+    for number in context.iterate(range(5)):
+        mark(f"item {number}")
+        if number == 2:
+            raise ValueError("no")
+
+
+@case(takes_context=True)
+def repeats_a_loop(context):
+    for _ in context.iterate([1]):
+        pass
+    for _ in context.iterate([1]):
+        pass
+
+
+@case(takes_context=True)
+def knows_itself(context):
+    return [
+        context.attempt,
+        context.should_stop,
+        context.time_left,
+        dict(context.metadata),
+        context.checkpoint,
+    ]
+
+
+@case(takes_context=True)
+def pays(context):
+    return context.step("pay", int, 3, cost=0.01, budget=budget("compared", usd=5), reserve=0.02)
+
+
+@case(takes_context=True)
+def cancels_itself(context):
+    context.task_result.cancel()
+    raise Snooze(0)
+
+
+@case()
+def changes_its_language():
+    before = translation.get_language()
+    translation.activate("de")
+    return before
+
+
+@case()
+async def writes_in_a_coroutine():
+    await sync_to_async(mark)("coroutine")
+    return await Job.objects.filter(pk=current_job.get().job.id).acount()
+
+
+@case()
+async def fails_in_a_coroutine():
+    await sync_to_async(mark)("coroutine:failed")
+    raise ValueError("no")
