@@ -449,8 +449,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             emit("worker.position_unsaved", message, level=logging.WARNING)
 
     def _clear_suspicion(self) -> None:
-        """Something was committed. If it is new, the job is no longer suspected of killing its worker: a job that
-        saves the same in each run may still be the cause."""
+        """Something was committed. If it is new, this worker need not suspect the job of killing it any more. At a
+        death what is stored decides: queue/rescue.py."""
         run = self._run
-        if run.job.crashes and not run.saved_something_new and self._state.has_progress:
-            run.saved_something_new = run.needs_report = True
+        if run.job.crashes and not run.saved_something_new:
+            run.saved_something_new = self._state.has_progress

@@ -67,9 +67,8 @@ class Run:
     unwritten: UnwrittenOutput | None = None  # what it has emitted, once it has
     emitting: set[Run] | None = None  # the worker's: the runs that have emitted
     needs_report: bool = False
-    saved_something_new: bool = False  # a checkpoint, position or step that no earlier run saved
+    saved_something_new: bool = False  # a suspect that no earlier run got so far with: it is none any more
     got_further: bool = False  # known once it has failed: it has saved what no earlier run had
-    is_cleared: bool = False  # its row says that the job is no longer suspected of killing its worker
     # Between the worker and the thread or event loop that runs it.
     interrupter: Interrupter = field(default_factory=Interrupter)
     found_task: Any = None  # what the worker knows of its task, once the task's module is imported

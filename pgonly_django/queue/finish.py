@@ -17,6 +17,7 @@ import psycopg
 
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, FAILED_EXPIRES_AT, State
+from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED
 from pgonly_django.tables import qualified
 
 
@@ -58,8 +59,9 @@ class Finish:
         return self.state in (State.READY, State.SCHEDULED) and self.outcome is not Outcome.RELEASED
 
 
-# Index, of both statements: the primary key. "state || ''" keeps the planner from pgonly_job_running: under an old
-# snapshot the dead entries of that index pile up, and every finish would walk over them.
+# Index, of both statements: the primary key; for suspects also those of SAVED. "state || ''" keeps the planner from
+# pgonly_job_running: under an old snapshot the dead entries of that index pile up, and every finish would walk over
+# them.
 
 # The states after which a job is not over.
 GOES_ON = "'ready', 'scheduled', 'held'"
@@ -93,7 +95,8 @@ UPDATE pgonly_job AS job SET
     lease_expires_at = NULL,
     attempt = job.attempt - ended.uncounted,
     interruptions = job.interruptions + ended.interrupted,
-    crashes = job.crashes * ended.stays_suspect,
+    crashes = CASE WHEN ended.stays_suspect = 1 AND job.crashes > 0 AND {NOTHING_NEW_SAVED}
+        THEN job.crashes ELSE 0 END,
     errors = CASE WHEN ended.entry IS NULL THEN job.errors ELSE
         (CASE WHEN job.errors -> -1 ->> 'outcome' = 'postponed' AND ended.entry::jsonb ->> 'outcome' = 'postponed'
                 OR job.errors -> -1 ->> 'in_a_row' IS NOT NULL AND (ended.entry::jsonb ->> 'in_a_row')::int > 1

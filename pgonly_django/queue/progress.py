@@ -18,15 +18,14 @@ class Report:
     lease_epoch: int
     progress: str | None
     log_lines: str | None
-    cleared: bool  # it has saved a checkpoint or a step, so it is no suspect any more
 
 
 # Index: the primary key (for "state || ''" see queue/finish.py). REPORT skips rows that others have locked:
 # the worker's next report has them. LAST_REPORT runs in the job's own transaction, has no next report, and waits.
 LAST_REPORT = qualified(f"""
 WITH report AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(progress)s::text[], %(lines)s::text[],
-        %(cleared)s::bool[]) AS r(id, lease_epoch, progress, lines, cleared)
+    SELECT * FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(progress)s::text[], %(lines)s::text[])
+        AS r(id, lease_epoch, progress, lines)
 ),
 free AS MATERIALIZED (
     SELECT job.id FROM pgonly_job AS job JOIN report ON job.id = report.id AND job.lease_epoch = report.lease_epoch
@@ -34,9 +33,7 @@ free AS MATERIALIZED (
 )
 UPDATE pgonly_job AS job SET
     progress = coalesce(report.progress::jsonb, job.progress),
-    reported_at = CASE WHEN report.progress IS NULL AND report.lines IS NULL THEN job.reported_at
-        ELSE clock_timestamp() END,
-    crashes = CASE WHEN report.cleared THEN 0 ELSE job.crashes END,
+    reported_at = clock_timestamp(),
     log = CASE WHEN report.lines IS NULL THEN job.log ELSE (
         SELECT jsonb_agg(line ORDER BY place) FROM (
             SELECT line, place FROM jsonb_array_elements(job.log || report.lines::jsonb)
@@ -56,5 +53,4 @@ def report_parameters(reports: Sequence[Report]) -> Params:
         "lease_epochs": [report.lease_epoch for report in reports],
         "progress": [report.progress for report in reports],
         "lines": [report.log_lines for report in reports],
-        "cleared": [report.cleared for report in reports],
     }

@@ -1,9 +1,12 @@
-"""Gives the jobs of dead workers back, and stops a job whose worker died three times.
+"""Gives the jobs of dead workers back. A job fails when its workers died three times in a row without anything new
+having been saved in between: no new step, and the checkpoint and the loops' positions are what they were.
 
 A worker is dead when a lease of its jobs has run out and its heartbeat is older than a lease. All its running rows are
 taken at once, whatever their own leases say, so that they are judged together. The first death says little, since most
 workers are killed by their platform: the jobs go on at once, side by side. From the second death on a job is a suspect,
-and a process runs one suspect at a time. At each death:
+and a process runs one suspect at a time. What is stored says whether a job has saved something new since its last
+death; then it counts as one without an earlier death. There is no bound of all deaths: a job of two hours may get
+further on many short-lived machines. At each death:
 
 * no suspect among the jobs: all are blamed (crashes 0 -> 1, 1 -> 2);
 * a suspect, and jobs that were there at an earlier death too: those are blamed and become suspects; the suspect is not;
@@ -27,6 +30,7 @@ from pgonly_django.models.job import (
     LISTED_ERRORS,
     SUSPECT_FROM,
 )
+from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED, SAVED
 from pgonly_django.tables import qualified
 
 ADVISORY_LOCK = 0x70676F6E_01  # "pgon", duty 1
@@ -56,7 +60,9 @@ dead_worker AS (
 # error: no job of any dead worker would be rescued.
 TAKE_BACK = qualified(f"""
 orphan AS MATERIALIZED (
-    SELECT job.id, job.worker_id, job.crashes, job.cancel_requested_at FROM pgonly_job AS job
+    SELECT job.id, job.worker_id, job.cancel_requested_at, {SAVED} AS saved,
+        CASE WHEN job.crashes > 0 AND {NOTHING_NEW_SAVED} THEN job.crashes ELSE 0 END AS crashes
+    FROM pgonly_job AS job
     WHERE job.state = 'running' AND job.worker_id IN (SELECT id FROM dead_worker)
     FOR UPDATE OF job SKIP LOCKED
 ),
@@ -89,11 +95,13 @@ UPDATE pgonly_job AS job SET
             'attempt', attempt,
             'worker_id', job.worker_id,
             'worker', worker_name,
+            'saved', saved,
             'started_at', attempted_at,
             'finished_at', clock_timestamp(),
             'reason', CASE WHEN was_stopped THEN 'Its worker was stopped and could not give it back.'
                 WHEN crashes_now >= {CRASHES_ALLOWED}
-                THEN format('Its worker died %%s times while it ran; it is not started again.', crashes_now)
+                THEN format('Its worker died %%s times while it ran, and nothing new was saved in between; it is not '
+                    'started again.', crashes_now)
                 WHEN crashes_now > rescued.crashes
                 THEN format('Its worker died while it ran (%%s of {CRASHES_ALLOWED} allowed).', crashes_now)
                 ELSE 'Its worker died while it ran; another job is suspected.' END

@@ -120,11 +120,11 @@ class InFlight:
         elif run in self.superseded:
             self.superseded.remove(run)
 
-    def clear(self, job_id: str) -> None:
-        """The job's row says now that it is no suspect any more."""
-        run = self.runs.get(job_id)
-        if run is not None:
-            run.is_cleared = True
+    def forget_cleared(self) -> bool:
+        """Suspects that have saved something new are none any more. Whether there were any."""
+        cleared = {run for run in self._suspects if run.saved_something_new}
+        self._suspects -= cleared
+        return bool(cleared)
 
     def going(self) -> list[Run]:
         """The runs that are not over here."""
@@ -146,8 +146,8 @@ class InFlight:
 
     @property
     def has_suspect(self) -> bool:
-        """Whether a job is among them that may have killed its workers, and is not cleared in its row by now."""
-        return not all(run.is_cleared for run in self._suspects)
+        """Whether a job is among them that may have killed its workers, and has saved nothing new since."""
+        return bool(self._suspects)
 
     @property
     def is_empty(self) -> bool:

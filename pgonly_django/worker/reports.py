@@ -29,8 +29,7 @@ def last_report_of(run: Run) -> list[Report]:
 
 
 def _has_said_anything(run: Run) -> bool:
-    said = run.progress, run.log_lines, run.unwritten
-    return run.saved_something_new or any(each is not None for each in said)
+    return any(each is not None for each in (run.progress, run.log_lines, run.unwritten))
 
 
 def _report(run: Run) -> Report:
@@ -39,7 +38,7 @@ def _report(run: Run) -> Report:
     while run.log_lines:
         lines.append(run.log_lines.popleft())
     log_lines = json.dumps(lines) if lines else None
-    return Report(run.job.id, run.job.lease_epoch, run.progress, log_lines, cleared=run.saved_something_new)
+    return Report(run.job.id, run.job.lease_epoch, run.progress, log_lines)
 
 
 def put_back(runs: Mapping[str, Run], reports: Iterable[Report]) -> None:

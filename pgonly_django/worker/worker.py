@@ -229,6 +229,8 @@ class WorkerLoop:
         if self.sleep.goes_on(now):
             return
         self._do_duties(now)
+        if self.in_flight.forget_cleared():
+            self._look_from_head()
         self._exchange(now)
         self._claim_limited(time.monotonic())
         self.stats.count()
@@ -344,10 +346,6 @@ class WorkerLoop:
         if claim is not None and result.claimed:
             self.poll_timer.looked(result.jobs, claim, self.claimer, began=now)
             self.limited.note_ordinary_claim(len(result.jobs))
-        for report in reported:
-            if report.cleared and report.id in result.reported:
-                self.in_flight.clear(report.id)
-                self._look_from_head()
         # First the ends: a job that went back may have been claimed again in the same exchange.
         tells_successes = self.ends.tells_successes()
         for ended in self.in_flight.settle(result):

@@ -21,6 +21,22 @@ def kill_the_worker():
 
 
 @task(takes_context=True)
+def die_after_each_step(context, steps):
+    for n in range(steps):
+        made = []
+        context.step(f"step {n}", made.append, n)
+        if made:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(takes_context=True)
+def die_after_the_same_saves(context, saves):
+    for n in range(saves):
+        context.save_checkpoint(n)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(takes_context=True)
 def innocent(context, key, seconds):
     """Long, saves a checkpoint halfway."""
     deadline = time.monotonic() + seconds

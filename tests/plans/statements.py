@@ -110,7 +110,7 @@ def failed(held):
 
 
 def reports(held):
-    batch = [Report(job_id, 1, '{"done": 1}', '[{"text": "line"}]', cleared=False) for job_id in held]
+    batch = [Report(job_id, 1, '{"done": 1}', '[{"text": "line"}]') for job_id in held]
     return progress.REPORT, progress.report_parameters(batch)
 
 
@@ -277,7 +277,7 @@ STATEMENTS = {
     ),
     "rescue": (
         lambda _: (rescue.RESCUE, {"lease_for": LEASE, "settle_for": timedelta(0)}),
-        RUNNING | PRIMARY | WORKER_ROW,
+        RUNNING | PRIMARY | WORKER_ROW | STEP | CHECKPOINT,
         NONE,
     ),
     "end transactions": (
@@ -290,7 +290,7 @@ STATEMENTS = {
     ),
     "known dead, rescue": (
         lambda _: (known_dead.RESCUE_KNOWN_DEAD, {"workers": [WORKER]}),
-        RUNNING | PRIMARY,
+        RUNNING | PRIMARY | STEP | CHECKPOINT,
         WORKER_ROW,
     ),
     "known dead, still running": (

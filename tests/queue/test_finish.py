@@ -7,9 +7,21 @@ import pytest
 
 from pgonly_django.models import Checkpoint, Job, Step
 from pgonly_django.models.job import ERRORS_KEPT, State
-from pgonly_django.queue import finish
+from pgonly_django.queue import checkpoints, finish
 from pgonly_django.queue.finish import Outcome, finish_statements
-from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
+from pgonly_django.queue.rescue import rescue
+from tests.queue.rows import (
+    HOUR,
+    ago,
+    claim,
+    claimer,
+    finish_of,
+    fresh,
+    make,
+    make_running,
+    make_worker,
+    write,
+)
 
 MINUTE = timedelta(minutes=1)
 
@@ -122,6 +134,21 @@ def test_each_outcome_draws_on_its_own_budget(server, outcome, state, facts, att
         interruptions,
         crashes,
     )
+
+
+@pytest.mark.parametrize(("step", "crashes"), [("made before", 2), ("new", 0)])
+def test_a_suspect_that_is_released_stays_one_unless_it_has_saved_something_new(server, step, crashes):
+    job = make_running(make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR))
+    save_step(job, "made before")
+    rescue(server, timedelta(seconds=30), timedelta(0))
+    Job.objects.update(state=State.RUNNING, crashes=2, lease_expires_at=ago(-HOUR))
+    save_step(job, step)
+    write(server, finish_of(job, Outcome.RELEASED, State.READY, costs_attempt=False))
+    assert (fresh(job).state, fresh(job).crashes) == (State.READY, crashes)
+
+
+def save_step(job, name):
+    checkpoints.save_step("default", str(job.id), job.lease_epoch, name, "1")
 
 
 def test_a_released_job_keeps_its_place_and_begins_to_wait_now(server):

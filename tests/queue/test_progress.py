@@ -14,7 +14,7 @@ def report(connection, *reports: Report) -> int:
 
 
 def report_of(job, **facts) -> Report:
-    nothing = {"lease_epoch": job.lease_epoch, "progress": None, "log_lines": None, "cleared": False}
+    nothing = {"lease_epoch": job.lease_epoch, "progress": None, "log_lines": None}
     return Report(id=str(job.id), **{**nothing, **facts})
 
 
@@ -30,12 +30,10 @@ def test_progress_and_lines_reach_their_jobs(server):
 
 
 @pytest.mark.parametrize("facts", [{"progress": "{}"}, {"log_lines": lines("hello")}])
-def test_a_report_notes_its_time_which_a_saved_checkpoint_does_not(server, facts):
-    reports, saves = make_running(), make_running(reported_at=ago(HOUR))
-    before = saves.reported_at
-    report(server, report_of(reports, **facts), report_of(saves, cleared=True))
-    assert ago(HOUR) < fresh(reports).reported_at
-    assert fresh(saves).reported_at == before
+def test_a_report_notes_its_time(server, facts):
+    job = make_running(reported_at=ago(HOUR))
+    report(server, report_of(job, **facts))
+    assert ago(HOUR) < fresh(job).reported_at
 
 
 def test_the_last_hundred_lines_are_kept_in_order(server):
@@ -45,16 +43,10 @@ def test_the_last_hundred_lines_are_kept_in_order(server):
     assert kept == [*range(2, LOG_LINES_KEPT - 1), "a", "b", "c"]
 
 
-def test_a_job_that_saved_something_is_no_suspect_any_more(server):
-    proved, silent = make_running(crashes=2), make_running(crashes=2)
-    report(server, report_of(proved, cleared=True), report_of(silent, progress="{}"))
-    assert (fresh(proved).crashes, fresh(silent).crashes) == (0, 2)
-
-
 @pytest.mark.parametrize("facts", [{"lease_epoch": 2}, {"state": State.SUCCEEDED}])
 def test_a_report_of_a_run_that_is_over_changes_nothing(server, facts):
     job = make_running(**facts)
-    said = report_of(job, lease_epoch=1, progress='{"done": 9}', log_lines=lines("late"), cleared=True)
+    said = report_of(job, lease_epoch=1, progress='{"done": 9}', log_lines=lines("late"))
     assert report(server, said) == 0
     assert (fresh(job).progress, fresh(job).log) == (None, [])
 

@@ -130,6 +130,69 @@ def test_a_poisonous_job_among_innocent_ones_is_the_only_one_to_fail(server):
     assert {state for state, _ in states(*innocent)} == {State.READY}
 
 
+def dies(server, job):
+    """The worker that runs the job dies. Returns how the row stands then."""
+    rescue(server, LEASE, NONE)
+    row = fresh(job)
+    if row.state == State.READY:
+        worker = make_worker(silent_for=HOUR)
+        facts = {"state": State.RUNNING, "worker_id": worker.id, "lease_expires_at": ago(HOUR)}
+        Job.objects.filter(pk=job.pk).update(**facts)
+    return row.state, row.crashes
+
+
+def save(job, value=None, positions="{}", step=None):
+    """As a run of the job does, at whose death the row has not heard of it."""
+    if step is None:
+        checkpoints.save_checkpoint("default", str(job.id), job.lease_epoch, f'"{value}"', positions)
+    else:
+        checkpoints.save_step("default", str(job.id), job.lease_epoch, step, "1")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        lambda n: {"step": f"call {n}"},
+        lambda n: {"value": f"page {n}"},
+        lambda n: {"positions": f'{{"items": {n}}}'},
+    ],
+    ids=["step", "checkpoint", "position"],
+)
+def test_a_job_that_saves_something_new_before_each_death_goes_on(server, dead, facts):
+    job = orphan(dead)
+    for n in range(2 * CRASHES_ALLOWED):
+        save(job, **facts(n))
+        assert dies(server, job) == (State.READY, 1)
+
+
+@pytest.mark.parametrize("saved", [["loading"], ["loading", "computing"]])
+def test_a_job_that_saves_the_same_in_each_life_fails_at_the_third_death(server, dead, saved):
+    job, ends = orphan(dead), []
+    for _ in range(CRASHES_ALLOWED):
+        for value in saved:
+            save(job, value)
+        save(job, step="the only one")
+        ends.append(dies(server, job))
+    assert ends == [(State.READY, 1), (State.READY, 2), (State.FAILED, 3)]
+
+
+def test_the_rescue_of_an_older_version_noted_nothing_so_that_nothing_counts_as_new(server, dead):
+    job = orphan(dead, crashes=2, errors=[{"outcome": "crashed"}])
+    save(job, step="made before")
+    assert dies(server, job) == (State.FAILED, 3)
+
+
+def test_a_suspect_that_has_saved_something_new_does_not_clear_its_neighbours(server, dead):
+    progressing, neighbour = orphan(dead), orphan(dead)
+    for _ in range(2):
+        save(progressing, step=f"call {uuid4()}")
+        rescue(server, LEASE, NONE)
+        Job.objects.update(
+            state=State.RUNNING, worker_id=make_worker(silent_for=HOUR).id, lease_expires_at=ago(HOUR)
+        )
+    assert states(progressing, neighbour) == [(State.RUNNING, 1), (State.RUNNING, 2)]
+
+
 def test_a_job_that_was_to_be_cancelled_is_cancelled_instead_of_rescued(server, dead):
     job = orphan(dead, cancel_requested_at=ago(HOUR), retention=HOUR)
     (rescued,) = rescue(server, LEASE, NONE)

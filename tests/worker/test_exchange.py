@@ -99,7 +99,7 @@ def test_a_locked_table_is_no_lost_database(exchanger, other, caplog):
     before = exchanger.database.connection()
     with other.transaction():
         other.execute("LOCK TABLE pgonly_job")
-        report = Report(str(job.id), job.lease_epoch, "{}", None, cleared=False)
+        report = Report(str(job.id), job.lease_epoch, "{}", None)
         answer = exchanger.exchange([finish_of(job)], [report], CLAIM)
         assert [finish.id for finish in answer.locked] == [str(job.id)]
         assert (answer.was_refused, answer.claimed, answer.reported) == (True, False, set())

@@ -165,12 +165,12 @@ def test_a_row_that_we_know_by_now_is_not_released():
     assert held.finishes(0.0) == []
 
 
-def test_a_suspect_counts_until_it_is_cleared_or_over():
-    held, run = InFlight(), run_of(crashes=SUSPECT_FROM)
-    held.hold([run])
+def test_a_suspect_counts_until_it_has_saved_something_new_or_is_over():
+    held, saves, ends = InFlight(), run_of(crashes=SUSPECT_FROM), run_of(id="b", crashes=SUSPECT_FROM)
+    held.hold([saves, ends])
+    assert not held.forget_cleared()
+    saves.saved_something_new = True
+    assert held.forget_cleared()
     assert held.has_suspect
-    run.is_cleared = True
-    assert not held.has_suspect
-    run.is_cleared = False
-    held.hold([run_of(2)])
+    held.hold([run_of(2, id="b")])
     assert not held.has_suspect
