@@ -3,9 +3,12 @@ them. django.tasks came with Django 6.0; on 5.2 its backport django-tasks serves
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import time
 import uuid
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +44,12 @@ else:
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
 UUID_VARIANT = 0b10 << 62
+
+
+def call_before_threads_are_joined(function: Callable[[], object]) -> None:
+    """At the end of the process, before Python waits for the threads of pools, and also in a child of multiprocessing,
+    which runs no atexit functions before Python 3.13. The latest is called first."""
+    getattr(threading, "_register_atexit", atexit.register)(function)
 
 
 def model_admin_class() -> type[Any]:

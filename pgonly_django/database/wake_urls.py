@@ -22,6 +22,7 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
+from pgonly_django.compat import call_before_threads_are_joined
 from pgonly_django.conf import read_settings, settings
 from pgonly_django.database import testrun
 from pgonly_django.events import emit
@@ -216,7 +217,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_after_fork)
-# Where Python joins threads: also in a child of multiprocessing, which runs no atexit functions before Python 3.13.
-getattr(threading, "_register_atexit", atexit.register)(flush)
+call_before_threads_are_joined(flush)
 # And after the threads have ended that enqueued.
 atexit.register(flush)

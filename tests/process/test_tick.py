@@ -25,6 +25,7 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.process
 
 GUNICORN = ("gunicorn", "--no-control-socket", "--workers", "1")
+THREADED = (*GUNICORN, "--threads", "4")
 UVICORN = ("uvicorn", "--lifespan", "off", "--log-level", "warning")
 
 
@@ -101,15 +102,44 @@ def test_gunicorn_that_kills_the_request_costs_the_job_nothing(serve, marks):
     assert server.get().json()["done"] == 0
 
 
-def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks):
-    server = serve(*GUNICORN)
+@pytest.mark.parametrize("command", [GUNICORN, THREADED])
+def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, command):
+    server = serve(*command)
     result = jobs.hold_on.enqueue("k")
     thread = server.ask_in_thread()
     wait_for(lambda: "k:started" in marks())
     server.process.send_signal(signal.SIGQUIT)
-    wait_for(lambda: is_given_back(result), what="the job to be given back")
+    wait_for(lambda: is_given_back(result), seconds=10.0, what="the job to be given back")
     server.process.wait(30)
     thread.join(30)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*GUNICORN, "--graceful-timeout", "3"),
+        (*THREADED, "--graceful-timeout", "3"),
+        (*UVICORN, "--timeout-graceful-shutdown", "3"),
+    ],
+    ids=["gunicorn", "gunicorn with threads", "uvicorn"],
+)
+def test_a_server_that_is_stopped_with_little_patience_gives_the_job_back_in_time(serve, marks, command):
+    server = serve(*command)
+    result = timed.pay_in_turn.enqueue("k", 1, 60)
+    answers = []
+    thread = server.ask_in_thread(answers)
+    wait_for(lambda: "k:0" in marks(), what="the step to begin")
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(30)
+    assert is_given_back(result)
+    thread.join(30)
+    assert answers[0]["released"] == 1
+
+
+def test_a_tick_that_is_the_last_request_of_a_gunicorn_worker_runs_its_jobs(serve):
+    server = serve(*GUNICORN, "--max-requests", "1")
+    jobs.add.enqueue(1)
+    assert server.get().json()["done"] == 1
 
 
 @pytest.mark.parametrize("command", [GUNICORN, UVICORN])

@@ -11,6 +11,7 @@ from pgonly_django.worker.connection_options import name_connections_of_thread
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.tick.duties import TickMaintenance
+from pgonly_django.worker.tick.server import WebServer
 from pgonly_django.worker.worker import WorkerLoop
 
 NAME = "tick"
@@ -32,6 +33,7 @@ class TickLoop(WorkerLoop):
         self.slots.begin_thread = lambda: name_connections_of_thread(self.id)
         self.next_tick_in_seconds: float | None = None  # of a schedule
         self._beat_at = 0.0
+        self._server = WebServer()
 
     def _make_maintenance(self) -> TickMaintenance:
         return TickMaintenance(self.options.database, self.inbox.put, self._connection)
@@ -51,10 +53,18 @@ class TickLoop(WorkerLoop):
             self.maintenance.run_for(max(seconds * MAINTENANCE_SHARE, 0.0))
 
     def _do_duties(self, now: float) -> None:
+        if self._server.is_stopping and not self.shutdown.is_asked:
+            self._stop_with_server()
         if now >= self._beat_at:
             self._beat()
         self.maintenance.run_wanted(self.deadline.stop_at)
         super()._do_duties(now)
+
+    def _stop_with_server(self) -> None:
+        """A planned stop, whose grace is over when half of the server's patience is."""
+        grace = self.shutdown.grace_seconds
+        self.shutdown.grace_seconds = min(grace, self._server.seconds_left(otherwise=2 * grace) / 2)
+        self.stop()
 
     def _pause(self, now: float) -> float:
         return min(super()._pause(now), max(self._beat_at - now, 0.0))

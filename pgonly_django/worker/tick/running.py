@@ -3,7 +3,6 @@ request, so that a transaction, an event loop or a signal of the server does not
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from pgonly_django.compat import task_backends
+from pgonly_django.compat import call_before_threads_are_joined, task_backends
 from pgonly_django.events import emit
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.queue import health, waiting
@@ -158,5 +157,5 @@ def _forget_after_fork() -> None:
     _going, _lock, _left = None, threading.Lock(), []
 
 
-atexit.register(_release_at_exit)
+call_before_threads_are_joined(_release_at_exit)
 os.register_at_fork(after_in_child=_forget_after_fork)
