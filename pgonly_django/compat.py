@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import SyncToAsync
 from django import VERSION
 
 if TYPE_CHECKING or VERSION >= (6, 0):
@@ -61,6 +62,17 @@ def model_admin_class() -> type[Any]:
     theme = import_module("unfold.admin") if apps.is_installed("unfold") else admin
     found: type[Any] = theme.ModelAdmin
     return found
+
+
+def release_request_thread(last: Callable[[], None]) -> None:
+    """Ends the thread that asgiref keeps for sync middleware until the response of an ASGI request is sent, behind a
+    last call there. What needs it later gets another one."""
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is not None and getattr(context, "_executor", None) is None:  # else the caller owns it
+        executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+        if executor is not None:
+            executor.submit(last)
+            executor.shutdown(wait=False)
 
 
 def uuid7() -> uuid.UUID:

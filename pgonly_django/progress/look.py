@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.utils.translation import gettext as _
@@ -18,7 +18,7 @@ from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.progress import wording
 from pgonly_django.progress.tokens import Grant
 from pgonly_django.progress.wording import Surroundings
-from pgonly_django.queue.output import read_output
+from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
 
 MESSAGE_LENGTH = 300
 COLUMNS = (
@@ -27,10 +27,29 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+# A page gets what is new of its output in answers of about so many characters, of all its jobs together.
+OF_AN_EVENT, OF_AN_ANSWER, WHOLE = 32_768, 262_144, 2**31 - 1
+# A statement reads so many pieces, so that many readers of long outputs need no more memory than a few.
+PIECES_AT_ONCE = 20
+
+
+class Wanted(NamedTuple):
     grant: Grant
-    after: int = 0  # an offset of its output
+    cursor: Cursor = Cursor()
+    size: int = WHOLE
+
+    @property
+    def question(self) -> Question:
+        return Question(self.grant.job_id, self.cursor, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look has read, by jobs and questions, of a database."""
+
+    jobs: dict[str, Any]  # each with `now`: the clock of this machine may differ from that of the rows
+    around: Surroundings
+    pieces: dict[Question, Piece]
 
 
 def database_of(backend: str) -> str | None:
@@ -42,30 +61,47 @@ def database_of(backend: str) -> str | None:
 
 
 def look(wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
-    """What is to be shown of each, in the same order. Statements: one for the jobs of a database, up to three for what
-    keeps them waiting, and one for each that shows its output. Index: primary keys."""
-    rows: dict[str, dict[UUID, Job]] = {}
-    for backend in {each.grant.backend for each in wanted}:
-        alias = database_of(backend)
-        ids = [each.grant.job_id for each in wanted if each.grant.backend == backend]
-        rows[backend] = {} if alias is None else _jobs(alias).filter(backend=backend).in_bulk(ids)
-    around = {backend: _surroundings(backend, list(jobs.values())) for backend, jobs in rows.items()}
-    return [
-        _shown(each, rows[each.grant.backend].get(UUID(each.grant.job_id)), around[each.grant.backend])
-        for each in wanted
-    ]
+    """What is to be shown of each, in the same order. Statements: see read()."""
+    seen = {alias: read(alias, part) for alias, part in by_database(wanted).items()}
+    return in_words(wanted, seen)
 
 
-def _jobs(alias: str) -> Any:
-    """Each with `now`: the clock of this machine may differ from the one that made the times of the rows."""
-    return Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
+def by_database(wanted: Sequence[Wanted]) -> dict[str, list[Wanted]]:
+    parts: dict[str, list[Wanted]] = {}
+    for each in wanted:
+        if (alias := database_of(each.grant.backend)) is not None:
+            parts.setdefault(alias, []).append(each)
+    return parts
 
 
-def _surroundings(backend: str, jobs: Sequence[Any]) -> Surroundings:
-    alias = database_of(backend)
+def read(alias: str, wanted: Sequence[Wanted]) -> Seen:
+    """One statement for all jobs, up to three for what keeps them waiting, and one for each PIECES_AT_ONCE outputs.
+    The outputs come last: of a job that is over all is read. Index: primary keys."""
+    rows = Job.objects.using(alias).only(*COLUMNS).annotate(now=ClockTimestamp())
+    found = rows.in_bulk({UUID(each.grant.job_id) for each in wanted})
+    jobs = {str(job_id): job for job_id, job in found.items()}
+    questions = list({each.question for each in wanted if each.grant.shows_output and _row(jobs, each)})
+    pieces: dict[Question, Piece] = {}
+    for at in range(0, len(questions), PIECES_AT_ONCE):
+        pieces |= read_pieces(alias, questions[at : at + PIECES_AT_ONCE])
+    return Seen(jobs, _surroundings(alias, list(jobs.values())), pieces)
+
+
+def _row(jobs: dict[str, Any], wanted: Wanted) -> Any:
+    """None where the job is of another backend: the token says which one may be seen."""
+    job = jobs.get(wanted.grant.job_id)
+    return job if job is not None and job.backend == wanted.grant.backend else None
+
+
+def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[str, Any]]:
+    """In the language and the time zone of the caller, without a statement."""
+    return [_shown(each, seen.get(database_of(each.grant.backend) or "")) for each in wanted]
+
+
+def _surroundings(alias: str, jobs: Sequence[Any]) -> Surroundings:
     waiting = {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}
     late = {each.worker_id for each in jobs if each.worker_id and wording.silent_seconds(each, each.now)}
-    if alias is None or not (waiting or late):
+    if not (waiting or late):
         return Surroundings(None, set(), set())
     served, paused = None, set()
     if waiting:
@@ -81,14 +117,15 @@ def _surroundings(backend: str, jobs: Sequence[Any]) -> Surroundings:
     return Surroundings(served, paused, set(late))
 
 
-def _shown(wanted: Wanted, job: Any, around: Surroundings) -> dict[str, Any]:
-    if job is None:
+def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
+    job = _row(seen.jobs, wanted) if seen else None
+    if seen is None or job is None:
         return {"state": "gone", "label": _("No longer here"), "is_over": True, "may_cancel": False}
     progress = job_progress(job, job.now)
     reported = job.progress if isinstance(job.progress, dict) else {}
     shown: dict[str, Any] = {
         "state": job.state,
-        "label": wording.label(job, around, job.now),
+        "label": wording.label(job, seen.around, job.now),
         "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
         "pace": wording.pace(progress),
         "message": str(reported.get("message") or "")[:MESSAGE_LENGTH],
@@ -97,9 +134,11 @@ def _shown(wanted: Wanted, job: Any, around: Surroundings) -> dict[str, Any]:
         and job.state in CANCELLABLE
         and job.cancel_requested_at is None,
     }
-    if wanted.grant.shows_output and (alias := database_of(job.backend)) is not None:
-        output = read_output(alias, job.pk, wanted.after)
+    if (piece := seen.pieces.get(wanted.question)) is not None and wanted.grant.shows_output:
+        output = piece.output
         shown["output"] = {"text": output.text, "keep": output.keep, "offset": str(output.offset)}
+        if piece.has_more:  # progress.js asks for it at once, and asks no more where all is over
+            shown |= {"is_over": False, "output": {**shown["output"], "next": str(piece.next)}}
     return shown
 
 

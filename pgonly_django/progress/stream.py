@@ -1,75 +1,148 @@
-"""What is new of the jobs of a page, as server-sent events, as long as its user is signed in."""
+"""What is new of the jobs of a page, as server-sent events, as long as its user is signed in.
+
+A stream holds little: what was shown last, and one event, which the next one follows when the client has taken it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest
 
-from pgonly_django.progress.look import Wanted, look
+from pgonly_django.compat import release_request_thread
+from pgonly_django.progress.look import OF_AN_EVENT, Wanted, by_database, in_words
+from pgonly_django.progress.looker import Looker, give_up, looker_of
 from pgonly_django.progress.tokens import is_signed_in_still
+from pgonly_django.queue.output import Cursor
 
 LOOK_SECONDS = 1.0
 # A look reads the jobs alone. So often the session of the user is read again, too.
 SESSION_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15.0
 LONGEST_SECONDS = 300.0
+# A stream ends where the database gives no answer for so long: its page asks once, and says that it has no answer.
+ANSWER_SECONDS = 10.0
+# A stream that is over may wait for its client for so long.
+TAKEN_WITHIN_SECONDS = 10.0
+STREAMS_AT_MOST = 1_000  # of a process
+
+_streams: set[Stream] = set()
 
 
-def answers(wanted: Sequence[Wanted], owner: str) -> list[dict[str, Any]]:
-    """With new tokens: a page that is open stays allowed to ask."""
-    shown = look(wanted)
-    return [{**each, "token": want.grant.token(owner)} for each, want in zip(shown, wanted, strict=True)]
+def is_full() -> bool:
+    return len(_streams) >= STREAMS_AT_MOST
 
 
-async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> AsyncIterator[str]:
+async def stream(request: HttpRequest, wanted: Sequence[Wanted], owner: str) -> AsyncIterator[bytes]:
     """For LONGEST_SECONDS at most. Behind its end progress.js asks progress(), which refuses who has signed out."""
-    began_at = said_at = asked_at = time.monotonic()
-    seen = None
-    while time.monotonic() < began_at + LONGEST_SECONDS:
-        if time.monotonic() > asked_at + SESSION_SECONDS:
-            if not await apart(lambda: is_signed_in_still(request)):
-                return
-            asked_at = time.monotonic()
-        found = await apart(lambda: answers(wanted, owner))  # noqa: B023 - called at once
-        news = [{name: value for name, value in each.items() if name != "token"} for each in found]
-        if news != seen:
-            seen, said_at = _without_output(news), time.monotonic()
-            offsets = [str(each.get("output", {}).get("offset", 0)) for each in found]
-            wanted = [Wanted(want.grant, int(offset)) for want, offset in zip(wanted, offsets, strict=True)]
-            yield f"id: {'-'.join(offsets)}\ndata: {json.dumps({'jobs': found})}\n\n"
-            if all(each["is_over"] for each in found):
-                yield "event: over\ndata: {}\n\n"
-                return
-        elif time.monotonic() - said_at > KEEP_ALIVE_SECONDS:
-            said_at = time.monotonic()
-            yield ": \n\n"
-        await asyncio.sleep(LOOK_SECONDS)
-
-
-def _without_output(news: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As they look when nothing has been emitted since."""
-    return [
-        {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
-        if "output" in each
-        else each
-        for each in news
-    ]
-
-
-async def apart(question: Callable[[], Any]) -> Any:
-    """In a thread of the event loop's pool, which is free again behind it; connections are closed there."""
-
-    def ask() -> Any:
+    release_request_thread(connections.close_all)
+    with ExitStack() as lookers:
+        aliases = {DEFAULT_DB_ALIAS, *by_database(wanted)}
+        of_this = Stream(wanted, owner, {alias: lookers.enter_context(looker_of(alias)) for alias in aliases})
+        _streams.add(of_this)
+        watching = asyncio.create_task(of_this.watch(request))
         try:
-            return question()
+            async for event in of_this.events():
+                of_this.handed_out_at = time.monotonic()
+                yield event
+                of_this.handed_out_at = None
         finally:
-            connections.close_all()
+            _streams.discard(of_this)
+            watching.cancel()
 
-    return await sync_to_async(ask, thread_sensitive=False)()
+
+class Stream:
+    """Made in the task that sends it."""
+
+    def __init__(self, wanted: Sequence[Wanted], owner: str, lookers: dict[str, Looker]) -> None:
+        size = OF_AN_EVENT // max(1, sum(each.grant.shows_output for each in wanted))
+        self._wanted, self._owner = [each._replace(size=size) for each in wanted], owner
+        self._lookers, self._task = lookers, asyncio.current_task()
+        self._is_over = False
+        self.handed_out_at: float | None = None  # since then the client has not taken the last event
+
+    async def watch(self, request: HttpRequest) -> None:
+        """Ends the stream when its time is over, its user has signed out or the server stops. Where the client takes
+        nothing, the task that sends it is cancelled, as Django does when a client goes away."""
+        over_at, ask_at = time.monotonic() + LONGEST_SECONDS, time.monotonic() + SESSION_SECONDS
+        while not (self._is_over and self._is_not_taken()):
+            await asyncio.sleep(LOOK_SECONDS)
+            self._is_over |= time.monotonic() > over_at or server_stops()
+            if time.monotonic() > ask_at and not self._is_over:
+                looker = self._lookers[DEFAULT_DB_ALIAS]
+                self._is_over = not await _answer(looker, looker.call(partial(is_signed_in_still, request)))
+                ask_at = time.monotonic() + SESSION_SECONDS
+        if self._task is not None:
+            self._task.cancel()
+
+    def _is_not_taken(self) -> bool:
+        return self.handed_out_at is not None and time.monotonic() > self.handed_out_at + TAKEN_WITHIN_SECONDS
+
+    async def events(self) -> AsyncIterator[bytes]:
+        shown, said_at = None, time.monotonic()
+        while not self._is_over and (found := await self._look()) is not None:
+            if found != shown:
+                shown, said_at = [_without_output(each) for each in found], time.monotonic()
+                yield self._event(found)
+                if all(each["is_over"] for each in found):
+                    yield b"event: over\ndata: {}\n\n"
+                    return
+                if any("next" in each.get("output", {}) for each in found):
+                    continue
+            elif time.monotonic() - said_at > KEEP_ALIVE_SECONDS:
+                said_at = time.monotonic()
+                yield b": \n\n"
+            await asyncio.sleep(LOOK_SECONDS - time.monotonic() % LOOK_SECONDS)
+
+    async def _look(self) -> list[dict[str, Any]] | None:
+        """None: the database has not answered."""
+        parts = by_database(self._wanted)
+        asked = {alias: self._lookers[alias].look(part) for alias, part in parts.items()}
+        seen = {alias: await _answer(self._lookers[alias], answer) for alias, answer in asked.items()}
+        return None if None in seen.values() else in_words(self._wanted, seen)
+
+    def _event(self, found: Sequence[dict[str, Any]]) -> bytes:
+        """The next look goes on behind it."""
+        outputs = [each.get("output", {}) for each in found]
+        cursors = [Cursor.of(output.get("next") or output.get("offset", "0")) for output in outputs]
+        self._wanted = [want._replace(cursor=at) for want, at in zip(self._wanted, cursors, strict=True)]
+        data = json.dumps({"jobs": with_tokens(found, self._wanted, self._owner)}, ensure_ascii=False)
+        return f"id: {'-'.join(map(str, cursors))}\ndata: {data}\n\n".encode()
+
+
+def with_tokens(
+    found: Sequence[dict[str, Any]], wanted: Sequence[Wanted], owner: str
+) -> list[dict[str, Any]]:
+    """With new tokens: a page that is open stays allowed to ask."""
+    return [{**each, "token": want.grant.token(owner)} for each, want in zip(found, wanted, strict=True)]
+
+
+def _without_output(each: dict[str, Any]) -> dict[str, Any]:
+    """As it looks when nothing has been emitted since."""
+    if "output" not in each:
+        return each
+    return {**each, "output": {"text": "", "keep": None, "offset": each["output"]["offset"]}}
+
+
+async def _answer(looker: Looker, answer: Future[Any]) -> Any:
+    """None where there is none within ANSWER_SECONDS."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_SECONDS)
+    except TimeoutError:
+        give_up(looker)
+        return None
+
+
+def server_stops() -> bool:
+    """uvicorn waits for open responses without a word to them. Its server, whose method handles SIGTERM, knows."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return bool(getattr(server, "should_exit", False))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
@@ -15,12 +17,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST, require_safe
 
-from pgonly_django.progress.look import Wanted, cancel
-from pgonly_django.progress.stream import answers, apart, stream
+from pgonly_django.progress.look import OF_AN_ANSWER, Wanted, cancel, look
+from pgonly_django.progress.stream import is_full, stream, with_tokens
 from pgonly_django.progress.tokens import RefusedError, grant_of, owner_of
+from pgonly_django.queue.output import Cursor
 
 JOBS_AT_MOST = 20
-LONGEST_OFFSET = 20
+RETRY_AFTER_SECONDS = 30
 
 
 @login_not_required
@@ -32,7 +35,9 @@ def progress(request: HttpRequest) -> HttpResponseBase:
         wanted, owner = _wanted(request, request.GET.getlist("after"))
     except RefusedError:
         return _refused()
-    return JsonResponse({"jobs": answers(wanted, owner)})
+    size = OF_AN_ANSWER // len(wanted)
+    wanted = [each._replace(size=size) for each in wanted]
+    return JsonResponse({"jobs": with_tokens(look(wanted), wanted, owner)})
 
 
 @login_not_required
@@ -58,13 +63,16 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
 @login_not_required
 async def events(request: HttpRequest) -> HttpResponseBase:
     """The same as progress(), as events: for 5 minutes at most, and while its user is signed in, under ASGI alone.
-    Between two looks it holds neither a thread nor a connection to the database."""
+    All streams of a process share one thread and one connection to the database."""
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Server-sent events need ASGI.", status=501, content_type="text/plain")
+    if is_full():
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return HttpResponse("Too many streams.", status=503, content_type="text/plain", headers=headers)
     last = request.headers.get("Last-Event-ID", "")
     after = last.split("-") if last else request.GET.getlist("after")
     try:
-        wanted, owner = await apart(lambda: _wanted(request, after))
+        wanted, owner = await _apart(lambda: _wanted(request, after))
     except RefusedError:
         return _refused()
     response = StreamingHttpResponse(stream(request, wanted, owner), content_type="text/event-stream")
@@ -73,18 +81,24 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _wanted(request: HttpRequest, after: Sequence[str]) -> tuple[list[Wanted], str]:
-    """What the request asks for, and who asks. Raises RefusedError."""
+    """What the request asks for, each job once, and who asks. Raises RefusedError."""
     tokens, owner = request.GET.getlist("token"), owner_of(request)
     if not 0 < len(tokens) <= JOBS_AT_MOST or owner is None:
         raise RefusedError
-    offsets = [*map(_offset, after), *[0] * len(tokens)]
-    return [Wanted(grant_of(token, owner), at) for token, at in zip(tokens, offsets, strict=False)], owner
+    asked = dict.fromkeys(zip(tokens, [*after, *["0"] * len(tokens)], strict=False))
+    return [Wanted(grant_of(token, owner), Cursor.of(at)) for token, at in asked], owner
 
 
-def _offset(text: str) -> int:
-    """0 for what no answer gave."""
-    is_number = text.isascii() and text.isdigit() and len(text) < LONGEST_OFFSET
-    return min(int(text), 2**63 - 1) if is_number else 0
+async def _apart(question: Callable[[], Any]) -> Any:
+    """In a thread of the event loop's pool, which is free again behind it; connections are closed there."""
+
+    def ask() -> Any:
+        try:
+            return question()
+        finally:
+            connections.close_all()
+
+    return await sync_to_async(ask, thread_sensitive=False)()
 
 
 def _refused() -> HttpResponse:

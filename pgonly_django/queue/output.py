@@ -11,6 +11,7 @@ the step or the position, in one transaction.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -214,3 +215,91 @@ def read_output(alias: str, job_id: str | UUID, after: int = 0) -> Output:
     for _, start, appended in rows:
         text.apply(start, appended)
     return Output(str(text), text.keep, rows[-1][0])
+
+
+CURSOR = re.compile("([0-9]{1,18})(?::([0-9]{1,18}):([0-9]{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a reader is: it has all rows up to `after`, and `given` characters of the row at `place` behind it."""
+
+    after: int = 0
+    place: int = 0
+    given: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.after}:{self.place}:{self.given}" if self.given else str(self.after)
+
+    @classmethod
+    def of(cls, text: str) -> Cursor:
+        """The beginning, for what str() of no cursor gave."""
+        found = CURSOR.fullmatch(text)
+        return cls(*(int(number or 0) for number in found.groups())) if found else cls()
+
+
+class Question(NamedTuple):
+    """For one piece of what a job has emitted."""
+
+    job_id: str
+    cursor: Cursor
+    size: int  # in characters
+
+
+class Piece(NamedTuple):
+    output: Output
+    next: Cursor
+    has_more: bool  # there may be more behind it
+
+
+# Index: pgonly_job_output_once. octet_length() reads no text that is stored out of line. A row that is cut is the last
+# one of its piece, and the rest of it is read alone: it is as long as a piece.
+READ_PIECES = qualified("""
+SELECT asked.number, piece.place, piece.start, piece.text, piece.bytes
+FROM unnest(%(ids)s::uuid[], %(afters)s::int8[], %(places)s::int8[], %(given)s::int[], %(sizes)s::int[])
+    WITH ORDINALITY AS asked(job_id, after, place, given, size, number)
+CROSS JOIN LATERAL (
+    SELECT place, start, bytes,
+        substr(text, CASE WHEN place = asked.place THEN asked.given ELSE 0 END + 1, asked.size) AS text
+    FROM (
+        SELECT place, start, text, octet_length(text) AS bytes, sum(octet_length(text)) OVER (ORDER BY place) AS until
+        FROM pgonly_job_output WHERE job_id = asked.job_id AND part = '' AND place > asked.after
+    ) AS behind WHERE until - bytes < asked.size
+) AS piece ORDER BY asked.number, piece.place
+""")
+
+
+def read_pieces(alias: str, questions: Sequence[Question]) -> dict[Question, Piece]:
+    """The next piece for each. It has not much more than `size` characters, however much there is."""
+    asked = list(dict.fromkeys(questions))
+    parameters: dict[str, Any] = {
+        "ids": [each.job_id for each in asked],
+        "afters": [each.cursor.after for each in asked],
+        "places": [each.cursor.place for each in asked],
+        "given": [each.cursor.given for each in asked],
+        "sizes": [each.size for each in asked],
+    }
+    with connections[alias].cursor() as cursor:
+        cursor.execute(READ_PIECES, parameters)
+        rows = {number: list(of) for number, of in groupby(cursor.fetchall(), itemgetter(0))}
+    return {each: _piece(each, rows.get(number, [])) for number, each in enumerate(asked, 1)}
+
+
+def _piece(question: Question, rows: Sequence[tuple[int, int, int, str, int]]) -> Piece:
+    at, size = question.cursor, question.size
+    if not rows:
+        return Piece(Output("", None, at.after), Cursor(at.after), False)
+    _, place, start, _, _ = rows[0]
+    given = at.given if place == at.place else 0
+    had = start + given
+    text = Text(keep=had if at.after or given else 0)
+    for number, row in enumerate(rows):
+        text.apply(row[2] if number else had, row[3])
+    keep = None if given and text.keep == had else text.keep
+    _, last, _, end, _ = rows[-1]
+    if len(end) < size:
+        after = Cursor(last)
+    else:
+        after = Cursor(rows[-2][1] if rows[1:] else at.after, last, (given if last == place else 0) + size)
+    has_more = bool(after.given) or sum(row[4] for row in rows) >= size
+    return Piece(Output(str(text), keep, after.after), after, has_more)

@@ -78,6 +78,29 @@ def test_output_that_two_answers_bring_is_shown_once(progress, expect):
     assert progress.page.locator("[data-part=output]").inner_text() == "Hello"
 
 
+def test_a_long_output_is_asked_for_piece_by_piece_without_a_pause(progress, expect):
+    progress.is_asked(1)
+    progress.answers(jobs=[{**JOB, "output": {"text": "Hel", "keep": 0, "offset": "0", "next": "0:7:3"}}])
+    progress.is_asked(1)
+    assert "after=0%3A7%3A3" in progress.asked[0].request.url
+    progress.answers(jobs=[{**JOB, "output": {"text": "lo", "keep": None, "offset": "7"}}])
+    expect(progress.page.locator("[data-part=output]")).to_have_text("Hello")
+    progress.is_asked(1)
+    assert "after=7" in progress.asked[0].request.url
+
+
+def test_two_boxes_of_one_job_ask_once_and_both_show_it(progress, expect):
+    progress.is_asked(1)
+    box = "document.querySelector('[data-pgonly-progress]')"
+    progress.page.evaluate(f"{box}.after({box}.cloneNode(true))")
+    progress.answers(jobs=[JOB])
+    progress.is_asked(1)
+    assert progress.asked[0].request.url.count("token=") == 1
+    progress.answers(jobs=[{**JOB, "label": "Stopping"}])
+    labels = progress.page.locator("[data-part=label]")
+    expect(labels).to_have_text(["Stopping", "Stopping"])
+
+
 def test_a_site_that_cannot_be_reached_is_asked_again(progress, expect):
     progress.is_asked(1)
     progress.answers(502)

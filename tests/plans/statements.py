@@ -267,6 +267,14 @@ STATEMENTS = {
     "output starts over": (lambda held: values(output.START_OVER, held[0], ["step 1"]), OUTPUT, NONE),
     "load output": (lambda held: values(output.LOAD_OUTPUT, held[0]), OUTPUT, NONE),
     "read output": (lambda held: values(output.READ_OUTPUT, held[0], 2), OUTPUT, NONE),
+    "read pieces of outputs": (
+        lambda held: (
+            output.READ_PIECES,
+            {"ids": [held[0]], "afters": [2], "places": [3], "given": [1], "sizes": [100]},
+        ),
+        OUTPUT,
+        NONE,
+    ),
     "save step": (lambda held: values(checkpoints.SAVE_STEP, "new", "1", held[0], 1), PRIMARY, NONE),
     "save paid step": (
         lambda held: values(

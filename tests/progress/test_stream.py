@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 from django.db.backends.signals import connection_created
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, RequestFactory
 from django.utils.decorators import async_only_middleware
 
 from pgonly_django.models import State
 from pgonly_django.progress import stream
+from pgonly_django.progress.look import OF_AN_EVENT, Wanted
 from pgonly_django.progress.tokens import VISITOR, Grant
 from pgonly_django.queue.output import Said, place, write_output
 from pgonly_django.sessions import revoke_all
@@ -217,3 +219,95 @@ def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):
     assert end == "event: over\ndata: {}\n\n"
     resumed = async_to_sync(listen)(**{"Last-Event-ID": str(place(1, 1))})
     assert json.loads(resumed[0].partition("data: ")[2])["jobs"][0]["output"]["text"] == " world"
+
+
+def write_long(server, job, *lengths):
+    """Rows of output of these lengths. Returns all of it."""
+    text = ""
+    for number, length in enumerate(lengths, 1):
+        row = "".join(f"{number}.{at}," for at in range(length))[:length]
+        write_output(server, [Said(str(job.pk), 1, place(1, number), len(text), row)])
+        text += row
+    type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+    return text
+
+
+def read_all(client, token, **headers):
+    async def read():
+        response = await client.get(EVENTS, {"token": token}, headers=headers)
+        return [event.decode() async for event in response.streaming_content]
+
+    *events, end = async_to_sync(read)()
+    assert end.startswith("event: over")
+    return events
+
+
+def applied(text, events):
+    for event in events:
+        (job,) = json.loads(event.partition("data: ")[2])["jobs"]
+        keep = job["output"]["keep"]
+        text = text[: len(text) if keep is None else keep] + job["output"]["text"]
+    return text
+
+
+ROWS = [
+    (3 * OF_AN_EVENT + 7, 5),
+    (5, 2 * OF_AN_EVENT, OF_AN_EVENT),
+    (4 * OF_AN_EVENT,),
+    (OF_AN_EVENT // 3,) * 9,
+]
+
+
+@pytest.mark.parametrize("lengths", ROWS)
+def test_a_long_output_comes_in_bounded_events(ada, token_of, server, lengths):
+    job, client = make_running(make_worker().pk), AsyncClient()
+    text = write_long(server, job, *lengths)
+    client.force_login(ada)
+    token = token_of(job, ada, shows_output=True)
+    events = read_all(client, token)
+    assert max(map(len, events)) < 2 * OF_AN_EVENT + 1_000
+    assert applied("", events) == text
+    for number, event in enumerate(events[:-1], 1):
+        last = event.partition("id: ")[2].partition("\n")[0]
+        assert (
+            applied(applied("", events[:number]), read_all(client, token, **{"Last-Event-ID": last})) == text
+        )
+
+
+async def take_one_event_of(request, wanted, owner):
+    """As a server whose client takes nothing behind the first event."""
+    async for _ in stream.stream(request, [wanted], owner):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("end", ["the time is over", "its user has signed out"])
+def test_it_ends_while_its_client_takes_nothing(ada, request_of, monkeypatch, end):
+    monkeypatch.setattr(stream, "TAKEN_WITHIN_SECONDS", 0.1)
+    if end == "the time is over":
+        monkeypatch.setattr(stream, "LONGEST_SECONDS", 0.1)
+    acting, job = Client(), make_running(make_worker().pk)
+    acting.force_login(ada)
+    request = RequestFactory().get("/")
+    request.session = acting.session
+    assert request.session[SESSION_KEY]
+    wanted = Wanted(Grant("default", str(job.pk)))
+
+    async def blocked():
+        task = asyncio.create_task(take_one_event_of(request, wanted, f"user {ada.pk}"))
+        if end == "its user has signed out":
+            await sync_to_async(acting.logout)()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, 20)
+        assert task.cancelled()
+
+    async_to_sync(blocked)()
+    assert not stream._streams
+
+
+def test_a_process_with_many_streams_refuses_another_one_for_a_while(ada, token_of, monkeypatch):
+    monkeypatch.setattr(stream, "STREAMS_AT_MOST", 0)
+    client = AsyncClient()
+    client.force_login(ada)
+    token = token_of(make_running(make_worker().pk), ada)
+    response = async_to_sync(client.get)(EVENTS, {"token": token})
+    assert (response.status_code, response["Retry-After"]) == (503, "30")

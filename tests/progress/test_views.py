@@ -117,6 +117,28 @@ def test_output_comes_from_the_offset_that_the_page_has(client, ada, token_of, s
         assert jobs(client.get(URL, {**query, "after": odd}))[0]["output"]["text"] == "Hello world"
 
 
+def test_a_token_that_is_given_twenty_times_is_answered_once(client, ada, token_of, server):
+    job = make_running(make_worker().pk)
+    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    query = {"token": [token_of(job, ada, shows_output=True)] * views.JOBS_AT_MOST}
+    assert [each["output"]["text"] for each in jobs(client.get(URL, query))] == ["Hello"]
+    assert len(jobs(client.get(URL, {**query, "after": ["0", "0", "1"]}))) == 2
+
+
+def test_a_long_output_comes_in_bounded_answers(client, ada, token_of, server):
+    job, text = make_running(make_worker().pk), "abc" * look.OF_AN_ANSWER
+    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, text)])
+    type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
+    token, after, seen, is_over = token_of(job, ada, shows_output=True), "0", "", False
+    while not is_over:
+        (shown,) = jobs(client.get(URL, {"token": token, "after": after}))
+        output, is_over = shown["output"], shown["is_over"]
+        assert len(output["text"]) <= look.OF_AN_ANSWER
+        seen = seen[: output["keep"]] + output["text"]
+        after = output.get("next", output["offset"])
+    assert seen == text
+
+
 def test_a_waiting_job_says_that_no_live_worker_serves_its_queue(client, ada, token_of):
     query = {"token": token_of(make(queue="ai"), ada)}
     make_worker(queues=["mail"])

@@ -29,6 +29,7 @@
       if (isAtEnd) element.scrollTop = element.scrollHeight;
     }
     box.dataset.offset = output.offset;
+    box.dataset.next = output.next || "";
   }
 
   function show(box, job) {
@@ -52,11 +53,23 @@
     box.dispatchEvent(new CustomEvent("pgonly:progress", { bubbles: true, detail: job }));
   }
 
-  function address(boxes, path) {
-    const query = new URLSearchParams();
+  const cursor = (box) => box.dataset.next || box.dataset.offset || "0";
+
+  // Boxes that show the same job ask once: a list of boxes for each job of the answer.
+  function byJob(boxes) {
+    const jobs = new Map();
     for (const box of boxes) {
+      const key = `${box.dataset.token} ${cursor(box)}`;
+      jobs.set(key, [...(jobs.get(key) || []), box]);
+    }
+    return [...jobs.values()];
+  }
+
+  function address(jobs, path) {
+    const query = new URLSearchParams();
+    for (const [box] of jobs) {
       query.append("token", box.dataset.token);
-      query.append("after", box.dataset.offset || "0");
+      query.append("after", cursor(box));
     }
     return `${path}?${query}`;
   }
@@ -73,16 +86,18 @@
     for (const box of boxes) part(box, "refused").hidden = false;
   }
 
-  function took(boxes, answer) {
+  function took(jobs, answer) {
     pause = POLL_SECONDS;
-    note(boxes, false);
-    boxes.forEach((box, place) => show(box, answer.jobs[place]));
+    note(jobs.flat(), false);
+    jobs.forEach((boxes, place) => boxes.forEach((box) => show(box, answer.jobs[place])));
   }
 
   async function poll(boxes) {
     const now = generation += 1;  // the answer to an earlier request would bring the same output twice
+    const jobs = byJob(boxes);
+    let hasMore = false;
     try {
-      const answer = await fetch(address(boxes, boxes[0].dataset.pgonlyProgress), {
+      const answer = await fetch(address(jobs, boxes[0].dataset.pgonlyProgress), {
         headers: { Accept: "application/json" }, credentials: "same-origin", cache: "no-store",
       });
       if (now !== generation) return;
@@ -90,18 +105,20 @@
       if (!answer.ok) throw new Error(`answered ${answer.status}`);
       const news = await answer.json();
       if (now !== generation) return;
-      took(boxes, news);
+      took(jobs, news);
+      hasMore = news.jobs.some((job) => job.output && job.output.next);
     } catch {
       if (now !== generation) return;
       note(boxes, true);
       pause = Math.min(pause * 2, LONGEST_PAUSE_SECONDS);
     }
-    later(pause);
+    later(hasMore ? 0 : pause);
   }
 
   function listen(boxes) {
-    const source = stream = new EventSource(address(boxes, boxes[0].dataset.events));
-    source.onmessage = (event) => took(boxes, JSON.parse(event.data));
+    const jobs = byJob(boxes);
+    const source = stream = new EventSource(address(jobs, boxes[0].dataset.events));
+    source.onmessage = (event) => took(jobs, JSON.parse(event.data));
     source.addEventListener("over", () => { stop(); later(0); });
     source.onerror = () => {  // it is over after five minutes, or was refused: ask once, and listen again later
       if (source !== stream) return;

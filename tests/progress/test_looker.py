@@ -1,0 +1,137 @@
+"""One look for all streams of a process: its statements, its connection, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection, transaction
+from django.db.backends.signals import connection_created
+from django.test import RequestFactory
+
+from pgonly_django.progress import looker, stream
+from pgonly_django.progress.look import Wanted
+from pgonly_django.progress.tokens import Grant
+from tests.queue.rows import make_running, make_worker
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+STREAMS = 10
+
+
+@pytest.fixture
+def statements():
+    """By the thread that sends them; a new connection is None."""
+    seen = []
+
+    def note(execute, sql, params, many, context):
+        seen.append((threading.current_thread().name, sql))
+        return execute(sql, params, many, context)
+
+    def wrap(connection, **_kwargs):
+        seen.append((threading.current_thread().name, None))
+        connection.execute_wrappers.append(note)
+
+    connection_created.connect(wrap)
+    yield seen
+    connection_created.disconnect(wrap)
+
+
+def run_streams(jobs, until):
+    """A stream for each job; `until` is awaited when all have said something. Returns how many have ended by then."""
+
+    async def run():
+        request = RequestFactory().get("/")
+        streams = [stream.stream(request, [Wanted(Grant("default", str(job.pk)))], "user 1") for job in jobs]
+        await asyncio.gather(*(anext(each) for each in streams))
+        rest = [asyncio.ensure_future(anext(each, None)) for each in streams]
+        await until()
+        ended = sum(each.done() and each.result() is None for each in rest)
+        for each in rest:
+            each.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for each in streams:
+            await each.aclose()
+        return ended
+
+    return async_to_sync(run)()
+
+
+async def until(condition):
+    await sync_to_async(wait_for, thread_sensitive=False)(condition)
+
+
+def threads():
+    return [each for each in threading.enumerate() if each.name == "pgonly-progress"]
+
+
+def test_all_streams_share_a_connection_and_a_statement_for_each_look(statements, monkeypatch):
+    monkeypatch.setattr(stream, "LOOK_SECONDS", 0.5)
+    jobs = [make_running(make_worker().pk) for _ in range(STREAMS)]
+    statements.clear()
+
+    def looks():
+        return [
+            sql for _, sql in statements if sql and 'FROM "pgonly_job"' in sql.replace('"job_queue".', "")
+        ]
+
+    async def looked():
+        statements_before = len(looks())
+        await until(lambda: len(looks()) > statements_before + 3)
+
+    assert run_streams(jobs, looked) == 0
+    assert {name for name, _ in statements} == {"pgonly-progress"}
+    assert [sql for _, sql in statements].count(None) == 1
+    assert sum(sql.count("%s") for sql in looks()[-1:]) >= STREAMS
+    wait_for(lambda: not threads())  # and its connection is closed
+
+
+def test_a_look_that_fails_ends_the_streams_with_one_line_in_the_log(caplog):
+    jobs = [make_running(make_worker().pk) for _ in range(STREAMS)]
+
+    async def terminated():
+        await sync_to_async(terminate_connection, thread_sensitive=False)()
+        await until(lambda: "could not be read" in caplog.text)
+        await asyncio.sleep(stream.LOOK_SECONDS)
+
+    with caplog.at_level(logging.WARNING, "pgonly_django.progress"):
+        assert run_streams(jobs, terminated) == STREAMS
+    assert caplog.text.count("could not be read") == 1
+    assert run_streams(jobs, lambda: asyncio.sleep(0)) == 0
+
+
+def terminate_connection():
+    with looker.looker_of("default") as same:
+        pid = same.call(lambda: connection.connection.info.backend_pid).result(10)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+    connection.close()
+
+
+def test_a_database_that_stands_still_ends_the_streams_and_later_ones_do_not_wait_for_it(monkeypatch):
+    monkeypatch.setattr(stream, "ANSWER_SECONDS", 0.3)
+    job = make_running(make_worker().pk)
+    request, wanted = RequestFactory().get("/"), [Wanted(Grant("default", str(job.pk)))]
+
+    async def first_event():
+        return await anext(stream.stream(request, wanted, "user 1"), None)
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {type(job)._meta.db_table} IN ACCESS EXCLUSIVE MODE")
+        assert async_to_sync(first_event)() is None
+    monkeypatch.setattr(stream, "ANSWER_SECONDS", 20)
+    assert b'"state": "running"' in async_to_sync(first_event)()
+    wait_for(lambda: not threads())
+
+
+def test_a_forked_process_has_a_look_of_its_own():
+    with looker.looker_of("default") as before:
+        pid = os.fork()
+        if not pid:
+            with looker.looker_of("default") as after:
+                os._exit(0 if after is not before and after.call(lambda: 1).result(10) == 1 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
