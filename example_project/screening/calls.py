@@ -108,9 +108,9 @@ class PaidCalls:
 
     def _paid(self, function: Callable[[], Taken[T]], most: Usage) -> Taken[T]:
         """One call out of the project's budget. Where the reviewer does not say what it took, the reserved amount
-        counts as spent."""
+        counts as spent. The block makes no other request, so one that was refused costs nothing."""
         step = f"{self._reviewer} on paper {self._paper.position}"
-        with self._paper.project.budget().reserve(price(most), step=step) as reservation:
+        with self._paper.project.budget().reserve(price(most), step=step, one_call=True) as reservation:
             answer, usage = self._counted(function)
             if usage is not None:
                 tokens = {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}

@@ -175,9 +175,10 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         cost: CostOf | None = None,
         budget: Budget | str | None = None,
         reserve: Amount | None = None,
+        one_call: bool = False,
         **kwargs: Any,
     ) -> T: ...
-    def step(  # type: ignore[misc] # cost, budget and reserve are never the function's
+    def step(  # type: ignore[misc] # cost and what follows are never the function's
         self,
         name: str,
         function: Callable[..., Any],
@@ -186,6 +187,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         cost: CostOf | None = None,
         budget: Budget | str | None = None,
         reserve: Amount | None = None,
+        one_call: bool = False,
         **kwargs: Any,
     ) -> Any:
         """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
@@ -203,7 +205,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         `cost`: what the call costs, in US dollars: an amount, a Cost, or a function of the result that returns one of
         the two. The function may also return Costed(result, cost). It is stored with the step, and once. `budget` (a
         budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
-        the job is held before the call.
+        the job is held before the call. A call that raises has cost what was reserved, unless you say with `one_call`
+        that the function makes one request and nothing else that could fail like one: see Budget.reserve().
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)
@@ -213,7 +216,10 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             while self._waits_for_lease or self._waits_for_calls:
                 time.sleep(POLL_SECONDS)
             self._check()
-            with self._one_call(name), Spending(name, cost, budget or self.budget, reserve) as spending:
+            with (
+                self._one_call(name),
+                Spending(name, cost, budget or self.budget, reserve, one_call) as spending,
+            ):
                 found = self._keep_step(name, function(*args, **kwargs), spending)
         return json.loads(found)
 
@@ -231,6 +237,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         cost: CostOf | None = None,
         budget: Budget | str | None = None,
         reserve: Amount | None = None,
+        one_call: bool = False,
         **kwargs: Any,
     ) -> T: ...
     async def astep(  # type: ignore[misc] # as step()
@@ -242,6 +249,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         cost: CostOf | None = None,
         budget: Budget | str | None = None,
         reserve: Amount | None = None,
+        one_call: bool = False,
         **kwargs: Any,
     ) -> Any:
         """See step(); `function` is a coroutine function."""
@@ -254,7 +262,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
                 await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
             with self._one_call(name):
-                async with Spending(name, cost, budget or self.budget, reserve) as spending:
+                async with Spending(name, cost, budget or self.budget, reserve, one_call) as spending:
                     value = await function(*args, **kwargs)
                     found = await sync_to_async(self._keep_step)(name, value, spending)
         return json.loads(found)

@@ -20,7 +20,12 @@ class Spending:
     """The block around the call of one step. With a budget the call's amount is reserved inside of it."""
 
     def __init__(
-        self, step: str, cost: CostOf | None, of: Budget | str | None, reserve: Amount | None
+        self,
+        step: str,
+        cost: CostOf | None,
+        of: Budget | str | None,
+        reserve: Amount | None,
+        one_call: bool,
     ) -> None:
         """Raises AmountError, BudgetError and WrongArgumentsError, before anything is paid."""
         self.step = step
@@ -29,7 +34,8 @@ class Spending:
         if of is not None:
             known = self._cost_of.usd if isinstance(self._cost_of, Cost) else 0
             whole = budget(of) if isinstance(of, str) else of
-            self._reservation = whole.reserve(known if reserve is None else reserve, step=step)
+            amount = known if reserve is None else reserve
+            self._reservation = whole.reserve(amount, step=step, one_call=one_call)
         elif reserve is not None:
             raise WrongArgumentsError(
                 "step()", f"reserve={reserve!r} needs the budget: step(..., budget=...)"
@@ -62,6 +68,7 @@ class Spending:
         cost = self._cost(said, value)
         if self._reservation is not None:
             self._reservation.known_cost = cost
+            self._reservation.one_call = False  # an error from here on is not the call's
         return value, cost
 
     def stored(self, cost: Cost | None, *, is_in_transaction: bool) -> StepCost | None:

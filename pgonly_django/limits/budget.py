@@ -28,10 +28,15 @@ class Budget:
     name: str
     declaration: Declaration | None
 
-    def reserve(self, usd: Amount, *, step: str = "") -> Reservation:
+    def reserve(self, usd: Amount, *, step: str = "", one_call: bool = False) -> Reservation:
         """`with budget(...).reserve(0.02) as reservation:` (or `async with`) around a call that costs at most so much.
 
         Of all processes together no more is spent and reserved than the cap allows. Where it does not fit, a job is
         held: JobHeld is raised in it, and it goes on once the cap was raised or the next period has begun. Outside of
-        jobs raises BudgetExceededError. Never part of the caller's transaction. `step` names the call in the costs."""
-        return Reservation(self.name, self.declaration, amounts.usd(usd, "What is reserved"), step)
+        jobs raises BudgetExceededError. Never part of the caller's transaction. `step` names the call in the costs.
+
+        An exception that ends the block counts what was reserved, unless you have settled or released it. `one_call`
+        says that the block makes one request and nothing else that could raise an error of HTTP or of a connection.
+        Then an error that says that the request was not paid, such as one with status 429, gives the amount back."""
+        amount = amounts.usd(usd, "What is reserved")
+        return Reservation(self.name, self.declaration, amount, step, one_call=one_call)

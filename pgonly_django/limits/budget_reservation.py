@@ -49,12 +49,20 @@ class Reservation:
     """Made by Budget.reserve(). Inside its `with` the amount is reserved; settle() says what the call has cost.
 
     Left without settle() or release() it counts as spent as it was reserved, also by an exception: that may come of
-    the answer, which was paid. Only an exception that says that nothing was paid (an answer with status 429, 400 or
-    503, a connection that was never made) gives it back.
+    the answer, or of what the block does with it, which was paid. Only with `one_call` does an exception that says that
+    its request was not paid (an answer with status 429, 400 or 503, a connection that was never made) give it back.
     """
 
-    def __init__(self, budget: str, declaration: Declaration | None, usd: Decimal, step: str = "") -> None:
-        self.budget, self.usd, self.step = budget, usd, step
+    def __init__(
+        self,
+        budget: str,
+        declaration: Declaration | None,
+        usd: Decimal,
+        step: str = "",
+        *,
+        one_call: bool = False,
+    ) -> None:
+        self.budget, self.usd, self.step, self.one_call = budget, usd, step, one_call
         self.id, self.pool = uuid4(), pool()
         self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
         self._declaration = declaration
@@ -190,7 +198,7 @@ class Reservation:
         """Leave the block without a word on the cost. Where nothing was reserved there is nothing to count."""
         if self.known_cost is not None:
             return self._settle(self.known_cost)
-        if self.usd == 0 or is_unpaid(error):
+        if self.usd == 0 or (self.one_call and is_unpaid(error)):
             return self._settle(Cost(), is_recorded=False)
         return self._settle(Cost(self.usd), is_estimate=True)
 

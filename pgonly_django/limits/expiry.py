@@ -23,23 +23,26 @@ BATCH = 1000
 CORRECTED_DAYS = 1
 
 # After a start of the server the processes get a lease to renew what they hold. What belongs to an earlier period is
-# spent in that. Index: pgonly_reservation_expiry, the primary keys.
+# spent in that. A step that was saved has noted what its call has cost: that counts, not the reserved amount. Index:
+# pgonly_reservation_expiry, the primary keys, pgonly_cost_reservation.
 EXPIRE = qualified(f"""
 WITH due AS MATERIALIZED (
-    SELECT * FROM pgonly_reservation
+    SELECT *, (SELECT known.usd FROM pgonly_cost AS known WHERE known.reservation = r.id) AS known
+    FROM pgonly_reservation AS r
     WHERE NOT is_expired AND expires_at < statement_timestamp()
         AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(settle_seconds)s)
         AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
-    ORDER BY expires_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+    ORDER BY expires_at LIMIT {BATCH} FOR UPDATE OF r SKIP LOCKED
 ),
 marked AS (
     UPDATE pgonly_reservation AS r SET
-        is_expired = true, expires_at = clock_timestamp() + interval '{CORRECTED_DAYS} days'
+        is_expired = true, usd = coalesce(due.known, due.usd),
+        expires_at = clock_timestamp() + interval '{CORRECTED_DAYS} days'
     FROM due WHERE r.id = due.id
 ),
 counted AS (
     UPDATE pgonly_budget AS b SET
-        spent = {SPENT} + coalesce((SELECT sum(due.usd) FROM due
+        spent = {SPENT} + coalesce((SELECT sum(coalesce(due.known, due.usd)) FROM due
             WHERE due.budget = b.name AND coalesce(due.expires_at >= {PERIOD}, true)), 0),
         reserved = greatest(b.reserved - (SELECT sum(due.usd) FROM due WHERE due.budget = b.name), 0),
         period_start = {PERIOD_START}
@@ -50,7 +53,7 @@ noted AS (
     SELECT id, job_id, task, queue, budget, step, usd, true FROM due
     ON CONFLICT (reservation) WHERE reservation IS NOT NULL DO NOTHING
 )
-SELECT id, budget, usd, job_id, task FROM due
+SELECT id, budget, coalesce(known, usd), job_id, task, known IS NOT NULL FROM due
 """)
 
 # Index: pgonly_reservation_expiry.
@@ -69,6 +72,7 @@ class Expired(NamedTuple):
     usd: Decimal
     job_id: UUID | None
     task: str
+    is_known: bool  # `usd` is what the call has cost, not what was reserved
 
 
 def expire(settle_seconds: float = LEASE_SECONDS) -> list[Expired]:

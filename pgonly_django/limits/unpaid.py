@@ -1,5 +1,5 @@
-"""Whether an error says that a call was not paid. When in doubt it was: most errors inside a paid call come of its
-answer, which has been paid for."""
+"""Whether an error says that the request that raised it was not paid. When in doubt it was. It says nothing of earlier
+requests, nor whose answer it is: so it counts only where a block makes one call (budget_reservation.py)."""
 
 from __future__ import annotations
 

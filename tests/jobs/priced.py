@@ -57,6 +57,30 @@ def pay_what_the_result_says(context):
     return context.step("pay", ask_with_cost, budget="p", reserve=0.1)
 
 
+class RefusedError(Exception):
+    """As those of openai and anthropic."""
+
+    status_code = 429
+
+
+def ask_in_vain():
+    raise RefusedError
+
+
+async def ask_in_vain_async():
+    raise RefusedError
+
+
+@task(takes_context=True, max_attempts=1)
+def be_refused(context, one_call):
+    context.step("pay", ask_in_vain, budget="p", reserve=0.1, one_call=one_call)
+
+
+@task(takes_context=True, max_attempts=1)
+async def be_refused_async(context, one_call):
+    await context.astep("pay", ask_in_vain_async, budget="p", reserve=0.1, one_call=one_call)
+
+
 @task(takes_context=True)
 def do_not_know_the_cost(context):
     return context.step("pay", ask, cost=lambda answer: answer["price"], budget="p", reserve=0.1)["text"]

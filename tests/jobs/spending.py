@@ -120,6 +120,16 @@ def pay_and_say_so(usd):
 
 
 @task(takes_context=True)
+def pay_for_a_slow_step(context):
+    context.step("pay", _slowly, cost=0.1, budget="p", reserve=0.4)
+
+
+def _slowly():
+    mark("paying")
+    stay(1)
+
+
+@task(takes_context=True)
 def pay_and_stay(context, seconds):
     """The first run stays inside its first paid call; the next ones do not."""
     mark(f"run {context._run.job.lease_epoch}")

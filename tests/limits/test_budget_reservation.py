@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 from decimal import Decimal
@@ -106,11 +107,44 @@ def test_a_call_that_never_says_what_it_cost_counts_as_it_was_reserved():
     ],
     ids=repr,
 )
-def test_an_exception_gives_back_only_what_was_surely_not_paid(error, spent):
-    with pytest.raises(type(error)), budget("p", 1).reserve(0.4):
+def test_an_exception_of_the_one_call_of_a_block_gives_back_only_what_was_surely_not_paid(error, spent):
+    with pytest.raises(type(error)), budget("p", 1).reserve(0.4, one_call=True):
         raise error
     assert state() == money(spent, 0)
     assert costs() == list(money(spent) if spent else ())
+
+
+NOT_OF_THE_PAID_CALL = [
+    AnswerError(429),  # of the second request of the block
+    ConnectionRefusedError(),  # of a webhook that is told the answer
+    socket.gaierror(),  # of the mail with the answer
+    type("ValidationError", (Exception,), {"status": 400})(),  # of the answer
+]
+
+
+@pytest.mark.parametrize("error", NOT_OF_THE_PAID_CALL, ids=repr)
+def test_an_exception_out_of_a_block_that_may_have_paid_before_counts_what_was_reserved(error):
+    with pytest.raises(type(error)), budget("p", 1).reserve(0.4):
+        raise error
+
+    async def pay():
+        async with budget("p").reserve(0.2):
+            raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(pay())
+    assert state() == money(0.6, 0)
+    assert costs() == list(money(0.4, 0.2))
+
+
+def test_a_refused_call_inside_of_another_reservation_is_unpaid_and_the_outer_one_counts():
+    with (
+        pytest.raises(AnswerError),
+        budget("p", 1).reserve(0.4),
+        budget("p").reserve(0.1, one_call=True),
+    ):
+        raise AnswerError(429)
+    assert state() == money(0.4, 0)
 
 
 def test_an_exception_behind_settle_changes_nothing():

@@ -8,7 +8,9 @@ import pytest
 
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Reservation, State
+from pgonly_django.models.checkpoint import Step
 from tests.jobs import spending
+from tests.limits.limiter_rows import pids_of_limits
 from tests.limits.rows import costs, make_reservations_expire, money, state
 from tests.waiting import wait_for
 
@@ -40,6 +42,23 @@ def test_a_killed_worker_may_have_paid_and_its_job_pays_again_elsewhere(pay, wor
     assert state() == money(0.5, 0)
     assert sorted(costs()) == list(money(0.1, 0.4))
     assert CostEntry.objects.get(is_estimate=True).job_id == result.job.pk
+
+
+def test_a_worker_killed_while_it_settles_a_saved_step_has_spent_what_that_cost(workers, marks, other):
+    """The row of the budget is locked, so that the settlement waits."""
+    Budget.objects.create(name="p", usd=1)
+    worker = workers.start("--threads", "1")
+    spending.pay_for_a_slow_step.enqueue()
+    wait_for(lambda: "paying" in marks(), what="the call")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_budget FOR UPDATE")
+        wait_for(Step.objects.exists, what="the step")
+        worker.kill()
+        wait_for(lambda: not pids_of_limits("state = 'active'"), what="the end of its statement")
+    make_reservations_expire()
+    expiry.expire(settle_seconds=0)
+    assert state() == money(0.1, 0)
+    assert costs() == list(money(0.1))
 
 
 def test_a_frozen_worker_settles_late_and_the_budget_has_the_truth(pay, workers):

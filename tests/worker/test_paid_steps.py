@@ -7,8 +7,10 @@ from decimal import Decimal
 
 import pytest
 
+from pgonly_django import budget
 from pgonly_django.amounts import Cost
 from pgonly_django.compat import TaskContext
+from pgonly_django.context.spending import Spending
 from pgonly_django.exceptions import BudgetExceededError, LeaseLost
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
@@ -107,6 +109,25 @@ def test_a_cost_that_cannot_be_computed_loses_no_result(work, cap, marks, caplog
     assert "The cost of step 'pay' is not known: KeyError('price')" in caplog.text
     assert (state(), Step.objects.get().usd) == (money(0.1, 0), None)
     assert list(CostEntry.objects.values_list("usd", "is_estimate")) == [(Decimal("0.1"), True)]
+
+
+@pytest.mark.parametrize("task", [priced.be_refused, priced.be_refused_async])
+def test_a_step_that_fails_counts_what_was_reserved_unless_its_one_call_was_refused(work, cap, task):
+    cap(1)
+    task.enqueue(one_call=True)
+    work(threads=1)
+    assert (state(), costs()) == (money(0, 0), [])
+    task.enqueue(one_call=False)
+    work(threads=1)
+    assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
+
+
+def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(cap):
+    cap(1)
+    with pytest.raises(priced.RefusedError), Spending("pay", None, "p", 0.1, True) as spending:
+        spending.take("yes")
+        raise priced.RefusedError
+    assert state() == money(0.1, 0)
 
 
 def test_a_result_that_cannot_be_kept_was_paid_all_the_same(work, cap):
@@ -213,26 +234,33 @@ def test_two_threads_of_a_job_that_race_for_a_step_store_its_cost_once(transacti
     assert costs() == list(money(0.1))
 
 
-def test_a_worker_killed_between_the_step_and_its_settlement_has_one_cost(cap):
-    """The step has noted the true cost; the reservation expires and counts as spent."""
+def test_a_worker_killed_between_the_step_and_its_settlement_has_spent_the_true_cost(cap):
     cap(1)
     job = make_running()
-    from pgonly_django import budget
-
     open_one = budget("p").reserve(0.4, step="pay")
     open_one.__enter__()
     save_step("default", str(job.pk), 1, "pay", "1", StepCost(Cost(0.1), "p", open_one.id))
     make_reservations_expire()
-    expiry.expire(settle_seconds=0)
-    assert state() == money(0.4, 0)
+    (expired,) = expiry.expire(settle_seconds=0)
+    assert (expired.usd, expired.is_known) == (Decimal("0.1"), True)
+    assert state() == money(0.1, 0)
     assert costs() == list(money(0.1))
+
+
+def test_a_settlement_after_an_expired_reservation_counted_the_true_cost_counts_it_once(cap):
+    cap(1)
+    job = make_running()
+    with budget("p").reserve(0.4, step="pay") as reservation:
+        save_step("default", str(job.pk), 1, "pay", "1", StepCost(Cost(0.1), "p", reservation.id))
+        make_reservations_expire()
+        expiry.expire(settle_seconds=0)
+        reservation.settle_step(Cost(0.1), is_recorded=False)
+    assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
 
 
 def test_a_step_saved_behind_the_end_of_its_lease_corrects_the_estimate(cap):
     cap(1)
     job = make_running()
-    from pgonly_django import budget
-
     with budget("p").reserve(0.4, step="pay") as reservation:
         make_reservations_expire()
         expiry.expire(settle_seconds=0)

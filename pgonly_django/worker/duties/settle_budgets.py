@@ -65,9 +65,12 @@ def _seconds_until_a_period(holding: list[str]) -> float:
 
 def _emit(expired: expiry.Expired) -> None:
     whose = f" for {expired.task} {expired.job_id}" if expired.job_id else ""
+    was, why = (
+        ("paid", "the step was saved") if expired.is_known else ("reserved", "the call may have been paid")
+    )
     message = (
-        f"{expired.usd} USD of budget {expired.budget!r} were reserved{whose} by a process that is gone. They count as "
-        "spent: the call may have been paid."
+        f"{expired.usd} USD of budget {expired.budget!r} were {was}{whose} by a process that is gone. They count as "
+        f"spent: {why}."
     )
     facts = {"budget": expired.budget, "usd": expired.usd, "job_id": expired.job_id and str(expired.job_id)}
     emit("limits.reservation_expired", message, level=logging.WARNING, **facts)
