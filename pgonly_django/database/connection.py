@@ -120,13 +120,15 @@ class Connection:
             return False
         return True
 
-    def connect(self, conninfos: Sequence[bytes], timeout: float, role: str | None) -> Operation[None]:
+    def connect(
+        self, conninfos: Sequence[bytes], timeout: float, role: str | None, lock_timeout: str = "0"
+    ) -> Operation[None]:
         """Connect to the first of them (hosts.py) that accepts. Each gets its share of `timeout` seconds."""
         give_up_at, reasons = time.monotonic() + timeout, []
         for number, conninfo in enumerate(conninfos):
             share = max(give_up_at - time.monotonic(), 0) / (len(conninfos) - number)
             try:
-                yield from self._connect_to(conninfo, share, role)
+                yield from self._connect_to(conninfo, share, role, lock_timeout)
             except DatabaseUnavailableError as error:
                 self.close()
                 reasons.append(str(error))
@@ -134,13 +136,15 @@ class Connection:
                 return
         raise DatabaseUnavailableError("\n".join(dict.fromkeys(reasons)))
 
-    def _connect_to(self, conninfo: bytes, timeout: float, role: str | None) -> Operation[None]:
+    def _connect_to(
+        self, conninfo: bytes, timeout: float, role: str | None, lock_timeout: str
+    ) -> Operation[None]:
         pgconn = pq.PGconn.connect_start(conninfo)
         if pgconn.status == pq.ConnStatus.BAD:
             raise _unreachable(pgconn)
         self._adopt(pgconn, timeout)
         yield from self._establish()
-        yield from self.apply_session_settings()
+        yield from self.apply_session_settings(lock_timeout)
         if role:
             yield from self._ask(b"SET ROLE " + Identifier(role).as_bytes(None))
 
@@ -168,14 +172,14 @@ class Connection:
         raise_for(result)
         return result
 
-    def apply_session_settings(self) -> Operation[None]:
+    def apply_session_settings(self, lock_timeout: str) -> Operation[None]:
         """Behind a pooler nothing is set, and so nothing is prepared: a plan could read a whole table."""
         try:
-            self.prepares = yield from self._set(lock_timeout="0", **NOTICE_GONE_CLIENTS)
+            self.prepares = yield from self._set(lock_timeout=lock_timeout, **NOTICE_GONE_CLIENTS)
         except DatabaseUnavailableError:
             raise
         except DatabaseCallError:
-            self.prepares = yield from self._set(lock_timeout="0")
+            self.prepares = yield from self._set(lock_timeout=lock_timeout)
 
     def _set(self, **more: str) -> Operation[bool]:
         values = SET.values(parameters(self.pgconn.backend_pid, **more))

@@ -41,6 +41,7 @@ class PoolUser:
     size_option: str  # what to raise where the connections are too few
     error: Callable[[DatabaseCallError], Exception]  # what its callers get instead
     advice: Advice  # to a test that may not use them
+    lock_timeout: str = "0"  # that a statement waits for a lock; "0": as long as it may take
 
 
 _pools: dict[tuple[str, int, PoolUser], Pool] = {}
@@ -228,7 +229,8 @@ class Pool:
         found = yield from conninfos(params, timeout)
         # A slow name server alone is no failure.
         remaining = max(give_up_at - time.monotonic(), timeout / 2)
-        yield from connection.connect(found, remaining, self._database["OPTIONS"].get("assume_role"))
+        role = self._database["OPTIONS"].get("assume_role")
+        yield from connection.connect(found, remaining, role, self.user.lock_timeout)
         connection.database = name
 
     def _give(self, connection: Connection) -> None:

@@ -214,7 +214,7 @@ class Reservation:
         except LimitsUnavailableError as error:
             background.add(lambda: run(settled()), DAY_SECONDS)
             message = (
-                f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL is back: {error}"
+                f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL can do it: {error}"
             )
             emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
         except Exception:
@@ -225,7 +225,7 @@ class Reservation:
 
     def _write(self, **values: Any) -> Operation[bool]:
         """Whether the reservation was there, and not settled already."""
-        result = yield from call(self.pool, SETTLE, id=self.id, **values)
+        result = yield from call(self.pool, SETTLE, id=self.id, name=self.budget, **values)
         renewal.drop(self)
         return integer(result.get_value(0, 0)) > 0
 

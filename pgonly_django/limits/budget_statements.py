@@ -41,7 +41,7 @@ FROM pgonly_budget AS b WHERE b.name = %(name)s::text
 SETTLE = Statement(
     qualified(f"""
 WITH gone AS (
-    DELETE FROM pgonly_reservation WHERE id = %(id)s::uuid RETURNING *
+    DELETE FROM pgonly_reservation WHERE id = %(id)s::uuid AND budget = %(name)s::text RETURNING *
 ),
 paid AS (
     UPDATE pgonly_budget AS b SET

@@ -23,16 +23,24 @@ BATCH = 1000
 CORRECTED_DAYS = 1
 
 # After a start of the server the processes get a lease to renew what they hold. What belongs to an earlier period is
-# spent in that. A step that was saved has noted what its call has cost: that counts, not the reserved amount. Index:
-# pgonly_reservation_expiry, the primary keys, pgonly_cost_reservation.
+# spent in that. A step that was saved has noted what its call has cost: that counts, not the reserved amount. A budget
+# whose row somebody holds waits for the next time, and keeps no other waiting. Index: pgonly_reservation_expiry, the
+# primary keys, pgonly_cost_reservation.
 EXPIRE = qualified(f"""
-WITH due AS MATERIALIZED (
+WITH expired AS MATERIALIZED (
     SELECT *, (SELECT known.usd FROM pgonly_cost AS known WHERE known.reservation = r.id) AS known
     FROM pgonly_reservation AS r
     WHERE NOT is_expired AND expires_at < statement_timestamp()
         AND pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(settle_seconds)s)
         AND pg_try_advisory_xact_lock({ADVISORY_LOCK})
     ORDER BY expires_at LIMIT {BATCH} FOR UPDATE OF r SKIP LOCKED
+),
+free AS MATERIALIZED (
+    SELECT name FROM pgonly_budget WHERE name = ANY (ARRAY (SELECT budget FROM expired)) FOR UPDATE SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT * FROM expired WHERE budget = ANY (ARRAY (SELECT name FROM free))
+        OR NOT EXISTS (SELECT FROM pgonly_budget AS b WHERE b.name = expired.budget)
 ),
 marked AS (
     UPDATE pgonly_reservation AS r SET

@@ -75,7 +75,11 @@ class BudgetQuerySet(DeclaredQuerySet):
 
     def raise_cap(self, usd: amounts.Amount) -> int:
         """Set a higher cap, and let the jobs that these budgets hold go on, in one transaction: "raise and resume".
-        Returns how many jobs were resumed. Raises BudgetError where a cap is as high already."""
+        Returns how many jobs were resumed. Raises BudgetError where a cap is as high already.
+
+        Inside an open atomic() the rows of these budgets stay locked until you commit. Until then a job that reserves
+        waits, other code gets LimitsUnavailableError after five seconds, and what is settled is settled after your
+        commit. Other budgets and all limiters are not concerned."""
         cap = amounts.usd(usd, "The new cap of a budget")
         self._for_write = True
         with transaction.atomic(using=self.db):

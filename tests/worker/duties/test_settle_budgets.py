@@ -52,6 +52,20 @@ def test_all_that_dead_processes_have_reserved_is_spent_in_batches(run, caplog):
     assert state("p") == money(25, 0.01)
 
 
+def test_a_budget_whose_row_is_locked_keeps_no_other_waiting(run, other):
+    for name in ("a", "b"):
+        Budget.objects.create(name=name, usd=1, reserved="0.01")
+        reserve(1, budget=name)
+    reserve(1, budget="deleted")
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_budget WHERE name = 'a' FOR UPDATE")
+        assert run() == 3
+        assert (state("a"), state("b")) == (money(0, 0.01), money(0.01, 0))
+        assert CostEntry.objects.filter(budget="deleted").exists()
+    assert run() == 1
+    assert state("a") == money(0.01, 0)
+
+
 def test_with_nothing_to_do_it_comes_seldom(run):
     Budget.objects.create(name="p", usd=1)
     assert run() == 0
