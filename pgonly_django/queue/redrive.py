@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connections, transaction
 
 from pgonly_django.tables import qualified
 
+# Index: the primary key.
+WRITE_CALLS = qualified("""
+UPDATE pgonly_job AS job SET
+    args = call.args, kwargs = call.kwargs, concurrency_key = call.concurrency_key,
+    concurrency_limit = call.concurrency_limit, slots = call.slots, unique_key = call.unique_key,
+    unique_while = call.unique_while, unique_until = call.unique_until
+FROM json_populate_recordset(NULL::pgonly_job, %(calls)s::json) AS call WHERE job.id = call.id
+""")
 # Index: the primary key (for "state || ''" see queue/finish.py). What it takes back is what JobQuerySet.retry() takes
-# back. What is NULL in the arrays stays as it is in the row.
+# back.
 REDRIVE = qualified("""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN again.delay > 0 THEN 'scheduled' ELSE 'ready' END,
     run_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay) ELSE job.run_at END,
     ready_at = clock_timestamp(), ready_again_at = NULL,
-    args = coalesce(again.args::jsonb, job.args),
-    kwargs = coalesce(again.kwargs::jsonb, job.kwargs),
-    concurrency_key = coalesce(again.concurrency_key, job.concurrency_key),
-    unique_key = coalesce(again.unique_key, job.unique_key),
     attempt = 0, crashes = 0, result = NULL, held_by = NULL, cancel_requested_at = NULL, finished_at = NULL,
     expires_at = NULL, dead_lettered_at = NULL
-FROM unnest(%(ids)s::uuid[], %(delays)s::float8[], %(args)s::text[], %(kwargs)s::text[], %(concurrency_keys)s::text[],
-    %(unique_keys)s::text[]) AS again(id, delay, args, kwargs, concurrency_key, unique_key)
+FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS again(id, delay)
 WHERE job.id = again.id AND job.state || '' = 'failed'
 RETURNING job.id::text
 """)
 
 
 class Again(NamedTuple):
-    """One job: in how many seconds it runs, and with which arguments (JSON), where they change."""
+    """One job: in how many seconds it runs, and all columns of its call, as JSON has them, where that changes."""
 
     id: str
     delay_seconds: float
-    args: str | None = None
-    kwargs: str | None = None
-    concurrency_key: str | None = None
-    unique_key: str | None = None
+    call: Mapping[str, Any] | None = None
 
 
 def redrive_batch(alias: str, batch: Sequence[Again]) -> list[str]:
@@ -53,10 +54,13 @@ def redrive_batch(alias: str, batch: Sequence[Again]) -> list[str]:
 
 
 def _update(alias: str, batch: Sequence[Again]) -> list[str]:
-    columns = dict(zip(PARAMETERS, map(list, zip(*batch, strict=True)), strict=True))
+    calls = [{"id": each.id, **each.call} for each in batch if each.call is not None]
+    times: dict[str, Any] = {
+        "ids": [each.id for each in batch],
+        "delays": [each.delay_seconds for each in batch],
+    }
     with connections[alias].cursor() as cursor:
-        cursor.execute(REDRIVE, columns)
+        if calls:
+            cursor.execute(WRITE_CALLS, {"calls": json.dumps(calls)})
+        cursor.execute(REDRIVE, times)
         return [job_id for (job_id,) in cursor.fetchall()]
-
-
-PARAMETERS = ("ids", "delays", "args", "kwargs", "concurrency_keys", "unique_keys")

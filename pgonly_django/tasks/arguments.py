@@ -27,6 +27,7 @@ class CallSignature:
         self.name = function.__qualname__
         self.names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._any_named = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        self._positional = positional
         self.signature = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
         self._least = sum(p.default is p.empty for p in positional)
         self._most = float("inf") if takes_any else len(positional)
@@ -54,6 +55,23 @@ class CallSignature:
             bound.apply_defaults()
         others = bound.arguments.pop(self._any_named, {}) if self._any_named else {}
         return others | bound.arguments
+
+    def replaced(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The call with the values of `new`, by the names of parameters. Each argument is passed as it was, by its
+        place or by its name, and further ones by name: a callable that makes a key may take them only so."""
+        args, kwargs = list(args), dict(kwargs)
+        places = {p.name: place for place, p in enumerate(self._positional)}
+        for name, value in new.items():
+            place = places.get(name, len(args))
+            if place < len(args):
+                args[place] = value
+            elif name in places and self._positional[place].kind is inspect.Parameter.POSITIONAL_ONLY:
+                args += [*(p.default for p in self._positional[len(args) : place]), value]
+            else:
+                kwargs[name] = value
+        return args, kwargs
 
     def to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
         """Both as JSON text. Raises NotStorableError naming the one argument that cannot be stored."""

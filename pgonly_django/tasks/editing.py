@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.models import Case, DateTimeField, Value, When
 from django.db.models.lookups import GreaterThan
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
@@ -24,7 +24,11 @@ from pgonly_django.tasks.registry import UnknownTaskError, backend_of, find_task
 EDITABLE = (State.SCHEDULED, State.READY, State.HELD)
 FIELDS = ("queue", "priority", "run_at", "args", "kwargs")
 UNIQUE_COLUMNS = ("unique_key", "unique_while", "unique_until")
-READ = (*FIELDS, "state", "lease_epoch", "task", "backend", *CALL_COLUMNS, *UNIQUE_COLUMNS)
+READ = (*FIELDS, "state", "lease_epoch", "task", "backend", "enqueued_at", *CALL_COLUMNS, *UNIQUE_COLUMNS)
+NOTES = {
+    "concurrency_key": _("Its concurrency key was chosen for this job alone and stays."),
+    "unique_key": _("Its unique key was chosen for this job alone and stays."),
+}
 
 
 class EditError(PgonlyError):
@@ -95,20 +99,26 @@ def _keys(job: Job, changes: Mapping[str, Any]) -> tuple[list[str], dict[str, An
         old = _prepared(job, {})
     except EditError as error:
         if job.unique_key is None and job.concurrency_key is None:
-            return [], {**columns, **_own(new), **_unique(new)}
+            return [], {**columns, **_own(new), **_unique(job, new)}
         raise UnfitCallError(
             _("Its keys were made of its present arguments, which do not fit the task any more: %s") % error
         ) from error
-    notes = []
-    if job.concurrency_key == _own(old)["concurrency_key"]:
-        columns |= {name: value for name, value in _own(new).items() if getattr(job, name) == _own(old)[name]}
-    else:
-        notes.append(_("Its concurrency key was chosen for this job alone and stays."))
-    if job.unique_key != _unique(old)["unique_key"]:
-        notes.append(_("Its unique key was chosen for this job alone and stays."))
-    elif job.unique_key != _unique(new)["unique_key"]:
-        columns |= _unique(new)
-    return notes, columns
+    keys, stay = keys_that_follow(job, old, new)
+    return [NOTES[name] for name in stay], columns | keys
+
+
+def keys_that_follow(job: Job, old: NewJob, new: NewJob) -> tuple[dict[str, Any], list[str]]:
+    """The columns that change with the arguments, from the job of the `old` call to that of the `new` one; and the keys
+    that were chosen for this job alone, by .using(), and stay."""
+    columns: dict[str, Any] = {}
+    stay = []
+    of_unique = ("unique_key", _unique(job, old), _unique(job, new))
+    for key, was, now in (("concurrency_key", _own(old), _own(new)), of_unique):
+        if getattr(job, key) == was[key]:
+            columns |= {name: value for name, value in now.items() if getattr(job, name) == was[name]}
+        else:
+            stay.append(key)
+    return columns, stay
 
 
 def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
@@ -132,12 +142,12 @@ def _own(new: NewJob) -> dict[str, Any]:
     return {name: (new.own or {}).get(name) for name in CALL_COLUMNS}
 
 
-def _unique(new: NewJob) -> dict[str, Any]:
+def _unique(job: Job, new: NewJob) -> dict[str, Any]:
     """As INSERT_UNIQUE (queue/unique.py) writes it."""
     unique = new.unique
     if unique is None:
         return dict.fromkeys(UNIQUE_COLUMNS)
-    until = None if unique.period is None else F("enqueued_at") + unique.period
+    until = None if unique.period is None else job.enqueued_at + unique.period
     return {"unique_key": unique.key, "unique_while": unique.until, "unique_until": until}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import PgonlyError, UnreadableJobError, WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
-from pgonly_django.queue.enqueue import NewJob
+from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
 from pgonly_django.queue.redrive import Again, redrive_batch
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
+from pgonly_django.tasks.editing import UNIQUE_COLUMNS, keys_that_follow
 from pgonly_django.tasks.registry import find_task
 
 BATCH = 1000
 KEPT_NAMED = 100
 # What new arguments are made of, and what depends on them.
-CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "concurrency_key", "unique_key")
+KEYS = (*CALL_COLUMNS, *UNIQUE_COLUMNS)
+CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEYS)
 TAKEN = "Another job has its unique_key by now."
 
 
@@ -103,11 +106,13 @@ def _redrive_rows(
     newest = {row.unique_key: row.pk for row in rows if row.takes_key}
     for row in rows:
         try:
-            changed = _changed(row, arguments) if arguments else _unchanged(row, newest)
+            call = _changed(row, arguments) if arguments else None
+            if call is None:
+                _check_key(row, newest)
         except PgonlyError as error:
             done.leave(str(row.pk), str(error))
         else:
-            batch.append(Again(str(row.pk), next(delays), **changed))
+            batch.append(Again(str(row.pk), next(delays), call))
     redriven = set(redrive_batch(alias, batch)) if batch else set()
     for each in batch:
         if each.id not in redriven:
@@ -118,35 +123,25 @@ def _redrive_rows(
         notify.wake_after_commit(alias, notify.DUE)
 
 
-def _unchanged(row: Any, newest: Mapping[str, Any]) -> dict[str, Any]:
+def _check_key(row: Any, newest: Mapping[str, Any]) -> None:
     """Raises TakenKeyError where another job has its unique_key, or gets it in this batch."""
     if row.takes_key and not (row.has_free_key and newest[row.unique_key] == row.pk):
         raise TakenKeyError
-    return {}
 
 
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a call with the new arguments. Raises PgonlyError where the row's own do not fit its task."""
+    """The columns of a call with the new arguments, as JSON has them. Raises PgonlyError where the row's own do not fit
+    its task."""
     if not (isinstance(row.args, list) and isinstance(row.kwargs, dict)):
         raise UnreadableJobError("arguments", "another program has written them")
     task = find_task(row.task, row.backend, row.queue, row.priority)
-    signature = call_signature(task.func, task.takes_context)
-    others = {name: value for name, value in arguments.items() if name not in signature.names}
-    kwargs = {**row.kwargs, **others}
-    signature.check(row.args, kwargs)
-    bound = signature.signature.bind(*row.args, **kwargs)
-    bound.arguments |= {name: value for name, value in arguments.items() if name not in others}
-    calls = [(task, row.args, row.kwargs, None), (task, bound.args, bound.kwargs, None)]
+    args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
+    calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]
     (_, old), (_, new) = task.get_backend().prepare_many(calls)
-    was, now = _keys(old), _keys(new)
-    # A key that was chosen for this job alone, as by idempotency_key, does not follow from the arguments.
-    keys = {name: now[name] for name in now if was[name] is not None and was[name] == getattr(row, name)}
-    return {"args": new.args, "kwargs": new.kwargs, **keys}
-
-
-def _keys(new: NewJob) -> dict[str, str | None]:
-    key = (new.own or {}).get("concurrency_key")
-    return {"concurrency_key": key, "unique_key": None if new.unique is None else new.unique.key}
+    keys = {name: getattr(row, name) for name in KEYS} | keys_that_follow(row, old, new)[0]
+    until = keys["unique_until"]
+    keys["unique_until"] = None if until is None else aware(until).isoformat()
+    return {"args": json.loads(new.args), "kwargs": json.loads(new.kwargs), **keys}
 
 
 def _check_arguments(failed: JobQuerySet, arguments: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pgonly_django import task
 
 
@@ -22,3 +24,19 @@ def any_keyword(*numbers, **options):
 
 @task(unique=True, concurrency_key="account:{number}")
 def unique(number): ...
+
+
+@task(unique_for=timedelta(hours=1))
+def hourly(number): ...
+
+
+@task
+def by_place(number, text="default", model="old", /): ...
+
+
+def _of_user(user, **_):
+    return None if user == "staff" else user
+
+
+@task(unique=_of_user, concurrency_key=_of_user, concurrency_limit=3)
+def by_user(user, note=""): ...

@@ -229,7 +229,8 @@ def test_redrive_spreads_and_changes_arguments(jobs):
     }  # fmt: skip
     rows = list(Job.objects.order_by("pk"))
     assert [row.state for row in rows] == [State.READY, State.SCHEDULED, State.SCHEDULED]
-    assert [row.args for row in rows] == [[number, {"a": 1}] for number in range(3)]
+    calls = [(row.args, row.kwargs) for row in rows]
+    assert calls == [([number], {"model": {"a": 1}}) for number in range(3)]
 
 
 def test_what_redrive_leaves_alone_is_named_with_the_reason(jobs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection
@@ -133,9 +134,7 @@ def as_django_sends(rows):
     return connection.ops.compose_sql(*rows.query.sql_with_params()), {}
 
 
-def again(held):
-    nothing = [None] * len(held)
-    return [held, [1.0] * len(held), nothing, nothing, nothing, nothing]
+CALL = {"args": [1], "kwargs": {}, "slots": 1, "unique_while": "unfinished"}
 
 
 def due_schedules():
@@ -336,9 +335,14 @@ STATEMENTS = {
     ),
     "redrive, page": (lambda _: as_django_sends(redrive_page(Job.objects.failed(), WORKER)), FAILED, UNIQUE),
     "redrive": (
-        lambda held: (redrive.REDRIVE, dict(zip(redrive.PARAMETERS, again(held), strict=True))),
+        lambda held: (redrive.REDRIVE, {"ids": held, "delays": [1.0] * len(held)}),
         PRIMARY,
         NONE,
+    ),
+    "redrive, calls": (
+        lambda held: (redrive.WRITE_CALLS, {"calls": json.dumps([{"id": each, **CALL} for each in held])}),
+        PRIMARY,
+        UNIQUE,
     ),
     "dead letters, unsent": (
         lambda _: (dead_letters.UNSENT, {"queue": "dead", "limit": 1000}),

@@ -111,15 +111,16 @@ def test_a_rate_that_is_none_is_refused(per_minute):
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: failed(1), ([1, "new"], {})),
+        (lambda: failed(1), ([1], {"model": "new"})),
         (lambda: failed(1, "old"), ([1, "new"], {})),
-        (lambda: failed(1, model="old"), ([1, "new"], {})),
-        (lambda: failed(project_id=1, model="old"), ([1, "new"], {})),
+        (lambda: failed(1, model="old"), ([1], {"model": "new"})),
+        (lambda: failed(project_id=1, model="old"), ([], {"project_id": 1, "model": "new"})),
+        (lambda: failed(1, task=redriving.by_place), ([1, "default", "new"], {})),
         (lambda: failed(1, task=redriving.by_keyword, model="old"), ([1], {"model": "new"})),
         (lambda: failed(1, 2, 3, task=redriving.any_keyword), ([1, 2, 3], {"model": "new"})),
     ],
 )
-def test_an_argument_is_changed_however_it_was_passed(call, expected):
+def test_an_argument_is_changed_and_each_stays_passed_as_it_was(call, expected):
     job = call()
     assert redrive(Job.objects.all(), arguments={"model": "new"}).jobs == 1
     again = fresh(job)
@@ -218,6 +219,43 @@ def test_keys_that_follow_from_the_arguments_follow_the_new_ones():
     assert again.concurrency_key == "account:7"
     assert again.unique_key != job.unique_key
     assert redriving.unique.enqueue(7).id == str(job.pk)
+
+
+def test_a_callable_sees_the_call_as_it_was_made():
+    job = failed(user="a", task=redriving.by_user)
+    redrive(Job.objects.all(), arguments={"note": "new"})
+    again = fresh(job)
+    assert (again.kwargs, again.concurrency_key) == ({"user": "a", "note": "new"}, "a")
+    assert redriving.by_user.enqueue(user="a").id == str(job.pk)
+
+
+def test_a_job_without_keys_gets_those_of_its_new_arguments():
+    job = failed(user="staff", task=redriving.by_user)
+    assert job.unique_key is job.concurrency_key is job.slots is None
+    redrive(Job.objects.all(), arguments={"user": "a"})
+    again = fresh(job)
+    assert (again.concurrency_key, again.concurrency_limit, again.slots) == ("a", 3, 1)
+    assert redriving.by_user.enqueue(user="a").id == str(job.pk)
+
+
+def test_a_job_whose_new_arguments_make_no_keys_gives_up_its_own():
+    job = failed(user="a", task=redriving.by_user)
+    redrive(Job.objects.all(), arguments={"user": "staff"})
+    again = fresh(job)
+    assert again.unique_key is again.concurrency_key is again.slots is None
+    other = redriving.by_user.enqueue(user="a")
+    assert not other.is_duplicate, "the key that it had is free"
+
+
+def test_the_period_of_a_new_key_counts_from_the_enqueue():
+    job = failed(1, task=redriving.unique.using(unique_for=HOUR))
+    redrive(Job.objects.all(), arguments={"number": 7})
+    assert fresh(job).unique_until == job.unique_until
+    plain = failed(1, task=redriving.hourly)
+    redrive(Job.objects.filter(pk=plain.pk), arguments={"number": 7})
+    again = fresh(plain)
+    assert (again.unique_while, again.unique_until) == ("retained", plain.enqueued_at + HOUR)
+    assert redriving.hourly.enqueue(7).id == str(plain.pk)
 
 
 def test_a_key_of_this_job_alone_stays():
