@@ -19,7 +19,7 @@ class Beside:
             return
         retirement = Retirement(worker.options)
         if retirement.is_possible:
-            self._threads.append(RetirementThread(retirement, lambda: worker.ends.jobs_done, worker.retire))
+            self._threads.append(RetirementThread(retirement, lambda: worker.room.is_used_up, worker.retire))
         systemd = Systemd.from_environment() if owns_process else None
         if systemd is not None:
             self._threads.append(SystemdThread(systemd, worker.status))

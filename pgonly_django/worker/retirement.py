@@ -11,7 +11,6 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.worker.memory import own_rss_mb
 from pgonly_django.worker.options import WorkerOptions
 
-MEMORY_SECONDS = 5.0  # between two looks at the memory
 LOOK_SECONDS = 1.0
 
 
@@ -24,14 +23,14 @@ class Retirement:
     def is_possible(self) -> bool:
         return self.options.max_jobs_per_process is not None or self.options.max_memory_mb is not None
 
-    def reason(self, jobs_done: int) -> str | None:
-        """None: the process goes on."""
+    def reason(self, *, is_used_up: bool) -> str | None:
+        """None: the process continues. `is_used_up`: it has claimed all the jobs that it may claim."""
         jobs, memory = self.options.max_jobs_per_process, self.options.max_memory_mb
-        if jobs is not None and jobs_done >= jobs:
-            return f"{jobs_done} job(s) done (--max-jobs-per-process {jobs})"
+        if is_used_up:
+            return f"{jobs} job(s) claimed (--max-jobs-per-process {jobs})"
         now = time.monotonic()
         if memory is not None and now >= self._next_look:
-            self._next_look = now + MEMORY_SECONDS
+            self._next_look = now + LOOK_SECONDS
             taken = own_rss_mb()
             if taken is not None and taken > memory:
                 return f"{taken:.0f} MB taken (--max-memory-mb {memory:g})"
@@ -53,17 +52,17 @@ class RetirementThread(threading.Thread):
     """Of a worker without a supervisor: it ends by itself, and what has started it starts it again."""
 
     def __init__(
-        self, retirement: Retirement, jobs_done: Callable[[], int], retire: Callable[[], None]
+        self, retirement: Retirement, is_used_up: Callable[[], bool], retire: Callable[[], None]
     ) -> None:
         super().__init__(name="pgonly-retirement", daemon=True)
         self.retirement = retirement
-        self.jobs_done = jobs_done
+        self.is_used_up = is_used_up
         self.retire = retire
         self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            if reason := self.retirement.reason(self.jobs_done()):
+            if reason := self.retirement.reason(is_used_up=self.is_used_up()):
                 message = (
                     f"This process finishes its jobs and ends, so that a fresh one can be started: {reason}."
                 )

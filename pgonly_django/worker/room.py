@@ -1,4 +1,5 @@
-"""How many more jobs a worker may claim: slots, prefetch, --max-jobs, and whether it claims at all."""
+"""How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it claims
+at all."""
 
 from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.deadline import Deadline
@@ -19,7 +20,9 @@ class Room:
     ) -> None:  # fmt: skip
         self._in_flight, self._limited, self._prefetch = in_flight, limited, prefetch
         self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
-        self.jobs_left = options.max_jobs if options.max_jobs is not None else NEVER
+        of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process
+        self.jobs_left = min(NEVER if options.max_jobs is None else options.max_jobs, of_process)
+        self._is_replaced = self.jobs_left == of_process < NEVER
 
     def drain(self) -> None:
         """Claim no more."""
@@ -29,6 +32,11 @@ class Room:
     def is_closed(self) -> bool:
         """The worker is about to end, or has to once its jobs have ended."""
         return self._shutdown.is_asked or self.jobs_left <= 0 or self._deadline.claims_nothing
+
+    @property
+    def is_used_up(self) -> bool:
+        """It has claimed the jobs of --max-jobs-per-process: a fresh process takes its place."""
+        return self._is_replaced and -NEVER < self.jobs_left <= 0
 
     @property
     def idle_slots(self) -> int:

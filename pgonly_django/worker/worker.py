@@ -451,4 +451,5 @@ class WorkerLoop:
                 thread.join(at_most(JOIN_SECONDS))
         self.inbox.close()
         self.left.set()
-        return ExitCode.REPLACE_ME if self._is_stuck or self._is_retiring else ExitCode.STOPPED
+        is_replaced = self._is_stuck or self._is_retiring or self.room.is_used_up
+        return ExitCode.REPLACE_ME if is_replaced else ExitCode.STOPPED

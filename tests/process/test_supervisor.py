@@ -167,6 +167,15 @@ def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_
     assert len(children(supervisor)) == 2
 
 
+def test_a_child_above_its_memory_is_replaced_while_another_one_finishes_a_long_job(workers, marks):
+    supervisor = start(workers, 2, "--threads", "1", "--max-memory-mb", "200")
+    long = growing.take_memory.enqueue("long", 200, 60.0)
+    wait_for(lambda: "(--max-memory-mb 200)" in supervisor.output, what="the first to retire")
+    pid = growing.take_memory.enqueue("short", 200, 0.0).wait(20).return_value
+    wait_for(lambda: f"(pid {pid}) ended with code 3." in supervisor.output, what="the second to end")
+    assert job_of(long).state == State.RUNNING
+
+
 def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
     supervisor = start(workers, 2, "--threads", "1", "--max-jobs-per-process", "2")
     seen = set()
@@ -176,7 +185,7 @@ def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
         return len(seen) >= 4
 
     wait_for(has_changed, 60, "four processes")
-    assert "job(s) done (--max-jobs-per-process 2)" in supervisor.output
+    assert "job(s) claimed (--max-jobs-per-process 2)" in supervisor.output
     assert "starts again in" not in supervisor.output
     assert Job.objects.exclude(state=State.SUCCEEDED).count() == 0
 

@@ -4,6 +4,7 @@ import pytest
 from django.db import connections
 
 from pgonly_django.exceptions import OptionError
+from pgonly_django.models import Job, State
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.memory import memory_of, own_rss_mb, resident_bytes
 from pgonly_django.worker.options import WorkerOptions
@@ -15,15 +16,31 @@ from tests.waiting import wait_for
 
 def test_a_process_retires_after_so_many_jobs():
     retirement = Retirement(WorkerOptions(max_jobs_per_process=3))
-    assert retirement.reason(2) is None
-    assert retirement.reason(3) == "3 job(s) done (--max-jobs-per-process 3)"
+    assert retirement.reason(is_used_up=False) is None
+    assert retirement.reason(is_used_up=True) == "3 job(s) claimed (--max-jobs-per-process 3)"
+
+
+def test_a_process_claims_no_more_jobs_than_it_may_run_however_short_they_are(transactional_db):
+    results = [jobs.add.enqueue(1, 2) for _ in range(200)]
+    worker = WorkerLoop(WorkerOptions(threads=4, max_jobs_per_process=10))
+    assert worker.run() is ExitCode.REPLACE_ME
+    assert Job.objects.filter(state=State.SUCCEEDED).count() == worker.ends.jobs_done == 10
+    assert Job.objects.filter(state=State.READY).count() == len(results) - 10
+    connections.close_all()
+
+
+def test_a_worker_that_ends_by_max_jobs_asks_for_no_fresh_process(transactional_db):
+    jobs.add.enqueue(1, 2)
+    worker = WorkerLoop(WorkerOptions(threads=1, max_jobs=1, max_jobs_per_process=2))
+    assert worker.run() is ExitCode.STOPPED
+    connections.close_all()
 
 
 def test_a_process_retires_above_its_memory_which_is_looked_at_now_and_then():
     retirement = Retirement(WorkerOptions(max_memory_mb=1.0))
-    assert "MB taken (--max-memory-mb 1)" in retirement.reason(0)
-    assert retirement.reason(0) is None  # not looked at again so soon
-    assert Retirement(WorkerOptions(max_memory_mb=1_000_000)).reason(0) is None
+    assert "MB taken (--max-memory-mb 1)" in retirement.reason(is_used_up=False)
+    assert retirement.reason(is_used_up=False) is None  # not looked at again so soon
+    assert Retirement(WorkerOptions(max_memory_mb=1_000_000)).reason(is_used_up=False) is None
 
 
 def test_less_memory_than_the_process_takes_at_its_start_is_refused():

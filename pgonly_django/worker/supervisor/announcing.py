@@ -55,13 +55,13 @@ def given_up(name: str, failures: int) -> None:
 def retiring(process: Process) -> None:
     running = process.status.running if process.status is not None else 0
     what = f"finishes its {running} job(s) and ends" if running else "ends"
-    message = f"{process} {what}, another one takes its place: {process.wants_to_retire}."
+    message = f"{process} {what}, another one takes its place: {process.retires_for}."
     emit(
         "worker.process_retiring",
         message,
         worker=process.name,
         pid=process.pid,
-        reason=process.wants_to_retire,
+        reason=process.retires_for,
     )
 
 

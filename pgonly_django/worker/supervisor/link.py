@@ -45,7 +45,7 @@ class Link(threading.Thread):
         self._is_over = False
         self._sent: Status | None = None
         self._sent_at = 0.0
-        self._asked_to_retire = False
+        self._has_retired = False
 
     def start(self) -> None:
         """The worker's id is told before its first claim: whenever it dies, its jobs can be found."""
@@ -78,9 +78,17 @@ class Link(threading.Thread):
             self.worker.stop()
             return
         self.tell_status()
-        reason = None if self._asked_to_retire else self.retirement.reason(self.worker.ends.jobs_done)
+        self._retire_if_due()
+
+    def _retire_if_due(self) -> None:
+        """It claims nothing more from now on, whatever the other processes do; the supervisor hears why."""
+        if self._has_retired:
+            return
+        reason = self.retirement.reason(is_used_up=self.worker.room.is_used_up)
         if reason is not None:
-            self._asked_to_retire = True
+            self._has_retired = True
+            self.worker.retire()
+            self.tell_status()  # with the jobs that it has claimed
             self.channel.send({"retire": reason})
 
     def _obey(self, message: dict[str, Any]) -> None:
@@ -104,6 +112,7 @@ class Link(threading.Thread):
         with self._turning:
             self._is_over = True
             self.channel.send({"status": self.worker.status().as_dict()})
+            self._retire_if_due()  # its last jobs may have taken less time than a turn
             self.channel.send({"holds_nothing": self.worker.in_flight.is_empty})
             self.channel.send({"is_out_of_time": self.worker.deadline.claims_nothing})
             deadline = time.monotonic() + LAST_FLUSH_SECONDS

@@ -25,8 +25,8 @@ class Process:
     started_at: float
     status: Status | None = None
     was_ready: bool = False
-    wants_to_retire: str | None = None  # the reason
-    is_retiring: bool = False
+    retires_for: str | None = None  # why it claims nothing more, and ends once its jobs are finished
+    is_retiring: bool = False  # which the supervisor has noticed, or has asked it for
     is_told_to_stop: bool = False
     kill_at: float = NEVER  # when it is told to stop and still there
     killed_for: str | None = None  # why the supervisor has killed it
@@ -50,7 +50,7 @@ class Process:
                     self.status = Status.from_dict(message["status"])
                     self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
             if isinstance(message.get("retire"), str):
-                self.wants_to_retire = message["retire"]
+                self.retires_for = message["retire"]
             self.is_out_of_time = self.is_out_of_time or message.get("is_out_of_time") is True
             self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
 
@@ -66,6 +66,11 @@ class Process:
     def is_quick(self, now: float) -> bool:
         """Whether it ends too soon to have been of use."""
         return not self.was_ready or now - self.started_at < QUICK_SECONDS
+
+    def backs_off(self, now: float) -> bool:
+        """Whether the next one in its place has to wait: not after one that retires and has claimed jobs."""
+        had_jobs = self.status is not None and self.status.running + self.status.jobs_done > 0
+        return self.is_quick(now) and not (self.retires_for is not None and had_jobs)
 
 
 @dataclass(eq=False)

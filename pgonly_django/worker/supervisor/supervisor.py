@@ -60,7 +60,7 @@ class Supervisor:
         self.ends_at = ends_at
         self.inbox: Inbox[str] = Inbox()
         self.places = [Place(f"{options.name}-{number}") for number in range(1, options.processes + 1)]
-        self.leaving: list[Process] = []  # retired from their places, at most one
+        self.leaving: list[Process] = []  # retires outside of its place; at most one
         self.taking_back = TakingBack(options.database, method, self.close_inherited)
         self.left = threading.Event()
         self.code = ExitCode.STOPPED
@@ -170,7 +170,7 @@ class Supervisor:
         self._tell_to_stop(now)
         self._reap(now)
         self._kill_overdue(now)
-        self._retire_one(now)
+        self._note_retiring(now)
         self._end_when_idle(now)
         self._end_in_time(now)
         self.taking_back.turn(time.monotonic())
@@ -284,8 +284,8 @@ class Supervisor:
         if self._is_closed or (is_done and code == ExitCode.STOPPED):
             place.close()
             return
-        pause = place.vacate(now, backs_off=process.is_quick(now))
-        if self.options.burst and place.failures >= BURST_FAILURES:
+        pause = place.vacate(now, backs_off=process.backs_off(now))
+        if self.options.burst and place.failures >= BURST_FAILURES and process.retires_for is None:
             place.close()
             self.code = ExitCode.BROKEN
             announcing.given_up(place.name, place.failures)
@@ -311,21 +311,23 @@ class Supervisor:
 
     # Retiring.
 
-    def _retire_one(self, now: float) -> None:
-        """One at a time leaves its place: while it finishes its jobs there is one process more than N."""
-        if self._is_closed or self.leaving:
+    def _note_retiring(self, now: float) -> None:
+        """Each process retires by itself, and is replaced when it has ended. One of them at a time leaves its place
+        before: while it finishes its jobs there is one process more than N, and never two."""
+        if self._is_closed:
             return
         for place in self.places:
             process = place.process
-            if process is not None and process.wants_to_retire:
+            if process is None or process.retires_for is None:
+                continue
+            if not process.is_retiring:
+                process.is_retiring = True
                 announcing.retiring(process)
-                self._retire(process)
+            if not self.leaving:
                 self.leaving.append(process)
-                by_memory = "--max-memory-mb" in process.wants_to_retire
-                pause = place.vacate(now, backs_off=by_memory and process.is_quick(now))
+                pause = place.vacate(now, backs_off=process.backs_off(now))
                 if pause:
                     announcing.backing_off(place.name, place.failures, pause)
-                return
 
     @staticmethod
     def _retire(process: Process) -> None:

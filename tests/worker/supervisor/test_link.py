@@ -44,13 +44,11 @@ def test_the_id_is_told_before_the_worker_runs(link):
     assert (status["worker_id"], status["state"]) == (str(link.worker.id), WorkerState.STARTING)
 
 
-def test_a_process_asks_before_it_retires(link):
+def test_a_process_retires_by_itself_and_tells_why(link):
     link, supervisor = link
-    link.worker.ends.jobs_done = 1
+    link.worker.room.jobs_left = 0
     link.start()
-    assert told(supervisor, "retire") == ["1 job(s) done (--max-jobs-per-process 1)"]
-    assert not link.worker.inbox.take(1, 0.0)
-    supervisor.send({"retire": True})
+    assert told(supervisor, "retire") == ["1 job(s) claimed (--max-jobs-per-process 1)"]
     supervisor.send({"payload": "wake"})
     messages = []
     wait_for(lambda: messages.extend(link.worker.inbox.take(10, 0.0)) or len(messages) == 2)
