@@ -188,9 +188,9 @@ class WatchedContext(JobContext):
     def _what_is_new(self, saved: Saved) -> str:
         in_row = self._state.values.in_row
         places = [
-            f"position {done} of the loop {name!r}"
-            for name, done in saved.positions.items()
-            if in_row.positions.get(name) != done
+            f"position {at.done} of the loop {name!r}"
+            for name, at in saved.positions.items()
+            if in_row.positions.get(name) != at
         ]
         if saved.value != in_row.value or not places:
             places.insert(0, f"the checkpoint {saved.value[:80]}")
