@@ -11,7 +11,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import EmptyResultSet
 from django.core.paginator import Paginator
-from django.db import OperationalError, connections, models
+from django.db import DataError, OperationalError, ProgrammingError, connections, models
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
@@ -78,12 +78,25 @@ def label_of(count: int, cap: int = COUNTED_AT_MOST) -> str:
 
 
 class NulSafeChangeList(ChangeList):
-    """An address with a NUL character, which no statement accepts, leads back to the plain list."""
+    """An address with a NUL character, or another value that no statement accepts, leads back to the plain list."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> Any:
         if any("\x00" in value for _name, values in request.GET.lists() for value in values):
             raise IncorrectLookupParameters
         return super().get_queryset(request, exclude_parameters)
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Reads the rows here, where an error still leads back."""
+        try:
+            self.read_results(request)
+        except (DataError, ProgrammingError, ValueError, TypeError, OverflowError) as error:
+            if not self.get_filters_params():
+                raise
+            raise IncorrectLookupParameters from error
+
+    def read_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        len(self.result_list)
 
 
 class TimedChangeList(NulSafeChangeList):
@@ -102,7 +115,7 @@ class TimedChangeList(NulSafeChangeList):
         rows = super().get_queryset(request, exclude_parameters)
         return rows if self.scope is None else self._in_scope(rows)
 
-    def get_results(self, request: HttpRequest) -> None:
+    def read_results(self, request: HttpRequest) -> None:
         whole = self.queryset
         for scope, limit in self.tries():
             self.scope = scope
@@ -110,8 +123,7 @@ class TimedChangeList(NulSafeChangeList):
                 with time_limit(whole.db, limit):
                     self.oldest = oldest_of_newest(whole, scope) if scope else None
                     self.queryset = whole if scope is None else self._in_scope(whole)
-                    super().get_results(request)
-                    len(self.result_list)  # read now, inside the limit
+                    super().read_results(request)
             except OperationalError as error:
                 if not timed_out(error):
                     raise

@@ -192,6 +192,8 @@ class VerbAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         context["action_form"] = None  # Django 6.1 has the actions here as well; ours are buttons
         if (row := kwargs["obj"]) is not None:
+            if request.method == "POST":  # the form has put into it what it has refused
+                row = self.get_object(request, str(row.pk)) or row
             ours = {"row": row, "verbs": self.verbs_for(request, row), "subtitle": None}
             context |= {**ours, **self.page_of(request, row)}
         return super().render_change_form(request, context, *args, **kwargs)

@@ -10,6 +10,7 @@ from django.db import Error, connections, router
 
 from pgonly_django.cache import moving
 from pgonly_django.cache.codec import Codec
+from pgonly_django.cache.keys import namespace
 from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
 from pgonly_django.cache.stats import our_settings
 from pgonly_django.database.connect import check_vendor
@@ -92,6 +93,7 @@ def _ours() -> Iterator[tuple[str, Options | ImproperlyConfigured]]:
         try:
             options = parse(cache.get("OPTIONS", {}))
             default_timeout(cache.get("TIMEOUT"))
+            namespace(cache.get("LOCATION", ""))
             Codec(options.serializer, options.compressor, options.compress_above)
             yield alias, options
         except ImproperlyConfigured as error:

@@ -8,13 +8,17 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from django.core.exceptions import ImproperlyConfigured
+
 LIMIT = 1000  # bytes; a btree page takes 2,704
 _HEAD = 800
 _MARK = "#sha256:"
 
 
-def namespace(location: str) -> str:
-    """LOCATION as the first part of every key of that cache."""
+def namespace(location: str | None) -> str:
+    """LOCATION as the first part of every key of that cache. Raises ImproperlyConfigured."""
+    if location is not None and not isinstance(location, str):
+        raise ImproperlyConfigured(f'LOCATION must be text such as "answers", got {location!r}.')
     return quote(location or "default", safe=" !#$&'()*+,/;=?@[]") + ":"
 
 

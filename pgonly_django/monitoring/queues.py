@@ -8,14 +8,14 @@ from heapq import nlargest
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import IntegerField, OuterRef, Subquery
+from django.db.models import F, IntegerField, OuterRef, Subquery
 from django.db.models.expressions import RawSQL
 
 from pgonly_django.models import Limiter, Queue
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
 from pgonly_django.monitoring.counted import Counted, capped
 from pgonly_django.queue.gates import PILE
-from pgonly_django.queue.health import oldest_per_queue
+from pgonly_django.queue.health import SAMPLE, oldest_per_queue
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified
 
@@ -32,7 +32,17 @@ def count_of(queue: str, *rows: str) -> str:
     return " + ".join(_COUNT.format(row=row, queue=queue, limit=COUNTED_AT_MOST + 1) for row in rows)
 
 
-WAITING_ROWS = READY_ROW, LIMITED_ROW, SUSPECT_ROW
+# Those that are due and still scheduled, as the age of the oldest counts them (queue/health.py). Index:
+# pgonly_job_scheduled, whose first rows are read.
+_DUE = qualified(f"""(SELECT count(*)::int FROM (
+    SELECT queue FROM pgonly_job WHERE state = 'scheduled' AND run_at <= statement_timestamp()
+    ORDER BY run_at LIMIT {SAMPLE}) AS due WHERE due.queue = {{queue}})""")
+
+
+def _waiting_of(queue: str) -> str:
+    return f"{count_of(queue, READY_ROW, LIMITED_ROW, SUSPECT_ROW)} + {_DUE.format(queue=queue)}"
+
+
 RUNNING_ROW = "state = 'running'"
 _TOKENS = qualified("""
 (SELECT least(greatest(1, rate_count * {pile}), left_over.tokens + rate_count / rate_seconds
@@ -48,7 +58,7 @@ def _of_row(sql: str, **options: Any) -> RawSQL:
 _NAME = qualified("pgonly_queue") + ".name"
 # For annotate(): what a row of Queue has waiting and running, and what holds it back.
 IN_USE = {
-    "waiting": _of_row(count_of(_NAME, *WAITING_ROWS), output_field=IntegerField()),
+    "waiting": _of_row(_waiting_of(_NAME), output_field=IntegerField()),
     "running": _of_row(count_of(_NAME, RUNNING_ROW), output_field=IntegerField()),
     "tokens": _of_row(_TOKENS),
     "blocked_until": Subquery(
@@ -70,19 +80,23 @@ class QueueFigures(NamedTuple):
 
 # Index: pgonly_job_ready, pgonly_job_limited, pgonly_job_suspect and pgonly_job_running, one range for each queue.
 COUNTS = qualified(f"""
-SELECT queue, {count_of("given.queue", *WAITING_ROWS)}, {count_of("given.queue", RUNNING_ROW)}
+SELECT queue, {_waiting_of("given.queue")}, {count_of("given.queue", RUNNING_ROW)}
 FROM unnest(%(queues)s::text[]) AS given(queue)
 """)
 
 
 def queues(alias: str) -> list[QueueFigures]:
-    """The queues that have a row, QUEUES_AT_MOST, those with jobs that KNOWN_QUEUES finds, and those in which a job has
-    waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
-    rows = list(Queue.objects.using(alias).annotate(**IN_USE).order_by("name")[:QUEUES_AT_MOST])
-    counts = {row.name: (row.waiting, row.running) for row in rows}
+    """The queues that have a row, QUEUES_AT_MOST, the paused ones first, those with jobs that KNOWN_QUEUES finds, and
+    those in which a job has waited longest, QUEUES_AT_MOST. Counts up to 1,000 jobs of each kind in each."""
+    of_rows: Any = Queue.objects.using(alias).annotate(**IN_USE)
+    rows = list(of_rows.order_by(F("paused_at").asc(nulls_last=True), "name")[:QUEUES_AT_MOST])
     oldest, by_name = oldest_per_queue(alias), {row.name: row for row in rows}
     longest = nlargest(QUEUES_AT_MOST, oldest, key=oldest.__getitem__)
-    counts |= _counts(alias, {*known_names(alias, KNOWN_QUEUES), *longest} - set(counts))
+    others = {*known_names(alias, KNOWN_QUEUES), *longest} - set(by_name)
+    if len(rows) == QUEUES_AT_MOST:
+        by_name |= {row.name: row for row in of_rows.filter(name__in=others)}
+    counts = {row.name: (row.waiting, row.running) for row in by_name.values()}
+    counts |= _counts(alias, others - set(by_name))
     return [
         QueueFigures(
             name=name,

@@ -38,6 +38,7 @@ from pgonly_django.monitoring.workers import (
     worker_totals,
     workers,
 )
+from pgonly_django.queue.known_names import queue_count
 
 logger = logging.getLogger("pgonly_django.monitoring")
 SECONDS = 5.0  # for all parts together
@@ -64,6 +65,7 @@ class Stats:
     is_up: bool  # it answers
     states: Mapping[State, Counted] | None = None
     queues: list[QueueFigures] | None = None
+    queue_count: int | None = None  # there may be more than `queues` has
     served: Served | None = None
     workers: list[WorkerFigures] | None = None
     worker_totals: WorkerTotals | None = None
@@ -111,6 +113,7 @@ PARTS: dict[str, Part] = {
     "worker_totals": Part(worker_totals),
     "served": Part(_served),
     "queues": Part(queues),
+    "queue_count": Part(queue_count),
     "failed": Part(failed_jobs),
     "runs": Part(runs_today),
     "states": Part(jobs_by_state),

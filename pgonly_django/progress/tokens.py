@@ -45,11 +45,12 @@ def grant_of(token: str, owner: str | None) -> Grant:
     """Raises RefusedError."""
     try:
         backend, job_id, flags, of = signing.loads(token, salt=SALT, max_age=VALID_FOR)
+        grant = Grant(str(backend), str(UUID(str(job_id))), bool(flags & 1), bool(flags & 2))
     except (signing.BadSignature, ValueError, TypeError) as error:
         raise RefusedError from error
     if owner is None or not constant_time_compare(str(of), owner):
         raise RefusedError
-    return Grant(str(backend), str(UUID(job_id)), bool(flags & 1), bool(flags & 2))
+    return grant
 
 
 def owner_of(request: HttpRequest, *, make: bool = False) -> str | None:

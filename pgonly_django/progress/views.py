@@ -9,8 +9,14 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.shortcuts import redirect
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -57,7 +63,8 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
     following = request.POST.get("next", "")
     hosts = {request.get_host()}
     is_ours = url_has_allowed_host_and_scheme(following, hosts, require_https=request.is_secure())
-    return redirect(following if is_ours else "/")
+    # Not redirect(), which takes a word for the name of a view.
+    return HttpResponseRedirect(following if is_ours and following.startswith("/") else "/")
 
 
 @login_not_required

@@ -21,15 +21,18 @@ def _queues_of(name: str, jobs: str) -> str:
 
 # Queues with ready or running jobs by pgonly_job_ready, pgonly_job_limited and pgonly_job_running, those of suspects
 # by pgonly_job_suspect. Others if the newest rows name them (primary key).
-KNOWN_QUEUES = qualified(f"""
+_ALL_QUEUES = qualified(f"""
 WITH RECURSIVE {_queues_of("ready", READY_ROW)}, {_queues_of("running", "state = 'running'")},
 {_queues_of("limited", LIMITED_ROW)},
 suspect AS (SELECT queue FROM pgonly_job WHERE {SUSPECT_ROW} LIMIT 1000),
 recent AS (SELECT queue FROM pgonly_job ORDER BY id DESC LIMIT 1000)
 SELECT queue FROM ready UNION SELECT queue FROM running UNION SELECT queue FROM limited
 UNION SELECT queue FROM suspect UNION SELECT queue FROM recent
-ORDER BY queue LIMIT 101
 """)
+KNOWN_QUEUES = f"{_ALL_QUEUES} ORDER BY queue LIMIT 101"
+COUNT_QUEUES = qualified(
+    f"SELECT count(queue) FROM ({_ALL_QUEUES} UNION SELECT name FROM pgonly_queue) AS queues"
+)
 
 # The tasks of the newest rows (primary key) and of what runs now (pgonly_job_running), however old.
 KNOWN_TASKS = qualified("""
@@ -51,3 +54,10 @@ def known_names(alias: str, statement: str) -> list[str]:
     with connections[alias].cursor() as cursor:
         cursor.execute(statement)
         return [name for (name,) in cursor.fetchall() if name is not None]
+
+
+def queue_count(alias: str) -> int:
+    """How many queues there are: with a row of their own, or found by KNOWN_QUEUES without its limit."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(COUNT_QUEUES)
+        return int(cursor.fetchone()[0])

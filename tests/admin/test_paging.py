@@ -139,3 +139,11 @@ def test_the_oldest_of_the_newest_rows_is_that_of_the_whole_table():
     assert oldest_of_newest(some, 10) is None
     assert oldest_of_newest(some, 4) == jobs[0].pk
     assert oldest_of_newest(some, 2) == jobs[2].pk
+
+
+@pytest.mark.parametrize(
+    "address", ["session/?ip=1", "job/?id__range=foo", "job/?enqueued_at__year=99999999999999999999999999"]
+)
+def test_a_value_that_no_statement_accepts_leads_back_to_the_plain_list(admin_client, address):
+    response = admin_client.get(f"/admin/pgonly_django/{address}")
+    assert (response.status_code, response["Location"].partition("?")[2]) == (302, "e=1")

@@ -328,3 +328,10 @@ def test_the_page_works_without_use_tz(admin_client, settings):
     look()
     assert admin_client.get(LIST).status_code == 200
     assert admin_client.get(page_of(schedule)).status_code == 200
+
+
+def test_a_refused_edit_shows_the_schedule_as_it_is(admin_client):
+    schedule = make(every_seconds=3600)
+    response = admin_client.post(page_of(schedule), {**FORM, "cron": "", "every_seconds": ""})
+    assert "it needs either a cron line or an interval" in errors_of(response)["cron"]
+    assert "Every hour" in response.content.decode()

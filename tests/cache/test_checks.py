@@ -158,6 +158,17 @@ def test_a_timeout_that_is_none_is_an_error_of_check_and_of_the_first_use(timeou
             caches["default"].set("key", 1)
 
 
+@pytest.mark.parametrize("location", [["answers"], [], 5, b"answers"])
+def test_a_location_that_is_no_text_is_an_error_of_check_and_of_the_first_use(location):
+    cache = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": location}
+    with override_settings(CACHES={"default": cache}):
+        message = only(check_caches())
+        assert message.id == "pgonly_django.E101"
+        assert 'LOCATION must be text such as "answers", got' in message.msg
+        with pytest.raises(ImproperlyConfigured, match="LOCATION must be"):
+            caches["default"].set("key", 1)
+
+
 @pytest.mark.parametrize("options", [None, [], "durable"])
 def test_options_that_are_no_dict(options):
     with override_settings(

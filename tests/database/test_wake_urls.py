@@ -269,6 +269,8 @@ def test_a_token_is_for_this_purpose_alone_and_for_a_minute(monkeypatch):
         token[:-1],
         signing.TimestampSigner(salt="another").sign("wake"),
         signing.TimestampSigner(salt=wake_urls.SALT).sign("another"),
+        signing.Signer(salt=wake_urls.SALT).sign("wake"),  # without a time
+        signing.Signer(salt=wake_urls.SALT).sign("wake:!!!"),
     ]
     assert not any(map(wake_urls.is_valid, others))
     with override_settings(SECRET_KEY="another"):

@@ -25,6 +25,7 @@ from pgonly_django.monitoring.states import jobs_by_state
 from pgonly_django.monitoring.throughput import Period, failed_jobs, throughput
 from pgonly_django.monitoring.times import percentile, times
 from pgonly_django.monitoring.workers import served_queues, workers
+from pgonly_django.queue.known_names import queue_count
 from tests.admin.conftest import make_job
 from tests.queue.rows import ago, insert_jobs, make, make_keyed, make_running, make_worker
 
@@ -90,6 +91,35 @@ def test_the_oldest_job_of_a_queue_may_be_limited_suspect_or_overdue():
     Queue.objects.named("due")
     found = {queue.name: queue.oldest_seconds for queue in queues("default")}
     assert found == dict.fromkeys(("keyed", "suspect", "due", "paused"), pytest.approx(3600, abs=30))
+
+
+def test_jobs_that_are_due_are_counted_among_those_that_wait():
+    Queue.objects.named("rate", "none")
+    for queue in ("rate", "none", "bare"):
+        make(queue=queue, state=State.SCHEDULED, run_at=ago(MINUTE if queue != "none" else -MINUTE))
+    make(queue="rate")
+    waiting = {queue.name: (queue.waiting.number, bool(queue.oldest_seconds)) for queue in queues("default")}
+    assert waiting == {"rate": (2, True), "none": (0, False), "bare": (1, True)}
+
+
+def test_of_more_queues_than_are_shown_a_paused_one_is_paused_and_all_are_counted():
+    Queue.objects.bulk_create(Queue(name=f"queue {n:03}") for n in range(150))
+    Queue.objects.filter(name="queue 149").pause(), make(queue="queue 140"), make(queue="no row")
+    Queue.objects.filter(name="queue 140").update(max_running=3)
+    found = {queue.name: queue for queue in queues("default")}
+    assert found["queue 149"].paused_at is not None
+    assert found["queue 140"].row.max_running == 3
+    assert (found["queue 140"].waiting.number, found["no row"].waiting.number) == (1, 1)
+    Queue.objects.filter(name="queue 140").pause()
+    assert {queue.name for queue in queues("default") if queue.paused_at} == {"queue 140", "queue 149"}
+    assert queue_count("default") == 151
+
+
+def test_a_paused_queue_with_jobs_is_paused_however_many_others_are_paused():
+    Queue.objects.bulk_create(Queue(name=f"a{n:03}", paused_at=ago(HOUR)) for n in range(120))
+    Queue.objects.named("z").pause(), make(queue="z")
+    (found,) = [queue for queue in queues("default") if queue.name == "z"]
+    assert found.paused_at is not None
 
 
 def test_the_queues_that_live_workers_serve():

@@ -47,8 +47,14 @@ STATEMENTS = {
     "monitoring.queues.COUNTS": (
         queues.COUNTS,
         {"queues": ["queue 1", "keyed", "limited", "none"]},
-        {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_running"},
-        4 * 4 * 1001,
+        {
+            "pgonly_job_ready",
+            "pgonly_job_limited",
+            "pgonly_job_suspect",
+            "pgonly_job_scheduled",
+            "pgonly_job_running",
+        },
+        4 * 5 * 1001,
     ),
     "queue.health.OLDEST_PER_QUEUE": (
         health.OLDEST_PER_QUEUE,

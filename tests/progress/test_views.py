@@ -199,7 +199,7 @@ def test_the_owner_may_cancel_with_a_token_that_allows_it(client, ada, token_of)
 
 
 @pytest.mark.parametrize(
-    ("following", "goes_to"), [("/page/", "/page/"), ("https://evil.example/", "/"), ("", "/")]
+    ("following", "goes_to"), [("/page/", "/page/"), ("https://evil.example/", "/"), ("", "/"), ("foo", "/")]
 )
 def test_cancel_without_javascript_goes_back_to_the_page(client, ada, token_of, following, goes_to):
     token = token_of(make(), ada, may_cancel=True)

@@ -92,9 +92,6 @@ def _without_any_worker(overview: Overview, ready: list[QueueFigures]) -> Alert:
 def _waiting(queue: QueueFigures) -> str:
     """ "40 jobs wait, the oldest for 7 min"."""
     count = queue.waiting
-    if not count.number:
-        oldest = short_duration(timedelta(seconds=queue.oldest_seconds or 0))
-        return _("jobs are due, the oldest for %s") % oldest
     text = _counted(count, ngettext("%s job waits", "%s jobs wait", count.number))
     if queue.oldest_seconds is None:
         return text

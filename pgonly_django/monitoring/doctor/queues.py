@@ -45,9 +45,8 @@ def _data(queue: QueueFigures) -> dict[str, object]:
 
 
 def _waiting(queue: QueueFigures) -> str:
-    """A scheduled job that is due counts as oldest, and not yet as waiting."""
     waiting = f"{queue.waiting.label} {'job waits' if queue.waiting.number == 1 else 'jobs wait'}"
-    return f"{waiting if queue.waiting.number else 'jobs are due'}, the oldest for {span(queue.oldest_seconds or 0)}"
+    return f"{waiting}, the oldest for {span(queue.oldest_seconds or 0)}"
 
 
 def _unserved(alias: str, queue: QueueFigures) -> Finding:

@@ -37,7 +37,7 @@ def _served(stats: Stats) -> Iterator[Sample]:
 
 
 def _left_out(stats: Stats) -> Iterator[Sample]:
-    yield (stats.database,), max(len(stats.queues or ()) - QUEUES_AT_MOST, 0)
+    yield (stats.database,), max((stats.queue_count or 0) - len(shown(stats)), 0)
 
 
 def _metric(name: str, text: str, value_of: Callable[[QueueFigures], float | None]) -> Metric:
@@ -47,7 +47,7 @@ def _metric(name: str, text: str, value_of: Callable[[QueueFigures], float | Non
 METRICS = (
     _metric(
         "pgonly_queue_waiting_jobs",
-        "Jobs that are ready, counted up to 1,000 of each queue.",
+        "Jobs that are ready, or due, counted up to 1,000 of each queue.",
         lambda queue: queue.waiting.number,
     ),
     _metric(
@@ -80,7 +80,7 @@ METRICS = (
     Metric(
         "pgonly_queues_left_out",
         "Queues that have no metrics, since there are more than 100.",
-        ("queues",),
+        ("queues", "queue_count"),
         ("database",),
         _left_out,
     ),
