@@ -102,13 +102,24 @@ class Interval:
         return "Every second" if seconds == 1 else f"Every {seconds:g} seconds"
 
 
+class _Line(CronSim):
+    """Where the clock skips midnight, cronsim goes on from 00:00, which does not exist then, and so misses 01:00. Here
+    that day begins with its first moment."""
+
+    def advance_day(self) -> bool:
+        has_moved = super().advance_day()
+        if self.dt.tzinfo not in (None, UTC):
+            self.dt = self.dt.astimezone(UTC).astimezone(self.dt.tzinfo)
+        return has_moved
+
+
 class CronLine:
     """Raises TimingError."""
 
     def __init__(self, line: str, zone: str) -> None:
         self.line, self.zone = MACROS.get(line.strip().lower(), line), zone_of(zone)
         try:
-            CronSim(self.line, datetime.now(UTC))
+            _Line(self.line, datetime.now(UTC))
         except CronSimError as error:
             rule = 'It has minute, hour, day of month, month and weekday, such as "0 3 * * MON-FRI"'
             raise TimingError(f"{line!r} is not a cron line: {error}. {rule}.") from error
@@ -129,7 +140,7 @@ class CronLine:
             if steps == STEPS:
                 break
         # Far behind. Backwards is only used to come near: around daylight saving the way forward decides.
-        near = next(CronSim(self.line, until.astimezone(self.zone), reverse=True), first).astimezone(UTC)
+        near = next(_Line(self.line, until.astimezone(self.zone), reverse=True), first).astimezone(UTC)
         for tick in self._after(max(near - WINDOW, last)):
             if tick > until:
                 break
@@ -137,12 +148,12 @@ class CronLine:
         return last
 
     def words(self) -> str:
-        text = CronSim(self.line, datetime.now(UTC)).explain()
+        text = _Line(self.line, datetime.now(UTC)).explain()
         return f"{text} ({self.zone.key})"
 
     def _after(self, moment: datetime) -> Iterator[datetime]:
         """In the hour that comes twice cronsim may begin with ticks of the first time: those have passed."""
-        for local in CronSim(self.line, moment.astimezone(self.zone)):
+        for local in _Line(self.line, moment.astimezone(self.zone)):
             tick = local.astimezone(UTC)
             if tick > moment:
                 moment = tick

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pgonly_django.scheduling.timing import CronLine, Interval, TimingError, due
 
-NEW_YORK, BERLIN = "America/New_York", "Europe/Berlin"
+NEW_YORK, BERLIN, SANTIAGO = "America/New_York", "Europe/Berlin", "America/Santiago"
 # In New York 2026: 8 March 02:00 becomes 03:00; 1 November 02:00 becomes 01:00 (the hour from 01:00 comes twice).
+# In Santiago 2026: 6 September 00:00 becomes 01:00.
 # In Berlin 2026: 29 March 02:00 becomes 03:00; 25 October 03:00 becomes 02:00 (the hour from 02:00 comes twice).
 SKIPPED = [
     (NEW_YORK, "2026-03-07 12:00", "30 2 * * *", ["08 03:00-0400", "09 02:30-0400"]),
@@ -24,6 +25,12 @@ SKIPPED = [
     (BERLIN, "2026-03-28 12:00", "30 2 * * *", ["29 03:00+0200", "30 02:30+0200"]),
     (BERLIN, "2026-03-29 01:00", "0 * * * *", ["29 03:00+0200", "29 04:00+0200"]),
     (BERLIN, "2026-03-29 00:00", "30 1 * * *", ["29 01:30+0100", "30 01:30+0200"]),
+    (SANTIAGO, "2026-09-05 12:00", "*/20 1 6 * *", ["06 01:00-0300", "06 01:20-0300", "06 01:40-0300"]),
+    (SANTIAGO, "2026-09-05 12:00", "*/20 0 6 * *", ["06 00:00-0300", "06 00:20-0300", "06 00:40-0300"]),
+    (SANTIAGO, "2026-08-10 12:00", "*/20 1 6 9 *", ["06 01:00-0300", "06 01:20-0300", "06 01:40-0300"]),
+    (SANTIAGO, "2026-09-05 12:00", "* */2 6 * *", ["06 02:00-0300", "06 02:01-0300"]),
+    (SANTIAGO, "2026-09-05 12:00", "0 0 1 6 * *", ["06 01:00-0300", "06 01:00-0300"]),
+    (SANTIAGO, "2026-09-05 12:00", "30 0 6 * *", ["06 01:00-0300", "06 00:30-0300"]),
 ]
 REPEATED = [
     (NEW_YORK, "2026-10-31 12:00", "30 1 * * *", ["01 01:30-0400", "02 01:30-0500"]),
@@ -146,7 +153,7 @@ def test_a_timing_in_words(timing, words):
     line=st.sampled_from(
         ["30 2 * * *", "0 * * * *", "*/7 * * * *", "15 1,2 * * *", "0 0 L * *", "5 2 * * SUN"]
     ),
-    zone=st.sampled_from([NEW_YORK, BERLIN, "Australia/Lord_Howe", "UTC"]),
+    zone=st.sampled_from([NEW_YORK, BERLIN, SANTIAGO, "Australia/Lord_Howe", "UTC"]),
     begin=st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)),
     minutes=st.integers(0, 60 * 24 * 20),
 )
