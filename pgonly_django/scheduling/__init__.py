@@ -6,6 +6,7 @@ decorators    @cron and @every
 settings      PGONLY["SCHEDULES"], its system check, and all that is declared for one database
 declare       brings the rows into line with what is declared
 due           finds the schedules that are due, and enqueues their jobs, each tick once
+turns         one that hangs does not keep the others waiting
 overlap       what an unfinished earlier run or a paused queue means for a tick
 calls         from a schedule to a job
 beat          Celery beat's schedules, read for pgonly_import_beat

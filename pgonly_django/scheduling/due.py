@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from pgonly_django.models.schedule import Outcome, Schedule, Tick
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling import calls, overlap
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, TimingError, due
+from pgonly_django.scheduling.turns import TURN_SECONDS, Turn, in_hand
 from pgonly_django.tables import qualified
 
 # A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
@@ -34,6 +36,11 @@ PUT_OFF_SECONDS = 30.0
 # All that is due is locked by another worker, which is about to move next_at on, or has died; or a statement was
 # cancelled.
 LOCKED_SECONDS = 0.25
+# Between two looks whether the run has ended that a tick replaces and whose unique key its job needs.
+REPLACING_SECONDS = 1.0
+# What a schedule that catches up enqueues within this time, at most, is one transaction; then the others have their
+# turns.
+PORTION_SECONDS = 0.5
 
 # A worker that is frozen inside the transaction keeps its schedule from ticking for so long.
 LIMITS = Statement("""
@@ -63,35 +70,45 @@ SELECT count(*) FROM pruned
 
 
 class DueSchedules:
-    """For one thread. `known`: the names that this worker's code declares. A row that other code declares is left to
-    the workers with that code, unless a person has edited it; rows that a person made are for all."""
+    """`known`: the names that this worker's code declares. A row that other code declares is left to the workers with
+    that code, unless a person has edited it; rows that a person made are for all. `go_on` is called in another thread
+    where a schedule hangs, see Turn: it looks after the others, and the run() that hangs has to be over by then."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, go_on: Callable[[], None] | None = None) -> None:
         self.database = database
         self.known: set[str] = set()
+        self._go_on = go_on
         self._put_off: dict[str, float] = {}  # until when, by time.monotonic()
+        self._behind: set[str] = set()  # still due after their turn: the others come first
         self._reported: dict[str, str] = {}
+        self._slow: set[str] = set()  # likewise
 
     def run(self, is_over: Callable[[], bool]) -> float | None:
         """Enqueue all that is due. Returns in how many seconds to look again; None: once a row changes. Raises
         django.db.Error while the database is away."""
         while not is_over():
             seconds = self._next_in_seconds()
-            if seconds is None or seconds > 0:
-                waits = [until - time.monotonic() for until in self._put_off.values()]
-                return min([*waits, *([] if seconds is None else [seconds])], default=None)
-            if not self._run_one():
+            is_due = seconds is not None and seconds <= 0
+            if is_due and self._run_one():
+                continue
+            if self._behind:
+                self._behind.clear()
+            elif is_due:
                 return LOCKED_SECONDS
+            else:
+                waits = [until - time.monotonic() for until in tuple(self._put_off.values())]
+                return min([*waits, *([] if seconds is None else [seconds])], default=None)
         return None
 
     def _rows(self) -> QuerySet[Schedule]:
         now = time.monotonic()
-        self._put_off = {name: until for name, until in self._put_off.items() if until > now}
+        for name, until in tuple(self._put_off.items()):  # the thread of a long turn may add one
+            if until <= now:
+                self._put_off.pop(name, None)
         of_anybody = Q(declared__isnull=True) | Q(edited_at__isnull=False)
         rows: QuerySet[Schedule] = Schedule.objects.using(self.database).filter(paused_at=None)
-        return rows.filter(of_anybody | Q(name__in=sorted(self.known))).exclude(
-            name__in=sorted(self._put_off)
-        )
+        left_out = {*self._put_off, *self._behind, *in_hand[self.database]}
+        return rows.filter(of_anybody | Q(name__in=sorted(self.known))).exclude(name__in=sorted(left_out))
 
     def _next_in_seconds(self) -> float | None:
         first = next(iter(self.next()), None)
@@ -109,65 +126,114 @@ class DueSchedules:
 
     def _run_one(self) -> bool:
         """False where all that is due is locked."""
-        schedule = None
+        turn = None
         try:
-            with transaction.atomic(using=self.database, durable=True):
+            with ExitStack() as stack, transaction.atomic(using=self.database, durable=True):
                 first_row(self.database, LIMITS, {})
                 schedule = next(iter(self.due()), None)
                 if schedule is not None:
+                    turn = stack.enter_context(self._turn_of(schedule.name))
                     self._run(schedule)
         except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
-            if schedule is None or self._is_away(error):
+            if turn is None or self._is_away(error):
                 raise
-            self._put_off_after(schedule.name, error)
-        return schedule is not None
+            self._put_off_after(turn, error)
+        else:
+            if turn is not None and not turn.is_long:
+                self._slow.discard(turn.name)
+        return turn is not None
+
+    def _turn_of(self, name: str) -> Turn:
+        return Turn(self.database, name, self._go_on and (lambda: self._go_on_without(name)))
+
+    def _go_on_without(self, name: str) -> None:
+        """In another thread."""
+        if name not in self._slow:
+            self._slow.add(name)
+            message = (
+                f"The schedule {name} still enqueues its job after {TURN_SECONDS:g} s. The others go on."
+            )
+            emit("scheduling.slow", message, level=logging.WARNING, schedule=name)
+        assert self._go_on is not None
+        self._go_on()
 
     def _run(self, schedule: Any) -> None:
-        now, timing = aware(schedule.now), timing_of(schedule)
+        name, now, timing = schedule.name, aware(schedule.now), timing_of(schedule)
         if schedule.is_planned:
             ticks = due(timing, aware(schedule.next_at), now, schedule.catch_up)
-            if ticks.run:
-                self._run_ticks(schedule, ticks.run)
-            changes = {"next_at": ticks.next, "last_tick_at": ticks.last}
+            last, next_at = ticks.last, ticks.next
+            if (done := self._run_ticks(schedule, ticks.run)) < len(ticks.run):
+                last = ticks.run[done - 1] if done else schedule.last_tick_at
+                next_at = ticks.run[done]
+            changes = {"next_at": next_at, "last_tick_at": last}
+            if next_at is not None and next_at <= now:
+                self._behind.add(name)
         else:
             changes = {"next_at": timing.next_after(now)}
         Schedule.objects.using(self.database).filter(pk=schedule.pk).update(problem=None, **changes)
-        self._reported.pop(schedule.name, None)
+        self._reported.pop(name, None)
 
-    def _run_ticks(self, schedule: Schedule, ticks: list[datetime]) -> None:
-        task = calls.task_of(schedule, self.database)
+    def _run_ticks(self, schedule: Schedule, ticks: list[datetime]) -> int:
+        """How many it has come to, within the time of a turn."""
+        if not ticks:
+            return 0
+        task, until, done = calls.task_of(schedule, self.database), time.monotonic() + PORTION_SECONDS, 0
         for tick in ticks:
-            noted = first_row(self.database, NOTE_TICK, {"schedule": schedule.name, "tick_at": tick})
-            if noted is not None:
-                row = Tick.objects.using(self.database).filter(pk=int(noted[0]))
-                row.update(**self._run_tick(schedule, task, tick))
+            if not self._come_to_tick(schedule, task, tick):
+                self._put_off[schedule.name] = time.monotonic() + REPLACING_SECONDS
+                break
+            done += 1
+            if time.monotonic() >= until:
+                break
         for outcome in Outcome:
             first_row(self.database, PRUNE_TICKS, {"schedule": schedule.name, "outcome": outcome.value})
+        return done
 
-    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any]:
-        """Returns what its row says of it."""
+    def _come_to_tick(self, schedule: Schedule, task: Any, tick: datetime) -> bool:
+        """False where it has to wait."""
+        noted = first_row(self.database, NOTE_TICK, {"schedule": schedule.name, "tick_at": tick})
+        if noted is None:
+            return True
+        row = Tick.objects.using(self.database).filter(pk=int(noted[0]))
+        columns = self._run_tick(schedule, task, tick)
+        if columns is None:
+            row.delete()
+            return False
+        row.update(**columns)
+        return True
+
+    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
+        """Returns what its row says of it; None where it has to wait."""
         name = schedule.name
         reason = overlap.reason_to_skip(schedule, task.queue_name, self.database)
-        if reason:
+        columns: dict[str, Any] = {"outcome": Outcome.SKIPPED, "reason": reason}
+        if not reason:
+            if overlap.waits_for_replaced(schedule, self.database):
+                return None
+            columns = calls.enqueue(task, schedule, tick)
+        if job_id := columns.get("job_id"):
+            message = f"{name} enqueued {schedule.task} {job_id}."
+            emit("scheduling.enqueued", message, level=logging.DEBUG, schedule=name, job_id=job_id)
+        else:
+            reason = columns["reason"]
             message = f"The tick of {name} at {tick:%Y-%m-%d %H:%M:%S %Z} was skipped. {reason}"
             emit("scheduling.skipped", message, schedule=name, reason=reason)
-            return {"outcome": Outcome.SKIPPED, "reason": reason}
-        job_id = calls.enqueue(task, schedule, tick)
-        message = f"{name} enqueued {schedule.task} {job_id}."
-        emit("scheduling.enqueued", message, level=logging.DEBUG, schedule=name, job_id=job_id)
-        return {"job_id": job_id}
+        return columns
 
     def _is_away(self, error: BaseException) -> bool:
         is_of_database = isinstance(error, (OperationalError, InterfaceError))
         return is_of_database and not connections[self.database].is_usable()
 
-    def _put_off_after(self, name: str, error: BaseException) -> None:
+    def _put_off_after(self, turn: Turn, error: BaseException) -> None:
         """The tick stays due. The page and the log say why, once."""
+        name = turn.name
+        self._behind.add(name)
         if isinstance(error.__cause__, TRY_AGAIN):
             self._put_off[name] = time.monotonic() + LOCKED_SECONDS
             return
         self._put_off[name] = time.monotonic() + PUT_OFF_SECONDS
-        problem = printable(f"{type(error).__name__}: {error}")[:REASON_LIMIT]
+        said = "It took long. " if turn.is_long else ""
+        problem = printable(f"{said}{type(error).__name__}: {error}")[:REASON_LIMIT]
         row = Schedule.objects.using(self.database).filter(pk=name)
         is_new = row.exclude(problem=problem).update(problem=problem) > 0
         if is_new and self._reported.get(name) != problem:

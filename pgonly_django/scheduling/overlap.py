@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from pgonly_django.models.job import FINISHED, Job
+from pgonly_django.models.job import FINISHED, UNIQUE_ROW, Job
 from pgonly_django.models.queue import Queue
 from pgonly_django.models.schedule import CatchUp, Overlap, Schedule, Tick
 
@@ -26,7 +26,7 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
         return ""
     earlier = unfinished(schedule, database)
     if schedule.overlap == Overlap.REPLACE:
-        earlier.cancel()
+        earlier.filter(cancel_requested_at=None).cancel()
         return ""
     job = earlier.only("id", "state").first()
     if job is None:
@@ -36,6 +36,15 @@ def reason_to_skip(schedule: Schedule, queue: str, database: str) -> str:
         if is_paused
         else f"An earlier run is {job.get_state_display().lower()}."
     )
+
+
+def waits_for_replaced(schedule: Schedule, database: str) -> bool:
+    """Whether an earlier run that was asked to stop still has its unique key: the tick's own job can be enqueued once
+    that run has ended."""
+    if schedule.overlap != Overlap.REPLACE:
+        return False
+    running: bool = unfinished(schedule, database).filter(UNIQUE_ROW).exists()
+    return running
 
 
 def unfinished(schedule: Schedule, database: str) -> Any:

@@ -25,6 +25,7 @@ from pgonly_django.models.schedule import UNPLANNED, Schedule
 from pgonly_django.queue.enqueue import aware
 from pgonly_django.scheduling.declare import declare
 from pgonly_django.scheduling.due import DueSchedules, timing_of
+from pgonly_django.scheduling.turns import Turn
 from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.testing.autocommit import as_in_autocommit
 from pgonly_django.testing.backends import databases_of, postgres_backends
@@ -134,12 +135,12 @@ class _TravellingSchedules(DueSchedules):
         now = ExpressionWrapper(ClockTimestamp() + _travelled, output_field=models.DateTimeField())
         return self._rows().filter(name__in=self.known).annotate(now=now)
 
-    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any]:
+    def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
         told = super()._run_tick(schedule, task, tick)
-        self.job_ids += [told["job_id"]] if "job_id" in told else []
+        self.job_ids += [told["job_id"]] if told and "job_id" in told else []
         return told
 
-    def _put_off_after(self, name: str, error: BaseException) -> None:  # noqa: ARG002 - the overridden signature
+    def _put_off_after(self, turn: Turn, error: BaseException) -> None:  # noqa: ARG002 - the overridden signature
         raise error
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from uuid import UUID
+from weakref import WeakSet
 
 from django.db import Error, connections
 
@@ -26,17 +27,20 @@ FIRST_TRY_SECONDS, LONGEST_TRY_SECONDS = 0.5, 30.0
 LONGEST_WAIT_SECONDS = 3600.0  # this machine's clock and the database's may drift apart
 
 
-class Scheduler(threading.Thread):
-    """`wake_worker` is called when it has looked although the worker sleeps by then."""
+class Scheduler:
+    """`wake_worker` is called when it has looked although the worker sleeps by then. One thread looks. Where code of
+    the project hangs in it, another one goes on, and the first one ends when that code returns."""
 
     def __init__(
         self, worker_id: UUID, options: WorkerOptions, listener: JobsListener,
         wake_worker: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        super().__init__(name="pgonly-scheduler", daemon=True)
         self.worker_id, self.options, self.listener = worker_id, options, listener
         self.has_looked = threading.Event()  # once, after the start
-        self._due = DueSchedules(options.database)
+        self._due = DueSchedules(options.database, self._go_on)
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._hung: WeakSet[threading.Thread] = WeakSet()
+        self._body = self._loop
         self._over, self._wake = threading.Event(), threading.Event()
         self._has_imported = False
         self._failure = ""  # the present one, which is logged once
@@ -65,8 +69,44 @@ class Scheduler(threading.Thread):
         self._over.set()
         self._wake.set()
 
-    def run(self) -> None:
-        while True:
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """See Thread.join(). Not for a thread that hangs."""
+        self._thread.join(timeout)
+
+    def look_once(self) -> float | None:
+        """Do what is due now, once. Returns in how many seconds the next schedule is due, as far as is known."""
+        self._body = self._look
+        self.start()
+        self.has_looked.wait()
+        return self._next_in_seconds
+
+    def _go_on(self) -> None:
+        """In the thread that looks from now on."""
+        before, self._thread = self._thread, threading.current_thread()
+        if before is not self._thread:
+            self._hung.add(before)
+        self._thread.name = "pgonly-scheduler"
+        self._body()
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether the code in this thread hung, and another one looks by now."""
+        return threading.current_thread() in self._hung
+
+    def _look(self) -> None:
+        self._tried_here()
+        self._close()
+        if not self._is_replaced:
+            self.has_looked.set()
+
+    def _loop(self) -> None:
+        while not self._is_replaced:
             self._wake.clear()
             if self._over.is_set():  # asked behind clear(): end() sets it first
                 break
@@ -74,9 +114,10 @@ class Scheduler(threading.Thread):
                 self._close()
                 self._wake.wait()
                 continue
-            pause = self._tried()
-            if forked_child.is_child:  # code of the project has forked
-                forked_child.leave()
+            pause = self._tried_here()
+            if self._is_replaced:
+                self._wake.set()  # its schedule is due at another time now
+                break
             if self._is_asleep:  # since it began to look
                 self._wake_worker()
             self.has_looked.set()
@@ -85,13 +126,6 @@ class Scheduler(threading.Thread):
             self._wake.wait(min(pause, threading.TIMEOUT_MAX))
         self._close()
 
-    def look_once(self) -> float | None:
-        """Do what is due now, without the thread. Returns in how many seconds the next schedule is due, as far as is
-        known."""
-        self._tried()
-        self._close()
-        return self._next_in_seconds
-
     def run_once(self) -> float:
         """Declare what is to be declared, and enqueue what is due. Returns in how many seconds to come again."""
         if not self._has_imported:
@@ -99,7 +133,10 @@ class Scheduler(threading.Thread):
             import_tasks()
         if time.monotonic() >= self._declare_at:
             self._declare()
-        seconds = self._next_in_seconds = self._due.run(self._over.is_set)
+        seconds = self._due.run(lambda: self._over.is_set() or self._is_replaced)
+        if self._is_replaced:
+            return 0.0
+        self._next_in_seconds = seconds
         self.next_at = NEVER if seconds is None else time.monotonic() + seconds
         waits = [self._declare_at - time.monotonic(), NEVER if self.listener.listens else BLIND_SECONDS]
         if seconds is not None:
@@ -112,11 +149,19 @@ class Scheduler(threading.Thread):
         again = CONFIRM_EVERY.total_seconds() if needs_confirming(database) else NEVER
         self._declare_at = time.monotonic() + again
 
+    def _tried_here(self) -> float:
+        pause = self._tried()
+        if forked_child.is_child:  # code of the project has forked
+            forked_child.leave()
+        return pause
+
     def _tried(self) -> float:
         """run_once(), whatever it raises: the next schedule counts."""
         try:
             pause = self.run_once()
         except BaseException as error:  # noqa: BLE001 - code of the project is called
+            if self._is_replaced:
+                return 0.0
             failure, known = f"{type(error).__name__}: {str(error).strip()}", self._failure
             self._failure = failure
             if failure != known:

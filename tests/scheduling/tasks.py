@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from pgonly_django import task
 from tests.jobs import mark
 
@@ -28,3 +30,18 @@ def interrupt():
 @task(concurrency_key=interrupt)
 def interrupts():
     return None
+
+
+@task(unique=True)
+def unique(number): ...
+
+
+released = threading.Event()
+
+
+def _hang(number):
+    released.wait(60)
+
+
+@task(concurrency_key=_hang)
+def hangs(number): ...

@@ -123,6 +123,44 @@ def test_more_missed_ticks_than_one_transaction_takes_run_in_several():
     assert times == [first + place * SECOND for place in range(len(times))]
 
 
+def look_until_the_neighbour_has_ticked():
+    """Returns how many looks it took. The neighbour has been due for the shortest time."""
+    make("neighbour", args=[2])
+    looks = 0
+
+    def is_over():
+        nonlocal looks
+        looks += 1
+        return looks > 100 or Job.objects.filter(args=[2]).exists()
+
+    DueSchedules("default").run(is_over)
+    return looks
+
+
+def test_one_that_catches_up_takes_turns_with_the_others():
+    make(next_at=timezone.now() - DAY, every_seconds=60.0, catch_up="all", overlap="allow")
+    look_until_the_neighbour_has_ticked()
+    assert 2 <= len(jobs()) <= 101
+    look()
+    assert len(jobs()) >= 1441
+
+
+def test_the_turn_of_one_whose_calls_are_slow_ends_before_its_portion(monkeypatch):
+    monkeypatch.setattr(due_module, "PORTION_SECONDS", 0.0)
+    schedule = make(next_at=timezone.now() - HOUR, every_seconds=60.0, catch_up="all", overlap="allow")
+    look_until_the_neighbour_has_ticked()
+    assert [job.args for job in jobs()] == [[1], [2]]
+    now = fresh(schedule)
+    assert (now.last_tick_at, now.next_at) == (schedule.next_at, schedule.next_at + MINUTE)
+
+
+def test_those_that_cannot_be_enqueued_come_after_the_others(monkeypatch):
+    monkeypatch.setattr(due_module, "PUT_OFF_SECONDS", 0.0)
+    for number in range(3):
+        make(f"broken {number}", task="tests.jobs.gone", next_at=timezone.now() - HOUR)
+    assert look_until_the_neighbour_has_ticked() <= 5
+
+
 def test_a_tick_that_has_a_row_is_not_enqueued_again():
     schedule = make()
     look()

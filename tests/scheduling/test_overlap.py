@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import Job, Queue, Schedule, State
+from pgonly_django.scheduling.calls import run_now
+from pgonly_django.scheduling.due import REPLACING_SECONDS
 from tests.queue.rows import make as make_job
 from tests.queue.rows import make_running
+from tests.scheduling import tasks
 from tests.scheduling.rows import HOUR, clock, fresh, jobs, look, make, ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,6 +74,53 @@ def test_a_running_run_is_asked_to_stop_when_it_is_replaced():
     assert first.state == State.RUNNING
     assert first.cancel_requested_at is not None
     assert second.state == State.READY
+
+
+def again(schedule):
+    """Its next tick is due."""
+    Schedule.objects.filter(pk=schedule.pk).update(next_at=clock())
+
+
+UNIQUE = {"task": "tests.scheduling.tasks.unique", "args": [1]}
+
+
+@pytest.mark.parametrize("overlap", ["skip", "replace"])
+def test_the_unique_job_of_another_call_is_no_run_of_the_schedule(overlap):
+    persons = tasks.unique.enqueue(1)
+    schedule = make(overlap=overlap, **UNIQUE)
+    look()
+    again(schedule)
+    look()
+    assert [(str(job.id), job.state) for job in jobs()] == [(persons.id, State.READY)]
+    said = f"The job {persons.id} has its unique key."
+    assert [(tick.outcome, tick.job_id, tick.reason) for tick in ticks(schedule)] == [
+        ("skipped", None, said)
+    ] * 2
+
+
+def test_nor_is_one_that_a_person_meets_who_runs_the_schedule_now():
+    persons = tasks.unique.enqueue(1)
+    schedule = make(overlap="replace", **UNIQUE)
+    run_now(Schedule.objects.all())
+    (tick,) = ticks(schedule)
+    assert (tick.outcome, tick.job_id, tick.by_person) == ("skipped", None, True)
+    look()
+    assert persons.job.state == State.READY
+
+
+def test_a_tick_waits_for_the_end_of_the_unique_run_that_it_replaces():
+    schedule, first = after_a_run(State.RUNNING, overlap="replace", **UNIQUE)
+    assert 0 < look() <= REPLACING_SECONDS
+    (asked,) = jobs()
+    assert asked.cancel_requested_at is not None
+    assert len(ticks(schedule)) == 1
+    assert fresh(schedule).next_at < clock()
+    look()
+    assert jobs()[0].cancel_requested_at == asked.cancel_requested_at, "it is asked once"
+    Job.objects.filter(pk=first.pk).update(state=State.CANCELLED)
+    look()
+    _, second = jobs()
+    assert (second.state, second.run_at) == (State.READY, ticks(schedule)[-1].tick_at)
 
 
 def test_jobs_of_the_same_task_that_no_schedule_made_do_not_count():

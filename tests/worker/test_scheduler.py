@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, Schedule, State
 from pgonly_django.models.schedule import UNPLANNED
-from pgonly_django.scheduling import decorators
+from pgonly_django.scheduling import decorators, turns
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.scheduler import BLIND_SECONDS, Scheduler
-from tests.scheduling.rows import HOUR, fresh, make, ticks
+from tests.scheduling import tasks
+from tests.scheduling.rows import HOUR, clock, fresh, make, ticks
 from tests.waiting import wait_for
 
 SOON = timedelta(seconds=0.5)
@@ -187,3 +188,71 @@ def test_without_schedules_it_keeps_no_connection_open(background_worker, server
     connection.close()
     wait_for(lambda: server.execute(mine).fetchone()[0] == 0)
     assert worker.scheduler._declare_at == NEVER
+
+
+@pytest.fixture
+def hanging(monkeypatch, transactional_db):
+    """A schedule that has been due for an hour, whose enqueue() hangs until the test's end, or until tasks.released."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.2)
+    tasks.released.clear()
+    yield make("hanging", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR)
+    tasks.released.set()
+    wait_for(lambda: not turns.in_hand["default"])
+
+
+def is_hanging():
+    return "hanging" in turns.in_hand["default"]
+
+
+def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(background_worker, hanging):
+    make("another", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR / 2)
+    neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
+    worker = background_worker()
+    wait_for(is_hanging)
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
+    assert turns.in_hand["default"] == {"hanging", "another"}
+    assert worker.scheduler.is_alive()
+    tasks.released.set()
+    wait_for(lambda: len(ticks(hanging)) == 1)
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
+
+
+def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worker, hanging):
+    worker = background_worker()
+    wait_for(lambda: is_hanging() and worker.scheduler.next_at == NEVER)
+    tasks.released.set()
+    wait_for(lambda: worker.scheduler.next_at < NEVER)
+
+
+def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(background_worker, hanging, server):
+    neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
+    background_worker()
+    wait_for(is_hanging)
+    server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state = 'idle in transaction' AND query LIKE '%pgonly_tick%'"
+    )
+    tasks.released.set()
+    assert "It took long" in wait_for(lambda: fresh(hanging).problem)
+    assert ticks(hanging) == []
+    since = clock()
+    wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
+
+
+def test_a_look_ends_though_one_hangs(make_scheduler, hanging):
+    make("neighbour", args=[2])
+    assert 3590 < make_scheduler().look_once() < 3600
+    assert Job.objects.count() == 1
+    assert is_hanging()
+
+
+def test_a_worker_stops_while_one_hangs(background_worker, hanging):
+    worker = background_worker()
+    wait_for(is_hanging)
+    begin = time.monotonic()
+    worker.stop()
+    wait_for(worker.left.is_set)
+    assert time.monotonic() - begin < 10
+    assert not worker.scheduler.is_alive()

@@ -1,5 +1,5 @@
 """The worker of a tick: one job at a time, on one connection to the queue, for a bounded time, in somebody else's
-process. It starts no thread but those that its jobs and Django's signals need."""
+process. It starts no thread but those that its jobs, Django's signals and schedules need."""
 
 import time
 from datetime import timedelta
