@@ -17,6 +17,7 @@ from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.backend import PostgresBackend
 from pgonly_django.testing.backends import NoRowsError, databases_of, postgres_backends
+from pgonly_django.testing.queue_names import check_queue
 
 # The default of `run_after`: any. None says that the call had none.
 ANY_TIME: Any = ...
@@ -25,8 +26,10 @@ SHOWN_JOBS, SHOWN_CHARACTERS = 20, 200
 
 
 def enqueued_jobs(task: Task[Any, Any] | None = None, *, queue: str | None = None) -> list[Job]:
-    """The rows of all jobs that were enqueued, of this task and in this queue, in order. Finished ones too."""
+    """The rows of all jobs that were enqueued, of this task and in this queue, in order. Finished ones too. Raises
+    WrongArgumentsError for a queue that does not exist."""
     _check_task(task)
+    _check_queue("enqueued_jobs()", queue, task)
     found: list[Job] = []
     for database in databases_of(_backends(task)):
         rows = Job.objects.using(database).order_by("pk")
@@ -47,8 +50,10 @@ def assert_enqueued(
     """That the test has enqueued this call of `task`: at least once, or `count` times. Returns the rows of the jobs.
 
     Without `args` and `kwargs` it is any call; with them it is the one that gives the function these arguments,
-    whichever of them by name, and defaults where none are given. unittest.mock.ANY stands for any value.
+    whichever of them by name, and defaults where none are given. True and False are no numbers; 1 and 1.0 are the same
+    number. unittest.mock.ANY stands for any value.
     `run_after`: a time, or a timedelta after the call, give or take a second; None: the call had none.
+    Raises WrongArgumentsError for arguments that the task cannot take, and for a queue that does not exist.
     """
     __tracebackhide__ = True
     wanted = _Call(task, args, kwargs, queue, run_after)
@@ -107,6 +112,7 @@ class _Call:
         if self.task is None:
             raise WrongArgumentsError("assert_enqueued()", "it needs the task")
         _check_task(self.task)
+        _check_queue("assert_enqueued()", self.queue, self.task)
         if isinstance(self.args, str) or not isinstance(self.args, Sequence | None):
             raise WrongArgumentsError(
                 "assert_enqueued()", f"args must be a list or a tuple, got {self.args!r}"
@@ -132,7 +138,7 @@ class _Call:
             self._signature.check(job.args, job.kwargs)
         except WrongArgumentsError:  # of another signature: a row that the test wrote itself
             return False
-        return bool(self.arguments == _as_json(self._signature.arguments(job.args, job.kwargs)))
+        return _is_same(self.arguments, _as_json(self._signature.arguments(job.args, job.kwargs)))
 
     def _has_time(self, job: Job) -> bool:
         if self.run_after is ANY_TIME:
@@ -209,6 +215,22 @@ def _backends(task: Task[Any, Any] | None) -> list[PostgresBackend]:
 def _check_task(task: Any) -> None:
     if task is not None and not isinstance(task, Task):
         raise WrongArgumentsError("assert_enqueued()", f"it needs a task, as @task makes it, got {task!r}")
+
+
+def _check_queue(call: str, queue: str | None, task: Task[Any, Any] | None) -> None:
+    if queue is not None:
+        backends = _backends(task)
+        check_queue(call, queue, backends, databases_of(backends))
+
+
+def _is_same(wanted: Any, got: Any) -> bool:
+    """As ==, but for Python's True == 1."""
+    if isinstance(wanted, list) and isinstance(got, list):
+        return len(wanted) == len(got) and all(map(_is_same, wanted, got))
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        return wanted.keys() == got.keys() and all(_is_same(wanted[name], got[name]) for name in wanted)
+    is_plain = isinstance(wanted, bool | int | float)
+    return bool(wanted == got) and not (is_plain and isinstance(wanted, bool) != isinstance(got, bool))
 
 
 def _as_json(value: Any) -> Any:

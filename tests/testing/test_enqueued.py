@@ -159,3 +159,63 @@ def test_other_backends_have_no_rows(settings, kind):
     for check in (assert_enqueued, enqueued_jobs):
         with pytest.raises(NoRowsError, match="PostgresBackend"):
             check(add)
+
+
+@pytest.mark.parametrize(
+    ("enqueued", "looked_for"),
+    [(True, 1), (1, True), (False, 0), ([{"n": 1}], [{"n": True}]), ({"a": [True]}, {"a": [1]}), (True, 1.0)],
+)
+def test_true_and_false_are_no_numbers(enqueued, looked_for):
+    echo.enqueue(enqueued)
+    assert_enqueued(echo, [enqueued])
+    assert_not_enqueued(echo, [looked_for])
+
+
+def test_a_number_is_the_same_with_and_without_its_point():
+    echo.enqueue({"n": [1.0, ANY is None]})
+    assert_enqueued(echo, [{"n": [1, ANY]}])
+
+
+def every_check(queue):
+    yield lambda: assert_not_enqueued(queue=queue)
+    yield lambda: assert_not_enqueued(add, queue=queue)
+    yield lambda: assert_enqueued(add, queue=queue, count=0)
+    yield lambda: enqueued_jobs(queue=queue)
+    yield lambda: assert_enqueues(add, queue=queue, count=0).__enter__()
+
+
+def allow(settings, *queues):
+    settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": list(queues)}}
+
+
+def test_a_check_of_a_queue_that_does_not_exist_is_refused(settings):
+    allow(settings, "default", "mail")
+    for check in every_check("mial"):
+        with pytest.raises(WrongArgumentsError, match="TASKS has 'default', 'mail'"):
+            check()
+    for check in every_check("mail"):
+        check()
+
+
+def test_where_every_name_is_allowed_a_misspelt_one_is_refused(settings):
+    settings.PGONLY = {**settings.PGONLY, "QUEUES": {"reviews": {"max_running": 1}}}
+    add.using(queue_name="mail").enqueue(1)
+    for name in ("mial", "review"):
+        for check in every_check(name):
+            with pytest.raises(WrongArgumentsError, match=f"no job is in queue '{name}'. Did you mean"):
+                check()
+
+
+@pytest.mark.parametrize("name", ["tenant-8", "tenant-b", "tenant", "bulk"])
+def test_where_every_name_is_allowed_others_are_accepted(name):
+    add.using(queue_name="tenant-7").enqueue(1)
+    add.using(queue_name="tenant-a").enqueue(1)
+    for check in every_check(name):
+        check()
+
+
+def test_a_queue_that_has_jobs_exists(settings):
+    add.using(queue_name="former").enqueue(1)
+    allow(settings, "default")
+    with pytest.raises(AssertionError):
+        assert_not_enqueued(queue="former")
