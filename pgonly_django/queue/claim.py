@@ -14,9 +14,9 @@ What it means when a claim returns fewer jobs than it may take:
 
 * a floor claim: nothing certain. There may be jobs below the floors, bands that this worker has not met, and suspects,
   which only a head claim takes. The next claim comes from the head, at `head_due_at`.
-* a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment, and
-  suspects while it may not take one. A NOTIFY tells of new jobs, so the worker may rest; because of the locked rows it
-  looks again after growing pauses.
+* a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment,
+  suspects while it may not take one, and jobs that it leaves to others (queue/unknown_tasks.py). A NOTIFY tells of new
+  jobs, so the worker may rest; because of the locked rows it looks again after growing pauses.
 * a claim without a free slot: that only of the queues it may prefetch from.
 
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
@@ -44,6 +44,7 @@ from pgonly_django.database.statement import Params, Statement
 from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 from pgonly_django.models.queue import LIMITED_QUEUES
+from pgonly_django.queue.unknown_tasks import NOT_LEFT_TO_OTHERS, UnknownTasks
 from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -157,7 +158,7 @@ band AS (
 ),
 suspect AS MATERIALIZED (
     SELECT id FROM pgonly_job
-    WHERE {suspect} AND %(take_suspect)s::bool
+    WHERE {suspect}{and_known} AND %(take_suspect)s::bool
     ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 picked AS MATERIALIZED (
@@ -191,10 +192,10 @@ LOWEST = datetime.min.replace(tzinfo=UTC)
 
 
 @lru_cache
-def candidates_sql(alias: str) -> str:
+def candidates_sql(alias: str, and_known: str = "") -> str:
     """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL behind `band`. PostgreSQL locks
     a row when the outer LIMIT asks for it, never all BAND_LIMIT."""
-    in_band = f"{READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor"
+    in_band = f"{READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor{and_known}"
     queryset = (
         Job.objects.using(alias)
         .filter(RawSQL(in_band, [], output_field=BooleanField()))  # noqa: S611 - no text but ours
@@ -213,11 +214,14 @@ def candidates_sql(alias: str) -> str:
 
 
 @lru_cache
-def claim_statement(alias: str, template: str, given_queues: bool = False) -> Statement:
-    """HEAD or FLOOR as a whole."""
+def claim_statement(
+    alias: str, template: str, given_queues: bool = False, leaves_some: bool = False
+) -> Statement:
+    """HEAD or FLOOR as a whole. `leaves_some`: it passes over jobs of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
-    common = {"candidates": candidates_sql(alias), "update": UPDATE, "columns": COLUMNS}
-    return Statement(template.format(limited_queues=LIMITED_QUEUES, **common, **parts))
+    and_known = f" AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
+    common = {"candidates": candidates_sql(alias, and_known), "update": UPDATE, "columns": COLUMNS}
+    return Statement(template.format(limited_queues=LIMITED_QUEUES, and_known=and_known, **common, **parts))
 
 
 @dataclass(slots=True)
@@ -248,15 +252,19 @@ class Claimer:
     floors: dict[Band, datetime] = field(default_factory=dict)
     head_due_at: float = 0.0
     looked_from_head: bool = True  # the last claim was a head claim
+    unknown: UnknownTasks = field(default_factory=UnknownTasks)
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
 
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
         """The next claim, from the head or from the floors."""
         self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
-        common = {"worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit}
+        unknown = self.unknown.names()
+        common = {
+            "worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit, "unknown": unknown,
+        }  # fmt: skip
         if self.looked_from_head:
-            return claim_statement(self.alias, HEAD, bool(self.queues)), {
+            return claim_statement(self.alias, HEAD, bool(self.queues), bool(unknown)), {
                 **common,
                 "free_slots": claim.free_slots,
                 "prefetch_queues": list(claim.prefetch_limits),
@@ -266,7 +274,7 @@ class Claimer:
                 "queues": list(self.queues),
             }
         bands = self._in_order(self.floors)
-        return claim_statement(self.alias, FLOOR), {
+        return claim_statement(self.alias, FLOOR, leaves_some=bool(unknown)), {
             **common,
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],

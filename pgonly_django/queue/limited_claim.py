@@ -21,6 +21,7 @@ import psycopg
 from psycopg import errors
 
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.database.statement import Params
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue import gates
 from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
@@ -30,6 +31,7 @@ from pgonly_django.queue.gates import UNLIMITED, Gate, key_gate, queue_gate
 from pgonly_django.queue.groups import Group, Kind
 from pgonly_django.queue.look import Look, look
 from pgonly_django.queue.turns import Turns
+from pgonly_django.queue.unknown_tasks import NOT_LEFT_TO_OTHERS, UnknownTasks
 from pgonly_django.tables import qualified
 
 FROZEN = "2s"  # a claim that stands still for so long is rolled back
@@ -56,7 +58,8 @@ CROSS JOIN LATERAL (
 ) AS job
 """)
 CANDIDATES_OF = {
-    kind: CANDIDATES.format(row=row, order=order, limit=BAND_LIMIT) for kind, (row, order) in _ROWS.items()
+    kind: CANDIDATES.format(row=f"{row} AND {NOT_LEFT_TO_OTHERS}", order=order, limit=BAND_LIMIT)
+    for kind, (row, order) in _ROWS.items()
 }
 # Index: the primary key. The rows are locked.
 CLAIM = qualified(f"{UPDATE} (SELECT unnest(%(ids)s::uuid[])))")
@@ -85,11 +88,15 @@ class LimitedClaimer:
     threads: int
     turns: Turns
     claim_lock: ClaimLock
+    unknown: UnknownTasks = field(default_factory=UnknownTasks)
 
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
         """`free_slots` None: all. Raises psycopg.Error."""
         free = self.threads if free_slots is None else free_slots
-        return look(connection, self.turns, self.threads, free_slots=free, take_suspect=take_suspect)
+        return look(
+            connection, self.turns, self.threads, free_slots=free, take_suspect=take_suspect,
+            left_to_others=self.unknown.names(),
+        )  # fmt: skip
 
     def claim(
         self,
@@ -121,7 +128,10 @@ class LimitedClaimer:
             pipeline.sync()
             locked = {name for (name,) in locks}
             groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
-            room, jobs = _behind(connection, pipeline, groups, locked, free_slots, take_suspect=take_suspect)
+            claim = {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
+            room, jobs = _behind(
+                connection, pipeline, groups, locked, free_slots, claim, take_suspect=take_suspect
+            )
             room.jobs = jobs_at_most
             allocated = allocate(groups, jobs, room, self.turns.rank)
             rows = self._take(connection, allocated, room)
@@ -165,12 +175,12 @@ def _gates_of(group: Group, limited: Mapping[str, Gate]) -> set[str]:
 
 def _behind(
     connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[Group], locked: Collection[str],
-    free_slots: int, *, take_suspect: bool,
+    free_slots: int, claim: Params, *, take_suspect: bool,
 ) -> tuple[Room, dict[Group, list[Candidate]]]:  # fmt: skip
     """What may start, and who waits, while we hold the gates of `groups`."""
     now = gates.ask(connection, {group.queue for group in groups})
     running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
-    asked = [_candidates(connection, kind, groups, free_slots) for kind in {g.kind for g in groups}]
+    asked = [_candidates(connection, kind, groups, free_slots, claim) for kind in {g.kind for g in groups}]
     pipeline.sync()
     room = Room(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
     jobs: dict[Group, list[Candidate]] = {}
@@ -184,10 +194,11 @@ def _behind(
 
 
 def _candidates(
-    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int
+    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int, claim: Params
 ) -> psycopg.Cursor[Any]:
     of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
     parameters = {
+        **claim,
         "numbers": [number for number, _ in of_kind],
         "queues": [group.queue for _, group in of_kind],
         "priorities": [group.priority for _, group in of_kind],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pgonly_django.database.connect import OwnConnection
@@ -44,8 +45,9 @@ def look(
     free_slots: int,
     keys_at_most: int = KEYS_AT_MOST,
     take_suspect: bool,
+    left_to_others: Collection[str] = (),
 ) -> Look:
-    """`free_slots`: of the worker's `threads`. Raises psycopg.Error."""
+    """`free_slots`: of the worker's `threads`. `left_to_others`: tasks that it does not know. Raises psycopg.Error."""
     limited = gates.by_queue(gates.ask(connection, turns.queues))
     passable = [gate.queue for gate in limited.values() if gate.has_waiting and gate.starts > 0]
     found = groups(
@@ -53,16 +55,17 @@ def look(
         turns.cursors, keys_at_most=keys_at_most, take_suspect=take_suspect,
     )  # fmt: skip
     with_room = [group for group in found if group.has_room]
-    now = [group for group in with_room if group.fits(free_slots or threads, take_suspect=take_suspect)]
+    ours = [group for group in with_room if group.task not in left_to_others]
+    now = [group for group in ours if group.fits(free_slots or threads, take_suspect=take_suspect)]
     is_full = any(gate.has_waiting and gate.is_full for gate in limited.values())
     seen = Look(
         limited,
         turns.in_order(
             group
-            for group in with_room
+            for group in ours
             if group.fits(threads, take_suspect=take_suspect) or group.kind is Kind.KEYLESS
         ),
-        too_heavy=[group for group in with_room if group.slots > threads],
+        too_heavy=[group for group in ours if group.slots > threads],
         is_cut=_cut(found, now, turns, keys_at_most),
         has_full=is_full or len(with_room) < len(found),
         is_for_others=not take_suspect or len(now) < len(with_room),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from pgonly_django.models.job import SUSPECT_FROM, State
 from pgonly_django.queue.finish import Outcome
+from pgonly_django.queue.unknown_tasks import UnknownTasks
 from pgonly_django.worker import job_log
 from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.duties.promotion import Promotion
@@ -18,6 +19,7 @@ from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.poll_timer import PollTimer
 from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.room import Room
+from pgonly_django.worker.task_lookup import TaskLookup
 
 
 class Ends:
@@ -27,12 +29,14 @@ class Ends:
         self, in_flight: InFlight, room: Room, *, prefetch: Prefetch, deadline: Deadline, poll_timer: PollTimer,
         limited: LimitedClaims, promotion: Promotion, stats: JobStats, dead_letters: DeadLettersWanted,
         failure_calls: FailureCalls, finished_signals: FinishedSignals, look_from_head: Callable[[], None],
+        tasks: TaskLookup, unknown: UnknownTasks,
     ) -> None:  # fmt: skip
         self._in_flight, self._room, self._prefetch, self._deadline = in_flight, room, prefetch, deadline
         self._poll_timer, self._limited, self._promotion = poll_timer, limited, promotion
         self._dead_letters, self._failure_calls = dead_letters, failure_calls
         self._finished_signals, self._look_from_head = finished_signals, look_from_head
         self._note = stats.note
+        self._tasks, self._unknown = tasks, unknown
         self.jobs_done = self.jobs_failed = self.jobs_released = 0
         self.has_news = False  # a job has ended since the last look of a burst
 
@@ -53,7 +57,10 @@ class Ends:
             return  # an end was delivered before and counts: see Executor._deliver()
         if not run.is_limited:
             self._prefetch.note(run.job.queue, ended.took_seconds)
-        if ended.finish is None or ended.committed:
+        finish = ended.finish
+        if finish is not None and finish.outcome is Outcome.POSTPONED and run.job.task in self._tasks.missing:
+            self._unknown.note(run.job.task)
+        if finish is None or ended.committed:
             self.close(ended, tells_successes=True)
         else:
             in_flight.end(ended)

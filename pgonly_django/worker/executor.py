@@ -18,7 +18,7 @@ from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpe
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
-from pgonly_django.queue.finish import Finish
+from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.job_budget import budget_name
@@ -57,6 +57,7 @@ class Executor:
         self.deliver = deliver
         self.tasks = TaskLookup()
         self.context_class = JobContext
+        self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
         self._atomic_runs = atomic_run.AtomicRuns(alias)
         self._logs_starts = self._sends_starts = False
 
@@ -248,7 +249,10 @@ class Executor:
             finish = outcomes.ended_with(run, error, self.tasks.options_of(run.job), self.worker)
         except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
             return self._last_resort(run, broken)
-        log_failure(run, finish, error)
+        is_news = run.job.task not in self._postponed
+        if finish.outcome is Outcome.POSTPONED:
+            self._postponed.add(run.job.task)
+        log_failure(run, finish, error, is_news=is_news)
         return Ended(run, finish, error=error)
 
     def give_up(self, run: Run, error: BaseException) -> None:

@@ -13,7 +13,8 @@ from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.worker.outcomes import UNKNOWN_FOR, Ended, how_it_ended
+from pgonly_django.queue.unknown_tasks import UNKNOWN_FOR
+from pgonly_django.worker.outcomes import Ended, how_it_ended
 from pgonly_django.worker.tracebacks import name_of, traceback_of
 
 _logger = logging.getLogger("pgonly_django.worker")
@@ -56,24 +57,25 @@ def log_end(ended: Ended) -> None:
     emit("worker.job_ended", message, level=_level(finish), exc_info=exc_info, **facts)
 
 
-def log_failure(run: Run, finish: Finish, error: BaseException) -> None:
-    """For the attempt that failed, with its traceback, or for the task that this worker does not know. One that was cut
+def log_failure(run: Run, finish: Finish, error: BaseException, *, is_news: bool = True) -> None:
+    """For the attempt that failed, with its traceback, or for the task that this worker does not know: a warning where
+    that `is_news`. One that was cut
     off has its line by now: what its thread raises in the end changes nothing."""
     if run.abandoned:
         return
     try:
-        _log_failure(run, finish, error)
+        _log_failure(run, finish, error, is_news)
     except BaseException:  # noqa: BLE001 - a handler of the project may raise anything
         message = f"{run.job.task} {run.job.id} failed, and its error cannot be logged."
         with contextlib.suppress(BaseException):
             emit("worker.attempt_failed", message, level=logging.ERROR, job_id=run.job.id)
 
 
-def _log_failure(run: Run, finish: Finish, error: BaseException) -> None:
+def _log_failure(run: Run, finish: Finish, error: BaseException, is_news: bool) -> None:
     facts = facts_of(run)
     if finish.outcome is Outcome.POSTPONED:
         message = f"{run.job.task} {run.job.id}: {error} It is looked for again for {UNKNOWN_FOR}."
-        emit("worker.task_unknown", message, level=logging.WARNING, **facts)
+        emit("worker.task_unknown", message, level=logging.WARNING if is_news else logging.DEBUG, **facts)
     elif finish.outcome in TOLD_AT_ONCE:
         name = name_of(error)
         how = f"failed with {name}" if finish.outcome is Outcome.FAILED else finish.outcome.value

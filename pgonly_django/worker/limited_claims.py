@@ -20,6 +20,7 @@ from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
 from pgonly_django.queue.look import Look
 from pgonly_django.queue.turns import Turns
+from pgonly_django.queue.unknown_tasks import UnknownTasks
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
@@ -36,11 +37,14 @@ OVERDUE_SECONDS = 1.0
 
 class LimitedClaims:
     def __init__(
-        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, claim_lock: ClaimLock
-    ) -> None:
+        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, claim_lock: ClaimLock,
+        unknown: UnknownTasks | None = None,
+    ) -> None:  # fmt: skip
         self.options = options
-        turns = Turns(options.queues)
-        self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, claim_lock)
+        turns, unknown = Turns(options.queues), unknown or UnknownTasks()
+        self.claimer = LimitedClaimer(
+            worker_id, options.lease_for, options.threads, turns, claim_lock, unknown
+        )
         self.drained = False  # the last look found nothing that this worker may take now
         self.tell_at = NEVER  # when to tell the other workers that there is room
         self._pauses = Pauses(options, listener)

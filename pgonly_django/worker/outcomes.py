@@ -21,6 +21,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.unknown_tasks import UNKNOWN_FOR
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.error_policies import errors_in
 from pgonly_django.tasks.options import TaskOptions
@@ -29,8 +30,7 @@ from pgonly_django.worker.failed_attempts import BROKEN_BACKOFF_SECONDS, again, 
 from pgonly_django.worker.finishes import WorkerFacts, finish, held
 from pgonly_django.worker.tracebacks import name_of, text_of, traceback_of
 
-# A task that is not known is looked for again, after growing pauses, for an hour: a rolling deploy.
-UNKNOWN_FOR = timedelta(hours=1)
+# A task that is not known is looked for again, after growing pauses, for UNKNOWN_FOR: a rolling deploy.
 UNKNOWN_PAUSE_SECONDS = (2.0, 60.0)
 CHAIN_LIMIT = 100
 LEFT_EARLY = "Its worker had less time left, by its --max-seconds, than the job's longest step or item took."

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 from pgonly_django.database import notify
-from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
+from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 
@@ -18,6 +18,7 @@ LOOK_AGAIN_SECONDS = notify.COALESCE_SECONDS + 0.002
 FIRST_PAUSE_SECONDS, GROWTH = 0.25, 4
 BLIND_FIRST_PAUSE_SECONDS, BLIND_GROWTH = 0.1, 2
 REFUSED_SECONDS = 0.1
+WALKED_SECONDS = 5.0  # at most
 NEVER = float("inf")
 
 
@@ -96,6 +97,9 @@ class PollTimer:
         if jobs:
             self.busy_at = now
             self._pauses.restart()
+        if not self._has_backlog and claimer.unknown.names():
+            # It may have walked over many jobs that it leaves to others (10,000: 10 ms).
+            self._refused_until = now + min(DUTY * (now - began), WALKED_SECONDS)
         self._look_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at
 
 

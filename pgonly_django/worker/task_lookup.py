@@ -26,6 +26,7 @@ class TaskLookup:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str, int], FoundTask] = {}
+        self.missing: set[str] = set()  # no task is at these paths, or was when it was last looked for
 
     def known(self, job: ClaimedJob) -> FoundTask | None:
         """The job's task, if it was found before, so that nothing is left to import."""
@@ -36,7 +37,12 @@ class TaskLookup:
         key = (job.task, job.backend, job.queue, job.priority)
         if (known := self._found.get(key)) is not None:
             return known
-        task = find_task(*key)
+        try:
+            task = find_task(*key)
+        except UnknownTaskError:
+            self.missing.add(job.task)
+            raise
+        self.missing.discard(job.task)
         backend = backend_of(task)
         is_async = inspect.iscoroutinefunction(task.func)
         found = self._found[key] = FoundTask(task, backend, backend.options_of(task), is_async)

@@ -81,7 +81,10 @@ class WorkerLoop:
             end.grace_seconds, who, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at
         )
         self.poll_timer = PollTimer(options, self.database.listener)
-        self.limited = LimitedClaims(options, self.id, self.database.listener, self.database.claim_lock)
+        unknown = self.claimer.unknown
+        self.limited = LimitedClaims(
+            options, self.id, self.database.listener, self.database.claim_lock, unknown
+        )
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
         self.stop_requests = StopRequests(self.id, self.stop, self.drain)
@@ -101,7 +104,7 @@ class WorkerLoop:
             self.in_flight, self.room, prefetch=self.prefetch, deadline=end, poll_timer=self.poll_timer,
             limited=self.limited, promotion=self.promotion, stats=self.stats, dead_letters=self.dead_letters,
             failure_calls=self.failure_calls, finished_signals=self.finished_signals,
-            look_from_head=self._look_from_head,
+            look_from_head=self._look_from_head, tasks=self.executor.tasks, unknown=unknown,
         )  # fmt: skip
         timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
         self.rest = Rest(

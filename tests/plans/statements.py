@@ -46,13 +46,21 @@ from tests.queue.rows import HOUR, LEASE
 ALL_BANDS = [(f"queue {queue}", priority) for queue in range(7) for priority in range(3)]
 
 
-def head_claim(*queues):
-    claimer = Claimer("default", WORKER, LEASE, queues)
+def head_claim(*queues, unknown=()):
+    claimer = claimer_of(queues, unknown)
     return texts(claimer.statement(Claim(50, {}, take_suspect=True)))
 
 
-def floor_claim():
-    claimer = Claimer("default", WORKER, LEASE)
+def claimer_of(queues, unknown):
+    """Of a worker that leaves the jobs of `unknown` tasks to others."""
+    claimer = Claimer("default", WORKER, LEASE, queues)
+    for task in unknown:
+        claimer.unknown.note(task)
+    return claimer
+
+
+def floor_claim(unknown=()):
+    claimer = claimer_of((), unknown)
     floor = datetime.now(UTC) - timedelta(seconds=10)
     claimer.floors = dict.fromkeys(ALL_BANDS, floor)
     claimer.head_due_at = float("inf")
@@ -79,6 +87,9 @@ def candidates(kind, queue="keyed", key=None, limit=8):
         "priorities": [0],
         "keys": [key],
         "job_limits": [limit],
+        "worker": WORKER,
+        "lease_for": LEASE,
+        "unknown": ["tests.jobs.gone"],
     }
 
 
@@ -198,6 +209,16 @@ STATEMENTS = {
         QUEUE,
     ),
     "claim, floors": (lambda _: floor_claim(), READY | PRIMARY, QUEUE),
+    "claim, head, beside others": (
+        lambda _: head_claim(unknown=["tests.jobs.gone"]),
+        READY | PRIMARY | SUSPECT,
+        QUEUE | WORKER_ROW,
+    ),
+    "claim, floors, beside others": (
+        lambda _: floor_claim(unknown=["tests.jobs.gone"]),
+        READY | PRIMARY,
+        QUEUE | WORKER_ROW,
+    ),
     "enqueue, unique": (lambda _: texts(enqueue_unique()), UNIQUE | PRIMARY, NONE),
     "enqueue, debounced": (lambda _: texts(enqueue_unique(HOUR)), UNIQUE | PRIMARY, NONE),
     "limited, gates": (
@@ -208,11 +229,11 @@ STATEMENTS = {
     "limited, look of all queues": (lambda _: look(), LOOKED_AT, NONE),
     "limited, look of given queues": (lambda _: look("queue 3", "keyed", "limited"), LOOKED_AT, NONE),
     "limited, keys": (lambda _: (gates.KEYS, {"keys": ["flood", "few"]}), LIMITED_RUNNING, NONE),
-    "limited, candidates of a key": (lambda _: candidates(Kind.KEYED, key="few"), LIMITED, NONE),
-    "limited, candidates of a flood": (lambda _: candidates(Kind.KEYED, key="flood"), LIMITED, NONE),
-    "limited, candidates without a key": (lambda _: candidates(Kind.KEYLESS), LIMITED, NONE),
-    "limited, candidates of a queue": (lambda _: candidates(Kind.PLAIN, "limited"), READY, NONE),
-    "limited, suspects of a queue": (lambda _: candidates(Kind.SUSPECT, "limited"), SUSPECT, NONE),
+    "limited, candidates of a key": (lambda _: candidates(Kind.KEYED, key="few"), LIMITED, WORKER_ROW),
+    "limited, candidates of a flood": (lambda _: candidates(Kind.KEYED, key="flood"), LIMITED, WORKER_ROW),
+    "limited, candidates without a key": (lambda _: candidates(Kind.KEYLESS), LIMITED, WORKER_ROW),
+    "limited, candidates of a queue": (lambda _: candidates(Kind.PLAIN, "limited"), READY, WORKER_ROW),
+    "limited, suspects of a queue": (lambda _: candidates(Kind.SUSPECT, "limited"), SUSPECT, WORKER_ROW),
     "limited, claim": (limited_claimed, PRIMARY, NONE),
     "limited, claimed": (
         lambda held: (limited_claim.CLAIMED, {"ids": held, "worker": WORKER}),

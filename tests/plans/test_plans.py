@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import count
 
 import psycopg
@@ -37,6 +38,9 @@ MAY_BE_READ_WHOLE = {
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("claim, ")},
     **{name: {"pgonly_queue"} for name in STATEMENTS if name.startswith("health, oldest")},
     "limited, gates": {"pgonly_queue", "pgonly_queue_tokens", "pgonly_limiter"},
+    # Whether another worker lives, once for each claim.
+    **{name: {"pgonly_queue", "pgonly_worker"} for name in STATEMENTS if name.endswith("beside others")},
+    **{name: {"pgonly_worker"} for name in STATEMENTS if re.match("limited, (candidates|suspects)", name)},
 }
 
 pytestmark = pytest.mark.django_db

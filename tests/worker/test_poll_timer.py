@@ -9,7 +9,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
+from pgonly_django.worker.poll_timer import REFUSED_SECONDS, WALKED_SECONDS, PollTimer
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.queue.rows import claimer as make_claimer
@@ -48,6 +48,21 @@ def test_an_idle_worker_looks_ever_more_seldom():
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
         pauses.append(round(poll_timer.next_look(has_slot=True) - time.monotonic(), 1))
     assert pauses == [0.2, 1.0, 4.0, 16.0, 64.0, 256.0, 300.0]
+
+
+def test_a_claim_that_may_have_walked_over_jobs_of_others_is_followed_by_a_pause():
+    poll_timer, claimer = PollTimer(WorkerOptions(), JobsListener("default", listens=True)), make_claimer()
+    claim = Claim(1, {}, take_suspect=False)
+
+    def next_look_after(seconds):
+        poll_timer.looked([], claim, claimer, began=time.monotonic() - seconds)
+        poll_timer.hear_ready()
+        return poll_timer.next_look(has_slot=True) - time.monotonic()
+
+    assert next_look_after(0.1) <= 0.0
+    claimer.unknown.note("new.task")
+    assert 0.5 < next_look_after(0.1) <= 1.5
+    assert next_look_after(60.0) <= WALKED_SECONDS
 
 
 def test_what_was_passed_over_for_want_of_a_slot_is_looked_for_when_one_is_free(transactional_db):

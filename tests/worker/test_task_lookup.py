@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from tests import jobs
+from tests.queue.rows import make_worker
 
 
 def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
@@ -63,6 +64,28 @@ def test_an_unknown_task_waits_without_burning_an_attempt(work):
     job = Job.objects.get(pk=result.id)
     assert (job.state, job.attempt, job.interruptions) == (State.SCHEDULED, 0, 0)
     assert "not_deployed_yet" in job.errors[0]["reason"]
+
+
+@pytest.mark.parametrize(("others", "met"), [(1, 1), (0, 4)])
+def test_jobs_of_an_unknown_task_are_met_once_while_other_workers_live(work, caplog, others, met):
+    for _ in range(others):
+        make_worker()
+    unknown = [jobs.add.enqueue(n) for n in range(4)]
+    Job.objects.update(task="tests.jobs.not_deployed_yet")
+    good = jobs.add.enqueue(1)
+    work(threads=1)
+    assert good.wait(1).return_value == 2
+    assert sum(result.job.lease_epoch for result in unknown) == met
+    assert caplog.text.count("is looked for again") == 1
+
+
+def test_a_backend_that_is_not_here_leaves_the_other_jobs_of_its_task(work):
+    make_worker()
+    bad, *good = [jobs.add.enqueue(n) for n in range(4)]
+    Job.objects.filter(pk=bad.id).update(backend="gone")
+    work(threads=1)
+    assert bad.job.state == State.SCHEDULED
+    assert [result.job.state for result in good] == [State.SUCCEEDED] * 3
 
 
 def test_a_task_unknown_for_an_hour_fails_with_the_reason(work):
