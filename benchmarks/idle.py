@@ -33,14 +33,14 @@ def main(argv: Sequence[str]) -> int:
             connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             with workers(url, arguments.workers, *arguments.flags):
                 _enqueue_one(connection)
-                before = _watch(connection, "until they rest", arguments.settle)
+                before = _watch(connection, "until they are idle", arguments.settle)
                 idle = _watch(connection, "idle", arguments.seconds)
     write_report(arguments.json, {"idle": {"before": before, "idle": idle}})
     return 0
 
 
 def _enqueue_one(connection: psycopg.Connection[Any]) -> None:
-    """So that the workers have worked: they rest sooner where there has never been a job."""
+    """So that the workers have worked."""
     from django.db import connections
 
     from benchmarks.queue.jobs import nothing

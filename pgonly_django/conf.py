@@ -23,8 +23,6 @@ Seconds = float
 # No duration is longer: PostgreSQL and Python can add only so much to a date.
 LONGEST = timedelta(days=36_500)
 LONGEST_SECONDS = LONGEST.total_seconds()
-# A worker without jobs says so seldom that it lives.
-IDLE_BEAT_SECONDS = 300.0
 FAILED_RETENTION = timedelta(days=90)
 SECRETS = ("METRICS_TOKEN", "TICK_SECRET")
 SECRET_LENGTH = 16

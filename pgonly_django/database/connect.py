@@ -105,18 +105,15 @@ class OwnConnection(psycopg.Connection[Any]):
         return False
 
     @contextmanager
-    def session_settings(self, *, begins: bool = False) -> Iterator[None]:
-        """Around statements that go out together. A single execute() does it itself. `begins`: they are a transaction
-        in any case, with a COMMIT. Where that may fail, it has to be a statement: libpq cannot tell what a pipeline
-        without one fails with at its end."""
-        if self._has_begun or (self._lock_wait is None and not begins):
+    def session_settings(self) -> Iterator[None]:
+        """Around statements that go out together. A single execute() does it itself."""
+        if self._has_begun or self._lock_wait is None:
             yield
             return
         self._has_begun = True
         try:
             with self.transaction():
-                if self._lock_wait is not None:
-                    super().execute(SET_LOCAL, {"wait": self._lock_wait})
+                super().execute(SET_LOCAL, {"wait": self._lock_wait})
                 yield
         finally:
             self._has_begun = False

@@ -15,7 +15,7 @@ from django.db import OperationalError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
-from pgonly_django.conf import IDLE_BEAT_SECONDS, schema, settings
+from pgonly_django.conf import schema, settings
 from pgonly_django.database.placement import Placement, create_schema, described, find, listed
 
 ADVISORY_LOCK = 0x70676F6E_02  # "pgon", duty 2: one move at a time
@@ -148,9 +148,9 @@ def _refuse_live_workers(cursor: Any, source: str, names: Sequence[str]) -> None
         return
     cursor.execute(
         f"SELECT name FROM {_quoted(source, 'pgonly_worker')} WHERE stopped_at IS NULL"
-        " AND heartbeat_at > clock_timestamp() - make_interval(secs => CASE running WHEN 0 THEN %s ELSE %s END)"
+        " AND heartbeat_at > clock_timestamp() - make_interval(secs => %s)"
         " ORDER BY name",
-        [IDLE_BEAT_SECONDS + settings().lease_seconds, settings().lease_seconds],
+        [settings().lease_seconds],
     )
     if alive := [name for (name,) in cursor.fetchall()]:
         raise CommandError(

@@ -12,14 +12,15 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.compat import uuid7
-from pgonly_django.conf import IDLE_BEAT_SECONDS, settings
+from pgonly_django.conf import settings
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.models.job import ClockTimestamp, Job, State
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 from pgonly_django.tables import table
 
-IDLE_BEAT = timedelta(seconds=IDLE_BEAT_SECONDS)
+# A heartbeat comes each quarter of a lease. A worker is live while the last one is younger than this part of a lease.
+SILENT_AFTER = 0.5
 VERSION_LENGTH = 64
 TOLD_APART = 10  # more workers are told by one NOTIFY that all of them hear
 
@@ -33,13 +34,17 @@ def own_version() -> str:
         return "unknown"
 
 
+def silent_after() -> timedelta:
+    """For how long a live worker may say nothing: 30 s with the usual lease. After a whole lease its jobs are
+    rescued."""
+    return timedelta(seconds=settings().lease_seconds * SILENT_AFTER)
+
+
 class WorkerQuerySet(models.QuerySet["Worker"]):
-    def live(self, lease_for: timedelta | None = None) -> WorkerQuerySet:
-        """Those that say that they live: see Worker.is_live(). Without `lease_for`, as PGONLY["LEASE_SECONDS"] says."""
-        lease_for = lease_for or timedelta(seconds=settings().lease_seconds)
-        is_busy = Q(heartbeat_at__gt=ClockTimestamp() - lease_for)
-        is_idle = Q(running=0, heartbeat_at__gt=ClockTimestamp() - IDLE_BEAT - lease_for)
-        return self.filter(is_busy | is_idle | Q(sleeping_since__isnull=False), stopped_at=None)
+    def live(self, within: timedelta | None = None) -> WorkerQuerySet:
+        """Those that say that they live: see Worker.is_live(). `within`: another limit than silent_after()."""
+        has_beaten = Q(heartbeat_at__gt=ClockTimestamp() - (within or silent_after()))
+        return self.filter(has_beaten | Q(sleeping_since__isnull=False), stopped_at=None)
 
     def claiming(self) -> WorkerQuerySet:
         """Live workers that were not asked to end: those take jobs."""
@@ -96,6 +101,7 @@ class Worker(models.Model):
     heartbeat_at = TimestampField(db_default=ClockTimestamp())
     stopped_at = TimestampField(null=True)
     sleeping_since = TimestampField(null=True, help_text=_("It has no connection since then."))
+    # Read by workers of the version before alone: beside one that is NULL they look at the leases of others, as all do.
     tells_claims = models.BooleanField(
         null=True,
         help_text=_("It tells others when it begins to hold jobs; empty: of a version that does not."),
@@ -125,10 +131,6 @@ class Worker(models.Model):
         return self.name
 
     def is_live(self, now: datetime) -> bool:
-        """Whether its heartbeat is younger than a lease. One that held no job at that heartbeat may be silent for
-        IDLE_BEAT_SECONDS more, and one that sleeps for as long as it sleeps. `now` is the database's clock."""
-        lease_for = timedelta(seconds=settings().lease_seconds)
-        silent_for: timedelta = now - self.heartbeat_at
-        if self.sleeping_since is not None:
-            return self.stopped_at is None
-        return self.stopped_at is None and silent_for < (lease_for if self.running else IDLE_BEAT + lease_for)
+        """Whether its last heartbeat is younger than silent_after(), or it sleeps. `now` is the database's clock."""
+        has_beaten = now - self.heartbeat_at < silent_after()
+        return self.stopped_at is None and (has_beaten or self.sleeping_since is not None)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Exists, F, Min, OuterRef, Q, Sum
 
-from pgonly_django.conf import settings
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import ClockTimestamp
 
@@ -19,8 +18,6 @@ JOBS_AT_MOST = 500
 JOB_COLUMNS = (
     "id", "task", "queue", "worker_id", "progress", "attempted_at", "reported_at", "cancel_requested_at", "state",
 )  # fmt: skip
-# A worker with jobs sends a heartbeat each quarter of a lease. After so many parts of a lease it is late.
-LATE_AFTER = 0.4
 SHOWN_FOR = timedelta(hours=1)
 
 
@@ -39,8 +36,7 @@ class WorkerFigures:
     @property
     def is_late(self) -> bool:
         """It holds jobs, and its heartbeat should have come by now."""
-        limit = timedelta(seconds=settings().lease_seconds * LATE_AFTER)
-        return bool(self.jobs) and self.row.sleeping_since is None and self.silent_for > limit
+        return bool(self.jobs) and not self.is_live
 
     def serves(self, queue: str) -> bool:
         return not self.queues or queue in self.queues

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -109,10 +108,7 @@ def _surroundings(alias: str, jobs: Sequence[Any]) -> Surroundings:
         queues = Queue.objects.using(alias).filter(name__in=waiting, paused_at__isnull=False)
         paused = set(queues.values_list("name", flat=True))
     if late:  # a job that holds its own row locked is not renewed, and its worker lives
-        from_then_on = ClockTimestamp() - timedelta(seconds=wording.silent_from())
-        lives = Worker.objects.using(alias).filter(
-            pk__in=late, stopped_at=None, heartbeat_at__gt=from_then_on
-        )
+        lives = Worker.objects.using(alias).live().filter(pk__in=late)
         late -= set(lives.values_list("pk", flat=True))
     return Surroundings(served, paused, set(late))
 

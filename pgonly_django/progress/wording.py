@@ -12,10 +12,9 @@ from django.utils.translation import ngettext
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, State
+from pgonly_django.models.worker import silent_after
 from pgonly_django.monitoring.progress import JobProgress
 
-# A worker renews a lease of 60 s every 15 s.
-SILENT_SHARE = 25 / 60
 SLOW_PER_MINUTE = 10  # below that with one digit behind the point
 SECONDS_TILL, MINUTES_TILL = 60, 120  # so long the time that is left is said in seconds, in minutes
 
@@ -79,12 +78,7 @@ def silent_seconds(job: Job, now: datetime) -> float | None:
     if job.state != State.RUNNING or job.lease_expires_at is None:
         return None
     silent = settings().lease_seconds - (job.lease_expires_at - now).total_seconds()
-    return silent if silent >= silent_from() else None
-
-
-def silent_from() -> float:
-    """Seconds without a renewal or a heartbeat."""
-    return settings().lease_seconds * SILENT_SHARE
+    return silent if silent >= silent_after().total_seconds() else None
 
 
 def pace(progress: JobProgress) -> str:

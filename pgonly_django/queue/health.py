@@ -32,8 +32,7 @@ class Workers(NamedTuple):
 
 def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = None) -> Workers:
     """Of the workers that serve one of `queues`, if any are given. `max_age`: a worker whose heartbeat is older is not
-    live; else as the admin has it. An idle worker may send its heartbeat every 5 minutes only, one that sleeps sends
-    none."""
+    live; else as the admin has it. One that sleeps sends none, and is live."""
     started = Worker.objects.using(alias).filter(stopped_at=None)
     live = started.live()
     if max_age is not None:

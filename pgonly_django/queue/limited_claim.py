@@ -18,7 +18,6 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import errors
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
@@ -26,7 +25,6 @@ from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.queue import gates
 from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
 from pgonly_django.queue.claim import BAND_LIMIT, COLUMNS, UPDATE, ClaimedJob
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.gates import UNLIMITED, Gate, key_gate, queue_gate
 from pgonly_django.queue.groups import Group, Kind
 from pgonly_django.queue.look import Look, look
@@ -87,7 +85,6 @@ class LimitedClaimer:
     lease_for: timedelta
     threads: int
     turns: Turns
-    claim_lock: ClaimLock
     unknown: UnknownTasks = field(default_factory=UnknownTasks)
 
     def look(self, connection: OwnConnection, free_slots: int | None = None, *, take_suspect: bool) -> Look:
@@ -111,17 +108,6 @@ class LimitedClaimer:
         chosen = _chosen(seen.groups, free_slots, take_suspect=take_suspect)
         if not chosen or seen.overdue_slots > free_slots:
             return Claimed()
-        try:
-            return self._claim(connection, seen, chosen, free_slots, jobs_at_most, take_suspect=take_suspect)
-        except errors.ProgramLimitExceeded as error:
-            if not self.claim_lock.goes_untold(error):
-                raise
-            return Claimed(was_contended=True)
-
-    def _claim(
-        self, connection: OwnConnection, seen: Look, chosen: list[Group], free_slots: int, jobs_at_most: float,
-        *, take_suspect: bool,
-    ) -> Claimed:  # fmt: skip
         with connection.pipelined_transaction(idle_for=FROZEN) as pipeline:
             wanted = set().union(*(_gates_of(group, seen.gates) for group in chosen))
             locks = connection.execute(gates.LOCK, {"gates": sorted(wanted)}, prepare=True)
@@ -147,8 +133,7 @@ class LimitedClaimer:
             connection.execute("COMMIT", prepare=False)
             return None
         parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
-        with self.claim_lock.around_claim(connection, keeps_session=False):
-            connection.execute(CLAIM, parameters, prepare=True)
+        connection.execute(CLAIM, parameters, prepare=True)
         gates.spend(connection, room.gates, room.started)
         connection.execute("COMMIT", prepare=False)
         rows = connection.cursor(binary=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from pgonly_django.conf import IDLE_BEAT_SECONDS
+from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.tables import qualified
 
 UNKNOWN_FOR = timedelta(hours=1)  # a rolling deploy: then a job fails that no worker knows
@@ -16,7 +16,7 @@ LEFT_SECONDS = 60.0
 # is small.
 NOT_LEFT_TO_OTHERS = qualified(f"""(task <> ALL (%(unknown)s::text[]) OR NOT EXISTS (
     SELECT FROM pgonly_worker AS other WHERE other.id <> %(worker)s AND other.stopped_at IS NULL
-        AND other.heartbeat_at > clock_timestamp() - %(lease_for)s::interval - interval '{IDLE_BEAT_SECONDS} s'))""")
+        AND other.heartbeat_at > clock_timestamp() - %(lease_for)s::interval * {SILENT_AFTER}))""")
 
 
 class UnknownTasks:

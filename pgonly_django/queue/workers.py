@@ -10,15 +10,14 @@ from uuid import UUID
 
 import psycopg
 
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
 from pgonly_django.tables import qualified
 
 # Index: the primary key of pgonly_worker. It does not wait for a lock of the row.
 REGISTER = qualified("""
 INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at,
-    tells_claims, version)
+    version)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s::jsonb, %(threads)s, 0,
-    clock_timestamp(), clock_timestamp(), true, %(version)s)
+    clock_timestamp(), clock_timestamp(), %(version)s)
 ON CONFLICT (id) DO NOTHING
 """)
 
@@ -77,49 +76,6 @@ def heartbeat(connection: psycopg.Connection[Any], worker_id: UUID, running: int
     """Say that the worker lives. None when its row is gone."""
     row = connection.execute(HEARTBEAT, {"worker": worker_id, "running": running}, prepare=True).fetchone()
     return None if row is None else Beat(*row)
-
-
-# Index: the primary key of pgonly_worker; pgonly_job_running, pgonly_job_ready, pgonly_job_suspect, pgonly_job_limited
-# and pgonly_job_scheduled, of each the first row. pgonly_worker is small. Epochs are subtracted and not times: see
-# queue/promote.py.
-IDLE_BEAT = qualified(f"""
-WITH free AS MATERIALIZED (
-    SELECT id FROM pgonly_worker WHERE id = %(worker)s FOR NO KEY UPDATE SKIP LOCKED
-),
-beaten AS (
-    UPDATE pgonly_worker SET heartbeat_at = clock_timestamp(), running = 0, sleeping_since = NULL
-    WHERE id = (SELECT id FROM free) RETURNING id
-)
-SELECT EXISTS (SELECT FROM beaten),
-    EXISTS (SELECT FROM pgonly_job WHERE state = 'running'),
-    EXISTS (SELECT FROM pgonly_worker WHERE tells_claims IS NULL AND stopped_at IS NULL
-        AND heartbeat_at > clock_timestamp() - %(lease_for)s::interval),
-    EXISTS (
-        (SELECT FROM pgonly_job WHERE {READY_ROW} ORDER BY queue, priority DESC, ready_at, id LIMIT 1)
-        UNION ALL (SELECT FROM pgonly_job WHERE {SUSPECT_ROW} ORDER BY ready_at LIMIT 1)
-        UNION ALL (SELECT FROM pgonly_job WHERE {LIMITED_ROW}
-            ORDER BY queue, priority DESC, concurrency_key, ready_at, id LIMIT 1)),
-    (SELECT date_part('epoch', run_at) - date_part('epoch', clock_timestamp()) FROM pgonly_job
-     WHERE state = 'scheduled' ORDER BY run_at LIMIT 1),
-    (SELECT {REQUEST} FROM pgonly_worker WHERE id = %(worker)s)
-""")
-
-
-class IdleBeat(NamedTuple):
-    was_written: bool  # False where another transaction has locked the worker's row, or it is gone
-    some_running: bool  # a job of any worker
-    some_do_not_tell: bool  # live workers of a version that does not say when it begins to hold jobs
-    some_ready: bool  # in any queue, also one that is paused or full
-    next_due_in_seconds: float | None  # of a scheduled job
-    request: str | None  # see Request
-
-
-def idle_beat(connection: psycopg.Connection[Any], worker_id: UUID, lease_for: timedelta) -> IdleBeat:
-    """Say that a worker without jobs lives, and look for whatever no NOTIFY may have told it of."""
-    facts = {"worker": worker_id, "lease_for": lease_for}
-    row = connection.execute(IDLE_BEAT, facts, prepare=True).fetchone()
-    assert row is not None
-    return IdleBeat(*row)
 
 
 # Index: the primary key of pgonly_worker; pgonly_job_running and pgonly_job_scheduled, of each the first row.

@@ -12,11 +12,9 @@ from django.db.transaction import TransactionManagementError
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from pgonly_django.compat import uuid7
 from pgonly_django.database import testrun
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import PgonlyError
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.worker.connection import load_json
 
 
@@ -64,8 +62,6 @@ class DjangoDatabase:
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
-        self.claim_lock = ClaimLock(uuid7())
-        self.claim_lock.is_held = True  # no worker is to know of a test's claims
 
     def connection(self) -> DjangoConnection:
         """The test may use the database: see databases_of()."""

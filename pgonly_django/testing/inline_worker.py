@@ -80,9 +80,7 @@ class InlineWorker:
         self.database = DjangoDatabase(alias)
         self.claimer = Claimer(alias, self.id, LEASE_FOR, queues)
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
-        self.limited = LimitedClaimer(
-            self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues), self.database.claim_lock
-        )
+        self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
         self.executor = InlineExecutor(alias, WorkerFacts(str(self.id), NAME), _no_delivery)
         self.failure_calls = FailureCalls(alias, self.executor.tasks)
         self.finished_signals = FinishedSignals(alias)

@@ -3,7 +3,6 @@ stand between a NOTIFY and the claim that it causes; only with PGONLY["LISTEN_DA
 
 import json
 import logging
-from collections.abc import Callable
 from json.scanner import make_scanner
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,6 @@ from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit
 from pgonly_django.queue.claim import Unreadable
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.worker.listener import JobsListener
 
 # A row that somebody else holds locked must not hold up all the others: a statement waits this long at most. Shorter
@@ -46,13 +44,9 @@ class WorkerConnection(Reconnecting):
                 lock_wait=LOCK_WAIT,
                 opened=self.listener.open,
                 lost=self._emit_cut,
-                back=self._note_back,
+                back=lambda: None,
             )
-        self.claim_lock = ClaimLock(worker_id)
         self.prepared: set[Statement] = set()  # on the open connection
-        self.on_back: Callable[[], None] | None = None
-        # Called when a connection is lost. True: that is no matter, and none is opened again before wake().
-        self.on_lost: Callable[[], bool] | None = None
         self._is_asleep = False
 
     def connection(self) -> OwnConnection | None:
@@ -85,18 +79,12 @@ class WorkerConnection(Reconnecting):
         """Readable when there is something to hear. None when there is nothing to wait for."""
         return self.listening.open_socket if self.listener.listens else None
 
-    def rest(self) -> None:
-        """Keep the connection alone that listens. The other is opened again when it is needed."""
-        if self.listening is not self:
-            self.close()
-
     def close_all(self) -> None:
         self.close()
         self.listening.close()
 
     def _prepare(self, connection: OwnConnection) -> None:
         self.prepared.clear()
-        self.claim_lock.note_new_connection()
         set_json_loads(load_json, connection)
         if self.listening is self:
             self.listener.open(connection)
@@ -105,23 +93,13 @@ class WorkerConnection(Reconnecting):
 
     def _emit_back(self) -> None:
         emit("worker.database_back", "PostgreSQL is back.")
-        if self.listening is self:
-            self._note_back()
 
     def _emit_cut(self, error: Exception) -> None:
-        if self.on_lost is not None and self.on_lost():
-            return
         self.listener.note_cut()
         message = f"Polling until the connection that listens is open again: {str(error).strip()}"
         emit("worker.listener_lost", message, level=logging.WARNING)
 
-    def _note_back(self) -> None:
-        if self.on_back is not None:
-            self.on_back()
-
     def _emit_lost(self, error: Exception) -> None:
-        if self.on_lost is not None and self.on_lost():
-            return
         message = f"PostgreSQL is away, trying again until it is back: {str(error).strip()}"
         emit("worker.database_lost", message, level=logging.WARNING)
 

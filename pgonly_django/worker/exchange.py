@@ -80,8 +80,6 @@ class Exchanger:
         except psycopg.Error as error:
             self.database.lose(error)
             return None
-        if result.jobs:
-            self.database.claim_lock.note_jobs()
         if result.claimed:
             self.claimer.absorb(self.claimer.in_order(result.jobs), time.monotonic() - began)
         return result
@@ -91,7 +89,7 @@ class Exchanger:
         claim: Claim | None,
     ) -> ExchangeResult:  # fmt: skip
         try:
-            if claim is not None and not finishes and not reports and self.database.claim_lock.is_held:
+            if claim is not None and not finishes and not reports:
                 return self._claim_alone(connection, claim)
             try:
                 return self._pipeline(connection, finishes, reports, claim)
@@ -100,9 +98,7 @@ class Exchanger:
             return self._pipeline(connection, finishes, reports, claim)
         except TRY_AGAIN:
             return ExchangeResult(locked=list(finishes), was_refused=True)
-        except ROW_ERRORS as error:
-            if claim is not None and self.database.claim_lock.goes_untold(error):
-                return self._together_or_apart(connection, finishes, reports, claim)
+        except ROW_ERRORS:
             return self._one_by_one(connection, finishes, reports)
 
     def _claim_alone(self, connection: OwnConnection, claim: Claim) -> ExchangeResult:
@@ -131,19 +127,14 @@ class Exchanger:
         result = ExchangeResult()
         written: list[psycopg.Cursor[Any]] = []
         claimed = reported = None
-        lock = self.database.claim_lock
         skip_locked = time.monotonic() < self._skips_locked_until
-        tells = claim is not None and not lock.is_held
-        with one_send_pipeline(connection), connection.session_settings(begins=tells):
+        with one_send_pipeline(connection), connection.session_settings():
             if reports:
                 reported = connection.execute(REPORT, report_parameters(reports), prepare=True)
             for sql, parameters in finish_statements(finishes, skip_locked=skip_locked):
                 written.append(connection.execute(sql, parameters, prepare=True))
             if claim is not None:
-                with lock.around_claim(connection, keeps_session=self.database.is_direct):
-                    claimed = self._execute_claim(connection, claim)
-        if claim is not None:
-            lock.note_committed()
+                claimed = self._execute_claim(connection, claim)
         if reported is not None:
             result.reported = {job_id for (job_id,) in reported.fetchall()}
         for cursor in written:

@@ -1,5 +1,5 @@
 """The thread that renews the leases, and looks at those of others. It has a connection to itself, so that no statement
-of the main loop delays it; while the worker rests it has none."""
+of the main loop delays it; while the worker sleeps it has none."""
 
 import json
 import logging
@@ -53,11 +53,12 @@ class Heartbeat(threading.Thread):
             lost=self._emit_failed,
             back=rescue.wait_until_settled,
         )
-        self.is_resting = False
         self.some_running = True  # a job of any worker, as of the last beat
         self._main = main
         self._over, self._changed = threading.Event(), threading.Event()
+        self._is_asleep = False
         self._beat_at = 0.0
+        self.stand_in_at = time.monotonic()  # when the main loop calls stand_in()
         self._beaten_at = time.monotonic()  # when the last beat was complete
         self._beating = threading.Lock()
         self._unknown: dict[str, int] = {}
@@ -66,29 +67,25 @@ class Heartbeat(threading.Thread):
         self._over.set()
         self._changed.set()
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Beat no more. For the main loop, while no job of any worker runs."""
-        self.is_resting = True
+        self._is_asleep = True
         self._changed.set()
 
-    def wake(self, *, at_once: bool = False) -> None:
-        """End the rest. The leases of jobs that are claimed from now on can wait for the first beat."""
-        if self.is_resting:
-            self.is_resting, self.some_running = False, True
-            self._beaten_at = time.monotonic()
-            self._beat_at = time.monotonic() + (0.0 if at_once else self.options.heartbeat_seconds)
+    def wake(self) -> None:
+        """End the sleep, and beat at once."""
+        if self._is_asleep:
+            self._is_asleep, self.some_running = False, True
+            self._beaten_at = self._beat_at = time.monotonic()
             self._changed.set()
 
     def stand_in(self, main: WorkerConnection) -> None:
         """Beat on the connection of the main loop, which calls this every quarter of a lease, where this thread gets
         none and leases are in danger: the server may have as many as it takes."""
-        overdue = time.monotonic() - self._beaten_at > 2 * self.options.heartbeat_seconds
-        if (
-            overdue
-            and self.database.is_away
-            and not self.is_resting
-            and self._beating.acquire(blocking=False)
-        ):
+        now = time.monotonic()
+        self.stand_in_at = now + self.options.heartbeat_seconds
+        overdue = now - self._beaten_at > 2 * self.options.heartbeat_seconds
+        if overdue and self.database.is_away and self._beating.acquire(blocking=False):
             try:
                 main.ask(self._beat)
             finally:
@@ -97,13 +94,13 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         while not self._over.is_set():
             self._changed.clear()
-            if self.is_resting:
+            if self._is_asleep:
                 self._close()
             elif time.monotonic() >= self._beat_at:
                 self._beat_at = time.monotonic() + self._tried()
             elif time.monotonic() >= self.stats.due_at:  # a long lease has beats far apart
                 self._write_stats()
-            pause = None if self.is_resting else self._next_step() - time.monotonic()
+            pause = None if self._is_asleep else self._next_step() - time.monotonic()
             if not self._over.is_set() and (pause is None or pause > 0):
                 self._changed.wait(pause)
         self.database.close()

@@ -1,5 +1,6 @@
-"""While a worker rests, its process keeps no connection that is not needed: not those that CONN_MAX_AGE keeps open, not
-those of Django's pools, and not ours for caches and limiters. All are opened again when they are needed."""
+"""A process keeps no connection for long that it does not need. A thread without work closes those that CONN_MAX_AGE
+keeps open; while the worker sleeps those of Django's pools are closed too, and ours for caches and limiters. All are
+opened again when they are needed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from uuid import UUID
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
 from pgonly_django.queue.look import Look
 from pgonly_django.queue.turns import Turns
@@ -37,14 +36,11 @@ OVERDUE_SECONDS = 1.0
 
 class LimitedClaims:
     def __init__(
-        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, claim_lock: ClaimLock,
-        unknown: UnknownTasks | None = None,
-    ) -> None:  # fmt: skip
+        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, unknown: UnknownTasks | None = None
+    ) -> None:
         self.options = options
         turns, unknown = Turns(options.queues), unknown or UnknownTasks()
-        self.claimer = LimitedClaimer(
-            worker_id, options.lease_for, options.threads, turns, claim_lock, unknown
-        )
+        self.claimer = LimitedClaimer(worker_id, options.lease_for, options.threads, turns, unknown)
         self.drained = False  # the last look found nothing that this worker may take now
         self.tell_at = NEVER  # when to tell the other workers that there is room
         self._pauses = Pauses(options, listener)
@@ -70,12 +66,8 @@ class LimitedClaims:
         """There may be a job that no NOTIFY tells us of: our own doing."""
         self._look_at, self.drained = 0.0, False
 
-    def rest(self) -> None:
-        """Look no more until a token or the end of a cool-down is due, a NOTIFY comes, or wake()."""
-        self._pauses.stop()
-        self._look_at, self._look_again_at = self._opens_at, NEVER
-
     def wake(self) -> None:
+        """After a sleep: see worker/sleep.py."""
         self._pauses.restart()
         self.look_now()
 

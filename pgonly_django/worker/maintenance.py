@@ -22,9 +22,8 @@ from pgonly_django.worker.poll_timer import NEVER
 
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
-RESTING_SECONDS = 3600.0  # between two rounds while the worker rests
-AFTER_REST_SECONDS = 10.0  # until a round that has become due in the rest
-NEEDED_SOON = (SendDeadLetters, SettleBudgets)  # these may not wait until a rest is over
+AFTER_SLEEP_SECONDS = 10.0  # until a round that has become due in a sleep
+NEEDED_SOON = (SendDeadLetters, SettleBudgets)  # these may not wait until a sleep is over
 # Payloads for this worker alone, which answer check(). "maintenance-held <seconds>": nothing but jobs that a budget
 # holds, until the first of these budgets begins a new period.
 CALM, NEEDED, HELD = "maintenance-calm", "maintenance-needed", "maintenance-held"
@@ -50,9 +49,8 @@ class Maintenance(threading.Thread):
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._tell = tell
-        self._is_resting = self._is_asleep = self._is_asked = self._closes_pools = False
+        self._is_asleep = self._is_asked = self._closes_pools = False
         self._woken_at = float("-inf")
-        self._ran_at = time.monotonic()
         self._over, self._wanted = threading.Event(), threading.Event()
         self._duties = duties(alias, tell)
         self._hurried: dict[type[Duty], Callable[[], None]] = {}
@@ -68,25 +66,19 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def check(self) -> None:
-        """Do the duties that may not wait until a rest is over, and tell CALM, NEEDED or HELD. For any thread."""
+        """Do the duties that may not wait until a sleep is over, and tell CALM, NEEDED or HELD. For any thread."""
         self._is_asked = True
         self._wanted.set()
 
-    def rest(self) -> None:
-        """Close what the pools of the process keep open. From now on a round comes every RESTING_SECONDS. For any
-        thread."""
-        self._is_resting = self._closes_pools = True
-        self._wanted.set()
-
     def sleep(self) -> None:
-        """As rest(), but no round comes at all. For any thread."""
-        self._is_resting = self._is_asleep = self._closes_pools = True
+        """Close what the pools of the process keep open. No round comes until wake(). For any thread."""
+        self._is_asleep = self._closes_pools = True
         self._wanted.set()
 
     def wake(self) -> None:
         """Go on with the rounds, soon with those that have become due. For any thread."""
-        if self._is_resting:
-            self._is_resting = self._is_asleep = False
+        if self._is_asleep:
+            self._is_asleep = False
             self._woken_at = time.monotonic()
             self._wanted.set()
 
@@ -111,11 +103,10 @@ class Maintenance(threading.Thread):
     def _next_round(self, due_at: Mapping[Duty, float]) -> float:
         if self._is_asleep:
             return NEVER
-        earliest = self._ran_at + RESTING_SECONDS if self._is_resting else self._woken_at + AFTER_REST_SECONDS
-        return max(min(due_at.values()), earliest)
+        return max(min(due_at.values()), self._woken_at + AFTER_SLEEP_SECONDS)
 
     def _run_due(self, due_at: dict[Duty, float]) -> None:
-        self._ran_at = now = time.monotonic()
+        now = time.monotonic()
         factor = _out_of_step()
         for duty in [duty for duty, at in due_at.items() if at <= now and not self._over.is_set()]:
             pause = min(duty.interval, BUSY_SECONDS) if self._run(duty) else duty.interval

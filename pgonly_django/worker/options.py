@@ -13,7 +13,7 @@ from pgonly_django.worker.platforms import default_grace_seconds
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
-POLL_SECONDS_LISTENING = 300.0
+POLL_SECONDS_LISTENING = 30.0
 POLL_SECONDS_BLIND = 2.0
 POLL_SECONDS_LEAST = 0.05
 SLEEP_AFTER_LEAST = 1.0
@@ -50,7 +50,7 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """Durations in seconds; `poll_seconds` None: 300 with LISTEN, 2 without."""
+    """Durations in seconds; `poll_seconds` None: 30 with LISTEN, 2 without."""
 
     queues: tuple[str, ...] = ()
     threads: int = 8

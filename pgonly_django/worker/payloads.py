@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from uuid import UUID
 
 from pgonly_django.database import notify
 from pgonly_django.worker.duties.cancel_requests import CancelRequests
@@ -17,7 +16,6 @@ from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.listener import ALL
 from pgonly_django.worker.maintenance import CALM, HELD, NEEDED
 from pgonly_django.worker.poll_timer import PollTimer
-from pgonly_django.worker.rest import Rest
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.sleep import Sleep
 
@@ -29,20 +27,18 @@ class Payloads:
     """For the main loop alone. A payload is a kind and, behind a space, a name."""
 
     def __init__(
-        self, worker_id: UUID, queues: Sequence[str], *, rest: Rest, sleep: Sleep, poll_timer: PollTimer,
+        self, queues: Sequence[str], *, sleep: Sleep, poll_timer: PollTimer,
         limited: LimitedClaims, promotion: Promotion, cancel_requests: CancelRequests, scheduler: Scheduler,
         stop_requests: StopRequests, dead_letters: DeadLettersWanted, failure_calls: FailureCalls,
         finished_signals: FinishedSignals, retire: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._id, self._queues = str(worker_id), queues
-        self.rest, self.sleep = rest, sleep
+        self._queues, self.sleep = queues, sleep
         self.poll_timer, self.limited, self.promotion = poll_timer, limited, promotion
         self.dead_letters, self.failure_calls = dead_letters, failure_calls
         self._takers: dict[str, Callable[[str], None]] = {
             notify.READY: self._take_ready,
             notify.LIMITED: self._take_limited,
             notify.DUE: self._take_due,
-            notify.HOLDING: self._take_holding,
             notify.CANCEL: lambda _: cancel_requests.hear_cancel(),
             notify.SCHEDULES: lambda _: scheduler.hear_changed(),
             notify.WORKER: stop_requests.hear,
@@ -52,9 +48,9 @@ class Payloads:
             WAKE: self._take_all,
             RETIRE: retire,
             RESCUED_FINISHED: finished_signals.send_for_row,
-            CALM: lambda _: self._note_checked(is_calm=True),
-            NEEDED: lambda _: self._note_checked(is_calm=False),
-            HELD: self._take_held,
+            CALM: lambda _: sleep.note_checked(is_calm=True),
+            NEEDED: lambda _: sleep.note_checked(is_calm=False),
+            HELD: lambda seconds: sleep.note_checked(is_calm=True, resets_in=float(seconds)),
         }
 
     def take(self, payload: str) -> None:
@@ -71,36 +67,20 @@ class Payloads:
     def _is_ours(self, queue: str) -> bool:
         return not self._queues or queue == notify.ANY_QUEUE or queue in self._queues
 
-    def _hear(self) -> None:
-        self.rest.hear()
-        self.sleep.hear()
-
-    def _note_checked(self, *, is_calm: bool) -> None:
-        self.rest.note_checked(is_calm=is_calm)
-        self.sleep.note_checked(is_calm=is_calm)
-
-    def _take_held(self, seconds: str) -> None:
-        self.rest.note_checked(is_calm=False)
-        self.sleep.note_checked(is_calm=True, resets_in=float(seconds))
-
     def _take_ready(self, queue: str) -> None:
         if self._is_ours(queue):
-            self._hear()
+            self.sleep.hear()
             self.limited.hear(notify.READY, queue)
             self.poll_timer.hear_ready()
 
     def _take_limited(self, queue: str) -> None:
         if self._is_ours(queue):
-            self._hear()
+            self.sleep.hear()
             self.limited.hear(notify.LIMITED, queue)
 
     def _take_due(self, _: str) -> None:
-        self._hear()
+        self.sleep.hear()
         self.promotion.hear_due()
-
-    def _take_holding(self, worker_id: str) -> None:
-        if worker_id != self._id:
-            self.rest.hear()
 
     def _take_failed(self, job_id: str) -> None:
         """A job of a dead worker, which we have rescued."""

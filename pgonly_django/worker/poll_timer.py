@@ -31,16 +31,9 @@ class Pauses:
         self.restart()
 
     def restart(self) -> None:
-        self.are_stopped = False
         self._next = FIRST_PAUSE_SECONDS if self._listener.listens else BLIND_FIRST_PAUSE_SECONDS
 
-    def stop(self) -> None:
-        """No more looks until restart()."""
-        self.are_stopped = True
-
     def next(self) -> float:
-        if self.are_stopped:
-            return NEVER
         listens = self._listener.listens
         pause = min(self._next, self._options.longest_pause(listening=listens))
         self._next = pause * (GROWTH if listens else BLIND_GROWTH)
@@ -68,12 +61,8 @@ class PollTimer:
         """There is a ready job that no NOTIFY tells us of: our own doing."""
         self._look_at, self.drained = 0.0, False
 
-    def rest(self) -> None:
-        """Look no more until a NOTIFY comes, or wake()."""
-        self._pauses.stop()
-        self._look_at = self._look_again_at = NEVER
-
     def wake(self) -> None:
+        """After a sleep: see worker/sleep.py."""
         self._pauses.restart()
         self.look_now()
 

@@ -8,7 +8,7 @@ suspended; so time.time() counts as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Protocol
@@ -21,11 +21,14 @@ from pgonly_django.events import emit
 from pgonly_django.queue import workers
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.duty import BUSY_SECONDS
+from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.stop_requests import StopRequests
+from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.job_log import duration
+from pgonly_django.worker.limited_claims import LimitedClaims
+from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER
-from pgonly_django.worker.rest import Rest
+from pgonly_django.worker.poll_timer import NEVER, PollTimer
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.slots import Slots
 
@@ -51,11 +54,15 @@ class Sleep:
     """For the main loop alone."""
 
     def __init__(
-        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection, rest: Rest,
-        scheduler: Scheduler, stop_requests: StopRequests, slots: Slots, threads: Sequence[Rests],
+        self, worker_id: UUID, options: WorkerOptions, database: WorkerConnection,
+        timers: tuple[PollTimer, LimitedClaims, Promotion], threads: tuple[Heartbeat, Maintenance, Scheduler],
+        stop_requests: StopRequests, slots: Slots, others: Sequence[Rests], is_idle: Callable[[], bool],
     ) -> None:  # fmt: skip
+        """`is_idle` says whether the main loop has nothing to do."""
         self.worker_id, self.options, self.database = worker_id, options, database
-        self.rest, self.scheduler, self.slots, self._threads = rest, scheduler, slots, threads
+        self.poll_timer, self.limited, self.promotion = self._timers = timers
+        self.heartbeat, self.maintenance, self.scheduler = self._threads = threads
+        self.slots, self._others, self._is_idle = slots, others, is_idle
         self._stop_requests = stop_requests
         self._phase = Phase.AWAKE
         self._heard_at = time.monotonic()
@@ -64,7 +71,6 @@ class Sleep:
         self.next_run = NEVER
         if options.sleep_after is not None:
             self.next_run = self._heard_at + options.sleep_after
-            database.on_lost = self._note_lost
 
     @property
     def is_asleep(self) -> bool:
@@ -90,11 +96,11 @@ class Sleep:
         self.next_run = time.monotonic() + LOOK_SECONDS
         self.database.wake()
         self._stop_requests.hear(notify.ANY_WORKER)
-        self.rest.end()
-        self.rest.heartbeat.wake(at_once=True)
-        self.rest.maintenance.wake()
-        self.rest.maintenance.check()  # jobs that a budget has held may go on
-        self.scheduler.wake()
+        for timer in self._timers:
+            timer.wake()
+        for thread in self._threads:
+            thread.wake()
+        self.maintenance.check()  # jobs that a budget has held may go on
         emit("worker.awake", f"Awake again: {REASONS[reason]}.", reason=reason)
 
     # How it falls asleep.
@@ -105,13 +111,13 @@ class Sleep:
         if now < self._quiet_until:
             self.next_run = self._quiet_until
             return
-        if not self.rest.heartbeat.is_resting and self.rest.heartbeat.some_running:
+        if self.heartbeat.some_running:
             self.next_run = now + RUNNING_SECONDS
             return
         self.next_run = now + LOOK_SECONDS
         if self._phase is Phase.AWAKE and self._may_sleep(now, NEVER):
             self._phase = Phase.CHECKING
-            self.rest.maintenance.check()
+            self.maintenance.check()
 
     def note_checked(self, *, is_calm: bool, resets_in: float = NEVER) -> None:
         """The maintenance thread has looked. `resets_in`: seconds until a budget that holds jobs has room again."""
@@ -127,17 +133,15 @@ class Sleep:
     @property
     def _quiet_until(self) -> float:
         assert self.options.sleep_after is not None
-        return max(self._heard_at, self.rest.poll_timer.busy_at) + self.options.sleep_after
+        return max(self._heard_at, self.poll_timer.busy_at) + self.options.sleep_after
 
     def _may_sleep(self, now: float, resets_at: float) -> bool:
-        is_idle = self.rest.is_idle() and not self.slots.stuck
+        is_idle = self._is_idle() and not self.slots.stuck
         return is_idle and self._next_due(resets_at) - now >= SHORTEST_SECONDS
 
     def _next_due(self, resets_at: float) -> float:
         poll_at = NEVER if self.options.poll_seconds is None else time.monotonic() + self.options.poll_seconds
-        return min(
-            poll_at, resets_at, self.scheduler.next_at, self.rest.promotion.due_at, self.rest.limited.opens_at
-        )
+        return min(poll_at, resets_at, self.scheduler.next_at, self.promotion.due_at, self.limited.opens_at)
 
     def _fall_asleep(self, resets_at: float) -> None:
         """Not when a NOTIFY has come before LISTEN ended. What is enqueued from then on is told by a POST alone."""
@@ -146,28 +150,21 @@ class Sleep:
         if answer is None or not answer.is_asleep:
             return
         if answer.next_due_in_seconds is not None:
-            self.rest.promotion.expect_due(answer.next_due_in_seconds)
+            self.promotion.expect_due(answer.next_due_in_seconds)
         heard = self.database.listening.ask(self.database.listener.close)
         if heard == [] and self._may_sleep(time.monotonic(), resets_at):
             self._let_go(self._next_due(resets_at))
         else:
             self.database.start_all_anew()
 
-    def _note_lost(self) -> bool:
-        """The server has closed the connection of a worker that rests: a database that is suspended is left alone."""
-        if not self.rest.is_resting:
-            return False
-        self._let_go(self._next_due(NEVER))
-        return True
-
     def _let_go(self, wake_at: float) -> None:
         self._phase = Phase.ASLEEP
         self.next_run = NEVER
         seconds = wake_at - time.monotonic()
         self.wake_at, self._wake_at_clock = wake_at, time.time() + seconds
-        self.rest.sleep()
-        self.scheduler.sleep()
-        for each in (self.slots, *self._threads):
+        for thread in self._threads:
+            thread.sleep()
+        for each in (self.slots, *self._others):
             each.rest()
         self.database.sleep()
         with suppress(Exception):  # a connection may break while it is closed

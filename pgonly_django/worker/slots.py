@@ -13,6 +13,7 @@ from django.db import connections
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit
 from pgonly_django.worker.executor import Executor
+from pgonly_django.worker.idle_connections import take_from
 
 LATE = (
     "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."
@@ -107,11 +108,10 @@ class Slots:
         A job's own timeout may raise its exception in this thread when the job is over, even between two jobs: one
         that was just taken has not begun then, and goes back to the others.
         """
-        take: Callable[[], Run | None] = self._inbox.get
         self.begin_thread()
         while True:
             try:
-                run = take()
+                run = take_from(self._inbox)
                 if run is None or not self._serve_one(run):
                     break
             except BaseException:  # noqa: BLE001 - whatever happens, the thread lives

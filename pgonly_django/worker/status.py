@@ -15,7 +15,6 @@ STALLED_SECONDS = 90.0
 class WorkerState(StrEnum):
     STARTING = "starting"
     READY = "ready"
-    RESTING = "resting"  # nothing to do: it waits for a NOTIFY
     ASLEEP = "asleep"  # every connection is closed until the next due time or a wake-up
     AWAY = "away"  # PostgreSQL does not answer
     STOPPING = "stopping"  # it claims nothing more
@@ -58,9 +57,7 @@ class Status:
         return self.turned_seconds_ago > STALLED_SECONDS
 
 
-def state_of(
-    *, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: bool = False, is_resting: bool = False
-) -> WorkerState:
+def state_of(*, is_stopping: bool, is_started: bool, is_away: bool, is_asleep: bool = False) -> WorkerState:
     """The state that counts where several hold."""
     if is_stopping:
         return WorkerState.STOPPING
@@ -68,6 +65,4 @@ def state_of(
         return WorkerState.STARTING
     if is_asleep:
         return WorkerState.ASLEEP
-    if is_away:
-        return WorkerState.AWAY
-    return WorkerState.RESTING if is_resting else WorkerState.READY
+    return WorkerState.AWAY if is_away else WorkerState.READY

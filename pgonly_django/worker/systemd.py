@@ -12,7 +12,7 @@ from typing import Self
 
 from pgonly_django.worker.status import Status, WorkerState
 
-STARTED_STATES = (WorkerState.READY, WorkerState.RESTING, WorkerState.ASLEEP, WorkerState.AWAY)
+STARTED_STATES = (WorkerState.READY, WorkerState.ASLEEP, WorkerState.AWAY)
 TELL_SECONDS = 1.0
 JOIN_SECONDS = 1.0
 MICROSECONDS = 1_000_000

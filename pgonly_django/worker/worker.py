@@ -42,7 +42,6 @@ from pgonly_django.worker.output import OutputWriter
 from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
 from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.prefetch import Prefetch
-from pgonly_django.worker.rest import Rest
 from pgonly_django.worker.room import Room
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import Shutdown
@@ -82,9 +81,7 @@ class WorkerLoop:
         )
         self.poll_timer = PollTimer(options, self.database.listener)
         unknown = self.claimer.unknown
-        self.limited = LimitedClaims(
-            options, self.id, self.database.listener, self.database.claim_lock, unknown
-        )
+        self.limited = LimitedClaims(options, self.id, self.database.listener, unknown)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
         self.watchdog = Watchdog(self.in_flight, self.slots, self.prefetch, end.grace_seconds)
         self.stop_requests = StopRequests(self.id, self.stop, self.drain)
@@ -106,23 +103,13 @@ class WorkerLoop:
             failure_calls=self.failure_calls, finished_signals=self.finished_signals,
             look_from_head=self._look_from_head, tasks=self.executor.tasks, unknown=unknown,
         )  # fmt: skip
-        timers, threads = (self.poll_timer, self.limited, self.promotion), (self.heartbeat, self.maintenance)
-        self.rest = Rest(
-            self.id,
-            options,
-            self.database,
-            timers,
-            threads,
-            self.slots,
-            self._has_nothing_to_do,
-            self.inbox.put,
-        )
         self.sleep = Sleep(
-            self.id, options, self.database, self.rest, self.scheduler, self.stop_requests, self.slots,
-            (self.finished_signals, self.failure_calls),
+            self.id, options, self.database, (self.poll_timer, self.limited, self.promotion),
+            (self.heartbeat, self.maintenance, self.scheduler), self.stop_requests, self.slots,
+            (self.finished_signals, self.failure_calls), self._has_nothing_to_do,
         )  # fmt: skip
         self.payloads = Payloads(
-            self.id, options.queues, rest=self.rest, sleep=self.sleep, poll_timer=self.poll_timer, limited=self.limited,
+            options.queues, sleep=self.sleep, poll_timer=self.poll_timer, limited=self.limited,
             promotion=self.promotion, cancel_requests=self.cancel_requests, scheduler=self.scheduler,
             stop_requests=self.stop_requests, dead_letters=self.dead_letters, failure_calls=self.failure_calls,
             finished_signals=self.finished_signals, retire=self._retire,
@@ -169,7 +156,7 @@ class WorkerLoop:
             worker_id=str(self.id), name=self.options.name, pid=os.getpid(), threads=self.options.threads,
             state=state_of(
                 is_stopping=is_stopping, is_started=self.ready.is_set(), is_away=self.database.is_away,
-                is_resting=self.rest.is_resting, is_asleep=self.sleep.is_asleep,
+                is_asleep=self.sleep.is_asleep,
             ),
             running=running, jobs_done=ends.jobs_done, jobs_failed=ends.jobs_failed,
             jobs_released=ends.jobs_released, stuck_slots=self.slots.stuck, turned_at=self.turned_at,
@@ -273,11 +260,12 @@ class WorkerLoop:
             self.in_flight.next_write(now),
             self.limited.tell_at,
             self.failure_calls.next_check(now),
+            self.heartbeat.stand_in_at,
         ]
         if self.database.listening.is_away:
             times.append(now + AWAY_SECONDS)
         if not self.shutdown.is_asked:
-            times += (self.promotion.next_run, self.rest.next_run, self.sleep.next_run)
+            times += (self.promotion.next_run, self.sleep.next_run)
             if not self.room.is_closed:
                 times.append(self.limited.next_look(self.room.idle_slots))
                 if self.room.wants_more:
@@ -309,15 +297,12 @@ class WorkerLoop:
     def _do_duties(self, now: float) -> None:
         duties = (self.cancel_requests, self.stop_requests, self.promotion)
         for duty in duties[:2] if self.shutdown.is_asked else duties:
-            if now >= duty.next_run:
-                found = self.database.ask(duty.run_once)
-                if found is None:
-                    duty.put_off()
-                elif found:
-                    self.rest.hear()
-        for each in (self.rest, self.sleep):
-            if now >= each.next_run and not self.shutdown.is_asked:
-                each.run_once()
+            if now >= duty.next_run and self.database.ask(duty.run_once) is None:
+                duty.put_off()
+        if now >= self.heartbeat.stand_in_at:
+            self.heartbeat.stand_in(self.database)
+        if now >= self.sleep.next_run and not self.shutdown.is_asked:
+            self.sleep.run_once()
         if now >= self.limited.tell_at and self.database.ask(self.limited.tell) is None:
             self.limited.tell_at = now + REFUSED_SECONDS
         self.failure_calls.replace_stuck(now)
@@ -381,8 +366,6 @@ class WorkerLoop:
             for run in runs:
                 run.slots, run.is_limited = slots[run.job.id], True
         self.executor.look_who_listens()
-        if jobs and self.rest.is_resting:
-            self.rest.end()
         self.in_flight.hold(runs)  # all of them first: the heartbeat asks what is held
         for run in runs:
             if self.deadline.admit(run):

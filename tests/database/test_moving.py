@@ -113,7 +113,7 @@ def test_tables_at_their_place_are_counted_and_pass_the_check():
 def test_nothing_moves_while_workers_run_unless_it_is_told_so(job_queue):
     now = sql("SELECT clock_timestamp()")[0][0]
     baker.make(Worker, name="alive", heartbeat_at=now, running=1, queues=[])
-    baker.make(Worker, name="idle", heartbeat_at=now - timedelta(seconds=300), queues=[])
+    baker.make(Worker, name="idle", heartbeat_at=now - timedelta(seconds=20), queues=[])
     baker.make(Worker, name="stopped", heartbeat_at=now, stopped_at=now, queues=[])
     with pytest.raises(
         CommandError, match=r"workers are running \(alive, idle\)\. They would lose their jobs"

@@ -12,7 +12,6 @@ from pgonly_django.models import Job, Schedule
 from pgonly_django.models.job import State
 from pgonly_django.queue import (
     checkpoints,
-    claim_locks,
     dead_letters,
     finish,
     gates,
@@ -259,12 +258,6 @@ STATEMENTS = {
         RUNNING | SCHEDULED | WORKER_ROW,
         NONE,
     ),
-    "idle beat": (
-        lambda _: (workers.IDLE_BEAT, {"worker": WORKER, "lease_for": LEASE}),
-        RUNNING | READY | SUSPECT | LIMITED | SCHEDULED | WORKER_ROW,
-        NONE,
-    ),
-    "tell of jobs": (lambda _: (claim_locks.TELL_OF_JOBS, {"worker": str(WORKER)}), RUNNING, NONE),
     "worker stopped": (lambda _: (workers.STOPPED, {"id": WORKER}), WORKER_ROW, NONE),
     "whose": (lambda held: (finish.WHOSE, {"ids": held}), PRIMARY, NONE),
     "save checkpoint": (

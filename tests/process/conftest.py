@@ -18,17 +18,11 @@ from django.db import connection
 
 from pgonly_django.database.embedded import Server
 from pgonly_django.models import Worker
-from pgonly_django.queue.claim_locks import RESTING
 from tests import in_memory, zygote
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LEASE_SECONDS = 2
-# How many workers of this database rest.
-AT_REST = f"""
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {RESTING}
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 
 
 def database_url(settings):

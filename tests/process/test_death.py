@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 
 import pytest
+from django.db.models import F
 
-from pgonly_django.models import Job, State
+from pgonly_django.models import Job, State, Worker
+from pgonly_django.monitoring import workers as figures
+from pgonly_django.monitoring.doctor.workers import examine_workers
+from pgonly_django.monitoring.waiting import Kind, why_it_waits
+from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.queue import health
 from tests import jobs
 from tests.jobs import ending, looping
+from tests.process.conftest import LEASE_SECONDS
 from tests.process.supervised import start
 from tests.waiting import wait_for
 
@@ -26,8 +34,6 @@ def test_a_killed_workers_job_is_resumed_by_the_other_from_where_it_stood(worker
     result = jobs.slow_count.enqueue(30, 0.1, "k")
     wait_for(lambda: len(marks()) >= 8, what="eight items")
     owner = job_of(result).worker_id
-    from pgonly_django.models import Worker
-
     name = Worker.objects.get(pk=owner).name
     (victim,) = [worker for worker in workers.started if worker.name == name]
     victim.kill()
@@ -43,6 +49,38 @@ def test_a_killed_workers_job_is_resumed_by_the_other_from_where_it_stood(worker
     # Only the item in flight at the kill may have been done twice.
     assert sum(counts.values()) <= 31
     assert done_at_kill < 30
+
+
+def test_a_worker_that_is_frozen_right_after_its_claim_is_found_by_an_idle_one(workers, marks):
+    workers.start("--queues", "default", "--poll-seconds", "600")
+    frozen = workers.start("--queues", "freezing", "--poll-seconds", "600")
+    result = jobs.sleep_in_slices.using(queue_name="freezing").enqueue("k", 30.0)
+    wait_for(lambda: job_of(result).state == State.RUNNING)
+    frozen.send(signal.SIGSTOP)
+    wait_for(lambda: job_of(result).crashes == 1, what="the rescue")
+    frozen.send(signal.SIGCONT)
+    wait_for(lambda: job_of(result).lease_epoch == 2, what="the second run")
+
+
+def test_everything_says_that_a_worker_killed_while_idle_is_not_there_any_more(workers, settings):
+    """The page of a job, the overview, the doctor and pgonly_health, within one lease."""
+    settings.PGONLY = {"LEASE_SECONDS": LEASE_SECONDS}
+    worker = workers.start("--poll-seconds", "600")
+    wait_for(lambda: Worker.objects.filter(heartbeat_at__gt=F("started_at")).exists(), what="a heartbeat")
+    assert health.workers("default").live == 1
+    worker.kill()
+    killed_at = time.monotonic()
+    result = jobs.add.enqueue(1)
+    wait_for(lambda: kinds_of(result) == [Kind.UNSERVED], what="the page of the job to say so")
+    assert served_queues("default") == set()
+    assert not any(each.is_live for each in figures.workers("default"))
+    assert (health.workers("default").live, figures.worker_totals("default").live) == (0, 0)
+    assert time.monotonic() - killed_at < LEASE_SECONDS
+    assert "D121" in {finding.id for finding in examine_workers("default")}
+
+
+def kinds_of(result):
+    return [reason.kind for reason in why_it_waits("default", job_of(result))]
 
 
 def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers, marks):

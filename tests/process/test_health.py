@@ -31,10 +31,9 @@ def ask(port, path):
 
 
 def is_ready(port, processes):
-    """All of them are there: at work, or at rest."""
+    """All of them are there."""
     status, facts = ask(port, "/ready") or (None, {})
-    serving = [facts["workers"].get(state, 0) for state in ("ready", "resting")] if facts else []
-    return status == 200 and sum(serving) == processes
+    return status == 200 and facts["workers"].get("ready", 0) == processes
 
 
 def test_a_worker_says_how_it_is_from_its_start_to_its_end(workers, tmp_path):

@@ -13,7 +13,6 @@ from pgonly_django.conf import settings
 from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.limited_claim import LimitedClaimer
 from pgonly_django.queue.turns import Turns
@@ -62,13 +61,12 @@ def make_running(worker_id: UUID | None = None, **facts) -> Job:
 
 
 def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
-    """Of this version, unless `facts` say tells_claims=None or version=None."""
+    """Of this version, unless `facts` say version=None."""
     given = {
         "name": "w",
         "hostname": "h",
         "pid": 1,
         "threads": 1,
-        "tells_claims": True,
         "version": "1",
         **facts,
     }
@@ -111,7 +109,7 @@ def lock(connection, job) -> None:
 
 def limited_claimer(*queues: str, threads=10, worker_id: UUID | None = None) -> LimitedClaimer:
     worker_id = worker_id or uuid4()
-    return LimitedClaimer(worker_id, LEASE, threads, Turns(queues), ClaimLock(worker_id))
+    return LimitedClaimer(worker_id, LEASE, threads, Turns(queues))
 
 
 def claim_limited(connection, by: LimitedClaimer, free_slots=10, *, take_suspect=True):

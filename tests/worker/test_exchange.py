@@ -22,6 +22,7 @@ from pgonly_django.queue.promote import promote
 from pgonly_django.queue.workers import stopped
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
+from pgonly_django.worker.poll_timer import NEVER
 from tests import jobs
 from tests.jobs import transactions
 from tests.proxy import LosingProxy
@@ -202,7 +203,7 @@ def test_a_job_that_a_stopped_worker_releases_starts_in_one_that_listens(backgro
     wait_for(lambda: marks() == ["k:started"])
     second = background_worker(threads=1, poll_seconds=300.0)
     wait_for(lambda: second.poll_timer.drained)
-    second.poll_timer.rest()  # from now on it looks where it is told to, and not by itself
+    second.poll_timer._look_at = second.poll_timer._look_again_at = NEVER  # it looks where it is told to
     first.stop()
     wait_for(lambda: marks().count("k:started") == 2, what="the second start")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
+from django.db import connection
 
 from pgonly_django.context.run import Run
 from pgonly_django.database import notify
@@ -19,14 +21,20 @@ from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.workers import register
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.worker import WorkerLoop
+from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
 from tests.queue.rows import claimer as make_claimer
 from tests.waiting import wait_for
+from tests.worker.backends import all_pids, backends
+
+LEASE = timedelta(seconds=2)
 
 
 @pytest.fixture
 def worker(transactional_db, settings):
-    settings.PGONLY = {"LEASE_SECONDS": 2}  # the server itself has to have been up for half of it
+    settings.PGONLY = {
+        "LEASE_SECONDS": LEASE.total_seconds()
+    }  # the server itself has to have been up for half of it
     made = WorkerLoop(WorkerOptions(name="beating"))
     yield made
     made.heartbeat.end()
@@ -207,3 +215,59 @@ def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(trans
     worker.heartbeat.end()  # so that its thread ends before it has connected
     worker.run()
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
+
+
+def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs(background_worker, settings):
+    settings.PGONLY = {"LEASE_SECONDS": LEASE.total_seconds()}
+    before = all_pids()
+    worker = background_worker(poll_seconds=600.0)
+
+    def statements():
+        """When the main loop has sent its last one."""
+        return [at for name, _, at in backends(before) if name.startswith(f"pgonly worker {worker.id}")]
+
+    wait_for(
+        lambda: (
+            worker.poll_timer.drained and worker.poll_timer.next_look(has_slot=True) > time.monotonic() + 20
+        )
+    )
+    wait_for(lambda: worker.promotion.next_run > time.monotonic() + 15)
+    wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 15)
+    last, beats = statements(), set()
+    until = time.monotonic() + 2 * LEASE.total_seconds()
+    wait_for(lambda: beats.add(WorkerRow.objects.get(pk=worker.id).heartbeat_at) or time.monotonic() > until)
+    assert len(beats) >= 5
+    assert statements() == last
+
+
+def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_same(
+    background_worker, settings
+):
+    """The server may have as many as it takes. The main loop beats then."""
+    settings.PGONLY = {"LEASE_SECONDS": LEASE.total_seconds()}
+    worker = background_worker(poll_seconds=600.0)
+    with no_more_connections():
+        with connection.cursor() as cursor:
+            name = f"pgonly heartbeat {worker.id}%"
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s",
+                [name],
+            )
+        result = jobs.pause.enqueue(2.5 * LEASE.total_seconds())
+        wait_for(lambda: result.job.state == State.RUNNING)
+        wait_for(
+            lambda: (job := Job.objects.get(pk=result.id)).lease_expires_at > job.attempted_at + 1.4 * LEASE
+        )
+    assert result.wait(20).job.lease_epoch == 1
+
+
+@contextmanager
+def no_more_connections():
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    connection.ensure_connection()
+    with connection._nodb_cursor() as server:
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            yield
+        finally:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")

@@ -231,13 +231,13 @@ def test_an_error_in_the_statistics_ends_no_heartbeats(background_worker, settin
     assert worker.heartbeat.is_alive()
 
 
-def test_a_worker_writes_before_it_rests(background_worker):
+def test_a_worker_writes_before_it_sleeps(background_worker):
     worker = background_worker()
     result = jobs.add.enqueue(1)
     wait_for(lambda: worker.ends.jobs_done == 1, what="the job to end")
     assert fresh(result.job).state == State.SUCCEEDED
     assert not JobStats.objects.exists()
-    worker.heartbeat.rest()
+    worker.heartbeat.sleep()
     wait_for(JobStats.objects.exists, what="the counts")
 
 

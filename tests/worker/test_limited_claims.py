@@ -12,7 +12,6 @@ from pgonly_django import enqueue_many
 from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM
-from pgonly_django.queue.claim_locks import ClaimLock
 from pgonly_django.queue.groups import KEYS_AT_MOST
 from pgonly_django.queue.look import OVERDUE_SECONDS
 from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
@@ -301,7 +300,7 @@ def test_a_job_whose_key_is_empty_runs(work):
 
 def limited_claims(**options) -> LimitedClaims:
     listener = JobsListener("default", listens=True)
-    return LimitedClaims(WorkerOptions(**options), uuid4(), listener, ClaimLock(uuid4()))
+    return LimitedClaims(WorkerOptions(**options), uuid4(), listener)
 
 
 def test_a_second_look_follows_each_notify(server):
@@ -309,7 +308,6 @@ def test_a_second_look_follows_each_notify(server):
     limited = limited_claims()
     waits = []
     for _ in range(20):  # where the process is not held up, the first look is over before the second is due
-        limited.rest()
         limited.hear(notify.LIMITED, "default")
         heard_at = time.monotonic()
         limited.run_once(server, 1, jobs_at_most=9, take_suspect=True)

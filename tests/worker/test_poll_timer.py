@@ -47,7 +47,7 @@ def test_an_idle_worker_looks_ever_more_seldom():
     for _ in range(7):
         poll_timer.looked([], Claim(1, {}, take_suspect=False), claimer, began=time.monotonic() + 1)
         pauses.append(round(poll_timer.next_look(has_slot=True) - time.monotonic(), 1))
-    assert pauses == [0.2, 1.0, 4.0, 16.0, 64.0, 256.0, 300.0]
+    assert pauses == [0.2, 1.0, 4.0, 16.0, 30.0, 30.0, 30.0]
 
 
 def test_a_claim_that_may_have_walked_over_jobs_of_others_is_followed_by_a_pause():

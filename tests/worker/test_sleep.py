@@ -17,14 +17,17 @@ from tests import jobs
 from tests.aliases import alias
 from tests.queue.rows import HOUR, ago, fresh, make, make_running, make_worker
 from tests.waiting import wait_for
-from tests.worker.test_rest import backends, wait_until_resting
+from tests.worker import backends as connected
 
 SECOND = HOUR / 3600
+
+_before: list[int] = []  # pids of backends
 
 
 @pytest.fixture(autouse=True)
 def short_times(settings, monkeypatch, transactional_db):
     settings.PGONLY = {"LEASE_SECONDS": 2}
+    _before[:] = connected.all_pids()
     monkeypatch.setattr(options, "SLEEP_AFTER_LEAST", 0.0)
     monkeypatch.setattr(sleep, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(sleep, "RUNNING_SECONDS", 0.2)
@@ -39,6 +42,10 @@ def sleeping_worker(background_worker):
         return worker
 
     return start
+
+
+def backends():
+    return connected.backends(_before)
 
 
 def is_asleep(worker):
@@ -101,16 +108,6 @@ def test_asleep_it_has_no_connection_and_its_row_says_so(sleeping_worker, cache,
     assert backends() == []
     assert is_asleep(worker)
     assert list(WorkerRow.objects.live()) == [row]
-
-
-def test_from_a_rest_it_falls_asleep(background_worker):
-    worker = background_worker(sleep_after=4.0)
-    wait_until_resting(worker)
-    wait_until_asleep(worker)
-    wait_for(lambda: backends() == [])
-    result = jobs.add.enqueue(1, 2)
-    worker.wake()
-    assert result.wait(30).return_value == 3
 
 
 def test_asleep_the_connection_that_listens_past_a_pooler_is_closed(any_database, sleeping_worker, settings):
@@ -245,22 +242,8 @@ def test_what_is_enqueued_while_it_falls_asleep_is_run(background_worker, monkey
     wait_until_asleep(worker)
 
 
-def test_a_database_that_is_suspended_is_left_alone_until_it_is_needed(background_worker, caplog):
-    worker = background_worker(sleep_after=3600.0)
-    wait_until_resting(worker)
-    cut_off_main_loop(worker)
-    wait_until_asleep(worker)
-    some_time()
-    assert backends() == []
-    assert "PostgreSQL is away" not in caplog.text
-    result = jobs.add.enqueue(1, 2)
-    worker.wake()
-    assert result.wait(30).return_value == 3
-
-
 def test_a_worker_that_may_not_sleep_connects_again(background_worker):
     worker = background_worker()
-    wait_until_resting(worker)
     cut_off_main_loop(worker)
     assert jobs.add.enqueue(1, 2).wait(30).return_value == 3
     assert not is_asleep(worker)

@@ -33,15 +33,13 @@ def test_the_state_that_counts_most_is_told():
         "is_started": False,
         "is_away": True,
         "is_asleep": True,
-        "is_resting": True,
     }
     assert state_of(**everything) == "stopping"
     assert state_of(**everything | {"is_stopping": False}) == "starting"
     later = {**everything, "is_stopping": False, "is_started": True}
     assert state_of(**later) == "asleep"
     assert state_of(**later | {"is_asleep": False}) == "away"
-    assert state_of(**later | {"is_asleep": False, "is_away": False}) == "resting"
-    assert state_of(is_stopping=False, is_started=True, is_away=False) == "ready"
+    assert state_of(**later | {"is_asleep": False, "is_away": False}) == "ready"
 
 
 def test_a_status_counts_what_runs_and_what_has_ended(background_worker, work):

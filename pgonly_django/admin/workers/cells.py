@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.conf import settings
-from pgonly_django.monitoring.workers import LATE_AFTER
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -23,10 +22,7 @@ def life(worker: Any) -> SafeString:
     if worker.sleeping_since is not None:
         return formats.badge("asleep", _("Asleep"), formats.exact_time(worker.sleeping_since))
     if not worker.is_live(worker.now):
-        title = _("Silent for too long: its jobs, if it had any, are rescued.")
-        return formats.badge("dead", _("Dead"), title)
-    if _is_late(worker):
-        return formats.badge("held", _("Silent"), _("It holds jobs, and its heartbeat is late."))
+        return _silence(worker)
     if worker.stop_requested_at is not None:
         return formats.badge("cancelling", _("Stopping"), formats.exact_time(worker.stop_requested_at))
     if worker.drain_requested_at is not None:
@@ -34,9 +30,10 @@ def life(worker: Any) -> SafeString:
     return formats.badge("live", _("Live"))
 
 
-def _is_late(worker: Any) -> bool:
-    limit = timedelta(seconds=settings().lease_seconds * LATE_AFTER)
-    return bool(worker.jobs_held) and worker.now - worker.heartbeat_at > limit
+def _silence(worker: Any) -> SafeString:
+    if worker.now - worker.heartbeat_at < timedelta(seconds=settings().lease_seconds):
+        return formats.badge("held", _("Silent"), _("Its heartbeat is late."))
+    return formats.badge("dead", _("Dead"), _("Silent for too long: its jobs, if it had any, are rescued."))
 
 
 @admin.display(description=gettext_lazy("name"))

@@ -102,7 +102,7 @@ class Command(BaseCommand):
         add(
             "--poll-seconds",
             type=float,
-            help="Longest pause between two looks. Default: 300, without LISTEN 2.",
+            help="Longest pause between two looks. Default: 30, without LISTEN 2.",
         )
         port_help = (
             "Answer /live, /ready, /busy and /metrics there. Default: $PORT, where it is set; 0: nowhere."

@@ -69,7 +69,7 @@ def _aurora(kind: ServerKind) -> Finding:
         level=Level.INFO,
         fact="This is Aurora: UNLOGGED tables outlive a crash there, save less than elsewhere, and are to be read from "
         "the writer alone. With a minimum of 0 ACU (Serverless) it pauses while no client is connected: a worker "
-        "at rest is connected.",
+        "is connected.",
         advice=f"Give every alias of jobs, cache and sessions the address of the writer. To let it pause: {SLEEP}",
         data={"version": kind.version},
     )
@@ -81,7 +81,7 @@ def _neon(alias: str, kind: ServerKind) -> Iterator[Finding]:
         level=Level.INFO,
         fact="This is Neon: it suspends after 5 minutes without a query, ends all connections then, and forgets LISTEN "
         "and the statistics that autovacuum goes by.",
-        advice=f"Switch scale to zero off where jobs must start at once; or let workers sleep, too: {SLEEP}",
+        advice=f"A worker that is awake keeps it awake. Switch scale to zero off, or let workers sleep, too: {SLEEP}",
         data={"version": kind.version, "pooler": NEON_POOLER in _host(alias)},
     )
     lost = _caches_unlogged(alias)

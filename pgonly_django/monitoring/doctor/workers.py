@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pgonly_django.conf import settings
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
@@ -22,7 +23,7 @@ def examine_workers(alias: str) -> Iterator[Finding]:
     if not live:
         yield _none(alias, has_jobs=has_jobs)
     for each in found:
-        if each.is_late or not each.is_live:
+        if not each.is_live:
             yield _silent(each, live)
     versions = sorted({each.row.version or "0.1.0 or older" for each in live})
     if len(versions) > 1:
@@ -50,7 +51,7 @@ def _silent(worker: WorkerFigures, live: list[WorkerFigures]) -> Finding:
     jobs = f"holds {counted(len(worker.jobs), 'job')}" if worker.jobs else "holds no job"
     level = Level.INFO
     if worker.jobs:
-        level = Level.WARNING if worker.is_live and live else Level.ERROR
+        level = Level.WARNING if silent < settings().lease_seconds and live else Level.ERROR
     return Finding(
         id="D122",
         level=level,

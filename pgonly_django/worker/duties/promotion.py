@@ -45,12 +45,8 @@ class Promotion:
         self._due_at = min(self._due_at, time.monotonic() + in_seconds)
         self._run_at = min(self._run_at, self._due_at)
 
-    def rest(self) -> None:
-        """Run no more until a job is due, or wake()."""
-        self._pauses.stop()
-        self._run_at, self._run_again_at = self._due_at, NEVER
-
     def wake(self) -> None:
+        """After a sleep: see worker/sleep.py."""
         self._pauses.restart()
         self._run_at = min(self._due_at, time.monotonic() + self._pauses.next())
 
@@ -58,7 +54,7 @@ class Promotion:
         began = time.monotonic()
         promoted, next_due_in_seconds = promote(connection)
         now = time.monotonic()
-        if (promoted or began >= self._due_at) and not self._pauses.are_stopped:
+        if promoted or began >= self._due_at:
             self._pauses.restart()
         self._due_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
         self._run_at = min(self._due_at, now + self._pauses.next())

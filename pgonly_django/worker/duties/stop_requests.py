@@ -43,7 +43,7 @@ class StopRequests:
         request = workers.requested(connection, self.worker_id)
         if request is not None:
             self.take(request)
-        return 0  # nothing that a rest would have to end for
+        return 0
 
     def take(self, name: str) -> None:
         """One that is unknown, from a newer worker or another program, is left out."""

@@ -11,7 +11,7 @@ from pgonly_django.worker.memory import resident_bytes
 from pgonly_django.worker.status import Status, WorkerState
 
 # PostgreSQL is there, or is left alone on purpose: a job that is enqueued runs.
-SERVING = (WorkerState.READY, WorkerState.RESTING, WorkerState.ASLEEP)
+SERVING = (WorkerState.READY, WorkerState.ASLEEP)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ def test_every_worker_has_its_numbers():
     first = status(
         "a", pid=11, threads=4, running=2, jobs_done=7, jobs_failed=1, jobs_released=3, stuck_slots=1
     )
-    second = status("b", WorkerState.RESTING, pid=12, idle_since=time.monotonic() - 100)
+    second = status("b", WorkerState.ASLEEP, pid=12, idle_since=time.monotonic() - 100)
     found = samples(snapshot(first, second, starting=1, replaced=5, memory={11: 1_000_000}))
-    assert found["pgonly_workers", "ready"] == found["pgonly_workers", "resting"] == 1
+    assert found["pgonly_workers", "ready"] == found["pgonly_workers", "asleep"] == 1
     assert found["pgonly_workers", "starting"] == 1
     assert found["pgonly_workers", "away"] == 0
     assert found["pgonly_workers_replaced_total", None] == 5

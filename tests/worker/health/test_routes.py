@@ -32,7 +32,7 @@ def test_one_loop_that_does_not_turn_is_not_live():
     assert facts["reason"].startswith("The main loop of b has not turned for 1 min 3")
 
 
-@pytest.mark.parametrize("state", ["starting", "away", "stopping", "ready", "resting", "asleep"])
+@pytest.mark.parametrize("state", ["starting", "away", "stopping", "ready", "asleep"])
 def test_whatever_the_state_a_loop_that_turns_is_live(state):
     assert ask(snapshot(status(state=WorkerState(state))), "/live")[0] == 200
 
@@ -42,7 +42,7 @@ def test_before_there_is_a_worker_it_lives_and_is_not_ready():
     assert ask(snapshot(), "/ready") == (503, {"ready": False, "reason": "Starting.", "workers": {}})
 
 
-@pytest.mark.parametrize("state", ["ready", "resting", "asleep"])
+@pytest.mark.parametrize("state", ["ready", "asleep"])
 def test_one_worker_that_serves_is_enough_to_be_ready(state):
     seen = snapshot(status("a", WorkerState.AWAY), status("b", WorkerState(state)), starting=1)
     assert ask(seen, "/ready") == (200, {"ready": True, "workers": {"away": 1, state: 1, "starting": 1}})
