@@ -20,6 +20,7 @@ from pgonly_django.context.checkpoint_state import CheckpointState, thread_conne
 from pgonly_django.context.emitter import Emitter
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
 from pgonly_django.context.output import current_step_call
+from pgonly_django.context.pauses import Pauses
 from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.rollback_tracker import is_in_transaction
 from pgonly_django.context.run import Run
@@ -57,11 +58,11 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         run: Run,
         saved: Saved | None = None,
         budget_name: str | None = None,
-        *,
         is_atomic: bool = False,
+        short_pause: Callable[[BaseException], float | None] = lambda _: None,
     ) -> None:
         self.task_result, self._run, self._budget_name = task_result, run, budget_name
-        self._is_atomic = is_atomic
+        self._is_atomic, self._short_pause = is_atomic, short_pause
         self._state = CheckpointState(run.alias, saved or Saved(), self._clear_suspicion)
         self._saved_at = time.monotonic()
         self._emitter = Emitter(run, self._state)
@@ -197,6 +198,8 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         INSERT, the next run makes the call again: at most the calls under way are repeated. Inside your own atomic()
         the step commits or rolls back with the rows beside it, and a kill or an error before the commit has the call
         made again: make paid calls outside. In a job with atomic=True it raises AtomicStepError before the call.
+        After an error of the task's `snooze_on` with a short Retry-After the step waits in place, up to 5 s in all, and
+        makes the call again.
         Raises JobStopped, JobCancelled, JobTimedOut or LeaseLost before the call when the run has to end, JobStopped
         also when the process ends (--max-seconds) sooner than a call that takes as long as the longest so far,
         StepNameError for a name that cannot be stored, and NotStorableError after it for a result that is not
@@ -210,13 +213,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)
-        found = self._find_step(name)
-        if found is None:
+        found, pauses = self._find_step(name), Pauses(self._short_pause)
+        while found is None:
             self._leave_unless_time()
-            while self._waits_for_lease or self._waits_for_calls:
+            while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):
                 time.sleep(POLL_SECONDS)
             self._check()
             with (
+                pauses.after_error(),
                 self._one_call(name),
                 Spending(name, cost, budget or self.budget, reserve, one_call) as spending,
             ):
@@ -255,13 +259,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See step(); `function` is a coroutine function."""
         while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
             await asyncio.sleep(POLL_SECONDS)
-        found = await sync_to_async(self._find_step)(name)
-        if found is None:
+        found, pauses = await sync_to_async(self._find_step)(name), Pauses(self._short_pause)
+        while found is None:
             self._leave_unless_time()
-            while self._waits_for_lease or self._waits_for_calls:  # noqa: ASYNC110 - a thread renews it
+            while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):  # noqa: ASYNC110 - a thread renews it
                 await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
-            with self._one_call(name):
+            with pauses.after_error(), self._one_call(name):
                 async with Spending(name, cost, budget or self.budget, reserve, one_call) as spending:
                     value = await function(*args, **kwargs)
                     found = await sync_to_async(self._keep_step)(name, value, spending)

@@ -37,6 +37,7 @@ class DetachedContext(JobContext):
         self._steps: dict[str, str] = {}
         self._loop_names: set[str] = set()
         self._budget_name = None
+        self._short_pause = lambda _: None
         self._calls = Calls()
 
     @property

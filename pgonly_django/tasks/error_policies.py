@@ -1,4 +1,4 @@
-"""What a task's options say of a kind of error: `never_retry`, `snooze_on`, `hold_on`."""
+"""What a task's options say of a kind of error: `never_retry`, `retry_on`, `snooze_on`, `hold_on`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
-Policy = Literal["never_retry", "snooze_on", "hold_on"]
-POLICIES: tuple[Policy, ...] = ("never_retry", "snooze_on", "hold_on")
+Policy = Literal["never_retry", "retry_on", "snooze_on", "hold_on"]
+POLICIES: tuple[Policy, ...] = ("never_retry", "retry_on", "snooze_on", "hold_on")
 # An exception class, or its dotted path.
 ErrorClass = type[BaseException] | str
 ErrorClasses = ErrorClass | tuple[ErrorClass, ...]
@@ -19,6 +19,8 @@ class Policies(Protocol):
 
     @property
     def never_retry(self) -> ErrorClasses: ...
+    @property
+    def retry_on(self) -> ErrorClasses: ...
     @property
     def snooze_on(self) -> ErrorClasses: ...
     @property
@@ -50,7 +52,7 @@ def policy_of(error: BaseException, options: Policies) -> Policy | None:
     """The policy that names the error's class or, of its base classes, the nearest one.
 
     Of an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
-    one that holds; it is snoozed where all of them are.
+    one that holds; it is snoozed where all of them are, and named by `retry_on` where the others are.
     """
     own = _policy_of_class(type(error), options)
     if own is not None or not isinstance(error, BaseExceptionGroup):
@@ -58,7 +60,9 @@ def policy_of(error: BaseException, options: Policies) -> Policy | None:
     inside = {_policy_of_class(type(leaf), options) for leaf in errors_in(error)}
     if "never_retry" in inside or "hold_on" in inside:
         return "never_retry" if "never_retry" in inside else "hold_on"
-    return "snooze_on" if inside == {"snooze_on"} else None
+    if inside == {"snooze_on"}:
+        return "snooze_on"
+    return "retry_on" if inside <= {"retry_on", "snooze_on"} else None
 
 
 def _policy_of_class(kind: type[BaseException], options: Policies) -> Policy | None:

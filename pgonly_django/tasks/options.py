@@ -37,7 +37,7 @@ class TaskOptions:
     `failed_retention` None failed ones."""
 
     # How many runs may end in an error. Planned stops, snoozes and the deaths of workers do not count.
-    max_attempts: int = 4
+    max_attempts: int = 8
     # How long a failed job waits for its next attempt.
     backoff: BackoffFunction = field(default_factory=Backoff)
     # A run that takes longer is ended as an error.
@@ -58,6 +58,8 @@ class TaskOptions:
     dead_letter_queue: str | None = None
     # After such an error the job fails at once, whatever attempts are left.
     never_retry: ErrorClasses = ()
+    # Where given, only such an error is retried, and after any other the job fails at once.
+    retry_on: ErrorClasses = ()
     # Such an error is retried without costing an attempt.
     snooze_on: ErrorClasses = ()
     # Such an error holds the job until a person resumes it.

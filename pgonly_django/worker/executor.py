@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -27,6 +28,7 @@ from pgonly_django.tasks.result import build_result
 from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
+from pgonly_django.worker.failed_attempts import short_pause
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
 from pgonly_django.worker.observed import aobserve, is_observed, observe
@@ -219,7 +221,9 @@ class Executor:
         is_first = job.lease_epoch == 1
         saved = None if is_first else retry_while_down(run, checkpoints.load_checkpoint, job.id)
         budget = options.budget and self._budget_of(task, options.budget, result)
-        context = self.context_class(result, run, saved, budget, is_atomic=options.atomic)
+        context = self.context_class(
+            result, run, saved, budget, options.atomic, partial(short_pause, options)
+        )
         if saved is not None and saved.has_output:
             context.resume_output(retry_while_down(run, load_output, job.id))
         return _Call(task.func, (context, *result.args), result.kwargs, context, options.atomic)

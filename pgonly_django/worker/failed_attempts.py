@@ -1,5 +1,6 @@
 """What follows an attempt that failed: another one, none, or a person's decision."""
 
+from pgonly_django.context.pauses import SHORT_SECONDS
 from pgonly_django.context.run import Run
 from pgonly_django.limits.retry_after import asked_seconds
 from pgonly_django.models.job import State
@@ -25,6 +26,8 @@ def failed(
         return held(run, worker, f"error:{name}", f"{reason} {name}: {text_of(error)}".strip(), error)
     if policy == "never_retry":
         return _not_again(run, outcome, error, worker, f"{reason} {name} is never retried.")
+    if policy is None and options.retry_on:
+        return _not_again(run, outcome, error, worker, f"{reason} {name} is not in retry_on.")
     if policy == "snooze_on":
         if (free := next_free_retry(run)) is not None:
             return _retried_free(run, free, error, options, worker, reason)
@@ -61,20 +64,33 @@ def _retried_free(
     reason = f"{reason} {why}".strip()
     if delay is None:
         return _not_again(run, Outcome.FAILED, error, worker, reason)
-    delay = max(delay, _asked_for(error), SHORTEST_SECONDS)
+    asked = _asked_for(error)
+    if asked is not None and asked <= SHORT_SECONDS and free.in_a_row == 1:
+        delay = asked  # the provider knows better; what comes again and again backs off
+    delay = max(delay, asked or 0.0, SHORTEST_SECONDS)
     return finish(
         run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, error=error, reason=reason,
         **free.entry(),
     )  # fmt: skip
 
 
-def _asked_for(error: BaseException) -> float:
-    """The seconds that a provider asks for, by the Retry-After of its answer; 0 where it asks for none."""
+def short_pause(options: TaskOptions, error: BaseException) -> float | None:
+    """The seconds to wait in place before a step is called again, where its error is one of `snooze_on` and asks for so
+    short a wait; else None."""
+    asked = _asked_for(error) if options.snooze_on else None
+    if asked is None or asked > SHORT_SECONDS or policy_of(error, options) != "snooze_on":
+        return None
+    return asked
+
+
+def _asked_for(error: BaseException) -> float | None:
+    """The seconds that a provider asks for, by the Retry-After of its answer; None where it asks for none."""
     try:
         errors = list(errors_in(error)) if isinstance(error, BaseExceptionGroup) else [error]
-        return max(asked_seconds(each) or 0.0 for each in errors)
+        asked = [seconds for each in errors if (seconds := asked_seconds(each)) is not None]
+        return max(asked, default=None)
     except BaseException:  # noqa: BLE001 - attributes of the project's own classes may raise anything
-        return 0.0
+        return None
 
 
 def _backoff_delay(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from asgiref.sync import sync_to_async
+
 from pgonly_django import JobTimedOut, task
-from tests.jobs import AT_ONCE, stay
+from tests.gate import GATE
+from tests.jobs import AT_ONCE, mark, read_marks, stay
 
 
 class RateLimitedError(Exception):
@@ -21,6 +24,12 @@ class AskedError(RateLimitedError):
     def __init__(self, text):
         super().__init__(text)
         self.headers = {"Retry-After": "120"}
+
+
+class BrieflyLimitedError(RateLimitedError):
+    def __init__(self, seconds=1):
+        super().__init__("soon")
+        self.headers = {"Retry-After": str(seconds)}
 
 
 class OddlyLimitedError(RateLimitedError):
@@ -107,3 +116,35 @@ def snoozed_for_an_hour_each():
 @task(max_runtime=timedelta(seconds=0.1), backoff=AT_ONCE, never_retry=JobTimedOut)
 def too_slow():
     stay(20)
+
+
+@task(backoff=AT_ONCE, max_attempts=3, retry_on=(LookupError, "tests.jobs.policies.RateLimitedError"))
+def allowed(name):
+    raise ERRORS[name](name)
+
+
+def provide(number, seconds, refusals):
+    """Each paper is refused so often before its answer."""
+    mark(f"call {number}")
+    if read_marks().count(f"call {number}") <= refusals:
+        GATE.reached.set()
+        raise BrieflyLimitedError(seconds)
+    return number
+
+
+@task(takes_context=True, snooze_on=RateLimitedError)
+def ask_for_papers(context, papers, seconds, refusals=1):
+    mark("run")
+    return [context.step(f"{number}", provide, number, seconds, refusals) for number in range(papers)]
+
+
+@task(takes_context=True, snooze_on=RateLimitedError)
+async def ask_for_papers_async(context, papers, seconds, refusals=1):
+    await sync_to_async(mark)("run")
+    ask = sync_to_async(provide)
+    return [await context.astep(f"{number}", ask, number, seconds, refusals) for number in range(papers)]
+
+
+@task(snooze_on=RateLimitedError)
+def briefly_limited(seconds):
+    raise BrieflyLimitedError(seconds)

@@ -113,7 +113,7 @@ def test_the_spans_have_the_names_of_the_conventions_for_messaging(work, exporte
         "messaging.system": "pgonly_django", "messaging.operation.name": "run",
         "messaging.operation.type": "process", "messaging.destination.name": "mail",
         "messaging.message.id": result.id, "messaging.client.id": worker.options.name,
-        "pgonly.task": "tests.jobs.traced.say", "pgonly.attempt": 1, "pgonly.max_attempts": 4,
+        "pgonly.task": "tests.jobs.traced.say", "pgonly.attempt": 1, "pgonly.max_attempts": 8,
         "pgonly.outcome": "succeeded",
     }  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_one_insert_writes_the_job():
         {"b": ["x", None]},
     )
     assert (row.state, row.backend, row.queue, row.priority) == (State.READY, "default", "default", 0)
-    assert (row.lease_epoch, row.attempt, row.max_attempts, row.errors, row.log) == (0, 0, 4, [], [])
+    assert (row.lease_epoch, row.attempt, row.max_attempts, row.errors, row.log) == (0, 0, 8, [], [])
 
 
 @pytest.mark.django_db
@@ -118,10 +118,10 @@ def test_a_queue_that_the_backend_does_not_know_is_refused(settings):
 @pytest.mark.django_db
 def test_new_settings_hold_for_tasks_enqueued_before(settings):
     add.enqueue(1)
-    options = {"max_attempts": 8}
+    options = {"max_attempts": 9}
     settings.TASKS = {"default": {**settings.TASKS["default"], "OPTIONS": options}}
     add.enqueue(1)
-    assert sorted(Job.objects.values_list("max_attempts", flat=True)) == [4, 8]
+    assert sorted(Job.objects.values_list("max_attempts", flat=True)) == [8, 9]
 
 
 @pytest.mark.django_db
@@ -209,7 +209,7 @@ def test_without_time_zones_a_naive_time_means_the_default_zone(settings):
 @pytest.mark.django_db
 def test_a_copy_of_a_task_enqueues_what_the_task_does():
     copy.deepcopy(add).enqueue(1)
-    assert Job.objects.get().max_attempts == 4
+    assert Job.objects.get().max_attempts == 8
 
 
 def test_a_task_under_another_name_than_its_function_is_refused_where_a_worker_would_not_find_it(db):

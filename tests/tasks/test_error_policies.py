@@ -99,7 +99,20 @@ def test_a_group_that_is_named_itself_is_taken_as_it_is():
     assert policy_of(ExceptionGroup("several", [RateLimitedError()]), named) == "never_retry"
 
 
-@pytest.mark.parametrize("name", ["never_retry", "snooze_on", "hold_on"])
+def test_an_allowlist_stands_beside_the_other_policies():
+    allowed = options(
+        retry_on=(LookupError, RateLimitedError), never_retry=KeyError, snooze_on=BurstLimitedError
+    )
+    assert policy_of(IndexError(), allowed) == "retry_on"
+    assert policy_of(KeyError(), allowed) == "never_retry"
+    assert policy_of(BurstLimitedError(), allowed) == "snooze_on"
+    assert policy_of(ValueError(), allowed) is None
+    assert policy_of(ExceptionGroup("", [IndexError(), BurstLimitedError()]), allowed) == "retry_on"
+    assert policy_of(ExceptionGroup("", [IndexError(), ValueError()]), allowed) is None
+    assert policy_of(ExceptionGroup("", [IndexError(), KeyError()]), allowed) == "never_retry"
+
+
+@pytest.mark.parametrize("name", ["never_retry", "retry_on", "snooze_on", "hold_on"])
 @pytest.mark.parametrize("value", ["ValueError", 3, int, (ValueError, None), [ValueError], "a b.C", None])
 def test_what_is_no_error_class_is_refused_where_it_is_written(name, value):
     with pytest.raises(

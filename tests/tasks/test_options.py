@@ -27,7 +27,7 @@ def defaults(**options) -> TasksEntry:
 def test_without_any_setting_the_built_in_values_hold():
     options = defaults().resolve("default")
     assert options == TaskOptions()
-    assert (options.max_attempts, options.max_runtime, options.atomic) == (4, None, False)
+    assert (options.max_attempts, options.max_runtime, options.atomic) == (8, None, False)
     assert options.retention == timedelta(days=7)
 
 
@@ -153,3 +153,10 @@ class Nameless:
 def test_a_backoff_that_no_worker_could_find_is_refused_when_enqueued(backoff):
     with pytest.raises(OptionError, match="module level"):
         storable({"backoff": backoff})
+
+
+def test_the_default_attempts_outlive_an_outage_of_a_quarter_of_an_hour(monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda shortest, longest: shortest)
+    options = TaskOptions()
+    waits = [options.backoff(attempt, ValueError()) for attempt in range(1, options.max_attempts)]
+    assert sum(waits, timedelta()) > timedelta(minutes=15)

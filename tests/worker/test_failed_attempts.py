@@ -5,9 +5,13 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from pgonly_django.context import pauses
 from pgonly_django.models import Job, State
+from pgonly_django.worker import failed_attempts
 from pgonly_django.worker.free_retry import FREE_FOR
+from tests.gate import Gate
 from tests.jobs import burying, policies
+from tests.waiting import wait_for
 
 HOUR = timedelta(hours=1)
 
@@ -152,3 +156,71 @@ def test_a_snooze_waits_as_long_as_the_provider_asks_for(work, names):
 def test_an_error_that_breaks_when_it_is_asked_for_its_pause_is_snoozed_all_the_same(work):
     job = run(work, policies.judged.enqueue("odd"))
     assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
+
+
+def test_after_an_error_that_is_not_allowed_the_job_fails_at_once(work):
+    job = run(work, policies.allowed.enqueue("value"))
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert "ValueError is not in retry_on." in job.errors[0]["reason"]
+    job = run(work, policies.allowed.enqueue("burst"))
+    assert (job.state, job.attempt) == (State.FAILED, 3)
+    job = run(work, policies.allowed.using(retry_on=ValueError).enqueue("value"))
+    assert (job.state, job.attempt) == (State.FAILED, 3)
+
+
+both = pytest.mark.parametrize("task", [policies.ask_for_papers, policies.ask_for_papers_async])
+
+
+@both
+def test_a_step_waits_in_place_for_a_provider_that_asks_for_a_short_wait(work, marks, task):
+    job = run(work, task.enqueue(3, 0.5))
+    assert (job.state, job.result, job.errors) == (State.SUCCEEDED, [0, 1, 2], [])
+    assert marks() == ["run", "call 0", "call 0", "call 1", "call 1", "call 2", "call 2"]
+
+
+@both
+def test_the_waits_of_a_step_are_short_in_all(work, marks, monkeypatch, task):
+    monkeypatch.setattr(pauses, "SHORT_SECONDS", 1.2)
+    job = run_once(work, task.enqueue(1, 0.5, 99))
+    assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
+    assert marks() == ["run", "call 0", "call 0", "call 0"]
+
+
+@pytest.mark.parametrize("seconds", [6, "soon"])
+def test_a_step_does_not_wait_in_place_for_longer(work, marks, seconds):
+    job = run_once(work, policies.ask_for_papers.enqueue(1, seconds))
+    assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
+    assert marks() == ["run", "call 0"]
+
+
+def test_a_step_waits_in_place_for_errors_of_snooze_on_alone(work, marks):
+    job = run_once(work, policies.ask_for_papers.using(snooze_on=(), max_attempts=1).enqueue(1, 0.5))
+    assert (job.state, marks()) == (State.FAILED, ["run", "call 0"])
+
+
+@both
+@pytest.mark.parametrize("ends_by", ["stop", "cancel"])
+def test_a_stop_or_a_cancel_ends_the_wait_in_place(background_worker, marks, monkeypatch, task, ends_by):
+    monkeypatch.setattr(policies, "GATE", Gate())
+    monkeypatch.setattr(pauses, "SHORT_SECONDS", 60)
+    monkeypatch.setattr(failed_attempts, "SHORT_SECONDS", 60)
+    worker = background_worker()
+    result = task.enqueue(1, 60)
+    assert policies.GATE.reached.wait(10)
+    if ends_by == "stop":
+        worker.stop()
+    else:
+        result.cancel()
+    state = State.READY if ends_by == "stop" else State.CANCELLED
+    wait_for(lambda: result.job.state == state, what="the end of the wait")
+    assert marks() == ["run", "call 0"]
+
+
+def test_the_first_snooze_of_a_short_wait_is_as_short(work):
+    result = policies.briefly_limited.enqueue(2)
+    job = run_once(work, result)
+    assert job.run_at - datetime.fromisoformat(job.errors[0]["finished_at"]) <= timedelta(seconds=2.5)
+    make_due(job)
+    job = run_once(work, result)
+    assert job.errors[0]["in_a_row"] == 2
+    assert job.run_at - datetime.fromisoformat(job.errors[0]["finished_at"]) >= timedelta(seconds=14.5)

@@ -164,7 +164,7 @@ def test_a_start_is_logged_at_debug(work, caplog):
     work(threads=1)
     started = [r for r in caplog.records if getattr(r, "event", "") == "worker.job_started"]
     assert sorted(record.job_id for record in started) == sorted(result.id for result in results)
-    assert all(record.message.endswith(": started (attempt 1 of 4).") for record in started)
+    assert all(record.message.endswith(": started (attempt 1 of 8).") for record in started)
 
 
 def test_no_start_is_logged_above_debug(work, caplog):

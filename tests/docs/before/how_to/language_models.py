@@ -11,7 +11,7 @@ from tests.docs.assumed import project_module
 
 
 class RateLimitError(Exception):
-    retry_after = 1
+    retry_after = 20  # too long to be waited for in the step
 
 
 project_module("openai_like", RateLimitError=RateLimitError)
