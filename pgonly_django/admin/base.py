@@ -54,6 +54,10 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """What a person may not see, he does not delete: Django's page would do so."""
+        return super().has_delete_permission(request, obj) and self.has_view_permission(request, obj)
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[TimedChangeList]:
         return TimedChangeList
 

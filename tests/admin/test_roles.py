@@ -167,6 +167,19 @@ def test_each_role_opens_exactly_the_pages_of_its_permissions(client, role):
     assert client.get(HOME).status_code == (404 if role == "nobody" else 200)
 
 
+def test_who_may_not_see_a_row_does_not_delete_it(client):
+    user = log_in(client, "nobody")
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="delete_"))
+    for name in ADMINS:
+        row = ROWS[name]()
+        address = f"{HOME}{name}/{quote(row.pk)}/delete/"
+        assert (client.get(address).status_code, client.post(address, {"post": "yes"}).status_code) == (
+            403,
+            403,
+        )
+        assert type(row).objects.filter(pk=row.pk).exists(), name
+
+
 def test_every_verb_is_in_the_table():
     assert OF_VERBS.keys() == VERBS.keys()
 

@@ -15,9 +15,10 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from pgonly_django.management.jobs import changes
+from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, Queue, State, Step
 from tests import zygote
-from tests.jobs import redriving
+from tests.jobs import editing, redriving
 from tests.queue.rows import ago, fresh, make, make_running
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,6 +70,18 @@ def terminal(monkeypatch):
 
 
 # Reading.
+
+
+def test_keys_with_masked_values_are_masked_in_a_list(jobs):
+    editing.named_by_a_secret.enqueue(password="hunter2")
+    odd = make(task="gone.task", args=["hunter2"], unique_key="hunter2 #2", unique_while="unfinished")
+    make(task="tests.jobs.add", args=[1, 2], unique_key="open #1", unique_while="unfinished")
+    assert "hunter2" not in jobs("list", "--json")
+    keys = {
+        each["task"].rpartition(".")[2]: each["unique_key"] for each in json.loads(jobs("list", "--json"))
+    }
+    assert keys == {"named_by_a_secret": MASK, "task": MASK, "add": "open #1"}
+    assert json.loads(jobs("show", str(odd.pk), "--json"))["unique_key"] == "hunter2 #2"
 
 
 def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):

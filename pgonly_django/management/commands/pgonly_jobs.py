@@ -85,7 +85,7 @@ class Command(BaseCommand):
         jobs = output.with_last_error(selection.select(alias, flags))
         found = jobs.iterator() if flags["limit"] == 0 else jobs[: flags["limit"]]
         if flags["json"]:
-            self._say(output.json_array(map(output.facts, found)))
+            self._say(output.json_array(output.listed(found)))
             return
         lines = map(output.line, found)
         first = next(lines, None)

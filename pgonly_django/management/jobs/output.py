@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import TextField
+from django.db.models import Case, F, Q, TextField, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Left
 from django.utils import timezone
 
+from pgonly_django.masking import MASK
 from pgonly_django.models import Checkpoint, Job, State
 from pgonly_django.models.job import JobQuerySet
+from pgonly_django.tasks.masking import JobMask
 
 # Columns that may be megabytes: only `show` reads them.
 LARGE = ("args", "kwargs", "options", "result", "errors", "log")
@@ -35,8 +37,10 @@ UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def with_last_error(jobs: JobQuerySet) -> JobQuerySet:
-    """What a line and its JSON need, without the large columns."""
-    annotations = {f"last_{key}": expression for key, expression in LAST.items()}
+    """What a line and its JSON need, without the large columns; but with the arguments that a key was made of."""
+    annotations: dict[str, Any] = {f"last_{key}": expression for key, expression in LAST.items()}
+    has_key = Q(unique_key__isnull=False) | Q(concurrency_key__isnull=False)
+    annotations |= {f"key_{name}": Case(When(has_key, then=F(name))) for name in ("args", "kwargs")}
     rows: JobQuerySet = jobs.defer(*LARGE).annotate(**annotations).order_by("-pk")
     return rows
 
@@ -71,8 +75,18 @@ def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def listed(jobs: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """For --json of `list`. Keys are masked where an argument is that they were made of, as in the admin."""
+    mask = JobMask()
+    for job in jobs:
+        if job.key_args is not None and mask.hides_of(job.task, job.key_args, job.key_kwargs):
+            job.unique_key, job.concurrency_key = (
+                key and MASK for key in (job.unique_key, job.concurrency_key)
+            )
+        yield facts(job)
+
+
 def facts(job: Any) -> dict[str, Any]:
-    """For --json of `list`."""
     last = {key: getattr(job, f"last_{key}") for key in LAST}
     return {
         **{name: getattr(job, name) for name in COLUMNS},
