@@ -15,8 +15,8 @@ What it means when a claim returns fewer jobs than it may take:
 * a floor claim: nothing certain. There may be jobs below the floors, bands that this worker has not met, and suspects,
   which only a head claim takes. The next claim comes from the head, at `head_due_at`.
 * a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment,
-  suspects while it may not take one, and jobs that it leaves to others (queue/unknown_tasks.py). A NOTIFY tells of new
-  jobs, so the worker may rest; because of the locked rows it looks again after growing pauses.
+  suspects while it may not take one, and jobs that it leaves to others (queue/unknown_tasks.py; `left_early`). A
+  NOTIFY tells of new jobs, so the worker may rest; because of the locked rows it looks again after growing pauses.
 * a claim without a free slot: that only of the queues it may prefetch from.
 
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -186,6 +187,9 @@ UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, w
 WHERE job.id = ANY (ARRAY
 """)
 
+# On a row of pgonly_job.
+NOT_LEFT_EARLY = "id <> ALL (%(left_early)s::uuid[])"
+
 Band = tuple[str, int]  # queue and priority
 _PLACE = attrgetter("ready_at", "id")
 LOWEST = datetime.min.replace(tzinfo=UTC)
@@ -217,9 +221,9 @@ def candidates_sql(alias: str, and_known: str = "") -> str:
 def claim_statement(
     alias: str, template: str, given_queues: bool = False, leaves_some: bool = False
 ) -> Statement:
-    """HEAD or FLOOR as a whole. `leaves_some`: it passes over jobs of unknown tasks."""
+    """HEAD or FLOOR as a whole. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
-    and_known = f" AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
+    and_known = f" AND {NOT_LEFT_EARLY} AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
     common = {"candidates": candidates_sql(alias, and_known), "update": UPDATE, "columns": COLUMNS}
     return Statement(template.format(limited_queues=LIMITED_QUEUES, and_known=and_known, **common, **parts))
 
@@ -253,18 +257,21 @@ class Claimer:
     head_due_at: float = 0.0
     looked_from_head: bool = True  # the last claim was a head claim
     unknown: UnknownTasks = field(default_factory=UnknownTasks)
+    left_early: AbstractSet[str] = frozenset()  # ids of jobs that this process has too little time for
     _band_seen_at: dict[Band, float] = field(default_factory=dict)
     _last_queue: str = ""
 
     def statement(self, claim: Claim) -> tuple[Statement, Params]:
         """The next claim, from the head or from the floors."""
         self.looked_from_head = time.monotonic() >= self.head_due_at or not self.floors
-        unknown = self.unknown.names()
+        unknown, left_early = self.unknown.names(), list(self.left_early)
+        leaves_some = bool(unknown or left_early)
         common = {
-            "worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit, "unknown": unknown,
+            "worker": self.worker_id, "lease_for": self.lease_for, "limit": claim.limit,
+            "unknown": unknown, "left_early": left_early,
         }  # fmt: skip
         if self.looked_from_head:
-            return claim_statement(self.alias, HEAD, bool(self.queues), bool(unknown)), {
+            return claim_statement(self.alias, HEAD, bool(self.queues), leaves_some), {
                 **common,
                 "free_slots": claim.free_slots,
                 "prefetch_queues": list(claim.prefetch_limits),
@@ -274,7 +281,7 @@ class Claimer:
                 "queues": list(self.queues),
             }
         bands = self._in_order(self.floors)
-        return claim_statement(self.alias, FLOOR, leaves_some=bool(unknown)), {
+        return claim_statement(self.alias, FLOOR, leaves_some=leaves_some), {
             **common,
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],

@@ -44,10 +44,11 @@ class Deadline:
         # A job that is claimed has a second, at least, before it is interrupted.
         self.claims_until = min(self.stop_at, self.calls_until - leave_seconds)
         self._is_closed = False
-        self._left: set[str] = set()  # jobs whose run left early
-        self._longest: dict[
-            str, float
-        ] = {}  # seconds that a step of this task took, of the runs that ended here
+        self.left_early: set[str] = (
+            set()
+        )  # ids of jobs whose run left for lack of time; they are not claimed again
+        # Seconds that a step of this task took, of the runs that ended here.
+        self._longest: dict[str, float] = {}
 
     @property
     def claims_nothing(self) -> bool:
@@ -66,14 +67,15 @@ class Deadline:
         return min(seconds, max(self.ends_at - time.monotonic(), LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
-        """Whether a run that was just claimed may begin: not that of a job which left for lack of time, nor of a task
-        whose steps take longer than is left. Nothing more is claimed then: the next claim would bring the same job."""
+        """Whether a run that was just claimed may begin. A limited job that left for lack of time may not, nor may one
+        whose task has steps that take longer than is left: the next claim would bring the same job, so nothing more is
+        claimed."""
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until
         run.calls.process_seconds = self._max_seconds
         run.calls.longest_seconds = max(self._longest.get(run.job.task, 0.0), _known_to_others(run))
-        if run.job.id in self._left or run.calls.lacks_time():
+        if run.job.id in self.left_early or run.calls.lacks_time():
             self._is_closed = True
             return False
         return True
@@ -83,9 +85,7 @@ class Deadline:
         if self.ends_at == NEVER:
             return
         self._longest[run.job.task] = max(self._longest.get(run.job.task, 0.0), run.calls.longest_seconds)
-        if run.leaves_early:
-            self._left.add(run.job.id)
-        elif run.calls.outlast_their_run and run.stop_requested:
+        if not run.leaves_early and run.calls.outlast_their_run and run.stop_requested:
             _emit_outlasted(run)
 
 

@@ -60,6 +60,8 @@ class Ends:
         finish = ended.finish
         if finish is not None and finish.outcome is Outcome.POSTPONED and run.job.task in self._tasks.missing:
             self._unknown.note(run.job.task)
+        if run.leaves_early:  # before the exchange that writes its end, and claims
+            self._deadline.left_early.add(run.job.id)
         if finish is None or ended.committed:
             self.close(ended, tells_successes=True)
         else:

@@ -36,7 +36,11 @@ OVERDUE_SECONDS = 1.0
 
 class LimitedClaims:
     def __init__(
-        self, options: WorkerOptions, worker_id: UUID, listener: JobsListener, unknown: UnknownTasks | None = None
+        self,
+        options: WorkerOptions,
+        worker_id: UUID,
+        listener: JobsListener,
+        unknown: UnknownTasks | None = None,
     ) -> None:
         self.options = options
         turns, unknown = Turns(options.queues), unknown or UnknownTasks()

@@ -80,6 +80,7 @@ class WorkerLoop:
             end.grace_seconds, who, jobs_until=end.jobs_until, gives_up_at=end.gives_up_at
         )
         self.poll_timer = PollTimer(options, self.database.listener)
+        self.claimer.left_early = end.left_early
         unknown = self.claimer.unknown
         self.limited = LimitedClaims(options, self.id, self.database.listener, unknown)
         self.promotion = Promotion(options, self.database.listener, self.poll_timer, self.limited)
