@@ -202,7 +202,7 @@ def limits(settings, transactional_db):
 
     def declare(pool_size=4, **limiters):
         settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters, "LIMITS_POOL_SIZE": pool_size}
-        declarations._declared.clear()
+        declarations.ROWS.said.clear()
 
     close_connections_of_limits()  # those of tests with budgets too, whose pool has another size
     yield declare

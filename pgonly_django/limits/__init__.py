@@ -6,7 +6,8 @@ budget_reservation    what a call may cost that is under way: reserve, settle, r
 budget_statements     its SQL
 budget_rows           the row of a budget: made when it is first used
 budget_settings       PGONLY["BUDGETS"]: validated, and its patterns
-unpaid                which errors say that a call was not paid
+declared_rows         whose declaration stands, for the rows of both
+unpaid                which errors say that a request was not paid
 expiry                reservations of dead processes count as spent; jobs go on where a budget has room again
 pool_user, renewal, background    connections, leases, and what is done later, for both
 """

@@ -156,8 +156,8 @@ class Reservation:
             yield Signal(AWAY_SECONDS)
 
     def _try(self, job: CurrentJob | None) -> Operation[Look]:
-        if self._declaration is not None and not self._is_declared:
-            yield from budget_rows.declare(self.pool, self.budget, self._declaration)
+        if self._declaration is not None:
+            yield from budget_rows.ROWS.declare(self.pool, self.budget, self._declaration.columns)
         row = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step, **_of_job(job)}
         may_exist, self._may_exist = self._may_exist, True
         try:
@@ -172,13 +172,8 @@ class Reservation:
             return look
         if self._declaration is None:
             raise UnknownBudgetError(self.budget, budget_settings.nearest(self.budget))
-        budget_rows.forget(self.pool, self.budget)  # the row was deleted since
+        budget_rows.ROWS.forget(self.pool, self.budget)  # the row was deleted since
         return (yield from self._try(job))
-
-    @property
-    def _is_declared(self) -> bool:
-        assert self._declaration is not None
-        return budget_rows.is_declared(self.pool, self.budget, self._declaration)
 
     def _raise_unless_it_may_wait(self, job: CurrentJob | None, look: Look, give_up_at: float) -> None:
         """Only a job waits, and only where the calls under way may leave enough of what they have reserved."""

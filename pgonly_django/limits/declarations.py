@@ -2,7 +2,6 @@
 changed in the admin stays."""
 
 import difflib
-import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -13,6 +12,7 @@ from pgonly_django.database.operation import Operation
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import UnknownLimiterError
+from pgonly_django.limits.declared_rows import Declarations
 from pgonly_django.limits.pool_user import call
 from pgonly_django.models.declared import NAME_LENGTH
 from pgonly_django.tables import qualified
@@ -21,9 +21,6 @@ Limits = dict[str, float | None]
 MOST_SLOTS = 10_000
 MOST_PER_MINUTE = 1e12
 KEYS = ("concurrent", "requests_per_minute", "tokens_per_minute")
-
-# What this process has declared, by alias and name.
-_declared: dict[tuple[str, str], Limits] = {}
 
 
 def limits_of(name: Any, entry: Any) -> Limits:
@@ -54,41 +51,17 @@ def what_is_wrong(key: str, value: Any) -> str | None:
     return None if is_number and 0 < value <= MOST_PER_MINUTE else "a number above 0, or None"
 
 
-# As Declared.declare() does, but not in the caller's transaction; with its slots. Indexes: the primary key,
-# pgonly_limiter_slot_number.
-DECLARE = Statement(
-    qualified("""WITH slots AS (
-        INSERT INTO pgonly_limiter_slot (limiter, number, who)
-        SELECT %(name)s::text, number, '' FROM generate_series(1, %(concurrent)s::int4) AS number
-        ON CONFLICT (limiter, number) DO NOTHING
-    )
-    INSERT INTO pgonly_limiter AS l (name, declared, concurrent, requests_per_minute, tokens_per_minute)
-    VALUES (%(name)s::text, %(declared)s::jsonb, %(concurrent)s::int4, %(requests_per_minute)s::float8,
-        %(tokens_per_minute)s::float8)
-    ON CONFLICT (name) DO UPDATE SET declared = EXCLUDED.declared,
-        concurrent = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.concurrent ELSE l.concurrent END,
-        requests_per_minute = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.requests_per_minute
-            ELSE l.requests_per_minute END,
-        tokens_per_minute = CASE WHEN l.edited_at IS NULL THEN EXCLUDED.tokens_per_minute
-            ELSE l.tokens_per_minute END
-    WHERE l.declared IS DISTINCT FROM EXCLUDED.declared""")
+ROWS = Declarations(
+    "pgonly_limiter",
+    {"concurrent": "int4", "requests_per_minute": "float8", "tokens_per_minute": "float8"},
 )
 
 
 def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
-    """Make the limiter's row say what the settings say: once in a process and for each change, or `again`."""
+    """Make the limiter's row say what the settings say: see Declarations.declare()."""
     entries = settings().limiters
-    if name not in entries:
-        return
-    place, limits = (pool.alias, name), limits_of(name, entries[name])
-    if not again and _declared.get(place) == limits:
-        return
-    _declared[place] = limits  # before it is done: of many callers at once one does it
-    try:
-        yield from call(pool, DECLARE, name=name, declared=json.dumps(limits), **limits)
-    except BaseException:
-        _declared.pop(place, None)
-        raise
+    if name in entries:
+        yield from ROWS.declare(pool, name, limits_of(name, entries[name]), again=again)
 
 
 NAMES = Statement(qualified("SELECT name FROM pgonly_limiter ORDER BY name LIMIT 1000"))

@@ -1,37 +1,80 @@
 """Rows whose values stand in settings or code, and which a person may change in the admin: what a person changed
-survives a deploy."""
+survives a deploy.
+
+During a deploy two versions of the code declare the same row. The declaration of the process that started last stands,
+also where an older process uses the row for the first time afterwards. A process that is rolled back to has started
+last, too. Where none of its processes has confirmed a declaration for STALE_AFTER, any other may replace it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import models
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Greatest, Least
 from django.utils.translation import gettext_lazy as _
 
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.readable import ReadableJsonField, TimestampField
 
 NAME_LENGTH = 255
+# When this process, or the one that it was forked from, loaded its code, by the clock of its machine.
+STARTED_AT = datetime.now(UTC)
+STALE_AFTER = timedelta(minutes=15)
+CONFIRMED = (
+    6  # how often in that time, at most; a worker declares all five minutes, and a user of a row each minute
+)
+
+
+def _declarer() -> dict[str, Any]:
+    """The columns that say who declares. A clock that is ahead makes no process newer than those to come."""
+    started = Least(Value(STARTED_AT), ClockTimestamp(), output_field=models.DateTimeField())
+    return {"declared_at": ClockTimestamp(), "declarer_started_at": started}
 
 
 class DeclaredQuerySet(models.QuerySet[Any]):
+    stale_after = STALE_AFTER
+
     def declare(self, declarations: Mapping[str, Mapping[str, Any]]) -> int:
         """Make these rows say what the code declares: {name: {column: value}}, with values that JSON can hold. Rows
-        that a person has edited stay. Returns how many declarations are new or have changed. Safe to call from many
-        processes at once, and cheap when nothing has changed."""
-        known = dict(self.filter(name__in=declarations).values_list("name", "declared"))
-        new = {name: dict(values) for name, values in declarations.items() if known.get(name) != dict(values)}
-        if not new:
-            return 0
-        rows = [self.model(name=name, declared=values, **values) for name, values in sorted(new.items())]
-        self.bulk_create([row for row in rows if row.name not in known], ignore_conflicts=True)
-        for name, values in sorted(new.items()):
-            changes = {**self.follow_from(values), **values}
-            unless_edited = {column: self._unless_edited(column, value) for column, value in changes.items()}
-            self.filter(name=name).exclude(declared=values).update(declared=values, **unless_edited)
-        return len(new)
+        that a person has edited stay, and so does what a process declares that started later than this one and still
+        runs. Returns how many rows are new or have changed. Safe to call from many processes at once, and cheap when
+        nothing has changed."""
+        known = self._known(declarations)
+        new = {name: dict(values) for name, values in declarations.items() if name not in known}
+        rows = [
+            self.model(name=name, declared=values, **values, **_declarer()) for name, values in new.items()
+        ]
+        self.bulk_create(rows, ignore_conflicts=True)
+        count, same = len(new), []
+        for name, (declared, is_confirmed) in sorted(known.items()):
+            if declared != dict(declarations[name]):
+                count += self._replace(name, dict(declarations[name]))
+            elif not is_confirmed:
+                same.append(name)
+        if same:
+            newest = Greatest("declarer_started_at", STARTED_AT)
+            self.filter(name__in=same).update(**{**_declarer(), "declarer_started_at": newest})
+        return count
+
+    def _known(self, names: Iterable[str]) -> dict[str, tuple[Any, bool | None]]:
+        """By name, what the rows say, and whether a process has confirmed it that is not older than this one."""
+        since = ClockTimestamp() - self.stale_after / CONFIRMED
+        is_confirmed = Q(declared_at__gte=since, declarer_started_at__gte=STARTED_AT)
+        wrapped = models.ExpressionWrapper(is_confirmed, output_field=models.BooleanField())
+        rows = self.filter(name__in=names).annotate(is_confirmed=wrapped)
+        return {name: facts for name, *facts in rows.values_list("name", "declared", "is_confirmed")}
+
+    def _replace(self, name: str, values: dict[str, Any]) -> int:
+        may = Q(declarer_started_at=None) | Q(declarer_started_at__lte=STARTED_AT)
+        may |= Q(declared_at=None) | Q(declared_at__lt=ClockTimestamp() - self.stale_after)
+        changes = {**self.follow_from(values), **values}
+        unless_edited = {column: self._unless_edited(column, value) for column, value in changes.items()}
+        rows = self.filter(may, name=name).exclude(declared=values)
+        return rows.update(declared=values, **_declarer(), **unless_edited)
 
     def edit(self, **values: Any) -> int:
         """What a person does: set columns, which no declaration overwrites from now on. Returns how many rows."""
@@ -60,6 +103,12 @@ class Declared(models.Model):
     name = models.CharField(max_length=NAME_LENGTH, primary_key=True)
     declared = ReadableJsonField(
         null=True, help_text=_("What settings or code say; empty: made by a person.")
+    )
+    declared_at = TimestampField(null=True, editable=False, help_text=_("When a process last said so."))
+    declarer_started_at = TimestampField(
+        null=True,
+        editable=False,
+        help_text=_("When the newest process that says so had started: older ones change nothing."),
     )
     edited_at = TimestampField(null=True, help_text=_("When a person changed it; code changes it no more."))
 

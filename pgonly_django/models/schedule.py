@@ -4,7 +4,7 @@ know the columns: ARCHITECTURE.md, "When you change a column"."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django.db import DEFAULT_DB_ALIAS, models
@@ -21,6 +21,7 @@ from pgonly_django.tables import table
 UNPLANNED = datetime(1970, 1, 1, tzinfo=UTC)
 TIMING = ("cron", "timezone", "every_seconds")
 SHORTEST_SECONDS = 0.1
+CONFIRM_EVERY = timedelta(hours=1)  # a database may sleep between two due times
 
 
 class CatchUp(models.TextChoices):
@@ -41,6 +42,8 @@ class Overlap(models.TextChoices):
 
 class ScheduleQuerySet(DeclaredQuerySet):
     """The verbs return how many rows they changed, and tell the workers in the same transaction."""
+
+    stale_after = 3 * CONFIRM_EVERY
 
     def pause(self) -> int:
         """No more ticks until resume()."""

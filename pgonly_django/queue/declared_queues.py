@@ -21,11 +21,13 @@ DOCS = "docs/how-to/concurrency.md#checks"
 KEYS = ("max_running", "rate", "limiter", "task")
 
 
-def declare_queues(alias: str, names: Iterable[str] = ()) -> None:
+def declare_queues(alias: str, names: Iterable[str] = ()) -> int:
     """Make the rows say what the settings say, and give these other queues a row without limits. What a person has
-    edited stays. Raises ImproperlyConfigured, and django.db.Error."""
+    edited stays, and what a newer process declares. Returns how many rows are new or have changed. Raises
+    ImproperlyConfigured, and django.db.Error."""
     declarations = {name: limits_of(name, {}) for name in names} | declared_limits()
-    Queue.objects.using(alias).declare(declarations)
+    changed: int = Queue.objects.using(alias).declare(declarations)
+    return changed
 
 
 def declared_limits() -> dict[str, dict[str, Any]]:

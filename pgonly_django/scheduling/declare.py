@@ -15,15 +15,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from pgonly_django.events import emit
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.models.schedule import Schedule
+from pgonly_django.models.schedule import CONFIRM_EVERY, Schedule
 from pgonly_django.models.worker import Worker
 from pgonly_django.scheduling.settings import declared
 
-CONFIRM_EVERY = timedelta(hours=1)  # a database may sleep between two due times
 STALE_AFTER = 3 * CONFIRM_EVERY
 
 
@@ -33,8 +32,6 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     mine = declared(database)
     rows: Any = Schedule.objects.using(database)
     rows.declare({name: each.columns() for name, each in mine.items()})
-    is_old = Q(declared_at=None) | Q(declared_at__lt=ClockTimestamp() - CONFIRM_EVERY / 2)
-    rows.filter(is_old, name__in=mine).update(declared_at=ClockTimestamp())
     others = Worker.objects.using(database).live(lease_for).exclude(pk=worker_id)
     if not others.asleep().exists():
         _delete_stale(database, mine, is_alone=not others.exists())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from django.db import connections
 
 from pgonly_django.database.connect import OwnConnection, connect
+from pgonly_django.worker.duties.declare import Declare
 from pgonly_django.worker.duties.duty import BUSY_SECONDS, LOCK_WAIT, Duty, tried
 from pgonly_django.worker.duties.forget_workers import ForgetWorkers
 from pgonly_django.worker.duties.prune_caches import PruneCaches
@@ -39,6 +40,7 @@ def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
         PruneCaches(alias),
         PruneCosts(),
         SettleBudgets(alias),
+        Declare(alias),
     ]
 
 

@@ -12,7 +12,8 @@ from weakref import WeakSet
 from django.db import Error, connections
 
 from pgonly_django.events import emit
-from pgonly_django.scheduling.declare import CONFIRM_EVERY, declare, needs_confirming
+from pgonly_django.models.schedule import CONFIRM_EVERY
+from pgonly_django.scheduling.declare import declare, needs_confirming
 from pgonly_django.scheduling.due import DueSchedules
 from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.worker import forked_child

@@ -282,4 +282,4 @@ def test_a_changed_declaration_changes_the_row(limits):
     assert (row.concurrent, row.tokens_per_minute, row.declared["concurrent"]) == (2, 9000, 5)
     Limiter.objects.reset()
     assert Limiter.objects.get().concurrent == 5
-    assert declarations._declared
+    assert declarations.ROWS.said

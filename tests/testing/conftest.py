@@ -39,9 +39,9 @@ def declared(settings):
     def declare(**limiters):
         settings.PGONLY = {**settings.PGONLY, "LIMITERS": limiters}
 
-    declarations._declared.clear()
+    declarations.ROWS.said.clear()
     yield declare
     renewal.forget()
-    declarations._declared.clear()
+    declarations.ROWS.said.clear()
     for pool in tuple(pools.values()):
         pool.close_idle()

@@ -5,10 +5,9 @@ from django.db import connections, router
 
 from pgonly_django.events import emit
 from pgonly_django.limits import expiry
-from pgonly_django.limits.budget_settings import exact_names
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget
-from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout, tried
+from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout
 from pgonly_django.worker.poll_timer import NEVER
 
 
@@ -19,7 +18,6 @@ class SettleBudgets:
 
     def __init__(self, alias: str, settle_seconds: float = LEASE_SECONDS) -> None:
         self.alias, self._settle_seconds = alias, settle_seconds
-        self._has_declared = False
         # Where the last run found nothing but held jobs: seconds until one of their budgets begins a new period.
         self.resets_in: float | None = None
 
@@ -28,7 +26,6 @@ class SettleBudgets:
         alias, self.resets_in = router.db_for_write(Budget), None
         if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Budget):
             return 0
-        tried("Declaring budgets", self._declare, alias)
         with no_timeout(alias):
             found = self._expire(over) + expiry.is_any_open()
             holding = expiry.holding_budgets(self.alias)
@@ -37,14 +34,6 @@ class SettleBudgets:
                 if not found:
                     self.resets_in = _seconds_until_a_period(holding)
             return found + len(holding)
-
-    def _declare(self, alias: str) -> None:
-        """So that the budgets in the settings are in the admin before they are used. Not under no_timeout(), which
-        opens a transaction for each statement: bulk_create() opens one itself."""
-        if not self._has_declared:
-            rows = {name: declaration.columns for name, declaration in exact_names().items()}
-            Budget.objects.using(alias).declare(rows)
-            self._has_declared = True
 
     def _expire(self, over: Event) -> int:
         count = expiry.BATCH

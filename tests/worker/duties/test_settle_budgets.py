@@ -124,13 +124,12 @@ def count_in_its_own_connection():
         connection.close()
 
 
-def test_a_wrong_setting_keeps_nothing_from_being_settled(settings, run, caplog):
+def test_a_wrong_setting_keeps_nothing_from_being_settled(settings, run):
     settings.PGONLY = {**settings.PGONLY, "BUDGETS": {"p": {"usd": -1}}}
     Budget.objects.create(name="q", usd=1, reserved="0.01")
     reserve(1, "q")
     assert run() == 1
     assert state("q") == money(0.01, 0)
-    assert "Declaring budgets failed" in caplog.text
 
 
 def test_costs_are_kept_for_ninety_days():

@@ -1,0 +1,73 @@
+"""A worker says again what its settings declare."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from pgonly_django.database import notify
+from pgonly_django.models import Budget, Queue
+from pgonly_django.models.declared import STALE_AFTER, STARTED_AT
+from pgonly_django.worker.duties.declare import Declare
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def run(settings):
+    def declare(**declared):
+        settings.PGONLY = {**settings.PGONLY, **declared}
+        return Declare("default").run_once(lambda: None, threading.Event())
+
+    return declare
+
+
+def test_queues_and_budgets_are_declared_before_they_are_used(run):
+    assert run(BUDGETS={"p": {"usd": 5}, "q*": {"usd": 1}}, QUEUES={"ai": {"max_running": 8}}) == 0
+    assert Queue.objects.get(name="ai").max_running == 8
+    assert list(Budget.objects.values_list("name", "usd")) == [("p", 5)]
+
+
+@pytest.mark.parametrize(
+    ("age", "limit"), [(timedelta(0), 1), (STALE_AFTER + timedelta(minutes=1), 8)], ids=["alive", "gone"]
+)
+def test_what_a_newer_process_has_declared_stays_as_long_as_that_confirms_it(run, age, limit):
+    facts = {"declared_at": timezone.now() - age, "declarer_started_at": STARTED_AT + timedelta(seconds=1)}
+    Queue.objects.create(name="ai", max_running=1, declared={"max_running": 1}, **facts)
+    run(QUEUES={"ai": {"max_running": 8}})
+    assert Queue.objects.get(name="ai").max_running == limit
+
+
+def test_it_confirms_what_the_rows_say(run):
+    for _ in range(2):
+        run(QUEUES={"ai": {"max_running": 8}})
+        (confirmed,) = Queue.objects.filter(name="ai").values_list("declared_at", flat=True)
+        assert confirmed > timezone.now() - timedelta(minutes=1)
+        Queue.objects.update(declared_at=timezone.now() - STALE_AFTER / 2)
+
+
+def test_workers_hear_of_limits_that_have_changed(run, other):
+    other.execute(f"LISTEN {notify.CHANNEL}")
+    run(QUEUES={"ai": {"max_running": 8}})
+    assert list(other.notifies(timeout=10, stop_after=1))
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("BUDGETS", Queue), ("QUEUES", Budget)])
+def test_a_wrong_setting_keeps_nothing_else_from_being_declared(run, caplog, wrong, right):
+    declared = {"BUDGETS": {"p": {"usd": 5}}, "QUEUES": {"p": {"max_running": 8}}}
+    run(**{**declared, wrong: {"p": 5}})
+    assert right.objects.filter(name="p").exists()
+    assert f"Declaring {wrong.lower()} failed" in caplog.text
+
+
+def test_a_row_that_somebody_holds_is_left_for_the_next_time(run, other, caplog):
+    run(BUDGETS={"p": {"usd": 5}})
+    with other.transaction():
+        other.execute("SELECT FROM pgonly_budget FOR UPDATE")
+        run(BUDGETS={"p": {"usd": 6}})
+    assert "Declaring budgets failed, it is tried again later" in caplog.text
+    run()
+    assert Budget.objects.get().usd == 6
