@@ -276,7 +276,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
         Resumes by position, so `items` must come in the same order in every run. A queryset without an order gets that
         of its primary key, and every other one the primary key as the last column of its order. By the primary key
-        alone the rows are read 1,000 at a time, and a run goes on behind the last one done, whatever the loop has
+        alone the rows are read 1,000 at a time, and a run continues after the last one done, whatever the loop has
         deleted or changed; otherwise all are read at once and counted. The position is saved once a
         second and at every end; an item whose loop body had begun comes again. Inside atomic() the position
         commits or rolls back with the rest. With --max-seconds no item begins that would outlast the process, judged
@@ -290,13 +290,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         total = total if total is not None else count(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
-        for item, behind in items_from(items, at, self._read):
+        for item, reached in items_from(items, at, self._read):
             self._leave_unless_time(longest_seconds)
             self._check()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, behind, total, job_connections):
+            if self._advance_loop(name, reached, total, job_connections):
                 self.flush()
         self._end_loop(name)
         self.flush()
@@ -310,13 +310,13 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         total = total if total is not None else await sync_to_async(count)(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
-        async for item, behind in aitems_from(items, at, self._read):
+        async for item, reached in aitems_from(items, at, self._read):
             self._leave_unless_time(longest_seconds)
             await self._acheck()
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, behind, total, job_connections):
+            if self._advance_loop(name, reached, total, job_connections):
                 await sync_to_async(self.flush)()
         self._end_loop(name)
         await sync_to_async(self.flush)()

@@ -49,7 +49,7 @@ def require_order(items: Any) -> None:
 
 
 def items_from(items: Iterable[T], at: Position, read: Read) -> Iterator[tuple[T, Position]]:
-    """The items behind `at`, each with the position behind itself."""
+    """The items after `at`, each with the position that is reached once it is done."""
     if isinstance(items, QuerySet):
         for rows in Rows(items).chunks(at, read):
             yield from rows
@@ -76,11 +76,11 @@ async def aitems_from(items: Any, at: Position, read: Read) -> AsyncIterator[tup
 
 
 def _numbered(items: Iterable[T], at: Position) -> Iterator[tuple[T, Position]]:
-    for done, item in enumerate(_behind(items, at.done), at.done + 1):
+    for done, item in enumerate(_rest(items, at.done), at.done + 1):
         yield item, Position(done)
 
 
-def _behind(items: Iterable[T], done: int) -> Iterator[T]:
+def _rest(items: Iterable[T], done: int) -> Iterator[T]:
     if isinstance(items, Sequence):
         with contextlib.suppress(TypeError):  # a deque is a Sequence without slices
             return iter(items[done:])

@@ -1,8 +1,8 @@
 """Reads a queryset in an order that is the same in each run.
 
-Where it is ordered by the primary key alone, or not at all, it is read by chunks, each behind the last key of the one
-before. A run that resumes goes on behind the last key done, so that rows which the loop has deleted, or changed so that
-the queryset leaves them out, count for nothing. In any other order all rows are read at once, and the position is a
+Where it is ordered by the primary key alone, or not at all, it is read by chunks, each after the last key of the one
+before. A run that resumes continues after the last key done, so rows that the loop has deleted, or changed so that the
+queryset leaves them out, move no others. In any other order all rows are read at once, and the position is a
 number of rows.
 """
 
@@ -45,11 +45,11 @@ class Rows:
         """With those done."""
         if at.after is None or not self._is_by_key:
             return self._rows.count()
-        left, rows = self._left(at), self._behind(at)
+        left, rows = self._left(at), self._after(at)
         return at.done + (rows if left is None else rows[:left]).count()
 
     def chunks(self, at: Position, read: Read) -> Iterator[Iterable[tuple[Any, Position]]]:
-        """The rows behind `at`, each with the position behind itself."""
+        """The rows after `at`, each with the position that is reached once it is done."""
         if self._is_by_key:
             yield from self._chunks_by_key(at, read)
         else:
@@ -61,7 +61,7 @@ class Rows:
             size = CHUNK_ROWS if left is None else min(left, CHUNK_ROWS)
             # Without a key by the number: at the start of the loop, and where an older version has saved it.
             skipped = self._rows.query.low_mark + at.done if at.after is None else 0
-            rows = read(self._rows.db, partial(list, self._behind(at)[skipped : skipped + size]))
+            rows = read(self._rows.db, partial(list, self._after(at)[skipped : skipped + size]))
             if not rows:
                 return
             keys = [key if type(key) is int else str(key) for key in map(self._key_of, rows)]
@@ -80,7 +80,7 @@ class Rows:
         query = self._rows.query
         return None if query.high_mark is None else query.high_mark - query.low_mark - at.done
 
-    def _behind(self, at: Position) -> QuerySet[Any]:
+    def _after(self, at: Position) -> QuerySet[Any]:
         """Without the limits of a slice."""
         rows = self._rows.all()
         rows.query.clear_limits()
@@ -94,7 +94,7 @@ class Rows:
         return rows
 
     def _last_key(self) -> int | str | None:
-        keys = self._behind(Position()).prefetch_related(None).reverse().values_list("pk", flat=True)
+        keys = self._after(Position()).prefetch_related(None).reverse().values_list("pk", flat=True)
         return next((key if type(key) is int else str(key) for key in keys[:1]), None)
 
     @property
@@ -116,7 +116,7 @@ def _is_descending(rows: QuerySet[Any]) -> bool:
 
 
 def _given_order(rows: QuerySet[Any]) -> tuple[Any, ...]:
-    """Of its own, or else of its model. Django leaves that of the model out where it groups."""
+    """Its own order, else that of its model, which Django leaves out where it groups."""
     query = rows.query
     if own := tuple(query.extra_order_by) or tuple(query.order_by):
         return own

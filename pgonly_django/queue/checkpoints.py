@@ -93,7 +93,7 @@ class StepCost:
     is_noted: bool = True
 
 
-# Beside the numbers of items, by which a worker of version 0.1 goes on.
+# Stored beside the numbers of items, which alone a worker of version 0.1 reads.
 KEYS = "(keys)"
 
 
