@@ -47,16 +47,17 @@ def _deleting(condition: str, *, by_key: bool = True) -> Statements:
 
 def _delete(
     store: Store, statements: Statements, limit: int = BATCH, timeout: float = 0, **params: Any
-) -> Operation[int]:
-    live = 0
+) -> Operation[tuple[int, int]]:
+    """How many live entries were deleted, and how many bytes."""
+    live = deleted = 0
     after: bytes | None = b""
     while after is not None:
         result = yield from store.call(statements, timeout, after=after, limit=limit, **params)
         rows, size, alive = (integer(result.get_value(0, column)) for column in range(3))
         after = result.get_value(0, 3)
-        live += alive
+        live, deleted = live + alive, deleted + size
         yield from store.removed(rows, size)
-    return live
+    return live, deleted
 
 
 # Served by the primary key, like every statement here but DELETE_TAGS.
@@ -64,9 +65,11 @@ DELETE_MANY = _deleting("key = ANY(%(keys)s::text[])")
 
 
 def delete_many(store: Store, wanted: Sequence[bytes]) -> Operation[int]:
-    live = 0
+    live = deleted = 0
     for batch in batches(sorted(wanted)):
-        live += yield from _delete(store, DELETE_MANY, keys=batch)
+        of_batch, size = yield from _delete(store, DELETE_MANY, keys=batch)
+        live, deleted = live + of_batch, deleted + size
+    yield from store.eviction.reclaim(deleted)
     if wanted and call_log.is_on(call_log.DEBUG):
         call_log.say("delete", *wanted, detail=f"there were {live}")
     return live
@@ -77,7 +80,8 @@ DELETE_TAGS = _deleting("tags && %(tags)s::text[]", by_key=False)
 
 
 def delete_tags(store: Store, tags: Sequence[bytes]) -> Operation[int]:
-    live = yield from _delete(store, DELETE_TAGS, TAGGED_BATCH, store.long_timeout, tags=tags)
+    live, deleted = yield from _delete(store, DELETE_TAGS, TAGGED_BATCH, store.long_timeout, tags=tags)
+    yield from store.eviction.reclaim(deleted)
     if call_log.is_on(call_log.DEBUG):
         call_log.say("delete", *tags, detail=f"these tags, {live} entries")
     return live
@@ -88,9 +92,10 @@ DELETE_RANGE = _deleting(IN_RANGE)
 
 
 def clear(store: Store, prefix: str = "") -> Operation[int]:
-    """Delete every entry whose made key starts so."""
+    """Delete every entry whose made key starts so. Without a prefix, writes have the space of them all afterwards."""
     start, end = keys.span(store.namespace + prefix)
-    live = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
+    live, deleted = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
+    yield from store.eviction.reclaim(deleted, waits=not prefix)
     which = f" of the keys that begin with {prefix!r}" if prefix else ""
     message = f"The cache {store.location} was cleared{which}: {live} entries."
     emit("cache.cleared", message, location=store.location, entries=live)
@@ -104,7 +109,8 @@ def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
     """Delete the entries whose made key matches the glob, `itersize` at most in a statement."""
     start, end, regex = keys.matching(store.namespace, pattern)
     span = {"start": start, "end": end, "regex": regex}
-    live = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)
+    live, deleted = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)
+    yield from store.eviction.reclaim(deleted)
     if call_log.is_on(call_log.DEBUG):
         call_log.say("delete", store.key(pattern), detail=f"this pattern, {live} entries")
     return live

@@ -17,12 +17,13 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
 from pgonly_django.cache import keys
+from pgonly_django.cache.background import background
 from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, Counters, Counts
 from pgonly_django.cache.entry import DELETED_BYTES, SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.statement import Statements, for_both_tables
-from pgonly_django.cache.vacuum import vacuum_in_background
-from pgonly_django.database.operation import Operation, run
+from pgonly_django.cache.vacuum import VACUUM_AND_SHRINK, vacuum_in_background
+from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
@@ -59,6 +60,7 @@ class Eviction:
         self._name = cache_name(options.durable, namespace).encode()
         self._space = namespace[:-1].encode()
         self.counters = Counters(options.max_entries, options.max_bytes)
+        pool.before_rest.append(self._begin_to_flush)
 
     def clean(self) -> Operation[None]:
         """Prune a batch of expired entries, evict what is above the bounds. Never fails the write before it."""
@@ -68,12 +70,28 @@ class Eviction:
         except CacheError as error:
             _warn("Cleaning", error)
 
+    def reclaim(self, deleted: int, *, waits: bool = False) -> Operation[None]:
+        """Vacuum after a deletion of many bytes, which has others use their space. With `waits` after any deletion, and
+        TIMEOUT_SECONDS are given to it before the caller goes on."""
+        if deleted < (1 if waits else VACUUM_BYTES):
+            return
+        signal, table = Signal(self._options.timeout_seconds), TABLES[self._options.durable]
+        if vacuum_in_background(self._pool.alias, table, VACUUM_AND_SHRINK, signal.set) and waits:
+            yield signal
+
     def flush(self) -> Operation[None]:
         """Write the counts to the database. Never fails the call before it."""
         try:
             yield from self._flush()
         except CacheError as error:
             _warn("Counting", error)
+
+    def _begin_to_flush(self) -> bool:
+        """For a process that does nothing more before it ends; False where there is nothing to write."""
+        if self.counters.counts == Counts():
+            return False
+        background.add(lambda: run(self.flush()), 0)
+        return True
 
     def flush_at_exit(self) -> None:
         """Over a connection that is open; a process does not connect in order to end."""

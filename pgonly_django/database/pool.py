@@ -1,9 +1,11 @@
 """The connections that one user (the cache) has to one database in this process: few, opened when needed, shared by
-all threads and event loops, left to the parent after a fork, closed when Django creates or drops a test database.
+all threads and event loops, left to the parent after a fork, closed after a minute without a call, and when Django
+creates or drops a test database.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -21,7 +23,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django.database import listener, testrun
 from pgonly_django.database.connect import connection_params
-from pgonly_django.database.connection import Connection, SilentError
+from pgonly_django.database.connection import Connection, EndedError, SilentError
 from pgonly_django.database.hosts import conninfos
 from pgonly_django.database.operation import Operation, Signal, arun, run
 from pgonly_django.database.statement import Statement, Values
@@ -30,6 +32,8 @@ from pgonly_django.exceptions import DatabaseCallError, DatabaseUnansweredError,
 
 T = TypeVar("T")
 FAIL_FAST_SECONDS = 1.0
+ATTEMPTS = 3  # of a call whose connection is lost: those that wait for the next call may be lost as well
+IDLE_SECONDS = 60.0  # after which an unused connection is closed: others need its place among max_connections
 SHRUNK_SECONDS = 1.0  # how long a pool does with the connections it has after another one was refused
 
 
@@ -46,6 +50,7 @@ class PoolUser:
 
 _pools: dict[tuple[str, int, PoolUser], Pool] = {}
 _creating = threading.Lock()
+_closer: threading.Thread | None = None
 
 
 def pool_for(alias: str, size: int, user: PoolUser) -> Pool:
@@ -63,6 +68,8 @@ class Pool:
         self._database = connections.settings[alias]
         # All there are, with those being opened. A connection without a reference leaves its place by itself.
         self._connections: WeakSet[Connection] = WeakSet()
+        # Called before the last connection is closed as unused. True: something began that needs one.
+        self.before_rest: list[Callable[[], bool]] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -84,26 +91,35 @@ class Pool:
     ) -> Operation[PGresult]:
         """One statement on a connection of the pool, or on the test's own inside Django's TestCase.
 
-        The statement may take `timeout` seconds, getting a connection `patience`. Raises what the user makes of a
+        The statement may take `timeout` seconds, getting a connection `patience`. Where its connection is lost, it is
+        sent again if it only reads, or if PostgreSQL says that it has not done it. Raises what the user makes of a
         DatabaseCallError.
         """
+        attempts_left = ATTEMPTS
         try:
             if testrun.is_on():
                 tests_own = testcase_connection_for(self.alias, self.user.advice)
                 if tests_own is not None:
                     return (yield from tests_own.call(statement, values, timeout))
-            connection = self._idle_connection() or (yield from self._open_or_wait(patience))
-            answered = self._answered
-            try:
-                result = yield from connection.call(statement, values, timeout)
-            except DatabaseUnavailableError as error:
-                # Where other calls were answered since, only this statement waits: for a lock, say.
-                is_alone = answered != self._answered and isinstance(error, SilentError)
-                if not (is_alone or statement.may_take_long):
-                    self._failed_at = time.monotonic()
-                raise DatabaseUnansweredError(*error.args) from error
-            finally:
-                self._give(connection)
+            while True:
+                connection = self._idle_connection() or (yield from self._open_or_wait(patience))
+                answered = self._answered
+                try:
+                    result = yield from connection.call(statement, values, timeout)
+                    break
+                except DatabaseUnavailableError as error:
+                    attempts_left -= 1
+                    if statement.may_take_long:
+                        pass  # it may wait for something, and whoever ends its connection may mean the statement
+                    elif isinstance(error, SilentError):
+                        # Where other calls were answered since, only this statement waits: for a lock, say.
+                        if answered == self._answered:
+                            self._failed_at = time.monotonic()
+                    elif attempts_left and (statement.only_reads or isinstance(error, EndedError)):
+                        continue
+                    raise DatabaseUnansweredError(*error.args) from error
+                finally:
+                    self._give(connection)
         except DatabaseCallError as error:
             raise self.user.error(error) from error.__cause__
         self._answered += 1
@@ -232,6 +248,7 @@ class Pool:
         role = self._database["OPTIONS"].get("assume_role")
         yield from connection.connect(found, remaining, role, self.user.lock_timeout)
         connection.database = name
+        _start_closer()
 
     def _give(self, connection: Connection) -> None:
         """Take back a connection: to be used again when it waits for a statement, else closed."""
@@ -273,10 +290,43 @@ class Pool:
         # A test run gives the alias another database, and in the end the first one back.
         return connection.database == self._database["NAME"] and connection.is_quiet()
 
+    def close_unused(self) -> None:
+        """Close the free connections that no call has used for IDLE_SECONDS, but first see to what `before_rest` does
+        with one of them."""
+        since = time.monotonic() - IDLE_SECONDS
+        with contextlib.suppress(IndexError):  # another thread took the last one
+            if self._idle[-1].used_at < since and sum(begin() for begin in self.before_rest):
+                return
+            while self._idle[0].used_at < since:  # the longest unused is the first
+                self._drop(self._idle.popleft())
+        self._serve_waiting()
+
     def close_idle(self) -> None:
         """Close the free connections. The next call opens what it needs."""
         while self._idle:
             self._drop(self._idle.pop())
+
+
+def _start_closer() -> None:
+    """A thread closes what is not used. It wakes twice in IDLE_SECONDS, and ends when no connection is left."""
+    global _closer  # noqa: PLW0603 - one per process
+    with _creating, contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
+        if _closer is None:
+            thread = threading.Thread(target=_close_unused, name="pgonly idle connections", daemon=True)
+            thread.start()
+            _closer = thread
+
+
+def _close_unused() -> None:
+    global _closer  # noqa: PLW0603 - one per process
+    while True:
+        time.sleep(IDLE_SECONDS / 2)
+        for pool in tuple(_pools.values()):
+            pool.close_unused()
+        with _creating:
+            if not any(pool._connections for pool in _pools.values()):  # noqa: SLF001 - same module
+                _closer = None
+                return
 
 
 def close_all_idle() -> None:
@@ -286,8 +336,8 @@ def close_all_idle() -> None:
 
 
 def _after_fork() -> None:
-    global _creating  # noqa: PLW0603 - one per process, and this is another process
-    _creating = threading.Lock()
+    global _creating, _closer
+    _creating, _closer = threading.Lock(), None
     for pool in _pools.values():
         pool._forget()  # noqa: SLF001 - same module
 

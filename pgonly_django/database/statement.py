@@ -32,6 +32,7 @@ class Statement:
 
     def __init__(self, sql: str, names: str = "", *, may_take_long: bool = False) -> None:
         self.sql, self.may_take_long = sql, may_take_long
+        self.only_reads = sql.lstrip().startswith("SELECT")  # may be sent again where its answer was lost
         self.names = names.split()
         casts: dict[str, str] = {}
 

@@ -1,9 +1,11 @@
-"""Writes vacuum."""
+"""Writes vacuum, and so do large deletions."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 
+import pytest
 from django.db import connection
 
 from pgonly_django.cache.counters import WRITES_PER_CLEANING
@@ -36,3 +38,56 @@ def test_a_process_that_only_reads_takes_no_vacuum_away_from_those_that_write(ca
         run(eviction.flush())
         if number % 2:  # of two writes the second one finds that enough was written
             wait_for(lambda expected=before + (number + 1) // 2: vacuums() == expected)
+
+
+@pytest.fixture
+def without_autovacuum(transactional_db):
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE pgonly_cache")
+        cursor.execute(
+            "ALTER TABLE pgonly_cache SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
+        )
+        yield
+        cursor.execute("ALTER TABLE pgonly_cache RESET (autovacuum_enabled, toast.autovacuum_enabled)")
+
+
+def on_disk():
+    """Bytes of the table, with the large values."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_table_size('pgonly_cache')")
+        return cursor.fetchone()[0]
+
+
+def test_after_a_clear_others_have_the_space_at_once(cache, without_autovacuum):
+    empty = on_disk()
+    for number in range(100):
+        cache.set(f"key:{number}", os.urandom(20_000))
+    full = on_disk()
+    assert full > empty + 2_000_000
+    cache.clear()
+    assert on_disk() < empty + 200_000
+
+
+def test_after_an_awaited_clear_others_have_the_space_at_once(cache, without_autovacuum):
+    cache.set_many({f"key:{number}": os.urandom(20_000) for number in range(100)})
+    before = on_disk()
+    asyncio.run(cache.aclear())
+    assert on_disk() < before / 2
+
+
+@pytest.mark.parametrize(
+    "delete",
+    [
+        lambda cache: cache.delete_many([f"key:{number}" for number in range(1100)]),
+        lambda cache: cache.delete_pattern("*"),
+        lambda cache: cache.delete_tags("tag"),
+        lambda cache: cache.clear_prefix(":1:key"),
+    ],
+    ids=["delete_many", "delete_pattern", "delete_tags", "clear_prefix"],
+)
+def test_a_large_deletion_vacuums_behind_it(cache, without_autovacuum, monkeypatch, delete):
+    monkeypatch.setattr("pgonly_django.cache.eviction.VACUUM_BYTES", 1_000_000)
+    cache.set_many({f"key:{number}": os.urandom(1_000) for number in range(1100)}, tags=["tag"])
+    before = on_disk()
+    assert delete(cache) == 1100
+    wait_for(lambda: on_disk() < before / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from django.db import connection, connections
 
+from pgonly_django.cache.eviction import cache_name
 from pgonly_django.conf import schema
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.connect import connection_params
@@ -18,7 +20,14 @@ from pgonly_django.database.operation import run
 from pgonly_django.database.pool import PoolUser, pool_for
 from pgonly_django.database.statement import Statement
 from pgonly_django.database.testcase import Advice
-from pgonly_django.exceptions import CacheUnavailableError, DatabaseCallError, DatabaseUnavailableError
+from pgonly_django.exceptions import (
+    CacheUnavailableError,
+    DatabaseCallError,
+    DatabaseUnavailableError,
+    UnansweredError,
+)
+from pgonly_django.models import CacheUsage
+from tests.database.calls import row_locked
 from tests.waiting import wait_for
 
 
@@ -148,3 +157,119 @@ def test_another_user_than_the_cache_is_told_that_there_is_no_database(make_own)
     pool = pool_for(make_own(HOST="127.0.0.1", PORT="1").name, 2, LIMITS)
     with pytest.raises(DatabaseUnavailableError, match="could not be reached"):
         run(pool.call(Statement("SELECT 1"), [], 20, 20))
+
+
+def is_waiting(own):
+    return own.pids("wait_event_type = 'Lock'")
+
+
+def end(pid):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+CALLS = {
+    "incr": (lambda cache: cache.incr("key"), 2),
+    "set": (lambda cache: cache.set("key", 2), None),
+    "set_many": (lambda cache: cache.set_many({"key": 2}), []),
+    "delete": (lambda cache: cache.delete("key"), True),
+    "touch": (lambda cache: cache.touch("key"), True),
+}
+
+
+@pytest.mark.parametrize(("call", "answer"), CALLS.values(), ids=CALLS)
+def test_a_call_whose_connection_postgresql_ends_is_done_once_on_another_one(own, call, answer):
+    cache = own.cache()
+    cache.set_many({"key": 1, "other": 1})
+    with ThreadPoolExecutor(1) as threads:
+        with row_locked(cache, "key"):
+            calling = threads.submit(call, cache)
+            (pid,) = wait_for(lambda: is_waiting(own))
+            end(pid)
+            assert cache.get("other") == 1
+            wait_for(lambda: is_waiting(own) not in ([], [pid]))
+        assert calling.result(20) == answer
+
+
+def lose(cache):
+    """The network ends the connection of the call that is under way: nobody says whether it was done."""
+    (lost,) = (each for each in cache.store.pool._connections if each.is_open and not each.is_reusable())
+    with socket.fromfd(lost.pgconn.socket, socket.AF_UNIX, socket.SOCK_STREAM) as same:
+        same.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_lost_connection_fails_the_write_that_was_under_way_and_no_other_call(own):
+    cache = own.cache()
+    cache.set_many({"key": 1, "other": 1})
+    with ThreadPoolExecutor(1) as threads, row_locked(cache, "key"):
+        writing = threads.submit(cache.incr, "key")
+        wait_for(lambda: is_waiting(own))
+        lose(cache)
+        with pytest.raises(UnansweredError):
+            writing.result(20)
+        assert cache.incr("other") == 2
+        assert cache.get("key") == 1
+
+
+def test_a_read_whose_connection_is_lost_is_done_on_another_one(own, other):
+    cache = own.cache()
+    cache.set("key", 1)
+    with ThreadPoolExecutor(1) as threads:
+        with other.transaction():
+            other.execute("LOCK TABLE pgonly_cache IN ACCESS EXCLUSIVE MODE")
+            reading = threads.submit(cache.get, "key")
+            (pid,) = wait_for(lambda: is_waiting(own))
+            lose(cache)
+            wait_for(lambda: set(is_waiting(own)) - {pid})
+        assert reading.result(20) == 1
+
+
+def test_a_walk_over_many_entries_that_somebody_ends_is_not_begun_again(own):
+    cache = own.cache()
+    cache.set("key", 1)
+    with ThreadPoolExecutor(1) as threads, row_locked(cache, "key"):
+        deleting = threads.submit(cache.delete_pattern, "*")
+        (pid,) = wait_for(lambda: is_waiting(own))
+        end(pid)
+        with pytest.raises(UnansweredError):
+            deleting.result(20)
+        assert not is_waiting(own)
+
+
+def test_connections_that_no_call_uses_are_given_back(own, monkeypatch):
+    monkeypatch.setattr(pool_module, "_closer", None)  # there may be one that sleeps for long
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.4)
+    cache = own.cache(POOL_SIZE=3)
+    cache.set_many({"key": 1, "other": 1})
+    with ThreadPoolExecutor(1) as threads, row_locked(cache, "key"):
+        threads.submit(cache.incr, "key")
+        wait_for(lambda: is_waiting(own))
+        assert cache.get("other") == 1
+        assert len(own.pids()) == 2
+    wait_for(lambda: not own.pids())
+    assert cache.get("key") == 2
+
+
+def test_a_connection_in_use_is_not_given_back_as_unused(own, monkeypatch):
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0)
+    cache = own.cache()
+    cache.set_many({"key": 1, "other": 1})
+    with ThreadPoolExecutor(1) as threads:
+        with row_locked(cache, "key"):
+            writing = threads.submit(cache.incr, "key")
+            wait_for(lambda: is_waiting(own))
+            cache.store.pool.close_unused()
+        assert writing.result(20) == 2
+    cache.store.pool.close_unused()
+    wait_for(lambda: not own.pids())
+
+
+def test_what_was_counted_is_written_before_the_last_connection_is_given_back(own, monkeypatch):
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0)
+    cache = own.cache()
+    cache.get("missing")
+    cache.store.pool.close_unused()
+    name = cache_name(False, cache.store.namespace)
+    wait_for(lambda: CacheUsage.objects.filter(name=name, misses=1).exists())
+    cache.store.pool.close_unused()
+    wait_for(lambda: not own.pids())

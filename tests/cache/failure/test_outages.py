@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +16,7 @@ from django.http import HttpResponse
 from django.views.decorators.cache import cache_page
 
 from pgonly_django.exceptions import CacheError, CacheUnavailableError
+from tests import in_memory
 from tests.cache.failure.conftest import with_options
 from tests.elsewhere import missing
 from tests.waiting import wait_for
@@ -143,3 +147,58 @@ def test_a_pool_without_a_free_connection_says_so_and_recovers(aside, server):
         connection.commit()
         setting.result(20)
     assert hasty.get("key") == 2
+
+
+@pytest.fixture
+def small_disk(aside, server, tmp_path):
+    """A disk of 24 MB, which has the table of the cache and nothing else."""
+    place = tempfile.mkdtemp(prefix="pgonly-", dir=in_memory.folder())
+    mounted = os.geteuid() == 0 and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=False, capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("only the superuser may mount a disk")
+    owner = server.data.stat()
+    os.chown(place, owner.st_uid, owner.st_gid)
+    Path(place).chmod(0o700)
+    try:
+        with psycopg.connect(server.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
+            move(connection, "small")
+            yield
+            aside.clear()  # to move it takes some room
+            move(connection, "pg_default")
+            connection.execute("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+        Path(place).rmdir()
+
+
+def move(connection, tablespace):
+    connection.execute(f"ALTER TABLE pgonly_cache SET TABLESPACE {tablespace}")
+    indexes = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'pgonly_cache'::regclass"
+    for (index,) in connection.execute(indexes).fetchall():
+        connection.execute(f"ALTER INDEX {index} SET TABLESPACE {tablespace}")
+
+
+def test_after_the_disk_was_full_a_clear_makes_room_for_as_much_again(aside, server, small_disk):
+    with psycopg.connect(server.url(), autocommit=True) as connection:  # a table that was in use before
+        for _ in range(3):  # vacuum notes the free pages of an index when it comes again
+            fill(aside, 20_000, 600)
+            connection.execute("DELETE FROM pgonly_cache")
+            connection.execute("VACUUM (TRUNCATE FALSE) pgonly_cache")
+    fitted = fill(aside, 20_000)
+    assert fitted > 500
+    aside.clear()
+    assert fill(aside, 20_000) > fitted * 0.9
+
+
+def fill(cache, size, at_most=10**9):
+    """How many entries of this size are written until there is no room for another one."""
+    for number in range(at_most):
+        try:
+            cache.set(f"{size} {number}", os.urandom(size), tags=[f"tag {number}"])
+        except CacheError as error:
+            assert "No space left" in str(error)
+            return number
+    return at_most
