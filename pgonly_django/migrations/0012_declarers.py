@@ -24,6 +24,6 @@ DECLARERS = [
 class Migration(migrations.Migration):
     atomic = False  # InOneTransaction waits for its locks, and tries again
 
-    dependencies = [("pgonly_django", "0010_doctor")]
+    dependencies = [("pgonly_django", "0011_ready_again")]
 
     operations = [InOneTransaction(DECLARERS)]
