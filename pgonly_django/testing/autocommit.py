@@ -295,5 +295,6 @@ def _close_if_changed(connection: Any, lost: list[str], *, is_changed: bool) -> 
         return
     if is_open and has_written(connection, status):
         lost.append(connection.alias)
+    # Not by another wrapper in its place: at the end of a test run Django closes the one with which it began.
+    vars(connection).update(_NO_TRANSACTION, closed_in_transaction=False)
     connection.close()
-    del connections[connection.alias]

@@ -168,13 +168,13 @@ def iterates_in_order(context):
 @task(takes_context=True)
 def releases_its_mark_in_a_finally_block(context):
     """A killed process does not."""
-    if Group.objects.filter(name="mark").exists():
+    if User.objects.filter(last_name="busy").exists():
         return "busy"
-    Group.objects.create(name="mark")
+    User.objects.update_or_create(username="mark", defaults={"last_name": "busy"})
     try:
         context.step("pay", pay, 1)
     finally:
-        Group.objects.filter(name="mark").delete()
+        User.objects.filter(username="mark").update(last_name="free")
     return "done"
 
 

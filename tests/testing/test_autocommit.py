@@ -307,6 +307,7 @@ def test_an_update_is_no_setting(written):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_connection_on_which_a_job_left_a_setting_is_closed():
+    of_the_test_run = connections["default"]
     with as_in_autocommit():
         connection.cursor().execute("SET statement_timeout = '7s'")
         mine = connection.connection.info.backend_pid
@@ -317,3 +318,18 @@ def test_a_connection_on_which_a_job_left_a_setting_is_closed():
     pid = connections["default"].connection.info.backend_pid
     with as_in_autocommit():
         assert connections["default"].connection.info.backend_pid == pid
+    assert connections["default"] is of_the_test_run
+
+
+@pytest.mark.django_db(transaction=True)
+def test_after_a_job_that_left_a_transaction_open_the_connection_is_that_of_the_test_run(written):
+    of_the_test_run = connections["default"]
+    with as_in_autocommit() as lost:
+        transaction.atomic().__enter__()
+        transaction.atomic().__enter__()
+        mark("lost")
+    assert lost == ["default"]
+    assert connections["default"] is of_the_test_run
+    with transaction.atomic():
+        mark("kept")
+    assert written() == ["kept"]

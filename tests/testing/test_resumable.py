@@ -105,7 +105,8 @@ def test_the_report_says_where_it_was_killed(where):
 
 
 def test_what_a_finally_block_would_write_is_not_written(db):
-    said = why_not(jobs.releases_its_mark_in_a_finally_block)
+    said = why_not(jobs.releases_its_mark_in_a_finally_block, kill_at=2)
+    assert "between the call of step 'pay' and its save" in said
     assert "Its result is 'busy' instead of 'done'." in said
 
 
