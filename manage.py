@@ -5,9 +5,12 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
-    from django.core.management import execute_from_command_line
+    if sys.argv[1:2] == ["demo"]:
+        from example_project.screening.demo.start import run
+    else:
+        from django.core.management import execute_from_command_line as run
 
-    execute_from_command_line(sys.argv)
+    run(sys.argv)
 
 
 if __name__ == "__main__":

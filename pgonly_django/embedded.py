@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pgonly_django.exceptions import EmbeddedPostgresError
 OTHER_CLIENTS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+LEAVING_SECONDS = 0.5
 _used: list[Path] = []
 
 
@@ -61,13 +64,35 @@ def check_embedded(**_: Any) -> list[CheckMessage]:
 
 def _stop_at_exit(server: Server, starter: int) -> None:
     import psycopg
-    from django.db import connections
 
     if os.getpid() != starter:
         return
-    connections.close_all()
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the server running
+    _close_own_connections()
     with contextlib.suppress(psycopg.Error), psycopg.connect(server.url(), connect_timeout=5) as connection:
-        if connection.execute(OTHER_CLIENTS).fetchone() != (0,):
+        if not _is_alone(connection):
             return
     with contextlib.suppress(EmbeddedPostgresError):
         server.stop()
+
+
+def _close_own_connections() -> None:
+    """Those of Django, of the pools of the cache and the limits, and of the listeners."""
+    from django.db import connections
+
+    from pgonly_django.database import listener, pool
+
+    connections.close_all()
+    listener.stop_all()
+    pool.close_all_idle()
+
+
+def _is_alone(connection: Any) -> bool:
+    """A connection that was closed just now, or by a child that has ended, is listed for some milliseconds more."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while connection.execute(OTHER_CLIENTS).fetchone() != (0,):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -26,3 +26,9 @@ def told_by_a_child(value: Callable[[], object]) -> str:
     os.waitpid(child, 0)
     os.close(heard)
     return told.decode()
+
+
+def restore_sigint() -> None:
+    """Tests that run in the background of a shell ignore SIGINT, and their children inherit that. As preexec_fn it is
+    safe beside threads: it sets a signal and takes no lock."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

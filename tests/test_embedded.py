@@ -4,11 +4,14 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.core.checks import run_checks
 
@@ -16,6 +19,8 @@ from pgonly_django import embedded
 from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 from tests import in_memory
+from tests.forks import restore_sigint
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = f"""
@@ -26,6 +31,7 @@ from pgonly_django import embedded
 
 settings.configure(
     DATABASES={{"default": embedded.database(sys.argv[1])}},
+    CACHES={{"default": {{"BACKEND": "pgonly_django.cache.PostgresCache"}}}},
     INSTALLED_APPS=["pgonly_django"],
     SECRET_KEY="only a test",
 )
@@ -51,12 +57,29 @@ def data():
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def project(data, code):
-    command = [sys.executable, "-c", PROJECT + code, str(data)]
+@contextmanager
+def running(data, code):
     environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env=environment, cwd="/"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROJECT + code, str(data)],
+        text=True,
+        env=environment,
+        cwd="/",
+        preexec_fn=restore_sigint,  # noqa: PLW1509 - it sets a signal and takes no lock
+        **pipes,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def project(data, code):
+    with running(data, code) as process:
+        out, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 @pytest.mark.server
@@ -65,6 +88,46 @@ def test_a_project_has_a_database_and_its_process_stops_the_server(data):
     assert (done.returncode, json.loads(done.stdout or "null")) == (0, 0), done.stderr
     assert (data / "PG_VERSION").exists()
     assert not Server(data).is_running()
+
+
+USES_THE_CACHE = """
+from django.core.cache import cache
+from django.db import connection
+
+call_command("migrate", verbosity=0)
+cache.set("greeting", "hello")
+connection.close()
+print(cache.get("greeting"), flush=True)
+"""
+
+
+@pytest.mark.server
+def test_the_process_s_own_pools_do_not_keep_the_server(data):
+    done = project(data, USES_THE_CACHE)
+    assert (done.returncode, done.stdout.strip()) == (0, "hello"), done.stderr
+    assert not Server(data).is_running()
+
+
+@pytest.mark.server
+def test_the_connection_of_another_process_keeps_it(data):
+    with running(data, USES_THE_CACHE + "sys.stdin.read()") as process:
+        assert process.stdout.readline() == "hello\n"
+        with psycopg.connect(Server(data).url()) as other:
+            process.communicate(timeout=60)
+            assert other.execute("SELECT 1").fetchone() == (1,)
+    assert Server(data).is_running()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("begun", ["pg.new", "pg/postmaster.pid"])
+def test_an_interrupted_start_leaves_no_server_and_nothing_in_the_way(data, begun):
+    with running(data, "sys.stdin.read()") as process:
+        wait_for((data.parent / begun).exists)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not Server(data).is_running()
+    assert project(data, USES_IT).returncode == 0
 
 
 @pytest.mark.server

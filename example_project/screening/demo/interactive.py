@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import time
 from typing import TYPE_CHECKING, TextIO
 
 from example_project.screening.demo.sample_tasks import SERVED
+from example_project.screening.demo.start import HOST, answers
 from example_project.screening.tasks import screen_project
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ POLL_SECONDS = 0.2
 START_SECONDS = 30.0
 FAILED_START_SECONDS = 5.0
 THREADS = 6  # a screening, and what the sample tasks are allowed to do at a time
-HOST = "127.0.0.1"
 
 
 class Interactive:
@@ -64,10 +62,3 @@ class Interactive:
     def _say(self, text: str) -> None:
         self.out.write(text + "\n")
         self.out.flush()
-
-
-def answers(port: int) -> bool:
-    """Whether a server listens on 127.0.0.1:`port`."""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-        return True
-    return False

@@ -14,7 +14,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from example_project.screening.demo import prepare, seeding, two_workers
 from example_project.screening.demo.children import ChildDied, Children
 from example_project.screening.demo.headless import Headless, ScreeningError, as_text
-from example_project.screening.demo.interactive import HOST, Interactive, answers
+from example_project.screening.demo.interactive import Interactive
+from example_project.screening.demo.start import HOST, IN_USE, INTERRUPTED, PORT, answers
 from example_project.screening.demo.terminal import Terminal
 from example_project.screening.demo.two_workers import TwoWorkers
 from example_project.screening.status import shown
@@ -38,7 +39,6 @@ SEED_HELP = (
     "Write sample jobs, schedules, limits, cache entries and sessions also into a database that DATABASE_URL names. "
     "The demo's own database gets them without this flag."
 )
-INTERRUPTED = 130  # the usual exit code after Ctrl-C
 
 
 class Command(BaseCommand):
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             help="Take the answers of earlier runs from the durable cache.",
         )
         add("--seed", action="store_true", help=SEED_HELP)
-        add("--port", type=int, default=8000, help="The port of the web server. Default: 8000.")
+        add("--port", type=int, default=PORT, help="The port of the web server. Default: 8000.")
 
     def handle(self, *args: Any, **options: Any) -> None:  # noqa: ARG002 - Django's signature
         self._check(options)
@@ -76,7 +76,8 @@ class Command(BaseCommand):
         except (ChildDied, ScreeningError, TimeoutError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            raise CommandError("Interrupted: the screening is cancelled.", returncode=INTERRUPTED) from None
+            what = "screening is cancelled" if options["headless"] else "demo ends"
+            raise CommandError(f"Interrupted: the {what}.", returncode=INTERRUPTED) from None
 
     def _check(self, options: dict[str, Any]) -> None:
         if not isinstance(screen_project.get_backend(), PostgresBackend):
@@ -90,7 +91,7 @@ class Command(BaseCommand):
                 if options[flag]:
                     raise CommandError(f"--{flag.replace('_', '-')} needs --headless.")
             if answers(options["port"]):
-                raise CommandError(f"Port {options['port']} is in use: choose another with --port.")
+                raise CommandError(IN_USE.format(port=options["port"]))
 
     def _children(self, project: Project, options: dict[str, Any]) -> Children:
         delay = options["delay"]
