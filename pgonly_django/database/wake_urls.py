@@ -43,6 +43,7 @@ _opening = threading.Lock()
 # Those of the settings at the start. In a test run nothing is sent there, only to those that the tests set themselves.
 _usual: set[str] = set()
 _urls: dict[str, WakeUrl] = {}
+_waited_at_exit = 0.0
 
 
 def token() -> str:
@@ -79,6 +80,14 @@ def post_after_commit(alias: str) -> None:
         transaction.on_commit(post_soon, using=alias, robust=True)
     else:
         post_soon()
+
+
+def _flush_at_exit() -> None:
+    """Registered at two points of the exit, which together take END_SECONDS at most."""
+    global _waited_at_exit  # noqa: PLW0603 - a fact of the process
+    began = time.monotonic()
+    flush(max(END_SECONDS - _waited_at_exit, 0.0))
+    _waited_at_exit += time.monotonic() - began
 
 
 def flush(seconds: float | None = None) -> None:
@@ -217,6 +226,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_after_fork)
-call_before_threads_are_joined(flush)
+call_before_threads_are_joined(_flush_at_exit)
 # And after the threads have ended that enqueued.
-atexit.register(flush)
+atexit.register(_flush_at_exit)

@@ -37,6 +37,7 @@ class Deadline:
         if options.max_seconds is not None:
             leave_seconds = min(LEAVE_SECONDS, options.max_seconds * LEAVE_SHARE)
             self.ends_at = time.monotonic() + options.max_seconds if ends_at is None else ends_at
+        self._leaves_at, self._leave_seconds = self.ends_at, leave_seconds
         self.jobs_until = self.ends_at - leave_seconds
         self.gives_up_at = self.ends_at - leave_seconds / 2
         self.calls_until = self.jobs_until - interrupted_before(self.grace_seconds)
@@ -62,9 +63,16 @@ class Deadline:
         """Whether the planned stop has to begin."""
         return now >= self.stop_at
 
-    def at_most(self, seconds: float) -> float:
-        """So much of these seconds as is left before the end."""
-        return min(seconds, max(self.ends_at - time.monotonic(), LEAVE_AT_LEAST_SECONDS))
+    def leave_by(self, at: float, leave_seconds: float) -> None:
+        """The process ends at `at`, if not before; of that, the last seconds are for what follows the last job."""
+        if at < self._leaves_at:
+            self._leaves_at, self._leave_seconds = at, leave_seconds
+
+    def at_most(self, seconds: float, keeps: float = 0.0) -> float:
+        """So much of these seconds as is left before the end. `keeps`: without this share of the seconds for leaving,
+        which is for what follows."""
+        left = self._leaves_at - keeps * self._leave_seconds - time.monotonic()
+        return min(seconds, max(left, LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
         """Whether a run that was just claimed may begin. A limited job that left for lack of time may not, nor may one

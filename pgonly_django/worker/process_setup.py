@@ -2,6 +2,7 @@
 
 import logging
 import os
+import queue
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_options import connections_of_worker
 from pgonly_django.worker.exit_code import ExitCode
+from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.shutdown import Shutdown
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.terminal import Terminal, logging_to
 from pgonly_django.worker.worker import WorkerLoop
@@ -24,9 +27,8 @@ from pgonly_django.worker.worker import WorkerLoop
 SWITCH_INTERVAL_SECONDS = 0.001
 CHILDREN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
-OVERRUN = (
-    b"The worker had not ended when its --max-seconds were over, and was ended: what ran goes on elsewhere.\n"
-)
+LAST_SECONDS = 0.1  # of the time for leaving; for what takes no time
+OVERRUN = b"The worker had not ended when its time was over, and was ended: what ran goes on elsewhere.\n"
 
 
 @contextmanager
@@ -64,12 +66,17 @@ def started_at() -> float:
     return time.monotonic() - max(age, 0.0)
 
 
-def end_at(at: float) -> None:
-    """End this process at `at` (time.monotonic()) if it still lives then: its main thread may wait for a database that
-    does not answer. Nothing here takes a lock, which that thread may hold."""
+def end_in_time(at: float, shutdown: Shutdown | None = None) -> None:
+    """End this process at `at` (time.monotonic()), or when `shutdown` says, if it still lives then: its main thread may
+    wait for a database that does not answer. Nothing here takes a lock, which that thread may hold."""
 
     def end() -> None:
-        time.sleep(max(at - time.monotonic(), 0.0))
+        asked: queue.SimpleQueue[None] = queue.SimpleQueue() if shutdown is None else shutdown.asked
+        ends_at = at
+        while (left := ends_at - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                asked.get(timeout=min(left, threading.TIMEOUT_MAX))
+            ends_at = min(at, NEVER if shutdown is None else shutdown.leaves_at)
         with suppress(OSError):
             os.write(2, OVERRUN)
         os._exit(ExitCode.BROKEN)
@@ -77,10 +84,13 @@ def end_at(at: float) -> None:
     threading.Thread(target=end, name="pgonly-end", daemon=True).start()
 
 
-def leave(code: int) -> NoReturn:
-    """End the process even when a stuck job's thread never returns."""
-    _end_children()
-    wake_urls.flush(WAKE_SECONDS)  # of the jobs that this worker gave back
+def leave(code: int, by: float = NEVER) -> NoReturn:
+    """End the process even when a stuck job's thread never returns, at `by` (time.monotonic()) at the latest."""
+    by -= LAST_SECONDS
+    _end_children(by)
+    wake_urls.flush(
+        max(min(WAKE_SECONDS, by - time.monotonic()), 0.0)
+    )  # of the jobs that this worker gave back
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
     for tidy in (connections.close_all, *streams, logging.shutdown):
         with suppress(Exception):  # whatever is broken here, the process ends
@@ -88,14 +98,14 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _end_children() -> None:
+def _end_children(by: float) -> None:
     """End what jobs started with multiprocessing: the released jobs may run elsewhere by now. Python does it at its
     exit, which os._exit() skips; it also waits for those that are no daemons."""
     multiprocessing = sys.modules.get("multiprocessing")
     children = multiprocessing.active_children() if multiprocessing is not None else []
     for child in children:
         child.terminate()
-    deadline = time.monotonic() + CHILDREN_SECONDS
+    deadline = min(time.monotonic() + CHILDREN_SECONDS, by)
     for child in children:
         child.join(max(deadline - time.monotonic(), 0.0))
         child.kill()

@@ -44,7 +44,7 @@ from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
 from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.room import Room
 from pgonly_django.worker.scheduler import Scheduler
-from pgonly_django.worker.shutdown import Shutdown
+from pgonly_django.worker.shutdown import LEAVE_SECONDS, Shutdown
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import Status, state_of
@@ -53,10 +53,13 @@ from pgonly_django.worker.watchdog import Watchdog
 MESSAGES_AT_ONCE = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
 REPORT_SECONDS = 0.5
-FINISHED_SIGNALS_SECONDS = 5.0
 FIRST_SCHEDULES_SECONDS = 10.0
+LONGEST_LEAVE_SECONDS = 10.0  # of a worker that nobody has told to stop
+CALLS_SECONDS = 5.0  # for signals and on_failure together
 JOIN_SECONDS = 2.0
 STOP_SECONDS = 2.0  # in which instruments send what they have
+# Of the time for leaving, what is kept for the steps behind these calls, instruments and threads.
+AFTER_CALLS, AFTER_INSTRUMENTS, AFTER_THREADS = 0.5, 0.35, 0.15
 WRITES_AT_END = 3
 
 
@@ -418,13 +421,16 @@ class WorkerLoop:
         self._is_leaving = True
         self.maintenance.end()
         self.scheduler.end()
+        calls_until = time.monotonic() + CALLS_SECONDS
+        self.deadline.leave_by(time.monotonic() + LONGEST_LEAVE_SECONDS, LONGEST_LEAVE_SECONDS)
+        self.deadline.leave_by(self.shutdown.leaves_at, LEAVE_SECONDS)
         at_most = self.deadline.at_most
-        self.finished_signals.close(at_most(FINISHED_SIGNALS_SECONDS))
-        self.failure_calls.close(at_most(FINISHED_SIGNALS_SECONDS))
-        tell_stop(at_most(STOP_SECONDS))
+        self.finished_signals.close(at_most(CALLS_SECONDS, keeps=AFTER_CALLS))
+        self.failure_calls.close(at_most(max(calls_until - time.monotonic(), 0.0), keeps=AFTER_CALLS))
+        tell_stop(at_most(STOP_SECONDS, keeps=AFTER_INSTRUMENTS))
         self.heartbeat.end()
         if self.heartbeat.is_alive():  # first, or it may say once more that this worker lives
-            self.heartbeat.join(at_most(JOIN_SECONDS))
+            self.heartbeat.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
         if self.limited.tell_at < NEVER:
             self.database.ask(self.limited.tell)
         self.database.ask(lambda connection: workers.stopped(connection, self.id))
@@ -432,10 +438,10 @@ class WorkerLoop:
             if self.database.ask(self.stats.write) is not False:
                 break
         self.database.close_all()
-        self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS))
+        self.slots.close(0.0 if self.shutdown.left_behind else at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
         for thread in (self.maintenance, self.scheduler):  # a round of it has a connection open
             if thread.is_alive():
-                thread.join(at_most(JOIN_SECONDS))
+                thread.join(at_most(JOIN_SECONDS, keeps=AFTER_THREADS))
         self.inbox.close()
         self.left.set()
         is_replaced = self._is_stuck or self._is_retiring or self.room.is_used_up

@@ -318,7 +318,7 @@ elif kind == "thread":
 elif kind == "atexit":
     atexit.register(enqueue, "atexit")
 elif kind == "hangs":
-    wake_urls.TIMEOUT_SECONDS, wake_urls.END_SECONDS = 3600, 0.1
+    wake_urls.TIMEOUT_SECONDS, wake_urls.END_SECONDS = 3600, 4.0
     enqueue("only")
 """
 
@@ -373,6 +373,19 @@ def test_a_url_that_hangs_keeps_no_process_from_ending(sleeping):
     sleeping.answers.clear()
     run_short_lived("hangs", sleeping.url)
     assert len(sleeping.asked) == 1
+
+
+def test_the_two_waits_at_the_exit_take_end_seconds_together(sleeping, monkeypatch):
+    sleeping.answers.clear()
+    monkeypatch.setattr(wake_urls, "END_SECONDS", 2.0)
+    monkeypatch.setattr(wake_urls, "_waited_at_exit", 0.0)
+    wake_urls.post_soon()
+    began = time.monotonic()
+    wake_urls._flush_at_exit()
+    middle = time.monotonic()
+    wake_urls._flush_at_exit()
+    assert middle - began >= 2.0
+    assert time.monotonic() - middle < 1.5
 
 
 def test_the_middleware_of_the_docs_answers_once_it_is_posted(sleeping, rf):

@@ -48,7 +48,21 @@ def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
         assert worker.wait(30) == 1
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert "had not ended when its --max-seconds were over" in worker.output
+    assert "had not ended when its time was over" in worker.output
+
+
+def test_a_stop_ends_while_the_database_does_not_answer(workers, marks):
+    worker = workers.start("--grace-seconds", "1", lease=60)
+    jobs.hold_on.enqueue("k")
+    wait_for(lambda: "k:started" in marks(), what="the start")
+    pid = pid_of_main_connection(worker)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        worker.send(signal.SIGTERM)
+        assert worker.wait(20) == 1
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "had not ended when its time was over" in worker.output
 
 
 def test_a_supervisor_ends_with_its_workers_and_their_jobs_go_back(workers, marks):

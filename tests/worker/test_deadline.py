@@ -200,6 +200,18 @@ def test_without_max_seconds_nothing_ends():
     assert deadline.at_most(5.0) == 5.0
 
 
+def test_what_follows_the_last_job_has_one_end_and_each_step_leaves_time_for_the_next():
+    deadline = Deadline(WorkerOptions())
+    now = time.monotonic()
+    deadline.leave_by(now + 100.0, 10.0)
+    deadline.leave_by(now + 1000.0, 10.0)  # a later end changes nothing
+    assert deadline.at_most(200.0) <= 100.0
+    assert deadline.at_most(200.0, keeps=0.5) <= 95.0
+    assert deadline.at_most(5.0, keeps=0.5) == 5.0
+    deadline.leave_by(now, 10.0)
+    assert deadline.at_most(5.0) < 0.1
+
+
 @pytest.mark.parametrize("value", [0, 0.5, -1, float("nan"), float("inf")])
 def test_max_seconds_is_validated(value):
     with pytest.raises(OptionError, match="--max-seconds must be 1 or more, got"):

@@ -3,13 +3,15 @@ from __future__ import annotations
 import threading
 import time
 
+from pgonly_django.compat import task_finished
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.models import State
+from pgonly_django.models import State, Worker
 from pgonly_django.worker.finishes import WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.shutdown import Shutdown
+from pgonly_django.worker.shutdown import LEAVE_SECONDS, Shutdown
 from tests import jobs
+from tests.jobs import telling
 from tests.waiting import wait_for
 from tests.worker.test_in_flight import run_of
 
@@ -60,15 +62,57 @@ def test_jobs_get_an_exception_before_the_end_of_the_grace_and_are_released_at_i
     assert began.wait(20)
     shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
     shutdown.ask()
-    shutdown.obey(100.0, held)
-    shutdown.obey(118.9, held)
-    assert (run.stop_requested, run.stop_until, interrupted.is_set()) == (True, 120.0, False)
-    shutdown.obey(119.1, held)
+    until = shutdown.leaves_at - LEAVE_SECONDS
+    shutdown.obey(until - 20.0, held)
+    shutdown.obey(until - 1.1, held)
+    assert (run.stop_requested, run.stop_until, interrupted.is_set()) == (True, until, False)
+    shutdown.obey(until - 0.9, held)
     assert interrupted.wait(20)
     job.join()
     assert (held.ended, shutdown.left_behind) == ({}, False)
-    shutdown.obey(120.0, held)
+    shutdown.obey(until, held)
     assert ([*held.ended], shutdown.left_behind) == ([run.job.id], True)
+
+
+def test_the_grace_counts_from_the_signal_however_late_the_main_loop_hears_of_it():
+    held, run = InFlight(), run_of()
+    assert run.take()
+    held.hold([run])
+    shutdown = Shutdown(20.0, WorkerFacts("id", "name"))
+    before = time.monotonic()
+    shutdown.ask()
+    after = time.monotonic()
+    assert before + 20.0 + LEAVE_SECONDS <= shutdown.leaves_at <= after + 20.0 + LEAVE_SECONDS
+    shutdown.obey(after + 10.0, held)
+    assert before + 20.0 <= run.stop_until <= after + 20.0
+    shutdown.ask()  # once more, which prolongs nothing
+    assert shutdown.leaves_at <= after + 20.0 + LEAVE_SECONDS
+    shutdown.ask(at_once=True)
+    assert shutdown.leaves_at <= time.monotonic() + LEAVE_SECONDS
+
+
+def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_seconds(background_worker):
+    """The last second of these is for the ends and the row of the worker."""
+    over, reached = threading.Event(), threading.Event()
+
+    def hang(**_facts):
+        reached.set()
+        over.wait(60)
+
+    task_finished.connect(hang)
+    worker = background_worker(grace_seconds=1.0)
+    telling.fail.using(on_failure=telling.hangs).enqueue()
+    try:
+        assert reached.wait(20)
+        wait_for(lambda: worker.failure_calls.are_going, what="the on_failure")
+        began = time.monotonic()
+        worker.stop()
+        assert worker.left.wait(20)
+        assert time.monotonic() - began < 1.0 + LEAVE_SECONDS + 1.5
+    finally:
+        over.set()
+        task_finished.disconnect(hang)
+    assert Worker.objects.get(pk=worker.id).stopped_at is not None
 
 
 def test_a_stop_without_jobs_promises_no_time(caplog):

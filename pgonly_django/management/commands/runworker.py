@@ -63,8 +63,9 @@ EPILOG = """
 Every flag but --reload is also an environment variable: PGONLY_WORKER_QUEUES, PGONLY_WORKER_THREADS, ... A flag wins.
 
 Exit codes: 0 stopped as asked, or by --burst, --max-jobs, --max-seconds, --max-idle-seconds; 1 could not start (the
-message says what to do), or broke down (the log says why); 2 wrong flag; 3 start a fresh process: every slot is held by
-a job that ignores its interruption, or --max-jobs-per-process or --max-memory-mb came true (not with --processes).
+message says what to do), broke down (the log says why), or had to be ended, since PostgreSQL did not answer; 2 wrong
+flag; 3 start a fresh process: every slot is held by a job that ignores its interruption, or --max-jobs-per-process or
+--max-memory-mb came true (not with --processes).
 
 SIGTERM, SIGINT (Ctrl-C) or SIGHUP: claim nothing more, tell the jobs to stop, wait --grace-seconds (in the last one
 those that do not listen get an exception), release what is left.
@@ -163,7 +164,7 @@ class Command(BaseCommand):
                 atexit.register(_release_and_wait, supervisor)
             code = supervisor.run()
             if not (supervisor.is_stopping and self._reloads):
-                process_setup.leave(code)
+                process_setup.leave(code, by=supervisor.leaves_at)
 
     def _prepare(self, options: WorkerOptions, health: Health) -> None:
         """Raises CommandError, which says what to do."""
@@ -205,7 +206,7 @@ class Command(BaseCommand):
                 # Under --reload the main thread watches the code, and is about to start the process again.
                 is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
                 if self._owns_process and not is_reloading:
-                    process_setup.leave(code)
+                    process_setup.leave(code, by=min(worker.deadline.ends_at, worker.shutdown.leaves_at))
         if code is ExitCode.REPLACE_ME:
             raise CommandError(ASKS_TO_BE_REPLACED, returncode=code)
 
@@ -247,8 +248,10 @@ class Command(BaseCommand):
         return ends_at
 
     def _run(self, worker: WorkerLoop, health: Health) -> ExitCode:
-        if self._owns_process and worker.options.max_seconds is not None:
-            process_setup.end_at(worker.deadline.ends_at)
+        if self._owns_process and (worker.options.max_seconds is not None or _is_in_main_thread()):
+            process_setup.end_in_time(
+                worker.deadline.ends_at, worker.shutdown if _is_in_main_thread() else None
+            )
         if self._owns_process and not _is_in_main_thread():
             atexit.register(_release_and_wait, worker)
         try:

@@ -115,7 +115,7 @@ class Link(threading.Thread):
             self._retire_if_due()  # its last jobs may have taken less time than a turn
             self.channel.send({"holds_nothing": self.worker.in_flight.is_empty})
             self.channel.send({"is_out_of_time": self.worker.deadline.claims_nothing})
-            deadline = time.monotonic() + LAST_FLUSH_SECONDS
+            deadline = time.monotonic() + self.worker.deadline.at_most(LAST_FLUSH_SECONDS)
             while not self.channel.is_flushed and time.monotonic() < deadline:
                 time.sleep(0.01)
                 self.channel.flush()

@@ -28,6 +28,7 @@ from pgonly_django.worker.memory import resident_bytes
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.payloads import WAKE
 from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.shutdown import LEAVE_SECONDS
 from pgonly_django.worker.status import Status, WorkerState
 from pgonly_django.worker.supervisor import announcing
 from pgonly_django.worker.supervisor.process import Place, Process, ending_of, reap
@@ -38,8 +39,10 @@ from pgonly_django.worker.systemd import Systemd
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
 SILENCE_LEAST_SECONDS = 30.0
 SPAWN_SECONDS = 300.0  # to import a project may take long
-KILL_AFTER_GRACE_SECONDS = 7.0
-GIVE_UP_SECONDS = 5.0  # at the end, for jobs that cannot be taken back
+KILL_AFTER_GRACE_SECONDS = LEAVE_SECONDS + 1.0  # a process has ended by itself before, unless it is frozen
+GIVE_UP_SECONDS = 1.0  # at the end, for jobs that cannot be taken back
+# Of the time for leaving that --max-seconds have: after its processes, for the supervisor.
+LAST_SHARE = 0.25
 BURST_FAILURES = 5
 STOP, STOP_NOW = 1, 2
 COUNTED_SECONDS = 2.0
@@ -70,6 +73,11 @@ class Supervisor:
         self._memory_is_told = False
         self._replaced = 0
         self._deadline = None if ends_at is None else Deadline(options, ends_at)
+        self._processes_end_at: float | None = None
+        if self._deadline is not None:
+            last = (self._deadline.ends_at - self._deadline.jobs_until) * LAST_SHARE
+            self._processes_end_at = self._deadline.ends_at - last
+        self.leaves_at = NEVER if ends_at is None else ends_at
         self._gives_up_at: float | None = None
         self._sigchld_before: Any = None
         self._systemd: Systemd | None = None
@@ -142,7 +150,7 @@ class Supervisor:
             gc.unfreeze()
             self._hear_no_more_of_children()
             self.health.close()
-            self.taking_back.close()
+            self.taking_back.close(self.leaves_at)
             self.left.set()
         announcing.stopped(self.options, self.taking_back.names)
         return self.code
@@ -184,6 +192,11 @@ class Supervisor:
         now = time.monotonic()
         longest = TURN_SECONDS if self._systemd is None else min(TURN_SECONDS, self._systemd.interval_seconds)
         times = [longest, self.taking_back.next_turn(now), self.health.next_deadline() - now]
+        times += [process.kill_at - now for process in self.processes if process.killed_for is None]
+        if self._gives_up_at is not None:
+            times.append(self._gives_up_at - now)
+        if self._deadline is not None and not self._is_ending:
+            times.append(self._deadline.stop_at - now)
         if not self._is_closed:
             times += [place.start_at - now for place in self.places]
         channels = [each.started.channel for each in self.processes]
@@ -219,9 +232,9 @@ class Supervisor:
         self._close_connections()
         try:
             if forks(self.method):
-                started = fork(place.name, self.ends_at, self.serve, self.close_inherited)
+                started = fork(place.name, self._processes_end_at, self.serve, self.close_inherited)
             else:
-                started = spawn(place.name, self.ends_at)
+                started = spawn(place.name, self._processes_end_at)
         except (OSError, RuntimeError) as error:  # no process to spare, or no command to type once more
             pause = place.vacate(time.monotonic(), backs_off=True)
             announcing.not_started(place.name, error, pause)
@@ -250,6 +263,7 @@ class Supervisor:
         self._told = self._asked
         at_once = self._asked == STOP_NOW
         grace = 0.0 if at_once else self.options.grace_seconds
+        self.leaves_at = min(self.leaves_at, now + grace + KILL_AFTER_GRACE_SECONDS + GIVE_UP_SECONDS)
         announcing.stopping(self.processes, grace)
         for process in self.processes:
             process.is_told_to_stop = True
@@ -347,13 +361,13 @@ class Supervisor:
 
     def _end_in_time(self, now: float) -> None:
         """--max-seconds: the processes stop by themselves. None is started any more, and what is left is killed."""
-        if self._deadline is None or now < self._deadline.stop_at:
+        if self._deadline is None or self._processes_end_at is None or now < self._deadline.stop_at:
             return
         self._is_ending = True
         self._gives_up_at = self._deadline.ends_at
         for process in self.processes:
             process.is_told_to_stop = True  # by the time
-            process.kill_at = min(process.kill_at, self._deadline.ends_at)
+            process.kill_at = min(process.kill_at, self._processes_end_at)
 
     # Messages.
 

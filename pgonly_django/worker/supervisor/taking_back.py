@@ -106,11 +106,12 @@ class TakingBack:
         if self._try is not None:
             self._try.answers.close()
 
-    def close(self) -> None:
-        """Wait for no answer any more. Processes that have given theirs may still wake workers that sleep."""
+    def close(self, by: float = float("inf")) -> None:
+        """Wait for no answer any more. Processes that have given theirs may still wake workers that sleep, until `by`
+        at the latest."""
         deadline = time.monotonic()
         if self._try is None:
-            deadline += WAKE_SECONDS
+            deadline = min(deadline + WAKE_SECONDS, by)
         else:
             self._try.answers.close()
             self._try = None

@@ -71,9 +71,9 @@ def supervise(monkeypatch, transactional_db, caplog):
     monkeypatch.setattr(module, "TURN_SECONDS", 0.02)
     supervisors = []
 
-    def make(serve, processes=2, **options):
+    def make(serve, processes=2, ends_at=None, **options):
         options = WorkerOptions(name="s", processes=processes, **{"grace_seconds": 0.0, **options})
-        supervisor = Supervisor(options, serve, "fork", Health())
+        supervisor = Supervisor(options, serve, "fork", Health(), ends_at)
         supervisors.append(supervisor)
         return supervisor
 
