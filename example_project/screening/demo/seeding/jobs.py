@@ -157,7 +157,9 @@ def _failed() -> list[Job]:
     """Of several errors, one with a cause, one whose worker died three times, one that was discarded."""
     at = ago(minutes=26)
     broken = raised(_broken_import)
-    crash = "Its worker died 3 times while it ran; it is not started again."
+    crash = (
+        "Its worker died 3 times while it ran, and nothing new was saved in between; it is not started again."
+    )
     crashed = [entry("crashed", 1, at + timedelta(minutes=number), 40, reason=crash) for number in range(3)]
     discarded = entry("discarded", 1, at, 0.1, exception="pgonly_django.exceptions.Discard",
                       message="There is no format 'docx': use ris or csv.")  # fmt: skip
