@@ -13,6 +13,7 @@ from pgonly_django import budget
 from pgonly_django.exceptions import BudgetError
 from pgonly_django.limits import budget_reservation
 from pgonly_django.models import Budget, CostEntry, Job, State
+from pgonly_django.worker.duties.declare import Declare
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
 from tests.jobs import spending
 from tests.limits.rows import costs, end_period, money, no_connections, state
@@ -184,7 +185,7 @@ def test_a_held_job_can_be_cancelled_discarded_or_retried(work, cap):
 
 def test_the_budgets_in_the_settings_have_rows_before_they_are_used(transactional_db, settings):
     settings.PGONLY = {"BUDGETS": {"p": {"usd": 5, "per": "month"}, "project:*": {"usd": 1}}}
-    settle_budgets()
+    Declare("default").run_once(lambda: None, threading.Event())
     assert list(Budget.objects.values_list("name", "usd", "per")) == [("p", 5, "month")]
 
 
