@@ -55,11 +55,21 @@ def _waiting(job: Job, around: Surroundings) -> str:
 def _scheduled(job: Job, around: Surroundings, now: datetime) -> str:
     if job.run_at is None or job.run_at <= now:
         return _waiting(job, around)
-    at = timezone.localtime(job.run_at) if timezone.is_aware(job.run_at) else job.run_at
+    at = _full_minute(job.run_at)
+    at = timezone.localtime(at) if timezone.is_aware(at) else at
     words = date_format(at, "TIME_FORMAT" if job.run_at - now < timedelta(hours=12) else "DATETIME_FORMAT")
     if job.attempt:
         return _("Something went wrong. It is tried again at %(time)s") % {"time": words}
     return _("Begins at %(time)s") % {"time": words}
+
+
+def _full_minute(moment: datetime) -> datetime:
+    """The next one, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22."""
+    try:
+        later = moment + timedelta(minutes=1, microseconds=-1)
+    except OverflowError:
+        return moment
+    return later.replace(second=0, microsecond=0)
 
 
 def _running(job: Job, around: Surroundings, now: datetime) -> str:

@@ -80,7 +80,8 @@ HAS_SAVED = """coalesce((SELECT true FROM pgonly_step AS saved WHERE saved.job_i
         (SELECT true FROM pgonly_checkpoint AS saved WHERE saved.job_id = job.id), false)"""
 
 # A job that was asked to cancel does not wait again, and is not held. Of attempts in a row that were postponed, or
-# retried without counting, the errors keep the last.
+# retried without counting, the errors keep the last. A claim sets attempted_at, and started_at if it is the first one,
+# within microseconds: the started_at of a claim whose run did not begin is taken back.
 FINISH = qualified(f"""
 UPDATE pgonly_job AS job SET
     state = CASE WHEN job.cancel_requested_at IS NOT NULL AND ended.state IN ({GOES_ON})
@@ -93,6 +94,8 @@ UPDATE pgonly_job AS job SET
     ready_again_at = CASE WHEN ended.interrupted = 1 OR ended.moves_back = 1 THEN clock_timestamp()
         ELSE job.ready_again_at END,
     lease_expires_at = NULL,
+    started_at = CASE WHEN ended.began OR job.attempted_at - job.started_at > interval '100 us'
+        THEN job.started_at END,
     attempt = job.attempt - ended.uncounted,
     interruptions = job.interruptions + ended.interrupted,
     crashes = CASE WHEN ended.stays_suspect = 1 AND job.crashes > 0 AND {NOTHING_NEW_SAVED}
@@ -109,8 +112,9 @@ UPDATE pgonly_job AS job SET
     expires_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL WHEN ended.state = 'failed' THEN {FAILED_EXPIRES_AT} ELSE {EXPIRES_AT} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
-    %(interrupted)s::int[], %(move_back)s::int[], %(stay_suspect)s::int[], %(entries)s::text[], %(holders)s::text[])
-    AS ended(id, lease_epoch, state, delay, uncounted, interrupted, moves_back, stays_suspect, entry, held_by)
+    %(interrupted)s::int[], %(move_back)s::int[], %(began)s::bool[], %(stay_suspect)s::int[], %(entries)s::text[],
+    %(holders)s::text[]) AS ended(id, lease_epoch, state, delay, uncounted, interrupted, moves_back, began,
+        stays_suspect, entry, held_by)
 WHERE job.id = ended.id {{and_unlocked}}AND job.lease_epoch = ended.lease_epoch AND job.state || '' = 'running'
 RETURNING job.id::text, job.state
 """)
@@ -163,6 +167,7 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.started and finish.outcome is Outcome.RELEASED) for finish in batch],
         "move_back": [int(finish.moves_back) for finish in batch],
+        "began": [finish.started and finish.outcome is not Outcome.POSTPONED for finish in batch],
         # These runs do not show that the job spares its worker.
         "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],
         "entries": [finish.entry for finish in batch],

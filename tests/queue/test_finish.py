@@ -267,3 +267,20 @@ def test_results_that_together_are_too_large_for_one_statement_go_in_several(ser
     assert len(finish_statements(batch)) > 1
     assert write(server, *batch) == 9
     assert [len(fresh(job).result) for job in jobs] == [150] * 4 + [500] + [150] * 4
+
+
+@pytest.mark.parametrize(
+    "end", [{"outcome": Outcome.RELEASED, "started": False}, {"outcome": Outcome.POSTPONED, "entry": entry()}]
+)
+def test_a_claim_whose_run_never_began_is_no_start(server, end):
+    job = make()
+    (claimed,) = claim(server, claimer())
+    write(server, finish_of(claimed, state=State.READY, costs_attempt=False, **end))
+    assert fresh(job).started_at is None
+    (claimed,) = claim(server, claimer())
+    write(server, finish_of(claimed, outcome=Outcome.RELEASED, state=State.READY, costs_attempt=False))
+    began_at = fresh(job).started_at
+    assert began_at is not None
+    (claimed,) = claim(server, claimer())
+    write(server, finish_of(claimed, state=State.READY, costs_attempt=False, **end))
+    assert fresh(job).started_at == began_at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -49,12 +49,20 @@ class Attempt:
 
     outcome: str
     number: int | None = None
+    run: int | None = None  # None: a decision; or it is not known which run it was
     worker: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     exception: str = ""
     message: str = ""
     traceback: str = ""
+
+    @property
+    def place(self) -> str:
+        """As "run 7, attempt 1"."""
+        run = None if self.run is None else _("run %d") % self.run
+        attempt = None if self.number is None else _("attempt %d") % self.number
+        return ", ".join(filter(None, (run, attempt)))
 
     @property
     def label(self) -> str:
@@ -98,8 +106,19 @@ def attempts_of(job: Job, worker: str, *, sees_data: bool) -> list[Attempt]:
     `sees_data` no text that the task has made, which may have its arguments in it."""
     attempts = [_recorded(entry, sees_data=sees_data) for entry in _entries(job.errors)]
     if job.state in (State.RUNNING, State.SUCCEEDED) and job.attempted_at is not None:
-        attempts.append(Attempt(job.state, job.attempt, worker, job.attempted_at, job.finished_at))
-    return attempts
+        attempts.append(Attempt(job.state, job.attempt, None, worker, job.attempted_at, job.finished_at))
+    return _numbered(attempts, job.lease_epoch)
+
+
+def _numbered(attempts: list[Attempt], claims: int) -> list[Attempt]:
+    """With the number of each run: deaths, stops and snoozes cost no attempt. Each run was a claim, and the last claim
+    is the last run."""
+    number, numbered = claims, []
+    for each in reversed(attempts):
+        is_run = each.started_at is not None and number > 0
+        numbered.append(replace(each, run=number if is_run else None))
+        number -= is_run
+    return numbered[::-1]
 
 
 def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:

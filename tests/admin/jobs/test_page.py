@@ -266,6 +266,31 @@ def test_what_was_chosen_for_its_failure_is_shown(page, retention, shown):
     assert any("Dead letter sent" in moment for moment in moments(html))
 
 
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (State.READY, ["Kept after it finished 7 d", "Kept if it fails 90 d"]),
+        (State.SUCCEEDED, ["Kept after it finished 7 d"]),
+        (State.CANCELLED, ["Kept after it finished 7 d"]),
+        (State.FAILED, ["Kept after it finished 90 d"]),
+    ],
+)
+def test_how_long_a_job_is_kept_is_what_holds_for_its_state(page, state, shown):
+    text = text_of(page(make_job(state, retention=timedelta(days=7))))
+    assert re.findall(r"Kept (?:after it finished|if it fails) \d+ d", text) == shown
+
+
+def test_runs_have_numbers_since_deaths_and_stops_cost_no_attempt(page):
+    at = timezone.now().isoformat()
+    run = {"outcome": "released", "attempt": 1, "started_at": at, "finished_at": at}
+    decision = {"outcome": "held", "attempt": 1, "finished_at": at}
+    job = make_job(State.RUNNING, attempt=1, lease_epoch=13, errors=[run] * 4 + [decision] + [run] * 5)
+    text = text_of(page(job))
+    for number in range(4, 14):
+        assert f"run {number}, attempt 1" in text
+    assert "run 3," not in text
+
+
 def test_a_job_without_options_for_its_failure_says_nothing_of_them(page):
     text = text_of(page(make_job(State.FAILED)))
     assert "Kept if it fails" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -9,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from pgonly_django.admin.formats import exact_time, short_duration
 from pgonly_django.admin.jobs.page.steps import cost_of
-from pgonly_django.conf import LONGEST
+from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, State
 
@@ -37,17 +38,32 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]
         (_("Worker"), worker if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
         (_("Maximum run time"), job.max_runtime and short_duration(job.max_runtime)),
-        (_("Kept after it finished"), short_duration(job.retention) if job.retention else _("for ever")),
+        (_("Kept after it finished"), _retention(job)),
         (_("Kept if it fails"), _failed_retention(job)),
         (_("Dead letter queue"), job.dead_letter_queue),
     ]
     return [(label, value) for label, value in facts if value not in (None, "")]
 
 
+def _retention(job: Job) -> str | None:
+    """What holds for it: of a job that has failed, or that may fail, see _failed_retention()."""
+    if job.state != State.FAILED:
+        return _time_kept(job.retention)
+    return (
+        _time_kept(job.retention and max(job.retention, FAILED_RETENTION))
+        if job.failed_retention is None
+        else None
+    )
+
+
 def _failed_retention(job: Job) -> str | None:
-    if job.failed_retention is None:
+    if job.is_finished and (job.state != State.FAILED or job.failed_retention is None):
         return None
-    return _("for ever") if job.failed_retention > LONGEST else short_duration(job.failed_retention)
+    return _time_kept(job.failed_retention or (job.retention and max(job.retention, FAILED_RETENTION)))
+
+
+def _time_kept(time: timedelta | None) -> str:
+    return short_duration(time) if time and time <= LONGEST else _("for ever")
 
 
 def _concurrency(job: Job, *, hides_key: bool) -> str | None:
