@@ -82,7 +82,8 @@ class Shutdown:
     def gives_up(self, *, is_away: bool) -> bool:
         """Whether to leave although ends are unwritten: the database is away, or somebody keeps a row locked."""
         gives_up_at = min(self._until + GIVE_UP_SECONDS, self._gives_up_at)
-        return (self._at_once and is_away) or time.monotonic() >= gives_up_at
+        # Not before the ends were tried once: the main loop may have waited for the database until now.
+        return self._is_over and ((self._at_once and is_away) or time.monotonic() >= gives_up_at)
 
     @property
     def _interrupt_at(self) -> float:
