@@ -291,13 +291,12 @@ class Pool:
         return connection.database == self._database["NAME"] and connection.is_quiet()
 
     def close_unused(self) -> None:
-        """Close the free connections that no call has used for IDLE_SECONDS, but first see to what `before_rest` does
-        with one of them."""
+        """Close the free connections that no call has used for IDLE_SECONDS; the last of them after `before_rest`."""
         since = time.monotonic() - IDLE_SECONDS
         with contextlib.suppress(IndexError):  # another thread took the last one
-            if self._idle[-1].used_at < since and sum(begin() for begin in self.before_rest):
-                return
             while self._idle[0].used_at < since:  # the longest unused is the first
+                if len(self._idle) == 1 and sum(begin() for begin in self.before_rest):
+                    break
                 self._drop(self._idle.popleft())
         self._serve_waiting()
 
@@ -308,10 +307,10 @@ class Pool:
 
 
 def _start_closer() -> None:
-    """A thread closes what is not used. It wakes twice in IDLE_SECONDS, and ends when no connection is left."""
+    """A thread closes what is not used. It wakes four times in IDLE_SECONDS, and ends when no connection is left."""
     global _closer  # noqa: PLW0603 - one per process
     with _creating, contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
-        if _closer is None:
+        if _closer is None or not _closer.is_alive():
             thread = threading.Thread(target=_close_unused, name="pgonly idle connections", daemon=True)
             thread.start()
             _closer = thread
@@ -320,7 +319,7 @@ def _start_closer() -> None:
 def _close_unused() -> None:
     global _closer  # noqa: PLW0603 - one per process
     while True:
-        time.sleep(IDLE_SECONDS / 2)
+        time.sleep(IDLE_SECONDS / 4)
         for pool in tuple(_pools.values()):
             pool.close_unused()
         with _creating:

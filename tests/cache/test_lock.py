@@ -28,6 +28,7 @@ from pgonly_django.exceptions import (
 )
 from pgonly_django.models import CacheLock
 from tests.cache.conftest import start_crowd
+from tests.database.calls import lose
 from tests.waiting import PATIENT, wait_for
 
 
@@ -177,11 +178,7 @@ def test_a_lock_whose_release_was_cut_off_is_free_nevertheless(make_cache):
         releasing = threading.Thread(target=release)
         releasing.start()
         wait_for(statements_of_the_cache)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-                "WHERE application_name = 'pgonly cache' AND state = 'active' AND datname = current_database()"
-            )
+        lose(cache)
         releasing.join(20)
     assert errors
     wait_for(lambda: CacheLock.objects.filter(holder=None))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import threading
 
 import psycopg
@@ -36,3 +38,10 @@ def in_the_background(function, *arguments):
         yield
     finally:
         thread.join(20)
+
+
+def lose(cache):
+    """The network ends the connection of the call that is under way: nobody says whether it was done."""
+    (lost,) = (each for each in cache.store.pool._connections if each.is_open and not each.is_reusable())
+    with socket.socket(fileno=os.dup(lost.pgconn.socket)) as same:
+        same.shutdown(socket.SHUT_RDWR)
