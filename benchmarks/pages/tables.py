@@ -69,10 +69,9 @@ OF_JOBS = (
     ),
 )  # fmt: skip
 OTHERS = (
-    """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at,
-        tells_claims)
+    """INSERT INTO pgonly_worker (id, name, hostname, pid, queues, threads, running, started_at, heartbeat_at)
     SELECT md5('worker ' || n)::uuid, 'worker ' || n, 'host-' || n %% 5, 1000 + n, '[]', 16, 10,
-        clock_timestamp() - interval '1 hour', clock_timestamp() + interval '1 hour', true
+        clock_timestamp() - interval '1 hour', clock_timestamp() + interval '1 hour'
     FROM generate_series(0, %(workers)s - 1) AS n""",
     """INSERT INTO pgonly_queue (name, max_running) SELECT 'queue ' || n, 50 FROM generate_series(0, 4) AS n""",
     """UPDATE pgonly_queue SET paused_at = clock_timestamp() WHERE name = 'queue 3'""",

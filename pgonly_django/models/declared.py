@@ -44,7 +44,8 @@ class DeclaredQuerySet(models.QuerySet[Any]):
         runs. Returns how many rows are new or have changed. Safe to call from many processes at once, and cheap when
         nothing has changed."""
         known = self._known(declarations)
-        new = {name: dict(values) for name, values in declarations.items() if name not in known}
+        # In the order of their names: two processes that write the same rows in two orders would deadlock.
+        new = {name: dict(values) for name, values in sorted(declarations.items()) if name not in known}
         rows = [
             self.model(name=name, declared=values, **values, **_declarer()) for name, values in new.items()
         ]
@@ -56,8 +57,10 @@ class DeclaredQuerySet(models.QuerySet[Any]):
             elif not is_confirmed:
                 same.append(name)
         if same:
-            newest = Greatest("declarer_started_at", STARTED_AT)
-            self.filter(name__in=same).update(**{**_declarer(), "declarer_started_at": newest})
+            now = _declarer()
+            newest = Greatest("declarer_started_at", now["declarer_started_at"])
+            for name in same:
+                self.filter(name=name).update(**{**now, "declarer_started_at": newest})
         return count
 
     def _known(self, names: Iterable[str]) -> dict[str, tuple[Any, bool | None]]:

@@ -16,7 +16,7 @@ What it means when a claim returns fewer jobs than it may take:
   which only a head claim takes. The next claim comes from the head, at `head_due_at`.
 * a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment,
   suspects while it may not take one, and jobs that it leaves to others (queue/unknown_tasks.py; `left_early`). A
-  NOTIFY tells of new jobs, so the worker may rest; because of the locked rows it looks again after growing pauses.
+  NOTIFY tells of new jobs, so the worker waits; because of the locked rows it looks again after growing pauses.
 * a claim without a free slot: that only of the queues it may prefetch from.
 
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see

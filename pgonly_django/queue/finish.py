@@ -1,9 +1,9 @@
 """Writes the ends of runs: one statement for a whole batch, each row fenced by its lease.
 
 A job that has begun keeps its place, so that a long job which was stopped does not wait for all the jobs enqueued after
-it: a release, a hold and a rescue leave `ready_at` alone. After a snooze, a retry and a postponement it keeps its place
-only if it has saved a step, a position or a checkpoint. Otherwise a job that polls, or one that always fails, would
-come before all others again and again.
+it: a release, a hold and a rescue leave `ready_at` alone. After an error and a postponement it keeps its place only if
+it has saved a step, a position or a checkpoint; after a Snooze that it raised itself it goes to the end. Otherwise a
+job that always fails, or one that polls, would come before all others again and again.
 """
 
 from __future__ import annotations
@@ -52,11 +52,13 @@ class Finish:
     costs_attempt: bool = True
     started: bool = True  # False: it was claimed ahead and never began
     held_by: str | None = None  # what holds it, when the state is HELD
+    polls: bool = False  # it raised Snooze itself
 
     @property
-    def moves_back(self) -> bool:
-        """Whether the job goes to the end of its queue, unless it has saved something."""
-        return self.state in (State.READY, State.SCHEDULED) and self.outcome is not Outcome.RELEASED
+    def moves_back(self) -> int:
+        """Whether the job goes to the end of its queue: 0, no; 1, unless it has saved something; 2, always."""
+        goes_on = self.state in (State.READY, State.SCHEDULED) and self.outcome is not Outcome.RELEASED
+        return goes_on + self.polls
 
 
 # Index, of both statements: the primary key; for suspects also those of SAVED. "state || ''" keeps the planner from
@@ -90,8 +92,9 @@ UPDATE pgonly_job AS job SET
     run_at = CASE ended.state WHEN 'scheduled' THEN clock_timestamp() + make_interval(secs => ended.delay)
         WHEN 'held' THEN CASE WHEN job.run_at <= clock_timestamp() THEN job.run_at END
         ELSE job.run_at END,
-    ready_at = CASE WHEN ended.moves_back = 1 AND NOT {HAS_SAVED} THEN clock_timestamp() ELSE job.ready_at END,
-    ready_again_at = CASE WHEN ended.interrupted = 1 OR ended.moves_back = 1 THEN clock_timestamp()
+    ready_at = CASE WHEN ended.moves_back = 2 OR ended.moves_back = 1 AND NOT {HAS_SAVED} THEN clock_timestamp()
+        ELSE job.ready_at END,
+    ready_again_at = CASE WHEN ended.interrupted = 1 OR ended.moves_back > 0 THEN clock_timestamp()
         ELSE job.ready_again_at END,
     lease_expires_at = NULL,
     started_at = CASE WHEN ended.began OR job.attempted_at - job.started_at > interval '100 us'
@@ -166,7 +169,7 @@ def _finish_parameters(batch: Sequence[Finish]) -> Params:
         "delays": [finish.delay_seconds for finish in batch],
         "uncounted": [int(not finish.costs_attempt) for finish in batch],
         "interrupted": [int(finish.started and finish.outcome is Outcome.RELEASED) for finish in batch],
-        "move_back": [int(finish.moves_back) for finish in batch],
+        "move_back": [finish.moves_back for finish in batch],
         "began": [finish.started and finish.outcome is not Outcome.POSTPONED for finish in batch],
         # These runs do not show that the job spares its worker.
         "stay_suspect": [int(finish.outcome in (Outcome.RELEASED, Outcome.POSTPONED)) for finish in batch],

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_FROM, SUSPECT_ROW
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_FROM, SUSPECT_ROW, WAITING_SINCE
 from pgonly_django.queue.claim import BAND_LIMIT, BANDS_OF_ALL, BANDS_OF_GIVEN, Band
+from pgonly_django.queue.unknown_tasks import NOT_LEFT_TO_OTHERS
 from pgonly_django.tables import qualified
 
 # So many keys of a band are looked at in one look. No more keys can be full than there are running jobs.
@@ -63,23 +64,24 @@ class Group(NamedTuple):
 
 # Index: pgonly_job_limited, one probe for each key; for the running ones pgonly_job_limited_running. The keys behind
 # the cursor come first, then those up to it.
-_HEAD = "concurrency_key, coalesce(concurrency_limit, 1), slots, date_part('epoch', ready_at), task, crashes"
-_OF_BAND = f"{LIMITED_ROW} AND queue = band.queue AND priority = band.priority"
+_SINCE = f"date_part('epoch', {WAITING_SINCE})"
+_HEAD = f"concurrency_key, coalesce(concurrency_limit, 1), slots, {_SINCE}, task, crashes"
+_OF_BAND = f"{LIMITED_ROW} AND queue = band.queue AND priority = band.priority AND {NOT_LEFT_TO_OTHERS}"
 _BY_KEY = "ORDER BY concurrency_key, ready_at, id LIMIT 1"
 KEYED = qualified(f"""
 SELECT 'keyed', band.queue, band.priority, head.key, head.key_limit, (SELECT count(*) FROM (
         SELECT FROM pgonly_job WHERE slots IS NOT NULL AND state = 'running' AND concurrency_key = head.key
         LIMIT head.key_limit) AS running)::int,
-    head.slots, head.ready_at, head.task, head.place, head.crashes
+    head.slots, head.since, head.task, head.place, head.crashes
 FROM limited_band AS band
     LEFT JOIN unnest(%(cursor_queues)s::text[], %(cursor_priorities)s::int2[], %(cursor_keys)s::text[])
         AS last(queue, priority, key) ON last.queue = band.queue AND last.priority = band.priority
     CROSS JOIN LATERAL (
         SELECT (stretch.turn - 1) * {BAND_LIMIT} + first.place AS place, first.key, first.key_limit, first.slots,
-            first.ready_at, first.task, first.crashes
+            first.since, first.task, first.crashes
         FROM (VALUES (1, coalesce(last.key, ''), NULL), (2, '', last.key)) AS stretch(turn, after, until)
         CROSS JOIN LATERAL (
-            WITH RECURSIVE heads(place, key, key_limit, slots, ready_at, task, crashes) AS (
+            WITH RECURSIVE heads(place, key, key_limit, slots, since, task, crashes) AS (
                 (SELECT 1, {_HEAD} FROM pgonly_job WHERE {_OF_BAND} AND concurrency_key > stretch.after {_BY_KEY})
                 UNION ALL
                 SELECT heads.place + 1, next.* FROM heads CROSS JOIN LATERAL (
@@ -99,18 +101,19 @@ WITH RECURSIVE plain_band(queue, priority) AS ({{plain_bands}}),
 limited_bands(queue, priority) AS ({{limited_bands}}),
 limited_band AS (SELECT * FROM limited_bands WHERE queue <> ALL (%(closed)s::text[]))
 SELECT kind, queue::text, priority, key::text, key_limit, key_running, slots,
-    date_part('epoch', clock_timestamp()) - ready_at, task, place, crashes >= {SUSPECT_FROM}
+    date_part('epoch', clock_timestamp()) - since, task, place, crashes >= {SUSPECT_FROM}
 FROM (
     (SELECT 'suspect' AS kind, queue, priority, NULL AS key, 1 AS key_limit, 0 AS key_running, 1 AS slots,
-        date_part('epoch', ready_at) AS ready_at, task, 0 AS place, crashes
-    FROM pgonly_job WHERE {SUSPECT_ROW} AND queue = ANY (%(open)s::text[]) AND %(take_suspect)s::bool
+        {_SINCE} AS since, task, 0 AS place, crashes
+    FROM pgonly_job
+    WHERE {SUSPECT_ROW} AND {NOT_LEFT_TO_OTHERS} AND queue = ANY (%(open)s::text[]) AND %(take_suspect)s::bool
     ORDER BY pgonly_job.ready_at LIMIT 1)
     UNION ALL
     SELECT 'plain', queue, priority, NULL, 1, 0, 1, date_part('epoch', clock_timestamp()), '', 0, 0 FROM plain_band
     UNION ALL
-    SELECT 'keyless', band.queue, band.priority, NULL, 1, 0, head.slots, head.ready_at, head.task, 0, head.crashes
+    SELECT 'keyless', band.queue, band.priority, NULL, 1, 0, head.slots, head.since, head.task, 0, head.crashes
     FROM limited_band AS band CROSS JOIN LATERAL (
-        SELECT slots, date_part('epoch', ready_at) AS ready_at, task, crashes FROM pgonly_job
+        SELECT slots, {_SINCE} AS since, task, crashes FROM pgonly_job
         WHERE {_OF_BAND} AND concurrency_key IS NULL ORDER BY pgonly_job.ready_at, id LIMIT 1
     ) AS head
     UNION ALL
@@ -143,6 +146,7 @@ def groups(
     *,
     keys_at_most: int,
     take_suspect: bool,
+    leaving: Params,
 ) -> list[Group]:
     """All groups of `queues`, or of all queues where there are none; `gates`: the limited queues that are open and
     those that are closed. Raises psycopg.Error."""
@@ -154,6 +158,7 @@ def groups(
         "keys_at_most": keys_at_most,
         "take_suspect": take_suspect,
         **cursors.parameters(),
+        **leaving,
     }
     statement = GROUPS_OF_GIVEN if queues else GROUPS_OF_ALL
     rows = connection.execute(statement, parameters, prepare=True).fetchall()

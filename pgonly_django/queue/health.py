@@ -22,6 +22,7 @@ from pgonly_django.tables import qualified
 
 SAMPLE = 1000  # rows of each kind
 FAILED_SAMPLE = 5000
+FIRST = 100  # of a band
 
 
 class Workers(NamedTuple):
@@ -88,11 +89,10 @@ _NEXT_QUEUE = qualified(f"""
 _FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) AS given(queue) CROSS JOIN LATERAL (
         SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first""")
 
-# A job that has kept its place stands before those that wait longer: the first of a band is read, and the first of the
-# others. Of a key or of suspects the first is enough.
-# Index: pgonly_job_ready, two probes for each band; pgonly_job_limited, one for each key, 1,000 at most;
-# pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are subtracted and
-# not times: before PostgreSQL 17 one that is infinite would raise an error.
+# A job that has kept its place stands before those that wait longer, so some jobs of each band are read. Of a key the
+# first has to do. Index: pgonly_job_ready, the first 100 of each band; pgonly_job_limited, one for each key, 1,000 at
+# most; pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are
+# subtracted and not times: before PostgreSQL 17 one that is infinite would raise an error.
 _WAITING = qualified(f"""
 WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
 heads({_HEAD}) AS (
@@ -104,10 +104,8 @@ heads({_HEAD}) AS (
 ),
 waiting(queue, since, id) AS (
     SELECT bands.queue, first.since, first.id FROM bands CROSS JOIN LATERAL (
-        (SELECT {WAITING_SINCE} AS since, id FROM pgonly_job WHERE {_OF_READY_BAND} ORDER BY ready_at, id LIMIT 1)
-        UNION ALL
-        (SELECT ready_at, id FROM pgonly_job WHERE {_OF_READY_BAND} AND ready_again_at IS NULL
-         ORDER BY ready_at, id LIMIT 1)
+        SELECT since, id FROM (SELECT {WAITING_SINCE} AS since, id FROM pgonly_job WHERE {_OF_READY_BAND}
+            ORDER BY ready_at, id LIMIT {FIRST}) AS first ORDER BY since LIMIT 1
     ) AS first
     UNION ALL
     (SELECT queue, since, id FROM heads LIMIT {SAMPLE})

@@ -92,7 +92,7 @@ class LimitedClaimer:
         free = self.threads if free_slots is None else free_slots
         return look(
             connection, self.turns, self.threads, free_slots=free, take_suspect=take_suspect,
-            left_to_others=self.unknown.names(),
+            leaving=self._leaving(),
         )  # fmt: skip
 
     def claim(
@@ -114,15 +114,17 @@ class LimitedClaimer:
             pipeline.sync()
             locked = {name for (name,) in locks}
             groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
-            claim = {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
             room, jobs = _behind(
-                connection, pipeline, groups, locked, free_slots, claim, take_suspect=take_suspect
+                connection, pipeline, groups, locked, free_slots, self._leaving(), take_suspect=take_suspect
             )
             room.jobs = jobs_at_most
             allocated = allocate(groups, jobs, room, self.turns.rank)
             rows = self._take(connection, allocated, room)
         self.turns.note_served([group for _, group in allocated])
         return _claimed(rows, allocated, was_contended=len(groups) < len(chosen))
+
+    def _leaving(self) -> Params:
+        return {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
 
     def _take(
         self, connection: OwnConnection, allocated: Sequence[Allocated], room: Room
@@ -160,12 +162,12 @@ def _gates_of(group: Group, limited: Mapping[str, Gate]) -> set[str]:
 
 def _behind(
     connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[Group], locked: Collection[str],
-    free_slots: int, claim: Params, *, take_suspect: bool,
+    free_slots: int, leaving: Params, *, take_suspect: bool,
 ) -> tuple[Room, dict[Group, list[Candidate]]]:  # fmt: skip
     """What may start, and who waits, while we hold the gates of `groups`."""
     now = gates.ask(connection, {group.queue for group in groups})
     running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
-    asked = [_candidates(connection, kind, groups, free_slots, claim) for kind in {g.kind for g in groups}]
+    asked = [_candidates(connection, kind, groups, free_slots, leaving) for kind in {g.kind for g in groups}]
     pipeline.sync()
     room = Room(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
     jobs: dict[Group, list[Candidate]] = {}
@@ -179,11 +181,11 @@ def _behind(
 
 
 def _candidates(
-    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int, claim: Params
+    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int, leaving: Params
 ) -> psycopg.Cursor[Any]:
     of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
     parameters = {
-        **claim,
+        **leaving,
         "numbers": [number for number, _ in of_kind],
         "queues": [group.queue for _, group in of_kind],
         "priorities": [group.priority for _, group in of_kind],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pgonly_django.database.connect import OwnConnection
+from pgonly_django.database.statement import Params
 from pgonly_django.queue import gates
 from pgonly_django.queue.claim import Band
 from pgonly_django.queue.gates import Gate
 from pgonly_django.queue.groups import KEYS_AT_MOST, Group, Kind, groups
 from pgonly_django.queue.turns import Turns
+from pgonly_django.queue.unknown_tasks import NOTHING_LEFT
 
 # After so long a job of several slots has its worker keep free slots for it.
 OVERDUE_SECONDS = 60.0
@@ -45,30 +46,29 @@ def look(
     free_slots: int,
     keys_at_most: int = KEYS_AT_MOST,
     take_suspect: bool,
-    left_to_others: Collection[str] = (),
+    leaving: Params = NOTHING_LEFT,
 ) -> Look:
-    """`free_slots`: of the worker's `threads`. `left_to_others`: tasks that it does not know. Raises psycopg.Error."""
+    """`free_slots`: of the worker's `threads`. `leaving`: parameters of NOT_LEFT_TO_OTHERS. Raises psycopg.Error."""
     limited = gates.by_queue(gates.ask(connection, turns.queues))
     passable = [gate.queue for gate in limited.values() if gate.has_waiting and gate.starts > 0]
     found = groups(
         connection, turns.queues, (passable, [queue for queue in limited if queue not in passable]),
-        turns.cursors, keys_at_most=keys_at_most, take_suspect=take_suspect,
+        turns.cursors, keys_at_most=keys_at_most, take_suspect=take_suspect, leaving=leaving,
     )  # fmt: skip
     with_room = [group for group in found if group.has_room]
-    ours = [group for group in with_room if group.task not in left_to_others]
-    now = [group for group in ours if group.fits(free_slots or threads, take_suspect=take_suspect)]
+    now = [group for group in with_room if group.fits(free_slots or threads, take_suspect=take_suspect)]
     is_full = any(gate.has_waiting and gate.is_full for gate in limited.values())
     seen = Look(
         limited,
         turns.in_order(
             group
-            for group in ours
+            for group in with_room
             if group.fits(threads, take_suspect=take_suspect) or group.kind is Kind.KEYLESS
         ),
-        too_heavy=[group for group in ours if group.slots > threads],
+        too_heavy=[group for group in with_room if group.slots > threads],
         is_cut=_cut(found, now, turns, keys_at_most),
         has_full=is_full or len(with_room) < len(found),
-        is_for_others=not take_suspect or len(now) < len(with_room),
+        is_for_others=not take_suspect or bool(leaving["unknown"]) or len(now) < len(with_room),
     )
     _put_overdue_first(seen, threads, take_suspect=take_suspect)
     return seen

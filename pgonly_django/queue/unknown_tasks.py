@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+from pgonly_django.database.statement import Params
 from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.tables import qualified
 
@@ -17,6 +18,10 @@ LEFT_SECONDS = 60.0
 NOT_LEFT_TO_OTHERS = qualified(f"""(task <> ALL (%(unknown)s::text[]) OR NOT EXISTS (
     SELECT FROM pgonly_worker AS other WHERE other.id <> %(worker)s AND other.stopped_at IS NULL
         AND other.heartbeat_at > clock_timestamp() - %(lease_for)s::interval * {SILENT_AFTER}))""")
+
+
+# The parameters of a statement with it that passes over nothing.
+NOTHING_LEFT: Params = {"unknown": [], "worker": None, "lease_for": None}
 
 
 class UnknownTasks:

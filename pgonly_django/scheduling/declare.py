@@ -24,6 +24,8 @@ from pgonly_django.models.worker import Worker
 from pgonly_django.scheduling.settings import declared
 
 STALE_AFTER = 3 * CONFIRM_EVERY
+# An idle worker of the version before sends a heartbeat every five minutes.
+LIVE_WITHIN = timedelta(minutes=6)
 
 
 def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
@@ -32,7 +34,7 @@ def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
     mine = declared(database)
     rows: Any = Schedule.objects.using(database)
     rows.declare({name: each.columns() for name, each in mine.items()})
-    others = Worker.objects.using(database).live(lease_for).exclude(pk=worker_id)
+    others = Worker.objects.using(database).live(max(lease_for, LIVE_WITHIN)).exclude(pk=worker_id)
     if not others.asleep().exists():
         _delete_stale(database, mine, is_alone=not others.exists())
     return set(mine)

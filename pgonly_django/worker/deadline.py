@@ -18,6 +18,8 @@ from pgonly_django.worker.shutdown import interrupted_before
 # Of --max-seconds at most. Leaving: the ends of the jobs, the row of the worker and its connections.
 GRACE_SHARE, LEAVE_SHARE, LEAVE_SECONDS = 0.25, 0.1, 1.0
 LEAVE_AT_LEAST_SECONDS = 0.05
+# After so many jobs that lacked time the rest of the queue will lack it too.
+LEFT_AT_MOST = 20
 
 
 def grace_of(options: WorkerOptions) -> float:
@@ -75,16 +77,16 @@ class Deadline:
         return min(seconds, max(left, LEAVE_AT_LEAST_SECONDS))
 
     def admit(self, run: Run) -> bool:
-        """Whether a run that was just claimed may begin. A limited job that left for lack of time may not, nor may one
-        whose task has steps that take longer than is left: the next claim would bring the same job, so nothing more is
-        claimed."""
+        """Whether a run that was just claimed may begin: not where its steps take longer than is left. The claims to
+        come pass over such a job. A limited claim would bring it again, so after that one nothing more is claimed."""
         if self.ends_at == NEVER:
             return True
         run.stop_until, run.calls.until = self.jobs_until, self.calls_until
         run.calls.process_seconds = self._max_seconds
         run.calls.longest_seconds = max(self._longest.get(run.job.task, 0.0), _known_to_others(run))
         if run.job.id in self.left_early or run.calls.lacks_time():
-            self._is_closed = True
+            self.left_early.add(run.job.id)
+            self._is_closed = run.is_limited or len(self.left_early) >= LEFT_AT_MOST
             return False
         return True
 

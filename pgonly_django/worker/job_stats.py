@@ -1,5 +1,5 @@
 """Counts the runs that end in this process, for the statistics of jobs (queue/stats.py). The heartbeat's thread writes
-them, as every rest and stop does, so that no claim and no finish waits for it. Of a worker that is killed the counts of
+them, as a sleep and a stop do, so that no claim and no finish waits for it. Of a worker that is killed the counts of
 the last WRITE_SECONDS are lost; of one whose connection breaks while it writes they may count twice."""
 
 from __future__ import annotations

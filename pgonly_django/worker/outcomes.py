@@ -73,7 +73,9 @@ def ended_with(run: Run, error: BaseException, options: TaskOptions, worker: Wor
             return held(run, worker, error.by, text_of(error))
         case Snooze():
             delay, why = max(error.delay.total_seconds(), 0.0), text_of(error)
-            return finish(run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, reason=why)
+            ended = finish(run, Outcome.SNOOZED, State.SCHEDULED, worker, delay=delay, free=True, reason=why)
+            ended.polls = True
+            return ended
         case Discard():
             return finish(run, Outcome.DISCARDED, State.FAILED, worker, reason=text_of(error))
         case NotStorableError() | UnreadableJobError() if _is_for_good(error):

@@ -21,8 +21,9 @@ class Room:
         self._in_flight, self._limited, self._prefetch = in_flight, limited, prefetch
         self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
         of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process
-        self.jobs_left = min(NEVER if options.max_jobs is None else options.max_jobs, of_process)
-        self._is_replaced = self.jobs_left == of_process < NEVER
+        of_all = NEVER if options.max_jobs is None else options.max_jobs
+        self.jobs_left = min(of_all, of_process)
+        self._is_replaced = of_process < of_all
 
     def drain(self) -> None:
         """Claim no more."""

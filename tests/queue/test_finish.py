@@ -166,12 +166,17 @@ def test_a_job_that_was_claimed_ahead_and_never_began_has_waited_all_the_time(se
     assert row.ready_at == row.waiting_since == job.ready_at
 
 
-@pytest.mark.parametrize(("outcome", "place_is_kept"), [(Outcome.HELD, True), (Outcome.SNOOZED, False)])
-def test_a_job_that_is_held_keeps_its_place_and_one_that_snoozes_does_not(server, outcome, place_is_kept):
+def test_a_job_that_is_held_keeps_its_place(server):
     job = make_running(ready_at=ago(HOUR))
-    state = State.HELD if outcome is Outcome.HELD else State.SCHEDULED
-    write(server, finish_of(job, outcome, state, delay_seconds=0.0, costs_attempt=False, held_by="it"))
-    assert (fresh(job).ready_at == job.ready_at) is place_is_kept
+    write(server, finish_of(job, Outcome.HELD, State.HELD, costs_attempt=False, held_by="it"))
+    assert fresh(job).ready_at == job.ready_at
+
+
+def test_a_job_that_polls_goes_to_the_end_whatever_it_has_saved(server):
+    job = make_running(ready_at=ago(HOUR))
+    Step.objects.create(job=job, name="submit", result=1)
+    write(server, finish_of(job, Outcome.SNOOZED, State.SCHEDULED, delay_seconds=0.0, polls=True))
+    assert fresh(job).ready_at > ago(MINUTE)
 
 
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.READY])

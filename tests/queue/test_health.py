@@ -99,6 +99,12 @@ def test_a_job_that_was_stopped_waits_since_then_and_not_since_its_first_run(fac
     assert health.oldest_waiting("default").job_id == stopped.pk
 
 
+def test_of_two_that_were_stopped_the_one_that_waits_longer_counts():
+    make(ready_at=ago(2 * HOUR), ready_again_at=ago(SECOND))
+    longer = make(ready_at=ago(HOUR), ready_again_at=ago(5 * MINUTE))
+    assert health.oldest_waiting("default").job_id == longer.pk
+
+
 def test_the_latency_of_a_job_that_was_stopped_begins_with_its_stop():
     make_running(ready_at=ago(HOUR), ready_again_at=ago(2 * SECOND), attempted_at=ago(SECOND))
     assert health.latency("default", HOUR).longest_seconds == near(1)

@@ -397,6 +397,11 @@ def test_slots_are_kept_free_for_a_heavy_job_that_has_waited_long(server):
     assert ids(by.claim(server, seen, 4, take_suspect=True).jobs) == ids([heavy])
 
 
+def test_no_slots_are_kept_free_for_a_heavy_job_that_was_stopped_a_moment_ago(server):
+    make(slots=4, ready_at=ago(HOUR), ready_again_at=ago(timedelta(seconds=1)))
+    assert limited_claimer(threads=4).look(server, take_suspect=True).overdue_slots == 0
+
+
 # Suspects.
 
 

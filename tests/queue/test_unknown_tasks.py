@@ -58,8 +58,24 @@ def test_limited_jobs_of_an_unknown_task_are_left_to_others_too(server):
     assert claim_limited(server, by) == []
 
 
+@pytest.mark.parametrize(
+    "place", [{"slots": 2}, {"concurrency_key": "a", "concurrency_limit": 2, "slots": 1}]
+)
+def test_a_limited_job_of_an_unknown_task_hides_no_other_and_is_claimed_where_no_other_worker_lives(
+    server, place
+):
+    by = limited_claimer()
+    other = make_worker()
+    by.unknown.note("new.task")
+    make(task="new.task", ready_at=ago(HOUR), **place), make(task="known.task", **place)
+    assert claimed(claim_limited(server, by)) == ["known.task"]
+    other.delete()
+    assert claimed(claim_limited(server, by)) == ["new.task"]
+
+
 def test_a_heavy_job_that_others_may_run_keeps_no_slots_free_here(server):
     by = limited_claimer()
+    make_worker()
     by.unknown.note("new.task")
     make(task="new.task", slots=2, ready_at=ago(HOUR))
     seen = by.look(server, 1, take_suspect=True)

@@ -102,6 +102,15 @@ def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, 
     assert sorted(marks()) == expected
 
 
+def test_a_job_that_lacks_time_keeps_no_other_from_running(work, marks):
+    slow = timed.pay_in_turn.enqueue("slow", 9, 1.9)
+    work(threads=1, max_seconds=6.0, grace_seconds=0.1)
+    quick = [jobs.mark_once.enqueue(f"quick {n}") for n in range(3)]
+    work(threads=1, max_seconds=2.2, grace_seconds=0.1)
+    assert [each.job.state for each in quick] == [State.SUCCEEDED] * 3
+    assert slow.job.state == State.READY
+
+
 def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_others_are(work, marks):
     slow = looping.loop_slowly.enqueue("slow", 9, 1.9)
     quick = [jobs.mark_once.enqueue(f"quick {n}") for n in range(3)]

@@ -59,6 +59,11 @@ def test_the_memory_of_a_process_is_known_and_of_none_that_is_not_there():
     assert memory_of(2**22 + 1) is None
 
 
+def test_a_process_that_has_run_all_jobs_of_its_worker_asks_for_no_other(work):
+    jobs.add.enqueue(1)
+    assert work(max_jobs=1, max_jobs_per_process=1).code is ExitCode.STOPPED
+
+
 def test_a_worker_that_retires_finishes_what_it_holds_and_claims_no_more(background_worker, marks):
     worker = background_worker(threads=1)
     first = jobs.hold_on.enqueue("first", 1.0)

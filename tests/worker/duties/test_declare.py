@@ -6,10 +6,12 @@ import threading
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from pgonly_django.database import notify
-from pgonly_django.models import Budget, Queue
+from pgonly_django.models import Budget, Queue, declared
 from pgonly_django.models.declared import STALE_AFTER, STARTED_AT
 from pgonly_django.worker.duties.declare import Declare
 
@@ -47,6 +49,23 @@ def test_it_confirms_what_the_rows_say(run):
         (confirmed,) = Queue.objects.filter(name="ai").values_list("declared_at", flat=True)
         assert confirmed > timezone.now() - timedelta(minutes=1)
         Queue.objects.update(declared_at=timezone.now() - STALE_AFTER / 2)
+
+
+def test_a_clock_that_is_ahead_makes_no_process_newer_than_those_to_come(run, monkeypatch):
+    monkeypatch.setattr(declared, "STARTED_AT", STARTED_AT + timedelta(hours=1))
+    run(QUEUES={"ai": {"max_running": 8}})
+    run(QUEUES={"ai": {"max_running": 8}})
+    (started_at,) = Queue.objects.filter(name="ai").values_list("declarer_started_at", flat=True)
+    assert started_at < timezone.now() + timedelta(minutes=1)
+
+
+def test_rows_are_made_in_the_order_of_their_names():
+    names = [f"queue {n:02}" for n in range(20)]
+    with CaptureQueriesContext(connection) as asked:
+        Queue.objects.declare({name: {} for name in reversed(names)})
+    (insert,) = [each["sql"] for each in asked if each["sql"].startswith("INSERT")]
+    places = [insert.index(f"'{name}'") for name in names]
+    assert places == sorted(places), "in two orders two processes would deadlock"
 
 
 def test_workers_hear_of_limits_that_have_changed(run, other):

@@ -20,5 +20,5 @@ def write() -> None:
 
 def _write(name: str, **facts: Any) -> None:
     about = {"name": name, "hostname": "demo-host", "pid": 4000 + len(name), "queues": SERVED, "threads": 4}
-    defaults = {**about, "running": 0, "tells_claims": True, "stopped_at": None, **facts}
+    defaults = {**about, "running": 0, "stopped_at": None, **facts}
     Worker.objects.update_or_create(pk=worker_id(name), defaults=defaults)
