@@ -77,7 +77,7 @@ def _is_wake_url(url: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    # A running job belongs to its worker for so many seconds after the last heartbeat.
+    # The number of seconds for which a running job belongs to its worker after the last heartbeat.
     lease_seconds: Seconds = _setting(60, at_least=2)
     # The alias of DATABASES whose connections LISTEN, past a pooler that the others go through; "": the same.
     listen_database: str = _setting("")
@@ -93,7 +93,7 @@ class Settings:
     limiters: dict[str, Any] = _setting({})
     # Caps of budgets by their names, or by shell patterns of names.
     budgets: dict[str, Any] = _setting({})
-    # A tick (the URL of `manage.py pgonly_tick_url`) works so many seconds; fewer than the web server allows.
+    # The number of seconds that a tick (the URL of `manage.py pgonly_tick_url`) works; fewer than the server allows.
     tick_seconds: Seconds = _setting(25, at_least=1)
     # What a tick may say in the header "Authorization: Bearer ..." instead of the signed URL; "": it may not.
     tick_secret: str = _setting("")
@@ -107,7 +107,7 @@ class Settings:
     output_limit: int = _setting(1_000_000, at_least=1000, at_most=50_000_000)
     # Where workers that sleep are woken by a POST after the commit of an enqueue().
     wake_urls: Sequence[str] = _setting((), must_be=_what_is_wrong_with_urls)
-    # A session's last_seen_at and sliding expiry are written at most once in so many seconds.
+    # A session's last_seen_at and sliding expiry are written at most once in this number of seconds.
     session_touch_seconds: Seconds = _setting(60, at_least=0)
     # False: PostgreSQL acknowledges a change before it is on disk, unless it begins a session or changes its user.
     session_wait_for_disk: bool = _setting(default=True)

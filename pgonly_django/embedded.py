@@ -25,6 +25,7 @@ SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND 
 """
 LEAVING_SECONDS = 0.5
 _used: list[Path] = []
+_started: list[tuple[Server, int]] = []  # and by which process
 
 
 def database(data: Path | str) -> dict[str, Any]:
@@ -35,7 +36,9 @@ def database(data: Path | str) -> dict[str, Any]:
     """
     server = Server(Path(data))
     if server.start():
-        atexit.register(_stop_at_exit, server, os.getpid())
+        _started.append((server, os.getpid()))
+        if len(_started) == 1:
+            atexit.register(stop_started)
     _used.append(server.data)
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -62,11 +65,18 @@ def check_embedded(**_: Any) -> list[CheckMessage]:
     ]
 
 
-def _stop_at_exit(server: Server, starter: int) -> None:
+def stop_started() -> None:
+    """Stop the servers that this process has started, unless another client is connected. At the exit of the process,
+    also of one that runs no exit functions."""
+    while _started:
+        server, starter = _started.pop()
+        if os.getpid() == starter:
+            _stop_at_exit(server)
+
+
+def _stop_at_exit(server: Server) -> None:
     import psycopg
 
-    if os.getpid() != starter:
-        return
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave the server running
     _close_own_connections()

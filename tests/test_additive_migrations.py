@@ -16,6 +16,7 @@ FIRST_RELEASED = "0006_limits"
 # reason why the version before runs on over it, and why it holds no lock for long.
 REVIEWED: dict[tuple[str, int], str] = {
     ("0011_ready_again", 1): "Another help text, which is no SQL.",
+    ("0011_ready_again", 2): "Another default of Python's, which is no SQL.",
 }
 # They change Django's state alone.
 WITHOUT_SQL = (migrations.AlterModelOptions, migrations.AlterModelManagers)

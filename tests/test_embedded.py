@@ -109,6 +109,30 @@ def test_the_process_s_own_pools_do_not_keep_the_server(data):
 
 
 @pytest.mark.server
+def test_a_worker_stops_the_server_that_it_has_started(data):
+    settings = """
+settings.TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}
+call_command("migrate", verbosity=0)
+call_command("runworker", "--burst")
+"""
+    done = project(data, settings)
+    assert done.returncode == 0, done.stderr
+    assert not Server(data).is_running()
+
+
+@pytest.mark.server
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system")
+def test_an_empty_mount_point_may_be_the_data_folder(data):
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", data], check=True)
+    try:
+        assert project(data, USES_IT).returncode == 0
+        assert (data / "PG_VERSION").exists()
+    finally:
+        subprocess.run(["umount", data], check=True)
+
+
+@pytest.mark.server
 def test_the_connection_of_another_process_keeps_it(data):
     with running(data, USES_THE_CACHE + "sys.stdin.read()") as process:
         assert process.stdout.readline() == "hello\n"

@@ -97,15 +97,18 @@ class Server:
         return status == 0
 
     def _make(self) -> None:
-        """In a folder beside it, so that one that was left half made is not taken for the data directory."""
-        making = Path(f"{self.data}.new")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(mode=0o700)
+        """In a folder beside it, so that one that was left half made is not taken for the data directory. A mount point
+        cannot be replaced: there it is made in its place."""
+        making = self.data if self.data.is_mount() else Path(f"{self.data}.new")
+        if making is not self.data:
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(mode=0o700)
         self._hand_over(making)
         options = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
         self._run("initdb", *options, data=making)
         try:
-            making.rename(self.data)
+            if making is not self.data:
+                making.rename(self.data)
         except OSError as error:
             raise EmbeddedPostgresError(
                 f"{self.data} is not empty, and is not a data directory: {error}"

@@ -18,6 +18,9 @@ READY_AT = migrations.AlterField(
         help_text="Its place in the order of claims: when it became ready.",
     ),
 )
+MAX_ATTEMPTS = migrations.AlterField(
+    model_name="job", name="max_attempts", field=models.SmallIntegerField(default=8)
+)
 
 
 class Migration(migrations.Migration):
@@ -25,4 +28,4 @@ class Migration(migrations.Migration):
 
     dependencies = [("pgonly_django", "0010_doctor")]
 
-    operations = [InOneTransaction([READY_AGAIN_AT]), READY_AT]
+    operations = [InOneTransaction([READY_AGAIN_AT]), READY_AT, MAX_ATTEMPTS]

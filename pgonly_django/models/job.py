@@ -306,7 +306,7 @@ class Job(models.Model):
     lease_expires_at = TimestampField(null=True)
 
     attempt = models.SmallIntegerField(default=0)
-    max_attempts = models.SmallIntegerField(default=4)
+    max_attempts = models.SmallIntegerField(default=8)
     interruptions = models.IntegerField(default=0, help_text=_("Planned stops; they cost no attempt."))
     crashes = models.SmallIntegerField(
         default=0, help_text=_("Deaths of its worker that it is suspected of.")

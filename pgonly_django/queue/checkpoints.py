@@ -74,9 +74,9 @@ SELECT result FROM saved
 
 # What `job` has saved, as a text that changes with each new step, position and value. Index: pgonly_step_once and the
 # primary key.
-SAVED = """concat_ws(' ', (SELECT count(*) FROM pgonly_step AS step WHERE step.job_id = job.id), (
+SAVED = qualified("""concat_ws(' ', (SELECT count(*) FROM pgonly_step AS step WHERE step.job_id = job.id), (
     SELECT md5(concat(checkpoint.value, checkpoint.positions)) FROM pgonly_checkpoint AS checkpoint
-    WHERE checkpoint.job_id = job.id))"""
+    WHERE checkpoint.job_id = job.id))""")
 # Whether that is what it had saved when its worker died last. A rescue notes it among the errors, and one of an older
 # version does not.
 NOTHING_NEW_SAVED = f"""coalesce(

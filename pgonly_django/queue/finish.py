@@ -78,8 +78,8 @@ WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state
 """)
 
 # Index: the primary keys. A scalar subquery probes them once for each row; EXISTS may read all steps into a hash.
-HAS_SAVED = """coalesce((SELECT true FROM pgonly_step AS saved WHERE saved.job_id = job.id LIMIT 1),
-        (SELECT true FROM pgonly_checkpoint AS saved WHERE saved.job_id = job.id), false)"""
+HAS_SAVED = qualified("""coalesce((SELECT true FROM pgonly_step AS saved WHERE saved.job_id = job.id LIMIT 1),
+        (SELECT true FROM pgonly_checkpoint AS saved WHERE saved.job_id = job.id), false)""")
 
 # A job that was asked to cancel does not wait again, and is not held. Of attempts in a row that were postponed, or
 # retried without counting, the errors keep the last. A claim sets attempted_at, and started_at if it is the first one,

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from django.db import connections
 
+from pgonly_django import embedded
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_options import connections_of_worker
@@ -92,7 +93,7 @@ def leave(code: int, by: float = NEVER) -> NoReturn:
         max(min(WAKE_SECONDS, by - time.monotonic()), 0.0)
     )  # of the jobs that this worker gave back
     streams = [stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None]
-    for tidy in (connections.close_all, *streams, logging.shutdown):
+    for tidy in (connections.close_all, embedded.stop_started, *streams, logging.shutdown):
         with suppress(Exception):  # whatever is broken here, the process ends
             tidy()
     os._exit(code)

@@ -275,7 +275,10 @@ def takes_a_role():
 def looks_at_locks_of_its_transaction():
     with transaction.atomic():
         ask("SELECT pg_advisory_xact_lock(77)")
-    return ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77")
+    return ask(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND database = ("
+        "SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
 
 
 @case()
@@ -286,7 +289,10 @@ def leaves_a_table_of_its_session():
 
 @case()
 def looks_at_what_a_session_left():
-    locks = ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78")
+    locks = ask(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78 AND database = ("
+        "SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
     return [locks, ask("SELECT to_regclass('pg_temp.left_behind')::text")]
 
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.process
 
 GUNICORN = ("gunicorn", "--no-control-socket", "--workers", "1")
 THREADED = (*GUNICORN, "--threads", "4")
+ASGI_WORKER = (*GUNICORN, "--worker-class", "uvicorn.workers.UvicornWorker")
 UVICORN = ("uvicorn", "--lifespan", "off", "--log-level", "warning")
 
 
@@ -35,7 +36,7 @@ class WebServer:
         where = (
             ["--port", str(self.port)] if command[0] == "uvicorn" else ["--bind", f"127.0.0.1:{self.port}"]
         )
-        app = "tests.apps_served:asgi" if command[0] == "uvicorn" else "tests.apps_served:wsgi"
+        app = "tests.apps_served:asgi" if "uvicorn" in "".join(command) else "tests.apps_served:wsgi"
         env = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_LEASE_SECONDS": "60"}
         env["DATABASE_URL"] = database_url(connection.settings_dict)
         self.log = directory / "server.log"
@@ -119,9 +120,10 @@ def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, comma
     [
         (*GUNICORN, "--graceful-timeout", "3"),
         (*THREADED, "--graceful-timeout", "3"),
+        (*ASGI_WORKER, "--graceful-timeout", "3"),
         (*UVICORN, "--timeout-graceful-shutdown", "3"),
     ],
-    ids=["gunicorn", "gunicorn with threads", "uvicorn"],
+    ids=["gunicorn", "gunicorn with threads", "gunicorn with uvicorn's worker", "uvicorn"],
 )
 def test_a_server_that_is_stopped_with_little_patience_gives_the_job_back_in_time(serve, marks, command):
     server = serve(*command)

@@ -12,9 +12,10 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 from django.db.backends.signals import connection_created
 from django.test import AsyncClient, Client, RequestFactory
+from django.utils import timezone
 from django.utils.decorators import async_only_middleware
 
-from pgonly_django.models import State
+from pgonly_django.models import Job, State
 from pgonly_django.progress import stream
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted
 from pgonly_django.progress.tokens import VISITOR, Grant
@@ -305,9 +306,19 @@ def test_it_ends_while_its_client_takes_nothing(ada, request_of, monkeypatch, en
 
 
 def test_a_process_with_many_streams_refuses_another_one_for_a_while(ada, token_of, monkeypatch):
-    monkeypatch.setattr(stream, "STREAMS_AT_MOST", 0)
+    monkeypatch.setattr(stream, "STREAMS_AT_MOST", 1)
     client = AsyncClient()
     client.force_login(ada)
-    token = token_of(make_running(make_worker().pk), ada)
-    response = async_to_sync(client.get)(EVENTS, {"token": token})
-    assert (response.status_code, response["Retry-After"]) == (503, "30")
+    asked = {"token": token_of(make_running(make_worker().pk), ada)}
+
+    async def open_three():
+        first = aiter((await client.get(EVENTS, asked)).streaming_content)
+        await anext(first)
+        second = await client.get(EVENTS, asked)
+        await Job.objects.aupdate(state=State.SUCCEEDED, finished_at=timezone.now())
+        async for _ in first:
+            pass  # until it ends, since its job has
+        return second, await client.get(EVENTS, asked)
+
+    second, third = async_to_sync(open_three)()
+    assert (second.status_code, second["Retry-After"], third.status_code) == (503, "30", 200)

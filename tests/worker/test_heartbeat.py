@@ -250,7 +250,8 @@ def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_sam
         with connection.cursor() as cursor:
             name = f"pgonly heartbeat {worker.id}%"
             cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE %s",
                 [name],
             )
         result = jobs.pause.enqueue(2.5 * LEASE.total_seconds())

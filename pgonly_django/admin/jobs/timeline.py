@@ -17,6 +17,7 @@ from pgonly_django.admin.formats import as_text, short_duration, short_name
 from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
 from pgonly_django.models import Job, State
 from pgonly_django.models.readable import entries_of
+from pgonly_django.queue.finish import Outcome
 
 # Of the attempts and of the log lines; the worker keeps fewer of either.
 ENTRIES_SHOWN = 200
@@ -56,6 +57,7 @@ class Attempt:
     exception: str = ""
     message: str = ""
     traceback: str = ""
+    in_a_row: int = 1  # so many runs are one entry
 
     @property
     def place(self) -> str:
@@ -117,7 +119,8 @@ def _numbered(attempts: list[Attempt], claims: int) -> list[Attempt]:
     for each in reversed(attempts):
         is_run = each.started_at is not None and number > 0
         numbered.append(replace(each, run=number if is_run else None))
-        number -= is_run
+        # Of those that were postponed in a row the entry does not say how many they were.
+        number = 0 if each.outcome == Outcome.POSTPONED else number - is_run * each.in_a_row
     return numbered[::-1]
 
 
@@ -128,6 +131,7 @@ def _recorded(entry: dict[str, Any], *, sees_data: bool) -> Attempt:
     return Attempt(
         outcome=outcome,
         number=number if isinstance(number := entry.get("attempt"), int) else None,
+        in_a_row=count if isinstance(count := entry.get("in_a_row"), int) and count > 0 else 1,
         worker=as_text(entry.get("worker") or entry.get("worker_id") or ""),
         started_at=_time(entry.get("started_at")),
         finished_at=_time(entry.get("finished_at")),

@@ -49,7 +49,7 @@ METRICS = (
     _total("pgonly_workers_asleep", "Live workers that sleep (--sleep-after).", lambda totals: totals.asleep),
     _total(
         "pgonly_workers_silent",
-        "Workers that ended without saying so, for an hour, or for as long as they hold jobs.",
+        "Workers that were not stopped and say nothing for half a lease, for an hour or while they hold jobs.",
         lambda totals: totals.silent,
     ),
     Metric(

@@ -22,7 +22,9 @@ class WebServer:
 
     def seconds_left(self, otherwise: float) -> float:
         """For how long it waits for its requests after SIGTERM; `otherwise` where it sets no limit."""
-        of_gunicorn = getattr(getattr(self._owner, "cfg", None), "graceful_timeout", None)
-        of_uvicorn = getattr(getattr(self._owner, "config", None), "timeout_graceful_shutdown", None)
-        seconds = of_gunicorn if of_uvicorn is None else of_uvicorn
-        return otherwise if seconds is None else float(seconds)
+        config = getattr(self._owner, "config", None)
+        # gunicorn's worker for uvicorn gives a method of its own as this callback, and gunicorn kills all the same.
+        worker = getattr(getattr(config, "callback_notify", None), "__self__", self._owner)
+        of_gunicorn = getattr(getattr(worker, "cfg", None), "graceful_timeout", None)
+        of_uvicorn = getattr(config, "timeout_graceful_shutdown", None)
+        return min((float(each) for each in (of_gunicorn, of_uvicorn) if each is not None), default=otherwise)

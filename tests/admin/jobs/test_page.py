@@ -291,6 +291,19 @@ def test_runs_have_numbers_since_deaths_and_stops_cost_no_attempt(page):
     assert "run 3," not in text
 
 
+@pytest.mark.parametrize(
+    ("entry", "shown"), [({"outcome": "snoozed", "in_a_row": 40}, [1, 41]), ({"outcome": "postponed"}, [41])]
+)
+def test_runs_that_are_kept_as_one_entry_are_counted_as_so_many(page, entry, shown):
+    at = timezone.now().isoformat()
+    times = {"started_at": at, "finished_at": at, "attempt": 1}
+    failed = {"outcome": "failed", **times}
+    job = make_job(
+        State.SCHEDULED, run_at=timezone.now(), lease_epoch=41, errors=[failed, {**entry, **times}]
+    )
+    assert sorted({int(number) for number in re.findall(r"run (\d+), attempt", text_of(page(job)))}) == shown
+
+
 def test_a_job_without_options_for_its_failure_says_nothing_of_them(page):
     text = text_of(page(make_job(State.FAILED)))
     assert "Kept if it fails" not in text
