@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import free_port
+from pgonly_django.database import on_django
 from pgonly_django.database.embedded import unprivileged
 from tests.waiting import wait_for
 
@@ -39,6 +40,7 @@ def pgbouncer(settings):
         finally:
             process.terminate()
             process.wait(timeout=10)
+            on_django._direct.clear()  # what this process has learnt of connections through it
 
 
 def _configuration(settings, port):

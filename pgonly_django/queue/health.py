@@ -22,7 +22,7 @@ from pgonly_django.tables import qualified
 
 SAMPLE = 1000  # rows of each kind
 FAILED_SAMPLE = 5000
-FIRST = 100  # of a band
+FIRST = 20  # of a band
 
 
 class Workers(NamedTuple):
@@ -90,7 +90,7 @@ _FIRST_OF_GIVEN = qualified(f"""SELECT first.* FROM unnest(%(queues)s::text[]) A
         SELECT {_KEY_HEAD} FROM pgonly_job WHERE {LIMITED_ROW} AND queue = given.queue {_BY_BAND}) AS first""")
 
 # A job that has kept its place stands before those that wait longer, so some jobs of each band are read. Of a key the
-# first has to do. Index: pgonly_job_ready, the first 100 of each band; pgonly_job_limited, one for each key, 1,000 at
+# first has to do. Index: pgonly_job_ready, the first 20 of each band; pgonly_job_limited, one for each key, 1,000 at
 # most; pgonly_job_suspect and pgonly_job_scheduled, the first 1,000 entries; pgonly_queue is small. Epochs are
 # subtracted and not times: before PostgreSQL 17 one that is infinite would raise an error.
 _WAITING = qualified(f"""

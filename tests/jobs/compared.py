@@ -29,6 +29,11 @@ def case(**options):
     return register
 
 
+OWN_LOCKS = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = {} AND pid = pg_backend_pid()"
+)
+
+
 def ask(sql, *params):
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
@@ -275,10 +280,7 @@ def takes_a_role():
 def looks_at_locks_of_its_transaction():
     with transaction.atomic():
         ask("SELECT pg_advisory_xact_lock(77)")
-    return ask(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND database = ("
-        "SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
+    return ask(OWN_LOCKS.format(77))
 
 
 @case()
@@ -289,10 +291,7 @@ def leaves_a_table_of_its_session():
 
 @case()
 def looks_at_what_a_session_left():
-    locks = ask(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 78 AND database = ("
-        "SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
+    locks = ask(OWN_LOCKS.format(78))
     return [locks, ask("SELECT to_regclass('pg_temp.left_behind')::text")]
 
 

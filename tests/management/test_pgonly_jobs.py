@@ -89,9 +89,9 @@ def test_the_newest_jobs_stand_first_with_what_is_wrong(jobs):
     failed(queue="ai")
     heads, first, second = jobs("list").splitlines()
     assert heads.split() == ["id", "state", "queue", "task", "attempts", "age", "last", "error"]
-    assert first.split()[1:5] == ["failed", "ai", "screen", "4/4"]
+    assert first.split()[1:5] == ["failed", "ai", "screen", "4/8"]
     assert first.endswith("ValueError: why")
-    assert second.split()[1:5] == ["ready", "mail", "add", "0/4"]
+    assert second.split()[1:5] == ["ready", "mail", "add", "0/8"]
 
 
 def test_an_empty_list_says_so(jobs):

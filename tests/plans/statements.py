@@ -71,12 +71,15 @@ def texts(claim):
     return statement.sql, parameters
 
 
+LEAVING = {"worker": WORKER, "lease_for": LEASE, "unknown": ["tests.jobs.gone"]}
+
+
 def look(*queues, cursors=None):
     """As a worker with eight threads gives them."""
     parameters = {"queues": list(queues), "open": ["limited"], "closed": ["queue 6"], "take_suspect": True}
     found = Cursors({("keyed", 0): "few"} if cursors is None else cursors)
     statement = groups.GROUPS_OF_GIVEN if queues else groups.GROUPS_OF_ALL
-    return statement, {**parameters, **found.parameters(), "keys_at_most": groups.KEYS_AT_MOST}
+    return statement, {**parameters, **found.parameters(), "keys_at_most": groups.KEYS_AT_MOST, **LEAVING}
 
 
 def candidates(kind, queue="keyed", key=None, limit=8):
@@ -86,9 +89,7 @@ def candidates(kind, queue="keyed", key=None, limit=8):
         "priorities": [0],
         "keys": [key],
         "job_limits": [limit],
-        "worker": WORKER,
-        "lease_for": LEASE,
-        "unknown": ["tests.jobs.gone"],
+        **LEAVING,
     }
 
 

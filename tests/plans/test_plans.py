@@ -40,7 +40,11 @@ MAY_BE_READ_WHOLE = {
     "limited, gates": {"pgonly_queue", "pgonly_queue_tokens", "pgonly_limiter"},
     # Whether another worker lives, once for each claim.
     **{name: {"pgonly_queue", "pgonly_worker"} for name in STATEMENTS if name.endswith("beside others")},
-    **{name: {"pgonly_worker"} for name in STATEMENTS if re.match("limited, (candidates|suspects)", name)},
+    **{
+        name: {"pgonly_worker"}
+        for name in STATEMENTS
+        if re.match("limited, (candidates|suspects|look)", name)
+    },
 }
 
 pytestmark = pytest.mark.django_db

@@ -99,6 +99,7 @@ def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_s
         reached.set()
         over.wait(60)
 
+    telling.hanging.clear()
     task_finished.connect(hang)
     worker = background_worker(grace_seconds=1.0)
     telling.fail.using(on_failure=telling.hangs).enqueue()
@@ -111,6 +112,7 @@ def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_s
         assert time.monotonic() - began < 1.0 + LEAVE_SECONDS + 1.5
     finally:
         over.set()
+        telling.hanging.set()
         task_finished.disconnect(hang)
     assert Worker.objects.get(pk=worker.id).stopped_at is not None
 
