@@ -113,7 +113,8 @@ def test_a_worker_stops_the_server_that_it_has_started(data):
     settings = """
 settings.TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}
 call_command("migrate", verbosity=0)
-call_command("runworker", "--burst")
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "runworker", "--burst"])
 """
     done = project(data, settings)
     assert done.returncode == 0, done.stderr

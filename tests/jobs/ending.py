@@ -110,3 +110,9 @@ def snooze_for_ages():
 def stubborn_with_a_backoff(key):
     mark(f"{key}:started")
     stay_deaf(6)
+
+
+@task(takes_context=True)
+def submit_and_poll(context):
+    context.step("submit", str, 1)
+    raise Snooze(timedelta(hours=1))

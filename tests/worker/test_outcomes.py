@@ -36,6 +36,14 @@ def test_a_snoozed_job_runs_again_without_using_an_attempt(marks, background_wor
     assert marks() == ["k", "k"]
 
 
+def test_a_job_that_polls_goes_to_the_end_of_its_queue_though_it_has_saved_a_step(work):
+    result = ending.submit_and_poll.enqueue()
+    place = result.job.ready_at
+    work()
+    assert result.job.state == State.SCHEDULED
+    assert result.job.ready_at > place
+
+
 def test_retry_uses_the_attempt_and_its_own_delay(work):
     result = ending.ask_for_retry.enqueue()
     work()
