@@ -20,10 +20,11 @@ Message = TypeVar("Message")
 def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
     """The next message. While none comes this thread closes its connections."""
     while True:
-        with contextlib.suppress(queue.Empty):
+        try:
             return inbox.get(timeout=KEEP_OPEN_SECONDS)
-        with contextlib.suppress(Exception):  # a connection may break while it is closed
-            connections.close_all()
+        except queue.Empty:
+            with contextlib.suppress(Exception):  # a connection may break while it is closed
+                connections.close_all()
 
 
 def close_pools() -> None:

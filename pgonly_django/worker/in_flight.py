@@ -122,7 +122,7 @@ class InFlight:
 
     def forget_cleared(self) -> bool:
         """Suspects that have saved something new are none any more. Whether there were any."""
-        cleared = {run for run in self._suspects if run.saved_something_new}
+        cleared = self._suspects and {run for run in self._suspects if run.saved_something_new}
         self._suspects -= cleared
         return bool(cleared)
 
