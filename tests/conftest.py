@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from pgonly_django.database.pool import close_all_idle
 from pgonly_django.limits import declarations
 from pgonly_django.limits.background import background
 from pgonly_django.limits.renewal import renewal
+from pgonly_django.testing import drain
 from tests.aliases import alias
 from tests.emptying import empty_tables
 from tests.holder import Holder
@@ -32,6 +34,7 @@ from tests.waiting import PATIENT, wait_for
 
 
 def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="run the tests that are marked slow, too.")
     parser.addoption(
         "--part", help="k/n: the k-th of n parts of the test files, for a repeat with other versions."
     )
@@ -39,6 +42,28 @@ def pytest_addoption(parser):
 
 def pytest_ignore_collect(collection_path, config):
     return None if is_in_part(config.getoption("--part"), collection_path) else True
+
+
+def pytest_xdist_auto_num_workers():
+    """`-n auto`: the tests wait for half of their time, so two lanes share a processor."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Lanes that have nothing left take over what others still have."""
+    if config.option.numprocesses and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --all the slow tests are left out, except those in a file or a folder that the command line names."""
+    if config.getoption("--all") or config.args_source is config.ArgsSource.ARGS:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 def pytest_collection(session):
@@ -84,11 +109,18 @@ def django_db_setup(django_db_setup, django_db_blocker):
 
 
 @pytest.fixture
-def marks(transactional_db):
+def marks(db):
     """Reads the marks as a list of keys in order; starts empty."""
     with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE tests_mark")
+        cursor.execute("DELETE FROM tests_mark")
     return read_marks
+
+
+@pytest.fixture
+def run_jobs(db):
+    """Runs the jobs that are ready or due in the test's own transaction, as a worker runs them: see
+    tests/testing/test_as_a_worker.py."""
+    return partial(drain, raise_errors=False)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     "broken", [*BROKEN, raises(KeyboardInterrupt()), Breaks("exit", KeyboardInterrupt())]
 )
 @pytest.mark.parametrize("task", [count_to, count_async])
-def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken, task, caplog):
+def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, run_jobs, broken, task, caplog):
     seen = []
     is_interrupt = isinstance(getattr(broken, "error", None), KeyboardInterrupt) or broken not in BROKEN
     use(instruments.around_run, broken)
@@ -96,7 +96,7 @@ def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken,
     if not is_interrupt:
         use(instruments.around_step, broken)
     result = task.enqueue(3)
-    work()
+    run_jobs()
     result.refresh()
     assert result.return_value == 5
     assert [word for word, _ in seen] == ["in", "out"]
@@ -104,12 +104,12 @@ def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken,
     assert "the work goes on" in caplog.text
 
 
-def test_an_instrument_swallows_no_error_of_a_job_or_an_enqueue(use, work):
+def test_an_instrument_swallows_no_error_of_a_job_or_an_enqueue(use, run_jobs):
     use(instruments.around_run, Breaks("", None))
     use(instruments.around_enqueue, Breaks("", None))
     use(instruments.around_step, Breaks("", None))
     result = fail.using(max_attempts=1).enqueue()
-    work()
+    run_jobs()
     assert result.job.state == State.FAILED
     with pytest.raises(Exception, match="cannot be called"):
         add.enqueue()
@@ -160,7 +160,7 @@ def test_an_instrument_that_hangs_ends_with_the_job_s_max_runtime(use, backgroun
     assert result.job.errors[-1]["outcome"] == "timed out"
 
 
-def test_what_an_instrument_enqueues_calls_no_instrument(use, work):
+def test_what_an_instrument_enqueues_calls_no_instrument(use, run_jobs):
     def and_another(each):
         if not isinstance(each, instruments.JobRun) or each.job.id == result.id:
             add.enqueue(9)
@@ -173,7 +173,7 @@ def test_what_an_instrument_enqueues_calls_no_instrument(use, work):
     assert len(calls) == 1
     assert sorted(job.args for job in Job.objects.all()) == [[], [7], [9]]
     use(instruments.around_run, and_another)
-    work()
+    run_jobs()
     result.refresh()
     assert result.return_value == {"a": 1}
 
@@ -226,7 +226,7 @@ def test_an_async_enqueue_is_seen_in_its_context(use):
     assert [job.id for job in seen[-1][1].jobs] == [result.id]
 
 
-def test_a_child_that_a_job_forks_leaves_no_instrument(use, work, tmp_path):
+def test_a_child_that_a_job_forks_leaves_no_instrument(use, run_jobs, tmp_path):
     def into_file(run):
         @contextlib.contextmanager
         def hook():
@@ -240,7 +240,7 @@ def test_a_child_that_a_job_forks_leaves_no_instrument(use, work, tmp_path):
     result = forking.come_back_twice_async.enqueue()
     forked_child.prepare({})
     try:
-        work()
+        run_jobs()
     finally:
         forked_child.undo_prepare()
     assert result.job.result == 0, "how the child ended"
@@ -260,11 +260,11 @@ def test_a_function_is_added_once_and_taken_away_once(use):
 
 
 @pytest.mark.parametrize("task", [count_to, count_async])
-def test_steps_alone_can_be_watched(use, work, task):
+def test_steps_alone_can_be_watched(use, run_jobs, task):
     seen = []
     use(instruments.around_step, lambda run, name: notes(seen, run.job.task, name))
     task.enqueue(1)
-    work()
+    run_jobs()
     assert seen == [["in", task.module_path, "square 0"], ["out", task.module_path, "square 0"]]
 
 
@@ -294,11 +294,11 @@ class NeverLeft:
         return self
 
 
-def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, work, caplog):
+def test_what_cannot_be_left_changes_no_run_and_no_enqueue(use, run_jobs, caplog):
     for register in (instruments.around_enqueue, instruments.around_run, instruments.around_step):
         use(register, lambda *_: NeverLeft())
     result = count_to.enqueue(2)
-    work()
+    run_jobs()
     result.refresh()
     assert result.job.state == State.SUCCEEDED
     assert "__exit__" in caplog.text

@@ -19,9 +19,9 @@ def under(path, result):
 
 
 @pytest.mark.parametrize("path", [FORMER, FIRST])
-def test_a_job_under_a_former_path_runs_the_task(work, path):
+def test_a_job_under_a_former_path_runs_the_task(run_jobs, path):
     result = under(path, add_numbers.enqueue(2, b=3))
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value == 5
     assert result.job.task == path  # as it was stored
     found = add_numbers.get_backend().get_result(result.id)
@@ -29,11 +29,11 @@ def test_a_job_under_a_former_path_runs_the_task(work, path):
     assert found.task.call(1) == 2
 
 
-def test_a_run_that_the_version_before_began_goes_on(work, marks):
+def test_a_run_that_the_version_before_began_goes_on(run_jobs, marks):
     result = under(OF_STEPS, count_in_steps.enqueue("key"))
-    work(threads=1)
+    run_jobs()
     Job.objects.filter(pk=result.id).update(state=State.READY, finished_at=None, expires_at=None)
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value == "tests.jobs.renamed.count_in_steps"
     assert marks() == ["key:0", "key:1", "key:2"]
 
@@ -46,17 +46,17 @@ def test_a_schedule_of_a_former_path_ticks(transactional_db):
     assert Schedule.objects.get().problem is None
 
 
-def test_failed_jobs_of_a_former_path_are_redriven_with_other_arguments(work):
+def test_failed_jobs_of_a_former_path_are_redriven_with_other_arguments(run_jobs):
     result = under(FORMER, add_numbers.enqueue("two", b=3))
     Job.objects.filter(pk=result.id).update(state=State.FAILED)
     assert redrive(Job.objects.failed(), arguments={"a": 2}).jobs == 1
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value == 5
     assert result.job.task == FORMER
 
 
-def test_a_path_that_is_no_alias_stays_unknown(work):
+def test_a_path_that_is_no_alias_stays_unknown(run_jobs):
     result = under("tests.jobs.before.subtract", add_numbers.enqueue(2))
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.SCHEDULED
     assert "Cannot import the task tests.jobs.before.subtract" in result.job.errors[0]["reason"]

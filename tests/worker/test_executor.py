@@ -56,16 +56,16 @@ def test_a_job_that_has_to_end_before_its_start_is_not_called(run_of, marks, tas
 
 
 @pytest.mark.parametrize("task", [looping.fail_at_the_third, looping.fail_at_the_third_async])
-def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(work, marks, task):
+def test_a_job_that_fails_goes_on_at_the_item_it_failed_in(run_jobs, marks, task):
     result = task.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert result.job.attempt == 2
     assert marks() == ["k:0", "k:1", "k:2", "k:2", "k:3", "k:4"]
 
 
-def test_an_async_job_that_exits_fails_alone(work):
+def test_an_async_job_that_exits_fails_alone(run_jobs):
     exits, others = ending.exit_async.enqueue(), [jobs.add_async.enqueue(i, 1) for i in range(5)]
-    work()
+    run_jobs()
     assert exits.job.state == State.SCHEDULED
     assert "SystemExit" in exits.job.errors[0]["exception"]
     assert [other.wait(1).return_value for other in others] == [1, 2, 3, 4, 5]
@@ -78,7 +78,7 @@ def test_a_paid_step_survives_the_loss_of_its_connection(work, marks):
     assert (result.job.attempt, marks()) == (1, ["paid"])
 
 
-def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(work):
+def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(run_jobs):
     seen = []
 
     def receiver(sender, task_result, **_):
@@ -87,7 +87,7 @@ def test_a_receiver_of_task_started_may_use_the_orm_for_async_jobs_too(work):
     task_started.connect(receiver)
     try:
         result = jobs.add_async.enqueue(1, 1)
-        work()
+        run_jobs()
     finally:
         task_started.disconnect(receiver)
     assert seen == [State.RUNNING]

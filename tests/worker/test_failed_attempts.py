@@ -137,12 +137,12 @@ def test_a_time_out_can_be_named_too(work):
     assert "JobTimedOut is never retried." in job.errors[0]["reason"]
 
 
-def test_every_end_of_a_run_that_fails_keeps_its_row(work, settings):
+def test_every_end_of_a_run_that_fails_keeps_its_row(run_jobs, settings):
     settings.PGONLY = {**settings.PGONLY, "QUEUES": {"dead": {"task": "tests.jobs.burying.note"}}}
     short = {"retention": timedelta(seconds=1)}
     ends = [burying.fail.using(**short).enqueue(how) for how in ("error", "discard", "unstorable")]
     ends.append(burying.fail_atomic.using(**short).enqueue())
-    work()
+    run_jobs()
     left = [round((it.job.expires_at - it.job.finished_at).total_seconds() / 86_400) for it in ends]
     assert left == [90] * 4
 

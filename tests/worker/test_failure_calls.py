@@ -30,15 +30,15 @@ def nothing_told():
             thread.join(10)  # or a call of this test is told in the next one
 
 
-def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_attempt(work):
+def test_the_function_is_called_once_with_the_result_and_the_error_of_the_last_attempt(run_jobs):
     result = telling.fail.enqueue("why")
-    work(threads=1)
+    run_jobs()
     assert told == [(result.id, FAILED, "ValueError('why')")]
 
 
-def test_a_success_and_a_retry_call_nobody(work):
+def test_a_success_and_a_retry_call_nobody(run_jobs):
     ending.fail_until.using(on_failure=telling.tell).enqueue(2)
-    work()
+    run_jobs()
     assert told == []
 
 
@@ -53,9 +53,9 @@ def test_a_success_and_a_retry_call_nobody(work):
         (lambda options: ending.ask_for_retry.using(**options).enqueue(), "Retry('please')"),
     ],
 )
-def test_every_end_of_a_run_that_fails_is_told(work, failing, error):
+def test_every_end_of_a_run_that_fails_is_told(run_jobs, failing, error):
     result = failing({"on_failure": telling.tell})
-    work()
+    run_jobs()
     ((job_id, status, text),) = told
     assert (job_id, status) == (result.id, FAILED)
     assert error in text
@@ -71,29 +71,29 @@ def test_a_third_death_is_told_without_an_error(background_worker, settings):
     wait_for(lambda: told == [(str(job.pk), FAILED, "None")])
 
 
-def test_the_function_of_all_tasks_is_called_after_the_tasks_own(work, settings):
+def test_the_function_of_all_tasks_is_called_after_the_tasks_own(run_jobs, settings):
     settings.PGONLY = {**settings.PGONLY, "ON_FAILURE": "tests.jobs.telling.tell_globally"}
     one = telling.fail.enqueue()
-    work(threads=1)
+    run_jobs()
     other = jobs.fail.enqueue()
-    work(threads=1)
+    run_jobs()
     assert told == [(one.id, FAILED, "ValueError('x')"), ("all", one.id), ("all", other.id)]
 
 
-def test_a_task_that_is_gone_is_told_to_the_function_of_all_tasks(work, settings):
+def test_a_task_that_is_gone_is_told_to_the_function_of_all_tasks(run_jobs, settings):
     settings.PGONLY = {**settings.PGONLY, "ON_FAILURE": "tests.jobs.telling.tell_globally"}
     result = telling.fail.enqueue()
     row = result.job
     since = ago(2 * HOUR).isoformat()
     row.task, row.errors = "tests.jobs.no_such", [{"outcome": "postponed", "since": since}]
     row.save()
-    work()
+    run_jobs()
     assert told == [("all", result.id)]
 
 
-def test_an_async_function_is_run(work):
+def test_an_async_function_is_run(run_jobs):
     result = telling.fail.using(on_failure=telling.atell).enqueue()
-    work()
+    run_jobs()
     assert told == [(result.id, "failed")], "after the commit"
 
 
@@ -110,9 +110,9 @@ def test_a_function_that_raises_or_exits_is_logged_and_keeps_no_other_from_being
     assert caplog.text.count("The on_failure of tests.jobs.telling.fail") == 2
 
 
-def test_a_path_that_cannot_be_imported_any_more_is_logged(work, caplog):
+def test_a_path_that_cannot_be_imported_any_more_is_logged(run_jobs, caplog):
     telling.fail.using(on_failure="tests.jobs.telling.gone").enqueue()
-    work()
+    run_jobs()
     assert "The on_failure of tests.jobs.telling.fail" in caplog.text
     assert "gone" in caplog.text
 

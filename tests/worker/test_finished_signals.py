@@ -7,7 +7,7 @@ from pgonly_django.tasks import PostgresBackend
 from tests import jobs
 
 
-def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(work):
+def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(run_jobs):
     seen = []
 
     def receiver(sender, task_result, **_):
@@ -17,7 +17,7 @@ def test_receivers_of_task_finished_find_the_exception_where_django_promises_it(
     try:
         jobs.fail.using(max_attempts=1).enqueue("broken")
         jobs.add.enqueue(1)
-        work(threads=1)
+        run_jobs()
     finally:
         task_finished.disconnect(receiver)
     assert sorted(map(repr, seen)) == ["None", "ValueError('broken')"]
@@ -49,7 +49,7 @@ def test_the_signals_come_with_the_backend_as_sender_and_the_right_status(work):
     ]
 
 
-def test_a_failed_job_is_announced_once_with_its_errors(work):
+def test_a_failed_job_is_announced_once_with_its_errors(run_jobs):
     seen = []
 
     def receiver(sender, task_result, **_):
@@ -58,7 +58,7 @@ def test_a_failed_job_is_announced_once_with_its_errors(work):
     task_finished.connect(receiver)
     try:
         jobs.fail.enqueue()
-        work()
+        run_jobs()
     finally:
         task_finished.disconnect(receiver)
     assert seen == [(TaskResultStatus.FAILED, [ValueError] * 3)]

@@ -69,9 +69,9 @@ def lines(caplog):
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_each_end_has_one_line_with_its_duration(work, lines, marks, task, arguments, expected):
+def test_each_end_has_one_line_with_its_duration(run_jobs, lines, marks, task, arguments, expected):
     result = task.enqueue(*arguments)
-    work(threads=1)
+    run_jobs()
     said = lines(result)
     assert [level for level, _ in said] == [level for level, _ in expected]
     for (_, message), (_, pattern) in zip(said, expected, strict=True):
@@ -79,10 +79,10 @@ def test_each_end_has_one_line_with_its_duration(work, lines, marks, task, argum
         assert re.search(pattern, message), message
 
 
-def test_a_task_that_is_not_known_has_one_line(work, lines):
+def test_a_task_that_is_not_known_has_one_line(run_jobs, lines):
     result = jobs.add.enqueue(1)
     Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
-    work(threads=1)
+    run_jobs()
     assert [level for level, _ in lines(result)] == ["WARNING"]
 
 
@@ -112,17 +112,17 @@ def test_a_cancelled_job_has_one_line(background_worker, lines, marks, task):
     assert re.search(r"cancelled after [\d.]+ m?s \(attempt 1 of \d\): Cancelled while it ran", message)
 
 
-def test_a_success_is_not_logged_below_the_level_of_the_logger(work, lines, caplog):
+def test_a_success_is_not_logged_below_the_level_of_the_logger(run_jobs, lines, caplog):
     caplog.set_level(logging.WARNING, "pgonly_django.worker")
     result = jobs.add.enqueue(1)
-    work(threads=1)
+    run_jobs()
     assert lines(result) == []
 
 
-def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
+def test_each_failed_attempt_is_logged_with_its_traceback(run_jobs, caplog):
     jobs.fail.enqueue("broken")
     with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
-        work(threads=1)
+        run_jobs()
     lines = [record for record in caplog.records if getattr(record, "event", "") == "worker.attempt_failed"]
     assert [record.levelname for record in lines] == ["WARNING", "WARNING", "ERROR"]
     expected = r"failed with ValueError after [\d.]+ [mu]?s \(attempt 1 of 3\); again in 0 s\."
@@ -131,11 +131,11 @@ def test_each_failed_attempt_is_logged_with_its_traceback(work, caplog):
     assert all("broken" in str(record.exc_info[1]) for record in lines)
 
 
-def test_a_task_that_is_not_known_is_logged(work, caplog):
+def test_a_task_that_is_not_known_is_logged(run_jobs, caplog):
     result = jobs.add.enqueue(1)
     Job.objects.filter(pk=result.id).update(task="tests.jobs.gone")
     with caplog.at_level(logging.WARNING, "pgonly_django.worker"):
-        work(threads=1)
+        run_jobs()
     assert "Cannot import the task tests.jobs.gone" in caplog.text
     assert "looked for again for 1:00:00" in caplog.text
 
@@ -149,28 +149,28 @@ def test_a_duration_is_short(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_job_that_ran_too_long_says_so_with_one_traceback(work, lines, caplog):
+def test_a_job_that_ran_too_long_says_so_with_one_traceback(run_jobs, lines, caplog):
     result = jobs.sleep_in_slices.using(max_runtime=timedelta(seconds=0.2), max_attempts=1).enqueue("k")
-    work(threads=1)
+    run_jobs()
     ((level, message),) = lines(result)
     assert level == "ERROR"
     assert re.search(r"timed out after [\d.]+ s \(attempt 1 of 1\); it is not started again\.", message)
     assert len([r for r in caplog.records if r.exc_info and r.name == "pgonly_django.worker"]) == 1
 
 
-def test_a_start_is_logged_at_debug(work, caplog):
+def test_a_start_is_logged_at_debug(run_jobs, caplog):
     caplog.set_level(logging.DEBUG, "pgonly_django.worker")
     results = [task.enqueue(1, 1) for task in (jobs.add, jobs.add_async)]
-    work(threads=1)
+    run_jobs()
     started = [r for r in caplog.records if getattr(r, "event", "") == "worker.job_started"]
     assert sorted(record.job_id for record in started) == sorted(result.id for result in results)
     assert all(record.message.endswith(": started (attempt 1 of 8).") for record in started)
 
 
-def test_no_start_is_logged_above_debug(work, caplog):
+def test_no_start_is_logged_above_debug(run_jobs, caplog):
     caplog.set_level(logging.INFO, "pgonly_django.worker")
     jobs.add.enqueue(1)
-    work(threads=1)
+    run_jobs()
     assert "started" not in [getattr(record, "event", "") for record in caplog.records]
 
 
@@ -196,10 +196,10 @@ def test_no_start_is_logged_above_debug(work, caplog):
     ],
 )
 def test_what_an_error_leads_to_is_named_with_one_traceback_for_a_person(
-    work, lines, marks, caplog, task, arguments, level, pattern, tracebacks
+    run_jobs, lines, marks, caplog, task, arguments, level, pattern, tracebacks
 ):
     result = task.enqueue(*arguments)
-    work(threads=1)
+    run_jobs()
     ((found, message),) = lines(result)
     assert found == level
     assert re.search(pattern, message), message

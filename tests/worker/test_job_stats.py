@@ -72,9 +72,9 @@ def test_the_ends_of_a_burst_are_in_the_present_hour_and_minute(work):
     assert set(JobStats.objects.values_list("task", flat=True)) == {"tests.jobs.add"}
 
 
-def test_nothing_is_written_where_no_run_has_ended(work):
+def test_nothing_is_written_where_no_run_has_ended(run_jobs):
     make(state=State.SUCCEEDED)
-    work()
+    run_jobs()
     assert not JobStats.objects.exists()
 
 

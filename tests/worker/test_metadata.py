@@ -38,9 +38,9 @@ def test_a_limited_job_reads_it_too(work):
     assert run(work, carrying.tell.using(concurrency_key="k")).return_value == ACME
 
 
-def test_a_job_without_metadata_reads_an_empty_mapping(work):
+def test_a_job_without_metadata_reads_an_empty_mapping(run_jobs):
     result = carrying.tell.enqueue()
-    work()
+    run_jobs()
     result.refresh()
     assert result.return_value == {}
 
@@ -94,11 +94,11 @@ def test_a_dead_letter_has_that_of_the_failed_job(work, dead):
     assert (letter.result, letter.metadata) == (ACME, ACME)
 
 
-def test_the_letter_of_a_job_whose_metadata_is_no_object_is_sent(work, dead):
+def test_the_letter_of_a_job_whose_metadata_is_no_object_is_sent(run_jobs, dead):
     result = carrying.fail_with_letter.enqueue()
     Job.objects.update(metadata=[1])
-    work()
-    work()
+    run_jobs()
+    run_jobs()
     assert Job.objects.get(queue="dead").args == [result.id]
     assert Job.objects.get(queue="dead").result == {}
 
@@ -112,12 +112,12 @@ def test_a_job_that_is_run_again_or_edited_keeps_it(dead):
     assert (job.args, job.priority, job.metadata) == ([False], 5, ACME)
 
 
-def test_metadata_that_python_cannot_load_fails_its_own_job_and_no_other(work):
+def test_metadata_that_python_cannot_load_fails_its_own_job_and_no_other(run_jobs):
     broken, other = carrying.tell.enqueue(), carrying.tell.enqueue()
     with connection.cursor() as cursor:
         huge = f'{{"n": {"1" * 5000}}}'
         cursor.execute("UPDATE pgonly_job SET metadata = %s::jsonb WHERE id = %s", [huge, broken.id])
-    work()
+    run_jobs()
     broken.refresh()
     other.refresh()
     assert other.return_value == {}

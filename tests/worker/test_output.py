@@ -30,9 +30,9 @@ def gate(monkeypatch):
     gate.opened.set()
 
 
-def test_output_can_be_read_from_any_offset(work):
+def test_output_can_be_read_from_any_offset(run_jobs):
     result = emitting.say.enqueue("One, ", "two, ", "three.")
-    work()
+    run_jobs()
     answer = result.output()
     assert (answer.text, answer.keep) == ("One, two, three.", 0)
     nothing_new = result.output(after=answer.offset)
@@ -40,9 +40,9 @@ def test_output_can_be_read_from_any_offset(work):
     assert nothing_new.applied_to(answer.text) == "One, two, three."
 
 
-def test_an_async_job_emits_and_its_output_is_read_without_blocking(work):
+def test_an_async_job_emits_and_its_output_is_read_without_blocking(run_jobs):
     result = emitting.asay.enqueue("One, ", "two.")
-    work()
+    run_jobs()
     assert async_to_sync(result.aoutput)().text == "One, two."
 
 
@@ -140,15 +140,15 @@ def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, w
     assert [len(ids) for ids in written] == [1, 1, 1]
 
 
-def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(work):
+def test_a_failed_attempt_leaves_nothing_in_the_output_of_the_next(run_jobs):
     result = emitting.say_until_the_third_attempt.enqueue()
-    work()
+    run_jobs()
     assert (result.job.attempt, result.output().text) == (3, "Attempt 3")
 
 
-def test_an_atomic_job_has_its_output_with_its_end(work):
+def test_an_atomic_job_has_its_output_with_its_end(run_jobs):
     result = emitting.say_in_a_transaction.enqueue("a", "b")
-    work()
+    run_jobs()
     assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a2 b2 ")
 
 
@@ -159,19 +159,19 @@ def test_each_run_of_a_job_that_snoozes_begins_its_output_again(work):
     assert result.output().text == "Look 3"
 
 
-def test_a_job_that_is_retried_by_a_person_says_again_what_it_does_again(work):
+def test_a_job_that_is_retried_by_a_person_says_again_what_it_does_again(run_jobs):
     result = emitting.tell_a_story.enqueue()
-    work()
+    run_jobs()
     Job.objects.filter(pk=result.id).update(state=State.FAILED)
     assert result.retry()
-    work()
+    run_jobs()
     assert result.output().text == emitting.STORY
 
 
-def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(work, settings):
+def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(run_jobs, settings):
     settings.PGONLY = {"OUTPUT_LIMIT": 1000}
     result = emitting.say.enqueue("a" * 999, "bb", "c", "d")
-    work()
+    run_jobs()
     assert (result.job.state, result.output().text) == (State.SUCCEEDED, "a" * 999 + "b")
     (line,) = result.job.log
     assert line["text"] == (
@@ -179,9 +179,9 @@ def test_output_beyond_the_limit_is_dropped_and_the_log_says_so_once(work, setti
     )
 
 
-def test_what_text_of_postgresql_cannot_hold_is_made_visible(work):
+def test_what_text_of_postgresql_cannot_hold_is_made_visible(run_jobs):
     result = emitting.say.enqueue("a", "")
-    work()
+    run_jobs()
     assert result.output().text == "a"
     assert text_of("nul \x00 and half \ud83d") == "nul \\x00 and half \\ud83d"
 
@@ -198,14 +198,14 @@ def test_an_offset_that_no_answer_gave_is_refused(transactional_db, after):
         emitting.say.enqueue().output(after=after)
 
 
-def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(work, monkeypatch):
+def test_a_job_that_does_not_emit_costs_no_statement_and_no_row(run_jobs, monkeypatch):
     def refuse(*_):
         pytest.fail("a statement for output")
 
     for name in ("write_output", "load_output", "keep"):
         monkeypatch.setattr(statements, name, refuse)
     result = jobs.count_to.enqueue(3)
-    work()
+    run_jobs()
     assert result.job.state == State.SUCCEEDED
     assert not JobOutput.objects.exists()
 
@@ -240,8 +240,8 @@ def test_where_output_may_not_be_written_jobs_end_all_the_same(background_worker
     assert f"Output of {result.id} not stored" in caplog.text
 
 
-def test_output_goes_with_its_job(work):
+def test_output_goes_with_its_job(run_jobs):
     result = emitting.say.enqueue("a")
-    work()
+    run_jobs()
     Job.objects.filter(pk=result.id).delete()
     assert not JobOutput.objects.exists()

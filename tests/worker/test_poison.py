@@ -68,10 +68,10 @@ def sessions():
         return {pid for (pid,) in cursor.fetchall()}
 
 
-def test_a_connection_that_a_job_has_spoilt_is_closed(work):
+def test_a_connection_that_a_job_has_spoilt_is_closed(run_jobs):
     before = sessions()
     enqueue_many([(poison.spoil_its_connection.using(max_attempts=1), ())] * 3)
-    work(threads=1)
+    run_jobs()
     wait_for(lambda: sessions() <= before, what="the sessions to be over")
 
 

@@ -9,79 +9,79 @@ from tests.jobs import ending, looping, paying
 from tests.waiting import wait_for
 
 
-def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(work, marks):
+def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(run_jobs, marks):
     result = paying.pay_under.enqueue("x" * 256)
-    work(threads=1)
+    run_jobs()
     assert marks() == []
     assert "1 to 255 characters" in result.job.errors[0]["message"]
     paying.pay_under.enqueue("x" * 255)
-    work(threads=1)
+    run_jobs()
     assert marks() == ["paid k"]
 
 
-def test_a_step_whose_result_is_no_json_is_paid_once(work, marks):
+def test_a_step_whose_result_is_no_json_is_paid_once(run_jobs, marks):
     result = paying.pay_for_what_is_no_json.enqueue()
-    work(threads=1)
+    run_jobs()
     assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
     assert marks() == ["paid k"]
 
 
-def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(work, marks):
+def test_a_loop_inside_a_transaction_that_is_rolled_back_begins_again(run_jobs, marks):
     result = looping.loop_in_a_transaction.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
-def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(work, marks):
+def test_a_loop_inside_a_transaction_that_was_committed_is_not_made_again(run_jobs, marks):
     result = looping.loop_behind_a_transaction.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.SUCCEEDED
     assert sorted(marks()) == [f"k:{i}" for i in range(3)]
 
 
-def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(work, marks):
+def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(run_jobs, marks):
     result = looping.loop_twice.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.FAILED
     assert "Give each loop a name of its own" in result.job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
 
 
 @pytest.mark.parametrize("task", [looping.roll_back_and_note, looping.roll_back_and_note_async])
-def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(work, marks, task):
+def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(run_jobs, marks, task):
     result = task.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert (result.job.state, result.job.attempt) == (State.SUCCEEDED, 2)
     assert sorted(marks()) == [f"k:{i}" for i in range(5)]
 
 
 @pytest.mark.parametrize("task", [looping.leave_and_loop_again, looping.leave_and_loop_again_async])
-def test_a_second_loop_under_the_name_of_one_that_was_left_is_refused(work, marks, task):
+def test_a_second_loop_under_the_name_of_one_that_was_left_is_refused(run_jobs, marks, task):
     result = task.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.FAILED
     assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
     assert marks() == ["k:a", "k:b"]
 
 
 @pytest.mark.parametrize("task", [looping.nest_loops, looping.nest_loops_async])
-def test_a_loop_inside_another_of_its_name_is_refused(work, task):
+def test_a_loop_inside_another_of_its_name_is_refused(run_jobs, task):
     result = task.enqueue("k")
-    work(threads=1)
+    run_jobs()
     assert "begun a loop named 'items' already" in result.job.errors[0]["message"]
 
 
-def test_a_checkpoint_is_what_it_was_when_it_was_saved(work):
+def test_a_checkpoint_is_what_it_was_when_it_was_saved(run_jobs):
     result = paying.sum_up.enqueue()
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value == 2  # the first item is done, and was not saved with its sum
     assert result.job.attempt == 2
 
 
-def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(work):
+def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(run_jobs):
     result = paying.compare_answers.enqueue()
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value is True
 
 
@@ -96,15 +96,15 @@ def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, mar
     assert (result.job.attempt, result.job.interruptions) == (0, 1)
 
 
-def test_a_discard_in_a_group_of_calls_is_one(work):
+def test_a_discard_in_a_group_of_calls_is_one(run_jobs):
     result = ending.give_up_in_a_group.enqueue()
-    work()
+    run_jobs()
     assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
     assert result.job.errors[0]["reason"] == "pointless"
 
 
-def test_a_paid_step_survives_a_primary_that_becomes_a_standby(work, marks):
+def test_a_paid_step_survives_a_primary_that_becomes_a_standby(run_jobs, marks):
     result = paying.pay_through_a_failover.enqueue()
-    work(threads=1)
+    run_jobs()
     assert result.wait(1).return_value == 7
     assert marks() == ["paid k"]

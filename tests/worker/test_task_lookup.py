@@ -8,31 +8,31 @@ from tests import jobs
 from tests.queue.rows import make_worker
 
 
-def test_a_backoff_that_moved_away_holds_up_its_own_job_only(work):
+def test_a_backoff_that_moved_away_holds_up_its_own_job_only(run_jobs):
     moved = jobs.add.enqueue(1)
     Job.objects.filter(pk=moved.id).update(options={"backoff": "tests.jobs.no_such_backoff"})
     good = jobs.add.enqueue(1)
-    work(threads=1)
+    run_jobs()
     assert good.wait(1).return_value == 2
     assert moved.job.state == State.SCHEDULED
     assert "no_such_backoff" in moved.job.errors[0]["reason"]
 
 
-def test_a_module_that_exits_while_it_is_imported_has_no_known_task(work):
+def test_a_module_that_exits_while_it_is_imported_has_no_known_task(run_jobs):
     bad, good = jobs.add.enqueue(1), jobs.add.enqueue(1)
     Job.objects.filter(pk=bad.id).update(task="tests.exits_when_imported.gone")
-    work(threads=1)
+    run_jobs()
     assert good.wait(1).return_value == 2
     assert bad.job.state == State.SCHEDULED
 
 
 @pytest.mark.parametrize("task", [jobs.add, jobs.add_async])
-def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(work, task):
+def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(run_jobs, task):
     """Amid a deploy: they were enqueued for a signature that this worker does not have yet."""
     result = task.enqueue(1, 1)
     Job.objects.filter(pk=result.id).update(kwargs={"currency": "EUR"})
     good = jobs.add.enqueue(1)
-    work(threads=1)
+    run_jobs()
     job = result.job
     assert (job.state, job.attempt, job.errors[0]["outcome"]) == (State.SCHEDULED, 0, "postponed")
     assert (
@@ -41,26 +41,26 @@ def test_arguments_that_do_not_fit_here_wait_for_a_worker_that_takes_them(work, 
     assert good.wait(1).return_value == 2
 
 
-def test_arguments_that_have_not_fitted_for_an_hour_fail_the_job(work):
+def test_arguments_that_have_not_fitted_for_an_hour_fail_the_job(run_jobs):
     result = jobs.add.enqueue(1)
     since = (timezone.now() - timezone.timedelta(hours=1, minutes=1)).isoformat()
     entry = {"outcome": "postponed", "since": since, "reason": "does not fit"}
     Job.objects.filter(pk=result.id).update(args=[1, 2, 3], errors=[entry])
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.FAILED
     assert "No worker could call it with its arguments for 1:00:00" in result.job.errors[-1]["reason"]
 
 
-def test_a_type_error_inside_a_job_is_an_error_of_its_own(work):
+def test_a_type_error_inside_a_job_is_an_error_of_its_own(run_jobs):
     result = jobs.add.using(max_attempts=1).enqueue(1, "b")
-    work(threads=1)
+    run_jobs()
     assert (result.job.state, result.job.attempt) == (State.FAILED, 1)
 
 
-def test_an_unknown_task_waits_without_burning_an_attempt(work):
+def test_an_unknown_task_waits_without_burning_an_attempt(run_jobs):
     result = jobs.add.enqueue(1)
     Job.objects.filter(pk=result.id).update(task="tests.jobs.not_deployed_yet")
-    work()
+    run_jobs()
     job = Job.objects.get(pk=result.id)
     assert (job.state, job.attempt, job.interruptions) == (State.SCHEDULED, 0, 0)
     assert "not_deployed_yet" in job.errors[0]["reason"]
@@ -79,21 +79,21 @@ def test_jobs_of_an_unknown_task_are_met_once_while_other_workers_live(work, cap
     assert caplog.text.count("is looked for again") == 1
 
 
-def test_a_backend_that_is_not_here_leaves_the_other_jobs_of_its_task(work):
+def test_a_backend_that_is_not_here_leaves_the_other_jobs_of_its_task(run_jobs):
     make_worker()
     bad, *good = [jobs.add.enqueue(n) for n in range(4)]
     Job.objects.filter(pk=bad.id).update(backend="gone")
-    work(threads=1)
+    run_jobs()
     assert bad.job.state == State.SCHEDULED
     assert [result.job.state for result in good] == [State.SUCCEEDED] * 3
 
 
-def test_a_task_unknown_for_an_hour_fails_with_the_reason(work):
+def test_a_task_unknown_for_an_hour_fails_with_the_reason(run_jobs):
     result = jobs.add.enqueue(1)
     since = (timezone.now() - timezone.timedelta(hours=1, minutes=1)).isoformat()
     entry = {"outcome": "postponed", "since": since, "reason": "unknown"}
     Job.objects.filter(pk=result.id).update(task="tests.jobs.gone", errors=[entry])
-    work()
+    run_jobs()
     job = Job.objects.get(pk=result.id)
     assert job.state == State.FAILED
     assert len(job.errors) == 1 or job.errors[-1]["outcome"] == "failed"

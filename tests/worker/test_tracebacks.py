@@ -6,12 +6,12 @@ from tests import jobs
 from tests.jobs import ending, logging_jobs
 
 
-def test_a_traceback_begins_in_the_job(work):
+def test_a_traceback_begins_in_the_job(run_jobs):
     results = [
         jobs.fail.using(max_attempts=1).enqueue("broken"),
         ending.exit_async.using(max_attempts=1).enqueue(),
     ]
-    work()
+    run_jobs()
     for result in results:
         first_frame = result.job.errors[-1]["traceback"].splitlines()[1]
         assert "tests/jobs/" in first_frame
@@ -22,9 +22,9 @@ def frames(result):
     return [line.strip() for line in text.splitlines() if line.lstrip().startswith("File ")]
 
 
-def test_no_frame_of_the_package_stands_in_a_traceback_or_in_that_of_its_cause(work):
+def test_no_frame_of_the_package_stands_in_a_traceback_or_in_that_of_its_cause(run_jobs):
     result = logging_jobs.fail_in_step.enqueue()
-    work()
+    run_jobs()
     text = result.job.errors[-1]["traceback"]
     assert "KeyError: 'inside'" in text
     assert "ValueError: broken step" in text
@@ -32,17 +32,17 @@ def test_no_frame_of_the_package_stands_in_a_traceback_or_in_that_of_its_cause(w
     assert all("tests/jobs/" in line for line in frames(result))
 
 
-def test_the_line_where_the_package_raised_it_stays(work):
+def test_the_line_where_the_package_raised_it_stays(run_jobs):
     result = logging_jobs.fail_in_ours.enqueue()
-    work()
+    run_jobs()
     first, *between, last = frames(result)
     assert "fail_in_ours" in first
     assert between == []
     assert "pgonly_django/context/context.py" in last
 
 
-def test_the_log_has_the_same_traceback(work, caplog):
+def test_the_log_has_the_same_traceback(run_jobs, caplog):
     logging_jobs.fail_in_step.enqueue()
-    work()
+    run_jobs()
     (record,) = [r for r in caplog.records if getattr(r, "event", "") == "worker.attempt_failed"]
     assert "pgonly_django/" not in logging.Formatter().formatException(record.exc_info)

@@ -39,30 +39,30 @@ def end_of(result):
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("column", ["args", "kwargs", "options", "errors"])
 @pytest.mark.parametrize("task", [jobs.add, jobs.add_async])
-def test_a_row_that_cannot_be_read_fails_alone(work, task, column, kind):
+def test_a_row_that_cannot_be_read_fails_alone(run_jobs, task, column, kind):
     bad = task.enqueue(1, 1)
     spoil(bad, column, kind)
     good = [jobs.add.enqueue(i) for i in range(10)]
-    work(threads=2)
+    run_jobs()
     assert [result.wait(1).return_value for result in good] == list(range(1, 11))
     state, attempt, error, message = end_of(bad)
     assert (state, attempt, error.rpartition(".")[2]) == (State.FAILED, 1, UnreadableJobError.__name__)
     assert message.startswith(f"The {column} of this job cannot be loaded: ")
 
 
-def test_a_row_whose_errors_take_no_entry_fails_alone(work):
+def test_a_row_whose_errors_take_no_entry_fails_alone(run_jobs):
     bad = jobs.fail.enqueue()
     Job.objects.filter(pk=bad.id).update(errors={"not": "a list"})
     good = [jobs.add.enqueue(i) for i in range(10)]
-    work(threads=2)
+    run_jobs()
     assert [result.wait(1).return_value for result in good] == list(range(1, 11))
     assert Job.objects.values_list("state", "errors").get(pk=bad.id) == (State.FAILED, {"not": "a list"})
 
 
-def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(work):
+def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(run_jobs):
     value = jobs.nest(NESTING_LIMIT - 1)
     result = jobs.echo.enqueue(value)
-    work()
+    run_jobs()
     assert result.wait(1).return_value == value
 
 
@@ -75,10 +75,10 @@ def test_the_deepest_arguments_that_can_be_enqueued_run_and_come_back(work):
         (unstorable.report_nested, "The progress"),
     ],
 )
-def test_a_value_nested_too_deeply_fails_only_its_own_job(work, task, what):
+def test_a_value_nested_too_deeply_fails_only_its_own_job(run_jobs, task, what):
     bad = task.enqueue(NESTING_LIMIT + 1)
     good = [jobs.add.enqueue(i) for i in range(10)]
-    work(threads=2)
+    run_jobs()
     assert [result.wait(1).return_value for result in good] == list(range(1, 11))
     assert bad.job.state == State.FAILED
     assert bad.job.errors[-1]["message"].startswith(
@@ -86,16 +86,16 @@ def test_a_value_nested_too_deeply_fails_only_its_own_job(work, task, what):
     )
 
 
-def test_progress_that_is_no_json_fails_only_its_own_job(work):
+def test_progress_that_is_no_json_fails_only_its_own_job(run_jobs):
     bad, good = unstorable.report_an_object.enqueue(), jobs.add.enqueue(1)
-    work(threads=2)
+    run_jobs()
     assert good.wait(1).return_value == 2
     assert bad.job.state == State.FAILED
     assert "The progress cannot be stored" in bad.job.errors[-1]["message"]
 
 
 @pytest.mark.parametrize("retention", ["3000000 days", "300000 years"])
-def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(work, retention):
+def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(run_jobs, retention):
     bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
     failing = jobs.fail.enqueue()
     with connection.cursor() as cursor:
@@ -103,7 +103,7 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(work, re
             "UPDATE pgonly_job SET retention = %s::interval WHERE id = ANY(%s::uuid[])",
             [retention, [bad.id, failing.id]],
         )
-    work(threads=2)
+    run_jobs()
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT state, expires_at FROM pgonly_job WHERE retention > interval '1 year' ORDER BY state"
@@ -113,17 +113,17 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(work, re
 
 
 @pytest.mark.parametrize("run_at", ["infinity", "-infinity", "20000-01-01"])
-def test_a_time_that_python_cannot_hold_harms_no_job(work, run_at):
+def test_a_time_that_python_cannot_hold_harms_no_job(run_jobs, run_at):
     bad, good = jobs.add.enqueue(1), [jobs.add.enqueue(i) for i in range(5)]
     with connection.cursor() as cursor:
         cursor.execute("UPDATE pgonly_job SET run_at = %s::timestamptz WHERE id = %s", [run_at, bad.id])
-    work(threads=2)
+    run_jobs()
     assert [result.wait(1).return_value for result in good] == [1, 2, 3, 4, 5]
     assert end_of(bad)[0] == State.SUCCEEDED
 
 
-def test_a_delay_no_date_can_hold_is_cut(work):
+def test_a_delay_no_date_can_hold_is_cut(run_jobs):
     result = ending.snooze_for_ages.enqueue()
-    work(threads=1)
+    run_jobs()
     assert result.job.state == State.SCHEDULED
     assert result.job.run_at.year < 2200

@@ -21,11 +21,11 @@ from tests.queue.rows import make
 from tests.waiting import wait_for
 
 
-def test_without_the_integration_a_failed_job_is_two_events(start, work):
+def test_without_the_integration_a_failed_job_is_two_events(start, run_jobs):
     """What it is there for: this package's log record, and that of Django's receiver of task_finished."""
     sent = start()
     reported.fail_with.enqueue(1)
-    work()
+    run_jobs()
     assert Counter(event["logger"] for event in sent.events if "exception" in event) == {
         "pgonly_django.worker": 1,
         "django.tasks" if "django.tasks" in sys.modules else "django_tasks": 1,
@@ -49,17 +49,17 @@ def test_a_failed_job_is_one_event_with_the_job(sent, work, task):
     assert event["exception"]["values"][0]["stacktrace"]["frames"][-1]["function"] == name.rpartition(".")[2]
 
 
-def test_secrets_among_the_arguments_are_masked(sent, work):
+def test_secrets_among_the_arguments_are_masked(sent, run_jobs):
     reported.fail_with.enqueue(7, password="s3cr3t")
-    work()
+    run_jobs()
     assert sent.events[0]["contexts"]["job"]["kwargs"] == '{"password": "••••••"}'
     assert "s3cr3t" not in str(sent.events[0]["contexts"])
 
 
-def test_the_arguments_can_be_left_out(start, work):
+def test_the_arguments_can_be_left_out(start, run_jobs):
     sent = start(PgonlyIntegration(arguments=False))
     reported.fail_with.enqueue(7)
-    work()
+    run_jobs()
     assert not {"args", "kwargs", "metadata"} & set(sent.events[0]["contexts"]["job"])
 
 
@@ -70,24 +70,24 @@ def test_drain_reports_as_a_worker_does(sent):
     assert [error_of(event) for event in sent.events] == [("ValueError", "7")]
 
 
-def test_attempts_that_are_tried_again_are_no_event(sent, work):
+def test_attempts_that_are_tried_again_are_no_event(sent, run_jobs):
     reported.fail_thrice.enqueue()
-    work()
+    run_jobs()
     (event,) = sent.events
     assert event["tags"]["attempt"] == "3"
 
 
-def test_each_attempt_can_be_an_event(start, work):
+def test_each_attempt_can_be_an_event(start, run_jobs):
     sent = start(PgonlyIntegration(each_attempt=True))
     reported.fail_thrice.enqueue()
-    work()
+    run_jobs()
     assert [event["tags"]["attempt"] for event in sent.events] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("how", ["snooze", "hold", "discard"])
-def test_what_a_job_asks_for_is_no_event(sent, work, how):
+def test_what_a_job_asks_for_is_no_event(sent, run_jobs, how):
     traced.end.enqueue(how)
-    work()
+    run_jobs()
     assert sent.events == []
 
 
@@ -104,11 +104,11 @@ def test_a_planned_stop_and_a_cancellation_are_no_event(sent, background_worker,
     assert sent.events == []
 
 
-def test_scopes_are_of_one_job_each(sent, work):
+def test_scopes_are_of_one_job_each(sent, run_jobs):
     for name in ("ann", "bob", "eve"):
         reported.fail_as_user.enqueue(name)
     reported.fail_with.enqueue(7)
-    work(threads=1)
+    run_jobs()
     *named, last = sent.events
     for event, name in zip(named, ("ann", "bob", "eve"), strict=True):
         assert (event["user"], event["tags"]["of"]) == ({"username": name}, name)
@@ -119,10 +119,10 @@ def test_scopes_are_of_one_job_each(sent, work):
 
 
 @pytest.mark.parametrize("task", [reported.fail_with, reported.fail_async])
-def test_what_is_set_at_the_start_of_the_process_holds_for_its_jobs(sent, work, task):
+def test_what_is_set_at_the_start_of_the_process_holds_for_its_jobs(sent, run_jobs, task):
     sentry_sdk.set_tag("region", "eu")
     task.enqueue(7)
-    work()
+    run_jobs()
     assert [event["tags"]["region"] for event in sent.events] == ["eu"]
 
 
@@ -140,23 +140,23 @@ def test_a_tick_s_jobs_have_nothing_of_the_scope_around_it(sent, tick, task):
 
 @pytest.mark.parametrize("how", ["capture", "log"])
 @pytest.mark.parametrize("task", [reported.say_and_fail, reported.say_and_fail_async])
-def test_what_a_job_has_reported_itself_is_not_reported_again(sent, work, how, task):
+def test_what_a_job_has_reported_itself_is_not_reported_again(sent, run_jobs, how, task):
     task.enqueue(how)
-    work()
+    run_jobs()
     (event,) = sent.events
     assert error_of(event) == ("ValueError", how)
     assert event["tags"]["task"] == task.module_path
 
 
-def test_what_on_failure_captures_is_not_reported_again(sent, work):
+def test_what_on_failure_captures_is_not_reported_again(sent, run_jobs):
     reported.fail_and_capture.enqueue()
-    work()
+    run_jobs()
     assert len(sent.events) == 1
 
 
-def test_jobs_that_raise_the_same_object_are_an_event_each(sent, work):
+def test_jobs_that_raise_the_same_object_are_an_event_each(sent, run_jobs):
     jobs = [reported.fail_with_one_error.enqueue() for _ in range(3)]
-    work()
+    run_jobs()
     assert {event["tags"]["job_id"] for event in sent.events} == {job.id for job in jobs}
     assert len(sent.events) == len(jobs)
 
@@ -182,11 +182,11 @@ def test_a_job_that_has_killed_its_workers_is_one_event(sent, background_worker)
     assert event["tags"]["job_id"] == str(job.pk)
 
 
-def test_a_job_whose_task_no_worker_knows_is_one_event_with_its_arguments_masked(sent, work):
+def test_a_job_whose_task_no_worker_knows_is_one_event_with_its_arguments_masked(sent, run_jobs):
     add.enqueue("s3cr3t")
     since = (timezone.now() - timedelta(hours=2)).isoformat()
     Job.objects.update(task="gone.away", errors=[{"outcome": "postponed", "since": since}])
-    work()
+    run_jobs()
     (event,) = sent.events
     assert event["exception"]["values"][-1]["type"] == "UnknownTaskError"
     assert event["tags"]["task"] == "gone.away"

@@ -42,9 +42,9 @@ def letters():
 
 
 @pytest.mark.parametrize("how", ["error", "discard", "unstorable"])
-def test_a_burst_sends_the_letters_of_its_failures_and_runs_them(work, marks, how):
+def test_a_burst_sends_the_letters_of_its_failures_and_runs_them(run_jobs, marks, how):
     result = burying.fail.enqueue(how)
-    work()
+    run_jobs()
     assert result.job.state == State.FAILED
     assert marks() == [result.id]
     assert result.job.dead_lettered_at is not None
@@ -58,9 +58,9 @@ def test_a_burst_runs_letters_one_at_a_time_where_their_task_wants_it(work, mark
     assert marks() == [result.id]
 
 
-def test_the_failure_of_an_atomic_job_counts(work, marks):
+def test_the_failure_of_an_atomic_job_counts(run_jobs, marks):
     result = burying.fail_atomic.enqueue()
-    work()
+    run_jobs()
     assert marks() == [result.id]
 
 
@@ -71,9 +71,9 @@ def test_a_worker_without_a_free_job_waits_for_its_letters_before_it_leaves(work
 
 
 @pytest.mark.parametrize("how", ["succeed"])
-def test_a_success_sends_none(work, marks, how):
+def test_a_success_sends_none(run_jobs, marks, how):
     burying.fail.enqueue(how)
-    work()
+    run_jobs()
     assert marks() == []
 
 
@@ -95,12 +95,12 @@ def test_a_persons_discard_sends_one(marks):
     assert letters() == [[str(job.pk)]]
 
 
-def test_a_retry_that_fails_again_sends_another(work, marks):
+def test_a_retry_that_fails_again_sends_another(run_jobs, marks):
     result = burying.fail.enqueue()
-    work()
+    run_jobs()
     result.retry()
     assert result.job.dead_lettered_at is None
-    work()
+    run_jobs()
     assert marks() == [result.id, result.id]
 
 
@@ -111,13 +111,13 @@ def test_a_job_that_is_retried_before_its_letter_was_sent_needs_none():
     assert letters() == []
 
 
-def test_a_letter_whose_own_job_fails_sends_no_further_one(work, marks, dead, settings):
+def test_a_letter_whose_own_job_fails_sends_no_further_one(run_jobs, marks, dead, settings):
     dead("tests.jobs.burying.note_badly")
     settings.TASKS = {
         "default": {**settings.TASKS["default"], "OPTIONS": {"dead_letter_queue": "dead"}},
     }
     result = burying.fail.enqueue()
-    work()
+    run_jobs()
     letter = Job.objects.get(queue="dead")
     assert (letter.state, letter.dead_letter_queue, letter.args) == (State.FAILED, None, [result.id])
     assert marks() == [result.id, result.id], "its two attempts"
