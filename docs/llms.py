@@ -18,6 +18,7 @@ SECTIONS = {
     "how-to": "How-to guides",
     "reference": "Reference",
     "explanation": "Explanation",
+    "project": "Project",
 }
 LONGEST = 240
 HEAD = """\
@@ -34,13 +35,18 @@ are started with `python manage.py runworker`. Before you write code with it, re
 def text(suffix: str = ".md", folder: str = "docs/", agents: str = "`pgonly_django/AGENTS.md`") -> str:
     parts = [HEAD.format(agents=agents)]
     for name, title in SECTIONS.items():
-        pages = sorted((DOCS / name).glob("*.md"))
+        pages = sorted(page for page in (DOCS / name).glob("*.md") if not is_stub(page))
         lines = [
             f"- [{title_of(page)}]({folder}{name}/{page.stem}{suffix}): {summary_of(page)}" for page in pages
         ]
         if lines:
             parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def is_stub(page: Path) -> bool:
+    """Whether it stands for a file of the root, such as CHANGELOG.md."""
+    return page.parent.name == "project" and (ROOT / f"{page.stem.upper()}.md").exists()
 
 
 def title_of(page: Path) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from docs.llms import is_stub
+
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(
     r"^ *(?P<marks>`{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)^ *(?P=marks) *$", re.MULTILINE | re.DOTALL
@@ -108,7 +110,7 @@ PAGES = [
         ROOT / "pgonly_django" / "AGENTS.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
-    if path.parent.name != "project"
+    if not is_stub(path)
 ]
 
 
