@@ -11,6 +11,8 @@ from django.db import migrations, models
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.functions import Now
 
+from tests.guards import refuse
+
 FIRST_RELEASED = "0006_limits"
 # Operations that the rules below do not let through, by the migration's name and their number in it, each with the
 # reason why the version before runs on over it, and why it holds no lock for long.
@@ -36,9 +38,15 @@ def not_additive(later: Sequence[migrations.Migration]) -> list[str]:
         for number, operation in enumerate(migration.operations):
             if (migration.name, number) in REVIEWED:
                 continue
-            place = f"{migration.name}, operation {number} ({type(operation).__name__})"
+            place = f"{migration.name}, operation {number} ({named(operation)})"
             found += [f"{place}: {reason}" for reason in problems(operation, migration, new_models)]
     return found
+
+
+def named(operation) -> str:
+    """ "AddField job.colour"."""
+    parts = [getattr(operation, "model_name", None), getattr(operation, "name", None)]
+    return f"{type(operation).__name__} {'.'.join(filter(None, parts))}".strip()
 
 
 def problems(operation, migration, new_models) -> Iterator[str]:
@@ -57,7 +65,7 @@ def problems(operation, migration, new_models) -> Iterator[str]:
     elif isinstance(operation, migrations.AddIndex):
         yield "it locks the table while it is built: use AddIndexConcurrently"
     else:
-        yield "it does not only add. If the version before can live with it, name it in REVIEWED with the reason"
+        yield "it does not only add. If the version before can live with it, name it in REVIEWED"
 
 
 def problems_of_field(field) -> Iterator[str]:
@@ -72,12 +80,20 @@ def problems_of_field(field) -> Iterator[str]:
 
 
 def test_migrations_after_the_first_released_one_only_add():
-    assert not_additive(later_migrations()) == []
+    refuse(
+        (f"pgonly_django/migrations/{problem}" for problem in not_additive(later_migrations())),
+        "The version before runs on over these tables, so change the migration: add a column with null=True or a\n"
+        "constant db_default, and take the operations of pgonly_django/migrations/_additive.py. What is harmless all\n"
+        "the same goes into REVIEWED of tests/test_additive_migrations.py, with its reason.",
+    )
 
 
 def test_what_was_reviewed_exists():
     names = {(each.name, number) for each in later_migrations() for number in range(len(each.operations))}
-    assert set(REVIEWED) <= names
+    refuse(
+        (f"REVIEWED names {name}, operation {number}" for name, number in sorted(set(REVIEWED) - names)),
+        "There is no such operation: take the entry out of tests/test_additive_migrations.py, or correct its number.",
+    )
 
 
 def later(*operations, atomic=True) -> migrations.Migration:
@@ -131,7 +147,7 @@ def test_an_index_on_a_table_that_exists_is_built_concurrently():
 )
 def test_a_column_that_the_version_before_would_notice_is_found(field, reason):
     (problem,) = not_additive([later(add(field))])
-    assert problem.startswith("0007_next, operation 0 (AddField): ")
+    assert problem.startswith("0007_next, operation 0 (AddField job.colour): ")
     assert reason in problem
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+from tests.guards import place, refuse
 
 TESTS = Path(__file__).resolve().parent
 # These views show what goes on in all databases of the server.
@@ -28,26 +28,28 @@ ON_SERVERS_OF_THEIR_OWN = {
 
 
 def statements(path):
-    """The texts of a file; of an f-string what stands in it."""
+    """The texts of a file, each with its line; of an f-string what stands in it."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     formatted = [node for node in nodes if isinstance(node, ast.JoinedStr)]
     parts = [[part for part in node.values if isinstance(part, ast.Constant)] for node in formatted]
-    yield from ("".join(str(part.value) for part in each) for each in parts)
+    for node, each in zip(formatted, parts, strict=True):
+        yield node.lineno, "".join(str(part.value) for part in each)
     of_formatted = {id(part) for each in parts for part in each}
     for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in of_formatted:
-            yield node.value
+            yield node.lineno, node.value
 
 
-@pytest.mark.parametrize(
-    "folder", sorted({path.parent for path in TESTS.rglob("*.py")}), ids=lambda path: path.name
-)
-def test_no_test_looks_at_the_sessions_of_another_lane(folder):
+def test_no_test_looks_at_the_sessions_of_another_lane():
     """One froze the workers of all lanes, and their tests failed."""
-    found = {
-        path.relative_to(TESTS).as_posix()
-        for path in folder.glob("*.py")
-        for text in statements(path)
-        if OF_ALL_DATABASES.search(text) and not IN_ONE_DATABASE.search(text)
-    }
-    assert found <= ON_SERVERS_OF_THEIR_OWN
+    refuse(
+        [
+            f"{place(path, line)}: {found.group()}"
+            for path in sorted(TESTS.rglob("*.py"))
+            if path.relative_to(TESTS).as_posix() not in ON_SERVERS_OF_THEIR_OWN
+            for line, text in statements(path)
+            if (found := OF_ALL_DATABASES.search(text)) and not IN_ONE_DATABASE.search(text)
+        ],
+        "The view shows the databases of all lanes. Add `datname = current_database()` to the statement; if the test\n"
+        "starts a server of its own, name its file in ON_SERVERS_OF_THEIR_OWN of tests/test_lanes.py.",
+    )

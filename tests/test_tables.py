@@ -12,6 +12,7 @@ from django.apps import apps
 
 from pgonly_django import tables
 from pgonly_django.tables import SEQUENCES, TABLES, name_of, qualified, table
+from tests.guards import place, refuse
 
 PACKAGE = Path(tables.__file__).parent
 # A table of ours where SQL has a table, or as a regclass.
@@ -67,10 +68,20 @@ def test_a_table_must_be_in_the_list():
 
 def test_every_model_names_its_table_by_this_module_and_every_table_has_a_model():
     models = list(apps.get_app_config("pgonly_django").get_models())
-    for model in models:
-        db_table = model._meta.db_table
-        assert db_table == table(name_of(db_table)), f"{model.__name__}: db_table = table({db_table!r})"
-    assert {name_of(model._meta.db_table) for model in models} == set(TABLES)
+    named = {model.__name__: model._meta.db_table for model in models}
+    found = {name_of(db_table) for db_table in named.values()}
+    refuse(
+        [
+            *(
+                f"The model {model}: its db_table {db_table!r} is not made by table()"
+                for model, db_table in named.items()
+                if name_of(db_table) not in TABLES or db_table != table(name_of(db_table))
+            ),
+            *(f"The table {name} of TABLES has no model" for name in TABLES if name not in found),
+        ],
+        'A model in pgonly_django/models/ says `db_table = table("pgonly_...")`, and TABLES of\n'
+        "pgonly_django/tables.py has the same name.",
+    )
 
 
 def texts_outside_of_qualified(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -85,13 +96,13 @@ def texts_outside_of_qualified(node: ast.AST) -> Iterator[tuple[int, str]]:
         yield from texts_outside_of_qualified(child)
 
 
-@pytest.mark.parametrize(
-    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
-)
-def test_every_sql_text_passes_through_qualified(file):
-    forgotten = [
-        f"line {line}: {found.group()}"
-        for line, text in texts_outside_of_qualified(ast.parse(file.read_text()))
-        if (found := NAMED.search(text))
-    ]
-    assert forgotten == [], "wrap the constant: qualified(...)"
+def test_every_sql_text_passes_through_qualified():
+    refuse(
+        [
+            f"{place(file, line)}: the text with {found.group()!r} is not inside of qualified()"
+            for file in sorted(PACKAGE.rglob("*.py"))
+            for line, text in texts_outside_of_qualified(ast.parse(file.read_text()))
+            if (found := NAMED.search(text))
+        ],
+        'Write `NAME = qualified("...")`, from pgonly_django/tables.py: it puts PGONLY["SCHEMA"] before the table.',
+    )
