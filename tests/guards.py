@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def refuse(found: Iterable[object], remedy: str) -> None:
     """Fails where something was found. `remedy` says which file to edit, and how. No traceback: the reader needs the
     place of the mistake, not that of the guard."""
     if lines := list(map(str, found)):
-        pytest.fail("\n".join([*lines, remedy]), pytrace=False)
+        pytest.fail("\n".join([*lines, *textwrap.wrap(remedy, 110)]), pytrace=False)
 
 
 def place(path: Path, line: int | None = None) -> str:

@@ -82,8 +82,8 @@ def problems_of_field(field) -> Iterator[str]:
 def test_migrations_after_the_first_released_one_only_add():
     refuse(
         (f"pgonly_django/migrations/{problem}" for problem in not_additive(later_migrations())),
-        "The version before runs on over these tables, so change the migration: add a column with null=True or a\n"
-        "constant db_default, and take the operations of pgonly_django/migrations/_additive.py. What is harmless all\n"
+        "The version before runs on over these tables, so change the migration: add a column with null=True or a "
+        "constant db_default, and take the operations of pgonly_django/migrations/_additive.py. What is harmless all "
         "the same goes into REVIEWED of tests/test_additive_migrations.py, with its reason.",
     )
 

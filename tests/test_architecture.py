@@ -48,7 +48,7 @@ def test_every_file_that_is_named_exists():
             for path in dict.fromkeys(PATH.findall(TEXT))
             if located(path) is None
         ],
-        "Write in ARCHITECTURE.md where that code is now. Paths begin in pgonly_django/, or with the name of another\n"
+        "Write in ARCHITECTURE.md where that code is now. Paths begin in pgonly_django/, or with the name of another "
         "folder of the repository.",
     )
 

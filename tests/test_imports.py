@@ -89,8 +89,8 @@ def test_a_room_imports_only_from_the_rooms_below_it():
     lines = [line for line in said.splitlines() if line.strip("- ")]
     refuse(
         lines if done.returncode else [],
-        "Each module that stands before an arrow may not import the one behind it: the order of the rooms is `layers`\n"
-        "in pyproject.toml, and ARCHITECTURE.md, The rooms, says what each is for. Move the code that needs both into\n"
+        "A module before an arrow may not import the module after it: the order of the rooms is `layers` "
+        "in pyproject.toml, and ARCHITECTURE.md, The rooms, says what each is for. Move the code that needs both into "
         "the higher room, or what both need into a lower one.",
     )
 
@@ -98,7 +98,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
 def test_no_files_import_each_other_in_a_circle():
     refuse(
         circle_in(imports(ROOT)),
-        "These imports close a circle of files. Take the new one away: move what both files need into a file of its\n"
+        "These imports close a circle of files. Take the new one away: move what both files need into a file of its "
         "own, or pass it as an argument. An import inside a function, or for type checking, counts too.",
     )
 
@@ -107,7 +107,7 @@ def test_no_packages_import_each_other_in_a_circle():
     found = {package: circle_in(edges) for package, edges in between_siblings(imports(ROOT)).items()}
     refuse(
         [f"{line}  (in {package})" for package, lines in found.items() for line in lines],
-        "These imports close a circle between files and folders of one package, although no file is twice in it.\n"
+        "These imports close a circle between files and folders of one package, although its files make none. "
         "Take the new one away: move what it imports out of that folder, or the importing code into it.",
     )
 

@@ -50,6 +50,6 @@ def test_no_test_looks_at_the_sessions_of_another_lane():
             for line, text in statements(path)
             if (found := OF_ALL_DATABASES.search(text)) and not IN_ONE_DATABASE.search(text)
         ],
-        "The view shows the databases of all lanes. Add `datname = current_database()` to the statement; if the test\n"
+        "The view shows the databases of all lanes. Add `datname = current_database()` to the statement; if the test "
         "starts a server of its own, name its file in ON_SERVERS_OF_THEIR_OWN of tests/test_lanes.py.",
     )

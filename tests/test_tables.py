@@ -79,7 +79,7 @@ def test_every_model_names_its_table_by_this_module_and_every_table_has_a_model(
             ),
             *(f"The table {name} of TABLES has no model" for name in TABLES if name not in found),
         ],
-        'A model in pgonly_django/models/ says `db_table = table("pgonly_...")`, and TABLES of\n'
+        'A model in pgonly_django/models/ says `db_table = table("pgonly_...")`, and TABLES of '
         "pgonly_django/tables.py has the same name.",
     )
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from difflib import ndiff
 
 from docs import llms
 from tests.docs.pages import PAGES, ROOT, Page
+from tests.guards import place, refuse
 
 OF_DOCS = [page for page in PAGES if "/" in page.name and page.path.is_relative_to(ROOT / "docs")]
 
 
 def test_the_file_is_that_of_the_pages():
-    assert (ROOT / "llms.txt").read_text() == llms.text(), "run: python -m docs.llms"
+    lines = ndiff((ROOT / llms.FILE).read_text().splitlines(), llms.text().splitlines())
+    refuse(
+        [line for line in lines if line.startswith(("-", "+"))],
+        "llms.txt is out of date (- what it says, + what the pages say). Run `python -m docs.llms`, and commit it.",
+    )
 
 
-@pytest.mark.parametrize("page", OF_DOCS, ids=lambda page: page.name)
-def test_a_page_begins_with_what_it_is_for(page: Page):
-    title, paragraph, *_ = page.text.split("\n\n")
-    assert title.startswith("# ")
-    assert paragraph[0] not in "#|*-{<", "begin with a sentence that says what the page is for"
-    assert paragraph.rstrip()[-1] in ".:"
-    assert f"({page.path.relative_to(ROOT)}): " in llms.text()
+def what_is_wrong(page: Page) -> Iterator[str]:
+    title, paragraph, *_ = [*page.text.split("\n\n"), ""]
+    if not title.startswith("# "):
+        yield "the first line is no title, such as `# Schedules`"
+    if not paragraph or paragraph[0] in "#|*-{<" or paragraph.rstrip()[-1] not in ".:":
+        yield "no sentence that says what the page is for follows the title"
+    if f"({page.path.relative_to(ROOT)}): " not in llms.text():
+        yield "its folder is not in SECTIONS of docs/llms.py"
+
+
+def test_a_page_begins_with_what_it_is_for():
+    refuse(
+        [f"{place(page.path)}: {wrong}" for page in OF_DOCS for wrong in what_is_wrong(page)],
+        "A page of docs/ begins with its title and a paragraph for the reader who looks for the right page.",
+    )

@@ -8,8 +8,10 @@ and checks what the blocks have made. The tutorial is a project: test_tutorial.p
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -18,6 +20,7 @@ from django.template import engines
 from tests.docs.pages import PAGES, ROOT, Page, broken_links
 from tests.docs.running import Run
 from tests.docs.shell import OTHER_PROGRAMS, mistakes_in, other_programs_in, unknown_flags_in
+from tests.guards import line_of, place, refuse
 
 # What reads a block of another language, and raises for one that is none.
 READERS = {
@@ -27,8 +30,6 @@ READERS = {
     "html": engines["django"].from_string,
     "django": engines["django"].from_string,
 }
-
-of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 @pytest.mark.django_db
@@ -42,18 +43,38 @@ def test_the_python_of_a_page_runs(page: Page):
 
 def test_each_file_before_belongs_to_a_page():
     folder = ROOT / "tests" / "docs" / "before"
-    assert set(folder.rglob("*.py")) <= {page.before for page in PAGES}
+    strays = set(folder.rglob("*.py")) - {page.before for page in PAGES}
+    refuse(
+        [f"{place(file)} has no page" for file in sorted(strays)],
+        "Its name is that of a page of docs/ with `_` for `-`: how_to/queue.py for docs/how-to/queue.md. Rename it, or "
+        "delete it if the page is gone.",
+    )
 
 
-@of_each_page
-def test_the_commands_of_a_page_take_these_arguments(page: Page):
-    assert mistakes_in(page) + unknown_flags_in(page) == []
+def test_the_commands_of_the_pages_take_these_arguments():
+    refuse(
+        [
+            f"{place(page.path)}: {mistake}"
+            for page in PAGES
+            for mistake in mistakes_in(page) + unknown_flags_in(page)
+        ],
+        "The page shows a command that ends with an error: correct the page, or the command in "
+        "pgonly_django/management/commands/.",
+    )
 
 
-@of_each_page
-def test_other_lines_of_shell_run_programs_that_are_known(page: Page):
-    blocks = [block.code for block in page.blocks if block.language == "sh"]
-    assert {word for code in blocks for word in other_programs_in(code)} - OTHER_PROGRAMS == set()
+def test_other_lines_of_shell_run_programs_that_are_known():
+    refuse(
+        [
+            f"{place(page.path, block.line)}: {word}"
+            for page in PAGES
+            for block in page.blocks
+            if block.language == "sh"
+            for word in sorted(other_programs_in(block.code) - OTHER_PROGRAMS)
+        ],
+        "A line of a `sh` block begins with this word. If a reader has such a program, add it to OTHER_PROGRAMS of "
+        "tests/docs/shell.py; if it is no command, give the block another language.",
+    )
 
 
 def test_all_shell_can_be_parsed():
@@ -61,16 +82,37 @@ def test_all_shell_can_be_parsed():
     done = subprocess.run(
         ["bash", "-n"], input="\n".join(blocks), capture_output=True, text=True, check=False
     )
-    assert done.stderr == ""
+    lines = "\n".join(blocks).splitlines()
+    numbers = [int(number) for number in re.findall(r"line (\d+)", done.stderr)]
+    around = [f"    {line}" for number in numbers[:1] for line in lines[max(number - 3, 0) : number]]
+    refuse(
+        [*done.stderr.splitlines(), *around],
+        "bash cannot read the last of these lines, which stands in a `sh` block of README.md or docs/: correct it.",
+    )
 
 
-@of_each_page
-def test_blocks_of_other_languages_can_be_read(page: Page):
+def reading_errors(page: Page) -> Iterator[str]:
     for block in page.blocks:
         if (read := READERS.get(block.language)) and not block.is_excerpt:
-            read(block.code)
+            try:
+                read(block.code)
+            except Exception as error:  # each reader has errors of its own
+                yield f"{place(page.path, block.line)}: no {block.language}: {error}"
 
 
-@of_each_page
-def test_links_lead_to_files_and_headings_that_exist(page: Page):
-    assert broken_links(page, PAGES) == []
+def test_blocks_of_other_languages_can_be_read():
+    refuse(
+        [error for page in PAGES for error in reading_errors(page)],
+        "Correct the block that begins there. One that is not whole says so: ```json excerpt",
+    )
+
+
+def test_links_lead_to_files_and_headings_that_exist():
+    refuse(
+        [
+            f"{place(page.path, line_of(page.text, f']({link}'))}: {link}"
+            for page in PAGES
+            for link in broken_links(page, PAGES)
+        ],
+        "No such file, or it has no such heading. A heading's link is its words in lower case with `-` between them.",
+    )

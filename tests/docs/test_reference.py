@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 from dataclasses import fields
 from datetime import timedelta
+from difflib import ndiff
+from pathlib import Path
 
-import pytest
 from django.apps import apps
 
 from docs.generate import api
@@ -25,20 +27,38 @@ from pgonly_django.scheduling import settings as schedules
 from pgonly_django.tasks.options import TaskOptions
 from tests.docs.pages import PAGES as ALL_PAGES
 from tests.docs.pages import ROOT
+from tests.guards import place, refuse
 
 PAGES = pages()
 ID = re.compile(r"pgonly_django\.([EW]\d{3})")
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_what_the_code_says(name):
-    assert (REFERENCE / name).read_text() == PAGES[name], "run: python -m docs.generate"
+def changes_of(name: str) -> list[str]:
+    """The first lines in which the page differs from the code."""
+    lines = ndiff((REFERENCE / name).read_text().splitlines(), PAGES[name].splitlines())
+    return [f"docs/reference/{name}: {line}" for line in lines if line.startswith(("-", "+"))][:4]
 
 
-@pytest.mark.parametrize("options", [Settings, Options, TaskOptions], ids=lambda each: each.__name__)
-def test_each_setting_and_option_says_what_it_is_for(options):
-    says = comments(options)
-    assert [field.name for field in fields(options) if not says[field.name]] == []
+def test_the_pages_are_what_the_code_says():
+    out_of_date = [name for name, text in PAGES.items() if (REFERENCE / name).read_text() != text]
+    refuse(
+        [line for name in out_of_date for line in changes_of(name)],
+        "These pages are out of date (- what they say, + what the code says). Run `python -m docs.generate`, and "
+        "commit what it changes. Edit the code's comments and docstrings, not the pages.",
+    )
+
+
+def test_each_setting_and_option_says_what_it_is_for():
+    refuse(
+        [
+            f"{place(Path(inspect.getfile(options)))}: {options.__name__}.{field.name} has no comment"
+            for options in (Settings, Options, TaskOptions)
+            for field in fields(options)
+            if not comments(options)[field.name]
+        ],
+        "Say what it is for, with its unit, in a comment right above the field. `python -m docs.generate` then writes "
+        "it into docs/reference/; its how-to goes into SEE of docs/generate/settings.py.",
+    )
 
 
 def test_each_inner_key_of_a_setting_has_a_row():
@@ -48,7 +68,14 @@ def test_each_inner_key_of_a_setting_has_a_row():
         "BUDGETS": budget_settings.KEYS,
         "SCHEDULES": schedules.KEYS,
     }
-    assert {name: tuple(keys) for name, keys in INNER.items()} == known
+    refuse(
+        [
+            f"{name}: INNER has {', '.join(INNER.get(name, ()))}; the code has {', '.join(keys)}"
+            for name, keys in known.items()
+            if tuple(INNER.get(name, ())) != tuple(keys)
+        ],
+        "Make INNER of docs/generate/settings.py the same, in that order, and run `python -m docs.generate`.",
+    )
 
 
 def ids_in_code():
@@ -66,15 +93,25 @@ def ids_in_code():
 
 def test_each_check_has_a_row_on_a_page():
     """A table of the page that its hint names: | `pgonly_django.E001` | when it appears |."""
-    assert ids_in_code() - described().keys() == set()
-    assert described().keys() - ids_in_code() == set()
+    in_code, on_pages = ids_in_code(), set(described())
+    refuse(
+        [
+            *(f"pgonly_django.{number} is in the code, and on no page" for number in in_code - on_pages),
+            *(f"pgonly_django.{number} is on a page, and not in the code" for number in on_pages - in_code),
+        ],
+        "The page that the hint of the check names has a row for it: | `pgonly_django.E001` | when it appears |. Then "
+        "run `python -m docs.generate`.",
+    )
 
 
 def test_every_public_name_of_the_reference_has_a_docstring():
     empty = re.findall(
         r"^### (\w+)\n\n(?:```.*?```\n\n)?(?=###? )", PAGES["api.md"], re.MULTILINE | re.DOTALL
     )
-    assert empty == []
+    refuse(
+        [f"{name} has no docstring" for name in empty],
+        "docs/reference/api.md is made of docstrings: write one that begins with a whole sentence.",
+    )
 
 
 def imports_of_ours():
@@ -89,7 +126,14 @@ def imports_of_ours():
 def test_words_for_columns_are_for_columns_without_help_text():
     models = {model.__name__: model for model in apps.get_app_config("pgonly_django").get_models()}
     named = [(name, column) for name, words in WORDS.items() for column in words]
-    assert [each for each in named if models[each[0]]._meta.get_field(each[1]).help_text] == []
+    refuse(
+        [
+            f"{model}.{column} has a help_text"
+            for model, column in named
+            if models[model]._meta.get_field(column).help_text
+        ],
+        "Take it out of WORDS in docs/generate/columns.py: the page takes the help_text.",
+    )
 
 
 def test_what_the_pages_import_is_in_the_reference():
@@ -103,12 +147,23 @@ def test_what_the_pages_import_is_in_the_reference():
         and f"{module}.{name}" not in modules
         and module not in {*api.ON_PAGES, "pgonly_django.models", "pgonly_django.exceptions"}
     ]
-    assert missing == []
+    refuse(
+        [f"{page}: from {module} import {name}" for page, module, name in missing],
+        "A page imports a name that no page of the reference lists. Import it from a public module, or make it public "
+        "in MODULES, OTHERS or ON_PAGES of docs/generate/api.py.",
+    )
 
 
 def test_rows_without_words_are_none():
-    for name in ("settings.md", "tasks.md", "exceptions.md", "checks.md", "permissions.md"):
-        assert re.findall(r"^\| `[^|]*` \| +\|.*$(?!\n\| ---)", PAGES[name], re.MULTILINE) == []
+    names = ("settings.md", "tasks.md", "exceptions.md", "checks.md", "permissions.md")
+    refuse(
+        [
+            f"docs/reference/{name}: {row}"
+            for name in names
+            for row in re.findall(r"^\| `[^|]*` \| +\|.*$(?!\n\| ---)", PAGES[name], re.MULTILINE)
+        ],
+        "A row says nothing of its name: write the comment or docstring in the code that the page is made of.",
+    )
 
 
 def test_a_signature_has_no_types_and_a_line_for_each_parameter_when_it_is_long():
