@@ -5,6 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.conf import check_settings, schema
 from pgonly_django.conf import settings as our_settings
+from tests.guards import refuse
 
 WRONG_URLS = [
     "", None, "a.example/wake", "ftp://a.example/wake", "file:///wake", "https:///wake", "https://a.example",
@@ -71,10 +72,19 @@ def test_a_setting_follows_override_settings(settings):
 )
 def test_a_wrong_setting_is_named_with_its_remedy(settings, value, message):
     settings.PGONLY = value
-    with pytest.raises(ImproperlyConfigured) as raised:
+    ids = [error.id for error in check_settings()]
+    try:
         our_settings()
-    assert message in str(raised.value)
-    assert [error.id for error in check_settings()] == ["pgonly_django.E001"]
+    except ImproperlyConfigured as error:
+        said = str(error)
+    else:
+        said = "nothing"
+    refuse(
+        [f"PGONLY = {value!r}", f"    says: {said}", f"    must say: {message}"] * (message not in said),
+        "The bounds and types of settings, and what is said of a wrong value, are in pgonly_django/conf.py. If the new "
+        "rule is right, change the row of tests/test_conf.py.",
+    )
+    assert ids == ["pgonly_django.E001"]
 
 
 @pytest.mark.parametrize("value", ["", "job_queue", "Job-Queue", "_1", "ä" * 31, "public"])

@@ -20,12 +20,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django.core.management.base import CommandError
 from django.db import connection
 
 from pgonly_django.database.embedded import unprivileged
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.routes import routes_of
+from tests.guards import refuse
 from tests.process.conftest import database_url
 from tests.waiting import wait_for
 from tests.worker.health.statuses import snapshot, status
@@ -68,6 +70,12 @@ def container():
     return only
 
 
+FILES = {
+    "systemd": "pgonly-worker.service",
+    "Procfile": "Procfile",
+    "Dockerfile": "Dockerfile",
+    "Kubernetes": "kubernetes.yaml",
+}
 COMMANDS = {
     "systemd": lambda: shlex.split(unit()["ExecStart"]),
     "Procfile": lambda: shlex.split(procfile()["worker"]),
@@ -81,7 +89,15 @@ def options_of(name):
     python, manage, command, *flags = COMMANDS[name]()
     assert (Path(python).name, manage, command) == ("python", "manage.py", "runworker")
     parser = runworker.Command().create_parser("manage.py", "runworker")
-    return runworker._options(vars(parser.parse_args(flags)), owns_process=True)
+    parser.called_from_command_line = False  # an error is raised
+    try:
+        return runworker._options(vars(parser.parse_args(flags)), owns_process=True)
+    except CommandError as error:
+        refuse(
+            [f"deploy/{FILES[name]}: runworker {shlex.join(flags)}", f"    {error}"],
+            "Correct the command in that file. The flags are those of pgonly_django/management/commands/runworker.py.",
+        )
+        raise
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -102,7 +118,14 @@ def test_the_command_starts_a_worker_with_flags_that_exist(name):
     ],
 )
 def test_the_platform_waits_longer_than_the_grace(name, seconds):
-    assert seconds() >= options_of(name).grace_seconds + AFTER_THE_GRACE_SECONDS
+    waits, needed = seconds(), options_of(name).grace_seconds + AFTER_THE_GRACE_SECONDS
+    file = "compose.yaml" if name == "Dockerfile" else FILES[name]
+    refuse(
+        [f"deploy/{file}: the platform kills after {waits:g} s; a worker needs {needed:g} s"]
+        * (waits < needed),
+        "Raise the time in that file (TimeoutStopSec, stop_grace_period, terminationGracePeriodSeconds less preStop), "
+        "or lower --grace-seconds of its command.",
+    )
 
 
 def hook():
@@ -121,7 +144,11 @@ def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
     assert port["containerPort"] == options.health_port
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         probe = container()[kind]
-        assert probe["httpGet"]["path"] in routes_of(snapshot)
+        path, known = probe["httpGet"]["path"], routes_of(snapshot)
+        refuse(
+            [f"deploy/kubernetes.yaml: {kind} asks for {path}"] * (path not in known),
+            f"The health port has {', '.join(known)}: pgonly_django/worker/health/routes.py.",
+        )
         assert probe["httpGet"]["port"] == port["name"]
     annotations = load_yaml("kubernetes.yaml")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] in routes_of(snapshot)
@@ -133,7 +160,12 @@ def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
 
 def test_the_memory_of_a_pod_holds_all_its_processes():
     options, limit = options_of("Kubernetes"), container()["resources"]["limits"]["memory"]
-    assert int(limit.removesuffix("Mi")) > (options.processes + 1) * options.max_memory_mb
+    has, needs = int(limit.removesuffix("Mi")), (options.processes + 1) * options.max_memory_mb
+    refuse(
+        [f"deploy/kubernetes.yaml: the pod may take {has} MB, its processes and their supervisor {needs} MB"]
+        * (has <= needs),
+        "Raise limits.memory there, or lower --processes or --max-memory-mb.",
+    )
 
 
 def test_the_pre_stop_hook_waits_while_jobs_run():
@@ -235,7 +267,10 @@ def test_a_linter_finds_nothing_wrong(name):
     ended = subprocess.run(
         [path, *flags, str(DEPLOY / name)], capture_output=True, text=True, timeout=120, check=False
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    refuse(
+        (ended.stdout + ended.stderr).splitlines() if ended.returncode else [],
+        f"{program} says this of deploy/{name}: correct the file.",
+    )
 
 
 @pytest.mark.process

@@ -25,7 +25,8 @@ from pgonly_django.monitoring import (
     waiting,
 )
 from pgonly_django.queue import health
-from tests.plans.found import OF_THE_QUEUE, found, sql_of
+from tests.guards import refuse
+from tests.plans.found import OF_THE_QUEUE, found, shown, sql_of, where
 from tests.plans.table import rows_before_indexes, write_rows
 from tests.plans.test_plans import explain, rows_read, walk
 from tests.plans.test_tables import ENTRIES, HELD_JOBS, SESSIONS
@@ -147,9 +148,20 @@ def test_the_statement_keeps_to_its_indexes_and_its_cap(server: psycopg.Connecti
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     # Finished jobs are counted wherever the table has them, and no further than the cap.
-    assert read_whole - ({"pgonly_job"} if name == "monitoring.states.STATES" else set()) <= SMALL
-    assert indexes <= used <= indexes | {"pgonly_cache_usage_pkey", "pgonly_job_finished", "pgonly_job_pkey"}
-    assert sum(map(rows_read, nodes)) <= cap
+    read_whole -= SMALL | ({"pgonly_job"} if name == "monitoring.states.STATES" else set())
+    optional = {"pgonly_cache_usage_pkey", "pgonly_job_finished", "pgonly_job_pkey"}
+    rows = sum(map(rows_read, nodes))
+    wrong = [
+        *(f"{name} reads the whole of {table}" for table in read_whole),
+        *(f"{name} does not use the index {index}" for index in indexes - used),
+        *(f"{name} uses the index {index}" for index in used - indexes - optional),
+        *([f"{name} reads {rows} rows, {cap} are allowed"] if rows > cap else []),
+    ]
+    refuse(
+        [*wrong, shown(nodes)] if wrong else [],
+        "Change the statement so that it reads no more than its cap by an index, or STATEMENTS in this file, "
+        "tests/monitoring/test_plans.py, where the plan is as good.",
+    )
 
 
 def test_every_statement_is_asked_about():
@@ -158,8 +170,13 @@ def test_every_statement_is_asked_about():
         name for name, each in found().items() if name.startswith("monitoring.") and sql_of(each) not in texts
     }
     # The doctor's growth reads the sessions and the costs of a month once, as far as its time goes.
-    assert left <= {
+    left -= {
         "monitoring.caches.FIGURES",
         "monitoring.doctor.growth.USERS",
         "monitoring.doctor.growth.COSTS",
     }
+    refuse(
+        [f"{where(name)} has no plan" for name in sorted(left)],
+        "Add it to STATEMENTS in tests/monitoring/test_plans.py: its parameters, its indexes, and how many rows it "
+        "reads.",
+    )

@@ -6,12 +6,14 @@ import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
 
 import pgonly_django
 from pgonly_django.tables import name_of, qualified
+from tests.guards import place
 
 MODELS = list(apps.get_app_config("pgonly_django").get_models())
 TABLES = {name_of(model._meta.db_table) for model in MODELS}
@@ -58,6 +60,28 @@ def found() -> dict[str, Any]:
                 if (sql := sql_of(constant)) and not name.startswith("__"):
                     constants.setdefault(sql, (f"{place}.{name}".removeprefix("pgonly_django."), constant))
     return dict(each for sql, each in constants.items() if not any(is_part(sql, of) for of in constants))
+
+
+def where(name: str) -> str:
+    """Of a name of found(): "pgonly_django/sessions/statements.py: LOAD"."""
+    *path, constant = name.split(".")
+    while path:
+        file = Path(pgonly_django.__file__).parent.joinpath(*path).with_suffix(".py")
+        if file.exists():
+            return f"{place(file)}: {constant}"
+        constant = f"{path.pop()}.{constant}"
+    return name
+
+
+def shown(nodes: list[dict[str, Any]]) -> str:
+    """A plan in a line: its scans, from the outside to the inside."""
+    scans = [node for node in nodes if "Scan" in node["Node Type"]]
+    names = [
+        node.get("Index Name") or node.get("Relation Name") or node.get("CTE Name", "") for node in scans
+    ]
+    return "    the plan: " + ", ".join(
+        f"{node['Node Type']} {name}".strip() for node, name in zip(scans, names, strict=True)
+    )
 
 
 def is_part(sql: str, of: str) -> bool:

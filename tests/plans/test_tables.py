@@ -15,7 +15,8 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models import State
-from tests.plans.found import TABLES, found, positional, sql_of
+from tests.guards import refuse
+from tests.plans.found import TABLES, found, positional, shown, sql_of, where
 from tests.plans.statements import INSERTS, PARTS, STATEMENTS
 from tests.plans.table import WORKER, rows_before_indexes
 from tests.plans.test_plans import numbered, walk
@@ -97,8 +98,13 @@ def planned(server, sql):
     return list(walk(plan["Plan"]))
 
 
-def read_whole(nodes):
-    return {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+def refuse_whole_reads(name, nodes, allowed=frozenset()):
+    tables = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} - allowed
+    refuse(
+        [*(f"{where(name)} reads the whole of {table}" for table in tables), shown(nodes)] if tables else [],
+        "Give the statement a condition that an index answers, or an index to the model in pgonly_django/models/. A "
+        "table that stays small is allowed in tests/plans/test_tables.py, with the reason.",
+    )
 
 
 def of_sessions(server, name):
@@ -112,7 +118,7 @@ def of_cache(server, name, table):
 
 @pytest.mark.parametrize("name", OF_SESSIONS)
 def test_a_statement_of_the_sessions_reads_no_whole_table(server, name):
-    assert read_whole(of_sessions(server, name)) == set()
+    refuse_whole_reads(name, of_sessions(server, name))
 
 
 def of_limits(server, name):
@@ -123,7 +129,7 @@ def of_limits(server, name):
 def test_a_statement_of_the_limits_reads_no_whole_table(server, name):
     # The names of all limiters, when an unknown one is asked for.
     allowed = {"pgonly_limiter"} if name == "limits.declarations.NAMES" else set()
-    assert read_whole(of_limits(server, name)) <= allowed
+    refuse_whole_reads(name, of_limits(server, name), allowed)
 
 
 # Locks are few, and freed ones are deleted: their table has no index but its key. A cache has one row of usage.
@@ -137,7 +143,7 @@ MAY_BE_READ_WHOLE = {
 @pytest.mark.parametrize("name", OF_CACHE)
 def test_a_statement_of_the_cache_reads_no_whole_table(server, name):
     for table in CACHE_TABLES:
-        assert read_whole(of_cache(server, name, table)) <= MAY_BE_READ_WHOLE.get(name, set())
+        refuse_whole_reads(name, of_cache(server, name, table), MAY_BE_READ_WHOLE.get(name, set()))
 
 
 def of_queue(server, name):
@@ -153,6 +159,10 @@ def test_every_table_is_asked_about(server):
         *(of_cache(server, name, table) for name in OF_CACHE for table in CACHE_TABLES),
     ]
     asked = {node["Relation Name"] for nodes in plans for node in nodes if "Relation Name" in node}
+    refuse(
+        [f"No statement that is planned here reads {table}" for table in sorted(TABLES - asked)],
+        "Add the statements of the table, with the indexes that they use, to tests/plans/statements.py.",
+    )
     assert asked == TABLES
 
 
@@ -160,8 +170,17 @@ STATES = re.compile(r"\bstate(?: \|\| '')? (?:=|<>|IN) ('\w+'|\(['\w, ]+\))")
 
 
 def test_statements_name_only_states_that_exist():
-    places = [place for each in FOUND.values() for place in STATES.findall(sql_of(each))]
-    assert set(re.findall(r"\w+", " ".join(places))) == set(State.values)
+    named = {
+        (state, name)
+        for name, each in FOUND.items()
+        for condition in STATES.findall(sql_of(each))
+        for state in re.findall(r"\w+", condition)
+    }
+    refuse(
+        [f"{where(name)} asks for the state {state!r}" for state, name in named if state not in State.values],
+        f"A job is {', '.join(State.values)}: the constants in pgonly_django/models/job.py have them.",
+    )
+    assert {state for state, _ in named} == set(State.values)
 
 
 def test_every_statement_is_asked_about():
@@ -170,4 +189,15 @@ def test_every_statement_is_asked_about():
     left = {
         name for name, each in FOUND.items() if sql_of(each) not in planned and not name.startswith(ELSEWHERE)
     }
-    assert left == INSERTS | PARTS
+    refuse(
+        [
+            *(f"{where(name)} has no plan" for name in sorted(left - INSERTS - PARTS)),
+            *(
+                f"{name}, of INSERTS or PARTS, is no statement, or has a plan"
+                for name in (INSERTS | PARTS) - left
+            ),
+        ],
+        "Add it to STATEMENTS in tests/plans/statements.py, with parameters as a worker gives them and the indexes "
+        "that it must use. Only what has no WHERE goes into INSERTS there, and what is a part of another text into "
+        "PARTS.",
+    )
