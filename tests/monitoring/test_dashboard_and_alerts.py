@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 
@@ -24,10 +23,10 @@ from pgonly_django.monitoring.metrics import METRICS
 from pgonly_django.monitoring.prometheus import exposition
 from pgonly_django.worker.health.metrics import described
 from pgonly_django.worker.health.metrics import exposition as exposition_of_worker
+from tests.guards import ROOT, refuse
 from tests.monitoring.test_prometheus import fill
 from tests.worker.health.statuses import snapshot, status
 
-ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -38,16 +37,19 @@ def rules():
     return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
 
-def named(panel):
-    return re.sub(r"\W+", "_", panel["title"])
+def wrong_in(cases, check_one):
+    """A line for each of the cases, which have names, that `check_one` refuses."""
+    for name, case in cases.items():
+        try:
+            check_one(case)
+        except (AssertionError, ValueError) as error:
+            yield f"{name}: {str(error).splitlines()[0]}"
 
 
-TARGETS = [
-    pytest.param(target, id=f"{named(panel)}_{target['refId']}")
-    for panel in PANELS
-    for target in panel["targets"]
-]
-RULES = [pytest.param(rule, id=rule["alert"]) for rule in rules()]
+NAMES = (
+    "Correct the query there. What is exposed is in docs/reference/metrics.md: METRICS in "
+    "pgonly_django/monitoring/metrics/, and described() in pgonly_django/worker/health/metrics.py."
+)
 
 
 @pytest.fixture
@@ -92,10 +94,12 @@ def check(query, exposed):
         for matcher in node.matchers.matchers:
             assert matcher.name in exposed[node.name], f"{node.name} has no label {matcher.name}"
             if matcher.name in ("outcome", "state", "part"):
-                assert set(matcher.value.split("|")) <= exposed[node.name][matcher.name]
+                values = set(matcher.value.split("|")) - exposed[node.name][matcher.name]
+                assert not values, f"{node.name} has no {matcher.name} {', '.join(values)}"
     for node in nodes(expr):
         if isinstance(node, promql.AggregateExpr) and node.modifier is not None:
-            assert set(node.modifier.labels) <= known | OF_PROMETHEUS
+            labels = set(node.modifier.labels) - known - OF_PROMETHEUS
+            assert not labels, f"the series that are summed have no label {', '.join(labels)}"
     return known | OF_PROMETHEUS
 
 
@@ -112,23 +116,34 @@ def test_everything_that_is_documented_is_exposed(exposed):
     assert {name.removesuffix("_bucket") for name in exposed} == names
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_each_query_of_the_dashboard_is_of_what_is_exposed(target, exposed):
-    check(target["expr"], exposed)
-    labels = result_labels(target["expr"], exposed)
-    assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels
+def test_each_query_of_the_dashboard_is_of_what_is_exposed(exposed):
+    def check_target(target):
+        check(target["expr"], exposed)
+        labels = result_labels(target["expr"], exposed)
+        unknown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) - labels
+        assert not unknown, f"its legend has the label {', '.join(unknown)}, which its result has not"
+
+    targets = {
+        f"deploy/grafana-dashboard.json: {panel['title']}, {target['refId']}": target
+        for panel in PANELS
+        for target in panel["targets"]
+    }
+    refuse(wrong_in(targets, check_target), NAMES)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_each_alert_is_of_what_is_exposed(rule, exposed):
-    check(rule["expr"], exposed)
-    labels = result_labels(rule["expr"], exposed)
-    texts = rule["annotations"]
-    assert set(texts) == {"summary", "description"}
-    for text in texts.values():
-        assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels
-    assert rule["labels"]["severity"] in ("critical", "warning", "info")
-    assert promql.parse_duration(rule["for"])
+def test_each_alert_is_of_what_is_exposed(exposed):
+    def check_rule(rule):
+        check(rule["expr"], exposed)
+        labels = result_labels(rule["expr"], exposed)
+        texts = rule["annotations"]
+        assert set(texts) == {"summary", "description"}, "its annotations are a summary and a description"
+        unknown = set(re.findall(r"\$labels\.(\w+)", " ".join(texts.values()))) - labels
+        assert not unknown, f"its texts have the label {', '.join(unknown)}, which its result has not"
+        severity = rule["labels"]["severity"]
+        assert severity in ("critical", "warning", "info"), f"it has the severity {severity!r}"
+        assert promql.parse_duration(rule["for"]), "its `for` is 0"
+
+    refuse(wrong_in({f"deploy/{ALERTS.name}: {rule['alert']}": rule for rule in rules()}, check_rule), NAMES)
 
 
 def test_a_wrong_name_a_wrong_label_and_a_wrong_value_are_found(exposed):
@@ -146,8 +161,15 @@ def test_a_wrong_name_a_wrong_label_and_a_wrong_value_are_found(exposed):
 
 def test_the_how_to_lists_every_alert_and_no_other():
     page = (ROOT / "docs" / "how-to" / "metrics.md").read_text()
-    listed = re.findall(r"^\| `(Pgonly\w+)` \|", page, re.MULTILINE)
-    assert sorted(listed) == sorted(rule["alert"] for rule in rules())
+    listed, known = (
+        re.findall(r"^\| `(Pgonly\w+)` \|", page, re.MULTILINE),
+        [rule["alert"] for rule in rules()],
+    )
+    refuse(
+        sorted(set(listed) ^ set(known)),
+        f"docs/how-to/metrics.md has a row for each alert of deploy/{ALERTS.name}, and for no other.",
+    )
+    assert sorted(listed) == sorted(known)
 
 
 def test_the_panels_fill_a_grid_and_cover_each_other_nowhere():
@@ -177,8 +199,7 @@ def test_the_dashboard_is_for_any_data_source_and_knows_its_variables(exposed):
 UNITS = {"seconds": "s", "bytes": "bytes"}
 
 
-@pytest.mark.parametrize("panel", [pytest.param(panel, id=named(panel)) for panel in PANELS])
-def test_a_panel_has_the_unit_of_what_it_shows(panel):
+def check_unit(panel):
     overrides = {
         each["matcher"]["options"]: each["properties"][0]["value"]
         for each in panel["fieldConfig"]["overrides"]
@@ -190,12 +211,19 @@ def test_a_panel_has_the_unit_of_what_it_shows(panel):
             node.name for node in nodes(expression(query)) if isinstance(node, promql.VectorSelector)
         ]
         if "/" in query:
-            assert unit == "percentunit"
+            expected = "percentunit"
         elif "rate(" in query and "quantile" not in query:
-            assert unit == "ops"
+            expected = "ops"
         else:
             suffix = name.removesuffix("_bucket").rpartition("_")[2]
-            assert unit == UNITS.get(suffix, "short" if panel["title"] != "Database" else unit)
+            expected = UNITS.get(suffix, "short" if panel["title"] != "Database" else unit)
+        assert unit == expected, f"{target['refId']} has the unit {unit!r}, its query wants {expected!r}"
+
+
+def test_a_panel_has_the_unit_of_what_it_shows():
+    panels = {f"deploy/grafana-dashboard.json: {panel['title']}": panel for panel in PANELS}
+    assert len(panels) == len(PANELS)
+    refuse(wrong_in(panels, check_unit), "Correct fieldConfig.defaults.unit of the panel, or its overrides.")
 
 
 # Series of a name, and the alerts that they cause: as `promtool test rules` has them.
@@ -249,7 +277,11 @@ QUIET = {
 
 
 def test_every_alert_has_series_that_cause_it():
-    assert sorted(FIRING) == sorted(rule["alert"] for rule in rules())
+    refuse(
+        sorted(set(FIRING) ^ {rule["alert"] for rule in rules()}),
+        f"FIRING of this file, tests/monitoring/test_dashboard_and_alerts.py, has series for each alert of "
+        f"deploy/{ALERTS.name}, and for no other.",
+    )
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")

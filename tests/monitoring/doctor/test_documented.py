@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pgonly_django
 from pgonly_django.monitoring import doctor
 from pgonly_django.monitoring.doctor.subjects import NAMES
+from tests.guards import ROOT, refuse
 
 CODE = Path(doctor.__file__).parent
-PAGE = (Path(pgonly_django.__file__).parents[1] / "docs/how-to/doctor.md").read_text()
+PAGE = (ROOT / "docs/how-to/doctor.md").read_text()
 ID = re.compile(r"\"(D\d{3})\"")
 
 
@@ -18,14 +18,27 @@ def test_every_id_has_its_section_once():
     used = {id_ for file in CODE.glob("*.py") for id_ in ID.findall(file.read_text())}
     sections = re.findall(r"^### (D\d{3})$", PAGE, re.MULTILINE)
     assert len(used) > 40
-    assert sorted(sections) == sorted(used)
+    refuse(
+        [
+            *(
+                f"{id_} is in pgonly_django/monitoring/doctor/, and has no section"
+                for id_ in sorted(used - {*sections})
+            ),
+            *(f"{id_} has a section, and the doctor does not find it" for id_ in sorted({*sections} - used)),
+        ],
+        "docs/how-to/doctor.md has a section `### D011` for each finding: what it means, and what to do.",
+    )
+    assert len(sections) == len(used)
 
 
 def test_every_subject_is_named():
-    assert all(f"`{name}`" in PAGE for name in NAMES)
+    refuse([name for name in NAMES if f"`{name}`" not in PAGE], "Name this subject in docs/how-to/doctor.md.")
 
 
 def test_ids_that_texts_point_to_exist():
     texts = " ".join(file.read_text() for file in CODE.glob("*.py"))
     pointed = set(re.findall(r"\bD\d{3}\b", texts))
-    assert pointed <= set(ID.findall(texts))
+    refuse(
+        sorted(pointed - set(ID.findall(texts))),
+        "A text of pgonly_django/monitoring/doctor/ points to this id, which nothing there has: correct the text.",
+    )
