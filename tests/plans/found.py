@@ -73,6 +73,11 @@ def where(name: str) -> str:
     return name
 
 
+def where_is(sql: str, otherwise: str) -> str:
+    """Of the text of a statement; `otherwise` where it is put together from several."""
+    return next((where(name) for name, each in found().items() if sql_of(each) == sql), otherwise)
+
+
 def shown(nodes: list[dict[str, Any]]) -> str:
     """A plan in a line: its scans, from the outside to the inside."""
     scans = [node for node in nodes if "Scan" in node["Node Type"]]

@@ -16,7 +16,7 @@ from pgonly_django.models.job import UNIQUE_ROW
 from pgonly_django.queue.stored_jobs import SETTINGS, STORED_CALLS
 from pgonly_django.tables import qualified
 from tests.guards import refuse
-from tests.plans.found import OF_THE_QUEUE, positional, shown
+from tests.plans.found import OF_THE_QUEUE, positional, shown, where_is
 from tests.plans.statements import STATEMENTS
 from tests.plans.table import fill
 
@@ -98,7 +98,8 @@ def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
         row[0] for row in server.execute("SELECT id::text FROM pgonly_job WHERE state = 'running' LIMIT 20")
     ]
     build, required, optional = STATEMENTS[name]
-    plan = explain(server, *build(held), kind)
+    sql, parameters = build(held)
+    plan = explain(server, sql, parameters, kind)
     nodes = list(walk(plan))
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     read_whole = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
@@ -108,20 +109,17 @@ def test_the_statement_uses_its_index(server: psycopg.Connection, name, kind):
         for table in OF_THE_QUEUE
     }
     wrong = [
+        *(f"    reads the whole of {table}" for table in read_whole - MAY_BE_READ_WHOLE.get(name, set())),
+        *(f"    does not use the index {index}" for index in required_here - used),
+        *(f"    uses the index {index}" for index in used - required - optional),
         *(
-            f"{name!r} reads the whole of {table}"
-            for table in read_whole - MAY_BE_READ_WHOLE.get(name, set())
-        ),
-        *(f"{name!r} does not use the index {index}" for index in required_here - used),
-        *(f"{name!r} uses the index {index}" for index in used - required - optional),
-        *(
-            f"{name!r} reads {rows} rows of {table}"
+            f"    reads {rows:.0f} rows of {table}"
             for table, rows in read.items()
             if rows >= ROWS_READ_AT_MOST
         ),
     ]
     refuse(
-        [*wrong, shown(nodes)] if wrong else [],
+        [f"{where_is(sql, 'The statement')}, {name!r},", *wrong, shown(nodes)] if wrong else [],
         f"Change the statement, or the index in pgonly_django/models/, so that it reads few rows. STATEMENTS[{name!r}] "
         "in tests/plans/statements.py names its constant and the indexes that it must use, and may use: where this "
         "plan is as good, add the index there. Tables that stay small are in MAY_BE_READ_WHOLE of "
