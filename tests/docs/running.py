@@ -29,6 +29,7 @@ from tests import urls
 from tests.aliases import alias
 from tests.docs.assumed import TASKS
 from tests.docs.pages import Block, Page
+from tests.guards import place
 
 importlib.import_module(f"{TASKS}.signals")  # makes other backends when a page sets TASKS
 
@@ -123,7 +124,10 @@ class Run(contextlib.ExitStack):
         changes = {name: value for name, value in changes.items() if value != getattr(settings, name)}
         self.enter_context(override_settings(**changes))
         new = [each for each in messages_of_checks() if each not in known]
-        assert new == [], new
+        said = "\n".join(f"{each.id}: {each.msg}" for each in new)
+        assert not said, (
+            f"{place(self.page.path)}: settings of a block do not pass `manage.py check`:\n{said}"
+        )
 
 
 def import_ours(tree: ast.Module) -> None:
