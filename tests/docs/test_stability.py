@@ -17,7 +17,10 @@ TEXT = (ROOT / "docs" / "project" / "stability.md").read_text()
 
 @pytest.mark.parametrize(
     ("name", "classifier"),
-    [("Python", r"Programming Language :: Python :: (\d+\.\d+)"), ("Django", r"Framework :: Django :: (.+)")],
+    [
+        pytest.param("Python", r"Programming Language :: Python :: (\d+\.\d+)", id="Python"),
+        pytest.param("Django", r"Framework :: Django :: (.+)", id="Django"),
+    ],
 )
 def test_the_supported_versions_are_those_of_the_classifiers(name, classifier):
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
