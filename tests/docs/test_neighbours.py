@@ -30,7 +30,7 @@ def test_each_row_has_its_test_and_each_test_its_row():
 
 def test_each_version_is_the_one_that_is_installed():
     """Those without a test in tests/neighbours are extras of this package, whose oldest version is given there."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
     oldest = dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(extras)))
     pins = {**oldest, **PINS, "allauth.usersessions": PINS["django-allauth"]}
     listed = {name: version for name, version, *_ in ROWS}
