@@ -24,7 +24,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
         if isinstance(request.session, SessionStore):
-            agent: str = request.META.get("HTTP_USER_AGENT", "")
+            agent: str = request.headers.get("user-agent", "")
             agent = agent.replace("\x00", "")[:USER_AGENT_LENGTH].encode("utf-8", "replace").decode()
             request.session.client = Client(client_ip(request), agent)
 
@@ -46,7 +46,7 @@ def client_ip(request: HttpRequest) -> str | None:
     PGONLY["SESSION_TRUSTED_PROXIES"] entries; those before may be made up. With fewer entries, or without the header,
     the request did not come through the proxies."""
     proxies = int(settings().session_trusted_proxies)
-    header = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    header = request.headers.get("x-forwarded-for", "")
     entries = header.split(",") if header and proxies else []
     address = entries[-proxies] if len(entries) >= proxies > 0 else request.META.get("REMOTE_ADDR", "")
     # May be `1.2.3.4:80`, `[::1]:80`, `fe80::1%eth0` or `::ffff:1.2.3.4`.

@@ -56,7 +56,7 @@ def ada():
 
 
 def browser_of(user, agent: str) -> Client:
-    browser = Client(HTTP_USER_AGENT=agent)
+    browser = Client(headers={"user-agent": agent})
     browser.force_login(user)
     browser.get("/whoami/")
     Session.objects.for_key(key_of(browser)).update(user_agent=agent, ip="203.0.113.7")
