@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     ROOT / "ARCHITECTURE": "project/architecture",
     ROOT / "CHANGELOG": "project/changelog",
+    ROOT / "CODE_OF_CONDUCT": "project/code_of_conduct",
+    ROOT / "CONTRIBUTING": "project/contributing",
     ROOT / "README": "project/readme",
+    ROOT / "SECURITY": "project/security",
 }
 FILES = {page: file.with_suffix(".md") for file, page in PAGES.items()}
 TARGETS = re.compile(r'(\]\(|src="|srcset=")(?![a-z]+:|#|/)([^)"\s]+)')
