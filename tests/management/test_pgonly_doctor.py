@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from tests.aliases import alias
+from tests.process.conftest import database_url
 from tests.queue.rows import HOUR, ago, make, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -118,7 +119,6 @@ def test_a_server_that_does_not_answer_is_told_without_a_traceback():
 
 
 def test_as_a_process_of_its_own(django_db_setup):
-    host, name = connection.settings_dict["HOST"], connection.settings_dict["NAME"]
-    done = run("--only", "server,tables", DATABASE_URL=f"postgres://postgres@/{name}?host={host}")
+    done = run("--only", "server,tables", DATABASE_URL=database_url(connection.settings_dict))
     assert (done.returncode, done.stderr) == (0, "")
     assert "ok       Tables" in done.stdout
