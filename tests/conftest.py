@@ -27,7 +27,7 @@ from tests.aliases import alias
 from tests.emptying import empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
-from tests.lanes import import_in_turns, is_in_part
+from tests.lanes import import_in_turns, is_in_part, is_slow_as_a_whole, leaves_out_slow, of_the_first_ring
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import PATIENT, wait_for
@@ -41,7 +41,9 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    return None if is_in_part(config.getoption("--part"), collection_path) else True
+    """A file whose tests are all slow is not even imported where they are left out."""
+    is_left_out = leaves_out_slow(config) and is_slow_as_a_whole(collection_path)
+    return True if is_left_out or not is_in_part(config.getoption("--part"), collection_path) else None
 
 
 def pytest_xdist_auto_num_workers():
@@ -56,14 +58,12 @@ def pytest_cmdline_main(config):
         config.option.dist = "worksteal"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Without --all the slow tests are left out, except those in a file or a folder that the command line names."""
-    if config.getoption("--all") or config.args_source is config.ArgsSource.ARGS:
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    if leaves_out_slow(config):
+        taken, left_out = of_the_first_ring(items)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = taken
 
 
 def pytest_collection(session):

@@ -1,21 +1,50 @@
-"""Which test files a run takes, and how its lanes share the work of importing them."""
+"""Which tests a run takes, and how its lanes share the work of importing them."""
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
+SLOW_AS_A_WHOLE = re.compile(r"^pytestmark = (?:\[[^]]*|.*)\bmark\.slow\b", re.MULTILINE)
 UNDER_OWN_SETTINGS = "neighbours"  # which the tests' settings cannot import
 
 
 @cache
 def all_files() -> list[Path]:
     return sorted(TESTS.rglob("test_*.py"))
+
+
+def leaves_out_slow(config) -> bool:
+    """Without --all the tests that are marked slow are left out, except in files and folders that the command line
+    names."""
+    return not config.getoption("--all") and config.args_source is not config.ArgsSource.ARGS
+
+
+def of_the_first_ring(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The tests that run without --all, and the others: those marked slow, and of a test with `sample(n)` all but n of
+    its parameter sets."""
+    taken, left_out = [], []
+    for _, group in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        fast = list(group)
+        left_out += [item for item in fast if item.get_closest_marker("slow")]
+        fast = [item for item in fast if not item.get_closest_marker("slow")]
+        sample = fast[0].get_closest_marker("sample") if fast else None
+        size = len(fast) if sample is None else sample.args[0]
+        taken += fast[:size]
+        left_out += fast[size:]
+    return taken, left_out
+
+
+def is_slow_as_a_whole(path: Path) -> bool:
+    return path in all_files() and SLOW_AS_A_WHOLE.search(path.read_text()) is not None
 
 
 def is_in_part(part: str | None, path: Path) -> bool:

@@ -32,6 +32,8 @@ from tests.waiting import wait_for
 from tests.worker.health.statuses import snapshot, status
 from tests.worker.health.test_server import free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 AFTER_THE_GRACE_SECONDS = 10  # docs/how-to/processes.md: what has not ended 7 s after the grace is killed

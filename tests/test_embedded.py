@@ -22,6 +22,8 @@ from tests import in_memory
 from tests.forks import restore_sigint
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = f"""
 import sys

@@ -84,6 +84,7 @@ def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     assert "the work goes on" in caplog.text
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "broken", [*BROKEN, raises(KeyboardInterrupt()), Breaks("exit", KeyboardInterrupt())]
 )

@@ -55,6 +55,7 @@ def test_the_list_says_what_is_spent_reserved_and_held(admin_client):
     assert_no_inline_code(response.text)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("facts", "badge"),
     [

@@ -35,6 +35,7 @@ def test_the_patterns_find_what_they_forbid():
     assert broken('<script src="/static/x.js"></script><p title="on=1">style = 1</p>') == []
 
 
+@pytest.mark.slow
 def test_no_page_has_anything_inline(admin_client):
     found = {}
     for name in ADMINS:

@@ -107,6 +107,7 @@ def assert_pages_open(browser, *rows):
         assert browser.get(page).status_code == 200, page
 
 
+@pytest.mark.sample(2)
 @pytest.mark.usefixtures("_site")
 @pytest.mark.parametrize("state", [State.RUNNING, State.SCHEDULED, State.FAILED])
 def test_jobs_with_impossible_times(admin_client, state):
@@ -119,6 +120,7 @@ def test_jobs_with_impossible_times(admin_client, state):
     assert_pages_open(admin_client, *jobs)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.usefixtures("_site")
 @pytest.mark.parametrize(
     "make", [make_worker, make_session, make_entry, lambda: make_entry(DurableCacheEntry)]
@@ -155,6 +157,7 @@ def test_limiters_with_impossible_times_and_numbers(admin_client):
     assert_overview_opens(admin_client)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_site")
 def test_budgets_and_costs_with_impossible_times_and_amounts(admin_client):
     for number, value in enumerate(TIMES):
@@ -221,6 +224,7 @@ def write_every_shape(jobs):
     overwrite(jobs[-1], errors=DEEP_ENTRIES, log=DEEP_ENTRIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED])
 def test_jobs_whose_json_has_any_shape(admin_client, state):
     jobs = [make_job(state) for _ in range(len(SHAPES) + 1)]
@@ -231,6 +235,7 @@ def test_jobs_whose_json_has_any_shape(admin_client, state):
     assert_pages_open(admin_client, *jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["edit", "again"])
 def test_the_call_of_a_job_whose_json_has_any_shape_is_shown_and_sent_back(admin_client, page):
     jobs = [make_job(State.READY) for _ in SHAPES]

@@ -91,6 +91,7 @@ def test_every_model_of_the_admin_has_rows_here(rows):
     assert set(rows) == set(MODELS)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("model", MODELS)
 def test_pages_of_a_model_that_is_alone_on_its_site_lead_to_pages_that_are_there(
     admin_client, settings, rows, model
@@ -113,6 +114,7 @@ def leads_somewhere(link, settings):
     return view.func.__name__ != "catch_all_view"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_reader_of_one_model_sees_no_link_that_refuses_him(client, person, rows, model):
     user = person(f"view_{model._meta.model_name}")

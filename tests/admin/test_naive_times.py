@@ -38,6 +38,7 @@ def _naive(settings):
     settings.TIME_ZONE = "Asia/Kathmandu"  # five hours and three quarters before UTC
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("state", State.values)
 def test_the_list_and_the_page_of_every_state_open(admin_client, state):
     entry = {"outcome": "failed", "attempt": 1, "started_at": AWARE, "finished_at": AWARE}

@@ -54,6 +54,7 @@ def test_a_search_is_narrowed_sooner_than_a_filter(admin_client, large_rows, mon
     assert changelist.scope is None
 
 
+@pytest.mark.slow
 def test_who_asks_for_the_whole_table_gets_it_and_keeps_it_from_tab_to_tab(
     admin_client, large_rows, monkeypatch
 ):

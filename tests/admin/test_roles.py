@@ -149,6 +149,7 @@ def expected(page: str, role: str) -> int:
     return next(allowed for end, allowed in PAGES.items() if page.endswith(end))[role]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", SEEN)
 def test_each_role_opens_exactly_the_pages_of_its_permissions(client, role):
     log_in(client, role)
@@ -192,6 +193,7 @@ def allows(role: str, name: str) -> bool:
     return role == "superuser" or (role == "operator" and name not in BY_DELETION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", SEEN)
 def test_each_role_presses_exactly_the_buttons_of_its_permissions_and_each_leaves_its_entry_in_the_log(
     client, role

@@ -78,6 +78,7 @@ def test_a_run_whose_job_is_gone_reads_pruned(admin_client):
     assert "Pruned" in cells(admin_client.get(LIST), "last_run")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 30])
 def test_the_number_of_queries_does_not_grow_with_the_schedules(
     admin_client, django_assert_max_num_queries, count
@@ -99,6 +100,7 @@ def test_a_schedule_is_added_by_hand_and_runs(admin_client):
     assert fresh(row).is_planned
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
@@ -292,6 +294,7 @@ def test_a_declared_schedule_cannot_be_deleted_while_workers_declare_it(admin_cl
     assert "delete_selected" not in admin_client.get(LIST).text
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["a/b c", "100 %", "ü", "x" * 255, '<b>"quoted"</b>', "a_2Fb"])
 def test_a_name_may_be_any_text(admin_client, name):
     make(name)
@@ -304,6 +307,7 @@ def test_a_name_may_be_any_text(admin_client, name):
     assert Schedule.objects.get().paused_at is not None
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "columns",
     [

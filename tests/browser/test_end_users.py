@@ -10,6 +10,8 @@ from example_project.screening.demo import sample_tasks
 from pgonly_django.models import Job, State
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def page_of(result) -> str:
     return f"/your-job/{result.id}/"

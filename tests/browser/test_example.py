@@ -12,6 +12,8 @@ from example_project.screening.models import Paper, Project, Verdict
 from example_project.screening.models.paper import Outcome
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.process
 def test_a_screening_is_seen_to_lose_its_worker_and_to_go_on_and_its_report_is_there_at_the_end(

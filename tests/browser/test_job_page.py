@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgonly_django.models import Job, State
 from tests.browser.pages import APP
 from tests.queue.rows import make
+
+pytestmark = pytest.mark.slow
 
 OWN = '  File "/srv/shop/tasks.py", line 3, in charge\n    client.send()\n'
 LIBRARY = '  File "/srv/venv/lib/python3.13/site-packages/httpx/_client.py", line 9, in send\n    raise x\n'

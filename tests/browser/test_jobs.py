@@ -12,6 +12,8 @@ from tests.browser.pages import APP
 from tests.queue.rows import make
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 LIST, FAILED = f"{APP}job/", f"{APP}job/?state__exact=failed"
 ERROR = {"outcome": "failed", "exception": "shop.MailError", "message": "552 mailbox full", "attempt": 1}
 

@@ -10,6 +10,8 @@ from pgonly_django.models import Budget, Job, State
 from tests.browser.pages import APP
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.process
 def test_a_job_is_held_at_its_budget_and_goes_on_once_a_person_raises_the_cap(person, workers):

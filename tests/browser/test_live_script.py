@@ -8,6 +8,8 @@ import pytest
 
 import pgonly_django
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(pgonly_django.__file__).parent / "static/pgonly_django/live.js"
 SWITCH = """<div data-live-switch data-offline="offline since %s" data-stopped="stopped" hidden>
 <label><input type="checkbox">Live</label><span role="status"></span></div>"""

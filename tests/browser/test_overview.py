@@ -13,6 +13,8 @@ from tests.browser.pages import APP
 from tests.queue.rows import HOUR, ago, make
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 # How often the page has been fetched again.
 LOOKS = "performance.getEntriesByType('resource').filter((entry) => entry.initiatorType === 'fetch').length"
 

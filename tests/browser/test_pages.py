@@ -11,6 +11,8 @@ from example_project.screening.demo import seeding
 from tests.browser.conftest import DESKTOP, PHONE, SCROLLS_SIDEWAYS, TABLET
 from tests.browser.pages import APP, pages
 
+pytestmark = pytest.mark.slow
+
 CONTRAST, CUT = ((Path(__file__).parent / name).read_text() for name in ("contrast.js", "cut.js"))
 # Of WCAG 2 for text of a usual size is 4.5. Django's own quiet text has 4.4 on its own rows.
 READABLE = 4.3

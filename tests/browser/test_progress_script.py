@@ -11,6 +11,8 @@ import pgonly_django
 from tests.browser.chromium import Remote
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(pgonly_django.__file__).parent / "static/pgonly_django/progress.js"
 PAGE = """<!doctype html><title>page</title><script src="/progress.js" defer></script>
 <div data-pgonly-progress="/progress/" data-events="" data-token="t" data-offset="0">

@@ -16,6 +16,8 @@ from tests.example.conftest import CSV
 from tests.queue.rows import make_running, make_worker
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(transactional_db):

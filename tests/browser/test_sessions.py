@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.browser.pages import APP
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_revoked_session_is_signed_out_at_its_next_request_and_no_other(person):

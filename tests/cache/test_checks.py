@@ -183,6 +183,7 @@ SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 OURS = {"BACKEND": "pgonly_django.cache.PostgresCache"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("cache", "says"),
     [

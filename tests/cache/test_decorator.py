@@ -211,6 +211,7 @@ def test_arguments_that_are_not_equal_never_share_a_key(one, other):
         assert answer.cache_key(one) != answer.cache_key(other)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(hashable, st.integers(), max_size=5), st.randoms())
 def test_the_order_of_a_dict_or_a_set_makes_no_other_key(values, random):
     items = list(values.items())

@@ -53,6 +53,7 @@ def fill(cache, *, expired=False):
         CacheEntry.objects.update(expires_at="2020-01-01T00:00:00Z", prune_minute=minute)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "delete",
     [

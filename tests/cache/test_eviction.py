@@ -39,6 +39,7 @@ def test_max_bytes_holds_within_a_few_percent(make_cache):
     assert 900_000 < size < 1_050_000
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_bounds_hold_under_four_processes_that_write(crowd):
     crowd("fill", 4, options={"MAX_BYTES": 2_000_000}, seconds=2, size=1000)
@@ -53,6 +54,7 @@ def test_bounds_of_one_cache_evict_nothing_of_another(make_cache):
     assert CacheEntry.objects.of(bounded.store.namespace[:-1]).count() == 10
 
 
+@pytest.mark.slow
 def test_max_bytes_holds_where_few_keys_grow(make_cache):
     cache = make_cache(MAX_BYTES=1_000_000)
     for size in range(1000, 60_000, 1000):
@@ -82,6 +84,7 @@ def test_numbers_that_are_far_from_true_are_counted_anew_when_nothing_is_found_t
     assert CacheUsage.objects.get().entries < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_bounds_hold_under_processes_that_write_a_little_and_end(crowd):
     for _ in range(3):

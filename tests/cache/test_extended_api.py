@@ -11,6 +11,7 @@ def test_set_with_nx_writes_only_where_there_is_none(cache):
     assert cache.get("key") == 1
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

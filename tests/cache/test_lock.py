@@ -32,6 +32,7 @@ from tests.database.calls import lose
 from tests.waiting import PATIENT, wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_processes_that_count_under_a_lock_lose_no_count_and_get_growing_tokens(crowd, make_cache):
     make_cache("crowd").set("unsafe", 0)
@@ -131,6 +132,7 @@ def unanswered(lock):
         lock.acquire()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("timeout", [60, None])
 @pytest.mark.parametrize("give_up", [cancelled, interrupted, unanswered])
 def test_what_gave_up_while_postgresql_was_at_it_holds_no_lock_afterwards(make_cache, give_up, timeout):

@@ -17,6 +17,8 @@ from benchmarks.servers import redis
 from pgonly_django.cache.checks import check_moving
 from tests.waiting import PATIENT
 
+pytestmark = pytest.mark.slow
+
 MOVING = "pgonly_django.cache.moving.MovingCache"
 POSTGRES = {"BACKEND": "pgonly_django.cache.PostgresCache", "LOCATION": "old", "OPTIONS": PATIENT}
 MEMORY = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "moving"}

@@ -18,7 +18,7 @@ from tests.outages import frozen, stopped
 from tests.serving import AppServer, database_server
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.process, pytest.mark.server]
+pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]
 
 VIEWS = {"gunicorn": "sync", "uvicorn": "async"}
 WORKERS = {"gunicorn": 2, "uvicorn": 1}

@@ -40,6 +40,7 @@ def test_of_fifty_processes_one_computes(crowd, tmp_path):
     assert len(calls.read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_of_fifty_processes_one_more_computes_when_the_first_is_killed(transactional_db, tmp_path):
     calls = tmp_path / "calls"

@@ -83,6 +83,7 @@ def test_the_durable_option_chooses_the_logged_table(make_cache):
         assert dict(cursor.fetchall()) == {"pgonly_cache": "u", "pgonly_cache_durable": "p"}
 
 
+@pytest.mark.slow
 def test_a_value_of_many_megabytes_comes_back_whole(cache):
     value = os.urandom(40_000_000)
     cache.set("large", value)

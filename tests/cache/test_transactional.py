@@ -15,6 +15,8 @@ from pgonly_django.cache.transactional import TransactionalCache
 from pgonly_django.exceptions import CacheUnavailableError, CircularComputationError, ValueTooLargeError
 from pgonly_django.models import CacheEntry
 
+pytestmark = pytest.mark.slow
+
 
 class Rollback(Exception):  # noqa: N818 - not an error
     pass

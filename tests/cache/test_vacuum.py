@@ -12,6 +12,8 @@ from pgonly_django.cache.counters import WRITES_PER_CLEANING
 from pgonly_django.database.operation import run
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_writing_much_removes_the_dead_rows_without_waiting_for_autovacuum(cache, monkeypatch):
     monkeypatch.setattr("pgonly_django.cache.eviction.VACUUM_BYTES", 100_000)

@@ -84,6 +84,7 @@ def test_each_key_and_each_limit_of_nothing_stands_alone(ask):
     assert (refused.admitted, refused.wait_seconds) == (False, 60)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("limit", [1, 5, 128, 130, 300])
 def test_no_period_has_more_than_the_limit_and_99_percent_of_it_come_back(ask, limit):
     """Bursts at random moments, of more requests than may be: the row is aged between them."""

@@ -160,6 +160,7 @@ def names_of(context, groups):
     return [group.name for group in context.iterate(groups)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("go", [names_of, names_of_async])
 def test_a_loop_over_rows_survives_the_loss_of_its_connection_between_two_chunks(
     context, server, monkeypatch, go

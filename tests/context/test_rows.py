@@ -103,6 +103,7 @@ def join(groups):
         User.objects.create(username=name).groups.set(groups)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("kind", "is_by_key"), [*product(by_key(), [True]), *product(by_number(), [False])])
 def test_each_row_comes_once_from_any_position_on(groups, kind, is_by_key):
     join(groups)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import django
+import pytest
 
 from tests.contract import reasons
 from tests.contract.running import run_suite
+
+pytestmark = pytest.mark.slow
 
 if django.VERSION >= (6, 0):  # Django 5.2 has no tasks, and the source distribution of its backport no tests
 

@@ -89,6 +89,7 @@ def test_what_comes_later_is_undone_when_it_has_come(undoing):
     assert len(undoing(False, False, True)) == 3
 
 
+@pytest.mark.slow
 def test_the_time_in_which_it_may_come_begins_with_the_first_answer(undoing):
     """A server that stands still reads what it was sent before when it goes on."""
     back_at = time.monotonic() + 2.5

@@ -13,7 +13,7 @@ from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 from tests import in_memory
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.fixture

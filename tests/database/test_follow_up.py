@@ -85,6 +85,7 @@ def test_a_statement_that_fails_raises_and_the_connection_goes_on():
     assert ask(6)[0] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(5.0, 0), (0, 5.0)])
 def test_an_exception_while_waiting_leaves_no_answer_behind(first, second):
     with pytest.raises(KeyboardInterrupt), interrupted_in(0.3):
@@ -144,6 +145,7 @@ CALLS = {
 STEPS = [(method, nth) for method, times in CALLS.items() for nth in range(1, times + 1)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("method", "nth"), STEPS)
 def test_an_exception_at_any_step_arrives_and_leaves_the_connection_as_it_was(method, nth):
     raw = connection.connection

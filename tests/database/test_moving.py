@@ -27,6 +27,8 @@ from tests import zygote
 from tests.tasks.calls import add
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 HOME = schema() or "public"
 OURS = {name_of(model._meta.db_table) for model in apps.get_app_config("pgonly_django").get_models()}
 

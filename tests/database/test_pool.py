@@ -228,6 +228,7 @@ def test_a_walk_over_many_entries_that_somebody_ends_is_not_begun_again(own):
         assert not is_waiting(own)
 
 
+@pytest.mark.slow
 def test_connections_that_no_call_uses_are_given_back(own, monkeypatch):
     monkeypatch.setattr(pool_module, "_closer", None)  # there may be one that sleeps for long
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.4)
@@ -255,6 +256,7 @@ def test_a_connection_in_use_is_not_given_back_as_unused(own, monkeypatch):
     wait_for(lambda: cache.store.pool.close_unused() or not own.pids())
 
 
+@pytest.mark.slow
 def test_what_was_counted_is_written_before_the_last_connection_is_given_back(own, monkeypatch):
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.01)
     cache = own.cache()

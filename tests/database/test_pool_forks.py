@@ -11,10 +11,14 @@ import threading
 import traceback
 import warnings
 
+import pytest
+
 from pgonly_django.cache.statement import CHANNEL
 from pgonly_django.database import listener, pool
 from tests.database.calls import in_the_background, row_locked, under_way
 from tests.forks import told_by_a_child
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_fork_in_the_middle_of_a_call_leaves_it_to_the_parent_and_says_no_goodbye(own):

@@ -23,6 +23,8 @@ from pgonly_django.exceptions import CacheUnavailableError
 from tests.database.calls import in_the_background, row_locked, under_way
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_who_waited_in_vain_leaves_the_queue_and_is_told_that_postgresql_does_not_answer(own):
     patient, hasty = own.cache(POOL_SIZE=1), own.cache(POOL_SIZE=1, TIMEOUT_SECONDS=0.1)

@@ -7,11 +7,14 @@ import threading
 import time
 
 import psycopg
+import pytest
 from django.db import connection, connections
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.database import listener
 from tests.waiting import PATIENT, wait_for
+
+pytestmark = pytest.mark.slow
 
 
 def test_behind_pgbouncer_in_transaction_mode(transactional_db, any_database, pooler):

@@ -16,6 +16,8 @@ from pgonly_django.database.connect import connection_params
 from tests import zygote
 from tests.testing.entry_point import with_entry_point
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "tests.sample_project"
 PYTEST = ["-m", "pytest", "-q", "--noconftest", "-o", "python_files=suite_*.py"]

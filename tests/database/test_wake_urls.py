@@ -336,6 +336,7 @@ def run_short_lived(kind: str, url: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "expected"), [("process", {1, 2}), ("child", {2}), ("thread", {1}), ("atexit", {1})]
@@ -368,6 +369,7 @@ def test_no_process_forks_while_certificates_are_read(monkeypatch):
     assert forks == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_url_that_hangs_keeps_no_process_from_ending(sleeping):
     sleeping.answers.clear()

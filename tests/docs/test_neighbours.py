@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 
+import pytest
+
 from tests.docs.pages import ROOT
 from tests.guards import refuse
+
+pytestmark = pytest.mark.slow
 
 TEXT = (ROOT / "docs" / "reference" / "neighbours.md").read_text()
 ROWS = re.findall(r"^\| ([\w.-]+) \| ([\d.]+) \| (.+) \| `([\w/.]+)` \|$", TEXT, re.MULTILINE)

@@ -22,6 +22,8 @@ from tests.docs.running import Run
 from tests.docs.shell import OTHER_PROGRAMS, mistakes_in, other_programs_in, unknown_flags_in
 from tests.guards import line_of, place, refuse
 
+pytestmark = pytest.mark.slow
+
 # What reads a block of another language, and raises for one that is none.
 READERS = {
     "json": json.loads,

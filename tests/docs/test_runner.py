@@ -11,7 +11,7 @@ from tests.docs.pages import Page, broken_links
 from tests.docs.running import Run
 from tests.docs.shell import commands_in, mistakes_in, other_programs_in, unknown_flags_in
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture

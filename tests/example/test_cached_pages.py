@@ -23,6 +23,8 @@ from pgonly_django.models import CacheEntry
 from tests.example.conftest import CSV
 from tests.waiting import PATIENT
 
+pytestmark = pytest.mark.slow
+
 FRAGMENT = "{% load cache %}{% cache 60 project project.pk %}{{ project.name }}{% endcache %}"
 # The list reads no session, so without vary_on_cookie all users share one page.
 urlpatterns = [path("mine/", vary_on_cookie(project_list)), path("", include("example_project.urls"))]

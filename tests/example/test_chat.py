@@ -15,6 +15,8 @@ from example_project.screening.reviewers.prompt import parse_opinion
 from example_project.screening.reviewers.retry_after import parse_retry_after
 from pgonly_django import Discard, Retry, Snooze
 
+pytestmark = pytest.mark.slow
+
 
 class Job:
     should_stop = False

@@ -26,6 +26,8 @@ from tests.example.conftest import PUBMED, ROOT
 from tests.forks import restore_sigint
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def demo(django_db_setup, django_db_blocker):

@@ -6,6 +6,8 @@ from example_project.screening.columns import ColumnError
 from example_project.screening.importers import RowError, new_project, read_papers
 from example_project.screening.models import Paper, Project
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "header",

@@ -25,6 +25,8 @@ from pgonly_django.testing import drain, fake_limits, time_travel
 from tests.example.conftest import CSV
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 LITTLE = Decimal("0.004")  # enough for the first call alone
 

@@ -13,6 +13,8 @@ from pgonly_django.testing import drain
 from tests.example.conftest import CSV
 from tests.queue.rows import make_running
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def site(settings):

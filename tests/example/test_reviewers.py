@@ -9,6 +9,8 @@ from example_project.screening.agreement import precision_and_recall
 from example_project.screening.reviewers import build_reviewer, configured_names, pico, points
 from tests.example.conftest import PUBMED, ROOT
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = ROOT / "example_project/screening/data/sample.csv"
 READERS = pytest.mark.parametrize("read", [points.read, pico.read])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import django
+import pytest
 from django.core.cache import caches
 from django.db import OperationalError, connection, transaction
 
@@ -13,6 +14,8 @@ from example_project.screening.tasks import screen_project, start_screening
 from pgonly_django.models import Job
 from pgonly_django.testing import assert_enqueued, assert_not_enqueued, assert_resumable, drain
 from tests.example.conftest import CSV
+
+pytestmark = pytest.mark.slow
 
 VERDICT = '{"decision": "include", "reason": "Patients were randomised."}'
 IMMEDIATE = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"

@@ -31,7 +31,7 @@ from pgonly_django.models import (
 from pgonly_django.models.readable import entries_of
 from tests.queue.rows import make, make_worker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

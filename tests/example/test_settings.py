@@ -8,6 +8,8 @@ import pytest
 
 from tests import zygote
 
+pytestmark = pytest.mark.slow
+
 SHOW = (
     "import django; django.setup(); from django.conf import settings as s; "
     "print(s.TASKS['default']['BACKEND'], s.CACHES['default']['BACKEND'], s.CACHES['answers']['BACKEND'], "

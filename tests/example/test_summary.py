@@ -6,6 +6,8 @@ from example_project.screening.agreement import cohens_kappa, percent_agreement,
 from example_project.screening.models import Paper, ReviewerCall, Verdict
 from example_project.screening.summary import digest, summarise
 
+pytestmark = pytest.mark.slow
+
 
 def test_kappa_is_agreement_beyond_chance():
     # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed 0.70, by chance 0.50.

@@ -18,6 +18,7 @@ from tests.limits.limiter_rows import held, pids_of_limits, waiting
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool_size", [1, 2])
 def test_fifty_tasks_wait_with_few_connections_that_others_can_use(limits, hold, pool_size):
     limits(pool_size, deepseek={"concurrent": 1}, other={"concurrent": 1})
@@ -160,6 +161,7 @@ def test_it_cannot_be_entered_by_who_is_inside_also_through_a_thread(limits):
     assert held() == 0
 
 
+@pytest.mark.slow
 def test_a_timeout_of_the_event_loop_and_one_of_the_limiter(limits, hold):
     limits(deepseek={"concurrent": 1})
     hold("deepseek")
@@ -175,6 +177,7 @@ def test_a_timeout_of_the_event_loop_and_one_of_the_limiter(limits, hold):
     wait_for(lambda: not waiting())
 
 
+@pytest.mark.slow
 def test_who_has_many_before_it_keeps_its_ticket_though_it_looks_seldom(limits, hold):
     limits(deepseek={"concurrent": 1})
     holder, order = hold("deepseek"), []

@@ -18,7 +18,7 @@ from tests.limits.rows import make_reservations_expire
 from tests.process.conftest import ROOT, database_url
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 SECONDS = float(os.environ.get("TEST_BUDGET_SECONDS", "6"))
 CAP = Decimal("1.00")

@@ -86,12 +86,14 @@ def test_an_old_process_that_uses_a_row_first_after_a_new_one_changes_nothing(st
     assert limits() == ALL_8
 
 
+@pytest.mark.slow
 def test_a_process_that_is_rolled_back_to_has_started_last(start):
     for limit in (1, 8, 1):
         start(limit).uses_all()
         assert limits() == [limit] * len(ROWS)
 
 
+@pytest.mark.slow
 def test_of_an_old_process_that_was_started_again_nothing_stays_once_it_has_ended(start):
     new = start(8)
     new.uses_all()
@@ -104,6 +106,7 @@ def test_of_an_old_process_that_was_started_again_nothing_stays_once_it_has_ende
     assert limits() == ALL_8
 
 
+@pytest.mark.slow
 def test_two_projects_that_differ_for_ever_do_not_overwrite_each_other_in_turns(start):
     both, seen = [start(1), start(8)], []
     for _ in range(3):
@@ -113,6 +116,7 @@ def test_two_projects_that_differ_for_ever_do_not_overwrite_each_other_in_turns(
     assert seen == [ALL_1, *[ALL_8] * 5]
 
 
+@pytest.mark.slow
 def test_what_a_person_has_edited_stays_and_a_reset_is_to_the_newest(start):
     old, new = start(1), start(8)
     new.uses_all()
@@ -126,6 +130,7 @@ def test_what_a_person_has_edited_stays_and_a_reset_is_to_the_newest(start):
     assert limits() == ALL_8
 
 
+@pytest.mark.slow
 def test_a_newer_process_of_the_same_code_makes_its_declaration_newer(start):
     start(8).uses_all()
     old = start(1)
@@ -134,6 +139,7 @@ def test_a_newer_process_of_the_same_code_makes_its_declaration_newer(start):
     assert limits() == ALL_8
 
 
+@pytest.mark.slow
 def test_a_process_that_begins_to_declare_something_else_is_heard_at_once(start):
     old = start(1)
     old.does("budget 5")

@@ -19,7 +19,7 @@ from tests.limits.conftest import start_crowd
 from tests.limits.limiter_rows import held, make_holders_die, waiting
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 # What the limiter says of each use: when it got in, by the database's clock.
 NOTE_USES = qualified("""

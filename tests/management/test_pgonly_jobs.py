@@ -99,6 +99,7 @@ def test_an_empty_list_says_so(jobs):
     assert as_json(jobs, "list") == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("flags", "found"),
     [
@@ -176,6 +177,7 @@ def test_one_job_is_shown_with_all_that_is_known(jobs):
     assert found["errors"] == [ERROR]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("column", ["errors", "log", "progress", "args", "kwargs", "result"])
 @pytest.mark.parametrize("value", ["text", 3, [3], {"a": [None]}, None])
 def test_rows_of_another_program_are_shown_too(jobs, column, value):
@@ -430,6 +432,7 @@ def database_name():
     return connection.settings_dict["NAME"]
 
 
+@pytest.mark.slow
 def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_codes():
     job = failed()
     done = run("list", "--json")
@@ -444,6 +447,7 @@ def test_it_works_without_the_admin_and_without_tasks_and_ends_with_its_exit_cod
     assert (refused.returncode, refused.stdout) == (3, "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error():
     for _ in range(300):
         failed()
@@ -463,6 +467,7 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stdout.startswith("id ")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_shows_other_letters_escaped():
     failed(errors=[{**ERROR, "message": "größer ☃"}])
     options = {"env": {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.management.without_admin",

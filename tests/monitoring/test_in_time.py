@@ -129,6 +129,7 @@ def test_twenty_who_ask_at_once_cause_one_reading(other):
     assert len({each.seconds for each in found}) <= 3  # one, unless some asked when it was over
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_in_the_middle_of_a_reading_reads_by_itself(other):

@@ -139,6 +139,7 @@ def server(request, big_tables, django_db_blocker):
         yield raw
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_the_statement_keeps_to_its_indexes_and_its_cap(server: psycopg.Connection, name):
     sql, parameters, indexes, cap = STATEMENTS[name]

@@ -164,6 +164,7 @@ def test_a_budget_that_is_no_number_breaks_nothing():
     assert isnan(samples()["pgonly_budget_spent_usd", ("budget", "odd")])
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_and_queues_make_no_more_than_a_few_thousand_lines():
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     JobStats.objects.bulk_create(

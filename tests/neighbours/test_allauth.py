@@ -17,7 +17,7 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("", lambda request: HttpResponse(request.user.get_username())),
 ]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 ANN = {"login": "ann", "password": "a long one"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from auditlog.context import set_actor
 from auditlog.models import LogEntry
 from auditlog.registry import auditlog
@@ -11,6 +12,8 @@ from pgonly_django import task
 from pgonly_django.models import Job
 from tests.neighbours.library.jobs import write, write_and_fail
 from tests.neighbours.library.models import Paper
+
+pytestmark = pytest.mark.slow
 
 auditlog.register(Paper)
 

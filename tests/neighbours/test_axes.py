@@ -12,6 +12,8 @@ from django.test import Client
 
 from tests.neighbours.throttles import admitted
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 3
 
 

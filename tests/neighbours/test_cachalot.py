@@ -18,6 +18,8 @@ from pgonly_django.neighbours import cachalot as ours
 from pgonly_django.sessions import SessionStore
 from tests.jobs import add
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "usual": {},
     "only these tables": {"CACHALOT_ONLY_CACHABLE_TABLES": ["auth_user", "pgonly_job", "pgonly_session"]},

@@ -15,6 +15,8 @@ from pgonly_django.neighbours.cacheops import check_cacheops
 from tests.jobs import add
 from tests.neighbours.redis_server import redis_server
 
+pytestmark = pytest.mark.slow
+
 ALL = {"ops": "all", "timeout": 60}
 
 

@@ -14,6 +14,8 @@ from pgonly_django.models import Schedule
 from pgonly_django.testing import drain
 from tests import jobs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def app():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 from asgiref.testing import ApplicationCommunicator
 from channels.auth import AuthMiddlewareStack, login
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
@@ -14,6 +15,8 @@ from django.test import Client
 
 from pgonly_django.models import Job, Session
 from tests.jobs import add
+
+pytestmark = pytest.mark.slow
 
 
 class Consumer(AsyncWebsocketConsumer):

@@ -29,7 +29,7 @@ urlpatterns = [
     path("pgonly/", include("pgonly_django.urls")),
     path("__debug__/", include("debug_toolbar.urls")),
 ]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 @pytest.fixture

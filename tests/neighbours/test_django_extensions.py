@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import pkgutil
 
+import pytest
 from django.core.cache import cache
 from django.core.management import call_command
 from django_extensions.management import commands as theirs
 
 from pgonly_django.management import commands as ours
+
+pytestmark = pytest.mark.slow
 
 
 def names(package):

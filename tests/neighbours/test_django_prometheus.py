@@ -21,7 +21,7 @@ def visit(request):
 
 
 urlpatterns = [path("", include("django_prometheus.urls")), path("visit/", visit)]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 def executed():

@@ -12,7 +12,7 @@ from pgonly_django.testing import drain
 from tests import jobs
 from tests.docs.pages import block
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 PAGE = "how-to/move_from_django_q2"
 
 

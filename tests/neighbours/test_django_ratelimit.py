@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from django.core import checks
 from django.test import override_settings
 from django_ratelimit.core import is_ratelimited
 
 from tests.neighbours.throttles import admitted, admitted_in_processes, database_away, request
+
+pytestmark = pytest.mark.slow
 
 LIMIT = 5
 

@@ -6,6 +6,8 @@ import pytest
 from django.core.cache import caches
 from django_redis import get_redis_connection
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def both(redis_url, settings, transactional_db):

@@ -12,6 +12,8 @@ from pgonly_django.models import Job
 from pgonly_django.testing import drain
 from tests.docs.pages import block
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.django_db
 def test_what_waits_in_redis_runs_here(redis_url, monkeypatch):

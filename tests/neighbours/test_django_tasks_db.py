@@ -14,6 +14,8 @@ from pgonly_django.testing import drain
 from tests import jobs
 from tests.docs.pages import block
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.django_db
 def test_what_waits_there_runs_here():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from guardian.shortcuts import assign_perm, get_objects_for_user, remove_perm
 
 from pgonly_django.models import Job
 from tests.jobs import add
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_user_may_be_given_single_jobs(transactional_db):

@@ -11,6 +11,8 @@ from health_check.views import HealthCheckView
 
 from tests.neighbours.throttles import database_away
 
+pytestmark = pytest.mark.slow
+
 urlpatterns = [
     path("health/", HealthCheckView.as_view(checks=["health_check.Cache", "health_check.Database"]))
 ]

@@ -15,7 +15,7 @@ urlpatterns = [
     path("devices/", include("pgonly_django.sessions.urls")),
     path("", lambda request: HttpResponse(request.user.get_username())),
 ]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 def shown(browser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from django.contrib import admin
 from django.test import RequestFactory
 from import_export.admin import ExportMixin
@@ -14,6 +15,8 @@ from pgonly_django.admin.jobs.job_admin import JobAdmin
 from pgonly_django.models import Job
 from tests.jobs import add
 from tests.neighbours.library.models import Paper
+
+pytestmark = pytest.mark.slow
 
 
 @task(atomic=True)

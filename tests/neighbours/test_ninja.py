@@ -27,6 +27,8 @@ from tests.neighbours.throttles import (
     request,
 )
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 5
 ANN = User(pk=1, username="ann")
 

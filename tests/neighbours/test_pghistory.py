@@ -40,7 +40,7 @@ def visit(request):
 
 
 urlpatterns = [path("", visit)]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from django.core import checks
 from django.core.cache import cache
 from django.db import connection, transaction
@@ -9,6 +10,8 @@ from django.db import connection, transaction
 from pgonly_django.models import Job, Session
 from pgonly_django.sessions import SessionStore
 from tests.jobs import add, count_to
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_checks_take_the_backend_for_postgresql(transactional_db):

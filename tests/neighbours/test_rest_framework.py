@@ -32,6 +32,8 @@ from tests.neighbours.throttles import (
     request,
 )
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 5  # of the scopes anon and user, see projects/together.py
 ANN = User(pk=1, username="ann")
 

@@ -36,7 +36,7 @@ def publish(request):
 
 
 urlpatterns = [path("publish/", publish)]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 def test_a_job_makes_a_revision(work):

@@ -20,7 +20,7 @@ def visit(request):
 
 
 urlpatterns = [path("", visit), path("silk/", include("silk.urls", namespace="silk"))]
-pytestmark = [pytest.mark.urls(__name__)]
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.slow]
 
 
 def test_a_recorded_request_enqueues_and_its_job_runs(settings, client, work):

@@ -8,6 +8,8 @@ from pgonly_django.models import Job
 from tests.neighbours.library.jobs import write, write_and_fail
 from tests.neighbours.library.models import Paper
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_a_job_writes_has_a_history(work):
     result = write.enqueue("On rivers")

@@ -10,6 +10,8 @@ from social_django.utils import load_backend, load_strategy
 
 from pgonly_django.sessions import SessionStore
 
+pytestmark = pytest.mark.slow
+
 
 def request_with(session):
     request = RequestFactory().get("/")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import waffle
 from django.core.cache import cache
 from django.db import connections, transaction
 from waffle.models import Flag, Switch
 
 from tests.neighbours.throttles import request
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_flag_is_cached_and_a_change_is_seen_at_once(transactional_db, django_assert_num_queries):

@@ -13,6 +13,8 @@ from wagtail.search.models import IndexEntry
 
 from pgonly_django.models import Job
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(transactional_db):

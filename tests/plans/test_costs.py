@@ -37,6 +37,7 @@ def server(django_db_setup, django_db_blocker):
             cursor.execute("TRUNCATE pgonly_job, pgonly_step, pgonly_checkpoint, pgonly_job_output")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("name", CLAIMS)
 @pytest.mark.parametrize("statistics", ["ANALYZE pgonly_job", FORGET_STATISTICS], ids=["warm", "cold"])

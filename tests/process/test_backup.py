@@ -18,7 +18,7 @@ from tests.process.conftest import ROOT, server_of_its_own
 from tests.snippets import DOCS, snippet
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.process, pytest.mark.server]
+pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]
 
 PAGE = (DOCS / "how-to/backup.md").read_text()
 BEFORE = """

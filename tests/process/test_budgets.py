@@ -14,7 +14,7 @@ from tests.limits.limiter_rows import pids_of_limits
 from tests.limits.rows import costs, make_reservations_expire, money, state
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.fixture

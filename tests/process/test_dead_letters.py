@@ -10,7 +10,7 @@ from pgonly_django.models import Job, State
 from tests.jobs import burying
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 SETTINGS = "tests.process.dead_letters_settings"
 
 

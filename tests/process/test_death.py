@@ -83,6 +83,7 @@ def kinds_of(result):
     return [reason.kind for reason in why_it_waits("default", job_of(result))]
 
 
+@pytest.mark.slow
 def test_a_frozen_workers_finish_changes_nothing_after_its_lease_ran_out(workers, marks):
     frozen = workers.start("--threads", "1")
     result = jobs.hold_on.enqueue("frozen", 3)
@@ -120,6 +121,7 @@ def test_the_jobs_of_a_killed_worker_go_on_side_by_side(workers, marks):
     second.kill()
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succeed(workers, marks):
     innocents = [ending.innocent.enqueue(f"innocent {i}", 1.5) for i in range(20)]
     worker = workers.start("--threads", "21")
@@ -149,6 +151,7 @@ def test_a_job_that_kills_its_worker_is_stopped_at_three_and_its_neighbours_succ
     assert side_by_side > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "outcome", "deaths"),
     [(ending.die_after_each_step, State.SUCCEEDED, 6), (ending.die_after_the_same_saves, State.FAILED, 3)],
@@ -163,6 +166,7 @@ def test_a_job_may_die_as_often_as_it_saves_something_new(workers, task, outcome
     assert [entry["outcome"] for entry in job.errors] == ["crashed"] * deaths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [looping.loop_slowly, looping.loop_slowly_async])
 def test_a_loop_of_a_killed_worker_repeats_a_second_of_items_at_most(workers, marks, task):
     first = workers.start("--threads", "1")

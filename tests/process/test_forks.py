@@ -18,6 +18,7 @@ from tests.waiting import wait_for
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.slow,
 ]
 
 

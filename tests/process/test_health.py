@@ -14,7 +14,7 @@ from tests import jobs
 from tests.waiting import wait_for
 from tests.worker.health.test_server import free_port
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def ask(port, path):

@@ -11,7 +11,7 @@ from tests import jobs
 from tests.jobs import hostile
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 FAILS = {
     hostile.exit_with_a_code: "SystemExit",

@@ -16,7 +16,7 @@ from tests import jobs
 from tests.jobs.limited import count_beside, pay
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 UNFINISHED = (State.READY, State.RUNNING, State.SCHEDULED)
 
 

@@ -12,7 +12,7 @@ from pgonly_django.models import Job, State
 from tests import jobs
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 COUNT = 10_000
 

@@ -21,7 +21,7 @@ from tests import jobs
 from tests.jobs import transactions
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 LOCK = "SELECT FROM pgonly_job WHERE id = ANY (%s) FOR UPDATE"
 # Whether a job has done what it does in its transaction, and stays there. To ask for its lock would take it, and a
 # heartbeat holds the row locked for a moment too.

@@ -7,7 +7,7 @@ import pytest
 from tests import jobs
 from tests.jobs import logging_jobs
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 def test_with_the_logging_of_the_docs_each_end_stands_once_and_each_line_of_a_job_names_it(workers):

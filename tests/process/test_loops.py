@@ -16,7 +16,7 @@ USERS = 100
 
 
 @pytest.mark.parametrize("body", looping.BODIES)
-@pytest.mark.parametrize("ends_with", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ends_with", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_loop_over_rows_that_it_changes_visits_each_of_them(workers, marks, body, ends_with):
     names = [f"user {number}" for number in range(USERS)]
     User.objects.bulk_create(User(username=name) for name in names)

@@ -40,6 +40,7 @@ def test_a_job_of_paid_steps_ends_over_several_processes_and_pays_each_once(work
     assert (result.job.state, result.job.attempt, result.job.crashes) == (State.SUCCEEDED, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
     worker = workers.start("--max-seconds", "10", lease=60)
     pid = wait_for(lambda: pid_of_main_connection(worker))
@@ -51,6 +52,7 @@ def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
     assert "had not ended when its time was over" in worker.output
 
 
+@pytest.mark.slow
 def test_a_stop_ends_while_the_database_does_not_answer(workers, marks):
     worker = workers.start("--grace-seconds", "1", lease=60)
     jobs.hold_on.enqueue("k")
@@ -65,6 +67,7 @@ def test_a_stop_ends_while_the_database_does_not_answer(workers, marks):
     assert "had not ended when its time was over" in worker.output
 
 
+@pytest.mark.slow
 def test_a_supervisor_ends_with_its_workers_and_their_jobs_go_back(workers, marks):
     result = jobs.hold_on.enqueue("k")
     worker = workers.start("--processes", "2", "--max-seconds", "20", ready=False)
@@ -73,6 +76,7 @@ def test_a_supervisor_ends_with_its_workers_and_their_jobs_go_back(workers, mark
     assert (job.state, job.attempt, job.crashes, job.interruptions) == (State.READY, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_the_seconds_count_from_the_start_of_the_process(workers):
     worker = workers.start("--max-seconds", "1", ready=False, shell='sleep 1; exec "$@"')
     assert worker.wait(30) == 1

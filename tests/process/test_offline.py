@@ -8,7 +8,7 @@ import pytest
 
 from tests import zygote
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 SITE = """
 import django
 from django.conf import settings

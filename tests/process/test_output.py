@@ -10,7 +10,7 @@ from pgonly_django.testing import assert_resumable
 from tests.jobs import emitting
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 ITEMS = 16
 
 

@@ -7,7 +7,7 @@ from pgonly_django.models import Job, Worker
 from tests import jobs
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 LISTENERS = """
 pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly listener %'
 """

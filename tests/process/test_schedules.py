@@ -13,7 +13,7 @@ from pgonly_django.models import Job, Schedule, State, Worker
 from tests.scheduling.rows import clock, make, ticks
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 EVERY, TICKS, KILLS = timedelta(seconds=0.1), 100, 10
 
 

@@ -15,7 +15,7 @@ from tests.process.test_health import ask
 from tests.waiting import wait_for
 from tests.worker.health.test_server import free_port
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 CLIENTS = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgonly %'"
 )

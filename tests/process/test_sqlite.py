@@ -10,6 +10,8 @@ import pytest
 
 from tests import zygote
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 APP = """
 INSTALLED_APPS = [*INSTALLED_APPS, "pgonly_django"]

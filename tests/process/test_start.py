@@ -15,7 +15,7 @@ from tests import jobs, zygote
 from tests.process.conftest import database_url
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.mark.process(starts_afresh=True)

@@ -30,6 +30,7 @@ def started(marks, key):
     wait_for(lambda: f"{key}:started" in marks(), what=f"{key} to start")
 
 
+@pytest.mark.slow
 def test_sigterm_lets_the_job_save_releases_it_and_costs_no_attempt(workers, marks):
     worker, result = start_with_job(workers, marks, jobs.hold_on, "2")
     worker.send(signal.SIGTERM)
@@ -83,6 +84,7 @@ def test_a_terminal_that_is_closed_is_a_planned_stop(workers, marks):
     assert (job_of(result).state, job_of(result).interruptions) == (State.READY, 1)
 
 
+@pytest.mark.slow
 def test_nohup_holds(workers, marks):
     worker = workers.start("--burst", ready=False, shell='trap "" HUP; exec "$@"')
     result = jobs.hold_on.enqueue("k", 1.0)
@@ -106,6 +108,7 @@ def test_a_signal_before_the_worker_is_there_ends_the_process(workers, number):
     assert worker.output == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.sleep_async, jobs.stubborn])
 def test_a_running_job_is_cancelled(workers, marks, task):
     worker, result = start_with_job(workers, marks, task, "1")

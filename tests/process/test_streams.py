@@ -17,7 +17,7 @@ from tests.process.test_tick import UVICORN, serve  # noqa: F401 - a fixture
 from tests.queue.rows import make_running, make_worker
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 STREAMS = 30
 
 

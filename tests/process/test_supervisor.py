@@ -52,6 +52,7 @@ def test_a_killed_child_s_job_runs_elsewhere_within_two_seconds(workers, marks):
     assert supervisor.output.splitlines()[-1].endswith(" INFO All processes have ended.")
 
 
+@pytest.mark.slow
 def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, marks):
     """Killed at any moment: between a claim and its answer, in a step, after an end that is not yet written."""
     supervisor = start(workers, 3, "--threads", "2", lease=60)
@@ -78,6 +79,7 @@ def test_children_that_are_killed_all_the_time_pay_for_each_step_once(workers, m
     assert {job_of(each).attempt for each in results} == {1}
 
 
+@pytest.mark.slow
 def test_a_process_that_a_person_drains_finishes_its_job_and_is_replaced(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = jobs.hold_on.enqueue("k", 1.0)
@@ -91,6 +93,7 @@ def test_a_process_that_a_person_drains_finishes_its_job_and_is_replaced(workers
     assert f"{name} (pid {pid}) ended with code 0." in supervisor.output
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_process_fails_at_the_third_and_a_living_one_tells_of_it(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", lease=60)
     result = growing.kill_the_process.enqueue("k")
@@ -102,6 +105,7 @@ def test_a_job_that_kills_its_process_fails_at_the_third_and_a_living_one_tells_
     assert jobs.add.enqueue(1, 1).wait(20).return_value == 2
 
 
+@pytest.mark.slow
 def test_a_stop_gives_the_jobs_of_all_children_back(workers, marks):
     supervisor = start(workers, 4, "--threads", "1", "--grace-seconds", "1")
     results = [jobs.hold_on.enqueue("listens"), *(jobs.stubborn.enqueue(f"deaf {n}") for n in range(3))]
@@ -117,6 +121,7 @@ def test_a_stop_gives_the_jobs_of_all_children_back(workers, marks):
     assert Worker.objects.filter(stopped_at=None).count() == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_to_the_whole_group_is_one_stop_and_a_second_one_releases_at_once(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "300")
     results = [jobs.stubborn.enqueue(f"k{n}") for n in range(2)]
@@ -141,6 +146,7 @@ def test_children_of_a_killed_supervisor_give_their_jobs_back_and_end(workers, m
     assert supervisor.output.count("The supervisor is gone: this process gives its jobs back and ends.") == 2
 
 
+@pytest.mark.slow
 def test_a_child_whose_every_slot_is_stuck_is_replaced(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", "--grace-seconds", "0")
     result = jobs.stubborn.enqueue("stuck")
@@ -152,6 +158,7 @@ def test_a_child_whose_every_slot_is_stuck_is_replaced(workers, marks):
     assert job_of(result).state == State.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_its_place(workers, marks):
     supervisor = start(workers, 2, "--threads", "2", "--max-memory-mb", "200")
     result = growing.take_memory.enqueue("k", 200, 12.0)
@@ -167,6 +174,7 @@ def test_a_child_that_takes_too_much_memory_finishes_its_jobs_and_another_takes_
     assert len(children(supervisor)) == 2
 
 
+@pytest.mark.slow
 def test_a_child_above_its_memory_is_replaced_while_another_one_finishes_a_long_job(workers, marks):
     supervisor = start(workers, 2, "--threads", "1", "--max-memory-mb", "200")
     long = growing.take_memory.enqueue("long", 200, 60.0)
@@ -176,6 +184,7 @@ def test_a_child_above_its_memory_is_replaced_while_another_one_finishes_a_long_
     assert job_of(long).state == State.RUNNING
 
 
+@pytest.mark.slow
 def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
     supervisor = start(workers, 2, "--threads", "1", "--max-jobs-per-process", "2")
     seen = set()
@@ -190,6 +199,7 @@ def test_children_are_replaced_after_so_many_jobs_and_none_is_lost(workers):
     assert Job.objects.exclude(state=State.SUCCEEDED).count() == 0
 
 
+@pytest.mark.slow
 def test_children_that_end_at_their_start_are_started_seldom_and_a_stop_is_obeyed(workers):
     supervisor = workers.start(
         "--processes", "2", "--start-method", "spawn", ready=False,
@@ -201,6 +211,7 @@ def test_children_that_end_at_their_start_are_started_seldom_and_a_stop_is_obeye
     assert supervisor.output.count("RuntimeError: A broken deploy.") <= 6
 
 
+@pytest.mark.slow
 def test_a_burst_of_several_ends_when_no_job_is_left(workers):
     results = [jobs.count_to.enqueue(5) for _ in range(20)]
     supervisor = workers.start("--processes", "2", "--burst", ready=False)
@@ -210,6 +221,7 @@ def test_a_burst_of_several_ends_when_no_job_is_left(workers):
     assert supervisor.output.count("starts, forked.") == 2
 
 
+@pytest.mark.slow
 def test_where_the_project_starts_a_thread_the_processes_are_spawned_and_the_locks_are_free(workers):
     """The thread holds a lock that each job needs: in a forked child it would stay locked for ever."""
     result = growing.take_the_lock.enqueue()
@@ -231,6 +243,7 @@ def sessions():
         return dict(cursor.fetchall())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_supervisor_holds_no_connection(workers, method):
     before = sessions()  # of the pools of this process
@@ -248,6 +261,7 @@ def test_a_supervisor_holds_no_connection(workers, method):
     wait_for(lambda: not others(), 10, "only sessions of the workers")
 
 
+@pytest.mark.slow
 def test_idle_seconds_end_all(workers):
     jobs.add.enqueue(1)
     supervisor = workers.start("--processes", "2", "--max-idle-seconds", "0.5", ready=False)

@@ -23,7 +23,7 @@ from tests.process.conftest import ROOT
 from tests.process.supervised import children, start
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process(starts_afresh=True)
+pytestmark = [pytest.mark.process(starts_afresh=True), pytest.mark.slow]
 
 
 def job_of(result):

@@ -13,7 +13,7 @@ import pytest
 from tests import jobs
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process(starts_afresh=True)
+pytestmark = [pytest.mark.process(starts_afresh=True), pytest.mark.slow]
 
 
 class Manager:

@@ -11,6 +11,8 @@ import pytest
 from pgonly_django.database.connect import connection_params
 from tests import zygote
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

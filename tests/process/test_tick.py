@@ -92,6 +92,7 @@ def is_given_back(result):
     return (job.state, job.attempt, job.crashes, job.interruptions) == (State.READY, 0, 0, 1)
 
 
+@pytest.mark.slow
 def test_gunicorn_that_kills_the_request_costs_the_job_nothing(serve, marks):
     server = serve(*GUNICORN, "--timeout", "3")
     result = jobs.hold_on.enqueue("k")
@@ -103,6 +104,7 @@ def test_gunicorn_that_kills_the_request_costs_the_job_nothing(serve, marks):
     assert server.get().json()["done"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [GUNICORN, THREADED])
 def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, command):
     server = serve(*command)
@@ -115,6 +117,7 @@ def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, comma
     thread.join(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -138,12 +141,14 @@ def test_a_server_that_is_stopped_with_little_patience_gives_the_job_back_in_tim
     assert answers[0]["released"] == 1
 
 
+@pytest.mark.slow
 def test_a_tick_that_is_the_last_request_of_a_gunicorn_worker_runs_its_jobs(serve):
     server = serve(*GUNICORN, "--max-requests", "1")
     jobs.add.enqueue(1)
     assert server.get().json()["done"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [GUNICORN, UVICORN])
 def test_a_server_that_is_stopped_lets_the_tick_end(serve, marks, command):
     server = serve(*command)
@@ -158,6 +163,7 @@ def test_a_server_that_is_stopped_lets_the_tick_end(serve, marks, command):
     assert answers[0]["released"] == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_has_gone_ends_the_tick_and_blocks_no_other_request(serve, marks):
     server = serve(*UVICORN)
     result = jobs.hold_on.enqueue("k")

@@ -9,7 +9,7 @@ from tests.jobs import add, hold_on
 from tests.process import supervised
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 TRACED = {"DJANGO_SETTINGS_MODULE": "tests.process.traced_settings"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -15,7 +15,7 @@ from tests.plans.found import OF_THE_QUEUE
 from tests.process.conftest import ROOT, database_url
 from tests.snippets import snippet
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SETTINGS = """
 import environ

@@ -13,7 +13,7 @@ from django.db import connection
 from pgonly_django.models import Job
 from tests.process.conftest import ROOT, database_url
 
-pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True), pytest.mark.slow]
 PROCESSES, THREADS = 8, 4
 
 

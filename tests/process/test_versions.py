@@ -22,7 +22,7 @@ from tests.process.conftest import RealWorker, database_url
 from tests.released import ROOT, environment_of, jobs, manage, unpack
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 JOBS, OF_EACH, KILLS = 200, 2, 4
 MANY, FEW, SECONDS = 90, 10, 0.25

@@ -102,6 +102,7 @@ def sign_in_as_somebody_else(_ada, acting):
 ENDS = [log_out, revoke, change_password, deactivate, delete, sign_in_as_somebody_else]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.usefixtures("engine")
 def test_it_ends_when_its_user_is_signed_in_no_more(ada, token_of, sign_in, end):
@@ -259,6 +260,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", ROWS)
 def test_a_long_output_comes_in_bounded_events(ada, token_of, server, lengths):
     job, client = make_running(make_worker().pk), AsyncClient()

@@ -33,6 +33,8 @@ from tests.properties.model import FINISHED, SUSPECT_FROM, Job, is_blamed
 from tests.queue.rows import LEASE, claim, claim_limited, claimer, limited_claimer, write
 from tests.tasks.calls import add
 
+pytestmark = pytest.mark.slow
+
 HOUR = timedelta(hours=1)
 WEEK_AND_A_DAY = 8
 WORKERS = ("a", "b")

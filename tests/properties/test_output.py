@@ -21,6 +21,8 @@ from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.output import load_output, read_output, write_output
 from tests.queue.rows import make_running
 
+pytestmark = pytest.mark.slow
+
 KILLS, EXAMPLES = 5, 50
 VARYING = re.compile("<x*>")
 

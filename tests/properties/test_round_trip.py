@@ -10,6 +10,8 @@ from pgonly_django import enqueue_many
 from pgonly_django.models import Job
 from tests.tasks.calls import any_number
 
+pytestmark = pytest.mark.slow
+
 # What PostgreSQL cannot hold is refused (tests/queue/test_values.py). JSONB keeps 1e17 as a whole number, and
 # Python reads it back as one: equal to its shortest text, not to the double.
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)

@@ -29,6 +29,8 @@ from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import LEASE, claim, claimer, make_worker, write
 from tests.tasks.calls import sync_account
 
+pytestmark = pytest.mark.slow
+
 HOUR = timedelta(hours=1)
 KINDS = {
     "waiting": {"unique_while": "waiting"},

@@ -41,6 +41,7 @@ def kept_for(job):
     return None if job.expires_at is None else round((job.expires_at - job.finished_at) / DAY)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("fail", [fail_by_finish, fail_by_rescue, fail_by_discard])
 @pytest.mark.parametrize(
     ("retention", "failed_retention", "days"),

@@ -179,6 +179,7 @@ def test_a_job_that_polls_goes_to_the_end_whatever_it_has_saved(server):
     assert fresh(job).ready_at > ago(MINUTE)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.READY])
 @pytest.mark.parametrize("outcome", [Outcome.SNOOZED, Outcome.FAILED, Outcome.RETRIED, Outcome.POSTPONED])
 @pytest.mark.parametrize("saved", ["step", "checkpoint"])

@@ -205,6 +205,7 @@ def set_back(server, seconds):
     )
 
 
+@pytest.mark.slow
 def test_a_rate_of_many_per_period_is_kept_within_two_percent(server):
     limit(rate_count=200, rate_seconds=10.0)
     for _ in range(100):
@@ -473,6 +474,7 @@ def test_the_server_ends_a_claim_that_stands_still(server):
         pipeline.sync()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyed", [False, True], ids=["queue", "key"])
 def test_many_claims_at_once_never_pass_a_limit(keyed):
     if not keyed:

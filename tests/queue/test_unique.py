@@ -331,6 +331,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("outcome", "state"), ENDS)
 @pytest.mark.parametrize("until", ["waiting", "unfinished", "retained"])
 def test_no_end_of_a_run_conflicts_with_a_job_that_has_the_key_by_then(server, until, outcome, state):

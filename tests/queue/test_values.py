@@ -16,6 +16,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.text()
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
+@pytest.mark.slow
 @given(values)
 def test_what_is_json_comes_back_as_it_was_or_is_refused(value):
     try:

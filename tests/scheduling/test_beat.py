@@ -13,7 +13,7 @@ from django.utils import timezone
 from pgonly_django.models import Schedule
 from tests.scheduling.rows import MINUTE, fresh, jobs, look, make
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 TABLES = """
 CREATE TABLE django_celery_beat_crontabschedule (
     id serial PRIMARY KEY, minute varchar(240), hour varchar(96), day_of_month varchar(124),

@@ -4,6 +4,8 @@ import pytest
 
 from pgonly_django.scheduling.beat_crontab import UnusableError, cron_line
 
+pytestmark = pytest.mark.slow
+
 EVERY = {"minute": "*", "hour": "*", "day_of_month": "*", "month_of_year": "*", "day_of_week": "*"}
 
 

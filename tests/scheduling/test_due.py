@@ -114,6 +114,7 @@ def test_the_latest_tick_of_a_year_of_downtime_is_found_at_once():
     assert timedelta(0) <= fresh(schedule).next_at - job.run_at <= 2 * SECOND
 
 
+@pytest.mark.slow
 def test_more_missed_ticks_than_one_transaction_takes_run_in_several():
     first = timezone.now() - timedelta(seconds=250.5)
     make(every_seconds=1.0, next_at=first, catch_up="all", overlap="allow")
@@ -198,6 +199,7 @@ def test_a_locked_schedule_holds_up_no_other(other):
         assert [job.args for job in jobs()] == [[2]]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("columns", "said"),
     [

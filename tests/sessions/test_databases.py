@@ -43,6 +43,7 @@ def empty_database(db):
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("models", "are_here", "expected"),
     [

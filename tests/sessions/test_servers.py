@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving import AppServer, database_server
 
-pytestmark = [pytest.mark.process, pytest.mark.server]
+pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.slow]
 
 OURS = "pgonly_django.sessions"
 DJANGOS = "django.contrib.sessions.backends.db"

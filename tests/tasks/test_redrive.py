@@ -264,6 +264,7 @@ def test_a_key_of_this_job_alone_stays():
     assert fresh(job).unique_key == job.unique_key
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_hold_no_lock_for_long(other):
     failed_rows(20_000)
     seen = []

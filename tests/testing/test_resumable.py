@@ -40,6 +40,7 @@ def of_this_test_module(context):
     return context.step("pay", int, 1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     ("job", "said"), [pytest.param(*each, id=each[0].func.__name__) for each in broken_jobs.TWENTY]
@@ -51,6 +52,7 @@ def test_a_job_that_a_kill_breaks_is_found(prepared, job, said):
     assert said in str(found.value) or (job.name == "iterates_over_a_set" and "set" in str(found.value))
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize(
     ("job", "args"),
@@ -75,6 +77,7 @@ def test_a_job_that_resumes_passes_and_nothing_of_it_is_left(where, job, args):
     assert not connection.in_atomic_block or where == "in a TestCase"
 
 
+@pytest.mark.slow
 @both
 def test_the_report_says_where_it_was_killed(where):
     caches["answers"].set("key", 1)
@@ -116,6 +119,7 @@ def test_a_run_that_swallows_its_kill_writes_nothing_more(db):
     assert report.places[0] == "right after an entry of the cache was written"
 
 
+@pytest.mark.slow
 @both
 def test_what_a_killed_run_held_does_not_delay_the_next(where, declared):
     declared(**{"one at a time": {"concurrent": 1}})

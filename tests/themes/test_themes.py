@@ -12,7 +12,7 @@ from django.db import connection
 
 from tests import zygote
 
-pytestmark = pytest.mark.django_db  # so that there is a database; the pages are opened by another process
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parent.parent.parent
 STYLES = ROOT / "pgonly_django" / "static" / "pgonly_django"
 FOR_VISITORS = {"sessions.css", "progress.css"}  # pages of the site, not of the admin

@@ -25,6 +25,7 @@ def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(run_jo
     assert [line["text"] for line in result.job.log] == ["hello"]
 
 
+@pytest.mark.slow
 def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
     """The worker reports for all that run whenever one ends: also for those that are about to write their own end."""
     enqueue_many([(watched.report_and_linger, (i % 40 / 4000,)) for i in range(300)])

@@ -34,6 +34,7 @@ def settle_budgets():
     return SettleBudgets("default").run_once(lambda: None, threading.Event())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("task", spending.OVER, ids=lambda task: task.name)
 def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(run_jobs, cap, marks, task):
     cap(0.5)

@@ -48,6 +48,7 @@ def looks_around(background_worker, *tasks):
     return looks[0], looks[-1]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("statement", CHANGES)
 def test_what_a_job_changes_of_its_connection_does_not_reach_the_next(
     background_worker, persistent, statement
@@ -57,6 +58,7 @@ def test_what_a_job_changes_of_its_connection_does_not_reach_the_next(
     assert after[1:] == before[1:]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("statement", NO_CHANGES)
 def test_a_connection_that_was_not_changed_is_kept(background_worker, persistent, statement):
     before, after = looks_around(background_worker, (changes.execute, (statement,), {"in_transaction": True}))

@@ -30,6 +30,7 @@ def invoke_until_done(work, result, **options):
     raise AssertionError(f"still {result.job.state}: {result.job.errors}")
 
 
+@pytest.mark.slow
 def test_each_step_is_paid_once_over_many_invocations(work, marks):
     result = timed.pay_in_turn.enqueue("k", 25, 0.1)
     invocations = invoke_until_done(work, result, max_seconds=1.5)
@@ -40,6 +41,7 @@ def test_each_step_is_paid_once_over_many_invocations(work, marks):
     assert job.interruptions == invocations - 1
 
 
+@pytest.mark.slow
 def test_no_step_begins_that_would_outlast_the_process(work, marks):
     result = timed.pay_in_turn.enqueue("k", 4, 0.6)
     assert invoke_until_done(work, result, max_seconds=2.0, grace_seconds=0.1) > 1
@@ -53,6 +55,7 @@ def run_until(ends_at):
     WorkerLoop(WorkerOptions(threads=1, burst=True, max_seconds=4.0, grace_seconds=0.1), ends_at).run()
 
 
+@pytest.mark.slow
 def test_a_step_that_one_process_lacks_time_for_is_begun_by_none_that_lacks_it_too(transactional_db, marks):
     result = timed.pay_in_turn.enqueue("k", 2, 1.8)
     ends_at = time.monotonic() + 4.0
@@ -80,6 +83,7 @@ def test_what_another_program_tells_of_steps_keeps_no_job_from_running(work, tol
     assert job.state == State.SUCCEEDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [looping.loop_slowly, looping.loop_slowly_async])
 def test_no_item_begins_that_would_outlast_the_process(work, marks, task):
     result = task.enqueue("k", 4, 0.6)
@@ -87,6 +91,7 @@ def test_no_item_begins_that_would_outlast_the_process(work, marks, task):
     assert marks() == [f"k:{n}" for n in range(4)]
 
 
+@pytest.mark.slow
 def test_a_step_inside_another_one_begins_since_the_outer_one_would_be_lost(work, marks):
     result = timed.pay_inside_a_step.enqueue("k", 3.0)
     work(threads=1, max_seconds=6.5, grace_seconds=0.1)  # another step of 3 s has no time
@@ -94,6 +99,7 @@ def test_a_step_inside_another_one_begins_since_the_outer_one_would_be_lost(work
     assert marks() == ["k:long", "k:inner"]
 
 
+@pytest.mark.slow
 def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, marks):
     durations = [0.3, 0.45]
     result = timed.pay_side_by_side.enqueue("k", durations, 8)
@@ -102,6 +108,7 @@ def test_steps_side_by_side_wait_for_each_other_before_one_is_interrupted(work, 
     assert sorted(marks()) == expected
 
 
+@pytest.mark.slow
 def test_a_job_that_lacks_time_keeps_no_other_from_running(work, marks):
     slow = timed.pay_in_turn.enqueue("slow", 9, 1.9)
     work(threads=1, max_seconds=6.0, grace_seconds=0.1)
@@ -122,6 +129,7 @@ def test_a_job_that_left_early_is_not_claimed_again_by_the_same_worker_but_other
     assert len(slow_marks) == len(set(slow_marks)) < 9
 
 
+@pytest.mark.slow
 def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
     first = timed.pay_in_turn.enqueue("first", 1, 2.6)
     second = timed.pay_in_turn.enqueue("second", 1, 2.6)
@@ -131,6 +139,7 @@ def test_a_job_whose_steps_take_longer_than_is_left_is_not_begun(work, marks):
     assert (marks(), job.attempt, job.interruptions, job.errors) == (["first:0"], 0, 0, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [timed.pay_in_turn, timed.pay_side_by_side])
 def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
     result = task.enqueue("k", *([[6.0], 1] if task is timed.pay_side_by_side else [1, 6.0]))
@@ -163,12 +172,14 @@ def test_a_worker_without_jobs_ends_by_itself_and_an_idle_one_does_not_claim_at_
     assert result.job.state == State.READY
 
 
+@pytest.mark.slow
 def test_a_worker_that_sleeps_ends_by_itself_as_well(background_worker):
     worker = background_worker(max_seconds=10.0, sleep_after=1.0)
     wait_for(lambda: worker.status().state is WorkerState.ASLEEP, what="the worker to sleep")
     assert worker.left.wait(20)
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_leave_is_released_before_the_end(background_worker, marks):
     before = set(threading.enumerate())
     worker = background_worker(max_seconds=2.0)

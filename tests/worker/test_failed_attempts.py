@@ -31,6 +31,7 @@ def make_due(job):
     Job.objects.filter(pk=job.pk).update(run_at=timezone.now() - HOUR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["value"], ["unicode"], ["rate", "value"], ["money", "value"]])
 def test_an_error_that_is_never_retried_fails_its_job_at_once_with_its_traceback(work, names):
     job = run(work, policies.judged.enqueue(*names))
@@ -171,6 +172,7 @@ def test_after_an_error_that_is_not_allowed_the_job_fails_at_once(work):
 both = pytest.mark.parametrize("task", [policies.ask_for_papers, policies.ask_for_papers_async])
 
 
+@pytest.mark.slow
 @both
 def test_a_step_waits_in_place_for_a_provider_that_asks_for_a_short_wait(work, marks, task):
     job = run(work, task.enqueue(3, 0.5))
@@ -178,6 +180,7 @@ def test_a_step_waits_in_place_for_a_provider_that_asks_for_a_short_wait(work, m
     assert marks() == ["run", "call 0", "call 0", "call 1", "call 1", "call 2", "call 2"]
 
 
+@pytest.mark.slow
 @both
 def test_the_waits_of_a_step_are_short_in_all(work, marks, monkeypatch, task):
     monkeypatch.setattr(pauses, "SHORT_SECONDS", 1.2)

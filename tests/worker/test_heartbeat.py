@@ -144,6 +144,7 @@ def test_a_worker_says_that_it_lives_while_the_table_of_jobs_is_locked_against_w
     assert worker.heartbeat.beat(server)
 
 
+@pytest.mark.slow
 def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other, caplog, settings):
     """What made it fail, a table that was locked for long, may have kept all others from theirs."""
     settings.PGONLY = {"LEASE_SECONDS": 10}  # beats fail more often than every half of it
@@ -217,6 +218,7 @@ def test_a_worker_that_stops_before_its_first_heartbeat_is_seen_as_stopped(trans
     assert WorkerRow.objects.get(pk=worker.id).stopped_at is not None
 
 
+@pytest.mark.slow
 def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs(background_worker, settings):
     settings.PGONLY = {"LEASE_SECONDS": LEASE.total_seconds()}
     before = all_pids()
@@ -240,6 +242,7 @@ def test_an_idle_worker_beats_each_quarter_of_a_lease_and_does_not_look_for_jobs
     assert statements() == last
 
 
+@pytest.mark.slow
 def test_where_no_further_connection_is_to_be_had_leases_are_renewed_all_the_same(
     background_worker, settings
 ):

@@ -29,6 +29,7 @@ def test_a_hold_in_a_task_group_holds_the_job(run_jobs):
     assert (result.job.state, result.job.held_by) == (State.HELD, "the job")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("task", holding.OVER, ids=lambda task: task.name)
 def test_a_run_that_is_told_to_end_is_held_whatever_it_makes_of_that(run_jobs, marks, task):
     result = task.enqueue("k")

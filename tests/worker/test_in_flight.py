@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
@@ -40,6 +41,7 @@ def test_a_worker_that_claims_a_job_it_still_runs_ends_the_older_run(background_
     assert result.wait(10).job.state == State.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_row_locked_elsewhere_does_not_make_a_burst_leave_ready_jobs_behind(work, marks):
     locked = jobs.mark_once.enqueue("locked")
     others = [jobs.add.enqueue(i) for i in range(20)]
@@ -61,6 +63,7 @@ def test_a_row_locked_elsewhere_does_not_make_a_burst_leave_ready_jobs_behind(wo
     assert {other.job.state for other in others} == {State.SUCCEEDED}
 
 
+@pytest.mark.slow
 def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     enqueue_many([(ending.fail_until, [3]) for _ in range(100)])
     worker = work(threads=2)
@@ -82,6 +85,7 @@ def test_an_end_that_waits_for_a_lock_takes_no_slot(background_worker, marks, mo
     assert held.job.state == State.RUNNING
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_is_kept_when_an_earlier_run_of_its_job_is_cut_off(
     background_worker, stay_at_first, marks, caplog
 ):

@@ -36,6 +36,7 @@ ENDS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize(
     "task",

@@ -40,6 +40,7 @@ def snapshots(request, transactional_db, settings):
     connections.close_all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("snapshots")
 def test_an_atomic_job_commits_though_its_leases_were_renewed(work, marks, caplog):
     result = transactions.mark_atomically_over_two_beats.enqueue("k")
@@ -51,6 +52,7 @@ def test_an_atomic_job_commits_though_its_leases_were_renewed(work, marks, caplo
     assert "away" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("snapshots")
 def test_jobs_with_steps_that_are_no_transaction_of_their_own_succeed_side_by_side(work, caplog):
     results = [jobs.slow_count.enqueue(5, 0.05, f"k{i}") for i in range(4)]

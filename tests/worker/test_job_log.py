@@ -29,6 +29,7 @@ def lines(caplog):
     return read
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("task", "arguments", "expected"),
     [

@@ -103,6 +103,7 @@ def test_a_key_runs_in_order_also_through_failures(work, marks):
     assert first.job.attempt == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending_of", ["cancel", "release", "fail", "succeed"])
 def test_the_end_of_a_job_lets_the_next_one_start_in_a_worker_of_another_queue(
     background_worker, marks, ending_of, only_when_told
@@ -208,6 +209,7 @@ def test_a_flood_of_short_jobs_does_not_keep_limited_ones_from_starting(work, li
     assert Job.objects.filter(pk__in=[r.id for r in flood], finished_at__gt=last).count() > 500
 
 
+@pytest.mark.slow
 def test_a_flood_of_limited_jobs_does_not_keep_others_from_starting(work, limit):
     limit("limited", max_running=50)
     flood = enqueue_many([(jobs.add.using(queue_name="limited"), (n,)) for n in range(300)])
@@ -344,6 +346,7 @@ def test_other_workers_are_told_of_room_that_this_one_has_too_few_free_slots_for
     assert limited.tell_at == NEVER
 
 
+@pytest.mark.slow
 def test_where_nothing_is_limited_a_wake_causes_no_look(background_worker):
     worker = background_worker(**IDLE)
     wait_for(lambda: worker.limited.next_look(4) > time.monotonic() + 5, what="the worker to rest")

@@ -27,6 +27,7 @@ def test_jobs_of_a_limiter_run_and_leave_nothing_behind(work, marks, limits):
     assert (held(), waiting()) == (0, 0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 @pytest.mark.parametrize("task", WAITING, ids=lambda task: task.name)
 def test_a_job_that_waits_and_has_to_end_leaves_the_queue(background_worker, marks, limits, hold, task, how):
@@ -51,6 +52,7 @@ def test_a_job_that_waits_and_has_to_end_leaves_the_queue(background_worker, mar
     assert marks() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task", [limiting.use_in_time, limiting.use_in_time_async], ids=lambda task: task.name
 )
@@ -77,6 +79,7 @@ def test_a_job_that_is_cancelled_inside_frees_its_slot(background_worker, marks,
     assert not renewal._held
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_for_long_keeps_its_lease_and_then_gets_in(
     background_worker, marks, limits, settings
 ):

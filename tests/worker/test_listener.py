@@ -106,6 +106,7 @@ def test_where_no_notify_arrives_it_says_so_once(pooler, caplog):
     assert caplog.text.count("LISTEN does not work here") == 1
 
 
+@pytest.mark.slow
 def test_the_self_test_leaves_nothing_behind_in_a_connection_of_a_pooler(pooler, monkeypatch):
     """The pooler hands that connection to others, whose prepared statements have the same names."""
     monkeypatch.setitem(connections.settings["default"], "HOST", "127.0.0.1")

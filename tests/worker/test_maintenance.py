@@ -35,6 +35,7 @@ def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transa
     assert list(Checkpoint.objects.values_list("job", flat=True)) == [young.pk]
 
 
+@pytest.mark.slow
 def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     Job.objects.bulk_create(
         Job(task="t", state=State.FAILED, expires_at=timezone.now() + PAST) for _ in range(2500)

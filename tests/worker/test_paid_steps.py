@@ -164,6 +164,7 @@ def test_async_steps_have_costs_too(work, cap):
     assert costs(step="pay", job_id=result.job.pk) == list(money(0.04))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

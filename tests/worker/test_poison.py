@@ -75,6 +75,7 @@ def test_a_connection_that_a_job_has_spoilt_is_closed(run_jobs):
     wait_for(lambda: sessions() <= before, what="the sessions to be over")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.usefixtures("hostile_receivers")

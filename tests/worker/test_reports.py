@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from django.db import connection
 
 from pgonly_django.database import notify
@@ -32,6 +33,7 @@ def test_progress_and_log_lines_are_visible_while_the_job_runs(background_worker
     assert [line["text"] for line in result.job.log] == ["a line"]
 
 
+@pytest.mark.slow
 def test_progress_is_written_twice_a_second_at_most(background_worker):
     background_worker(queues=("default",))
     result = watched.count_quickly.enqueue(3.0)

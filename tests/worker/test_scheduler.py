@@ -128,6 +128,7 @@ def test_the_thread_ends_with_its_worker_and_leaves_no_connection(background_wor
     assert not worker.scheduler.is_alive()
 
 
+@pytest.mark.slow
 def test_two_workers_enqueue_each_tick_once(background_worker):
     begin = timezone.now() + SOON
     schedule = make(next_at=begin, every_seconds=0.1, overlap="allow", catch_up="all")

@@ -84,6 +84,7 @@ def wait_for_end(job):
     wait_for(lambda: has_ended(job), what="the job")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["stop", "drain"])
 @pytest.mark.parametrize("wakes", ["due", "woken"])
 def test_one_that_was_asked_to_stop_in_its_sleep_claims_nothing_when_it_wakes(sleeping_worker, verb, wakes):
@@ -161,6 +162,7 @@ def test_its_row_is_made_again_when_it_was_forgotten(sleeping_worker):
     wait_for(lambda: WorkerRow.objects.filter(pk=worker.id, sleeping_since=None).exists())
 
 
+@pytest.mark.slow
 def test_it_wakes_up_when_a_scheduled_job_is_due(background_worker):
     worker = background_worker(sleep_after=0.2)
     job = make(state=State.SCHEDULED, run_at=ago(-3 * SECOND), args=[1, 2])
@@ -171,6 +173,7 @@ def test_it_wakes_up_when_a_scheduled_job_is_due(background_worker):
     assert worker.sleep.wake_at == float("inf")
 
 
+@pytest.mark.slow
 def test_it_wakes_up_at_the_tick_of_a_schedule(background_worker):
     Schedule.objects.create(name="often", task="tests.jobs.add", args=[1, 2], every_seconds=5)
     worker = background_worker(sleep_after=0.2)
@@ -180,6 +183,7 @@ def test_it_wakes_up_at_the_tick_of_a_schedule(background_worker):
     wait_for(lambda: Job.objects.filter(state=State.SUCCEEDED).count() > before)
 
 
+@pytest.mark.slow
 def test_with_poll_seconds_it_looks_by_itself_and_sleeps_on_where_it_finds_nothing(sleeping_worker):
     worker = sleeping_worker(poll_seconds=1.0, sleep_after=2.0)
     woke = []

@@ -9,6 +9,7 @@ from tests.jobs import ending, looping, paying
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_a_step_whose_name_cannot_be_kept_is_refused_before_it_is_paid(run_jobs, marks):
     result = paying.pay_under.enqueue("x" * 256)
     run_jobs()
@@ -48,6 +49,7 @@ def test_a_second_loop_under_the_name_of_a_completed_one_is_refused(run_jobs, ma
     assert marks() == ["k:a", "k:b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [looping.roll_back_and_note, looping.roll_back_and_note_async])
 def test_a_loop_that_was_rolled_back_is_made_again_though_something_else_was_saved(run_jobs, marks, task):
     result = task.enqueue("k")
@@ -85,6 +87,7 @@ def test_a_step_gives_the_same_in_the_first_run_and_in_later_ones(run_jobs):
     assert result.wait(1).return_value is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gathers", [False, True])
 def test_a_stop_reaches_a_job_through_its_groups_of_calls(background_worker, marks, gathers):
     """An ExceptionGroup hides the interruption, gather(return_exceptions=True) swallows it."""

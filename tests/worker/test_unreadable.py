@@ -36,6 +36,7 @@ def end_of(result):
         return cursor.fetchone()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("column", ["args", "kwargs", "options", "errors"])
 @pytest.mark.parametrize("task", [jobs.add, jobs.add_async])

@@ -13,6 +13,7 @@ from tests.jobs import ending
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_worker, marks, threads):
     worker = background_worker(threads=threads + 1, grace_seconds=0.0)
@@ -25,6 +26,7 @@ def test_a_cut_off_job_whose_thread_returns_gives_its_place_back(background_work
     assert jobs.add.enqueue(2).wait(10).return_value == 3
 
 
+@pytest.mark.slow
 def test_a_cut_off_job_whose_thread_returns_is_told_once(background_worker, marks, caplog):
     """Its thread raises the interruption in the end, when the job may be running elsewhere."""
     worker = background_worker(threads=1, grace_seconds=0.0)

@@ -119,6 +119,7 @@ def test_max_jobs_ends_the_worker_after_so_many(work):
     assert Job.objects.filter(state=State.READY).count() == 6
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("is_limited", [False, True])
 @pytest.mark.parametrize("is_atomic", [False, True])
 @pytest.mark.parametrize("listen", [False, True])
@@ -153,6 +154,7 @@ def test_without_listen_jobs_are_found_by_polling(background_worker):
     assert not worker.database.listener.listens
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_in_mixed_queues_each_run_once(work, marks):
     from pgonly_django import enqueue_many
 

@@ -43,6 +43,7 @@ def test_a_healthy_database(admin_client, monkeypatch):
     assert found(admin_client.get(PAGE)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("may", "status"),
     [

@@ -300,6 +300,7 @@ def test_a_page_that_was_narrowed_says_so(admin_client, monkeypatch):
     assert '<p class="pgonly-note"' in ask(admin_client, "cancel", "?q=needle").text
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs_change_at_once(admin_client):
     with connection.cursor() as cursor:
         cursor.execute(insert_jobs("generate_series(1, 10003)", state="'failed'"))

@@ -94,6 +94,7 @@ def test_the_count_reads_no_more_than_its_cap(plan, admin_user):
     assert rows_read(plan(paginator.object_list.order_by().values("pk")[:10_001])) == 10_001
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("state", "indexes", "rows"),
     [

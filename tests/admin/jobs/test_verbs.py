@@ -71,6 +71,7 @@ def messages(response):
     return [str(message) for message in response.context["messages"]]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("verb", OUTCOMES)
 @pytest.mark.parametrize("state", State)
 def test_a_button_is_there_and_works_exactly_where_its_verb_is_allowed(admin_client, verb, state):

@@ -320,6 +320,7 @@ def test_a_panel_that_takes_too_long_says_so_and_the_others_are_there(admin_clie
     assert "Failed" in found["states"]
 
 
+@pytest.mark.slow
 def test_a_locked_table_holds_no_other_panel_up(admin_client, monkeypatch):
     """As a migration locks it."""
     from pgonly_django.database.connect import connect

@@ -15,7 +15,7 @@ from pgonly_django.exceptions import CacheUnavailableError
 from tests.cache.failure.conftest import point_aside_to, with_options
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_while_it_is_down_calls_fail_at_once_and_a_second_later_it_is_tried_again(aside):

@@ -21,7 +21,7 @@ from tests.cache.failure.conftest import with_options
 from tests.elsewhere import missing
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_with_the_database_stopped_reads_miss_deletes_say_no_and_writes_raise(aside, server, caplog):

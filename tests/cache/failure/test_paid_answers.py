@@ -20,7 +20,7 @@ from tests.cache.failure.conftest import with_options
 from tests.outages import frozen
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_get_or_set_gives_the_value_without_a_database(aside, server):

@@ -65,6 +65,7 @@ def vacuum_elsewhere(sql):
     sql("DROP VIEW pg_temp.pg_stat_progress_vacuum")
 
 
+@pytest.mark.slow
 def test_autovacuum_is_behind(sql, many_dead, vacuum_elsewhere):
     many_dead()
     if connection.pg_version >= 150000:
@@ -95,6 +96,7 @@ def test_a_claim_walks_over_dead_entries_while_an_old_transaction_is_open(sql, m
     assert "D035" not in found("dead-rows")
 
 
+@pytest.mark.slow
 def test_the_age_of_the_oldest_row(server_to_ruin):
     """By pg_resetwal: the server believes that so many transactions have been."""
     server = server_to_ruin.server

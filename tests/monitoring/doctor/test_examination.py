@@ -19,6 +19,7 @@ from tests.monitoring.doctor.conftest import as_alias, found
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_a_healthy_database_with_a_running_worker_has_no_finding_above_a_note(workers, server):
     workers.start(lease=60)
     result = add.enqueue(1, 2)
@@ -30,6 +31,7 @@ def test_a_healthy_database_with_a_running_worker_has_no_finding_above_a_note(wo
     json.dumps(report.as_dict())
 
 
+@pytest.mark.slow
 def test_the_examination_writes_nothing(own_server, django_assert_max_num_queries):
     own_server.found()
     before = own_server.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables")
@@ -49,6 +51,7 @@ def few(own_server):
     own_server.execute("DROP OWNED BY few", "DROP ROLE few")
 
 
+@pytest.mark.slow
 def test_a_role_with_few_rights_is_told_which_to_grant(few):
     granted = []
     while missing := [each for each in examine("few").findings if each.id == "D001"]:

@@ -84,6 +84,7 @@ def test_the_advice_is_settings_that_can_be_taken_as_they_are(site, monkeypatch)
     assert caches["default"]["OPTIONS"] == {"OLD": "old", "NEW": "new", "WRITE": "old"}
 
 
+@pytest.mark.slow
 def test_transactions_of_all_clients_are_counted(site, monkeypatch):
     """By the statistics of the server, to which a session adds its own at most once a second."""
     monkeypatch.setattr(growth, "WATCH_SECONDS", 3.0)

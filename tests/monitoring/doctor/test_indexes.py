@@ -88,6 +88,7 @@ def test_a_left_over_of_an_interrupted_build_is_dropped(sql):
     assert found("indexes") == {}
 
 
+@pytest.mark.slow
 def test_a_bloated_index(sql):
     """Keys as long as they may be: 40 MB of them are soon made."""
     sql(

@@ -18,6 +18,7 @@ def recorder(transactional_db):
     return MigrationRecorder(connection)
 
 
+@pytest.mark.slow
 def test_an_empty_database_is_told_to_migrate(server_to_ruin):
     call_command("migrate", "pgonly_django", "zero", database="own", verbosity=0, skip_checks=True)
     finding = server_to_ruin.found("tables")["D052"]

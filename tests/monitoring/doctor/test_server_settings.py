@@ -23,6 +23,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("id_", "name", "value", "level"), SETTINGS)
 def test_a_setting_of_the_role_is_changed_back_by_the_sql_of_the_advice(own_server, id_, name, value, level):
     assert own_server.found("settings") == {}

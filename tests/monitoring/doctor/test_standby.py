@@ -40,6 +40,7 @@ def standby(own_server):
     standby.stop("immediate")
 
 
+@pytest.mark.slow
 def test_an_alias_that_leads_to_a_standby(standby, settings):
     settings.CACHES = {
         **settings.CACHES,

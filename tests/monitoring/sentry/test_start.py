@@ -51,6 +51,7 @@ def test_what_waits_is_sent_when_the_worker_stops(sent, work, monkeypatch):
     assert flushed
 
 
+@pytest.mark.slow
 def test_it_can_be_set_up_in_the_settings(tmp_path):
     (tmp_path / "early_settings.py").write_text(
         "import sentry_sdk\n"

@@ -7,6 +7,8 @@ import signal
 import time
 from dataclasses import replace
 
+import pytest
+
 from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.supervisor import process as process_module
@@ -108,6 +110,7 @@ def test_a_process_that_does_not_end_within_its_grace_is_killed_and_its_jobs_are
     assert (fresh(job).state, fresh(job).crashes, fresh(job).interruptions) == ("ready", 0, 1)
 
 
+@pytest.mark.slow
 def test_at_the_end_of_max_seconds_all_has_ended_also_what_does_not_end_by_itself(supervise, monkeypatch):
     supervisor = supervise(deaf, 2, ends_at=time.monotonic() + 3.0, max_seconds=3.0)
     turn_until(supervisor, are_ready(supervisor))

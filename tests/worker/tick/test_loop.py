@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
 from django.db import connection
 
 from pgonly_django import task
@@ -90,6 +91,7 @@ def lease_left_after(context, seconds):
         return cursor.fetchone()[0]
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_on_the_one_connection(tick, settings):
     settings.PGONLY = {**settings.PGONLY, "LEASE_SECONDS": 2}
     result = lease_left_after.enqueue(3.0)

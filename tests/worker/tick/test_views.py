@@ -159,6 +159,7 @@ def test_under_asgi_it_runs_jobs_as_well(tick, marks):
     assert sorted(marks()) == ["async:started", "sync"]
 
 
+@pytest.mark.slow
 def test_of_two_at_once_in_one_process_the_second_returns_at_once(tick, marks):
     jobs.hold_on.enqueue("k", 3.0)
     answers = []
@@ -171,6 +172,7 @@ def test_of_two_at_once_in_one_process_the_second_returns_at_once(tick, marks):
     assert tick()["done"] == 0
 
 
+@pytest.mark.slow
 def test_a_job_that_ignores_its_interruption_is_given_back_and_keeps_no_tick_waiting(
     tick, marks, caplog, monkeypatch
 ):
@@ -221,6 +223,7 @@ def test_a_database_that_is_away_is_answered_at_once(tick, settings, any_databas
     assert "PostgreSQL (away) does not answer" in response.json()["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "get", [lambda: Client().get(url()), lambda: async_to_sync(AsyncClient().get)(url())]
 )
