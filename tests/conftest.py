@@ -60,8 +60,10 @@ def pytest_cmdline_main(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    taken, left_out = of_the_first_ring(items)
+    for item in left_out:  # `-m slow` takes those of a sample, too
+        item.add_marker(pytest.mark.slow)
     if leaves_out_slow(config):
-        taken, left_out = of_the_first_ring(items)
         config.hook.pytest_deselected(items=left_out)
         items[:] = taken
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,24 @@ def all_files() -> list[Path]:
 
 def leaves_out_slow(config) -> bool:
     """Without --all the tests that are marked slow are left out, except in files and folders that the command line
-    names."""
-    return not config.getoption("--all") and config.args_source is not config.ArgsSource.ARGS
+    names, and where -m chooses."""
+    asks = config.getoption("--all") or config.getoption("-m")
+    return not asks and config.args_source is not config.ArgsSource.ARGS
 
 
 def of_the_first_ring(items: list[Any]) -> tuple[list[Any], list[Any]]:
     """The tests that run without --all, and the others: those marked slow, and of a test with `sample(n)` all but n of
     its parameter sets."""
     taken, left_out = [], []
-    for _, group in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
-        fast = list(group)
-        left_out += [item for item in fast if item.get_closest_marker("slow")]
-        fast = [item for item in fast if not item.get_closest_marker("slow")]
-        sample = fast[0].get_closest_marker("sample") if fast else None
-        size = len(fast) if sample is None else sample.args[0]
-        taken += fast[:size]
-        left_out += fast[size:]
+    of_samples: Counter[str] = Counter()
+    for item in items:
+        sample = item.get_closest_marker("sample")
+        if sample is not None:
+            of_samples[name := item.nodeid.partition("[")[0]] += 1
+        is_slow = item.get_closest_marker("slow") or (
+            sample is not None and of_samples[name] > sample.args[0]
+        )
+        (left_out if is_slow else taken).append(item)
     return taken, left_out
 
 

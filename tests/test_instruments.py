@@ -152,6 +152,7 @@ def test_drain_calls_all_of_them(use):
     assert failed == ["failed"]
 
 
+@pytest.mark.slow
 def test_an_instrument_that_hangs_ends_with_the_job_s_max_runtime(use, background_worker):
     """It is in the job's thread, and counts as the job's own time."""
     use(instruments.around_run, lambda run: time.sleep(3))

@@ -136,6 +136,7 @@ def test_workers_sessions_and_cache_entries_with_impossible_times(admin_client, 
     assert_pages_open(admin_client, *rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_site")
 def test_limiters_with_impossible_times_and_numbers(admin_client):
     for number, value in enumerate(TIMES):
@@ -260,6 +261,7 @@ def test_workers_with_odd_columns(admin_client):
     assert_pages_open(admin_client, *(overwrite(make_worker(), queues=shape, **odd) for shape in SHAPES))
 
 
+@pytest.mark.slow
 def test_sessions_whose_data_has_any_shape(admin_client):
     sessions = [overwrite(make_session(), data=shape) for shape in SHAPES]
     values = [*SHAPES, '"\\ud800"', '{"\\u0000": NaN, "x": "\\ud800\\u0000"}', "-Infinity"]
@@ -295,6 +297,7 @@ TERMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["job", "session"])
 def test_any_search_has_an_answer(admin_client, name):
     make_job(kwargs={"a": 1})
@@ -311,6 +314,7 @@ PARAMETERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["job", "session", "worker"])
 def test_any_parameter_has_an_answer(admin_client, name):
     make_session(), make_job(), make_worker()
@@ -319,6 +323,7 @@ def test_any_parameter_has_an_answer(admin_client, name):
         assert answer.status_code in (200, 302, 400), parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "action"), [("job", "retry_jobs"), ("job", "delete_selected"), ("session", "delete_selected")]
 )

@@ -72,6 +72,7 @@ def pages() -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_page_opens_and_leads_to_this_site_only(office):
     for page in pages():
         answer = office.get(HOME + page)

@@ -221,6 +221,7 @@ def actions_of(page: str) -> list[str]:
     return re.findall(r'<option value="(\w+)"', select)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["operator", "reader"])
 def test_a_list_offers_the_actions_of_its_readers_permissions_and_no_other_does_anything(client, role):
     log_in(client, role)

@@ -33,6 +33,7 @@ def test_a_miss_computes_and_stores_with_its_timeout(cache):
     assert cache.get_or_set("plain", 5) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_of_fifty_processes_one_computes(crowd, tmp_path):
     calls = tmp_path / "calls"

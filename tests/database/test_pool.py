@@ -57,6 +57,7 @@ def test_many_threads_share_few_connections(own):
     assert max(seen) == 3
 
 
+@pytest.mark.slow
 def test_threads_that_try_again_together_after_a_failure_see_no_error_but_the_databases(
     make_own, monkeypatch
 ):

@@ -377,6 +377,7 @@ def test_a_url_that_hangs_keeps_no_process_from_ending(sleeping):
     assert len(sleeping.asked) == 1
 
 
+@pytest.mark.slow
 def test_the_two_waits_at_the_exit_take_end_seconds_together(sleeping, monkeypatch):
     sleeping.answers.clear()
     monkeypatch.setattr(wake_urls, "END_SECONDS", 2.0)

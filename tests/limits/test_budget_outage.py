@@ -70,6 +70,7 @@ def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
     wait_for(lambda: not Reservation.objects.exists(), what="the release")
 
 
+@pytest.mark.slow
 def test_what_postgresql_reserves_after_it_has_said_no_to_a_second_try_is_given_back(monkeypatch):
     asked, really_call = [], budget_reservation.call
 

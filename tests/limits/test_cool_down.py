@@ -28,6 +28,7 @@ def refused():
     return True
 
 
+@pytest.mark.slow
 def test_nobody_gets_in_while_it_cools_down_and_who_waits_gets_in_after_it(limits, hold):
     limits(deepseek={"concurrent": 5})
     limiter("deepseek").cool_down(2)

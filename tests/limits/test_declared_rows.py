@@ -79,6 +79,7 @@ def limits():
 ALL_1, ALL_5, ALL_8 = ([limit] * len(ROWS) for limit in (1, 5, 8))
 
 
+@pytest.mark.slow
 def test_an_old_process_that_uses_a_row_first_after_a_new_one_changes_nothing(start):
     old, new = start(1), start(8)
     new.uses_all()

@@ -115,6 +115,7 @@ def test_a_limiter_with_a_timeout_waits_no_longer(held):
     assert {type(error) for error in outcomes} <= {LimiterTimeoutError, LimitsUnavailableError}
 
 
+@pytest.mark.slow
 def test_raise_cap_inside_an_open_transaction_lets_calls_settle_behind_its_commit(limits, caplog):
     caplog.set_level(logging.WARNING)
     reservation = budget("locked", 1).reserve(0.4)

@@ -40,6 +40,7 @@ def test_the_first_who_came_is_the_first_who_gets_in(limits, hold):
     assert order == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_small_use_does_not_overtake_a_large_one(limits, hold):
     limits(deepseek={"tokens_per_minute": 6000})
     with limiter("deepseek", tokens=200):
@@ -57,6 +58,7 @@ def dead_waiter(**changes):
     return LimiterWaiter.objects.create(**{**values, **changes})
 
 
+@pytest.mark.slow
 def test_a_dead_waiter_holds_up_nobody_for_long(limits):
     limits(deepseek={"concurrent": 1})
     dead_waiter(expires_at=timezone.now() + timedelta(seconds=2))
@@ -159,6 +161,7 @@ def test_a_limit_that_is_taken_away_lets_in_who_waits(limits, hold):
     assert second.is_in.wait(30)
 
 
+@pytest.mark.slow
 def test_a_caller_whose_statement_is_cut_off_gets_in_once(limits, monkeypatch, other):
     """The answer is lost while PostgreSQL is at it, and asked for again."""
     limits(deepseek={"concurrent": 3})
@@ -196,6 +199,7 @@ def database_away():
         pool._database["PORT"] = port
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeypatch, settings):
     limits(deepseek={"concurrent": 1})
     monkeypatch.setattr(reservation, "PATIENCE_SECONDS", 1.0)

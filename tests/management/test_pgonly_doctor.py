@@ -107,6 +107,7 @@ def run(*arguments, **environment):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_told_without_a_traceback():
     away = {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/x"}
     done = run(**away)

@@ -119,6 +119,7 @@ def test_a_dead_database_is_told_of_without_its_address(any_database, caplog):
     assert "127.0.0.1" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up(any_database):
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,

@@ -76,6 +76,7 @@ def test_inside_a_transaction_it_sees_what_that_has_written():
     assert not readers()
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_server_that_never_answers_costs_no_more_than_the_time(silent):
     began = time.monotonic()
@@ -84,6 +85,7 @@ def test_a_server_that_never_answers_costs_no_more_than_the_time(silent):
     assert (found.is_up, set(found.missing)) == (False, set(PARTS))
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_silent_database_takes_no_other_one_away(silent):
     default, other = read("default", silent)
@@ -103,6 +105,7 @@ def test_a_refused_connection_is_answered_at_once(any_database):
     assert found.seconds < 10
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_what_was_read_before_the_time_was_over_is_there(other, monkeypatch):
     monkeypatch.setattr("pgonly_django.monitoring.stats.PART_LIMIT", timedelta(minutes=1))

@@ -69,6 +69,7 @@ def threads():
     return [each for each in threading.enumerate() if each.name == "pgonly-progress"]
 
 
+@pytest.mark.slow
 def test_all_streams_share_a_connection_and_a_statement_for_each_look(statements, monkeypatch):
     monkeypatch.setattr(stream, "LOOK_SECONDS", 0.5)
     jobs = [make_running(make_worker().pk) for _ in range(STREAMS)]
@@ -90,6 +91,7 @@ def test_all_streams_share_a_connection_and_a_statement_for_each_look(statements
     wait_for(lambda: not threads())  # and its connection is closed
 
 
+@pytest.mark.slow
 def test_a_look_that_fails_ends_the_streams_with_one_line_in_the_log(caplog):
     jobs = [make_running(make_worker().pk) for _ in range(STREAMS)]
 

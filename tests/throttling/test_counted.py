@@ -37,6 +37,7 @@ def others_go_on_between_lines():
     threading.settrace(before)
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_throttle_get_exactly_the_rate(transactional_db, others_go_on_between_lines):
     shared = Throttle()
     assert admitted(lambda: shared.count("ann", LIMIT, 60)) == LIMIT

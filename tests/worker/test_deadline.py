@@ -149,6 +149,7 @@ def test_a_step_that_outlasts_the_process_is_named(work, marks, caplog, task):
     wait_for(lambda: not worker.slots.alive(), what="its thread to end")
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_between_its_steps_is_not_named(work, marks, caplog):
     result = timed.pay_in_turn.enqueue("k", 60, 0.1)
     work(threads=1, max_seconds=3.0)

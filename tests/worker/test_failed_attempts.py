@@ -131,6 +131,7 @@ def test_a_backoff_with_djangos_parameters_sees_the_result_with_this_error_and_m
     assert "Its backoff asked for no further attempt." in job.errors[-1]["reason"]
 
 
+@pytest.mark.slow
 def test_a_time_out_can_be_named_too(work):
     job = run(work, policies.too_slow.enqueue())
     assert (job.state, job.attempt) == (State.FAILED, 1)

@@ -159,6 +159,7 @@ def test_no_worker_is_declared_dead_right_after_a_beat_that_failed(worker, other
     wait_for(lambda: fresh(job).state == State.READY)
 
 
+@pytest.mark.slow
 def test_no_worker_is_declared_dead_by_a_beat_that_hung(worker, server, other):
     worker.heartbeat.beat(server)
     job = orphan()

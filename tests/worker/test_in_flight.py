@@ -24,6 +24,7 @@ from tests.jobs import ending
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_a_worker_that_claims_a_job_it_still_runs_ends_the_older_run(background_worker, marks):
     worker = background_worker(threads=2)
     result = jobs.sleep_in_slices.enqueue("k", 20.0)
@@ -72,6 +73,7 @@ def test_a_job_that_goes_back_may_be_claimed_again_in_the_same_exchange(work):
     assert worker.in_flight.superseded == []
 
 
+@pytest.mark.slow
 def test_an_end_that_waits_for_a_lock_takes_no_slot(background_worker, marks, monkeypatch):
     """Else the other jobs would start at the tries to write it only, and the loop would turn without a pause."""
     monkeypatch.setattr(in_flight, "LOCKED_RETRY_SECONDS", (30.0, 30.0))

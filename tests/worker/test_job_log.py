@@ -101,6 +101,7 @@ def test_a_released_job_is_named_and_not_counted(background_worker, lines, marks
     assert (worker.ends.jobs_done, worker.ends.jobs_released) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [jobs.sleep_in_slices, jobs.stubborn])
 def test_a_cancelled_job_has_one_line(background_worker, lines, marks, task):
     background_worker(grace_seconds=0.5)

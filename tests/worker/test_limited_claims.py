@@ -165,6 +165,7 @@ def test_a_wider_limit_is_used_at_once(background_worker, limit, marks, only_whe
         result.cancel()
 
 
+@pytest.mark.slow
 def test_a_rate_starts_jobs_evenly_in_all_workers_together(background_worker, limit):
     limit(rate_count=20, rate_seconds=1.0)
     for _ in range(2):
@@ -176,6 +177,7 @@ def test_a_rate_starts_jobs_evenly_in_all_workers_together(background_worker, li
         assert after_a_period - first > timedelta(seconds=0.98)
 
 
+@pytest.mark.slow
 def test_while_its_limiter_cools_down_no_job_of_a_queue_starts(background_worker, limit):
     limit(limiter="deepseek")
     Limiter.objects.create(name="deepseek")

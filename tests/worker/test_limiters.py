@@ -66,6 +66,7 @@ def test_the_longest_run_time_holds_while_a_job_waits(background_worker, limits,
     wait_for(lambda: not waiting())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [limiting.stay_inside, limiting.swallow_inside], ids=lambda task: task.name)
 def test_a_job_that_is_cancelled_inside_frees_its_slot(background_worker, marks, limits, task):
     limits(deepseek={"concurrent": 1})

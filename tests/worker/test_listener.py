@@ -92,6 +92,7 @@ def test_who_shall_not_listen_knows_nothing_of_the_other_end(line):
     assert not listener.reaches_postgres
 
 
+@pytest.mark.slow
 def test_where_no_notify_arrives_it_says_so_once(pooler, caplog):
     """A pooler in transaction mode gives LISTEN to another connection than the one that waits."""
     listener = JobsListener("default", listens=True)
@@ -137,6 +138,7 @@ def test_a_cancel_while_the_connection_was_lost_is_heard(background_worker, mark
     assert result.wait(10).job.state == State.CANCELLED
 
 
+@pytest.mark.slow
 def test_without_listen_a_cancel_is_looked_for(background_worker, marks, settings):
     settings.PGONLY = {"LEASE_SECONDS": 120}
     background_worker(listen=False, poll_seconds=0.1)

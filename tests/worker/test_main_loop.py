@@ -36,6 +36,7 @@ def opened():
     connection_created.disconnect(note)
 
 
+@pytest.mark.slow
 def test_a_main_loop_opens_no_connection_of_django_once_it_has_declared_its_queues(
     settings, background_worker, opened
 ):
@@ -67,6 +68,7 @@ def test_a_main_loop_opens_no_connection_of_django_once_it_has_declared_its_queu
     assert [names for names in opened if "declare_queues" not in names] == []
 
 
+@pytest.mark.slow
 def test_a_backend_that_cannot_fetch_its_password_for_a_while_ends_no_worker(background_worker, marks):
     worker = background_worker(threads=2)
     result = jobs.sleep_in_slices.enqueue("a", 2.0)

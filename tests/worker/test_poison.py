@@ -141,6 +141,7 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
     assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]
 
 
+@pytest.mark.slow
 def test_an_exception_that_comes_to_a_thread_between_two_jobs_costs_no_slot(background_worker, caplog):
     """As of a library's timeout that raises in the job's thread, too late."""
     background_worker(threads=1)

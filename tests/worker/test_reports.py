@@ -13,6 +13,7 @@ from tests.jobs import watched
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_log_lines_said_while_the_row_was_locked_are_kept(background_worker, marks):
     background_worker()
     result = jobs.log_slowly.enqueue(15)

@@ -105,6 +105,7 @@ def test_schedules_of_code_run_by_themselves(background_worker, settings):
     assert (second.run_at - first.run_at) % timedelta(seconds=0.3) == timedelta(0)
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_before_the_tick_costs_a_second(background_worker, server):
     due_at = timezone.now() + timedelta(seconds=1.5)
     make(next_at=due_at)
@@ -205,6 +206,7 @@ def is_hanging():
     return "hanging" in turns.in_hand["default"]
 
 
+@pytest.mark.slow
 def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(background_worker, hanging):
     make("another", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR / 2)
     neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")

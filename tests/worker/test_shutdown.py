@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from pgonly_django.compat import task_finished
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobStopped
@@ -31,6 +33,7 @@ def test_to_release_at_once_waits_for_no_locked_row(background_worker, marks, ca
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_job_that_knows_no_context_gets_an_exception_before_it_is_released(
     background_worker, marks
 ):
@@ -91,6 +94,7 @@ def test_the_grace_counts_from_the_signal_however_late_the_main_loop_hears_of_it
     assert shutdown.leaves_at <= time.monotonic() + LEAVE_SECONDS
 
 
+@pytest.mark.slow
 def test_a_receiver_and_an_on_failure_that_hang_delay_the_end_of_a_stop_by_two_seconds(background_worker):
     """The last second of these is for the ends and the row of the worker."""
     over, reached = threading.Event(), threading.Event()

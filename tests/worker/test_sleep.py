@@ -97,6 +97,7 @@ def test_one_that_was_asked_to_stop_in_its_sleep_claims_nothing_when_it_wakes(sl
     assert (fresh(job).state, fresh(job).lease_epoch) == (State.READY, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listen", [True, False])
 def test_asleep_it_has_no_connection_and_its_row_says_so(sleeping_worker, cache, listen):
     cache.set("key", 1)  # leaves a connection open
@@ -126,6 +127,7 @@ def test_asleep_the_connection_that_listens_past_a_pooler_is_closed(any_database
         assert worker.left.wait(10)
 
 
+@pytest.mark.slow
 def test_asleep_the_pool_of_django_is_closed(pooled, sleeping_worker, marks):
     result = jobs.mark_once.enqueue("k")
     worker = sleeping_worker()
@@ -272,6 +274,7 @@ def test_asked_to_stop_it_does_so_once_it_wakes(sleeping_worker):
     assert row_of(worker).stopped_at is not None
 
 
+@pytest.mark.slow
 def test_max_idle_seconds_ends_a_worker_that_sleeps(sleeping_worker):
     worker = sleeping_worker(max_idle_seconds=2.5)
     assert worker.left.wait(10)

@@ -129,6 +129,7 @@ def test_a_burst_runs_what_its_last_job_has_enqueued(work, is_limited, is_atomic
     assert set(Job.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
 
+@pytest.mark.slow
 def test_max_idle_costs_nothing_while_a_job_runs_for_longer(work):
     take_slots.enqueue(1, 2.0)
     began = time.thread_time()

@@ -48,6 +48,7 @@ def test_queue_and_task_filters_narrow_together(admin_client):
     assert shown(admin_client.get(f"{LIST}?queue=mail&task=shop.send")) == {wanted.pk}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("state", "crashes"), [(State.READY, 0), (State.READY, 2), (State.RUNNING, 0)])
 def test_queues_with_work_are_offered_however_old_the_work_is(admin_client, state, crashes):
     for queue in ("a", "b", "c"):

@@ -115,6 +115,7 @@ def test_a_job_that_does_not_wait_has_no_such_line(line, state):
     assert line(make_job(state)) == ""
 
 
+@pytest.mark.slow
 def test_where_finding_out_takes_too_long_the_rest_of_the_page_is_there(html, monkeypatch):
     def slow(*args):
         with connection.cursor() as cursor:

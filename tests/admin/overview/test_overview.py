@@ -305,6 +305,7 @@ def test_a_person_who_may_only_view_has_no_buttons(client, person):
     assert "/clear/" not in overview
 
 
+@pytest.mark.slow
 def test_a_panel_that_takes_too_long_says_so_and_the_others_are_there(admin_client, monkeypatch):
     from django.db import connection
 

@@ -23,6 +23,7 @@ def test_a_notify_arrives_here():
     assert found("listen") == {}
 
 
+@pytest.mark.slow
 def test_a_pooler_in_transaction_mode_swallows_listen(pooler, any_database, monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", "900")
     with through(pooler, "pooled"):

@@ -71,6 +71,7 @@ def test_the_limit_of_a_role_and_of_the_database(own_server):
     own_server.execute("DROP ROLE few")
 
 
+@pytest.mark.slow
 def test_connections_that_are_used_up_now(own_server):
 
     held = [psycopg.connect(own_server.server.url()) for _ in range(34)]

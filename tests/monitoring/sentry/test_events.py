@@ -161,6 +161,7 @@ def test_jobs_that_raise_the_same_object_are_an_event_each(sent, run_jobs):
     assert len(sent.events) == len(jobs)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_cut_off_is_one_event(sent, background_worker, marks):
     background_worker(threads=2, grace_seconds=0.2)
     result = stubborn.using(max_runtime=timedelta(seconds=0.2), max_attempts=1).enqueue("a", 4)

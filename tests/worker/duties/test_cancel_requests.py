@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from pgonly_django.models import State
 from tests import jobs
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 def test_two_cancels_in_a_row_are_both_heard(background_worker, marks):
     background_worker()
     results = [jobs.sleep_in_slices.enqueue(key) for key in ("a", "b")]

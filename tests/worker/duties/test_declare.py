@@ -82,6 +82,7 @@ def test_a_wrong_setting_keeps_nothing_else_from_being_declared(run, caplog, wro
     assert f"Declaring {wrong.lower()} failed" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_row_that_somebody_holds_is_left_for_the_next_time(run, other, caplog):
     run(BUDGETS={"p": {"usd": 5}})
     with other.transaction():

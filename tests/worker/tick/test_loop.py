@@ -149,6 +149,7 @@ def test_a_process_that_ends_amid_a_tick_gives_the_job_back(tick, marks):
     assert going.answer()["released"] == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_is_forked_amid_a_tick_may_run_its_own(tick, marks):
     jobs.hold_on.enqueue("k", 2.0)
     going = running.begin(20.0)

@@ -53,6 +53,7 @@ def test_the_answer_is_that_of_the_docs(tick):
     assert json.loads(shown).keys() == tick().keys()
 
 
+@pytest.mark.slow
 def test_it_says_what_is_left(tick, marks):
     first = jobs.hold_on.using(priority=10).enqueue("k")
     jobs.add.enqueue(1)
@@ -125,6 +126,7 @@ def test_it_cannot_be_asked_for_longer(transactional_db, settings, seconds):
     assert response.json()["error"].startswith("?seconds= must be a number from 1 to 25,")
 
 
+@pytest.mark.slow
 def test_it_can_be_asked_for_less(tick, marks):
     result = looping.loop_slowly.enqueue("k", 100, 0.1)
     answer = Client().get(url(), {"seconds": "3"}).json()
