@@ -24,7 +24,7 @@ from pgonly_django.limits.background import background
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.testing import drain
 from tests.aliases import alias
-from tests.emptying import empty_tables
+from tests.emptying import close_those_of_async_code, empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
 from tests.lanes import import_in_turns, is_in_part, is_slow_as_a_whole, leaves_out_slow, of_the_first_ring
@@ -108,6 +108,7 @@ def django_db_setup(django_db_setup, django_db_blocker):
         )
         post_migrate.disconnect(create_contenttypes)
         yield
+    close_those_of_async_code()  # or the database could not be dropped
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ _names: dict[str, list[str]] = {}
 
 def empty_tables(test) -> None:
     """In place of TransactionTestCase._fixture_teardown()."""
-    _close_those_of_async_code()
+    close_those_of_async_code()
     for alias in test._databases_names(include_mirrors=False):
         connection = connections[alias]
         if not connection.get_autocommit():  # a test has turned it off, and nothing here would be committed
@@ -42,7 +42,7 @@ def empty_tables(test) -> None:
                 cursor.execute("; ".join(_emptying(sizes)))
 
 
-def _close_those_of_async_code() -> None:
+def close_those_of_async_code() -> None:
     """The thread in which asyncio.run() had its ORM calls run lives as long as the process. A connection that it keeps
     has the name of the worker that ran then, and no test database can be dropped while it is open."""
     if SyncToAsync.single_thread_executor._threads:

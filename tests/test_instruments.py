@@ -89,7 +89,7 @@ def test_an_instrument_that_breaks_changes_no_enqueue(use, broken, caplog):
     "broken", [*BROKEN, raises(KeyboardInterrupt()), Breaks("exit", KeyboardInterrupt())]
 )
 @pytest.mark.parametrize("task", [count_to, count_async])
-def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, run_jobs, broken, task, caplog):
+def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, work, broken, task, caplog):
     seen = []
     is_interrupt = isinstance(getattr(broken, "error", None), KeyboardInterrupt) or broken not in BROKEN
     use(instruments.around_run, broken)
@@ -97,7 +97,7 @@ def test_an_instrument_that_breaks_changes_no_run_and_no_step(use, run_jobs, bro
     if not is_interrupt:
         use(instruments.around_step, broken)
     result = task.enqueue(3)
-    run_jobs()
+    work()
     result.refresh()
     assert result.return_value == 5
     assert [word for word, _ in seen] == ["in", "out"]

@@ -119,9 +119,9 @@ def test_the_spans_have_the_names_of_the_conventions_for_messaging(work, exporte
 
 
 @pytest.mark.parametrize("task", [traced.say, traced.say_async, traced.say_atomic, traced.start_thread])
-def test_the_job_runs_inside_its_span(run_jobs, exporter, in_trace, task):
+def test_the_job_runs_inside_its_span(work, exporter, in_trace, task):
     result = task.enqueue()
-    run_jobs()
+    work()
     (ran,) = named(exporter, "run")
     assert result_of(result) == ids(ran)
     assert ran.context.trace_id == in_trace.trace_id
@@ -146,26 +146,26 @@ def test_a_tick_runs_jobs_outside_of_the_trace_of_its_request(tick, requests, ex
     assert result_of(result) == ids(ran)
 
 
-def test_a_job_that_no_trace_has_enqueued_begins_one(run_jobs, exporter):
+def test_a_job_that_no_trace_has_enqueued_begins_one(work, exporter):
     result = traced.say.enqueue()
     Job.objects.update(metadata=None)
-    run_jobs()
+    work()
     (ran,) = named(exporter, "run")
     assert ran.parent is None
     assert result_of(result) == ids(ran)
 
 
 @pytest.mark.parametrize("odd", [{"traceparent": 5}, {"traceparent": "x"}, {"traceparent": None}, [1]])
-def test_odd_headers_begin_a_trace(run_jobs, exporter, odd):
+def test_odd_headers_begin_a_trace(work, exporter, odd):
     traced.say.enqueue()
     Job.objects.update(metadata=odd)
-    run_jobs()
+    work()
     assert [span.parent for span in named(exporter, "run")] == [None]
 
 
-def test_many_calls_are_one_span_and_each_run_its_child(run_jobs, exporter, in_trace):
+def test_many_calls_are_one_span_and_each_run_its_child(work, exporter, in_trace):
     enqueue_many([(traced.say, []), (traced.say, [], {}, {"a": 1}), (add, [1])])
-    run_jobs()
+    work()
     (enqueued,), ran = named(exporter, "enqueue"), named(exporter, "run")
     assert enqueued.name == "enqueue default"
     assert enqueued.attributes["messaging.batch.message_count"] == 3
@@ -174,18 +174,18 @@ def test_many_calls_are_one_span_and_each_run_its_child(run_jobs, exporter, in_t
     assert len(ran) == 3
 
 
-def test_a_trace_that_the_call_brings_along_is_continued_and_linked(run_jobs, exporter, in_trace):
+def test_a_trace_that_the_call_brings_along_is_continued_and_linked(work, exporter, in_trace):
     result = traced.say.using(metadata={"traceparent": PARENT}).enqueue()
     (enqueued,) = named(exporter, "enqueue")
     assert [f"{link.context.trace_id:032x}" for link in enqueued.links] == [TRACE]
     assert dict(result.metadata) == {"traceparent": PARENT}, "no header of another trace beside it"
-    run_jobs()
+    work()
     assert result_of(result)[0] == TRACE
 
 
-def test_each_attempt_is_a_span_in_the_same_trace(run_jobs, exporter, in_trace):
+def test_each_attempt_is_a_span_in_the_same_trace(work, exporter, in_trace):
     traced.fail_twice.enqueue()
-    run_jobs()
+    work()
     ran = named(exporter, "run")
     assert [span.attributes["pgonly.attempt"] for span in ran] == [1, 2, 3]
     assert [span.attributes["pgonly.outcome"] for span in ran] == ["failed", "failed", "succeeded"]
@@ -206,9 +206,9 @@ def test_each_attempt_is_a_span_in_the_same_trace(run_jobs, exporter, in_trace):
         ("fail", "failed"),
     ],
 )
-def test_what_a_job_asks_for_is_no_error(run_jobs, exporter, how, outcome):
+def test_what_a_job_asks_for_is_no_error(work, exporter, how, outcome):
     traced.end.enqueue(how)
-    run_jobs()
+    work()
     ran = named(exporter, "run")[0]
     assert ran.attributes["pgonly.outcome"] == outcome
     assert (ran.status.status_code is StatusCode.ERROR) == (outcome == "failed")
@@ -223,24 +223,24 @@ def test_a_step_that_is_called_is_a_span_also_in_a_thread(work, exporter, in_tra
     assert result_of(result) == ids(steps[0])
 
 
-def test_a_step_of_an_async_job_is_a_span(run_jobs, exporter):
+def test_a_step_of_an_async_job_is_a_span(work, exporter):
     result = traced.walk_async.enqueue()
-    run_jobs()
+    work()
     (step,) = named(exporter, "step")
     assert result_of(result) == ids(step)
 
 
-def test_a_step_that_raises_is_an_error_and_its_job_too(run_jobs, exporter):
+def test_a_step_that_raises_is_an_error_and_its_job_too(work, exporter):
     traced.walk_badly.enqueue()
-    run_jobs()
+    work()
     (ran,), (step,) = named(exporter, "run"), named(exporter, "step")
     assert ran.status.status_code is step.status.status_code is StatusCode.ERROR
     assert step.attributes["error.type"] == "builtins.ValueError"
 
 
-def test_baggage_reaches_the_job_and_what_it_enqueues(run_jobs, exporter, in_trace):
+def test_baggage_reaches_the_job_and_what_it_enqueues(work, exporter, in_trace):
     result = traced.enqueue_another.enqueue()
-    run_jobs()
+    work()
     trace_id, span_id, other = result_of(result)
     assert Job.objects.get(pk=other).result == {"tenant": "acme"}
     (_, enqueued) = named(exporter, "enqueue")
@@ -272,28 +272,28 @@ def test_a_propagator_that_raises_keeps_no_job_from_being_enqueued(
 
 
 def test_to_instrument_twice_makes_no_second_span_and_the_last_call_counts(
-    run_jobs, exporter, provider, in_trace
+    work, exporter, provider, in_trace
 ):
     instrument(tracer_provider=provider, steps=False)
     traced.walk.enqueue()
-    run_jobs()
+    work()
     assert len(named(exporter, "enqueue")) == len(named(exporter, "run")) == 1
     assert named(exporter, "step") == []
 
 
-def test_without_it_no_job_carries_anything(run_jobs, exporter, in_trace):
+def test_without_it_no_job_carries_anything(work, exporter, in_trace):
     uninstrument()
     uninstrument()
     result = traced.say.enqueue()
-    run_jobs()
+    work()
     assert result.job.metadata is None
     assert exporter.get_finished_spans() == ()
 
 
-def test_a_run_can_begin_a_trace_that_is_linked_to_the_enqueue(run_jobs, exporter, provider, in_trace):
+def test_a_run_can_begin_a_trace_that_is_linked_to_the_enqueue(work, exporter, provider, in_trace):
     instrument(tracer_provider=provider, new_traces=True)
     result = traced.say_baggage.enqueue()
-    run_jobs()
+    work()
     (enqueued,), (ran,) = named(exporter, "enqueue"), named(exporter, "run")
     assert ran.parent is None
     assert ran.context.trace_id != in_trace.trace_id
@@ -301,10 +301,10 @@ def test_a_run_can_begin_a_trace_that_is_linked_to_the_enqueue(run_jobs, exporte
     assert result_of(result) == {"tenant": "acme"}
 
 
-def test_a_start_can_be_a_span_that_is_exported_before_the_run_ends(run_jobs, exporter, provider):
+def test_a_start_can_be_a_span_that_is_exported_before_the_run_ends(work, exporter, provider):
     instrument(tracer_provider=provider, starts=True)
     traced.say.enqueue()
-    run_jobs()
+    work()
     names = [span.name for span in exporter.get_finished_spans()]
     assert names.index("start tests.jobs.traced.say") < names.index("run tests.jobs.traced.say")
     (start,), (ran,) = named(exporter, "start"), named(exporter, "run")
@@ -330,24 +330,24 @@ def test_a_duplicate_names_the_job_that_was_there(exporter, db):
     assert second.is_duplicate
 
 
-def test_a_task_that_is_not_known_has_a_span_without_an_error(run_jobs, exporter):
+def test_a_task_that_is_not_known_has_a_span_without_an_error(work, exporter):
     result = add.enqueue(1)
     Job.objects.update(task="gone.away")
-    run_jobs()
+    work()
     (ran,) = named(exporter, "run gone.away")
     assert ran.attributes["pgonly.outcome"] == "postponed"
     assert ran.status.status_code is StatusCode.UNSET
     assert ran.attributes["messaging.message.id"] == result.id
 
 
-def test_without_an_sdk_jobs_run_and_hand_on_the_trace_that_they_are_given(run_jobs):
+def test_without_an_sdk_jobs_run_and_hand_on_the_trace_that_they_are_given(work):
     instrument()
     try:
         alone = add.enqueue(1)
         token = context.attach(propagate.extract({"traceparent": PARENT}))
         result = traced.say.enqueue()
         context.detach(token)
-        run_jobs()
+        work()
     finally:
         uninstrument()
     assert alone.job.metadata is None

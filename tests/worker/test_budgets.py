@@ -36,10 +36,10 @@ def settle_budgets():
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("task", spending.OVER, ids=lambda task: task.name)
-def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(run_jobs, cap, marks, task):
+def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(work, cap, marks, task):
     cap(0.5)
     result = task.enqueue(0.6)
-    run_jobs()
+    work(threads=2)
     job = result.job
     assert (job.state, job.held_by, job.attempt, job.worker_id is None) == (State.HELD, "budget:p", 0, False)
     assert "Budget 'p': $0.60 do not fit." in job.errors[-1]["reason"]
@@ -48,23 +48,23 @@ def test_a_job_over_its_budget_is_held_whatever_it_makes_of_the_error(run_jobs, 
     assert state()[1] == 0
 
 
-def test_a_held_atomic_job_has_paid_what_it_paid(run_jobs, cap, marks):
+def test_a_held_atomic_job_has_paid_what_it_paid(work, cap, marks):
     cap(0.5)
     spending.pay_in_a_transaction.enqueue(0.6)
-    run_jobs()
+    work(threads=1)
     assert (state(), costs()) == (money(0.1, 0), list(money(0.1)))
     assert marks() == []
 
 
-def test_raise_and_resume_continues_all_held_jobs_and_no_step_is_paid_twice(run_jobs, cap, marks):
+def test_raise_and_resume_continues_all_held_jobs_and_no_step_is_paid_twice(work, cap, marks):
     cap(0.5)
     results = [spending.pay_for_steps.enqueue(4, 0.1) for _ in range(3)]
-    run_jobs()
+    work(threads=1)
     assert [result.job.state for result in results] == [State.SUCCEEDED, State.HELD, State.HELD]
     assert state() == money(0.5, 0)
     assert Budget.objects.raise_cap(1.2) == 2
     assert [result.job.state for result in results[1:]] == [State.READY] * 2
-    run_jobs()
+    work(threads=1)
     assert all(result.job.state == State.SUCCEEDED for result in results)
     assert sorted(marks()) == sorted(f"step {number}" for number in range(4) for _ in range(3))
     assert state() == money(1.2, 0)
@@ -83,21 +83,21 @@ def test_a_cap_is_raised_for_all_or_none(cap):
     assert list(Budget.objects.order_by("name").values_list("usd", flat=True)) == [5, 1]
 
 
-def test_a_resumed_job_without_room_is_held_again(run_jobs, cap):
+def test_a_resumed_job_without_room_is_held_again(work, cap):
     cap(0.5)
     result = spending.pay_once.enqueue(0.6)
-    run_jobs()
+    work(threads=1)
     assert Budget.objects.resume() == 1
-    run_jobs()
+    work(threads=1)
     assert (result.job.state, result.job.attempt) == (State.HELD, 0)
     assert settle_budgets() == 1
     assert result.job.state == State.HELD
 
 
-def test_the_next_period_resumes_what_the_last_one_held(run_jobs, cap):
+def test_the_next_period_resumes_what_the_last_one_held(work, cap):
     cap(0.5, per="day")
     results = [spending.pay_once.enqueue(0.3) for _ in range(3)]
-    run_jobs()
+    work(threads=1)
     assert [result.job.state for result in results] == [State.SUCCEEDED, State.HELD, State.HELD]
     settle_budgets()
     assert results[1].job.state == State.HELD
@@ -105,32 +105,32 @@ def test_the_next_period_resumes_what_the_last_one_held(run_jobs, cap):
     Job.objects.update(attempted_at=timezone.now() - timedelta(days=400))
     settle_budgets()
     assert [result.job.state for result in results[1:]] == [State.READY] * 2
-    run_jobs()
+    work(threads=1)
     assert sorted(result.job.state for result in results) == [State.HELD, State.SUCCEEDED, State.SUCCEEDED]
     assert state() == money(0.3, 0)
 
 
-def test_a_job_that_was_refused_before_the_cap_was_raised_and_is_held_behind_it_goes_on(run_jobs, cap):
+def test_a_job_that_was_refused_before_the_cap_was_raised_and_is_held_behind_it_goes_on(work, cap):
     """Its end is written when "raise and resume" is over already."""
     cap(0.5)
     result = spending.pay_once.enqueue(0.6)
-    run_jobs()
+    work(threads=1)
     Budget.objects.edit(usd=2)
     assert result.job.state == State.HELD
     settle_budgets()
-    run_jobs()
+    work(threads=1)
     assert result.job.state == State.SUCCEEDED
 
 
-def test_a_higher_cap_in_the_code_resumes_what_is_held(run_jobs, transactional_db):
+def test_a_higher_cap_in_the_code_resumes_what_is_held(work, transactional_db):
     with budget("p", 0.5).reserve(0):
         pass
     result = spending.pay_once.enqueue(0.6)
-    run_jobs()
+    work(threads=1)
     with budget("p", 0.7).reserve(0):
         pass
     settle_budgets()
-    run_jobs()
+    work(threads=1)
     assert result.job.state == State.SUCCEEDED
 
 
@@ -157,25 +157,25 @@ def test_a_job_that_waits_for_calls_under_way_can_be_cancelled(background_worker
     assert state() == money(0.1, 0)
 
 
-def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(run_jobs, cap, monkeypatch):
+def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
     monkeypatch.setattr(budget_reservation, "WAIT_SECONDS", 0.1)
     cap(0.5)
     with budget("p").reserve(0.4) as other:
         result = spending.pay_once.enqueue(0.3)
-        run_jobs()
+        work(threads=1)
         other.settle(0.1)
     job = result.job
     assert (job.state, job.errors[-1]["outcome"], job.attempt) == (State.SCHEDULED, "snoozed", 0)
     assert "$0.40 are reserved" in job.errors[-1]["reason"]
     result.retry()
-    run_jobs()
+    work(threads=1)
     assert result.job.state == State.SUCCEEDED
 
 
-def test_a_held_job_can_be_cancelled_discarded_or_retried(run_jobs, cap):
+def test_a_held_job_can_be_cancelled_discarded_or_retried(work, cap):
     cap(0.5)
     results = [spending.pay_once.enqueue(0.6) for _ in range(3)]
-    run_jobs()
+    work(threads=1)
     results[0].cancel()
     Job.objects.filter(pk=results[1].id).discard()
     results[2].retry()

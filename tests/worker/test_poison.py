@@ -68,10 +68,10 @@ def sessions():
         return {pid for (pid,) in cursor.fetchall()}
 
 
-def test_a_connection_that_a_job_has_spoilt_is_closed(run_jobs):
+def test_a_connection_that_a_job_has_spoilt_is_closed(work):
     before = sessions()
     enqueue_many([(poison.spoil_its_connection.using(max_attempts=1), ())] * 3)
-    run_jobs()
+    work(threads=1)
     wait_for(lambda: sessions() <= before, what="the sessions to be over")
 
 
@@ -141,7 +141,6 @@ def test_an_end_that_is_not_taken_is_handed_in_again(transactional_db):
     assert [ended.finish.outcome for ended in delivered] == [Outcome.SUCCEEDED]
 
 
-@pytest.mark.slow
 def test_an_exception_that_comes_to_a_thread_between_two_jobs_costs_no_slot(background_worker, caplog):
     """As of a library's timeout that raises in the job's thread, too late."""
     background_worker(threads=1)
