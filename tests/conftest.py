@@ -123,7 +123,8 @@ def marks(db):
 def run_jobs(db):
     """Runs the jobs that are ready or due in the test's own transaction, as a worker runs them: see
     tests/testing/test_as_a_worker.py."""
-    return partial(drain, raise_errors=False)
+    yield partial(drain, raise_errors=False)
+    close_those_of_async_code()
 
 
 @pytest.fixture

@@ -233,10 +233,11 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(background_
     neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
     background_worker()
     wait_for(is_hanging)
-    server.execute(
+    of_its_tick = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND state = 'idle in transaction' AND query LIKE '%pgonly_tick%'"
     )
+    wait_for(lambda: server.execute(of_its_tick).fetchall())
     tasks.released.set()
     assert "It took long" in wait_for(lambda: fresh(hanging).problem)
     assert ticks(hanging) == []
