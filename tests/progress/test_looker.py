@@ -26,7 +26,7 @@ STREAMS = 10
 @pytest.fixture
 def statements():
     """By the thread that sends them; a new connection is None."""
-    seen = []
+    seen, wrapped = [], []
 
     def note(execute, sql, params, many, context):
         seen.append((threading.current_thread().name, sql))
@@ -35,10 +35,13 @@ def statements():
     def wrap(connection, **_kwargs):
         seen.append((threading.current_thread().name, None))
         connection.execute_wrappers.append(note)
+        wrapped.append(connection)
 
     connection_created.connect(wrap)
     yield seen
     connection_created.disconnect(wrap)
+    for connection in wrapped:
+        connection.execute_wrappers.remove(note)
 
 
 def run_streams(jobs, until):
