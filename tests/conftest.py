@@ -47,8 +47,9 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_xdist_auto_num_workers():
-    """`-n auto`: the tests wait for half of their time, so two lanes share a processor."""
-    return 2 * (os.cpu_count() or 1)
+    """`-n auto`: the tests wait for half of their time, so two lanes share a processor. All lanes share the server's
+    connections."""
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 @pytest.hookimpl(tryfirst=True)
