@@ -164,9 +164,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(key_is_free(), ~COMES_BACK | Q(pk__in=newest))
 
     def retry(self) -> int:
-        """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts. Returns how many. Steps
-        and checkpoint stay: a retried job resumes where it stood. Jobs in other states are left alone, and those whose
-        unique_key another job has by now."""
+        """Make failed, cancelled, held and scheduled jobs ready now, with all their attempts and without the deaths of
+        workers that they are suspected of. Returns how many. Steps and checkpoint stay: a retried job resumes where it
+        stood. Jobs in other states are left alone, and those whose unique_key another job has by now."""
         return self._bring_back(
             RETRYABLE,
             notify.ready(notify.ANY_QUEUE),

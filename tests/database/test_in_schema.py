@@ -21,10 +21,10 @@ from pgonly_django.models import CacheEntry, Checkpoint, Job, Session, Step
 from pgonly_django.tables import table
 from tests.tasks.calls import add
 
-pytestmark = [
-    pytest.mark.django_db,
-    pytest.mark.skipif(not schema(), reason="runs with TEST_SCHEMA=job_queue"),
-]
+if not schema():
+    pytest.skip("runs with TEST_SCHEMA=job_queue", allow_module_level=True)
+
+pytestmark = pytest.mark.django_db
 
 
 def sql(query, *parameters, using=connection):

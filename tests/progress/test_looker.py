@@ -40,8 +40,8 @@ def statements():
     connection_created.connect(wrap)
     yield seen
     connection_created.disconnect(wrap)
-    for connection in wrapped:
-        connection.execute_wrappers.remove(note)
+    for each in wrapped:
+        each.execute_wrappers.remove(note)
 
 
 def run_streams(jobs, until):

@@ -10,16 +10,16 @@ from pgonly_django.testing import drain
 from tests.jobs import transactions, watched
 
 
-def test_an_atomic_job_keeps_its_progress_and_log(run_jobs):
+def test_an_atomic_job_keeps_its_progress_and_log(work):
     result = transactions.report_atomically.enqueue()
-    run_jobs()
+    work()
     assert result.progress == {"done": 5, "total": 5, "message": ""}
     assert [line["text"] for line in result.job.log] == ["hello"]
 
 
-def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(run_jobs):
+def test_an_atomic_job_keeps_its_progress_and_log_while_its_row_is_locked(work):
     result = watched.report_while_its_row_is_locked.enqueue()
-    run_jobs()
+    work()
     assert result.wait(1).status == TaskResultStatus.SUCCESSFUL
     assert result.progress == {"done": 5, "total": 5, "message": ""}
     assert [line["text"] for line in result.job.log] == ["hello"]
@@ -36,12 +36,12 @@ def test_atomic_jobs_keep_their_progress_and_log_beside_others(work):
     }
 
 
-def test_an_atomic_task_commits_with_its_finish(run_jobs, marks):
+def test_an_atomic_task_commits_with_its_finish(work, marks):
     good, bad = (
         transactions.mark_atomically.enqueue("good"),
         transactions.mark_atomically.enqueue("bad", fail=True),
     )
-    run_jobs()
+    work()
     assert marks() == ["good"]
     assert good.job.state == State.SUCCEEDED
     assert bad.job.state == State.FAILED
@@ -56,10 +56,10 @@ def test_an_atomic_job_that_lost_its_lease_leaves_no_effect(work, marks):
 
 @pytest.mark.parametrize("where", ["worker", "drain"])
 @pytest.mark.parametrize("task", [transactions.step_atomically, transactions.step_atomically_async])
-def test_a_step_of_an_atomic_job_is_refused_before_it_is_called(run_jobs, marks, task, where):
+def test_a_step_of_an_atomic_job_is_refused_before_it_is_called(work, marks, task, where):
     """A kill would roll it back with the job, and the next run would pay again."""
     result = task.using(max_attempts=1).enqueue("k")
-    run_jobs() if where == "worker" else drain(raise_errors=False)
+    work() if where == "worker" else drain(raise_errors=False)
     assert result.job.state == State.FAILED
     assert result.job.errors[-1]["exception"] == f"{AtomicStepError.__module__}.AtomicStepError"
     assert "Leave out atomic=True" in result.job.errors[-1]["message"]
