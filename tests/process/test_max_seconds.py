@@ -52,7 +52,6 @@ def test_a_process_whose_database_does_not_answer_ends_all_the_same(workers):
     assert "had not ended when its time was over" in worker.output
 
 
-@pytest.mark.slow
 def test_a_stop_ends_while_the_database_does_not_answer(workers, marks):
     worker = workers.start("--grace-seconds", "1", lease=60)
     jobs.hold_on.enqueue("k")

@@ -117,7 +117,7 @@ def test_gunicorn_that_is_stopped_at_once_gives_the_job_back(serve, marks, comma
     thread.join(30)
 
 
-@pytest.mark.slow
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "command",
     [
