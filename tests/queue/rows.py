@@ -82,7 +82,8 @@ def claim(
 ):
     """One claim of `by`. `took_seconds` in the hours keeps the next ones on the floors."""
     statement, parameters = by.statement(Claim(free_slots, prefetch_limits or {}, take_suspect))
-    jobs = [ClaimedJob._make(row) for row in connection.execute(statement.sql, parameters, prepare=True)]
+    rows = connection.execute(statement.sql, parameters, prepare=True)
+    jobs = by.in_order([ClaimedJob._make(row) for row in rows])
     by.absorb(jobs, took_seconds)
     return jobs
 

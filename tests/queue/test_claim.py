@@ -72,7 +72,7 @@ def test_what_is_claimed_together_is_put_in_the_order_of_service(server):
         make(queue="ab"[place % 2], priority=(place * 7) % 3, ready_at=ago(place * HOUR))
     for by, of_queue in ((claimer(), lambda queue: 0), (claimer("b", "a"), "ba".index)):
         by._last_queue = "b"
-        jobs = by.in_order(claim(server, by, 100))
+        jobs = claim(server, by, 100)
         in_order = sorted(jobs, key=lambda job: (of_queue(job.queue), -job.priority, job.queue, job.ready_at))
         assert ids(jobs) == ids(in_order)
         assert len(jobs) == 30
