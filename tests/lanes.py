@@ -65,7 +65,11 @@ def import_in_turns(config) -> None:
         return
     part = config.getoption("--part")
     files = [
-        path for path in all_files() if is_in_part(part, path) and path.parent.name != UNDER_OWN_SETTINGS
+        path
+        for path in all_files()
+        if is_in_part(part, path)
+        and path.parent.name != UNDER_OWN_SETTINGS
+        and not (leaves_out_slow(config) and is_slow_as_a_whole(path))
     ]
     lane = int(config.workerinput["workerid"].removeprefix("gw"))
     first = len(files) * lane // config.workerinput["workercount"]
