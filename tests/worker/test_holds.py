@@ -50,5 +50,6 @@ def test_a_held_job_that_was_asked_to_cancel_is_cancelled(run_jobs):
 def test_whoever_waits_for_a_held_job_sees_it_as_ready(run_jobs):
     result = holding.ask_a_person.enqueue("k")
     run_jobs()
+    assert result.job.state == State.HELD
     result.refresh()
     assert (result.status.name, result.is_finished, result.attempts) == ("READY", False, 0)

@@ -243,5 +243,6 @@ def test_where_output_may_not_be_written_jobs_end_all_the_same(background_worker
 def test_output_goes_with_its_job(run_jobs):
     result = emitting.say.enqueue("a")
     run_jobs()
+    assert JobOutput.objects.exists()
     Job.objects.filter(pk=result.id).delete()
     assert not JobOutput.objects.exists()
