@@ -24,10 +24,11 @@ from pgonly_django.limits.background import background
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.testing import drain
 from tests.aliases import alias
+from tests.chosen import is_in_part, is_slow_as_a_whole, leaves_out_slow, of_the_first_ring
 from tests.emptying import close_those_of_async_code, empty_tables
 from tests.holder import Holder
 from tests.jobs import read_marks
-from tests.lanes import import_in_turns, is_in_part, is_slow_as_a_whole, leaves_out_slow, of_the_first_ring
+from tests.lanes import import_in_turns
 from tests.limits.limiter_rows import pids_of_limits
 from tests.pooler import pgbouncer
 from tests.waiting import PATIENT, wait_for

@@ -127,20 +127,21 @@ class DueSchedules:
     def _run_one(self) -> bool:
         """False where all that is due is locked."""
         turn = None
-        try:
-            with ExitStack() as stack, transaction.atomic(using=self.database, durable=True):
-                first_row(self.database, LIMITS, {})
-                schedule = next(iter(self.due()), None)
-                if schedule is not None:
-                    turn = stack.enter_context(self._turn_of(schedule.name))
-                    self._run(schedule)
-        except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
-            if turn is None or self._is_away(error):
-                raise
-            self._put_off_after(turn, error)
-        else:
-            if turn is not None and not turn.is_long:
-                self._slow.discard(turn.name)
+        with ExitStack() as stack:  # a turn ends once its failure is noted: no other thread takes it before that
+            try:
+                with transaction.atomic(using=self.database, durable=True):
+                    first_row(self.database, LIMITS, {})
+                    schedule = next(iter(self.due()), None)
+                    if schedule is not None:
+                        turn = stack.enter_context(self._turn_of(schedule.name))
+                        self._run(schedule)
+            except BaseException as error:  # of code of the project: it keeps no other schedule from ticking
+                if turn is None or self._is_away(error):
+                    raise
+                self._put_off_after(turn, error)
+            else:
+                if turn is not None and not turn.is_long:
+                    self._slow.discard(turn.name)
         return turn is not None
 
     def _turn_of(self, name: str) -> Turn:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from pgonly_django.models import Job, Schedule, State
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import decorators, turns
+from pgonly_django.scheduling.due import DueSchedules
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
@@ -229,7 +230,16 @@ def test_once_one_that_hung_returns_its_next_tick_is_waited_for(background_worke
     wait_for(lambda: worker.scheduler.next_at < NEVER)
 
 
-def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(background_worker, hanging, server):
+def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(
+    background_worker, hanging, server, monkeypatch
+):
+    put_off, was_in_hand = DueSchedules._put_off_after, []
+
+    def noting(*args):
+        was_in_hand.append(is_hanging())
+        put_off(*args)
+
+    monkeypatch.setattr(DueSchedules, "_put_off_after", noting)
     neighbour = make("neighbour", every_seconds=0.3, args=[2], overlap="allow")
     background_worker()
     wait_for(is_hanging)
@@ -241,6 +251,7 @@ def test_one_whose_connection_the_server_ends_while_it_hangs_says_so(background_
     tasks.released.set()
     assert "It took long" in wait_for(lambda: fresh(hanging).problem)
     assert ticks(hanging) == []
+    assert was_in_hand == [True]  # so that no other thread takes it in between
     since = clock()
     wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
 

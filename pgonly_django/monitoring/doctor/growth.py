@@ -163,7 +163,7 @@ def _cpu(computing: float, *, is_local: bool) -> Measured:
     if not is_local:
         text = f"{computing:.1f} sessions on the CPU on average; compare with the server's cores (limit 70 %)"
         return Measured("cpu_share", None, CPU_SHARE, text)
-    share = computing / (os.cpu_count() or 1)
+    share = min(1.0, computing / (os.cpu_count() or 1))  # more sessions may compute than there are processors
     return Measured(
         "cpu_share", round(share, 3), CPU_SHARE, f"CPU of the server {share:.0%} (limit {CPU_SHARE:.0%})"
     )
