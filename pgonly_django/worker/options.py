@@ -9,7 +9,6 @@ from typing import Any
 
 from pgonly_django.conf import LONGEST_SECONDS, settings, unknown_key
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.platforms import default_grace_seconds
 
 ENVIRONMENT_PREFIX = "PGONLY_WORKER_"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - probes come from outside
@@ -23,6 +22,21 @@ NAME_LENGTH = 128
 PORT_LIMIT = 65535
 PROCESSES_LIMIT = 128
 START_METHODS = ("auto", "fork", "spawn")
+# Below the 30 s between stop signal and kill of Kubernetes, Amazon ECS, Heroku and Render. A platform that kills sooner
+# is known by a variable that it sets: its grace leaves time to write the ends.
+GRACE_SECONDS = 20.0
+GRACE_SECONDS_BY_VARIABLE = {
+    "K_SERVICE": 8.0,  # Cloud Run kills after 10 s: a service,
+    "CLOUD_RUN_JOB": 8.0,  # a job,
+    "CLOUD_RUN_WORKER_POOL": 8.0,  # a worker pool
+    "FLY_MACHINE_ID": 4.0,  # Fly.io: kill_timeout is 5 s
+}
+
+
+def default_grace_seconds(environ: Mapping[str, str] = os.environ) -> float:
+    """What --grace-seconds is where it is not given."""
+    known = [seconds for name, seconds in GRACE_SECONDS_BY_VARIABLE.items() if environ.get(name)]
+    return min(known, default=GRACE_SECONDS)
 
 
 def parse_queues(text: str) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from pgonly_django import embedded
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_options import connections_of_worker
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.shutdown import Shutdown
+from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.terminal import Terminal, logging_to
 from pgonly_django.worker.worker import WorkerLoop

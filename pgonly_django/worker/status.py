@@ -1,15 +1,24 @@
-"""What a worker says of itself at any moment: to its supervisor, to the health server, into the heartbeat file."""
+"""What a worker says of itself: at any moment to its supervisor, the health port and the heartbeat file, and at the
+end as the exit code of its process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Self
 
 # The loop turns at least every 60 s. One that has not for so long is frozen, or does not get the interpreter.
 STALLED_SECONDS = 90.0
+
+
+class ExitCode(IntEnum):
+    """Errors before the start end with Django's 1, wrong flags with 2."""
+
+    STOPPED = 0  # asked to, or --burst, --max-jobs, --max-idle-seconds came true
+    BROKEN = 1  # the loop raised something: what ran is rescued after its leases have expired
+    REPLACE_ME = 3  # start a fresh process: this one has retired, or stuck jobs hold every slot
 
 
 class WorkerState(StrEnum):

@@ -25,7 +25,6 @@ from pgonly_django.worker.duties.stop_requests import StopRequests
 from pgonly_django.worker.ends import Ends
 from pgonly_django.worker.exchange import Exchanger
 from pgonly_django.worker.executor import Executor
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.failure_calls import FailureCalls
 from pgonly_django.worker.finished_signals import FinishedSignals
 from pgonly_django.worker.finishes import WorkerFacts
@@ -47,7 +46,7 @@ from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.shutdown import LEAVE_SECONDS, Shutdown
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
-from pgonly_django.worker.status import Status, state_of
+from pgonly_django.worker.status import ExitCode, Status, state_of
 from pgonly_django.worker.watchdog import Watchdog
 
 MESSAGES_AT_ONCE = 1000

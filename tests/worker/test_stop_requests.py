@@ -9,9 +9,9 @@ from pgonly_django.models import State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.worker import own_version
 from pgonly_django.worker.duties.stop_requests import StopRequests
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.queue.rows import fresh, make_worker

@@ -10,9 +10,9 @@ from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.worker import outcomes
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.jobs import ending, transactions, watched

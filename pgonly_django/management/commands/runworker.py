@@ -21,7 +21,6 @@ from pgonly_django.tasks.discovery import import_tasks
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.deadline import grace_of
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.health.snapshot import Snapshot
@@ -35,6 +34,7 @@ from pgonly_django.worker.options import (
 )
 from pgonly_django.worker.retirement import refuse_too_little_memory
 from pgonly_django.worker.start_checks import backends, check_database, nothing_wakes
+from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.supervisor.link import is_database_there
 from pgonly_django.worker.supervisor.reloading import watch_apps

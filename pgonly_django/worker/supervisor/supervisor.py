@@ -19,7 +19,6 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django.worker.deadline import Deadline
-from pgonly_django.worker.exit_code import ExitCode
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import Events
 from pgonly_django.worker.health.snapshot import Snapshot
@@ -29,7 +28,7 @@ from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.payloads import WAKE
 from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.shutdown import LEAVE_SECONDS
-from pgonly_django.worker.status import Status, WorkerState
+from pgonly_django.worker.status import ExitCode, Status, WorkerState
 from pgonly_django.worker.supervisor import announcing
 from pgonly_django.worker.supervisor.process import Place, Process, ending_of, reap
 from pgonly_django.worker.supervisor.starting import Child, fork, forks, spawn

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from pgonly_django.worker.exit_code import ExitCode
-from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.status import ExitCode, WorkerState
 from pgonly_django.worker.supervisor import process as process_module
 from pgonly_django.worker.supervisor import supervisor as module
 from tests.queue.rows import fresh, make_running, make_worker
