@@ -1,5 +1,5 @@
-"""Migrations after 0006, the first released schema, only add: workers and sites of the version before go on over the
-new tables. tests/process/test_versions.py runs a released version over them."""
+"""Migrations after the initial one only add: workers and sites of the version before continue on the new tables, and
+no table is locked for long."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from django.db import migrations, models
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.functions import Now
 
+from pgonly_django.migrations._operations import InOneTransaction
 from tests.guards import refuse
 
-FIRST_RELEASED = "0006_limits"
+INITIAL = "0001_initial"
 # Operations that the rules below do not let through, by the migration's name and their number in it, each with the
 # reason why the version before runs on over it, and why it holds no lock for long.
-REVIEWED: dict[tuple[str, int], str] = {
-    ("0011_ready_again", 1): "Another help text, which is no SQL.",
-    ("0011_ready_again", 2): "Another default of Python's, which is no SQL.",
-}
+REVIEWED: dict[tuple[str, int], str] = {}
 # They change Django's state alone.
 WITHOUT_SQL = (migrations.AlterModelOptions, migrations.AlterModelManagers)
 
 
 def later_migrations() -> list[migrations.Migration]:
+    """Those of the package."""
     loader = MigrationLoader(None)
     own = {name: each for (app, name), each in loader.disk_migrations.items() if app == "pgonly_django"}
-    return [own[name] for name in sorted(own) if name > FIRST_RELEASED]
+    return [own[name] for name in sorted(own) if name > INITIAL]
 
 
 def not_additive(later: Sequence[migrations.Migration]) -> list[str]:
@@ -36,10 +35,9 @@ def not_additive(later: Sequence[migrations.Migration]) -> list[str]:
     found = []
     for migration in later:
         for number, operation in enumerate(migration.operations):
-            if (migration.name, number) in REVIEWED:
-                continue
-            place = f"{migration.name}, operation {number} ({named(operation)})"
-            found += [f"{place}: {reason}" for reason in problems(operation, migration, new_models)]
+            if (migration.name, number) not in REVIEWED:
+                place = f"{migration.name}, operation {number} ({named(operation)})"
+                found += [f"{place}: {reason}" for reason in problems(operation, migration, new_models)]
     return found
 
 
@@ -49,21 +47,25 @@ def named(operation) -> str:
     return f"{type(operation).__name__} {'.'.join(filter(None, parts))}".strip()
 
 
-def problems(operation, migration, new_models) -> Iterator[str]:
+def problems(operation, migration, new_models, *, waits_briefly=False) -> Iterator[str]:
+    """`waits_briefly`: it stands in an InOneTransaction, whose locks end with it (atomic = False)."""
     if isinstance(operation, migrations.CreateModel):
         new_models.add(operation.name_lower)
     elif isinstance(operation, migrations.SeparateDatabaseAndState):
+        is_short = isinstance(operation, InOneTransaction) and not migration.atomic
         for each in operation.database_operations:
-            yield from problems(each, migration, new_models)
+            yield from problems(each, migration, new_models, waits_briefly=is_short)
     elif isinstance(operation, WITHOUT_SQL) or getattr(operation, "model_name_lower", None) in new_models:
         return
     elif isinstance(operation, migrations.AddField):
+        if not waits_briefly:
+            yield "it makes all others wait for its table: InOneTransaction, and atomic = False"
         yield from problems_of_field(operation.field)
     elif isinstance(operation, AddIndexConcurrently):
         if migration.atomic:
             yield "an index is built concurrently outside of transactions only: atomic = False"
     elif isinstance(operation, migrations.AddIndex):
-        yield "it locks the table while it is built: use AddIndexConcurrently"
+        yield "it locks the table while it is built: use AddIndexBesideWriters"
     else:
         yield "it does not only add. If the version before can live with it, name it in REVIEWED"
 
@@ -79,11 +81,11 @@ def problems_of_field(field) -> Iterator[str]:
         yield "PostgreSQL writes all rows anew for a default that is no constant"
 
 
-def test_migrations_after_the_first_released_one_only_add():
+def test_migrations_after_the_initial_one_only_add():
     refuse(
         (f"pgonly_django/migrations/{problem}" for problem in not_additive(later_migrations())),
         "The version before runs on over these tables, so change the migration: add a column with null=True or a "
-        "constant db_default, and take the operations of pgonly_django/migrations/_additive.py. What is harmless all "
+        "constant db_default, and take the operations of pgonly_django/migrations/_operations.py. What is harmless all "
         "the same goes into REVIEWED of tests/test_additive_migrations.py, with its reason.",
     )
 
@@ -96,14 +98,14 @@ def test_what_was_reviewed_exists():
     )
 
 
-def later(*operations, atomic=True) -> migrations.Migration:
-    migration = migrations.Migration("0007_next", "pgonly_django")
+def later(*operations, atomic=False) -> migrations.Migration:
+    migration = migrations.Migration("0002_next", "pgonly_django")
     migration.operations, migration.atomic = list(operations), atomic
     return migration
 
 
-def add(field) -> migrations.AddField:
-    return migrations.AddField("job", "colour", field)
+def add(field) -> InOneTransaction:
+    return InOneTransaction([migrations.AddField("job", "colour", field)])
 
 
 INDEX = models.Index("queue", name="new")
@@ -127,11 +129,11 @@ def test_what_only_adds_is_let_through(operations):
 
 
 def test_an_index_on_a_table_that_exists_is_built_concurrently():
-    assert not_additive([later(AddIndexConcurrently("job", INDEX), atomic=False)]) == []
-    (within_transaction,) = not_additive([later(AddIndexConcurrently("job", INDEX))])
+    assert not_additive([later(AddIndexConcurrently("job", INDEX))]) == []
+    (within_transaction,) = not_additive([later(AddIndexConcurrently("job", INDEX), atomic=True)])
     assert "atomic = False" in within_transaction
     (locking,) = not_additive([later(migrations.AddIndex("job", INDEX))])
-    assert "use AddIndexConcurrently" in locking
+    assert "use AddIndexBesideWriters" in locking
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,24 @@ def test_an_index_on_a_table_that_exists_is_built_concurrently():
 )
 def test_a_column_that_the_version_before_would_notice_is_found(field, reason):
     (problem,) = not_additive([later(add(field))])
-    assert problem.startswith("0007_next, operation 0 (AddField job.colour): ")
+    assert problem.startswith("0002_next, operation 0 (InOneTransaction): ")
     assert reason in problem
+
+
+def test_a_column_that_waits_for_its_table_before_all_others_is_refused(monkeypatch):
+    locking = later(migrations.AddField("job", "colour", models.TextField(null=True)), atomic=True)
+    load_disk = MigrationLoader.load_disk
+
+    def load_disk_and_planted(loader):
+        load_disk(loader)
+        loader.disk_migrations["pgonly_django", locking.name] = locking
+
+    monkeypatch.setattr(MigrationLoader, "load_disk", load_disk_and_planted)
+    with pytest.raises(
+        pytest.fail.Exception,
+        match=r"0002_next, operation 0 \(AddField job.colour\): it makes all others wait",
+    ):
+        test_migrations_after_the_initial_one_only_add()
 
 
 @pytest.mark.parametrize(
@@ -168,5 +186,5 @@ def test_a_column_that_the_version_before_would_notice_is_found(field, reason):
 def test_everything_else_needs_a_reason(operation, monkeypatch):
     (problem,) = not_additive([later(operation)])
     assert "name it in REVIEWED" in problem
-    monkeypatch.setitem(REVIEWED, ("0007_next", 0), "of a test")
+    monkeypatch.setitem(REVIEWED, ("0002_next", 0), "of a test")
     assert not_additive([later(operation)]) == []

@@ -9,8 +9,8 @@ from django.db import DatabaseError, OperationalError, connection, migrations, m
 from django.db.migrations.state import ProjectState
 
 from pgonly_django.database.connect import connect
-from pgonly_django.migrations import _additive
-from pgonly_django.migrations._additive import AddIndexBesideWriters, InOneTransaction, SetFillfactor
+from pgonly_django.migrations import _operations
+from pgonly_django.migrations._operations import AddIndexBesideWriters, InOneTransaction
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -70,7 +70,7 @@ def test_inside_a_transaction_the_index_is_built_as_any_other(apply):
 
 
 def test_operations_in_one_transaction_leave_nothing_when_the_last_fails(apply):
-    together = [COLOUR, SetFillfactor("Colour", 50), migrations.AddIndex("colour", BY_CODE.index)]
+    together = [COLOUR, migrations.AddIndex("colour", BY_CODE.index)]
     with pytest.raises(DatabaseError):
         apply(InOneTransaction([*together, BROKEN]))
     assert "tests_colour" not in connection.introspection.table_names()
@@ -109,7 +109,7 @@ def columns():
 
 
 def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, reader, other, monkeypatch):
-    monkeypatch.setattr(_additive, "LOCK_WAIT", "100ms")
+    monkeypatch.setattr(_operations, "LOCK_WAIT", "100ms")
     apply(COLOUR)
     reader.execute("BEGIN")
     reader.execute("SELECT FROM tests_colour")
@@ -123,15 +123,15 @@ def test_a_column_waits_for_a_reader_and_lets_others_through_meanwhile(apply, re
         if len(passed) == 2:
             reader.execute("ROLLBACK")
 
-    monkeypatch.setattr(_additive, "time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(_operations, "time", SimpleNamespace(sleep=pause))
     apply(InOneTransaction(WITH_A_SHADE))
     assert passed == [["name", "code"]] * 2
     assert columns() == ["name", "code", "shade"]
 
 
 def test_a_table_that_stays_locked_ends_the_migration_with_what_to_do(apply, reader, monkeypatch):
-    monkeypatch.setattr(_additive, "LOCK_WAIT", "50ms")
-    monkeypatch.setattr(_additive, "TRIES", 1)
+    monkeypatch.setattr(_operations, "LOCK_WAIT", "50ms")
+    monkeypatch.setattr(_operations, "TRIES", 1)
     apply(COLOUR)
     reader.execute("BEGIN")
     reader.execute("SELECT FROM tests_colour")

@@ -1,1 +1,1 @@
-"""Our tables. What comes after 0006 only adds, so that workers of the version before run on."""
+"""Our tables. What comes after 0001 only adds, so that workers of the version before run on."""

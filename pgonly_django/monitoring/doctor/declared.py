@@ -14,7 +14,7 @@ from pgonly_django.database.placement import APP
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.tables import name_of, qualified
 
-# Those that migrations make with SQL of their own, which Django's state does not have: migrations/0002_cache.py.
+# Those that migrations make with SQL of their own, which Django's state does not have: migrations/0001_initial.py.
 BY_SQL = {
     f"{table}_{kind}": (table, sql.replace("TABLE", table))
     for table in ("pgonly_cache", "pgonly_cache_durable")

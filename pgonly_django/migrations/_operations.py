@@ -1,11 +1,16 @@
-"""Operations of migrations that run beside live workers and sites. Killed in the middle, they can be run again."""
+"""Operations of migrations. Those that come after 0001 run beside live workers and sites: killed in the middle, they
+can be run again."""
 
 import time
 
+from django.apps import apps
 from django.contrib.postgres.operations import AddIndexConcurrently
-from django.db import OperationalError, migrations, transaction
+from django.db import OperationalError, migrations, router, transaction
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import LockNotAvailable
+
+from pgonly_django.conf import schema
+from pgonly_django.database.placement import create_schema
 
 LOCK_WAIT, PAUSE_SECONDS, TRIES = "1s", 1.0, 60
 LOCKED = (
@@ -14,21 +19,32 @@ LOCKED = (
 )
 
 
-def _within_tries(alias, schema_editor, statements):
-    for left in reversed(range(TRIES)):
-        try:
-            with transaction.atomic(using=alias):
-                for statement in statements:
-                    schema_editor.execute(statement)
-        except OperationalError as error:
-            if not isinstance(error.__cause__, LockNotAvailable):
-                raise
-            if not left:
-                error.add_note(LOCKED)
-                raise
-            time.sleep(PAUSE_SECONDS)
-        else:
+class CreateSchema(Operation):
+    """The schema of PGONLY["SCHEMA"], where one of our tables may come to this database. Backwards it stays: it may
+    hold what others have made."""
+
+    reversible = True
+
+    def state_forwards(self, app_label, state):
+        pass
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        alias = schema_editor.connection.alias
+        models = apps.get_app_config(app_label).get_models()
+        if not schema() or not any(router.allow_migrate_model(alias, model) for model in models):
             return
+        if schema_editor.collect_sql:
+            schema_editor.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema()}"')
+        else:
+            create_schema(schema_editor.connection)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        pass
+
+    def describe(self):
+        return (
+            f'Create schema "{schema()}"' if schema() else "Create no schema: tables follow the search_path"
+        )
 
 
 class AddIndexBesideWriters(AddIndexConcurrently):
@@ -53,35 +69,6 @@ class AddIndexBesideWriters(AddIndexConcurrently):
             schema_editor.remove_index(model, self.index, concurrently=is_free)
 
 
-class SetFillfactor(Operation):
-    """So many percent of each page of a new table are filled by inserts: the rest is room for its updates, which then
-    write into no index."""
-
-    reversible = True
-
-    def __init__(self, model_name, percent):
-        self.model_name, self.percent = model_name, percent
-
-    @property
-    def model_name_lower(self):
-        return self.model_name.lower()
-
-    def state_forwards(self, app_label, state):
-        pass
-
-    def database_forwards(self, app_label, schema_editor, from_state, to_state):
-        model = to_state.apps.get_model(app_label, self.model_name)
-        if self.allow_migrate_model(schema_editor.connection.alias, model):
-            name = schema_editor.quote_name(model._meta.db_table)  # noqa: SLF001 - Django's documented Meta API
-            schema_editor.execute(f"ALTER TABLE {name} SET (fillfactor = {int(self.percent)})")
-
-    def database_backwards(self, app_label, schema_editor, from_state, to_state):
-        pass  # the table is about to be dropped
-
-    def describe(self):
-        return f"Fill the pages of {self.model_name} to {self.percent} percent"
-
-
 class InOneTransaction(migrations.SeparateDatabaseAndState):
     """In a migration with atomic = False: all of these operations, or none.
 
@@ -101,28 +88,36 @@ class InOneTransaction(migrations.SeparateDatabaseAndState):
         super().database_forwards(app_label, schema_editor, from_state, to_state)
         self._create_indexes(schema_editor)
 
-    def _lock(self, app_label, schema_editor, state):
-        """The tables that get columns."""
-        alias = schema_editor.connection.alias
-        names = {
-            each.model_name_lower
-            for each in self.database_operations
-            if isinstance(each, migrations.AddField)
-        }
-        there = [name for name in sorted(names) if (app_label, name) in state.models]
-        models = [state.apps.get_model(app_label, name) for name in there]
-        tables = [
-            schema_editor.quote_name(model._meta.db_table)  # noqa: SLF001 - Django's documented Meta API
-            for model in models
-            if self.allow_migrate_model(alias, model)
-        ]
-        if tables:
-            lock = f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
-            _within_tries(alias, schema_editor, [f"SET LOCAL lock_timeout = '{LOCK_WAIT}'", lock])
-
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
         super().database_backwards(app_label, schema_editor, from_state, to_state)
         self._create_indexes(schema_editor)
+
+    def _lock(self, app_label, schema_editor, state):
+        """The tables that get columns, and that are there."""
+        alias = schema_editor.connection.alias
+        added = (each for each in self.database_operations if isinstance(each, migrations.AddField))
+        names = sorted(
+            {each.model_name_lower for each in added if (app_label, each.model_name_lower) in state.models}
+        )
+        tables = [
+            schema_editor.quote_name(model._meta.db_table)  # noqa: SLF001 - Django's documented Meta API
+            for model in (state.apps.get_model(app_label, name) for name in names)
+            if self.allow_migrate_model(alias, model)
+        ]
+        for left in reversed(range(TRIES if tables else 0)):
+            try:
+                with transaction.atomic(using=alias):
+                    schema_editor.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'")
+                    schema_editor.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+            except OperationalError as error:
+                if not isinstance(error.__cause__, LockNotAvailable):
+                    raise
+                if not left:
+                    error.add_note(LOCKED)
+                    raise
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return
 
     def _create_indexes(self, schema_editor):
         """What Django puts off until the end of the migration, which would be behind this transaction."""
