@@ -15,45 +15,27 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from pgonly_django.amounts import shown
 from pgonly_django.database.statement import printable
 from pgonly_django.models.readable import UnreadableJson
 from pgonly_django.queue.enqueue import aware
+from pgonly_django.wording import duration
 
 TEXT_SHOWN = 50_000
-UNITS = ((86_400, gettext_lazy("%d d")), (3_600, gettext_lazy("%d h")), (60, gettext_lazy("%d min")))
-
-
-def short_duration(duration: timedelta) -> str:
-    """In its two largest units: "2 h 5 min", "12 s", "80 ms". A negative one counts as zero."""
-    seconds = max(duration / timedelta(seconds=1), 0.0)
-    if seconds < 1:
-        return _("%d ms") % (seconds * 1000)
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return _("%d s") % seconds
-    return " ".join(_whole_units(int(seconds))[:2])
-
-
-def _whole_units(seconds: int) -> list[str]:
-    """From the largest unit that is not zero down to the next one that is."""
-    parts: list[str] = []
-    for size, label in UNITS:
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(label % count)
-        elif parts:
-            return parts
-    return parts if len(parts) > 1 or not seconds else [*parts, _("%d s") % seconds]
 
 
 def short_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
+def whole(time: timedelta) -> str:
+    """A duration in whole seconds: on a page that refreshes itself, fractions would only flicker."""
+    return duration(time // timedelta(seconds=1))
+
+
 def age(since: datetime) -> str:
-    return short_duration(timezone.now() - since)
+    return whole(timezone.now() - since)
 
 
 def exact_time(moment: datetime) -> str:

@@ -8,15 +8,15 @@ from typing import NamedTuple
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from pgonly_django.conf import settings
 from pgonly_django.models import Job, State
 from pgonly_django.models.worker import silent_after
 from pgonly_django.monitoring.progress import JobProgress
+from pgonly_django.wording import duration
 
+SECOND = timedelta(seconds=1)
 SLOW_PER_MINUTE = 10  # below that with one digit behind the point
-SECONDS_TILL, MINUTES_TILL = 60, 120  # so long the time that is left is said in seconds, in minutes
 
 
 class Surroundings(NamedTuple):
@@ -98,16 +98,5 @@ def pace(progress: JobProgress) -> str:
         digits = 0 if progress.per_minute >= SLOW_PER_MINUTE else 1
         parts.append(_("%(count)s per minute") % {"count": f"{progress.per_minute:,.{digits}f}"})
     if progress.left is not None:
-        parts.append(_("%(time)s left") % {"time": _duration(progress.left)})
+        parts.append(_("%(time)s left") % {"time": duration(progress.left // SECOND)})
     return ", ".join(parts)
-
-
-def _duration(time: timedelta) -> str:
-    seconds = int(time.total_seconds())
-    if seconds < SECONDS_TILL:
-        return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
-    minutes = round(seconds / 60)
-    if minutes < MINUTES_TILL:
-        return ngettext("%(count)d minute", "%(count)d minutes", minutes) % {"count": minutes}
-    hours = round(minutes / 60)
-    return ngettext("%(count)d hour", "%(count)d hours", hours) % {"count": hours}

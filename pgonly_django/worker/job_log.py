@@ -4,7 +4,6 @@ it failed; all others once their end is written. At DEBUG one for each start as 
 import contextlib
 import json
 import logging
-from datetime import timedelta
 from typing import Any
 
 from pgonly_django.context.run import Run
@@ -14,6 +13,7 @@ from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.unknown_tasks import UNKNOWN_FOR
+from pgonly_django.wording import duration
 from pgonly_django.worker.outcomes import Ended, how_it_ended
 from pgonly_django.worker.tracebacks import name_of, traceback_of
 
@@ -135,17 +135,3 @@ def _then(finish: Finish) -> str:
     if finish.state is State.FAILED:
         return "; it is not started again"
     return f"; again in {duration(finish.delay_seconds or 0.0)}"
-
-
-def duration(seconds: float) -> str:
-    """For people: "81 us", "1.9 ms", "12.3 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        if 0 < seconds < 1:
-            milliseconds = seconds * 1000
-            return f"{milliseconds:.3g} ms" if milliseconds >= 1 else f"{milliseconds * 1000:.3g} us"
-        return f"{seconds:.3g} s"
-    parts = timedelta(seconds=round(seconds))
-    hours, minutes = divmod(parts.seconds // 60, 60)
-    if parts.days:
-        return f"{parts.days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {parts.seconds % 60} s"

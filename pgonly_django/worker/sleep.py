@@ -19,12 +19,12 @@ from django.db import connections
 from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue import workers
+from pgonly_django.wording import duration
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.duties.duty import BUSY_SECONDS
 from pgonly_django.worker.duties.promotion import Promotion
 from pgonly_django.worker.duties.stop_requests import StopRequests
 from pgonly_django.worker.heartbeat import Heartbeat
-from pgonly_django.worker.job_log import duration
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
 from pgonly_django.worker.options import WorkerOptions

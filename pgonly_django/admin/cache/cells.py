@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 from pgonly_django.admin import formats
 from pgonly_django.cache import codec
 from pgonly_django.monitoring.caches import CacheFigures
+from pgonly_django.wording import duration
 
 _SERIALIZERS = {codec.PICKLE: "pickle", codec.JSON: "JSON", codec.OWN: gettext_lazy("own serializer")}
 _COMPRESSORS = {codec.ZLIB: ", zlib", codec.ZSTD: ", zstd"}
@@ -51,7 +52,7 @@ def expires(entry: Any) -> str:
     if entry.expires_at is None:
         return _("never")
     left = entry.expires_at - now()
-    text = _("in %s") % formats.short_duration(left) if left.total_seconds() > 0 else _("expired")
+    text = _("in %s") % duration(left) if left.total_seconds() > 0 else _("expired")
     return formats.time_tag(entry.expires_at, text)
 
 

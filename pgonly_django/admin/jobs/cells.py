@@ -17,6 +17,7 @@ from pgonly_django.admin.jobs.page import progress_of
 from pgonly_django.admin.jobs.verbs import is_cancelling
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import seconds_between
+from pgonly_django.wording import duration
 
 CAUSE_SHOWN = 110
 ARGUMENTS_SHOWN = 70
@@ -92,13 +93,13 @@ def _due(job: Job) -> str:
         return ""
     wait = job.run_at - timezone.now()
     text = _("in %s") if wait > timedelta(0) else _("late by %s")
-    return formats.time_tag(job.run_at, text % formats.short_duration(abs(wait)))
+    return formats.time_tag(job.run_at, text % duration(abs(wait)))
 
 
 def _waited(job: Job) -> str:
     if job.attempted_at is None or job.attempted_at < job.waiting_since:
         return ""
-    return _("waited %s") % formats.short_duration(job.attempted_at - job.waiting_since)
+    return _("waited %s") % duration(job.attempted_at - job.waiting_since)
 
 
 def _took(job: Any) -> str:
@@ -107,7 +108,7 @@ def _took(job: Any) -> str:
         seconds = job.run_seconds
     else:  # None where the last entry of `errors` is a person's decision, which may come much later than the run
         seconds = seconds_between(job.last_started_at, job.last_finished_at)
-    return "" if seconds is None else _("took %s") % formats.short_duration(timedelta(seconds=seconds))
+    return "" if seconds is None else _("took %s") % duration(timedelta(seconds=seconds))
 
 
 @admin.display(description=gettext_lazy("worker"))

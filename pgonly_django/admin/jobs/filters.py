@@ -16,10 +16,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import short_duration, short_name
+from pgonly_django.admin.formats import short_name
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.known_names import KNOWN_ERRORS, KNOWN_QUEUES, KNOWN_TASKS, known_names
+from pgonly_django.wording import duration
 
 # In the words of the partial indexes of ready rows: PostgreSQL uses them when the query names their conditions.
 PLAIN_READY = Q(state=State.READY, slots__isnull=True, crashes__lt=SUSPECT_FROM)
@@ -142,7 +143,7 @@ class LateFilter(SelectFilter):
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         limits = [timedelta(seconds=seconds) for seconds in self.choices_in_seconds]
         label = _("for more than %s")
-        return [(str(int(limit.total_seconds())), label % short_duration(limit)) for limit in limits]
+        return [(str(int(limit.total_seconds())), label % duration(limit)) for limit in limits]
 
     def narrowed(self, jobs: Any, value: str) -> Any:
         """Each part in the words of an index: pgonly_job_ready, _suspect, _limited and _scheduled."""
@@ -165,7 +166,7 @@ class StuckFilter(SelectFilter):
         return [
             ("any", _("for any reason")),
             ("lease", _("after the end of its lease")),
-            ("progress", _("without progress for %s") % short_duration(NO_PROGRESS_FOR)),
+            ("progress", _("without progress for %s") % duration(NO_PROGRESS_FOR)),
         ]
 
     def narrowed(self, jobs: Any, value: str) -> Any:

@@ -13,11 +13,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.admin.formats import as_text, short_duration, short_name
+from pgonly_django.admin.formats import as_text, short_name
 from pgonly_django.admin.jobs.tracebacks import Part, parts_of, without_messages
 from pgonly_django.models import Job, State
 from pgonly_django.models.readable import entries_of
 from pgonly_django.queue.finish import Outcome
+from pgonly_django.wording import duration
 
 # Of the attempts and of the log lines; the worker keeps fewer of either.
 ENTRIES_SHOWN = 200
@@ -82,7 +83,7 @@ class Attempt:
     def duration(self) -> str:
         if self.started_at is None:
             return ""
-        return short_duration((self.finished_at or timezone.now()) - self.started_at)
+        return duration((self.finished_at or timezone.now()) - self.started_at)
 
     @property
     def cause(self) -> str:
@@ -180,7 +181,7 @@ def timeline(job: Job, attempts: list[Attempt]) -> list[Moment]:
 def _beginnings(job: Job) -> list[Moment]:
     scheduled = job.run_at if job.state == State.SCHEDULED else None
     waited = (job.started_at or job.enqueued_at) - job.enqueued_at
-    after = _("after %s") % short_duration(waited) if waited > timedelta(0) else ""
+    after = _("after %s") % duration(waited) if waited > timedelta(0) else ""
     return [
         Moment(job.enqueued_at, "enqueued", _("Enqueued"), _("queue %s") % job.queue),
         Moment(scheduled, "scheduled", _("Due")),
@@ -192,7 +193,7 @@ def _beginnings(job: Job) -> list[Moment]:
 def _ends(job: Job) -> list[Moment]:
     """The end of the job, where it is not the end of an attempt as well (a success is), and of its retention."""
     ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
-    took = _("after %s in all") % short_duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
+    took = _("after %s in all") % duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
     is_past = job.expires_at is not None and job.expires_at < timezone.now()
     retention = _("Retention ended") if is_past else _("Retention ends")
     return [

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.admin.declared import origin_badge
+from pgonly_django.wording import duration
 
 FOR_EVER = 1e9  # seconds
 
@@ -20,7 +21,7 @@ FOR_EVER = 1e9  # seconds
 @admin.display(description=gettext_lazy("state"))
 def state_badge(limiter: Any) -> SafeString:
     if limiter.blocked_until is not None and limiter.blocked_until > limiter.now:
-        left = formats.short_duration(limiter.blocked_until - limiter.now)
+        left = duration(limiter.blocked_until - limiter.now)
         title = formats.exact_time(limiter.blocked_until)
         return formats.badge("paused", _("Cools down for %s") % left, title)
     if limiter.waiters:
@@ -67,6 +68,6 @@ def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
         left = level + limit / 60 * max(elapsed, 0)
         if left < 0:
             seconds = -left * 60 / limit
-            wait = formats.short_duration(timedelta(seconds=seconds if 0 <= seconds < FOR_EVER else FOR_EVER))
+            wait = duration(timedelta(seconds=seconds if 0 <= seconds < FOR_EVER else FOR_EVER))
             second = _("%(debt)s too many: closed for %(wait)s") % {"debt": f"{-left:,.0f}", "wait": wait}
     return format_html('{}<span class="pgonly-second">{}</span>', text, second)

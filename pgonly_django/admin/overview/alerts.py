@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from pgonly_django.admin.budgets.cells import held_url
-from pgonly_django.admin.formats import brief, exact_time, short_duration, short_name
+from pgonly_django.admin.formats import brief, exact_time, short_name, whole
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.overview import Overview, alias_of, within_limit
 from pgonly_django.admin.schedules.cells import for_reader
@@ -23,6 +23,7 @@ from pgonly_django.monitoring.schedules import with_problem
 from pgonly_django.monitoring.snapshots import Snapshot, oldest_snapshot
 from pgonly_django.monitoring.throughput import failed_jobs
 from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.wording import duration
 
 BAD, WARNING = "failed", "held"  # the colour of a badge
 # So long a job may wait for a worker that is just being replaced, or for a tick.
@@ -84,7 +85,7 @@ def _without_any_worker(overview: Overview, ready: list[QueueFigures]) -> Alert:
     text = _("No worker is live: %(jobs)s jobs wait in %(queues)d queues, the oldest for %(time)s.") % {
         "jobs": jobs.label,
         "queues": len(ready),
-        "time": short_duration(timedelta(seconds=oldest)),
+        "time": duration(timedelta(seconds=oldest)),
     }
     return Alert(BAD, text, overview.list_url(Job, state__exact=State.READY))
 
@@ -95,7 +96,7 @@ def _waiting(queue: QueueFigures) -> str:
     text = _counted(count, ngettext("%s job waits", "%s jobs wait", count.number))
     if queue.oldest_seconds is None:
         return text
-    oldest = short_duration(timedelta(seconds=queue.oldest_seconds))
+    oldest = duration(timedelta(seconds=queue.oldest_seconds))
     return _("%(jobs)s, the oldest for %(time)s") % {"jobs": text, "time": oldest}
 
 
@@ -112,7 +113,7 @@ def _of_workers(overview: Overview) -> Iterator[Alert]:
             "The worker %(name)s is silent for %(time)s and holds %(count)d job.",
             "The worker %(name)s is silent for %(time)s and holds %(count)d jobs.",
             count,
-        ) % {"name": brief(worker.row.name), "time": short_duration(worker.silent_for), "count": count}
+        ) % {"name": brief(worker.row.name), "time": whole(worker.silent_for), "count": count}
         rest = _("Another one takes over when their leases end.")
         yield Alert(BAD, f"{text} {rest}", overview.page_url(worker.row))
 
@@ -149,7 +150,7 @@ def _of_schedules(overview: Overview) -> Iterator[Alert]:
 def _of_limiters(overview: Overview) -> Iterator[Alert]:
     for limiter in overview.limiters:
         if limiter.blocked_until is not None and limiter.blocked_until > limiter.now:
-            left = short_duration(limiter.blocked_until - limiter.now)
+            left = duration(limiter.blocked_until - limiter.now)
             text = _("The limiter “%(name)s” cools down for another %(time)s.")
             facts = {"name": brief(limiter.name), "time": left}
             yield Alert(WARNING, text % facts, overview.page_url(limiter))
@@ -161,7 +162,7 @@ def _of_snapshots(overview: Overview) -> Iterator[Alert]:
         yield Alert(
             WARNING,
             _("A transaction is open for %(time)s and keeps vacuum from cleaning up: %(who)s.")
-            % {"time": short_duration(timedelta(seconds=snapshot.seconds)), "who": _holder(snapshot)},
+            % {"time": duration(timedelta(seconds=snapshot.seconds)), "who": _holder(snapshot)},
             overview.page_url(snapshot.jobs[0]) if len(snapshot.jobs) == 1 else "",
         )
 

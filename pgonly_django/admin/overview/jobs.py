@@ -18,6 +18,7 @@ from pgonly_django.models import Job
 from pgonly_django.monitoring.states import jobs_by_state
 from pgonly_django.monitoring.throughput import Ended, Period, throughput
 from pgonly_django.monitoring.times import times
+from pgonly_django.wording import duration
 
 PERIODS = {
     Period.HOUR: gettext_lazy("Hour"),
@@ -93,4 +94,4 @@ def times_panel(overview: Overview) -> dict[str, Any]:
 def _pair(p50: float | None, p95: float | None) -> str:
     if p50 is None or p95 is None:
         return "-"
-    return " / ".join(formats.short_duration(timedelta(seconds=value)) for value in (p50, p95))
+    return " / ".join(duration(timedelta(seconds=value)) for value in (p50, p95))

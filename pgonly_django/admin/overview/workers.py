@@ -16,6 +16,7 @@ from pgonly_django.admin.queues import cells
 from pgonly_django.admin.workers import cells as worker_cells
 from pgonly_django.models import Job, Queue, Worker
 from pgonly_django.monitoring.workers import WorkerFigures
+from pgonly_django.wording import duration
 
 WORKERS_SHOWN, JOBS_OF_A_WORKER = 25, 5
 
@@ -64,13 +65,13 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
         "badge": worker_cells.life(row),
         "served": ", ".join(formats.brief(name) for name in worker.queues) or _("all"),
         "version": row.version or "",
-        "silent": formats.short_duration(_whole(worker.silent_for)),
+        "silent": duration(_whole(worker.silent_for)),
         "jobs": [
             {
                 "task": formats.short_name(job.task),
                 "url": overview.page_url(job),
                 "progress": progress_of(job, sees_data=sees_data),
-                "time": formats.short_duration(_whole(now() - job.attempted_at)) if job.attempted_at else "",
+                "time": duration(_whole(now() - job.attempted_at)) if job.attempted_at else "",
             }
             for job in worker.jobs[:JOBS_OF_A_WORKER]
         ],
@@ -80,9 +81,9 @@ def _worker(overview: Overview, worker: WorkerFigures) -> dict[str, Any]:
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else formats.short_duration(_whole(timedelta(seconds=value)))
+    return "-" if value is None else duration(_whole(timedelta(seconds=value)))
 
 
-def _whole(duration: timedelta) -> timedelta:
-    """One second at least: on a page that refreshes itself, milliseconds would only flicker."""
-    return max(duration, timedelta(seconds=1))
+def _whole(time: timedelta) -> int:
+    """Seconds, one at least: on a page that refreshes itself, fractions would only flicker."""
+    return max(time // timedelta(seconds=1), 1)

@@ -22,6 +22,7 @@ from pgonly_django.scheduling.declare import STALE_AFTER
 from pgonly_django.scheduling.due import timing_of
 from pgonly_django.scheduling.timing import TimingError
 from pgonly_django.tasks.masking import JobMask
+from pgonly_django.wording import duration
 
 _newest = Tick.objects.filter(schedule=OuterRef("pk"), job_id__isnull=False).order_by("-tick_at")
 _newest_job = Job.objects.filter(pk=OuterRef("last_job_id"))
@@ -110,10 +111,7 @@ def next_tick(schedule: Any) -> str:
     if not schedule.is_planned:
         return _("as soon as a worker looks")
     wait = schedule.next_at - schedule.now
-    if wait < timedelta(0):
-        text = _("due for %s") % formats.short_duration(-wait)
-    else:
-        text = _("in %s") % formats.short_duration(wait)
+    text = (_("due for %s") if wait < timedelta(0) else _("in %s")) % duration(abs(wait))
     return formats.time_tag(schedule.next_at, text)
 
 
@@ -121,7 +119,7 @@ def next_tick(schedule: Any) -> str:
 def last_run(schedule: Any) -> str:
     if schedule.last_run_at is None:
         return "-"
-    age = _("%s ago") % formats.short_duration(schedule.now - schedule.last_run_at)
+    age = _("%s ago") % duration(schedule.now - schedule.last_run_at)
     return format_html("{} {}", job_badge(schedule.last_state), formats.time_tag(schedule.last_run_at, age))
 
 

@@ -17,6 +17,7 @@ from pgonly_django.admin.sessions.users import user_names
 from pgonly_django.sessions import SessionStore
 from pgonly_django.sessions.devices import device_name
 from pgonly_django.sessions.masking import as_text, masked
+from pgonly_django.wording import duration
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -52,10 +53,7 @@ def last_seen(session: Any) -> str:
 @admin.display(description=gettext_lazy("expires"))
 def expires(session: Any) -> SafeString:
     left = session.expires_at - now()
-    if left < timedelta(0):
-        text = _("%s ago") % formats.short_duration(-left)
-    else:
-        text = _("in %s") % formats.short_duration(left)
+    text = (_("%s ago") if left < timedelta(0) else _("in %s")) % duration(abs(left))
     return formats.time_tag(session.expires_at, text)
 
 

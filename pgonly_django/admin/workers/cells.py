@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.conf import settings
+from pgonly_django.wording import duration
 
 
 @admin.display(description=gettext_lazy("state"))
@@ -61,14 +62,14 @@ def held(worker: Any) -> str:
 
 @admin.display(description=gettext_lazy("heartbeat"))
 def heartbeat(worker: Any) -> SafeString:
-    text = _("%s ago") % formats.short_duration(worker.now - worker.heartbeat_at)
+    text = _("%s ago") % duration(worker.now - worker.heartbeat_at)
     return formats.time_tag(worker.heartbeat_at, text)
 
 
 @admin.display(description=gettext_lazy("uptime"))
 def since(worker: Any) -> SafeString:
     end = worker.stopped_at or worker.heartbeat_at
-    return formats.time_tag(worker.started_at, formats.short_duration(end - worker.started_at))
+    return formats.time_tag(worker.started_at, duration(end - worker.started_at))
 
 
 @admin.display(description=gettext_lazy("version"))

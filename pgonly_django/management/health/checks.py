@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from pgonly_django.queue import health
-from pgonly_django.worker.job_log import duration
+from pgonly_django.wording import duration
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def of_oldest(found: health.Waiting | None, limit: timedelta | None) -> Check:
 
 
 def of_latency(found: health.Latency | None, limits: Limits) -> Check:
-    within = _span(limits.within)
+    within = duration(limits.within)
     if found is None:
         return _of_seconds("latency", None, limits.max_latency, f"no run began within {within}", {"jobs": 0})
     p50, p95, longest = (duration(seconds) for seconds in found[1:])
@@ -82,7 +82,7 @@ def of_latency(found: health.Latency | None, limits: Limits) -> Check:
 def of_failures(failed: int, limits: Limits) -> Check:
     limit, within = limits.max_failed, limits.within
     is_ok = limit is None or failed <= limit
-    text = f"{failed} within {_span(within)}" + _unless(is_ok, f"at most {limit}")
+    text = f"{failed} within {duration(within)}" + _unless(is_ok, f"at most {limit}")
     return Check("failures", is_ok, text, failed, limit, {"within_seconds": within.total_seconds()})
 
 
@@ -91,16 +91,11 @@ def _of_seconds(
 ) -> Check:
     most = None if limit is None else limit.total_seconds()
     is_ok = most is None or seconds is None or seconds <= most
-    return Check(name, is_ok, text + _unless(is_ok, f"at most {_span(limit)}"), seconds, most, facts)
+    return Check(name, is_ok, text + _unless(is_ok, f"at most {duration(limit or 0)}"), seconds, most, facts)
 
 
 def _unless(is_ok: bool, wanted: str) -> str:
     return "" if is_ok else f" ({wanted})"
-
-
-def _span(given: timedelta | None) -> str:
-    """As it was given: "15 min", and not "15 min 0 s"."""
-    return duration(given.total_seconds()).removesuffix(" 0 s").removesuffix(" 0 min") if given else "0 s"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.monitoring.doctor.reading import reading
-from pgonly_django.monitoring.doctor.words import span
+from pgonly_django.wording import duration
 
 WARNING_SECONDS, ERROR_SECONDS = 2.0, 60.0
 # A row may be written so long after its id was made: a worker waits for its database, a call of enqueue_many() makes
@@ -56,7 +56,7 @@ def _level(ahead: float) -> Level:
 
 
 def _off(ahead: float) -> str:
-    return f"{span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'}"
+    return f"{duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'}"
 
 
 def examine_workers(alias: str) -> Iterator[Finding]:

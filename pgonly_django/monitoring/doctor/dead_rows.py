@@ -14,9 +14,10 @@ from pgonly_django.models.job import READY_ROW
 from pgonly_django.monitoring.doctor import reading
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import OUR_TABLES, belongs_to, parameters
-from pgonly_django.monitoring.doctor.words import MINUTE, counted, identifier, size, span
+from pgonly_django.monitoring.doctor.words import MINUTE, counted, identifier, size
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
+from pgonly_django.wording import duration
 
 BEHIND_ROWS = 10_000  # fewer do no harm
 BEHIND_SECONDS = 15 * MINUTE
@@ -99,7 +100,7 @@ def examine_autovacuum(alias: str) -> Iterator[Finding]:
     """D034: autovacuum should have been at a table, and was not."""
     limits = parameters(times=BEHIND_TIMES, rows=BEHIND_ROWS, seconds=BEHIND_SECONDS)
     for schema, name, dead, live, starts_at, seconds in reading.rows(alias, BEHIND, limits):
-        since = "never" if seconds is None else f"{span(seconds)} ago"
+        since = "never" if seconds is None else f"{duration(seconds)} ago"
         yield Finding(
             id="D034",
             level=Level.WARNING,

@@ -8,9 +8,10 @@ from pgonly_django.models import Job
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.monitoring.doctor.reading import reading
-from pgonly_django.monitoring.doctor.words import HOUR, MINUTE, database_flag, span
+from pgonly_django.monitoring.doctor.words import HOUR, MINUTE, database_flag
 from pgonly_django.monitoring.queues import QueueFigures, queues
 from pgonly_django.monitoring.workers import served_queues
+from pgonly_django.wording import duration
 
 # So long a job may wait for a worker that is just being replaced, or for a tick.
 UNSERVED_SECONDS = 15
@@ -46,7 +47,7 @@ def _data(queue: QueueFigures) -> dict[str, object]:
 
 def _waiting(queue: QueueFigures) -> str:
     waiting = f"{queue.waiting.label} {'job waits' if queue.waiting.number == 1 else 'jobs wait'}"
-    return f"{waiting}, the oldest for {span(queue.oldest_seconds or 0)}"
+    return f"{waiting}, the oldest for {duration(queue.oldest_seconds or 0)}"
 
 
 def _unserved(alias: str, queue: QueueFigures) -> Finding:

@@ -15,7 +15,8 @@ from psycopg import IsolationLevel
 
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.reading import is_direct
-from pgonly_django.monitoring.doctor.words import identifier, span
+from pgonly_django.monitoring.doctor.words import identifier
+from pgonly_django.wording import duration
 
 # Limits below these end what a healthy job does; above them they are shown only.
 SHORT_SECONDS = {
@@ -50,7 +51,7 @@ class Setting:
         return float(self.value) / 1000  # all of SHORT_SECONDS are in ms
 
     def finding(self, id_: str, level: Level, why: str, wanted: str) -> Finding:
-        shown = span(self.seconds) if self.name in SHORT_SECONDS else self.value
+        shown = duration(self.seconds) if self.name in SHORT_SECONDS else self.value
         return Finding(
             id=id_,
             level=level,

@@ -11,8 +11,9 @@ from django.db import DatabaseError
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import OUR_TABLES, parameters
 from pgonly_django.monitoring.doctor.reading import reading, role_of, row, rows
-from pgonly_django.monitoring.doctor.words import counted, database_flag, literal, size, span
+from pgonly_django.monitoring.doctor.words import counted, database_flag, literal, size
 from pgonly_django.monitoring.snapshots import OLD, Snapshot, old_snapshots
+from pgonly_django.wording import duration
 
 LONG = timedelta(hours=1)  # from here on it is an error
 SHOWN_AT_MOST = 5
@@ -32,7 +33,7 @@ def examine_sessions(alias: str) -> Iterator[Finding]:
         yield Finding(
             id="D021",
             level=_level(each.seconds),
-            fact=f"A transaction has been open for {span(each.seconds)} and keeps vacuum from removing dead rows: "
+            fact=f"A transaction has been open for {duration(each.seconds)} and keeps vacuum from removing dead rows: "
             f"{_who(each)}.",
             advice=_how_to_end(alias, each),
             data={
@@ -100,7 +101,7 @@ def examine_locks(alias: str) -> Iterator[Finding]:
             id="D025",
             level=Level.ERROR,
             fact=f"Process {pid} of the server ({name or 'no application_name'}) "
-            f"{f'has locked {table}' if is_granted else waits}, for {span(seconds)} now: {' '.join(query.split())}",
+            f"{f'has locked {table}' if is_granted else waits}, for {duration(seconds)} now: {' '.join(query.split())}",
             advice=f"End it: SELECT pg_terminate_backend({pid}); Later, try it again with SET lock_timeout = '2s'."
             if is_granted
             else f"End it, SELECT pg_terminate_backend({pid}); or what it waits for: "
@@ -149,8 +150,8 @@ def examine_prepared_transactions(alias: str) -> Iterator[Finding]:
         yield Finding(
             id="D022",
             level=_level(seconds),
-            fact=f"The prepared transaction {gid!r} of {owner} has waited for its end for {span(seconds)}. It keeps "
-            "its locks, and vacuum from removing dead rows, over every restart.",
+            fact=f"The prepared transaction {gid!r} of {owner} has waited for its end for {duration(seconds)}. It "
+            "keeps its locks, and vacuum from removing dead rows, over every restart.",
             advice=f"Ask its transaction manager, or end it: ROLLBACK PREPARED {literal(gid)};",
             data={"gid": gid, "owner": owner, "seconds": seconds, "transactions": age},
         )

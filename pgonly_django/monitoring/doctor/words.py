@@ -9,19 +9,6 @@ KB = 1024
 SHOWN_AT_MOST = 5
 
 
-def span(seconds: float) -> str:
-    """ "350 ms", "12.3 s", "7 min", "2 h 5 min", "3 d 4 h"."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < HOUR:
-        return f"{seconds / MINUTE:.0f} min"
-    if seconds < DAY:
-        return f"{int(seconds // HOUR)} h {int(seconds % HOUR // MINUTE)} min"
-    return f"{int(seconds // DAY)} d {int(seconds % DAY // HOUR)} h"
-
-
 def size(of_bytes: float) -> str:
     """ "12 kB", "340 MB", "1.2 GB"."""
     for unit in ("bytes", "kB", "MB"):

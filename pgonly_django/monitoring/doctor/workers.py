@@ -9,8 +9,9 @@ from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to
 from pgonly_django.monitoring.doctor.reading import reading
-from pgonly_django.monitoring.doctor.words import counted, database_flag, named, span
+from pgonly_django.monitoring.doctor.words import counted, database_flag, named
 from pgonly_django.monitoring.workers import WorkerFigures, workers
+from pgonly_django.wording import duration
 
 
 def examine_workers(alias: str) -> Iterator[Finding]:
@@ -56,7 +57,7 @@ def _silent(worker: WorkerFigures, live: list[WorkerFigures]) -> Finding:
         id="D122",
         level=level,
         fact=f"The worker {worker.row.name} ({worker.row.hostname}, process {worker.row.pid}) has been silent for "
-        f"{span(silent)} and {jobs}.",
+        f"{duration(silent)} and {jobs}.",
         advice=f"Look at process {worker.row.pid} on {worker.row.hostname} and at its log."
         + (" A live worker takes its jobs over when their leases end." if worker.jobs else "")
         + ("" if live else " None is live: start one."),

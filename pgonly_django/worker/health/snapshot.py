@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from pgonly_django.worker.job_log import duration
+from pgonly_django.wording import duration
 from pgonly_django.worker.memory import resident_bytes
 from pgonly_django.worker.status import Status, WorkerState
 

@@ -8,11 +8,12 @@ from typing import Any
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import exact_time, short_duration
+from pgonly_django.admin.formats import exact_time
 from pgonly_django.admin.jobs.page.steps import cost_of
 from pgonly_django.conf import FAILED_RETENTION, LONGEST
 from pgonly_django.masking import MASK
 from pgonly_django.models import Job, State
+from pgonly_django.wording import duration
 
 DIGEST_SHOWN = 8
 
@@ -37,7 +38,7 @@ def facts_of(job: Job, worker: str, *, hides_keys: bool) -> list[tuple[str, Any]
         (_("Crashes"), job.crashes or None),
         (_("Worker"), worker if job.state == State.RUNNING else None),
         (_("Lease"), _lease(job)),
-        (_("Maximum run time"), job.max_runtime and short_duration(job.max_runtime)),
+        (_("Maximum run time"), job.max_runtime and duration(job.max_runtime)),
         (_("Kept after it finished"), _retention(job)),
         (_("Kept if it fails"), _failed_retention(job)),
         (_("Dead letter queue"), job.dead_letter_queue),
@@ -63,7 +64,7 @@ def _failed_retention(job: Job) -> str | None:
 
 
 def _time_kept(time: timedelta | None) -> str:
-    return short_duration(time) if time and time <= LONGEST else _("for ever")
+    return duration(time) if time and time <= LONGEST else _("for ever")
 
 
 def _concurrency(job: Job, *, hides_key: bool) -> str | None:
@@ -99,5 +100,5 @@ def _lease(job: Job) -> str | None:
         return None
     left = job.lease_expires_at - timezone.now()
     if left.total_seconds() < 0:
-        return _("expired %s ago") % short_duration(-left)
-    return _("%s left") % short_duration(left)
+        return _("expired %s ago") % duration(-left)
+    return _("%s left") % duration(left)

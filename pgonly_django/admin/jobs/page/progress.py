@@ -6,9 +6,10 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from pgonly_django.admin.formats import as_text, short_duration
+from pgonly_django.admin.formats import as_text
 from pgonly_django.models import Job
 from pgonly_django.monitoring.progress import JobProgress, job_progress
+from pgonly_django.wording import duration
 
 MESSAGE_SHOWN = 1_000
 
@@ -28,7 +29,7 @@ def progress_of(job: Job, *, sees_data: bool = True) -> dict[str, Any] | None:
         "percent": progress.percent,
         "figures": " / ".join(figures),
         "speed": _speed(progress),
-        "left": _("%s left") % short_duration(progress.left) if progress.left else "",
+        "left": _("%s left") % duration(progress.left) if progress.left else "",
         "message": message,
     }
 

@@ -15,13 +15,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from pgonly_django.admin.formats import age, as_text, exact_time, money, short_duration
+from pgonly_django.admin.formats import age, as_text, exact_time, money
 from pgonly_django.admin.links import Links
 from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.masking import MASK
 from pgonly_django.models import Budget, Job, Limiter, Queue, State, Worker
 from pgonly_django.models.job import BY_A_PERSON, WAITING
 from pgonly_django.monitoring.waiting import Kind, Reason, why_it_waits
+from pgonly_django.wording import duration
 
 TIME_LIMIT = timedelta(milliseconds=250)
 # A person's pause and its entry in the admin's log are made in one request.
@@ -95,7 +96,7 @@ def _line(reason: Reason, job: Job, *, hides_keys: bool) -> Line:
 
 def _due(run_at: datetime, job: Job) -> str:
     text = _("due in %(wait)s, at %(time)s") % {
-        "wait": short_duration(run_at - timezone.now()),
+        "wait": duration(run_at - timezone.now()),
         "time": exact_time(run_at),
     }
     entries = job.error_entries
