@@ -27,7 +27,6 @@ SEE = {
     "pgonly_doctor": "doctor.md",
     "pgonly_encrypt_sessions": "sessions.md#what-a-leaked-table-tells",
     "pgonly_health": "health_checks.md#pgonly_health",
-    "pgonly_import_beat": "schedules.md",
     "pgonly_import_sessions": "sessions.md#moving-from-another-engine",
     "pgonly_jobs": "queue.md#pgonly_jobs",
     "pgonly_schema": "schema.md#move-the-tables",

@@ -9,5 +9,4 @@ due           finds the schedules that are due, and enqueues their jobs, each ti
 turns         one that hangs does not keep the others waiting
 overlap       what an unfinished earlier run or a paused queue means for a tick
 calls         from a schedule to a job
-beat          Celery beat's schedules, read for pgonly_import_beat
 """
