@@ -23,7 +23,7 @@ from pgonly_django.database.time_limit import time_limit
 from pgonly_django.monitoring.in_time import own_connections
 from pgonly_django.monitoring.listening import seconds_until_heard
 from pgonly_django.queue.health import oldest_waiting, workers
-from pgonly_django.tasks.databases import job_databases
+from pgonly_django.tasks.backend import job_databases
 
 try:
     from health_check.exceptions import ServiceUnavailable

@@ -19,7 +19,7 @@ from pgonly_django.monitoring.in_time import stats_in_time
 from pgonly_django.monitoring.metrics import METRICS
 from pgonly_django.monitoring.metrics.metric import Kind, Metric
 from pgonly_django.monitoring.stats import Stats
-from pgonly_django.tasks.databases import job_databases
+from pgonly_django.tasks.backend import job_databases
 
 try:
     from prometheus_client import CollectorRegistry

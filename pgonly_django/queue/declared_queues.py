@@ -17,7 +17,7 @@ NAME_LENGTH = 64  # of pgonly_job.queue
 MOST_RUNNING, MOST_STARTS = 1_000_000, 1_000_000
 RATE = "a pair such as (10, 60): at most 10 starts per 60 seconds"
 DOCS = "docs/how-to/concurrency.md#checks"
-# `task` makes the queue one of dead letters: see tasks/dead_letters.py.
+# `task` makes the queue one of dead letters: see tasks/failures.py.
 KEYS = ("max_running", "rate", "limiter", "task")
 
 

@@ -15,7 +15,7 @@ from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.queue.values import to_json
 from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
 from pgonly_django.tasks.metadata import metadata_text
-from pgonly_django.tasks.task_fields import PATH_LENGTH, what_is_wrong_with_name
+from pgonly_django.tasks.options import PATH_LENGTH, what_is_wrong_with_name
 
 # As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
 CATCH_UP, OVERLAP = ("latest", "all", "none"), ("skip", "allow", "replace")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pgonly_django.compat import InvalidTask, Task
 from pgonly_django.database.statement import printable
-from pgonly_django.tasks.task_fields import PATH_LENGTH
+from pgonly_django.tasks.options import PATH_LENGTH
 
 RULE = 'a list of dotted paths such as ["shop.tasks.old_name"]'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,17 +12,22 @@ from uuid import UUID
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import router, transaction
+from django.dispatch import Signal
 
 from pgonly_django.compat import (
     BaseTaskBackend,
     InvalidTask,
+    InvalidTaskBackend,
     TaskResultDoesNotExist,
     TaskResultStatus,
+    task_backends,
     task_enqueued,
+    tasks_logger,
 )
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import FollowUp, require_autocommit
+from pgonly_django.events import emit, has_listeners
 from pgonly_django.instruments import watches_enqueues
 from pgonly_django.queue.enqueue import (
     NewJob,
@@ -34,24 +39,27 @@ from pgonly_django.queue.enqueue import (
     templates_of,
 )
 from pgonly_django.queue.unique import Enqueued, insert_unique
-from pgonly_django.tasks import dead_letters
 from pgonly_django.tasks.aliases import first_path
 from pgonly_django.tasks.arguments import CallSignature, call_signature
-from pgonly_django.tasks.call_columns import Columns, call_columns
-from pgonly_django.tasks.carried import instrumented
-from pgonly_django.tasks.enqueue_log import log_enqueued, logs_enqueued
-from pgonly_django.tasks.metadata import Call
-from pgonly_django.tasks.options import TaskOptions, storable
+from pgonly_django.tasks.failures import check_dead_letter_queue
+from pgonly_django.tasks.keys import Columns, UniqueFunction, call_columns, kept_for_its_key, uniqueness
+from pgonly_django.tasks.metadata import Call, instrumented
+from pgonly_django.tasks.options import (
+    TaskOptions,
+    storable,
+    stored_retention,
+    validate_fields,
+    validate_place,
+)
 from pgonly_django.tasks.result import JobResult, as_duplicate, build_result, result_of
-from pgonly_django.tasks.retention import stored_retention
 from pgonly_django.tasks.settings import TasksEntry
-from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.tasks.task import PostgresTask
-from pgonly_django.tasks.task_fields import validate_fields, validate_place
-from pgonly_django.tasks.uniqueness import UniqueFunction, kept_for_its_key, uniqueness
 
 PREPARED_AT_MOST = 1024
+# Django connects one receiver of its own to each signal. It writes a log line.
+OWN_RECEIVERS = 1
 
+_logger = logging.getLogger("pgonly_django.queue")
 _decode = json.JSONDecoder().decode
 
 
@@ -110,6 +118,7 @@ class PostgresBackend(BaseTaskBackend):
         new = self._new_job(task, args, kwargs)
         require_autocommit(self.database, "enqueue()")
         if watches_enqueues():
+            result: JobResult
             (result,) = instrumented([(task, new)], lambda jobs: [self._insert(*jobs[0])], is_bulk=False)
             return result
         return self._insert(task, new)
@@ -183,7 +192,7 @@ class PostgresBackend(BaseTaskBackend):
         return result_of(job)
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ARG002 - the signature of a check
-        from pgonly_django.tasks.checks import check_tasks_entry
+        from pgonly_django.tasks.settings import check_tasks_entry
 
         return check_tasks_entry(self.entry)
 
@@ -219,6 +228,7 @@ class PostgresBackend(BaseTaskBackend):
         self.validate_task(task)
         validate_place(task)
         options = self.options_of(task)
+        check_dead_letter_queue(options.dead_letter_queue)
         stored = storable(_overrides(task))
         template = Template(
             backend=self.alias,
@@ -231,7 +241,7 @@ class PostgresBackend(BaseTaskBackend):
             max_runtime=options.max_runtime,
             retention=kept_for_its_key(options.retention, options),
             failed_retention=stored_retention(kept_for_its_key(options.failed_retention, options)),
-            dead_letter_queue=dead_letters.required(options.dead_letter_queue),
+            dead_letter_queue=options.dead_letter_queue,
         )
         signature = call_signature(task.func, task.takes_context)
         unique = uniqueness(first_path(task), signature, options)
@@ -246,9 +256,11 @@ class PostgresBackend(BaseTaskBackend):
         def tell() -> None:
             for payload in payloads:
                 notify.send_coalesced(database, payload, follow_up)
-            if logs_enqueued():
+            # Where Django's own logger is at DEBUG, its line is enough.
+            is_logged = _logger.isEnabledFor(logging.DEBUG) and not tasks_logger.isEnabledFor(logging.DEBUG)
+            if is_logged or has_listeners():
                 for result in results:
-                    log_enqueued(result)
+                    _log_enqueued(result)
             if has_receivers(task_enqueued, logging.DEBUG):
                 for result in results:
                     task_enqueued.send(type(self), task_result=result)
@@ -281,5 +293,39 @@ def _result(
     return as_duplicate(result) if is_duplicate else result
 
 
+def has_receivers(signal: Signal, level: int) -> bool:
+    """Whether the project has connected a receiver, or Django's own would log at `level`. For a short job, sending a
+    signal costs more than its run."""
+    return len(signal.receivers) > OWN_RECEIVERS or tasks_logger.isEnabledFor(level)
+
+
+def _log_enqueued(result: Any) -> None:
+    task = result.task
+    due = f", due {task.run_after:%Y-%m-%d %H:%M:%S %Z}".rstrip() if task.run_after else ""
+    message = f"{task.module_path} {result.id}: enqueued to {task.queue_name}{due}."
+    facts = {"job_id": result.id, "task": task.module_path, "queue": task.queue_name}
+    emit("queue.enqueued", message, level=logging.DEBUG, **facts)
+
+
 def _overrides(task: Any) -> dict[str, Any]:
     return dict(getattr(task, "overrides", ()))
+
+
+def our_backends() -> Iterator[PostgresBackend]:
+    """Those of TASKS, without entries of others and those that cannot be set up."""
+    for alias in task_backends:
+        try:
+            backend = task_backends[alias]
+        except InvalidTaskBackend:  # Django's own check says so
+            continue
+        if isinstance(backend, PostgresBackend):
+            yield backend
+
+
+def job_databases() -> list[str]:
+    """The aliases of the databases that have the jobs of TASKS, in its order. Where no entry is ours: where the router
+    reads jobs, which commands and the admin do as well."""
+    from pgonly_django.models import Job
+
+    found = [backend.database for backend in our_backends()]
+    return list(dict.fromkeys(found)) or [router.db_for_read(Job)]

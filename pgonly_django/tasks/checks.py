@@ -1,54 +1,76 @@
-"""System checks of an entry of TASKS: mistakes are found before they cost a job. The backend's check() calls this."""
+"""`manage.py check --deploy`: whether the modules of tasks can be imported, and whether aliases are free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Mapping
+from typing import Any
 
 from django.core import checks
-from django.db import connections, router
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
-from pgonly_django.database.connect import check_vendor
-from pgonly_django.models import Job
-from pgonly_django.tasks.settings import TasksEntry
+from pgonly_django.compat import InvalidTask
+from pgonly_django.conf import settings
+from pgonly_django.tasks.aliases import claimed, is_another_task
+from pgonly_django.tasks.backend import our_backends
+from pgonly_django.tasks.registry import import_tasks
 
-DOCS = "docs/how-to/queue.md#another-database"
-
-
-def check_tasks_entry(entry: TasksEntry) -> list[checks.CheckMessage]:
-    """E002: the entry itself. E003, E004: the jobs' database. W001: the router says another one. W002: defaults of a
-    queue that QUEUES lacks."""
-    if entry.problems:
-        hint = "All options: docs/how-to/queue.md#tasks."
-        return [checks.Error(problem, hint=hint, id="pgonly_django.E002") for problem in entry.problems]
-    return _check_database(entry, entry.database) or list(_warnings(entry, entry.database))
+DOCS = "See docs/how-to/rolling_deploys.md#check---deploy."
 
 
-def _check_database(entry: TasksEntry, database: str) -> list[checks.CheckMessage]:
-    if database not in connections:
-        message = f"{entry.place} keeps its jobs in the database {database!r}, which is not in DATABASES."
-        hint = f'Set OPTIONS["database"] to one of: {", ".join(connections)}.'
-        return [checks.Error(message, hint=hint, id="pgonly_django.E003")]
-    how = 'OPTIONS["database"]' if entry.options.get("database") else 'a router or OPTIONS["database"]'
-    instead = f"keep the jobs in another one, by {how}. See {DOCS}"
-    if errors := check_vendor(database, f"{entry.place} keeps its jobs in", instead, "pgonly_django.E003"):
-        return errors
-    if not connections[database].settings_dict["AUTOCOMMIT"]:
-        message = f"{entry.place} keeps its jobs in {database!r}, which has AUTOCOMMIT = False."
-        hint = "Remove AUTOCOMMIT from it, and use atomic(): without autocommit workers do not start and get no NOTIFY."
-        return [checks.Error(message, hint=hint, id="pgonly_django.E004")]
-    return []
+def check_task_modules(**_: object) -> list[checks.CheckMessage]:
+    """E503: a module of tasks that cannot be imported. E502: an alias that is another task."""
+    found: list[checks.CheckMessage] = [
+        checks.Error(
+            f"{path} cannot be imported: {reason}",
+            hint=f"Its jobs would not run. {DOCS}",
+            id="pgonly_django.E503",
+        )
+        for path, reason in import_tasks().items()
+    ]
+    for alias, task in sorted(claimed().items()):
+        if problem := _what_is_wrong(alias, task):
+            found.append(checks.Error(problem, hint=DOCS, id="pgonly_django.E502"))
+    return found
 
 
-def _warnings(entry: TasksEntry, database: str) -> Iterator[checks.CheckMessage]:
-    routed = {router.db_for_read(Job), router.db_for_write(Job)} - {database}
-    if routed and entry.options.get("database"):
-        others = " and ".join(map(repr, sorted(routed)))
-        looked = f"but Job.objects and the admin look in {others}."
-        message = f"{entry.place} keeps its jobs in {database!r}, {looked}"
-        hint = f"Route the queue's models to {database!r}. See {DOCS}."
-        yield checks.Warning(message, hint=hint, id="pgonly_django.W001")
-    for name in entry.unused_defaults():
-        lack = f'has {name}, which "QUEUES" lacks: no task can be enqueued there.'
-        message = f'{entry.place}["OPTIONS"]["queues"] {lack}'
-        hint = 'Add the name to "QUEUES", or correct it.'
-        yield checks.Warning(message, hint=hint, id="pgonly_django.W002")
+def _what_is_wrong(alias: str, task: Any) -> str:
+    try:
+        found = import_string(alias)
+    except InvalidTask as error:  # the task at that path, which is imported only now
+        return str(error)
+    except (Exception, SystemExit):  # noqa: BLE001 - as it should be: the path is gone
+        return ""
+    if not is_another_task(found, task):
+        return ""
+    return f"{task.module_path} has the alias {alias!r}, which is a task of its own: its jobs run that one."
+
+
+def check_names_of_queues(**_: object) -> list[checks.CheckMessage]:
+    """W003: PGONLY["QUEUES"] has a name that no entry of TASKS allows. Where one allows every name, all are right."""
+    try:
+        limited = settings().queues
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    allowed = [backend.queues for backend in our_backends()]
+    if not allowed or not all(allowed):
+        return []
+    known = sorted(set().union(*allowed))
+    return [
+        _unused(str(name), known)
+        for name, entry in limited.items()
+        if name not in known and not _is_of_dead_letters(entry)
+    ]
+
+
+def _is_of_dead_letters(entry: object) -> bool:
+    """E010 says what is wrong with those."""
+    return isinstance(entry, Mapping) and "task" in entry
+
+
+def _unused(name: str, known: list[str]) -> checks.CheckMessage:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else 'Add the name to "QUEUES" of TASKS, or take it out here.'
+    lack = f'which no "QUEUES" of TASKS has ({", ".join(known)}): no job can be in it.'
+    return checks.Warning(f'PGONLY["QUEUES"] has {name!r}, {lack}', hint=hint, id="pgonly_django.W003")

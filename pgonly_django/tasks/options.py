@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
+from inspect import isfunction
+from numbers import Real
 from typing import Any
 
 from django.utils.module_loading import import_string
 
+from pgonly_django.compat import InvalidTask
 from pgonly_django.conf import FAILED_RETENTION, LONGEST, unknown_key
+from pgonly_django.database.statement import printable
 from pgonly_django.exceptions import OptionError
 from pgonly_django.queue.retry import BACKOFF_RULE, Backoff, BackoffFunction, backoff_parameters, described
 from pgonly_django.tasks.error_policies import (
@@ -21,7 +26,51 @@ from pgonly_django.tasks.error_policies import (
     is_error_classes,
     stored_errors,
 )
-from pgonly_django.tasks.task_fields import NAME_LENGTH, what_is_wrong_with_name
+
+NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
+YEARS = range(1000, 9000)  # PostgreSQL and Python can both hold these in every time zone
+
+
+def validate_fields(task: Any) -> None:
+    """Raises InvalidTask for a value of another type or size than its column takes. Django's own rules come on top."""
+    if not isfunction(task.func):
+        raise InvalidTask(f"Task function must be defined at a module level. {task.func!r} is no function.")
+    if len(path := task.module_path) > PATH_LENGTH:
+        rule = f"The path of a task must be at most {PATH_LENGTH} characters long"
+        raise InvalidTask(f"{rule}, got {len(path)}: {path[:80]}...")
+    if wrong := what_is_wrong_with_name(task.queue_name):
+        raise InvalidTask(f"queue_name must be {wrong}, got {task.queue_name!r}.")
+    priority, moment = task.priority, task.run_after
+    is_number = isinstance(priority, Real) and not isinstance(priority, bool)
+    if not is_number or priority != priority:  # noqa: PLR0124 - only NaN differs from itself; Django cannot compare it
+        raise InvalidTask(f"priority must be a whole number between -100 and 100. It cannot be {priority!r}.")
+    if not isinstance(moment, datetime | None):
+        remedy = "for a delay: timezone.now() + delay."
+        raise InvalidTask(f"run_after must be an aware datetime. It cannot be {moment!r}; {remedy}")
+    if moment is not None and moment.year not in YEARS:
+        raise InvalidTask(f"run_after must lie in the years {YEARS[0]} to {YEARS[-1]}, got {moment}.")
+
+
+def validate_place(task: Any) -> None:
+    """Raises InvalidTask where a worker would not find the task at its path: the task has another name than its
+    function, or another decorator hides it. Called by enqueue(): before that, its module may be half imported."""
+    function = task.func
+    module = sys.modules.get(function.__module__)
+    found = getattr(module, function.__qualname__, None)
+    if module is None or getattr(found, "func", None) is function:
+        return
+    there = "nothing" if found is None else f"a {type(found).__name__}"
+    raise InvalidTask(
+        f"A worker would look for this task at {task.module_path}, and there is {there} there. Give the task the name "
+        "of its function, at the module's level, with @task as the outermost decorator."
+    )
+
+
+def what_is_wrong_with_name(name: Any) -> str:
+    """For a message: the rule for names of queues, where `name` breaks it; else the empty string."""
+    fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and printable(name) == name
+    return "" if fits else f"a str of 1 to {NAME_LENGTH} characters without NUL"
+
 
 MAX_ATTEMPTS_LIMIT = 1000
 UNIQUE_WHILE = ("waiting", "unfinished", "retained")
@@ -217,3 +266,17 @@ def _dotted_path(name: str, function: Any) -> str:
     kind = "a Backoff or a function" if name == "backoff" else "a function"
     rule = f"is stored with the job, so it must be {kind} at module level"
     raise OptionError(f".using({name}=...) {rule}, got {function!r}.")
+
+
+def stored_retention(failed_retention: timedelta | None) -> timedelta | None:
+    """As the column has it: NULL for the default, which most jobs have."""
+    if failed_retention is None:
+        return LONGEST + timedelta(days=1)
+    return None if failed_retention == FAILED_RETENTION else failed_retention
+
+
+def failed_retention_of(stored: timedelta | None) -> timedelta | None:
+    """The inverse of stored_retention()."""
+    if stored is None:
+        return FAILED_RETENTION
+    return None if stored > LONGEST else stored

@@ -17,13 +17,13 @@ from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.queue.stored_jobs import StoredCall, StoredCalls, stored_calls
 from pgonly_django.tasks.aliases import claimed, imported
 from pgonly_django.tasks.arguments import call_signature
-from pgonly_django.tasks.discovery import import_tasks
+from pgonly_django.tasks.backend import our_backends
 from pgonly_django.tasks.options import restored
-from pgonly_django.tasks.queue_names import our_backends
 from pgonly_django.tasks.registry import (
     UnknownTaskError,
     backend_of,
     import_task,
+    import_tasks,
     with_fields,
 )
 

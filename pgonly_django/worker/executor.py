@@ -22,10 +22,10 @@ from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.output import load_output
 from pgonly_django.tasks.arguments import call_signature
-from pgonly_django.tasks.job_budget import budget_name
+from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
+from pgonly_django.tasks.keys import budget_name
 from pgonly_django.tasks.registry import with_fields
 from pgonly_django.tasks.result import build_result
-from pgonly_django.tasks.signals import OWN_RECEIVERS, has_receivers
 from pgonly_django.worker import atomic_run, forked_child, outcomes
 from pgonly_django.worker.connection_cleanup import clean_up_connections
 from pgonly_django.worker.failed_attempts import short_pause

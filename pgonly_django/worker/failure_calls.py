@@ -14,7 +14,7 @@ from pgonly_django.events import emit
 from pgonly_django.instruments import failures
 from pgonly_django.models import Job
 from pgonly_django.models.job import State
-from pgonly_django.tasks.on_failure import call_on_failure, on_failure_functions
+from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import result_of
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.connection_cleanup import clean_up_connections

@@ -12,8 +12,8 @@ from pgonly_django.compat import task_finished
 from pgonly_django.events import emit
 from pgonly_django.instruments import sends_finished
 from pgonly_django.models.job import FINISHED, Job, State
+from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.result import result_of
-from pgonly_django.tasks.signals import has_receivers
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.idle_connections import take_from
 from pgonly_django.worker.outcomes import Ended

@@ -21,8 +21,7 @@ from pgonly_django.models.job import (
     State,
 )
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.tasks.options import TaskOptions
-from pgonly_django.tasks.task_fields import NAME_LENGTH, PATH_LENGTH
+from pgonly_django.tasks.options import NAME_LENGTH, PATH_LENGTH, TaskOptions
 from pgonly_django.worker import options
 from tests.queue.rows import HOUR, ago, claim, claimer, finish_of, fresh, make, make_running, write
 

@@ -28,7 +28,7 @@ from pgonly_django.queue.lease import renew
 from pgonly_django.queue.promote import promote
 from pgonly_django.queue.prune import prune
 from pgonly_django.queue.rescue import rescue
-from pgonly_django.tasks.dead_letters import send
+from pgonly_django.tasks.failures import send_dead_letters
 from tests.properties.model import FINISHED, SUSPECT_FROM, Job, is_blamed
 from tests.queue.rows import LEASE, claim, claim_limited, claimer, limited_claimer, write
 from tests.tasks.calls import add
@@ -192,7 +192,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def send_letters(self):
         """Each failure has one, whatever made it."""
-        while send("default", "dead", 2):
+        while send_dead_letters("default", "dead", 2):
             pass
         letters = models.Job.objects.filter(queue="dead")
         assert sorted(job.args[0] for job in letters) == sorted(

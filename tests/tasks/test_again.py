@@ -8,8 +8,7 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Job, State
-from pgonly_django.tasks.again import run_again
-from pgonly_django.tasks.editing import EditError
+from pgonly_django.tasks.editing import EditError, run_again
 from tests.jobs import editing
 from tests.queue.rows import make
 

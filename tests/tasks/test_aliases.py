@@ -12,7 +12,7 @@ from pgonly_django.compat import InvalidTask
 from pgonly_django.exceptions import OptionError
 from pgonly_django.scheduling import decorators
 from pgonly_django.scheduling.decorators import declarations
-from pgonly_django.tasks import aliases, backend, discovery
+from pgonly_django.tasks import aliases, backend, registry
 from pgonly_django.tasks.registry import UnknownTaskError, find_task, import_task
 from tests.tasks import calls
 
@@ -192,7 +192,7 @@ def test_a_schedule_keeps_its_name_when_its_task_is_renamed(module, monkeypatch)
 
 
 def test_a_module_of_tasks_that_cannot_be_imported_is_logged_once_and_tried_again(monkeypatch, caplog):
-    monkeypatch.setattr(discovery, "_failures", {})
+    monkeypatch.setattr(registry, "_failures", {})
     tried = []
 
     def fail(path):
@@ -200,18 +200,18 @@ def test_a_module_of_tasks_that_cannot_be_imported_is_logged_once_and_tried_agai
         if path == "example_project.screening.tasks":
             raise SystemExit(f"No {path} today.")
 
-    monkeypatch.setattr(discovery.importlib, "import_module", fail)
+    monkeypatch.setattr(registry.importlib, "import_module", fail)
     reason = "SystemExit: No example_project.screening.tasks today."
-    assert discovery.import_tasks() == {"example_project.screening.tasks": reason}
-    assert discovery.import_tasks() == {"example_project.screening.tasks": reason}
+    assert registry.import_tasks() == {"example_project.screening.tasks": reason}
+    assert registry.import_tasks() == {"example_project.screening.tasks": reason}
     assert tried.count("example_project.screening.tasks") == 1
-    monkeypatch.setattr(discovery, "TRY_AGAIN_SECONDS", 0.0)
-    discovery._failures.clear()
-    discovery.import_tasks()
-    discovery.import_tasks()
+    monkeypatch.setattr(registry, "TRY_AGAIN_SECONDS", 0.0)
+    registry._failures.clear()
+    registry.import_tasks()
+    registry.import_tasks()
     assert tried.count("example_project.screening.tasks") == 3
     lines = [record.message for record in caplog.records if "cannot be imported" in record.message]
     assert len(lines) == 2  # one for each failure that is new
     assert "so its tasks and schedules are unknown here" in lines[0]
     monkeypatch.undo()
-    assert discovery.import_tasks() == {}
+    assert registry.import_tasks() == {}

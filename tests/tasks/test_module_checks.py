@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from pgonly_django.compat import BaseTaskBackend
-from pgonly_django.tasks import aliases, discovery
-from pgonly_django.tasks.module_checks import check_task_modules
+from pgonly_django.tasks import aliases, registry
+from pgonly_django.tasks.checks import check_task_modules
 
 IMMEDIATE = (
     f"{BaseTaskBackend.__module__.removesuffix('.base')}.immediate.ImmediateBackend"  # or the backport's
@@ -64,8 +64,8 @@ def test_a_former_module_that_imports_the_task_under_its_old_name_is_fine(files)
 
 
 def test_a_module_of_tasks_that_cannot_be_imported_is_an_error(monkeypatch):
-    monkeypatch.setattr(discovery, "_failures", {})
-    monkeypatch.setattr(discovery.importlib, "import_module", fail)
+    monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(registry.importlib, "import_module", fail)
     error = next(each for each in check_task_modules() if each.msg.startswith("example_project.screening"))
     assert (error.id, error.hint[:25]) == ("pgonly_django.E503", "Its jobs would not run. S")
     assert error.msg == "example_project.screening.tasks cannot be imported: RuntimeError: no such key"

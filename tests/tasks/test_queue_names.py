@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgonly_django.tasks.queue_names import check_names_of_queues
+from pgonly_django.tasks.checks import check_names_of_queues
 
 OURS = "pgonly_django.tasks.PostgresBackend"
 

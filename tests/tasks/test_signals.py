@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from pgonly_django.compat import task_finished, tasks_logger
-from pgonly_django.tasks.signals import has_receivers
+from pgonly_django.tasks.backend import has_receivers
 
 
 @pytest.fixture

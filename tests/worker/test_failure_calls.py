@@ -8,7 +8,7 @@ from pgonly_django import task
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models.job import CRASHES_ALLOWED
-from pgonly_django.tasks.on_failure import check_on_failure
+from pgonly_django.tasks.failures import check_on_failure
 from pgonly_django.worker import failure_calls
 from tests import jobs
 from tests.jobs import burying, ending, telling

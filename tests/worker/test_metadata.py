@@ -8,8 +8,7 @@ from django.db import connection
 from pgonly_django import redrive
 from pgonly_django.compat import task_backends
 from pgonly_django.models import Job, State
-from pgonly_django.tasks.again import run_again
-from pgonly_django.tasks.editing import edit, version_of
+from pgonly_django.tasks.editing import edit, run_again, version_of
 from pgonly_django.testing import drain
 from tests.jobs import carrying
 

@@ -17,7 +17,7 @@ from django.utils import autoreload
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
-from pgonly_django.tasks.discovery import import_tasks
+from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.deadline import grace_of

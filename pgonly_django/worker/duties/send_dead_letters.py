@@ -7,7 +7,7 @@ from typing import Protocol
 from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue.dead_letters import queues_with_unsent
-from pgonly_django.tasks.dead_letters import dead_letter_tasks, send
+from pgonly_django.tasks.failures import dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.duties.duty import (
     BATCH,
     BUSY_SECONDS,
@@ -50,7 +50,7 @@ class SendDeadLetters:
 
     def _send(self, queue: str, over: Event) -> int:
         what = f"Sending dead letters to {queue!r}"
-        sent = tried(what, in_batches, lambda: send(self.alias, queue, BATCH), over)
+        sent = tried(what, in_batches, lambda: send_dead_letters(self.alias, queue, BATCH), over)
         if sent:
             for payload in (notify.ready(queue), notify.limited(queue)):  # whichever claim takes them
                 self.tell(payload)

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import CRASHES_ALLOWED
-from pgonly_django.tasks.dead_letters import check_dead_letter_tasks, send
+from pgonly_django.tasks.failures import check_dead_letter_tasks, send_dead_letters
 from pgonly_django.worker.maintenance import Maintenance
 from tests.jobs import burying
 from tests.queue.rows import ago, make, make_running, make_worker
@@ -131,7 +131,7 @@ def test_workers_that_send_at_once_send_each_letter_once():
 
     def send_all():
         barrier.wait(10)
-        while send("default", "dead", 20):
+        while send_dead_letters("default", "dead", 20):
             pass
         connections.close_all()
 
@@ -156,12 +156,12 @@ def test_what_is_killed_before_the_commit_has_sent_nothing(other):
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgonly_django.tasks.dead_letters.mark_sent", kill)
+        patch.setattr("pgonly_django.tasks.failures.mark_sent", kill)
         with pytest.raises(KilledError):
-            send("default", "dead", 10)
+            send_dead_letters("default", "dead", 10)
     connections["default"].close()
     assert letters() == []
-    assert send("default", "dead", 10) == 1
+    assert send_dead_letters("default", "dead", 10) == 1
     assert letters() == [[str(job.pk)]]
 
 
@@ -169,8 +169,8 @@ def test_a_letter_waits_for_a_row_that_is_locked(other):
     job = failed()
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [job.pk])
-        assert send("default", "dead", 10) == 0
-    assert send("default", "dead", 10) == 1
+        assert send_dead_letters("default", "dead", 10) == 0
+    assert send_dead_letters("default", "dead", 10) == 1
 
 
 def test_a_queue_whose_task_is_broken_keeps_no_other_from_its_letters(dead, caplog):

@@ -16,7 +16,7 @@ from pgonly_django.admin.jobs.calls.view import job_of, log, page_of, refusals, 
 from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.verbs import VerbAdmin
 from pgonly_django.models import Job
-from pgonly_django.tasks.again import run_again
+from pgonly_django.tasks.editing import run_again
 
 CALL = ("queue", "priority", "args", "kwargs")
 

@@ -18,8 +18,8 @@ from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.masking import JobMask
+from pgonly_django.tasks.options import NAME_LENGTH, YEARS
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
-from pgonly_django.tasks.task_fields import NAME_LENGTH, YEARS
 
 CHARACTERS_AT_MOST = 100_000
 TOO_DEEP = gettext_lazy("It is nested too deeply to be edited here.")
