@@ -24,7 +24,7 @@ class PgonlyConfig(AppConfig):
         )
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
-        from pgonly_django.limits.checks import check_limiters
+        from pgonly_django.limits.declarations import check_limiters
         from pgonly_django.neighbours import cachalot, cacheops, usersessions
         from pgonly_django.progress.checks import check_urls
         from pgonly_django.queue.declared_queues import check_queues

@@ -20,7 +20,7 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.pool import _pools as pools
 from pgonly_django.database.pool import close_all_idle
 from pgonly_django.limits import declarations
-from pgonly_django.limits.background import background
+from pgonly_django.limits.pool_user import background
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.testing import drain
 from tests.aliases import alias

@@ -29,7 +29,7 @@ from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import AtomicStepError, NotStoppingError
 from pgonly_django.instruments import Around, steps
-from pgonly_django.limits.budget import Budget, budget
+from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Position, Saved
@@ -86,7 +86,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         return read_only(self._run.job.metadata)
 
     @property
-    def budget(self) -> Budget | None:
+    def budget(self) -> NamedBudget | None:
         """The budget of this job, of the task's option `budget`, which pays for the steps that name none."""
         return None if self._budget_name is None else budget(self._budget_name)
 
@@ -174,7 +174,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: Budget | str | None = None,
+        budget: NamedBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
@@ -186,7 +186,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: Budget | str | None = None,
+        budget: NamedBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
@@ -209,7 +209,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         the two. The function may also return Costed(result, cost). It is stored with the step, and once. `budget` (a
         budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
         the job is held before the call. A call that raises has cost what was reserved, unless you say with `one_call`
-        that the function makes one request and nothing else that could fail like one: see Budget.reserve().
+        that the function makes one request and nothing else that could fail like one: see NamedBudget.reserve().
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)
@@ -239,7 +239,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: Budget | str | None = None,
+        budget: NamedBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
@@ -251,7 +251,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         /,
         *args: Any,
         cost: CostOf | None = None,
-        budget: Budget | str | None = None,
+        budget: NamedBudget | str | None = None,
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pgonly_django.amounts import Amount, Cost, Costed
 from pgonly_django.events import emit
 from pgonly_django.exceptions import WrongArgumentsError
-from pgonly_django.limits.budget import Budget, budget
+from pgonly_django.limits.budget import NamedBudget, budget
 from pgonly_django.queue.checkpoints import StepCost
 
 # An amount, a Cost, or a function of the step's result that returns one of the two.
@@ -23,7 +23,7 @@ class Spending:
         self,
         step: str,
         cost: CostOf | None,
-        of: Budget | str | None,
+        of: NamedBudget | str | None,
         reserve: Amount | None,
         one_call: bool,
     ) -> None:

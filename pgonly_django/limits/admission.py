@@ -1,26 +1,50 @@
-"""The statement that lets one caller into a limiter, or gives it a ticket in the queue before it."""
+"""One caller's way through a limiter: in, in the order of arrival, and out.
 
-from dataclasses import dataclass
-from typing import Any
+Who does not get in at once takes a ticket in pgonly_limiter_waiter and waits without a connection: for a NOTIFY, for
+the moment when the buckets have enough, and never longer than a second. Who gets in, or leaves, wakes the next.
+"""
 
-from pgonly_django.database.operation import Operation
+import contextlib
+import logging
+import os
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from pgonly_django.current_job import current_job
+from pgonly_django.database import testrun
+from pgonly_django.database.connect import TRY_AGAIN
+from pgonly_django.database.listener import Watch, listener_for
+from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.pool import Pool
-from pgonly_django.database.statement import Statement, integer
-from pgonly_django.limits import bucket
-from pgonly_django.limits.pool_user import call
-from pgonly_django.limits.slots import is_free
-from pgonly_django.limits.wake import NEXT, NOTIFY
-from pgonly_django.tables import qualified
+from pgonly_django.database.statement import integer
+from pgonly_django.events import emit
+from pgonly_django.exceptions import (
+    LimiterTimeoutError,
+    LimitsError,
+    LimitsUnansweredError,
+    LimitsUnavailableError,
+)
+from pgonly_django.limits.declarations import declare, no_such_limiter
+from pgonly_django.limits.limiter_statements import ADD_SLOTS, CHANNEL, ENTER, LEAVE, RENEW_SLOTS, WAKE
+from pgonly_django.limits.pool_user import background, call
+from pgonly_django.limits.renewal import LEASE_SECONDS
 
-# A waiter looks every second. One that has not looked for so long counts as dead.
-WAITER_SECONDS = 4
-# With so many before it, it looks every 5 s: a thousand waiters cost as much as two hundred.
-FAR, FAR_SECONDS = 20, 15
+PATIENCE_SECONDS = 60.0  # that a caller waits for a database that is away
+RETRY_SECONDS = 0.5
+FAR_LOOK_SECONDS = 5.0  # where many are before it; see FAR in limiter_statements.py
 _TRUE = b"\x01"
 
 
+def raise_if_interrupted() -> None:
+    """Raise the interruption of a job whose run has to end."""
+    if (job := current_job.get()) is not None:
+        job.raise_if_interrupted()
+
+
 @dataclass(frozen=True, slots=True)
-class Look:
+class EnterAnswer:
     """What PostgreSQL says to one who wants to get in."""
 
     is_in: bool
@@ -30,79 +54,157 @@ class Look:
     is_far: bool  # many are before it
 
 
-# But for a slot. Asked twice: so that no caller locks a slot that it cannot have (the first one would skip it), and
-# then of the newest version of the limiter's row.
-MAY_ENTER = f"""l.name = %(name)s::text AND coalesce(l.blocked_until <= clock_timestamp(), true)
-            AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM ahead)
-            AND {bucket.HAS_ENOUGH}"""
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Admission:
+    """As a waiter and as the holder of a slot it has the same `id`."""
 
-# The rows of slots up to `concurrent` count. Where a limit was lowered and slots above it are still held, so many
-# of the lowest free ones stay empty: so together they are never more than the limit, in whatever order they come.
-# Indexes: the primary keys, pgonly_limiter_slot_number and _holder, pgonly_limiter_waiter_next.
-TRY = Statement(
-    qualified(f"""WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-mine AS MATERIALIZED (SELECT ticket FROM pgonly_limiter_waiter WHERE id = %(id)s::uuid),
-ahead AS MATERIALIZED (
-    SELECT FROM pgonly_limiter_waiter
-    WHERE limiter = %(name)s::text AND expires_at > clock_timestamp()
-        AND ticket < coalesce((SELECT ticket FROM mine), {2**63 - 1}) LIMIT {FAR}
-),
-alive AS MATERIALIZED (SELECT interval '1 second' * CASE WHEN count(*) < {FAR} THEN {WAITER_SECONDS}
-    ELSE {FAR_SECONDS} END AS duration FROM ahead),
-had AS MATERIALIZED (SELECT FROM pgonly_limiter_slot WHERE holder = %(id)s::uuid),
-slot AS MATERIALIZED (
-    SELECT s.id FROM clock, pgonly_limiter AS l JOIN pgonly_limiter_slot AS s ON s.limiter = l.name
-    WHERE {MAY_ENTER} AND s.number <= l.concurrent AND {is_free("s")}
-        AND s.number = ANY(ARRAY(
-            SELECT low.number FROM pgonly_limiter_slot AS low
-            WHERE low.limiter = %(name)s::text AND low.number <= l.concurrent AND {is_free("low")}
-            ORDER BY low.number OFFSET (
-                SELECT count(*) FROM pgonly_limiter_slot AS high WHERE high.limiter = %(name)s::text
-                    AND high.number > l.concurrent AND NOT {is_free("high")})))
-    ORDER BY s.number LIMIT 1 FOR NO KEY UPDATE OF s SKIP LOCKED
-),
-drawn AS (
-    UPDATE pgonly_limiter AS l SET {bucket.DRAW} FROM clock
-    WHERE {MAY_ENTER} AND (l.concurrent IS NULL OR EXISTS (SELECT FROM slot))
-    RETURNING l.name
-),
-taken AS (
-    UPDATE pgonly_limiter_slot AS s SET holder = %(id)s::uuid, who = %(who)s::text, taken_at = now,
-        expires_at = now + %(lease)s::float8 * interval '1 second'
-    FROM drawn, slot, clock WHERE s.id = slot.id RETURNING s.id
-),
-left_queue AS (
-    DELETE FROM pgonly_limiter_waiter WHERE id = %(id)s::uuid AND EXISTS (SELECT FROM drawn) RETURNING id
-),
-entered AS (
-    INSERT INTO pgonly_limiter_waiter (id, limiter, who, tokens, since, expires_at)
-    SELECT %(id)s::uuid, name, %(who)s::text, %(tokens)s::float8, now, now + duration
-    FROM pgonly_limiter, clock, alive WHERE name = %(name)s::text AND %(may_wait)s::int4 = 1
-        AND NOT EXISTS (SELECT FROM drawn) AND NOT EXISTS (SELECT FROM had) AND NOT EXISTS (SELECT FROM mine)
-    ON CONFLICT (id) DO NOTHING RETURNING id
-),
-stayed AS (
-    UPDATE pgonly_limiter_waiter SET expires_at = now + duration FROM clock, alive
-    WHERE id = %(id)s::uuid AND NOT EXISTS (SELECT FROM drawn)
-        AND expires_at < now + duration / 2 RETURNING id
-),
-woken AS MATERIALIZED (SELECT {NOTIFY} FROM ({NEXT}) AS next WHERE EXISTS (SELECT FROM drawn))
-SELECT EXISTS (SELECT FROM drawn) OR EXISTS (SELECT FROM had), l.concurrent IS NOT NULL,
-    coalesce(l.concurrent > (SELECT count(*) FROM pgonly_limiter_slot AS s
-        WHERE s.limiter = %(name)s::text AND s.number <= l.concurrent), false),
-    CASE WHEN NOT EXISTS (SELECT FROM ahead) THEN ceil(1000 * least(1e9, greatest(
-        extract(epoch FROM l.blocked_until - now), {bucket.SECONDS_UNTIL_ENOUGH}, 0)))::int8 END,
-    (SELECT count(*) = {FAR} FROM ahead), (SELECT count(*) FROM woken)
-FROM pgonly_limiter AS l, clock WHERE l.name = %(name)s::text""")
-)
+    RENEW = RENEW_SLOTS
+
+    pool: Pool
+    name: str
+    requests: float
+    tokens: float
+    who: str
+    id: UUID = field(default_factory=uuid4)
+    pid: int = field(default_factory=os.getpid)
+    is_in: bool = False
+    has_slot: bool = False
+    _has_ticket: bool = False
+    _is_unanswered: bool = False  # PostgreSQL was asked to let it in, and may do so still
+
+    def enter(self, timeout: float) -> Operation[None]:
+        """Wait until the limiter lets this caller in, `timeout` seconds at most.
+
+        Raises LimiterTimeoutError, UnknownLimiterError, outside of jobs LimitsUnavailableError when PostgreSQL has been
+        away for PATIENCE_SECONDS, and in jobs the interruption of a run that has to end.
+        """
+        give_up_at = time.monotonic() + timeout
+        may_wait = timeout > 0
+        found = yield from self._look(give_up_at, may_wait=may_wait)
+        if found.is_in:
+            return
+        with closing(listener_for(self.pool.alias, CHANNEL).watch(str(self.id).encode())) as watch:
+            # Who left just before this caller had its ticket has not woken it: so it looks again, and then waits.
+            # With many before it, those look.
+            if found.is_far:
+                yield from self._wait(watch, found, max(give_up_at - time.monotonic(), 0))
+            while not (found := (yield from self._look(give_up_at, may_wait=may_wait))).is_in:
+                remaining = give_up_at - time.monotonic()
+                if remaining <= 0:
+                    raise LimiterTimeoutError(self.name, timeout)
+                yield from self._wait(watch, found, remaining)
+
+    def _wait(self, watch: Watch, found: EnterAnswer, at_most: float) -> Operation[None]:
+        """Until it is told, or until it is time to look anyway."""
+        if not found.is_far:
+            yield watch.next(min(at_most, found.wait_seconds or at_most))
+            return
+        look_at = time.monotonic() + min(FAR_LOOK_SECONDS, at_most)
+        while (remaining := look_at - time.monotonic()) > 0:
+            if (yield watch.next(remaining)):
+                return
+            raise_if_interrupted()
+
+    def _look(self, give_up_at: float, *, may_wait: bool) -> Operation[EnterAnswer]:
+        """Try to get in. While PostgreSQL is away it tries again; its ticket stays its own. In a job that goes on until
+        the run has to end, as with all that a job writes."""
+        is_bounded = current_job.get() is None
+        patience_ends_at = min(time.monotonic() + PATIENCE_SECONDS, give_up_at) if is_bounded else give_up_at
+        while True:
+            raise_if_interrupted()
+            try:
+                found = yield from self._try(may_wait)
+            except LimitsError as error:
+                is_away = isinstance(error, LimitsUnavailableError)
+                is_passing = is_away or isinstance(error.__cause__, TRY_AGAIN)
+                if not is_passing or time.monotonic() >= patience_ends_at:
+                    raise
+                yield Signal(RETRY_SECONDS)
+            else:
+                if found.is_in or not found.lacks_slots:
+                    return found
+                yield from call(self.pool, ADD_SLOTS, name=self.name)
+
+    def _try(self, may_wait: bool) -> Operation[EnterAnswer]:
+        for again in (False, True):  # a test has rolled the row back, or a person has deleted it
+            yield from declare(self.pool, self.name, again=again)
+            if (found := (yield from self._ask(may_wait))) is not None:
+                self.is_in, self.has_slot = found.is_in, found.has_slot
+                self._has_ticket = may_wait and not found.is_in
+                return found
+        raise (yield from no_such_limiter(self.pool, self.name))
+
+    def _ask(self, may_wait: bool) -> Operation[EnterAnswer | None]:
+        """None: there is no such limiter."""
+        was_unanswered, self._is_unanswered = self._is_unanswered, True
+        row = {"id": self.id, "name": self.name, "who": self.who, "lease": LEASE_SECONDS}
+        amounts = {"requests": self.requests, "tokens": self.tokens}
+        try:
+            result = yield from call(self.pool, ENTER, **row, **amounts, may_wait=int(may_wait))
+        except LimitsUnansweredError:
+            raise
+        except (LimitsError, testrun.Refusal):  # not sent, or refused
+            self._is_unanswered = was_unanswered
+            raise
+        self._is_unanswered = False
+        if not result.ntuples:
+            return None
+        is_in, has_slot, lacks_slots, is_far = (
+            result.get_value(0, column) == _TRUE for column in (0, 1, 2, 4)
+        )
+        milliseconds = result.get_value(0, 3)
+        wait_seconds = integer(milliseconds) / 1000 if milliseconds is not None else 0.0
+        return EnterAnswer(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)
+
+    def abandon(self) -> None:
+        """It gave up on the way in: what it may hold is given back in the background, with all that it reserved."""
+        leaving = self.pool, self.id, self.name
+        if self._is_unanswered:
+            # The slot may be taken only later, also by one whose ticket is there already. The whole reservation is
+            # put back together with a slot.
+            back = -self.requests, -self.tokens
+            background.undo(lambda: run(give_back(*leaving, True, *back)))
+        elif self.is_in or self._has_ticket:
+            back = (-self.requests, -self.tokens) if self.is_in else (0.0, 0.0)
+            give_back_later(*leaving, self.has_slot, *back)
+        self.is_in = self._has_ticket = self._is_unanswered = False
+
+    def leave(self, requests: float, tokens: float) -> Operation[None]:
+        """Give back the slot, after a use that took so much. Raises no LimitsError: the work is done. While PostgreSQL
+        is away it is tried again until the lease is over."""
+        leaving = self.pool, self.id, self.name, self.has_slot, requests - self.requests, tokens - self.tokens
+        try:
+            yield from give_back(*leaving)
+        except BaseException as error:
+            if self.has_slot or not isinstance(error, LimitsUnansweredError):
+                give_back_later(*leaving)
+            if not isinstance(error, LimitsError):
+                raise
+            message = f"Limiter {self.name!r} is left later, since PostgreSQL did not answer: {error}"
+            emit("limits.left_late", message, level=logging.WARNING, limiter=self.name)
+        finally:
+            self.is_in = False
+
+    def lost(self) -> None:
+        message = f"A slot of limiter {self.name!r} was given to another: it was not renewed for {LEASE_SECONDS:g} s."
+        emit("limits.slot_lost", message, level=logging.WARNING, limiter=self.name)
 
 
-def look(pool: Pool, params: dict[str, Any]) -> Operation[Look | None]:
-    """Try to get in, with the parameters of TRY. None: there is no such limiter. Raises LimitsError."""
-    result = yield from call(pool, TRY, **params)
-    if not result.ntuples:
-        return None
-    is_in, has_slot, lacks_slots, is_far = (result.get_value(0, column) == _TRUE for column in (0, 1, 2, 4))
-    milliseconds = result.get_value(0, 3)
-    wait_seconds = integer(milliseconds) / 1000 if milliseconds is not None else 0.0
-    return Look(is_in, has_slot, lacks_slots, wait_seconds or None, is_far)
+def give_back(
+    pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float, tokens: float
+) -> Operation[bool]:
+    """Give back the slot or the ticket, and draw what was used beyond the reservation (below zero: put it back).
+    Whether there was a slot. Raises LimitsError."""
+    row = {"id": holder, "name": name, "has_slot": int(has_slot)}
+    result = yield from call(pool, LEAVE, **row, requests=requests, tokens=tokens)
+    if (told := result.get_value(0, 1)) is not None:
+        with contextlib.suppress(LimitsError):  # the next one looks by itself within a second
+            yield from call(pool, WAKE, id=holder, name=name, told=UUID(bytes=bytes(told)))
+    return integer(result.get_value(0, 0)) > 0
+
+
+def give_back_later(
+    pool: Pool, holder: UUID, name: str, has_slot: bool, requests: float, tokens: float
+) -> None:
+    """give_back() in the background, tried again until the lease is over: then the slot is free anyway."""
+    background.add(lambda: run(give_back(pool, holder, name, has_slot, requests, tokens)), LEASE_SECONDS)

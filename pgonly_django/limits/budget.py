@@ -1,42 +1,276 @@
-"""budget(): a budget by its name. Its row is made when it is first used, and is the same for every process."""
+"""budget(): a budget by its name, and what a call may cost that is under way: reserved before it, settled after it.
+
+Each is one statement on a connection of ours. A reservation whose process dies counts as spent once its lease is over:
+see expiry.py.
+"""
 
 from __future__ import annotations
 
+import logging
+import random
+import time
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any, Self
+from uuid import uuid4
 
 from pgonly_django import amounts
-from pgonly_django.amounts import Amount
+from pgonly_django.amounts import Amount, Cost, shown
+from pgonly_django.current_job import CurrentJob, current_job
+from pgonly_django.database import testrun
+from pgonly_django.database.operation import Operation, Signal, run
+from pgonly_django.database.statement import integer
+from pgonly_django.events import emit
+from pgonly_django.exceptions import (
+    BudgetError,
+    BudgetExceededError,
+    LimitsError,
+    LimitsUnansweredError,
+    LimitsUnavailableError,
+    UnknownBudgetError,
+)
 from pgonly_django.limits import budget_settings
-from pgonly_django.limits.budget_reservation import Reservation
-from pgonly_django.limits.budget_settings import Declaration
+from pgonly_django.limits.budget_settings import BudgetDeclaration
+from pgonly_django.limits.budget_statements import RENEW, RESERVE, SETTLE, ReserveAnswer, answer_in
+from pgonly_django.limits.declared_rows import FOLLOWS, DeclaredRows
+from pgonly_django.limits.pool_user import background, call, pool, refuse_event_loop
+from pgonly_django.limits.provider_answers import is_unpaid
+from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
+from pgonly_django.models.budget import HELD_BY
+
+# A job waits so long, with its slot, for other calls to settle where only they are in the way; then it gives the slot
+# back and comes again by itself.
+WAIT_SECONDS = 10.0
+AGAIN_SECONDS = (5.0, 15.0)
+PAUSE_SECONDS = (0.05, 1.0)
+AWAY_SECONDS = 0.5  # between two tries while the database is away
+PATIENCE_SECONDS = 5.0  # that a caller outside of jobs waits for it
+DAY_SECONDS = 86_400.0
+NO_JOB = {"job_id": None, "task": "", "queue": ""}
+UNPAID = {"usd": Decimal(0), "tokens_in": None, "tokens_out": None, "is_recorded": 0, "is_estimate": 0}
+
+ROWS = DeclaredRows(
+    "pgonly_budget",
+    {"usd": "numeric", "per": "text", "timezone": "text"},
+    f""",
+    resumed_at = CASE WHEN {FOLLOWS} AND excluded.usd > d.usd THEN clock_timestamp() ELSE d.resumed_at END""",
+)
 
 
 def budget(
     name: str, usd: Amount | None = None, *, per: str | None = None, timezone: str | None = None
-) -> Budget:
+) -> NamedBudget:
     """The budget `name`, with a cap of `usd` US dollars: in all, or `per` hour, day, week, month or year of `timezone`
     (else of TIME_ZONE). What is not given here is taken from PGONLY["BUDGETS"]; a person's edit in the admin wins over
     both. Asks no database. Raises BudgetError and AmountError."""
     budget_settings.check_name(name)
-    return Budget(name, budget_settings.declaration_of(name, usd, per, timezone))
+    return NamedBudget(name, budget_settings.declaration_of(name, usd, per, timezone))
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """Made by budget(). Two of the same name are the same budget."""
+class NamedBudget:
+    """Made by budget(). Its row is made when it is first used. Two of the same name are the same budget."""
 
     name: str
-    declaration: Declaration | None
+    declaration: BudgetDeclaration | None
 
-    def reserve(self, usd: Amount, *, step: str = "", one_call: bool = False) -> Reservation:
+    def reserve(self, usd: Amount, *, step: str = "", one_call: bool = False) -> BudgetReservation:
         """`with budget(...).reserve(0.02) as reservation:` (or `async with`) around a call that costs at most so much.
 
         Of all processes together no more is spent and reserved than the cap allows. Where it does not fit, a job is
         held: JobHeld is raised in it, and it goes on once the cap was raised or the next period has begun. Outside of
         jobs raises BudgetExceededError. Never part of the caller's transaction. `step` names the call in the costs.
 
-        An exception that ends the block counts what was reserved, unless you have settled or released it. `one_call`
-        says that the block makes one request and nothing else that could raise an error of HTTP or of a connection.
-        Then an error that says that the request was not paid, such as one with status 429, gives the amount back."""
+        An exception that ends the block counts what was reserved, unless you have settled or released it: it may come
+        of the answer, or of what the block does with it, which was paid. `one_call` says that the block makes one
+        request and nothing else that could raise an error of HTTP or of a connection. Then an error that says that the
+        request was not paid (status 429, 400 or 503, a connection that was never made) gives the amount back."""
         amount = amounts.usd(usd, "What is reserved")
-        return Reservation(self.name, self.declaration, amount, step, one_call=one_call)
+        return BudgetReservation(self.name, self.declaration, amount, step, one_call=one_call)
+
+
+class BudgetReservation:
+    """Made by NamedBudget.reserve(). Inside its `with` the amount is reserved; settle() says what the call has cost."""
+
+    RENEW = RENEW
+
+    def __init__(
+        self, name: str, declaration: BudgetDeclaration | None, usd: Decimal, step: str = "", *,
+        one_call: bool = False,
+    ) -> None:  # fmt: skip
+        self.budget, self.usd, self.step, self.one_call = name, usd, step, one_call
+        self.id, self.pool = uuid4(), pool()
+        self.known_cost: Cost | None = None  # what the call has cost, while that is not yet settled
+        self._declaration = declaration
+        self._is_open = self._is_over = False
+        self._may_exist = False  # PostgreSQL was asked to reserve, and did not say no
+
+    def __enter__(self) -> Self:
+        refuse_event_loop(f"budget({self.budget!r}).reserve(...)")
+        self._open()
+        try:
+            run(self._make())
+        except BaseException:
+            self._give_back_later()
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        try:
+            await self.pool.arun(self._make())
+        except BaseException:
+            self._give_back_later()
+            raise
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not self._is_over:
+            run(self._end_with(error))
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not self._is_over:
+            await self.pool.arun(self._end_with(error))
+
+    def settle(
+        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+    ) -> None:
+        """Say what the call has cost; it may be more than was reserved. While the database is away, this is done in
+        the background as soon as it is back. Raises AmountError, and BudgetError where it was settled already."""
+        run(self._settle(_cost(usd, tokens_in, tokens_out)))
+
+    async def asettle(
+        self, usd: Amount | Cost, *, tokens_in: int | None = None, tokens_out: int | None = None
+    ) -> None:
+        """See settle()."""
+        await self.pool.arun(self._settle(_cost(usd, tokens_in, tokens_out)))
+
+    def release(self) -> None:
+        """Give the amount back: the call was not made, or not paid. Raises BudgetError where it was settled already."""
+        run(self._settle(Cost(), is_recorded=False))
+
+    async def arelease(self) -> None:
+        """See release()."""
+        await self.pool.arun(self._settle(Cost(), is_recorded=False))
+
+    def settle_step(self, cost: Cost, *, is_recorded: bool) -> None:
+        """settle() for a step, whose own statement may have recorded the cost."""
+        if not self._is_over:
+            run(self._settle(cost, is_recorded=is_recorded))
+
+    def lost(self) -> None:
+        """It has expired, while this process stood still. settle() corrects what was counted."""
+
+    def _open(self) -> None:
+        if self._is_open or self._is_over:
+            raise BudgetError("A reservation serves one `with` block: call reserve() again for the next one.")
+        self._is_open = True
+
+    def _make(self) -> Operation[None]:
+        job, give_up_at, pause = current_job.get(), time.monotonic() + WAIT_SECONDS, PAUSE_SECONDS[0]
+        while not (answer := (yield from self._look(job))).is_made:
+            self._raise_unless_it_may_wait(job, answer, give_up_at)
+            yield Signal(pause)
+            pause = min(pause * 2, PAUSE_SECONDS[1])
+        renewal.keep(self)
+
+    def _look(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:
+        """Try to reserve. While the database is away a job waits, unless its run has to end; others for a moment."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            if job is not None:
+                job.raise_if_interrupted()
+            try:
+                return (yield from self._try(job))
+            except LimitsUnavailableError:
+                if job is None and time.monotonic() >= give_up_at:
+                    raise
+            yield Signal(AWAY_SECONDS)
+
+    def _try(self, job: CurrentJob | None) -> Operation[ReserveAnswer]:
+        if self._declaration is not None:
+            yield from ROWS.declare(self.pool, self.budget, self._declaration.columns)
+        row: dict[str, Any] = {"id": self.id, "name": self.budget, "usd": self.usd, "step": self.step}
+        of_job = {"job_id": job.job.id, "task": job.job.task, "queue": job.job.queue} if job else NO_JOB
+        may_exist, self._may_exist = self._may_exist, True
+        try:
+            result = yield from call(self.pool, RESERVE, **row, **of_job, lease=LEASE_SECONDS)
+        except LimitsUnansweredError:
+            raise
+        except (LimitsError, testrun.Refusal):  # not sent, or refused
+            self._may_exist = may_exist
+            raise
+        answer = answer_in(result)
+        self._may_exist = may_exist or (
+            answer is not None and answer.is_made
+        )  # an earlier try may still be made
+        if answer is not None:
+            return answer
+        if self._declaration is None:
+            raise UnknownBudgetError(self.budget, budget_settings.nearest(self.budget))
+        ROWS.forget(self.pool, self.budget)  # the row was deleted since
+        return (yield from self._try(job))
+
+    def _raise_unless_it_may_wait(
+        self, job: CurrentJob | None, answer: ReserveAnswer, give_up_at: float
+    ) -> None:
+        """Only a job waits, and only where the calls under way may leave enough of what they have reserved."""
+        usd, spent, reserved = answer.usd, answer.spent, answer.reserved
+        if job is None:
+            raise BudgetExceededError(self.budget, self.usd, usd, spent, reserved)
+        is_used_up = spent + self.usd > usd or spent == usd
+        if not is_used_up and time.monotonic() < give_up_at:
+            return
+        reason = (
+            f"Budget {self.budget!r}: {shown(self.usd)} do not fit. {shown(spent)} of {shown(usd)} are spent"
+            f" and {shown(reserved)} are reserved."
+        )
+        again = None if is_used_up else random.uniform(*AGAIN_SECONDS)  # noqa: S311 - no secret
+        raise job.hold(f"{HELD_BY}{self.budget}", reason, again)
+
+    def _end_with(self, error: BaseException | None) -> Operation[None]:
+        """Leave the block without a word on the cost. Where nothing was reserved there is nothing to count."""
+        if self.known_cost is not None:
+            return self._settle(self.known_cost)
+        if self.usd == 0 or (self.one_call and is_unpaid(error)):
+            return self._settle(Cost(), is_recorded=False)
+        return self._settle(Cost(self.usd), is_estimate=True)
+
+    def _settle(self, cost: Cost, *, is_recorded: bool = True, is_estimate: bool = False) -> Operation[None]:
+        if not self._is_open or self._is_over:
+            which = "was settled or released already: say the sum once" if self._is_over else "is not open"
+            raise BudgetError(f"The reservation of {shown(self.usd)} of budget {self.budget!r} {which}.")
+        self._is_over = True
+        values = {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        settled = partial(self._write, **values, is_recorded=int(is_recorded), is_estimate=int(is_estimate))
+        try:
+            yield from settled()
+        except BaseException as error:
+            is_away = isinstance(error, LimitsUnavailableError)
+            if is_away or not isinstance(
+                error, Exception
+            ):  # an interruption, while the answer was on its way
+                background.add(lambda: run(settled()), DAY_SECONDS)
+            if not is_away:
+                raise
+            message = (
+                f"{shown(cost.usd)} of budget {self.budget!r} are settled once PostgreSQL can do it: {error}"
+            )
+            emit("limits.settled_later", message, level=logging.WARNING, budget=self.budget, usd=cost.usd)
+
+    def _write(self, **values: Any) -> Operation[bool]:
+        """Whether the reservation was there, and not settled already."""
+        result = yield from call(self.pool, SETTLE, id=self.id, name=self.budget, **values)
+        renewal.drop(self)
+        return integer(result.get_value(0, 0)) > 0
+
+    def _give_back_later(self) -> None:
+        """Its caller does not get it, but PostgreSQL may have it by now."""
+        if self._may_exist and not self._is_over:
+            self._is_over = True
+            background.undo(lambda: run(self._write(**UNPAID)))
+
+
+def _cost(usd: Amount | Cost, tokens_in: int | None, tokens_out: int | None) -> Cost:
+    return usd if isinstance(usd, Cost) else Cost(usd, tokens_in, tokens_out)

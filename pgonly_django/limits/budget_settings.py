@@ -25,7 +25,7 @@ NAME_LENGTH = 240  # with "budget:" before it, it is a job's held_by
 
 
 @dataclass(frozen=True, slots=True)
-class Declaration:
+class BudgetDeclaration:
     """What code or settings say of a budget."""
 
     usd: Decimal
@@ -40,7 +40,7 @@ class Declaration:
 
 def declaration_of(
     name: str, usd: Any = None, per: str | None = None, timezone: str | None = None
-) -> Declaration | None:
+) -> BudgetDeclaration | None:
     """What is said of the budget `name`, by its call and by PGONLY["BUDGETS"]; the call wins. None: it has no
     cap. Raises BudgetError, AmountError and ImproperlyConfigured."""
     given = {"usd": usd, "per": per, "timezone": timezone}
@@ -59,7 +59,7 @@ def nearest(name: str) -> str:
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
-def exact_names() -> dict[str, Declaration]:
+def exact_names() -> dict[str, BudgetDeclaration]:
     """The entries that are no patterns. Raises ImproperlyConfigured."""
     return {
         name: validated(entry, _place(name), ImproperlyConfigured)
@@ -76,7 +76,7 @@ def check_name(name: Any, what: str = "A budget's name", error: type[Exception] 
         )
 
 
-def validated(entry: Any, where: str, error: type[Exception] = BudgetError) -> Declaration:
+def validated(entry: Any, where: str, error: type[Exception] = BudgetError) -> BudgetDeclaration:
     """Raises `error`, with the place, the value and what it may be."""
     if not isinstance(entry, Mapping):
         raise error(f'{where} must be a dict such as {{"usd": 5, "per": "month"}}, got {entry!r}.')
@@ -88,7 +88,7 @@ def validated(entry: Any, where: str, error: type[Exception] = BudgetError) -> D
         raise error(
             f'{where}: "per" must be one of {", ".join(PERIODS)}, or None for no period, got {per!r}.'
         )
-    return Declaration(_cap(entry, where, error), per, _timezone(entry.get("timezone"), where, error))
+    return BudgetDeclaration(_cap(entry, where, error), per, _timezone(entry.get("timezone"), where, error))
 
 
 def check_budgets(**_: object) -> list[checks.CheckMessage]:

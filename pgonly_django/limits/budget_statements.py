@@ -73,7 +73,7 @@ WHERE id = ANY (%(ids)s::uuid[]) AND NOT is_expired RETURNING id
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ReserveAnswer:
     """What PostgreSQL said to one who wants to reserve."""
 
     is_made: bool
@@ -82,10 +82,10 @@ class Look:
     reserved: Decimal
 
 
-def look_in(result: PGresult) -> Look | None:
+def answer_in(result: PGresult) -> ReserveAnswer | None:
     """None: there is no such budget."""
     if not result.ntuples:
         return None
     made, *amounts = (result.get_value(0, column) for column in range(4))
     usd, spent, reserved = (Decimal((raw or b"0").decode()) for raw in amounts)
-    return Look(made == b"\x01", usd, spent, reserved)
+    return ReserveAnswer(made == b"\x01", usd, spent, reserved)

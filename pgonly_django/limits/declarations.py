@@ -3,8 +3,9 @@ changed in the admin stays."""
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.conf import settings, unknown_key
@@ -12,7 +13,7 @@ from pgonly_django.database.operation import Operation
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import Statement
 from pgonly_django.exceptions import UnknownLimiterError
-from pgonly_django.limits.declared_rows import Declarations
+from pgonly_django.limits.declared_rows import DeclaredRows
 from pgonly_django.limits.pool_user import call
 from pgonly_django.models.declared import NAME_LENGTH
 from pgonly_django.tables import qualified
@@ -51,14 +52,14 @@ def what_is_wrong(key: str, value: Any) -> str | None:
     return None if is_number and 0 < value <= MOST_PER_MINUTE else "a number above 0, or None"
 
 
-ROWS = Declarations(
+ROWS = DeclaredRows(
     "pgonly_limiter",
     {"concurrent": "int4", "requests_per_minute": "float8", "tokens_per_minute": "float8"},
 )
 
 
 def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
-    """Make the limiter's row say what the settings say: see Declarations.declare()."""
+    """Make the limiter's row say what the settings say: see DeclaredRows.declare()."""
     entries = settings().limiters
     if name in entries:
         yield from ROWS.declare(pool, name, limits_of(name, entries[name]), again=again)
@@ -67,18 +68,32 @@ def declare(pool: Pool, name: str, *, again: bool = False) -> Operation[None]:
 NAMES = Statement(qualified("SELECT name FROM pgonly_limiter ORDER BY name LIMIT 1000"))
 
 
-def raise_unknown(pool: Pool, name: str) -> Operation[NoReturn]:
-    """Raise UnknownLimiterError, with the nearest name that exists."""
+def no_such_limiter(pool: Pool, name: str) -> Operation[UnknownLimiterError]:
+    """The error for a name that neither the settings nor the rows have."""
     result = yield from call(pool, NAMES)
-    rows = {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)}
-    raise unknown(name, rows)
+    return unknown(name, {bytes(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)})
 
 
 def unknown(name: str, rows: Iterable[str] = ()) -> UnknownLimiterError:
     """The error for a name that neither the settings have nor `rows`."""
     known = sorted({*rows, *map(str, settings().limiters)})
-    near = [each for each in known if each.lower() == name.lower()] or difflib.get_close_matches(
-        name, known, n=1
-    )
+    same = [each for each in known if each.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(known) or 'none'}."
     return UnknownLimiterError(name, f'{hint} Declare it in PGONLY["LIMITERS"].')
+
+
+def check_limiters(**_: Any) -> list[checks.CheckMessage]:
+    """The system check E401: an entry of PGONLY["LIMITERS"] has an unknown key or a wrong value."""
+    try:
+        entries = settings().limiters
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    found: list[checks.CheckMessage] = []
+    for name, entry in entries.items():
+        try:
+            limits_of(name, entry)
+        except ImproperlyConfigured as error:
+            hint = "See docs/how-to/limits.md#checks."
+            found.append(checks.Error(str(error), hint=hint, id="pgonly_django.E401"))
+    return found

@@ -28,7 +28,7 @@ _MAY_REPLACE = f"""coalesce(d.declarer_started_at <= excluded.declarer_started_a
         OR d.declared_at < clock_timestamp() - interval '{STALE_AFTER.total_seconds()} seconds', true)"""
 
 
-class Said(NamedTuple):
+class LastDeclaration(NamedTuple):
     """What this process has declared of a row."""
 
     columns: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Said(NamedTuple):
     at: float  # time.monotonic() of its last look
 
 
-class Declarations:
+class DeclaredRows:
     """Of the rows of one table, and what this process has said of them."""
 
     def __init__(self, table: str, columns: Mapping[str, str], more: str = "") -> None:
@@ -59,7 +59,7 @@ ON CONFLICT (name) DO UPDATE SET declared = excluded.declared, declared_at = exc
     {follow}{more}
 WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
         )
-        self.said: dict[tuple[str, str], Said] = {}
+        self.said: dict[tuple[str, str], LastDeclaration] = {}
 
     def declare(
         self, pool: Pool, name: str, columns: Mapping[str, Any], *, again: bool = False
@@ -74,7 +74,9 @@ WHERE d.declared = excluded.declared OR {_MAY_REPLACE}""")
         started = STARTED_AT if last is None else last.started if is_same else datetime.now(UTC)
         if len(self.said) >= KEPT_AT_MOST:
             self.said.clear()
-        self.said[key] = Said(columns, started, now)  # before it is done: of many callers at once one does it
+        self.said[key] = LastDeclaration(
+            columns, started, now
+        )  # before it is done: of many callers at once one does it
         declared = json.dumps(columns)
         try:
             yield from call(pool, self.statement, name=name, declared=declared, started=started, **columns)

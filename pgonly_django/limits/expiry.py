@@ -1,5 +1,5 @@
-"""What budgets need now and then: reservations of dead processes count as spent, and held jobs go on where a budget has
-begun a new period, or has a higher cap. Called by a duty of the workers."""
+"""What budgets need now and then, called by duties of the workers: reservations of dead processes count as spent, held
+jobs go on where a budget has begun a new period or has a higher cap, and what calls have cost is kept for 90 days."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SELECT count(*) FROM (
 """)
 
 
-class Expired(NamedTuple):
+class ExpiredReservation(NamedTuple):
     id: UUID
     budget: str
     usd: Decimal
@@ -83,12 +83,12 @@ class Expired(NamedTuple):
     is_known: bool  # `usd` is what the call has cost, not what was reserved
 
 
-def expire(settle_seconds: float = LEASE_SECONDS) -> list[Expired]:
+def expire(settle_seconds: float = LEASE_SECONDS) -> list[ExpiredReservation]:
     """Count one batch of expired reservations as spent. When it is a full one there may be more. None expires within
     `settle_seconds` of a start of the server."""
     with connections[router.db_for_write(Budget)].cursor() as cursor:
         cursor.execute(EXPIRE, {"settle_seconds": settle_seconds})
-        rows = [Expired(*row) for row in cursor.fetchall()]
+        rows = [ExpiredReservation(*row) for row in cursor.fetchall()]
         cursor.execute(FORGET)
     return rows
 
@@ -153,3 +153,20 @@ def _held_since_before(jobs_alias: str, name: str, since: datetime) -> JobQueryS
     jobs = Job.objects.using(jobs_alias).held(f"{HELD_BY}{name}")
     began: JobQuerySet = jobs.alias(began=Coalesce("attempted_at", "enqueued_at")).filter(began__lt=since)
     return began
+
+
+KEPT_DAYS = 90
+
+# The budgets keep their sums. Index: pgonly_cost_at, a range of it, and the primary key.
+PRUNE_COSTS = qualified("""
+DELETE FROM pgonly_cost WHERE id = ANY (ARRAY (
+    SELECT id FROM pgonly_cost WHERE at < statement_timestamp() - make_interval(days => %(kept_days)s)
+    ORDER BY at LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+""")
+
+
+def prune_costs(alias: str, limit: int) -> int:
+    """Delete one batch of old ones. Returns how many."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(PRUNE_COSTS, {"kept_days": KEPT_DAYS, "limit": limit})
+        return int(cursor.rowcount)

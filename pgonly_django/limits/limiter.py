@@ -1,22 +1,35 @@
 """`with limiter("deepseek", tokens=900) as use: ...`, or `async with`."""
 
 import os
+import socket
+import threading
 import time
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 from weakref import ref
 
-from pgonly_django.database.operation import Operation, run
-from pgonly_django.exceptions import NestedLimiterError, WrongArgumentsError
-from pgonly_django.limits.cool_down import Duration, cool_down, in_seconds, number
-from pgonly_django.limits.pool_user import pool, refuse_event_loop
+from pgonly_django.conf import LONGEST_SECONDS
+from pgonly_django.current_job import current_job
+from pgonly_django.database.operation import Operation, Signal, run
+from pgonly_django.database.pool import Pool
+from pgonly_django.database.statement import printable
+from pgonly_django.events import emit
+from pgonly_django.exceptions import LimitsUnavailableError, NestedLimiterError, WrongArgumentsError
+from pgonly_django.limits.admission import Admission
+from pgonly_django.limits.declarations import declare, no_such_limiter
+from pgonly_django.limits.limiter_statements import COOL_DOWN
+from pgonly_django.limits.pool_user import call, pool, refuse_event_loop
+from pgonly_django.limits.provider_answers import seconds_of
 from pgonly_django.limits.renewal import renewal
-from pgonly_django.limits.reservation import Reservation
-from pgonly_django.limits.retry_after import seconds_of
-from pgonly_django.limits.who import who
+from pgonly_django.models.limiter import WHO_LENGTH
+
+# That a cool_down() waits for a PostgreSQL that is away.
+PATIENCE_SECONDS, RETRY_SECONDS = 5.0, 0.5
+Duration = float | timedelta  # seconds, or a timedelta
 
 # What this thread, or this task and those that started it, is inside of.
-_inside: ContextVar[tuple[ref[Reservation], ...]] = ContextVar("pgonly_django_inside_limiters", default=())
+_inside: ContextVar[tuple[ref[Admission], ...]] = ContextVar("pgonly_django_inside_limiters", default=())
 
 
 def limiter(
@@ -29,23 +42,23 @@ def limiter(
     """
     if not isinstance(name, str):
         raise WrongArgumentsError("limiter()", f"the name must be a str, got {name!r}")
-    seconds = float("inf") if timeout is None else in_seconds(timeout, "timeout")
-    return NamedLimiter(name, number(tokens, "tokens"), number(requests, "requests"), seconds)
+    seconds = float("inf") if timeout is None else _in_seconds(timeout, "timeout")
+    return NamedLimiter(name, _number(tokens, "tokens"), _number(requests, "requests"), seconds)
 
 
-class CoolDown:
-    """Stops all processes that use a limiter."""
+class StoppableLimiter:
+    """Has a name, and stops all processes that use the limiter of that name."""
 
     __slots__ = ()
     name: str
 
     def cool_down(self, duration: Duration) -> None:
         """Let no caller in for so long. Who is inside stays. Jobs of queues that are tied to it are not claimed."""
-        run(self._cool_down(duration))
+        run(cool_down(pool(), self.name, _in_seconds(duration, "The time to cool down")))
 
     async def acool_down(self, duration: Duration) -> None:
         """See cool_down()."""
-        await pool().arun(self._cool_down(duration))
+        await pool().arun(cool_down(pool(), self.name, _in_seconds(duration, "The time to cool down")))
 
     def too_many_requests(self, answer: Any = None) -> float:
         """Cool down as the provider asks with its 429: `answer` is the response, the error or the headers, with
@@ -60,20 +73,17 @@ class CoolDown:
         await self.acool_down(seconds)
         return seconds
 
-    def _cool_down(self, duration: Duration) -> Operation[None]:
-        return cool_down(pool(), self.name, in_seconds(duration, "The time to cool down"))
 
-
-class Use(CoolDown):
+class Use(StoppableLimiter):
     """One use of a limiter, from getting in until leaving."""
 
     # With a misspelt `use.token = 900` the reservation would count, without a word: it raises AttributeError.
-    __slots__ = ("_requests", "_tokens", "name", "reservation", "waited_seconds")
+    __slots__ = ("_requests", "_tokens", "admission", "name", "waited_seconds")
 
-    def __init__(self, reservation: Reservation) -> None:
-        self.name, self.reservation = reservation.name, reservation
+    def __init__(self, admission: Admission) -> None:
+        self.name, self.admission = admission.name, admission
         self.waited_seconds = 0.0
-        self._tokens, self._requests = reservation.tokens, reservation.requests
+        self._tokens, self._requests = admission.tokens, admission.requests
 
     @property
     def tokens(self) -> float:
@@ -83,7 +93,7 @@ class Use(CoolDown):
 
     @tokens.setter
     def tokens(self, value: float | None) -> None:
-        self._tokens = self.reservation.tokens if value is None else number(value, "use.tokens")
+        self._tokens = self.admission.tokens if value is None else _number(value, "use.tokens")
 
     @property
     def requests(self) -> float:
@@ -92,10 +102,10 @@ class Use(CoolDown):
 
     @requests.setter
     def requests(self, value: float | None) -> None:
-        self._requests = self.reservation.requests if value is None else number(value, "use.requests")
+        self._requests = self.admission.requests if value is None else _number(value, "use.requests")
 
 
-class NamedLimiter(CoolDown):
+class NamedLimiter(StoppableLimiter):
     """See limiter(). One object may be used again and again, by many threads and tasks at once."""
 
     def __init__(self, name: str, tokens: float, requests: float, timeout: float) -> None:
@@ -107,22 +117,23 @@ class NamedLimiter(CoolDown):
         use = self._new_use()
         started = time.monotonic()
         try:
-            run(use.reservation.enter(self._timeout))
+            run(use.admission.enter(self._timeout))
             self._keep(use, started)
         except BaseException:
             self._abandon(use)
             raise
-        return use  # no call stands between: an interruption from another thread comes before, or inside of the block
+        return use
 
     def __exit__(self, *_: object) -> None:
-        if (use := self._take()) is not None:
-            run(use.reservation.leave(use.requests, use.tokens))
+        use = self._take()
+        if use.admission.pid == os.getpid():  # in a process that was forked inside, the slot is its parent's
+            run(use.admission.leave(use.requests, use.tokens))
 
     async def __aenter__(self) -> Use:
         use = self._new_use()
         started = time.monotonic()
         try:
-            await use.reservation.pool.arun(use.reservation.enter(self._timeout))
+            await use.admission.pool.arun(use.admission.enter(self._timeout))
             self._keep(use, started)
         except BaseException:
             self._abandon(use)
@@ -130,42 +141,87 @@ class NamedLimiter(CoolDown):
         return use
 
     async def __aexit__(self, *_: object) -> None:
-        if (use := self._take()) is not None:
-            await use.reservation.pool.arun(use.reservation.leave(use.requests, use.tokens))
+        use = self._take()
+        if use.admission.pid == os.getpid():
+            await use.admission.pool.arun(use.admission.leave(use.requests, use.tokens))
 
     def _new_use(self) -> Use:
         """Raises NestedLimiterError where this caller holds a slot of the same limiter."""
-        reservation = Reservation(pool(), self.name, self._requests, self._tokens, who())
+        admission = Admission(pool(), self.name, self._requests, self._tokens, _who())
         for each in _inside_of():
-            if each.has_slot and (each.name, each.pool) == (self.name, reservation.pool):
+            if each.has_slot and (each.name, each.pool) == (self.name, admission.pool):
                 raise NestedLimiterError(self.name)
-        return Use(reservation)
+        return Use(admission)
 
     def _keep(self, use: Use, started: float) -> None:
         use.waited_seconds = time.monotonic() - started
         self._uses.append(use)
-        if use.reservation.has_slot:
-            renewal.keep(use.reservation)
-        _inside.set((*_inside.get(), ref(use.reservation)))
+        if use.admission.has_slot:
+            renewal.keep(use.admission)
+        _inside.set((*_inside.get(), ref(use.admission)))
 
     def _abandon(self, use: Use) -> None:
-        renewal.drop(use.reservation)
+        renewal.drop(use.admission)
         if use in self._uses:
             self._uses.remove(use)
-        use.reservation.abandon()
+        use.admission.abandon()
 
-    def _take(self) -> Use | None:
-        """The use that ends here: the last one of this thread or task. None in a process that was forked inside of it:
-        the slot is its parent's."""
+    def _take(self) -> Use:
+        """The use that ends here: the last one of this thread or task."""
         mine = set(_inside_of())
-        use = next((each for each in reversed(self._uses) if each.reservation in mine), self._uses[-1])
+        use = next((each for each in reversed(self._uses) if each.admission in mine), self._uses[-1])
         self._uses.remove(use)
-        _inside.set(tuple(ref(each) for each in mine if each is not use.reservation))
-        renewal.drop(use.reservation)
-        return use if use.reservation.pid == os.getpid() else None
+        _inside.set(tuple(ref(each) for each in mine if each is not use.admission))
+        renewal.drop(use.admission)
+        return use
 
 
-def _inside_of() -> list[Reservation]:
+def _inside_of() -> list[Admission]:
     """A forked process is inside of nothing: the slots are its parent's."""
     found = (each for kept in _inside.get() if (each := kept()) is not None)
     return [each for each in found if each.is_in and each.pid == os.getpid()]
+
+
+def _who() -> str:
+    """For people: the job whose code runs here, else the process and its thread."""
+    if (run := current_job.get()) is not None:
+        text = f"job {run.job.id} ({run.job.task})"
+    else:
+        text = f"{socket.gethostname()}, process {os.getpid()}, {threading.current_thread().name}"
+    return printable(text)[:WHO_LENGTH]
+
+
+def cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
+    """Let no caller in for so many seconds. Raises UnknownLimiterError and LimitsError, the latter for a PostgreSQL
+    that has been away for PATIENCE_SECONDS."""
+    patience_ends_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return (yield from _cool_down(pool, name, seconds))
+        except LimitsUnavailableError:
+            if time.monotonic() >= patience_ends_at:
+                raise
+        yield Signal(RETRY_SECONDS)
+
+
+def _cool_down(pool: Pool, name: str, seconds: float) -> Operation[None]:
+    for again in (False, True):  # the row may have been deleted since it was declared
+        yield from declare(pool, name, again=again)
+        if (yield from call(pool, COOL_DOWN, name=name, seconds=seconds)).ntuples:
+            message = f"Limiter {name!r} lets no caller in for {seconds:g} s."
+            emit("limits.cooling_down", message, limiter=name, seconds=seconds)
+            return
+    raise (yield from no_such_limiter(pool, name))
+
+
+def _in_seconds(duration: Any, what: str) -> float:
+    """Not below zero, and not longer than PostgreSQL's dates. Raises WrongArgumentsError for what is no duration."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    return _number(seconds, what, "seconds or a timedelta, not below 0", LONGEST_SECONDS)
+
+
+def _number(value: Any, what: str, kind: str = "a number, not below 0", most: float = 1e15) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not value >= 0:
+        raise WrongArgumentsError("limiter()", f"{what} must be {kind}, got {value!r}")
+    return float(min(value, most))

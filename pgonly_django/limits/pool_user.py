@@ -18,6 +18,7 @@ from psycopg.pq.abc import PGresult
 
 from pgonly_django import exceptions
 from pgonly_django.conf import settings
+from pgonly_django.database.background import Background
 from pgonly_django.database.operation import Operation, Signal
 from pgonly_django.database.pool import Pool, PoolUser, pool_for
 from pgonly_django.database.statement import Statement
@@ -33,7 +34,7 @@ LOOK_SECONDS = 0.5  # after which a call that waits for its turn looks by itself
 LONGEST_SECONDS = 4 * TIMEOUT_SECONDS
 
 
-class _Call:
+class _RowCall:
     """One that is under way, or waits until its `signal` is set."""
 
     __slots__ = ("began", "signal")
@@ -44,7 +45,7 @@ class _Call:
 
 
 # By alias and name: the calls in the order of their arrival, and when the row was last found locked.
-_calls: dict[tuple[str, str], list[_Call]] = {}
+_calls: dict[tuple[str, str], list[_RowCall]] = {}
 _locked_at: dict[tuple[str, str], float] = {}
 os.register_at_fork(after_in_child=_calls.clear)  # those are the parent's
 
@@ -73,6 +74,10 @@ LIMITS = PoolUser(
 )
 
 
+# What a cancelled or unanswered call left undone.
+background = Background("limits")
+
+
 def pool() -> Pool:
     """This process's connections to the database that the router names for limiters."""
     return pool_for(router.db_for_write(Limiter), settings().limits_pool_size, LIMITS)
@@ -88,7 +93,7 @@ def call(pool: Pool, statement: Statement, **params: Any) -> Operation[PGresult]
     name = params.get("name")
     if name is None:
         return (yield from _call(pool, statement, params))
-    key, mine, most = (pool.alias, name), _Call(), max(pool.size - 1, 1)
+    key, mine, most = (pool.alias, name), _RowCall(), max(pool.size - 1, 1)
     calls = _calls.setdefault(key, [])
     try:
         calls.append(mine)
@@ -113,7 +118,7 @@ def _call(pool: Pool, statement: Statement, params: dict[str, Any]) -> Operation
     return pool.call(statement, statement.values(params), TIMEOUT_SECONDS, TIMEOUT_SECONDS)
 
 
-def _turn(key: tuple[str, str], calls: list[_Call], mine: _Call, most: int) -> Operation[None]:
+def _turn(key: tuple[str, str], calls: list[_RowCall], mine: _RowCall, most: int) -> Operation[None]:
     """Wait, without a connection, until fewer than `most` calls of the row are before this one."""
     while True:
         now = time.monotonic()

@@ -13,8 +13,10 @@ from unittest import mock
 from pgonly_django.conf import settings
 from pgonly_django.database.operation import Operation, arun
 from pgonly_django.exceptions import LimiterTimeoutError, UnknownBudgetError
-from pgonly_django.limits import budget_reservation, budget_settings, limiter, reservation
-from pgonly_django.limits.budget_statements import Look
+from pgonly_django.limits import admission, budget, budget_settings, limiter
+from pgonly_django.limits.admission import Admission
+from pgonly_django.limits.budget import BudgetReservation
+from pgonly_django.limits.budget_statements import ReserveAnswer
 from pgonly_django.limits.declarations import limits_of, unknown
 from pgonly_django.limits.renewal import renewal
 
@@ -33,7 +35,7 @@ class LimiterUse:
 
 
 @dataclass
-class CoolDown:
+class LimiterCoolDown:
     """One cool_down() or too_many_requests()."""
 
     name: str
@@ -58,7 +60,7 @@ class FakeLimits:
     """What was used, in order, and what is refused."""
 
     uses: list[LimiterUse] = field(default_factory=list)
-    cool_downs: list[CoolDown] = field(default_factory=list)
+    cool_downs: list[LimiterCoolDown] = field(default_factory=list)
     reservations: list[BudgetUse] = field(default_factory=list)
     _refused: set[str] = field(default_factory=set)
     _used_up: set[str] = field(default_factory=set)
@@ -124,34 +126,32 @@ class _NoPool:
 
 
 class _Seams:
-    """What stands between limiters, budgets and the database, replaced. `held` is the reservation whose method
-    it is."""
+    """What stands between limiters, budgets and the database, replaced. `held` is what a limiter or a budget gave."""
 
     def __init__(self, fakes: FakeLimits) -> None:
         self.fakes = fakes
-        self._uses: dict[reservation.Reservation, LimiterUse] = {}
-        self._spending: dict[budget_reservation.Reservation, BudgetUse] = {}
+        self._uses: dict[Admission, LimiterUse] = {}
+        self._spending: dict[BudgetReservation, BudgetUse] = {}
         self._pool = _NoPool()
 
     def all(self) -> Iterator[tuple[Any, str, Any]]:
         yield limiter, "pool", lambda: self._pool
-        yield budget_reservation, "pool", lambda: self._pool
-        yield renewal, "keep", lambda _: None
-        yield reservation, "leave_later", lambda *_: None
-        yield reservation.Reservation, "enter", _as_method(self._enter)
-        yield reservation.Reservation, "leave", _as_method(self._leave)
-        yield reservation.Reservation, "abandon", _as_method(self._abandon)
         yield limiter, "cool_down", lambda _, name, seconds: self._cool_down(name, seconds)
-        yield budget_reservation.Reservation, "_try", lambda held, _: self._reserve(held)
-        yield budget_reservation.Reservation, "_write", _as_method(self._settle)
+        yield renewal, "keep", lambda _: None
+        yield Admission, "enter", _as_method(self._enter)
+        yield Admission, "leave", _as_method(self._leave)
+        yield Admission, "abandon", lambda held: setattr(held, "is_in", False)
+        yield budget, "pool", lambda: self._pool
+        yield BudgetReservation, "_try", lambda held, _: self._reserve(held)
+        yield BudgetReservation, "_write", _as_method(self._settle)
 
     def close(self) -> None:
         """No caller is inside of what was faked."""
         for held in self._uses:
             held.is_in = False
 
-    def _enter(self, held: reservation.Reservation, timeout: float) -> Operation[None]:
-        reservation.raise_if_interrupted()
+    def _enter(self, held: Admission, timeout: float) -> Operation[None]:
+        admission.raise_if_interrupted()
         _check_limiter(held.name)
         if held.name in self.fakes._refused:  # noqa: SLF001 - our own
             raise LimiterTimeoutError(held.name, timeout if isfinite(timeout) else 0)
@@ -163,36 +163,33 @@ class _Seams:
         return
         yield
 
-    def _leave(self, held: reservation.Reservation, requests: float, tokens: float) -> Operation[None]:
+    def _leave(self, held: Admission, requests: float, tokens: float) -> Operation[None]:
         use = self._uses[held]
         use.requests, use.tokens, use.is_over = requests, tokens, True
         held.is_in = False
         return
         yield
 
-    def _abandon(self, held: reservation.Reservation) -> None:
-        held.is_in = False
-
     def _cool_down(self, name: str, seconds: float) -> Operation[None]:
         _check_limiter(name)
-        self.fakes.cool_downs.append(CoolDown(name, seconds))
+        self.fakes.cool_downs.append(LimiterCoolDown(name, seconds))
         return
         yield
 
-    def _reserve(self, held: budget_reservation.Reservation) -> Operation[Look]:
+    def _reserve(self, held: BudgetReservation) -> Operation[ReserveAnswer]:
         declaration = held._declaration  # noqa: SLF001 - what it was made with
         if declaration is None:
             raise UnknownBudgetError(held.budget, budget_settings.nearest(held.budget))
         cap, spent = declaration.usd, self.fakes.spent(held.budget)
         if held.budget in self.fakes._used_up:  # noqa: SLF001 - our own
-            return Look(False, cap, cap, Decimal(0))
+            return ReserveAnswer(False, cap, cap, Decimal(0))
         self._spending[held] = BudgetUse(held.budget, held.usd, held.step)
         self.fakes.reservations.append(self._spending[held])
-        return Look(True, cap, spent, held.usd)
+        return ReserveAnswer(True, cap, spent, held.usd)
         yield
 
     def _settle(
-        self, held: budget_reservation.Reservation, *, usd: Decimal, is_estimate: int, **values: Any
+        self, held: BudgetReservation, *, usd: Decimal, is_estimate: int, **values: Any
     ) -> Operation[bool]:
         use = self._spending[held]
         use.spent, use.is_estimate = usd, bool(is_estimate)

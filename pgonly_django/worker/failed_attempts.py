@@ -2,7 +2,7 @@
 
 from pgonly_django.context.pauses import SHORT_SECONDS
 from pgonly_django.context.run import Run
-from pgonly_django.limits.retry_after import asked_seconds
+from pgonly_django.limits.provider_answers import asked_seconds
 from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.retry import Backoff, delay_seconds

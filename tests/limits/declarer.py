@@ -15,7 +15,8 @@ from django.conf import settings
 
 def do(command: str) -> None:
     from pgonly_django import budget, limiter
-    from pgonly_django.limits import budget_rows, declarations
+    from pgonly_django.limits import budget as budget_module
+    from pgonly_django.limits import declarations
     from pgonly_django.queue.declared_queues import declare_queues
 
     match command.split():
@@ -28,7 +29,7 @@ def do(command: str) -> None:
         case ["queue"]:
             declare_queues("default")
         case ["later"]:
-            for rows in (budget_rows.ROWS, declarations.ROWS):
+            for rows in (budget_module.ROWS, declarations.ROWS):
                 rows.said = {key: said._replace(at=said.at - 60) for key, said in rows.said.items()}
 
 

@@ -11,7 +11,8 @@ from django.db import connection
 from pgonly_django import budget
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import BudgetExceededError, LimitsUnansweredError, LimitsUnavailableError
-from pgonly_django.limits import budget_reservation, expiry, pool_user
+from pgonly_django.limits import budget as budget_module
+from pgonly_django.limits import expiry, pool_user
 from pgonly_django.limits.budget_statements import RESERVE
 from pgonly_django.models import Reservation
 from tests.limits.rows import costs, make_reservations_expire, money, no_connections, state
@@ -38,7 +39,7 @@ def test_a_process_that_ends_before_the_database_is_back_has_spent_what_it_reser
 
 
 def test_a_reservation_without_a_database_raises_outside_of_jobs(monkeypatch):
-    monkeypatch.setattr(budget_reservation, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(budget_module, "PATIENCE_SECONDS", 0)
     with budget("p", 1).reserve(0):
         pass
     with no_connections(), pytest.raises(LimitsUnavailableError), budget("p", 1).reserve(0.1):
@@ -72,7 +73,7 @@ def test_what_a_cancelled_caller_was_about_to_reserve_is_given_back(other):
 
 @pytest.mark.slow
 def test_what_postgresql_reserves_after_it_has_said_no_to_a_second_try_is_given_back(monkeypatch):
-    asked, really_call = [], budget_reservation.call
+    asked, really_call = [], budget_module.call
 
     def call(pool, statement, **values):
         if statement is RESERVE:
@@ -82,7 +83,7 @@ def test_what_postgresql_reserves_after_it_has_said_no_to_a_second_try_is_given_
         return really_call(pool, statement, **values)
 
     with budget("p", 1).reserve(1) as all_there_is:
-        monkeypatch.setattr(budget_reservation, "call", call)
+        monkeypatch.setattr(budget_module, "call", call)
         with pytest.raises(BudgetExceededError), budget("p", 1).reserve(0.4):
             pass
         all_there_is.release()

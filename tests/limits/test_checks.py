@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import limiter
-from pgonly_django.limits.checks import check_limiters
+from pgonly_django.limits.declarations import check_limiters
 
 
 def messages(settings, **limiters):

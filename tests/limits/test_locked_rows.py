@@ -13,8 +13,9 @@ from django.db import connections, transaction
 
 from pgonly_django import budget, limiter
 from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
-from pgonly_django.limits import budget_reservation, pool_user
-from pgonly_django.limits.pool_user import LOCK_SECONDS, _Call
+from pgonly_django.limits import budget as budget_module
+from pgonly_django.limits import pool_user
+from pgonly_django.limits.pool_user import LOCK_SECONDS, _RowCall
 from pgonly_django.models import Budget
 from tests.limits.rows import costs, money, state
 from tests.waiting import wait_for
@@ -98,7 +99,7 @@ def test_while_a_row_is_locked_others_are_served_at_once(held, use):
 
 
 def test_who_is_no_job_is_told_after_a_while_what_it_waits_for(held, monkeypatch):
-    monkeypatch.setattr(budget_reservation, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(budget_module, "PATIENCE_SECONDS", 0)
     with held(lambda: spend("locked")) as outcomes:
         wait_for(lambda: len(outcomes) == CALLERS, what="the errors")
     assert {type(error) for error in outcomes} == {LimitsUnavailableError}
@@ -145,7 +146,7 @@ def test_many_tasks_that_share_a_budget_take_turns(limits):
 
 def test_a_call_that_an_interruption_has_left_behind_stops_no_other(limits):
     spend("b")
-    left = [_Call() for _ in range(10)]
+    left = [_RowCall() for _ in range(10)]
     for call in left:
         call.began -= pool_user.LONGEST_SECONDS
     pool_user._calls["default", "b"] = left

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from pgonly_django.limits.unpaid import is_unpaid
+from pgonly_django.limits.provider_answers import is_unpaid
 
 
 def error(name, bases=(Exception,), **facts):

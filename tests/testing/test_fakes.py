@@ -18,11 +18,11 @@ from pgonly_django.exceptions import (
     UnknownLimiterError,
     WrongArgumentsError,
 )
-from pgonly_django.limits.background import background
+from pgonly_django.limits.pool_user import background
 from pgonly_django.limits.renewal import renewal
 from pgonly_django.models import Budget, CostEntry, Job, Limiter, Reservation, Step
 from pgonly_django.testing import drain, fake_limits
-from pgonly_django.testing.fakes import BudgetUse, CoolDown, LimiterUse
+from pgonly_django.testing.fakes import BudgetUse, LimiterCoolDown, LimiterUse
 from tests.jobs import drained
 from tests.testing.conftest import both
 
@@ -78,7 +78,7 @@ def test_cool_downs_are_remembered_and_stop_nobody(limits):
         assert use.too_many_requests({"Retry-After": "7"}) == 7
     with limiter("deepseek"):
         pass
-    assert limits.cool_downs == [CoolDown("deepseek", 60), CoolDown("deepseek", 7)]
+    assert limits.cool_downs == [LimiterCoolDown("deepseek", 60), LimiterCoolDown("deepseek", 7)]
 
 
 def test_a_limiter_is_refused_where_the_test_says_so(limits):

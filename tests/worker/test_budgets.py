@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from pgonly_django import budget
 from pgonly_django.exceptions import BudgetError
-from pgonly_django.limits import budget_reservation
+from pgonly_django.limits import budget as budget_module
 from pgonly_django.models import Budget, CostEntry, Job, State
 from pgonly_django.worker.duties.declare import Declare
 from pgonly_django.worker.duties.settle_budgets import SettleBudgets
@@ -158,7 +158,7 @@ def test_a_job_that_waits_for_calls_under_way_can_be_cancelled(background_worker
 
 
 def test_a_job_that_waited_too_long_for_calls_under_way_comes_again_by_itself(work, cap, monkeypatch):
-    monkeypatch.setattr(budget_reservation, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(budget_module, "WAIT_SECONDS", 0.1)
     cap(0.5)
     with budget("p").reserve(0.4) as other:
         result = spending.pay_once.enqueue(0.3)

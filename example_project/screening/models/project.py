@@ -18,7 +18,7 @@ from pgonly_django.models import Budget as BudgetRow
 from pgonly_django.models import Job
 
 if TYPE_CHECKING:
-    from pgonly_django.limits.budget import Budget
+    from pgonly_django.limits.budget import NamedBudget
     from pgonly_django.models.job import JobQuerySet
 
 
@@ -87,7 +87,7 @@ class Project(models.Model):
         """Continue a cancelled, failed or held screening where it stopped."""
         self._jobs().retry()
 
-    def budget(self) -> Budget:
+    def budget(self) -> NamedBudget:
         """Shared by all processes that screen this project. A change in the admin wins over budget_usd."""
         return budget(f"project:{self.pk}", usd=self.budget_usd)
 

@@ -59,7 +59,7 @@ def tokens(limiter: Any) -> str:
 
 
 def _bucket(limiter: Any, level: float | None, limit: float | None) -> str:
-    """The limit, and below it how far the bucket is overdrawn: as limits/bucket.py counts it."""
+    """The limit, and below it how far the bucket is overdrawn: as limits/limiter_statements.py counts it."""
     if limit is None:
         return _("no limit")
     text, second = f"{limit:,g}" if limit < 1 else f"{limit:,.0f}", ""

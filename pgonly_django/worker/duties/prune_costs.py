@@ -2,7 +2,7 @@ from threading import Event
 
 from django.db import connections, router
 
-from pgonly_django.limits.costs import prune_costs
+from pgonly_django.limits.expiry import prune_costs
 from pgonly_django.models import CostEntry
 from pgonly_django.worker.duties.duty import BATCH, INTERVAL_SECONDS, Connect, in_batches, no_timeout
 

@@ -52,7 +52,7 @@ def _seconds_until_a_period(holding: list[str]) -> float:
     return NEVER if seconds is None else seconds
 
 
-def _emit(expired: expiry.Expired) -> None:
+def _emit(expired: expiry.ExpiredReservation) -> None:
     whose = f" for {expired.task} {expired.job_id}" if expired.job_id else ""
     was, why = (
         ("paid", "the step was saved") if expired.is_known else ("reserved", "the call may have been paid")

@@ -1,7 +1,8 @@
-"""How long a provider asks its callers to wait: from what a client library gives them with a 429."""
+"""What the answer of a provider says: how long its callers are to wait, and whether the request was paid."""
 
 import contextlib
 import math
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -9,6 +10,21 @@ from typing import Any
 
 DEFAULT_SECONDS = 20.0  # where nothing is said
 LONGEST_SECONDS = 3600.0  # an hour; then the provider says it again
+# Answers of a provider that bills for none of them. Behind the others (a time-out of its own, the client's, a
+# gateway's) it may have done the work.
+MAYBE_PAID = {408, 499, 504, 524}
+FIRST_ERROR, LAST_ERROR = 400, 599
+# By name, so that no client library is needed: httpx, httpcore, urllib3 (below requests), aiohttp. Nothing was sent.
+NOT_CONNECTED = {
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeoutError",
+    "ClientConnectorError",
+}
+CHAIN_LIMIT = 10
 
 
 def seconds_of(answer: Any) -> float:
@@ -91,3 +107,35 @@ def _moment(text: str | None) -> datetime | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def is_unpaid(error: BaseException | None) -> bool:
+    """Whether an error says that its request was not paid: an answer that is an error (429, 400, 503), or a connection
+    that was never made. When in doubt it was paid. It says nothing of earlier requests, nor whose answer it is: so it
+    counts only where a block makes one call."""
+    return any(_was_refused(each) or _never_connected(each) for each in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it says that it was made of. Not its context: that may be an earlier call's."""
+    for _ in range(CHAIN_LIMIT):
+        if error is None:
+            return
+        yield error
+        inner = getattr(error.args[0], "reason", None) if error.args else None  # of requests' ConnectionError
+        error = inner if isinstance(inner, BaseException) else error.__cause__
+
+
+def _was_refused(error: BaseException) -> bool:
+    """By what openai, anthropic, httpx, requests and aiohttp call the status of an answer."""
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "status"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int) and not isinstance(status, bool):
+                return FIRST_ERROR <= status <= LAST_ERROR and status not in MAYBE_PAID
+    return False
+
+
+def _never_connected(error: BaseException) -> bool:
+    is_refused = isinstance(error, ConnectionRefusedError | socket.gaierror)
+    return is_refused or any(kind.__name__ in NOT_CONNECTED for kind in type(error).__mro__)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from pgonly_django import limiter
 from pgonly_django.exceptions import LimiterTimeoutError, LimitsUnavailableError
-from pgonly_django.limits import departure, pool_user, reservation
+from pgonly_django.limits import admission, limiter_statements, pool_user
 from pgonly_django.limits import renewal as renewal_module
 from pgonly_django.limits.renewal import LEASE_SECONDS, renewal
 from pgonly_django.models import Limiter, LimiterSlot, LimiterWaiter
@@ -94,7 +94,7 @@ def test_the_slots_of_silent_holders_are_not_taken_just_after_a_restart(limits, 
     hold("deepseek")
     make_holders_die()
     with connection.cursor() as cursor:
-        sql = reservation.slots.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
+        sql = limiter_statements.is_free("s").replace("pg_postmaster_start_time()", "clock_timestamp()")
         cursor.execute(qualified(f"SELECT {sql} FROM pgonly_limiter_slot AS s"))
         assert cursor.fetchall() == [(False,)]
 
@@ -202,7 +202,7 @@ def database_away():
 @pytest.mark.slow
 def test_a_database_that_is_away_is_waited_for_and_then_an_error(limits, monkeypatch, settings):
     limits(deepseek={"concurrent": 1})
-    monkeypatch.setattr(reservation, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(admission, "PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr(pool_user, "TIMEOUT_SECONDS", 0.3)
     with limiter("deepseek"):
         pass
@@ -289,9 +289,8 @@ def test_what_was_cut_off_on_its_way_in_is_given_back_with_its_tokens(limits):
     limits(deepseek={"concurrent": 1, "tokens_per_minute": 6000})
     with limiter("deepseek", tokens=10) as use:
         before = buckets()[1]
-        departure.take_back(
-            pool_user.pool(), use.reservation.id, "deepseek", use.reservation.requests, use.reservation.tokens
-        )
+        use.admission._is_unanswered = True
+        use.admission.abandon()
         wait_for(lambda: held() == 0)
         assert buckets()[1] > before
 
@@ -299,8 +298,9 @@ def test_what_was_cut_off_on_its_way_in_is_given_back_with_its_tokens(limits):
 def test_of_one_who_waited_the_slot_that_comes_after_the_ticket_is_given_back_as_well(limits):
     limits(deepseek={"concurrent": 1})
     late = dead_waiter().id
-    departure.take_back(pool_user.pool(), late, "deepseek", 0, 0)
+    cut_off = admission.Admission(pool_user.pool(), "deepseek", 0, 0, "", id=late, _is_unanswered=True)
+    cut_off.abandon()
     wait_for(lambda: not waiting(), what="the ticket's end")
     with limiter("deepseek") as use:
-        LimiterSlot.objects.filter(holder=use.reservation.id).update(holder=late)
+        LimiterSlot.objects.filter(holder=use.admission.id).update(holder=late)
     wait_for(lambda: held() == 0)
