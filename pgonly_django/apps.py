@@ -12,7 +12,7 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from pgonly_django.cache.checks import check_caches, check_moving, check_pools
+        from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import (
             in_schema,
@@ -54,7 +54,6 @@ class PgonlyConfig(AppConfig):
         checks.register(check_task_modules, deploy=True)
         checks.register(check_stored_jobs, deploy=True)
         checks.register(check_caches, checks.Tags.caches)
-        checks.register(check_moving, checks.Tags.caches)
         checks.register(check_pools, checks.Tags.database)
         checks.register(server_kind.check_server, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)

@@ -19,7 +19,6 @@ MODULES = {
     "pgonly_django.testing": "For the tests of a project: [testing.md](../how-to/testing.md).",
 }
 OTHERS = {
-    "pgonly_django.cache.moving": ("MovingCache",),
     "pgonly_django.embedded": ("database", "stop"),
     "pgonly_django.events": ("subscribe",),
     "pgonly_django.instruments": (
@@ -45,7 +44,7 @@ MADE_BY_PROJECTS = {"Backoff", "Cost", "Costed", "PgonlyCollector", "PgonlyInteg
 ELSEWHERE = {"JobContext": "tasks.md#the-job-context"}
 FIELD = re.compile(r"^    (\w+): ([^=#\n]+?)(?: = [^#\n]*?)?(?:  # (.*))?$", re.MULTILINE)
 # Whose methods are a contract of Django's or Python's.
-NO_MEMBERS = {"SessionStore", "MovingCache", "JobFilter", "PgonlyCollector", "PgonlyIntegration"}
+NO_MEMBERS = {"SessionStore", "JobFilter", "PgonlyCollector", "PgonlyIntegration"}
 # What other modules of the package call.
 INTERNAL = {
     "PostgresCache": {

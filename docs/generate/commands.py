@@ -29,7 +29,6 @@ SEE = {
     "pgonly_health": "health_checks.md#pgonly_health",
     "pgonly_import_sessions": "sessions.md#moving-from-another-engine",
     "pgonly_jobs": "queue.md#pgonly_jobs",
-    "pgonly_schema": "schema.md#move-the-tables",
     "pgonly_tick_url": "serverless.md#a-tick-jobs-inside-a-web-process",
     "runworker": "queue.md#runworker",
 }

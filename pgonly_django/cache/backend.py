@@ -1,16 +1,241 @@
-"""PostgresCache: Django's API (django_api.py) and what is beyond it (extended_api.py)."""
+"""PostgresCache: Django's cache API (django_api.py), computing once, tags, locks, and what users of django-redis know.
+Also which caches of settings.CACHES are ours."""
 
-from pgonly_django.cache.extended_api import ExtendedCache
-from pgonly_django.cache.transactional import TransactionalCache
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.utils.module_loading import import_string
+
+from pgonly_django.cache import bulk, deletion, updates
+from pgonly_django.cache.django_api import DjangoCache, Timeout
+from pgonly_django.cache.durations import count, milliseconds, moment, not_negative, positive
+from pgonly_django.cache.globs import escape_glob
+from pgonly_django.cache.lock import Lock
+from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE, SingleFlight
+from pgonly_django.database.operation import Operation, run
 
 
-class PostgresCache(ExtendedCache):
+class PostgresCache(DjangoCache):
     """Django's cache on PostgreSQL. It has all methods of Django's caches, those that django-redis adds, and an async
     one with `a` before the name for each."""
 
-    def transactional(self, using: str | None = None) -> TransactionalCache:
-        """This cache for use inside atomic(): its writes are done at the commit, a rollback drops them.
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT,
+        tags: Iterable[str] = (),
+    ) -> Any:  # fmt: skip
+        """The cached value, or that of `default()`, which one caller of all processes computes.
 
-        Its reads see them. `using` is the alias of the transaction's database, the cache's by default.
+        The others wait for it. A computation that takes longer than `lock_timeout` seconds counts as dead, and
+        another caller computes; no caller waits longer than twice that. Up to `stale` seconds after expiry one
+        caller refreshes the value, and the others get the old one at once. After a delete() or delete_tags()
+        during the computation, its value is not stored. Without a database it is computed and not stored, and
+        with ON_ERROR "raise" CacheUnavailableError is raised instead. Where the database goes away during the
+        computation, the value is returned, and stored later: within `lock_timeout`, if the process lives.
+        Raises CircularComputationError where `default()` asks for its own key again.
         """
-        return TransactionalCache(self, using or self.store.pool.alias)
+        return run(self._single_flight(key, default, timeout, version, stale, lock_timeout, tags))
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None,
+        *, stale: float | timedelta = NEVER_STALE, lock_timeout: float | timedelta = LOCK_TIMEOUT,
+        tags: Iterable[str] = (),
+    ) -> Any:  # fmt: skip
+        """See get_or_set(). `default` may be an async function."""
+        operation = self._single_flight(key, default, timeout, version, stale, lock_timeout, tags)
+        return await self.store.pool.arun(operation)
+
+    def _single_flight(
+        self, key: Any, default: Any, timeout: Timeout, version: int | None,
+        stale: float | timedelta, lock_timeout: float | timedelta, tags: Iterable[str],
+    ) -> Operation[Any]:  # fmt: skip
+        function: Callable[[], Any] = default if callable(default) else lambda: default
+        stored = self.stored_key(key, version)
+        seconds = self.seconds_of(timeout)
+        # The defaults need no check: it would take 1 of the 22 us of a call.
+        spare = NEVER_STALE if stale is NEVER_STALE else not_negative(stale, "stale")
+        limit = LOCK_TIMEOUT if lock_timeout is LOCK_TIMEOUT else positive(lock_timeout, "lock_timeout")
+        names = self._tags(tags)
+        return SingleFlight(self.store, stored, function, seconds, spare, limit, names, self._strict).run()
+
+    def delete_tags(self, *tags: str) -> int:
+        """Delete every entry that has one of the tags, in one statement; how many there were."""
+        return self._do(deletion.delete_tags(self.store, self._tags(tags)), 0)
+
+    async def adelete_tags(self, *tags: str) -> int:
+        """See delete_tags()."""
+        return await self._ado(deletion.delete_tags(self.store, self._tags(tags)), 0)
+
+    def clear_prefix(self, prefix: str) -> int:
+        """Delete every entry whose made key (KEY_PREFIX, version, key) starts so; how many there were."""
+        return self._do(deletion.clear(self.store, prefix), 0)
+
+    def lock(
+        self, key: Any, version: int | None = None, timeout: float | timedelta | None = None,
+        sleep: float | None = None, blocking: bool = True, blocking_timeout: float | timedelta | None = None,
+        thread_local: bool | None = None,
+    ) -> Lock:  # fmt: skip
+        """A lock over all processes, see Lock. `sleep`, `thread_local`: django-redis's, without effect."""
+        del sleep, thread_local
+        stored = self.stored_key(key, version)
+        return Lock(self.store, stored, str(key), timeout, blocking_timeout, blocking=blocking)
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Seconds until `key` expires, rounded up; None when it never does, 0 when there is none."""
+        return _seconds(self.pttl(key, version))
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        """See ttl()."""
+        return _seconds(await self.apttl(key, version))
+
+    def pttl(self, key: Any, version: int | None = None) -> int | None:
+        """Milliseconds until `key` expires; None when it never does, 0 when there is none."""
+        return self._do(updates.pttl(self.store, self.stored_key(key, version)), 0)
+
+    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+        """See pttl()."""
+        return await self._ado(updates.pttl(self.store, self.stored_key(key, version)), 0)
+
+    def expire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """Let `key` expire in `timeout` (seconds or a timedelta); False when there is no such key."""
+        return self.touch(key, timeout, version)
+
+    async def aexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """See expire()."""
+        return await self.atouch(key, timeout, version)
+
+    def pexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """See expire(); a number is milliseconds."""
+        return self.touch(key, milliseconds(timeout), version)
+
+    async def apexpire(self, key: Any, timeout: Timeout, version: int | None = None) -> bool:
+        """See pexpire()."""
+        return await self.atouch(key, milliseconds(timeout), version)
+
+    def expire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """Let `key` expire at a datetime, or seconds since 1970. False when there is no such key."""
+        operation = updates.expire_at(self.store, self.stored_key(key, version), moment(when))
+        return self._do(operation, False, write=True)
+
+    async def aexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See expire_at()."""
+        operation = updates.expire_at(self.store, self.stored_key(key, version), moment(when))
+        return await self._ado(operation, False, write=True)
+
+    def pexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See expire_at(); a number is milliseconds since 1970."""
+        return self.expire_at(key, moment(when, units=1000), version)
+
+    async def apexpire_at(self, key: Any, when: datetime | float, version: int | None = None) -> bool:
+        """See pexpire_at()."""
+        return await self.aexpire_at(key, moment(when, units=1000), version)
+
+    def persist(self, key: Any, version: int | None = None) -> bool:
+        """Let `key` never expire; False when it did not expire anyway, or there is none."""
+        return self._do(updates.persist(self.store, self.stored_key(key, version)), False, write=True)
+
+    async def apersist(self, key: Any, version: int | None = None) -> bool:
+        """See persist()."""
+        return await self._ado(updates.persist(self.store, self.stored_key(key, version)), False, write=True)
+
+    def get_and_touch(
+        self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """get() and touch() in one round trip."""
+        stored, seconds = self.stored_key(key, version), self.seconds_of(timeout)
+        operation = updates.get_and_touch(self.store, stored, default, seconds)
+        return self._do(operation, default)
+
+    async def aget_and_touch(
+        self, key: Any, default: Any = None, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """See get_and_touch()."""
+        stored, seconds = self.stored_key(key, version), self.seconds_of(timeout)
+        operation = updates.get_and_touch(self.store, stored, default, seconds)
+        return await self._ado(operation, default)
+
+    def keys(self, search: str, version: int | None = None) -> list[str]:
+        """The keys that match a glob (`*`, `?`, `[abc]`, backslash escapes), in order."""
+        return list(self.iter_keys(search, version=version))
+
+    async def akeys(self, search: str, version: int | None = None) -> list[str]:
+        """See keys()."""
+        return [key async for key in self.aiter_keys(search, version=version)]
+
+    def iter_keys(
+        self, search: str, itersize: int | None = None, version: int | None = None
+    ) -> Iterator[str]:
+        """See keys(); fetched `itersize` at a time while you iterate."""
+        size, found, after = _itersize(itersize), [b""], b""
+        while found:
+            found = self._do(bulk.scan(self.store, self._pattern(search, version), after, size), [])
+            after = found[-1] if found else after
+            for key in found:
+                yield self._name_of(key, version)
+
+    async def aiter_keys(
+        self, search: str, itersize: int | None = None, version: int | None = None
+    ) -> AsyncIterator[str]:
+        """See iter_keys()."""
+        size, found, after = _itersize(itersize), [b""], b""
+        while found:
+            found = await self._ado(bulk.scan(self.store, self._pattern(search, version), after, size), [])
+            after = found[-1] if found else after
+            for key in found:
+                yield self._name_of(key, version)
+
+    def delete_pattern(
+        self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
+    ) -> int:
+        """Delete the keys that match a glob, `itersize` at a time; how many there were.
+
+        `prefix` takes the place of KEY_PREFIX: "" for keys that were written without one.
+        """
+        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
+        return self._do(deletion.delete_pattern(self.store, glob, size), 0)
+
+    async def adelete_pattern(
+        self, pattern: str, version: int | None = None, prefix: str | None = None, itersize: int | None = None
+    ) -> int:
+        """See delete_pattern()."""
+        glob, size = self._pattern(pattern, version, prefix), _itersize(itersize)
+        return await self._ado(deletion.delete_pattern(self.store, glob, size), 0)
+
+    def _pattern(self, pattern: str, version: int | None, prefix: str | None = None) -> str:
+        """The glob of made keys. KEY_FUNCTION must put the key last, as Django's own does."""
+        if prefix is None:
+            return escape_glob(self.make_key("", version)) + pattern
+        return escape_glob(self.key_func("", prefix, self.version if version is None else version)) + pattern
+
+    def _name_of(self, stored: bytes, version: int | None) -> str:
+        return stored.decode()[len(self.store.namespace + self.make_key("", version)) :]
+
+
+def our_caches() -> dict[str, PostgresCache]:
+    """The caches of settings.CACHES that are ours, by alias, but not those that are misconfigured."""
+    ours = {alias: cast("PostgresCache", caches[alias]) for alias in our_settings()}
+    return {alias: cache for alias, cache in ours.items() if cache.is_configured}
+
+
+def our_settings() -> dict[str, dict[str, Any]]:
+    """The entries of settings.CACHES that name this backend or one made from it, by alias."""
+    return {alias: cache for alias, cache in settings.CACHES.items() if _is_ours(cache)}
+
+
+def _is_ours(cache: dict[str, Any]) -> bool:
+    try:
+        return issubclass(import_string(cache["BACKEND"]), PostgresCache)
+    except ImportError:
+        return False
+
+
+def _seconds(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else -(-milliseconds // 1000)
+
+
+def _itersize(given: int | None) -> int:
+    return bulk.ITERSIZE if given is None else count(given, "itersize")

@@ -7,9 +7,17 @@ from typing import Any
 from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django import events
-from pgonly_django.cache import call_log, keys
-from pgonly_django.cache.entry import INSERT_MANY, LIVE, OVERHEAD_BYTES, OVERWRITE, ROW, SIZE, VALUE
-from pgonly_django.cache.statement import for_both_tables
+from pgonly_django.cache import call_log, globs
+from pgonly_django.cache.entry import (
+    INSERT_MANY,
+    LIVE,
+    OVERHEAD_BYTES,
+    OVERWRITE,
+    ROW,
+    SIZE,
+    VALUE,
+    for_both_tables,
+)
 from pgonly_django.cache.store import BEFORE, Store, seconds_param
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.statement import bytea_array, int2_array, int8_array, integer, text_array
@@ -123,7 +131,7 @@ SCAN = for_both_tables(
 
 def scan(store: Store, pattern: str, after: bytes, itersize: int) -> Operation[list[bytes]]:
     """The next live keys after `after`, in their order, whose made key matches the glob `pattern`."""
-    start, end, regex = keys.matching(store.namespace, pattern)
+    start, end, regex = globs.matching(store.namespace, pattern)
     result = yield from store.call(
         SCAN, store.long_timeout, after=after, start=start, end=end, regex=regex, limit=itersize
     )

@@ -3,19 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, router
 
-from pgonly_django.cache import moving
-from pgonly_django.cache.codec import Codec
-from pgonly_django.cache.keys import namespace
+from pgonly_django.cache.backend import our_settings
+from pgonly_django.cache.entry import Codec, namespace
 from pgonly_django.cache.options import Options, default_timeout, misplaced, parse
-from pgonly_django.cache.stats import our_settings
 from pgonly_django.database.connect import check_vendor
-
-MOVING = "pgonly_django.cache.moving.MovingCache"
 
 
 def check_caches(**_: Any) -> list[checks.CheckMessage]:
@@ -35,30 +30,6 @@ def check_caches(**_: Any) -> list[checks.CheckMessage]:
 def _wrong_option(alias: str, problem: str) -> checks.CheckMessage:
     hint = "All options: docs/how-to/cache.md#options."
     return checks.Error(f"CACHES[{alias!r}]: {problem}", hint=hint, id="pgonly_django.E101")
-
-
-def check_moving(**_: Any) -> list[checks.CheckMessage]:
-    """E103: a MovingCache whose options are wrong, or whose caches are not there."""
-    found: list[checks.CheckMessage] = []
-    for alias, cache in settings.CACHES.items():
-        if cache.get("BACKEND") != MOVING:
-            continue
-        try:
-            named = moving.parse(cache)
-        except ImproperlyConfigured as error:
-            found.append(_wrong_move(alias, str(error)))
-            continue
-        for other in (named.old, named.new):
-            if other not in settings.CACHES:
-                found.append(_wrong_move(alias, f"{other!r} is not in CACHES."))
-            elif settings.CACHES[other].get("BACKEND") == MOVING:
-                found.append(_wrong_move(alias, f"{other!r} is a MovingCache too."))
-    return found
-
-
-def _wrong_move(alias: str, problem: str) -> checks.CheckMessage:
-    hint = "OLD and NEW are the aliases of two other caches. See docs/how-to/move_the_cache_to_redis.md."
-    return checks.Error(f"CACHES[{alias!r}]: {problem}", hint=hint, id="pgonly_django.E103")
 
 
 def check_pools(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:

@@ -1,19 +1,25 @@
 """@cached: keeps the answers of a function, sync or async, in a cache."""
 
 import functools
+import hashlib
 import inspect
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.db.models import Model
+from django.utils.safestring import SafeString
 
-from pgonly_django.cache.arguments import digest
 from pgonly_django.cache.backend import PostgresCache
 from pgonly_django.cache.durations import not_negative, positive, timeout_seconds
-from pgonly_django.cache.keys import tag_names
+from pgonly_django.cache.entry import tag_names
 from pgonly_django.cache.single_flight import LOCK_TIMEOUT, NEVER_STALE
 
 _MISSING = object()
@@ -105,7 +111,7 @@ class _Cached:
         if self.key is not None:
             return self.key.format(**arguments)
         try:
-            return f"{self.function.__module__}.{self.function.__qualname__}:{digest(arguments)}"
+            return f"{self.function.__module__}.{self.function.__qualname__}:{_digest(arguments)}"
         except TypeError as error:
             raise TypeError(
                 f"The arguments of {self.function.__qualname__} make no cache key: {error}. "
@@ -128,3 +134,75 @@ class _Cached:
         bound = inspect.signature(self.function).bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
+
+
+def _digest(arguments: Mapping[str, Any]) -> str:
+    """The arguments of a call as 32 hex digits, which differ for other arguments. Raises TypeError, which names an
+    argument whose value has no such form."""
+    forms = {}
+    for name, value in arguments.items():
+        try:
+            forms[name] = _form(value)
+        except (TypeError, RecursionError) as error:
+            raise TypeError(f"{name} has {error}") from error
+    return hashlib.sha256(_text(forms).encode()).hexdigest()[:32]
+
+
+def _form(value: Any) -> Any:
+    """`value` as JSON that also says its type. A list in it always begins with the name of a type."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in _FORMS:
+        return [kind.__name__, _FORMS[kind](value)]
+    if isinstance(value, Model):  # or a lazy object around one, as request.user is
+        key, label = value.pk, value._meta.label  # noqa: SLF001 - documented by Django
+        if key is None or (isinstance(key, tuple) and None in key):
+            raise TypeError(f"a {label} without a primary key, as all have that are not saved")
+        return ["Model", label, _form(key)]
+    if isinstance(value, Enum):
+        # A member that equals its value (TextChoices, StrEnum) stands for it, as it does in the database.
+        form = _form(value.value)
+        return form if value == value.value else [_path(kind), form]
+    if isinstance(value, (date, time)):  # of a subclass, as those of freezegun are
+        return [_path(kind), value.isoformat()]
+    raise TypeError(f"a value of {_path(kind)}")
+
+
+def _path(kind: type) -> str:
+    if "<locals>" in kind.__qualname__:
+        raise TypeError(f"a value of {kind.__qualname__}, whose name others may have")
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _items(values: Iterable[Any]) -> list[Any]:
+    return [_form(value) for value in values]
+
+
+def _unordered(values: Iterable[Any]) -> list[str]:
+    return sorted(_text(form) for form in _items(values))
+
+
+def _text(form: Any) -> str:
+    return json.dumps(form, sort_keys=True)
+
+
+# JSON writes each value of these without loss, and no two alike.
+_PLAIN = {type(None), bool, float, str}
+# Of exactly these types: a subclass may hold more than its base shows.
+_FORMS: dict[type, Callable[[Any], Any]] = {
+    int: hex,  # of any size; as decimals Python writes 4,300 digits
+    list: _items,
+    tuple: _items,
+    set: _unordered,
+    frozenset: _unordered,
+    dict: lambda value: _unordered(value.items()),
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    Decimal: str,
+    UUID: str,
+    bytes: bytes.hex,
+    SafeString: str.__str__,
+}

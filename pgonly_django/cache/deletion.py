@@ -7,10 +7,9 @@ then not stored. It counts the entries that get() would have found.
 from collections.abc import Sequence
 from typing import Any
 
-from pgonly_django.cache import call_log, keys
+from pgonly_django.cache import call_log, globs
 from pgonly_django.cache.bulk import BATCH, batches
-from pgonly_django.cache.entry import LIVE, SIZE, first_bytes
-from pgonly_django.cache.statement import Statements, for_both_tables
+from pgonly_django.cache.entry import LIVE, SIZE, Statements, first_bytes, for_both_tables
 from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation
 from pgonly_django.database.statement import integer
@@ -93,7 +92,7 @@ DELETE_RANGE = _deleting(IN_RANGE)
 
 def clear(store: Store, prefix: str = "") -> Operation[int]:
     """Delete every entry whose made key starts so. Without a prefix, writes have the space of them all afterwards."""
-    start, end = keys.span(store.namespace + prefix)
+    start, end = globs.span(store.namespace + prefix)
     live, deleted = yield from _delete(store, DELETE_RANGE, timeout=store.long_timeout, start=start, end=end)
     yield from store.eviction.reclaim(deleted, waits=not prefix)
     which = f" of the keys that begin with {prefix!r}" if prefix else ""
@@ -107,7 +106,7 @@ DELETE_PATTERN = _deleting(IN_RANGE + " AND key ~ %(regex)s::text")
 
 def delete_pattern(store: Store, pattern: str, itersize: int) -> Operation[int]:
     """Delete the entries whose made key matches the glob, `itersize` at most in a statement."""
-    start, end, regex = keys.matching(store.namespace, pattern)
+    start, end, regex = globs.matching(store.namespace, pattern)
     span = {"start": start, "end": end, "regex": regex}
     live, deleted = yield from _delete(store, DELETE_PATTERN, itersize, store.long_timeout, **span)
     yield from store.eviction.reclaim(deleted)

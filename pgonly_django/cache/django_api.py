@@ -10,9 +10,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
-from pgonly_django.cache import bulk, deletion, expiry, increment
+from pgonly_django.cache import bulk, deletion, updates
 from pgonly_django.cache.durations import timeout_seconds
-from pgonly_django.cache.keys import tag_names
+from pgonly_django.cache.entry import tag_names
 from pgonly_django.cache.options import default_timeout, parse
 from pgonly_django.cache.store import Store
 from pgonly_django.database.operation import Operation, run
@@ -81,11 +81,11 @@ class DjangoCache(BaseCache):
         return await self._ado(self._set(key, value, timeout, version, tags, nx=True), False, write=True)
 
     def touch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
+        operation = updates.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
         return self._do(operation, False, write=True)
 
     async def atouch(self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
-        operation = expiry.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
+        operation = updates.touch(self.store, self.stored_key(key, version), self.seconds_of(timeout))
         return await self._ado(operation, False, write=True)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
@@ -102,12 +102,12 @@ class DjangoCache(BaseCache):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """Atomic, and the expiry stays. ValueError without the key, TypeError where it holds no number."""
-        operation = increment.incr(self.store, self.stored_key(key, version), delta, key)
+        operation = updates.incr(self.store, self.stored_key(key, version), delta, key)
         return self._do(operation, None, write=True)
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:
         """See incr()."""
-        operation = increment.incr(self.store, self.stored_key(key, version), delta, key)
+        operation = updates.incr(self.store, self.stored_key(key, version), delta, key)
         return await self._ado(operation, None, write=True)
 
     def decr(self, key: Any, delta: int = 1, version: int | None = None) -> Any:

@@ -1,11 +1,80 @@
-"""A row of the cache's two tables: the pieces of SQL that statements share, and the parameters of a write.
+"""An entry as it is stored: its key, its value in bytes, its row in one of the two tables, and the pieces of SQL that
+statements share. A new column that writes set is one line in `_VALUES`."""
 
-A new column that writes set is one line in `_VALUES`.
-"""
+import hashlib
+import importlib
+import json
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
-from typing import NamedTuple
+from django.core.exceptions import ImproperlyConfigured
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.module_loading import import_string
+
+from pgonly_django.database.statement import Statement
+from pgonly_django.tables import qualified
 
 TABLES = ("pgonly_cache", "pgonly_cache_durable")  # indexed by OPTIONS["DURABLE"]
+Statements = tuple[Statement, Statement]  # indexed by OPTIONS["DURABLE"]
+
+# In a statement: wakes those who wait for what payload() of database/listener.py makes of a key.
+CHANNEL = "pgonly_cache"
+WAKE_UP = f"pg_notify('{CHANNEL}', %(payload)s::text)"
+
+
+def for_both_tables(sql: str, names: str = "", *, may_take_long: bool = False) -> Statements:
+    """`sql` has `{table}` where the entries are. See Statement for `names`.
+
+    Cleaning, and what walks over many entries, may take long: then no other call is refused for it.
+    """
+    unlogged, durable = (
+        Statement(qualified(sql.replace("{table}", table)), names, may_take_long=may_take_long)
+        for table in TABLES
+    )
+    return unlogged, durable
+
+
+# A key is `<namespace>:<what Django made of the key>`, readable where possible. The namespace (LOCATION) has no ":", so
+# one cache is one range of the primary key.
+KEY_LIMIT = 1000  # bytes; a btree page takes 2,704
+_HEAD = 800
+_MARK = "#sha256:"
+# NUL and lone surrogates are in no stored key.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def namespace(location: str | None) -> str:
+    """LOCATION as the first part of every key of that cache. Raises ImproperlyConfigured."""
+    if location is not None and not isinstance(location, str):
+        raise ImproperlyConfigured(f'LOCATION must be text such as "answers", got {location!r}.')
+    return quote(location or "default", safe=" !#$&'()*+,/;=?@[]") + ":"
+
+
+def stored_key(key: str) -> bytes:
+    """`key` itself, or its readable head and a hash where PostgreSQL cannot hold or index it."""
+    if len(key) <= KEY_LIMIT and key.isascii() and "\0" not in key and _MARK not in key:
+        return key.encode()
+    raw = key.encode("utf-8", "surrogatepass")
+    if len(raw) <= KEY_LIMIT and _MARK not in key and UNSTORABLE.search(key) is None:
+        return raw
+    head = raw[:_HEAD].decode("utf-8", "ignore").replace("\0", "?").replace(_MARK, "?")
+    return f"{head}{_MARK}{hashlib.sha256(raw).hexdigest()}".encode()
+
+
+def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags as given. TypeError for a single text, or each of its letters would be a tag."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
+    names = tuple(tags)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"A tag must be a text, got {name!r}.")
+    return names
+
 
 # clock_timestamp(), because now() stands still inside a transaction (a test's, for example).
 LIVE = "(expires_at IS NULL OR expires_at > clock_timestamp())"
@@ -99,3 +168,103 @@ def first_bytes(rows: str, order: str) -> str:
         f"SELECT key FROM (SELECT key, sum(size) OVER (ORDER BY {order}) - size AS before FROM {rows}) AS summed "
         f"WHERE before < {DELETED_BYTES}"
     )
+
+
+# The column `codec` says how its entry was written: these two added up. An INTEGER is in the column `number`.
+INTEGER, PICKLE, JSON, OWN = 0, 1, 2, 3
+NONE, ZLIB, ZSTD = 0, 10, 20
+_SERIALIZERS = {"pickle": PICKLE, "json": JSON}
+_COMPRESSORS = {None: NONE, "zlib": ZLIB, "zstd": ZSTD}
+
+_INT8_MIN, _INT8_MAX = -(2**63), 2**63 - 1
+
+Encoded = tuple[int, int | None, bytes | None]  # codec, number, value
+
+
+class Serializer(Protocol):
+    """What `OPTIONS["SERIALIZER"]` may name: a class with these two methods, made without arguments."""
+
+    def dumps(self, value: Any) -> bytes: ...
+    def loads(self, data: bytes) -> Any: ...
+
+
+class Codec:
+    """Writes as the options say; reads whatever any options have written.
+
+    Raises ImproperlyConfigured where the serializer or the compressor cannot be imported.
+    """
+
+    def __init__(self, serializer: str, compressor: str | None, compress_above: int) -> None:
+        self._serializer = _SERIALIZERS.get(serializer, OWN)
+        self._path = serializer
+        self._compressor = _COMPRESSORS[compressor]
+        self._compress_above = compress_above
+        self._dumps = self._writer()
+        if self._compressor == ZSTD:
+            try:
+                zstd()
+            except ImportError as error:
+                raise ImproperlyConfigured(f"{error}.") from error
+
+    def encode(self, value: Any) -> Encoded:
+        if type(value) is int and _INT8_MIN <= value <= _INT8_MAX:
+            return INTEGER, value, None
+        data = self._dumps(value)
+        if self._compressor and len(data) > self._compress_above:
+            packed = zlib.compress(data) if self._compressor == ZLIB else zstd().compress(data)
+            return self._serializer + self._compressor, None, packed
+        return self._serializer, None, data
+
+    def decode(self, codec: int, data: bytes) -> Any:
+        if codec == PICKLE:
+            return pickle.loads(data)  # noqa: S301 - what was written with SERIALIZER "pickle"; docs/how-to/cache.md says so
+        if codec >= ZLIB:
+            data = unpack(codec, data)
+        return _READERS[codec % 10](data)
+
+    def _writer(self) -> Callable[[Any], bytes]:
+        if self._serializer == PICKLE:
+            return lambda value: pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        if self._serializer == JSON:
+            return lambda value: json.dumps(value, cls=DjangoJSONEncoder).encode()
+        own = _own_serializer(self._path)
+        name = self._path.encode()
+        return lambda value: name + b"\n" + own.dumps(value)
+
+
+def _own_serializer(path: str) -> Serializer:
+    problem = f'OPTIONS["SERIALIZER"] must be "pickle", "json" or the dotted path of a class, got {path!r}'
+    try:
+        own: Serializer = import_string(path)()
+    except (ImportError, TypeError) as error:
+        raise ImproperlyConfigured(f"{problem}: {error}.") from error
+    if not (callable(getattr(own, "dumps", None)) and callable(getattr(own, "loads", None))):
+        raise ImproperlyConfigured(f"{problem}, which needs the methods dumps(value) and loads(data).")
+    return own
+
+
+def unpack(codec: int, data: bytes) -> bytes:
+    """`data` without its compression."""
+    compressor = codec // 10 * 10
+    if compressor == ZLIB:
+        return zlib.decompress(data)
+    return zstd().decompress(data) if compressor == ZSTD else data
+
+
+def zstd() -> Any:
+    """The module with compress() and decompress(): Python 3.14's own or its backport. ImportError without."""
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError('OPTIONS["COMPRESSOR"] "zstd" needs Python 3.14, or: pip install backports.zstd')
+
+
+def _read_own(data: bytes) -> Any:
+    path, _, payload = data.partition(b"\n")
+    own: Serializer = import_string(path.decode())()
+    return own.loads(payload)
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {PICKLE: pickle.loads, JSON: json.loads, OWN: _read_own}

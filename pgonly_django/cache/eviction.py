@@ -8,31 +8,53 @@ quarter as many writes as there are entries, so a write's share of its cost does
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import psycopg
 from psycopg.pq.abc import PGresult
 
 from pgonly_django import events
-from pgonly_django.cache import keys
-from pgonly_django.cache.background import background
+from pgonly_django.cache import globs
 from pgonly_django.cache.counters import BYTES_PER_CLEANING, WRITES_PER_CLEANING, Counters, Counts
-from pgonly_django.cache.entry import DELETED_BYTES, SIZE, TABLES, first_bytes, minute_of
+from pgonly_django.cache.entry import (
+    DELETED_BYTES,
+    SIZE,
+    TABLES,
+    Statements,
+    first_bytes,
+    for_both_tables,
+    minute_of,
+)
 from pgonly_django.cache.options import Options
-from pgonly_django.cache.statement import Statements, for_both_tables
-from pgonly_django.cache.vacuum import VACUUM_AND_SHRINK, vacuum_in_background
+from pgonly_django.cache.pool_user import background
+from pgonly_django.database import connect, testrun
 from pgonly_django.database.operation import Operation, Signal, run
 from pgonly_django.database.pool import Pool
 from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
+from pgonly_django.tables import qualified
 
 # More than was written since the last cleaning, so expired rows cannot pile up.
 PRUNE_LIMIT, PRUNE_BYTES = 2 * WRITES_PER_CLEANING, 2 * BYTES_PER_CLEANING
 EVICT_LIMIT = 1000
 # After so many bytes were written, or half of the table if that is more, its dead rows are removed.
 VACUUM_BYTES = 32 * 1024 * 1024
+
+# TRUNCATE gives the empty end of the table back to the disk, and readers wait a moment for it: for large deletions.
+# Without it a full disk stays full. A role that does not own the table gets a warning, no vacuum.
+VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) {table}"
+VACUUM_AND_SHRINK = "VACUUM (SKIP_LOCKED, TRUNCATE TRUE) {table}"
+# To clean an index may take some pages, which a full disk does not have. First what needs none: the large values, which
+# are in a table of their own (PostgreSQL 16 and later), and the rows without their indexes.
+WHERE_DISK_IS_FULL = (
+    "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, PROCESS_MAIN FALSE) {table}",
+    "VACUUM (SKIP_LOCKED, TRUNCATE TRUE, INDEX_CLEANUP FALSE) {table}",
+)
 
 _Settings = tuple[str, str, int | None, int | None]
 _evictions: dict[_Settings, Eviction] = {}
@@ -76,7 +98,7 @@ class Eviction:
         if deleted < (1 if waits else VACUUM_BYTES):
             return
         signal, table = Signal(self._options.timeout_seconds), TABLES[self._options.durable]
-        if vacuum_in_background(self._pool.alias, table, VACUUM_AND_SHRINK, signal.set) and waits:
+        if _vacuum_in_background(self._pool.alias, table, VACUUM_AND_SHRINK, signal.set) and waits:
             yield signal
 
     def flush(self) -> Operation[None]:
@@ -155,7 +177,7 @@ class Eviction:
             vacuum_bytes=VACUUM_BYTES,
         )  # fmt: skip
         if result.get_value(0, 3) == b"\x01":
-            vacuum_in_background(self._pool.alias, TABLES[self._options.durable])
+            _vacuum_in_background(self._pool.alias, TABLES[self._options.durable])
         if not self.counters.bounded:
             return
         entries, size, writes = (integer(result.get_value(0, column)) for column in range(3))
@@ -179,7 +201,7 @@ class Eviction:
 
     def _recount(self) -> Operation[tuple[int, int]]:
         """Write the true number of entries and bytes to the cache's row; and those numbers."""
-        end = keys.following(self._namespace)
+        end = globs.following(self._namespace)
         result = yield from self._call(self.RECOUNT, name=self._name, start=self._namespace, end=end)
         if not result.ntuples:
             return 0, 0
@@ -228,6 +250,41 @@ class Eviction:
             if not (evicted and self._is_over(entries, size)):
                 return
             factor = min(2 * factor, EVICT_LIMIT)
+
+
+# Autovacuum looks at a table once a minute; a busy cache writes gigabytes in that time.
+def _vacuum_in_background(
+    alias: str, table: str, statement: str = VACUUM, ended: Callable[[], object] = lambda: None
+) -> bool:
+    """Start a vacuum, and call `ended` after it. False where none is started."""
+    if testrun.is_on() and testrun.is_any_in_testcase(alias):
+        return False  # what this test wrote is rolled back
+    arguments = alias, table, statement, ended
+    try:
+        threading.Thread(target=_vacuum, args=arguments, name="pgonly cache vacuum", daemon=True).start()
+    except RuntimeError:  # no thread can be started: a later write tries again
+        return False
+    return True
+
+
+def _vacuum(alias: str, table: str, statement: str, ended: Callable[[], object]) -> None:
+    """On a connection that it opens and closes, since it may take long."""
+    first, *others = (
+        qualified(each.replace("{table}", table)).encode() for each in (statement, *WHERE_DISK_IS_FULL)
+    )
+    try:
+        with connect.connect(alias, application_name="pgonly cache vacuum") as connection:
+            try:
+                connection.execute(first)
+            except psycopg.errors.DiskFull:
+                for each in others:
+                    with contextlib.suppress(psycopg.DatabaseError):
+                        connection.execute(each)
+                connection.execute(first)
+    except psycopg.Error as error:
+        events.emit("cache.cleaning_failed", f"Vacuuming the cache failed: {error}", level=logging.WARNING)
+    finally:
+        ended()
 
 
 def _warn(what: str, error: Exception) -> None:

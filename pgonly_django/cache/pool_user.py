@@ -1,6 +1,8 @@
-"""The cache as a user of database/pool.py: its name there, its errors, and its advice to tests."""
+"""The cache as a user of database/pool.py: its name there, its errors, its advice to tests, and what its
+calls leave undone."""
 
 from pgonly_django import exceptions
+from pgonly_django.database.background import Background
 from pgonly_django.database.pool import PoolUser
 from pgonly_django.database.testcase import Advice
 
@@ -29,3 +31,5 @@ CACHE = PoolUser(
         ),
     ),
 )
+
+background = Background("cache")

@@ -3,10 +3,10 @@
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
+from pgonly_django.cache.backend import our_settings
 from pgonly_django.cache.entry import SIZE, TABLES, first_bytes, minute_of
 from pgonly_django.cache.lock import PRUNE_LOCKS
 from pgonly_django.cache.options import parse
-from pgonly_django.cache.stats import our_settings
 from pgonly_django.models import CacheEntry
 from pgonly_django.tables import qualified
 

@@ -16,10 +16,21 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 from pgonly_django import events
 from pgonly_django.cache import call_log
-from pgonly_django.cache.background import background
 from pgonly_django.cache.circular import computing, refuse_circular
-from pgonly_django.cache.entry import LIVE, REWRITE, ROW, SIZE, VALUE, Row, after, minute_of
-from pgonly_django.cache.statement import CHANNEL, WAKE_UP, for_both_tables
+from pgonly_django.cache.entry import (
+    CHANNEL,
+    LIVE,
+    REWRITE,
+    ROW,
+    SIZE,
+    VALUE,
+    WAKE_UP,
+    Row,
+    after,
+    for_both_tables,
+    minute_of,
+)
+from pgonly_django.cache.pool_user import background
 from pgonly_django.cache.store import Store, described
 from pgonly_django.database.listener import listener_for, payload
 from pgonly_django.database.operation import Compute, Operation, run

@@ -1,23 +1,38 @@
 """The entries of one cache: reads and writes of one entry, each one statement.
 
-Many at once are in bulk.py, deletions in deletion.py, sums in increment.py, times to live in expiry.py.
+Many at once are in bulk.py, deletions in deletion.py, sums and times to live in updates.py.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.db import connections
 from psycopg.pq.abc import PGresult
 
-from pgonly_django.cache import call_log, keys
-from pgonly_django.cache.codec import INTEGER, Codec
+from pgonly_django.cache import call_log
 from pgonly_django.cache.durations import LONGEST_SECONDS
-from pgonly_django.cache.entry import INSERT, LIVE, OVERWRITE, REWRITE, ROW, SIZE, VALUE, Row, size_of
+from pgonly_django.cache.entry import (
+    INSERT,
+    INTEGER,
+    KEY_LIMIT,
+    LIVE,
+    OVERWRITE,
+    REWRITE,
+    ROW,
+    SIZE,
+    VALUE,
+    Codec,
+    Row,
+    Statements,
+    for_both_tables,
+    namespace,
+    size_of,
+    stored_key,
+)
 from pgonly_django.cache.eviction import eviction_for
 from pgonly_django.cache.options import Options
 from pgonly_django.cache.pool_user import CACHE
-from pgonly_django.cache.statement import Statements, for_both_tables
 from pgonly_django.database.operation import InThread, Operation
 from pgonly_django.database.pool import pool_for
 from pgonly_django.database.statement import Statement, Values, integer, text_array
@@ -33,7 +48,7 @@ class Store:
     """The entries of one namespace in one of the two tables."""
 
     def __init__(self, location: str, options: Options) -> None:
-        self.namespace = keys.namespace(location)
+        self.namespace = namespace(location)
         self.location = self.namespace[:-1]
         if options.database not in connections:
             name, known = options.database, ", ".join(connections)
@@ -47,13 +62,13 @@ class Store:
         self.max_entries, self.max_bytes = options.max_entries, options.max_bytes
         self._max_bytes = options.max_bytes or FIELD_LIMIT * 2
         # Bytes that fit whatever their key: for almost every value this is the only question.
-        self.fits = min(FIELD_LIMIT, self._max_bytes) - size_of(keys.LIMIT, 0)
+        self.fits = min(FIELD_LIMIT, self._max_bytes) - size_of(KEY_LIMIT, 0)
         self.eviction = eviction_for(self.pool, self.namespace, options)
         self.counters = self.eviction.counters
 
     def key(self, made: str) -> bytes:
         """A key that Django made as it is in the table."""
-        return keys.stored(self.namespace + made)
+        return stored_key(self.namespace + made)
 
     tag = key  # a tag too belongs to one namespace
 
@@ -64,10 +79,6 @@ class Store:
     def place(self, key: bytes) -> tuple[str, bool, bytes]:
         """What tells a stored key from those of all other caches."""
         return self.pool.alias, self.durable, key
-
-    def is_same(self, other: Self) -> bool:
-        """True when both are the same entries."""
-        return self.place(self.namespace.encode()) == other.place(other.namespace.encode())
 
     def call(
         self, statement: Statement | Statements, timeout: float = 0, **params: Any
@@ -202,13 +213,6 @@ class Store:
         if (whole := size_of(len(key), size)) > self._max_bytes:
             return ValueTooLargeError(self.name(key), whole, self._max_bytes, "MAX_BYTES of its cache")
         return None
-
-    def value_of(self, row: Row) -> Any:
-        """What a read gives once the row is written: a copy, as the serializer makes it."""
-        if row.number is not None:
-            return int(row.number)
-        assert row.value is not None
-        return self.codec.decode(int(row.codec), row.value)
 
     DELETE = for_both_tables("DELETE FROM {table} WHERE key = %(key)s::text RETURNING " + LIVE + ", " + SIZE)
 

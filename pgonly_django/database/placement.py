@@ -1,11 +1,9 @@
-"""Where our tables are in a database, and where they should be: for migrations, the system check, runworker and the
-command that moves them."""
+"""Where our tables are in a database, and where they should be: for migrations, the system check and runworker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.core import checks
@@ -18,6 +16,7 @@ from pgonly_django.conf import schema
 from pgonly_django.tables import TABLES, name_of
 
 APP = "pgonly_django"
+MOVE = "docs/how-to/schema.md#move-the-tables"
 
 # In all schemas but those of PostgreSQL and of temporary tables. Without PGONLY["SCHEMA"] a table is at its place where
 # the search_path finds it.
@@ -29,31 +28,29 @@ ORDER BY n.nspname, array_position(%(tables)s, c.relname::text)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """The tables of one database."""
 
-    at_place: list[str] = field(default_factory=list)
-    elsewhere: dict[str, list[str]] = field(default_factory=dict)  # by schema
-    # Those that migrations have made for this installation, and that are in other schemas only.
-    misplaced: dict[str, list[str]] = field(default_factory=dict)
+    at_place: list[str]
+    misplaced: dict[
+        str, list[str]
+    ]  # by schema: made by migrations for this installation, and in other schemas only
 
 
 def find(connection: BaseDatabaseWrapper) -> Placement:
     """Other schemas may have tables of the same names: those of tenants, of another installation, of a backup. They are
     not misplaced while the tables of this installation are at their place."""
-    placement = Placement()
+    at_place: list[str] = []
+    elsewhere: dict[str, list[str]] = {}
     with connection.cursor() as cursor:
         cursor.execute(PLACES, {"schema": schema(), "tables": list(TABLES)})
         for name, place, is_right in cursor.fetchall():
-            names = placement.at_place if is_right else placement.elsewhere.setdefault(place, [])
-            names.append(name)
-    if {name for names in placement.elsewhere.values() for name in names} - set(placement.at_place):
-        missing = _migrated(connection) - set(placement.at_place)
-        for place, names in placement.elsewhere.items():
-            if found := [name for name in names if name in missing]:
-                placement.misplaced[place] = found
-    return placement
+            (at_place if is_right else elsewhere.setdefault(place, [])).append(name)
+    if {name for names in elsewhere.values() for name in names} <= set(at_place):
+        return Placement(at_place, {})
+    missing = _migrated(connection) - set(at_place)
+    found = {place: [name for name in names if name in missing] for place, names in elsewhere.items()}
+    return Placement(at_place, {place: names for place, names in found.items() if names})
 
 
 def _migrated(connection: BaseDatabaseWrapper) -> set[str]:
@@ -81,10 +78,12 @@ def what_is_wrong(connection: BaseDatabaseWrapper) -> str | None:
         return _what_is_forbidden(connection) if schema() and placement.at_place else None
     unset = 'PGONLY has no "SCHEMA", and the search_path does not lead there'
     setting = f'PGONLY["SCHEMA"] is "{schema()}"' if schema() else unset
-    alias, places = connection.alias, described(placement.misplaced)
+    places = " and ".join(
+        f'in schema "{place}" ({_listed(names)})' for place, names in placement.misplaced.items()
+    )
     return (
-        f"In database {alias!r} tables of pgonly_django are {places}, but {setting}. Stop the workers and the site and "
-        f"run `manage.py pgonly_schema move --database {alias}`, or correct the setting."
+        f"In database {connection.alias!r} tables of pgonly_django are {places}, but {setting}. Correct the setting, "
+        f"or move the tables: {MOVE}."
     )
 
 
@@ -96,12 +95,7 @@ def _what_is_forbidden(connection: BaseDatabaseWrapper) -> str | None:
     return None if is_allowed else f'Role "{role}" may not use schema "{schema()}". As its owner: {grant}'
 
 
-def described(tables: dict[str, list[str]]) -> str:
-    """`in schema "public" (pgonly_job, pgonly_step and 11 more)`."""
-    return " and ".join(f'in schema "{place}" ({listed(names)})' for place, names in tables.items())
-
-
-def listed(names: Sequence[str], shown: int = 2) -> str:
+def _listed(names: list[str], shown: int = 2) -> str:
     more = len(names) - shown
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:shown])} and {more} more"
 
@@ -120,9 +114,9 @@ SELECT to_regnamespace(%(quoted)s) IS NOT NULL, CASE WHEN to_regnamespace(%(quot
 """
 
 
-def create_schema(connection: BaseDatabaseWrapper) -> bool:
-    """Create the schema of the setting, unless it is there. Returns whether it was created; raises CommandError, with
-    what to do, where the role may not create it, or no tables in it."""
+def create_schema(connection: BaseDatabaseWrapper) -> None:
+    """Create the schema of the setting, unless it is there. Raises CommandError, with what to do, where the role may
+    not create it, or no tables in it."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_CREATE, {"quoted": f'"{schema()}"', "plain": schema()})
         is_there, is_allowed, role, database = cursor.fetchone()
@@ -136,7 +130,6 @@ def create_schema(connection: BaseDatabaseWrapper) -> bool:
             )
         if not is_there:
             cursor.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema()}"')
-    return not is_there
 
 
 def check_placement(databases: Iterable[str] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -148,9 +141,5 @@ def check_placement(databases: Iterable[str] | None = None, **_: Any) -> list[ch
         except DatabaseError:
             continue  # a check may run while the server does not answer
         if problem:
-            found.append(
-                checks.Error(
-                    problem, hint="See docs/how-to/schema.md#move-the-tables.", id="pgonly_django.E050"
-                )
-            )
+            found.append(checks.Error(problem, hint=f"See {MOVE}.", id="pgonly_django.E050"))
     return found

@@ -9,10 +9,9 @@ from datetime import timedelta
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections
 
-from pgonly_django.cache.backend import PostgresCache
+from pgonly_django.cache.backend import PostgresCache, our_caches
 from pgonly_django.cache.entry import SIZE, TABLES
 from pgonly_django.cache.eviction import cache_name
-from pgonly_django.cache.stats import our_caches
 from pgonly_django.database.time_limit import time_limit
 from pgonly_django.tables import qualified
 

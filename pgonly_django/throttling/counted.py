@@ -1,20 +1,114 @@
-"""What the throttles of both frameworks share: one statement a request, and what happens without a database."""
+"""What the throttles of both frameworks share: one statement a request, and what happens without a database.
+
+A throttle is a sliding window in one row of the cache, which has the time of each request that was admitted. So any
+period, wherever it begins, has at most `limit` of them. Above 128 a time stands for a group of requests, the last of
+the group, which keeps the row below 1.2 KB; the limit is then held as exactly, and up to 1 % of it may become free
+later than they could.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import threading
+from dataclasses import dataclass
 from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django import events
+from pgonly_django.cache import call_log
+from pgonly_django.cache.entry import LIVE, SIZE, for_both_tables, minute_of
 from pgonly_django.cache.store import Store
-from pgonly_django.cache.window import Admission, admit
-from pgonly_django.database.operation import run
+from pgonly_django.database.operation import Operation, run
+from pgonly_django.database.statement import integer
 from pgonly_django.exceptions import CacheError
 
+TIMES_AT_MOST = 128
+LONGEST_PERIOD_SECONDS = 366 * 24 * 3600
 RETRY_SECONDS = 1.0  # what a request is told that was refused since the database is away
+
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"  # microseconds since 1970
+_AHEAD = "(SELECT clock_timestamp() + %(period)s::int8 * interval '1 microsecond') AS ahead (e)"
+# `number` counts the admitted requests of the period. `value` has their times, oldest first, in 8 bytes each, which
+# compare as the times do. The entry reads as its number.
+_COUNTS = f"({LIVE} AND codec = 0 AND octet_length(value) >= 8)"
+_IS_OVER = f"substring(value FOR 8) <= int8send({_NOW} - %(period)s::int8)"
+_IS_FULL = f"({_COUNTS} AND number >= %(limit)s::int8 AND NOT {_IS_OVER})"
+_OF_ENTRY = re.compile(r"\b(?<!\.)(expires_at|codec|value|number)\b")
+
+
+def _of_entry(condition: str) -> str:
+    """In an ON CONFLICT, where the columns of the row that is there have its name before them."""
+    return _OF_ENTRY.sub(r"entry.\1", condition)
+
+
+# One that is full by the snapshot stays full until its first time is over, so a refusal needs no lock and writes
+# nothing. No row comes back where another request took the last place since the snapshot.
+# At most one time is dropped a request, since each request adds at most one. clock_timestamp() is read under the lock
+# of the row, so times are in order. Served by the primary key.
+ADMIT = for_both_tables(
+    f"""WITH refused AS MATERIALIZED (
+        SELECT substring(value FOR 8) AS oldest, number FROM {{table}} WHERE key = %(key)s::text AND {_IS_FULL}),
+    admitted AS (
+        INSERT INTO {{table}} AS entry (key, value, number, codec, expires_at, prune_minute)
+        SELECT %(key)s::text, int8send({_NOW}), 1, 0, e, {minute_of("e")} FROM {_AHEAD}
+        WHERE NOT EXISTS (SELECT FROM refused)
+        ON CONFLICT (key) DO UPDATE
+        SET (value, number, codec, expires_at, prune_minute, tags, claim, claimed_until) = (
+            SELECT CASE WHEN counted < octet_length(times) / 8 * %(group_size)s::int8
+                THEN substring(times FOR octet_length(times) - 8) ELSE times END || int8send({_NOW}),
+            counted + 1, 0, e, {minute_of("e")}, NULL::text[], NULL::int8, NULL::timestamptz
+            FROM {_AHEAD},
+            (SELECT coalesce({_of_entry(_COUNTS)}, false), {_of_entry(_IS_OVER)}) AS old (counts, is_over),
+            LATERAL (SELECT CASE WHEN NOT counts THEN '' WHEN is_over THEN substring(entry.value FROM 9)
+                ELSE entry.value END, CASE WHEN NOT counts THEN 0 WHEN is_over
+                THEN greatest(entry.number - %(group_size)s::int8, 0) ELSE entry.number END) AS kept (times, counted))
+        WHERE {_of_entry(_IS_FULL)} IS NOT TRUE
+        RETURNING number, xmax = 0 AS is_new, {SIZE} AS size)
+    SELECT number, is_new, size, NULL::bytea, 0::int8 FROM admitted
+    UNION ALL SELECT number, false, 0, oldest, {_NOW} FROM refused""",
+    "key limit period group_size",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a request got. `wait_seconds` is 0 for an admitted one, else the time until one may be."""
+
+    admitted: bool
+    wait_seconds: float
+    counted: int  # admitted requests in the period, this one too
+
+
+def admit(store: Store, key: bytes, limit: int, seconds: float) -> Operation[Admission]:
+    """Whether a request is one of at most `limit` in any `seconds`; it counts if it is. One statement, and another
+    where two requests meet at the last place."""
+    if not 0 < seconds <= LONGEST_PERIOD_SECONDS:
+        raise ValueError(
+            f"The period must be between 0 and {LONGEST_PERIOD_SECONDS} seconds, got {seconds!r}."
+        )
+    if limit <= 0:
+        return Admission(admitted=False, wait_seconds=float(seconds), counted=0)
+    period, group_size = round(seconds * 1_000_000), math.ceil(limit / TIMES_AT_MOST)
+    while True:
+        result = yield from store.send(ADMIT, [key, b"%d" % limit, b"%d" % period, b"%d" % group_size])
+        if result.ntuples:
+            break
+    counted, is_new, size, oldest, now = (result.get_value(0, column) for column in range(5))
+    if call_log.is_on(call_log.DEBUG):
+        call_log.say(
+            "set" if oldest is None else "hit", key, detail=f"{integer(counted)} of {limit} requests"
+        )
+    if oldest is not None:
+        wait = max(integer(oldest) + period - integer(now), 1) / 1_000_000
+        return Admission(admitted=False, wait_seconds=wait, counted=integer(counted))
+    new, written = is_new == b"\x01", integer(size)
+    if store.counters.wrote(entries=new, size=written if new else 0, written=written):
+        yield from store.eviction.clean()
+    return Admission(admitted=True, wait_seconds=0.0, counted=integer(counted))
 
 
 class Counted:

@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from pgonly_django.cache import PostgresCache
 from pgonly_django.cache.checks import check_caches, check_pools
-from pgonly_django.cache.codec import zstd
+from pgonly_django.cache.entry import zstd
 from pgonly_django.cache.options import parse
 from tests import zygote
 

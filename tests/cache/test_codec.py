@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgonly_django.cache.codec import Codec, zstd
+from pgonly_django.cache.entry import Codec, zstd
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry
 from tests.interruptions import AbortError, Interrupted, aborted_once

@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import pytest
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.db import transaction
 
 from pgonly_django.cache import cached
 from pgonly_django.models import CacheEntry, CacheLock
@@ -27,19 +26,8 @@ ALL_TIMEOUTS = {
     "set_many": lambda cache, timeout: cache.set_many({"key": 1}, timeout),
     "get_and_touch": lambda cache, timeout: cache.get_and_touch("key", timeout=timeout),
     "get_or_set": lambda cache, timeout: cache.get_or_set("other", 1, timeout),
-    "transactional": lambda cache, timeout: in_a_transaction(cache, lambda mine: mine.set("key", 1, timeout)),
-    "its set_many": lambda cache, timeout: in_a_transaction(
-        cache, lambda mine: mine.set_many({"key": 1}, timeout)
-    ),
-    "its touch": lambda cache, timeout: in_a_transaction(cache, lambda mine: mine.touch("key", timeout)),
-    "its pexpire": lambda cache, timeout: in_a_transaction(cache, lambda mine: mine.pexpire("key", timeout)),
     "cached": lambda _, timeout: cached(timeout, key="key"),
 }
-
-
-def in_a_transaction(cache, call):
-    with transaction.atomic():
-        call(cache.transactional())
 
 
 NO_TIMES = ["60", b"60", True, False, datetime(2030, 1, 1, tzinfo=UTC), date(2030, 1, 1), [1], 1j, object()]
@@ -95,16 +83,9 @@ def test_pexpire_means_the_caches_own_timeout_by_default_timeout(make_cache):
 @pytest.mark.parametrize("name", ["stale", "lock_timeout"])
 class TestTimesOfAComputation:
     def test_what_is_none_is_refused_by_name(self, cache, name):
-        @transaction.atomic
-        def inside(*args, **kwargs):
-            cache.transactional().get_or_set(*args, **kwargs)
-
         for wrong in (*NO_TIMES, None):
-            for call in (cache.get_or_set, inside):
-                with pytest.raises(
-                    TypeError, match=f"{name} must be a number of seconds or a timedelta, got"
-                ):
-                    call("key", 1, **{name: wrong})
+            with pytest.raises(TypeError, match=f"{name} must be a number of seconds or a timedelta, got"):
+                cache.get_or_set("key", 1, **{name: wrong})
             with pytest.raises(TypeError, match=name):
                 cached(60, key="key", **{name: wrong})
         for wrong in (-1, math.nan, timedelta(seconds=-1)):

@@ -5,7 +5,7 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgonly_django.cache.keys import as_regex, escape_glob
+from pgonly_django.cache.globs import as_regex, escape_glob
 from pgonly_django.models import CacheEntry
 
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import async_to_sync
 
+from pgonly_django.cache.entry import CHANNEL
 from pgonly_django.cache.single_flight import SingleFlight
-from pgonly_django.cache.statement import CHANNEL
 from pgonly_django.database.listener import payload
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, CacheUsage

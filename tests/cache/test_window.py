@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.cache.window import TIMES_AT_MOST, admit
 from pgonly_django.database.operation import run
+from pgonly_django.throttling.counted import TIMES_AT_MOST, admit
 from tests.waiting import PATIENT
 
 ENTRY = "SELECT number, octet_length(value), expires_at - clock_timestamp() FROM pgonly_cache"

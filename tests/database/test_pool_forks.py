@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from pgonly_django.cache.statement import CHANNEL
+from pgonly_django.cache.entry import CHANNEL
 from pgonly_django.database import listener, pool
 from tests.database.calls import in_the_background, row_locked, under_way
 from tests.forks import told_by_a_child

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
+from pgonly_django.cache.entry import CHANNEL
 from pgonly_django.cache.lock import Attempt
-from pgonly_django.cache.statement import CHANNEL
 from pgonly_django.database import listener
 from pgonly_django.database import pool as pool_module
 from pgonly_django.database.operation import Signal

@@ -14,12 +14,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
-from pgonly_django.cache import codec
+from pgonly_django.cache.entry import JSON, OWN, PICKLE, ZLIB, ZSTD, unpack
 from pgonly_django.monitoring.caches import CacheFigures
 from pgonly_django.wording import duration
 
-_SERIALIZERS = {codec.PICKLE: "pickle", codec.JSON: "JSON", codec.OWN: gettext_lazy("own serializer")}
-_COMPRESSORS = {codec.ZLIB: ", zlib", codec.ZSTD: ", zstd"}
+_SERIALIZERS = {PICKLE: "pickle", JSON: "JSON", OWN: gettext_lazy("own serializer")}
+_COMPRESSORS = {ZLIB: ", zlib", ZSTD: ", zstd"}
 
 
 @admin.display(description=gettext_lazy("key"), ordering="key")
@@ -66,10 +66,10 @@ def content(entry: Any) -> str:
     """Numbers and JSON. Nothing is unpickled: a pickle can run any code."""
     if entry.number is not None:
         return str(entry.number)
-    if entry.value is None or entry.codec % 10 != codec.JSON:
+    if entry.value is None or entry.codec % 10 != JSON:
         return _("Not shown: only numbers and JSON are. To unpickle a value can run any code.")
     try:
-        value = json.loads(codec.unpack(entry.codec, bytes(entry.value)))
+        value = json.loads(unpack(entry.codec, bytes(entry.value)))
     except Exception as error:  # noqa: BLE001 - damaged, or of a compressor that is not installed here
         return _("Not shown: %s") % f"{error!r:.200}"
     return format_html('<pre class="pgonly-code">{}</pre>', formats.pretty_json(value))

@@ -17,7 +17,7 @@ from pgonly_django.admin.cache import cells
 from pgonly_django.admin.cache.filters import CacheFilter, StateFilter
 from pgonly_django.admin.verbs import VerbAdmin, log_once
 from pgonly_django.cache import PostgresCache, deletion
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry

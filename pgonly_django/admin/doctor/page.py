@@ -16,7 +16,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import Job, Worker
 from pgonly_django.monitoring.doctor.examination import Report, examine
 from pgonly_django.monitoring.doctor.findings import ORDER, Finding, Level

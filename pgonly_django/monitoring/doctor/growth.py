@@ -17,9 +17,8 @@ from django.db import OperationalError, connections, router
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
-from pgonly_django.cache.backend import PostgresCache
-from pgonly_django.cache.expiry import pttl
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import PostgresCache, our_caches
+from pgonly_django.cache.updates import pttl
 from pgonly_django.database.operation import run
 from pgonly_django.database.time_limit import timed_out
 from pgonly_django.exceptions import CacheError
@@ -51,16 +50,8 @@ SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname =
 NEW_SNAPSHOT = "SELECT pg_stat_clear_snapshot()"
 COSTS = qualified("SELECT coalesce(sum(usd), 0) FROM pgonly_cost WHERE at > now() - interval '30 days'")
 MOVE = """\
-Measure again at your busiest hour. If it stays so, move the cache, in three deploys; the queue and the sessions stay:
-    CACHES = {{
-        {alias!r}: {{
-            "BACKEND": "pgonly_django.cache.moving.MovingCache",
-            "OPTIONS": {{"OLD": "old", "NEW": "new", "WRITE": "old"}},  # then "new", then "new" alone
-        }},
-        "old": {{...}},  # what CACHES[{alias!r}] is today, word for word
-        "new": {{"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://..."}},
-    }}
-See docs/how-to/move_the_cache_to_redis.md."""
+Measure again at your busiest hour. If it stays so, move CACHES[{alias!r}] to Redis: two entries in CACHES, and one
+release that writes both. The queue and the sessions stay. See docs/how-to/move_the_cache_to_redis.md."""
 
 
 @dataclass(frozen=True, slots=True)

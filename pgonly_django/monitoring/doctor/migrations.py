@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.db import connections
 
-from pgonly_django.database.placement import find, what_is_wrong
+from pgonly_django.database.placement import MOVE, find, what_is_wrong
 from pgonly_django.monitoring.doctor.declared import declared
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.reading import reading
@@ -18,8 +18,7 @@ def examine_placement(alias: str) -> Iterator[Finding]:
     with reading(alias):
         problem = what_is_wrong(connections[alias])
     if problem:
-        advice = f"manage.py pgonly_schema{database_flag(alias)}"
-        yield Finding(id="D053", level=Level.ERROR, fact=problem, advice=advice)
+        yield Finding(id="D053", level=Level.ERROR, fact=problem, advice=f"See {MOVE}.")
 
 
 def examine_migrations(alias: str) -> Iterator[Finding]:

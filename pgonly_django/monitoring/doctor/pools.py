@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connections
 
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.conf import settings
 from pgonly_django.database.listen_database import listen_alias
 from pgonly_django.models import Worker

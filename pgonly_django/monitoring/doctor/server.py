@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections
 
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.database.server_kind import HINT, REFUSED, ServerKind, kind_of
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.listen import DIRECT

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from django.apps import apps
 from django.db import connections, router
 
-from pgonly_django.cache.stats import our_caches
+from pgonly_django.cache.backend import our_caches
 from pgonly_django.database.placement import APP
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import OUR_TABLES, belongs_to, parameters

@@ -1,47 +1,8 @@
-"""Keys as they are in the table: `<namespace>:<what Django made of the key>`, readable where possible. Also globs.
+"""Globs over the keys of one cache, as Redis reads them."""
 
-The namespace (LOCATION) contains no ":", so one cache is one range of the primary key.
-"""
-
-import hashlib
 import re
-from collections.abc import Iterable
-from urllib.parse import quote
 
-from django.core.exceptions import ImproperlyConfigured
-
-LIMIT = 1000  # bytes; a btree page takes 2,704
-_HEAD = 800
-_MARK = "#sha256:"
-
-
-def namespace(location: str | None) -> str:
-    """LOCATION as the first part of every key of that cache. Raises ImproperlyConfigured."""
-    if location is not None and not isinstance(location, str):
-        raise ImproperlyConfigured(f'LOCATION must be text such as "answers", got {location!r}.')
-    return quote(location or "default", safe=" !#$&'()*+,/;=?@[]") + ":"
-
-
-def stored(key: str) -> bytes:
-    """`key` itself, or its readable head and a hash where PostgreSQL cannot hold or index it."""
-    if len(key) <= LIMIT and key.isascii() and "\0" not in key and _MARK not in key:
-        return key.encode()
-    raw = key.encode("utf-8", "surrogatepass")
-    if len(raw) <= LIMIT and _MARK not in key and _UNSTORABLE.search(key) is None:
-        return raw
-    head = raw[:_HEAD].decode("utf-8", "ignore").replace("\0", "?").replace(_MARK, "?")
-    return f"{head}{_MARK}{hashlib.sha256(raw).hexdigest()}".encode()
-
-
-def tag_names(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags as given. TypeError for a single text, or each of its letters would be a tag."""
-    if isinstance(tags, str):
-        raise TypeError(f"tags must be a list of texts, got {tags!r}. Give [{tags!r}].")
-    names = tuple(tags)
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"A tag must be a text, got {name!r}.")
-    return names
+from pgonly_django.cache.entry import UNSTORABLE
 
 
 def following(prefix: str) -> bytes:
@@ -51,11 +12,9 @@ def following(prefix: str) -> bytes:
 
 def span(prefix: str) -> tuple[bytes, bytes]:
     """The first key that may start with `prefix`, and one after all that do; an empty range if none can."""
-    return (prefix.encode(), following(prefix)) if _UNSTORABLE.search(prefix) is None else (b"", b"")
+    return (prefix.encode(), following(prefix)) if UNSTORABLE.search(prefix) is None else (b"", b"")
 
 
-# NUL and lone surrogates are in no stored key.
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Possessive, or a class without its "]" would be tried again from each of its characters.
 _TOKEN = re.compile(r"\\.|\[\^?(?:\\.|[^]]-.|[^]])*+]?|.", re.DOTALL)
 _MEMBER = re.compile(r"\\.|[^]]-.|[^]]", re.DOTALL)
@@ -77,7 +36,7 @@ def _translate(token: str) -> str:
         return "."
     if token[0] == "[":
         return _translate_class(token[1:])
-    return _NEVER if _UNSTORABLE.match(token[-1]) else _literal(token[-1])
+    return _NEVER if UNSTORABLE.match(token[-1]) else _literal(token[-1])
 
 
 def _translate_class(inside: str) -> str:

@@ -106,8 +106,6 @@ def test_a_text_in_place_of_a_list_of_tags_is_refused(cache):
         lambda: cache.add("key", 1, tags="project:7"),
         lambda: cache.set_many({"key": 1}, tags="project:7"),
         lambda: cache.get_or_set("key", 1, tags="project:7"),
-        lambda: cache.transactional().set("key", 1, tags="project:7"),
-        lambda: cache.transactional().add("key", 1, tags="project:7"),
     ):
         with pytest.raises(
             TypeError, match=r"must be a list of texts, got 'project:7'. Give \['project:7'\]"
