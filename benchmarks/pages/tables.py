@@ -26,7 +26,7 @@ ENTRY = """jsonb_build_object('outcome', 'failed', 'attempt', 1, 'worker', 'work
 FINISHED = {
     "lease_epoch": "1", "attempt": "1", "worker_id": WORKER, "retention": "'7 days'",
     "enqueued_at": AT, "ready_at": AT, "started_at": f"{AT} + interval '2 s'", "attempted_at": f"{AT} + interval '2 s'",
-    "finished_at": f"{AT} + interval '5 s'", "expires_at": f"{AT} + interval '7 days'",
+    "finished_at": f"{AT} + interval '5 s'", "delete_after": f"{AT} + interval '7 days'",
 }  # fmt: skip
 COMMON = {
     "id": ID, "queue": QUEUE, "task": TASK, "args": "jsonb_build_array(n, 'order ' || n)",

@@ -33,7 +33,6 @@ WORDS: dict[str, dict[str, str]] = {
         "result": "What its function returned.",
         "cancel_requested_at": "When a person, or code, asked for the end of a running job.",
         "enqueued_at": "When it was enqueued.",
-        "started_at": "When its first run began.",
         "finished_at": "When it ended.",
     },
     "Budget": {

@@ -228,7 +228,7 @@ TABLES = [
                 Index("run_at", condition=Q(state="scheduled"), name="pgonly_job_scheduled"),
                 Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
                 Index(
-                    "expires_at",
+                    "delete_after",
                     condition=Q(state__in=["succeeded", "failed", "cancelled"]),
                     name="pgonly_job_finished",
                 ),
@@ -311,11 +311,11 @@ TABLES = [
         log=JSONField(default=list, help_text="The last lines the job logged."),
         cancel_requested_at=DateTimeField(null=True),
         enqueued_at=DateTimeField(db_default=ClockTimestamp()),
-        started_at=DateTimeField(null=True),
-        attempted_at=DateTimeField(help_text="When its latest run began.", null=True),
+        started_at=DateTimeField(help_text="When the first run that began was claimed.", null=True),
+        attempted_at=DateTimeField(help_text="When its latest run was claimed.", null=True),
         reported_at=DateTimeField(help_text="When it last reported progress or a log line.", null=True),
         finished_at=DateTimeField(null=True),
-        expires_at=DateTimeField(help_text="When a finished job is pruned.", null=True),
+        delete_after=DateTimeField(help_text="When the finished job is deleted.", null=True),
     ),
     create(
         "Step",

@@ -40,14 +40,14 @@ LOG_LINES_KEPT = 100
 # The key in `progress` under which a worker notes from where the speed is measured; absent: from nought.
 MEASURED_SINCE = "since"
 # When the retention of a job that ends now is over; longer than LONGEST is for ever.
-EXPIRES_AT = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
-EXPIRY = RawSQL(EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
+DELETE_AFTER = f"CASE WHEN retention <= interval '{LONGEST.days} days' THEN clock_timestamp() + retention END"
+DELETION = RawSQL(DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 # The same of a job that fails now: it stays as long as a job that succeeded, and 90 days at least.
 FAILED_FOR = f"""CASE WHEN failed_retention IS NOT NULL THEN failed_retention
     WHEN retention IS NOT NULL THEN greatest(retention, interval '{FAILED_RETENTION.days} days') END"""
-FAILED_EXPIRES_AT = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
+FAILED_DELETE_AFTER = f"""CASE WHEN {FAILED_FOR} <= interval '{LONGEST.days} days'
     THEN clock_timestamp() + {FAILED_FOR} END"""
-FAILED_EXPIRY = RawSQL(FAILED_EXPIRES_AT, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
+FAILED_DELETION = RawSQL(FAILED_DELETE_AFTER, [], output_field=models.DateTimeField())  # noqa: S611 - our own text
 # `errors` with room for one more entry.
 EARLIER_ERRORS = f"CASE WHEN jsonb_array_length(errors) >= {ERRORS_KEPT} THEN errors - 0 ELSE errors END"
 
@@ -179,7 +179,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             result=None,
             cancel_requested_at=None,
             finished_at=None,
-            expires_at=None,
+            delete_after=None,
             dead_lettered_at=None,
         )
 
@@ -193,7 +193,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             held_by=None,
             cancel_requested_at=ClockTimestamp(),
             finished_at=Case(When(running, then=F("finished_at")), default=ClockTimestamp()),
-            expires_at=Case(When(running, then=F("expires_at")), default=EXPIRY),
+            delete_after=Case(When(running, then=F("delete_after")), default=DELETION),
             state=Case(When(running, then=Value(State.RUNNING.value)), default=Value(State.CANCELLED.value)),
         )
 
@@ -203,7 +203,7 @@ class JobQuerySet(models.QuerySet["Job"]):
             state=State.FAILED,
             held_by=None,
             finished_at=ClockTimestamp(),
-            expires_at=FAILED_EXPIRY,
+            delete_after=FAILED_DELETION,
             errors=_errors_and("discarded", reason),
         )
 
@@ -342,11 +342,11 @@ class Job(models.Model):
 
     cancel_requested_at = TimestampField(null=True)
     enqueued_at = TimestampField(db_default=ClockTimestamp())
-    started_at = TimestampField(null=True)
-    attempted_at = TimestampField(null=True, help_text=_("When its latest run began."))
+    started_at = TimestampField(null=True, help_text=_("When the first run that began was claimed."))
+    attempted_at = TimestampField(null=True, help_text=_("When its latest run was claimed."))
     reported_at = TimestampField(null=True, help_text=_("When it last reported progress or a log line."))
     finished_at = TimestampField(null=True)
-    expires_at = TimestampField(null=True, help_text=_("When a finished job is pruned."))
+    delete_after = TimestampField(null=True, help_text=_("When the finished job is deleted."))
 
     objects = JobQuerySet.as_manager()
 
@@ -405,7 +405,7 @@ class Job(models.Model):
             # For rescues, the heartbeat's search for unknown claims, and the admin. A renewal changes no column of it.
             models.Index("queue", condition=Q(state="running"), name="pgonly_job_running"),
             models.Index(
-                "expires_at",
+                "delete_after",
                 condition=Q(state__in=[state.value for state in FINISHED]),
                 name="pgonly_job_finished",
             ),

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from pgonly_django.database.statement import Params
-from pgonly_django.models.job import EARLIER_ERRORS, EXPIRES_AT, FAILED_EXPIRES_AT, State
+from pgonly_django.models.job import DELETE_AFTER, EARLIER_ERRORS, FAILED_DELETE_AFTER, State
 from pgonly_django.queue.checkpoints import NOTHING_NEW_SAVED
 from pgonly_django.tables import qualified
 
@@ -73,7 +73,7 @@ GOES_ON = "'ready', 'scheduled', 'held'"
 SUCCEED = qualified(f"""
 UPDATE pgonly_job AS job SET state = 'succeeded', lease_expires_at = NULL, crashes = 0,
     result = %(results)s::jsonb -> job.id::text, finished_at = clock_timestamp(),
-    expires_at = {EXPIRES_AT}
+    delete_after = {DELETE_AFTER}
 WHERE job.id = ANY ({{ids}}) AND job.lease_epoch = %(lease_epoch)s AND job.state || '' = 'running'
 """)
 
@@ -112,8 +112,8 @@ UPDATE pgonly_job AS job SET
                 'attempt', job.attempt, 'started_at', job.attempted_at, 'finished_at', clock_timestamp())) END,
     finished_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
         THEN NULL ELSE clock_timestamp() END,
-    expires_at = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
-        THEN NULL WHEN ended.state = 'failed' THEN {FAILED_EXPIRES_AT} ELSE {EXPIRES_AT} END
+    delete_after = CASE WHEN ended.state IN ({GOES_ON}) AND job.cancel_requested_at IS NULL
+        THEN NULL WHEN ended.state = 'failed' THEN {FAILED_DELETE_AFTER} ELSE {DELETE_AFTER} END
 FROM unnest(%(ids)s::uuid[], %(lease_epochs)s::int[], %(states)s::text[], %(delays)s::float8[], %(uncounted)s::int[],
     %(interrupted)s::int[], %(move_back)s::int[], %(began)s::bool[], %(stay_suspect)s::int[], %(entries)s::text[],
     %(holders)s::text[]) AS ended(id, lease_epoch, state, delay, uncounted, interrupted, moves_back, began,

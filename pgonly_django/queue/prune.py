@@ -14,8 +14,8 @@ from pgonly_django.tables import qualified
 # Index: pgonly_job_finished, a range of it. (clock_timestamp() is volatile: the statement would walk all of it.)
 EXPIRED = qualified(f"""
     SELECT id FROM pgonly_job
-    WHERE state IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
-    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    WHERE state IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
+    ORDER BY delete_after LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """)
 # Index: pgonly_step_once, pgonly_job_output_once, the primary keys. The foreign keys are checked at the commit, after
 # all deletions.
@@ -31,13 +31,13 @@ PRUNE = f"WITH expired AS MATERIALIZED ({EXPIRED}), {DELETE}"
 PRUNE_THESE = qualified(f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM pgonly_job WHERE id = ANY (%(ids)s::uuid[])
-    AND state || '' IN ({FINISHED_STATES}) AND expires_at < statement_timestamp()
+    AND state || '' IN ({FINISHED_STATES}) AND delete_after < statement_timestamp()
     FOR UPDATE SKIP LOCKED
 ), {DELETE}
 """)
 # Index: the primary key. Otherwise a job that cannot be deleted would stand at the head of every batch.
 PUT_OFF = qualified(f"""
-UPDATE pgonly_job SET expires_at = clock_timestamp() + interval '1 day'
+UPDATE pgonly_job SET delete_after = clock_timestamp() + interval '1 day'
 WHERE id = %(id)s AND state IN ({FINISHED_STATES})
 """)
 
@@ -54,7 +54,7 @@ def prune(connection: psycopg.Connection[Any], limit: int = 1000) -> Pruned:
 
 # Index: the primary key.
 EXPIRE = qualified(f"""
-UPDATE pgonly_job SET expires_at = clock_timestamp() - interval '1 second'
+UPDATE pgonly_job SET delete_after = clock_timestamp() - interval '1 second'
 WHERE id = ANY (%(ids)s::uuid[]) AND state || '' IN ({FINISHED_STATES})
 """)
 

@@ -26,7 +26,7 @@ UPDATE pgonly_job AS job SET
     run_at = CASE WHEN again.delay > 0 THEN clock_timestamp() + make_interval(secs => again.delay) ELSE job.run_at END,
     ready_at = clock_timestamp(), ready_again_at = NULL,
     attempt = 0, crashes = 0, result = NULL, held_by = NULL, cancel_requested_at = NULL, finished_at = NULL,
-    expires_at = NULL, dead_lettered_at = NULL
+    delete_after = NULL, dead_lettered_at = NULL
 FROM unnest(%(ids)s::uuid[], %(delays)s::float8[]) AS again(id, delay)
 WHERE job.id = again.id AND job.state || '' = 'failed'
 RETURNING job.id::text

@@ -25,8 +25,8 @@ import psycopg
 
 from pgonly_django.models.job import (
     CRASHES_ALLOWED,
-    EXPIRES_AT,
-    FAILED_EXPIRES_AT,
+    DELETE_AFTER,
+    FAILED_DELETE_AFTER,
     LISTED_ERRORS,
     SUSPECT_FROM,
 )
@@ -107,7 +107,7 @@ UPDATE pgonly_job AS job SET
                 ELSE 'Its worker died while it ran; another job is suspected.' END
         ),
     finished_at = CASE WHEN rescued.state <> 'ready' THEN clock_timestamp() END,
-    expires_at = CASE rescued.state WHEN 'failed' THEN {FAILED_EXPIRES_AT} WHEN 'cancelled' THEN {EXPIRES_AT} END
+    delete_after = CASE rescued.state WHEN 'failed' THEN {FAILED_DELETE_AFTER} WHEN 'cancelled' THEN {DELETE_AFTER} END
 FROM rescued WHERE job.id = rescued.id
 RETURNING job.id, job.task, job.queue, job.state, job.crashes, worker_name, was_stopped
 """)

@@ -44,7 +44,7 @@ def test_the_list_and_the_page_of_every_state_open(admin_client, state):
     entry = {"outcome": "failed", "attempt": 1, "started_at": AWARE, "finished_at": AWARE}
     fields = {"errors": [entry], "started_at": MOMENT, "log": [{"at": AWARE, "text": "hello"}]}
     if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
-        fields |= {"attempted_at": MOMENT, "finished_at": MOMENT, "expires_at": timezone.now()}
+        fields |= {"attempted_at": MOMENT, "finished_at": MOMENT, "delete_after": timezone.now()}
     job = make_job(state, cancel_requested_at=MOMENT, **fields)
     Checkpoint.objects.create(job=job, value=1)
     Step.objects.create(job=job, name="ask")

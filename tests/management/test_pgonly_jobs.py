@@ -140,7 +140,7 @@ def test_the_keys_for_programs_stay_the_same(jobs):
     (job,) = as_json(jobs, "list")
     assert list(job) == [
         "id", "state", "queue", "task", "priority", "attempt", "max_attempts", "interruptions", "crashes",
-        "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "expires_at", "cancel_requested_at",
+        "enqueued_at", "run_at", "started_at", "attempted_at", "finished_at", "delete_after", "cancel_requested_at",
         "worker_id", "held_by", "unique_key", "concurrency_key", "dead_letter_queue", "dead_lettered_at", "progress",
         "last_error",
     ]  # fmt: skip

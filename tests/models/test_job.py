@@ -60,13 +60,13 @@ def test_a_verb_moves_jobs_of_the_allowed_states_only(state, verb, allowed, afte
 @pytest.mark.django_db
 def test_a_retried_job_has_all_its_attempts_and_resumes_where_it_stood():
     job = in_state(State.FAILED)
-    Job.objects.update(attempt=4, crashes=3, finished_at=ago(HOUR), expires_at=ago(-HOUR), ready_at=ago(HOUR),
+    Job.objects.update(attempt=4, crashes=3, finished_at=ago(HOUR), delete_after=ago(-HOUR), ready_at=ago(HOUR),
                        errors=[{"outcome": "failed"}], cancel_requested_at=ago(HOUR))  # fmt: skip
     Checkpoint.objects.create(job=job, value=7)
     Step.objects.create(job=job, name="ask")
     Job.objects.retry()
     row = fresh(job)
-    assert (row.attempt, row.crashes, row.finished_at, row.expires_at) == (0, 0, None, None)
+    assert (row.attempt, row.crashes, row.finished_at, row.delete_after) == (0, 0, None, None)
     assert (row.cancel_requested_at, row.checkpoint.value, row.steps.count()) == (None, 7, 1)
     assert row.ready_at > ago(MINUTE)
     assert row.errors == [{"outcome": "failed"}]
@@ -95,7 +95,7 @@ def test_a_waiting_job_is_cancelled_at_once_with_its_pruning_time():
     Job.objects.cancel()
     row = fresh(job)
     assert row.finished_at > ago(MINUTE)
-    assert HOUR - MINUTE < row.expires_at - row.finished_at < HOUR + MINUTE
+    assert HOUR - MINUTE < row.delete_after - row.finished_at < HOUR + MINUTE
 
 
 @pytest.mark.django_db
@@ -104,7 +104,7 @@ def test_a_running_job_is_asked_to_stop_and_goes_on_until_it_does():
     Job.objects.cancel()
     row = fresh(job)
     assert row.cancel_requested_at > ago(MINUTE)
-    assert (row.finished_at, row.expires_at, row.lease_epoch) == (None, None, job.lease_epoch)
+    assert (row.finished_at, row.delete_after, row.lease_epoch) == (None, None, job.lease_epoch)
 
 
 @pytest.mark.django_db

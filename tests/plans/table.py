@@ -37,14 +37,14 @@ KINDS = (
     jobs(
         "%(finished)s",
         "succeeded",
-        expires_at="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'",
+        delete_after="clock_timestamp() + (n %% 100 - 1) * interval '1 hour'",
         **unique("retained"),
     ),
     # Of one in ten the dead letter is still to be sent.
     jobs(
         "%(failed)s",
         "failed",
-        expires_at="clock_timestamp() + n * interval '1 hour'",
+        delete_after="clock_timestamp() + n * interval '1 hour'",
         dead_letter_queue="CASE n %% 3 WHEN 0 THEN 'grave' ELSE 'dead' END",
         dead_lettered_at="CASE n %% 10 WHEN 0 THEN NULL ELSE clock_timestamp() END",
         errors="""'[{"outcome": "failed", "exception": "builtins.ValueError"}]'""",

@@ -205,7 +205,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def prune(self):
         """After a week and a day."""
-        models.Job.objects.finished().update(expires_at=F("expires_at") - timedelta(days=WEEK_AND_A_DAY))
+        models.Job.objects.finished().update(delete_after=F("delete_after") - timedelta(days=WEEK_AND_A_DAY))
         prune(self.server)
         self.jobs = {job_id: job for job_id, job in self.jobs.items() if job.days_pass(WEEK_AND_A_DAY)}
 
@@ -266,7 +266,7 @@ class Life(RuleBasedStateMachine):
     def only_running_jobs_have_a_lease_and_only_finished_ones_an_end(self):
         for job in models.Job.objects.all():
             assert (job.lease_expires_at is not None) == (job.state == State.RUNNING)
-            assert (job.finished_at is not None) == (job.expires_at is not None) == job.is_finished
+            assert (job.finished_at is not None) == (job.delete_after is not None) == job.is_finished
 
     # The parts.
 

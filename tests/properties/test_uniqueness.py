@@ -191,7 +191,7 @@ class UniqueLife(RuleBasedStateMachine):
     @precondition(having(*FINISHED))
     def prune(self, one, data):
         over = models.Job.objects.filter(pk__in=self._choose(one, data), state__in=FINISHED)
-        over.update(expires_at=timezone.now() - HOUR)
+        over.update(delete_after=timezone.now() - HOUR)
         prune(self.server)
         left = {str(pk) for pk in models.Job.objects.values_list("pk", flat=True)}
         self.jobs = {job_id: job for job_id, job in self.jobs.items() if job_id in left}

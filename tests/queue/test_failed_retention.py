@@ -38,7 +38,7 @@ def fail_by_discard(server, **facts):
 
 def kept_for(job):
     assert job.state == State.FAILED
-    return None if job.expires_at is None else round((job.expires_at - job.finished_at) / DAY)
+    return None if job.delete_after is None else round((job.delete_after - job.finished_at) / DAY)
 
 
 @pytest.mark.sample(2)
@@ -65,7 +65,7 @@ def test_other_ends_are_kept_for_the_retention(server):
     write(server, finish_of(succeeded))
     write(server, finish_of(cancelled, Outcome.CANCELLED, State.CANCELLED, entry="{}"))
     for job in (fresh(succeeded), fresh(cancelled)):
-        assert round((job.expires_at - job.finished_at) / DAY) == 1
+        assert round((job.delete_after - job.finished_at) / DAY) == 1
 
 
 def test_a_job_that_is_cancelled_by_a_rescue_is_kept_for_the_retention(server):
@@ -75,14 +75,14 @@ def test_a_job_that_is_cancelled_by_a_rescue_is_kept_for_the_retention(server):
     rescue(server, LEASE, timedelta(0))
     job = fresh(job)
     assert job.state == State.CANCELLED
-    assert round((job.expires_at - job.finished_at) / DAY) == 1
+    assert round((job.delete_after - job.finished_at) / DAY) == 1
 
 
 def test_prune_leaves_a_failed_job_when_a_success_of_the_same_age_goes(server):
     failed, succeeded = fail_by_finish(server, retention=DAY), make_running(retention=DAY)
     write(server, finish_of(succeeded))
     for job in (failed, fresh(succeeded)):
-        Job.objects.filter(pk=job.pk).update(expires_at=job.expires_at - timedelta(days=2))
+        Job.objects.filter(pk=job.pk).update(delete_after=job.delete_after - timedelta(days=2))
     prune(server)
     assert list(Job.objects.all()) == [failed]
 

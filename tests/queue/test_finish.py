@@ -40,13 +40,13 @@ def test_a_success_keeps_the_result_and_sets_the_end_and_the_pruning_time(server
         0,
         None,
     )
-    assert abs(row.expires_at - row.finished_at - HOUR) < timedelta(milliseconds=1)
+    assert abs(row.delete_after - row.finished_at - HOUR) < timedelta(milliseconds=1)
 
 
 def test_without_retention_a_finished_job_is_never_due_for_pruning(server):
     job = make_running(retention=None)
     write(server, finish_of(job, result="1"))
-    assert fresh(job).expires_at is None
+    assert fresh(job).delete_after is None
 
 
 def test_a_result_of_none_is_an_empty_column(server):
@@ -98,7 +98,7 @@ def test_a_failed_attempt_waits_for_its_delay_and_is_on_record(server):
     job = make_running(attempt=2)
     write(server, finish_of(job, Outcome.FAILED, State.SCHEDULED, delay_seconds=90.0, entry=entry()))
     row = fresh(job)
-    assert (row.state, row.attempt, row.finished_at, row.expires_at) == (State.SCHEDULED, 2, None, None)
+    assert (row.state, row.attempt, row.finished_at, row.delete_after) == (State.SCHEDULED, 2, None, None)
     assert timedelta(seconds=80) < row.run_at - ago(timedelta(0)) <= timedelta(seconds=90)
     (error,) = row.errors
     assert (error["attempt"], error["exception"]) == (2, "builtins.ValueError")
@@ -110,7 +110,7 @@ def test_the_last_attempt_ends_the_job(server):
     write(server, finish_of(job, Outcome.FAILED, State.FAILED, entry=entry()))
     row = fresh(job)
     assert (row.state, row.is_finished) == (State.FAILED, True)
-    assert row.expires_at > row.finished_at
+    assert row.delete_after > row.finished_at
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_job_that_was_to_be_cancelled_does_not_go_back_to_waiting(server, outc
     write(server, finish_of(job, outcome, state, delay_seconds=1.0))
     row = fresh(job)
     assert row.state == State.CANCELLED
-    assert row.finished_at < row.expires_at
+    assert row.finished_at < row.delete_after
 
 
 def test_a_job_that_succeeds_before_its_cancellation_arrives_has_succeeded(server):

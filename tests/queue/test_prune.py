@@ -16,7 +16,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.mark.parametrize("state", FINISHED)
 def test_a_finished_job_leaves_after_its_retention_with_all_that_hangs_on_it(server, state):
-    job = make(state=state, expires_at=ago(MINUTE))
+    job = make(state=state, delete_after=ago(MINUTE))
     Checkpoint.objects.create(job=job)
     Step.objects.create(job=job, name="ask")
     JobOutput.objects.create(job=job, place=1, start=0, text="a")
@@ -26,24 +26,24 @@ def test_a_finished_job_leaves_after_its_retention_with_all_that_hangs_on_it(ser
 
 
 def test_what_is_not_over_or_not_yet_due_or_kept_for_ever_stays(server):
-    make(state=State.SUCCEEDED, expires_at=ago(-HOUR)), make(state=State.FAILED, expires_at=None)
-    make(expires_at=ago(HOUR)), make_running(expires_at=ago(HOUR))
+    make(state=State.SUCCEEDED, delete_after=ago(-HOUR)), make(state=State.FAILED, delete_after=None)
+    make(delete_after=ago(HOUR)), make_running(delete_after=ago(HOUR))
     assert prune(server).deleted == 0
     assert Job.objects.count() == 4
 
 
 def test_one_batch_goes_at_a_time_longest_due_first(server):
-    last = make(state=State.SUCCEEDED, expires_at=ago(MINUTE))
+    last = make(state=State.SUCCEEDED, delete_after=ago(MINUTE))
     for hours in (3, 2):
-        make(state=State.SUCCEEDED, expires_at=ago(hours * HOUR))
+        make(state=State.SUCCEEDED, delete_after=ago(hours * HOUR))
     assert prune(server, limit=2).deleted == 2
     assert list(Job.objects.all()) == [last]
     assert prune(server, limit=2).deleted == 1
 
 
 def test_a_locked_job_is_pruned_another_time(server, other):
-    locked = make(state=State.SUCCEEDED, expires_at=ago(HOUR))
-    make(state=State.SUCCEEDED, expires_at=ago(HOUR))
+    locked = make(state=State.SUCCEEDED, delete_after=ago(HOUR))
+    make(state=State.SUCCEEDED, delete_after=ago(HOUR))
     server.execute("SET lock_timeout = '1s'")
     with other.transaction():
         other.execute("SELECT FROM pgonly_job WHERE id = %s FOR UPDATE", [locked.id])
@@ -65,7 +65,7 @@ def report(server):
 
 
 def test_a_job_that_a_row_of_the_projects_refers_to_keeps_no_other_from_going(server, report):
-    jobs = [make(state=State.SUCCEEDED, expires_at=ago(hours * HOUR)) for hours in range(1, 10)]
+    jobs = [make(state=State.SUCCEEDED, delete_after=ago(hours * HOUR)) for hours in range(1, 10)]
     for job in jobs:
         Step.objects.create(job=job, name="ask")
     JobOutput.objects.create(job=job, place=1, start=0, text="a")
@@ -82,8 +82,8 @@ def test_a_job_that_a_row_of_the_projects_refers_to_keeps_no_other_from_going(se
 
 def test_a_job_that_cannot_go_stands_at_the_head_of_no_later_batch(server, report):
     for hours in (9, 8):
-        report(make(state=State.SUCCEEDED, expires_at=ago(hours * HOUR)))
-    make(state=State.SUCCEEDED, expires_at=ago(HOUR))
+        report(make(state=State.SUCCEEDED, delete_after=ago(hours * HOUR)))
+    make(state=State.SUCCEEDED, delete_after=ago(HOUR))
     assert prune(server, limit=2).deleted == 0
     assert prune(server, limit=2) == (1, [])
-    assert min(Job.objects.values_list("expires_at", flat=True)) > ago(-23 * HOUR)
+    assert min(Job.objects.values_list("delete_after", flat=True)) > ago(-23 * HOUR)

@@ -112,7 +112,7 @@ def test_the_third_crash_ends_the_job_and_says_so(server, dead):
     row = fresh(job)
     assert (row.state, row.crashes, rescued.state) == (State.FAILED, CRASHES_ALLOWED, "failed")
     assert "died 3 times" in row.errors[-1]["reason"]
-    assert row.expires_at - row.finished_at >= HOUR - timedelta(milliseconds=1)
+    assert row.delete_after - row.finished_at >= HOUR - timedelta(milliseconds=1)
 
 
 def test_a_poisonous_job_among_innocent_ones_is_the_only_one_to_fail(server):
@@ -198,7 +198,7 @@ def test_a_job_that_was_to_be_cancelled_is_cancelled_instead_of_rescued(server, 
     (rescued,) = rescue(server, LEASE, NONE)
     row = fresh(job)
     assert (row.state, rescued.state) == (State.CANCELLED, "cancelled")
-    assert row.finished_at < row.expires_at
+    assert row.finished_at < row.delete_after
 
 
 def test_a_rescue_keeps_the_last_ten_errors(server, dead):

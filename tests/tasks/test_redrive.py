@@ -27,7 +27,7 @@ def fail(result, exception="builtins.ValueError"):
         lease_epoch=4,
         crashes=1,
         finished_at=timezone.now(),
-        expires_at=timezone.now() + HOUR,
+        delete_after=timezone.now() + HOUR,
         dead_lettered_at=timezone.now(),
         errors=[{"outcome": "failed", "exception": exception, "message": "x"}],
     )
@@ -54,7 +54,7 @@ def test_failed_jobs_are_ready_again_with_all_their_attempts():
     assert redrive(Job.objects.all()).jobs == 1
     again = fresh(job)
     assert (again.state, again.attempt, again.crashes, again.args) == (State.READY, 0, 0, [1])
-    assert again.finished_at is again.expires_at is again.dead_lettered_at is again.result is None
+    assert again.finished_at is again.delete_after is again.dead_lettered_at is again.result is None
     assert again.errors == job.errors, "its history stays"
 
 

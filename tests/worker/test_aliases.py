@@ -32,7 +32,7 @@ def test_a_job_under_a_former_path_runs_the_task(run_jobs, path):
 def test_a_run_that_the_version_before_began_goes_on(run_jobs, marks):
     result = under(OF_STEPS, count_in_steps.enqueue("key"))
     run_jobs()
-    Job.objects.filter(pk=result.id).update(state=State.READY, finished_at=None, expires_at=None)
+    Job.objects.filter(pk=result.id).update(state=State.READY, finished_at=None, delete_after=None)
     run_jobs()
     assert result.wait(1).return_value == "tests.jobs.renamed.count_in_steps"
     assert marks() == ["key:0", "key:1", "key:2"]

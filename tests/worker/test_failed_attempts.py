@@ -145,7 +145,7 @@ def test_every_end_of_a_run_that_fails_keeps_its_row(run_jobs, settings):
     ends = [burying.fail.using(**short).enqueue(how) for how in ("error", "discard", "unstorable")]
     ends.append(burying.fail_atomic.using(**short).enqueue())
     run_jobs()
-    left = [round((it.job.expires_at - it.job.finished_at).total_seconds() / 86_400) for it in ends]
+    left = [round((it.job.delete_after - it.job.finished_at).total_seconds() / 86_400) for it in ends]
     assert left == [90] * 4
 
 

@@ -20,8 +20,8 @@ PAST_DATE = "2020-01-01T00:00Z"
 
 
 def finished(expires_in, **values):
-    expires_at = None if expires_in is None else timezone.now() + expires_in
-    return baker.make(Job, state=State.SUCCEEDED, expires_at=expires_at, **values)
+    delete_after = None if expires_in is None else timezone.now() + expires_in
+    return baker.make(Job, state=State.SUCCEEDED, delete_after=delete_after, **values)
 
 
 def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transactional_db):
@@ -38,7 +38,7 @@ def test_a_round_prunes_jobs_past_their_retention_with_all_that_is_theirs(transa
 @pytest.mark.slow
 def test_a_round_goes_on_until_nothing_is_left(transactional_db):
     Job.objects.bulk_create(
-        Job(task="t", state=State.FAILED, expires_at=timezone.now() + PAST) for _ in range(2500)
+        Job(task="t", state=State.FAILED, delete_after=timezone.now() + PAST) for _ in range(2500)
     )
     assert Maintenance("default").run_once() == 2500
     assert not Job.objects.exists()

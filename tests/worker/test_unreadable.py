@@ -107,7 +107,7 @@ def test_a_retention_no_date_can_hold_keeps_the_job_and_delays_no_other(run_jobs
     run_jobs()
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT state, expires_at FROM pgonly_job WHERE retention > interval '1 year' ORDER BY state"
+            "SELECT state, delete_after FROM pgonly_job WHERE retention > interval '1 year' ORDER BY state"
         )
         assert cursor.fetchall() == [("failed", None), ("succeeded", None)]
     assert [result.wait(1).return_value for result in good] == [1, 2, 3, 4, 5]

@@ -27,7 +27,7 @@ def test_a_job_runs_and_its_result_is_there(work):
     assert result.status == TaskResultStatus.SUCCESSFUL
     assert result.return_value == 5
     assert result.job.finished_at is not None
-    assert result.job.expires_at - result.job.finished_at > timezone.timedelta(days=6)
+    assert result.job.delete_after - result.job.finished_at > timezone.timedelta(days=6)
 
 
 def test_async_tasks_run_on_the_event_loop_and_sync_ones_in_slots(work):

@@ -194,10 +194,10 @@ def _ends(job: Job) -> list[Moment]:
     """The end of the job, where it is not the end of an attempt as well (a success is), and of its retention."""
     ended = job.finished_at if job.state in (State.FAILED, State.CANCELLED) else None
     took = _("after %s in all") % duration((job.finished_at or job.enqueued_at) - job.enqueued_at)
-    is_past = job.expires_at is not None and job.expires_at < timezone.now()
+    is_past = job.delete_after is not None and job.delete_after < timezone.now()
     retention = _("Retention ended") if is_past else _("Retention ends")
     return [
         Moment(job.dead_lettered_at, "retried", _("Dead letter sent"), _("queue %s") % job.dead_letter_queue),
         Moment(ended, job.state, _("Finished: %s") % job.get_state_display().lower(), took),
-        Moment(job.expires_at, "pruned", retention, _("the row may be deleted")),
+        Moment(job.delete_after, "pruned", retention, _("the row may be deleted")),
     ]

@@ -121,7 +121,7 @@ def test_the_timeline_tells_a_life_in_order(page):
         started_at=NOON + timedelta(minutes=1),
         attempted_at=NOON + timedelta(minutes=20),
         finished_at=NOON + timedelta(minutes=50),
-        expires_at=timezone.now() + timedelta(days=7),
+        delete_after=timezone.now() + timedelta(days=7),
         worker_id=Worker.objects.create(name="web-2", hostname="h", pid=1, threads=1).pk,
         attempt=2,
         errors=[

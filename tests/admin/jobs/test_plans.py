@@ -28,7 +28,7 @@ ROWS = insert_jobs(
     crashes="(i <= 100 AND i % 4 = 1)::int",
     worker_id="gen_random_uuid()",
     lease_expires_at="now()",
-    expires_at="now() + interval '7 days'",
+    delete_after="now() + interval '7 days'",
 )
 VERBS = (RESUME, RUN_NOW, RETRY, HOLD, CANCEL, DISCARD)
 STEPS = """

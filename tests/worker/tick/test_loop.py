@@ -101,11 +101,11 @@ def test_a_lease_is_renewed_on_the_one_connection(tick, settings):
 
 
 def test_maintenance_comes_with_the_first_tick_of_five_minutes(tick):
-    old = make(state=State.SUCCEEDED, expires_at="2001-01-01T00:00Z")
+    old = make(state=State.SUCCEEDED, delete_after="2001-01-01T00:00Z")
     tick()
     assert not Job.objects.filter(pk=old.pk).exists()
     start = Worker.objects.get().started_at
-    old = make(state=State.SUCCEEDED, expires_at="2001-01-01T00:00Z")
+    old = make(state=State.SUCCEEDED, delete_after="2001-01-01T00:00Z")
     tick()
     second = Worker.objects.order_by("started_at").last()
     is_same_part = start.timestamp() // 300 == second.started_at.timestamp() // 300

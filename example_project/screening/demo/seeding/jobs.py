@@ -195,7 +195,7 @@ def _others() -> list[Job]:
             tasks.make_report, "Fabrikam", 500, at=at, state=State.CANCELLED, attempt=1, lease_epoch=1, started_at=at,
             attempted_at=at, cancel_requested_at=at + timedelta(minutes=2),
             finished_at=at + timedelta(minutes=2, seconds=1), progress=_progress(110, 500, "page 110 for Fabrikam"),
-            expires_at=at + tasks.KEPT, errors=[entry("cancelled", 1, at, 121)],
+            delete_after=at + tasks.KEPT, errors=[entry("cancelled", 1, at, 121)],
         ),
         succeeded(
             tasks.make_report, "Northwind", 40, at=at, waited=3, took=2 * 44,

@@ -42,7 +42,7 @@ def succeeded(
 ) -> Job:
     began, ended = at + timedelta(seconds=waited), at + timedelta(seconds=waited + took)
     ran = {"attempt": 1, "lease_epoch": 1, "started_at": began, "attempted_at": began, "finished_at": ended}
-    facts = {**ran, "result": result, "expires_at": ended + sample_tasks.KEPT, **columns}
+    facts = {**ran, "result": result, "delete_after": ended + sample_tasks.KEPT, **columns}
     return job(task, *args, at=at, state=State.SUCCEEDED, **facts)
 
 
@@ -52,7 +52,7 @@ def failed(task: Any, *args: Any, at: datetime, errors: list[dict[str, Any]], **
     facts = {
         **ran,
         "attempted_at": _time(errors[-1]["started_at"]),
-        "expires_at": ended + FAILED_FOR,
+        "delete_after": ended + FAILED_FOR,
         **columns,
     }
     return job(task, *args, at=at, state=State.FAILED, errors=errors, **facts)
