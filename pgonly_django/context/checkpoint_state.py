@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connections
 
 from pgonly_django.context.output import End
-from pgonly_django.context.rollback_tracker import RollbackTracker, is_in_transaction
+from pgonly_django.context.transactions import RollbackTracker, is_in_transaction
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.output import CHECKPOINT, part_of_step

@@ -16,15 +16,13 @@ from django.db import connections
 
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
+from pgonly_django.context.calls import CostOf, Pauses, Spending
 from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
 from pgonly_django.context.emitter import Emitter
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
 from pgonly_django.context.output import current_step_call
-from pgonly_django.context.pauses import Pauses
-from pgonly_django.context.retry_while_down import retry_while_down
-from pgonly_django.context.rollback_tracker import is_in_transaction
 from pgonly_django.context.run import Run
-from pgonly_django.context.spending import CostOf, Spending
+from pgonly_django.context.transactions import is_in_transaction, retry_while_down
 from pgonly_django.database.statement import printable
 from pgonly_django.events import emit
 from pgonly_django.exceptions import AtomicStepError, NotStoppingError

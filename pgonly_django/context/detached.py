@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pgonly_django.compat import TaskContext, TaskResult
-from pgonly_django.context.calls import Calls
+from pgonly_django.context.calls import Calls, Spending
 from pgonly_django.context.context import JobContext
 from pgonly_django.context.emitter import text_of
-from pgonly_django.context.spending import Spending
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LoopNameError
 from pgonly_django.queue.checkpoints import Position, check_step_name

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 from pgonly_django.conf import settings
 from pgonly_django.context.checkpoint_state import CheckpointState
-from pgonly_django.context.output import RunOutput, StepCall, in_step
+from pgonly_django.context.output import RunOutput, StepCall, UnwrittenOutput, in_step
 from pgonly_django.context.run import Run
-from pgonly_django.context.unwritten_output import UnwrittenOutput
 from pgonly_django.database.statement import printable
 from pgonly_django.queue.checkpoints import Saved
 from pgonly_django.queue.output import CHECKPOINT, Kept, Part, part_of_loop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import threading
 import time
 from collections import deque
@@ -10,12 +12,113 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pgonly_django.context.calls import Calls
-from pgonly_django.context.counting import Counting
-from pgonly_django.context.interrupter import Interrupter, take
-from pgonly_django.context.unwritten_output import UnwrittenOutput
+from pgonly_django.context.output import UnwrittenOutput
 from pgonly_django.exceptions import JobCancelled, JobHeld, JobInterrupt, JobStopped, JobTimedOut, LeaseLost
 from pgonly_django.models.job import LOG_LINES_KEPT
 from pgonly_django.queue.claim import ClaimedJob
+
+SOON_SECONDS = 1.0
+
+
+class Counting:
+    """Of one run. A run that goes on where an earlier one stood counts from its first report; and where the count
+    starts over, as in a second loop, it is measured anew."""
+
+    __slots__ = ("_done", "_since", "_total")
+
+    def __init__(self, *, is_first_run: bool) -> None:
+        self._done: Any = 0 if is_first_run else None
+        self._total: Any = None
+        self._since: dict[str, Any] | None = None
+
+    def since(self, done: Any, total: Any, seconds: float) -> dict[str, Any] | None:
+        """For the report of `done`, so many `seconds` after the run began. None: from nought, with the run."""
+        if not (_is_number(done) and (total is None or _is_number(total))):
+            return None
+        is_other = total is not None and self._total is not None and total != self._total
+        if self._done is None or is_other or done < self._done:
+            is_beginning = done == 0 and seconds < SOON_SECONDS
+            self._since = None if is_beginning else {"done": done, "seconds": round(seconds, 3)}
+        self._done = done
+        self._total = total if total is not None else self._total
+        return self._since
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+_set_async_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exception.argtypes = (ctypes.c_ulong, ctypes.c_void_p)  # by address
+
+# CPython raises a pending exception at a jump backwards, so one is enough. Taking it back (NULL) does not help: up to
+# 3.12 that leaves a flag behind which slows all threads, and with which 3.11 hangs under a debugger or coverage.
+JUMPS = 100
+
+Task = tuple[asyncio.AbstractEventLoop, "asyncio.Task[object]"]
+
+
+class Interrupter:
+    """Open while the job's own code runs. Only then does interrupt() reach it, and once at most. There is one token;
+    interrupt() and close() compete for it. CPython raises an asynchronous exception between two bytecodes, so a thread
+    that waits inside a C call (a socket, a sleep) notices it when that call returns."""
+
+    __slots__ = ("_is_sent", "_task", "_thread", "_token", "has_reached_job")
+
+    def __init__(self) -> None:
+        self._token: list[None] = []
+        self._thread: int | None = None
+        self._task: Task | None = None
+        self._is_sent = False
+        self.has_reached_job = False  # the interruption was raised in the job's own code
+
+    def open_thread(self) -> None:
+        self._thread = threading.get_ident()
+        self._token.append(None)
+
+    def open_task(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[object]) -> None:
+        self._task = (loop, task)
+        self._token.append(None)
+
+    def close(self) -> None:
+        """After this, no interruption arrives. One on its way to this thread is caught here: it missed the job."""
+        if take(self._token) or self._thread is None:
+            return
+        try:
+            while not self._is_sent:
+                time.sleep(0.0001)
+            for _ in range(JUMPS):
+                pass
+        except JobInterrupt:
+            return
+        self.has_reached_job = True
+
+    def interrupt(self, reason: type[JobInterrupt]) -> bool:
+        """Raise `reason` in the job's thread, or cancel its task. False when the job's code does not run, or was
+        interrupted before."""
+        if not take(self._token):
+            return False
+        if self._thread is not None:
+            _set_async_exception(self._thread, id(reason))
+        elif self._task is not None:
+            self._task[0].call_soon_threadsafe(self._cancel)
+        self._is_sent = True
+        return True
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._task[1].cancel():
+            self.has_reached_job = True
+
+
+def take(token: list[None]) -> bool:
+    """True for the first caller only, of any thread. A lock would not do: an exception between two bytecodes could
+    leave it held."""
+    try:
+        token.pop()
+    except IndexError:
+        return False
+    return True
+
 
 # Held while the heartbeat renews leases. A thread that holds it while it sets `keeps_snapshot` knows that no renewal of
 # that row is under way.

@@ -3,10 +3,7 @@
 timing        when the ticks of a cron line or an interval are
 declaration   one schedule as code or settings say it, and what is wrong with it
 decorators    @cron and @every
-settings      PGONLY["SCHEDULES"], its system check, and all that is declared for one database
-declare       brings the rows into line with what is declared
+settings      PGONLY["SCHEDULES"], its system check; brings the rows into line with all that is declared
 due           finds the schedules that are due, and enqueues their jobs, each tick once
-turns         one that hangs does not keep the others waiting
-overlap       what an unfinished earlier run or a paused queue means for a tick
-calls         from a schedule to a job
+calls         from a schedule to a job; what an unfinished earlier run or a paused queue means for a tick
 """

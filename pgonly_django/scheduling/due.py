@@ -8,11 +8,14 @@ leaves all as it was. The database's clock decides what is due.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.models import Q, QuerySet
@@ -25,10 +28,49 @@ from pgonly_django.events import emit
 from pgonly_django.models.job import REASON_LIMIT, ClockTimestamp
 from pgonly_django.models.schedule import Outcome, Schedule, Tick
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.scheduling import calls, overlap
+from pgonly_django.scheduling import calls
 from pgonly_django.scheduling.timing import CronLine, Interval, Timing, TimingError, due
-from pgonly_django.scheduling.turns import TURN_SECONDS, Turn, in_hand
 from pgonly_django.tables import qualified
+
+# So long other schedules wait for one whose turn it is.
+TURN_SECONDS = 1.0
+
+# By database: the schedules whose turns take longer. Each has a thread of its own until it returns.
+in_hand: defaultdict[str, set[str]] = defaultdict(set)
+
+
+class Turn:
+    """A context manager around the turn of a schedule. Where it takes longer than TURN_SECONDS, it `is_long`, and
+    `on_long` is called in another thread, to go on with all schedules but those in hand; None: it may take any time."""
+
+    def __init__(self, database: str, name: str, on_long: Callable[[], None] | None) -> None:
+        self.database, self.name, self.is_long = database, name, False
+        self._on_long, self._is_over, self._lock = on_long, False, threading.Lock()
+        self._timer = threading.Timer(TURN_SECONDS, self._become_long)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._on_long is not None:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._is_over = True
+            in_hand[self.database].discard(self.name)
+
+    def _become_long(self) -> None:
+        with self._lock:
+            if self._is_over:
+                return
+            self.is_long = True
+            in_hand[self.database].add(self.name)
+        assert self._on_long is not None
+        self._on_long()
+
 
 # A schedule whose job cannot be enqueued here comes again so much later: another worker may know its task by then,
 # and a deploy may bring it.
@@ -61,7 +103,7 @@ PRUNE_TICKS = Statement(
 WITH pruned AS (
     DELETE FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text AND tick_at < (
         SELECT tick_at FROM pgonly_tick WHERE schedule_id = %(schedule)s::text AND outcome = %(outcome)s::text
-        ORDER BY tick_at DESC OFFSET {overlap.KEPT - 1} LIMIT 1
+        ORDER BY tick_at DESC OFFSET {calls.KEPT - 1} LIMIT 1
     ) RETURNING id
 )
 SELECT count(*) FROM pruned
@@ -208,10 +250,10 @@ class DueSchedules:
     def _run_tick(self, schedule: Schedule, task: Any, tick: datetime) -> dict[str, Any] | None:
         """Returns what its row says of it; None where it has to wait."""
         name = schedule.name
-        reason = overlap.reason_to_skip(schedule, task.queue_name, self.database)
+        reason = calls.reason_to_skip(schedule, task.queue_name, self.database)
         columns: dict[str, Any] = {"outcome": Outcome.SKIPPED, "reason": reason}
         if not reason:
-            if overlap.waits_for_replaced(schedule, self.database):
+            if calls.waits_for_replaced(schedule, self.database):
                 return None
             columns = calls.enqueue(task, schedule, tick)
         if job_id := columns.get("job_id"):

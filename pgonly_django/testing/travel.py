@@ -23,9 +23,8 @@ from pgonly_django.models import Job, Limiter, QueueTokens
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.schedule import UNPLANNED, Schedule
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.scheduling.declare import declare
-from pgonly_django.scheduling.due import DueSchedules, timing_of
-from pgonly_django.scheduling.turns import Turn
+from pgonly_django.scheduling.due import DueSchedules, Turn, timing_of
+from pgonly_django.scheduling.settings import declare
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.testing.autocommit import as_in_autocommit
 from pgonly_django.testing.backends import databases_of, postgres_backends

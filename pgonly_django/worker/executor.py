@@ -12,8 +12,8 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 
 from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.context import JobContext
-from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
+from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_job
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
 from pgonly_django.models.job import State

@@ -1,6 +1,6 @@
 """What follows an attempt that failed: another one, none, or a person's decision."""
 
-from pgonly_django.context.pauses import SHORT_SECONDS
+from pgonly_django.context.calls import SHORT_SECONDS
 from pgonly_django.context.run import Run
 from pgonly_django.limits.provider_answers import asked_seconds
 from pgonly_django.models.job import State

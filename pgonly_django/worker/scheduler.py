@@ -13,8 +13,8 @@ from django.db import Error, connections
 
 from pgonly_django.events import emit
 from pgonly_django.models.schedule import CONFIRM_EVERY
-from pgonly_django.scheduling.declare import declare, needs_confirming
 from pgonly_django.scheduling.due import DueSchedules
+from pgonly_django.scheduling.settings import declare, needs_confirming
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.listener import JobsListener

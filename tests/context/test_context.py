@@ -11,7 +11,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.db import transaction
 
-from pgonly_django.context import rows
+from pgonly_django.context import iteration
 from pgonly_django.context.context import JobContext
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobCancelled, JobStopped, JobTimedOut
@@ -165,7 +165,7 @@ def names_of(context, groups):
 def test_a_loop_over_rows_survives_the_loss_of_its_connection_between_two_chunks(
     context, server, monkeypatch, go
 ):
-    monkeypatch.setattr(rows, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(iteration, "CHUNK_ROWS", 2)
     names = [f"group {number}" for number in range(7)]
     Group.objects.bulk_create(Group(name=name) for name in names)
     advance = JobContext._advance_loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgonly_django.context.counting import Counting
+from pgonly_django.context.run import Counting
 
 
 def reports(*reports, is_first_run=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # In a separate process: if the interpreter hangs, only a kill helps.
 TRACED = """
 import sys, threading
+import django
+django.setup()
 from pgonly_django.exceptions import JobStopped
-from pgonly_django.context.interrupter import Interrupter
+from pgonly_django.context.run import Interrupter
 
 def job():
     interrupter.open_thread()
@@ -41,6 +44,12 @@ print(traced("went on"))
 
 def test_a_debugger_goes_on_after_a_job_was_interrupted():
     done = subprocess.run(
-        [sys.executable, "-c", TRACED], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", TRACED],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
     )
     assert done.stdout == "went on\n"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from django.db import OperationalError, connection
 
-from pgonly_django.context import retry_while_down as module
-from pgonly_django.context.retry_while_down import retry_while_down
+from pgonly_django.context import transactions as module
 from pgonly_django.context.run import Run
+from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.exceptions import JobCancelled, JobStopped
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -15,9 +15,8 @@ from django.db.models.functions import Lower, Random, RowNumber
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from pgonly_django.context import rows as rows_module
-from pgonly_django.context.iteration import count, items_from, require_order
-from pgonly_django.context.rows import Rows
+from pgonly_django.context import iteration as rows_module
+from pgonly_django.context.iteration import Rows, count, items_from, require_order
 from pgonly_django.models import Job
 from pgonly_django.queue.checkpoints import Position, _positions, positions_json
 from tests.queue.rows import make

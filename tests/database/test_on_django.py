@@ -20,7 +20,7 @@ from django.db.transaction import TransactionManagementError
 from django.test import SimpleTestCase
 from django.test.utils import CaptureQueriesContext
 
-from pgonly_django.context.interrupter import _set_async_exception
+from pgonly_django.context.run import _set_async_exception
 from pgonly_django.database import on_django
 from pgonly_django.database.on_django import first_row
 from pgonly_django.database.statement import Statement

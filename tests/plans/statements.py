@@ -36,7 +36,7 @@ from pgonly_django.queue.enqueue import NewJob, Template, Unique
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.groups import Cursors, Kind
 from pgonly_django.queue.progress import Report
-from pgonly_django.scheduling import due, overlap
+from pgonly_django.scheduling import calls, due
 from pgonly_django.tasks.redrive import redrive_page
 from tests.plans.found import positional
 from tests.plans.table import WORKER
@@ -339,7 +339,7 @@ STATEMENTS = {
     "schedules, next": (lambda _: of_queryset(due_schedules().next()), SCHEDULE, NONE),
     "schedules, due": (lambda _: of_queryset(due_schedules().due()), SCHEDULE, NONE),
     "ticks, newest runs": (
-        lambda _: of_queryset(overlap.newest_runs(Schedule(name="schedule 7"), "default")),
+        lambda _: of_queryset(calls.newest_runs(Schedule(name="schedule 7"), "default")),
         TICK,
         NONE,
     ),

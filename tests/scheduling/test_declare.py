@@ -6,10 +6,10 @@ import pytest
 from django.utils import timezone
 
 from pgonly_django.models import Schedule
-from pgonly_django.scheduling import declare as declare_module
 from pgonly_django.scheduling import decorators
+from pgonly_django.scheduling import settings as declare_module
 from pgonly_django.scheduling.declaration import Declaration
-from pgonly_django.scheduling.declare import declare, needs_confirming
+from pgonly_django.scheduling.settings import declare, needs_confirming
 from tests.queue.rows import LEASE, make_worker
 from tests.scheduling.rows import DAY, HOUR, fresh, jobs, look, make, worker_id
 

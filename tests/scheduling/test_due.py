@@ -10,8 +10,8 @@ from django.utils import timezone
 from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import due as due_module
+from pgonly_django.scheduling.calls import KEPT
 from pgonly_django.scheduling.due import DueSchedules
-from pgonly_django.scheduling.overlap import KEPT
 from tests.scheduling.rows import DAY, HOUR, MINUTE, clock, fresh, jobs, look, make, ticks
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from pgonly_django.context import pauses
+from pgonly_django.context import calls
 from pgonly_django.models import Job, State
 from pgonly_django.worker import failed_attempts
 from pgonly_django.worker.free_retry import FREE_FOR
@@ -184,7 +184,7 @@ def test_a_step_waits_in_place_for_a_provider_that_asks_for_a_short_wait(work, m
 @pytest.mark.slow
 @both
 def test_the_waits_of_a_step_are_short_in_all(work, marks, monkeypatch, task):
-    monkeypatch.setattr(pauses, "SHORT_SECONDS", 1.2)
+    monkeypatch.setattr(calls, "SHORT_SECONDS", 1.2)
     job = run_once(work, task.enqueue(1, 0.5, 99))
     assert (job.state, job.errors[0]["outcome"]) == (State.SCHEDULED, "snoozed")
     assert marks() == ["run", "call 0", "call 0", "call 0"]
@@ -206,7 +206,7 @@ def test_a_step_waits_in_place_for_errors_of_snooze_on_alone(work, marks):
 @pytest.mark.parametrize("ends_by", ["stop", "cancel"])
 def test_a_stop_or_a_cancel_ends_the_wait_in_place(background_worker, marks, monkeypatch, task, ends_by):
     monkeypatch.setattr(policies, "GATE", Gate())
-    monkeypatch.setattr(pauses, "SHORT_SECONDS", 60)
+    monkeypatch.setattr(calls, "SHORT_SECONDS", 60)
     monkeypatch.setattr(failed_attempts, "SHORT_SECONDS", 60)
     worker = background_worker()
     result = task.enqueue(1, 60)

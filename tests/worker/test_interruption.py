@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pgonly_django.context.interrupter import Interrupter
+from pgonly_django.context.run import Interrupter
 from pgonly_django.exceptions import JobInterrupt, JobStopped
 from pgonly_django.models import State
 from tests.jobs import leaving

@@ -9,8 +9,8 @@ import pytest
 from django.db import connection, connections
 from psycopg import IsolationLevel
 
-from pgonly_django.context.retry_while_down import retry_while_down
 from pgonly_django.context.run import Run
+from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.database.connect import connect
 from pgonly_django.models import State
 from pgonly_django.queue import checkpoints

@@ -10,7 +10,7 @@ import pytest
 from pgonly_django import budget
 from pgonly_django.amounts import Cost
 from pgonly_django.compat import TaskContext
-from pgonly_django.context.spending import Spending
+from pgonly_django.context.calls import Spending
 from pgonly_django.exceptions import BudgetExceededError, LeaseLost
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State

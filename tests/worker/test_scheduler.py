@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, Schedule, State
 from pgonly_django.models.schedule import UNPLANNED
-from pgonly_django.scheduling import decorators, turns
+from pgonly_django.scheduling import decorators, due
 from pgonly_django.scheduling.due import DueSchedules
 from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
@@ -196,15 +196,15 @@ def test_without_schedules_it_keeps_no_connection_open(background_worker, server
 @pytest.fixture
 def hanging(monkeypatch, transactional_db):
     """A schedule that has been due for an hour, whose enqueue() hangs until the test's end, or until tasks.released."""
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(due, "TURN_SECONDS", 0.2)
     tasks.released.clear()
     yield make("hanging", task="tests.scheduling.tasks.hangs", next_at=timezone.now() - HOUR)
     tasks.released.set()
-    wait_for(lambda: not turns.in_hand["default"])
+    wait_for(lambda: not due.in_hand["default"])
 
 
 def is_hanging():
-    return "hanging" in turns.in_hand["default"]
+    return "hanging" in due.in_hand["default"]
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_one_that_hangs_keeps_no_other_from_ticking_and_runs_when_it_returns(bac
     wait_for(is_hanging)
     since = clock()
     wait_for(lambda: len(ticks(neighbour, tick_at__gt=since)) >= 3)
-    assert turns.in_hand["default"] == {"hanging", "another"}
+    assert due.in_hand["default"] == {"hanging", "another"}
     assert worker.scheduler.is_alive()
     tasks.released.set()
     wait_for(lambda: len(ticks(hanging)) == 1)

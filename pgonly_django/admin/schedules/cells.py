@@ -18,8 +18,8 @@ from pgonly_django.admin.declared import origin_badge
 from pgonly_django.models import Job, Schedule, State, Tick
 from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.queue.enqueue import aware
-from pgonly_django.scheduling.declare import STALE_AFTER
 from pgonly_django.scheduling.due import timing_of
+from pgonly_django.scheduling.settings import STALE_AFTER
 from pgonly_django.scheduling.timing import TimingError
 from pgonly_django.tasks.masking import JobMask
 from pgonly_django.wording import duration

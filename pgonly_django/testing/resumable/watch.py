@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 from django.db import connections
 
+from pgonly_django.context.calls import Spending
 from pgonly_django.context.context import JobContext
-from pgonly_django.context.rollback_tracker import is_in_transaction
-from pgonly_django.context.spending import Spending
+from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Saved
 

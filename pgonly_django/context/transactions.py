@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from django.db import InterfaceError, InternalError, OperationalError, connections
+from psycopg import errors
 from psycopg.pq import TransactionStatus
+
+from pgonly_django.context.run import Run
+from pgonly_django.exceptions import LeaseLost
 
 Snapshot = TypeVar("Snapshot")
 
@@ -108,3 +114,46 @@ class RollbackTracker(Generic[Snapshot]):
             self._has_failed = False
             self._restore(self._savepoints[place][1] if place >= 0 else self.before)
             del self._savepoints[place + 1 :]
+
+
+T = TypeVar("T")
+
+PAUSE_SECONDS = 0.5
+CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
+
+
+def retry_while_down(run: Run, statement: Callable[..., T], *arguments: Any) -> T:
+    """`statement(alias, *arguments)`, a function of queue.checkpoints, repeated until the database is back: the result
+    of a paid call is not thrown away. These functions are fenced and do the same when they are repeated.
+
+    Inside atomic() it raises, since the transaction is lost. A run that was asked to end raises its interruption
+    instead of waiting; after a planned stop it waits until the grace is over.
+    """
+    while True:
+        try:
+            return statement(run.alias, *arguments)
+        except LeaseLost:
+            run.lease_lost = run.context_raised = True
+            raise
+        except (OperationalError, InterfaceError, InternalError) as error:
+            connection = connections[run.alias]
+            # Its own transaction met another one, as some do under SERIALIZABLE.
+            if isinstance(error.__cause__, CONFLICTS) and not connection.in_atomic_block:
+                continue
+            if not _is_down(connection, error):
+                raise
+            if run.interruption is not None and not run.is_in_grace:
+                run.context_raised = True
+                raise run.interruption from error
+            time.sleep(PAUSE_SECONDS)
+
+
+def _is_down(connection: Any, error: Exception) -> bool:
+    """Whether no primary answers, and the job has no transaction open. The next attempt uses a new connection."""
+    if connection.in_atomic_block:
+        return False
+    is_standby = isinstance(error.__cause__, errors.ReadOnlySqlTransaction)  # during a failover
+    if connection.connection is not None and not connection.connection.closed and not is_standby:
+        return False
+    connection.close()
+    return True
