@@ -22,7 +22,8 @@ from django.utils.connection import ConnectionDoesNotExist
 from pgonly_django.database.time_limit import time_limit
 from pgonly_django.monitoring.in_time import own_connections
 from pgonly_django.monitoring.listening import seconds_until_heard
-from pgonly_django.queue.health import oldest_waiting, workers
+from pgonly_django.monitoring.workers import worker_totals
+from pgonly_django.queue.health import oldest_waiting
 from pgonly_django.tasks.backend import job_databases
 
 try:
@@ -77,7 +78,7 @@ class WorkersAlive(_Check):
 
     def look(self) -> None:
         with _limited(self.database) as alias:
-            found = workers(alias, self.queues)
+            found = worker_totals(alias, self.queues)
         if found.live < self.min_workers:
             silent = f", {found.silent} silent" if found.silent else ""
             raise ServiceUnavailable(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from django.db import connections
 
 from pgonly_django.database.connect import NOTICE_DEAD_PEERS
-from pgonly_django.monitoring.stats import Reader, Stats
+from pgonly_django.monitoring.stats import Stats, StatsReader
 
 CONNECT_SECONDS = 2
 # A reading that is older gets no answer any more, and another one begins.
@@ -85,10 +85,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[Reader]:
+def _readers(aliases: Sequence[str], parts: Sequence[str], seconds: float) -> list[StatsReader]:
     of_jobs = [name for name in parts if name not in OF_THE_SITE]
     return [
-        Reader(alias, parts if alias == aliases[0] else of_jobs, seconds) for alias in dict.fromkeys(aliases)
+        StatsReader(alias, parts if alias == aliases[0] else of_jobs, seconds)
+        for alias in dict.fromkeys(aliases)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Limiters and budgets: what is in use of each."""
+"""Limiters, budgets and schedules: what is in use of each, and what is due next."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from django.db import connections, router
 from django.db.models import Case, Count, IntegerField, OuterRef, Subquery, Value, When
 from django.db.models.functions import Coalesce
 
-from pgonly_django.models import Budget, Job, Limiter, LimiterSlot, LimiterWaiter
+from pgonly_django.models import Budget, Job, Limiter, LimiterSlot, LimiterWaiter, Schedule
 from pgonly_django.models.budget import HELD_BY
 from pgonly_django.models.job import ClockTimestamp
-from pgonly_django.monitoring.counted import Counted, capped
+from pgonly_django.monitoring.states import Counted, capped
 from pgonly_django.tables import qualified
 
 LIMITERS_AT_MOST = 50
 BUDGETS_AT_MOST = 20
 BUDGETS_READ = 1_000
 HELD_AT_MOST = 10_000
+SCHEDULES_AT_MOST = 20
 
 
 def _count_of(rows: Any) -> Coalesce:
@@ -68,9 +69,8 @@ def budgets(alias: str) -> list[Any]:
 
 
 def _used(budget: Any) -> Decimal:
-    """The part of its cap that is spent or reserved. Another program may have written NaN, which has no order."""
-    used, cap = budget.spent_now + budget.reserved, budget.usd
-    return used / cap if used.is_finite() and cap.is_finite() and cap > 0 else Decimal(0)
+    """The part of its cap that is spent or reserved."""
+    return (budget.spent_now + budget.reserved) / budget.usd if budget.usd > 0 else Decimal(0)
 
 
 def _holding_budgets() -> dict[str, Counted]:
@@ -97,3 +97,22 @@ def held_jobs(names: Iterable[str]) -> dict[str, Counted]:
         return {
             holder.removeprefix(HELD_BY): capped(count, HELD_AT_MOST) for holder, count in cursor.fetchall()
         }
+
+
+def schedules(alias: str) -> list[Any]:
+    """SCHEDULES_AT_MOST rows, the next tick first, then the paused ones; each with `now`, the database's clock.
+
+    Index: pgonly_schedule_due, in its order. Of the paused ones pgonly_schedule is read, which is small.
+    """
+    rows = Schedule.objects.using(alias).annotate(now=ClockTimestamp())
+    ticking = list(rows.filter(paused_at=None, next_at__isnull=False).order_by("next_at")[:SCHEDULES_AT_MOST])
+    left = SCHEDULES_AT_MOST - len(ticking)
+    resting = rows.exclude(paused_at=None, next_at__isnull=False)
+    return ticking + (list(resting.order_by("name")[:left]) if left else [])
+
+
+def with_problem(alias: str) -> list[Schedule]:
+    """SCHEDULES_AT_MOST whose last tick could not be enqueued and which are not paused. Reads pgonly_schedule, which is
+    small."""
+    rows = Schedule.objects.using(alias).filter(problem__isnull=False, paused_at=None).exclude(problem="")
+    return list(rows.order_by("name")[:SCHEDULES_AT_MOST])

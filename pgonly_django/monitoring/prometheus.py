@@ -16,8 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.events import emit
 from pgonly_django.monitoring.in_time import stats_in_time
-from pgonly_django.monitoring.metrics import METRICS
-from pgonly_django.monitoring.metrics.metric import Kind, Metric
+from pgonly_django.monitoring.metrics import METRICS, Metric
 from pgonly_django.monitoring.stats import Stats
 from pgonly_django.tasks.backend import job_databases
 
@@ -39,7 +38,7 @@ except ImportError as error:
 
 SECONDS = 8.0  # below the 10 s that Prometheus waits for as a rule
 # What the metrics are made of.
-PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.parts))
+PARTS = tuple(dict.fromkeys(part for metric in METRICS for part in metric.source.parts.split()))
 
 
 class PgonlyCollector(Collector):
@@ -75,25 +74,21 @@ def exposition(accept: str, names: Iterable[str] = (), seconds: float = SECONDS)
     return encode(registry.restricted_registry(chosen) if chosen else registry), content_type
 
 
+FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+
+
 def _family(metric: Metric) -> Any:
-    makers = {
-        Kind.GAUGE: GaugeMetricFamily, Kind.COUNTER: CounterMetricFamily, Kind.HISTOGRAM: HistogramMetricFamily,
-    }  # fmt: skip
-    return makers[metric.kind](metric.name, metric.text, labels=metric.labels)
+    return FAMILIES[metric.kind](metric.name, metric.text, labels=metric.labels)
 
 
 def _add(family: Any, metric: Metric, stats: Stats) -> None:
+    """Bounds are written as programs in Go do, so that they are the same label everywhere."""
     for labels, value in metric.samples_of(stats):
-        if isinstance(value, float | int):
-            family.add_metric(labels, value)
-        else:
-            bounds = [(_shown(bound), count) for bound, count in value]
+        if isinstance(value, Sequence):
+            bounds = [(str(floatToGoString(bound)), count) for bound, count in value]  # type: ignore[no-untyped-call] # of the library
             family.add_metric(labels, bounds, sum_value=None)  # the statistics have no sums
-
-
-def _shown(bound: float) -> str:
-    """As programs in Go write it, so that it is the same label everywhere."""
-    return str(floatToGoString(bound))  # type: ignore[no-untyped-call] # of the library
+        else:
+            family.add_metric(labels, value)
 
 
 _told: dict[str, frozenset[str]] = {}
@@ -107,13 +102,8 @@ def _tell_of_missing(stats: Stats) -> None:
     _told[stats.database] = missing
     if missing:
         text = f"Metrics of the database {stats.database!r} are missing. {_reasons(stats.missing)}"
-        emit(
-            "monitoring.stats_missing",
-            text,
-            level=logging.WARNING,
-            database=stats.database,
-            parts=sorted(missing),
-        )
+        facts = {"database": stats.database, "parts": sorted(missing)}
+        emit("monitoring.stats_missing", text, level=logging.WARNING, **facts)
 
 
 def _reasons(missing: Mapping[str, str]) -> str:

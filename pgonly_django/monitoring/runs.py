@@ -1,23 +1,156 @@
-"""The runs that have ended since midnight (UTC), per queue and task: numbers that only grow until the next midnight.
-
-They are counters for a program that compares two of its readings. A sum over a sliding window, or over all rows that
-are kept, falls when rows leave it, and such a program takes that for a new beginning. Here there is one a day, at
-which a new count does begin.
-"""
+"""How many runs ended and how, how long they waited and took: from pgonly_job_stats, which workers write every 15 s."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import Enum
 from typing import NamedTuple
 
 from django.db import connections
 
-from pgonly_django.models.job_stats import BUCKETS
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS
 from pgonly_django.tables import qualified
 
+TASKS_AT_MOST = 20  # whose times are told
 PAIRS_AT_MOST = 100  # of a queue and a task
 # Rows that are read: to find these pairs, and to count all others. A row is one pair in one hour.
 EARLIEST_AT_MOST, COUNTED_AT_MOST = 10_000, 30_000
+
+
+class Period(Enum):
+    """The rows of one granularity, in a number of parts of equal length."""
+
+    HOUR = "minute", timedelta(minutes=1), 60
+    DAY = "hour", timedelta(hours=1), 24
+    WEEK = "hour", timedelta(hours=4), 42
+
+    def __init__(self, granularity: str, length: timedelta, count: int) -> None:
+        self.granularity, self.length, self.count = granularity, length, count
+
+
+class EndedRuns(NamedTuple):
+    """What ended in one part of a period."""
+
+    starts_at: datetime
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    interrupted: int = 0
+    crashed: int = 0
+
+
+PRESENT_PART = "SELECT date_bin(%(length)s::interval, clock_timestamp(), timestamptz '2000-01-01 00:00+00')"
+# Index: pgonly_job_stats_once, the rows of the period: one for each task, queue and minute, or hour.
+ENDED = qualified("""
+SELECT date_bin(%(length)s::interval, starts_at, timestamptz '2000-01-01 00:00+00'),
+    sum(succeeded)::int8, sum(failed)::int8, sum(retried)::int8, sum(interrupted)::int8, sum(crashed)::int8
+FROM pgonly_job_stats
+WHERE granularity = %(granularity)s::text AND starts_at >= %(since)s::timestamptz
+GROUP BY 1
+""")
+
+
+def throughput(alias: str, period: Period) -> list[EndedRuns]:
+    """One entry for each part of the period, the present one last; zeros where nothing ended."""
+    length = str(period.length)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(PRESENT_PART, {"length": length})
+        ((last,),) = cursor.fetchall()
+        since = last - period.length * (period.count - 1)
+        cursor.execute(ENDED, {"length": length, "granularity": period.granularity, "since": since})
+        found = {row[0]: EndedRuns(*row) for row in cursor.fetchall()}
+    starts = (since + period.length * number for number in range(period.count))
+    return [found.get(start, EndedRuns(start)) for start in starts]
+
+
+# Index: pgonly_job_stats_once, the rows of two hours.
+FAILED = qualified("""
+SELECT coalesce(sum(failed) FILTER (WHERE starts_at > statement_timestamp() - interval '1 hour'), 0)::int8,
+    coalesce(sum(failed) FILTER (WHERE starts_at <= statement_timestamp() - interval '1 hour'), 0)::int8
+FROM pgonly_job_stats
+WHERE granularity = 'minute' AND starts_at > statement_timestamp() - interval '2 hours'
+""")
+
+
+class Failed(NamedTuple):
+    last_hour: int
+    hour_before: int
+
+
+def failed_jobs(alias: str) -> Failed:
+    """How many jobs failed for the last time within the last hour, and in the hour before it."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(FAILED)
+        return Failed(*cursor.fetchone())
+
+
+class Times(NamedTuple):
+    """Of the runs of one task from one queue that ended in the period. Seconds; None where none was measured."""
+
+    queue: str
+    task: str
+    runs: int
+    failed: int
+    waiting_p50: float | None
+    waiting_p95: float | None
+    run_p50: float | None
+    run_p95: float | None
+
+
+def _sum(column: str) -> str:
+    return f"coalesce(sum({column}), 0)::int8"
+
+
+def _sums(column: str) -> str:
+    """SQL: the sum of each bucket. As columns: with a row for each bucket it takes five times as long."""
+    return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
+
+
+# Index: pgonly_job_stats_once, the rows of the period. The histograms of the tasks with the most runs are added up.
+HISTOGRAMS = qualified(f"""
+WITH kept AS MATERIALIZED (
+    SELECT queue, task, succeeded + failed + retried + interrupted + crashed AS runs, failed,
+        waiting_times, run_times
+    FROM pgonly_job_stats
+    WHERE granularity = %(granularity)s::text AND starts_at > statement_timestamp() - %(within)s::interval
+),
+most AS (
+    SELECT queue, task, sum(runs)::int8 AS runs, sum(failed)::int8 AS failed FROM kept
+    GROUP BY queue, task ORDER BY 3 DESC, queue, task LIMIT {TASKS_AT_MOST}
+)
+SELECT queue, task, most.runs, most.failed, {_sums("waiting_times")}, {_sums("run_times")}
+FROM most JOIN kept USING (queue, task)
+GROUP BY queue, task, most.runs, most.failed
+ORDER BY most.runs DESC, queue, task
+""")
+
+
+def times(alias: str, period: Period) -> list[Times]:
+    """Of the TASKS_AT_MOST pairs of queue and task that ran most often in the period, in that order."""
+    facts = {"granularity": period.granularity, "within": str(period.length * period.count)}
+    with connections[alias].cursor() as cursor:
+        cursor.execute(HISTOGRAMS, facts)
+        return [
+            Times(
+                *names_and_counts,
+                *(percentile(each, part) for each in (waited, took) for part in (0.5, 0.95)),
+            )
+            for *names_and_counts, waited, took in cursor.fetchall()
+        ]
+
+
+def percentile(histogram: Sequence[int], part: float) -> float | None:
+    """The duration in seconds that this `part` of the runs stayed below. Inside a bucket the runs count as evenly
+    spread, so it is off by less than the width of the bucket: 41 %."""
+    wanted = sum(histogram) * part
+    below = 0
+    for number, count in enumerate(histogram):
+        if count and below + count >= wanted:
+            start = BOUNDS[number - 1] if number else 0.0
+            return start + (BOUNDS[number] - start) * (wanted - below) / count
+        below += count
+    return None
 
 
 class Runs(NamedTuple):
@@ -42,16 +175,6 @@ class RunsToday(NamedTuple):
 _MIDNIGHT = "date_bin(interval '1 day', statement_timestamp(), timestamptz '2000-01-01 00:00+00')"
 _NUMBERS = ("succeeded", "failed", "retried", "interrupted", "crashed")
 _LISTED = ", ".join(_NUMBERS)
-
-
-def _sum(column: str) -> str:
-    return f"coalesce(sum({column}), 0)::int8"
-
-
-def _sums(column: str) -> str:
-    return f"ARRAY[{', '.join(_sum(f'{column}[{number}]') for number in range(1, BUCKETS + 1))}]"
-
-
 # Index: pgonly_job_stats_once. The pairs with an entry are those that were seen first since yesterday, and no others
 # take their place during a day: their numbers would fall. A pair of yesterday has its zeros, so that its first run of
 # today is an increase. Their rows are found by 24 descents for each. What all others did is the sum of today's rows
@@ -95,8 +218,12 @@ FROM today
 
 
 def runs_today(alias: str) -> RunsToday:
-    """One entry for each pair of a queue and a task that ran today or yesterday, in UTC, PAIRS_AT_MOST; and one, last,
-    for all others, unless today has more than COUNTED_AT_MOST rows. It lags by 15 s, since workers write that often."""
+    """The runs that have ended since midnight (UTC): one entry for each pair of a queue and a task that ran today or
+    yesterday, PAIRS_AT_MOST; and one, last, for all others, unless today has more than COUNTED_AT_MOST rows.
+
+    They are counters for a program that compares two of its readings: they only grow until the next midnight, at which
+    a new count begins. A sum over a sliding window falls when rows leave it, which such a program takes for a restart.
+    """
     with connections[alias].cursor() as cursor:
         cursor.execute(RUNS)
         *rows, others = cursor.fetchall()

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from django.db import connections
 
 from pgonly_django.models.job import FINISHED_STATES, LIMITED_ROW, READY_ROW, SUSPECT_ROW, State
-from pgonly_django.monitoring.counted import Counted, capped
 from pgonly_django.queue.claim import BANDS_OF_ALL
 from pgonly_django.tables import qualified
+
+
+class Counted(NamedTuple):
+    """A number of rows that was counted up to a cap."""
+
+    number: int
+    has_more: bool = False  # there are more than `number`
+
+    @property
+    def label(self) -> str:
+        """For people: "1,204", or "10,000+" where the cap ended it."""
+        return f"{self.number:,}+" if self.has_more else f"{self.number:,}"
+
+
+def capped(found: int, cap: int) -> Counted:
+    """Of a statement that has counted one row beyond its cap where there was one."""
+    return Counted(min(found, cap), has_more=found > cap)
+
 
 COUNTED_AT_MOST = 10_000  # of each state
 NEWEST = 2_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -20,17 +21,22 @@ from django.db.models import Model
 
 from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Schedule, Session, State
-from pgonly_django.monitoring.caches import CacheFigures, caches
-from pgonly_django.monitoring.counted import Counted
-from pgonly_django.monitoring.limits import budgets, limiters
+from pgonly_django.monitoring.limits import budgets, limiters, schedules, with_problem
 from pgonly_django.monitoring.queues import QueueFigures, queues
-from pgonly_django.monitoring.runs import RunsToday, runs_today
-from pgonly_django.monitoring.schedules import schedules, with_problem
-from pgonly_django.monitoring.sessions import SessionFigures, sessions
-from pgonly_django.monitoring.snapshots import Snapshot, oldest_snapshot
-from pgonly_django.monitoring.states import jobs_by_state
-from pgonly_django.monitoring.throughput import Ended, Failed, Period, failed_jobs, throughput
-from pgonly_django.monitoring.times import Times, times
+from pgonly_django.monitoring.runs import (
+    EndedRuns,
+    Failed,
+    Period,
+    RunsToday,
+    Times,
+    failed_jobs,
+    runs_today,
+    throughput,
+    times,
+)
+from pgonly_django.monitoring.snapshots import Snapshot, old_snapshots
+from pgonly_django.monitoring.states import Counted, jobs_by_state
+from pgonly_django.monitoring.storage import CacheFigures, SessionFigures, caches, sessions
 from pgonly_django.monitoring.workers import (
     WorkerFigures,
     WorkerTotals,
@@ -69,7 +75,7 @@ class Stats:
     served: Served | None = None
     workers: list[WorkerFigures] | None = None
     worker_totals: WorkerTotals | None = None
-    throughput: list[Ended] | None = None  # of the last hour, by minute
+    throughput: list[EndedRuns] | None = None  # of the last hour, by minute
     times: list[Times] | None = None  # of the last hour
     failed: Failed | None = None
     runs: RunsToday | None = None
@@ -85,8 +91,7 @@ class Stats:
     seconds: float = 0.0  # that the reading took
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class StatsPart(NamedTuple):
     """`model`: whose database it reads where that is not the one of the jobs."""
 
     read: Callable[[str], Any]
@@ -96,37 +101,28 @@ class Part:
 
 def _served(alias: str) -> Served:
     names = served_queues(alias)
-    return Served(all=True) if names is None else Served(all=False, names=frozenset(names))
-
-
-def _snapshots(alias: str) -> list[Snapshot]:
-    found = oldest_snapshot(alias, YOUNG)
-    return [found] if found else []
-
-
-def _caches(_alias: str) -> list[CacheFigures]:
-    return caches(PART_LIMIT)
+    return Served(all=names is None, names=frozenset(names or ()))
 
 
 # In the order in which they are read: what somebody is woken for comes first.
-PARTS: dict[str, Part] = {
-    "worker_totals": Part(worker_totals),
-    "served": Part(_served),
-    "queues": Part(queues),
-    "queue_count": Part(queue_count),
-    "failed": Part(failed_jobs),
-    "runs": Part(runs_today),
-    "states": Part(jobs_by_state),
-    "workers": Part(workers),
-    "snapshots": Part(_snapshots),
-    "schedules": Part(schedules, Schedule),
-    "failing_schedules": Part(with_problem, Schedule),
-    "budgets": Part(budgets, Budget),
-    "limiters": Part(limiters, Limiter),
-    "sessions": Part(sessions, Session),
-    "throughput": Part(partial(throughput, period=Period.HOUR)),
-    "times": Part(partial(times, period=Period.HOUR)),
-    "caches": Part(_caches, keeps_its_time=True),
+PARTS: dict[str, StatsPart] = {
+    "worker_totals": StatsPart(worker_totals),
+    "served": StatsPart(_served),
+    "queues": StatsPart(queues),
+    "queue_count": StatsPart(queue_count),
+    "failed": StatsPart(failed_jobs),
+    "runs": StatsPart(runs_today),
+    "states": StatsPart(jobs_by_state),
+    "workers": StatsPart(workers),
+    "snapshots": StatsPart(partial(old_snapshots, older_than=YOUNG, at_most=1)),
+    "schedules": StatsPart(schedules, Schedule),
+    "failing_schedules": StatsPart(with_problem, Schedule),
+    "budgets": StatsPart(budgets, Budget),
+    "limiters": StatsPart(limiters, Limiter),
+    "sessions": StatsPart(sessions, Session),
+    "throughput": StatsPart(partial(throughput, period=Period.HOUR)),
+    "times": StatsPart(partial(times, period=Period.HOUR)),
+    "caches": StatsPart(lambda _alias: caches(PART_LIMIT), keeps_its_time=True),
 }
 
 
@@ -141,12 +137,12 @@ def stats(
     not answer to a connection is waited for as its OPTIONS say ("connect_timeout").
     Raises ImproperlyConfigured for an alias that is not PostgreSQL, and ValueError for a part that there is not.
     """
-    reader = Reader(alias or router.db_for_read(Job), parts, seconds)
+    reader = StatsReader(alias or router.db_for_read(Job), parts, seconds)
     reader.run()
     return reader.stats()
 
 
-class Reader:
+class StatsReader:
     """Reads one part after the other. stats() may be called in another thread, also while it reads."""
 
     def __init__(self, alias: str, parts: Collection[str] | None = None, seconds: float = SECONDS) -> None:
@@ -197,18 +193,15 @@ class Reader:
         self._is_up = True
         return True
 
-    def _read(self, name: str, part: Part) -> None:
+    def _read(self, name: str, part: StatsPart) -> None:
         left = timedelta(seconds=self.until - time.monotonic())
         if left <= timedelta(milliseconds=1):
             return
         alias = self.database_of[name]
         try:
-            if part.keeps_its_time:
-                self._found[name] = part.read(alias)
-            else:
-                with time_limit(alias, min(left, PART_LIMIT)):
-                    found = part.read(alias)
-                self._found[name] = found
+            with nullcontext() if part.keeps_its_time else time_limit(alias, min(left, PART_LIMIT)):
+                found = part.read(alias)
+            self._found[name] = found
         except Error as error:
             is_late = left < PART_LIMIT and timed_out(error)
             self._unread[name] = NO_TIME if is_late else _reason(error)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Count, Exists, F, Min, OuterRef, Q, Sum
+from django.db.models import Q
 
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.models.job import ClockTimestamp
+from pgonly_django.models.worker import silent_after
 
 WORKERS_AT_MOST = 100
 JOBS_AT_MOST = 500
@@ -30,16 +32,17 @@ class WorkerFigures:
 
     @property
     def queues(self) -> list[str]:
-        """Empty: all."""
-        return [str(name) for name in self.row.queues] if isinstance(self.row.queues, list) else []
+        return queues_of(self.row.queues)
 
     @property
     def is_late(self) -> bool:
         """It holds jobs, and its heartbeat should have come by now."""
         return bool(self.jobs) and not self.is_live
 
-    def serves(self, queue: str) -> bool:
-        return not self.queues or queue in self.queues
+
+def queues_of(column: Any) -> list[str]:
+    """What `queues` of a worker's row says. Empty: it serves all."""
+    return [str(name) for name in column] if isinstance(column, list) else []
 
 
 def workers(alias: str) -> list[WorkerFigures]:
@@ -76,38 +79,44 @@ def running_jobs(alias: str) -> list[Job]:
 def served_queues(alias: str) -> set[str] | None:
     """The queues of which live workers take jobs. None: some of them serve all queues."""
     served: set[str] = set()
-    for queues in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
-        if not isinstance(queues, list) or not queues:
+    for column in Worker.objects.using(alias).claiming().values_list("queues", flat=True):
+        if not (queues := queues_of(column)):
             return None
-        served.update(map(str, queues))
+        served.update(queues)
     return served
 
 
 class WorkerTotals(NamedTuple):
-    """Of all workers, however many there are."""
+    """Of all workers, however many there are, or of those that serve some queues."""
 
     live: int
     asleep: int  # of the live ones
-    silent: (
-        int  # neither stopped nor live; those whose last heartbeat is an hour old only while they hold jobs
-    )
+    silent: int  # neither stopped nor live; one whose last heartbeat is an hour old only while it holds jobs
     threads: int  # of the live ones
     newest_heartbeat_seconds: float | None  # ago, of a live one; None: there is none
 
 
-def worker_totals(alias: str) -> WorkerTotals:
-    """Index: pgonly_job_running, for the jobs of those that are silent; pgonly_worker is small."""
-    now = ClockTimestamp()
-    rows = Worker.objects.using(alias)
-    live = rows.live().aggregate(
-        live=Count("pk"),
-        asleep=Count("pk", filter=Q(sleeping_since__isnull=False)),
-        threads=Sum("threads", default=0),
-        age=Min(now - F("heartbeat_at")),
+def worker_totals(alias: str, queues: Collection[str] = (), max_age: timedelta | None = None) -> WorkerTotals:
+    """`max_age`: a worker whose heartbeat is older is not live; else as the admin has it.
+
+    Index: pgonly_job_running, for the jobs of those that are silent for an hour; pgonly_worker is small.
+    """
+    started: list[Any] = list(
+        Worker.objects.using(alias).filter(stopped_at=None).annotate(now=ClockTimestamp())
     )
-    holders = Job.objects.using(alias).filter(state=State.RUNNING, worker_id=OuterRef("pk"))
-    silent = rows.filter(stopped_at=None).exclude(pk__in=rows.live().values("pk"))
-    shown = silent.filter(Q(heartbeat_at__gt=now - SHOWN_FOR) | Exists(holders))
-    age = live.pop("age")
-    seconds = None if age is None else max(age.total_seconds(), 0.0)
-    return WorkerTotals(**live, silent=shown.count(), newest_heartbeat_seconds=seconds)
+    rows = [row for row in started if not queues or {*(queues_of(row.queues) or queues)} & {*queues}]
+    live: list[Any] = []
+    silent: list[Any] = []
+    for row in rows:
+        has_beaten = row.now - row.heartbeat_at < (max_age or silent_after())
+        (live if has_beaten or row.sleeping_since is not None else silent).append(row)
+    old = [row.pk for row in silent if row.now - row.heartbeat_at > SHOWN_FOR]
+    holders = Job.objects.using(alias).filter(state=State.RUNNING, worker_id__in=old).values("worker_id")
+    ages = [(row.now - row.heartbeat_at).total_seconds() for row in live]
+    return WorkerTotals(
+        live=len(live),
+        asleep=sum(row.sleeping_since is not None for row in live),
+        silent=len(silent) - len(old) + (holders.distinct().count() if old else 0),
+        threads=sum(row.threads for row in live),
+        newest_heartbeat_seconds=max(min(ages), 0.0) if ages else None,
+    )

@@ -1,4 +1,4 @@
-"""How the queue is: who works, how long jobs wait, how many fail.
+"""How the queue is: how long jobs wait, and how many fail.
 
 Nothing here reads the whole table of jobs. What would is answered from the newest rows, as each function says.
 """
@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Q
 
 from pgonly_django.models import Queue, Worker
-from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, WAITING_SINCE, ClockTimestamp
+from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, WAITING_SINCE
 from pgonly_django.queue.claim import BANDS_OF_ALL, BANDS_OF_GIVEN
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
 from pgonly_django.tables import qualified
@@ -23,37 +22,6 @@ from pgonly_django.tables import qualified
 SAMPLE = 1000  # rows of each kind
 FAILED_SAMPLE = 5000
 FIRST = 20  # of a band
-
-
-class Workers(NamedTuple):
-    live: int
-    silent: int  # neither stopped nor live
-    newest_heartbeat_seconds: float | None  # ago, of a live one
-
-
-def workers(alias: str, queues: Sequence[str] = (), max_age: timedelta | None = None) -> Workers:
-    """Of the workers that serve one of `queues`, if any are given. `max_age`: a worker whose heartbeat is older is not
-    live; else as the admin has it. One that sleeps sends none, and is live."""
-    started = Worker.objects.using(alias).filter(stopped_at=None)
-    live = started.live()
-    if max_age is not None:
-        live = started.filter(
-            Q(heartbeat_at__gt=ClockTimestamp() - max_age) | Q(sleeping_since__isnull=False)
-        )
-    rows = live.annotate(now=ClockTimestamp()).values_list("queues", "heartbeat_at", "now")
-    serving = [row for row in rows if _serves(row[0], queues)]
-    all_serving = [each for each in started.values_list("queues", flat=True) if _serves(each, queues)]
-    ages = [(now - heartbeat_at).total_seconds() for _, heartbeat_at, now in serving]
-    return Workers(
-        live=len(serving),
-        silent=max(len(all_serving) - len(serving), 0),
-        newest_heartbeat_seconds=max(min(ages), 0.0) if ages else None,
-    )
-
-
-def _serves(served: Any, queues: Sequence[str]) -> bool:
-    """`served` None or empty: all queues."""
-    return not queues or not isinstance(served, list) or not served or any(each in served for each in queues)
 
 
 def unknown_queues(alias: str, queues: Sequence[str]) -> list[str]:

@@ -63,7 +63,7 @@ def test_without_a_worker_it_is_not_healthy():
 
 
 def test_a_silent_worker_is_named_and_does_not_count():
-    make_worker(silent_for=timedelta(hours=2)), make_worker(queues=["mail"])
+    make_worker(silent_for=timedelta(minutes=5)), make_worker(queues=["mail"])
     assert ask(WorkersAlive)[0] == 200
     assert ask((WorkersAlive, {"queues": ("mail",), "min_workers": 1}))[0] == 200
     _, (said,) = _said(ask((WorkersAlive, {"queues": ("ai",)})))

@@ -46,8 +46,8 @@ def compare(page, code, where):
 
 def test_the_reference_lists_every_metric_of_the_site():
     of_site, _ = PAGE.split("## Of a worker")
-    expected = [(each.name, each.kind.value, each.labels, each.text) for each in METRICS]
-    compare(rows(of_site), expected, "METRICS in pgonly_django/monitoring/metrics/")
+    expected = [(each.name, each.kind, each.labels, each.text) for each in METRICS]
+    compare(rows(of_site), expected, "METRICS in pgonly_django/monitoring/metrics.py")
 
 
 def test_the_reference_lists_every_metric_of_the_health_port():

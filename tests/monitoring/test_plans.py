@@ -13,17 +13,7 @@ from django.db import connection
 from pgonly_django.cache.entry import TABLES as CACHE_TABLES
 from pgonly_django.database.connect import connect
 from pgonly_django.models.budget import HELD_BY
-from pgonly_django.monitoring import (
-    caches,
-    limits,
-    queues,
-    runs,
-    sessions,
-    states,
-    throughput,
-    times,
-    waiting,
-)
+from pgonly_django.monitoring import limits, queues, runs, states, storage, waiting
 from pgonly_django.queue import health
 from tests.guards import refuse
 from tests.plans.found import OF_THE_QUEUE, found, shown, sql_of, where
@@ -63,15 +53,15 @@ STATEMENTS = {
         {"pgonly_job_ready", "pgonly_job_limited", "pgonly_job_suspect", "pgonly_job_scheduled"},
         6000,
     ),
-    "monitoring.throughput.ENDED": (
-        throughput.ENDED,
+    "monitoring.runs.ENDED": (
+        runs.ENDED,
         {"length": "1 min", "granularity": "minute", "since": lambda: datetime.now(UTC) - HOUR},
         STATS,
         61 * 50,
     ),
-    "monitoring.throughput.FAILED": (throughput.FAILED, {}, STATS, 2 * 60 * 50 + 50),
-    "monitoring.times.HISTOGRAMS": (
-        times.HISTOGRAMS,
+    "monitoring.runs.FAILED": (runs.FAILED, {}, STATS, 2 * 60 * 50 + 50),
+    "monitoring.runs.HISTOGRAMS": (
+        runs.HISTOGRAMS,
         {"granularity": "minute", "within": "1 hour"},
         STATS,
         62 * 50 * 3,
@@ -103,15 +93,15 @@ STATEMENTS = {
         {"pgonly_job_held"},
         3 * 3 * 10_001,
     ),
-    "monitoring.sessions.ACTIVE": (sessions.ACTIVE, {}, {"pgonly_session_expires"}, 3 * 5_001),
+    "monitoring.storage.ACTIVE": (storage.ACTIVE, {}, {"pgonly_session_expires"}, 3 * 5_001),
     **{
-        f"monitoring.caches.FIGURES, {table}": (
+        f"monitoring.storage.FIGURES, {table}": (
             sql,
             {"start": "k", "end": "l", "name": "n"},
             {f"{table}_pkey"},
             5_002,
         )
-        for table, sql in zip(CACHE_TABLES, caches.FIGURES, strict=True)
+        for table, sql in zip(CACHE_TABLES, storage.FIGURES, strict=True)
     },
 }
 
@@ -172,7 +162,7 @@ def test_every_statement_is_asked_about():
     }
     # The doctor's growth reads the sessions and the costs of a month once, as far as its time goes.
     left -= {
-        "monitoring.caches.FIGURES",
+        "monitoring.storage.FIGURES",
         "monitoring.doctor.growth.USERS",
         "monitoring.doctor.growth.COSTS",
     }

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Job, Queue, State
 from pgonly_django.queue import health
-from tests.queue.rows import HOUR, ago, make, make_keyed, make_running, make_worker
+from tests.queue.rows import HOUR, ago, make, make_keyed, make_running
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -18,53 +18,6 @@ SECOND = timedelta(seconds=1)
 def near(seconds):
     """A test may take a while."""
     return pytest.approx(seconds, abs=30)
-
-
-# Workers.
-
-
-def test_workers_that_live_are_counted():
-    make_worker(SECOND)
-    make_worker(timedelta(seconds=20))
-    make_worker(HOUR)
-    make_worker(HOUR, stopped_at=timezone.now())
-    found = health.workers("default")
-    assert (found.live, found.silent) == (2, 1)
-    assert found.newest_heartbeat_seconds == pytest.approx(1, abs=10)
-
-
-def test_an_idle_worker_may_be_silent_no_longer_than_a_busy_one():
-    make_worker(MINUTE / 3, running=0)
-    make_worker(MINUTE, running=0)
-    make_worker(MINUTE, running=1)
-    found = health.workers("default")
-    assert (found.live, found.silent) == (1, 2)
-
-
-def test_without_a_worker_there_is_no_heartbeat():
-    assert health.workers("default") == (0, 0, None)
-
-
-def test_only_workers_that_serve_the_queue_count():
-    make_worker(queues=["mail"])
-    make_worker(queues=[])
-    assert health.workers("default").live == 2
-    assert health.workers("default", ["mail"]).live == 2
-    assert health.workers("default", ["ai"]).live == 1
-    assert health.workers("default", ["ai", "mail"]).live == 2
-
-
-@pytest.mark.parametrize("max_age", [None, SECOND])
-def test_a_worker_that_sleeps_lives(max_age):
-    make_worker(HOUR, sleeping_since=ago(HOUR))
-    assert health.workers("default", max_age=max_age)[:2] == (1, 0)
-
-
-def test_a_greatest_age_may_be_given():
-    make_worker(timedelta(seconds=20))
-    assert health.workers("default", max_age=10 * SECOND) == (0, 1, None)
-    make_worker(10 * MINUTE)
-    assert health.workers("default", max_age=HOUR).live == 2
 
 
 # The oldest job that waits.

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from pgonly_django.admin import formats
 from pgonly_django.cache.entry import JSON, OWN, PICKLE, ZLIB, ZSTD, unpack
-from pgonly_django.monitoring.caches import CacheFigures
+from pgonly_django.monitoring.storage import CacheFigures
 from pgonly_django.wording import duration
 
 _SERIALIZERS = {PICKLE: "pickle", JSON: "JSON", OWN: gettext_lazy("own serializer")}

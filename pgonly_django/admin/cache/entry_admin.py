@@ -21,7 +21,7 @@ from pgonly_django.cache.backend import our_caches
 from pgonly_django.database.operation import run
 from pgonly_django.exceptions import CacheError
 from pgonly_django.models import CacheEntry, DurableCacheEntry
-from pgonly_django.monitoring.caches import caches
+from pgonly_django.monitoring.storage import caches
 from pgonly_django.tables import name_of
 
 

@@ -17,11 +17,11 @@ from pgonly_django.admin.jobs.data import may_see_data
 from pgonly_django.admin.overview.overview import Overview, alias_of, within_limit
 from pgonly_django.admin.schedules.cells import for_reader
 from pgonly_django.models import Budget, Job, Limiter, Queue, Schedule, State, Worker
-from pgonly_django.monitoring.counted import Counted
+from pgonly_django.monitoring.limits import with_problem
 from pgonly_django.monitoring.queues import QueueFigures
-from pgonly_django.monitoring.schedules import with_problem
+from pgonly_django.monitoring.runs import failed_jobs
 from pgonly_django.monitoring.snapshots import Snapshot, oldest_snapshot
-from pgonly_django.monitoring.throughput import failed_jobs
+from pgonly_django.monitoring.states import Counted
 from pgonly_django.monitoring.workers import served_queues
 from pgonly_django.wording import duration
 

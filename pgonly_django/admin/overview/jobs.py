@@ -15,9 +15,8 @@ from pgonly_django.admin import formats
 from pgonly_django.admin.charts import Bar, bar_chart
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.models import Job
+from pgonly_django.monitoring.runs import EndedRuns, Period, throughput, times
 from pgonly_django.monitoring.states import jobs_by_state
-from pgonly_django.monitoring.throughput import Ended, Period, throughput
-from pgonly_django.monitoring.times import times
 from pgonly_django.wording import duration
 
 PERIODS = {
@@ -68,7 +67,7 @@ def throughput_panel(overview: Overview) -> dict[str, Any]:
     }
 
 
-def _values(part: Ended) -> list[tuple[str, int]]:
+def _values(part: EndedRuns) -> list[tuple[str, int]]:
     return [(kind, getattr(part, kind)) for kind in KINDS]
 
 

@@ -12,7 +12,7 @@ from pgonly_django.admin.limiters import cells as limiter_cells
 from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.admin.schedules import cells as schedule_cells
 from pgonly_django.models import Schedule
-from pgonly_django.monitoring.schedules import schedules
+from pgonly_django.monitoring.limits import schedules
 
 
 def schedules_panel(overview: Overview) -> dict[str, Any]:

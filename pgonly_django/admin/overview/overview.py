@@ -25,7 +25,7 @@ from pgonly_django.database.time_limit import time_limit, timed_out
 from pgonly_django.models import Budget, Job, Limiter, Worker
 from pgonly_django.monitoring.limits import budgets, limiters
 from pgonly_django.monitoring.queues import QueueFigures, queues
-from pgonly_django.monitoring.throughput import Period
+from pgonly_django.monitoring.runs import Period
 from pgonly_django.monitoring.workers import WorkerFigures, workers
 
 TIME_LIMIT = timedelta(milliseconds=250)

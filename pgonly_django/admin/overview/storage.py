@@ -13,8 +13,7 @@ from pgonly_django.admin.overview.overview import Overview, alias_of
 from pgonly_django.admin.sessions.users import user_names
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.models import CacheEntry, DurableCacheEntry, Session
-from pgonly_django.monitoring.caches import CacheFigures, caches
-from pgonly_django.monitoring.sessions import OfUser, sessions
+from pgonly_django.monitoring.storage import CacheFigures, OfUser, caches, sessions
 
 
 def caches_panel(overview: Overview) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from pgonly_django.monitoring.workers import WorkerTotals, worker_totals
 from pgonly_django.queue import health
 from pgonly_django.wording import duration
 
@@ -43,14 +44,14 @@ def examine(alias: str, limits: Limits, queues: Sequence[str] = ()) -> list[Chec
     oldest = health.oldest_waiting(alias, queues)
     began = health.latency(alias, limits.within, queues, before=oldest.job_id if oldest else None)
     return [
-        of_workers(health.workers(alias, queues, limits.max_worker_age), limits.min_workers),
+        of_workers(worker_totals(alias, queues, limits.max_worker_age), limits.min_workers),
         of_oldest(oldest, limits.max_oldest_ready),
         of_latency(began, limits),
         of_failures(health.failures(alias, limits.within, queues), limits),
     ]
 
 
-def of_workers(found: health.Workers, min_workers: int) -> Check:
+def of_workers(found: WorkerTotals, min_workers: int) -> Check:
     text = f"{found.live} live"
     if found.newest_heartbeat_seconds is not None:
         text += f", the last heartbeat {duration(found.newest_heartbeat_seconds)} ago"

@@ -1,0 +1,257 @@
+"""What the database knows, as metrics. They are made of a Stats, and of no library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import accumulate
+from math import inf
+from typing import Any
+
+from pgonly_django.models.job_stats import BOUNDS, BUCKETS
+from pgonly_django.models.worker import own_version
+from pgonly_django.monitoring.queues import QueueFigures
+from pgonly_django.monitoring.stats import PARTS, Stats
+
+QUEUES_AT_MOST = 100
+OTHERS = "(other)"  # the label of what is counted together since it is beyond a cap
+OUTCOMES = ("succeeded", "failed", "retried", "interrupted", "crashed")
+# Each is twice the one before: 4 ms to 4 h 40 min. Those of the statistics are closer, and reach further.
+SHOWN_BOUNDS = tuple(range(4, 49, 2))
+
+# What a metric has a sample for: the values of its labels, in their order, and the figures.
+Rows = Iterable[tuple[tuple[str, ...], Any]]
+# Of a histogram, cumulative: the bound in seconds and the number.
+Buckets = Sequence[tuple[float, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What several metrics are made of. `rows` is called where none of the `parts` of the Stats is missing."""
+
+    labels: str  # beside "database"
+    parts: str
+    rows: Callable[[Stats], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`value_of` is called with the figures of each row; None: it has no sample."""
+
+    name: str  # as it is in a query; of a histogram without _bucket
+    text: str
+    source: Source
+    value_of: Callable[[Any], float | Buckets | None]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return ("database", *self.source.labels.split())
+
+    @property
+    def kind(self) -> str:
+        if self.name.endswith("_duration_seconds"):
+            return "histogram"
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+    def samples_of(self, stats: Stats) -> Iterator[tuple[tuple[str, ...], float | Buckets]]:
+        if all(getattr(stats, part) is not None for part in self.source.parts.split()):
+            for labels, figures in self.source.rows(stats):
+                if (value := self.value_of(figures)) is not None:
+                    yield labels, value
+
+
+def shown_queues(stats: Stats) -> list[QueueFigures]:
+    """Those in which a job has waited longest, then those with most jobs."""
+    return nsmallest(QUEUES_AT_MOST, stats.queues or (), key=_by_need)
+
+
+def _by_need(queue: QueueFigures) -> tuple[float, int, str]:
+    return -(queue.oldest_seconds or 0.0), -(queue.waiting.number + queue.running.number), queue.name
+
+
+def buckets(counts: Sequence[int]) -> Buckets:
+    """The buckets of SHOWN_BOUNDS: of the statistics' own some are added up, so that none is an estimate."""
+    upto = list(accumulate([*counts, *[0] * BUCKETS][:BUCKETS]))
+    return [*((BOUNDS[number], upto[number]) for number in SHOWN_BOUNDS), (inf, upto[-1])]
+
+
+def _whole(stats: Stats) -> Rows:
+    return [((stats.database,), stats)]
+
+
+def _version(stats: Stats) -> Rows:
+    return [((stats.database, own_version()), 1)]
+
+
+def _missing(stats: Stats) -> Rows:
+    for part in PARTS:
+        if part in stats.missing or getattr(stats, part) is not None:
+            yield (stats.database, part), part in stats.missing
+
+
+def _queues(stats: Stats) -> Rows:
+    return (((stats.database, queue.name), queue) for queue in shown_queues(stats))
+
+
+def _served(stats: Stats) -> Rows:
+    has: Any = stats.served and stats.served.has
+    return (((stats.database, queue.name), has(queue.name)) for queue in shown_queues(stats))
+
+
+def _states(stats: Stats) -> Rows:
+    return (((stats.database, state.value), count.number) for state, count in (stats.states or {}).items())
+
+
+def _runs(stats: Stats) -> Rows:
+    for runs in stats.runs.runs if stats.runs else ():
+        yield (stats.database, runs.queue or OTHERS, runs.task or OTHERS), runs
+
+
+def _outcomes(stats: Stats) -> Rows:
+    for labels, runs in _runs(stats):
+        yield from (((*labels, outcome), getattr(runs, outcome)) for outcome in OUTCOMES)
+
+
+def _timed_runs(stats: Stats) -> Rows:
+    return ((labels, runs) for labels, runs in _runs(stats) if runs.task)
+
+
+def _named(part: str) -> Callable[[Stats], Rows]:
+    return lambda stats: (((stats.database_of[part], row.name), row) for row in getattr(stats, part))
+
+
+def _caches(stats: Stats) -> Rows:
+    return (((cache.database, cache.alias), cache) for cache in stats.caches or ())
+
+
+def _caches_with_numbers(stats: Stats) -> Rows:
+    return ((labels, cache) for labels, cache in _caches(stats) if not cache.problem)
+
+
+def _cache_tables(stats: Stats) -> Rows:
+    """Caches share tables."""
+    return {
+        (cache.database, cache.table): cache.table_bytes for _, cache in _caches_with_numbers(stats)
+    }.items()
+
+
+def _of(part: str) -> Callable[[Stats], Rows]:
+    """All of the part as one row."""
+    return lambda stats: [((stats.database_of[part],), getattr(stats, part))]
+
+
+def _overdue_seconds(schedules: Iterable[Any]) -> float:
+    """Of the tick that is due for longest. A row has `now`, the database's clock."""
+    ticking = (row for row in schedules if row.paused_at is None and row.next_at is not None)
+    late: list[float] = [(row.now - row.next_at).total_seconds() for row in ticking]
+    return max([0.0, *late])
+
+
+def _cools_down_seconds(limiter: Any) -> Any:
+    return max((limiter.blocked_until - limiter.now).total_seconds(), 0.0) if limiter.blocked_until else 0.0
+
+
+READING = Source("", "", _whole)
+QUEUES = Source("queue", "queues", _queues)
+TIMED_RUNS = Source("queue task", "runs", _timed_runs)
+WORKERS = Source("", "worker_totals", _of("worker_totals"))
+LIMITERS = Source("limiter", "limiters", _named("limiters"))
+BUDGETS = Source("budget", "budgets", _named("budgets"))
+CACHES = Source("cache", "caches", _caches_with_numbers)
+SESSIONS = Source("", "sessions", _of("sessions"))
+
+METRICS = (
+    Metric("pgonly_up", "1 where the database answered.", READING, lambda stats: stats.is_up),
+    Metric("pgonly_stats_missing", "1 where this part of the statistics could not be read; the log says why.",
+           Source("part", "", _missing), float),
+    Metric("pgonly_stats_read_seconds", "How long this reading took.", READING, lambda stats: stats.seconds),
+    Metric("pgonly_build_info", "1, with the version of pgonly-django.", Source("version", "", _version), float),
+
+    Metric("pgonly_queue_waiting_jobs", "Jobs that are ready, or due, counted up to 1,000 of each queue.",
+           QUEUES, lambda queue: queue.waiting.number),
+    Metric("pgonly_queue_running_jobs", "Jobs that run, counted up to 1,000 of each queue.",
+           QUEUES, lambda queue: queue.running.number),
+    Metric("pgonly_queue_oldest_waiting_seconds",
+           "Since the job that has waited longest became ready, or was due; 0 where none waits.",
+           QUEUES, lambda queue: queue.oldest_seconds or 0.0),
+    Metric("pgonly_queue_paused", "1 while a person has paused the queue.",
+           QUEUES, lambda queue: queue.paused_at is not None),
+    Metric("pgonly_queue_served", "1 while a live worker takes jobs of the queue.",
+           Source("queue", "queues served", _served), float),
+    Metric("pgonly_queue_running_limit",
+           "How many jobs of the queue may run at a time; only of queues that have this limit.",
+           QUEUES, lambda queue: queue.row and queue.row.max_running),
+    Metric("pgonly_queues_left_out", "Queues that have no metrics, since there are more than 100.",
+           Source("", "queues queue_count", _whole),
+           lambda stats: max(stats.queue_count - len(shown_queues(stats)), 0)),
+
+    Metric("pgonly_jobs", "Jobs by state, counted up to 10,000 of each.",
+           Source("state", "states", _states), float),
+    Metric("pgonly_jobs_failed_last_hour", "Jobs that failed for the last time within the last hour.",
+           Source("", "failed", _whole), lambda stats: stats.failed.last_hour),
+    Metric("pgonly_runs_total", "Runs that have ended, by what came of them. It begins again at midnight, UTC.",
+           Source("queue task outcome", "runs", _outcomes), float),
+    Metric("pgonly_wait_duration_seconds", "From ready to the start of the run. It begins again at midnight, UTC.",
+           TIMED_RUNS, lambda runs: buckets(runs.waiting_times)),
+    Metric("pgonly_run_duration_seconds", "How long runs took. It begins again at midnight, UTC.",
+           TIMED_RUNS, lambda runs: buckets(runs.run_times)),
+    Metric("pgonly_tasks_left_out",
+           'Pairs of a queue and a task that are counted together as "(other)", since there are more than 100.',
+           Source("", "runs", _whole), lambda stats: stats.runs.left_out),
+
+    Metric("pgonly_workers_live", "Workers that are live.", WORKERS, lambda totals: totals.live),
+    Metric("pgonly_workers_asleep", "Live workers that sleep (--sleep-after).",
+           WORKERS, lambda totals: totals.asleep),
+    Metric("pgonly_workers_silent",
+           "Workers that were not stopped and say nothing for half a lease, for an hour or while they hold jobs.",
+           WORKERS, lambda totals: totals.silent),
+    Metric("pgonly_workers_late",
+           "Workers that hold jobs and whose heartbeat is late; of the 100 that were heard of last.",
+           Source("", "workers", _whole), lambda stats: sum(worker.is_late for worker in stats.workers)),
+    Metric("pgonly_workers_threads", "Jobs that the live workers may run at a time.",
+           WORKERS, lambda totals: totals.threads),
+    Metric("pgonly_workers_last_heartbeat_age_seconds",
+           "Since the last heartbeat of a live worker; absent where none is live.",
+           WORKERS, lambda totals: totals.newest_heartbeat_seconds),
+    Metric("pgonly_oldest_snapshot_seconds",
+           "Since the oldest transaction began that keeps vacuum from cleaning up; 0 where none is older than 1 s.",
+           Source("", "snapshots", _whole),
+           lambda stats: max((each.seconds for each in stats.snapshots), default=0.0)),
+    Metric("pgonly_schedules_failing", "Schedules whose last tick could not be enqueued, counted up to 20.",
+           Source("", "failing_schedules", _of("failing_schedules")), len),
+    Metric("pgonly_schedule_overdue_seconds", "Since the tick was due that is due for longest; 0 where none is.",
+           Source("", "schedules", _of("schedules")), _overdue_seconds),
+
+    # Of 50 limiters, those that cool down first; and of 20 budgets, those that hold jobs first, then the fullest.
+    Metric("pgonly_limiter_slots_used", "Slots of the limiter that are taken.", LIMITERS, lambda row: row.held),
+    Metric("pgonly_limiter_slots", "Slots of the limiter, where it has a number.",
+           LIMITERS, lambda row: row.concurrent),
+    Metric("pgonly_limiter_waiters", "Callers that wait for the limiter.", LIMITERS, lambda row: row.waiters),
+    Metric("pgonly_limiter_cool_down_seconds", "Until the limiter lets callers in again; 0 while it does.",
+           LIMITERS, _cools_down_seconds),
+    Metric("pgonly_budget_cap_usd", "What may be spent in a period of the budget.", BUDGETS, lambda row: row.usd),
+    Metric("pgonly_budget_spent_usd", "What is spent in its present period.", BUDGETS, lambda row: row.spent_now),
+    Metric("pgonly_budget_reserved_usd", "What is reserved and not settled yet.",
+           BUDGETS, lambda row: row.reserved),
+    Metric("pgonly_budget_held_jobs", "Jobs that the budget holds until it has room, counted up to 10,000.",
+           BUDGETS, lambda row: row.held_jobs.number),
+
+    Metric("pgonly_cache_up", "1 where the figures of the cache could be read.",
+           Source("cache", "caches", _caches), lambda cache: not cache.problem),
+    Metric("pgonly_cache_entries", "Entries, from 5,000 on an estimate.", CACHES, lambda cache: cache.entries),
+    Metric("pgonly_cache_bytes", "Bytes of the entries, from 5,000 entries on an estimate.",
+           CACHES, lambda cache: cache.bytes),
+    Metric("pgonly_cache_max_entries", "Bound of the entries, where it has one.",
+           CACHES, lambda cache: cache.max_entries),
+    Metric("pgonly_cache_max_bytes", "Bound of the bytes, where it has one.",
+           CACHES, lambda cache: cache.max_bytes),
+    Metric("pgonly_cache_hits_total", "Reads that found an entry.", CACHES, lambda cache: cache.hits),
+    Metric("pgonly_cache_misses_total", "Reads that found none.", CACHES, lambda cache: cache.misses),
+    Metric("pgonly_cache_table_bytes", "Size on disk of a table of entries, with its indexes.",
+           Source("table", "caches", _cache_tables), float),
+    Metric("pgonly_sessions_active", "Sessions that have not expired or ended, counted up to 5,000.",
+           SESSIONS, lambda found: found.active.number),
+    Metric("pgonly_sessions_logged_in", "Those of them that belong to a user, of the 5,000 that expire last.",
+           SESSIONS, lambda found: found.logged_in.number),
+)  # fmt: skip
