@@ -22,7 +22,7 @@ What it means when a claim returns fewer jobs than it may take:
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
 queue/limited_claim.py.
 
-`Claimer.looked_from_head` tells the first two apart. worker/poll_timer.py decides when the next claim is due.
+`Claimer.looked_from_head` tells the first two apart. worker/claiming.py decides when the next claim is due.
 """
 
 from __future__ import annotations

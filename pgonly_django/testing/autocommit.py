@@ -21,8 +21,7 @@ from pgonly_django.database.statement import Statement, Values
 from pgonly_django.database.testcase import CALLS, TestcaseConnection
 from pgonly_django.exceptions import PgonlyError
 from pgonly_django.testing.job_settings import JobSettings
-from pgonly_django.worker.connection_changes import ChangeWatch
-from pgonly_django.worker.connection_cleanup import LEFT_OPEN, has_written
+from pgonly_django.worker.django_connections import LEFT_OPEN, ChangeWatch, has_written
 
 # Of Django's connection: the state that a connection without a transaction has.
 _NO_TRANSACTION: dict[str, Any] = {

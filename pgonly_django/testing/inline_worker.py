@@ -26,18 +26,16 @@ from pgonly_django.queue.promote import BATCH, promote
 from pgonly_django.queue.turns import Turns
 from pgonly_django.testing.autocommit import Watch, as_in_autocommit
 from pgonly_django.testing.django_connection import DjangoConnection, DjangoDatabase, DrainError
-from pgonly_django.worker import declarations, job_log, reports
+from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
+from pgonly_django.worker.duties.dead_letters import SendDeadLetters
+from pgonly_django.worker.duties.declare import declare
+from pgonly_django.worker.ending import Ended, WorkerFacts
 from pgonly_django.worker.exchange import Exchanger, ExchangeResult
-from pgonly_django.worker.executor import Executor
-from pgonly_django.worker.failure_calls import FailureCalls
-from pgonly_django.worker.finished_signals import FinishedSignals
-from pgonly_django.worker.finishes import WorkerFacts
-from pgonly_django.worker.observed import is_observed, observe
+from pgonly_django.worker.following import FailureCalls, FinishedSignals
 from pgonly_django.worker.options import THREADS_LIMIT
-from pgonly_django.worker.outcomes import Ended
-from pgonly_django.worker.output import last_row_of
+from pgonly_django.worker.reports import last_row_of
+from pgonly_django.worker.running import Executor, is_observed, observe
 from pgonly_django.worker.watchdog import COOPERATIVE_SECONDS
 
 NAME = "drain"
@@ -90,7 +88,7 @@ class InlineWorker:
         """Before the first claim: write the limits of queues that the settings have, as each worker does."""
         self.database.connection()  # raises where the test cannot use it now
         with as_in_autocommit():
-            declarations.declare(self.alias)
+            declare(self.alias)
 
     def run_next(self) -> Ended | None:
         """Run one job that is ready or due. None where there is none that may start."""

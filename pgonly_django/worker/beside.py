@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.retirement import Retirement, RetirementThread
 from pgonly_django.worker.supervisor.channel import Channel
 from pgonly_django.worker.supervisor.link import Link
 from pgonly_django.worker.systemd import Systemd, SystemdThread
-from pgonly_django.worker.worker import WorkerLoop
 
 
 class Beside:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pgonly_django.context.run import Run
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.finish import Finish
+from pgonly_django.worker.ending import Ended
 from pgonly_django.worker.exchange import ExchangeResult
-from pgonly_django.worker.outcomes import Ended
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 
 # An end whose row was locked is tried again after half the time that the row has been locked, within these.
 LOCKED_RETRY_SECONDS = (0.1, 1.0)
@@ -32,7 +32,7 @@ class InFlight:
         self.ended: dict[str, Ended] = {}  # of these runs, those that are over here and not yet written
         # Still running here, though the job was lost, rescued and claimed again by us.
         self.superseded: list[Run] = []
-        # Those that have emitted something: their threads put them in, worker/output.py takes them out.
+        # Those that have emitted something: their threads put them in, worker/reports.py takes them out.
         self.emitting: set[Run] = set()
         self._suspects: set[Run] = set()
         self._heavy: dict[str, Run] = {}  # those that take up several slots

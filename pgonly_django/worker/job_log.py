@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from pgonly_django.context.run import Run
+from pgonly_django.error_texts import name_of, traceback_of
 from pgonly_django.events import emit, has_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
@@ -14,8 +15,7 @@ from pgonly_django.models.job import State
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.queue.unknown_tasks import UNKNOWN_FOR
 from pgonly_django.wording import duration
-from pgonly_django.worker.outcomes import Ended, how_it_ended
-from pgonly_django.worker.tracebacks import name_of, traceback_of
+from pgonly_django.worker.ending import Ended, how_it_ended
 
 _logger = logging.getLogger("pgonly_django.worker")
 

@@ -20,9 +20,9 @@ from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
 from pgonly_django.queue.look import Look
 from pgonly_django.queue.turns import Turns
 from pgonly_django.queue.unknown_tasks import UnknownTasks
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
+from pgonly_django.worker.timers import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
 
 # The next try when another claim was at a gate: one takes a few milliseconds.
 CONTENDED_SECONDS = (0.005, 0.020)

@@ -1,60 +1,106 @@
-"""The thread for the duties that have time. To add one, write its class in worker/duties/ and its line in duties()."""
+"""The thread for the duties that have time: worker/duties/ has them, and `duties()` there lists them."""
 
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import Any, ParamSpec
 
-from django.db import connections
+from django.db import connections, models, router, transaction
 
-from pgonly_django.database.connect import OwnConnection, connect
-from pgonly_django.worker.duties.declare import Declare
-from pgonly_django.worker.duties.duty import BUSY_SECONDS, LOCK_WAIT, Duty, tried
-from pgonly_django.worker.duties.forget_workers import ForgetWorkers
-from pgonly_django.worker.duties.prune_caches import PruneCaches
-from pgonly_django.worker.duties.prune_costs import PruneCosts
-from pgonly_django.worker.duties.prune_job_stats import PruneJobStats
-from pgonly_django.worker.duties.prune_jobs import PruneJobs
-from pgonly_django.worker.duties.prune_sessions import PruneSessions
-from pgonly_django.worker.duties.send_dead_letters import SendDeadLetters
-from pgonly_django.worker.duties.settle_budgets import SettleBudgets
-from pgonly_django.worker.idle_connections import close_pools
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.database.connect import SET_LOCAL, OwnConnection, connect
+from pgonly_django.events import emit
+from pgonly_django.worker.django_connections import close_pools
+from pgonly_django.worker.timers import NEVER
 
+P = ParamSpec("P")
+Connect = Callable[[], OwnConnection]
+
+BATCH = 1000
+PAUSE_SECONDS = 0.05
+BUSY_SECONDS = 60.0  # a duty that has found something to do comes again so soon
 HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 AFTER_SLEEP_SECONDS = 10.0  # until a round that has become due in a sleep
-NEEDED_SOON = (SendDeadLetters, SettleBudgets)  # these may not wait until a sleep is over
+LOCK_WAIT = "2s"
 # Payloads for this worker alone, which answer check(). "maintenance-held <seconds>": nothing but jobs that a budget
 # holds, until the first of these budgets begins a new period.
 CALM, NEEDED, HELD = "maintenance-calm", "maintenance-needed", "maintenance-held"
 
 
-def duties(alias: str, tell: Callable[[str], None]) -> list[Duty]:
-    return [
-        SendDeadLetters(alias, tell),
-        ForgetWorkers(),
-        PruneJobs(),
-        PruneJobStats(),
-        PruneSessions(),
-        PruneCaches(alias),
-        PruneCosts(),
-        SettleBudgets(alias),
-        Declare(alias),
-    ]
+class Duty:
+    """What the thread does now and then. Any number of workers may do it at once: rows that are locked are skipped."""
+
+    name: str  # as its failure is logged: "<name> failed"
+    interval = 300.0  # seconds until it comes again when it has found nothing to do
+    may_not_wait = False  # until a sleep of the worker is over
+    resets_in: float | None = None  # seconds: all that it has found is to be done then
+
+    def run_once(self, jobs: Connect, over: Event) -> int:
+        """Do it once. Returns how many rows it changed; more than 0 brings it back sooner.
+
+        `jobs()` is the connection to the jobs' database, opened when it is needed: that database may be away while
+        another one, of sessions or a cache, can be pruned. `over` is set when the worker ends.
+        """
+        raise NotImplementedError
+
+
+def tried(what: str, work: Callable[P, int | None], *args: P.args, **kwargs: P.kwargs) -> int:
+    """`work(...)`; 0 where it fails, which is logged and keeps nothing else from being done."""
+    try:
+        return work(*args, **kwargs) or 0
+    except BaseException as error:  # noqa: BLE001 - a router of the project may even exit
+        message = f"{what} failed, it is tried again later: {str(error).strip()}"
+        emit("worker.maintenance_failed", message, level=logging.WARNING)
+        return 0
+
+
+def in_batches(delete: Callable[[], int], over: Event) -> int:
+    """Call `delete` until it deletes less than a BATCH, or the worker ends. Returns how many rows it deleted."""
+    total = count = delete()
+    while count >= BATCH and not over.wait(PAUSE_SECONDS):
+        count = delete()
+        total += count
+    return total
+
+
+def database_of(model: type[models.Model]) -> str | None:
+    """The database where the router keeps the rows of `model`; None where that has no such table."""
+    alias = router.db_for_write(model)
+    is_there = connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, model)
+    return alias if is_there else None
+
+
+@contextmanager
+def no_timeout(alias: str) -> Iterator[None]:
+    """For statements on Django's connection. A statement_timeout of the role or the database is meant for requests: it
+    would cancel the same batch in every round."""
+
+    def execute_in_transaction(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        with transaction.atomic(using=alias):
+            context["connection"].connection.execute(SET_LOCAL, {"wait": LOCK_WAIT})
+            return execute(sql, params, many, context)
+
+    with connections[alias].execute_wrapper(execute_in_transaction):
+        yield
 
 
 class Maintenance(threading.Thread):
     """`tell` takes payloads for this worker, from this thread."""
 
-    def __init__(self, alias: str, tell: Callable[[str], None] = lambda _payload: None) -> None:
+    def __init__(
+        self, alias: str, duties: Sequence[Duty], tell: Callable[[str], None] = lambda _payload: None
+    ) -> None:
         super().__init__(name="pgonly-maintenance", daemon=True)
         self.alias = alias
         self._tell = tell
         self._is_asleep = self._is_asked = self._closes_pools = False
         self._woken_at = float("-inf")
         self._over, self._wanted = threading.Event(), threading.Event()
-        self._duties = duties(alias, tell)
+        self._duties = duties
         self._hurried: dict[type[Duty], Callable[[], None]] = {}
         self._connection: OwnConnection | None = None
 
@@ -78,7 +124,7 @@ class Maintenance(threading.Thread):
         self._wanted.set()
 
     def wake(self) -> None:
-        """Go on with the rounds, soon with those that have become due. For any thread."""
+        """Continue with the rounds, soon with those that have become due. For any thread."""
         if self._is_asleep:
             self._is_asleep = False
             self._woken_at = time.monotonic()
@@ -116,14 +162,13 @@ class Maintenance(threading.Thread):
 
     def _check(self) -> None:
         self._is_asked = False
-        soon = [duty for duty in self._duties if isinstance(duty, NEEDED_SOON)]
-        match [duty for duty in soon if self._is_needed(duty)]:
-            case []:
-                self._tell(CALM)
-            case [SettleBudgets(resets_in=float(seconds))]:
-                self._tell(f"{HELD} {seconds}")
-            case _:
-                self._tell(NEEDED)
+        needed = [duty for duty in self._duties if duty.may_not_wait and self._is_needed(duty)]
+        if not needed:
+            self._tell(CALM)
+        elif len(needed) == 1 and needed[0].resets_in is not None:
+            self._tell(f"{HELD} {needed[0].resets_in}")
+        else:
+            self._tell(NEEDED)
 
     def _is_needed(self, duty: Duty) -> bool:
         """Whether it has found something to do, or failed."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pgonly_django.database import notify
-from pgonly_django.worker.duties.cancel_requests import CancelRequests
-from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.rescue import RESCUED_FAILED, RESCUED_FINISHED
-from pgonly_django.worker.duties.send_dead_letters import LETTERS_SENT, DeadLettersWanted
-from pgonly_django.worker.duties.stop_requests import REQUESTED, StopRequests
-from pgonly_django.worker.failure_calls import FailureCalls
-from pgonly_django.worker.finished_signals import FinishedSignals
+from pgonly_django.worker.claiming import PollTimer, Promotion
+from pgonly_django.worker.connection import ALL
+from pgonly_django.worker.duties.dead_letters import LETTERS_SENT, DeadLettersWanted
+from pgonly_django.worker.following import FailureCalls, FinishedSignals
+from pgonly_django.worker.heartbeat import RESCUED_FAILED, RESCUED_FINISHED
 from pgonly_django.worker.limited_claims import LimitedClaims
-from pgonly_django.worker.listener import ALL
 from pgonly_django.worker.maintenance import CALM, HELD, NEEDED
-from pgonly_django.worker.poll_timer import PollTimer
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.sleep import Sleep
+from pgonly_django.worker.stopping import REQUESTED, StopRequests
+from pgonly_django.worker.watchdog import CancelRequests
 
 # For this worker alone: anything may have been said; it ends once its jobs are finished.
 WAKE, RETIRE = "wake", "retire"

@@ -16,13 +16,13 @@ from django.db import connections
 from pgonly_django import embedded
 from pgonly_django.database import wake_urls
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.connection_options import connections_of_worker
-from pgonly_django.worker.poll_timer import NEVER
-from pgonly_django.worker.shutdown import Shutdown
+from pgonly_django.worker.django_connections import connections_of_worker
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
+from pgonly_django.worker.stopping import Shutdown
 from pgonly_django.worker.terminal import Terminal, logging_to
-from pgonly_django.worker.worker import WorkerLoop
+from pgonly_django.worker.timers import NEVER
 
 # A waiting thread asks for the interpreter this often: finishes and claims share it with the jobs.
 SWITCH_INTERVAL_SECONDS = 0.001

@@ -17,9 +17,9 @@ from pgonly_django.scheduling.due import DueSchedules
 from pgonly_django.scheduling.settings import declare, needs_confirming
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 
 BLIND_SECONDS = 30.0  # without LISTEN: how long a new or changed schedule may stay unseen
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open

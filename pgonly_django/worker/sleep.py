@@ -20,17 +20,16 @@ from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue import workers
 from pgonly_django.wording import duration
+from pgonly_django.worker.claiming import PollTimer, Promotion
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.duties.duty import BUSY_SECONDS
-from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.stop_requests import StopRequests
 from pgonly_django.worker.heartbeat import Heartbeat
 from pgonly_django.worker.limited_claims import LimitedClaims
-from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker.maintenance import BUSY_SECONDS, Maintenance
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER, PollTimer
 from pgonly_django.worker.scheduler import Scheduler
 from pgonly_django.worker.slots import Slots
+from pgonly_django.worker.stopping import StopRequests
+from pgonly_django.worker.timers import NEVER
 
 # Between two looks whether it may sleep: while its own timers have something to do, and while a job runs elsewhere.
 LOOK_SECONDS, RUNNING_SECONDS = 1.0, 15.0

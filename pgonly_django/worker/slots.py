@@ -12,8 +12,8 @@ from django.db import connections
 
 from pgonly_django.context.run import Run
 from pgonly_django.events import emit
-from pgonly_django.worker.executor import Executor
-from pgonly_django.worker.idle_connections import take_from
+from pgonly_django.worker.django_connections import take_from
+from pgonly_django.worker.running import Executor
 
 LATE = (
     "An exception was raised in a slot's thread between two jobs, as by a timeout that a job has left behind."

@@ -1,18 +1,24 @@
-"""Looks after running jobs: deadlines, interruptions that a job ignores, claimed jobs that no slot starts."""
+"""Looks after running jobs: deadlines, interruptions that a job ignores, claimed jobs that no slot starts.
+
+Finds out which of the running jobs somebody wants cancelled.
+"""
 
 import logging
 import time
 from collections.abc import Iterator
 
 from pgonly_django.context.run import Run
+from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.exceptions import LeaseLost
-from pgonly_django.worker import outcomes
+from pgonly_django.queue.lease import cancel_requested
+from pgonly_django.worker import ending
+from pgonly_django.worker.claiming import Prefetch
+from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.ending import Ended
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.outcomes import Ended
-from pgonly_django.worker.poll_timer import NEVER
-from pgonly_django.worker.prefetch import Prefetch
 from pgonly_django.worker.slots import Slots
+from pgonly_django.worker.timers import NEVER, REFUSED_SECONDS
 
 INTERVAL_SECONDS = 0.25
 # A job that was cancelled, or ran too long, may leave by itself for this long; then an exception is raised in it.
@@ -47,7 +53,7 @@ class Watchdog:
             is_waiting = run.started_at is None and not run.in_thread
             if is_waiting and run.claimed_at < now - UNSTARTED_SECONDS and run.take():
                 self.prefetch.forget(run.job.queue)
-                self.in_flight.end(Ended(run, outcomes.never_started(run.job.id, run.job.lease_epoch)))
+                self.in_flight.end(Ended(run, ending.never_started(run.job.id, run.job.lease_epoch)))
         return [Ended(run, None) for run in self._ignoring(going, now) if self._cut_off(run)]
 
     def _ignoring(self, runs: list[Run], now: float) -> Iterator[Run]:
@@ -79,6 +85,36 @@ class Watchdog:
         emit("worker.job_cut_off", message, level=logging.ERROR, job_id=job.id, task=job.task)
         if not was_lost:
             executor = self.slots.executor
-            finish = outcomes.closed_by_force(run, executor.tasks.options_of(job), executor.worker)
+            finish = ending.closed_by_force(run, executor.tasks.options_of(job), executor.worker)
             self.in_flight.end(Ended(run, finish))
         return was_lost
+
+
+BLIND_INTERVAL_SECONDS = 1.0  # without LISTEN, while jobs run
+
+
+class CancelRequests:
+    def __init__(self, in_flight: InFlight, listener: JobsListener, watchdog: Watchdog) -> None:
+        self.in_flight = in_flight
+        self.listener = listener
+        self.watchdog = watchdog
+        self._run_at = 0.0
+
+    @property
+    def next_run(self) -> float:
+        return self._run_at if self.in_flight.runs else NEVER
+
+    def put_off(self) -> None:
+        """The database refused: leave it alone for a moment."""
+        self._run_at = time.monotonic() + REFUSED_SECONDS
+
+    def hear_cancel(self) -> None:
+        self._run_at = 0.0
+
+    def run_once(self, connection: OwnConnection) -> int:
+        wanted = cancel_requested(connection, list(self.in_flight.runs))
+        for job_id in wanted:
+            self.in_flight.runs[job_id].cancel_requested = True
+            self.watchdog.run_soon()
+        self._run_at = NEVER if self.listener.listens else time.monotonic() + BLIND_INTERVAL_SECONDS
+        return len(wanted)

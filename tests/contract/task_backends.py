@@ -11,8 +11,8 @@ from pgonly_django.models import Job
 from pgonly_django.models.job import State
 from pgonly_django.tasks import PostgresBackend
 from pgonly_django.tasks.result import JobResult
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 
 
 class OneAttempt(PostgresBackend):

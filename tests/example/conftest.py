@@ -10,8 +10,8 @@ import pytest
 from django.db import connections
 
 from example_project.screening.importers import new_project, read_papers
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 
 ROOT = Path(__file__).resolve().parents[2]
 # 1,000 real records with labels. They are not in the repository; tests that need them are skipped without them.

@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from pgonly_django.models import Schedule
 from pgonly_django.models.schedule import UNPLANNED
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.connection import JobsListener
 from tests.scheduling.rows import HOUR, fresh, make
 from tests.waiting import wait_for
 

@@ -16,8 +16,8 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 from tests.neighbours.redis_server import redis_server
 
 HERE = Path(__file__).parent

@@ -8,8 +8,8 @@ from django.db import connection
 
 from pgonly_django.database.connect import connect
 from pgonly_django.queue.claim import BAND_LIMIT
+from pgonly_django.worker.claiming import AHEAD_LIMIT
 from pgonly_django.worker.options import THREADS_LIMIT
-from pgonly_django.worker.prefetch import AHEAD_LIMIT
 from tests.plans.statements import STATEMENTS
 from tests.plans.table import jobs, rows_before_indexes
 from tests.plans.test_plans import FORGET_STATISTICS, numbered

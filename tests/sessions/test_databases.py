@@ -11,6 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from pgonly_django.models import Session
 from pgonly_django.tables import TABLES, name_of
+from pgonly_django.worker.duties import duties
 from pgonly_django.worker.maintenance import Maintenance
 from tests.elsewhere import needs_search_path
 
@@ -101,5 +102,5 @@ def sessions_elsewhere(settings, transactional_db):
 @pytest.mark.usefixtures("sessions_elsewhere")
 def test_the_worker_prunes_sessions_where_they_are():
     Session.objects.create(key_hash="00" * 32, data={}, expires_at="2020-01-01T00:00Z")
-    assert Maintenance("default").run_once() == 1
+    assert Maintenance("default", duties("default")).run_once() == 1
     assert not Session.objects.exists()

@@ -5,8 +5,8 @@ import threading
 import pytest
 from django.db import connection, connections
 
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 from tests.jobs import watched
 
 MAIN_LOOP = "main loop"  # the thread of a background_worker

@@ -6,7 +6,7 @@ import pytest
 from django.db import connections
 
 from pgonly_django.models import State
-from pgonly_django.worker.connection_changes import outlasts_its_transaction
+from pgonly_django.worker.django_connections import outlasts_its_transaction
 from tests.jobs import connection_changes as changes
 
 CHANGES = [

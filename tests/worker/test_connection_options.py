@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, connections
 
 from pgonly_django.compat import uuid7
-from pgonly_django.worker.connection_options import connections_of_worker
+from pgonly_django.worker.django_connections import connections_of_worker
 
 
 def name_of_a_new_connection():

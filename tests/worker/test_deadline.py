@@ -10,12 +10,12 @@ import pytest
 
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models import Job, State
-from pgonly_django.worker.deadline import Deadline
+from pgonly_django.worker.ending import LEFT_EARLY
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions, from_environment
-from pgonly_django.worker.outcomes import LEFT_EARLY
-from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import WorkerState
-from pgonly_django.worker.worker import WorkerLoop
+from pgonly_django.worker.stopping import Deadline
+from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import looping, timed
 from tests.waiting import wait_for

@@ -22,7 +22,7 @@ from pgonly_django.queue.promote import promote
 from pgonly_django.queue.workers import stopped
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import transactions
 from tests.proxy import LosingProxy

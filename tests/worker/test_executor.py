@@ -12,8 +12,8 @@ from pgonly_django.context.run import Run
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.worker.executor import Executor
-from pgonly_django.worker.finishes import WorkerFacts
+from pgonly_django.worker.ending import WorkerFacts
+from pgonly_django.worker.running import Executor
 from tests import jobs
 from tests.jobs import ending, leaving, looping, paying
 from tests.queue.rows import claim, claimer, make

@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from pgonly_django.context import calls
 from pgonly_django.models import Job, State
-from pgonly_django.worker import failed_attempts
-from pgonly_django.worker.free_retry import FREE_FOR
+from pgonly_django.worker import ending
+from pgonly_django.worker.ending import FREE_FOR
 from tests.gate import Gate
 from tests.jobs import burying, policies
 from tests.waiting import wait_for
@@ -207,7 +207,7 @@ def test_a_step_waits_in_place_for_errors_of_snooze_on_alone(work, marks):
 def test_a_stop_or_a_cancel_ends_the_wait_in_place(background_worker, marks, monkeypatch, task, ends_by):
     monkeypatch.setattr(policies, "GATE", Gate())
     monkeypatch.setattr(calls, "SHORT_SECONDS", 60)
-    monkeypatch.setattr(failed_attempts, "SHORT_SECONDS", 60)
+    monkeypatch.setattr(ending, "SHORT_SECONDS", 60)
     worker = background_worker()
     result = task.enqueue(1, 60)
     assert policies.GATE.reached.wait(10)

@@ -19,8 +19,8 @@ from pgonly_django.models import Job, State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.queue.workers import register
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, fresh, make, make_running, make_worker
 from tests.queue.rows import claimer as make_claimer

@@ -16,9 +16,9 @@ from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import in_flight
+from pgonly_django.worker.ending import Ended
 from pgonly_django.worker.exchange import ExchangeResult
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.outcomes import Ended
 from tests import jobs
 from tests.jobs import ending
 from tests.waiting import wait_for

@@ -15,9 +15,9 @@ from pgonly_django.models import Job, JobStats, State
 from pgonly_django.models.job_stats import BOUNDS
 from pgonly_django.queue.finish import Finish, Outcome
 from pgonly_django.worker import job_stats
+from pgonly_django.worker.ending import Ended, never_started
 from pgonly_django.worker.job_stats import NAMED, ROWS
 from pgonly_django.worker.job_stats import JobStats as Counting
-from pgonly_django.worker.outcomes import Ended, never_started
 from tests import jobs
 from tests.queue.rows import HOUR, ago, claim, claimer, fresh, make, make_running, make_worker
 from tests.waiting import wait_for

@@ -14,11 +14,11 @@ from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM
 from pgonly_django.queue.groups import KEYS_AT_MOST
 from pgonly_django.queue.look import OVERDUE_SECONDS
+from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER
-from pgonly_django.worker.worker import WorkerLoop
+from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.jobs import ending, watched
 from tests.jobs.limited import IN_USE, count_beside, pay, take_slots
@@ -32,7 +32,7 @@ IDLE = {"poll_seconds": 600.0}  # so that nothing is found by polling
 def only_when_told(monkeypatch):
     """The workers find nothing by looking again, however long it takes on a busy machine: somebody tells them."""
     monkeypatch.setattr("pgonly_django.worker.limited_claims.FULL_SECONDS", 600.0)
-    monkeypatch.setattr("pgonly_django.worker.poll_timer.FIRST_PAUSE_SECONDS", 600.0)
+    monkeypatch.setattr("pgonly_django.worker.timers.FIRST_PAUSE_SECONDS", 600.0)
 
 
 @pytest.fixture

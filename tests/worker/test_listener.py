@@ -9,7 +9,7 @@ from django.db import connection, connections
 from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.models.job import State
-from pgonly_django.worker.listener import ALL, JobsListener
+from pgonly_django.worker.connection import ALL, JobsListener
 from tests import jobs
 from tests.waiting import wait_for
 

@@ -13,7 +13,7 @@ from pgonly_django.context.emitter import text_of
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job, JobOutput, State
 from pgonly_django.queue import output as statements
-from pgonly_django.worker import output as writer
+from pgonly_django.worker import reports as writer
 from pgonly_django.worker.in_flight import LOCKED_RETRY_SECONDS
 from tests import jobs
 from tests.gate import Gate

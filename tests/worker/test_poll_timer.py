@@ -7,10 +7,11 @@ from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import Job, State
 from pgonly_django.queue.claim import Claim
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.claiming import WALKED_SECONDS, PollTimer
+from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import REFUSED_SECONDS, WALKED_SECONDS, PollTimer
-from pgonly_django.worker.worker import WorkerLoop
+from pgonly_django.worker.timers import REFUSED_SECONDS
 from tests import jobs
 from tests.queue.rows import claimer as make_claimer
 from tests.queue.rows import fresh, lock, make

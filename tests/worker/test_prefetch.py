@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pgonly_django.worker.prefetch import AHEAD_LIMIT, Prefetch
+from pgonly_django.worker.claiming import AHEAD_LIMIT, Prefetch
 
 
 def paced(threads=4, **seconds):

@@ -12,10 +12,10 @@ from pgonly_django.models import Job, Schedule, State
 from pgonly_django.models.schedule import UNPLANNED
 from pgonly_django.scheduling import decorators, due
 from pgonly_django.scheduling.due import DueSchedules
-from pgonly_django.worker.listener import JobsListener
+from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.scheduler import BLIND_SECONDS, Scheduler
+from pgonly_django.worker.timers import NEVER
 from tests.scheduling import tasks
 from tests.scheduling.rows import HOUR, clock, fresh, make, ticks
 from tests.waiting import wait_for

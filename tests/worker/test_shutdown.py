@@ -9,9 +9,9 @@ from pgonly_django.compat import task_finished
 from pgonly_django.database.connect import connect
 from pgonly_django.exceptions import JobStopped
 from pgonly_django.models import State, Worker
-from pgonly_django.worker.finishes import WorkerFacts
+from pgonly_django.worker.ending import WorkerFacts
 from pgonly_django.worker.in_flight import InFlight
-from pgonly_django.worker.shutdown import LEAVE_SECONDS, Shutdown
+from pgonly_django.worker.stopping import LEAVE_SECONDS, Shutdown
 from tests import jobs
 from tests.jobs import telling
 from tests.waiting import wait_for

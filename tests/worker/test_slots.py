@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.db import connections, transaction
 
 from pgonly_django.models import Job, State
-from pgonly_django.worker import idle_connections
+from pgonly_django.worker import django_connections
 from tests import jobs
 from tests.gate import GATE
 from tests.waiting import wait_for
@@ -31,7 +31,7 @@ def test_a_task_that_is_long_to_import_holds_up_no_cancel_and_no_other_job(backg
 
 def test_a_slot_without_work_closes_what_conn_max_age_keeps_open(background_worker, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
-    monkeypatch.setattr(idle_connections, "KEEP_OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(django_connections, "KEEP_OPEN_SECONDS", 0.5)
     before = len(all_pids())
     background_worker(poll_seconds=600.0)
     results = [jobs.slow_count.enqueue(2, 0.0, f"k{number}") for number in range(4)]

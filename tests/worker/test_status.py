@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import STALLED_SECONDS, Status, WorkerState, state_of
-from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.waiting import wait_for
 

@@ -8,11 +8,11 @@ from pgonly_django.database import notify
 from pgonly_django.models import State
 from pgonly_django.models import Worker as WorkerRow
 from pgonly_django.models.worker import own_version
-from pgonly_django.worker.duties.stop_requests import StopRequests
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.worker import WorkerLoop
+from pgonly_django.worker.stopping import StopRequests
+from pgonly_django.worker.timers import NEVER
 from tests import jobs
 from tests.queue.rows import fresh, make_worker
 from tests.waiting import wait_for

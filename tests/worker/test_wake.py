@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.models import Job, State
-from pgonly_django.worker import poll_timer
+from pgonly_django.worker import timers
 from tests.jobs import add
 from tests.queue.rows import HOUR, ago, make
 from tests.waiting import wait_for
@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 @pytest.fixture
 def seldom(monkeypatch):
     """The first pause between two looks is an hour."""
-    monkeypatch.setattr(poll_timer, "BLIND_FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(timers, "BLIND_FIRST_PAUSE_SECONDS", 3600.0)
 
 
 def test_a_worker_that_polls_runs_a_ready_and_a_due_job_once_it_is_woken(background_worker, seldom):

@@ -9,11 +9,10 @@ from django.utils import timezone
 from pgonly_django.compat import InvalidTask, TaskResultStatus
 from pgonly_django.models import Checkpoint, Job, State, Step, Worker
 from pgonly_django.models.job import SUSPECT_FROM
-from pgonly_django.worker import outcomes
+from pgonly_django.worker.ending import Ended, succeeded, unrecordable
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.outcomes import Ended
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.worker import WorkerLoop
 from tests import jobs
 from tests.jobs import ending, transactions, watched
 from tests.jobs.limited import enqueue_one, take_slots
@@ -240,8 +239,8 @@ def test_of_two_ends_of_a_run_the_first_counts(background_worker, marks):
     result = jobs.sleep_in_slices.enqueue("k", 0.5)
     wait_for(lambda: "k:started" in marks())
     run = worker.in_flight.runs[result.id]
-    worker.inbox.put(Ended(run, outcomes.succeeded(run, "first")))
-    worker.inbox.put(Ended(run, outcomes.unrecordable(run, ValueError(), worker.executor.worker)))
+    worker.inbox.put(Ended(run, succeeded(run, "first")))
+    worker.inbox.put(Ended(run, unrecordable(run, ValueError(), worker.executor.worker)))
     assert result.wait(10).return_value == "first"
     assert jobs.add.enqueue(1).wait(10).return_value == 2  # when the job itself has delivered its end
     wait_for(lambda: worker.ends.jobs_done == 2)

@@ -20,11 +20,11 @@ from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.registry import import_tasks
 from pgonly_django.worker import process_setup
 from pgonly_django.worker.beside import Beside
-from pgonly_django.worker.deadline import grace_of
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
 from pgonly_django.worker.health.snapshot import Snapshot
 from pgonly_django.worker.health.wake import on_wake
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import (
     WorkerOptions,
     from_environment,
@@ -36,6 +36,7 @@ from pgonly_django.worker.retirement import refuse_too_little_memory
 from pgonly_django.worker.start_checks import backends, check_database, nothing_wakes
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
+from pgonly_django.worker.stopping import grace_of
 from pgonly_django.worker.supervisor.link import is_database_there
 from pgonly_django.worker.supervisor.reloading import watch_apps
 from pgonly_django.worker.supervisor.starting import (
@@ -47,7 +48,6 @@ from pgonly_django.worker.supervisor.starting import (
 )
 from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, banner, logging_to
-from pgonly_django.worker.worker import WorkerLoop
 
 RELOAD_SECONDS = 5.0
 GRACE_HELP = "How long jobs may take to leave at a stop. Default: 20; 8 on Cloud Run, 4 on Fly.io."

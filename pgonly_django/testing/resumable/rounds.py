@@ -40,7 +40,7 @@ from pgonly_django.testing.resumable.comparison import (
 )
 from pgonly_django.testing.resumable.rows import CACHE, JOBS, Reader, Rows, normal
 from pgonly_django.testing.resumable.watch import Killed, Place, Watch, counting, watched_by
-from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.ending import Ended
 
 STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
 RESULT_LENGTH = 300

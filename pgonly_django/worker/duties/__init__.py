@@ -1,10 +1,19 @@
-"""What a worker does now and then. Each duty is one file with one class, whose `run_once()` does it once and returns
-how many rows it changed. Any number of workers may do it at once: rows that are locked are skipped.
+"""What the maintenance thread does now and then. To add a duty, make a class of Duty (worker/maintenance.py) and a line
+here; for rows that only have to be deleted, an entry of `PRUNES`.
 
-Where it runs depends on when it has to:
-
-* every `interval` seconds, or sooner while there is something to do: in a thread, worker/maintenance.py. To add such a
-  duty, write its file here and its line in duties() there.
-* at `next_run`, on the connection that claims: promotion, cancel requests; see WorkerLoop.
-* when a heartbeat learns that some lease is over: rescue; see worker/heartbeat.py.
+What has to be done on time is done elsewhere: worker/loop.py has the timers of the main loop, and the heartbeat rescues
+when it learns that some lease is over.
 """
+
+from collections.abc import Callable
+
+from pgonly_django.worker.duties.budgets import SettleBudgets
+from pgonly_django.worker.duties.dead_letters import SendDeadLetters
+from pgonly_django.worker.duties.declare import Declare
+from pgonly_django.worker.duties.pruning import pruning
+from pgonly_django.worker.maintenance import Duty
+
+
+def duties(alias: str, tell: Callable[[str], None] = lambda _payload: None) -> list[Duty]:
+    """`tell` takes payloads for this worker."""
+    return [SendDeadLetters(alias, tell), *pruning(alias), SettleBudgets(alias), Declare(alias)]

@@ -19,7 +19,7 @@ from pgonly_django.worker.health.routes import Handler, respond, routes_of
 from pgonly_django.worker.health.server import Events, HealthServer
 from pgonly_django.worker.health.snapshot import Snapshot
 from pgonly_django.worker.options import EVERYWHERE
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 
 AGAIN_SECONDS = 1.0  # after an error that no other code has caught
 JOIN_SECONDS = 2.0

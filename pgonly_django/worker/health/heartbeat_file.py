@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 
 TOUCH_SECONDS = 5.0
 

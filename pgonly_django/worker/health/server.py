@@ -19,7 +19,7 @@ from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.worker import forked_child
 from pgonly_django.worker.health.http import REQUEST_LIMIT, RefusedError, Request, Response, parse
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.timers import NEVER
 
 CLIENTS_AT_MOST = 64
 CLIENT_SECONDS = 2.0  # from its connection to its end

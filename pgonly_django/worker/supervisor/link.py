@@ -10,10 +10,10 @@ from typing import Any
 
 from pgonly_django.events import emit
 from pgonly_django.worker.inbox import wait_for_input
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.retirement import Retirement
 from pgonly_django.worker.status import Status
 from pgonly_django.worker.supervisor.channel import Channel
-from pgonly_django.worker.worker import WorkerLoop
 
 CHANGED_SECONDS = 1.0  # a status that has changed is sent so often
 SAME_SECONDS = 10.0

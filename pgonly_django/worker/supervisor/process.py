@@ -7,9 +7,9 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pgonly_django.worker.poll_timer import NEVER
 from pgonly_django.worker.status import Status, WorkerState
 from pgonly_django.worker.supervisor.starting import Started
+from pgonly_django.worker.timers import NEVER
 
 # A process that ends so soon after its start was of no use: the next one in its place waits, longer each time.
 QUICK_SECONDS, LASTING_SECONDS = 10.0, 60.0

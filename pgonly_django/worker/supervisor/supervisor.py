@@ -18,7 +18,6 @@ from typing import Any
 
 from django.db import connections
 
-from pgonly_django.worker.deadline import Deadline
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import Events
 from pgonly_django.worker.health.snapshot import Snapshot
@@ -26,14 +25,14 @@ from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.memory import resident_bytes
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.payloads import WAKE
-from pgonly_django.worker.poll_timer import NEVER
-from pgonly_django.worker.shutdown import LEAVE_SECONDS
 from pgonly_django.worker.status import ExitCode, Status, WorkerState
+from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline
 from pgonly_django.worker.supervisor import announcing
 from pgonly_django.worker.supervisor.process import Place, Process, ending_of, reap
 from pgonly_django.worker.supervisor.starting import Child, fork, forks, spawn
 from pgonly_django.worker.supervisor.taking_back import Dead, TakingBack
 from pgonly_django.worker.systemd import Systemd
+from pgonly_django.worker.timers import NEVER
 
 TURN_SECONDS = 1.0  # the longest pause: the end of a process is noticed so soon even without a signal
 SILENCE_LEAST_SECONDS = 30.0

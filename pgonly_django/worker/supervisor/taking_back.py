@@ -27,7 +27,7 @@ from pgonly_django.events import emit
 from pgonly_django.queue import stats
 from pgonly_django.queue.known_dead import end_sessions, rescue_known_dead
 from pgonly_django.queue.rescue import Rescued
-from pgonly_django.worker.duties.rescue import emit_rescued, payloads_for_all, payloads_for_one
+from pgonly_django.worker.heartbeat import emit_rescued, payloads_for_all, payloads_for_one
 from pgonly_django.worker.supervisor.channel import Channel
 from pgonly_django.worker.supervisor.process import reap
 from pgonly_django.worker.supervisor.starting import fork_to, forks

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from django.db import connections
 
 from pgonly_django.database.connect import OwnConnection
-from pgonly_django.worker.duties.duty import tried
-from pgonly_django.worker.maintenance import Maintenance
+from pgonly_django.worker.duties import duties
+from pgonly_django.worker.maintenance import Maintenance, tried
 
 
 class Until(threading.Event):
@@ -33,7 +33,7 @@ class TickMaintenance(Maintenance):
     def __init__(
         self, alias: str, tell: Callable[[str], None], connection: Callable[[], OwnConnection]
     ) -> None:
-        super().__init__(alias, tell)
+        super().__init__(alias, duties(alias, tell), tell)
         self._of_tick = connection
 
     def run_for(self, seconds: float) -> None:

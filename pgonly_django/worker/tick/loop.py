@@ -7,12 +7,12 @@ from datetime import timedelta
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import DatabaseAwayError
 from pgonly_django.queue import workers
-from pgonly_django.worker.connection_options import name_connections_of_thread
+from pgonly_django.worker.django_connections import name_connections_of_thread
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.tick.duties import TickMaintenance
 from pgonly_django.worker.tick.server import WebServer
-from pgonly_django.worker.worker import WorkerLoop
 
 NAME = "tick"
 MAINTENANCE_EVERY = timedelta(minutes=5)  # of all ticks together, by the clock

@@ -14,7 +14,7 @@ from pgonly_django.events import emit
 from pgonly_django.models import Job, State
 from pgonly_django.monitoring.sentry import PgonlyIntegration
 from pgonly_django.testing import drain
-from pgonly_django.worker.duties.rescue import RESCUED_FAILED
+from pgonly_django.worker.heartbeat import RESCUED_FAILED
 from tests.jobs import add, reported, sleep_in_slices, stubborn, traced
 from tests.monitoring.sentry.conftest import error_of
 from tests.queue.rows import make

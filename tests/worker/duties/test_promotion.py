@@ -11,11 +11,11 @@ from pgonly_django.database import notify
 from pgonly_django.database.connect import connect
 from pgonly_django.database.notify import send_coalesced
 from pgonly_django.models import State
-from pgonly_django.worker.duties.promotion import Promotion
+from pgonly_django.worker.claiming import PollTimer, Promotion
+from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.limited_claims import LimitedClaims
-from pgonly_django.worker.listener import JobsListener
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.poll_timer import REFUSED_SECONDS, PollTimer
+from pgonly_django.worker.timers import REFUSED_SECONDS
 from tests import jobs
 from tests.queue.rows import fresh, lock, make
 from tests.waiting import wait_for

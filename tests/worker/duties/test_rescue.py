@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pgonly_django.database.connect import connect
 from pgonly_django.models import Job, State
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.worker import WorkerLoop
 from tests.queue.rows import HOUR, ago, fresh, make_running, make_worker
 
 

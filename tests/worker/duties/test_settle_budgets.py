@@ -13,8 +13,8 @@ from django.utils import timezone
 from pgonly_django.database import wake_urls
 from pgonly_django.limits import expiry
 from pgonly_django.models import Budget, CostEntry, Job, Reservation, State
-from pgonly_django.worker.duties.prune_costs import PruneCosts
-from pgonly_django.worker.duties.settle_budgets import SettleBudgets
+from pgonly_django.worker.duties.budgets import SettleBudgets
+from pgonly_django.worker.duties.pruning import PRUNES
 from tests.http_receiver import receiver
 from tests.limits.rows import money, state
 from tests.queue.rows import HOUR, ago, make
@@ -135,7 +135,7 @@ def test_a_wrong_setting_keeps_nothing_from_being_settled(settings, run):
 def test_costs_are_kept_for_ninety_days():
     for days in (89, 91, 400):
         CostEntry.objects.create(usd=1, at=timezone.now() - timedelta(days=days))
-    assert PruneCosts().run_once(lambda: None, threading.Event()) == 2
+    assert PRUNES["Pruning costs"]("default", lambda: None, threading.Event()) == 2
     assert CostEntry.objects.count() == 1
 
 

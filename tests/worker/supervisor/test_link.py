@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pgonly_django.worker.loop import WorkerLoop
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.supervisor.channel import Channel
 from pgonly_django.worker.supervisor.link import Link, is_database_there
-from pgonly_django.worker.worker import WorkerLoop
 from tests.waiting import wait_for
 
 

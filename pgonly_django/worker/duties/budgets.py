@@ -1,30 +1,26 @@
+"""Counts reservations of dead processes as spent, and resumes the jobs of budgets that have room again."""
+
 import logging
 from threading import Event
-
-from django.db import connections, router
 
 from pgonly_django.events import emit
 from pgonly_django.limits import expiry
 from pgonly_django.limits.renewal import LEASE_SECONDS
 from pgonly_django.models import Budget
-from pgonly_django.worker.duties.duty import INTERVAL_SECONDS, Connect, no_timeout
-from pgonly_django.worker.poll_timer import NEVER
+from pgonly_django.worker.maintenance import Connect, Duty, database_of, no_timeout
+from pgonly_django.worker.timers import NEVER
 
 
-class SettleBudgets:
-    """Counts reservations of dead processes as spent, and resumes the jobs of budgets that have room again."""
-
-    name, interval = "Settling budgets", INTERVAL_SECONDS
+class SettleBudgets(Duty):
+    name, may_not_wait = "Settling budgets", True
 
     def __init__(self, alias: str, settle_seconds: float = LEASE_SECONDS) -> None:
         self.alias, self._settle_seconds = alias, settle_seconds
-        # Where the last run found nothing but held jobs: seconds until one of their budgets begins a new period.
-        self.resets_in: float | None = None
 
     def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
         """More than 0 where jobs are held or calls are under way: then it comes again soon."""
-        alias, self.resets_in = router.db_for_write(Budget), None
-        if connections[alias].vendor != "postgresql" or not router.allow_migrate_model(alias, Budget):
+        self.resets_in = None
+        if (alias := database_of(Budget)) is None:
             return 0
         with no_timeout(alias):
             found = self._expire(over) + expiry.is_any_open()
@@ -32,12 +28,12 @@ class SettleBudgets:
             if holding:
                 _resume(self.alias, holding)
                 if not found:
-                    self.resets_in = _seconds_until_a_period(holding)
+                    seconds = expiry.next_period_in_seconds(holding)
+                    self.resets_in = NEVER if seconds is None else seconds
             return found + len(holding)
 
     def _expire(self, over: Event) -> int:
-        count = expiry.BATCH
-        total = 0
+        total, count = 0, expiry.BATCH
         while count >= expiry.BATCH and not over.is_set():
             expired = expiry.expire(self._settle_seconds)
             for each in expired:
@@ -45,11 +41,6 @@ class SettleBudgets:
             count = len(expired)
             total += count
         return total
-
-
-def _seconds_until_a_period(holding: list[str]) -> float:
-    seconds = expiry.next_period_in_seconds(holding)
-    return NEVER if seconds is None else seconds
 
 
 def _emit(expired: expiry.ExpiredReservation) -> None:

@@ -1,19 +1,20 @@
+"""Sends the dead letters of jobs that have failed."""
+
 import logging
 from collections.abc import Callable
 from functools import partial
 from threading import Event
-from typing import Protocol
 
 from pgonly_django.database import notify
 from pgonly_django.events import emit
 from pgonly_django.queue.dead_letters import queues_with_unsent
 from pgonly_django.tasks.failures import dead_letter_tasks, send_dead_letters
-from pgonly_django.worker.duties.duty import (
+from pgonly_django.worker.maintenance import (
     BATCH,
     BUSY_SECONDS,
-    INTERVAL_SECONDS,
     Connect,
     Duty,
+    Maintenance,
     in_batches,
     tried,
 )
@@ -22,21 +23,15 @@ from pgonly_django.worker.duties.duty import (
 LETTERS_SENT = "letters-sent"
 
 
-class Hurries(Protocol):
-    """The maintenance thread."""
-
-    def run_soon(self, kind: type[Duty], done: Callable[[], None]) -> None: ...
-
-
-class SendDeadLetters:
+class SendDeadLetters(Duty):
     """Tells the tasks of PGONLY["QUEUES"] of jobs that have failed. `tell` gets the payload that wakes this worker."""
 
-    name = "Sending dead letters"
+    name, may_not_wait = "Sending dead letters", True
 
     def __init__(self, alias: str, tell: Callable[[str], None]) -> None:
         self.alias = alias
         self.tell = tell
-        self.interval = BUSY_SECONDS if dead_letter_tasks() else INTERVAL_SECONDS
+        self.interval = BUSY_SECONDS if dead_letter_tasks() else Duty.interval
         self._warned: set[str] = set()
 
     def run_once(self, jobs: Connect, over: Event) -> int:  # noqa: ARG002 - a duty's signature
@@ -60,7 +55,7 @@ class SendDeadLetters:
 class DeadLettersWanted:
     """What the main loop knows of them. A burst waits for the letters of its own failures, and runs them."""
 
-    def __init__(self, maintenance: Hurries, tell: Callable[[str], None]) -> None:
+    def __init__(self, maintenance: Maintenance, tell: Callable[[str], None]) -> None:
         self.maintenance = maintenance
         self.tell = tell
         self._wanted = self._sent = 0

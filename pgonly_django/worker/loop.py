@@ -14,40 +14,32 @@ from pgonly_django.context.run import Run, lease_end
 from pgonly_django.queue import workers
 from pgonly_django.queue.claim import ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish
-from pgonly_django.worker import declarations, job_log, reports
+from pgonly_django.worker import job_log, reports
+from pgonly_django.worker.claiming import PollTimer, Prefetch, Promotion, Room
 from pgonly_django.worker.connection import WorkerConnection
-from pgonly_django.worker.deadline import Deadline
-from pgonly_django.worker.duties.cancel_requests import CancelRequests
-from pgonly_django.worker.duties.promotion import Promotion
-from pgonly_django.worker.duties.rescue import Rescue
-from pgonly_django.worker.duties.send_dead_letters import DeadLettersWanted
-from pgonly_django.worker.duties.stop_requests import StopRequests
-from pgonly_django.worker.ends import Ends
+from pgonly_django.worker.duties import duties
+from pgonly_django.worker.duties.dead_letters import DeadLettersWanted
+from pgonly_django.worker.duties.declare import declare
+from pgonly_django.worker.ending import Ended, WorkerFacts, never_started
 from pgonly_django.worker.exchange import Exchanger
-from pgonly_django.worker.executor import Executor
-from pgonly_django.worker.failure_calls import FailureCalls
-from pgonly_django.worker.finished_signals import FinishedSignals
-from pgonly_django.worker.finishes import WorkerFacts
-from pgonly_django.worker.heartbeat import Heartbeat
+from pgonly_django.worker.following import Ends, FailureCalls, FinishedSignals, tell_stop
+from pgonly_django.worker.heartbeat import Heartbeat, Rescue
 from pgonly_django.worker.in_flight import InFlight
 from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.job_stats import JobStats
 from pgonly_django.worker.limited_claims import LimitedClaims
 from pgonly_django.worker.maintenance import Maintenance
-from pgonly_django.worker.observed import tell_stop
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.outcomes import Ended, never_started
-from pgonly_django.worker.output import OutputWriter
 from pgonly_django.worker.payloads import RETIRE, WAKE, Payloads
-from pgonly_django.worker.poll_timer import NEVER, REFUSED_SECONDS, PollTimer
-from pgonly_django.worker.prefetch import Prefetch
-from pgonly_django.worker.room import Room
+from pgonly_django.worker.reports import OutputWriter
+from pgonly_django.worker.running import Executor
 from pgonly_django.worker.scheduler import Scheduler
-from pgonly_django.worker.shutdown import LEAVE_SECONDS, Shutdown
 from pgonly_django.worker.sleep import Sleep
 from pgonly_django.worker.slots import Slots
 from pgonly_django.worker.status import ExitCode, Status, state_of
-from pgonly_django.worker.watchdog import Watchdog
+from pgonly_django.worker.stopping import LEAVE_SECONDS, Deadline, Shutdown, StopRequests
+from pgonly_django.worker.timers import NEVER, REFUSED_SECONDS
+from pgonly_django.worker.watchdog import CancelRequests, Watchdog
 
 MESSAGES_AT_ONCE = 1000
 AWAY_SECONDS = 0.1  # between two tries while the database is away
@@ -123,7 +115,8 @@ class WorkerLoop:
         self._is_leaving = self._is_retiring = False
 
     def _make_maintenance(self) -> Maintenance:
-        return Maintenance(self.options.database, self.inbox.put)
+        alias, tell = self.options.database, self.inbox.put
+        return Maintenance(alias, duties(alias, tell), tell)
 
     def stop(self) -> None:
         """Claim no more, tell the jobs, wait for the grace. For signal handlers and any thread."""
@@ -194,7 +187,7 @@ class WorkerLoop:
         facts = self.heartbeat.facts()
         self.database.ask(lambda connection: workers.register(connection, facts))
         self.database.listening.connection()
-        declarations.declare(self.options.database)
+        declare(self.options.database)
         if settings().queues:  # the workers that run already may not know of these limits
             self.database.ask(self.limited.tell)
         self._start_threads()

@@ -1,41 +1,54 @@
-"""One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads."""
+"""One run from the claimed row to its finish: call the task, say how it ended. Called by slots, from their threads.
+
+@task(atomic=True): the function and the finish of its job commit together, or neither does (promise 3).
+
+What instruments put around a run, and what they are told of its end.
+"""
+
+from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import connections, transaction
 
+from pgonly_django import instruments
 from pgonly_django.compat import TaskResultStatus, task_started
 from pgonly_django.context.context import JobContext
-from pgonly_django.context.run import Run
+from pgonly_django.context.run import Run, renewing
 from pgonly_django.context.transactions import retry_while_down
 from pgonly_django.current_job import current_job
+from pgonly_django.error_texts import cut_our_frames, name_of
 from pgonly_django.exceptions import JobInterrupt, LeaseLost, TransactionLeftOpenError, UnreadableJobError
+from pgonly_django.instruments import Around, JobRun
 from pgonly_django.models.job import State
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.claim import JSON_COLUMNS, Unreadable
-from pgonly_django.queue.finish import Finish, Outcome
+from pgonly_django.queue.finish import Finish, Outcome, finish_statements
 from pgonly_django.queue.output import load_output
+from pgonly_django.queue.progress import LAST_REPORT, Report, report_parameters
 from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.backend import OWN_RECEIVERS, has_receivers
 from pgonly_django.tasks.keys import budget_name
 from pgonly_django.tasks.registry import with_fields
 from pgonly_django.tasks.result import build_result
-from pgonly_django.worker import atomic_run, forked_child, outcomes
-from pgonly_django.worker.connection_cleanup import clean_up_connections
-from pgonly_django.worker.failed_attempts import short_pause
-from pgonly_django.worker.finishes import WorkerFacts
+from pgonly_django.worker import ending, forked_child
+from pgonly_django.worker.django_connections import (
+    SlotThread,
+    aleave_thread_of,
+    clean_up_connections,
+    leave_thread_of,
+)
+from pgonly_django.worker.ending import Ended, WorkerFacts, how_it_ended, short_pause
 from pgonly_django.worker.job_log import log_failure, log_start, logs_starts
-from pgonly_django.worker.observed import aobserve, is_observed, observe
-from pgonly_django.worker.orm_threads import SlotThread, aleave_thread_of, leave_thread_of
-from pgonly_django.worker.outcomes import Ended
+from pgonly_django.worker.reports import last_report_of, put_back, write_last
 from pgonly_django.worker.task_lookup import TaskLookup, options_of
-from pgonly_django.worker.tracebacks import cut_our_frames, name_of
 
 DELIVER_AGAIN_SECONDS = 0.1
 
@@ -60,7 +73,7 @@ class Executor:
         self.tasks = TaskLookup()
         self.context_class = JobContext
         self._postponed: set[str] = set()  # the tasks of jobs that this worker has postponed
-        self._atomic_runs = atomic_run.AtomicRuns(alias)
+        self._atomic_runs = AtomicRuns(alias)
         self._logs_starts = self._sends_starts = False
 
     def look_who_listens(self) -> None:
@@ -128,7 +141,7 @@ class Executor:
         if call.context is not None:
             call.context.close()
         run.raise_if_swallowed()
-        return outcomes.succeeded(run, value)
+        return ending.succeeded(run, value)
 
     async def arun(self, run: Run) -> None:
         """Run an async task on the current event loop, in an asyncio task of its own. Raises nothing."""
@@ -184,7 +197,7 @@ class Executor:
         if call.context is not None:
             call.context.close()
         run.raise_if_swallowed()
-        return outcomes.succeeded(run, value)
+        return ending.succeeded(run, value)
 
     def _prepare_in_thread(self, run: Run) -> _Call:
         try:
@@ -247,10 +260,10 @@ class Executor:
             cut_our_frames(error)
             if isinstance(error, TypeError):
                 error = self.tasks.misfit(run.job) or error
-            error = outcomes.meaning(run, error)
+            error = ending.meaning(run, error)
             if isinstance(error, LeaseLost):
                 return Ended(run, None)
-            finish = outcomes.ended_with(run, error, self.tasks.options_of(run.job), self.worker)
+            finish = ending.ended_with(run, error, self.tasks.options_of(run.job), self.worker)
         except BaseException as broken:  # noqa: BLE001 - likewise with what the job raised
             return self._last_resort(run, broken)
         is_news = run.job.task not in self._postponed
@@ -265,7 +278,7 @@ class Executor:
 
     def _last_resort(self, run: Run, error: BaseException) -> Ended:
         """The end of a run whose end could not be told. Nothing of the job is called any more."""
-        finish = outcomes.unrecordable(run, error, self.worker)
+        finish = ending.unrecordable(run, error, self.worker)
         log_failure(run, finish, error)
         return Ended(run, finish, run.seconds, error=error)
 
@@ -303,3 +316,92 @@ async def _called(call: _Call) -> _Returned:
         return _Returned(error=told)
     except BaseException as error:  # noqa: BLE001 - the caller raises it
         return _Returned(error=error)
+
+
+KEEPING_SNAPSHOTS = ("repeatable read", "serializable")
+
+
+class AtomicRuns:
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._isolation: str | None = None
+
+    def run(self, run: Run, call: Callable[[], Finish]) -> Finish:
+        """`call()` and the write of what it returns, in one transaction. Raises what `call` raises, or LeaseLost.
+
+        A transaction that keeps the snapshot it began with can write a row only if no other has written it since.
+        """
+        if self._keeps_snapshots():
+            with renewing:
+                run.keeps_snapshot = True
+        last: list[Report] = []
+        try:
+            with transaction.atomic(using=self.alias):
+                finish = call()
+                last += last_report_of(run)
+                self._write(run, finish, last)
+        except BaseException:
+            put_back({run.job.id: run}, last)
+            raise
+        finally:
+            run.keeps_snapshot = run.reports_itself = False
+        return finish
+
+    def _write(self, run: Run, finish: Finish, last: list[Report]) -> None:
+        with connections[self.alias].cursor() as cursor:
+            if last:
+                cursor.execute(LAST_REPORT, report_parameters(last))
+            write_last(self.alias, run, finish)
+            cursor.execute(*finish_statements([finish])[0])
+            if cursor.rowcount == 0:
+                run.lease_lost = True
+                raise LeaseLost
+
+    def _keeps_snapshots(self) -> bool:
+        """Whether Django's transactions are REPEATABLE READ or SERIALIZABLE, by OPTIONS, role or database."""
+        if self._isolation is None:
+            connection = connections[self.alias]
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW default_transaction_isolation")
+                (default,) = cursor.fetchone()
+            chosen = connection.connection.isolation_level  # None: the default
+            self._isolation = default if chosen is None else chosen.name.replace("_", " ").lower()
+        return self._isolation in KEEPING_SNAPSHOTS
+
+
+LOST, CRASHED = "lost", "crashed"
+
+
+def is_observed() -> bool:
+    return bool(instruments.runs.functions or instruments.steps.functions)
+
+
+def observe(run: Run, call: Callable[[Run], Ended]) -> Ended:
+    """`call(run)`, which raises nothing, with what they put around it."""
+    seen = _begin(run)
+    with Around(instruments.runs, seen, shields=True):
+        ended = call(run)
+        note_end(seen, ended)
+    return ended
+
+
+async def aobserve(run: Run, call: Callable[[Run], Awaitable[Ended]]) -> Ended:
+    """See observe()."""
+    seen = _begin(run)
+    with Around(instruments.runs, seen, shields=True):
+        ended = await call(run)
+        note_end(seen, ended)
+    return ended
+
+
+def _begin(run: Run) -> JobRun:
+    run.started_at = time.monotonic()  # an instrument that hangs counts against max_runtime
+    seen = run.seen = JobRun(run.job, run.worker)
+    return seen
+
+
+def note_end(seen: JobRun, ended: Ended) -> None:
+    finish: Any = ended.finish
+    seen.error = ended.error
+    seen.outcome = LOST if finish is None else how_it_ended(finish).value
+    seen.state = "" if finish is None else finish.state.value

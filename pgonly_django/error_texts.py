@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
 CHAIN_LIMIT = 100
 # Read and written past the attributes of a class that has made properties of them.
 _traceback, _cause, _context = (

@@ -1,0 +1,251 @@
+"""How many jobs to claim beyond the free slots: none, but of queues whose jobs are known to be short.
+
+When to look at the database: for ready jobs, and (see worker/claiming.py) for due ones. Times are time.monotonic().
+
+A NOTIFY may stand for others that were held back for COALESCE_SECONDS, so a second look follows each, and after that
+ever rarer ones: NOTIFY tells of new rows, but not of a row that was locked at the look and is free by now.
+
+Makes scheduled jobs ready at exactly the moment when they are due.
+
+How many more jobs a worker may claim: slots, prefetch, --max-jobs and --max-jobs-per-process, and whether it claims
+at all.
+"""
+
+import time
+from collections import Counter
+
+from pgonly_django.database.connect import OwnConnection
+from pgonly_django.queue.claim import DUTY, Claim, ClaimedJob, Claimer
+from pgonly_django.queue.promote import promote
+from pgonly_django.worker.connection import JobsListener
+from pgonly_django.worker.in_flight import InFlight
+from pgonly_django.worker.limited_claims import LimitedClaims
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.stopping import Deadline, Shutdown
+from pgonly_django.worker.timers import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses
+
+AHEAD_SECONDS = 0.2  # the buffer holds at most this much work
+AHEAD_LIMIT = 500
+SMOOTHING = 0.1
+REFILL_BELOW = 0.5
+# While limited jobs wait for a slot, which comes when the buffer has run down.
+SHARE_BESIDE_LIMITED = 0.1
+
+
+class Prefetch:
+    """Keeps the moving average of each queue's run times."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._average: dict[str, float] = {}
+
+    def note(self, queue: str, seconds: float) -> None:
+        known = self._average.get(queue)
+        self._average[queue] = seconds if known is None else known + SMOOTHING * (seconds - known)
+
+    def forget(self, queue: str) -> None:
+        """Its jobs are not that short: what was claimed ahead had to go back."""
+        self._average.pop(queue, None)
+
+    def ahead(self, queue: str) -> int:
+        """How many jobs of `queue` to hold beyond the slots: none unless they are known to be short."""
+        average = self._average.get(queue)
+        if average is None:
+            return 0
+        return min(int(AHEAD_SECONDS / max(average, 1e-6)), AHEAD_LIMIT)
+
+    def limits(self, held: int, share: float = 1.0) -> dict[str, int]:
+        """For each queue of short jobs: how many of them to claim now, with this `share` of what may be ahead."""
+        aheads = {queue: int(self.ahead(queue) * share) for queue in self._average}
+        return {queue: self.threads + ahead - held for queue, ahead in aheads.items() if ahead > 0}
+
+    def wants_more(self, held: int, share: float = 1.0) -> bool:
+        """Whether a claim is worth its round trip: a slot is free, or the buffer has run down."""
+        if held < self.threads:
+            return True
+        most = int(max((self.ahead(queue) for queue in self._average), default=0) * share)
+        return most > 0 and held < (self.threads + most) * REFILL_BELOW
+
+
+WALKED_SECONDS = 5.0  # at most
+
+
+class PollTimer:
+    """The next look for ready jobs."""
+
+    def __init__(self, options: WorkerOptions, listener: JobsListener) -> None:
+        self.drained = False  # the last look, a head claim, found fewer jobs than it may take
+        self.busy_at = time.monotonic()
+        self._pauses = Pauses(options, listener)
+        self._has_backlog = True
+        self._had_no_slot = False  # at the last look, which was for queues of short jobs only
+        self._look_at = self._refused_until = 0.0
+        self._look_again_at = NEVER
+
+    def hear_ready(self) -> None:
+        now = time.monotonic()
+        self._look_at, self._look_again_at, self.drained = now, now + LOOK_AGAIN_SECONDS, False
+        self._pauses.restart()
+
+    def look_now(self) -> None:
+        """There is a ready job that no NOTIFY tells us of: our own doing."""
+        self._look_at, self.drained = 0.0, False
+
+    def wake(self) -> None:
+        """After a sleep: see worker/sleep.py."""
+        self._pauses.restart()
+        self.look_now()
+
+    def next_look(self, *, has_slot: bool) -> float:
+        if self._has_backlog or (self._had_no_slot and has_slot):
+            return self._refused_until
+        return max(min(self._look_at, self._look_again_at), self._refused_until)
+
+    def put_off(self) -> None:
+        """The database refused the claim, a whole table being locked, say: leave it alone for a moment."""
+        self._refused_until = time.monotonic() + REFUSED_SECONDS
+
+    def looked(self, jobs: list[ClaimedJob], claim: Claim, claimer: Claimer, began: float) -> None:
+        """A claim that began then took `jobs`: plan the next. For what few or no jobs mean see queue/claim.py."""
+        now = time.monotonic()
+        self._has_backlog = len(jobs) >= claim.limit or _fills_a_band(claim, jobs)
+        self._had_no_slot = claim.free_slots == 0
+        self.drained = claimer.looked_from_head and not self._has_backlog and not self._had_no_slot
+        if began >= self._look_again_at:
+            self._look_again_at = NEVER
+        if jobs:
+            self.busy_at = now
+            self._pauses.restart()
+        if not self._has_backlog and claimer.unknown.names():
+            # It may have walked over many jobs that it leaves to others (10,000: 10 ms).
+            self._refused_until = now + min(DUTY * (now - began), WALKED_SECONDS)
+        self._look_at = now + self._pauses.next() if claimer.looked_from_head else claimer.head_due_at
+
+
+def _fills_a_band(claim: Claim, jobs: list[ClaimedJob]) -> bool:
+    counts = Counter((job.queue, job.priority) for job in jobs)
+    return any(count >= claim.limit_of(queue) for (queue, _), count in counts.items())
+
+
+class Promotion:
+    def __init__(
+        self, options: WorkerOptions, listener: JobsListener, poll_timer: PollTimer, limited: LimitedClaims
+    ) -> None:
+        self.poll_timer = poll_timer
+        self.limited = limited
+        self._pauses = Pauses(options, listener)
+        self._due_at = NEVER  # as far as is known
+        self._run_at = self._refused_until = 0.0
+        self._run_again_at = NEVER
+
+    @property
+    def next_run(self) -> float:
+        return max(min(self._run_at, self._run_again_at), self._refused_until)
+
+    @property
+    def due_at(self) -> float:
+        """Of the next scheduled job, as far as is known."""
+        return self._due_at
+
+    def put_off(self) -> None:
+        """The database refused: leave it alone for a moment."""
+        self._refused_until = time.monotonic() + REFUSED_SECONDS
+
+    def hear_due(self) -> None:
+        """Another process has scheduled a job."""
+        now = time.monotonic()
+        self._run_at, self._run_again_at = now, now + LOOK_AGAIN_SECONDS
+        self._pauses.restart()
+
+    def expect_due(self, in_seconds: float) -> None:
+        """We have scheduled a job."""
+        self._due_at = min(self._due_at, time.monotonic() + in_seconds)
+        self._run_at = min(self._run_at, self._due_at)
+
+    def wake(self) -> None:
+        """After a sleep: see worker/sleep.py."""
+        self._pauses.restart()
+        self._run_at = min(self._due_at, time.monotonic() + self._pauses.next())
+
+    def run_once(self, connection: OwnConnection) -> int:
+        began = time.monotonic()
+        promoted, next_due_in_seconds = promote(connection)
+        now = time.monotonic()
+        if promoted or began >= self._due_at:
+            self._pauses.restart()
+        self._due_at = NEVER if next_due_in_seconds is None else now + next_due_in_seconds
+        self._run_at = min(self._due_at, now + self._pauses.next())
+        if began >= self._run_again_at:
+            self._run_again_at = NEVER
+        if promoted:
+            self.poll_timer.look_now()
+            self.limited.look_now()
+        return promoted
+
+
+class Room:
+    """Changed by the main loop alone. Any thread may ask `is_closed`."""
+
+    def __init__(
+        self, options: WorkerOptions, in_flight: InFlight, limited: LimitedClaims, prefetch: Prefetch,
+        shutdown: Shutdown, deadline: Deadline,
+    ) -> None:  # fmt: skip
+        self._in_flight, self._limited, self._prefetch = in_flight, limited, prefetch
+        self._shutdown, self._deadline, self._threads = shutdown, deadline, options.threads
+        of_process = NEVER if options.max_jobs_per_process is None else options.max_jobs_per_process
+        of_all = NEVER if options.max_jobs is None else options.max_jobs
+        self.jobs_left = min(of_all, of_process)
+        self._is_replaced = of_process < of_all
+
+    def drain(self) -> None:
+        """Claim no more."""
+        self.jobs_left = -NEVER
+
+    @property
+    def is_closed(self) -> bool:
+        """The worker is about to end, or has to once its jobs have ended."""
+        return self._shutdown.is_asked or self.jobs_left <= 0 or self._deadline.claims_nothing
+
+    @property
+    def is_used_up(self) -> bool:
+        """It has claimed the jobs of --max-jobs-per-process: a fresh process takes its place."""
+        return self._is_replaced and -NEVER < self.jobs_left <= 0
+
+    @property
+    def idle_slots(self) -> int:
+        return max(self._threads - self._in_flight.slots_taken, 0)
+
+    @property
+    def free_slots(self) -> int:
+        """How many jobs of one slot may start."""
+        return int(max(min(self.idle_slots, self.jobs_left), 0))
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Beside those that are kept free for a limited job."""
+        return self.free_slots > self._limited.kept_free
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether an ordinary claim is worth its round trip. Where slots are kept free it takes only the others, and
+        beside a heavy job only those that are free."""
+        if self._limited.kept_free or self._in_flight.has_heavy:
+            return self.has_free_slot
+        return self._prefetch.wants_more(self._in_flight.slots_taken, self._prefetch_share)
+
+    @property
+    def _prefetch_share(self) -> float:
+        return SHARE_BESIDE_LIMITED if self._limited.has_more else 1.0
+
+    def claim(self) -> Claim | None:
+        """What to claim along with the ends of an exchange, whose jobs take up no slot any more."""
+        if self.is_closed or not self.wants_more:
+            return None
+        kept = self._limited.kept_free
+        is_alone = not (kept or self._in_flight.has_heavy)
+        limits = self._prefetch.limits(self._in_flight.slots_taken, self._prefetch_share) if is_alone else {}
+        limits_left = {queue: int(min(limit, self.jobs_left)) for queue, limit in limits.items() if limit > 0}
+        free_slots = max(self.free_slots - kept, 0)
+        if free_slots == 0 and not limits_left:
+            return None
+        return Claim(free_slots, limits_left, take_suspect=not self._in_flight.has_suspect)

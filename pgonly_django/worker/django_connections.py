@@ -1,0 +1,311 @@
+"""Django's own connections in a worker process: whose they are, and when either side notices that the other is gone.
+
+After a job: no transaction stays open, no broken connection stays in the slot, idle ones follow CONN_MAX_AGE.
+
+Finds out whether a job has changed its connection for the jobs after it: settings, role, session locks, temporary
+tables. It reads the statements that Django sends, which costs no round trip and less than a microsecond each.
+
+A process keeps no connection for long that it does not need. A thread without work closes those that CONN_MAX_AGE
+keeps open; while the worker sleeps those of Django's pools are closed too, and ours for caches and limiters. All are
+opened again when they are needed.
+
+The threads in which sync_to_async() runs a job's ORM calls. Each job has one, with connections that are closed
+behind it: the one that asgiref shares in a process would keep a broken connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import connections
+from django.db.backends.signals import connection_created
+from psycopg.pq import TransactionStatus
+
+from pgonly_django.database import pool
+from pgonly_django.database.connect import NOTICE_DEAD_PEERS, OURS
+from pgonly_django.events import emit
+
+# For the project's own name: with a space and a UUID, the 63 bytes of a name. PostgreSQL writes what is not ASCII in
+# four bytes for each, and would cut off the id.
+NAME_LENGTH = 26
+
+# The server's side of a connection whose machine lost its power: without this it keeps transaction and locks for
+# two hours (Linux's default), and a job that saved a checkpoint inside atomic() could not be rescued for so long.
+NOTICE_DEAD_CLIENT = """
+SELECT set_config('tcp_keepalives_idle', '15', false), set_config('tcp_keepalives_interval', '5', false),
+    set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '30000', false)
+"""
+
+
+@contextmanager
+def connections_of_worker(worker_id: UUID) -> Iterator[None]:
+    """For new connections of Django. They notice within 30 s that the server does not answer any more, and the server
+    that they do not: a job would wait for up to a quarter of an hour, its lease renewed all the while. Options of the
+    project win.
+
+    Their names in pg_stat_activity bear the worker's id, behind the name that the project gives them. If this process
+    is frozen, another worker finds and ends the transactions that it has open, and rescues its jobs.
+    """
+    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
+    settings = [connections.settings[connection.alias] for connection in ours]
+    before = [each["OPTIONS"] for each in settings]
+    for connection, each in zip(ours, settings, strict=True):
+        each["OPTIONS"] = {**NOTICE_DEAD_PEERS, **each["OPTIONS"], "application_name": _name(each, worker_id)}
+        if each["OPTIONS"].get("pool"):
+            connection.close_pool()  # it was made with the old options
+    connection_created.connect(_notice_dead_client)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(_notice_dead_client)
+        for each, options in zip(settings, before, strict=True):
+            each["OPTIONS"] = options
+
+
+def name_connections_of_thread(worker_id: UUID) -> None:
+    """The names alone, and for the connections that this thread opens: in a web process, whose other threads are no
+    workers. Below a pool of Django's they keep theirs: it is shared by all."""
+    ours: list[Any] = [connection for connection in connections.all() if connection.vendor == "postgresql"]
+    for connection in ours:
+        settings = connection.settings_dict
+        if not settings["OPTIONS"].get("pool"):
+            options = {**settings["OPTIONS"], "application_name": _name(settings, worker_id)}
+            connection.settings_dict = {**settings, "OPTIONS": options}
+
+
+def _name(settings: dict[str, Any], worker_id: UUID) -> str:
+    given = settings["OPTIONS"].get("application_name") or os.environ.get("PGAPPNAME") or f"{OURS}jobs"
+    return f"{given.encode('ascii', 'replace').decode()[:NAME_LENGTH]} {worker_id}"
+
+
+def _notice_dead_client(connection: Any, **_: Any) -> None:
+    """Receiver of connection_created."""
+    if connection.vendor == "postgresql" and not connection.settings_dict["HOST"].startswith("/"):
+        connection.connection.execute(NOTICE_DEAD_CLIENT)
+
+
+# The aliases that this thread connected to. Asking Django for all of them costs 3 us a job, most of which use none.
+_thread = threading.local()
+
+
+def _note(connection: Any, **_: Any) -> None:
+    """Receiver of connection_created. It watches no connection of the main thread, in which no job runs."""
+    vars(_thread).setdefault("aliases", set()).add(connection.alias)
+    if threading.current_thread() is threading.main_thread():
+        return
+    watch = _watch_of(connection)
+    if watch is None:  # first in the list: Django's execute_wrapper() takes away the last one, whatever it is
+        connection.execute_wrappers.insert(0, ChangeWatch())
+    else:
+        watch.is_changed = False
+
+
+def _watch_of(connection: Any) -> ChangeWatch | None:
+    wrappers = connection.execute_wrappers
+    return next((wrapper for wrapper in wrappers if isinstance(wrapper, ChangeWatch)), None)
+
+
+connection_created.connect(_note, dispatch_uid=__name__)
+
+
+def clean_up_connections(task: str, *, closes: bool = False) -> list[str]:
+    """Bring this thread's connections into order, or close them if the thread ends, and warn, with the task's name,
+    about what it left. Raises nothing.
+
+    Returns the aliases on which the task had written in a transaction that it did not commit: those rows are lost.
+    """
+    aliases: set[str] | None = vars(_thread).get("aliases")
+    if not aliases:
+        return []
+    try:
+        lost = _clean_up_all(aliases, task)
+        if closes:
+            connections.close_all()
+    except BaseException:  # noqa: BLE001 - a broken connection may break anywhere
+        message = f"Could not clean up after {task}"
+        with suppress(BaseException):
+            emit("worker.cleanup_failed", message, level=logging.ERROR, exc_info=True)
+        return []
+    return lost
+
+
+def _clean_up_all(aliases: set[str], task: str) -> list[str]:
+    lost: list[str] = []
+    broken: BaseException | None = None
+    for alias in tuple(aliases):
+        connection = connections[alias]
+        opened = connection.connection
+        if opened is None:
+            aliases.discard(alias)
+            continue
+        try:
+            lost += [alias] if _clean_up(connection, task) else []
+        except BaseException as error:  # noqa: BLE001 - raised below, when the others are in order
+            broken = error
+            # The next job gets another one, and the server keeps no session of this one: not even where Django has
+            # forgotten the connection, which it does when it fails to close it.
+            for close in (partial(_throw_away, connection), opened.close):
+                with suppress(BaseException):
+                    close()
+    if broken is not None:
+        raise broken
+    return lost
+
+
+def _clean_up(connection: Any, task: str) -> bool:
+    """Whether rows are lost."""
+    is_lost = False
+    watch = _watch_of(connection)
+    is_ours = connection.vendor == "postgresql"
+    status: TransactionStatus | None = connection.connection.info.transaction_status if is_ours else None
+    if connection.in_atomic_block or status in LEFT_OPEN:
+        is_lost = has_written(connection, status)
+        _throw_away(connection)
+        message = f"{task} left a transaction open on {connection.alias!r}; it was rolled back."
+        emit("worker.transaction_leaked", message, level=logging.WARNING, task=task)
+    elif status is TransactionStatus.UNKNOWN:
+        _throw_away(connection)
+        message = f"{task} left a broken connection to {connection.alias!r}; it was closed."
+        emit("worker.connection_broken", message, level=logging.WARNING, task=task)
+    elif watch is not None and watch.is_changed:
+        _throw_away(connection)
+    else:
+        connection.close_if_unusable_or_obsolete()
+    return is_lost
+
+
+def has_written(connection: Any, status: TransactionStatus | None) -> bool:
+    """Whether the open transaction holds changes; one that PostgreSQL has aborted may have held some."""
+    if status is TransactionStatus.INTRANS:
+        row = connection.connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()
+        return bool(row[0])
+    return status is TransactionStatus.INERROR
+
+
+# ACTIVE: an interruption came during a statement; psycopg's Python implementation leaves the rest of it unread.
+LEFT_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
+
+
+def _throw_away(connection: Any) -> None:
+    """Close the connection, and forget Django's wrapper and its state. What a job has changed beyond a rollback must
+    not go back to Django's pool: there it is closed itself."""
+    watch = _watch_of(connection)
+    try:
+        if watch is not None and watch.is_changed:
+            connection.connection.close()
+        connection.close()
+    finally:
+        del connections[connection.alias]
+
+
+# What the ORM sends, and what Django sends for atomic().
+PLAIN = ("select", "insert", "update", "delete", "with", "savepoint", "release", "rollback")
+_STATEMENT = re.compile(
+    r"(?:^|;|\*/)\s*(?:set\s+(?!local\b|transaction\b|constraints\b)|reset\b|discard\b|listen\b|load\b|do\b|call\b"
+    r"|prepare\b(?!\s+transaction)|deallocate\b|declare\b.*\bwith\s+hold\b|create\s+(?:local\s+|global\s+)?temp)",
+    re.DOTALL,
+)
+_LOCAL_SETTING = re.compile(r"set_config\s*\([^()]*,\s*true\s*\)")
+
+
+class ChangeWatch:
+    """An execute wrapper. `is_changed` is true once the effect of a statement outlasts its transaction."""
+
+    __slots__ = ("is_changed",)
+
+    def __init__(self) -> None:
+        self.is_changed = False
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if not self.is_changed:
+            if isinstance(sql, bytes):
+                text = sql.decode(errors="replace")
+            elif hasattr(sql, "as_string"):  # psycopg's composed SQL
+                text = sql.as_string(context["connection"].connection)
+            else:
+                text = str(sql)
+            self.is_changed = outlasts_its_transaction(text)
+        return execute(sql, params, many, context)
+
+
+def outlasts_its_transaction(sql: str) -> bool:
+    text = sql.lower()
+    if "advisory_lock" in text or " into temp" in text:
+        return True
+    if "set_config" in text and "set_config" in _LOCAL_SETTING.sub("", text):
+        return True
+    if text.startswith(PLAIN) and ";" not in text:
+        return False
+    return _STATEMENT.search(text) is not None
+
+
+KEEP_OPEN_SECONDS = 60.0  # by a thread that has nothing to do
+
+Message = TypeVar("Message")
+
+
+def take_from(inbox: queue.SimpleQueue[Message]) -> Message:
+    """The next message. While none comes this thread closes its connections."""
+    while True:
+        try:
+            return inbox.get(timeout=KEEP_OPEN_SECONDS)
+        except queue.Empty:
+            with contextlib.suppress(Exception):  # a connection may break while it is closed
+                connections.close_all()
+
+
+def close_pools() -> None:
+    """Close what pools of this process keep open. Raises what Django raises for a pool that it cannot close."""
+    pool.close_all_idle()
+    for alias in connections:
+        connection: Any = connections[alias]
+        if connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool"):
+            connection.close()
+            connection.close_pool()
+
+
+LEAVE_SECONDS = 1.0
+
+
+class SlotThread(threading.local):
+    """A slot's thread. Its jobs start in a copy of `context`, so that below their asyncio.run() they have `place`."""
+
+    def __init__(self) -> None:
+        self.place = ThreadSensitiveContext()
+        self.context = contextvars.Context()
+        self.context.run(SyncToAsync.thread_sensitive_context.set, self.place)
+
+
+def leave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
+    """Clean up after a sync job, in the thread that its asyncio.run() had, if it had one. Returns the databases where
+    it lost rows."""
+    executor = SyncToAsync.context_to_thread_executor.pop(place, None)
+    if executor is None:
+        return []
+    cleaned_up = executor.submit(_leave, task)
+    executor.shutdown(wait=False)
+    try:
+        return cleaned_up.result(LEAVE_SECONDS)
+    except TimeoutError:  # what the job has left running there is still busy
+        return []
+
+
+async def aleave_thread_of(place: ThreadSensitiveContext, task: str) -> list[str]:
+    """The same after an async job, while `place` is entered."""
+    return await sync_to_async(_leave)(task) if place in SyncToAsync.context_to_thread_executor else []
+
+
+def _leave(task: str) -> list[str]:
+    return clean_up_connections(task, closes=True)
