@@ -12,6 +12,7 @@ class PgonlyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from pgonly_django import neighbours
         from pgonly_django.cache.checks import check_caches, check_pools
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import (
@@ -25,8 +26,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.embedded import check_embedded
         from pgonly_django.limits.budget_settings import check_budgets
         from pgonly_django.limits.declarations import check_limiters
-        from pgonly_django.neighbours import cachalot, cacheops, usersessions
-        from pgonly_django.progress.checks import check_urls
+        from pgonly_django.progress.views import check_urls
         from pgonly_django.queue.declared_queues import check_queues
         from pgonly_django.scheduling.settings import check_schedules
         from pgonly_django.sessions.checks import check_sessions
@@ -45,9 +45,9 @@ class PgonlyConfig(AppConfig):
         checks.register(check_limiters)
         checks.register(check_sessions)
         checks.register(check_budgets)
-        checks.register(cachalot.check_cachalot)
-        checks.register(cacheops.check_cacheops)
-        checks.register(usersessions.check_usersessions)
+        checks.register(neighbours.check_cachalot)
+        checks.register(neighbours.check_cacheops)
+        checks.register(neighbours.check_usersessions)
         checks.register(check_throttles)
         checks.register(check_urls, checks.Tags.urls)
         checks.register(check_embedded, deploy=True)
@@ -58,7 +58,7 @@ class PgonlyConfig(AppConfig):
         checks.register(server_kind.check_server, checks.Tags.database)
         checks.register(placement.check_placement, checks.Tags.database)
         pre_migrate.connect(placement.refuse_elsewhere, sender=self, dispatch_uid=placement.__name__)
-        cachalot.leave_our_tables_alone()
+        neighbours.leave_our_tables_alone()
         testrun.remember_names()
         wake_urls.remember_usual()
         connection_created.connect(testrun.remember_connection, dispatch_uid=testrun.__name__)

@@ -207,7 +207,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         the two. The function may also return Costed(result, cost). It is stored with the step, and once. `budget` (a
         budget() or its name; else the job's own) pays for it: `reserve` is what it may cost at most, and over the cap
         the job is held before the call. A call that raises has cost what was reserved, unless you say with `one_call`
-        that the function makes one request and nothing else that could fail like one: see NamedBudget.reserve().
+        that the function makes one request and nothing else that could fail like one: see reserve() of a budget.
         """
         while self._waits_for_calls:
             time.sleep(POLL_SECONDS)

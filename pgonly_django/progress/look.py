@@ -1,35 +1,48 @@
-"""One look at the jobs of a page: their rows, what keeps them waiting, and what they have emitted."""
+"""One look at the jobs of a page: their rows, what keeps them waiting, and what they have emitted. It is said in words
+for the users of a site, without a name of a task, an exception or a traceback."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
+from pgonly_django.conf import settings
 from pgonly_django.models import Job, Queue, State, Worker
 from pgonly_django.models.job import CANCELLABLE, ClockTimestamp
-from pgonly_django.monitoring.progress import job_progress
+from pgonly_django.models.worker import silent_after
+from pgonly_django.monitoring.progress import JobProgress, job_progress
 from pgonly_django.monitoring.workers import served_queues
-from pgonly_django.progress import wording
 from pgonly_django.progress.tokens import Grant
-from pgonly_django.progress.wording import Surroundings
 from pgonly_django.queue.output import Cursor, Piece, Question, read_pieces
+from pgonly_django.wording import duration
 
 MESSAGE_LENGTH = 300
 COLUMNS = (
     "id", "backend", "queue", "state", "run_at", "attempt", "progress", "attempted_at", "reported_at",
     "worker_id", "lease_expires_at", "cancel_requested_at",
 )  # fmt: skip
-
-
+SECOND = timedelta(seconds=1)
+SLOW_PER_MINUTE = 10  # below that with one digit behind the point
 # A page gets what is new of its output in answers of about so many characters, of all its jobs together.
 OF_AN_EVENT, OF_AN_ANSWER, WHOLE = 32_768, 262_144, 2**31 - 1
 # A statement reads so many pieces, so that many readers of long outputs need no more memory than a few.
 PIECES_AT_ONCE = 20
+
+
+class Surroundings(NamedTuple):
+    """What keeps jobs waiting, and who has gone silent."""
+
+    served: set[str] | None  # None: some worker serves every queue
+    paused: set[str]
+    silent: set[object]  # ids of workers
 
 
 class Wanted(NamedTuple):
@@ -99,7 +112,7 @@ def in_words(wanted: Sequence[Wanted], seen: Mapping[str, Seen]) -> list[dict[st
 
 def _surroundings(alias: str, jobs: Sequence[Any]) -> Surroundings:
     waiting = {job.queue for job in jobs if job.state in (State.READY, State.SCHEDULED)}
-    late = {each.worker_id for each in jobs if each.worker_id and wording.silent_seconds(each, each.now)}
+    late = {each.worker_id for each in jobs if each.worker_id and _silent_seconds(each, each.now)}
     if not (waiting or late):
         return Surroundings(None, set(), set())
     served, paused = None, set()
@@ -121,9 +134,9 @@ def _shown(wanted: Wanted, seen: Seen | None) -> dict[str, Any]:
     reported = job.progress if isinstance(job.progress, dict) else {}
     shown: dict[str, Any] = {
         "state": job.state,
-        "label": wording.label(job, seen.around, job.now),
+        "label": _label(job, seen.around, job.now),
         "percent": 100 if job.state == State.SUCCEEDED else progress.percent,
-        "pace": wording.pace(progress),
+        "pace": _pace(progress),
         "message": str(reported.get("message") or "")[:MESSAGE_LENGTH],
         "is_over": job.is_finished,
         "may_cancel": wanted.grant.may_cancel
@@ -143,3 +156,78 @@ def cancel(grant: Grant) -> bool:
     alias = database_of(grant.backend)
     rows = Job.objects.using(alias).filter(pk=grant.job_id, backend=grant.backend)
     return alias is not None and bool(rows.cancel())
+
+
+def _label(job: Job, around: Surroundings, now: datetime) -> str:
+    match job.state:
+        case State.READY:
+            return _waiting(job, around)
+        case State.SCHEDULED:
+            return _scheduled(job, around, now)
+        case State.RUNNING:
+            return _running(job, around, now)
+        case State.HELD:
+            return _("On hold")
+        case State.SUCCEEDED:
+            return _("Done")
+        case State.CANCELLED:
+            return _("Cancelled")
+    return _("Failed")
+
+
+def _waiting(job: Job, around: Surroundings) -> str:
+    if around.served is not None and job.queue not in around.served:
+        return _("Waiting: no live worker serves %(queue)s") % {"queue": job.queue}
+    if job.queue in around.paused:
+        return _("Waiting: %(queue)s is paused") % {"queue": job.queue}
+    return _("Waiting for a worker")
+
+
+def _scheduled(job: Job, around: Surroundings, now: datetime) -> str:
+    if job.run_at is None or job.run_at <= now:
+        return _waiting(job, around)
+    at = _full_minute(job.run_at)
+    at = timezone.localtime(at) if timezone.is_aware(at) else at
+    words = date_format(at, "TIME_FORMAT" if job.run_at - now < timedelta(hours=12) else "DATETIME_FORMAT")
+    if job.attempt:
+        return _("Something went wrong. It is tried again at %(time)s") % {"time": words}
+    return _("Begins at %(time)s") % {"time": words}
+
+
+def _full_minute(moment: datetime) -> datetime:
+    """The next one, since the words have no seconds: what begins at 11:22:50 has not begun at 11:22."""
+    try:
+        later = moment + timedelta(minutes=1, microseconds=-1)
+    except OverflowError:
+        return moment
+    return later.replace(second=0, microsecond=0)
+
+
+def _running(job: Job, around: Surroundings, now: datetime) -> str:
+    if job.cancel_requested_at is not None:
+        return _("Stopping")
+    silent_for = _silent_seconds(job, now)
+    if job.worker_id in around.silent and silent_for:
+        return _("Its worker has been silent for %(seconds)d s. Waiting for takeover") % {
+            "seconds": silent_for
+        }
+    return _("Running")
+
+
+def _silent_seconds(job: Job, now: datetime) -> float | None:
+    """For how long its lease has not been renewed, where that is longer than it should be."""
+    if job.state != State.RUNNING or job.lease_expires_at is None:
+        return None
+    silent = settings().lease_seconds - (job.lease_expires_at - now).total_seconds()
+    return silent if silent >= silent_after().total_seconds() else None
+
+
+def _pace(progress: JobProgress) -> str:
+    """How fast it goes and how long it still takes, as far as that is known."""
+    parts = []
+    if progress.per_minute is not None:
+        digits = 0 if progress.per_minute >= SLOW_PER_MINUTE else 1
+        parts.append(_("%(count)s per minute") % {"count": f"{progress.per_minute:,.{digits}f}"})
+    if progress.left is not None:
+        parts.append(_("%(time)s left") % {"time": duration(progress.left // SECOND)})
+    return ", ".join(parts)

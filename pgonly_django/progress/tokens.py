@@ -23,7 +23,7 @@ NO_OWNER = (
 )
 
 
-class RefusedError(Exception):
+class TokenRefusedError(Exception):
     """The token is none, too old, or was made for somebody else."""
 
 
@@ -42,14 +42,14 @@ class Grant:
 
 
 def grant_of(token: str, owner: str | None) -> Grant:
-    """Raises RefusedError."""
+    """Raises TokenRefusedError."""
     try:
         backend, job_id, flags, of = signing.loads(token, salt=SALT, max_age=VALID_FOR)
         grant = Grant(str(backend), str(UUID(str(job_id))), bool(flags & 1), bool(flags & 2))
     except (signing.BadSignature, ValueError, TypeError) as error:
-        raise RefusedError from error
+        raise TokenRefusedError from error
     if owner is None or not constant_time_compare(str(of), owner):
-        raise RefusedError
+        raise TokenRefusedError
     return grant
 
 

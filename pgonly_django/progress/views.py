@@ -1,12 +1,16 @@
-"""The URLs that progress.js asks: what is new of the jobs of a page, once or as server-sent events; and Cancel."""
+"""The URLs that progress.js asks: what is new of the jobs of a page, once or as server-sent events; and Cancel. With
+their system check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_not_required
+from django.core import checks
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
 from django.http import (
@@ -17,6 +21,9 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
+from django.template import engines
+from django.template.backends.django import DjangoTemplates
+from django.urls import NoReverseMatch, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -25,11 +32,15 @@ from django.views.decorators.http import require_POST, require_safe
 
 from pgonly_django.progress.look import OF_AN_ANSWER, Wanted, cancel, look
 from pgonly_django.progress.stream import is_full, stream, with_tokens
-from pgonly_django.progress.tokens import RefusedError, grant_of, owner_of
+from pgonly_django.progress.tokens import TokenRefusedError, grant_of, owner_of
 from pgonly_django.queue.output import Cursor
 
 JOBS_AT_MOST = 20
 RETRY_AFTER_SECONDS = 30
+TAG = "{% job_progress "
+FILES_AT_MOST = 5000
+NOT_THE_PROJECTS = ("site-packages", "dist-packages", "node_modules")
+HINT = 'Add path("pgonly/", include("pgonly_django.urls")) to your urlpatterns. See docs/how-to/progress.md#on-a-page.'
 
 
 @login_not_required
@@ -39,7 +50,7 @@ def progress(request: HttpRequest) -> HttpResponseBase:
     """?token=...&after=... for each job of the page. 403 where a token is not for who asks."""
     try:
         wanted, owner = _wanted(request, request.GET.getlist("after"))
-    except RefusedError:
+    except TokenRefusedError:
         return _refused()
     size = OF_AN_ANSWER // len(wanted)
     wanted = [each._replace(size=size) for each in wanted]
@@ -53,7 +64,7 @@ def cancel_job(request: HttpRequest) -> HttpResponseBase:
     """The button: with JavaScript answered with JSON, without by the page that it stands on."""
     try:
         grant = grant_of(request.POST.get("token", ""), owner_of(request))
-    except RefusedError:
+    except TokenRefusedError:
         return _refused()
     if not grant.may_cancel:
         return _refused()
@@ -80,7 +91,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     after = last.split("-") if last else request.GET.getlist("after")
     try:
         wanted, owner = await _apart(lambda: _wanted(request, after))
-    except RefusedError:
+    except TokenRefusedError:
         return _refused()
     response = StreamingHttpResponse(stream(request, wanted, owner), content_type="text/event-stream")
     response["Cache-Control"], response["X-Accel-Buffering"] = "no-store", "no"
@@ -88,10 +99,10 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 
 def _wanted(request: HttpRequest, after: Sequence[str]) -> tuple[list[Wanted], str]:
-    """What the request asks for, each job once, and who asks. Raises RefusedError."""
+    """What the request asks for, each job once, and who asks. Raises TokenRefusedError."""
     tokens, owner = request.GET.getlist("token"), owner_of(request)
     if not 0 < len(tokens) <= JOBS_AT_MOST or owner is None:
-        raise RefusedError
+        raise TokenRefusedError
     asked = dict.fromkeys(zip(tokens, [*after, *["0"] * len(tokens)], strict=False))
     return [Wanted(grant_of(token, owner), Cursor.of(at)) for token, at in asked], owner
 
@@ -115,3 +126,34 @@ def _refused() -> HttpResponse:
 # Django refuses ATOMIC_REQUESTS for async views.
 for _alias in connections.settings:
     events = transaction.non_atomic_requests(using=_alias)(events)
+
+
+def check_urls(**_: object) -> list[checks.CheckMessage]:
+    """The system check W004: a template has the tag job_progress, and the URLs that it asks are not there. A warning,
+    since an app may bring templates that the site does not use."""
+    try:
+        reverse("pgonly:progress")
+    except NoReverseMatch:
+        users = [str(file) for file in islice(_templates(), FILES_AT_MOST) if _has_tag(file)]
+    except Exception:  # noqa: BLE001 - of the URLconf, which Django's own checks report
+        return []
+    else:
+        return []
+    message = "has the tag job_progress, and the URLs that it asks are not in your URLconf."
+    return [checks.Warning(f"{users[0]} {message}", hint=HINT, id="pgonly_django.W004")] if users else []
+
+
+def _templates() -> Iterator[Path]:
+    """Of the project, not of what it has installed."""
+    for engine in engines.all():
+        folders = engine.template_dirs if isinstance(engine, DjangoTemplates) else ()
+        for folder in map(Path, folders):
+            if not set(NOT_THE_PROJECTS) & set(folder.parts):
+                yield from folder.rglob("*.html")
+
+
+def _has_tag(file: Path) -> bool:
+    try:
+        return TAG in file.read_text(errors="replace")
+    except OSError:
+        return False

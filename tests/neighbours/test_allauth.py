@@ -11,7 +11,7 @@ from django.test import Client, override_settings
 from django.urls import include, path
 
 from pgonly_django.models import Session
-from pgonly_django.neighbours.usersessions import check_usersessions
+from pgonly_django.neighbours import check_usersessions
 
 urlpatterns = [
     path("accounts/", include("allauth.urls")),

@@ -12,9 +12,9 @@ from django.db import transaction
 from django.db.models import Count, Exists, OuterRef
 from django.test import TestCase, override_settings
 
+from pgonly_django import neighbours as ours
 from pgonly_django.compat import TaskResultStatus
 from pgonly_django.models import CacheEntry, Job, Session
-from pgonly_django.neighbours import cachalot as ours
 from pgonly_django.sessions import SessionStore
 from tests.jobs import add
 

@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.test import override_settings
 
 from pgonly_django.models import CacheEntry, Job
-from pgonly_django.neighbours.cacheops import check_cacheops
+from pgonly_django.neighbours import check_cacheops
 from tests.jobs import add
 from tests.neighbours.redis_server import redis_server
 

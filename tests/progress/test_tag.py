@@ -9,8 +9,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.template import engines
 
 from pgonly_django.models import State
-from pgonly_django.progress.checks import check_urls
-from pgonly_django.progress.tokens import RefusedError, grant_of, owner_of
+from pgonly_django.progress.tokens import TokenRefusedError, grant_of, owner_of
+from pgonly_django.progress.views import check_urls
 from tests.jobs import emitting
 from tests.queue.rows import make, make_running, make_worker
 
@@ -58,7 +58,7 @@ def test_a_visitor_without_an_account_is_told_apart_by_the_session(render, reque
     token = TOKEN.search(render("", make(), request=request))[1]
     same = request_of(session=request.session)
     assert grant_of(token, owner_of(same))
-    with pytest.raises(RefusedError):
+    with pytest.raises(TokenRefusedError):
         grant_of(token, owner_of(request_of()))
 
 
