@@ -1,4 +1,4 @@
-"""The calls of a run's steps: how long the longest took, which are under way, and whether another one fits in."""
+"""The calls of a run's steps: how long they take, the pauses after an error that asks for one, and what they cost."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any
 
 from pgonly_django.amounts import Amount, Cost, Costed
 from pgonly_django.events import emit
@@ -109,7 +109,7 @@ CostOf = Amount | Cost | Callable[[Any], Any]
 
 
 class Spending:
-    """The block around the call of one step. With a budget the call's amount is reserved inside of it."""
+    """What the call of one step costs. `reservation` is the block around the call: a budget's, or an empty one."""
 
     def __init__(
         self,
@@ -133,23 +133,9 @@ class Spending:
                 "step()", f"reserve={reserve!r} needs the budget: step(..., budget=...)"
             )
 
-    def __enter__(self) -> Self:
-        if self._reservation is not None:
-            self._reservation.__enter__()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._reservation is not None:
-            self._reservation.__exit__(kind, error, traceback)
-
-    async def __aenter__(self) -> Self:
-        if self._reservation is not None:
-            await self._reservation.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._reservation is not None:
-            await self._reservation.__aexit__(kind, error, traceback)
+    @property
+    def reservation(self) -> Any:
+        return self._reservation or nullcontext()
 
     def take(self, value: Any) -> tuple[Any, Cost | None]:
         """The result in what the function returned, and what it has cost. From now on that counts, whatever happens

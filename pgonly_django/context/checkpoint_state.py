@@ -37,6 +37,9 @@ class CheckpointState:
         self._values = Values(saved, self.loaded)
         self._on_commit = on_commit
         self._steps_with_text: list[str] = []
+        # By the names of loops: the connections of the thread of each. A rollback on one of them may take back what the
+        # loop's body does.
+        self._connections: dict[str, list[Any]] = {}
         self._trackers: list[RollbackTracker[Values]] = []  # in the order in which their transactions began
 
     @property
@@ -62,15 +65,16 @@ class CheckpointState:
 
     def begin_loop(self, name: str) -> Position:
         """Take the name for a loop; where it stands. Raises LoopNameError where it is taken."""
-        self.track(thread_connections())
+        self._connections[name] = [connections[alias] for alias in connections]
+        self.track(self._connections[name])
         values = self.values
         if name in values.loop_names:
             raise LoopNameError(name)
         values.loop_names.add(name)
         return values.reached.positions.get(name, Position())
 
-    def advance_loop(self, name: str, at: Position, job_connections: Sequence[Any]) -> None:
-        self.track(job_connections)
+    def advance_loop(self, name: str, at: Position) -> None:
+        self.track(self._connections[name])
         self.values.reached.positions[name] = at
 
     def note_end(self, part: str, end: End, *, is_in_row: bool = False) -> None:
@@ -165,8 +169,3 @@ def _ends_of(checkpoint: Saved, loops: Saved) -> dict[str, End]:
     ends = loops.ends.copy()
     ends.pop(CHECKPOINT, None)
     return ends | {part: end for part, end in checkpoint.ends.items() if part == CHECKPOINT}
-
-
-def thread_connections() -> list[Any]:
-    """This thread's connections. A rollback on one of them may take back what the job does."""
-    return [connections[alias] for alias in connections]

@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, NoReturn, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
@@ -17,7 +17,7 @@ from django.db import connections
 from pgonly_django.amounts import Amount
 from pgonly_django.compat import TaskContext, TaskResult
 from pgonly_django.context.calls import CostOf, Pauses, Spending
-from pgonly_django.context.checkpoint_state import CheckpointState, thread_connections
+from pgonly_django.context.checkpoint_state import CheckpointState
 from pgonly_django.context.emitter import Emitter
 from pgonly_django.context.iteration import aitems_from, count, items_from, require_order
 from pgonly_django.context.output import current_step_call
@@ -32,10 +32,9 @@ from pgonly_django.models.job import MEASURED_SINCE
 from pgonly_django.queue import checkpoints
 from pgonly_django.queue.checkpoints import Position, Saved
 from pgonly_django.queue.metadata import read_only
-from pgonly_django.queue.output import Part
+from pgonly_django.queue.output import StoredPart
 from pgonly_django.queue.values import to_json
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 SAVE_EVERY_SECONDS = 1.0
@@ -148,7 +147,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See emit()."""
         self.emit(chunk)
 
-    # Kept when the worker dies.
+    # PartRow when the worker dies.
 
     def save_checkpoint(self, value: Any) -> None:
         """Keep `value` (JSON) for the run that resumes this job; commits with the surrounding atomic(). Raises
@@ -162,10 +161,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         """See save_checkpoint()."""
         await sync_to_async(self.save_checkpoint)(value)
 
-    @overload
-    def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    @overload
-    def step(  # type: ignore[overload-cannot-match] # it does where the function lacks these names
+    def step(
         self,
         name: str,
         function: Callable[..., T],
@@ -176,19 +172,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
-    ) -> T: ...
-    def step(  # type: ignore[misc] # cost and what follows are never the function's
-        self,
-        name: str,
-        function: Callable[..., Any],
-        /,
-        *args: Any,
-        cost: CostOf | None = None,
-        budget: NamedBudget | str | None = None,
-        reserve: Amount | None = None,
-        one_call: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+    ) -> T:
         """`function(*args, **kwargs)`, once in the life of the job: later runs get the stored result.
 
         Every run gets the result as PostgreSQL keeps JSON, the first run too: a tuple as a list, the keys of a dict
@@ -217,20 +201,14 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             while self._waits_for_lease or self._waits_for_calls or (pauses.is_open and not self.should_stop):
                 time.sleep(POLL_SECONDS)
             self._check()
-            with (
-                pauses.after_error(),
-                self._one_call(name),
-                Spending(name, cost, budget or self.budget, reserve, one_call) as spending,
-            ):
-                found = self._keep_step(name, function(*args, **kwargs), spending)
-        return json.loads(found)
+            with pauses.after_error(), self._one_call(name):
+                spending = Spending(name, cost, budget or self.budget, reserve, one_call)
+                with spending.reservation:
+                    found = self._keep_step(name, function(*args, **kwargs), spending)
+        result: T = json.loads(found)
+        return result
 
-    @overload
     async def astep(
-        self, name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    @overload
-    async def astep(  # type: ignore[overload-cannot-match] # as step()
         self,
         name: str,
         function: Callable[..., Awaitable[T]],
@@ -241,19 +219,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         reserve: Amount | None = None,
         one_call: bool = False,
         **kwargs: Any,
-    ) -> T: ...
-    async def astep(  # type: ignore[misc] # as step()
-        self,
-        name: str,
-        function: Callable[..., Awaitable[Any]],
-        /,
-        *args: Any,
-        cost: CostOf | None = None,
-        budget: NamedBudget | str | None = None,
-        reserve: Amount | None = None,
-        one_call: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+    ) -> T:
         """See step(); `function` is a coroutine function."""
         while self._waits_for_calls:  # noqa: ASYNC110 - they may be in threads
             await asyncio.sleep(POLL_SECONDS)
@@ -264,10 +230,12 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
                 await asyncio.sleep(POLL_SECONDS)
             await self._acheck()
             with pauses.after_error(), self._one_call(name):
-                async with Spending(name, cost, budget or self.budget, reserve, one_call) as spending:
+                spending = Spending(name, cost, budget or self.budget, reserve, one_call)
+                async with spending.reservation:
                     value = await function(*args, **kwargs)
                     found = await sync_to_async(self._keep_step)(name, value, spending)
-        return json.loads(found)
+        result: T = json.loads(found)
+        return result
 
     def iterate(self, items: Iterable[T], *, total: int | None = None, name: str = "items") -> Iterator[T]:
         """The items not yet done, with progress, checkpoint, stop and cancel in one loop.
@@ -284,7 +252,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         without ORDER BY, and ValueError for a queryset in random order, or without one where it can be given none.
         """
         require_order(items)
-        at, job_connections = self._begin_loop(name)
+        at = self._begin_loop(name)
         total = total if total is not None else count(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
@@ -294,7 +262,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, reached, total, job_connections):
+            if self._advance_loop(name, reached, total):
                 self.flush()
         self._end_loop(name)
         self.flush()
@@ -304,7 +272,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
     ) -> AsyncIterator[T]:
         """See iterate(); takes iterables, async iterables and querysets."""
         require_order(items)
-        at, job_connections = await sync_to_async(self._begin_loop)(name)
+        at = await sync_to_async(self._begin_loop)(name)
         total = total if total is not None else await sync_to_async(count)(items, at)
         self.progress(at.done, total)
         longest_seconds = 0.0
@@ -314,7 +282,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
             began = time.monotonic()
             yield item
             longest_seconds = max(longest_seconds, time.monotonic() - began)
-            if self._advance_loop(name, reached, total, job_connections):
+            if self._advance_loop(name, reached, total):
                 await sync_to_async(self.flush)()
         self._end_loop(name)
         await sync_to_async(self.flush)()
@@ -327,7 +295,7 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
 
     # For the worker, at the start and the end of the run.
 
-    def resume_output(self, earlier: Mapping[str, Part]) -> None:
+    def resume_output(self, earlier: Mapping[str, StoredPart]) -> None:
         """What earlier runs have emitted."""
         self._emitter.resume(earlier)
 
@@ -380,17 +348,15 @@ class JobContext(TaskContext):  # type: ignore[type-arg] # generic in the stubs 
         if self.should_stop:
             await sync_to_async(self._check)()
 
-    def _begin_loop(self, name: str) -> tuple[Position, Sequence[Any]]:
-        """Where it stands, and the connections whose transactions the loop's body may use."""
+    def _begin_loop(self, name: str) -> Position:
+        """Where it stands."""
         at = self._state.begin_loop(name)
         self._emitter.begin_loop(name)
-        return at, thread_connections()
+        return at
 
-    def _advance_loop(
-        self, name: str, at: Position, total: int | None, job_connections: Sequence[Any]
-    ) -> bool:
+    def _advance_loop(self, name: str, at: Position, total: int | None) -> bool:
         """Note that another item is done. Whether it is time to save."""
-        self._state.advance_loop(name, at, job_connections)
+        self._state.advance_loop(name, at)
         self._emitter.advance_loop(name)
         self.progress(at.done, total)
         return time.monotonic() - self._saved_at >= SAVE_EVERY_SECONDS

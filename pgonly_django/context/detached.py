@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -77,13 +77,13 @@ class DetachedContext(JobContext):
     def _read(self, alias: str, read: Callable[[], T]) -> T:  # noqa: ARG002 - nothing waits for a database
         return read()
 
-    def _begin_loop(self, name: str) -> tuple[Position, Sequence[Any]]:
+    def _begin_loop(self, name: str) -> Position:
         if name in self._loop_names:
             raise LoopNameError(name)
         self._loop_names.add(name)
-        return Position(), ()
+        return Position()
 
-    def _advance_loop(self, name: str, at: Position, total: int | None, _: Sequence[Any]) -> bool:
+    def _advance_loop(self, name: str, at: Position, total: int | None) -> bool:
         self.progress(at.done, total, name)
         return False
 

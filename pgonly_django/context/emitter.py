@@ -11,7 +11,7 @@ from pgonly_django.context.output import RunOutput, StepCall, UnwrittenOutput, i
 from pgonly_django.context.run import Run
 from pgonly_django.database.statement import printable
 from pgonly_django.queue.checkpoints import Saved
-from pgonly_django.queue.output import CHECKPOINT, Kept, Part, part_of_loop
+from pgonly_django.queue.output import CHECKPOINT, PartRow, StoredPart, part_of_loop
 
 TOO_LONG = 'The output is longer than PGONLY["OUTPUT_LIMIT"], {:,} characters. The rest is not kept.'
 
@@ -34,11 +34,11 @@ class Emitter:
             self._is_full = True
             self._run.log(TOO_LONG.format(output.limit))
 
-    def resume(self, earlier: Mapping[str, Part]) -> None:
+    def resume(self, earlier: Mapping[str, StoredPart]) -> None:
         """Earlier runs have emitted this."""
         self._begin(earlier)
 
-    def _begin(self, earlier: Mapping[str, Part]) -> RunOutput:
+    def _begin(self, earlier: Mapping[str, StoredPart]) -> RunOutput:
         job = self._run.job
         new = RunOutput(job.lease_epoch, settings().output_limit, earlier)
         for part, end in new.note_loops(tuple(self._loops_under_way)).items():
@@ -66,7 +66,7 @@ class Emitter:
         if self.output is not None:
             saved.ends[CHECKPOINT] = self.output.end
 
-    def rows_of(self, saved: Saved) -> list[Kept]:
+    def rows_of(self, saved: Saved) -> list[PartRow]:
         """What is to be stored with it. Notes in its `ends` what the rows say then."""
         if self.output is None:
             return []
@@ -105,11 +105,11 @@ class Emitter:
                 self.output.begin_step(call)
             yield
 
-    def rows_of_step(self, call: StepCall | None) -> list[Kept]:
+    def rows_of_step(self, call: StepCall | None) -> list[PartRow]:
         """What is to be stored with the result of the call that ends here."""
         return [] if self.output is None or call is None else self.output.keep_step(call)
 
-    def note_kept_step(self, call: StepCall | None, rows: list[Kept], *, is_new: bool) -> None:
+    def note_kept_step(self, call: StepCall | None, rows: list[PartRow], *, is_new: bool) -> None:
         if self.output is not None and call is not None:
             self.output.note_kept_step(call, rows, is_new=is_new)
 

@@ -5,7 +5,7 @@ rows: the text of a step that is found done, the text of the items that a loop h
 checkpoint was saved, when the job reads it. So the text of a job that was killed is the text of one that was not.
 
 Several threads and asyncio tasks of the job may emit at once. Nothing here takes a lock, since a job may be interrupted
-between two bytecodes: text is appended in one step, and places are counted in pieces.
+between two bytecodes: text is appended in one step, and places are counted in chunks.
 """
 
 from __future__ import annotations
@@ -17,26 +17,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from os.path import commonprefix
 
 from pgonly_django.queue.output import (
     CHECKPOINT,
     OF_STEP,
     SEEN,
-    Kept,
-    Part,
-    Said,
+    PartRow,
+    SeenRow,
+    StoredPart,
     part_of_loop,
     part_of_step,
     place,
 )
 
-NOTHING = Part(start=0, text="", first_place=0, text_place=0, last_place=0, characters=0, rows=0)
-# The rows of a job are replaced by one that has it all where there are so many, or they hold so much more than that.
-ROWS_AT_MOST = 5000
-CHARACTERS_AT_MOST = 2_000_000
 
-
-class Piece:
+class Chunk:
     """One chunk. `text` becomes empty where it is taken back."""
 
     __slots__ = ("text",)
@@ -47,28 +43,28 @@ class Piece:
 
 @dataclass(slots=True)
 class StepCall:
-    """The pieces that one call of a step has emitted."""
+    """The chunks that one call of a step has emitted."""
 
     name: str
-    pieces: list[Piece] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(chunk.text for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """Where the text of a part ends, as it was after so many withdrawals."""
 
-    index: int  # in pieces
+    index: int  # in chunks
     withdrawals: int = 0
     start: int = field(default=0, compare=False)  # where its rows say that the part begins, in characters
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    begin: int  # in pieces
+    begin: int  # in chunks
     first_place: int
     end: int | None = None  # likewise; None: it is under way, or was left by a break
 
@@ -94,21 +90,21 @@ def in_step(name: str) -> Iterator[StepCall]:
 
 
 class RunOutput:
-    """`pieces` only grows, but where a loop or the checkpoint is restored; it is `changed` from these indexes on."""
+    """`chunks` only grows, but where a loop or the checkpoint is restored; it is `changed` from these indexes on."""
 
-    def __init__(self, lease_epoch: int, limit: int, earlier: Mapping[str, Part] | None = None) -> None:
+    def __init__(self, lease_epoch: int, limit: int, earlier: Mapping[str, StoredPart] | None = None) -> None:
         self.earlier = earlier or {}
-        self.pieces: list[Piece] = []
+        self.chunks: list[Chunk] = []
         self.changed: deque[int] = deque()
         self.is_closed = False
         self.limit = limit
         self.was_cut = False  # by a loop, to before what stood at the checkpoint
         self._lease_epoch = lease_epoch
         self._length = 0
-        self._measured = (0, 0)  # so many pieces have so many characters
+        self._measured = (0, 0)  # so many chunks have so many characters
         self._numbers = itertools.count(1)
         self._loops: dict[str, Loop] = {}
-        self._withdrawn: list[int] = []  # from which pieces on
+        self._withdrawn: list[int] = []  # from which chunks on
         self._steps: dict[str, int] = {}  # whose text is in it, with the places of their rows
         self._step_calls = {call.name: call for call in _calls.get()}  # made by this run
         self._restored_at: int | None = None  # the place of the checkpoint that it was restored to
@@ -126,10 +122,10 @@ class RunOutput:
     def _append(self, text: str) -> None:
         if not text:
             return
-        piece = Piece(text)
+        chunk = Chunk(text)
         for call in _calls.get():
-            call.pieces.append(piece)
-        self.pieces.append(piece)
+            call.chunks.append(chunk)
+        self.chunks.append(chunk)
         self._length += len(text)  # two threads at once may count too little: the limit is not exact
 
     # Steps.
@@ -148,61 +144,61 @@ class RunOutput:
             self._steps[name] = part.first_place
             self._append(part.text)
 
-    def keep_step(self, call: StepCall) -> list[Kept]:
+    def keep_step(self, call: StepCall) -> list[PartRow]:
         """What is to be stored with its result."""
         text = call.text
-        return [Kept(part_of_step(call.name), self.next_place(), 0, text)] if text else []
+        return [PartRow(part_of_step(call.name), self.next_place(), 0, text)] if text else []
 
-    def note_kept_step(self, call: StepCall, rows: list[Kept], *, is_new: bool) -> None:
+    def note_kept_step(self, call: StepCall, rows: list[PartRow], *, is_new: bool) -> None:
         """Its result is stored. Not new: another thread of the job has made the same call, and its text counts."""
         if not is_new and call.name in self._steps:
             self.take_back(call)
         for row in rows:
             self._steps[call.name] = row.place
-        if not call.pieces:
+        if not call.chunks:
             self._step_calls.pop(call.name, None)
 
     def take_back(self, call: StepCall) -> None:
-        if not call.pieces:
+        if not call.chunks:
             return
-        index = self._index_of(call.pieces[0])
-        for piece in call.pieces:
-            self._length -= len(piece.text)
-            piece.text = ""
+        index = self._index_of(call.chunks[0])
+        for chunk in call.chunks:
+            self._length -= len(chunk.text)
+            chunk.text = ""
         self._withdrawn.append(index)
         self._change(index)
 
-    # Loops and the checkpoint. What they have said ends behind so many pieces.
+    # Loops and the checkpoint. What they have said ends behind so many chunks.
 
     @property
     def end(self) -> End:
         """What is there now, of a part of which no row is there."""
-        return End(len(self.pieces), len(self._withdrawn))
+        return End(len(self.chunks), len(self._withdrawn))
 
     def begin_loop(self, name: str) -> End | None:
         """Say again what the items behind it have said. Returns where that ends; None where no rows have any."""
         name = part_of_loop(name)
         part, restored_at = self.earlier.get(name), self._restored_at
         if part is None:
-            self._loops[name] = Loop(len(self.pieces), self.next_place())
+            self._loops[name] = Loop(len(self.chunks), self.next_place())
             return None
         if restored_at is None or part.first_place > restored_at:
             self._append(part.text)
-            begin = len(self.pieces) - bool(part.text)
+            begin = len(self.chunks) - bool(part.text)
         elif part.last_place > restored_at:  # it was under way: its items go on behind its position
             self._cut(part.start)
-            begin = len(self.pieces)
+            begin = len(self.chunks)
             self._append(part.text)
             self._steps = {step: at for step, at in tuple(self._steps.items()) if at < part.first_place}
             self._restored_at, self.was_cut = None, True
         else:  # it had ended by then
-            begin = len(self.pieces)
+            begin = len(self.chunks)
         self._loops[name] = Loop(begin, part.first_place)
         return replace(self.end, start=part.start)
 
     def end_loop(self, name: str) -> None:
         if (loop := self._loops.get(part_of_loop(name))) is not None:
-            self._loops[part_of_loop(name)] = replace(loop, end=len(self.pieces))
+            self._loops[part_of_loop(name)] = replace(loop, end=len(self.chunks))
 
     def note_loops(self, names: Iterable[str]) -> dict[str, End]:
         """These are under way, and began before anything was emitted."""
@@ -224,7 +220,7 @@ class RunOutput:
             if name.startswith(OF_STEP) and step.first_place < part.last_place:
                 self._steps[name.removeprefix(OF_STEP)] = step.first_place
         bounds = sorted({0, *(at for loop in loops.values() for at in loop.bounds), len(part.text)})
-        self.pieces[:] = [Piece(part.text[begin:end]) for begin, end in pairwise(bounds)]
+        self.chunks[:] = [Chunk(part.text[begin:end]) for begin, end in pairwise(bounds)]
         self._length = len(part.text)
         self._change(0)
         for name, loop in loops.items():
@@ -232,10 +228,10 @@ class RunOutput:
         ends = {name: bounds.index(loop.bounds[1]) for name, loop in loops.items()}
         for name in self._loops.keys() - begun:
             if self._loops[name].end is None:  # it has said nothing yet
-                self._loops[name] = replace(self._loops[name], begin=len(self.pieces))
+                self._loops[name] = replace(self._loops[name], begin=len(self.chunks))
         return {name: replace(self.end, index=at, start=loops[name].start) for name, at in ends.items()}
 
-    def _is_past(self, checkpoint: Part, loops: Iterable[Part], kept: Container[str]) -> bool:
+    def _is_past(self, checkpoint: StoredPart, loops: Iterable[StoredPart], kept: Container[str]) -> bool:
         """Whether this run has emitted text that earlier runs emitted, or would have, after the checkpoint."""
         last = checkpoint.last_place
         steps = {part_of_step(name): at for name, at in tuple(self._steps.items())}
@@ -243,17 +239,17 @@ class RunOutput:
         return (
             any(loop.text_place > last for loop in loops)
             or any(at > last and (name in self.earlier or name in kept) for name, at in steps.items())
-            or any(self._text(loop.begin, len(self.pieces) if loop.end is None else loop.end) for loop in new)
+            or any(self._text(loop.begin, len(self.chunks) if loop.end is None else loop.end) for loop in new)
         )
 
     def keep(
         self, ends: dict[str, End], in_rows: Mapping[str, End], loops_under_way: Iterable[str]
-    ) -> list[Kept]:
+    ) -> list[PartRow]:
         """The rows of loops and checkpoint that are new since `in_rows`; notes in `ends` where they say that each part
         begins. All that goes with a checkpoint begins where it does now. Loops that are under way at a checkpoint get a
         row without text behind it: it tells them from those that have ended."""
         is_checkpoint = CHECKPOINT in ends and in_rows.get(CHECKPOINT) != ends[CHECKPOINT]
-        rows: list[Kept] = []
+        rows: list[PartRow] = []
         for part in sorted(ends, key=CHECKPOINT.__eq__):  # the checkpoint last
             begin = self._loops[part].begin if part in self._loops else 0
             written, start = in_rows.get(part), self.offset(begin)
@@ -264,17 +260,19 @@ class RunOutput:
             if is_new:
                 rows += self._keep(part, begin, ends[part], written)
         under_way = [part for part in map(part_of_loop, loops_under_way) if is_checkpoint and part in ends]
-        return rows + [Kept(part, self.next_place(), self._start(part, ends[part]), "") for part in under_way]
+        return rows + [
+            PartRow(part, self.next_place(), self._start(part, ends[part]), "") for part in under_way
+        ]
 
-    def _keep(self, part: str, begin: int, end: End, written: End | None) -> list[Kept]:
+    def _keep(self, part: str, begin: int, end: End, written: End | None) -> list[PartRow]:
         if written is not None and written.start == end.start and self._is_unchanged(written):
             start = end.start + self.offset(written.index) - self.offset(begin)
-            return [Kept(part, self.next_place(), start, self._text(written.index, end.index))]
+            return [PartRow(part, self.next_place(), start, self._text(written.index, end.index))]
         loop = self._loops.get(part) or Loop(0, self.next_place())
         has_rows = written is not None or part in self.earlier
         text = self._text(begin, end.index)
-        first = Kept(part, loop.first_place, end.start, "", has_rows)
-        return [first, Kept(part, self.next_place(), end.start, text)]
+        first = PartRow(part, loop.first_place, end.start, "", has_rows)
+        return [first, PartRow(part, self.next_place(), end.start, text)]
 
     def _start(self, part: str, end: End) -> int:
         """Behind its text."""
@@ -286,14 +284,14 @@ class RunOutput:
     # Pieces and characters.
 
     def __str__(self) -> str:
-        return self._text(0, len(self.pieces))
+        return self._text(0, len(self.chunks))
 
     def offset(self, index: int) -> int:
-        """How many characters the first `index` pieces have."""
+        """How many characters the first `index` chunks have."""
         known, characters = self._measured
         if index < known:
             known = characters = 0
-        characters += sum(len(piece.text) for piece in self.pieces[known:index])
+        characters += sum(len(chunk.text) for chunk in self.chunks[known:index])
         self._measured = (index, characters)
         return characters
 
@@ -301,22 +299,22 @@ class RunOutput:
         return place(self._lease_epoch, next(self._numbers))
 
     def _text(self, begin: int, end: int) -> str:
-        return "".join(piece.text for piece in self.pieces[begin:end])
+        return "".join(chunk.text for chunk in self.chunks[begin:end])
 
     def _cut(self, length: int) -> None:
         """To so many characters."""
         kept = offset = 0
-        while kept < len(self.pieces) and offset + len(self.pieces[kept].text) <= length:
-            offset += len(self.pieces[kept].text)
+        while kept < len(self.chunks) and offset + len(self.chunks[kept].text) <= length:
+            offset += len(self.chunks[kept].text)
             kept += 1
         rest = self._text(kept, kept + 1)[: length - offset]
-        self.pieces[kept:] = [Piece(rest)] if rest else []
+        self.chunks[kept:] = [Chunk(rest)] if rest else []
         self._length = length
         self._change(kept)
 
-    def _index_of(self, piece: Piece) -> int:
+    def _index_of(self, chunk: Chunk) -> int:
         """0 where it is there no more."""
-        return next((at for at, each in enumerate(self.pieces) if each is piece), 0)
+        return next((at for at, each in enumerate(self.chunks) if each is chunk), 0)
 
     def _change(self, index: int) -> None:
         self._measured = (0, 0)
@@ -327,12 +325,13 @@ class RunOutput:
 class Boundary:
     """What is before it in the output is in the table."""
 
-    index: int  # in pieces
+    index: int  # in chunks
     offset: int  # in characters
 
 
 class UnwrittenOutput:
-    """`take()` gives the next row; then call `note_written()`, or `put_back()` where it may not have been written.
+    """What readers do not see yet. Used by one thread at a time, mostly the worker's main loop. `take()` gives the next
+    row; then call `note_written()`, or `put_back()` where it may not have been written.
 
     A resumed run says again what an earlier one has said: as long as it is the same, nothing is written, and readers
     keep what they have. The first difference cuts it there. A run that succeeds cuts what it has not said itself.
@@ -341,38 +340,40 @@ class UnwrittenOutput:
     def __init__(self, output: RunOutput, job_id: str, lease_epoch: int) -> None:
         self.output = output
         self._id, self._lease_epoch = job_id, lease_epoch
-        seen = output.earlier.get(SEEN, NOTHING)
-        self._earlier: str | None = seen.text or None  # as far as this run has not said anything else
-        self._seen_length = len(seen.text)  # at most
-        self._characters, self._rows = seen.characters, seen.rows
+        seen = output.earlier.get(SEEN)
+        self._earlier = seen.text if seen else ""  # as far as this run has not said anything else
+        self._seen_length = len(self._earlier)  # at most
         self._boundaries = [Boundary(0, 0)]
-        self._taken: tuple[Said, Boundary] | None = None
+        self._taken: tuple[SeenRow, Boundary] | None = None
 
     @property
     def has_news(self) -> bool:
         """Whether the job has emitted something since the last look."""
-        return bool(self.output.changed) or len(self.output.pieces) != self._boundaries[-1].index
+        return bool(self.output.changed) or len(self.output.chunks) != self._boundaries[-1].index
 
-    def take(self, *, has_succeeded: bool = False) -> Said | None:
+    def take(self, *, has_succeeded: bool = False) -> SeenRow | None:
         """The row to write. None: readers see all."""
         self._go_back()
         written = self._boundaries[-1]
-        pieces = self.output.pieces[written.index :]
-        text = "".join(piece.text for piece in pieces)
-        end = Boundary(written.index + len(pieces), written.offset + len(text))
+        chunks = self.output.chunks[written.index :]
+        text = "".join(chunk.text for chunk in chunks)
+        end = Boundary(written.index + len(chunks), written.offset + len(text))
         start = written.offset
-        if self._earlier is not None:
-            same = _same_length(text, self._earlier, start)
+        if self._earlier:
+            same = len(text)
+            if not self._earlier.startswith(text, start):
+                same = len(commonprefix([text, self._earlier[start:]]))  # noqa: RUF071 - of texts, which are no paths
             if same == len(text) and not (has_succeeded and end.offset < self._seen_length):
-                if pieces:
+                if chunks:
                     self._boundaries.append(end)
                 return None
             start, text = start + same, text[same:]
         elif not text and start >= self._seen_length:
             return None
-        row = self._row(start, text)
+        starts_over = start == 0 and self._seen_length > 0
+        row = SeenRow(self._id, self._lease_epoch, self.output.next_place(), start, text, starts_over)
         self._taken = row, end
-        self._earlier, self._seen_length = None, max(self._seen_length, row.start + len(row.text))
+        self._earlier, self._seen_length = "", max(self._seen_length, start + len(text))
         return row
 
     def note_written(self) -> None:
@@ -381,10 +382,6 @@ class UnwrittenOutput:
             self._taken = None
             self._boundaries.append(end)
             self._seen_length = row.start + len(row.text)
-            if row.starts_over:
-                self._characters = self._rows = 0
-            self._characters += len(row.text)
-            self._rows += 1
 
     def put_back(self) -> None:
         """It may be in the table, or come there later: the next row begins where it began, or before."""
@@ -394,27 +391,9 @@ class UnwrittenOutput:
         """The run is over: what its threads emit from now on is dropped."""
         self.output.is_closed = True
 
-    def _row(self, start: int, text: str) -> Said:
-        is_much = self._characters + len(text) > CHARACTERS_AT_MOST + start + len(text)
-        starts_over = start > 0 and (is_much or self._rows >= ROWS_AT_MOST)
-        if starts_over:
-            start, text = 0, str(self.output)[:start] + text
-        return Said(self._id, self._lease_epoch, self.output.next_place(), start, text, starts_over)
-
     def _go_back(self) -> None:
         """To before what the job has changed."""
         while self.output.changed:
             index = self.output.changed.popleft()
             while self._boundaries[-1].index > index:
                 self._boundaries.pop()
-
-
-def _same_length(text: str, other: str, start: int) -> int:
-    """How many characters of `text` are what `other` has from `start` on."""
-    if other.startswith(text, start):
-        return len(text)
-    low, high = 0, len(text)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if other.startswith(text[:middle], start) else (low, middle)
-    return low

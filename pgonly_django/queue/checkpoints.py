@@ -20,7 +20,7 @@ from pgonly_django.amounts import Cost
 from pgonly_django.database.on_django import require_autocommit
 from pgonly_django.exceptions import LeaseLost, StepNameError
 from pgonly_django.models.checkpoint import STEP_NAME_LENGTH
-from pgonly_django.queue.output import Kept, keep
+from pgonly_django.queue.output import PartRow, keep
 from pgonly_django.tables import qualified
 
 # Index: the primary keys, here and in LOAD_CHECKPOINT.
@@ -141,7 +141,7 @@ def positions_json(positions: Mapping[str, Position]) -> str:
 
 
 def save_checkpoint(
-    alias: str, job_id: str, lease_epoch: int, value: str, positions: str, said: Sequence[Kept] = ()
+    alias: str, job_id: str, lease_epoch: int, value: str, positions: str, said: Sequence[PartRow] = ()
 ) -> None:
     """Write the checkpoint (JSON texts), and in the same transaction what was `said`. Raises LeaseLost when the job
     belongs to another run by now, and ManualCommitError where the job itself would have to commit it."""
@@ -154,7 +154,7 @@ def save_checkpoint(
             keep(alias, job_id, said)
 
 
-def _one_transaction(alias: str, said: Sequence[Kept]) -> AbstractContextManager[None]:
+def _one_transaction(alias: str, said: Sequence[PartRow]) -> AbstractContextManager[None]:
     """One statement needs none."""
     return transaction.atomic(using=alias) if said else nullcontext()
 
@@ -180,7 +180,7 @@ def find_step(alias: str, job_id: str, lease_epoch: int, name: str) -> str | Non
 
 def save_step(
     alias: str, job_id: str, lease_epoch: int, name: str, result: str, paid: StepCost | None = None,
-    said: Sequence[Kept] = (),
+    said: Sequence[PartRow] = (),
 ) -> tuple[str, bool]:  # fmt: skip
     """Keep the result of a step (JSON text), unless one is there. Returns the kept one, as find_step() does, and
     whether it is this one. Raises LeaseLost as save_checkpoint() does. What was `paid` is stored in the same statement,

@@ -45,7 +45,7 @@ def place(lease_epoch: int, number: int) -> int:
     return lease_epoch << 32 | number
 
 
-class Kept(NamedTuple):
+class PartRow(NamedTuple):
     """One row of a part that later runs need. `starts_over`: it takes the place of all earlier rows of its part."""
 
     part: str
@@ -56,7 +56,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SeenRow:
     """One row of what readers see, on its way from a running job to the table."""
 
     id: str
@@ -93,7 +93,7 @@ SELECT said.id::text FROM said WHERE said.id IN (SELECT id FROM free) OR NOT EXI
 """)
 
 
-def write_output(connection: psycopg.Connection[Any], rows: Sequence[Said]) -> set[str]:
+def write_output(connection: psycopg.Connection[Any], rows: Sequence[SeenRow]) -> set[str]:
     """Write the rows, of one job each. Returns the ids of the jobs with nothing left to write; see above."""
     parameters = {
         "ids": [row.id for row in rows],
@@ -115,7 +115,7 @@ ON CONFLICT (job_id, part, place) DO NOTHING
 START_OVER = qualified("DELETE FROM pgonly_job_output WHERE job_id = %s AND part = ANY (%s::text[])")
 
 
-def keep(alias: str, job_id: str, rows: Sequence[Kept]) -> None:
+def keep(alias: str, job_id: str, rows: Sequence[PartRow]) -> None:
     """On Django's connection, in the transaction of the statement that has checked the lease."""
     with connections[alias].cursor() as cursor:
         if anew := [row.part for row in rows if row.starts_over]:
@@ -148,7 +148,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StoredPart:
     """What the rows of one part amount to. `start` is where its text begins in all that the run had emitted."""
 
     start: int
@@ -156,8 +156,6 @@ class Part:
     first_place: int
     text_place: int  # of the last row with text; 0: none has
     last_place: int
-    characters: int  # in all rows
-    rows: int
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -169,20 +167,19 @@ LOAD_OUTPUT = qualified(
 )
 
 
-def load_output(alias: str, job_id: str) -> dict[str, Part]:
+def load_output(alias: str, job_id: str) -> dict[str, StoredPart]:
     """All that earlier runs of a job have emitted, by part, for the run that resumes it."""
     with connections[alias].cursor() as cursor:
         cursor.execute(LOAD_OUTPUT, [job_id])
         return {name: _part(name, list(rows)) for name, rows in groupby(cursor.fetchall(), itemgetter(0))}
 
 
-def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> Part:
+def _part(name: str, rows: Sequence[tuple[str, int, int, str]]) -> StoredPart:
     text = Text(keep=0 if name == SEEN else rows[0][2])
     for _, _, start, appended in rows:
         text.apply(start, appended)
-    characters = sum(len(row[3]) for row in rows)
     text_place = max((row[1] for row in rows if row[3]), default=0)
-    return Part(text.keep, str(text), rows[0][1], text_place, rows[-1][1], characters, len(rows))
+    return StoredPart(text.keep, str(text), rows[0][1], text_place, rows[-1][1])
 
 
 READ_OUTPUT = qualified("""

@@ -16,7 +16,7 @@ from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
 from pgonly_django.events import emit
 from pgonly_django.models.job import LOG_LINES_KEPT, State
 from pgonly_django.queue.finish import Finish
-from pgonly_django.queue.output import SEEN, Kept, Said, keep, write_output
+from pgonly_django.queue.output import SEEN, PartRow, SeenRow, keep, write_output
 from pgonly_django.queue.progress import Report
 from pgonly_django.worker.connection import WorkerConnection
 from pgonly_django.worker.exchange import ROW_ERRORS
@@ -126,7 +126,7 @@ class OutputWriter:
         return rows.keys() - (written or set())
 
 
-def last_row_of(run: Run, finish: Finish | None) -> Said | None:
+def last_row_of(run: Run, finish: Finish | None) -> SeenRow | None:
     """What is left to write of a run that ends so."""
     if run.unwritten is None or finish is None:
         return None
@@ -134,7 +134,7 @@ def last_row_of(run: Run, finish: Finish | None) -> Said | None:
     return run.unwritten.take(has_succeeded=finish.state is State.SUCCEEDED)
 
 
-def written_of(connection: OwnConnection, rows: list[Said]) -> set[str]:
+def written_of(connection: OwnConnection, rows: list[SeenRow]) -> set[str]:
     """Write them. The ids of the jobs with nothing left to write. What PostgreSQL refuses of one harms no other."""
     if len(rows) > 1 and sum(len(row.text) for row in rows) > CHARACTERS_AT_ONCE:
         middle = len(rows) // 2
@@ -155,5 +155,5 @@ def write_last(alias: str, run: Run, finish: Finish) -> bool:
     """All that is left, on Django's connection, in the transaction that also writes the end. Whether there was any."""
     row = last_row_of(run, finish)
     if row is not None:
-        keep(alias, run.job.id, [Kept(SEEN, row.place, row.start, row.text, row.starts_over)])
+        keep(alias, run.job.id, [PartRow(SEEN, row.place, row.start, row.text, row.starts_over)])
     return row is not None

@@ -10,7 +10,7 @@ from django.utils import timezone
 from example_project.screening.importers import new_project, read_papers
 from example_project.screening.models import Paper, Verdict
 from pgonly_django.models import Job, State
-from pgonly_django.queue.output import Said, place, write_output
+from pgonly_django.queue.output import SeenRow, place, write_output
 from tests.browser.conftest import PHONE, SCROLLS_SIDEWAYS
 from tests.example.conftest import CSV
 from tests.queue.rows import make_running, make_worker
@@ -41,7 +41,7 @@ def test_a_visitor_sees_output_and_progress_come_without_a_reload(person, projec
     box = page.locator(".pgonly-progress")
     expect(box.get_by_text("25 %")).to_be_visible()
     for number, start, text in [(1, 0, "Both \U0001f600 agree"), (2, 7, "disagree")]:
-        write_output(server, [Said(str(job.pk), 1, place(1, number), start, text)])
+        write_output(server, [SeenRow(str(job.pk), 1, place(1, number), start, text)])
         expect(box.locator("pre")).to_have_text(
             "Both \U0001f600 agree" if number == 1 else "Both \U0001f600 disagree"
         )

@@ -19,7 +19,7 @@ from pgonly_django.models import Job, State
 from pgonly_django.progress import stream
 from pgonly_django.progress.look import OF_AN_EVENT, Wanted
 from pgonly_django.progress.tokens import VISITOR, Grant
-from pgonly_django.queue.output import Said, place, write_output
+from pgonly_django.queue.output import SeenRow, place, write_output
 from pgonly_django.sessions import revoke_all
 from tests.queue.rows import make_running, make_worker
 
@@ -196,7 +196,7 @@ def test_a_look_reads_no_session(ada, token_of, sign_in, monkeypatch):
 
 def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):
     job = make_running(make_worker().pk)
-    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    write_output(server, [SeenRow(str(job.pk), 1, place(1, 1), 0, "Hello")])
     client = AsyncClient()
     client.force_login(ada)
 
@@ -211,7 +211,7 @@ def test_events_tell_of_changes_until_the_job_is_over(ada, token_of, server):
         return seen
 
     def finish():
-        write_output(server, [Said(str(job.pk), 1, place(1, 2), 5, " world")])
+        write_output(server, [SeenRow(str(job.pk), 1, place(1, 2), 5, " world")])
         type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
 
     first, *_, end = events = async_to_sync(listen)()
@@ -228,7 +228,7 @@ def write_long(server, job, *lengths):
     text = ""
     for number, length in enumerate(lengths, 1):
         row = "".join(f"{number}.{at}," for at in range(length))[:length]
-        write_output(server, [Said(str(job.pk), 1, place(1, number), len(text), row)])
+        write_output(server, [SeenRow(str(job.pk), 1, place(1, number), len(text), row)])
         text += row
     type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
     return text

@@ -15,7 +15,7 @@ from django.utils.formats import date_format
 from pgonly_django.models import Queue, State
 from pgonly_django.progress import look, views
 from pgonly_django.progress.tokens import Grant
-from pgonly_django.queue.output import Said, place, write_output
+from pgonly_django.queue.output import SeenRow, place, write_output
 from tests.queue.rows import LEASE, ago, fresh, make, make_running, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -108,7 +108,7 @@ def test_a_job_that_is_gone_is_over(client, ada, token_of):
 def test_output_comes_from_the_offset_that_the_page_has(client, ada, token_of, server):
     job = make_running(make_worker().pk)
     for number, start, text in [(1, 0, "Hello"), (2, 5, " world")]:
-        write_output(server, [Said(str(job.pk), 1, place(1, number), start, text)])
+        write_output(server, [SeenRow(str(job.pk), 1, place(1, number), start, text)])
     query = {"token": token_of(job, ada, shows_output=True)}
     (shown,) = jobs(client.get(URL, query))
     assert shown["output"] == {"text": "Hello world", "keep": 0, "offset": str(place(1, 2))}
@@ -120,7 +120,7 @@ def test_output_comes_from_the_offset_that_the_page_has(client, ada, token_of, s
 
 def test_a_token_that_is_given_twenty_times_is_answered_once(client, ada, token_of, server):
     job = make_running(make_worker().pk)
-    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, "Hello")])
+    write_output(server, [SeenRow(str(job.pk), 1, place(1, 1), 0, "Hello")])
     query = {"token": [token_of(job, ada, shows_output=True)] * views.JOBS_AT_MOST}
     assert [each["output"]["text"] for each in jobs(client.get(URL, query))] == ["Hello"]
     assert len(jobs(client.get(URL, {**query, "after": ["0", "0", "1"]}))) == 2
@@ -128,7 +128,7 @@ def test_a_token_that_is_given_twenty_times_is_answered_once(client, ada, token_
 
 def test_a_long_output_comes_in_bounded_answers(client, ada, token_of, server):
     job, text = make_running(make_worker().pk), "abc" * look.OF_AN_ANSWER
-    write_output(server, [Said(str(job.pk), 1, place(1, 1), 0, text)])
+    write_output(server, [SeenRow(str(job.pk), 1, place(1, 1), 0, text)])
     type(job).objects.filter(pk=job.pk).update(state=State.SUCCEEDED)
     token, after, seen, is_over = token_of(job, ada, shows_output=True), "0", "", False
     while not is_over:

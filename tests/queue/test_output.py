@@ -8,8 +8,8 @@ from pgonly_django.models import JobOutput
 from pgonly_django.models.job import State
 from pgonly_django.queue.output import (
     PART_LENGTH,
-    Kept,
-    Said,
+    PartRow,
+    SeenRow,
     keep,
     load_output,
     part_of_loop,
@@ -21,7 +21,7 @@ from tests.queue.rows import make_running
 
 
 def said(job, number, start, text, lease_epoch=1, **facts):
-    return Said(str(job.id), lease_epoch, place(lease_epoch, number), start, text, **facts)
+    return SeenRow(str(job.id), lease_epoch, place(lease_epoch, number), start, text, **facts)
 
 
 def text_of(job):
@@ -82,7 +82,7 @@ def test_output_passes_the_locks_of_the_jobs_own_transaction(server, other):
 
 def test_a_row_that_has_it_all_takes_the_place_of_the_others(server):
     job = make_running()
-    keep("default", str(job.id), [Kept("step a", place(1, 1), 0, "kept")])
+    keep("default", str(job.id), [PartRow("step a", place(1, 1), 0, "kept")])
     write_output(server, [said(job, 2, 0, "one")])
     write_output(server, [said(job, 3, 0, "two", starts_over=True)])
     assert (text_of(job), JobOutput.objects.filter(part="").count()) == ("two", 1)
@@ -91,11 +91,11 @@ def test_a_row_that_has_it_all_takes_the_place_of_the_others(server):
 
 def test_a_part_may_begin_anywhere_and_start_over(transactional_db):
     job = str(make_running().id)
-    keep("default", job, [Kept("loop a", 1, 7, "one "), Kept("loop a", 2, 11, "two ")])
+    keep("default", job, [PartRow("loop a", 1, 7, "one "), PartRow("loop a", 2, 11, "two ")])
     part = load_output("default", job)["loop a"]
     assert (part.start, part.text, part.first_place, part.text_place) == (7, "one two ", 1, 2)
-    keep("default", job, [Kept("loop a", 1, 9, "", starts_over=True), Kept("loop a", 3, 9, "new")])
-    keep("default", job, [Kept("loop a", 4, 12, "")])
+    keep("default", job, [PartRow("loop a", 1, 9, "", starts_over=True), PartRow("loop a", 3, 9, "new")])
+    keep("default", job, [PartRow("loop a", 4, 12, "")])
     part = load_output("default", job)["loop a"]
     assert (part.start, part.text, part.first_place, part.text_place, part.last_place) == (9, "new", 1, 3, 4)
 
@@ -103,7 +103,7 @@ def test_a_part_may_begin_anywhere_and_start_over(transactional_db):
 def test_a_kept_row_that_is_sent_again_is_there_once(transactional_db):
     job = str(make_running().id)
     for _ in range(2):
-        keep("default", job, [Kept("step a", 1, 0, "a")])
+        keep("default", job, [PartRow("step a", 1, 0, "a")])
     assert JobOutput.objects.count() == 1
 
 
@@ -112,5 +112,5 @@ def test_the_name_of_a_loop_may_have_any_length(transactional_db):
     parts = [part_of_loop("x" * 1000), part_of_loop("x" * 1001), part_of_loop("y")]
     assert len(set(parts)) == 3
     assert max(map(len, parts)) <= PART_LENGTH
-    keep("default", job, [Kept(part, 1, 0, "a") for part in parts])
+    keep("default", job, [PartRow(part, 1, 0, "a") for part in parts])
     assert load_output("default", job).keys() == set(parts)

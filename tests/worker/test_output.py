@@ -135,7 +135,7 @@ def test_a_run_that_has_lost_its_job_is_not_looked_at(background_worker, gate, s
 def test_output_that_is_too_much_for_one_statement_goes_out_in_several(server, written, monkeypatch):
     monkeypatch.setattr(writer, "CHARACTERS_AT_ONCE", 5)
     running = [make_running() for _ in range(3)]
-    rows = [statements.Said(str(job.pk), 1, statements.place(1, 1), 0, "four") for job in running]
+    rows = [statements.SeenRow(str(job.pk), 1, statements.place(1, 1), 0, "four") for job in running]
     assert writer.written_of(server, rows) == {row.id for row in rows}
     assert [len(ids) for ids in written] == [1, 1, 1]
 

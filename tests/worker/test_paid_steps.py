@@ -124,7 +124,8 @@ def test_a_step_that_fails_counts_what_was_reserved_unless_its_one_call_was_refu
 
 def test_an_error_after_the_one_call_of_a_step_has_returned_is_not_its_own(cap):
     cap(1)
-    with pytest.raises(priced.RefusedError), Spending("pay", None, "p", 0.1, True) as spending:
+    spending = Spending("pay", None, "p", 0.1, True)
+    with pytest.raises(priced.RefusedError), spending.reservation:
         spending.take("yes")
         raise priced.RefusedError
     assert state() == money(0.1, 0)
