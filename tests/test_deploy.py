@@ -24,13 +24,12 @@ from django.db import connection
 
 from pgonly_django.database.embedded import unprivileged
 from pgonly_django.management.commands import runworker
-from pgonly_django.worker.health.health import Health
-from pgonly_django.worker.health.routes import routes_of
+from pgonly_django.worker.health.health import PATHS, Health
 from tests.guards import refuse
 from tests.process.conftest import database_url
 from tests.waiting import wait_for
-from tests.worker.health.statuses import snapshot, status
-from tests.worker.health.test_server import free_port
+from tests.worker.health.statuses import seen, status
+from tests.worker.health.test_server import free_port, in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -142,14 +141,14 @@ def test_probes_ask_for_paths_that_exist_on_the_port_that_is_opened():
     assert port["containerPort"] == options.health_port
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         probe = container()[kind]
-        path, known = probe["httpGet"]["path"], routes_of(snapshot)
+        path, known = probe["httpGet"]["path"], PATHS
         refuse(
             [f"deploy/kubernetes.yaml: {kind} asks for {path}"] * (path not in known),
-            f"The health port has {', '.join(known)}: pgonly_django/worker/health/routes.py.",
+            f"The health port has {', '.join(known)}: pgonly_django/worker/health/health.py.",
         )
         assert probe["httpGet"]["port"] == port["name"]
     annotations = load_yaml("kubernetes.yaml")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["prometheus.io/path"] in routes_of(snapshot)
+    assert annotations["prometheus.io/path"] in PATHS
     assert annotations["prometheus.io/port"] == str(options.health_port)
     assert (
         container()["livenessProbe"]["httpGet"]["path"] != "/ready"
@@ -171,11 +170,15 @@ def test_the_pre_stop_hook_waits_while_jobs_run():
     port, running = free_port(), 1
     command, *rest = hook()
     script = rest[-1].replace(":8080/", f":{port}/").replace("python -c", f"{shlex.quote(sys.executable)} -c")
-    with Health("127.0.0.1", port) as health, health.in_thread():
-        health.snapshot = lambda: snapshot(status(running=running))
+    asked = threading.Event()
+
+    def statuses():
+        asked.set()
+        return seen(status(running=running))
+
+    with in_thread(Health("127.0.0.1", port)) as health:
+        health.statuses = statuses
         process = subprocess.Popen([command, *rest[:-1], script], stderr=subprocess.DEVNULL)
-        asked, busy = threading.Event(), health.routes["/busy"]["GET"]
-        health.add_route("GET", "/busy", lambda request: (asked.set(), busy(request))[1])
         assert asked.wait(20)
         assert process.poll() is None
         running = 0

@@ -2,33 +2,115 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from selectors import EVENT_READ
+from typing import Self
+
+from pgonly_django.events import emit
+from pgonly_django.worker.health.health import Health
+from pgonly_django.worker.health.statuses import Statuses
+from pgonly_django.worker.inbox import Inbox
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.retirement import Retirement, RetirementThread
-from pgonly_django.worker.supervisor.channel import Channel
-from pgonly_django.worker.supervisor.link import Link
-from pgonly_django.worker.systemd import Systemd, SystemdThread
+from pgonly_django.worker.memory import LOOK_SECONDS, Retirement
+from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.supervisor.channel import Channel, Link
+from pgonly_django.worker.systemd import Systemd
+
+LINK_SECONDS = 1.0  # a status that has changed is told so often, ...
+STARTING_SECONDS = 0.1  # ... and soon that the worker is ready
+AGAIN_SECONDS = 1.0  # after an error that no other code has caught
+JOIN_SECONDS = 2.0
 
 
-class Beside:
-    """With a supervisor (`channel`) only the link to it: it speaks for all its processes."""
+class Beside(threading.Thread):
+    """Answers probes, tells systemd or the supervisor how the worker is, and retires it: also while jobs keep the main
+    loop from turning. With a supervisor (`channel`) that speaks for all its processes."""
 
-    def __init__(self, worker: WorkerLoop, channel: Channel | None, *, owns_process: bool) -> None:
-        self._threads: list[Link | RetirementThread | SystemdThread] = []
-        if channel is not None:
-            self._threads.append(Link(worker, channel))
+    def __init__(
+        self, worker: WorkerLoop, health: Health, channel: Channel | None = None, *, owns_process: bool = True
+    ) -> None:
+        super().__init__(name="pgonly-beside", daemon=True)
+        self.worker = worker
+        self.health = health
+        health.statuses, health.wake = self._seen, worker.wake
+        self.link = None if channel is None else Link(worker, channel)
+        self.systemd = Systemd.from_environment() if owns_process and channel is None else None
+        self.retirement = Retirement(worker.options)
+        self._has_retired = self._is_over = False
+        self._inbox: Inbox[None] = Inbox()
+
+    def _seen(self) -> Statuses:
+        return Statuses.of([self.worker.status()])
+
+    def __enter__(self) -> Self:
+        if self.link is not None:  # before the first claim: whenever the process dies, its jobs can be found
+            self.link.tell_status()
+        if self.link or self.systemd or self.retirement.is_possible or self.health.is_on:
+            self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """A worker that has ended as it should says so."""
+        self._is_over = True
+        if self.is_alive():
+            self._inbox.put(None)
+            self.join(JOIN_SECONDS)
+        self._inbox.close()
+        self.health.close()
+        if kind is None:
+            if self.link is not None:
+                self._retire_if_due()  # the last jobs may have taken less time than a turn
+                self.link.end()
+            if self.systemd is not None:
+                self.systemd.tell([self.worker.status()], is_stopping=True)
+
+    def run(self) -> None:
+        while not self._is_over:
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - a process that tells nothing is killed with its jobs
+                name = "worker.health_failed" if self.link is None else "worker.status_not_told"
+                said = f"How the worker is could not be told, trying again: {error!r}"
+                emit(name, said, level=logging.ERROR, exc_info=True)
+                time.sleep(AGAIN_SECONDS)
+
+    def _turn(self) -> None:
+        sockets = self.health.sockets()
+        if self.link is not None and not self.link.channel.is_closed:
+            sockets[self.link.channel.fileno()] = EVENT_READ
+        ready = self._inbox.wait(self._pause(), sockets)
+        if self._is_over:
             return
-        retirement = Retirement(worker.options)
-        if retirement.is_possible:
-            self._threads.append(RetirementThread(retirement, lambda: worker.room.is_used_up, worker.retire))
-        systemd = Systemd.from_environment() if owns_process else None
-        if systemd is not None:
-            self._threads.append(SystemdThread(systemd, worker.status))
+        self.health.handle(ready)
+        if self.link is not None:
+            self.link.turn()
+        if self.systemd is not None:
+            status = self.worker.status()
+            self.systemd.tell([status], is_stopping=status.state is WorkerState.STOPPING)
+        self._retire_if_due()
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+    def _pause(self) -> float:
+        times = [60.0, self.health.next_deadline() - time.monotonic()]
+        if self.link is not None:
+            times.append(LINK_SECONDS if self.worker.ready.is_set() else STARTING_SECONDS)
+        if self.systemd is not None:
+            times.append(self.systemd.interval_seconds)
+        if self.retirement.is_possible:
+            times.append(LOOK_SECONDS)
+        return max(min(times), 0.0)
 
-    def end(self) -> None:
-        """The worker has ended as it should."""
-        for thread in self._threads:
-            thread.end()
+    def _retire_if_due(self) -> None:
+        reason = self.retirement.reason(is_used_up=self.worker.room.is_used_up)
+        if reason is None or self._has_retired:
+            return
+        self._has_retired = True
+        self.worker.retire()
+        if self.link is not None:
+            self.link.retire(reason)
+        else:
+            message = (
+                f"This process finishes its jobs and ends, so that a fresh one can be started: {reason}."
+            )
+            emit("worker.retiring", message, reason=reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 from django.db import DatabaseError, connections
@@ -11,7 +13,8 @@ from pgonly_django.compat import task_backends
 from pgonly_django.conf import settings
 from pgonly_django.database.placement import what_is_wrong
 from pgonly_django.tasks import PostgresBackend
-from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.memory import own_rss_mb
+from pgonly_django.worker.options import WorkerOptions, unknown_variables
 
 NO_BACKEND = """TASKS has no entry of pgonly_django, so that no job can reach this worker. Add to the settings:
 TASKS = {"default": {"BACKEND": "pgonly_django.tasks.PostgresBackend"}}"""
@@ -20,19 +23,10 @@ IN_TRANSACTION = (
     "In a TestCase use drain() of pgonly_django.testing, or make it a TransactionTestCase (in pytest-django: "
     "@pytest.mark.django_db(transaction=True))."
 )
-
-
 NOTHING_WAKES = (
     "--sleep-after: nothing tells this worker of new jobs while it sleeps. Give it a --health-port and name its "
     'address in PGONLY["WAKE_URLS"], or set --poll-seconds.'
 )
-
-
-def nothing_wakes(options: WorkerOptions, *, has_port: bool) -> list[str]:
-    """The warning that a new job may wait until the next due time; or none."""
-    sleeps = options.sleep_after is not None and not options.burst
-    is_told = options.poll_seconds is not None or (has_port and settings().wake_urls)
-    return [NOTHING_WAKES] if sleeps and not is_told else []
 
 
 def backends() -> list[PostgresBackend]:
@@ -44,6 +38,23 @@ def backends() -> list[PostgresBackend]:
     if not ours:
         raise CommandError(NO_BACKEND)
     return ours
+
+
+def warnings_of(options: WorkerOptions, *, has_port: bool) -> Iterator[str]:
+    """What keeps no worker from running, and is a mistake as a rule."""
+    here = [backend.queues for backend in backends() if backend.database == options.database]
+    if not here:
+        yield f"--database {options.database}: no entry of TASKS keeps its jobs there."
+    unknown = set(options.queues).difference(*here)
+    if here and all(here) and unknown:  # an empty QUEUES allows every name
+        names, allowed = (", ".join(sorted(some)) for some in (unknown, set().union(*here)))
+        yield f"--queues {names}: not in the QUEUES of TASKS ({allowed})."
+    yield from unknown_variables()
+    sleeps = options.sleep_after is not None and not options.burst
+    if sleeps and options.poll_seconds is None and not (has_port and settings().wake_urls):
+        yield NOTHING_WAKES
+    if options.max_memory_mb is not None and own_rss_mb() is None:
+        yield "--max-memory-mb has no effect: this system does not tell how much memory a process takes."
 
 
 def check_database(alias: str) -> None:

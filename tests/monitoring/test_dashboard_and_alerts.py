@@ -25,7 +25,7 @@ from pgonly_django.worker.health.metrics import described
 from pgonly_django.worker.health.metrics import exposition as exposition_of_worker
 from tests.guards import ROOT, refuse
 from tests.monitoring.test_prometheus import fill
-from tests.worker.health.statuses import snapshot, status
+from tests.worker.health.statuses import seen, status
 
 ALERTS = ROOT / "deploy" / "prometheus-alerts.yaml"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
@@ -58,7 +58,7 @@ def exposed(db, settings):
     bounded = {"LOCATION": "bounded", "OPTIONS": {"MAX_BYTES": 10_000_000, "MAX_ENTRIES": 1000}}
     settings.CACHES = {**settings.CACHES, "bounded": {**settings.CACHES["answers"], **bounded}}
     fill()
-    of_worker = exposition_of_worker(snapshot(status(pid=1), memory={1: 1}))
+    of_worker = exposition_of_worker(seen(status(pid=1), memory={1: 1}))
     found = {}
     for text in (exposition("")[0].decode(), of_worker):
         for family in text_string_to_metric_families(text):
@@ -319,6 +319,6 @@ def test_prometheus_itself_says_when_an_alert_fires(tmp_path, cases, fires):
 @pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool here")
 def test_prometheus_itself_finds_nothing_wrong_with_the_names():
     fill()
-    for text in (exposition("")[0], exposition_of_worker(snapshot(status())).encode()):
+    for text in (exposition("")[0], exposition_of_worker(seen(status())).encode()):
         ended = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
         assert (ended.returncode, ended.stdout + ended.stderr) == (0, b"")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.start_checks import nothing_wakes
+from pgonly_django.worker.start_checks import warnings_of
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,6 @@ from pgonly_django.worker.start_checks import nothing_wakes
 )
 def test_a_worker_that_nothing_would_wake_for_a_new_job_says_so(settings, options, urls, has_port, is_warned):
     settings.PGONLY = {"WAKE_URLS": urls}
-    warnings = nothing_wakes(WorkerOptions(**options), has_port=has_port)
+    warnings = list(warnings_of(WorkerOptions(**options), has_port=has_port))
     assert bool(warnings) is is_warned
     assert all("--poll-seconds" in each for each in warnings)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,19 @@ from django.utils import autoreload
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.tasks.registry import import_tasks
-from pgonly_django.worker import process_setup
+from pgonly_django.worker import process
 from pgonly_django.worker.beside import Beside
 from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.health.server import PortTakenError
-from pgonly_django.worker.health.snapshot import Snapshot
-from pgonly_django.worker.health.wake import on_wake
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.options import (
-    WorkerOptions,
-    from_environment,
-    parse_queues,
-    platform_port,
-    unknown_variables,
-)
-from pgonly_django.worker.retirement import refuse_too_little_memory
-from pgonly_django.worker.start_checks import backends, check_database, nothing_wakes
+from pgonly_django.worker.memory import refuse_too_little_memory
+from pgonly_django.worker.options import WorkerOptions, from_environment, parse_queues, platform_port
+from pgonly_django.worker.start_checks import backends, check_database, warnings_of
 from pgonly_django.worker.status import ExitCode
 from pgonly_django.worker.stop_signals import StopSignals
 from pgonly_django.worker.stopping import grace_of
-from pgonly_django.worker.supervisor.link import is_database_there
-from pgonly_django.worker.supervisor.reloading import watch_apps
-from pgonly_django.worker.supervisor.starting import (
-    FORK_WITH_RELOAD,
-    Child,
-    as_child,
-    let_stop_signals_through,
-    options_of_child,
-)
+from pgonly_django.worker.supervisor.channel import is_database_there
+from pgonly_django.worker.supervisor.processes import Child, as_child, let_stop_signals_through
 from pgonly_django.worker.supervisor.supervisor import Supervisor
 from pgonly_django.worker.terminal import Terminal, banner, logging_to
 
@@ -56,6 +42,10 @@ ASKS_TO_BE_REPLACED = "Every slot is held by a job that ignores its interruption
 OF_THE_COMMAND_LINE = (
     "--processes above 1 needs a process of its own: python manage.py runworker. call_command() runs one worker, in "
     "the process of its caller."
+)
+FORK_WITH_RELOAD = (
+    "--reload has a thread that watches the code, so that its processes cannot be forked. Leave out "
+    "--start-method fork."
 )
 COLORED = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 
@@ -133,11 +123,11 @@ class Command(BaseCommand):
         self._verbosity, self._reloads = flags.get("verbosity", 1), flags["reload"]
         options, child = _options(flags, owns_process=self._owns_process), as_child()
         if child is not None:
-            self._serve(options_of_child(options, child.name), child)
+            self._serve(options, child)
             return
         run = self._serve if options.processes == 1 else self._supervise
         if options.processes > 1 and self._reloads:
-            watch_apps()
+            process.watch_apps()
         if self._reloads:
             autoreload.run_with_reloader(run, options)
         else:
@@ -149,30 +139,28 @@ class Command(BaseCommand):
             signals = setup.enter_context(StopSignals(is_early=True))
             health = self._open_health(options)
             self._prepare(options, health)
-            method = "spawn" if self._reloads else options.start_method
             setup.enter_context(logging_to(self._terminal()))
 
             def serve(child: Child) -> None:
                 setup.close()  # the child begins as this process was before it became a supervisor
-                self._serve(options_of_child(options, child.name), child)
+                self._serve(options, child)
 
+            method = "spawn" if self._reloads else options.start_method
             supervisor = Supervisor(options, serve, method, health, self._ends_at(options))
-            health.add_route("POST", "/wake", on_wake(supervisor.wake))
             signals.serve(supervisor)
             self._say_started(_facts_of(options, health=health.address))
             if not _is_in_main_thread():
                 atexit.register(_release_and_wait, supervisor)
             code = supervisor.run()
             if not (supervisor.is_stopping and self._reloads):
-                process_setup.leave(code, by=supervisor.leaves_at)
+                process.leave(code, by=supervisor.leaves_at)
 
     def _prepare(self, options: WorkerOptions, health: Health) -> None:
         """Raises CommandError, which says what to do."""
         check_database(options.database)
         self.check()
-        self._warn_of_what_stays_unserved(options)
-        for said in (*unknown_variables(), *nothing_wakes(options, has_port=health.server is not None)):
-            self._warn(said)
+        for line in warnings_of(options, has_port=health.server is not None):
+            self._warn(line)
         if options.processes > 1 and options.start_method != "spawn" and not self._reloads:
             import_tasks()  # before the forks, so that the memory is shared
         try:
@@ -181,45 +169,57 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
 
     def _serve(self, options: WorkerOptions, child: Child | None = None) -> None:
-        """`child`: of a supervisor, which has prepared everything."""
+        """`child`: of a supervisor, which has prepared everything, has the health port, and counts the idle seconds of
+        all processes together."""
         if self._owns_process:
             self._open_streams()
+        if child is not None:
+            options = replace(options, name=child.name, processes=1, max_idle_seconds=None)
         with (
             StopSignals(is_early=self._owns_process, is_supervised=child is not None) as signals,
-            self._open_health(options, is_supervised=child is not None) as health,
+            Health() if child is not None else self._open_health(options) as health,
         ):
             if child is None:
                 self._prepare(options, health)
             else:
                 let_stop_signals_through()
-            worker = WorkerLoop(options, child.ends_at if child is not None else self._ends_at(options))
+            worker = WorkerLoop(options, self._ends_at(options) if child is None else child.ends_at)
             prefix = f"{options.name}: " if child is not None else ""
-            with process_setup.set_up(worker, signals, self._terminal(prefix)):
+            with process.set_up(worker, signals, self._terminal(prefix)):
                 facts = _facts_of(options, worker_id=str(worker.id), health=health.address)
                 self._say_started(facts, is_supervised=child is not None)
-                beside = Beside(worker, child and child.channel, owns_process=self._owns_process)
-                beside.start()
-                is_there = child is None or is_database_there(worker)
-                code = self._run(worker, health) if is_there else ExitCode.STOPPED
-                _emit_stopped(worker)
-                beside.end()
+                code = self._run(worker, health, child)
                 # Under --reload the main thread watches the code, and is about to start the process again.
                 is_reloading = worker.shutdown.is_asked and not _is_in_main_thread()
                 if self._owns_process and not is_reloading:
-                    process_setup.leave(code, by=min(worker.deadline.ends_at, worker.shutdown.leaves_at))
+                    process.leave(code, by=min(worker.deadline.ends_at, worker.shutdown.leaves_at))
         if code is ExitCode.REPLACE_ME:
             raise CommandError(ASKS_TO_BE_REPLACED, returncode=code)
 
-    def _open_health(self, options: WorkerOptions, *, is_supervised: bool = False) -> Health:
-        """That of a supervised worker is the supervisor's. Where no flag and no variable of ours asks for a port, one
-        that is taken is no reason not to run jobs: it is that of a web server beside this process, as a rule."""
-        if is_supervised:
-            return Health()
-        port, file, is_asked_for = (
-            options.health_port,
-            options.heartbeat_file,
-            options.health_port is not None,
-        )
+    def _run(self, worker: WorkerLoop, health: Health, child: Child | None) -> ExitCode:
+        is_main = _is_in_main_thread()
+        if self._owns_process and (worker.options.max_seconds is not None or is_main):
+            process.end_in_time(worker.deadline.ends_at, worker.shutdown if is_main else None)
+        if self._owns_process and not is_main:
+            atexit.register(_release_and_wait, worker)
+        try:
+            with Beside(worker, health, child and child.channel, owns_process=self._owns_process):
+                is_there = child is None or is_database_there(worker)
+                code = worker.run() if is_there else ExitCode.STOPPED
+                _emit_stopped(worker)
+                return code
+        except BaseException:
+            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
+            if self._owns_process and is_main:
+                # A thread of a job, which Python would wait for, must not keep the process alive.
+                process.leave(ExitCode.BROKEN)
+            raise
+
+    def _open_health(self, options: WorkerOptions) -> Health:
+        """Where no flag and no variable of ours asks for a port, one that is taken is no reason not to run jobs: as a
+        rule it is that of a web server beside this process."""
+        port, file = options.health_port, options.heartbeat_file
+        is_asked_for = port is not None
         if not is_asked_for and self._owns_process and not options.burst:
             port = platform_port()
             if port is None and os.environ.get("PORT", "0") not in ("", "0"):
@@ -239,7 +239,7 @@ class Command(BaseCommand):
         """Of a process of ours --max-seconds count from its start: that is what a platform counts."""
         if options.max_seconds is None or not self._owns_process:
             return None
-        ends_at = process_setup.started_at() + options.max_seconds
+        ends_at = process.started_at() + options.max_seconds
         if ends_at <= time.monotonic():
             raise CommandError(
                 f"The {options.max_seconds:g} s of --max-seconds were over before the worker had started: they count "
@@ -247,28 +247,9 @@ class Command(BaseCommand):
             )
         return ends_at
 
-    def _run(self, worker: WorkerLoop, health: Health) -> ExitCode:
-        if self._owns_process and (worker.options.max_seconds is not None or _is_in_main_thread()):
-            process_setup.end_in_time(
-                worker.deadline.ends_at, worker.shutdown if _is_in_main_thread() else None
-            )
-        if self._owns_process and not _is_in_main_thread():
-            atexit.register(_release_and_wait, worker)
-        try:
-            health.snapshot = lambda: Snapshot.of_one(worker.status())
-            health.add_route("POST", "/wake", on_wake(worker.wake))
-            with health.in_thread():
-                return worker.run()
-        except BaseException:
-            logging.getLogger("pgonly_django.worker").critical("The worker broke down.", exc_info=True)
-            if self._owns_process and _is_in_main_thread():
-                # A thread of a job, which Python would wait for, must not keep the process alive.
-                process_setup.leave(ExitCode.BROKEN)
-            raise
-
     def _open_streams(self) -> None:
         """No file of ours may get the number of a closed stream, on which others write."""
-        process_setup.fill_closed_streams()
+        process.fill_closed_streams()
         for wrapper in (self.stdout, self.stderr):
             if wrapper._out is None:  # noqa: SLF001 - behind Django's wrapper
                 wrapper._out = Path(os.devnull).open("w")  # noqa: SLF001, SIM115 - as long as the process
@@ -278,16 +259,6 @@ class Command(BaseCommand):
         with suppress(OSError, ValueError):
             (stream or self.stdout).write(line)
             (stream or self.stdout).flush()
-
-    def _warn_of_what_stays_unserved(self, options: WorkerOptions) -> None:
-        """A queue that no worker serves is a typing error, as a rule, and its jobs wait for ever."""
-        here = [backend.queues for backend in backends() if backend.database == options.database]
-        if not here:
-            self._warn(f"--database {options.database}: no entry of TASKS keeps its jobs there.")
-        unknown = set(options.queues).difference(*here)
-        if here and all(here) and unknown:  # an empty QUEUES allows every name
-            names, allowed = (", ".join(sorted(some)) for some in (unknown, set().union(*here)))
-            self._warn(f"--queues {names}: not in the QUEUES of TASKS ({allowed}).")
 
     def _warn(self, line: str) -> None:
         self._say(self.style.WARNING(line), self.stderr)

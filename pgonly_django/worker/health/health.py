@@ -3,28 +3,68 @@
 from __future__ import annotations
 
 import logging
-import selectors
-import socket
-import threading
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Self
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, Self
 
+from pgonly_django.database import wake_urls
 from pgonly_django.events import emit
-from pgonly_django.worker import forked_child
-from pgonly_django.worker.health.heartbeat_file import HeartbeatFile
-from pgonly_django.worker.health.http import Request, Response
-from pgonly_django.worker.health.routes import Handler, respond, routes_of
-from pgonly_django.worker.health.server import Events, HealthServer
-from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.exceptions import OptionError
+from pgonly_django.worker.health.metrics import CONTENT_TYPE, exposition
+from pgonly_django.worker.health.server import Events, ProbeRequest, ProbeServer, Response
+from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.options import EVERYWHERE
+from pgonly_django.worker.status import Status
 from pgonly_django.worker.timers import NEVER
 
-AGAIN_SECONDS = 1.0  # after an error that no other code has caught
-JOIN_SECONDS = 2.0
-# See worker/inbox.py: a descriptor that was closed must not stay in it.
-_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+TOUCH_SECONDS = 5.0
+REFUSAL = (
+    "Send a token in the header Authorization, signed with the SECRET_KEY of this worker, within a minute."
+)
+
+
+def _reason_or_ok(name: str, reason: str | None, **facts: Any) -> Response:
+    if reason is None:
+        return Response.of(200, {name: True, **facts})
+    return Response.of(503, {name: False, "reason": reason, **facts})
+
+
+def live(seen: Statuses) -> Response:
+    return _reason_or_ok("live", seen.why_not_live(), workers=[_shown(each) for each in seen.workers])
+
+
+def _shown(status: Status) -> dict[str, Any]:
+    """A person reads how long ago, and no other machine can read the clock of this one."""
+    facts = {**asdict(status), "turned_seconds_ago": round(status.turned_seconds_ago, 3)}
+    del facts["turned_at"], facts["idle_since"]
+    return facts
+
+
+def ready(seen: Statuses) -> Response:
+    states = [each.state.value for each in seen.workers] + ["starting"] * seen.starting
+    return _reason_or_ok("ready", seen.why_not_ready(), workers={each: states.count(each) for each in states})
+
+
+def busy(seen: Statuses) -> Response:
+    return Response.of(200 if seen.running else 503, {"busy": seen.running > 0, "running": seen.running})
+
+
+def metrics(seen: Statuses) -> Response:
+    return Response(200, exposition(seen).encode(), CONTENT_TYPE)
+
+
+# What is asked with GET; /wake is a POST.
+ANSWERS: dict[str, Callable[[Statuses], Response]] = {
+    "/": live,
+    "/live": live,
+    "/ready": ready,
+    "/busy": busy,
+    "/metrics": metrics,
+}
+PATHS = sorted([*ANSWERS, "/wake"])
 
 
 class Health:
@@ -34,10 +74,10 @@ class Health:
     """
 
     def __init__(self, host: str = EVERYWHERE, port: int | None = None, file: str | None = None) -> None:
-        self.snapshot: Callable[[], Snapshot] = Snapshot  # until there is a worker
+        self.statuses: Callable[[], Statuses] = Statuses  # until there is a worker
+        self.wake: Callable[[], None] = lambda: None  # of the workers; it must not block
         self.host = host
-        self.routes = routes_of(self._now)  # by path and method; others may add theirs
-        self.server = HealthServer(host, port, self._respond) if port else None
+        self.server = ProbeServer(host, port, self.respond) if port else None
         try:
             self.file = HeartbeatFile(file) if file else None
         except BaseException:
@@ -49,9 +89,6 @@ class Health:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def add_route(self, method: str, path: str, handler: Handler) -> None:
-        self.routes.setdefault(path, {})[method] = handler
 
     @property
     def is_on(self) -> bool:
@@ -72,14 +109,34 @@ class Health:
     def next_deadline(self) -> float:
         """When to call handle() although nothing is ready, as time.monotonic(); infinite: never."""
         of_server = NEVER if self.server is None else self.server.next_deadline()
-        return min(of_server, NEVER if self.file is None else self.file.next_deadline())
+        return min(of_server, NEVER if self.file is None else self.file.due_at)
 
     def handle(self, ready: Events) -> None:
         """It does not block."""
         if self.server is not None:
             self.server.handle(ready)
-        if self.file is not None and time.monotonic() >= self.file.next_deadline():
-            self.file.touch_if_due(is_live=self.snapshot().why_not_live() is None)
+        if self.file is not None and time.monotonic() >= self.file.due_at:
+            self.file.touch(is_live=self.statuses().why_not_live() is None)
+
+    def respond(self, request: ProbeRequest) -> Response:
+        if request.path not in PATHS:
+            return Response.of(
+                404, {"error": f"There is no {request.path} here. There is: {', '.join(PATHS)}"}
+            )
+        answer = ANSWERS.get(request.path)
+        allowed = ("POST",) if answer is None else ("GET", "HEAD")
+        if request.method not in allowed:
+            names = ", ".join(allowed)
+            return Response.of(405, {"error": f"{request.path} takes {names}."}, {"Allow": names})
+        return self._wake(request) if answer is None else answer(self.statuses())
+
+    def _wake(self, request: ProbeRequest) -> Response:
+        """POST /wake, which PGONLY["WAKE_URLS"] of other processes name."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not wake_urls.is_valid(token.strip()):
+            return Response.of(401, {"error": REFUSAL}, {"WWW-Authenticate": "Bearer"})
+        self.wake()
+        return Response.of(202, {"woken": True})
 
     def forget(self) -> None:
         """Close the sockets of this process alone: for a forked child."""
@@ -91,70 +148,41 @@ class Health:
         """No answers any more; the file is removed. Twice is once."""
         self.forget()
         if self.file is not None:
-            self.file.remove()
+            with suppress(OSError):
+                os.unlink(self.file.path)  # noqa: PTH108 - beside os.open()
             self.file = None
 
-    @contextmanager
-    def in_thread(self) -> Iterator[None]:
-        """Drive it from a thread; at the end it is closed."""
-        thread = HealthThread(self) if self.is_on else None
-        if thread is not None:
-            thread.start()
+
+class HeartbeatFile:
+    """A file whose time says that the workers live, for probes that can only look at files.
+
+    Raises OptionError when it cannot be written. Later failures are logged, once until it succeeds again."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)  # noqa: PTH100 - a job may change the current directory
+        self.due_at = 0.0
+        self._has_failed = False
         try:
-            yield
-        finally:
-            if thread is not None:
-                thread.end()
-            self.close()
+            self._touch()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OptionError(f"--heartbeat-file {path} cannot be written: {reason}.") from error
 
-    def _now(self) -> Snapshot:
-        return self.snapshot()
+    def touch(self, *, is_live: bool) -> None:
+        self.due_at = time.monotonic() + TOUCH_SECONDS
+        if not is_live:
+            return
+        try:
+            self._touch()
+            self._has_failed = False
+        except OSError as error:
+            if not self._has_failed:
+                message = f"The heartbeat file {self.path} cannot be written: {error.strerror or error}"
+                emit("worker.heartbeat_file_failed", message, level=logging.ERROR)
+            self._has_failed = True
 
-    def _respond(self, request: Request) -> Response:
-        return respond(self.routes, request)
-
-
-class HealthThread(threading.Thread):
-    """For a process whose main thread has another loop."""
-
-    def __init__(self, health: Health) -> None:
-        super().__init__(name="pgonly-health", daemon=True)
-        self._health = health
-        self._waker, self._woken = socket.socketpair()  # the end of one ends the wait at the other
-        forked_child.detach(self._waker)
-        forked_child.detach(self._woken)
-        self._is_over = False
-
-    def run(self) -> None:
-        while not self._is_over:
-            try:
-                self._turn()
-            except Exception as error:  # noqa: BLE001 - an error must not end the answers
-                emit(
-                    "worker.health_failed", f"The health port: {error!r}", level=logging.ERROR, exc_info=True
-                )
-                time.sleep(AGAIN_SECONDS)
-
-    def end(self) -> None:
-        self._is_over = True
-        with suppress(OSError):
-            self._waker.shutdown(socket.SHUT_RDWR)
-        if self.is_alive():
-            self.join(JOIN_SECONDS)
-        self._waker.close()
-        self._woken.close()
-
-    def _turn(self) -> None:
-        health = self._health
-        ready = wait(health.sockets() | {self._woken.fileno(): selectors.EVENT_READ}, health.next_deadline())
-        if not self._is_over:
-            health.handle(ready)
-
-
-def wait(sockets: Events, until: float) -> Events:
-    """Those that are ready, at time.monotonic() `until` at the latest."""
-    with _Selector() as selector:
-        for descriptor, events in sockets.items():
-            selector.register(descriptor, events)
-        seconds = None if until == NEVER else max(until - time.monotonic(), 0.0)
-        return {key.fd: events for key, events in selector.select(seconds)}
+    def _touch(self) -> None:
+        # Without waiting, in case it is a pipe.
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        os.close(os.open(self.path, flags, 0o644))
+        os.utime(self.path)

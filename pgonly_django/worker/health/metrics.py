@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.status import Status, WorkerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _idle_seconds(status: Status) -> float:
+    since = status.idle_since
+    return 0.0 if since is None else round(max(time.monotonic() - since, 0.0), 3)
+
 
 # Of each metric its name, its type, its labels, and what it is.
 Described = tuple[str, str, tuple[str, ...], str]
@@ -34,7 +41,7 @@ OF_WORKERS: tuple[tuple[str, str, str, Callable[[Status], float | None]], ...] =
     ("last_turn_age_seconds", "gauge", "Since the main loop turned last; above 90 it is stalled.",
      lambda status: round(status.turned_seconds_ago, 3)),
     ("idle_seconds", "gauge", "Since a job ended or began last; 0 while jobs run.",
-     lambda status: _since(status.idle_since)),
+     _idle_seconds),
 )  # fmt: skip
 
 
@@ -44,41 +51,33 @@ def described() -> list[Described]:
     return [*OF_COMMAND, *of_workers, MEMORY]
 
 
-def exposition(snapshot: Snapshot) -> str:
-    return "\n".join(_lines(snapshot)) + "\n"
+def exposition(seen: Statuses) -> str:
+    return "\n".join(_lines(seen)) + "\n"
 
 
-def _lines(snapshot: Snapshot) -> Iterator[str]:
+def _lines(seen: Statuses) -> Iterator[str]:
     by_state, replaced = OF_COMMAND
-    yield from _head(by_state)
-    for state in WorkerState:
-        unknown = snapshot.starting if state is WorkerState.STARTING else 0
-        yield f'pgonly_workers{{state="{state}"}} {snapshot.count((state,)) + unknown}'
+    states = {state: seen.count(state) for state in WorkerState}
+    states[WorkerState.STARTING] += seen.starting
+    yield from _family(by_state, states)
     yield from _head(replaced)
-    yield f"{replaced[0]} {snapshot.replaced}"
+    yield f"{replaced[0]} {seen.replaced}"
     for name, kind, text, value_of in OF_WORKERS:
-        values = {each.name: value_of(each) for each in snapshot.workers}
+        values = {each.name: value_of(each) for each in seen.workers}
         yield from _family((f"pgonly_worker_{name}", kind, ("worker",), text), values)
-    memory = {each.name: snapshot.memory.get(each.pid) for each in snapshot.workers}
-    yield from _family(MEMORY, memory)
+    yield from _family(MEMORY, {each.name: seen.memory.get(each.pid) for each in seen.workers})
 
 
-def _family(metric: Described, values: Mapping[str, float | None]) -> Iterator[str]:
+def _family(metric: Described, values: Mapping[Any, float | None]) -> Iterator[str]:
+    """`values` by the value of the only label."""
     yield from _head(metric)
-    name = metric[0]
-    for worker, value in values.items():
+    name, _, (label,), _ = metric
+    for of, value in values.items():
         if value is not None:
-            yield f'{name}{{worker="{_escaped(worker)}"}} {value}'
+            escaped = of.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+            yield f'{name}{{{label}="{escaped}"}} {value}'
 
 
 def _head(metric: Described) -> tuple[str, str]:
     name, kind, _, text = metric
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _since(moment: float | None) -> float:
-    return 0.0 if moment is None else round(max(time.monotonic() - moment, 0.0), 3)

@@ -1,43 +1,101 @@
-"""A small HTTP server that starts no thread: a loop of selectors in another file drives it.
+"""A small HTTP server for probes, scrapers and schedulers: one request without a body and one response a connection.
 
-It is for probes, which must be answered while others do their worst: a client that is slow, silent or greedy is given
-up, and where there are too many the oldest makes room for the newest.
+It starts no thread: a loop of selectors elsewhere drives it. Probes must be answered while other clients do their
+worst: one that is slow, silent or greedy is dropped, and where there are too many the oldest makes room for the newest.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import json
 import logging
-import os
 import selectors
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
 
 from pgonly_django.events import emit
 from pgonly_django.exceptions import OptionError
 from pgonly_django.worker import forked_child
-from pgonly_django.worker.health.http import REQUEST_LIMIT, RefusedError, Request, Response, parse
 from pgonly_django.worker.timers import NEVER
 
+REQUEST_LIMIT = 4096  # bytes
 CLIENTS_AT_MOST = 64
 CLIENT_SECONDS = 2.0  # from its connection to its end
-REFUSED_SECONDS = 1.0  # without accepting, once the process has no descriptor left
+ACCEPT_AGAIN_SECONDS = 1.0  # after an accept() that failed, as where the process has no descriptor left
 BACKLOG = 128
 
 Events = dict[int, int]  # by file descriptor, the events of `selectors`
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, status: int, facts: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+        """`facts` as JSON, in one line."""
+        return cls(status, json.dumps(facts, default=str).encode() + b"\n", headers=headers or {})
+
+    def encode(self, *, with_body: bool) -> bytes:
+        head = {
+            "Content-Type": self.content_type,
+            "Content-Length": str(len(self.body)),
+            "Cache-Control": "no-store",
+            "Connection": "close",
+            **self.headers,
+        }
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in head.items()]
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + (self.body if with_body else b"")
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    method: str
+    path: str  # without the query, and without a slash at its end
+    headers: Mapping[str, str] = field(default_factory=dict)  # their names in lower case
+
+
+class BadRequestError(Exception):
+    """What was received is no request that is served here."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.response = Response.of(status, {"error": reason})
+        super().__init__(reason)
+
+
+def parse(received: bytes) -> ProbeRequest | None:
+    """The request, or None while it is incomplete. Raises BadRequestError."""
+    head, end, _ = received.partition(b"\r\n\r\n")
+    if not end:
+        if len(received) >= REQUEST_LIMIT:
+            raise BadRequestError(431, f"A request may have {REQUEST_LIMIT} bytes.")
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, _, rest = first.partition(" ")
+    target, _, version = rest.rpartition(" ")
+    if not method.isalpha() or not version.startswith("HTTP/1.") or not target.startswith("/"):
+        raise BadRequestError(400, "This is no HTTP request.")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return ProbeRequest(method.upper(), target.partition("?")[0].rstrip("/") or "/", headers)
 
 
 class PortTakenError(OptionError):
     """The port cannot be opened."""
 
 
-class Client:
+class ProbeClient:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.until = time.monotonic() + CLIENT_SECONDS
-        self.received = bytearray()
+        self.received = b""
         self.unsent = b""
         self.is_answered = False
 
@@ -46,17 +104,17 @@ class Client:
         return selectors.EVENT_WRITE if self.unsent else selectors.EVENT_READ
 
 
-class HealthServer:
+class ProbeServer:
     """For one thread. Raises PortTakenError when the port cannot be opened."""
 
-    def __init__(self, host: str, port: int, respond: Callable[[Request], Response]) -> None:
+    def __init__(self, host: str, port: int, respond: Callable[[ProbeRequest], Response]) -> None:
         self._respond = respond
-        self._clients: dict[int, Client] = {}  # by file descriptor, the oldest first
-        self._refused_until = 0.0
+        self._clients: dict[int, ProbeClient] = {}  # by file descriptor, the oldest first
+        self._accepts_at = 0.0
         try:
             self._listener = _listen(host, port)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = (error.strerror or str(error)).partition(" (while")[0]
             raise PortTakenError(
                 f"--health-port {port} cannot be opened on {host}: {reason}. Choose another port, or 0 for none."
             ) from error
@@ -70,24 +128,24 @@ class HealthServer:
     def sockets(self) -> Events:
         """What to wait for."""
         found = {descriptor: client.events for descriptor, client in self._clients.items()}
-        if time.monotonic() >= self._refused_until:
+        if time.monotonic() >= self._accepts_at:
             found[self._listener.fileno()] = selectors.EVENT_READ
         return found
 
     def next_deadline(self) -> float:
         """When handle() has to be called at the latest, as time.monotonic()."""
         deadlines = [client.until for client in self._clients.values()]
-        if self._refused_until > time.monotonic():
-            deadlines.append(self._refused_until)
+        if self._accepts_at > time.monotonic():
+            deadlines.append(self._accepts_at)
         return min(deadlines, default=NEVER)
 
     def handle(self, ready: Mapping[int, int]) -> None:
-        """Serve those of `ready`, some of the sockets(). It does not block, and raises nothing."""
+        """Serve those of `ready` that are of the sockets(). It does not block, and raises nothing."""
         for descriptor in ready:
             if descriptor == self._listener.fileno():
                 self._accept()
-            elif (client := self._clients.get(descriptor)) is not None:
-                self._serve(descriptor, client)
+            elif descriptor in self._clients:
+                self._serve(descriptor)
         now = time.monotonic()
         for descriptor in [each for each, client in self._clients.items() if now >= client.until]:
             self._drop(descriptor)
@@ -99,54 +157,54 @@ class HealthServer:
         self._listener.close()
 
     def _accept(self) -> None:
-        for _ in range(CLIENTS_AT_MOST):
-            try:
-                connection, _address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._refused_until = time.monotonic() + REFUSED_SECONDS
-                    return
-                continue  # this client has gone already
-            connection.setblocking(False)
-            forked_child.detach(connection)
-            if len(self._clients) >= CLIENTS_AT_MOST:
-                self._drop(next(iter(self._clients)))
-            client = self._clients[connection.fileno()] = Client(connection)
-            self._serve(connection.fileno(), client)  # a probe has sent its request, as a rule
-
-    def _serve(self, descriptor: int, client: Client) -> None:
         try:
-            if client.is_answered and not client.unsent:
-                self._wait_for_its_end(descriptor, client)
-                return
-            if not client.is_answered:
-                self._receive(descriptor, client)
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._accepts_at = time.monotonic() + ACCEPT_AGAIN_SECONDS
+            return
+        connection.setblocking(False)
+        forked_child.detach(connection)
+        if len(self._clients) >= CLIENTS_AT_MOST:
+            self._drop(next(iter(self._clients)))
+        self._clients[connection.fileno()] = ProbeClient(connection)
+        self._serve(connection.fileno())  # a probe has sent its request, as a rule
+
+    def _serve(self, descriptor: int) -> None:
+        client = self._clients[descriptor]
+        try:
+            if not client.unsent:
+                data = client.connection.recv(REQUEST_LIMIT)
+                if not data:
+                    self._drop(descriptor)
+                elif (
+                    not client.is_answered
+                ):  # else it is dropped: a close before its end would cut the answer off
+                    client.received += data
+                    self._answer(client)
             if client.unsent:
-                self._send(client)
+                client.unsent = client.unsent[client.connection.send(client.unsent) :]
+                if not client.unsent:
+                    client.connection.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             return
         except OSError:
             self._drop(descriptor)
 
-    def _receive(self, descriptor: int, client: Client) -> None:
-        data = client.connection.recv(REQUEST_LIMIT)
-        if not data:
-            self._drop(descriptor)
-            return
-        client.received += data
-        is_head = client.received.startswith(b"HEAD ")
+    def _answer(self, client: ProbeClient) -> None:
+        """Once the request is complete."""
         try:
-            request = parse(bytes(client.received))
+            request = parse(client.received)
             if request is None:
                 return
-            response = self._answer(request)
-        except RefusedError as error:
+            response = self._response_to(request)
+        except BadRequestError as error:
             response = error.response
-        client.unsent, client.is_answered = response.encode(with_body=not is_head), True
+        client.unsent = response.encode(with_body=not client.received.startswith(b"HEAD "))
+        client.is_answered = True
 
-    def _answer(self, request: Request) -> Response:
+    def _response_to(self, request: ProbeRequest) -> Response:
         try:
             return self._respond(request)
         except Exception as error:  # noqa: BLE001 - one answer that cannot be made ends no process
@@ -154,36 +212,19 @@ class HealthServer:
             emit("worker.health_failed", message, level=logging.ERROR, exc_info=True)
             return Response.of(500, {"error": "The log says why."})
 
-    def _send(self, client: Client) -> None:
-        sent = client.connection.send(client.unsent)
-        client.unsent = client.unsent[sent:]
-        if not client.unsent:
-            client.connection.shutdown(socket.SHUT_WR)
-
-    def _wait_for_its_end(self, descriptor: int, client: Client) -> None:
-        """A close with unread data would cut the answer off, so the rest is read first."""
-        if not client.connection.recv(REQUEST_LIMIT):
-            self._drop(descriptor)
-
     def _drop(self, descriptor: int) -> None:
-        client = self._clients.pop(descriptor)
-        with contextlib.suppress(OSError):
-            client.connection.close()
+        with suppress(OSError):
+            self._clients.pop(descriptor).connection.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """`::` serves IPv4 as well. Raises OSError."""
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":  # elsewhere it would share the port with another process
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    is_ipv6 = ":" in host
+    listener = socket.create_server(
+        (host, port),
+        family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+        backlog=BACKLOG,
+        dualstack_ipv6=is_ipv6 and socket.has_dualstack_ipv6(),
+    )
+    listener.setblocking(False)
     return listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.health.statuses import Statuses
 from pgonly_django.worker.status import STALLED_SECONDS, Status, WorkerState
 
 
@@ -17,5 +17,5 @@ def status(name="w", state=WorkerState.READY, *, stalled=False, **facts):
     return Status(name=name, state=state, **{**defaults, **facts})
 
 
-def snapshot(*workers, **facts):
-    return Snapshot(workers, **facts)
+def seen(*workers, **facts):
+    return Statuses(workers, **facts)

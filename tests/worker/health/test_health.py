@@ -1,92 +1,36 @@
 from __future__ import annotations
 
+import json
 import os
-import threading
 import time
 from io import StringIO
 
 import pytest
 
+from pgonly_django.database import wake_urls
 from pgonly_django.events import subscribe
 from pgonly_django.exceptions import OptionError
 from pgonly_django.management.commands import runworker
-from pgonly_django.worker import status as status_module
 from pgonly_django.worker.health import health as module
-from pgonly_django.worker.health.health import Health, wait
-from pgonly_django.worker.health.snapshot import Snapshot
+from pgonly_django.worker.health.health import Health, HeartbeatFile
+from pgonly_django.worker.health.server import ProbeRequest
 from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.status import WorkerState
 from tests.waiting import wait_for
-from tests.worker.health.statuses import snapshot, status
-from tests.worker.health.test_server import ask, free_port
+from tests.worker.health.statuses import seen, status
+from tests.worker.health.test_server import ask, free_port, in_thread
 
 
-def threads():
-    return [each.name for each in threading.enumerate() if each.name == "pgonly-health"]
-
-
-def test_without_port_and_file_there_is_nothing_and_no_thread():
-    with Health() as health, health.in_thread():
+def test_without_port_and_file_there_is_nothing():
+    with Health() as health:
         assert not health.is_on
         assert health.sockets() == {}
         assert health.next_deadline() == float("inf")
-        assert threads() == []
-
-
-def test_a_loop_of_others_can_drive_it():
-    """As the supervisor does, without a thread."""
-    with Health("127.0.0.1", free_port()) as health:
-        health.snapshot = lambda: snapshot(status(running=1))
-        answers = []
-        client = threading.Thread(target=lambda: answers.append(ask(health, "GET", "/busy")))
-        client.start()
-        wait_for(lambda: health.handle(wait(health.sockets(), time.monotonic() + 0.1)) or answers)
-        client.join()
-        assert answers == [(200, b'{"busy": true, "running": 1}\n')]
-        assert threads() == []
 
 
 def test_an_idle_server_waits_without_a_deadline():
     with Health("127.0.0.1", free_port()) as health:
         assert health.next_deadline() == float("inf")
-
-
-def test_what_nobody_expects_ends_no_answers(monkeypatch):
-    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.0)
-    said = []
-    stop = subscribe(lambda name, facts: said.append(name))
-    with Health("127.0.0.1", free_port()) as health, health.in_thread():
-        handle, health.handle = health.handle, lambda _: 1 / 0
-        with pytest.raises(OSError):
-            ask_once(health)
-        wait_for(lambda: "worker.health_failed" in said)
-        health.handle = handle
-        assert ask(health, "GET", "/live")[0] == 200
-    stop()
-
-
-def ask_once(health):
-    import http.client
-
-    connection = http.client.HTTPConnection("127.0.0.1", health.server.port, timeout=0.2)
-    try:
-        connection.request("GET", "/live")
-        connection.getresponse()
-    finally:
-        connection.close()
-
-
-def test_a_main_loop_that_hangs_is_not_live_while_its_health_port_answers(background_worker, monkeypatch):
-    monkeypatch.setattr(status_module, "STALLED_SECONDS", 0.5)
-    worker = background_worker(poll_seconds=0.1)
-    goes_on, exchange = threading.Event(), worker._exchange
-    with Health("127.0.0.1", free_port()) as health, health.in_thread():
-        health.snapshot = lambda: Snapshot.of_one(worker.status())
-        wait_for(lambda: ask(health, "GET", "/live")[0] == 200)
-        worker._exchange = lambda now: goes_on.wait(60) and exchange(now)
-        wait_for(lambda: ask(health, "GET", "/live")[0] == 503)
-        assert b"has not turned for" in ask(health, "GET", "/ready")[1]
-        goes_on.set()
-        wait_for(lambda: ask(health, "GET", "/ready")[0] == 200)
 
 
 def test_a_file_that_cannot_be_written_leaves_no_port_open(tmp_path):
@@ -98,7 +42,7 @@ def test_a_file_that_cannot_be_written_leaves_no_port_open(tmp_path):
 
 def test_a_forked_child_forgets_and_its_parent_goes_on(tmp_path):
     path = tmp_path / "alive"
-    with Health("127.0.0.1", free_port(), str(path)) as health, health.in_thread():
+    with in_thread(Health("127.0.0.1", free_port(), str(path))) as health:
         pid = os.fork()
         if not pid:
             health.forget()
@@ -106,12 +50,6 @@ def test_a_forked_child_forgets_and_its_parent_goes_on(tmp_path):
         os.waitpid(pid, 0)
         assert path.exists()
         assert ask(health, "GET", "/live")[0] == 200
-
-
-def test_the_snapshot_of_one_worker_knows_its_memory():
-    seen = Snapshot.of_one(status(pid=os.getpid()))
-    assert 1_000_000 < seen.memory[os.getpid()] < 10_000_000_000
-    assert Snapshot.of_one(status(pid=2**30)).memory == {}
 
 
 @pytest.mark.parametrize(("text", "is_said"), [("hello", True), ("70000", True), ("", False), ("0", False)])
@@ -123,3 +61,199 @@ def test_a_variable_that_names_no_port_is_said(text, is_said, monkeypatch):
         assert not health.is_on
     told = command.stderr.getvalue()
     assert (f"No health port: $PORT is {text!r}, and a port is a number from 1 to 65535." in told) == is_said
+
+
+# What each path answers.
+
+
+def answer(statuses, path, method="GET"):
+    health = Health()
+    health.statuses = lambda: statuses
+    response = health.respond(ProbeRequest(method, path))
+    return response.status, json.loads(response.body)
+
+
+@pytest.mark.parametrize("path", ["/", "/live"])
+def test_live_while_every_loop_turns(path):
+    code, facts = answer(seen(status("a"), status("b", running=2)), path)
+    assert (code, facts["live"]) == (200, True)
+    assert [(each["name"], each["state"], each["running"]) for each in facts["workers"]] == [
+        ("a", "ready", 0), ("b", "ready", 2),
+    ]  # fmt: skip
+    assert facts["workers"][0]["turned_seconds_ago"] < 60
+    assert "turned_at" not in facts["workers"][0]
+
+
+def test_one_loop_that_does_not_turn_is_not_live():
+    code, facts = answer(seen(status("a"), status("b", stalled=True)), "/live")
+    assert code == 503
+    assert facts["reason"].startswith("The main loop of b has not turned for 1 min 3")
+
+
+@pytest.mark.parametrize("state", ["starting", "away", "stopping", "ready", "asleep"])
+def test_whatever_the_state_a_loop_that_turns_is_live(state):
+    assert answer(seen(status(state=WorkerState(state))), "/live")[0] == 200
+
+
+def test_before_there_is_a_worker_it_lives_and_is_not_ready():
+    assert answer(seen(), "/live")[0] == 200
+    assert answer(seen(), "/ready") == (503, {"ready": False, "reason": "Starting.", "workers": {}})
+
+
+@pytest.mark.parametrize("state", ["ready", "asleep"])
+def test_one_worker_that_serves_is_enough_to_be_ready(state):
+    statuses = seen(status("a", WorkerState.AWAY), status("b", WorkerState(state)), starting=1)
+    assert answer(statuses, "/ready") == (
+        200,
+        {"ready": True, "workers": {"away": 1, state: 1, "starting": 1}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: seen(starting=2), "Starting."),
+        (
+            lambda: seen(status(state=WorkerState.STARTING), status(state=WorkerState.STOPPING)),
+            "Starting.",
+        ),
+        (lambda: seen(status(state=WorkerState.STOPPING)), "Stopping."),
+        (lambda: seen(status(state=WorkerState.AWAY)), "PostgreSQL does not answer."),
+        (lambda: seen(status(), is_stopping=True), "Stopping."),
+        (lambda: seen(status(stalled=True)), "The main loop of w has not turned for "),
+    ],
+)
+def test_not_ready_with_its_reason(make, reason):
+    code, facts = answer(make(), "/ready")
+    assert (code, facts["ready"]) == (503, False)
+    assert facts["reason"].startswith(reason)
+
+
+def test_busy_while_jobs_run_anywhere():
+    assert answer(seen(status(), status(running=3)), "/busy") == (200, {"busy": True, "running": 3})
+    assert answer(seen(status(), status()), "/busy") == (503, {"busy": False, "running": 0})
+
+
+def test_other_paths_and_methods_say_what_there_is():
+    assert answer(seen(), "/health") == (
+        404, {"error": "There is no /health here. There is: /, /busy, /live, /metrics, /ready, /wake"},
+    )  # fmt: skip
+    assert answer(seen(), "/live", "DELETE") == (405, {"error": "/live takes GET, HEAD."})
+    assert answer(seen(), "/ready", "HEAD")[0] == 503
+
+
+def post(authorization, woken, method="POST"):
+    health = Health()
+    health.wake = lambda: woken.append(1)
+    headers = {} if authorization is None else {"authorization": authorization}
+    return health.respond(ProbeRequest(method, "/wake", headers))
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+def test_a_valid_token_wakes(scheme):
+    woken = []
+    response = post(f"{scheme} {wake_urls.token()}", woken)
+    assert (response.status, json.loads(response.body), woken) == (202, {"woken": True}, [1])
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", "Bearer wake:x:y", "Basic {token}", "{token}", "Bearer é"],
+)
+def test_nothing_else_wakes(authorization):
+    woken = []
+    response = post(authorization and authorization.format(token=wake_urls.token()), woken)
+    assert (response.status, response.headers["WWW-Authenticate"], woken) == (401, "Bearer", [])
+    assert "SECRET_KEY" in json.loads(response.body)["error"]
+
+
+def test_a_get_wakes_nothing():
+    woken = []
+    assert (post(f"Bearer {wake_urls.token()}", woken, "GET").status, woken) == (405, [])
+
+
+# The heartbeat file.
+
+
+AN_HOUR_AGO = time.time() - 3600
+
+
+@pytest.fixture
+def always_due(monkeypatch):
+    monkeypatch.setattr(module, "TOUCH_SECONDS", 0.02)
+
+
+def age(path):
+    os.utime(path, (AN_HOUR_AGO, AN_HOUR_AGO))
+
+
+def is_fresh(path):
+    return path.exists() and path.stat().st_mtime > AN_HOUR_AGO + 60
+
+
+def test_it_is_touched_while_the_loops_turn_and_removed_at_the_end(always_due, tmp_path):
+    path = tmp_path / "alive"
+    health = Health(file=str(path))
+    assert is_fresh(path)
+    with in_thread(health):
+        age(path)
+        wait_for(lambda: is_fresh(path))
+        health.statuses = lambda: seen(status(), status(stalled=True))
+        deadline = health.file.due_at
+        wait_for(lambda: health.file.due_at > deadline)  # one that was under way is over
+        age(path)
+        deadline = health.file.due_at
+        wait_for(lambda: health.file.due_at > deadline)
+        assert not is_fresh(path)
+        health.statuses = lambda: seen(status())
+        wait_for(lambda: is_fresh(path))
+    assert not path.exists()
+
+
+def test_one_that_was_deleted_comes_back(tmp_path):
+    path = tmp_path / "alive"
+    file = HeartbeatFile(str(path))
+    path.unlink()
+    file.touch(is_live=True)
+    assert path.exists()
+
+
+def test_it_keeps_what_stands_in_the_file(tmp_path):
+    path = tmp_path / "alive"
+    path.write_text("text")
+    HeartbeatFile(str(path))
+    assert path.read_text() == "text"
+
+
+def test_one_that_cannot_be_written_is_a_clear_error_at_the_start(tmp_path):
+    with pytest.raises(OptionError, match=r"--heartbeat-file .*/no/alive cannot be written: No such file"):
+        HeartbeatFile(str(tmp_path / "no" / "alive"))
+    with pytest.raises(OptionError, match="Is a directory"):
+        HeartbeatFile(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OptionError, match="cannot be written"):  # and not for ever
+        HeartbeatFile(str(tmp_path / "pipe"))
+
+
+def test_later_failures_are_logged_once_and_tried_again(tmp_path):
+    path = tmp_path / "folder" / "alive"
+    path.parent.mkdir()
+    file, said = HeartbeatFile(str(path)), []
+    stop = subscribe(lambda name, facts: said.append(name))
+    path.unlink()
+    path.parent.rmdir()
+    for _ in range(3):
+        file.touch(is_live=True)
+    assert said == ["worker.heartbeat_file_failed"]
+    path.parent.mkdir()
+    file.touch(is_live=True)
+    assert path.exists()
+    stop()
+
+
+def test_another_current_directory_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    health = Health(file="alive")
+    monkeypatch.chdir("/")
+    health.close()
+    assert not (tmp_path / "alive").exists()

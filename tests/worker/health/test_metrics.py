@@ -7,17 +7,17 @@ import pytest
 
 from pgonly_django.worker.health.metrics import described, exposition
 from pgonly_django.worker.status import WorkerState
-from tests.worker.health.statuses import snapshot, status
+from tests.worker.health.statuses import seen, status
 
 SAMPLE = re.compile(
     r'(?P<name>[a-z_]+)(\{(?P<label>[a-z]+)="(?P<value>(?:[^"\\\n]|\\["\\n])*)"\})? (?P<number>[-0-9.e+]+)'
 )
 
 
-def samples(seen):
+def samples(statuses):
     """By name and label value. Every line is a comment of its family or matches the format."""
     found, declared = {}, set()
-    for line in exposition(seen).splitlines():
+    for line in exposition(statuses).splitlines():
         if line.startswith("# "):
             _, word, name, rest = line.split(" ", 3)
             if word == "TYPE":
@@ -37,7 +37,7 @@ def test_every_worker_has_its_numbers():
         "a", pid=11, threads=4, running=2, jobs_done=7, jobs_failed=1, jobs_released=3, stuck_slots=1
     )
     second = status("b", WorkerState.ASLEEP, pid=12, idle_since=time.monotonic() - 100)
-    found = samples(snapshot(first, second, starting=1, replaced=5, memory={11: 1_000_000}))
+    found = samples(seen(first, second, starting=1, replaced=5, memory={11: 1_000_000}))
     assert found["pgonly_workers", "ready"] == found["pgonly_workers", "asleep"] == 1
     assert found["pgonly_workers", "starting"] == 1
     assert found["pgonly_workers", "away"] == 0
@@ -59,18 +59,18 @@ def test_every_worker_has_its_numbers():
 
 
 def test_a_name_with_quotes_breaks_no_line():
-    found = samples(snapshot(status('a"} 1\n\\')))
+    found = samples(seen(status('a"} 1\n\\')))
     assert found["pgonly_worker_threads", r"a\"} 1\n\\"] == 8
 
 
 def test_without_a_worker_it_is_valid():
-    assert samples(snapshot())["pgonly_workers", "ready"] == 0
+    assert samples(seen())["pgonly_workers", "ready"] == 0
 
 
 def test_the_library_of_prometheus_reads_it():
     parser = pytest.importorskip("prometheus_client.parser")
-    seen = snapshot(status('a"} 1\n\\', pid=11), status("b"), memory={11: 5})
-    found = {family.name: family for family in parser.text_string_to_metric_families(exposition(seen))}
+    statuses = seen(status('a"} 1\n\\', pid=11), status("b"), memory={11: 5})
+    found = {family.name: family for family in parser.text_string_to_metric_families(exposition(statuses))}
     named = {name.removesuffix("_total"): (kind, set(labels)) for name, kind, labels, _ in described()}
     assert set(found) == set(named)
     for name, family in found.items():

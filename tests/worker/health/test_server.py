@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import socket
+import threading
 import time
 
 import pytest
 
 from pgonly_django.events import subscribe
 from pgonly_django.worker import forked_child
+from pgonly_django.worker.health import health as health_module
 from pgonly_django.worker.health import server as module
-from pgonly_django.worker.health.health import Health, HealthThread
-from pgonly_django.worker.health.http import Response
-from pgonly_django.worker.health.server import CLIENTS_AT_MOST, HealthServer, PortTakenError
+from pgonly_django.worker.health.health import ANSWERS, Health
+from pgonly_django.worker.health.server import (
+    CLIENTS_AT_MOST,
+    REQUEST_LIMIT,
+    BadRequestError,
+    PortTakenError,
+    ProbeRequest,
+    ProbeServer,
+    Response,
+    parse,
+)
+from pgonly_django.worker.inbox import wait_for as wait_for_sockets
 from tests.waiting import wait_for
 
 
@@ -24,19 +36,38 @@ def free_port(host="127.0.0.1"):
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def served():
-    """A Health on a port of its own, with a thread; `served.get("/live")` is its answer."""
-    health = Health("127.0.0.1", free_port())
-    health.add_route("GET", "/big", lambda _: Response(200, b"x" * 3_000_000))
-    health.add_route("GET", "/broken", lambda _: 1 / 0)
-    health.add_route("POST", "/wake", lambda request: Response.of(202, {"body": request.body.decode()}))
-    thread = HealthThread(health)
+@contextlib.contextmanager
+def in_thread(health):
+    """Drive it, as a worker's process does, until the end of the block."""
+    is_over = threading.Event()
+
+    def turn():
+        while not is_over.is_set():
+            seconds = min(health.next_deadline() - time.monotonic(), 0.02)
+            health.handle(wait_for_sockets(health.sockets(), max(seconds, 0.0)))
+
+    thread = threading.Thread(target=turn)
     thread.start()
-    yield health
-    thread.end()
-    assert not thread.is_alive()
-    health.close()
+    try:
+        yield health
+    finally:
+        is_over.set()
+        thread.join()
+        health.close()
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A Health on a port of its own, with a thread, and with paths that misbehave."""
+
+    def break_down(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(ANSWERS, "/big", lambda _: Response(200, b"x" * 3_000_000))
+    monkeypatch.setitem(ANSWERS, "/broken", break_down)
+    monkeypatch.setattr(health_module, "PATHS", [*health_module.PATHS, "/big", "/broken"])
+    with in_thread(Health("127.0.0.1", free_port())) as health:
+        yield health
 
 
 def ask(health, method, path, body=None, headers=None):
@@ -61,7 +92,7 @@ def read_all(client):
 def test_it_answers_get_head_and_post(served):
     assert ask(served, "GET", "/live")[0] == 200
     assert ask(served, "HEAD", "/live") == (200, b"")
-    assert ask(served, "POST", "/wake", b"abc") == (202, b'{"body": "abc"}\n')
+    assert ask(served, "POST", "/wake", b"a body is read and dropped")[0] == 401
     assert ask(served, "POST", "/live")[0] == 405
     assert ask(served, "GET", "/else")[0] == 404
 
@@ -90,10 +121,10 @@ def test_a_broken_answer_is_a_500_that_the_log_explains(served):
     assert ask(served, "GET", "/live")[0] == 200
 
 
-def test_a_client_that_sends_too_much_gets_its_answer_all_the_same(served):
+def test_a_client_that_sends_more_than_is_read_gets_its_answer_all_the_same(served):
     with connect(served) as client:
-        client.sendall(b"POST /wake HTTP/1.1\r\nContent-Length: 900000\r\n\r\n" + b"x" * 100_000)
-        assert read_all(client).startswith(b"HTTP/1.1 413 ")
+        client.sendall(b"GET /live HTTP/1.1\r\n\r\n" + b"x" * 100_000)
+        assert read_all(client).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_silent_client_is_dropped(served, monkeypatch):
@@ -132,7 +163,7 @@ def test_a_probe_is_served_though_others_hold_every_place(served, monkeypatch):
 
 
 def test_without_a_free_descriptor_it_rests_and_goes_on(served, monkeypatch):
-    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.05)
+    monkeypatch.setattr(module, "ACCEPT_AGAIN_SECONDS", 0.05)
 
     class Full:
         tries = 0
@@ -161,18 +192,18 @@ def test_a_port_that_is_taken_is_an_error_that_says_what_to_do():
             PortTakenError,
             match=rf"--health-port {port} cannot be opened on 127.0.0.1: Address already in use. Choose an",
         ):
-            HealthServer("127.0.0.1", port, Response)
+            ProbeServer("127.0.0.1", port, Response)
 
 
 def test_an_address_of_another_machine_is_an_error():
     with pytest.raises(PortTakenError, match=r"cannot be opened on 192\.0\.2\.1: Cannot assign"):
-        HealthServer("192.0.2.1", free_port(), Response)
+        ProbeServer("192.0.2.1", free_port(), Response)
 
 
 def test_an_ipv6_address_serves_both(monkeypatch):
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
-    with Health("::", free_port()) as health, health.in_thread():
+    with in_thread(Health("::", free_port())) as health:
         assert health.address == f"http://[::]:{health.server.port}"
         assert ask(health, "GET", "/live")[0] == 200
 
@@ -193,10 +224,50 @@ def test_a_forked_child_of_a_job_keeps_no_port_taken(served):
         port = served.server.port
         served.close()
         assert client.recv(1) == b""
-        HealthServer("127.0.0.1", port, Response).close()
+        ProbeServer("127.0.0.1", port, Response).close()
     finally:
         os.write(writing, b"!")
         os.waitpid(pid, 0)
         for descriptor in (reading, writing):
             os.close(descriptor)
         client.close()
+
+
+def test_a_request_is_parsed():
+    received = b"POST /wake/?a=1 HTTP/1.1\r\nHost: x\r\nAuthorization:  Bearer t \r\n\r\nhi"
+    headers = {"host": "x", "authorization": "Bearer t"}
+    assert parse(received) == ProbeRequest("POST", "/wake", headers)
+
+
+@pytest.mark.parametrize("received", [b"", b"GET /live HTTP/1.1\r\n"])
+def test_an_incomplete_request_waits(received):
+    assert parse(received) is None
+
+
+@pytest.mark.parametrize(
+    ("received", "status"),
+    [
+        (b"x" * REQUEST_LIMIT, 431),
+        (b"hello\r\n\r\n", 400),
+        (b"\x16\x03\x01\r\n\r\n", 400),
+        (b"GET live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /live HTTP/2\r\n\r\n", 400),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_refused(received, status):
+    with pytest.raises(BadRequestError) as caught:
+        parse(received)
+    assert caught.value.response.status == status
+    assert json.loads(caught.value.response.body)["error"]
+
+
+def test_a_response_says_its_length_and_that_nobody_may_keep_it():
+    head, _, body = (
+        Response.of(405, {"error": "no"}, {"Allow": "GET"}).encode(with_body=True).partition(b"\r\n\r\n")
+    )
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 405 Method Not Allowed", b"Content-Type: application/json", b"Content-Length: 16",
+        b"Cache-Control: no-store", b"Connection: close", b"Allow: GET",
+    ]  # fmt: skip
+    assert json.loads(body) == {"error": "no"}
+    assert Response.of(200, {}).encode(with_body=False).endswith(b"close\r\n\r\n")

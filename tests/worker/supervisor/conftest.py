@@ -14,7 +14,7 @@ from pgonly_django.worker.health.health import Health
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import WorkerState
 from pgonly_django.worker.supervisor import supervisor as module
-from pgonly_django.worker.supervisor.starting import let_stop_signals_through
+from pgonly_django.worker.supervisor.processes import let_stop_signals_through
 from pgonly_django.worker.supervisor.supervisor import Supervisor
 from tests.worker.health.statuses import status
 
@@ -83,6 +83,5 @@ def supervise(monkeypatch, transactional_db, caplog):
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(process.pid, signal.SIGKILL)
                 os.waitpid(process.pid, 0)
-            process.started.channel.close()
-        supervisor.taking_back.close()
+            process.channel.close()
         supervisor.inbox.close()

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import socket
 
-from pgonly_django.worker.supervisor.channel import KEPT_BYTES, Channel
+import pytest
+
+from pgonly_django.worker.loop import WorkerLoop
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.supervisor.channel import KEPT_BYTES, Channel, Link, is_database_there
+from tests.queue.rows import fresh, make_running, make_worker
+from tests.waiting import wait_for
 
 
 def test_messages_arrive_in_their_order_and_the_end_is_noticed():
@@ -50,3 +57,86 @@ def test_what_is_no_message_is_dropped_and_the_next_one_is_read():
     assert end.receive()[-1] == {"after": 1}
     raw.close()
     end.close()
+
+
+@pytest.fixture
+def link(transactional_db):
+    """The link of a worker that does not run, and the supervisor's end of its channel."""
+    ours, theirs = Channel.pair()
+    worker = WorkerLoop(WorkerOptions(threads=1))
+    yield Link(worker, theirs), ours
+    ours.close()
+    theirs.close()
+    worker.database.close()
+    worker.inbox.close()
+
+
+def told(supervisor, key):
+    return [message[key] for message in supervisor.receive() if key in message]
+
+
+def test_the_status_is_told_when_it_changes(link):
+    link, supervisor = link
+    link.turn()
+    link.turn()
+    (status,) = told(supervisor, "status")
+    assert (status["worker_id"], status["state"]) == (str(link.worker.id), WorkerState.STARTING)
+    link.worker.ends.jobs_released = 7
+    link.turn()
+    assert told(supervisor, "status")[0]["jobs_released"] == 7
+
+
+def test_what_the_supervisor_says_reaches_the_main_loop(link):
+    link, supervisor = link
+    supervisor.send({"payload": "wake"})
+    supervisor.send({"retire": True})
+    link.turn()
+    assert link.worker.inbox.take(10, 0.0) == ["wake", "retire"]
+
+
+def test_it_takes_the_jobs_of_a_dead_process_back_and_answers(link):
+    link, supervisor = link
+    dead = make_worker()
+    job = make_running(dead.id)
+    supervisor.send({"take_back": {str(dead.id): False}})
+
+    def answers():
+        link.turn()
+        return [message for message in supervisor.receive() if "taken" in message]
+
+    assert wait_for(answers) == [{"taken": {str(dead.id): 1}, "still": [], "error": ""}]
+    assert fresh(job).state == "ready"
+    assert sorted(link.worker.inbox.take(10, 0.0)) == ["limited *", f"ready {job.queue}"]
+
+
+def test_a_worker_stops_when_the_supervisor_is_gone(link, caplog):
+    link, supervisor = link
+    supervisor.close()
+    link.turn()
+    link.turn()
+    assert link.worker.is_stopping
+    assert caplog.text.count("The supervisor is gone") == 1
+
+
+def test_at_the_end_it_tells_whether_all_has_been_given_back_and_whether_it_had_no_time_for_more(link):
+    link, supervisor = link
+    link.worker.deadline.claims_until = 0.0
+    link.end()
+    messages = supervisor.receive()
+    assert {"holds_nothing": True} in messages
+    assert {"is_out_of_time": True} in messages
+
+
+def test_a_worker_waits_for_its_database_until_it_is_told_to_stop(link, monkeypatch):
+    link, _ = link
+    assert is_database_there(link.worker)
+    looks = []
+
+    def nothing():
+        looks.append(1)
+        if len(looks) == 3:
+            link.worker.shutdown.ask()
+
+    monkeypatch.setattr(link.worker.database, "connection", nothing)
+    assert not is_database_there(link.worker)
+    assert len(looks) == 3

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pgonly_django.worker.status import ExitCode, WorkerState
-from pgonly_django.worker.supervisor import process as process_module
+from pgonly_django.worker.supervisor import processes as process_module
 from pgonly_django.worker.supervisor import supervisor as module
 from tests.queue.rows import fresh, make_running, make_worker
 from tests.worker.supervisor.conftest import deaf, never_ready, obey, run_until_over, tell, turn_until
@@ -29,7 +29,7 @@ def test_a_process_that_ends_is_replaced_and_a_stop_ends_all(supervise, caplog):
     turn_until(supervisor, are_ready(supervisor))
     first = pids(supervisor)
     victim = supervisor.places[1].process
-    victim.started_at -= module.TURN_SECONDS + 60
+    victim.started_at -= 60
     victim.send(signal.SIGTERM)  # a person's
     turn_until(supervisor, lambda: pids(supervisor) != first and are_ready(supervisor)())
     assert len(pids(supervisor) & first) == 2
@@ -223,15 +223,15 @@ def test_a_system_without_a_process_to_spare_is_asked_again_later(supervise, mon
     turn_until(supervisor, are_ready(supervisor))
 
 
-def test_the_snapshot_for_the_health_port_has_all_workers(supervise):
+def test_the_health_port_tells_of_all_workers(supervise):
     supervisor = supervise(obey, 2)
-    assert (supervisor.snapshot().starting, supervisor.snapshot().why_not_ready()) == (2, "Starting.")
+    assert (supervisor.seen().starting, supervisor.seen().why_not_ready()) == (2, "Starting.")
     turn_until(supervisor, are_ready(supervisor))
-    snapshot = supervisor.snapshot()
-    assert [each.name for each in snapshot.workers] == ["s-1", "s-2"]
-    assert {each.state for each in snapshot.workers} == {WorkerState.READY}
-    assert set(snapshot.memory) == pids(supervisor)
-    assert (snapshot.starting, snapshot.replaced, snapshot.is_stopping) == (0, 0, False)
+    seen = supervisor.seen()
+    assert [each.name for each in seen.workers] == ["s-1", "s-2"]
+    assert {each.state for each in seen.workers} == {WorkerState.READY}
+    assert set(seen.memory) == pids(supervisor)
+    assert (seen.starting, seen.replaced, seen.is_stopping) == (0, 0, False)
 
 
 def test_a_wake_up_is_passed_on_to_all_processes(supervise):
@@ -252,8 +252,8 @@ def test_a_child_has_nothing_of_the_supervisor_s_so_that_the_others_notice_its_e
     supervisor = supervise(obey, 1)
 
     def serve(child):
-        inherited = [process.started.channel.fileno() for process in supervisor.processes]
-        inherited += [*supervisor.taking_back.sockets(), *supervisor.health.sockets()]
+        inherited = [process.channel.fileno() for process in supervisor.processes]
+        inherited += supervisor.health.sockets()
         tell(child, running=sum(number != -1 for number in inherited), jobs_done=len(inherited))
         time.sleep(60)
 
@@ -271,7 +271,7 @@ def test_a_process_that_has_no_time_for_the_jobs_that_there_are_is_not_replaced(
 
     supervisor = supervise(serve, 2, ends_at=time.monotonic() + 60.0, max_seconds=60.0)
     run_until_over(supervisor)
-    assert supervisor.snapshot().replaced == 0
+    assert supervisor.seen().replaced == 0
 
 
 def test_a_process_that_ends_near_the_end_of_max_seconds_is_not_replaced(supervise):
@@ -282,4 +282,4 @@ def test_a_process_that_ends_near_the_end_of_max_seconds_is_not_replaced(supervi
 
     supervisor = supervise(serve, 2, ends_at=time.monotonic() + 1.0, max_seconds=1.0)
     run_until_over(supervisor)
-    assert supervisor.snapshot().replaced == 0
+    assert supervisor.seen().replaced == 0

@@ -6,9 +6,14 @@ from django.db import connections
 from pgonly_django.exceptions import OptionError
 from pgonly_django.models import Job, State
 from pgonly_django.worker.loop import WorkerLoop
-from pgonly_django.worker.memory import memory_of, own_rss_mb, resident_bytes
+from pgonly_django.worker.memory import (
+    Retirement,
+    memory_of,
+    own_rss_mb,
+    refuse_too_little_memory,
+    resident_bytes,
+)
 from pgonly_django.worker.options import WorkerOptions
-from pgonly_django.worker.retirement import Retirement, refuse_too_little_memory
 from pgonly_django.worker.status import ExitCode
 from tests import jobs
 from tests.waiting import wait_for

@@ -8,22 +8,22 @@ import threading
 import pytest
 from django.core.management.base import CommandError
 
-from pgonly_django.worker.supervisor import starting
+from pgonly_django.worker.supervisor import processes
 from pgonly_django.worker.supervisor.channel import Channel
-from pgonly_django.worker.supervisor.starting import (
+from pgonly_django.worker.supervisor.processes import (
     CHILD_VARIABLE,
     as_child,
     fork,
-    fork_to,
     forks,
     other_threads,
 )
+from tests.waiting import wait_for
 
 
 def test_a_process_with_another_thread_is_not_forked_unless_it_is_wanted(monkeypatch):
     """A lock that the thread holds would stay locked in the child."""
-    monkeypatch.setattr(starting, "FORK_IS_SAFE_HERE", True)
-    monkeypatch.setattr(starting, "other_threads", list)
+    monkeypatch.setattr(processes, "FORK_IS_SAFE_HERE", True)
+    monkeypatch.setattr(processes, "other_threads", list)
     assert forks("auto")
     monkeypatch.undo()
     over = threading.Event()
@@ -37,40 +37,39 @@ def test_a_process_with_another_thread_is_not_forked_unless_it_is_wanted(monkeyp
         thread.join()
 
 
-def ended(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def ended(process):
+    process.channel.close()
+    return os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
 
 
 @pytest.mark.parametrize(
     ("error", "code"), [(None, 0), (SystemExit(7), 7), (SystemExit("no"), 1), (KeyError(1), 1)]
 )
 def test_a_forked_child_ends_where_it_would_come_back(error, code, capfd):
-    def child():
+    def live(child):
         if error is not None:
             raise error
 
-    assert ended(fork_to(child)) == code
+    assert ended(fork("w", None, live)) == code
     assert ("KeyError" in capfd.readouterr().err) == isinstance(error, KeyError)
 
 
 def test_stop_signals_are_held_back_in_a_child_until_it_has_its_handlers():
-    def child():
+    def live(child):
         os.kill(os.getpid(), signal.SIGTERM)  # pending
         signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
-        starting.let_stop_signals_through()
+        processes.let_stop_signals_through()
 
-    assert ended(fork_to(child)) == 9
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(starting.STOP_SIGNALS)
+    assert ended(fork("w", None, live)) == 9
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(processes.STOP_SIGNALS)
 
 
 def test_a_forked_child_knows_its_name_and_its_end_and_tells_over_its_channel():
-    started = fork(
-        "w-1", 7.0, lambda child: child.channel.send({"name": child.name, "ends_at": child.ends_at}), list
+    process = fork(
+        "w-1", 7.0, lambda child: child.channel.send({"name": child.name, "ends_at": child.ends_at})
     )
-    assert ended(started.pid) == 0
-    assert started.channel.receive() == [{"name": "w-1", "ends_at": 7.0}]
-    assert started.channel.is_closed
-    started.channel.close()
+    wait_for(lambda: process.channel.receive() == [{"name": "w-1", "ends_at": 7.0}])
+    assert ended(process) == 0
 
 
 def test_a_spawned_child_finds_its_channel_in_the_environment_and_hands_nothing_on(monkeypatch):

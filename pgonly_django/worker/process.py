@@ -1,17 +1,21 @@
-"""What a worker changes in its process, and puts back at its end for a caller that goes on; and the process's end."""
+"""What a worker changes in its process, and puts back at its end for a caller that continues; the end of the process;
+and what --reload watches."""
 
 import logging
 import os
 import queue
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from django.apps import apps
 from django.db import connections
+from django.utils.autoreload import autoreload_started
 
 from pgonly_django import embedded
 from pgonly_django.database import wake_urls
@@ -110,3 +114,15 @@ def _end_children(by: float) -> None:
     for child in children:
         child.join(max(deadline - time.monotonic(), 0.0))
         child.kill()
+
+
+def watch_apps() -> None:
+    """Under --reload: watch all modules of the project's apps. The supervisor runs no jobs, so that it imports few."""
+    autoreload_started.connect(_watch, dispatch_uid=__name__)
+
+
+def _watch(sender: Any, **_: Any) -> None:
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.base_prefix}
+    for app in apps.get_app_configs():
+        if not any(Path(app.path).is_relative_to(place) for place in installed):
+            sender.watch_dir(app.path, "**/*.py")

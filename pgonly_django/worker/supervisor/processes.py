@@ -1,0 +1,309 @@
+"""The processes of a supervisor: how they are started and told to end, what is known of them, and their places.
+
+They are forked, so that they share the memory of what is loaded, or spawned by the same command. A fork copies one
+thread: locks that other threads hold at that moment, in Python or in a C library, stay locked in the child for ever. So
+a process with other threads is not forked unless `--start-method fork` asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from django.core.management.base import CommandError
+from django.db import connections
+from django.utils import autoreload
+
+from pgonly_django.events import emit
+from pgonly_django.worker.status import Status, WorkerState
+from pgonly_django.worker.supervisor.channel import Channel
+from pgonly_django.worker.timers import NEVER
+
+# For a spawned child: the number of its end of the channel, and its name.
+CHILD_VARIABLE = "_PGONLY_WORKER_CHILD"
+# Held back while a child has no handlers yet: they would end it, or reach the handlers of its parent.
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS = (*OF_THE_TERMINAL, signal.SIGTERM, signal.SIGQUIT)
+# The libraries of macOS may start threads that Python does not see.
+FORK_IS_SAFE_HERE = sys.platform != "darwin"
+# A process that ends so soon after its start was of no use: the next one in its place waits, longer each time.
+QUICK_SECONDS, LASTING_SECONDS = 10.0, 60.0
+LONGEST_BACKOFF_SECONDS = 60.0
+
+
+class Child(NamedTuple):
+    """What a process of a supervisor knows of itself."""
+
+    name: str
+    channel: Channel
+    ends_at: float | None  # of --max-seconds, which count from the supervisor's start; time.monotonic()
+
+
+@dataclass(eq=False)
+class Process:
+    """What the supervisor knows of a process. Times are time.monotonic()."""
+
+    name: str
+    pid: int
+    channel: Channel
+    how: str  # "forked" or "spawned"
+    started_at: float = field(default_factory=time.monotonic)
+    status: Status | None = None
+    was_ready: bool = False
+    retires_for: str | None = None  # why it claims nothing more, and ends once its jobs are finished
+    is_retiring: bool = False  # which the supervisor has noticed, or has asked it for
+    is_told_to_stop: bool = False
+    kill_at: float = NEVER  # when it is told to stop and still there
+    killed_for: str | None = None  # why the supervisor has killed it
+    holds_nothing: bool = False  # it has told that all its jobs have gone back
+    is_out_of_time: bool = False  # its --max-seconds leave no time for the jobs that there are
+    silent_seconds: float = 0.0
+    answers: deque[dict[str, Any]] = field(default_factory=deque)  # see taking_back.py
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+    def hear(self) -> None:
+        """Take note of what it has told."""
+        for message in self.channel.receive():
+            self.silent_seconds = 0.0
+            with suppress(ValueError, KeyError, TypeError):  # a job has written into the socket
+                if "status" in message:
+                    self.status = Status.from_dict(message["status"])
+                    self.was_ready = self.was_ready or self.status.state is not WorkerState.STARTING
+            if isinstance(message.get("retire"), str):
+                self.retires_for = message["retire"]
+            if {"taken", "still", "error"} <= message.keys():
+                self.answers.append(message)
+            self.is_out_of_time = self.is_out_of_time or message.get("is_out_of_time") is True
+            self.holds_nothing = self.holds_nothing or message.get("holds_nothing") is True
+
+    def ask(self, message: dict[str, Any]) -> None:
+        self.channel.send(message)
+
+    def send(self, number: int) -> None:
+        """It exists until it is waited for, so that its pid is no other process's."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self, reason: str) -> None:
+        self.killed_for = reason
+        self.send(signal.SIGKILL)
+        message = f"{self} is killed: {reason}."
+        emit("worker.process_killed", message, level=logging.ERROR, worker=self.name, pid=self.pid)
+
+    def say_retiring(self) -> None:
+        running = self.status.running if self.status is not None else 0
+        what = f"finishes its {running} job(s) and ends" if running else "ends"
+        message = f"{self} {what}, another one takes its place: {self.retires_for}."
+        reason = self.retires_for
+        emit("worker.process_retiring", message, worker=self.name, pid=self.pid, reason=reason)
+
+    def backs_off(self, now: float) -> bool:
+        """Whether the next one in its place has to wait: where this one ends too soon to have been of use, but not
+        where it retires and has claimed jobs."""
+        had_jobs = self.status is not None and self.status.running + self.status.jobs_done > 0
+        is_quick = not self.was_ready or now - self.started_at < QUICK_SECONDS
+        return is_quick and not (self.retires_for is not None and had_jobs)
+
+
+@dataclass(eq=False)
+class Place:
+    """One of the N. `start_at` is when the next process starts here; NEVER while there is one, or when none is to."""
+
+    name: str
+    process: Process | None = None
+    start_at: float = 0.0
+    has_begun: bool = False  # a process was started here before
+    failures: int = 0  # processes in a row that ended quickly
+
+    def fill(self, process: Process) -> None:
+        self.process, self.start_at, self.has_begun = process, NEVER, True
+        message = f"{process} starts, {process.how}."
+        emit("worker.process_started", message, worker=process.name, pid=process.pid, how=process.how)
+
+    def vacate(self, now: float, *, backs_off: bool) -> float:
+        """The next process may start after a pause, which is returned: of 1, 2, 4 ... 60 s when it backs off."""
+        process, self.process = self.process, None
+        if process is not None and now - process.started_at >= LASTING_SECONDS:
+            self.failures = 0
+        pause = 0.0
+        if backs_off:
+            pause = min(2.0**self.failures, LONGEST_BACKOFF_SECONDS)
+            self.failures += 1
+        self.start_at = now + pause
+        return pause
+
+    def close(self) -> None:
+        self.process, self.start_at = None, NEVER
+
+    def say_backs_off(self, pause: float) -> None:
+        times = f"{self.failures} time(s) in a row it ended soon after its start"
+        facts = {"worker": self.name, "failures": self.failures, "pause": pause}
+        message = f"{self.name} starts again in {pause:g} s: {times}."
+        emit("worker.process_backs_off", message, level=logging.WARNING, **facts)
+
+
+# Starting.
+
+
+def other_threads() -> list[str]:
+    """The names of all threads but this one; those that Python does not know are "native"."""
+    known = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+    with suppress(OSError):
+        count = len(list(Path("/proc/self/task").iterdir()))
+        known += ["native"] * (count - 1 - len(known))
+    return known
+
+
+def forks(method: str) -> bool:
+    """Whether the next process is forked. Asked at each start: a library may have started a thread since."""
+    return method == "fork" or (method == "auto" and FORK_IS_SAFE_HERE and not other_threads())
+
+
+def close_connections() -> None:
+    """A child must not use, nor keep open, what belongs to this process. Django's pools have threads."""
+    opened: Iterable[Any] = connections.all(initialized_only=True)
+    for wrapper in opened:
+        with suppress(Exception):
+            wrapper.close()
+            if wrapper.alias in getattr(wrapper, "_connection_pools", ()):
+                wrapper.close_pool()
+
+
+def fork(name: str, ends_at: float | None, live: Callable[[Child], None]) -> Process:
+    """`live` is called in the child, which ends after it, with stop signals held back. Raises OSError."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()  # or the child would print the same once more
+    with _pair() as (ours, theirs), held_back(STOP_SIGNALS):
+        with warnings.catch_warnings():  # of other threads, which who asked for a fork has thought of
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _end_after(lambda: live(Child(name, theirs, ends_at)))
+    return Process(name, pid, ours, "forked")
+
+
+def _end_after(live: Callable[[], None]) -> NoReturn:
+    code = 1
+    try:
+        live()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 - the parent's stack lies below: nothing may come back to it
+        with suppress(BaseException):
+            traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def spawn(name: str, ends_at: float | None) -> Process:
+    """The same command once more, which finds out that it is a child: see as_child(). Raises OSError."""
+    with _pair() as (ours, theirs), held_back(OF_THE_TERMINAL):
+        facts = json.dumps({"fd": theirs.fileno(), "name": name, "ends_at": ends_at})
+        # The mask of signals outlives exec; the child lifts it. SIGTERM may end it while it is being loaded.
+        process = subprocess.Popen(  # noqa: S603 - the command of this process
+            autoreload.get_child_arguments(),
+            env={**os.environ, CHILD_VARIABLE: facts},
+            pass_fds=[theirs.fileno()],
+        )
+    process.returncode = 0  # the supervisor waits for the pid itself
+    return Process(name, process.pid, ours, "spawned")
+
+
+@contextmanager
+def _pair() -> Iterator[tuple[Channel, Channel]]:
+    """The end of the child is closed here in any case, ours where it could not be started."""
+    ours, theirs = Channel.pair()
+    try:
+        yield ours, theirs
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+
+
+def as_child() -> Child | None:
+    """What a supervisor has told this process; None for one that was started by a person. Its own children are not
+    told: call it once. Raises CommandError."""
+    text = os.environ.pop(CHILD_VARIABLE, "")
+    if not text:
+        return None
+    try:
+        facts = json.loads(text)
+        ends_at = None if facts["ends_at"] is None else float(facts["ends_at"])
+        return Child(str(facts["name"]), Channel(socket.socket(fileno=facts["fd"])), ends_at)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CommandError(
+            f"{CHILD_VARIABLE} is set by runworker itself; unset it. It holds {text!r}."
+        ) from error
+
+
+@contextmanager
+def held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_stop_signals_through() -> None:
+    """In a child, once it has its handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+# Ends.
+
+
+def ending_of(code: int | None) -> str:
+    """How a process ended, in words. `code` as subprocess has it: -9 for SIGKILL; None: the system does not tell."""
+    if code is None:
+        return "ended, the system does not tell how"
+    if code >= 0:
+        return f"ended with code {code}"
+    with suppress(ValueError):
+        return f"died of {signal.Signals(-code).name}"
+    return f"died of signal {-code}"
+
+
+def reap(pids: list[int], *, all_of_them: bool) -> dict[int, int | None]:
+    """Wait for those that have ended, by their pids; as process 1 for all that have been left to it, too."""
+    ended: dict[int, int | None] = {}
+    for pid in pids:
+        found = _wait_for(pid)
+        if found is None:  # somebody else has waited for it, or the system keeps none (SIGCHLD is ignored)
+            ended[pid] = None
+        elif found[0] == pid:
+            ended[pid] = found[1]
+    while all_of_them and (found := _wait_for(-1)) is not None and found[0] != 0:
+        ended[found[0]] = found[1]
+    return ended
+
+
+def _wait_for(pid: int) -> tuple[int, int] | None:
+    """(pid, code); (0, 0) while there is none; None when there is no such child."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return ended, os.waitstatus_to_exitcode(status) if ended else 0

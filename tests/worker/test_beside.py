@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from pgonly_django.events import subscribe
+from pgonly_django.worker import beside as module
+from pgonly_django.worker import status as status_module
+from pgonly_django.worker.beside import Beside
+from pgonly_django.worker.health.health import Health
+from pgonly_django.worker.loop import WorkerLoop
+from pgonly_django.worker.options import WorkerOptions
+from pgonly_django.worker.status import WorkerState
+from pgonly_django.worker.supervisor.channel import Channel
+from tests.waiting import wait_for
+from tests.worker.health.test_server import ask, free_port
+
+
+@pytest.fixture
+def idle_worker(transactional_db):
+    """A worker that does not run."""
+    worker = WorkerLoop(WorkerOptions(threads=1, max_jobs_per_process=1))
+    yield worker
+    worker.database.close()
+    worker.inbox.close()
+
+
+@pytest.fixture
+def supervised(idle_worker):
+    """What runs beside it, and the supervisor's end of its channel."""
+    ours, theirs = Channel.pair()
+    yield Beside(idle_worker, Health(), theirs), ours
+    for channel in (ours, theirs):
+        channel.close()
+
+
+def told(supervisor, key):
+    found = []
+
+    def look():
+        found.extend(message[key] for message in supervisor.receive() if key in message)
+        return found
+
+    return wait_for(look)
+
+
+def test_without_anybody_to_speak_with_there_is_no_thread(transactional_db):
+    worker = WorkerLoop(WorkerOptions(threads=1))
+    with Beside(worker, Health()) as beside:
+        assert not beside.is_alive()
+    worker.inbox.close()
+
+
+def test_the_id_is_told_before_the_worker_runs_and_its_end_at_the_end(supervised):
+    beside, supervisor = supervised
+    with beside:
+        (first, *_) = told(supervisor, "status")
+        assert (first["worker_id"], first["state"]) == (str(beside.worker.id), WorkerState.STARTING)
+    assert told(supervisor, "holds_nothing") == [True]
+    assert not beside.is_alive()
+
+
+def test_a_worker_that_breaks_down_does_not_tell_that_it_holds_nothing(supervised):
+    beside, supervisor = supervised
+    with pytest.raises(ZeroDivisionError), beside:
+        raise ZeroDivisionError
+    assert not any("holds_nothing" in message for message in supervisor.receive())
+
+
+def test_a_process_retires_by_itself_and_tells_why(supervised):
+    beside, supervisor = supervised
+    beside.worker.room.jobs_left = 0
+    with beside:
+        assert told(supervisor, "retire") == ["1 job(s) claimed (--max-jobs-per-process 1)"]
+        assert "retire" in beside.worker.inbox.take(10, 0.0)
+
+
+def test_a_worker_without_a_supervisor_retires_too(idle_worker, caplog):
+    idle_worker.room.jobs_left = 0
+    with caplog.at_level("INFO", "pgonly_django"), Beside(idle_worker, Health(), owns_process=False):
+        wait_for(lambda: "so that a fresh one can be started: 1 job(s) claimed" in caplog.text)
+    assert idle_worker.inbox.take(10, 0.0) == ["retire"]
+
+
+def test_an_error_does_not_silence_the_process(supervised, monkeypatch):
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+    said = []
+    stop = subscribe(lambda name, facts: said.append(name))
+    beside, supervisor = supervised
+    with beside:
+        told(supervisor, "status")
+        with monkeypatch.context() as patch:
+            patch.setattr(beside.retirement, "reason", lambda **_: 1 / 0)
+            wait_for(lambda: "worker.status_not_told" in said)
+        beside.worker.ends.jobs_released = 7
+        wait_for(lambda: told(supervisor, "status")[-1]["jobs_released"] == 7)
+    stop()
+
+
+def test_probes_are_answered_until_the_end(idle_worker):
+    health = Health("127.0.0.1", free_port())
+    with Beside(idle_worker, health, owns_process=False):
+        assert ask(health, "GET", "/live")[0] == 200
+        assert os.getpid() in health.statuses().memory
+    assert health.server is None
+
+
+def test_a_main_loop_that_hangs_is_not_live_while_its_health_port_answers(background_worker, monkeypatch):
+    monkeypatch.setattr(status_module, "STALLED_SECONDS", 0.5)
+    worker = background_worker(poll_seconds=0.1)
+    goes_on, exchange = threading.Event(), worker._exchange
+    health = Health("127.0.0.1", free_port())
+    with Beside(worker, health, owns_process=False):
+        wait_for(lambda: ask(health, "GET", "/live")[0] == 200)
+        worker._exchange = lambda now: goes_on.wait(60) and exchange(now)
+        wait_for(lambda: ask(health, "GET", "/live")[0] == 503)
+        assert b"has not turned for" in ask(health, "GET", "/ready")[1]
+        goes_on.set()
+        wait_for(lambda: ask(health, "GET", "/ready")[0] == 200)
