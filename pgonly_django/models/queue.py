@@ -17,7 +17,7 @@ from pgonly_django.models.job import ClockTimestamp
 from pgonly_django.models.readable import TimestampField
 from pgonly_django.tables import qualified, table
 
-# The queues whose jobs only a limited claim takes: queue/limited_claim.py. All others are left to the ordinary claims.
+# The queues whose jobs only a limited claim takes: queue/limited/claim.py. All others are left to the ordinary claims.
 LIMITED_QUEUE = (
     "(paused_at IS NOT NULL OR max_running IS NOT NULL OR rate_count IS NOT NULL OR limiter IS NOT NULL)"
 )

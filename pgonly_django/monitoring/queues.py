@@ -14,9 +14,9 @@ from django.db.models.expressions import RawSQL
 from pgonly_django.models import Limiter, Queue
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW, ClockTimestamp
 from pgonly_django.monitoring.states import Counted, capped
-from pgonly_django.queue.gates import PILE
 from pgonly_django.queue.health import SAMPLE, oldest_per_queue
 from pgonly_django.queue.known_names import KNOWN_QUEUES, known_names
+from pgonly_django.queue.limited.gates import PILE
 from pgonly_django.tables import qualified
 
 COUNTED_AT_MOST = 1_000  # of each kind; a queue may have millions

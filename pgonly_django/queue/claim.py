@@ -15,12 +15,12 @@ What it means when a claim returns fewer jobs than it may take:
 * a floor claim: nothing certain. There may be jobs below the floors, bands that this worker has not met, and suspects,
   which only a head claim takes. The next claim comes from the head, at `head_due_at`.
 * a head claim: no other ready job is there for this worker, except those whose rows were locked at that moment,
-  suspects while it may not take one, and jobs that it leaves to others (queue/unknown_tasks.py; `left_early`). A
-  NOTIFY tells of new jobs, so the worker waits; because of the locked rows it looks again after growing pauses.
+  suspects while it may not take one, and jobs that it leaves to others (UnknownTasks; `left_early`). A NOTIFY tells of
+  new jobs, so the worker waits; because of the locked rows it looks again after growing pauses.
 * a claim without a free slot: that only of the queues it may prefetch from.
 
 Neither takes jobs of a queue that is paused or limited, nor jobs with a concurrency key or several slots: for those see
-queue/limited_claim.py.
+queue/limited/claim.py.
 
 `Claimer.looked_from_head` tells the first two apart. worker/claiming.py decides when the next claim is due.
 """
@@ -37,15 +37,10 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connections
-from django.db.models import BooleanField
-from django.db.models.expressions import RawSQL
-
 from pgonly_django.database.statement import Params, Statement
-from pgonly_django.models import Job
 from pgonly_django.models.job import READY_ROW, SUSPECT_FROM, SUSPECT_ROW
 from pgonly_django.models.queue import LIMITED_QUEUES
-from pgonly_django.queue.unknown_tasks import NOT_LEFT_TO_OTHERS, UnknownTasks
+from pgonly_django.models.worker import SILENT_AFTER
 from pgonly_django.tables import qualified
 
 # After a head claim that took d seconds the next comes no sooner than DUTY * d later.
@@ -56,6 +51,8 @@ DUTY = 10
 BAND_LIMIT = 1000
 # A band without a job for this long is forgotten, until a head claim meets it again.
 BAND_MEMORY_SECONDS = 60.0
+UNKNOWN_FOR = timedelta(hours=1)  # a rolling deploy: then a job fails that no worker knows
+LEFT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,62 +130,72 @@ BANDS_OF_GIVEN = qualified("""
         ORDER BY priority DESC LIMIT 1
     ) AS next""")
 
-# The parts of HEAD that differ between workers of all queues and of given queues. `order` is the order of service: as
-# the queues were given, else by priority, and in turns among equals.
-ALL_QUEUES = {
-    "bands": BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
-    "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
-    "suspect": f"{SUSPECT_ROW} AND queue <> ALL {LIMITED_QUEUES}",
-}
-GIVEN_QUEUES = {
-    "bands": BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
-    "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
-    "suspect": f"{SUSPECT_ROW} AND queue = ANY (%(queues)s::text[]) AND queue <> ALL {LIMITED_QUEUES}",
-}
+# On a row of pgonly_job.
+NOT_LEFT_EARLY = "id <> ALL (%(left_early)s::uuid[])"
+# While no other worker lives a job of an unknown task is claimed, and judged, by this one. Index: pgonly_worker is
+# small.
+NOT_LEFT_TO_OTHERS = qualified(f"""(task <> ALL (%(unknown)s::text[]) OR NOT EXISTS (
+    SELECT FROM pgonly_worker AS other WHERE other.id <> %(worker)s AND other.stopped_at IS NULL
+        AND other.heartbeat_at > clock_timestamp() - %(lease_for)s::interval * {SILENT_AFTER}))""")
 
-# Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key. pgonly_queue is small.
-HEAD = qualified("""
-WITH RECURSIVE bands(queue, priority) AS ({bands}),
-band AS (
-    SELECT bands.queue, bands.priority, '-infinity'::timestamptz AS floor,
-        coalesce(prefetch.job_limit, %(free_slots)s::int) AS job_limit
-    FROM bands LEFT JOIN unnest(%(prefetch_queues)s::text[], %(prefetch_limits)s::int[]) AS prefetch(queue, job_limit)
-        ON prefetch.queue = bands.queue
-    WHERE bands.queue <> ALL {limited_queues}
-    ORDER BY {order}
-),
-suspect AS MATERIALIZED (
-    SELECT id FROM pgonly_job
-    WHERE {suspect}{and_known} AND %(take_suspect)s::bool
-    ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
-),
-picked AS MATERIALIZED (
-    SELECT candidate.id FROM band CROSS JOIN LATERAL ({candidates}) AS candidate
-    LIMIT %(limit)s::int - (SELECT count(*) FROM suspect)
-)
-{update} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {columns}
-""")
-# Index: pgonly_job_ready, one range per band, then the primary key. pgonly_queue is small.
-FLOOR = """
-WITH picked AS MATERIALIZED (
-    SELECT candidate.id
-    FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(job_limits)s::int[])
-        AS band(queue, priority, floor, job_limit)
-    CROSS JOIN LATERAL ({candidates}) AS candidate
-    WHERE band.queue <> ALL {limited_queues}
-    LIMIT %(limit)s::int
-)
-{update} (SELECT id FROM picked)) RETURNING {columns}
-"""
+# The oldest jobs of `band`. PostgreSQL locks a row when the outer LIMIT asks for it, never all BAND_LIMIT.
+OLDEST = qualified(f"""SELECT id FROM (
+        SELECT id FROM pgonly_job
+        WHERE {READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor{{and_known}}
+        ORDER BY ready_at, id LIMIT {BAND_LIMIT} FOR UPDATE SKIP LOCKED
+    ) AS oldest LIMIT band.job_limit""")
 UPDATE = qualified("""
 UPDATE pgonly_job AS job SET state = 'running', lease_epoch = lease_epoch + 1, worker_id = %(worker)s,
     lease_expires_at = clock_timestamp() + %(lease_for)s::interval, attempt = attempt + 1,
     attempted_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp())
 WHERE job.id = ANY (ARRAY
 """)
-
-# On a row of pgonly_job.
-NOT_LEFT_EARLY = "id <> ALL (%(left_early)s::uuid[])"
+# Index: pgonly_job_suspect, then pgonly_job_ready by band, then the primary key. pgonly_queue is small.
+HEAD = qualified(f"""
+WITH RECURSIVE bands(queue, priority) AS ({{bands}}),
+band AS (
+    SELECT bands.queue, bands.priority, '-infinity'::timestamptz AS floor,
+        coalesce(prefetch.job_limit, %(free_slots)s::int) AS job_limit
+    FROM bands LEFT JOIN unnest(%(prefetch_queues)s::text[], %(prefetch_limits)s::int[]) AS prefetch(queue, job_limit)
+        ON prefetch.queue = bands.queue
+    WHERE bands.queue <> ALL {LIMITED_QUEUES}
+    ORDER BY {{order}}
+),
+suspect AS MATERIALIZED (
+    SELECT id FROM pgonly_job
+    WHERE {SUSPECT_ROW}{{of_queues}} AND queue <> ALL {LIMITED_QUEUES}{{and_known}} AND %(take_suspect)s::bool
+    ORDER BY ready_at LIMIT 1 FOR UPDATE SKIP LOCKED
+),
+picked AS MATERIALIZED (
+    SELECT candidate.id FROM band CROSS JOIN LATERAL ({OLDEST}) AS candidate
+    LIMIT %(limit)s::int - (SELECT count(*) FROM suspect)
+)
+{UPDATE} (SELECT id FROM suspect UNION ALL SELECT id FROM picked)) RETURNING {{columns}}
+""")
+# What differs between workers of all queues and of given queues. `order` is the order of service: as the queues were
+# given, else by priority, and in turns among equals.
+ALL_QUEUES = {
+    "bands": BANDS_OF_ALL.format(row=READY_ROW, bands="bands"),
+    "order": "bands.priority DESC, bands.queue <= %(last_queue)s, bands.queue",
+    "of_queues": "",
+}
+GIVEN_QUEUES = {
+    "bands": BANDS_OF_GIVEN.format(row=READY_ROW, bands="bands", queues="%(queues)s::text[]"),
+    "order": "array_position(%(queues)s::text[], bands.queue::text), bands.priority DESC",
+    "of_queues": " AND queue = ANY (%(queues)s::text[])",
+}
+# Index: pgonly_job_ready, one range per band, then the primary key. pgonly_queue is small.
+FLOOR = f"""
+WITH picked AS MATERIALIZED (
+    SELECT candidate.id
+    FROM unnest(%(queues)s::text[], %(priorities)s::int2[], %(floors)s::timestamptz[], %(job_limits)s::int[])
+        AS band(queue, priority, floor, job_limit)
+    CROSS JOIN LATERAL ({OLDEST}) AS candidate
+    WHERE band.queue <> ALL {LIMITED_QUEUES}
+    LIMIT %(limit)s::int
+)
+{UPDATE} (SELECT id FROM picked)) RETURNING {{columns}}
+"""
 
 Band = tuple[str, int]  # queue and priority
 _PLACE = attrgetter("ready_at", "id")
@@ -196,36 +203,32 @@ LOWEST = datetime.min.replace(tzinfo=UTC)
 
 
 @lru_cache
-def candidates_sql(alias: str, and_known: str = "") -> str:
-    """The ORM's own `select_for_update(skip_locked=True)`, compiled to stand as LATERAL behind `band`. PostgreSQL locks
-    a row when the outer LIMIT asks for it, never all BAND_LIMIT."""
-    in_band = f"{READY_ROW} AND queue = band.queue AND priority = band.priority AND ready_at >= band.floor{and_known}"
-    queryset = (
-        Job.objects.using(alias)
-        .filter(RawSQL(in_band, [], output_field=BooleanField()))  # noqa: S611 - no text but ours
-        .order_by("ready_at", "id")
-        .values("id")
-        .select_for_update(skip_locked=True)[:BAND_LIMIT]
-    )
-    # The ORM compiles FOR UPDATE only inside a transaction, and Django opens a connection to find out. This one says
-    # that it is inside, and opens none: a claim must not fail because Django gets no connection.
-    connection: Any = connections[alias]
-    unconnected = type(connection)(connection.settings_dict, alias)
-    unconnected.get_autocommit = lambda: False
-    sql, parameters = queryset.query.get_compiler(connection=unconnected).as_sql()
-    assert not parameters, parameters
-    return f"SELECT id FROM ({sql}) AS oldest LIMIT band.job_limit"
-
-
-@lru_cache
-def claim_statement(
-    alias: str, template: str, given_queues: bool = False, leaves_some: bool = False
-) -> Statement:
-    """HEAD or FLOOR as a whole. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
+def claim_statement(template: str, given_queues: bool, leaves_some: bool) -> Statement:
+    """HEAD or FLOOR. `leaves_some`: it passes over some jobs and over those of unknown tasks."""
     parts = GIVEN_QUEUES if given_queues else ALL_QUEUES
     and_known = f" AND {NOT_LEFT_EARLY} AND {NOT_LEFT_TO_OTHERS}" if leaves_some else ""
-    common = {"candidates": candidates_sql(alias, and_known), "update": UPDATE, "columns": COLUMNS}
-    return Statement(template.format(limited_queues=LIMITED_QUEUES, and_known=and_known, **common, **parts))
+    return Statement(template.format(and_known=and_known, columns=COLUMNS, **parts))
+
+
+class UnknownTasks:
+    """The tasks that a worker does not know. Amid a rolling deploy the workers of the old version are idle, and would
+    claim the jobs of a new task again and again while those of the new version are busy: so each leaves such jobs to
+    others for a minute after each one that was postponed, in the first hour. From then on all are claimed, so that each
+    gets its end where no worker knows them."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+
+    def note(self, task: str) -> None:
+        """The worker has claimed a job of this task, which it does not know."""
+        now = time.monotonic()
+        if now < self._since.setdefault(task, now) + UNKNOWN_FOR.total_seconds():
+            self._until[task] = now + LEFT_SECONDS
+
+    def names(self) -> list[str]:
+        now = time.monotonic()
+        return [task for task, until in self._until.items() if now < until]
 
 
 @dataclass(slots=True)
@@ -249,7 +252,6 @@ class Claim:
 class Claimer:
     """Builds the claims of one worker process and remembers its bands."""
 
-    alias: str
     worker_id: UUID
     lease_for: timedelta
     queues: Sequence[str] = ()
@@ -271,7 +273,7 @@ class Claimer:
             "unknown": unknown, "left_early": left_early,
         }  # fmt: skip
         if self.looked_from_head:
-            return claim_statement(self.alias, HEAD, bool(self.queues), leaves_some), {
+            return claim_statement(HEAD, bool(self.queues), leaves_some), {
                 **common,
                 "free_slots": claim.free_slots,
                 "prefetch_queues": list(claim.prefetch_limits),
@@ -281,7 +283,7 @@ class Claimer:
                 "queues": list(self.queues),
             }
         bands = self._in_order(self.floors)
-        return claim_statement(self.alias, FLOOR, leaves_some=leaves_some), {
+        return claim_statement(FLOOR, False, leaves_some), {
             **common,
             "queues": [queue for queue, _ in bands],
             "priorities": [priority for _, priority in bands],

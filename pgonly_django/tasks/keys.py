@@ -71,7 +71,7 @@ def check_names(option: str, names: Iterable[str], signature: CallSignature) -> 
 
 def stored_key(key: str) -> str:
     """`key` itself, or its readable head and a hash where the column cannot hold it. Nor is it empty: the looks for
-    keys (queue/groups.py) begin behind the empty one."""
+    keys (queue/limited/look.py) begin behind the empty one."""
     head = printable(key)
     if head == key and 0 < len(key) <= KEY_LENGTH and _MARK not in key:
         return key

@@ -19,11 +19,11 @@ from pgonly_django.exceptions import JobTimedOut
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish
-from pgonly_django.queue.limited_claim import LimitedClaimer
+from pgonly_django.queue.limited.claim import LimitedClaimer
+from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
 from pgonly_django.queue.progress import Report
 from pgonly_django.queue.promote import BATCH, promote
-from pgonly_django.queue.turns import Turns
 from pgonly_django.testing.autocommit import Watch, as_in_autocommit
 from pgonly_django.testing.django_connection import DjangoConnection, DjangoDatabase, DrainError
 from pgonly_django.worker import job_log, reports
@@ -76,7 +76,7 @@ class InlineWorker:
     def __init__(self, alias: str, queues: Sequence[str]) -> None:
         self.alias, self.id = alias, uuid7()
         self.database = DjangoDatabase(alias)
-        self.claimer = Claimer(alias, self.id, LEASE_FOR, queues)
+        self.claimer = Claimer(self.id, LEASE_FOR, queues)
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
         self.limited = LimitedClaimer(self.id, LEASE_FOR, THREADS_LIMIT, Turns(queues))
         self.executor = InlineExecutor(alias, WorkerFacts(str(self.id), NAME), _no_delivery)

@@ -32,8 +32,8 @@ from pgonly_django.error_texts import cut_our_frames
 from pgonly_django.events import emit
 from pgonly_django.instruments import JobRun, failures, sends_finished
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM, Job, State
+from pgonly_django.queue.claim import UnknownTasks
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.unknown_tasks import UnknownTasks
 from pgonly_django.tasks.backend import has_receivers
 from pgonly_django.tasks.failures import call_on_failure, on_failure_functions
 from pgonly_django.tasks.result import STATUS, result_of

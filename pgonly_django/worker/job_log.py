@@ -12,8 +12,8 @@ from pgonly_django.events import emit, has_listeners
 from pgonly_django.exceptions import Retry, Snooze
 from pgonly_django.logs import facts_of
 from pgonly_django.models.job import State
+from pgonly_django.queue.claim import UNKNOWN_FOR
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.unknown_tasks import UNKNOWN_FOR
 from pgonly_django.wording import duration
 from pgonly_django.worker.ending import Ended, how_it_ended
 

@@ -16,10 +16,10 @@ from uuid import UUID
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.events import emit
-from pgonly_django.queue.limited_claim import Claimed, LimitedClaimer
-from pgonly_django.queue.look import Look
-from pgonly_django.queue.turns import Turns
-from pgonly_django.queue.unknown_tasks import UnknownTasks
+from pgonly_django.queue.claim import UnknownTasks
+from pgonly_django.queue.limited.claim import Claimed, LimitedClaimer
+from pgonly_django.queue.limited.look import Look
+from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.timers import LOOK_AGAIN_SECONDS, NEVER, REFUSED_SECONDS, Pauses

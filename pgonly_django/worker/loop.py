@@ -63,7 +63,7 @@ class WorkerLoop:
         self.inbox: Inbox[Ended | Finish | str] = Inbox()
         self.in_flight = InFlight()
         self.database = WorkerConnection(options.database, self.id, options.name, listen=options.listen)
-        self.claimer = Claimer(options.database, self.id, options.lease_for, options.queues)
+        self.claimer = Claimer(self.id, options.lease_for, options.queues)
         self.exchanger = Exchanger(self.database, self.claimer)
         self.output = OutputWriter(self.database, self.in_flight)
         self.executor = Executor(options.database, who, self.inbox.put)

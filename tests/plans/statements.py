@@ -14,12 +14,9 @@ from pgonly_django.queue import (
     checkpoints,
     dead_letters,
     finish,
-    gates,
-    groups,
     health,
     known_dead,
     lease,
-    limited_claim,
     output,
     progress,
     promote,
@@ -34,7 +31,9 @@ from pgonly_django.queue import (
 from pgonly_django.queue.claim import Claim, Claimer
 from pgonly_django.queue.enqueue import NewJob, Template, Unique
 from pgonly_django.queue.finish import Finish, Outcome
-from pgonly_django.queue.groups import Cursors, Kind
+from pgonly_django.queue.limited import claim as limited_claim
+from pgonly_django.queue.limited import gates, look
+from pgonly_django.queue.limited.turns import Cursors, GroupKind
 from pgonly_django.queue.progress import Report
 from pgonly_django.scheduling import calls, due
 from pgonly_django.tasks.redrive import redrive_page
@@ -52,7 +51,7 @@ def head_claim(*queues, unknown=()):
 
 def claimer_of(queues, unknown):
     """Of a worker that leaves the jobs of `unknown` tasks to others."""
-    claimer = Claimer("default", WORKER, LEASE, queues)
+    claimer = Claimer(WORKER, LEASE, queues)
     for task in unknown:
         claimer.unknown.note(task)
     return claimer
@@ -74,12 +73,12 @@ def texts(claim):
 LEAVING = {"worker": WORKER, "lease_for": LEASE, "unknown": ["tests.jobs.gone"]}
 
 
-def look(*queues, cursors=None):
+def limited_look(*queues, cursors=None):
     """As a worker with eight threads gives them."""
     parameters = {"queues": list(queues), "open": ["limited"], "closed": ["queue 6"], "take_suspect": True}
     found = Cursors({("keyed", 0): "few"} if cursors is None else cursors)
-    statement = groups.GROUPS_OF_GIVEN if queues else groups.GROUPS_OF_ALL
-    return statement, {**parameters, **found.parameters(), "keys_at_most": groups.KEYS_AT_MOST, **LEAVING}
+    statement = look.GROUPS_OF_GIVEN if queues else look.GROUPS_OF_ALL
+    return statement, {**parameters, **found.parameters(), "keys_at_most": look.KEYS_AT_MOST, **LEAVING}
 
 
 def candidates(kind, queue="keyed", key=None, limit=8):
@@ -226,14 +225,18 @@ STATEMENTS = {
         READY | LIMITED | SUSPECT | RUNNING,
         GATE_ROWS,
     ),
-    "limited, look of all queues": (lambda _: look(), LOOKED_AT, NONE),
-    "limited, look of given queues": (lambda _: look("queue 3", "keyed", "limited"), LOOKED_AT, NONE),
+    "limited, look of all queues": (lambda _: limited_look(), LOOKED_AT, NONE),
+    "limited, look of given queues": (lambda _: limited_look("queue 3", "keyed", "limited"), LOOKED_AT, NONE),
     "limited, keys": (lambda _: (gates.KEYS, {"keys": ["flood", "few"]}), LIMITED_RUNNING, NONE),
-    "limited, candidates of a key": (lambda _: candidates(Kind.KEYED, key="few"), LIMITED, WORKER_ROW),
-    "limited, candidates of a flood": (lambda _: candidates(Kind.KEYED, key="flood"), LIMITED, WORKER_ROW),
-    "limited, candidates without a key": (lambda _: candidates(Kind.KEYLESS), LIMITED, WORKER_ROW),
-    "limited, candidates of a queue": (lambda _: candidates(Kind.PLAIN, "limited"), READY, WORKER_ROW),
-    "limited, suspects of a queue": (lambda _: candidates(Kind.SUSPECT, "limited"), SUSPECT, WORKER_ROW),
+    "limited, candidates of a key": (lambda _: candidates(GroupKind.KEYED, key="few"), LIMITED, WORKER_ROW),
+    "limited, candidates of a flood": (
+        lambda _: candidates(GroupKind.KEYED, key="flood"),
+        LIMITED,
+        WORKER_ROW,
+    ),
+    "limited, candidates without a key": (lambda _: candidates(GroupKind.KEYLESS), LIMITED, WORKER_ROW),
+    "limited, candidates of a queue": (lambda _: candidates(GroupKind.PLAIN, "limited"), READY, WORKER_ROW),
+    "limited, suspects of a queue": (lambda _: candidates(GroupKind.SUSPECT, "limited"), SUSPECT, WORKER_ROW),
     "limited, claim": (limited_claimed, PRIMARY, NONE),
     "limited, claimed": (
         lambda held: (limited_claim.CLAIMED, {"ids": held, "worker": WORKER}),
@@ -403,15 +406,16 @@ STATEMENTS = {
     "forget workers": (lambda _: (workers.FORGET, {"older_than": timedelta(days=1)}), WORKER_ROW, NONE),
 }
 # Without a plan: what only inserts, and the parts of statements that are put together when they are needed.
-INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.gates.SPEND",
+INSERTS = {"scheduling.due.NOTE_TICK", "queue.enqueue.INSERT", "queue.enqueue.COPY", "queue.limited.gates.SPEND",
            "queue.workers.REGISTER", "queue.stats.ADD"}  # fmt: skip
 PARTS = {
     "queue.unique.INSERT_UNIQUE",
     "queue.claim.BANDS_OF_GIVEN",
     "queue.claim.HEAD",
+    "queue.claim.FLOOR",
     "queue.finish.SUCCEED",
     "queue.finish.FINISH",
-    "queue.groups.GROUPS",
+    "queue.limited.look.GROUPS",
     "queue.health.OLDEST",
-    "queue.limited_claim.CANDIDATES",
+    "queue.limited.claim.CANDIDATES",
 }

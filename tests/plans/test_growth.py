@@ -53,7 +53,7 @@ def test_claims_and_finishes():
     small_and_known("pgonly_job")
     before = full_reads("pgonly_job")
     exchanger = Exchanger(
-        WorkerConnection("default", uuid7(), "growth"), Claimer("default", uuid7(), timedelta(seconds=60))
+        WorkerConnection("default", uuid7(), "growth"), Claimer(uuid7(), timedelta(seconds=60))
     )
     finishes: list[Finish] = []
     for _ in range(CALLS):
@@ -68,7 +68,7 @@ def test_claims_and_finishes():
 
 def test_nothing_of_a_worker_is_compiled():
     exchanger = Exchanger(
-        WorkerConnection("default", uuid7(), "growth"), Claimer("default", uuid7(), timedelta(seconds=60))
+        WorkerConnection("default", uuid7(), "growth"), Claimer(uuid7(), timedelta(seconds=60))
     )
     own = exchanger.database.connection()
     assert own is not None

@@ -105,7 +105,7 @@ def own_exchanger(transactional_db, own_server):
         patch.setitem(settings, "NAME", info.dbname)
         patch.setitem(settings, "USER", info.user)
         database = WorkerConnection("default", uuid7(), "tests")
-        exchanger = Exchanger(database, Claimer("default", uuid7(), timedelta(seconds=60)))
+        exchanger = Exchanger(database, Claimer(uuid7(), timedelta(seconds=60)))
         assert database.connection() is not None
         yield exchanger
         database.close()

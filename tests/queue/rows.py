@@ -14,8 +14,8 @@ from pgonly_django.models import Job, Worker
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer
 from pgonly_django.queue.finish import Finish, Outcome, finish_statements
-from pgonly_django.queue.limited_claim import LimitedClaimer
-from pgonly_django.queue.turns import Turns
+from pgonly_django.queue.limited.claim import LimitedClaimer
+from pgonly_django.queue.limited.turns import Turns
 
 LEASE = timedelta(seconds=settings().lease_seconds)
 HOUR = timedelta(hours=1)
@@ -74,7 +74,7 @@ def make_worker(silent_for: timedelta = timedelta(0), **facts) -> Worker:
 
 
 def claimer(*queues: str, worker_id: UUID | None = None) -> Claimer:
-    return Claimer("default", worker_id or uuid4(), LEASE, queues)
+    return Claimer(worker_id or uuid4(), LEASE, queues)
 
 
 def claim(

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from unittest.mock import Mock
 
 import pytest
-from django.db import connection
-from django.db.backends.signals import connection_created
 
 from pgonly_django.compat import new_ids
 from pgonly_django.models import Job
 from pgonly_django.models.job import SUSPECT_FROM, State
-from pgonly_django.queue.claim import BAND_MEMORY_SECONDS, candidates_sql
+from pgonly_django.queue.claim import BAND_MEMORY_SECONDS
 from pgonly_django.queue.enqueue import Template
 from tests.queue.rows import HOUR, LEASE, ago, claim, claimer, fresh, make, make_running
 
@@ -28,18 +25,6 @@ def test_a_claim_makes_the_job_run_for_its_worker_under_a_new_lease(server):
     assert (row.state, row.worker_id, row.lease_epoch, row.attempt) == (State.RUNNING, by.worker_id, 4, 2)
     assert row.lease_expires_at - row.attempted_at <= LEASE + timedelta(milliseconds=1)
     assert (claimed.id, claimed.lease_epoch, claimed.attempt) == (str(job.id), 4, 2)
-
-
-def test_the_orm_compiles_the_candidates_without_a_connection(server):
-    connection.close()
-    created = Mock()
-    connection_created.connect(created)
-    try:
-        sql = candidates_sql.__wrapped__("default")
-    finally:
-        connection_created.disconnect(created)
-    assert "LIMIT 1000 FOR UPDATE SKIP LOCKED" in sql
-    created.assert_not_called()
 
 
 def test_the_first_start_of_a_job_is_kept(server):

@@ -14,8 +14,8 @@ from pgonly_django.models import Job, Queue, State
 from pgonly_django.models.job import SUSPECT_FROM
 from pgonly_django.queue.claim import ClaimedJob
 from pgonly_django.queue.finish import Outcome
-from pgonly_django.queue.gates import PILE
-from pgonly_django.queue.look import OVERDUE_SECONDS
+from pgonly_django.queue.limited.gates import PILE
+from pgonly_django.queue.limited.look import OVERDUE_SECONDS
 from pgonly_django.queue.rescue import rescue
 from tests.queue.rows import (
     HOUR,
@@ -287,6 +287,7 @@ def test_with_one_slot_free_at_a_time_keys_take_turns(server):
     assert found == ["a", "b", "c", "a", "b", "c", "a"]
 
 
+@pytest.mark.usefixtures("five_keys")
 def test_more_full_keys_than_a_look_walks_over_do_not_hide_another(server):
     for number in range(12):
         make_keyed(f"full {number:02}")
@@ -294,20 +295,20 @@ def test_more_full_keys_than_a_look_walks_over_do_not_hide_another(server):
     make_keyed("open")
     by = limited_claimer()
     for _ in range(3):
-        seen = look_at(server, by, 5)
+        seen = by.look(server, take_suspect=True)
         if not seen.is_cut:
             break
     assert [group.key for group in seen.groups] == ["open"]
     assert len(by.claim(server, seen, 5, take_suspect=True).jobs) == 1
 
 
-def look_at(server, by, keys_at_most):
-    from pgonly_django.queue.look import look
+@pytest.fixture
+def five_keys(monkeypatch):
+    """So many are looked at in one look."""
+    monkeypatch.setattr("pgonly_django.queue.limited.look.KEYS_AT_MOST", 5)
 
-    slots = by.threads
-    return look(server, by.turns, slots, free_slots=slots, keys_at_most=keys_at_most, take_suspect=True)
 
-
+@pytest.mark.usefixtures("five_keys")
 def test_where_all_keys_are_full_the_looks_come_to_an_end_and_find_the_next_that_has_room(server):
     running = []
     for number in range(12):
@@ -315,19 +316,20 @@ def test_where_all_keys_are_full_the_looks_come_to_an_end_and_find_the_next_that
         running.append(make_running(concurrency_key=f"full {number:02}", concurrency_limit=1, slots=1))
     by = limited_claimer()
     for _ in range(3):
-        are_cut = [look_at(server, by, 5).is_cut for _ in range(9)]
+        are_cut = [by.look(server, take_suspect=True).is_cut for _ in range(9)]
         assert {*are_cut} == {True, False}
     Job.objects.filter(pk=running[7].pk).update(state=State.SUCCEEDED)
-    found = {group.key for _ in range(9) for group in look_at(server, by, 5).groups}
+    found = {group.key for _ in range(9) for group in by.look(server, take_suspect=True).groups}
     assert found == {"full 07"}
 
 
+@pytest.mark.usefixtures("five_keys")
 def test_keys_that_are_too_heavy_for_the_worker_do_not_hide_another(server):
     for number in range(12):
         make_keyed(f"heavy {number:02}", slots=11)
     make_keyed("light")
     by = limited_claimer(threads=10)
-    found = [group.key for _ in range(3) for group in look_at(server, by, 5).groups]
+    found = [group.key for _ in range(3) for group in by.look(server, take_suspect=True).groups]
     assert found == ["light"]
 
 

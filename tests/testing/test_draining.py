@@ -13,7 +13,6 @@ from django.utils import timezone
 from pgonly_django.compat import TaskResultStatus
 from pgonly_django.exceptions import WrongArgumentsError
 from pgonly_django.models import Job
-from pgonly_django.queue.claim import candidates_sql, claim_statement
 from pgonly_django.tasks.registry import UnknownTaskError
 from pgonly_django.testing import DrainError, adrain, drain
 from tests.jobs import add, add_async, count_async, count_to, drained, fail, policies
@@ -32,14 +31,6 @@ def test_it_runs_what_is_ready_and_returns_the_results(where):
     assert {result.status for result in results} == {TaskResultStatus.SUCCESSFUL}
     assert states() == ["succeeded"] * 4
     assert drain() == []
-
-
-@both
-def test_the_first_drain_of_a_process_compiles_the_claim(where):
-    candidates_sql.cache_clear()
-    claim_statement.cache_clear()
-    add.enqueue(1)
-    assert len(drain()) == 1
 
 
 @both

@@ -36,7 +36,7 @@ CLAIM = Claim(free_slots=5, prefetch_limits={}, take_suspect=True)
 def exchanger(transactional_db):
     worker_id = uuid7()
     opened = Exchanger(
-        WorkerConnection("default", worker_id, "tests"), Claimer("default", worker_id, timedelta(seconds=60))
+        WorkerConnection("default", worker_id, "tests"), Claimer(worker_id, timedelta(seconds=60))
     )
     assert opened.database.connection() is not None
     yield opened

@@ -12,8 +12,7 @@ from pgonly_django import enqueue_many
 from pgonly_django.database import notify
 from pgonly_django.models import Job, Limiter, Queue, State
 from pgonly_django.models.job import FINISHED, SUSPECT_FROM
-from pgonly_django.queue.groups import KEYS_AT_MOST
-from pgonly_django.queue.look import OVERDUE_SECONDS
+from pgonly_django.queue.limited.look import KEYS_AT_MOST, OVERDUE_SECONDS
 from pgonly_django.worker.connection import JobsListener
 from pgonly_django.worker.limited_claims import FULL_SECONDS, LimitedClaims
 from pgonly_django.worker.loop import WorkerLoop

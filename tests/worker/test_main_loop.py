@@ -11,7 +11,6 @@ import pytest
 from django.db.backends.signals import connection_created
 
 from pgonly_django.models import Job, State
-from pgonly_django.queue.claim import candidates_sql, claim_statement
 from pgonly_django.worker.status import WorkerState
 from tests import jobs
 from tests.database.test_reconnecting import no_token
@@ -44,8 +43,6 @@ def test_a_main_loop_opens_no_connection_of_django_once_it_has_declared_its_queu
         "LEASE_SECONDS": 2,
         "QUEUES": {"few": {"max_running": 1}, "dead": {"task": "tests.jobs.burying.note"}},
     }
-    candidates_sql.cache_clear()
-    claim_statement.cache_clear()
     worker = background_worker(threads=2)
     made = [
         jobs.add.enqueue(1, 2),

@@ -1,9 +1,9 @@
 """Claims limited jobs: those of queues with a limit, those with a concurrency key, those that take several slots.
 
-1. A *look*, without any lock, finds the groups that may have room. Mostly there are none, and that was all.
-2. The claim is a short transaction. It locks the gates of some groups (queue/gates.py).
+1. A *look* (look.py), without any lock, finds the groups that may have room. Mostly there are none, and that was all.
+2. The claim is a short transaction. It locks the gates of some groups (gates.py).
 3. In a new snapshot it counts what runs behind these gates, and locks the oldest jobs of these groups.
-4. allocate() chooses, the rows are updated, tokens are spent; COMMIT. No job is claimed and put back.
+4. allocate() chooses (turns.py), the rows are updated, tokens are spent; COMMIT. No job is claimed and put back.
 
 What the jobs need to run is read behind the COMMIT. Until then only small answers travel, so that the server never
 waits for a frozen process to read them: it waits for the next command, and ends the transaction after FROZEN.
@@ -22,14 +22,26 @@ import psycopg
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.database.statement import Params
 from pgonly_django.models.job import LIMITED_ROW, READY_ROW, SUSPECT_ROW
-from pgonly_django.queue import gates
-from pgonly_django.queue.allocation import Allocated, Candidate, Room, allocate
-from pgonly_django.queue.claim import BAND_LIMIT, COLUMNS, UPDATE, ClaimedJob
-from pgonly_django.queue.gates import UNLIMITED, Gate, key_gate, queue_gate
-from pgonly_django.queue.groups import Group, Kind
-from pgonly_django.queue.look import Look, look
-from pgonly_django.queue.turns import Turns
-from pgonly_django.queue.unknown_tasks import NOT_LEFT_TO_OTHERS, UnknownTasks
+from pgonly_django.queue.claim import (
+    BAND_LIMIT,
+    COLUMNS,
+    NOT_LEFT_TO_OTHERS,
+    UPDATE,
+    ClaimedJob,
+    UnknownTasks,
+)
+from pgonly_django.queue.limited import gates
+from pgonly_django.queue.limited.gates import UNLIMITED, Gate, key_gate, queue_gate
+from pgonly_django.queue.limited.look import Look, look
+from pgonly_django.queue.limited.turns import (
+    Allocated,
+    Allowance,
+    Candidate,
+    GroupKind,
+    LimitedGroup,
+    Turns,
+    allocate,
+)
 from pgonly_django.tables import qualified
 
 FROZEN = "2s"  # a claim that stands still for so long is rolled back
@@ -37,10 +49,10 @@ FROZEN = "2s"  # a claim that stands still for so long is rolled back
 PASSED_OVER = 10
 
 _ROWS = {
-    Kind.SUSPECT: (SUSPECT_ROW, "ready_at"),
-    Kind.PLAIN: (READY_ROW, "ready_at, id"),
-    Kind.KEYLESS: (f"{LIMITED_ROW} AND concurrency_key IS NULL", "ready_at, id"),
-    Kind.KEYED: (f"{LIMITED_ROW} AND concurrency_key = wanted.key", "ready_at, id"),
+    GroupKind.SUSPECT: (SUSPECT_ROW, "ready_at"),
+    GroupKind.PLAIN: (READY_ROW, "ready_at, id"),
+    GroupKind.KEYLESS: (f"{LIMITED_ROW} AND concurrency_key IS NULL", "ready_at, id"),
+    GroupKind.KEYED: (f"{LIMITED_ROW} AND concurrency_key = wanted.key", "ready_at, id"),
 }
 # Index: pgonly_job_ready, pgonly_job_suspect or pgonly_job_limited, one range for each group. BAND_LIMIT: see there.
 CANDIDATES = qualified("""
@@ -114,12 +126,12 @@ class LimitedClaimer:
             pipeline.sync()
             locked = {name for (name,) in locks}
             groups = [group for group in chosen if _gates_of(group, seen.gates) <= locked]
-            room, jobs = _behind(
+            allowance, jobs = _behind(
                 connection, pipeline, groups, locked, free_slots, self._leaving(), take_suspect=take_suspect
             )
-            room.jobs = jobs_at_most
-            allocated = allocate(groups, jobs, room, self.turns.rank)
-            rows = self._take(connection, allocated, room)
+            allowance.jobs = jobs_at_most
+            allocated = allocate(groups, jobs, allowance, self.turns.rank)
+            rows = self._take(connection, allocated, allowance)
         self.turns.note_served([group for _, group in allocated])
         return _claimed(rows, allocated, was_contended=len(groups) < len(chosen))
 
@@ -127,7 +139,7 @@ class LimitedClaimer:
         return {"worker": self.worker_id, "lease_for": self.lease_for, "unknown": self.unknown.names()}
 
     def _take(
-        self, connection: OwnConnection, allocated: Sequence[Allocated], room: Room
+        self, connection: OwnConnection, allocated: Sequence[Allocated], allowance: Allowance
     ) -> psycopg.Cursor[Any] | None:
         """Write the claim and commit it; all of it goes out with the end of the pipeline."""
         ids = [job.id for job, _ in allocated]
@@ -136,52 +148,56 @@ class LimitedClaimer:
             return None
         parameters = {"ids": ids, "worker": self.worker_id, "lease_for": self.lease_for}
         connection.execute(CLAIM, parameters, prepare=True)
-        gates.spend(connection, room.gates, room.started)
+        gates.spend(connection, allowance.gates, allowance.started)
         connection.execute("COMMIT", prepare=False)
         rows = connection.cursor(binary=True)
         return rows.execute(CLAIMED, {"ids": ids, "worker": self.worker_id}, prepare=True)
 
 
-def _chosen(groups: Sequence[Group], free_slots: int, *, take_suspect: bool) -> list[Group]:
+def _chosen(groups: Sequence[LimitedGroup], free_slots: int, *, take_suspect: bool) -> list[LimitedGroup]:
     """As many as there are free slots. Those whose oldest job cannot start now keep no others out: they are left out,
     or where a smaller job may stand behind it, they come beside the others."""
     chosen, left = [], free_slots
     for group in groups:
         fits = group.fits(free_slots, take_suspect=take_suspect)
-        if left > 0 and (fits or group.kind is Kind.KEYLESS):
+        if left > 0 and (fits or group.kind is GroupKind.KEYLESS):
             chosen.append(group)
             left -= fits
     return chosen
 
 
-def _gates_of(group: Group, limited: Mapping[str, Gate]) -> set[str]:
+def _gates_of(group: LimitedGroup, limited: Mapping[str, Gate]) -> set[str]:
     """The names of its gates. Jobs without a key always have their queue's: no two claims see the same rows then."""
     names = {queue_gate(group.queue)} if group.key is None or group.queue in limited else set()
     return names if group.key is None else names | {key_gate(group.key)}
 
 
 def _behind(
-    connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[Group], locked: Collection[str],
+    connection: OwnConnection, pipeline: psycopg.Pipeline, groups: Sequence[LimitedGroup], locked: Collection[str],
     free_slots: int, leaving: Params, *, take_suspect: bool,
-) -> tuple[Room, dict[Group, list[Candidate]]]:  # fmt: skip
+) -> tuple[Allowance, dict[LimitedGroup, list[Candidate]]]:  # fmt: skip
     """What may start, and who waits, while we hold the gates of `groups`."""
     now = gates.ask(connection, {group.queue for group in groups})
     running = gates.ask_keys(connection, {group.key for group in groups if group.key is not None})
     asked = [_candidates(connection, kind, groups, free_slots, leaving) for kind in {g.kind for g in groups}]
     pipeline.sync()
-    room = Room(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
-    jobs: dict[Group, list[Candidate]] = {}
+    allowance = Allowance(free_slots, gates.by_queue(now), dict(running.fetchall()), take_suspect)
+    jobs: dict[LimitedGroup, list[Candidate]] = {}
     for cursor in asked:
         for number, *facts in cursor:
             group = groups[number]
             # A queue that has got a limit since the look: its gate is not ours.
-            if group.queue not in room.gates or queue_gate(group.queue) in locked:
+            if group.queue not in allowance.gates or queue_gate(group.queue) in locked:
                 jobs.setdefault(group, []).append(Candidate(*facts))
-    return room, jobs
+    return allowance, jobs
 
 
 def _candidates(
-    connection: OwnConnection, kind: Kind, groups: Sequence[Group], free_slots: int, leaving: Params
+    connection: OwnConnection,
+    kind: GroupKind,
+    groups: Sequence[LimitedGroup],
+    free_slots: int,
+    leaving: Params,
 ) -> psycopg.Cursor[Any]:
     of_kind = [(number, group) for number, group in enumerate(groups) if group.kind is kind]
     parameters = {
@@ -195,16 +211,16 @@ def _candidates(
     return connection.execute(CANDIDATES_OF[kind], parameters, prepare=True)
 
 
-def _most(group: Group, free_slots: int) -> int:
+def _most(group: LimitedGroup, free_slots: int) -> int:
     """How many jobs of the group may start at most."""
     match group.kind:
-        case Kind.SUSPECT:
+        case GroupKind.SUSPECT:
             return 1
-        case Kind.KEYED:
+        case GroupKind.KEYED:
             return min(free_slots, group.key_limit)
-        case Kind.KEYLESS:
+        case GroupKind.KEYLESS:
             return free_slots + PASSED_OVER
-        case Kind.PLAIN:
+        case GroupKind.PLAIN:
             return free_slots
 
 
