@@ -19,8 +19,7 @@ if TYPE_CHECKING:
         enqueued_jobs,
     )
     from pgonly_django.testing.fakes import fake_limits
-    from pgonly_django.testing.resumable.assertion import assert_resumable
-    from pgonly_django.testing.resumable.comparison import NotResumableError, NotTestableError
+    from pgonly_django.testing.resumable import NotResumableError, NotTestableError, assert_resumable
     from pgonly_django.testing.travel import time_travel
 
 __all__ = [
@@ -41,9 +40,9 @@ __all__ = [
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
     "DrainError": "django_connection",
-    "NotResumableError": "resumable.comparison",
-    "NotTestableError": "resumable.comparison",
-    "assert_resumable": "resumable.assertion",
+    "NotResumableError": "resumable",
+    "NotTestableError": "resumable",
+    "assert_resumable": "resumable",
     "adrain": "draining",
     "assert_enqueued": "enqueued",
     "assert_enqueues": "enqueued",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import connections
 from psycopg.pq import TransactionStatus
@@ -39,11 +39,11 @@ _READS = ("SELECT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "SHOW", "EXPLAIN"
 _SAVEPOINT = re.compile(r'\s*(SAVEPOINT|RELEASE|ROLLBACK\s+TO)(?:\s+SAVEPOINT)?\s+"?(\w+)', re.IGNORECASE)
 
 
-class Watch(Protocol):
-    """Is told what the code commits, and may end it there by an exception. From then on `check()` raises it, before
-    whatever the code would still write."""
+class CommitWatch:
+    """Is told what the code commits. One that raises an exception ends the code there."""
 
-    def check(self) -> None: ...
+    def check(self) -> None:
+        """Called before whatever the code would write."""
 
     def committed(self, sql: str) -> None:
         """`sql`: the statement, or the last one that wrote in its transaction."""
@@ -52,26 +52,15 @@ class Watch(Protocol):
         """By a pool, the cache's or that of limiters and budgets: no transaction of the code takes it back."""
 
 
-class _NoWatch:
-    def check(self) -> None:
-        """Everything may be written."""
-
-    def committed(self, sql: str) -> None:
-        """The code goes on."""
-
-    def called(self, statement: Statement) -> None:
-        """The code goes on."""
-
-
 @contextmanager
-def as_in_autocommit(watch: Watch | None = None) -> Iterator[list[str]]:
+def as_in_autocommit(watch: CommitWatch | None = None) -> Iterator[list[str]]:
     """For all connections of this thread. What the code leaves open is rolled back at the end: the list has the
     aliases where it had written in such a transaction."""
     lost: list[str] = []
     with ExitStack() as ends:
         for connection in connections.all(initialized_only=True):
             if _is_in_transaction(connection):
-                ends.enter_context(_simulated(connection, lost, watch or _NoWatch()))
+                ends.enter_context(_simulated(connection, lost, watch or CommitWatch()))
         simulated = {each.alias for each in connections.all(initialized_only=True) if _is_simulated(each)}
         ends.enter_context(_closing_what_is_changed(simulated, lost))
         yield lost
@@ -87,7 +76,7 @@ def _is_simulated(connection: Any) -> bool:
 
 
 @contextmanager
-def _simulated(connection: Any, lost: list[str], watch: Watch) -> Iterator[None]:
+def _simulated(connection: Any, lost: list[str], watch: CommitWatch) -> Iterator[None]:
     state = vars(connection)
     before = {name: state[name] for name in (*_NO_TRANSACTION, *_LISTS, *_METHODS) if name in state}
     commits = _SimulatedCommits(connection, watch)
@@ -105,7 +94,7 @@ def _simulated(connection: Any, lost: list[str], watch: Watch) -> Iterator[None]
 
 
 class _SimulatedCommits:
-    def __init__(self, connection: Any, watch: Watch) -> None:
+    def __init__(self, connection: Any, watch: CommitWatch) -> None:
         self.connection, self.watch = connection, watch
         self._is_begun = False  # a transaction of the job, which is a savepoint
         self._last_write = ""  # in it

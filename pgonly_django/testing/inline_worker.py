@@ -24,7 +24,7 @@ from pgonly_django.queue.limited.turns import Turns
 from pgonly_django.queue.output import write_output
 from pgonly_django.queue.progress import Report
 from pgonly_django.queue.promote import BATCH, promote
-from pgonly_django.testing.autocommit import Watch, as_in_autocommit
+from pgonly_django.testing.autocommit import CommitWatch, as_in_autocommit
 from pgonly_django.testing.django_connection import DjangoConnection, DjangoDatabase, DrainError
 from pgonly_django.worker import job_log, reports
 from pgonly_django.worker.connection import WorkerConnection
@@ -75,6 +75,7 @@ class InlineWorker:
 
     def __init__(self, alias: str, queues: Sequence[str]) -> None:
         self.alias, self.id = alias, uuid7()
+        self.watch = CommitWatch()
         self.database = DjangoDatabase(alias)
         self.claimer = Claimer(self.id, LEASE_FOR, queues)
         self.exchanger = InlineExchanger(cast("WorkerConnection", self.database), self.claimer)
@@ -101,8 +102,8 @@ class InlineWorker:
             self._tell(ended)
         return ended
 
-    def _run(self, run: Run, watch: Watch | None = None) -> Ended:
-        with as_in_autocommit(watch) as lost, _deadline(run):
+    def _run(self, run: Run) -> Ended:
+        with as_in_autocommit(self.watch) as lost, _deadline(run):
             ended = self.executor.run_here(run)
         return self.executor.after(ended, lost)
 

@@ -169,7 +169,7 @@ TWENTY = [
     (writes_a_row_for_each_item, "auth.User: 3 new rows instead of 2"),
     (pays_in_a_transaction, "step 'pay 0' was called twice instead of once: it was paid twice."),
     (pays_outside_of_a_step, "pay() was called twice instead of once: it was paid twice."),
-    (keeps_its_sum_in_memory, "Its result is"),
+    (keeps_its_sum_in_memory, "result is"),
     (says_that_it_has_paid_before_it_pays, "step 'pay' was called never instead of once"),
     (writes_at_its_end, "auth.User: 2 new rows instead of 1"),
     (enqueues_before_a_step, "enqueued jobs: 2 new rows instead of 1"),

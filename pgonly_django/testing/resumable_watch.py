@@ -20,6 +20,7 @@ from pgonly_django.context.context import JobContext
 from pgonly_django.context.transactions import is_in_transaction
 from pgonly_django.database.statement import Statement
 from pgonly_django.queue.checkpoints import Saved
+from pgonly_django.testing.autocommit import CommitWatch
 
 _WRITE = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
 _CACHE_ENTRY = re.compile(r"\bpgonly_cache(_durable)?\b")
@@ -31,23 +32,31 @@ class Killed(BaseException):
 
 
 @dataclass(frozen=True)
-class Place:
+class KillPlace:
     where: str  # "right after ..."
+    pace: int
+    number: int  # among the places of a run of this pace
     unsaved: int  # items of a loop that are done while its saved position is that of an earlier one
 
+    def __str__(self) -> str:
+        if self.pace == 1:
+            return self.where
+        items = "item" if self.unsaved == 1 else "items"
+        return f"{self.where}, with {self.unsaved} {items} of a loop done since its position was saved"
 
-class Watch:
+
+class KillWatch(CommitWatch):
     """Of one run, and of the one that resumes it. `pace`: the position of a loop is saved after so many items, 0: at
     its end only."""
 
     def __init__(self, pace: int, kill_at: int | None = None, *, resumes: bool = False) -> None:
-        self.pace, self.resumes = pace, resumes
-        self.places: list[Place] = []
-        self.calls: list[
-            tuple[str, bool]
-        ] = []  # of steps and paid functions: the call, and whether it has ended
+        self.pace, self.kill_at, self.resumes = pace, kill_at, resumes
+        self.places: list[KillPlace] = []
+        self.calls: Counter[str] = Counter()  # how often each step and each function of `paid` was called
         self.is_dead = False
-        self._kill_at, self._quiet = kill_at, 0
+        self.open_calls = 0
+        self._beside_open: Counter[str] = Counter()  # calls made since none was open
+        self._quiet = 0
         self._unsaved: Counter[str] = Counter()
 
     def check(self) -> None:
@@ -59,13 +68,16 @@ class Watch:
         self.check()
         if self._quiet:
             return
-        self.places.append(Place(where, max(self._unsaved.values(), default=0)))
-        if len(self.places) == self._kill_at:
+        unsaved = max(self._unsaved.values(), default=0)
+        self.places.append(KillPlace(where, self.pace, len(self.places) + 1, unsaved))
+        if len(self.places) == self.kill_at:
             self.is_dead = True
             raise Killed
 
     def committed(self, sql: str) -> None:
-        self.reached(f"right after {_named(sql)} was committed")
+        found = _WRITE.search(sql)
+        what = f"{found[1]} {found[2].replace(chr(34), '')}" if found else sql[:60] or "a transaction"
+        self.reached(f"right after {what} was committed")
 
     def called(self, statement: Statement) -> None:
         """Limiters and budgets make no places: what a killed process has reserved ends by itself."""
@@ -74,7 +86,7 @@ class Watch:
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
-        """What is committed in the block has a place of its own behind it."""
+        """What is committed in the block has a place of its own after it."""
         self._quiet += 1
         try:
             yield
@@ -92,32 +104,28 @@ class Watch:
 
     def began(self, call: str) -> None:
         self.check()
-        self.calls.append((call, False))
+        if not self.open_calls:
+            self._beside_open.clear()
+        self.open_calls += 1
+        self._beside_open[call] += 1
+        self.calls[call] += 1
 
-    def ended(self, call: str) -> None:
-        self.calls.append((call, True))
+    def ended(self) -> None:
+        self.open_calls -= 1
 
-    def made(self) -> Counter[str]:
-        """How often each call was made."""
-        return Counter(call for call, has_ended in self.calls if not has_ended)
-
-    def under_way(self) -> Counter[str]:
-        """The calls that the kill has cut off, with those that had ended inside of one of them."""
-        open_calls = self.made() - Counter(call for call, has_ended in self.calls if has_ended)
-        if not open_calls:
-            return open_calls
-        first = next(place for place, (call, _) in enumerate(self.calls) if call in open_calls)
-        return open_calls | Counter(call for call, has_ended in self.calls[first:] if not has_ended)
+    def cut_off(self) -> Counter[str]:
+        """The calls that were under way at the kill, with those that had ended inside or beside of them."""
+        return self._beside_open if self.is_dead and self.open_calls else Counter()
 
 
-def counting(watch: Callable[[], Watch], call: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, with its calls noted by the watch of the present run, and a place behind each."""
+def counting(watch: Callable[[], KillWatch], call: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with its calls noted by the watch of the present run, and a place after each."""
 
     @contextmanager
     def noted() -> Iterator[None]:
         watch().began(call)
         yield
-        watch().ended(call)
+        watch().ended()
         watch().reached(f"right after {call} had returned")
 
     @functools.wraps(function)
@@ -133,16 +141,11 @@ def counting(watch: Callable[[], Watch], call: str, function: Callable[..., Any]
     return acounted if inspect.iscoroutinefunction(function) else counted
 
 
-def watched_by(watch: Watch) -> type[JobContext]:
-    """The class of the contexts of a run."""
-    return type("Context", (WatchedContext,), {"watch": watch})
-
-
 class WatchedContext(JobContext):
     """Has places before and after what it saves, and saves positions of loops at the pace of the watch instead of once
     a second."""
 
-    watch: ClassVar[Watch]
+    watch: ClassVar[KillWatch]
 
     def iterate(self, items: Any, **options: Any) -> Any:
         return super().iterate(self._in_its_order(items), **options)
@@ -164,7 +167,7 @@ class WatchedContext(JobContext):
         self.watch.reached(f"between the call of step {name!r} and its save")
         with self.watch.quietly():
             kept = super()._keep_step(name, value, spending)
-        self.watch.ended(f"step {name!r}")
+        self.watch.ended()
         self._has_saved(f"step {name!r}")
         return kept
 
@@ -197,8 +200,6 @@ class WatchedContext(JobContext):
         return " and ".join(places)
 
 
-def _named(sql: str) -> str:
-    found = _WRITE.search(sql)
-    if found is None:
-        return repr(sql[:60]) if sql else "a transaction"
-    return f"{found[1]} {found[2].replace(chr(34), '')}"
+def watched_by(watch: KillWatch) -> type[JobContext]:
+    """The class of the contexts of a run."""
+    return type("Context", (WatchedContext,), {"watch": watch})

@@ -1,0 +1,380 @@
+"""assert_resumable(): kills a job at each place, resumes it, and compares. See docs/how-to/testing.md.
+
+All happens in one transaction of each database, which a round begins and ends at the same savepoint. It bears the mark
+of a TestCase's transaction, so the cache and the limiters are in it too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+from django.db import ProgrammingError, connections, models, router, transaction
+
+from pgonly_django.compat import Task
+from pgonly_django.context.run import Run
+from pgonly_django.database.background import Background
+from pgonly_django.models import CacheEntry, CacheLock, DurableCacheEntry, LimiterSlot, LimiterWaiter
+from pgonly_django.models.job import ClockTimestamp, Job, State
+from pgonly_django.queue.rescue import rescue
+from pgonly_django.tasks.backend import PostgresBackend
+from pgonly_django.testing.backends import postgres_backends, usable_databases
+from pgonly_django.testing.draining import OF_JOBS, RUNS_OF_ONE_JOB
+from pgonly_django.testing.inline_worker import InlineExecutor, InlineWorker
+from pgonly_django.testing.resumable_rows import (
+    CACHE,
+    JOBS,
+    RESULT,
+    STATE,
+    Comparison,
+    Rows,
+    Tables,
+    ignored_labels,
+    result_row,
+    rounded,
+)
+from pgonly_django.testing.resumable_watch import Killed, KillPlace, KillWatch, counting, watched_by
+from pgonly_django.worker.ending import Ended
+
+STEADY = "Compare what is the same in each run with state=, or leave out what is not with ignore=."
+# Beside 1, after how many items the position of a loop is saved (0: at its end only), and how many have to be unsaved
+# for a place to be another one: one item comes again, or all of the loop.
+PACES = {0: 1}
+SAVEPOINT, QUEUE = "pgonly_round", "assert_resumable"
+LEASES: tuple[tuple[type[models.Model], str], ...] = (
+    (LimiterSlot, "expires_at"),
+    (LimiterWaiter, "expires_at"),
+    (CacheLock, "expires_at"),
+    (CacheEntry, "claimed_until"),
+    (DurableCacheEntry, "claimed_until"),
+)
+
+
+class NotResumableError(AssertionError):
+    """After a kill and a resume the job did not end as without a kill, or paid for a call twice."""
+
+
+class NotTestableError(AssertionError):
+    """assert_resumable() cannot judge the job here; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class ResumableReport:
+    """What assert_resumable() has done."""
+
+    places: tuple[str, ...]  # where the job can be killed
+    killed_at: tuple[int, ...]  # their numbers, from 1
+    calls: dict[str, int]  # of each step, and of each function in `paid`
+    not_compared: tuple[str, ...]  # what two runs without a kill differ in
+
+
+def assert_resumable(
+    task: Any,
+    *args: Any,
+    kwargs: dict[str, Any] | None = None,
+    state: Callable[[], Any] | None = None,
+    ignore: Sequence[str | type[models.Model]] = (),
+    paid: Sequence[str | Callable[..., Any]] = (),
+    setup: Callable[[], Any] | None = None,
+    kill_at: int | Sequence[int] = (),
+    max_kills: int = 100,
+) -> ResumableReport:
+    """Run the job of this call without a kill, then kill it at each place and resume it. Raises NotResumableError where
+    a resumed job ends in another state, or has paid for a step more often.
+
+    The places are after each commit, after each write to the cache, between the call of a step and its save, around
+    each checkpoint and each position of iterate(), and when the function has returned. Positions of loops are saved
+    once a second in production, so loops are also killed while only their end is saved.
+
+    A kill is an exception in the test's process, a BaseException after which nothing of that run reaches a database.
+    What the run had committed by then stays for the run that resumes. State that is kept in memory survives the kill,
+    in module globals for example: reset it in `setup`, a function that is called before each run. Not seen are files,
+    other caches, mails, threads and processes of the job, and database connections that Django does not know.
+
+    Compared are the job's result, the jobs that it has enqueued, the entries of the cache and the rows of all models of
+    the project: not the keys of new rows, and not what two runs without a kill differ in. `state`, called in the test
+    after each round, takes the place of the rows. `ignore`: models ("shop.Order"), fields ("shop.Order.sent_at"),
+    "result", "jobs" or "cache". `paid`: functions outside of steps that are to be called as often as without a kill.
+
+    `kill_at`: numbers of places, from 1, instead of all. `max_kills`: of more places as many are taken, evenly spread,
+    with the first and the last. Raises NotTestableError where the job cannot be judged.
+    """
+    __tracebackhide__ = True
+    if not isinstance(task, Task):
+        raise TypeError(f"assert_resumable() needs a task, as @task makes it, got {task!r}.")
+    postgres_backends()  # raises outside of a test run
+    if not isinstance(backend := task.get_backend(), PostgresBackend):
+        raise NotTestableError(
+            f"The jobs of {task.module_path} go to {type(backend).__name__} here, which keeps none. Give "
+            f"TASKS[{task.backend!r}] the PostgresBackend in this test, with override_settings()."
+        )
+    if max_kills < 1:
+        raise ValueError(f"max_kills must be 1 or more, got {max_kills!r}.")
+    functions, ignored = dict(map(_function_of, paid)), ignored_labels(ignore)
+    aliases = usable_databases(a for a in connections if not connections.settings[a]["TEST"]["MIRROR"])
+    with ExitStack() as stack:
+        for alias in aliases:
+            stack.enter_context(_test_transaction(alias))
+        worker = _OneJobWorker(backend.database, task.enqueue(*args, **(kwargs or {})).id)
+        # A killed process leaves undone what the cache and the limiters would do later, in another thread.
+        stack.enter_context(mock.patch.object(Background, "add"))
+        for call, (holder, name) in functions.items():
+            counted = counting(lambda: worker.watch, call, getattr(holder, name))
+            stack.enter_context(mock.patch.object(holder, name, counted))
+        rounds = _Rounds(task.module_path, worker, aliases, ignored, setup, state)
+        return rounds.report([kill_at] if isinstance(kill_at, int) else kill_at, max_kills)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one run, or a killed one and the one that resumed it, has left."""
+
+    places: list[KillPlace]
+    calls: Counter[str]
+    cut_off: Counter[str]
+    rows: Rows
+
+
+class _Rounds:
+    """Runs without a kill, then for each place a run that dies there and one that resumes it."""
+
+    def __init__(
+        self, task: str, worker: _OneJobWorker, aliases: Sequence[str], ignored: frozenset[str],
+        setup: Callable[[], Any] | None, state: Callable[[], Any] | None,
+    ) -> None:  # fmt: skip
+        self._task, self._worker, self._aliases = task, worker, aliases
+        self._setup, self._state = setup, state
+        self._tables = Tables(aliases, ignored)
+        self._pseudo_rows = [label for label in (RESULT, STATE) if label not in ignored]
+        prepared = self._tables.read() | {label: {"": {}} for label in self._pseudo_rows}
+        self._comparison = Comparison(prepared, self._tables.references)
+        for alias in aliases:
+            _execute(alias, f"SAVEPOINT {SAVEPOINT}")
+
+    def report(self, kill_at: Sequence[int], max_kills: int) -> ResumableReport:
+        """Do all rounds. Raises NotResumableError for the first kill after which something differs."""
+        __tracebackhide__ = True
+        expected, again = self._undisturbed(1), self._undisturbed(1)
+        self._learn_what_is_unsteady(expected, again)
+        places = list(self._places(expected))
+        numbers = _chosen(sorted(set(kill_at)), len(places), max_kills)
+        for number in numbers:
+            self._kill_and_compare(places[number - 1], expected, f"place {number} of {len(places)}")
+        unsteady = sorted(".".join(each).rstrip(".") for each in self._comparison.unsteady)
+        where = tuple(map(str, places))
+        return ResumableReport(where, tuple(numbers), dict(expected.calls), tuple(unsteady))
+
+    def _places(self, expected: _Round) -> Iterator[KillPlace]:
+        yield from expected.places
+        has_loops = any("of the loop" in place.where for place in expected.places)
+        for pace, least in PACES.items() if has_loops else ():
+            yield from (place for place in self._undisturbed(pace).places if place.unsaved >= least)
+
+    def _kill_and_compare(self, place: KillPlace, expected: _Round, which: str) -> None:
+        __tracebackhide__ = True
+        with self._round():
+            killed = self._run(KillWatch(place.pace, place.number))
+            if not killed.is_dead:
+                raise NotTestableError(
+                    f"{self._task} has to do the same in each run. One reached place {place.number} "
+                    f"({place}), and another one ended after {len(killed.places)} places."
+                )
+            when = f"{self._task} is not resumable. It was killed {place} ({which}), and resumed."
+            self._worker.rescue()
+            resumed = self._run(KillWatch(place.pace, resumes=True))
+            self._require_success(f"{when}\nThe resumed run", NotResumableError)
+            got = self._left(killed, resumed)
+        if found := self._differences(expected, got):
+            points = "\n".join(f"* {each}" for each in found)
+            raise NotResumableError(f"{when}\n{points}")
+
+    def _undisturbed(self, pace: int) -> _Round:
+        __tracebackhide__ = True
+        with self._round():
+            watch = self._run(KillWatch(pace))
+            self._require_success(f"{self._task}, without a kill,", NotTestableError)
+            return self._left(watch)
+
+    @contextmanager
+    def _round(self) -> Iterator[None]:
+        """It begins with the databases as the test has prepared them."""
+        yield
+        for alias in self._aliases:
+            _execute(alias, f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+
+    def _run(self, watch: KillWatch) -> KillWatch:
+        if self._setup is not None:
+            self._setup()
+        self._worker.run_job(watch)
+        return watch
+
+    def _left(self, *watches: KillWatch) -> _Round:
+        rows = self._tables.read()
+        values = {RESULT: rounded(self._worker.row("result")["result"]), STATE: None}
+        if self._state is not None:
+            rows = {label: own if label.startswith((JOBS, CACHE)) else {} for label, own in rows.items()}
+            values[STATE] = self._state()
+        rows |= {label: {"": result_row(values[label])} for label in self._pseudo_rows}
+        calls = sum((watch.calls for watch in watches), Counter[str]())
+        return _Round(watches[0].places, calls, watches[0].cut_off(), rows)
+
+    def _learn_what_is_unsteady(self, one: _Round, two: _Round) -> None:
+        """Raises where two runs without a kill differ in something that cannot be left out."""
+        only_one, only_two = sorted(set(one.calls) - set(two.calls)), sorted(set(two.calls) - set(one.calls))
+        if only_one and only_two:
+            raise NotResumableError(
+                f"The steps of {self._task} have other names in each run ({only_one[0]}, {only_two[0]}): a resumed run "
+                "cannot find what was paid for. Name them after what they work on."
+            )
+        if said := _calls_differ(one.calls, two.calls, Counter()):
+            raise NotTestableError(
+                f"Two runs of {self._task} without a kill differ. {' '.join(said)} Something outside of the database "
+                "was kept from the first run: a global variable, a file, another cache. Reset it in setup=."
+            )
+        unsteady = self._comparison.unsteady_fields(one.rows, two.rows)
+        self._comparison = replace(self._comparison, unsteady=unsteady)
+        if said := self._differences(one, two):
+            raise NotTestableError(
+                f"Two runs of {self._task} without a kill differ. {' '.join(said)} {STEADY}"
+            )
+
+    def _differences(self, expected: _Round, got: _Round) -> list[str]:
+        calls = _calls_differ(expected.calls, got.calls, got.cut_off)
+        return calls + self._comparison.differences(expected.rows, got.rows)
+
+    def _require_success(self, what: str, error: type[AssertionError]) -> None:
+        __tracebackhide__ = True
+        job = self._worker.row("state", "errors")
+        if job["state"] != State.SUCCEEDED:
+            last = job["errors"][-1] if job["errors"] else {}
+            reason = last.get("traceback") or last.get("reason") or ""
+            raise error(f"{what} ended as {job['state']}. {reason}".rstrip())
+
+
+class _OneJobExecutor(InlineExecutor):
+    def _ended(self, run: Run, error: BaseException) -> Ended:
+        """A killed process says nothing of it."""
+        return Ended(run, None) if isinstance(error, Killed) else super()._ended(run, error)
+
+
+class _OneJobWorker(InlineWorker):
+    """Runs this job and no other: it alone is in a queue of ours."""
+
+    watch: KillWatch  # of the present run
+
+    def __init__(self, alias: str, job_id: str) -> None:
+        super().__init__(alias, [QUEUE])
+        self.executor: InlineExecutor = _OneJobExecutor(alias, self.executor.worker, self.executor.deliver)
+        self._rows = Job.objects.using(alias).filter(pk=job_id)
+        self._rows.update(queue=QUEUE)
+
+    def row(self, *columns: str) -> dict[str, Any]:
+        return dict(self._rows.values(*columns).get())
+
+    def run_job(self, watch: KillWatch) -> None:
+        """Until it is over, held or killed. Snoozes and pauses before a retry are left out."""
+        self.watch = watch
+        self.executor.context_class = watched_by(watch)
+        for _ in range(RUNS_OF_ONE_JOB):
+            self._rows.filter(state=State.SCHEDULED).update(run_at=ClockTimestamp())
+            with suppress(Killed):
+                ended = self.run_next()
+                if ended is None:
+                    return
+                if ended.error is not None and not isinstance(ended.error, OF_JOBS):
+                    raise ended.error
+            if watch.is_dead:
+                return
+
+    def rescue(self) -> None:
+        """As a worker does for the jobs of a dead one, without the wait for the end of its leases. Those of limiters,
+        locks and computations that the killed run held are over before a rescue, too."""
+        past = ClockTimestamp() - timedelta(seconds=1)
+        self._rows.filter(state=State.RUNNING).update(lease_expires_at=past)
+        for alias in connections:
+            for model, column in LEASES if connections[alias].vendor == "postgresql" else ():
+                if router.allow_migrate_model(alias, model) and connections[alias].in_atomic_block:
+                    rows = model._base_manager.using(alias).filter(**{f"{column}__gt": past})  # noqa: SLF001 - public in all but its name
+                    with (
+                        suppress(ProgrammingError),
+                        transaction.atomic(using=alias),
+                    ):  # there may be no such table
+                        rows.update(**{column: past})
+        rescue(self.database.connection(), timedelta(0), timedelta(0))
+
+    def _run(self, run: Run) -> Ended:
+        self.watch.open_calls = 0
+        return super()._run(run)
+
+    def _write(self, ended: Ended) -> Ended:
+        """Writes no end of a run that was killed. Raises Killed then."""
+        if not ended.committed:
+            self.watch.reached("right before its end was written, when its function had returned")
+        self.watch.check()
+        return super()._write(ended)
+
+
+def _chosen(kill_at: Sequence[int], places: int, max_kills: int) -> list[int]:
+    """The numbers of the places, of so many, at which to kill."""
+    chosen = list(kill_at) or list(range(1, places + 1))
+    if beyond := [number for number in chosen if not 1 <= number <= places]:
+        raise NotTestableError(f"kill_at names place {beyond[0]}, and the job has {places}.")
+    if len(chosen) <= max_kills:
+        return chosen
+    return [chosen[number * (len(chosen) - 1) // max(max_kills - 1, 1)] for number in range(max_kills)]
+
+
+def _calls_differ(expected: Counter[str], got: Counter[str], cut_off: Counter[str]) -> list[str]:
+    """Calls that the kill has cut off may be made once more."""
+    said = []
+    for call in sorted(expected | got):
+        wanted, made = expected[call], got[call]
+        counts = f"{call} was called {_times(made)} instead of {_times(wanted)}"
+        if made > wanted + cut_off[call]:
+            said.append(f"{counts}: it was paid twice.")
+        elif made < wanted:
+            said.append(f"{counts}.")
+    return said
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _function_of(function: Any) -> tuple[str, tuple[Any, str]]:
+    """What a message calls a function of `paid`, and what has it under which name. Raises ValueError where there is no
+    such function in a module."""
+    is_path = isinstance(function, str)
+    path = function if is_path else f"{function.__module__}.{function.__qualname__}"
+    parts = path.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        holder: Any = sys.modules.get(".".join(parts[:count]))
+        for name in parts[count:-1]:
+            holder = getattr(holder, name, None)
+        if holder is not None and hasattr(holder, parts[-1]):
+            return f"{path}()", (holder, parts[-1])
+    raise ValueError(f"paid: there is no {path!r} in the modules that are imported.")
+
+
+@contextmanager
+def _test_transaction(alias: str) -> Iterator[None]:
+    """Everything that is written in the block is rolled back at its end."""
+    block: Any = transaction.atomic(using=alias)
+    block._from_testcase = True  # noqa: SLF001 - what Django's TestCase does, and what the cache looks for
+    with block:
+        try:
+            yield
+        finally:
+            transaction.set_rollback(True, using=alias)
+
+
+def _execute(alias: str, sql: str) -> None:
+    """No query that a test counts."""
+    with closing(connections[alias].connection.cursor()) as cursor:
+        cursor.execute(sql)

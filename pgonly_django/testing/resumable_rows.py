@@ -1,0 +1,236 @@
+"""What a round has left in the databases, and in words how that differs from what another one has left.
+
+Rows that the test had prepared are compared by their primary key. Of new rows the keys may differ, so those are
+compared as a bag: how many there are with the same values. A reference to a new row counts as that row's values. What
+already differs between two runs without a kill (the time of a save, a random id) is compared as empty or not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DEFAULT_DB_ALIAS, connections, models
+
+from pgonly_django.models import CacheEntry, DurableCacheEntry, Job
+
+JOBS, CACHE, RESULT, STATE = "enqueued jobs", "cache entries", "result", "state()"
+JOB_FIELDS = ("task", "queue", "priority", "args", "kwargs")
+CACHE_FIELDS = ("key", "codec", "value", "number", "tags")
+LIVE = "num_nonnulls(value, number) > 0 AND coalesce(expires_at > clock_timestamp(), true)"
+# Of the tables of ours that are compared: how a message calls them, their fields, and which rows.
+OF_OURS: dict[type[models.Model], tuple[str, Collection[str], str]] = {
+    Job: (JOBS, JOB_FIELDS, "true"),
+    CacheEntry: (CACHE, CACHE_FIELDS, LIVE),
+    DurableCacheEntry: (f"{CACHE} in the durable table", CACHE_FIELDS, LIVE),
+}
+IS_A_TABLE = "SELECT FROM pg_class WHERE oid = to_regclass(%s) AND relkind IN ('r', 'p')"
+SHOWN, SHOWN_CHARACTERS = 3, 300  # rows of a model in a message, and how much of a value
+REFERENCES_FOLLOWED = 2
+FIELD_PARTS = 3  # app, model, field
+
+Row = dict[str, Any]
+Rows = dict[str, dict[str, Row]]  # by a label, then by the primary key as text
+Field = tuple[str, str]  # a label, the name of a field
+
+
+def ignored_labels(given: Iterable[Any]) -> frozenset[str]:
+    """What is not read: labels of models and groups, and fields as "app.Model.field". Raises ValueError for what is
+    none of these."""
+    return frozenset(map(_ignored_label, given))
+
+
+def _ignored_label(given: Any) -> str:
+    groups = {"jobs": JOBS, "cache": CACHE, "result": RESULT}
+    if given in groups:
+        return groups[given]
+    try:
+        if isinstance(given, str) and given.count(".") == FIELD_PARTS - 1:
+            label, _, field = given.rpartition(".")
+            meta = _meta(apps.get_model(label))
+            return f"{meta.label}.{meta.get_field(field).name}"
+        return str(_meta(apps.get_model(given) if isinstance(given, str) else given).label)
+    except (LookupError, ValueError, AttributeError, FieldDoesNotExist) as error:
+        raise ValueError(
+            f'ignore takes models ("shop.Order"), fields ("shop.Order.sent_at"), "result", "jobs" and "cache", got '
+            f"{given!r}: {error}"
+        ) from None
+
+
+class Tables:
+    """The tables of the project's models and some of ours, in the databases that the test may use."""
+
+    def __init__(self, aliases: Iterable[str], ignored: Collection[str]) -> None:
+        self.references: dict[Field, str] = {}  # the label of the rows that a foreign key names
+        self._selects: dict[str, list[str]] = {}  # by alias
+        self._fields: dict[str, dict[str, str]] = {}  # by label: the fields by their columns
+        self._keys: dict[str, list[str]] = {}  # by label: the columns of the primary key
+        for alias in aliases:
+            if connections[alias].vendor == "postgresql":
+                for model in apps.get_models(include_auto_created=True):
+                    self._add(alias, model, ignored)
+
+    def read(self) -> Rows:
+        rows: Rows = {label: {} for label in self._fields}
+        for alias, selects in self._selects.items():
+            for label, text in _fetch(alias, " UNION ALL ".join(selects)):
+                row = json.loads(text, parse_float=_rounded)
+                key = ",".join(str(row[column]) for column in self._keys[label])
+                rows[label][key] = {name: row[column] for column, name in self._fields[label].items()}
+        return rows
+
+    def _add(self, alias: str, model: type[models.Model], ignored: Collection[str]) -> None:
+        meta = _meta(model)
+        label, names, condition = OF_OURS.get(model, (meta.label, None, "true"))
+        group = CACHE if label.startswith(CACHE) else label
+        is_left_out = meta.app_label == "pgonly_django" and model not in OF_OURS
+        table = connections[alias].ops.quote_name(meta.db_table)
+        if is_left_out or meta.proxy or group in ignored or not _fetch(alias, IS_A_TABLE, table):
+            return
+        label = _labelled(label, alias)
+        self._keys[label] = [str(field.column) for field in meta.pk_fields]
+        self._fields[label] = {}
+        for field in meta.local_concrete_fields:
+            # A key that the database counts says nothing: a run that was rolled back has used up some.
+            is_counted = isinstance(field, models.AutoField)
+            if field.column and not is_counted and (names is None or field.name in names):
+                if f"{meta.label}.{field.name}" in ignored:
+                    continue
+                self._fields[label][field.column] = field.name
+                if field.remote_field and field.target_field.primary_key:
+                    target = _meta(field.target_field.model).label
+                    self.references[label, field.name] = _labelled(target, alias)
+        select = f"SELECT '{label}', to_jsonb(t)::text FROM {table} AS t WHERE {condition}"
+        self._selects.setdefault(alias, []).append(select)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`prepared` are the rows before the job, `unsteady` fields that differ anyway."""
+
+    prepared: Rows
+    references: dict[Field, str]
+    unsteady: frozenset[Field] = frozenset()
+
+    def unsteady_fields(self, one: Rows, two: Rows) -> frozenset[Field]:
+        """The fields that differ between two runs without a kill."""
+        found = set()
+        for label in one.keys() - {STATE}:
+            names = {name for rows in (one, two) for row in rows[label].values() for name in row}
+            columns = {name: [self._column(rows, label, name) for rows in (one, two)] for name in names}
+            found |= {(label, name) for name, (first, second) in columns.items() if first != second}
+        return frozenset(found)
+
+    def differences(self, expected: Rows, got: Rows) -> list[str]:
+        """In words; empty where the rows are the same."""
+        said: list[str] = []
+        for label, prepared in self.prepared.items():
+            for key in prepared:
+                said += self._of_row(label, key, expected, got)
+            wanted, found = self._new_rows(expected, label), self._new_rows(got, label)
+            if wanted != found:
+                said.append(f"{label}: " + _bags_differ(wanted, found))
+        return said
+
+    def _of_row(self, label: str, key: str, expected: Rows, got: Rows) -> Iterator[str]:
+        where = f"{label} {key}".strip()
+        wanted, found = expected[label].get(key), got[label].get(key)
+        if wanted is None or found is None:
+            if wanted is not found:
+                yield f"{where} was {'kept' if wanted is None else 'deleted'}."
+            return
+        forms = self._form(expected, label, wanted), self._form(got, label, found)
+        for name in {**forms[0], **forms[1]}:
+            values = [form.get(name) for form in forms]
+            if values[0] != values[1]:
+                place = f"{where}: {name}" if name else where
+                yield f"{place} is {short(values[1])} instead of {short(values[0])}."
+
+    def _new_rows(self, rows: Rows, label: str) -> Counter[str]:
+        new = (row for key, row in rows[label].items() if key not in self.prepared[label])
+        return Counter(json.dumps(self._form(rows, label, row)) for row in new)
+
+    def _column(self, rows: Rows, label: str, name: str) -> Any:
+        """The values of a field: of the prepared rows by key, of the new ones in any order. References to new rows are
+        all the same here, since the values of those rows are compared."""
+        values = {
+            key: self._value(rows, (label, name), row.get(name), depth=0) for key, row in rows[label].items()
+        }
+        prepared = {key: values.pop(key) for key in self.prepared[label] if key in values}
+        return prepared, Counter(json.dumps(value) for value in values.values())
+
+    def _form(self, rows: Rows, label: str, row: Row, depth: int = REFERENCES_FOLLOWED) -> Row:
+        return {name: self._value(rows, (label, name), value, depth) for name, value in row.items()}
+
+    def _value(self, rows: Rows, field: Field, value: Any, depth: int) -> Any:
+        if value is None or field in self.unsteady:
+            return None if value is None else "(some value)"
+        label, key = self.references.get(field), str(value)
+        if label is None:
+            return value
+        if label not in rows:
+            return f"some {label}"
+        if key in self.prepared[label] or key not in rows[label]:
+            return f"{label} {key}"
+        return self._form(rows, label, rows[label][key], depth - 1) if depth else f"a new {label}"
+
+
+def result_row(result: Any) -> Row:
+    """The result of a job, or what state() has returned, as the row of a table that always has one."""
+    return result if isinstance(result, dict) else {"": result}
+
+
+def rounded(value: Any) -> Any:
+    """A JSON value with its floats cut to 12 digits."""
+    return json.loads(json.dumps(value), parse_float=_rounded)
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _rounded(text: str) -> float:
+    """Sums of the same numbers in another order differ after 12 digits."""
+    value = float(format(float(text), ".12g"))
+    return int(value) if value.is_integer() else value
+
+
+def _meta(model: Any) -> Any:
+    return model._meta  # noqa: SLF001 - Django's documented Meta API
+
+
+def _labelled(label: str, alias: str) -> str:
+    return label if alias == DEFAULT_DB_ALIAS else f"{label} in {alias}"
+
+
+def _fetch(alias: str, query: str, *parameters: Any) -> list[Any]:
+    """As PostgreSQL gives them: no query that a test counts."""
+    with closing(connections[alias].connection.cursor()) as cursor:
+        cursor.execute(query, parameters or None)
+        rows: list[Any] = cursor.fetchall()
+        return rows
+
+
+def _bags_differ(wanted: Counter[str], found: Counter[str]) -> str:
+    is_as_many = wanted.total() == found.total()
+    rows = "row" if found.total() == 1 else "rows"
+    count = f"{found.total()} new {rows} instead of {wanted.total()}."
+    said = ["other values in new rows." if is_as_many else count]
+    for what, forms in (("Too many", found - wanted), ("Missing", wanted - found)):
+        shown = [short(_without_empty(json.loads(form))) for form in list(forms.elements())[:SHOWN]]
+        more = forms.total() - len(shown)
+        if shown:
+            said.append(f"{what}: {'; '.join(shown)}{f' and {more} more' if more else ''}.")
+    return " ".join(said)
+
+
+def _without_empty(form: Row) -> Row:
+    nested = ((name, _without_empty(it) if isinstance(it, dict) else it) for name, it in form.items())
+    return {name: value for name, value in nested if value is not None}

@@ -1,0 +1,105 @@
+"""What counts as the same, without a job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from django.db import connection, models
+from django.test.utils import isolate_apps
+
+from pgonly_django.testing.resumable_rows import Comparison, Tables, rounded
+
+PREPARED = {"shop.Order": {"1": {"name": "old", "paid": None}}, "shop.Line": {}}
+REFERENCES = {("shop.Line", "order"): "shop.Order"}
+BEFORE = Comparison(PREPARED, REFERENCES)
+
+
+def order(name, paid=None):
+    return {"name": name, "paid": paid}
+
+
+def line(key, amount=1):
+    return {"order": key, "amount": amount}
+
+
+def left(orders, lines=None):
+    return {"shop.Order": {"1": order("old"), **orders}, "shop.Line": lines or {}}
+
+
+def test_the_keys_of_new_rows_and_their_order_do_not_count():
+    one = left({"2": order("a"), "3": order("b")}, {"1": line(2), "2": line(3, 2), "3": line(1)})
+    two = left({"7": order("b"), "8": order("a")}, {"4": line(1), "5": line(7, 2), "6": line(8)})
+    assert BEFORE.differences(one, two) == []
+
+
+def test_a_reference_to_another_row_counts_though_the_keys_are_the_same():
+    one = left({"2": order("a"), "3": order("b")}, {"1": line(2)})
+    two = left({"2": order("b"), "3": order("a")}, {"1": line(2)})
+    (said,) = BEFORE.differences(one, two)
+    assert said.startswith(
+        "shop.Line: other values in new rows. Too many: {'order': {'name': 'b'}, 'amount': 1}."
+    )
+
+
+def test_a_reference_to_another_prepared_row_counts():
+    prepared = {"shop.Order": {"1": order("same"), "2": order("same")}, "shop.Line": {}}
+    rows = [{"shop.Order": prepared["shop.Order"], "shop.Line": {"1": line(key)}} for key in (1, 2)]
+    (said,) = Comparison(prepared, REFERENCES).differences(*rows)
+    assert "'order': 'shop.Order 2'" in said
+
+
+def test_rows_of_a_cycle_are_compared():
+    def two_of(first, second):
+        return {"shop.Node": {str(first): {"next": second}, str(second): {"next": None}}}
+
+    comparison = Comparison({"shop.Node": {}}, {("shop.Node", "next"): "shop.Node"})
+    looped = {"shop.Node": {"1": {"next": 1}}}
+    assert comparison.differences(two_of(1, 2), two_of(5, 6)) == []
+    assert comparison.differences(looped, looped) == []
+
+
+def test_a_prepared_row_that_was_deleted_or_kept_is_said_by_its_key():
+    kept, deleted = left({}), {"shop.Order": {}, "shop.Line": {}}
+    assert BEFORE.differences(kept, deleted) == ["shop.Order 1 was deleted."]
+    assert BEFORE.differences(deleted, kept) == ["shop.Order 1 was kept."]
+
+
+def test_an_unsteady_field_still_counts_as_empty_or_not():
+    one, two = left({"2": order("a", "10:01")}), left({"2": order("a", "10:02")})
+    unsteady = BEFORE.unsteady_fields(one, two)
+    assert unsteady == {("shop.Order", "paid")}
+    comparison = replace(BEFORE, unsteady=unsteady)
+    assert comparison.differences(one, two) == []
+    assert len(comparison.differences(one, left({"2": order("a")}))) == 1
+
+
+def test_only_a_few_of_many_rows_are_shown():
+    (said,) = BEFORE.differences(left({}), left({str(key): order(f"n{key}") for key in range(2, 12)}))
+    assert said.startswith("shop.Order: 10 new rows instead of 0. Too many: ")
+    assert said.endswith(" and 7 more.")
+
+
+def test_floats_are_compared_to_twelve_digits():
+    total, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert total != other
+    assert rounded({"a": [total, None]}) == rounded({"a": [other, None]})
+
+
+@isolate_apps("tests")
+def test_a_table_is_read_with_a_key_of_two_columns_floats_and_json(db, monkeypatch):
+    class Place(models.Model):
+        pk = models.CompositePrimaryKey("row", "column")
+        row = models.IntegerField()
+        column = models.IntegerField()
+        sizes = models.JSONField()
+        hidden = models.TextField()
+
+        class Meta:
+            app_label, db_table = "tests", "places"
+
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE TEMP TABLE places ("row" int, "column" int, sizes jsonb, hidden text)')
+        cursor.execute("INSERT INTO places VALUES (1, 2, '{\"a\": 0.30000000000000004}', 'x')")
+    tables = Tables([], frozenset())
+    tables._add("default", Place, {"tests.Place.hidden"})
+    assert tables.read() == {"tests.Place": {"1,2": {"row": 1, "column": 2, "sizes": {"a": 0.3}}}}
