@@ -1,4 +1,4 @@
-"""Runs operations: generators that yield what they wait for.
+"""Runs operations: generators that yield what they wait for, such as a socket, another thread, the caller's function.
 
 `run` blocks the thread at each wait, `arun` awaits it. So one text serves the sync and the async API.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Awaitable, Callable, Generator
 from concurrent import futures
 from inspect import isawaitable
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from asgiref.sync import async_to_sync, sync_to_async
 
 T = TypeVar("T")
+READ, WRITE = 1, 4  # POLLIN and POLLOUT, the same everywhere
 
 
 class Wait(Protocol):
@@ -128,3 +130,33 @@ class Signal:
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):  # the loop was closed, and with it the one who waited
         loop.call_soon_threadsafe(arrived.set)
+
+
+class Poll(Protocol):
+    def register(self, descriptor: int, events: int, /) -> None: ...
+    def modify(self, descriptor: int, events: int, /) -> None: ...
+    def poll(self, milliseconds: float | None = None, /) -> list[tuple[int, int]]: ...
+
+
+def new_poll() -> Poll:
+    """Waits for one socket, with poll() where Python has it: eventlet removes it, and Windows has none."""
+    # Looked up at each call: eventlet may be imported after this module.
+    kind: type[Poll] = getattr(select, "poll", PollBySelect)
+    return kind()
+
+
+class PollBySelect:
+    """select() of one socket in the shape of poll(); under eventlet other green threads run during the wait."""
+
+    def register(self, descriptor: int, events: int, /) -> None:
+        self._descriptor, self._events = descriptor, events
+
+    modify = register
+
+    def poll(self, milliseconds: float | None = None, /) -> list[tuple[int, int]]:
+        """The socket and what it is ready for; nothing when the time is over."""
+        seconds = None if milliseconds is None else milliseconds / 1000
+        reads, writes = ([self._descriptor] if self._events & event else [] for event in (READ, WRITE))
+        readable, writable, _ = select.select(reads, writes, [], seconds)
+        ready = READ * bool(readable) | WRITE * bool(writable)
+        return [(self._descriptor, ready)] if ready else []

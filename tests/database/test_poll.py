@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from pgonly_django.database.polling import READ, WRITE, PollBySelect, new_poll
+from pgonly_django.database.operation import READ, WRITE, PollBySelect, new_poll
 
 WITHOUT_POLL = """
 import select
