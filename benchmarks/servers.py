@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 
 # For redis(): it answers a write after it is on disk.
 APPEND_ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")

@@ -17,7 +17,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.conf import check_settings, schema
         from pgonly_django.database import (
             in_schema,
-            listen_database,
+            listener,
             placement,
             server_kind,
             testrun,
@@ -36,7 +36,7 @@ class PgonlyConfig(AppConfig):
         from pgonly_django.throttling.checks import check_throttles
 
         checks.register(check_settings)
-        checks.register(listen_database.check_listen_database)
+        checks.register(listener.check_listen_database)
         checks.register(check_queues)
         checks.register(check_names_of_queues)
         checks.register(check_schedules)

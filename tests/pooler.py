@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.servers import free_port
 from pgonly_django.database import on_django
-from pgonly_django.database.embedded import unprivileged
+from pgonly_django.embedded import unprivileged
 from tests.waiting import wait_for
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.servers import free_port
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from tests import in_memory
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.database.embedded import unprivileged
+from pgonly_django.embedded import unprivileged
 from pgonly_django.management.commands import runworker
 from pgonly_django.worker.health.health import PATHS, Health
 from tests.guards import refuse

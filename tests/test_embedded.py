@@ -16,7 +16,7 @@ import pytest
 from django.core.checks import run_checks
 
 from pgonly_django import embedded
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 from tests import in_memory
 from tests.forks import restore_sigint

@@ -11,12 +11,11 @@ In the caller's transaction, on Django's connection (enqueueing, sessions, NOTIF
     wake_urls.py   what tells those that sleep, over HTTP
 
 On a connection of ours, outside of the caller's transactions:
-    connect.py     a psycopg connection for one owner (the worker, the listeners); reconnecting.py opens it again
+    connect.py     a psycopg connection for one owner (the worker, the listeners), and the settings of all connections;
+                   reconnecting.py opens it again
     pool.py        few connections for all threads and event loops (the cache), each a Connection (connection.py),
                    to one of the hosts (hosts.py); operation.py runs its calls, blocking or awaiting
-    session_settings.py   what both kinds set at their start
 
 listener.py wakes those who wait for another process. testcase.py and testrun.py keep to Django's rules in tests.
-in_schema.py teaches Django's connections PGONLY["SCHEMA"]; placement.py and moving.py: where the tables are.
-polling.py waits for one socket. embedded.py runs a PostgreSQL from a wheel.
+in_schema.py teaches Django's connections PGONLY["SCHEMA"]; placement.py: where the tables are.
 """

@@ -18,7 +18,7 @@ RETRY_SECONDS = 1.0
 # in all. A server that stood still reads only then what it was sent before.
 UNCONFIRMED_SECONDS, UNANSWERED_SECONDS = 5.0, 600.0
 
-Job = Callable[[], object]
+Work = Callable[[], object]
 Databases = list[object] | None
 
 
@@ -33,19 +33,19 @@ class Background:
     def __init__(self, room: str) -> None:
         self._room = room
         self.forget()
-        os.register_at_fork(after_in_child=self.forget)  # the jobs are the parent's
+        os.register_at_fork(after_in_child=self.forget)  # what is undone is the parent's
 
     def forget(self) -> None:
-        """Start without jobs."""
-        self._jobs: deque[tuple[Job, float, Databases]] = deque()
+        """Start without work."""
+        self._undone: deque[tuple[Work, float, Databases]] = deque()
         # Reentrant: the garbage collector may call add() in this thread while it holds the lock.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
-    def add(self, job: Job, seconds: float) -> None:
-        """Run `job` in the background; when it raises a PgonlyError, again, for `seconds` at most."""
+    def add(self, work: Work, seconds: float) -> None:
+        """Do `work` in the background; when it raises a PgonlyError, again, for `seconds` at most."""
         with self._lock:
-            self._jobs.append((job, time.monotonic() + seconds, testrun.databases()))
+            self._undone.append((work, time.monotonic() + seconds, testrun.databases()))
             if self._thread is None or not self._thread.is_alive():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending and starts no threads
                     thread = threading.Thread(target=self._work, name=f"pgonly {self._room} background")
@@ -79,24 +79,24 @@ class Background:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._jobs:
+                if not self._undone:
                     self._thread = None
                     return
-            for _ in range(len(self._jobs)):
-                self._try(*self._jobs.popleft())
-            if self._jobs:
+            for _ in range(len(self._undone)):
+                self._try(*self._undone.popleft())
+            if self._undone:
                 time.sleep(RETRY_SECONDS)
 
-    def _try(self, job: Job, give_up_at: float, databases: Databases) -> None:
+    def _try(self, work: Work, give_up_at: float, databases: Databases) -> None:
         if databases != testrun.databases():
             return  # a test left it undone, and its databases have been replaced
         try:
-            job()
+            work()
         except testrun.Refusal:
             return
         except PgonlyError:
             if time.monotonic() < give_up_at and threading.main_thread().is_alive():
-                self._jobs.append((job, give_up_at, databases))
-        except BaseException:  # noqa: BLE001 - the next job is done all the same
+                self._undone.append((work, give_up_at, databases))
+        except BaseException:  # noqa: BLE001 - the next work is done all the same
             message = "What a call left undone failed."
             log_quietly(partial(logging.getLogger(f"pgonly_django.{self._room}").exception, message), message)

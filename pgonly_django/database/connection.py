@@ -16,9 +16,9 @@ from typing import Any
 from psycopg import errors, pq
 from psycopg.sql import Identifier
 
+from pgonly_django.database.connect import SET, parameters
 from pgonly_django.database.libpq import SUCCEEDED
 from pgonly_django.database.operation import READ, WRITE, Operation, new_poll
-from pgonly_django.database.session_settings import SET, parameters
 from pgonly_django.database.statement import Statement, Values
 from pgonly_django.exceptions import DatabaseCallError, DatabaseUnavailableError
 

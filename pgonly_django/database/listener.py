@@ -1,4 +1,4 @@
-"""Wakes those who wait for another process: one LISTEN connection of this process for each channel.
+"""LISTEN: on which alias, and for those who wait for another process one connection of this process for each channel.
 
 The connection exists while one waits here, and 10 s longer. Where LISTEN does not work (PgBouncer in transaction mode)
 no wake-up comes, and those who wait look by themselves, less and less often.
@@ -11,19 +11,68 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
-from pgonly_django.database import connect
-from pgonly_django.database.listen_database import listen_alias
+from pgonly_django.conf import settings
+from pgonly_django.database.connect import check_vendor, connect
 from pgonly_django.database.operation import Signal
 
+ERROR_ID = "pgonly_django.E012"
 IDLE_SECONDS = 10.0
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 1.0
 
 _listeners: dict[tuple[str, str], Listener] = {}  # by alias and channel
 _creating = threading.Lock()
+
+
+# PGONLY["LISTEN_DATABASE"]: the alias whose connections LISTEN, where others reach the database through a pooler in
+# transaction mode, on which LISTEN does not work.
+def listen_alias(alias: str) -> str:
+    """The alias to LISTEN on for what happens in the database of `alias`: that of the setting where both have the same
+    NAME, else `alias`. Raises ImproperlyConfigured for an alias that DATABASES does not have."""
+    direct = settings().listen_database
+    if not direct or direct == alias:
+        return alias
+    if direct not in connections.settings:
+        raise ImproperlyConfigured(_unknown(direct))
+    return direct if _name(direct) == _name(alias) else alias
+
+
+def check_listen_database(databases: Sequence[str] | None = None, **_: Any) -> list[checks.CheckMessage]:  # noqa: ARG001 - a check's signature
+    """The system check E012."""
+    try:
+        direct = settings().listen_database
+    except ImproperlyConfigured:
+        return []  # E001 says so
+    if not direct:
+        return []
+    if direct not in connections.settings:
+        return [checks.Error(_unknown(direct), hint="See docs/how-to/queue.md#poolers.", id=ERROR_ID)]
+    if found := check_vendor(direct, 'PGONLY["LISTEN_DATABASE"] is', "take it out of PGONLY", ERROR_ID):
+        return found
+    if any(_name(alias) == _name(direct) for alias in connections.settings if alias != direct):
+        return []
+    message = (
+        f'PGONLY["LISTEN_DATABASE"] is {direct!r}, whose NAME {_name(direct)!r} no other entry of DATABASES has: '
+        "nothing would LISTEN there."
+    )
+    hint = f"Give DATABASES[{direct!r}] the NAME of the database that your other connections reach by the pooler."
+    return [checks.Error(message, hint=hint, id=ERROR_ID)]
+
+
+def _name(alias: str) -> object:
+    return connections.settings[alias].get("NAME")
+
+
+def _unknown(alias: str) -> str:
+    known = ", ".join(sorted(connections.settings))
+    return f'PGONLY["LISTEN_DATABASE"] must be an alias of DATABASES ({known}), got {alias!r}.'
 
 
 def payload(key: bytes) -> bytes:
@@ -105,7 +154,7 @@ class Listener:
 
     def _listen(self) -> None:
         try:
-            with connect.connect(listen_alias(self._alias), application_name=self._name) as connection:
+            with connect(listen_alias(self._alias), application_name=self._name) as connection:
                 connection.execute(f"LISTEN {self._channel}")
                 with self._lock:
                     watches = [watch for same in self._watches.values() for watch in same]

@@ -9,7 +9,7 @@ from contextlib import suppress
 import psycopg
 
 from pgonly_django.database.connect import connect
-from pgonly_django.database.listen_database import listen_alias
+from pgonly_django.database.listener import listen_alias
 
 NAME = "pgonly monitoring"
 

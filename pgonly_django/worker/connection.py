@@ -19,7 +19,7 @@ from psycopg.types.json import set_json_loads
 
 from pgonly_django.database import notify
 from pgonly_django.database.connect import OwnConnection, connect
-from pgonly_django.database.listen_database import listen_alias
+from pgonly_django.database.listener import listen_alias
 from pgonly_django.database.reconnecting import Reconnecting
 from pgonly_django.database.statement import Statement
 from pgonly_django.events import emit

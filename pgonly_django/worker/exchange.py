@@ -15,9 +15,8 @@ from psycopg import errors
 from psycopg.adapt import Transformer
 
 from pgonly_django.database import notify
-from pgonly_django.database.connect import TRY_AGAIN, OwnConnection
+from pgonly_django.database.connect import TRY_AGAIN, OwnConnection, one_send_pipeline
 from pgonly_django.database.libpq import execute, prepare, takes_statements
-from pgonly_django.database.one_send import one_send_pipeline
 from pgonly_django.events import emit
 from pgonly_django.models.job import State
 from pgonly_django.queue.claim import Claim, ClaimedJob, Claimer

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import psycopg
 
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from tests.browser.chromium import Chromium, listen
 from tests.browser.site import ROOT, SETTINGS, Site, cookie_of
 

@@ -191,7 +191,7 @@ def test_what_was_not_sent_leaves_nothing_to_do(make_cache):
     cache.store.pool._failed_at = time.monotonic()
     with pytest.raises(CacheUnavailableError, match="not tried again yet"):
         cache.lock("name", timeout=60).acquire()
-    assert not background._jobs
+    assert not background._undone
 
 
 def test_releases_delete_the_rows_of_locks_that_nobody_used_for_an_hour(cache, monkeypatch):

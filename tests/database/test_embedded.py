@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from pgonly_django.exceptions import EmbeddedPostgresError
 from tests import in_memory
 

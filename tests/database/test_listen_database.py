@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from pgonly_django.database.listen_database import check_listen_database, listen_alias
+from pgonly_django.database.listener import check_listen_database, listen_alias
 from tests.aliases import alias
 
 

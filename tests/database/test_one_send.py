@@ -7,7 +7,8 @@ import time
 import psycopg
 import pytest
 
-from pgonly_django.database.one_send import one_send_pipeline
+from pgonly_django.database import connect
+from pgonly_django.database.connect import one_send_pipeline
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,3 +64,10 @@ def test_more_than_libpq_keeps_arrives_too(server):
     with one_send_pipeline(server):
         cursors = [server.execute("SELECT length(%s::text)", [long]) for _ in range(5)]
     assert [cursor.fetchone() for cursor in cursors] == [(3_000_000,)] * 5
+
+
+def test_a_psycopg_that_is_not_known_has_its_own_pipeline(server, monkeypatch):
+    monkeypatch.setattr(connect, "knows_pipelines", lambda: False)
+    with connect.one_send_pipeline(server):
+        cursor = server.execute("SELECT 4")
+    assert cursor.fetchone() == (4,)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from tests import in_memory
 from tests.docs.pages import ROOT, Page
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from pgonly_django.models import Worker
 from tests import in_memory, zygote
 from tests.waiting import wait_for

@@ -11,7 +11,7 @@ import sys
 import psycopg
 import pytest
 
-from pgonly_django.database.embedded import Server, _binaries, unprivileged
+from pgonly_django.embedded import Server, _binaries, unprivileged
 from pgonly_django.tables import qualified
 from tests import zygote
 from tests.process.conftest import ROOT, server_of_its_own

@@ -8,7 +8,7 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.database import testrun
-from pgonly_django.database.listen_database import listen_alias
+from pgonly_django.database.listener import listen_alias
 from pgonly_django.models import Job
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to

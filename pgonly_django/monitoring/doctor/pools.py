@@ -11,7 +11,7 @@ from django.db import connections
 
 from pgonly_django.cache.backend import our_caches
 from pgonly_django.conf import settings
-from pgonly_django.database.listen_database import listen_alias
+from pgonly_django.database.listener import listen_alias
 from pgonly_django.models import Worker
 from pgonly_django.monitoring.doctor.findings import Finding, Level
 from pgonly_django.monitoring.doctor.our_tables import belongs_to

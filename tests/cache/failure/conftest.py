@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 
 from pgonly_django.cache import PostgresCache
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from tests import in_memory
 
 

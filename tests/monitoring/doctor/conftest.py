@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from pgonly_django.conf import schema
-from pgonly_django.database.embedded import Server
+from pgonly_django.embedded import Server
 from pgonly_django.monitoring.doctor import growth
 from pgonly_django.monitoring.doctor.examination import examine
 from tests import in_memory

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from django.db import connection
 
-from pgonly_django.database.embedded import unprivileged
+from pgonly_django.embedded import unprivileged
 from pgonly_django.monitoring.doctor import dead_rows
 from pgonly_django.monitoring.doctor.findings import Level
 from tests.monitoring.doctor.conftest import found

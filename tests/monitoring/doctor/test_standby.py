@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.core.management import call_command
 
-from pgonly_django.database.embedded import Server, _binaries, unprivileged
+from pgonly_django.embedded import Server, _binaries, unprivileged
 from pgonly_django.monitoring.doctor import vacuum
 from pgonly_django.monitoring.doctor.findings import Level
 from tests.monitoring.doctor.conftest import OPTIONS, as_alias, found
