@@ -22,7 +22,6 @@ Connect = Callable[[], OwnConnection]
 BATCH = 1000
 PAUSE_SECONDS = 0.05
 BUSY_SECONDS = 60.0  # a duty that has found something to do comes again so soon
-HURRIED_SECONDS = 0.5  # between two runs of a duty that is wanted soon
 KEEP_OPEN_SECONDS = 10.0  # a connection that is needed again sooner stays open
 AFTER_SLEEP_SECONDS = 10.0  # until a round that has become due in a sleep
 LOCK_WAIT = "2s"
@@ -90,6 +89,8 @@ def no_timeout(alias: str) -> Iterator[None]:
 
 class Maintenance(threading.Thread):
     """`tell` takes payloads for this worker, from this thread."""
+
+    hurried_seconds = 0.5  # between two runs of a duty that is wanted soon
 
     def __init__(
         self, alias: str, duties: Sequence[Duty], tell: Callable[[str], None] = lambda _payload: None
@@ -181,14 +182,14 @@ class Maintenance(threading.Thread):
         return found[0] > 0
 
     def _run_hurried(self) -> None:
-        """Those that run_soon() asked for, at most once in HURRIED_SECONDS: failures may come by the thousand."""
+        """Those that run_soon() asked for, at most once in hurried_seconds: failures may come by the thousand."""
         while self._hurried and not self._over.is_set():
             kind, done = self._hurried.popitem()
             for duty in self._duties:
                 if isinstance(duty, kind):
                     self._run(duty)
             done()
-            self._over.wait(HURRIED_SECONDS)
+            self._over.wait(self.hurried_seconds)
 
     def run_once(self) -> int:
         """All duties once; one that fails keeps no other from being done. Returns how many rows they changed."""

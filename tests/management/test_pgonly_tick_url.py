@@ -4,7 +4,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.urls import path
 
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 
 
 class WithoutUs:

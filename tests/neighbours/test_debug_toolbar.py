@@ -10,7 +10,7 @@ from django.urls import include, path, reverse
 
 from pgonly_django.models import Job
 from pgonly_django.worker.tick import running
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 from tests.jobs import add
 from tests.waiting import wait_for
 

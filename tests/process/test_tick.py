@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from benchmarks.servers import free_port
 from pgonly_django.models import State, Worker
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 from tests import jobs
 from tests.jobs import timed
 from tests.process.conftest import ROOT, database_url

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.urls import NoReverseMatch, reverse
 
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 
 NO_URLS = """The URLs of pgonly_django are not in ROOT_URLCONF. Add:
 path("pgonly/", include("pgonly_django.urls"))"""

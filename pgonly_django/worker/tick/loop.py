@@ -1,24 +1,103 @@
 """The worker of a tick: one job at a time, on one connection to the queue, for a bounded time, in somebody else's
 process. It starts no thread but those that its jobs, Django's signals and schedules need."""
 
+import signal
+import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+
+from django.db import connections
 
 from pgonly_django.database.connect import OwnConnection
 from pgonly_django.exceptions import DatabaseAwayError
 from pgonly_django.queue import workers
 from pgonly_django.worker.django_connections import name_connections_of_thread
+from pgonly_django.worker.duties import duties
 from pgonly_django.worker.loop import WorkerLoop
+from pgonly_django.worker.maintenance import Maintenance, tried
 from pgonly_django.worker.options import WorkerOptions
 from pgonly_django.worker.status import ExitCode
-from pgonly_django.worker.tick.duties import TickMaintenance
-from pgonly_django.worker.tick.server import WebServer
 
 NAME = "tick"
 MAINTENANCE_EVERY = timedelta(minutes=5)  # of all ticks together, by the clock
 MAINTENANCE_SHARE = 0.25  # of its seconds
 FORGOTTEN_AFTER = timedelta(minutes=10)  # a minute may have several ticks, and each leaves a row
 BEAT_AGAIN_SECONDS = 1.0  # after a beat that failed
+
+
+class Until(threading.Event):
+    """An event that is set at a time of time.monotonic() at the latest."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.at = at
+
+    def is_set(self) -> bool:
+        return super().is_set() or time.monotonic() >= self.at
+
+    def wait(self, timeout: float | None = None) -> bool:
+        left = max(self.at - time.monotonic(), 0.0)
+        super().wait(left if timeout is None else min(timeout, left))
+        return self.is_set()
+
+
+class TickMaintenance(Maintenance):
+    """The same duties as a worker's, in the thread of the tick. `connection` is that of the tick, or raises."""
+
+    hurried_seconds = 0.0
+
+    def __init__(
+        self, alias: str, tell: Callable[[str], None], connection: Callable[[], OwnConnection]
+    ) -> None:
+        super().__init__(alias, duties(alias, tell), tell)
+        self._of_tick = connection
+
+    def run_for(self, seconds: float) -> None:
+        """All duties once. What is too much for these seconds is left for the next time."""
+        self._over = Until(time.monotonic() + seconds)
+        self.run_once()
+
+    def run_wanted(self, until: float) -> None:
+        """Those that run_soon() asked for."""
+        if self._hurried:
+            self._over = Until(until)
+            self._run_hurried()
+            self._close()
+
+    def _open(self) -> OwnConnection:
+        return self._of_tick()
+
+    def _close(self) -> None:
+        tried("Closing Django's connections", connections.close_all)
+
+
+class WebServer:
+    """Whether the web server of this process was told to stop. gunicorn and uvicorn tell their requests nothing: they
+    wait for them, and then end without running any exit function. Their handler of SIGTERM is a method of what knows.
+    Another server never stops."""
+
+    def __init__(self) -> None:
+        self._owner: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if self.is_stopping:  # gunicorn with --max-requests waits for this last one
+            self._owner = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """For any thread."""
+        return (
+            getattr(self._owner, "alive", True) is False or getattr(self._owner, "should_exit", False) is True
+        )
+
+    def seconds_left(self, otherwise: float) -> float:
+        """For how long it waits for its requests after SIGTERM; `otherwise` where it sets no limit."""
+        config = getattr(self._owner, "config", None)
+        # gunicorn's worker for uvicorn gives a method of its own as this callback, and gunicorn kills all the same.
+        worker = getattr(getattr(config, "callback_notify", None), "__self__", self._owner)
+        of_gunicorn = getattr(getattr(worker, "cfg", None), "graceful_timeout", None)
+        of_uvicorn = getattr(config, "timeout_graceful_shutdown", None)
+        return min((float(each) for each in (of_gunicorn, of_uvicorn) if each is not None), default=otherwise)
 
 
 class TickLoop(WorkerLoop):

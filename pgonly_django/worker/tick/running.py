@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -39,19 +39,16 @@ class StuckError(PgonlyError):
         )
 
 
-class Tick:
-    """`done` is called in its thread at the end."""
+class TickRun(threading.Thread):
+    """`done` is called in this thread at the end."""
 
     def __init__(self, alias: str, seconds: float, done: Callable[[], None]) -> None:
+        super().__init__(name="pgonly-tick", daemon=True)
+        self.loop = TickLoop(alias, seconds)
         self._alias, self._done = alias, done
-        self._loop = TickLoop(alias, seconds)
         self._is_over = threading.Event()
         self._answer: dict[str, Any] = {}
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="pgonly-tick", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     def wait(self, seconds: float) -> bool:
         """Whether it is over."""
@@ -59,12 +56,12 @@ class Tick:
 
     def stop(self) -> None:
         """Nobody waits for the answer any more: a planned stop."""
-        self._loop.stop()
+        self.loop.stop()
 
     def release(self) -> None:
         """The process is about to end: give the jobs back now."""
-        self._loop.stop_now()
-        self._is_over.wait(RELEASE_SECONDS)
+        self.loop.stop_now()
+        self.wait(RELEASE_SECONDS)
 
     def answer(self) -> dict[str, Any]:
         """Once it is over. Raises what its loop raised."""
@@ -72,12 +69,13 @@ class Tick:
             raise self._error
         return self._answer
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
-            with ExitStack() as undo:
-                forked_child.prepare({})  # a child that a job forks must not write the job's end
-                undo.callback(forked_child.undo_prepare)
-                self._loop.run()
+            forked_child.prepare({})  # a child that a job forks must not write the job's end
+            try:
+                self.loop.run()
+            finally:
+                forked_child.undo_prepare()
             self._answer = self._summary()
         except BaseException as error:  # noqa: BLE001 - the request raises or tells it
             self._error = error
@@ -89,7 +87,7 @@ class Tick:
             self._done()
 
     def _summary(self) -> dict[str, Any]:
-        loop, seen = self._loop, waiting.look(self._alias)
+        loop, seen = self.loop, waiting.look(self._alias)
         oldest = health.oldest_waiting(self._alias)
         due = [each for each in (seen.next_due_in_seconds, loop.next_tick_in_seconds) if each is not None]
         return {
@@ -101,16 +99,13 @@ class Tick:
             "next_due_seconds": round(max(min(due), 0.0), 1) if due else None,
         }
 
-    def threads_left(self) -> list[threading.Thread]:
-        return self._loop.slots.alive()
-
 
 _lock = threading.Lock()
-_going: Tick | None = None
+_going: TickRun | None = None
 _left: list[threading.Thread] = []
 
 
-def begin(seconds: float, done: Callable[[], None] = lambda: None) -> Tick:
+def begin(seconds: float, done: Callable[[], None] = lambda: None) -> TickRun:
     """Start a tick. Raises BusyError, StuckError and ImproperlyConfigured."""
     global _going, _left  # noqa: PLW0603 - facts of the process
     with _lock:
@@ -119,18 +114,18 @@ def begin(seconds: float, done: Callable[[], None] = lambda: None) -> Tick:
         _left = [thread for thread in _left if thread.is_alive()]
         if len(_left) >= LEFT_AT_MOST:
             raise StuckError(len(_left))
-        tick = Tick(database_of_jobs(), seconds, done)
+        tick = TickRun(database_of_jobs(), seconds, done)
         tick.start()
         _going = tick
     return tick
 
 
-def _end(tick: Tick) -> None:
+def _end(tick: TickRun) -> None:
     global _going  # noqa: PLW0603 - likewise
     with _lock:
         if _going is tick:
             _going = None
-        left = tick.threads_left()
+        left = tick.loop.slots.alive()
         _left.extend(left)
     if left:
         message = f"A tick is over, and {len(left)} job(s) that it has given back still run in this process."

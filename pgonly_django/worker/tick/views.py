@@ -1,17 +1,20 @@
-"""The request: GET or POST, authorised by its token, answered with JSON once the tick is over."""
+"""The URL of a tick: who may ask for it, for how long, and the JSON that answers once it is over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signing import BadSignature, Signer
 from django.db import Error as DatabaseError
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
@@ -19,8 +22,9 @@ from pgonly_django.conf import settings
 from pgonly_django.events import emit
 from pgonly_django.exceptions import DatabaseAwayError
 from pgonly_django.worker.tick import running
-from pgonly_django.worker.tick.token import is_valid_header, is_valid_token
 
+SALT = "pgonly_django.worker.tick"
+BEARER = "bearer "
 METHODS = ["GET", "POST"]
 LEAST_SECONDS = 1.0
 OVERTIME_SECONDS = 1.0
@@ -31,7 +35,7 @@ IN_TRANSACTION = (
 )
 
 
-class RefusedError(Exception):
+class TickRefusedError(Exception):
     def __init__(self, response: HttpResponseBase) -> None:
         self.response = response
 
@@ -40,20 +44,15 @@ def tick(request: HttpRequest, token: str = "") -> HttpResponseBase:
     """Under WSGI."""
     try:
         seconds = _seconds(request, token)
-    except RefusedError as refused:
-        return refused.response
-    try:
-        if connections[running.database_of_jobs()].in_atomic_block:
-            return _error(IN_TRANSACTION, 500)
-        going = running.begin(seconds)
-    except Exception as error:  # noqa: BLE001 - what is none of these is raised again
+        going = _begin(seconds)
+        try:
+            is_over = going.wait(seconds + OVERTIME_SECONDS)
+        except BaseException:  # a server that ends, or whose patience does, raises in its main thread
+            going.release()
+            raise
+        return JsonResponse(going.answer()) if is_over else _error(OVERTIME, 503)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets JSON
         return _failed(error)
-    try:
-        is_over = going.wait(seconds + OVERTIME_SECONDS)
-    except BaseException:  # a server that ends, or whose patience does, raises in its main thread
-        going.release()
-        raise
-    return _answer(going) if is_over else _error(OVERTIME, 503)
 
 
 async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
@@ -66,31 +65,28 @@ async def atick(request: HttpRequest, token: str = "") -> HttpResponseBase:
 
     try:
         seconds = _seconds(request, token)
-    except RefusedError as refused:
-        return refused.response
-    try:
-        going = running.begin(seconds, done)
+        going = _begin(seconds, done)
+        try:
+            async with asyncio.timeout(seconds + OVERTIME_SECONDS):
+                await over.wait()
+        except TimeoutError:
+            return _error(OVERTIME, 503)
+        except BaseException:  # the client has gone, or the server ends
+            going.stop()
+            raise
+        return JsonResponse(going.answer())
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(error)
-    try:
-        async with asyncio.timeout(seconds + OVERTIME_SECONDS):
-            await over.wait()
-    except TimeoutError:
-        return _error(OVERTIME, 503)
-    except BaseException:  # the client has gone, or the server ends
-        going.stop()
-        raise
-    return _answer(going)
 
 
 def _seconds(request: HttpRequest, token: str) -> float:
-    """For how long. Raises RefusedError for a request that may not, or asks for too long."""
+    """For how long. Raises TickRefusedError for a request that may not, or asks for too long."""
     authorization = request.headers.get("Authorization", "")
     given = token or request.GET.get("token", "")
     if not (is_valid_token(given) or is_valid_header(authorization)):
-        raise RefusedError(_error("No valid token. `manage.py pgonly_tick_url` prints the URL.", 403))
+        raise TickRefusedError(_error("No valid token. `manage.py pgonly_tick_url` prints the URL.", 403))
     if request.method not in METHODS:
-        raise RefusedError(HttpResponseNotAllowed(METHODS))
+        raise TickRefusedError(HttpResponseNotAllowed(METHODS))
     most = settings().tick_seconds
     try:
         seconds = float(request.GET.get("seconds", most))
@@ -98,18 +94,19 @@ def _seconds(request: HttpRequest, token: str) -> float:
         seconds = 0.0
     if not LEAST_SECONDS <= seconds <= most:
         reason = f'?seconds= must be a number from 1 to {most:g}, which is PGONLY["TICK_SECONDS"].'
-        raise RefusedError(_error(reason, 400))
+        raise TickRefusedError(_error(reason, 400))
     return seconds
 
 
-def _answer(going: running.Tick) -> JsonResponse:
-    try:
-        return JsonResponse(going.answer())
-    except Exception as error:  # noqa: BLE001 - as above
-        return _failed(error)
+def _begin(seconds: float, done: Callable[[], None] = lambda: None) -> running.TickRun:
+    if connections[running.database_of_jobs()].in_atomic_block:
+        raise TickRefusedError(_error(IN_TRANSACTION, 500))
+    return running.begin(seconds, done)
 
 
-def _failed(error: Exception) -> JsonResponse:
+def _failed(error: Exception) -> HttpResponseBase:
+    if isinstance(error, TickRefusedError):
+        return error.response
     if isinstance(error, running.BusyError):
         return JsonResponse({"busy": True})
     message = f"The tick failed: {str(error).strip() or type(error).__name__}"
@@ -133,3 +130,31 @@ def _open_to_clients(view: Any) -> Any:
 
 
 tick, atick = _open_to_clients(tick), _open_to_clients(atick)
+
+
+# Who may: a caller with the signed URL, or with PGONLY["TICK_SECRET"].
+
+
+def token() -> str:
+    """It holds until SECRET_KEY or TICK_SECRET changes: so a URL that leaked is taken back."""
+    return Signer(salt=SALT).signature(_subject())
+
+
+def is_valid_token(given: str) -> bool:
+    with suppress(BadSignature):
+        Signer(salt=SALT).unsign(f"{_subject()}:{given}")
+        return True
+    return False
+
+
+def is_valid_header(authorization: str) -> bool:
+    """Of the header Authorization: "Bearer <TICK_SECRET>", or the URL's token in its place."""
+    if not authorization.lower().startswith(BEARER):
+        return False
+    given, secret = authorization[len(BEARER) :].strip(), settings().tick_secret
+    is_secret = bool(secret) and constant_time_compare(given.encode(), secret.encode())
+    return is_secret or is_valid_token(given)
+
+
+def _subject() -> str:
+    return f"tick {settings().tick_secret}"

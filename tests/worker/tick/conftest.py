@@ -6,7 +6,7 @@ from django.test import Client
 from django.urls import reverse
 
 from pgonly_django.worker.tick import running
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 from tests.waiting import wait_for
 
 

@@ -4,7 +4,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from pgonly_django.conf import settings as our_settings
-from pgonly_django.worker.tick.token import is_valid_header, is_valid_token, token
+from pgonly_django.worker.tick.views import is_valid_header, is_valid_token, token
 
 SECRET = "a secret of twenty-two"
 

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET
 
 from pgonly_django.models import Job, State, Worker
 from pgonly_django.worker.tick import running, views
-from pgonly_django.worker.tick.token import token
+from pgonly_django.worker.tick.views import token
 from tests import jobs
 from tests.aliases import alias
 from tests.jobs import looping, timed
