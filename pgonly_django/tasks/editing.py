@@ -1,9 +1,11 @@
-"""edit(): a person changes a job that waits. Its row is locked, and changes only while it is as the person saw it."""
+"""edit(): a person changes a job that waits. Its row is locked, and changes only while it is as the person saw it.
+run_again(): a new job with the call of one that is there, as it was or with other arguments."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,12 +51,8 @@ def version_of(job: Job) -> str:
     """Of the job as a person sees it: another one once somebody has changed it, or it was claimed. It is a keyed hash,
     which tells nothing of the arguments."""
     run_at = None if job.run_at is None else aware(job.run_at).isoformat()
-    values = [job.state, job.lease_epoch, job.queue, job.priority, run_at]
-    try:
-        seen = json.dumps([*values, job.args, job.kwargs])
-    except RecursionError:  # another program's row
-        seen = json.dumps(values)
-    return salted_hmac("pgonly_django.edit", seen, algorithm="sha256").hexdigest()
+    seen = [job.state, job.lease_epoch, job.queue, job.priority, run_at, job.args, job.kwargs]
+    return salted_hmac("pgonly_django.edit", json.dumps(seen), algorithm="sha256").hexdigest()
 
 
 def edit(alias: str, job_id: Any, version: str, changes: Mapping[str, Any]) -> list[str]:
@@ -131,17 +129,26 @@ def _prepared(job: Job, changes: Mapping[str, Any]) -> NewJob:
     """The job as enqueue() would make it of its columns and the `changes`. Raises EditError."""
     values = {name: changes.get(name, getattr(job, name)) for name in ("queue", "priority", "args", "kwargs")}
     args, kwargs = values["args"], values["kwargs"]
-    if not (isinstance(args, list) and isinstance(kwargs, dict)):
-        raise UnfitCallError(_("The arguments must be a list and an object of names."))
     new: NewJob
-    try:
+    with _refusals_in_words(args, kwargs):
         task = find_task(job.task, job.backend, values["queue"], values["priority"])
         ((_task, new),) = backend_of(task).prepare_many([(task, args, kwargs, None)])
+    return new
+
+
+@contextmanager
+def _refusals_in_words(args: Any, kwargs: Any) -> Iterator[None]:
+    """Around code that calls enqueue() or the like. Raises UnfitCallError for what that refuses."""
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        raise UnfitCallError(_("The arguments must be a list and an object of names."))
+    try:
+        yield
     except (PgonlyError, UnknownTaskError, InvalidTask) as error:
         raise UnfitCallError(str(error)) from error
+    except OperationalError:
+        raise
     except Exception as error:
         raise UnfitCallError(f"{type(error).__name__}: {error}") from error
-    return new
 
 
 def _own(new: NewJob) -> dict[str, Any]:
@@ -190,33 +197,23 @@ def run_again(
     """Enqueue the task of `job` once more; `run_at` None: now. The options of .using() that its row has are those of
     the new job, too: all but `unique` and its kin and `idempotency_key`; and its metadata. Unique keys hold: the result
     may be that of another job (`is_duplicate`). Raises UnfitCallError, in words, for what enqueue() refuses."""
-    if not (isinstance(args, list) and isinstance(kwargs, dict)):
-        raise UnfitCallError("The arguments must be a list and an object of names.")
-    try:
+    result: JobResult
+    with _refusals_in_words(args, kwargs):
         task = find_task(job.task, job.backend, queue, priority)
-        backend = backend_of(task)
         moment = None if run_at is None else aware(run_at)
-        result: JobResult = task.using(run_after=moment, **_options(job, task, backend)).enqueue(
-            *args, **kwargs
-        )
-    except (PgonlyError, UnknownTaskError, InvalidTask) as error:
-        raise UnfitCallError(str(error)) from error
-    except OperationalError:
-        raise
-    except Exception as error:
-        raise UnfitCallError(f"{type(error).__name__}: {error}") from error
+        call = task.using(run_after=moment, **_options_of(job, task, backend_of(task)))
+        result = call.enqueue(*args, **kwargs)
     return result
 
 
-def _options(job: Job, task: Any, backend: Any) -> dict[str, Any]:
+def _options_of(job: Job, task: Any, backend: Any) -> dict[str, Any]:
     """A plain Task, of Django's own decorator, has none."""
     if not isinstance(task, PostgresTask):
         return {}
     usual = backend.options_of(task)
-    stored = restored(job.options if isinstance(job.options, dict) else None)
-    metadata = {"metadata": job.metadata} if isinstance(job.metadata, dict) else {}
+    metadata = {"metadata": job.metadata} if job.metadata else {}
     changed = {name: value for name, value in _columns(job, usual).items() if value != getattr(usual, name)}
-    return stored | metadata | changed | _own_key(job, task, backend)
+    return restored(job.options) | metadata | changed | _own_key(job, task, backend)
 
 
 def _columns(job: Job, usual: TaskOptions) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Policy = Literal["never_retry", "retry_on", "snooze_on", "hold_on"]
 POLICIES: tuple[Policy, ...] = ("never_retry", "retry_on", "snooze_on", "hold_on")
@@ -14,24 +14,11 @@ ErrorClasses = ErrorClass | tuple[ErrorClass, ...]
 ERRORS_RULE = "an exception class, its dotted path, or a tuple of these"
 
 
-class Policies(Protocol):
-    """The part of TaskOptions that counts here."""
-
-    @property
-    def never_retry(self) -> ErrorClasses: ...
-    @property
-    def retry_on(self) -> ErrorClasses: ...
-    @property
-    def snooze_on(self) -> ErrorClasses: ...
-    @property
-    def hold_on(self) -> ErrorClasses: ...
-
-
 def is_error_classes(value: Any) -> bool:
-    return all(map(_is_error_class, error_classes(value)))
+    return all(map(_is_error_class, _error_classes(value)))
 
 
-def error_classes(value: Any) -> tuple[Any, ...]:
+def _error_classes(value: Any) -> tuple[Any, ...]:
     """One class or path alone, as a tuple of one."""
     return value if isinstance(value, tuple) else (value,)
 
@@ -43,13 +30,12 @@ def _is_error_class(value: Any) -> bool:
 
 
 def stored_errors(value: Any) -> list[str]:
-    """The paths of these classes, as the row of a job keeps them. A class need not be importable by its path: see
-    _distance()."""
-    return [each if isinstance(each, str) else _path(each) for each in error_classes(value)]
+    """The paths of these classes, as the row of a job keeps them. A class need not be importable by its path."""
+    return [each if isinstance(each, str) else _path(each) for each in _error_classes(value)]
 
 
-def policy_of(error: BaseException, options: Policies) -> Policy | None:
-    """The policy that names the error's class or, of its base classes, the nearest one.
+def policy_of(error: BaseException, options: Any) -> Policy | None:
+    """The policy, of the TaskOptions, that names the error's class or, of its base classes, the nearest one.
 
     Of an exception group that is not named itself, all the errors in it count: one that is never retried decides, then
     one that holds; it is snoozed where all of them are, and named by `retry_on` where the others are.
@@ -65,43 +51,24 @@ def policy_of(error: BaseException, options: Policies) -> Policy | None:
     return "retry_on" if inside <= {"retry_on", "snooze_on"} else None
 
 
-def _policy_of_class(kind: type[BaseException], options: Policies) -> Policy | None:
-    named = [
-        (distance, policy)
+def _policy_of_class(kind: type[BaseException], options: Any) -> Policy | None:
+    named = {
+        policy: [each if isinstance(each, type) else _loaded(each) for each in chosen] + [*chosen]
         for policy in POLICIES
-        for each in error_classes(getattr(options, policy))
-        if (distance := _distance(kind, each)) is not None
-    ]
-    return min(named, key=lambda pair: pair[0])[1] if named else None
-
-
-def _distance(kind: type[BaseException], named: ErrorClass) -> int | None:
-    """How many classes stand between `kind` and the one that is named; None where it is no base class.
-
-    A path is compared with those of the base classes, and with what its module has under that name now. Nothing is
-    imported: the error was raised here, so its class is loaded; a class that is gone can be raised no more.
-    """
-    bases = type.mro(kind)
-    if isinstance(named, str):
-        paths = [_path(base) for base in bases]
-        if named in paths:
-            return paths.index(named)
-    found: Any = _loaded(named) if isinstance(named, str) else named
-    if found in bases:
-        return bases.index(found)
-    try:
-        return len(bases) if issubclass(kind, found) else None
-    except Exception:  # noqa: BLE001 - __subclasscheck__ of the project may raise anything
-        return None
+        if (chosen := _error_classes(getattr(options, policy)))
+    }
+    for base in kind.__mro__:
+        for policy, classes in named.items():
+            if base in classes or _path(base) in classes:
+                return policy
+    return None
 
 
 def _loaded(path: str) -> Any:
-    """What stands at this path of the modules that are imported; object() where nothing does."""
+    """What stands at this path of the modules that are imported: a class may have another path, too. Nothing is
+    imported: the error was raised here, so its class is loaded, and a class that is gone can be raised no more."""
     module, _, name = path.rpartition(".")
-    try:
-        return getattr(sys.modules.get(module), name, object())
-    except Exception:  # noqa: BLE001 - a module may have a __getattr__ of its own
-        return object()
+    return getattr(sys.modules.get(module), name, None)
 
 
 def _path(kind: type) -> str:

@@ -16,7 +16,7 @@ from django.db.models import BooleanField, ExpressionWrapper
 
 from pgonly_django.database import notify
 from pgonly_django.database.on_django import require_autocommit
-from pgonly_django.exceptions import PgonlyError, UnreadableJobError, WrongArgumentsError
+from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
 from pgonly_django.models import Job, State
 from pgonly_django.models.job import COMES_BACK, JobQuerySet, key_is_free
 from pgonly_django.queue.enqueue import CALL_COLUMNS, aware
@@ -32,11 +32,6 @@ KEPT_NAMED = 100
 KEYS = (*CALL_COLUMNS, *UNIQUE_COLUMNS)
 CALL = ("task", "backend", "queue", "priority", "args", "kwargs", "enqueued_at", *KEYS)
 TAKEN = "Another job has its unique_key by now."
-
-
-class TakenKeyError(PgonlyError):
-    def __init__(self) -> None:
-        super().__init__(TAKEN)
 
 
 @dataclass
@@ -105,10 +100,12 @@ def _redrive_rows(
     batch = []
     newest = {row.unique_key: row.pk for row in rows if row.takes_key}
     for row in rows:
+        # Without new arguments it keeps its key, which another job may have, or gets in this batch.
+        if not arguments and row.takes_key and not (row.has_free_key and newest[row.unique_key] == row.pk):
+            done.leave(str(row.pk), TAKEN)
+            continue
         try:
             call = _changed(row, arguments) if arguments else None
-            if call is None:
-                _check_key(row, newest)
         except PgonlyError as error:
             done.leave(str(row.pk), str(error))
         else:
@@ -123,17 +120,9 @@ def _redrive_rows(
         notify.wake_after_commit(alias, notify.DUE)
 
 
-def _check_key(row: Any, newest: Mapping[str, Any]) -> None:
-    """Raises TakenKeyError where another job has its unique_key, or gets it in this batch."""
-    if row.takes_key and not (row.has_free_key and newest[row.unique_key] == row.pk):
-        raise TakenKeyError
-
-
 def _changed(row: Job, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a call with the new arguments, as JSON has them. Raises PgonlyError where the row's own do not fit
     its task."""
-    if not (isinstance(row.args, list) and isinstance(row.kwargs, dict)):
-        raise UnreadableJobError("arguments", "another program has written them")
     task = find_task(row.task, row.backend, row.queue, row.priority)
     args, kwargs = call_signature(task.func, task.takes_context).replaced(row.args, row.kwargs, arguments)
     calls = [(task, row.args, row.kwargs, None), (task, args, kwargs, None)]

@@ -167,13 +167,6 @@ def test_a_row_whose_own_arguments_do_not_fit_any_more_is_left_and_named():
     assert fresh(job).state == State.READY
 
 
-@pytest.mark.parametrize("args", [{"a": 1}, 3, "text"])
-def test_arguments_that_another_program_has_written_are_left_and_named(args):
-    make(state=State.FAILED, task="tests.jobs.redriving.screen", args=args)
-    done = redrive(Job.objects.all(), arguments={"model": "new"})
-    assert (done.jobs, done.left) == (0, 1)
-
-
 def test_a_job_whose_unique_key_another_one_has_is_left_and_named():
     old = failed(1, task=redriving.unique)
     other = failed(2, task=redriving.unique)
