@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pgonly_django.testing.django_connection import DrainError
     from pgonly_django.testing.draining import adrain, drain
     from pgonly_django.testing.enqueued import (
         assert_enqueued,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         enqueued_jobs,
     )
     from pgonly_django.testing.fakes import fake_limits
+    from pgonly_django.testing.inline_worker import DrainError
     from pgonly_django.testing.resumable import NotResumableError, NotTestableError, assert_resumable
     from pgonly_django.testing.travel import time_travel
 
@@ -39,7 +39,7 @@ __all__ = [
 
 # No module has the name of a function in it: the import would put the module in the function's place.
 _MODULES = {
-    "DrainError": "django_connection",
+    "DrainError": "inline_worker",
     "NotResumableError": "resumable",
     "NotTestableError": "resumable",
     "assert_resumable": "resumable",

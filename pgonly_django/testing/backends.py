@@ -1,14 +1,19 @@
-"""The backends of TASKS that keep their jobs in rows."""
+"""The backends of TASKS that keep their jobs in rows, the databases of these, and the names of their queues."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import re
+from collections.abc import Iterable, Sequence
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
+from pgonly_django.conf import settings
 from pgonly_django.database import testrun
-from pgonly_django.exceptions import PgonlyError
+from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
+from pgonly_django.models import Job
 from pgonly_django.tasks.backend import PostgresBackend
 
+QUEUE_SIMILARITY = 0.75  # "mial" and "mail"
 WITHOUT_DATABASE = "The jobs are stored there."
 IN_OTHER_THREAD = (
     "In a coroutine, `await adrain()`; else call this in the test's own thread, or use a TransactionTestCase (in "
@@ -64,3 +69,30 @@ def usable_databases(aliases: Iterable[str]) -> list[str]:
     if refusal is not None and not usable:
         raise refusal
     return usable
+
+
+def check_queue(call: str, name: str, backends: Sequence[PostgresBackend], databases: Sequence[str]) -> None:
+    """Raises WrongArgumentsError for a name that no job can have: a check of it would hold for ever. Where a backend allows every name (`QUEUES` is []),
+    only for one that looks like a misspelt other name and has no jobs."""
+    known = {queue for backend in backends for queue in backend.queues}
+    in_rows = {queue for alias in databases for queue in _queues_of_jobs(alias)}
+    if name in known | in_rows | set(settings().queues):
+        return
+    if all(backend.queues for backend in backends):
+        meant = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {meant[0]!r}?" if meant else ""
+        names = ", ".join(map(repr, sorted(known)))
+        raise WrongArgumentsError(call, f"no job can be in queue {name!r}: TASKS has {names}.{hint}")
+    others = known | in_rows | set(settings().queues)
+    for near in difflib.get_close_matches(name, others, cutoff=QUEUE_SIMILARITY):
+        if _stem(near) != _stem(name):
+            raise WrongArgumentsError(call, f"no job is in queue {name!r}. Did you mean {near!r}?")
+
+
+def _queues_of_jobs(alias: str) -> list[str]:
+    return list(Job.objects.using(alias).order_by("queue").values_list("queue", flat=True).distinct())
+
+
+def _stem(name: str) -> str:
+    """Of "tenant-7" and "tenant-8" the same."""
+    return re.split(r"[^a-zA-Z]", name, maxsplit=1)[0]

@@ -17,8 +17,7 @@ from pgonly_django.models import Job
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.result import JobResult, result_of
 from pgonly_django.testing.backends import databases_of, postgres_backends
-from pgonly_django.testing.django_connection import DrainError
-from pgonly_django.testing.inline_worker import InlineWorker
+from pgonly_django.testing.inline_worker import DrainError, InlineWorker
 from pgonly_django.worker.ending import Ended
 
 # More runs are a job that enqueues itself, or snoozes for no time: the test would never end.

@@ -16,8 +16,7 @@ from pgonly_django.queue.enqueue import aware
 from pgonly_django.queue.values import to_json
 from pgonly_django.tasks.arguments import CallSignature, call_signature
 from pgonly_django.tasks.backend import PostgresBackend
-from pgonly_django.testing.backends import NoRowsError, databases_of, postgres_backends
-from pgonly_django.testing.queue_names import check_queue
+from pgonly_django.testing.backends import NoRowsError, check_queue, databases_of, postgres_backends
 
 # The default of `run_after`: any. None says that the call had none.
 ANY_TIME: Any = ...
