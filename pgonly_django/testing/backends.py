@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pgonly_django.compat import InvalidTaskBackend, task_backends
 from pgonly_django.conf import settings
@@ -14,6 +15,7 @@ from pgonly_django.models import Job
 from pgonly_django.tasks.backend import PostgresBackend
 
 QUEUE_SIMILARITY = 0.75  # "mial" and "mail"
+_STEM = re.compile(r"^[a-zA-Z]*")  # of "tenant-7" and "tenant-8" the same
 WITHOUT_DATABASE = "The jobs are stored there."
 IN_OTHER_THREAD = (
     "In a coroutine, `await adrain()`; else call this in the test's own thread, or use a TransactionTestCase (in "
@@ -71,28 +73,19 @@ def usable_databases(aliases: Iterable[str]) -> list[str]:
     return usable
 
 
-def check_queue(call: str, name: str, backends: Sequence[PostgresBackend], databases: Sequence[str]) -> None:
-    """Raises WrongArgumentsError for a name that no job can have: a check of it would hold for ever. Where a backend allows every name (`QUEUES` is []),
-    only for one that looks like a misspelt other name and has no jobs."""
-    known = {queue for backend in backends for queue in backend.queues}
-    in_rows = {queue for alias in databases for queue in _queues_of_jobs(alias)}
-    if name in known | in_rows | set(settings().queues):
+def check_queue(call: str, name: Any, backends: Sequence[PostgresBackend], databases: Sequence[str]) -> None:
+    """Raises WrongArgumentsError for a name that no job can have: what is said of it would always hold. Where a backend
+    allows every name (`QUEUES` is []), only for one that looks like a misspelt other name and has no jobs."""
+    known = set(settings().queues).union(*(backend.queues for backend in backends))
+    for alias in databases:
+        known |= set(Job.objects.using(alias).values_list("queue", flat=True).distinct())
+    if name in known:
         return
+    meant = difflib.get_close_matches(str(name), known, cutoff=QUEUE_SIMILARITY)
     if all(backend.queues for backend in backends):
-        meant = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {meant[0]!r}?" if meant else ""
         names = ", ".join(map(repr, sorted(known)))
         raise WrongArgumentsError(call, f"no job can be in queue {name!r}: TASKS has {names}.{hint}")
-    others = known | in_rows | set(settings().queues)
-    for near in difflib.get_close_matches(name, others, cutoff=QUEUE_SIMILARITY):
-        if _stem(near) != _stem(name):
+    for near in meant:
+        if _STEM.findall(near)[:1] != _STEM.findall(name)[:1]:
             raise WrongArgumentsError(call, f"no job is in queue {name!r}. Did you mean {near!r}?")
-
-
-def _queues_of_jobs(alias: str) -> list[str]:
-    return list(Job.objects.using(alias).order_by("queue").values_list("queue", flat=True).distinct())
-
-
-def _stem(name: str) -> str:
-    """Of "tenant-7" and "tenant-8" the same."""
-    return re.split(r"[^a-zA-Z]", name, maxsplit=1)[0]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -16,7 +16,7 @@ from pgonly_django.exceptions import JobInterrupt, WrongArgumentsError
 from pgonly_django.models import Job
 from pgonly_django.queue.finish import Outcome
 from pgonly_django.tasks.result import JobResult, result_of
-from pgonly_django.testing.backends import databases_of, postgres_backends
+from pgonly_django.testing.backends import check_queue, databases_of, postgres_backends
 from pgonly_django.testing.inline_worker import DrainError, InlineWorker
 from pgonly_django.worker.ending import Ended
 
@@ -47,13 +47,16 @@ def drain(
     the test ends, and now() stands still: test jobs that depend on these in a TransactionTestCase.
     """
     __tracebackhide__ = True
-    _refuse_event_loop()
-    queues = _queues(queue)
+    with suppress(RuntimeError):  # no event loop runs here
+        asyncio.get_running_loop()
+        raise SynchronousOnlyOperation("drain() would block the event loop. Use `await adrain()`.")
+    if not isinstance(queue, str | Collection | None):
+        raise WrongArgumentsError("drain()", f"queue must be a name, or a list of names, got {queue!r}")
     if max_jobs is not None and not (isinstance(max_jobs, int) and max_jobs >= 1):
         raise WrongArgumentsError("drain()", f"max_jobs must be a whole number from 1, got {max_jobs!r}")
     if until is not None and not callable(until):
         raise WrongArgumentsError("drain()", f"until must be a function without parameters, got {until!r}")
-    drained = _Drain(queues, max_jobs, until, raises=raise_errors)
+    drained = _Drain(queue, max_jobs, until, raises=raise_errors)
     drained.run()
     return drained.results()
 
@@ -74,11 +77,15 @@ class _Drain:
     """`ran`: the ids of the jobs that ran, with the alias of their database, in order."""
 
     def __init__(
-        self, queues: Sequence[str], max_jobs: int | None, until: Callable[[], object] | None, *,
-        raises: bool,
-    ) -> None:  # fmt: skip
+        self, queue: Any, max_jobs: int | None, until: Callable[[], object] | None, *, raises: bool
+    ) -> None:
         self.max_jobs, self.until, self.raises = max_jobs, until, raises
-        self.workers = [InlineWorker(alias, queues) for alias in databases_of(postgres_backends())]
+        backends = postgres_backends()
+        aliases = databases_of(backends)
+        names = [queue] if isinstance(queue, str) else list(dict.fromkeys(queue or ()))
+        for name in names:
+            check_queue("drain()", name, backends, aliases)
+        self.workers = [InlineWorker(alias, names) for alias in aliases]
         self.ran: dict[tuple[str, str], None] = {}
         self._runs: Counter[str] = Counter()
 
@@ -86,7 +93,10 @@ class _Drain:
         __tracebackhide__ = True
         for worker in self.workers:
             worker.start()
-        while not self._is_enough() and (ended := self._run_next()) is not None:
+        while not self._is_enough():
+            ended = next(filter(None, (worker.run_next() for worker in self.workers)), None)
+            if ended is None:
+                return
             job = ended.run.job
             self.ran[ended.run.alias, job.id] = None
             self._runs[job.id] += 1
@@ -103,10 +113,6 @@ class _Drain:
             rows |= {str(key): job for key, job in Job.objects.using(worker.alias).in_bulk(ids).items()}
         return [result_of(rows[job_id]) for _, job_id in self.ran if job_id in rows]
 
-    def _run_next(self) -> Ended | None:
-        ends = (worker.run_next() for worker in self.workers)
-        return next((ended for ended in ends if ended is not None), None)
-
     def _is_enough(self) -> bool:
         """Raises DrainError where it would never be."""
         total = self._runs.total()
@@ -114,11 +120,8 @@ class _Drain:
             return True
         job_id, runs = next(iter(self._runs.most_common(1)), ("", 0))
         if runs >= RUNS_OF_ONE_JOB or total >= RUNS_AT_MOST:
-            what = (
-                f"Job {job_id} has run {runs} times"
-                if runs >= RUNS_OF_ONE_JOB
-                else f"{total:,} runs were made"
-            )
+            of_one = f"Job {job_id} has run {runs} times"
+            what = of_one if runs >= RUNS_OF_ONE_JOB else f"{total:,} runs were made"
             raise DrainError(f"{what}, and there is still work: give drain() max_jobs or until.")
         return self.until is not None and bool(self.until())
 
@@ -134,28 +137,3 @@ def _raise_error_of(ended: Ended) -> NoReturn:
         error.add_note(told)
         raise error
     raise DrainError(f"{type(error).__name__}: {told}") from error
-
-
-def _refuse_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise SynchronousOnlyOperation("drain() would block the event loop. Use `await adrain()`.")
-
-
-def _queues(queue: Any) -> tuple[str, ...]:
-    """Raises WrongArgumentsError for a queue that no task can be in."""
-    if queue is None:
-        return ()
-    if not isinstance(queue, str | Collection):
-        raise WrongArgumentsError("drain()", f"queue must be a name, or a list of names, got {queue!r}")
-    names = (queue,) if isinstance(queue, str) else tuple(dict.fromkeys(queue))
-    allowed = [backend.queues for backend in postgres_backends()]
-    known = sorted(set().union(*allowed))
-    for name in names:
-        if not isinstance(name, str) or (all(allowed) and name not in known):
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
-            raise WrongArgumentsError("drain()", f'no "QUEUES" of TASKS has {name!r}; {hint}')
-    return names

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -31,9 +31,6 @@ from pgonly_django.testing.backends import databases_of, postgres_backends
 
 AGED: tuple[type[models.Model], ...] = (Job, QueueTokens, Limiter)
 NOT_AGED = ("lease_expires_at",)  # a worker of the test that runs a job goes on
-# What DueSchedules sets for its transaction. The test's own goes on.
-_SETTINGS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-
 # How far the open journeys have gone, together.
 _travelled = timedelta()
 
@@ -95,9 +92,8 @@ class time_travel:  # noqa: N801 - read as a function, as contextlib's own
         to = self._to
         by = to if isinstance(to, timedelta) else aware(to) - _now(alias) - _travelled
         if not timedelta() <= by <= LONGEST:
-            raise WrongArgumentsError(
-                "time_travel()", f"it goes forward, by at most {LONGEST.days} days, got {to}"
-            )
+            reason = f"it goes forward, by at most {LONGEST.days} days, got {to}"
+            raise WrongArgumentsError("time_travel()", reason)
         return by
 
     def _known(self, aliases: list[str]) -> dict[str, set[str]]:
@@ -108,9 +104,8 @@ class time_travel:  # noqa: N801 - read as a function, as contextlib's own
         wanted = known if self._schedules is True else set(self._schedules)  # type: ignore[arg-type] # False is not here
         for name in sorted(wanted - known):
             near = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(sorted(known)) or 'none'}"
-            )
+            others = ", ".join(sorted(known)) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {others}"
             raise WrongArgumentsError("time_travel()", f"there is no schedule {name!r}; {hint}")
         return {alias: names & wanted for alias, names in everything.items() if names & wanted}
 
@@ -157,22 +152,9 @@ def _declared(alias: str) -> set[str]:
 def _tick(alias: str, names: set[str]) -> None:
     """Enqueue what is due by now. A tick keeps its time; the jobs of it are as much older as all other jobs."""
     ticking = _TravellingSchedules(alias, names)
-    with _kept_settings(alias), as_in_autocommit():
+    with as_in_autocommit():
         ticking.run(lambda: False)
     Job.objects.using(alias).filter(pk__in=ticking.job_ids).update(run_at=F("run_at") - _travelled)
-
-
-@contextmanager
-def _kept_settings(alias: str) -> Iterator[None]:
-    """In a TestCase what is set for a transaction would stay until the test's end."""
-    columns = ", ".join(f"current_setting('{name}')" for name in _SETTINGS)
-    with connections[alias].cursor() as cursor:
-        cursor.execute(f"SELECT {columns}")
-        values = cursor.fetchone()
-    yield
-    columns = ", ".join(f"set_config('{name}', %s, true)" for name in _SETTINGS)
-    with connections[alias].cursor() as cursor:
-        cursor.execute(f"SELECT {columns}", values)
 
 
 def _age(alias: str, by: timedelta) -> None:

@@ -172,7 +172,7 @@ def test_wrong_arguments_are_refused(db, settings, wrong):
     with pytest.raises(WrongArgumentsError) as caught:
         drain(**wrong)
     if wrong.get("queue") == "defualt":
-        assert "did you mean 'default'?" in str(caught.value)
+        assert "Did you mean 'default'?" in str(caught.value)
 
 
 # Where it may be called.
