@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from pgonly_django.exceptions import PgonlyError, WrongArgumentsError
+from pgonly_django.exceptions import PgonlyError
 from pgonly_django.models.job import FINISHED, UNIQUE_ROW, ClockTimestamp, Job
 from pgonly_django.models.queue import Queue
 from pgonly_django.models.schedule import CatchUp, Outcome, Overlap, Schedule, Tick
@@ -44,10 +44,6 @@ def task_of(schedule: Schedule, database: str) -> Any:
 def enqueue(task: Any, schedule: Schedule, at: datetime | None = None) -> dict[str, Any]:
     """The columns of the tick: its job, whose run_at is the tick, or why it has none. The job of another call is no run
     of the schedule, which a later tick might skip for or cancel. Raises as the task's enqueue() does."""
-    if not (
-        isinstance(schedule.args, list) and isinstance(schedule.kwargs, dict)
-    ):  # written by another program
-        raise WrongArgumentsError(schedule.task, "args must be a JSON list, and kwargs a JSON object")
     call = task if at is None else task.using(run_after=at)
     result = call.enqueue(*schedule.args, **schedule.kwargs)
     if result.is_duplicate:

@@ -15,7 +15,7 @@ from pgonly_django.exceptions import NotStorableError, OptionError
 from pgonly_django.queue.values import to_json
 from pgonly_django.scheduling.timing import CronLine, TimingError, zone_of
 from pgonly_django.tasks.metadata import metadata_text
-from pgonly_django.tasks.options import PATH_LENGTH, what_is_wrong_with_name
+from pgonly_django.tasks.options import NAME_RULE, PATH_LENGTH, what_is_wrong_with_name
 
 # As text: decorators import this module, perhaps before the models can be loaded. The choices of the columns.
 CATCH_UP, OVERLAP = ("latest", "all", "none"), ("skip", "allow", "replace")
@@ -49,7 +49,6 @@ class Declaration:
 
     def columns(self) -> dict[str, Any]:
         """What Schedule.objects.declare() takes; values that JSON holds."""
-        overlap = self.overlap or ("allow" if self.catch_up == "all" else "skip")
         return {
             "task": self.task,
             "cron": self.cron,
@@ -60,14 +59,10 @@ class Declaration:
             "queue": self.queue,
             "priority": self.priority,
             "catch_up": self.catch_up,
-            "overlap": overlap,
+            "overlap": self.overlap or ("allow" if self.catch_up == "all" else "skip"),
             "budget": self.budget,
-            "metadata": self._stored_metadata(),
+            "metadata": json.loads(metadata_text(self.metadata, "metadata") or "null"),
         }
-
-    def _stored_metadata(self) -> Any:
-        text = metadata_text(self.metadata, "metadata")
-        return None if text is None else json.loads(text)
 
     def problems(self) -> dict[str, str]:
         """By the names of the fields; each says what is wrong, with what value, and what to do."""
@@ -110,17 +105,38 @@ def _what_is_wrong_with_line(line: str, zone: str) -> dict[str, str]:
     return {"cron": f"{line!r} has no time in the next 50 years."} if is_empty else {}
 
 
-def _cron(value: Any) -> str:
-    is_line = value is None or (isinstance(value, str) and len(value) <= NAME_LENGTH)
-    return "" if is_line else f'the cron line must be text such as "0 3 * * *", got {value!r}.'
+Rule = Callable[[Any], str]
 
 
-def _every(value: Any) -> str:
-    number = value / timedelta(seconds=1) if isinstance(value, timedelta) else value
+def _rule(is_allowed: Callable[[Any], bool], words: str, *, may_be_none: bool = False) -> Rule:
+    def what_is_wrong(value: Any) -> str:
+        fits = (may_be_none and value is None) or is_allowed(value)
+        return "" if fits else f"{words}, got {value!r}."
+
+    return what_is_wrong
+
+
+def _text(name: str, longest: int, *, may_be_none: bool = False) -> Rule:
+    def is_text(value: Any) -> bool:
+        return isinstance(value, str) and 0 < len(value) <= longest and "\0" not in value
+
+    words = f"{name} must be text of 1 to {longest} characters without NUL"
+    return _rule(is_text, words, may_be_none=may_be_none)
+
+
+def _choice(name: str, choices: Sequence[str], *, may_be_none: bool = False) -> Rule:
+    named = ", ".join(f'"{choice}"' for choice in choices)
+    return _rule(lambda value: value in choices, f"{name} must be one of {named}", may_be_none=may_be_none)
+
+
+def _is_interval(value: Any) -> bool:
+    number: Any = seconds_of(value)
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    if value is None or (is_number and SHORTEST_SECONDS <= number <= LONGEST_SECONDS):
-        return ""
-    return f"every must be a timedelta or seconds, from {SHORTEST_SECONDS} s to {LONGEST.days:,} days, got {value!r}."
+    return is_number and SHORTEST_SECONDS <= number <= LONGEST_SECONDS
+
+
+def _is_priority(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -100 <= value <= 100  # noqa: PLR2004 - Django's
 
 
 def _timezone(value: Any) -> str:
@@ -135,46 +151,18 @@ def _timezone(value: Any) -> str:
     return ""
 
 
-def _storable(kind: type | tuple[type, ...], rule: str) -> Callable[[Any], str]:
+def _storable(kind: type | tuple[type, ...], words: str) -> Rule:
     def what_is_wrong(value: Any) -> str:
-        if not isinstance(value, kind) or not _has_text_keys(value):
-            return f"{rule}, got {value!r}."
+        names = value if isinstance(value, Mapping) else ()
+        if not isinstance(value, kind) or not all(isinstance(name, str) for name in names):
+            return f"{words}, got {value!r}."
         try:
             to_json(value, "It")
         except NotStorableError as error:
-            return f"{rule}. {error}"
+            return f"{words}. {error}"
         return ""
 
     return what_is_wrong
-
-
-def _has_text_keys(value: Any) -> bool:
-    return not isinstance(value, Mapping) or all(isinstance(key, str) for key in value)
-
-
-def _text(name: str, longest: int) -> Callable[[Any], str]:
-    def what_is_wrong(value: Any) -> str:
-        is_text = isinstance(value, str) and 0 < len(value) <= longest and "\0" not in value
-        return (
-            "" if is_text else f"{name} must be text of 1 to {longest} characters without NUL, got {value!r}."
-        )
-
-    return what_is_wrong
-
-
-def _queue(value: Any) -> str:
-    wrong = "" if value is None else what_is_wrong_with_name(value)
-    return f"queue must be {wrong}, got {value!r}." if wrong else ""
-
-
-def _priority(value: Any) -> str:
-    is_whole = isinstance(value, int) and not isinstance(value, bool) and -100 <= value <= 100  # noqa: PLR2004 - Django's
-    return "" if value is None or is_whole else f"priority must be from -100 to 100, got {value!r}."
-
-
-def _choice(name: str, choices: Sequence[str]) -> Callable[[Any], str]:
-    named = ", ".join(f'"{choice}"' for choice in choices)
-    return lambda value: "" if value in choices else f"{name} must be one of {named}, got {value!r}."
 
 
 def _metadata(value: Any) -> str:
@@ -185,21 +173,26 @@ def _metadata(value: Any) -> str:
     return ""
 
 
-_overlap, _budget = _choice("overlap", OVERLAP), _text("budget", NAME_LENGTH)
-
+_EVERY = f"every must be a timedelta or seconds, from {SHORTEST_SECONDS} s to {LONGEST.days:,} days"
 # What is wrong with the value of a field by itself, in words; "" where nothing is.
-RULES: dict[str, Callable[[Any], str]] = {
+RULES: dict[str, Rule] = {
     "name": _text("name", NAME_LENGTH),
     "task": _text("task", PATH_LENGTH),
-    "cron": _cron,
-    "every": _every,
+    "cron": _rule(
+        lambda value: isinstance(value, str) and len(value) <= NAME_LENGTH,
+        'the cron line must be text such as "0 3 * * *"',
+        may_be_none=True,
+    ),
+    "every": _rule(_is_interval, _EVERY, may_be_none=True),
     "timezone": _timezone,
     "args": _storable((list, tuple), "args must be a list of values that JSON can hold"),
     "kwargs": _storable(dict, "kwargs must be a dict of values that JSON can hold, by name"),
-    "queue": _queue,
-    "priority": _priority,
+    "queue": _rule(
+        lambda value: not what_is_wrong_with_name(value), f"queue must be {NAME_RULE}", may_be_none=True
+    ),
+    "priority": _rule(_is_priority, "priority must be from -100 to 100", may_be_none=True),
     "catch_up": _choice("catch_up", CATCH_UP),
-    "overlap": lambda value: "" if value is None else _overlap(value),
-    "budget": lambda value: "" if value is None else _budget(value),
+    "overlap": _choice("overlap", OVERLAP, may_be_none=True),
+    "budget": _text("budget", NAME_LENGTH, may_be_none=True),
     "metadata": _metadata,
 }

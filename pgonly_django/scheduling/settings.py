@@ -31,6 +31,7 @@ from pgonly_django.tasks.arguments import call_signature
 from pgonly_django.tasks.registry import UnknownTaskError, import_task
 
 KEYS = tuple(each.name for each in fields(Declaration) if each.name != "name")
+STALE_AFTER = 3 * CONFIRM_EVERY
 HINT = "See docs/how-to/schedules.md#settings."
 
 
@@ -113,18 +114,18 @@ def _database_of(task: Any) -> str | None:
         return None
 
 
-STALE_AFTER = 3 * CONFIRM_EVERY
-# An idle worker of the version before sends a heartbeat every five minutes.
-LIVE_WITHIN = timedelta(minutes=6)
-
-
 def declare(database: str, worker_id: UUID, lease_for: timedelta) -> set[str]:
-    """What this process declares, by name. Its rows say the same afterwards, and stale ones are gone. Raises
-    django.db.Error."""
+    """Brings the rows into line with what this process declares, and returns its names. Raises django.db.Error.
+
+    Workers with other code may do the same. A row that the code no longer has ends in two steps. It ticks no more once
+    no worker has that code (see DueSchedules). It is deleted when no worker has confirmed it for STALE_AFTER, or at
+    once where no other worker lives; not while one sleeps, which confirms none. During a rolling deploy neither version
+    deletes what the other one needs. A row that a person paused, edited or made stays.
+    """
     mine = declared(database)
     rows: Any = Schedule.objects.using(database)
     rows.declare({name: each.columns() for name, each in mine.items()})
-    others = Worker.objects.using(database).live(max(lease_for, LIVE_WITHIN)).exclude(pk=worker_id)
+    others = Worker.objects.using(database).live(lease_for).exclude(pk=worker_id)
     if not others.asleep().exists():
         _delete_stale(database, mine, is_alone=not others.exists())
     return set(mine)

@@ -28,6 +28,7 @@ from pgonly_django.tasks.error_policies import (
 )
 
 NAME_LENGTH, PATH_LENGTH = 64, 255  # of the columns
+NAME_RULE = f"a str of 1 to {NAME_LENGTH} characters without NUL"
 YEARS = range(1000, 9000)  # PostgreSQL and Python can both hold these in every time zone
 
 
@@ -69,7 +70,7 @@ def validate_place(task: Any) -> None:
 def what_is_wrong_with_name(name: Any) -> str:
     """For a message: the rule for names of queues, where `name` breaks it; else the empty string."""
     fits = isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and printable(name) == name
-    return "" if fits else f"a str of 1 to {NAME_LENGTH} characters without NUL"
+    return "" if fits else NAME_RULE
 
 
 MAX_ATTEMPTS_LIMIT = 1000
