@@ -150,13 +150,6 @@ def test_once_the_old_version_is_gone_its_rows_go_too(deploy):
     assert names() == ["both"]
 
 
-def test_the_rows_of_an_idle_worker_of_the_version_before_stay(deploy):
-    deploy(old=NIGHTLY, both=OFTEN)
-    make_worker(timedelta(minutes=5))  # it sends a heartbeat every five minutes
-    deploy(both=OFTEN)
-    assert names() == ["both", "old"]
-
-
 def test_the_rows_of_a_worker_that_sleeps_stay(deploy):
     deploy(old=NIGHTLY, both=OFTEN)
     sleeper = make_worker(DAY, sleeping_since=timezone.now())
